@@ -15,8 +15,8 @@ import bayes_dasl as bd
 from bayes_dasl._statistics.distributions import RectifiedBoxCoxNormal
 from bayes_dasl._statistics.tails import truncated_moments
 from bayes_dasl.errors import ModelError
-from bayes_dasl.filtering.filter import on_link
 from bayes_dasl.inference import pose
+from bayes_dasl.noise.sequential import on_link
 
 TIMES = np.arange(9.0)
 LEVEL, SCALE, PHI = 1.0, 0.8, 0.9

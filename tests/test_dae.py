@@ -147,7 +147,7 @@ class TestFindRoot:
     def test_gradient_is_that_of_the_implicit_function(self):
         root = lambda k: bd.layers.find_root(
             lambda y: {"a": y["a"] ** 2 - k, "b": y["b"] - 3 * y["a"]}, {"a": 1.0, "b": 1.0}
-        )  # noqa: E731
+        )
         assert root(4.0)["b"] == pytest.approx(6.0)
         assert jax.grad(lambda k: root(k)["b"])(4.0) == pytest.approx(0.75)
 

@@ -17,6 +17,7 @@ from ..data.layer_inputs import NEVER, Inputs
 from ..errors import ModelError
 from ..layers.layer import finite, with_adjoint
 from ..layers.root import find_root
+from ..layers.scheduled import AbstractSchedule, AbstractScheduled
 from ..random import Module, Values
 
 _CYCLES = 20  # of the search for a steady state
@@ -54,7 +55,7 @@ class Steady(Module):
         return sum(self.place[..., i] * numbers.get(name, default) for i, name in enumerate(self.into))
 
 
-class Doses(Module):
+class Doses(AbstractScheduled):
     """Doses of one subject, or of each member of a population; `bd.dosing.doses` reads them from a table.
 
     Args:
@@ -190,7 +191,7 @@ class Pulses(Module):
     infused: bool = eqx.field(static=True)
 
 
-class Schedule(Module):
+class Schedule(AbstractSchedule):
     """What happens to the states of one solve, as a `Jump` of all of it.
 
     Infusions are rates between two times. Whoever solves the ODE may hold these fixed: one that begins later by an

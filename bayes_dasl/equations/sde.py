@@ -65,6 +65,10 @@ class StochasticEquation(AbstractFromStates):
     def outputs(self) -> tuple[str, ...]:
         return output_names(self.observe, self.drift, any_state(self.initial), self.forcings)
 
+    @property
+    def rate_functions(self) -> list[tuple[str, VectorField]]:
+        return [("the drift", self.drift)]
+
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
         unknown = [name for name in amplitudes if name not in self.initial]
         if unknown:

@@ -13,7 +13,6 @@ import xarray as xr
 from ..data.datasets import index_of
 from ..data.dates import told
 from ..errors import DataError, MismatchError
-from ..scores.failures import usable
 from ..scores.matching import check_forecast, fitted_between
 from .levels import blocks_of, check_block, check_level, check_return_period, within
 
@@ -112,16 +111,6 @@ def return_levels(
     table = pd.DataFrame(columns, pd.Index(wanted, name="period"))
     table.attrs = {"block": words, **said}
     return table
-
-
-def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
-    """What a forecast predicts, in the draws that are usable throughout, all chains one after the other as `sample`.
-
-    Raises: MismatchError for what is no forecast.
-    """
-    kept = usable(fc)
-    held = fc["predictions"].to_dataset().drop_vars(["chain", "draw"], errors="ignore")
-    return held.stack(sample=("chain", "draw"), create_index=False).isel(sample=np.flatnonzero(kept))
 
 
 def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.DataArray, str]:

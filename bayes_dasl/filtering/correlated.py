@@ -14,9 +14,10 @@ from .._statistics.describe_distributions import may_be_negative
 from .._statistics.distributions import RectifiedBoxCoxNormal, box_cox, box_cox_of_zero
 from ..errors import ModelError
 from ..noise.base import SMALLEST, AbstractNoise, VaryingScale
+from ..noise.sequential import Before, Seen
 from ..noise.transformed import refuse_power_or_shift
 from ..random import Scalar, is_random
-from .filter import Before, Seen, given_before
+from .filter import given_before
 from .processes import AbstractProcess
 
 type Known = Callable[[Array], tuple[Array, Array]]

@@ -14,9 +14,10 @@ from .._statistics.describe_distributions import bounds, describe_distribution
 from ..errors import ModelError
 from ..noise.base import AbstractCrossCorrelation, AbstractNoise
 from ..noise.censored import Censored
+from ..noise.sequential import Before
 from ..random import Module, is_random, shape_of
 from .correlated import CorrelatedNoise
-from .filter import Before, given_before
+from .filter import given_before
 from .processes import AbstractProcess, White
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 from .._jax.compiling import Program
 from .._statistics.variance_component import Linear, Series
 from ..errors import ModelError
-from ..filtering.filter import on_link, within
 from ..layers import Prediction
 from ..model import Model
+from ..noise.sequential import on_link, within
 from ..random import realise
 from .problem import Problem
 

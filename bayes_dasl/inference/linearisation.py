@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..filtering.filter import on_link
+from ..noise.sequential import on_link
 from ..random import realise
 from .problem import Problem
 

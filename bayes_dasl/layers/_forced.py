@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from ..data.forcings import AbstractForcing, Step
 from ..data.layer_inputs import Inputs
-from ..dosing.schedule import Schedule
 from ..random import Module
+from .scheduled import AbstractSchedule
 
 # Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the solve.
 _LAST_PART = 1e-12
@@ -17,7 +17,7 @@ class Forced(Module):
     """The forcings as one function of time: the `u` of a vector field; and infusions until a `last` time."""
 
     forcings: dict[str, AbstractForcing]
-    schedule: Schedule | None = None
+    schedule: AbstractSchedule | None = None
     last: Any = jnp.inf
 
     def __call__(self, t: Any) -> dict[str, Any]:

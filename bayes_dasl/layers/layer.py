@@ -75,6 +75,16 @@ class AbstractLayer(Module):
         return {}
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of its axes in space."""
+        return ()
+
+    @property
+    def rate_functions(self) -> list[tuple[str, VectorField]]:
+        """Functions `(t, y, u)` that return rates of its states, each after its name in messages."""
+        return []
+
+    @property
     def states(self) -> int:
         """How many numbers its solvers carry along; 0 if there is no solver."""
         return 0

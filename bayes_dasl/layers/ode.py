@@ -14,7 +14,6 @@ from jax.flatten_util import ravel_pytree
 from .._jax.tree import FrozenDict, prepared
 from ..data.forcings import Linear, Step
 from ..data.layer_inputs import Inputs
-from ..dosing.schedule import Doses, Schedule
 from ..errors import ModelError
 from ..random import Unknown, Values, VectorField, is_function, is_random
 from ._assumed import refuse_assumed
@@ -39,6 +38,7 @@ from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
 from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
 from .process_noise import ProcessNoise
 from .root import find_root
+from .scheduled import AbstractSchedule, AbstractScheduled
 
 
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
@@ -123,7 +123,7 @@ class ODE(AbstractTrajectory):
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
-    doses: Doses | Schedule | None = eqx.field(default=None, kw_only=True)
+    doses: AbstractScheduled | AbstractSchedule | None = eqx.field(default=None, kw_only=True)
     process_noise: Any = eqx.field(default=None, kw_only=True)
     algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
@@ -158,9 +158,9 @@ class ODE(AbstractTrajectory):
         return not (sudden or self.algebraic or self.sums or self.means)
 
     def _check_doses(self) -> None:
-        if self.doses is None or isinstance(self.doses, Schedule):
+        if self.doses is None or isinstance(self.doses, AbstractSchedule):
             return
-        if not isinstance(self.doses, Doses):
+        if not isinstance(self.doses, AbstractScheduled):
             raise ModelError(f"doses must be what bd.dosing.doses(table, …) returns, not {self.doses!r}")
         self.doses.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         if self.sums or self.means:
@@ -198,6 +198,10 @@ class ODE(AbstractTrajectory):
         return output_names(self.observe, self.vector_field, any_state(self.initial), self.forcings)
 
     @property
+    def rate_functions(self) -> list[tuple[str, VectorField]]:
+        return [("the rate of change", self.vector_field)]
+
+    @property
     def states(self) -> int:
         """How many numbers the solver carries along."""
         return sum(value.size for value in any_state(self.initial).values())
@@ -228,7 +232,7 @@ class ODE(AbstractTrajectory):
 
     def _scheduled(self, inputs: Inputs) -> "ODE":
         """The same with the times and amounts of its doses worked out."""
-        if not isinstance(self.doses, Doses):
+        if not isinstance(self.doses, AbstractScheduled):
             return self
         self.doses.refuse_before(inputs.start)
         return self._with(doses=self.doses.schedule(self, inputs))
@@ -238,7 +242,7 @@ class ODE(AbstractTrajectory):
         where = lambda ode: [getattr(ode, name) for name in fields]  # noqa: E731
         return eqx.tree_at(where, self, [*fields.values()], is_leaf=lambda x: any(x is held for held in where(self)))
 
-    def with_schedule(self, schedule: Schedule, initial: dict[str, Any]) -> "ODE":
+    def with_schedule(self, schedule: AbstractSchedule, initial: dict[str, Any]) -> "ODE":
         """The equations from other states under what is to happen, and nothing else.
 
         Args:
@@ -262,7 +266,7 @@ class ODE(AbstractTrajectory):
         Raises: ModelError for a jump that is known to lie before it.
         """
         refuse_assumed(self, inputs)
-        if isinstance(self.doses, Doses):
+        if isinstance(self.doses, AbstractScheduled):
             return self._scheduled(inputs).begin(inputs)
         refuse_before(self.jumps, inputs.start)
         initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}
@@ -297,7 +301,7 @@ class ODE(AbstractTrajectory):
 
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
         """The states at all times from those at the start, whether the solve succeeded, and its steps."""
-        if isinstance(self.doses, Doses):
+        if isinstance(self.doses, AbstractScheduled):
             return self._scheduled(inputs).solve(inputs, initial)
         covered = True if self.process_noise is None else self.process_noise.covers(inputs.start, inputs.times)
         if self.events:
@@ -309,7 +313,7 @@ class ODE(AbstractTrajectory):
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
             steps = jnp.asarray(solution.stats["num_steps"])
         ok = ok & finite(found) & covered
-        if isinstance(self.doses, Schedule):
+        if isinstance(self.doses, AbstractSchedule):
             ok = ok & self.doses.ok
         if self.algebraic:
             ok = ok & self._hold(inputs, jax.lax.stop_gradient(initial))
@@ -350,7 +354,7 @@ class ODE(AbstractTrajectory):
     @property
     def _sudden(self) -> tuple[Any, ...]:
         """Jumps and doses: all that changes the states at times of its own."""
-        return (*self.jumps, self.doses) if isinstance(self.doses, Schedule) else self.jumps
+        return (*self.jumps, self.doses) if isinstance(self.doses, AbstractSchedule) else self.jumps
 
     @property
     def _solver(self) -> diffrax.AbstractSolver:
@@ -397,7 +401,7 @@ class ODE(AbstractTrajectory):
         return jumped(self._sudden, due, t, y, self._forced(inputs), lambda t, y: rates(t, y, None))
 
     def _forced(self, inputs: Inputs) -> Forced:
-        given = self.doses if isinstance(self.doses, Schedule) else None
+        given = self.doses if isinstance(self.doses, AbstractSchedule) else None
         return Forced({name: inputs.forcings[name] for name in self.forcings}, given)
 
     def _discontinuities(self, inputs: Inputs) -> tuple[Any, Any]:

@@ -20,7 +20,6 @@ from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._parts import is_layer, refuse_open_times
 from ..layers._priors import check_priors
 from ..layers.layer import AbstractLayer, AbstractPopulation
-from ..pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed
 
@@ -101,9 +100,7 @@ def _refuse_names_of_results(model: Model) -> None:
 def _refuse_unknown_units(model: Model) -> None:
     """Raises: ModelError where a layer with states is given units of a name that it does not have."""
     for layer, outputs in _layers_with_states(model.layer):
-        places = getattr(layer, "grid", None)
-        axes = places.names if isinstance(places, Grid) else ()
-        known = dict.fromkeys((*layer.initial, *outputs, *layer.forcings, *axes, *model.read, layer.index))
+        known = dict.fromkeys((*layer.initial, *outputs, *layer.forcings, *layer.axes, *model.read, layer.index))
         for name in layer.units:
             if name not in known:
                 kind = type(layer).__name__

@@ -21,10 +21,9 @@ import xarray as xr
 from .._findings import Finding
 from .._jax.tree import stated_units
 from ..data.units import Unit, installed, parsed
-from ..equations.sde import StochasticEquation
 from ..errors import ModelError
 from ..hybrid import Residual
-from ..layers import ODE, Algebraic
+from ..layers import Algebraic
 from ..random import is_random, paths
 from .core import Model
 
@@ -91,16 +90,10 @@ def _functions(model: Model) -> list[tuple[str, Any, Any, Mapping[str, Any], dic
     layer = model.layer
     if isinstance(layer, Algebraic):
         return [("the formula", layer, layer.function, {}, {name: (name, "") for name in layer.outputs})]
-    parts = [
-        ("the rate of change", part, part.vector_field)
-        for part in layer.trajectories or [layer]
-        if isinstance(part, ODE)
-    ]
-    if isinstance(layer, StochasticEquation):
-        parts = [("the drift", layer, layer.drift)]
     return [
         (what, part, function, part.initial, {state: (state, layer.index) for state in part.initial})
-        for what, part, function in parts
+        for part in layer.trajectories or [layer]
+        for what, function in part.rate_functions
     ]
 
 

@@ -14,8 +14,8 @@ from .._statistics.distributions import CensoredLaw
 from .._statistics.tails import has_tails
 from ..data.censoring import ABOVE, BELOW, CODE, LIMIT, known_between
 from ..errors import ModelError
-from ..filtering.filter import Before
 from .base import AbstractNoise, PerDatum
+from .sequential import Before
 
 
 class Censored(AbstractNoise):

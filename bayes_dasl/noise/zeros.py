@@ -12,9 +12,9 @@ from numpyro.distributions import constraints
 from .._statistics.describe_distributions import bounds, describe_distribution
 from .._statistics.distributions import Hurdle
 from ..errors import ModelError
-from ..filtering.filter import Autocorrelated, Before
 from ..random import Scalar, is_random
 from .base import AbstractNoise
+from .sequential import Autocorrelated, Before
 
 
 class AbstractWithZeros(AbstractNoise):

@@ -111,6 +111,10 @@ class PDE(AbstractLayer):
         return grids[0]
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        return self.grid.names
+
+    @property
     def periodic(self) -> tuple[str, ...]:
         """The axes at whose ends all laws in the vector field meet again."""
         is_law = lambda node: hasattr(node, "periodic")  # noqa: E731

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float
 
 from .._jax.tree import dotted
 from ..data.layer_inputs import Inputs, OwnRows
-from ..dosing.schedule import Doses
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers.layer import AbstractPopulation, of_members
+from ..layers.scheduled import AbstractScheduled
 from ..random import is_random, paths, shape_of
 from .numbers import Over, expanded, varies
 
@@ -211,7 +211,7 @@ def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, in
 
 def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
     """Raises: ModelError for doses of other members, or of these in another order: arrays hold them by place."""
-    are_doses = lambda node: isinstance(node, Doses)  # noqa: E731
+    are_doses = lambda node: isinstance(node, AbstractScheduled)  # noqa: E731
     for doses in filter(are_doses, jax.tree.leaves(layer, is_leaf=are_doses)):
         if doses.members and doses.members != members:
             without, beside = (

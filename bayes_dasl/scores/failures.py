@@ -123,3 +123,13 @@ def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Findin
     # A wide prior may fail often and the posterior be sound; a forecast that fails often is conditional on success.
     level: Level = "bad" if draws != "prior" and count > FEW * size else "warning"
     return Finding(level, FAILURES, message, remedy)
+
+
+def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
+    """What a forecast predicts, in the draws that are usable throughout, all chains one after the other as `sample`.
+
+    Raises: MismatchError for what is no forecast.
+    """
+    kept = usable(fc)
+    held = fc["predictions"].to_dataset().drop_vars(["chain", "draw"], errors="ignore")
+    return held.stack(sample=("chain", "draw"), create_index=False).isel(sample=np.flatnonzero(kept))

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ..data.datasets import index_of
 from ..errors import DataError
-from ..extremes.events import usable_predictions
+from .failures import usable_predictions
 
 LEVELS = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
 
