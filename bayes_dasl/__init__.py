@@ -2,9 +2,10 @@
 
 A model is a pytree; put a distribution wherever you would put a number.
 
-The names here are the core. Each further subject is a namespace, such as `bd.filtering`, that loads when it is first
-used. Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set, and changes nothing else of
-it: devices and compilation cache are still yours to choose (`bd.configure`).
+The names here are the core. Each further subject is a namespace, such as `bd.filtering`, that loads
+when it is first used. Importing the package switches JAX to double precision, unless
+`JAX_ENABLE_X64` is set, and changes nothing else of it: devices and compilation cache are still
+yours to choose (`bd.configure`).
 """
 
 import importlib as _importlib
@@ -12,7 +13,13 @@ import types as _types
 import typing as _typing
 from importlib.metadata import version as _version
 
-from . import errors as errors, inference as inference, layers as layers, networks as networks, noise as noise
+from . import (
+    errors as errors,
+    inference as inference,
+    layers as layers,
+    networks as networks,
+    noise as noise,
+)
 from ._jax import configure as configure
 from .checking import check as check, describe as describe
 from .data import from_table as from_table, split as split, standardise as standardise
@@ -25,7 +32,12 @@ from .hybrid import (
     Series as Series,
     corrected as corrected,
 )
-from .inference import NUTS as NUTS, DeepEnsemble as DeepEnsemble, Descent as Descent, Joint as Joint
+from .inference import (
+    NUTS as NUTS,
+    DeepEnsemble as DeepEnsemble,
+    Descent as Descent,
+    Joint as Joint,
+)
 from .layers import (
     ODE as ODE,
     Algebraic as Algebraic,
@@ -96,8 +108,29 @@ __version__ = _version("bayes_dasl")
 
 _LOADED = ("bases", "errors", "inference", "layers", "networks", "noise")
 _LAZY = (
-    *("baselines", "checking", "data", "dosing", "engines", "equations", "extremes", "filtering", "hybrid", "many"),
-    *("multiscale", "pde", "plots", "recalibration", "scores", "sensitivity", "updating", "verdict", "weighting"),
+    *(
+        "baselines",
+        "checking",
+        "data",
+        "dosing",
+        "engines",
+        "equations",
+        "extremes",
+        "filtering",
+        "hybrid",
+        "many",
+    ),
+    *(
+        "multiscale",
+        "pde",
+        "plots",
+        "recalibration",
+        "scores",
+        "sensitivity",
+        "updating",
+        "verdict",
+        "weighting",
+    ),
 )
 _FLAT = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType)]
 __all__ = [*_LOADED, *_LAZY, *_FLAT]  # pyright: ignore

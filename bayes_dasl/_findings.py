@@ -1,4 +1,6 @@
-"""What was looked at, how it stands, and what to do about it: the parts that a verdict is made of."""
+"""What was looked at, how it stands, and what to do about it:
+the parts that a verdict is made of.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ type Level = Literal["good", "inconclusive", "warning", "bad"]
 type Aspect = Literal["sampling", "model"]
 
 LEVELS: tuple[Level, ...] = ("good", "inconclusive", "warning", "bad")
-"""From best to worst. Inconclusive is a check that passed and could hardly have failed: nobody is warned."""
+"""From best to worst. Inconclusive is a check that passed and could hardly have failed: nobody is
+warned.
+"""
 FAILURES = "solver failures"
 SPREAD = "spread of the draws"
 SOLVER_ACCURACY = "solver accuracy"
@@ -31,7 +35,8 @@ class Finding:
     """One thing that was looked at; a remedy in words unless it is good.
 
     Args:
-        level: "good", "inconclusive", "warning" or "bad". A check that could hardly have failed is inconclusive.
+        level: "good", "inconclusive", "warning" or "bad". A check that could hardly have failed is
+            inconclusive.
         subject: what was looked at.
         message: how it stands.
         remedy: what to do about it; nothing where it is good.
@@ -49,7 +54,9 @@ class Finding:
     def __post_init__(self):
         for field, words in (("level", LEVELS), ("aspect", get_args(Aspect.__value__))):
             if (value := getattr(self, field)) not in words:
-                raise ModelError(f"the {field} of a Finding must be one of {', '.join(words)}, not {value!r}")
+                raise ModelError(
+                    f"the {field} of a Finding must be one of {', '.join(words)}, not {value!r}"
+                )
 
     def __str__(self) -> str:
         line = f"[{self.level}] {self.subject}: {self.message}"
@@ -58,10 +65,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings about a fit, the worst level among them, and a verdict: on the sampling, and on the model.
+    """All findings about a fit, the worst level among them, and a verdict: on the sampling, and on
+    the model.
 
-    `level` is the worst of all; `sampling` and `model` are the worst of each, and `model` is none where nothing was
-    looked at that could tell whether it fits.
+    `level` is the worst of all; `sampling` and `model` are the worst of each, and `model` is none
+    where nothing was looked at that could tell whether it fits.
 
     Args:
         findings: what was looked at, one after the other.
@@ -104,7 +112,11 @@ class Diagnosis:
             "warning": f"The sampling can be used with care: see {blamed}",
             "bad": f"Do not rely on this sampling yet: {blamed}",
         }[self.sampling]
-        failures = [f.message for f in self.findings if f.subject == FAILURES and not f.message.startswith("none")]
+        failures = [
+            f.message
+            for f in self.findings
+            if f.subject == FAILURES and not f.message.startswith("none")
+        ]
         return "; ".join([sampling, *failures])
 
     def _of_the_model(self) -> str:
@@ -114,7 +126,8 @@ class Diagnosis:
         blamed = _listed(self._of("model"), self.model)
         return {
             "good": f"The {self.of} fits what was looked at: {blamed}",
-            "inconclusive": f"Whether the {self.of} fits is not shown: {blamed} could hardly have contradicted it",
+            "inconclusive": f"Whether the {self.of} fits is not shown: {blamed} could hardly have "
+            "contradicted it",
             "warning": f"The {self.of} fits with reservations: see {blamed}",
             "bad": f"The {self.of} does not fit: {blamed}",
         }[self.model]
@@ -154,7 +167,9 @@ def beside(value: float, bound: float) -> tuple[str, str]:
 
 
 def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
-    """Whether superchains agree; of the parameters, unless it is said of what. Of many quantities more is `allowed`."""
+    """Whether superchains agree; of the parameters, unless it is said of what. Of many quantities
+    more is `allowed`.
+    """
     most = 1 + 0.01 * allowed
     level = grade(-found, good=-most, warning=-1.05)
     remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
@@ -163,8 +178,13 @@ def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
 
 
 def unshown_spread(why: str) -> Finding:
-    """Of draws that are no sample of the posterior, as long as nothing shows that they are as wide."""
-    remedy = f"take {SAMPLER}, or see whether held-out data bear it out: bd.diagnose(post, forecast, test)"
+    """Of draws that are no sample of the posterior,
+    as long as nothing shows that they are as wide.
+    """
+    remedy = (
+        f"take {SAMPLER}, or see whether held-out data bear it out: bd.diagnose(post, forecast, "
+        "test)"
+    )
     return Finding("warning", SPREAD, f"{_UNSHOWN}: {why}", remedy)
 
 
@@ -175,12 +195,18 @@ def leaves_unshown(finding: Finding) -> bool:
 
 def borne_out(finding: Finding, shown: str) -> Finding:
     """The same finding where the spread of the draws is shown to be right after all."""
-    return replace(finding, level="good", message=shown, remedy="") if leaves_unshown(finding) else finding
+    return (
+        replace(finding, level="good", message=shown, remedy="")
+        if leaves_unshown(finding)
+        else finding
+    )
 
 
 def lost_look(subject: str, error: Exception) -> Finding:
     """What could not be looked at beside the draws."""
-    remedy = "the draws are as they were; if your equations raise this, mend them, else please report it"
+    remedy = (
+        "the draws are as they were; if your equations raise this, mend them, else please report it"
+    )
     return Finding("warning", subject, f"{_LOST}: {type(error).__name__}: {error}", remedy)
 
 
@@ -190,7 +216,9 @@ def is_lost_look(finding: Finding) -> bool:
 
 
 def for_a_failing_solve(settings: Iterable[str]) -> str:
-    """What may help where solves fail, by those of the settings `max_steps`, `rtol` and `solver` that a layer has."""
+    """What may help where solves fail, by those of the settings `max_steps`, `rtol` and `solver`
+    that a layer has.
+    """
     ways = {
         "max_steps": "raise the solver's max_steps",
         "rtol": "loosen its tolerances",
@@ -198,14 +226,22 @@ def for_a_failing_solve(settings: Iterable[str]) -> str:
     }
     found = [ways[name] for name in ways if name in settings]
     if not found:
-        return "see where the equations are not finite: at what they divide by, or take a root or logarithm of"
+        return (
+            "see where the equations are not finite: at what they divide by, or take a root or "
+            "logarithm of"
+        )
     return " or ".join([", ".join(found[:-1]), found[-1]] if found[1:] else found)
 
 
 def evidence_finding(value: float, error: float | None, better: str) -> Finding:
     """The log evidence, and how well it is known; `better` says how to know it better."""
     if error is None:
-        return Finding("warning", EVIDENCE, f"{value:.2f}, of one run", "take several runs for a standard error")
+        return Finding(
+            "warning",
+            EVIDENCE,
+            f"{value:.2f}, of one run",
+            "take several runs for a standard error",
+        )
     level = grade(-error, good=-0.3, warning=-1.0)
     remedy = "" if level == "good" else better
     return Finding(level, EVIDENCE, f"{value:.2f} with a standard error of {error:.2g}", remedy)

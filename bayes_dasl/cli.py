@@ -1,4 +1,6 @@
-"""The command `bayes-dasl`: list, check, run, resume, diagnose, update, forecast, report and study."""
+"""The command `bayes-dasl`: list, check, run, resume, diagnose, update, forecast,
+report and study.
+"""
 
 import dataclasses
 import json
@@ -40,13 +42,18 @@ from .study import (
 from .weighting.mixed import MIXTURE
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}
-"""How `check`, `diagnose` and `--strict` end, by the worst level of their findings. Typer ends a wrong call with 2."""
+"""How `check`, `diagnose` and `--strict` end, by the worst level of their findings. Typer ends a
+wrong call with 2.
+"""
 
 app = typer.Typer(
     no_args_is_help=True,
-    epilog="Exit codes: 0 for a command that did its work, 1 for an error, 2 for a wrong call; 130 after Ctrl-C, 143 "
-    "after SIGTERM, 129 after SIGHUP. check, diagnose and --strict also judge: 3 if there are reservations about the "
-    "sampling of a model, or about the fit of the study's own model or of the mixture, and 4 if one of these is not to "
+    epilog="Exit codes: 0 for a command that did its work, 1 for an error, 2 for a wrong call; 130 "
+    "after Ctrl-C, 143 "
+    "after SIGTERM, 129 after SIGHUP. check, diagnose and --strict also judge: 3 if there are "
+    "reservations about the "
+    "sampling of a model, or about the fit of the study's own model or of the mixture, and 4 if "
+    "one of these is not to "
     "be relied on.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -54,16 +61,32 @@ app = typer.Typer(
 console = LastingConsole(highlight=False)
 _IN_A_FILE = 160
 """How wide tables may be where no terminal says its width."""
-_SYMBOLS = {"good": "[green]✓[/]", "inconclusive": "[blue]?[/]", "warning": "[yellow]![/]", "bad": "[red]✕[/]"}
+_SYMBOLS = {
+    "good": "[green]✓[/]",
+    "inconclusive": "[blue]?[/]",
+    "warning": "[yellow]![/]",
+    "bad": "[red]✕[/]",
+}
 
-StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
+StudyName = Annotated[
+    str, typer.Argument(help="A case study's name, or a Python file that defines study().")
+]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Execute the study file that the folder names, wherever it lies.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Execute the study file that the folder names, wherever it lies."),
+]
 WhatIf = Annotated[
-    bool, typer.Option("--what-if", help="Take the models as the study has them now, though others were fitted.")
+    bool,
+    typer.Option(
+        "--what-if", help="Take the models as the study has them now, though others were fitted."
+    ),
 ]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="End with 3 or 4 if the verdict has reservations, as diagnose does.")
+    bool,
+    typer.Option(
+        "--strict", help="End with 3 or 4 if the verdict has reservations, as diagnose does."
+    ),
 ]
 
 
@@ -77,7 +100,10 @@ def _print_version(asked: bool) -> bool:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and end."
+        ),
     ] = False,
 ) -> None:
     """From a half-known equation and data to a calibrated forecast."""
@@ -92,10 +118,16 @@ def _short_errors() -> Iterator[None]:
         except Interrupted as stop:
             _stop(str(stop), came)
         except BayesDaslError as error:
-            LastingConsole(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+            LastingConsole(stderr=True, highlight=False).print(
+                f"[red]error:[/] {escape(str(error))}", soft_wrap=True
+            )
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            _stop("stopped: nothing is half-written; run the same command again, or bayes-dasl resume, to go on", came)
+            _stop(
+                "stopped: nothing is half-written; run the same command again, or bayes-dasl "
+                "resume, to go on",
+                came,
+            )
 
 
 def _stop(said: str, came: list[int]) -> NoReturn:
@@ -126,13 +158,17 @@ def _load_run(folder: Path, trust: bool) -> Run:
         raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
     if not trust and not is_trusted(source, folder):
         raise ReadError(
-            f"{folder} names {source} as its study, which lies outside of the working directory or in the run folder, "
+            f"{folder} names {source} as its study, which lies outside of the working directory or "
+            "in the run folder, "
             "and this command would execute it: read that file, then add --trust"
         )
     try:
         return Run(_load_study(source), folder)
     except ReadError as error:
-        moved = f"if the study has moved, bayes-dasl run NEW.py --out {quote(str(folder))} goes on with this run"
+        moved = (
+            f"if the study has moved, bayes-dasl run NEW.py --out {quote(str(folder))} goes on "
+            "with this run"
+        )
         raise ReadError(f"{error}; {moved}") from None
 
 
@@ -140,7 +176,13 @@ def _load_run(folder: Path, trust: bool) -> Run:
 def list_studies() -> None:
     """Name the case studies."""
     for name, path in study_files().items():
-        first = path.read_text(encoding="utf-8").lstrip().removeprefix("r").removeprefix('"""').split("\n", 1)[0]
+        first = (
+            path.read_text(encoding="utf-8")
+            .lstrip()
+            .removeprefix("r")
+            .removeprefix('"""')
+            .split("\n", 1)[0]
+        )
         first = first.removesuffix('"""')
         console.print(f"[bold]{name}[/]  {escape(first)}")
 
@@ -158,8 +200,12 @@ def check(study: StudyName, key: int = 0) -> None:
 @app.command()
 def run(
     study: StudyName,
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME unless given.")] = None,
-    key: Annotated[int, typer.Option(help="The random key: the same key gives the same draws.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder; runs/NAME unless given.")
+    ] = None,
+    key: Annotated[
+        int, typer.Option(help="The random key: the same key gives the same draws.")
+    ] = 0,
     strict: Strict = False,
 ) -> None:
     """Fit, forecast, mix, score and report."""
@@ -181,18 +227,33 @@ def run(
 @app.command(name="study")
 def many(
     study: StudyName,
-    quick: Annotated[bool, typer.Option("--quick", help="The few tasks that the study does quickly.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The few tasks that the study does quickly.")
+    ] = False,
     scheduler: Annotated[
-        str | None, typer.Option(help="The address of a Dask scheduler; processes of this machine unless given.")
+        str | None,
+        typer.Option(
+            help="The address of a Dask scheduler; processes of this machine unless given."
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="How many processes of this machine; as many as it has cores unless given.")
+        int | None,
+        typer.Option(
+            help="How many processes of this machine; as many as it has cores unless given."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder of the rows; runs/NAME-study unless given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the rows; runs/NAME-study unless given.")
+    ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only the tasks with this argument, such as model=hybrid; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Only the tasks with this argument, such as model=hybrid; may be repeated."
+        ),
     ] = None,
-    table: Annotated[bool, typer.Option("--table", help="Do no tasks: table the rows that are there.")] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Do no tasks: table the rows that are there.")
+    ] = False,
 ) -> None:
     """Do the many fits of a study over workers, keep a row of each, and table what they found."""
     with _short_errors():
@@ -224,12 +285,16 @@ def many(
             _print_table(title, found)
         console.print(f"rows: {folder / 'rows.jsonl'}", markup=False, soft_wrap=True)
         if failed:
-            raise DataError(f"{len(failed)} of {len(rows)} tasks failed: the same command tries again")
+            raise DataError(
+                f"{len(failed)} of {len(rows)} tasks failed: the same command tries again"
+            )
 
 
 @app.command()
 def resume(run: RunFolder, strict: Strict = False, trust: Trust = False) -> None:
-    """Go on with a run that was stopped or killed: it ends with the draws of an uninterrupted one."""
+    """Go on with a run that was stopped or killed:
+    it ends with the draws of an uninterrupted one.
+    """
     with _short_errors():
         loaded = _load_run(run, trust)
         key = int(read_note(run)["key"])
@@ -245,26 +310,40 @@ def diagnose(run: RunFolder, trust: Trust = False) -> None:
         verdicts = loaded.diagnose()
         for name, verdict in verdicts.items():
             _print_findings(name, verdict)
-        _exit_by(_levels({name: verdict.to_dict() for name, verdict in verdicts.items()}, loaded.study.label))
+        _exit_by(
+            _levels(
+                {name: verdict.to_dict() for name, verdict in verdicts.items()}, loaded.study.label
+            )
+        )
 
 
 @app.command()
 def forecast(
     run: RunFolder,
-    until: Annotated[str | None, typer.Option(help="The last time to forecast: a number, or a date.")] = None,
-    step: Annotated[float, typer.Option(help="The time between two forecasts; of dates in days.")] = 1.0,
+    until: Annotated[
+        str | None, typer.Option(help="The last time to forecast: a number, or a date.")
+    ] = None,
+    step: Annotated[
+        float, typer.Option(help="The time between two forecasts; of dates in days.")
+    ] = 1.0,
     forcing: Annotated[
         Path | None,
-        typer.Option(help="A file .csv or .nc with times and forcings, named as in your table or the data."),
+        typer.Option(
+            help="A file .csv or .nc with times and forcings, named as in your table or the data."
+        ),
     ] = None,
     what_if: WhatIf = False,
     trust: Trust = False,
 ) -> None:
-    """Forecast further ahead from the posteriors of a run; rewrites forecast.nc, forecast.csv and the mixture."""
+    """Forecast further ahead from the posteriors of a run; rewrites forecast.nc, forecast.csv and
+    the mixture.
+    """
     with _short_errors():
         loaded = _load_run(run, trust)
         if forcing is None and until is None:
-            raise DataError("say until when to forecast, by --until, or give a file of forcings, by --forcing")
+            raise DataError(
+                "say until when to forecast, by --until, or give a file of forcings, by --forcing"
+            )
         at = future_times(loaded.study, until, step) if forcing is None else None
         at = future_forcings(loaded.study, forcing, until) if forcing is not None else at
         new = 0
@@ -275,17 +354,25 @@ def forecast(
         if new:
             number = "1 observation" if new == 1 else f"{new} observations"
             held = f"{forcing} holds {number} that the data of the run and its posterior lack"
-            take = f"bayes-dasl update {quote(str(run))} {quote(str(forcing))}{' --trust' if trust else ''}"
+            take = (
+                f"bayes-dasl update {quote(str(run))} "
+                f"{quote(str(forcing))}{' --trust' if trust else ''}"
+            )
             _say(f"{held}: the forecast does not use them; to take them in, first run {take}")
         for name in loaded.forecast(at, what_if=what_if, say=_say):
-            console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True)
+            console.print(
+                f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True
+            )
 
 
 @app.command()
 def update(
     run: RunFolder,
     data: Annotated[
-        Path, typer.Argument(help="A file .csv or .nc with new observations, and forcings at their times.")
+        Path,
+        typer.Argument(
+            help="A file .csv or .nc with new observations, and forcings at their times."
+        ),
     ],
     key: Annotated[int, typer.Option(help="The random key of the resampling.")] = 0,
     trust: Trust = False,
@@ -297,11 +384,15 @@ def update(
             last = told(fitted_observables(post)[loaded.study.index].values[-1])
             _say(f"{name}: knows the data up to {last} by {post.attrs['updated_by']}")
         named = quote(str(run)) + (" --trust" if trust else "")
-        _say(f"forecast on by bayes-dasl forecast {named}, or show all by bayes-dasl report {named}")
+        _say(
+            f"forecast on by bayes-dasl forecast {named}, or show all by bayes-dasl report {named}"
+        )
 
 
 @app.command()
-def report(run: RunFolder, what_if: WhatIf = False, strict: Strict = False, trust: Trust = False) -> None:
+def report(
+    run: RunFolder, what_if: WhatIf = False, strict: Strict = False, trust: Trust = False
+) -> None:
     """Forecast over the data, score and write report.html anew from the posteriors of a run."""
     with _short_errors():
         loaded = _load_run(run, trust)
@@ -317,7 +408,9 @@ def _print_table(title: str, found: pd.DataFrame | Path) -> None:
     for name in flat.columns:
         shown.add_column(escape(str(name)), overflow="fold")
     for row in flat.itertuples(index=False):
-        shown.add_row(*(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row))
+        shown.add_row(
+            *(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row)
+        )
     wide = not console.is_terminal and "COLUMNS" not in os.environ
     (LastingConsole(highlight=False, width=_IN_A_FILE) if wide else console).print(shown)
 
@@ -337,34 +430,55 @@ def _print_findings(name: str, result: Diagnosis) -> None:
 def _split(found: dict) -> str:
     where = found["split"]
     if isinstance(where, dict):
-        return "; ".join(f"{dim} {', '.join(f'{m}' for m in members)}" for dim, members in where.items())
+        return "; ".join(
+            f"{dim} {', '.join(f'{m}' for m in members)}" for dim, members in where.items()
+        )
     return f"after {where}" if isinstance(where, str) else f"after {where:g}"
 
 
 def _print_verdict(done: Run, strict: bool) -> None:
-    """Print the scores and the verdict on each model; if asked to be strict, end with the exit code of the verdict."""
+    """Print the scores and the verdict on each model; if asked to be strict, end with the exit code
+    of the verdict.
+    """
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
-    rows = {name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()}
+    rows = {
+        name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()
+    }
     best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
-    table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=_split(found), title_justify="left")
+    table = Table(
+        "forecast", "CRPS", "RMSE", "90 % coverage", title=_split(found), title_justify="left"
+    )
     for name, row in rows.items():
         star = " ★" if best is not None and row["crps"] == best else ""
-        table.add_row(escape(name), number(row["crps"]) + star, number(row["rmse"]), percent(row["coverage_90"]))
+        table.add_row(
+            escape(name),
+            number(row["crps"]) + star,
+            number(row["rmse"]),
+            percent(row["coverage_90"]),
+        )
     console.print(table)
     if updated := found.get("updated"):
-        _say(f"{' and '.join(updated)} took in new data: what was fitted since is scored here too, and is no forecast")
+        _say(
+            f"{' and '.join(updated)} took in new data: what was fitted since is scored here too, "
+            "and is no forecast"
+        )
     for sentence in (found.get("mixture") or {}).get("words", []):
         console.print(sentence, markup=False, soft_wrap=True)
     verdicts = found["diagnosis"]
     for name, verdict in verdicts.items():
-        console.print(f"{_SYMBOLS[verdict['level']]} {escape(name + ': ' + verdict['verdict'])}", soft_wrap=True)
+        console.print(
+            f"{_SYMBOLS[verdict['level']]} {escape(name + ': ' + verdict['verdict'])}",
+            soft_wrap=True,
+        )
     console.print(f"report: {done.folder / 'report.html'}", markup=False, soft_wrap=True)
     if strict:
         _exit_by(_levels(verdicts, done.study.label))
 
 
 def _levels(verdicts: Mapping[str, Mapping[str, Any]], own: str) -> list[Level | None]:
-    """What counts: the sampling of every model, the fit of the study's own, and that of the mixture."""
+    """What counts: the sampling of every model, the fit of the study's own, and that of the
+    mixture.
+    """
     return [
         *(verdict["sampling"] for verdict in verdicts.values()),
         *(verdicts[name]["model"] for name in (own, MIXTURE) if name in verdicts),

@@ -18,7 +18,9 @@ class ShapeError(ModelError):
 
 
 class UnreadableError(ModelError):
-    """The model calls Python with something that cannot be read, so that it cannot be told from another."""
+    """The model calls Python with something that cannot be read, so that it cannot be told from
+    another.
+    """
 
 
 class MismatchError(BayesDaslError, ValueError):

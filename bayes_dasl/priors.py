@@ -1,4 +1,6 @@
-"""What is said of priors, and draws from them: informed ranges, bounds, and every random leaf of a tree at once."""
+"""What is said of priors, and draws from them: informed ranges, bounds, and every random leaf of a
+tree at once.
+"""
 
 import functools
 import io
@@ -22,40 +24,49 @@ _DRAWS_A_PROGRAM, _FEW_NUMBERS = 512, 4096
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
-    """An informed prior from a plausible range: the central `mass` of it lies between `low` and `high`.
+    """An informed prior from a plausible range: the central `mass` of it lies between `low` and
+    `high`.
 
-    A range of positive numbers gives a log-normal prior (the number stays positive), a range that holds
-    negative numbers a normal one.
+    A range of positive numbers gives a log-normal prior (the number stays positive), a range that
+    holds negative numbers a normal one.
 
     Args:
         low: the lower end of the range, in the units of the number.
         high: its upper end, in the same units.
         mass: the prior probability of the range; half of the rest lies below it, half above.
 
-    Raises: ModelError for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
+    Raises: ModelError for an empty range, a mass outside (0, 1), or a range that starts at exactly
+    0.
     """
     try:
         sound = math.isfinite(low) and math.isfinite(high) and bool(low < high)
     except TypeError:  # what is no number
         sound = False
     if not sound:
-        raise ModelError(f"between({low!r}, {high!r}) is no range: low must be less than high, both finite numbers")
+        raise ModelError(
+            f"between({low!r}, {high!r}) is no range: low must be less than high, both finite "
+            "numbers"
+        )
     if not 0 < mass < 1:
         raise ModelError(f"mass must lie between 0 and 1, not {mass}")
     if low == 0:
         raise ModelError(
-            "a range that starts at 0 does not say how small the number may be: give a small positive low for a "
+            "a range that starts at 0 does not say how small the number may be: give a small "
+            "positive low for a "
             "positive number, or a distribution such as numpyro's HalfNormal"
         )
     half_width = float(ndtri(0.5 + mass / 2))
-    family, (a, b) = (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
+    family, (a, b) = (
+        (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
+    )
     return family((a + b) / 2, (b - a) / (2 * half_width))
 
 
 def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
     """Independent draws of every random leaf, stacked along a leading axis; no solver runs."""
     leaves = paths(tree)
-    # One program for all numbers of draws up to 512, of which the first are the same, where there is room.
+    # One program for all numbers of draws up to 512, of which the first are the same, where there
+    # is room.
     small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
     drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
     keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
@@ -65,14 +76,17 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
 
 def _first(values: Array, number: int) -> Array:
     """Cut by NumPy, which compiles nothing, where they are known."""
-    return values[:number] if isinstance(values, Tracer) else jnp.asarray(np.asarray(values)[:number])
+    return (
+        values[:number] if isinstance(values, Tracer) else jnp.asarray(np.asarray(values)[:number])
+    )
 
 
 class _Leaves:
-    """Some random leaves, equal to others with the same numbers: what draws from them is then compiled once.
+    """Some random leaves, equal to others with the same numbers: what draws from them is then
+    compiled once.
 
-    They stay in the program. As arguments their numbers would come in another order in every process, since NumPyro
-    keeps their names in a set, and no program on disk would be found again.
+    They stay in the program. As arguments their numbers would come in another order in every
+    process, since NumPyro keeps their names in a set, and no program on disk would be found again.
     """
 
     def __init__(self, every: tuple[RandomLeaf, ...]):
@@ -109,7 +123,9 @@ class _ById(pickle.Pickler):
 
 
 def _kind(distribution: Any) -> Any:
-    """What those of NumPyro's own share that differ in known numbers only; none for any other distribution."""
+    """What those of NumPyro's own share that differ in known numbers only; none for any other
+    distribution.
+    """
     values, structure = jax.tree.flatten(distribution)
     if any(isinstance(value, Tracer) for value in values):
         return None
@@ -122,7 +138,9 @@ def _kind(distribution: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("leaves", "draws"))
 def _sample(leaves: _Leaves, keys: Array, draws: int) -> list[Array]:
-    """Independent draws from each; those that differ in numbers only are drawn at once, which compiles as one."""
+    """Independent draws from each; those that differ in numbers only are drawn at once, which
+    compiles as one.
+    """
     found: dict[str, Any] = {}
     for group in leaves.alike():
         several = [leaves.every[i].distribution for i in group]

@@ -1,4 +1,6 @@
-"""Real data of the case studies: from the folder that `BAYES_DASL_DATA` names, or else from their source by pooch."""
+"""Real data of the case studies: from the folder that `BAYES_DASL_DATA` names, or else from their
+source by pooch.
+"""
 
 import os
 from dataclasses import dataclass
@@ -7,14 +9,14 @@ from pathlib import Path
 from bayes_dasl.errors import ReadError
 
 FOLDER = "BAYES_DASL_DATA"
-CAMELS = (
-    "https://raw.githubusercontent.com/kratzert/RRMPG/7de78c25acc1c255d2acaf739d65e9ce7bbd60c3/rrmpg/data/data/camels"
-)
+CAMELS = "https://raw.githubusercontent.com/kratzert/RRMPG/7de78c25acc1c255d2acaf739d65e9ce7bbd60c3/rrmpg/data/data/camels"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An address that does not change, the SHA-256 of what is there, its licence, and which file of an archive."""
+    """An address that does not change, the SHA-256 of what is there, its licence, and which file of
+    an archive.
+    """
 
     url: str
     sha256: str
@@ -24,7 +26,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Table:
-    """A table that is published in a form of R's, to be written as CSV under the name that the case study asks for."""
+    """A table that is published in a form of R's, to be written as CSV under the name that the case
+    study asks for.
+    """
 
     package: str
     dataset: str
@@ -89,11 +93,19 @@ SOURCES: dict[str, Source | Table | Converted] = {
         "CC-BY-4.0",
     ),
     **{
-        f"climate/cmip6_{name}_14models.csv": Source(f"{RINGER}/delta_{name}_cmip6.csv", sha256, "CC-BY-SA-4.0")
+        f"climate/cmip6_{name}_14models.csv": Source(
+            f"{RINGER}/delta_{name}_cmip6.csv", sha256, "CC-BY-SA-4.0"
+        )
         for name, sha256 in (
-            ("tas_abrupt-4xCO2", "69a7d75093e70b44cbba51738d2d9e8e7df99e6474b767f2f8c1c344340db2b8"),
+            (
+                "tas_abrupt-4xCO2",
+                "69a7d75093e70b44cbba51738d2d9e8e7df99e6474b767f2f8c1c344340db2b8",
+            ),
             ("tas_1pctCO2", "634a9c67e7eb51075f11369fe1f8d5216884391701c0e67e8c01b50e5d68e90a"),
-            ("net_abrupt-4xCO2", "060dbe4537548d5ff0d56c11098eb83d4a605d36d2e79f9b1eec1f64648212d6"),
+            (
+                "net_abrupt-4xCO2",
+                "060dbe4537548d5ff0d56c11098eb83d4a605d36d2e79f9b1eec1f64648212d6",
+            ),
             ("net_1pctCO2", "b93e6834bc0169711ebb366fce264df80edaf780326887e952cf9b6ef089a33c"),
         )
     },
@@ -127,9 +139,12 @@ SOURCES: dict[str, Source | Table | Converted] = {
     "molecular/qm22_Ethanol.npz": Converted(
         f"{RAW}/jmbowma/QM-22/fcb74a59c5e6f6a03c3e0116c5d21d6359fdb0e3/Ethanol.zip",
         "Apache-2.0",
-        "a text, where each geometry is a line with 9, one with its energy in hartree, and nine with an element, three "
-        "coordinates in Å and three slopes in hartree/bohr, of C C O H H H H H H. Save them there under this name by "
-        "numpy.savez(path, E_hartree=…, X_ang=…, G_hartree_bohr=…), of shapes (n,), (n, 9, 3) and (n, 9, 3)",
+        "a text, where each geometry is a line with 9, one with its energy in hartree, and nine "
+        "with an element, three "
+        "coordinates in Å and three slopes in hartree/bohr, of C C O H H H H H H. Save them there "
+        "under this name by "
+        "numpy.savez(path, E_hartree=…, X_ang=…, G_hartree_bohr=…), of shapes (n,), (n, 9, 3) and "
+        "(n, 9, 3)",
     ),
     "fluid/HJ_Re180.prof": Source(
         f"{CHANNEL}/Re180/profiles/Re180.prof",
@@ -156,7 +171,12 @@ SOURCES: dict[str, Source | Table | Converted] = {
     "epidemiology/tsiR_twentymeas.csv": Table("tsiR", "twentymeas", "GPL-3.0"),
     **{
         f"pk/chi_lxf_{dose}.csv": _of_chi(dose)
-        for dose in ("control_growth", "low_erlotinib_dose", "medium_erlotinib_dose", "high_erlotinib_dose")
+        for dose in (
+            "control_growth",
+            "low_erlotinib_dose",
+            "medium_erlotinib_dose",
+            "high_erlotinib_dose",
+        )
     },
 }
 
@@ -176,7 +196,8 @@ def path_of(name: str) -> Path:
     missing = f"{name} is not in the folder that the variable {FOLDER} names ({folder or 'unset'})"
     if isinstance(source, Table):
         raise ReadError(
-            f"{missing}. Its source holds it as an object of R: write.csv({source.package}::{source.dataset}, "
+            f"{missing}. Its source holds it as an object of R: "
+            f"write.csv({source.package}::{source.dataset}, "
             f"'{name}', row.names = FALSE) there"
         )
     if isinstance(source, Converted):
@@ -189,13 +210,18 @@ def _fetched(name: str, source: Source) -> Path:
         import pooch
     except ImportError as error:
         raise ReadError(
-            f"to fetch {name} from {source.url}, pip install 'bayes-dasl[studies]', or set {FOLDER} to a folder with it"
+            f"to fetch {name} from {source.url}, pip install 'bayes-dasl[studies]', or set "
+            f"{FOLDER} to a folder with it"
         ) from error
     cache = Path(pooch.os_cache("bayes_dasl"))
     whole = name if not source.member else source.url.rsplit("/", 1)[1]
     unpack = pooch.Unzip(members=[source.member]) if source.member else None
     try:
-        found = pooch.retrieve(source.url, f"sha256:{source.sha256}", whole, cache, processor=unpack)
+        found = pooch.retrieve(
+            source.url, f"sha256:{source.sha256}", whole, cache, processor=unpack
+        )
     except (OSError, ValueError) as error:  # no connection, or another file than the one meant
-        raise ReadError(f"cannot fetch {name}: {error}; or set {FOLDER} to a folder that holds it") from None
+        raise ReadError(
+            f"cannot fetch {name}: {error}; or set {FOLDER} to a folder that holds it"
+        ) from None
     return Path(found[0] if source.member else found)

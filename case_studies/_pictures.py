@@ -1,4 +1,6 @@
-"""What the pictures of the case studies share: bands of the science and of the hybrid, and data that nobody fitted."""
+"""What the pictures of the case studies share: bands of the science and of the hybrid, and data
+that nobody fitted.
+"""
 
 from typing import Any
 
@@ -29,7 +31,9 @@ def band(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) ->
     ribbon(ax, x, draws, color, line, label=f"{name}, 90 % band")
 
 
-def ribbon(ax: Axes, x: np.ndarray, draws: xr.DataArray, color: str, line: str, *, alpha=0.25, label=None) -> None:
+def ribbon(
+    ax: Axes, x: np.ndarray, draws: xr.DataArray, color: str, line: str, *, alpha=0.25, label=None
+) -> None:
     """The same in any style; `alpha` is that of the 90 %."""
     low, middle, high = _ends(draws)
     ax.fill_between(x, low, high, color=color, alpha=alpha, lw=0)
@@ -41,7 +45,16 @@ def bars(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) ->
     color, _ = STYLES[place]
     low, middle, high = _ends(draws)
     ax.vlines(x, low, high, color=color, alpha=0.4, lw=1.2)
-    ax.plot(x, middle, color=color, ls="", marker="^o"[place], mfc="white", ms=4, label=f"{name}, 90 % intervals")
+    ax.plot(
+        x,
+        middle,
+        color=color,
+        ls="",
+        marker="^o"[place],
+        mfc="white",
+        ms=4,
+        label=f"{name}, 90 % intervals",
+    )
 
 
 def _ends(draws: xr.DataArray) -> np.ndarray:

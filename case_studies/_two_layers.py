@@ -1,4 +1,6 @@
-"""Two layers of heat, that of the surface and that of the deep ocean, which two studies of the climate share."""
+"""Two layers of heat, that of the surface and that of the deep ocean, which two studies of the
+climate share.
+"""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,12 +18,14 @@ _WARMEST = 20.0  # K: as far as an equilibrium is looked for
 
 
 class TwoLayers(bd.Module):
-    r"""Heat of the surface and of the deep ocean, whose uptake is more effective than other forcings.
+    r"""Heat of the surface and of the deep ocean, whose uptake is more effective than other
+    forcings.
 
-    $C \dot T = F - \lambda e^{f(T)} T - \varepsilon\gamma (T - D), \quad C_d \dot D = \gamma (T - D)$
+    $C
+    \dot T = F - \lambda e^{f(T)} T - \varepsilon\gamma (T - D), \quad C_d \dot D = \gamma (T - D)$
 
-    with f zero unless `bend` is there; λ is the feedback where f is zero. Called, it takes the states over a year of
-    constant forcing and feedback, by three steps of Heun's method.
+    with f zero unless `bend` is there; λ is the feedback where f is zero. Called, it takes the
+    states over a year of constant forcing and feedback, by three steps of Heun's method.
     Units: K above what was before, years, W m⁻² of the earth's surface.
     Source: Geoffroy et al. (2013).
     """
@@ -55,7 +59,9 @@ class TwoLayers(bd.Module):
         forcing, feedback = self.forced(u), self.feedback_at(y["surface"])
         for _ in range(_PARTS):
             first = self.rates(y, forcing, feedback)
-            second = self.rates({name: y[name] + first[name] / _PARTS for name in y}, forcing, feedback)
+            second = self.rates(
+                {name: y[name] + first[name] / _PARTS for name in y}, forcing, feedback
+            )
             y = {name: y[name] + (first[name] + second[name]) / (2 * _PARTS) for name in y}
         return y
 
@@ -69,12 +75,16 @@ class TwoLayers(bd.Module):
             return forcing / self.feedback
         warming = jnp.linspace(0.0, _WARMEST, 401)
         bent = self.factor(warming) * warming
-        found = jnp.vectorize(lambda linear, sent: jnp.interp(sent, jax.lax.cummax(linear * bent), warming))
+        found = jnp.vectorize(
+            lambda linear, sent: jnp.interp(sent, jax.lax.cummax(linear * bent), warming)
+        )
         return found(jnp.asarray(self.feedback), jnp.asarray(forcing))
 
 
 def bend(highest: float) -> bd.Basis:
-    """An unknown factor of the feedback that changes with the warming, seldom by more than a third, up to so many K."""
+    """An unknown factor of the feedback that changes with the warming, seldom by more than a third,
+    up to so many K.
+    """
     length, amplitude = (highest + 1.0) / 3, dist.HalfNormal(0.15)
     family = bd.bases.HilbertGP(-1.0, highest, 10, length=length, amplitude=amplitude, boundary=2.2)
     return bd.Basis(family, "warming", "factor", positive=True)

@@ -1,12 +1,13 @@
-"""Fourteen climate models: fitted to four times the carbon dioxide at once, forecast for one per cent more a year.
+"""Fourteen climate models: fitted to four times the carbon dioxide at once, forecast for one per
+cent more a year.
 
-All are two layers of heat with numbers of their own around what is typical. In the experiment of the fit the carbon
-dioxide is four times what it was from the first day on; in the one that is forecast it grows for 150 years, the forcing
-somewhat faster than with its logarithm. Both are put one after the other, and at the start of each all heat is where it
-was before.
+All are two layers of heat with numbers of their own around what is typical. In the experiment of
+the fit the carbon dioxide is four times what it was from the first day on; in the one that is
+forecast it grows for 150 years, the forcing somewhat faster than with its logarithm. Both are put
+one after the other, and at the start of each all heat is where it was before.
 
-Data: surface air temperature and net flux at the top of the atmosphere, differences to each model's own control run,
-from CMIP6 by M. Ringer (github.com/mark-ringer/cmip6), CC BY-SA 4.0.
+Data: surface air temperature and net flux at the top of the atmosphere, differences to each model's
+own control run, from CMIP6 by M. Ringer (github.com/mark-ringer/cmip6), CC BY-SA 4.0.
 """
 
 from typing import Any
@@ -25,7 +26,10 @@ from ._data import path_of
 from ._pictures import STYLES, UNSEEN, band, bars, finished, panels
 from ._two_layers import FLUX, YEAR, TwoLayers, bend
 
-FILES = {"temperature": "climate/cmip6_tas_{}_14models.csv", "flux": "climate/cmip6_net_{}_14models.csv"}
+FILES = {
+    "temperature": "climate/cmip6_tas_{}_14models.csv",
+    "flux": "climate/cmip6_net_{}_14models.csv",
+}
 EXPERIMENTS = ("abrupt-4xCO2", "1pctCO2")
 YEARS = 150
 SPLIT = YEARS + 0.5
@@ -35,7 +39,9 @@ MODELS = (
 )  # fmt: skip
 """Of those that the tables have."""
 CURVE = bd.between(0.9, 1.1)
-"""Twice the carbon dioxide is then 0.44 to 0.51 of four times; 0.5 where the forcing goes with the logarithm."""
+"""Twice the carbon dioxide is then 0.44 to 0.51 of four times; 0.5 where the forcing goes with the
+logarithm.
+"""
 LEVEL = 4.0
 """K: where the feedback of a model is its own number, whatever the function says."""
 
@@ -55,10 +61,12 @@ def share_of_forcing(times: float | np.ndarray) -> Any:
 
 
 class Planet(TwoLayers):
-    """Two layers that a share of the forcing of four times the carbon dioxide drives, from where an experiment begins.
+    """Two layers that a share of the forcing of four times the carbon dioxide drives, from where an
+    experiment begins.
 
-    How the forcing grows in between is known of line-by-line radiation; a model's own may be a power of that, of which
-    four times the carbon dioxide says nothing. The flux at the top is all heat that is gained.
+    How the forcing grows in between is known of line-by-line radiation; a model's own may be a
+    power of that, of which four times the carbon dioxide says nothing. The flux at the top is all
+    heat that is gained.
     """
 
     forcing: bd.Scalar = bd.field(units=FLUX)
@@ -68,7 +76,9 @@ class Planet(TwoLayers):
         return u["share"] ** self.curve * self.forcing
 
     def factor(self, warming):
-        """By how much the feedback is another than at `LEVEL`: else all feedbacks and the function could trade."""
+        """By how much the feedback is another than at `LEVEL`: else all feedbacks and the function
+        could trade.
+        """
         return super().factor(warming) / super().factor(jnp.asarray(LEVEL))
 
     def __call__(self, t, y, u):
@@ -83,19 +93,31 @@ class Planet(TwoLayers):
 
 
 def load() -> xr.Dataset:
-    """What each model said of both experiments, year by year, `(time, model)`, and what drives them."""
+    """What each model said of both experiments, year by year, `(time, model)`, and what drives
+    them.
+    """
     parts = []
     for number, experiment in enumerate(EXPERIMENTS):
-        tables = {name: pd.read_csv(path_of(file.format(experiment)), index_col="Year") for name, file in FILES.items()}
+        tables = {
+            name: pd.read_csv(path_of(file.format(experiment)), index_col="Year")
+            for name, file in FILES.items()
+        }
         years = np.arange(1.0, YEARS + 1)
         held: dict[str, Any] = {
-            name: (("time", "model"), table.loc[years, [*MODELS]].to_numpy()) for name, table in tables.items()
+            name: (("time", "model"), table.loc[years, [*MODELS]].to_numpy())
+            for name, table in tables.items()
         }
         share = np.ones(YEARS) if number == 0 else share_of_forcing(1.01 ** (years - 0.5))
         held |= {"share": ("time", share), "carried": ("time", np.where(years > 1, 1.0, 0.0))}
         parts.append(xr.Dataset(held, {"time": number * YEARS + years, "model": [*MODELS]}))
     data: Any = xr.concat(parts, "time")
-    for name, units in {"temperature": "K", "flux": FLUX, "share": "", "carried": "", "time": YEAR}.items():
+    for name, units in {
+        "temperature": "K",
+        "flux": FLUX,
+        "share": "",
+        "carried": "",
+        "time": YEAR,
+    }.items():
         data[name].attrs["units"] = units
     return data
 
@@ -109,7 +131,12 @@ def number(low: float, high: float, spread: float = 0.3, alone: bool = False) ->
 
 
 def model_of(
-    names: Any = MODELS, *, bends: bool = False, efficacy: bool = True, curve: bool = True, alone: bool = False
+    names: Any = MODELS,
+    *,
+    bends: bool = False,
+    efficacy: bool = True,
+    curve: bool = True,
+    alone: bool = False,
 ) -> bd.Model:
     """Two layers of each climate model.
 
@@ -141,7 +168,9 @@ def model_of(
         "temperature": bd.filtering.CorrelatedNoise(
             bd.filtering.AR1(dist.LogNormal(np.log(0.13), 0.5), dist.Beta(6.0, 6.0))
         ),
-        "flux": bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.LogNormal(np.log(0.3), 0.5), dist.Beta(3.0, 9.0))),
+        "flux": bd.filtering.CorrelatedNoise(
+            bd.filtering.AR1(dist.LogNormal(np.log(0.3), 0.5), dist.Beta(3.0, 9.0))
+        ),
     }
     return bd.Model(bd.Each(one, members=list(names), dim="model"), noise)
 
@@ -150,7 +179,11 @@ def sensitivity(model: bd.Model) -> dict[str, Any]:
     """The warming of twice the carbon dioxide in the long run, of each climate model, in K."""
     layer: Any = model.layer
     equations = layer.layer.step
-    return {"climate_sensitivity": equations.equilibrium(equations.forced({"share": share_of_forcing(2.0)}))}
+    return {
+        "climate_sensitivity": equations.equilibrium(
+            equations.forced({"share": share_of_forcing(2.0)})
+        )
+    }
 
 
 VARIANTS = {
@@ -184,7 +217,9 @@ def study() -> bd.Study:
 
 
 def picture(run: Run) -> Figure:
-    """What a year warms to in the run that nobody fitted: of the worst and the best forecast, and of all at its end."""
+    """What a year warms to in the run that nobody fitted: of the worst and the best forecast, and
+    of all at its end.
+    """
     fig, (left, right) = panels()
     held = bd.load(run.path("population", "forecast.nc"))["predictions"].dataset["temperature"]
     true = run.study.test["temperature"]
@@ -199,7 +234,9 @@ def picture(run: Run) -> Figure:
     at = true.sel(time=last).mean("time").values
     bars(right, at, held.sel(time=last).mean("time"), "population", 1)
     right.axline((at[0], at[0]), slope=1.0, color="black", lw=0.8)
-    right.set(xlabel="climate model, mean of the last 20 years (K)", ylabel="forecast, 90 % interval (K)")
+    right.set(
+        xlabel="climate model, mean of the last 20 years (K)", ylabel="forecast, 90 % interval (K)"
+    )
     return finished(fig)
 
 
@@ -218,7 +255,9 @@ def row(variant: str, seed: int) -> dict:
     data = load()
     train, ahead = bd.split(data, time=SPLIT)
     made = model_of(**VARIANTS[variant])
-    return bd.many.measure(made, train, {ALL: ahead}, ENGINE, derived=sensitivity, each="model", key=seed)
+    return bd.many.measure(
+        made, train, {ALL: ahead}, ENGINE, derived=sensitivity, each="model", key=seed
+    )
 
 
 def summary(rows: pd.DataFrame) -> dict:
@@ -230,7 +269,11 @@ def summary(rows: pd.DataFrame) -> dict:
     if not (apart := table[~whole]).empty:
         each = apart.groupby([*by, "seed"], as_index=False)[["rmse", "crps"]].median()
         found["The same, medians over models"] = bd.many.medians(each, ["rmse", "crps"], by=by)
-        told = apart[apart["observable"] == "temperature"].assign(model=apart["ahead"].str.removeprefix(f"{ALL}, "))
-        found["Temperature of each model"] = bd.many.medians(told, "rmse", by=["model"], across="variant")
+        told = apart[apart["observable"] == "temperature"].assign(
+            model=apart["ahead"].str.removeprefix(f"{ALL}, ")
+        )
+        found["Temperature of each model"] = bd.many.medians(
+            told, "rmse", by=["model"], across="variant"
+        )
     others = ["mae", "log_score", "fit_s", "forecast_s", "memory_mb"]
     return found | {"Other scores, and costs": bd.many.medians(table[whole], others, by=by)}

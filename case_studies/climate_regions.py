@@ -1,14 +1,17 @@
-"""The warming of Australia's states: each in proportion to the globe's, and that of a state which the fit never saw.
+"""The warming of Australia's states: each in proportion to the globe's, and that of a state which
+the fit never saw.
 
-Pattern scaling says that a region warms by a factor of its own for each K of the globe. The hybrid tells the factor by
-unknown functions of the latitude and the rain of a region, and adds what two oscillations of the oceans do at a
-latitude, so that both can be said of a state of which no temperature is known but its mean over 1961–1990. What the
-globe and the oceans did in the years of a forecast is given to it, and what the other states had in the same year tells
-of the weather that is common to all.
+Pattern scaling says that a region warms by a factor of its own for each K of the globe. The hybrid
+tells the factor by unknown functions of the latitude and the rain of a region, and adds what two
+oscillations of the oceans do at a latitude, so that both can be said of a state of which no
+temperature is known but its mean over 1961–1990. What the globe and the oceans did in the years of
+a forecast is given to it, and what the other states had in the same year tells of the weather that
+is common to all.
 
-Data: annual means of the Australian Bureau of Meteorology 1910–2021 with the Southern Oscillation index and the Indian
-Ocean dipole, as `bomregions2021` of the R package DAAG (J. Maindonald & W. J. Braun), GPL-3; global temperatures of the
-Indicators of Global Climate Change 2024 (P. M. Forster et al.), CC BY 4.0.
+Data: annual means of the Australian Bureau of Meteorology 1910–2021 with the Southern Oscillation
+index and the Indian Ocean dipole, as `bomregions2021` of the R package DAAG (J. Maindonald & W. J.
+Braun), GPL-3; global temperatures of the Indicators of Global Climate Change 2024 (P. M. Forster et
+al.), CC BY 4.0.
 """
 
 from collections.abc import Callable, Iterable
@@ -37,7 +40,9 @@ CENTRES = {
     "nt": (-19.38, 133.36),
     "wa": (-25.33, 122.30),
 }
-"""Degrees north and east of the middle of each state (Geoscience Australia); other regions overlap them."""
+"""Degrees north and east of the middle of each state (Geoscience Australia); other regions overlap
+them.
+"""
 
 FIRST, SPLIT, LAST = 1910.5, 2000.5, 2021.5
 BASE = slice(1961, 1991)
@@ -47,12 +52,15 @@ LAND = 1.27  # K of all land for each of the globe, 1850–2000, of the same ass
 UNITS = {"anomaly": "K", "warming": "K", "time": "year"}
 FORCINGS = ("warming", "soi", "iod")
 PLACE = {"latitude": (-30.0, 8.0), "longitude": (139.0, 9.0), "wetness": (6.2, 0.6)}
-"""What is known of a region, by its middle and width; wetness is the logarithm of the rain in mm."""
+"""What is known of a region, by its middle and width; wetness is the logarithm of the rain in mm.
+"""
 OCEANS = {"soi": (0.0, 7.0), "iod": (-0.1, 0.25)}
 
 
 class Weather(bd.Module):
-    """What a year has in all regions alike, in K: of years that no region tells, as much as of any."""
+    """What a year has in all regions alike, in K: of years that no region tells,
+    as much as of any.
+    """
 
     years: Any = bd.field(units="K")
 
@@ -65,8 +73,8 @@ class Pattern(bd.Module):
 
     $\Delta T = p\, e^{\sum f_i(x)} G + g(x, o) + w(t)$
 
-    with p the factor of the region, f and g unknown functions of what is known of it, x, and g of the oceans, o; w is
-    the weather of a year. All but the factor may be left out.
+    with p the factor of the region, f and g unknown functions of what is known of it, x, and g of
+    the oceans, o; w is the weather of a year. All but the factor may be left out.
     Units: K.
     Source: Santer et al. (1990) for the factor.
     """
@@ -89,13 +97,19 @@ class Pattern(bd.Module):
 
 
 class Responses(bd.Module):
-    """What each oscillation adds to the anomaly: in proportion to its index, by a function of the latitude."""
+    """What each oscillation adds to the anomaly: in proportion to its index, by a function of the
+    latitude.
+    """
 
     of: dict[str, Any]
 
     def __call__(self, t, y, u):
         share = {name: (u[name] - middle) / width for name, (middle, width) in OCEANS.items()}
-        return {"anomaly": sum(share[name] * response(t, y, u)["response"] for name, response in self.of.items())}
+        return {
+            "anomaly": sum(
+                share[name] * response(t, y, u)["response"] for name, response in self.of.items()
+            )
+        }
 
 
 class Line(bd.Module):
@@ -120,7 +134,8 @@ class Unscientific(bd.Module):
 
 
 def load(until: float = LAST) -> xr.Dataset:
-    """Anomalies `(time, region)`, what is known of the regions, the warming of the globe and the oceans' indices.
+    """Anomalies `(time, region)`, what is known of the regions, the warming of the globe and the
+    oceans' indices.
 
     Args:
         until: the last year of the fit, as for `smoothed`.
@@ -146,7 +161,8 @@ def load(until: float = LAST) -> xr.Dataset:
 
 
 def smoothed(until: float) -> xr.DataArray:
-    """The warming of the globe without its weather, by straight lines through 21 years; those at both ends go on.
+    """The warming of the globe without its weather, by straight lines through 21 years; those at
+    both ends go on.
 
     Up to a year it is made of what was known then, after it of what came.
     """
@@ -174,7 +190,9 @@ def model_of(data: xr.Dataset, kind: str) -> bd.Model:
     """
     place = {name: bd.varying(data[name].values) for name in PLACE}
     if kind == "mlp":
-        network = bd.networks.Network.mlp({"warming": (0.3, 0.4)} | OCEANS | PLACE, ("anomaly",), 1.0, width=16)
+        network = bd.networks.Network.mlp(
+            {"warming": (0.3, 0.4)} | OCEANS | PLACE, ("anomaly",), 1.0, width=16
+        )
         equations = Unscientific(network, place)
     else:
         parts: dict[str, Any] = {"weather": weather()} | KINDS[kind]()
@@ -197,12 +215,16 @@ def own_factor() -> Any:
 def function_of(name: str, output: str) -> bd.Basis:
     """A smooth function of one thing that is known of a region, seldom beyond 0.3."""
     middle, width = PLACE[name]
-    family = bd.bases.HilbertGP(middle - 2 * width, middle + 2 * width, 8, length=1.5 * width, amplitude=0.15)
+    family = bd.bases.HilbertGP(
+        middle - 2 * width, middle + 2 * width, 8, length=1.5 * width, amplitude=0.15
+    )
     return bd.Basis(family, name, output)
 
 
 def bends() -> tuple[bd.Basis, ...]:
-    """By how much the logarithm of the factor is another where a region lies, and by how much it rains there."""
+    """By how much the logarithm of the factor is another where a region lies, and by how much it
+    rains there.
+    """
     return function_of("latitude", "bend"), function_of("wetness", "bend")
 
 
@@ -213,13 +235,17 @@ def oceans() -> Responses:
 
 def lines() -> Responses:
     """The same by straight lines, which are no unknown functions."""
-    return Responses({name: Line(dist.Normal(0.0, 0.15), dist.Normal(0.0, 0.15)) for name in OCEANS})
+    return Responses(
+        {name: Line(dist.Normal(0.0, 0.15), dist.Normal(0.0, 0.15)) for name in OCEANS}
+    )
 
 
 def networks() -> dict[str, Any]:
     """Networks of all that is known in place of both."""
     bend = bd.networks.Network.mlp(PLACE, ("bend",), dist.HalfNormal(0.2), width=4, depth=1)
-    added = bd.networks.Network.mlp(OCEANS | PLACE, ("anomaly",), dist.HalfNormal(0.2), width=6, depth=1)
+    added = bd.networks.Network.mlp(
+        OCEANS | PLACE, ("anomaly",), dist.HalfNormal(0.2), width=6, depth=1
+    )
     return {"bends": (bend,), "oceans": added}
 
 
@@ -231,7 +257,12 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "hybrid": lambda: {"factor": own_factor(), "bends": bends(), "oceans": oceans()},
     "hybrid, factor alone": lambda: {"factor": own_factor(), "bends": bends()},
     "hybrid, oceans alone": lambda: {"factor": own_factor(), "oceans": oceans()},
-    "hybrid, no weather": lambda: {"factor": own_factor(), "bends": bends(), "oceans": oceans(), "weather": None},
+    "hybrid, no weather": lambda: {
+        "factor": own_factor(),
+        "bends": bends(),
+        "oceans": oceans(),
+        "weather": None,
+    },
     "hybrid, networks": lambda: {"factor": own_factor(), **networks()},
     "mlp": lambda: {},
 }
@@ -260,18 +291,25 @@ def study() -> bd.Study:
         engine=ENGINE,
         derived=pattern,
         options=bd.ReportOptions(
-            source="Australian Bureau of Meteorology, as bomregions2021 of DAAG; IGCC 2024 (Forster et al. 2025)",
+            source="Australian Bureau of Meteorology, as bomregions2021 of DAAG; IGCC 2024 "
+            "(Forster et al. 2025)",
             licence="GPL-3; CC BY 4.0",
         ),
     )
 
 
 def picture(run: Run) -> Figure:
-    """New South Wales, which nobody fitted, by one factor and by the hybrid, beside what was observed."""
+    """New South Wales, which nobody fitted, by one factor and by the hybrid, beside what was
+    observed.
+    """
     fig, axes = panels()
     observed = run.study.test["anomaly"].sel(region="nsw")
     for place, (ax, name) in enumerate(zip(axes, ("one factor", "hybrid"), strict=True)):
-        held = bd.load(run.path(name, "forecast.nc"))["predictions"].dataset["anomaly"].sel(region="nsw")
+        held = (
+            bd.load(run.path(name, "forecast.nc"))["predictions"]
+            .dataset["anomaly"]
+            .sel(region="nsw")
+        )
         band(ax, held["time"].values, held, name, place)
         ax.plot(observed["time"], observed, label="observed, not fitted", **UNSEEN)
         ax.set(xlabel="year", title=name, ylim=(-1.8, 2.2))
@@ -280,7 +318,9 @@ def picture(run: Run) -> Figure:
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each model without each region in turn; in the full form also up to 2000, without a region and with all."""
+    """Each model without each region in turn; in the full form also up to 2000, without a region
+    and with all.
+    """
     some = ["one factor", "hybrid", "mlp"]
     if quick:
         return bd.many.combinations(model=some, left_out=[*CENTRES], until=[LAST], seed=[0])
@@ -289,26 +329,36 @@ def tasks(quick: bool) -> list[dict]:
 
 
 def row(model: str, left_out: str, until: float, seed: int) -> dict:
-    """What a model that was fitted up to a year to all regions but one says of it, or of all if none was left out."""
+    """What a model that was fitted up to a year to all regions but one says of it, or of all if
+    none was left out.
+    """
     data = load(until)
     train = masked(data, until, [left_out])
     of = data.sel(region=[name for name in CENTRES if left_out in (name, "none")])
     ahead = {"since 2001": of.sel(time=slice(SPLIT + 0.5, None))}
     if left_out != "none":
         ahead["all years"] = of
-    return bd.many.measure(model_of(data, model), train, ahead, ENSEMBLE if model == "mlp" else ENGINE, key=seed)
+    return bd.many.measure(
+        model_of(data, model), train, ahead, ENSEMBLE if model == "mlp" else ENGINE, key=seed
+    )
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Means over the regions left out, differences to one factor, paired over these, and later years of all."""
+    """Means over the regions left out, differences to one factor, paired over these, and later
+    years of all.
+    """
     table: Any = bd.many.tidy(rows)
     table = table.assign(until=table["until"].astype(int))
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s"]
     of_all = table["left_out"] == "none"
     apart, whole = table[~of_all], table[of_all]
-    found = {"Regions left out": pd.DataFrame(apart.groupby(["until", "ahead", "model"])[what].mean())}
+    found = {
+        "Regions left out": pd.DataFrame(apart.groupby(["until", "ahead", "model"])[what].mean())
+    }
     for (until, ahead), each in apart.groupby(["until", "ahead"]):
         found[f"CRPS against one factor, fitted up to {until}, {ahead}"] = bd.many.paired(
             each, "crps", between="model", against="one factor", over=["left_out"]
         )
-    return found | ({} if whole.empty else {"All regions, later years": whole.set_index("model")[what]})
+    return found | (
+        {} if whole.empty else {"All regions, later years": whole.set_index("model")[what]}
+    )

@@ -1,11 +1,13 @@
-"""Energies and forces of ethanol by quantum chemistry: a force field and a network, fitted cool and forecast hot.
+"""Energies and forces of ethanol by quantum chemistry: a force field and a network, fitted cool and
+forecast hot.
 
-A force field knows which atoms are bonded and that bonds, angles and torsions go back to where they rest. The hybrid
-adds a network of the same internal coordinates, so that it too goes by the shape of the molecule alone, and forces are
-the slopes of one energy. What is forecast are geometries of energies that the fit has not seen.
+A force field knows which atoms are bonded and that bonds, angles and torsions go back to where they
+rest. The hybrid adds a network of the same internal coordinates, so that it too goes by the shape
+of the molecule alone, and forces are the slopes of one energy. What is forecast are geometries of
+energies that the fit has not seen.
 
-Data: 11 011 geometries, B3LYP, of QM-22: J. M. Bowman, C. Qu, R. Conte, A. Nandi, P. L. Houston & Q. Yu, J. Chem. Phys.
-156, 240901 (2022), Apache 2.0.
+Data: 11 011 geometries, B3LYP, of QM-22: J. M. Bowman, C. Qu, R. Conte, A. Nandi, P. L. Houston &
+Q. Yu, J. Chem. Phys. 156, 240901 (2022), Apache 2.0.
 """
 
 import itertools
@@ -32,7 +34,9 @@ FILE = "molecular/qm22_Ethanol.npz"
 HARTREE, BOHR = 627.5095, 0.52917721  # kcal/mol and Å
 ENERGY, FORCE, LENGTH = "kcal/mol", "kcal/mol/angstrom", "angstrom"
 COOL, HOT = 25.0, 50.0
-"""Geometries below the first energy are fitted, those above the second are the hardest that are forecast."""
+"""Geometries below the first energy are fitted, those above the second are the hardest that are
+forecast.
+"""
 HOTTEST = f"above {HOT:g}"
 
 ELEMENTS = "CCOHHHHHH"
@@ -48,7 +52,11 @@ def _neighbours(atom: int) -> list[int]:
 CENTRES = (0, 1, 2)
 ANGLES = tuple((i, at, j) for at in CENTRES for i, j in itertools.combinations(_neighbours(at), 2))
 TORSIONS = tuple(
-    (i, a, b, j) for a, b in BONDED[:2] for i in _neighbours(a) for j in _neighbours(b) if i != b and j != a
+    (i, a, b, j)
+    for a, b in BONDED[:2]
+    for i in _neighbours(a)
+    for j in _neighbours(b)
+    if i != b and j != a
 )
 
 
@@ -91,7 +99,9 @@ def angles(x: jax.Array) -> jax.Array:
 
 
 def torsions(x: jax.Array) -> jax.Array:
-    """Cosines of the torsions about bonds: 1 where the ends are on one side, −1 where they are opposite."""
+    """Cosines of the torsions about bonds: 1 where the ends are on one side, −1 where they are
+    opposite.
+    """
     a, b, c = (step @ x for step in _CHAIN)
     ab, bc, bb = _dot(a, b), _dot(b, c), _dot(b, b)
     size = (_dot(a, a) * bb - ab**2) * (bb * _dot(c, c) - bc**2)
@@ -101,10 +111,13 @@ def torsions(x: jax.Array) -> jax.Array:
 class ForceField(bd.Module):
     r"""What bonds, angles and torsions store, by their kinds.
 
-    $E = E_0 + \sum_\text{bonds} D (1 - e^{-a (r - r_0)})^2 + \sum_\text{angles} \tfrac{k}{2} (\theta - \theta_0)^2
-    + \sum_\text{torsions} \left( V_3 (1 + \cos 3\varphi) + V_1 (1 + \cos\varphi) \right)$
+    $E
+    = E_0 + \sum_\text{bonds} D (1 - e^{-a (r - r_0)})^2 + \sum_\text{angles} \tfrac{k}{2} (\theta -
+    \theta_0)^2 + \sum_\text{torsions} \left( V_3 (1 + \cos 3\varphi) + V_1 (1 + \cos\varphi)
+    \right)$
 
-    Bonds are as Morse has them, or springs where `springs` says so. Sources: Morse (1929); Cornell et al. (1995).
+    Bonds are as Morse has them, or springs where `springs` says so. Sources: Morse (1929); Cornell
+    et al. (1995).
     """
 
     depth: Any = bd.field(units=ENERGY)
@@ -216,12 +229,16 @@ TEXTBOOK = {
     "CH": (101.0, 1.09, 340.0),
     "HO": (105.0, 0.96, 553.0),
 }
-"""How strong bonds are (kcal/mol), how long (Å), and how stiff (kcal/mol/Å²), of chemistry books and AMBER."""
+"""How strong bonds are (kcal/mol), how long (Å), and how stiff (kcal/mol/Å²), of chemistry books
+and AMBER.
+"""
 
 
 def force_field(springs: bool = False) -> ForceField:
     """A force field with priors around textbook values."""
-    depth, length, stiff = (list(of) for of in zip(*(TEXTBOOK[kind] for kind in BONDS), strict=True))
+    depth, length, stiff = (
+        list(of) for of in zip(*(TEXTBOOK[kind] for kind in BONDS), strict=True)
+    )
     steepness = [(k / d) ** 0.5 for k, d in zip(stiff, depth, strict=True)]
     twist = lambda: dist.Normal(jnp.zeros(len(TWISTS)), 0.3).to_event(1)  # noqa: E731
     return ForceField(
@@ -231,11 +248,15 @@ def force_field(springs: bool = False) -> ForceField:
 
 
 def learned(train: xr.Dataset, size: float) -> Learned:
-    """A network of about so many kcal/mol, of coordinates in units of how far they differ in the training data."""
+    """A network of about so many kcal/mol, of coordinates in units of how far they differ in the
+    training data.
+    """
     seen = np.asarray(jax.vmap(internal)(positions(train)))
     units = zip(seen.mean(axis=0).tolist(), seen.std(axis=0).tolist(), strict=True)
     inputs = dict(zip(NAMES, units, strict=True))
-    return Learned(bd.Network.mlp(inputs, ("energy",), dist.LogNormal(np.log(size), 0.7), width=24, depth=2))
+    return Learned(
+        bd.Network.mlp(inputs, ("energy",), dist.LogNormal(np.log(size), 0.7), width=24, depth=2)
+    )
 
 
 def _told(size: float) -> bd.CombinedNoise:
@@ -251,8 +272,9 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "forces once": {"energy": bd.NormalNoise(1.0), "force": bd.NormalNoise(1.0)},
     "forces a hundredfold": {"energy": bd.NormalNoise(1.0), "force": bd.NormalNoise(0.1)},
 }
-"""The noise, by which a squared error of a force counts so much beside one of an energy: as sizes say that are unknown,
-or that are chosen, which intervals and CRPS then hang on; or one of them alone, and the other is not scored."""
+"""The noise, by which a squared error of a force counts so much beside one of an energy: as sizes
+say that are unknown, or that are chosen, which intervals and CRPS then hang on; or one of them
+alone, and the other is not scored."""
 
 
 def model(potential: Any, weights: str = TOLD) -> bd.Model:
@@ -276,9 +298,15 @@ def models(train: xr.Dataset, weights: str = TOLD) -> dict[str, Callable[[], bd.
 def _table() -> dict[str, np.ndarray]:
     """All geometries in the order of their energies, which are told above the lowest."""
     with np.load(path_of(FILE)) as held:
-        energy, x, slope = (np.asarray(held[name], float) for name in ("E_hartree", "X_ang", "G_hartree_bohr"))
+        energy, x, slope = (
+            np.asarray(held[name], float) for name in ("E_hartree", "X_ang", "G_hartree_bohr")
+        )
     order = np.argsort(energy, kind="stable")
-    return {"energy": HARTREE * (energy - energy.min())[order], "x": x[order], "force": -HARTREE / BOHR * slope[order]}
+    return {
+        "energy": HARTREE * (energy - energy.min())[order],
+        "x": x[order],
+        "force": -HARTREE / BOHR * slope[order],
+    }
 
 
 def geometries(chosen: np.ndarray) -> xr.Dataset:
@@ -289,13 +317,19 @@ def geometries(chosen: np.ndarray) -> xr.Dataset:
         "energy": ("geometry", table["energy"][at], {"units": ENERGY}),
         "force": (("geometry", "atom", "axis"), table["force"][at], {"units": FORCE}),
     }
-    columns |= {name: ("geometry", flat[:, i], {"units": LENGTH}) for i, name in enumerate(POSITIONS)}
-    return xr.Dataset(columns, {"geometry": at.astype(float), "atom": np.arange(ATOMS), "axis": np.arange(3)})
+    columns |= {
+        name: ("geometry", flat[:, i], {"units": LENGTH}) for i, name in enumerate(POSITIONS)
+    }
+    return xr.Dataset(
+        columns, {"geometry": at.astype(float), "atom": np.arange(ATOMS), "axis": np.arange(3)}
+    )
 
 
 def positions(given: Mapping[Any, Any]) -> jax.Array:
     """`(geometry, atom, 3)`, in Å, of data or forcings by name."""
-    return jnp.stack([jnp.asarray(given[name]) for name in POSITIONS], axis=-1).reshape(-1, ATOMS, 3)
+    return jnp.stack([jnp.asarray(given[name]) for name in POSITIONS], axis=-1).reshape(
+        -1, ATOMS, 3
+    )
 
 
 def drawn(number: int, ahead: int, seed: int) -> tuple[xr.Dataset, dict[str, xr.Dataset]]:
@@ -321,8 +355,12 @@ _MASS = np.asarray([MASSES[element] for element in ELEMENTS])[:, None]
 
 
 def thrown(kelvin: float, seed: int) -> np.ndarray:
-    """Velocities of the atoms in Å/fs, drawn at a temperature, of a molecule that stays where it is: `(atom, 3)`."""
-    drawn = np.random.default_rng(seed).normal(size=(ATOMS, 3)) * np.sqrt(BOLTZMANN * kelvin * ACCELERATION / _MASS)
+    """Velocities of the atoms in Å/fs, drawn at a temperature, of a molecule that stays where it
+    is: `(atom, 3)`.
+    """
+    drawn = np.random.default_rng(seed).normal(size=(ATOMS, 3)) * np.sqrt(
+        BOLTZMANN * kelvin * ACCELERATION / _MASS
+    )
     return drawn - (_MASS * drawn).sum(axis=0) / _MASS.sum()
 
 
@@ -332,11 +370,13 @@ def kinetic(velocity: Any) -> Any:
 
 
 def motion(potential: Any, kelvin: float = 600.0, seed: int = 0) -> dict[str, jax.Array]:
-    """Potential and total energy of a molecule that moves freely, by velocity Verlet: `(step,)`, in kcal/mol.
+    """Potential and total energy of a molecule that moves freely, by velocity Verlet: `(step,)`, in
+    kcal/mol.
 
     Args:
         potential: what has an `energy` of positions.
-        kelvin: the temperature that the velocities at the start are drawn at, in the geometry of lowest energy.
+        kelvin: the temperature that the velocities at the start are drawn at, in the geometry of
+            lowest energy.
         seed: of the velocities.
     """
     slope = jax.value_and_grad(potential.energy)
@@ -350,11 +390,15 @@ def motion(potential: Any, kelvin: float = 600.0, seed: int = 0) -> dict[str, ja
         return (x, v, gradient), {"potential": energy, "total": energy + kinetic(v)}
 
     start = jnp.asarray(_table()["x"][0])
-    return jax.lax.scan(step, (start, jnp.asarray(thrown(kelvin, seed)), slope(start)[1]), length=STEPS)[1]
+    return jax.lax.scan(
+        step, (start, jnp.asarray(thrown(kelvin, seed)), slope(start)[1]), length=STEPS
+    )[1]
 
 
 def conserved(model: bd.Model) -> dict[str, Any]:
-    """What becomes of the total energy of a molecule that moves for a picosecond: its drift and how far it swings."""
+    """What becomes of the total energy of a molecule that moves for a picosecond: its drift and how
+    far it swings.
+    """
     layer: Any = model.layer
     total = motion(layer.potential)["total"]
     time = jnp.linspace(-0.5, 0.5, STEPS)  # ps
@@ -362,12 +406,16 @@ def conserved(model: bd.Model) -> dict[str, Any]:
     return {"drift": drift, "swing": jnp.std(total - drift * time)}
 
 
-ENGINE = bd.DeepEnsemble(members=8, descent=bd.Descent(steps=3000, held_out=0.15, coordinates="plain"))
+ENGINE = bd.DeepEnsemble(
+    members=8, descent=bd.Descent(steps=3000, held_out=0.15, coordinates="plain")
+)
 NUMBERS, AHEAD = (25, 50, 100, 200, 400), 150
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each model fitted to 100 geometries, some to fewer and to more, and by other weights of energies and forces."""
+    """Each model fitted to 100 geometries, some to fewer and to more, and by other weights of
+    energies and forces.
+    """
     every = ["force field", "hybrid", "network", "springs", "fixed"]
     if quick:
         return bd.many.combinations(model=every, number=[100], seed=[0])
@@ -375,35 +423,51 @@ def tasks(quick: bool) -> list[dict]:
     others = [number for number in NUMBERS if number != 100]
     found += bd.many.combinations(model=every[:3], number=others, seed=range(5))
     weights = [name for name in WEIGHTS if name != TOLD]
-    return found + bd.many.combinations(model=["hybrid", "network"], number=[100], seed=range(5), weights=weights)
+    return found + bd.many.combinations(
+        model=["hybrid", "network"], number=[100], seed=range(5), weights=weights
+    )
 
 
 def row(model: str, number: int, seed: int, weights: str = TOLD) -> dict:
-    """What a model that was fitted to cool geometries says of hotter ones, and whether it keeps the energy."""
+    """What a model that was fitted to cool geometries says of hotter ones, and whether it keeps the
+    energy.
+    """
     train, ahead = drawn(number, AHEAD, seed)
-    return bd.many.measure(models(train, weights)[model](), train, ahead, ENGINE, derived=conserved, key=seed)
+    return bd.many.measure(
+        models(train, weights)[model](), train, ahead, ENGINE, derived=conserved, key=seed
+    )
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Errors of energies and forces by range, differences to the force field, and what becomes of the energy."""
+    """Errors of energies and forces by range, differences to the force field, and what becomes of
+    the energy.
+    """
     if "weights" in rows:
         rows = rows.assign(model=rows["model"] + (", " + rows["weights"]).fillna(""))
     table = bd.many.tidy(rows)
     table["of"] = table["observable"] + ", " + table["ahead"]
     by = ["number", "model"]
     titles = {"rmse": "RMSE", "crps": "CRPS", "coverage_90": "Share of data in 90 % intervals"}
-    found = {title: bd.many.medians(table, score, by=by, across="of") for score, title in titles.items()}
+    found = {
+        title: bd.many.medians(table, score, by=by, across="of") for score, title in titles.items()
+    }
     hot = table.query("ahead == @HOTTEST and observable == 'force'")
     for number, part in hot.groupby("number"):
         differences = bd.many.paired(part, "crps", between="model", against="force field")
-        found[f"CRPS of hot forces after {number} geometries, less that of the force field"] = differences
+        found[f"CRPS of hot forces after {number} geometries, less that of the force field"] = (
+            differences
+        )
     if not (kept := bd.many.tidy(rows, "derived")).empty:
-        found["Total energy, kcal/mol over 1 ps"] = bd.many.medians(kept, "median", by=by, across="quantity")
+        found["Total energy, kcal/mol over 1 ps"] = bd.many.medians(
+            kept, "median", by=by, across="quantity"
+        )
     return found
 
 
 def load() -> xr.Dataset:
-    """What `bayes-dasl run ethanol` fits and forecasts: 100 cool geometries and as many hot ones."""
+    """What `bayes-dasl run ethanol` fits and forecasts:
+    100 cool geometries and as many hot ones.
+    """
     train, ahead = drawn(100, 100, 0)
     return xr.concat([train, ahead[HOTTEST]], "geometry")
 
@@ -412,7 +476,9 @@ def study() -> bd.Study:
     """The study that `bayes-dasl run ethanol` runs."""
     data = load()
     cool = data.isel(geometry=slice(100))
-    made = {name: make() for name, make in models(cool).items() if name in ("force field", "hybrid")}
+    made = {
+        name: make() for name, make in models(cool).items() if name in ("force field", "hybrid")
+    }
     return bd.Study(
         name="ethanol",
         title="Ethanol's energies and forces: hot geometries from cool ones",
@@ -429,7 +495,9 @@ def study() -> bd.Study:
 
 
 def picture(run: Run) -> Figure:
-    """Energies of hot geometries as forecast, beside quantum chemistry; and those of a molecule that moves."""
+    """Energies of hot geometries as forecast, beside quantum chemistry; and those of a molecule
+    that moves.
+    """
     study, hot = run.study, slice(100, None, 3)
     fig, (left, right) = panels()
     computed = study.data["energy"].values[hot]
@@ -438,13 +506,21 @@ def picture(run: Run) -> Figure:
         draws = fc["predictions"].dataset["energy"].isel(geometry=hot)
         bars(left, computed + 0.3 * (place - 0.5), draws - computed, name, place)
     left.axhline(0.0, color="black", lw=0.8)
-    left.set(xlabel="energy by quantum chemistry (kcal/mol)", ylabel="forecast less computed (kcal/mol)")
+    left.set(
+        xlabel="energy by quantum chemistry (kcal/mol)", ylabel="forecast less computed (kcal/mol)"
+    )
     post = bd.load(run.path("hybrid", "posterior.nc"))
     layer = lambda m: motion(m.layer.potential)  # noqa: E731
     energies = bd.evaluate(study.models["hybrid"], post, layer)
     time = 1e-3 * STEP * np.arange(1, STEPS + 1)
     for name, color in (("potential", bd.plots.BLUE), ("total", "black")):
         right.plot(time, energies[name].values[0, 0], color=color, lw=0.8)
-        right.annotate(name, (1.0, float(energies[name].values[0, 0].max())), ha="right", va="bottom", color=color)
+        right.annotate(
+            name,
+            (1.0, float(energies[name].values[0, 0].max())),
+            ha="right",
+            va="bottom",
+            color=color,
+        )
     right.set(xlabel="time (ps)", ylabel="energy of one member (kcal/mol)")
     return finished(fig)

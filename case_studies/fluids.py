@@ -1,12 +1,14 @@
-"""Turbulent flow between two plates: how fast it is at each height, from two Reynolds numbers to a lower and a higher.
+"""Turbulent flow between two plates: how fast it is at each height, from two Reynolds numbers to a
+lower and a higher.
 
-Turbulence mixes momentum over a length that van Driest wrote down in 1956. The hybrid multiplies it by two unknown
-functions, one of the distance from the wall in units of its friction, one of the height between wall and middle, so
-that what is learned at some Reynolds numbers can be said of others; and by a third that drifts with the Reynolds
-number, so that it is less sure of others the farther they are.
+Turbulence mixes momentum over a length that van Driest wrote down in 1956. The hybrid multiplies it
+by two unknown functions, one of the distance from the wall in units of its friction, one of the
+height between wall and middle, so that what is learned at some Reynolds numbers can be said of
+others; and by a third that drifts with the Reynolds number, so that it is less sure of others the
+farther they are.
 
-Data: direct numerical simulations at friction Reynolds numbers 180, 550, 950 and 2000: S. Hoyas & J. Jiménez, Phys.
-Fluids 20, 101511 (2008).
+Data: direct numerical simulations at friction Reynolds numbers 180, 550, 950 and 2000: S. Hoyas &
+J. Jiménez, Phys. Fluids 20, 101511 (2008).
 """
 
 from collections.abc import Callable, Iterable
@@ -54,7 +56,11 @@ class VanDriest(bd.Module):
         reynolds = jnp.exp(u["log_reynolds"])
         slope = lambda s: self.slope(jnp.expm1(s), reynolds) * jnp.exp(s)  # noqa: E731
         # By the logarithm of 1 + y, along which the profile is smooth.
-        return {"velocity": bd.equations.integrate(slope, 0.0, jnp.log1p(jnp.exp(u["log_height"])), nodes=24)}
+        return {
+            "velocity": bd.equations.integrate(
+                slope, 0.0, jnp.log1p(jnp.exp(u["log_height"])), nodes=24
+            )
+        }
 
 
 class Mixed(VanDriest):
@@ -62,8 +68,8 @@ class Mixed(VanDriest):
 
     $\ell = \kappa y (1 - e^{-y/A})\, e^{f(\log y)}\, e^{g(y/h)}\, e^{d(\log y, \log Re)}$
 
-    The last, if there is one, is linear and curved in $\log Re$, of one size in both: two Reynolds numbers tell the
-    slope, and of the curvature no more than how large it may be.
+    The last, if there is one, is linear and curved in $\log Re$, of one size in both: two Reynolds
+    numbers tell the slope, and of the curvature no more than how large it may be.
     """
 
     inner: bd.Basis
@@ -77,7 +83,9 @@ class Mixed(VanDriest):
         law = super().length(y, reynolds) * near * far
         if self.drift is None:
             return law
-        return law * self.drift(0.0, {}, {"log_y": log_y, "log_reynolds": jnp.log(reynolds)})["factor"]
+        return (
+            law * self.drift(0.0, {}, {"log_y": log_y, "log_reynolds": jnp.log(reynolds)})["factor"]
+        )
 
 
 def priors() -> dict[str, Any]:
@@ -120,13 +128,17 @@ PLACE = {"log_height": (3.5, 2.0), "log_reynolds": (6.5, 0.7)}
 """Where a point lies, by middle and width."""
 
 
-def perceptron(outputs: tuple[str, ...], scale: float, **velocities: tuple[float, float]) -> bd.networks.Network:
+def perceptron(
+    outputs: tuple[str, ...], scale: float, **velocities: tuple[float, float]
+) -> bd.networks.Network:
     """A network of where a point is, and of velocities that others say."""
     return bd.networks.Network.mlp(PLACE | velocities, outputs, scale, width=16)
 
 
 def architectures() -> dict[str, Callable[[], Any]]:
-    """The four ways in which a network may stand beside the law, not in it; velocities are up to 25."""
+    """The four ways in which a network may stand beside the law, not in it; velocities are up to
+    25.
+    """
     said, one = (12.0, 6.0), ("velocity",)
     log_law = lambda: LogLaw(priors()["karman"], dist.Normal(5.2, 0.3))  # noqa: E731
     sides = lambda: {"law": classical(), "network": perceptron(one, 12.0)}  # noqa: E731
@@ -148,16 +160,21 @@ def model(law: Any) -> bd.Model:
 
 
 def profile(name: int) -> pd.DataFrame:
-    """Heights in wall units and velocities in units of the friction velocity, and the Reynolds number."""
+    """Heights in wall units and velocities in units of the friction velocity, and the Reynolds
+    number.
+    """
     table = np.loadtxt(path_of(f"fluid/HJ_Re{name}.prof"), comments="%")
     inside = (table[:, 1] >= 0.5) & (table[:, 0] <= HIGHEST)
     height, y, velocity = table[inside, :3].T
     reynolds = float(np.median(y / height))
-    return pd.DataFrame({"height": y, "velocity": velocity, "reynolds": reynolds, "centre": table[:, 2].max()})
+    return pd.DataFrame(
+        {"height": y, "velocity": velocity, "reynolds": reynolds, "centre": table[:, 2].max()}
+    )
 
 
 def chosen(table: pd.DataFrame, points: str, number: int = 40) -> pd.DataFrame:
-    """Every fourth point of a profile, which is dense at the wall, or as many evenly over the logarithm of the height.
+    """Every fourth point of a profile, which is dense at the wall, or as many evenly over the
+    logarithm of the height.
 
     Args:
         table: a profile.
@@ -184,12 +201,16 @@ def rows_of(names: Iterable[int], points: str = "log", number: int = 40) -> xr.D
 
 
 def load() -> xr.Dataset:
-    """The profiles that are fitted, then those that are forecast, by points evenly over the logarithm of the height."""
+    """The profiles that are fitted, then those that are forecast, by points evenly over the
+    logarithm of the height.
+    """
     return rows_of((*TRAINED, *TESTED))
 
 
 def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
-    """Makers of all models by name. Which heights and Reynolds numbers are to be forecast is known to all of them."""
+    """Makers of all models by name. Which heights and Reynolds numbers are to be forecast is known
+    to all of them.
+    """
     unseen = rows_of(TESTED)
     every = xr.concat([train, unseen.assign(velocity=np.nan * unseen["velocity"])], "row")
     every = every.assign_coords(row=np.arange(float(every.sizes["row"])))
@@ -199,7 +220,9 @@ def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     own["hybrid, science fixed"] = lambda: bd.baselines.known.fixed(model(hybrid()))
     own |= {name: lambda law=law: model(law()) for name, law in architectures().items()}
     names = ("fixed", "mlp", "gaussian_process")
-    return own | {name: lambda name=name: bd.baselines.named(known, every, name)[name] for name in names}
+    return own | {
+        name: lambda name=name: bd.baselines.named(known, every, name)[name] for name in names
+    }
 
 
 ENGINE = bd.NUTS(chains=2, draws=500)
@@ -220,12 +243,16 @@ def study() -> bd.Study:
         split=float(rows_of(TRAINED).sizes["row"] - 1),
         engine=ENGINE,
         mix=False,  # rows are no series
-        options=bd.ReportOptions(source="direct numerical simulations, Hoyas & Jiménez (2008)", licence="MIT"),
+        options=bd.ReportOptions(
+            source="direct numerical simulations, Hoyas & Jiménez (2008)", licence="MIT"
+        ),
     )
 
 
 def picture(run: Run) -> Figure:
-    """What van Driest and the hybrid say of the two Reynolds numbers that nobody fitted, beside the simulations."""
+    """What van Driest and the hybrid say of the two Reynolds numbers that nobody fitted, beside the
+    simulations.
+    """
     fig, axes = panels()
     data = run.study.data
     for ax, number in zip(axes, TESTED, strict=True):
@@ -242,30 +269,44 @@ def picture(run: Run) -> Figure:
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each model by points evenly over the logarithm and by every fourth one, and by fewer of the former; the hybrid by
-    other engines; and networks that stand beside the law, not in it."""
+    """Each model by points evenly over the logarithm and by every fourth one, and by fewer of the
+    former; the hybrid by other engines; and networks that stand beside the law, not in it."""
     hybrids = ["hybrid", "hybrid, one law for all", "hybrid, science fixed"]
     every = ["van Driest", *hybrids, "fixed", "mlp", "gaussian_process"]
     if quick:
         return bd.many.combinations(model=every, points=["log"], number=[40], seed=[0])
     found = bd.many.combinations(model=every, points=["log"], number=[40], seed=range(5))
-    found += bd.many.combinations(model=[*architectures()], points=["log"], number=[40], seed=range(5))
-    found += bd.many.combinations(model=["hybrid"], points=["log"], number=[40], seed=range(5), engine=[*ENGINES])
-    found += bd.many.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 14, 20, 28], seed=range(3))
+    found += bd.many.combinations(
+        model=[*architectures()], points=["log"], number=[40], seed=range(5)
+    )
+    found += bd.many.combinations(
+        model=["hybrid"], points=["log"], number=[40], seed=range(5), engine=[*ENGINES]
+    )
+    found += bd.many.combinations(
+        model=[*every[:2], "mlp"], points=["log"], number=[10, 14, 20, 28], seed=range(3)
+    )
     return found + bd.many.combinations(model=every, points=["fourth"], number=[40], seed=range(3))
 
 
 def row(model: str, points: str, number: int, seed: int, engine: str = "") -> dict:
-    """What a model that was fitted to two profiles says of the two others, by both kinds of points."""
+    """What a model that was fitted to two profiles says of the two others,
+    by both kinds of points.
+    """
     train = rows_of(TRAINED, points, number)
-    ahead = {f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")}
+    ahead = {
+        f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")
+    }
     own = ENSEMBLE if model in ("mlp", *architectures()) else ENGINE
     derived = numbers if model in LEARNING else None
-    return bd.many.measure(models(train)[model](), train, ahead, ENGINES.get(engine, own), derived=derived, key=seed)
+    return bd.many.measure(
+        models(train)[model](), train, ahead, ENGINES.get(engine, own), derived=derived, key=seed
+    )
 
 
 LEARNING = ("van Driest", "hybrid", "hybrid, one law for all")
-"""Models in whose equations van Driest's numbers stand alone, which the architectures learn beside a network."""
+"""Models in whose equations van Driest's numbers stand alone, which the architectures learn beside
+a network.
+"""
 
 
 def numbers(model: bd.Model) -> dict[str, Any]:
@@ -275,8 +316,9 @@ def numbers(model: bd.Model) -> dict[str, Any]:
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast; and differences
-    to van Driest's law. Seeds are keys of the engine, of the same data: they spread by chance of the sampling alone."""
+    """Errors as shares of the velocity in the middle, and coverage, by model and by what is
+    forecast; and differences to van Driest's law. Seeds are keys of the engine, of the same data:
+    they spread by chance of the sampling alone."""
     centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
     if "engine" in rows:
         rows = rows.assign(model=rows["model"] + (", " + rows["engine"]).fillna(""))
@@ -285,8 +327,14 @@ def summary(rows: pd.DataFrame) -> dict:
     table["percent"] = 100 * table["rmse"] / middle
     table["in 90 %"] = 100 * table["coverage_90"]
     by = ["points", "number", "model"]
-    of = {"Error in % of the velocity in the middle": "percent", "CRPS": "crps", "Data in 90 % intervals, %": "in 90 %"}
-    found = {title: bd.many.medians(table, score, by=by, across="ahead") for title, score in of.items()}
+    of = {
+        "Error in % of the velocity in the middle": "percent",
+        "CRPS": "crps",
+        "Data in 90 % intervals, %": "in 90 %",
+    }
+    found = {
+        title: bd.many.medians(table, score, by=by, across="ahead") for title, score in of.items()
+    }
     whole: Any = table.query("number == 40")
     for (points, ahead), part in whole.groupby(["points", "ahead"]):
         if "van Driest" in part["model"].values:

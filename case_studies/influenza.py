@@ -1,10 +1,12 @@
-r"""Influenza in a boarding school in 1978: how many boys are in bed, and the basic reproduction number.
+r"""Influenza in a boarding school in 1978: how many boys are in bed, and the basic reproduction
+number.
 
-Fitted to the first eight days, two past the peak; the six days after them are forecast. Of 763 boys one is taken to be
-infectious on 22 January. SIR and SEIR are compared, with negative-binomial counts.
+Fitted to the first eight days, two past the peak; the six days after them are forecast. Of 763 boys
+one is taken to be infectious on 22 January. SIR and SEIR are compared, with negative-binomial
+counts.
 
-Data: Anonymous, Influenza in a boarding school, British Medical Journal 1 (1978) 587; read off its figure, as in the R
-package outbreaks.
+Data: Anonymous, Influenza in a boarding school, British Medical Journal 1 (1978) 587; read off its
+figure, as in the R package outbreaks.
 """
 
 from typing import Any
@@ -64,22 +66,30 @@ class SEIR(bd.Module):
 def load() -> xr.Dataset:
     """Boys in bed on each day from 22 January to 4 February 1978."""
     days = pd.date_range("1978-01-22", periods=len(IN_BED), name="time")
-    return xr.Dataset({"in_bed": ("time", np.array(IN_BED, float), {"units": "boys"})}, {"time": days})
+    return xr.Dataset(
+        {"in_bed": ("time", np.array(IN_BED, float), {"units": "boys"})}, {"time": days}
+    )
 
 
 def observed(equations, initial) -> bd.Model:
     """Either of the two, observed as counts of boys in bed."""
     layer = bd.ODE(equations, initial, type(equations).seen, units={"in_bed": "boys"})
-    return bd.Model(layer, {"in_bed": bd.NegativeBinomialNoise(concentration=dist.LogNormal(np.log(20.0), 1.0))})
+    return bd.Model(
+        layer, {"in_bed": bd.NegativeBinomialNoise(concentration=dist.LogNormal(np.log(20.0), 1.0))}
+    )
 
 
 def sir() -> bd.Model:
     """SIR with a boy or a few infectious at the start."""
-    return observed(SIR(contact=bd.between(0.5, 5.0), ill=bd.between(0.5, 7.0)), {"S": BOYS - 1.0, "I": 1.0})
+    return observed(
+        SIR(contact=bd.between(0.5, 5.0), ill=bd.between(0.5, 7.0)), {"S": BOYS - 1.0, "I": 1.0}
+    )
 
 
 def seir() -> bd.Model:
-    """SEIR, with a latent stage about as long as the incubation of influenza, 1.4 days (Lessler et al. 2009)."""
+    """SEIR, with a latent stage about as long as the incubation of influenza, 1.4 days (Lessler et
+    al. 2009).
+    """
     latent = dist.LogNormal(np.log(1.4), 0.3)
     equations = SEIR(contact=bd.between(0.5, 10.0), ill=bd.between(0.5, 7.0), latent=latent)
     return observed(equations, {"S": BOYS - 1.0, "E": 0.0, "I": 1.0})

@@ -1,12 +1,14 @@
-"""Lynx and hare pelts of the Hudson's Bay Company: predator and prey, with and without what the equations miss.
+"""Lynx and hare pelts of the Hudson's Bay Company: predator and prey, with and without what the
+equations miss.
 
-Fitted on 1900–1912, forecast over 1913–1920. The mechanistic model is Lotka–Volterra; the hybrid adds a small
-Bayesian network to the growth rates, the noisy one adds noise to them that differs from year to year. The study
-forecasts with a mixture of the three, each weighed by how probable the training data are under it.
+Fitted on 1900–1912, forecast over 1913–1920. The mechanistic model is Lotka–Volterra; the hybrid
+adds a small Bayesian network to the growth rates, the noisy one adds noise to them that differs
+from year to year. The study forecasts with a mixture of the three, each weighed by how probable the
+training data are under it.
 
-Data: pelts in thousands, 1900–1920, from E. P. Odum, Fundamentals of Ecology (1953), after D. A. MacLulich (1937)
-and C. Elton and M. Nicholson (1942); digitised by J. M. Mahaffy and used by B. Carpenter, Predator-Prey Population
-Dynamics: the Lotka-Volterra model in Stan (2018).
+Data: pelts in thousands, 1900–1920, from E. P. Odum, Fundamentals of Ecology (1953), after D. A.
+MacLulich (1937) and C. Elton and M. Nicholson (1942); digitised by J. M. Mahaffy and used by B.
+Carpenter, Predator-Prey Population Dynamics: the Lotka-Volterra model in Stan (2018).
 """
 
 import numpy as np
@@ -46,7 +48,9 @@ class LotkaVolterra(bd.Module):
 
 def load() -> xr.Dataset:
     """The pelts as a dataset."""
-    data = xr.Dataset({"hare": ("time", HARE), "lynx": ("time", LYNX)}, {"time": np.arange(1900.0, 1921.0)})
+    data = xr.Dataset(
+        {"hare": ("time", HARE), "lynx": ("time", LYNX)}, {"time": np.arange(1900.0, 1921.0)}
+    )
     data["time"].attrs["units"] = "year"
     for name in ("hare", "lynx"):
         data[name].attrs = {"units": PELTS, "long_name": f"{name} pelts"}
@@ -54,9 +58,13 @@ def load() -> xr.Dataset:
 
 
 def observed(vector_field, process_noise: bd.layers.ProcessNoise | None = None) -> bd.Model:
-    """Any vector field of hare and lynx, observed as pelts, which tell of animals to within 15 to 100 per cent."""
+    """Any vector field of hare and lynx, observed as pelts, which tell of animals to within 15 to
+    100 per cent.
+    """
     initial = {"hare": dist.LogNormal(np.log(30.0), 0.5), "lynx": dist.LogNormal(np.log(5.0), 0.5)}
-    layer = bd.ODE(vector_field, initial, units={"hare": PELTS, "lynx": PELTS}, process_noise=process_noise)
+    layer = bd.ODE(
+        vector_field, initial, units={"hare": PELTS, "lynx": PELTS}, process_noise=process_noise
+    )
     noise = {name: bd.LogNormalNoise(scale=dist.LogNormal(-1.0, 0.5)) for name in initial}
     return bd.Model(layer, noise)
 
@@ -72,7 +80,9 @@ def study() -> bd.Study:
         growth=bd.between(0.005, 0.1),
     )
     noise = bd.layers.ProcessNoise(
-        {name: dist.HalfNormal(0.1) for name in ("hare", "lynx")},  # per square root of a year, of what there is
+        {
+            name: dist.HalfNormal(0.1) for name in ("hare", "lynx")
+        },  # per square root of a year, of what there is
         grid=(1900.0, 1921.0, 21),
         relative=True,
     )

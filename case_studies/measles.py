@@ -1,11 +1,13 @@
-r"""Measles in twenty English towns, 1944–1964: forecasts of half a year, from a chain of infections by the fortnight.
+r"""Measles in twenty English towns, 1944–1964: forecasts of half a year, from a chain of infections
+by the fortnight.
 
-The model is TSIR: everybody who falls ill infects others in the next fortnight, at a rate that goes with the seasons;
-susceptibles are born, and reconstructed from births and reported cases. Up to where the reports end each fortnight is
-predicted from those before it; from there on the chain goes on by chance.
+The model is TSIR: everybody who falls ill infects others in the next fortnight, at a rate that goes
+with the seasons; susceptibles are born, and reconstructed from births and reported cases. Up to
+where the reports end each fortnight is predicted from those before it; from there on the chain goes
+on by chance.
 
-Data: cases, births and people of each town by the fortnight, from the R package tsiR (Becker & Grenfell 2017).
-Source: Finkenstädt & Grenfell (2000); Bjørnstad, Finkenstädt & Grenfell (2002).
+Data: cases, births and people of each town by the fortnight, from the R package tsiR (Becker &
+Grenfell 2017). Source: Finkenstädt & Grenfell (2000); Bjørnstad, Finkenstädt & Grenfell (2002).
 """
 
 from typing import Any
@@ -34,13 +36,15 @@ _FEWEST = 1e-4
 class Chain(bd.Module):
     r"""Infections of one fortnight from those of the last one.
 
-    $\lambda_k = N_k s_k \left(1 - e^{-c\,\sigma(t_k)\,(C_{k-1} / r + i_k) / N_k}\right), \quad C_k \sim
+    $\lambda_k
+    = N_k s_k \left(1 - e^{-c\,\sigma(t_k)\,(C_{k-1} / r + i_k) / N_k}\right), \quad C_k \sim
     \mathrm{NegativeBinomial}(r \lambda_k, \kappa), \quad s_{k+1} = s_k + (B_k - C_k / r) / N_k$
 
-    States: `susceptible` s, as a share of the people N; `reported` C, the cases of the fortnight before. Forcings:
-    `reported`, `births` B and `people` in each fortnight; `known` is 1 as long as cases are reported, and 0 from there
-    on, where they are drawn. One over the share r that is reported goes in a straight line with time; from outside come
-    $i_k = i\,(N_k / 100\,000)^a$ infectious people.
+    States: `susceptible` s, as a share of the people N; `reported` C, the cases of the fortnight
+        before. Forcings:
+    `reported`, `births` B and `people` in each fortnight; `known` is 1 as long as cases are
+    reported, and 0 from there on, where they are drawn. One over the share r that is reported goes
+    in a straight line with time; from outside come $i_k = i\,(N_k / 100\,000)^a$ infectious people.
     """
 
     contact: Any
@@ -55,7 +59,9 @@ class Chain(bd.Module):
     middle: float = 0.0
 
     def seasonal(self, t):
-        r"""How the rate of contacts at a time compares with its geometric mean over a year, $\sigma(t)$."""
+        r"""How the rate of contacts at a time compares with its geometric mean over a year,
+        $\sigma(t)$.
+        """
         return jnp.exp(_harmonics(bd.layers.phase(t, "year")) @ self.season)
 
     def share(self, t):
@@ -67,14 +73,23 @@ class Chain(bd.Module):
         share = self.share(t)
         infectious = y["reported"] / share + self.imported * (u["people"] / 1e5) ** self.attraction
         met = self.contact * self.seasonal(t) * infectious / u["people"]
-        return {"cases": share * u["people"] * jnp.maximum(y["susceptible"], _FEWEST) * -jnp.expm1(-met)}
+        return {
+            "cases": share * u["people"] * jnp.maximum(y["susceptible"], _FEWEST) * -jnp.expm1(-met)
+        }
 
     def __call__(self, t, y, u):
         expected, share = self.cases(t, y, u)["cases"], self.share(t)
         most = share * u["people"] * y["susceptible"]
         # Not `where`, so that where all is known nothing is drawn.
-        cases = lax.cond(u["known"] > 0.5, lambda: u["reported"], lambda: jnp.minimum(self._drawn(t, expected), most))
-        return {"susceptible": y["susceptible"] + (u["births"] - cases / share) / u["people"], "reported": cases}
+        cases = lax.cond(
+            u["known"] > 0.5,
+            lambda: u["reported"],
+            lambda: jnp.minimum(self._drawn(t, expected), most),
+        )
+        return {
+            "susceptible": y["susceptible"] + (u["births"] - cases / share) / u["people"],
+            "reported": cases,
+        }
 
     def _drawn(self, t, expected):
         """Cases of a future fortnight, by chance; the same for the same draw, town and time."""
@@ -87,7 +102,8 @@ class Chain(bd.Module):
 
 
 class Reconstructed(bd.Module):
-    r"""The same where all cases are known: susceptibles follow from sums of births and cases, without steps.
+    r"""The same where all cases are known: susceptibles follow from sums of births and cases,
+    without steps.
 
     $s_k = s_0 + \sum_{j<k} B_j / N_j - \frac1r \sum_{j<k} (1 + d\,\tau_j)\,C_j / N_j$
     """
@@ -118,17 +134,24 @@ def load() -> xr.Dataset:
     days = pd.date_range("1944-01-07", periods=len(table) // len(names), freq="14D", name="time")
     columns = {"cases": "cases", "births": "births", "people": "pop"}
     data = {
-        name: (("time", "town"), table[column].to_numpy().reshape(len(names), -1).T, {"units": "people"})
+        name: (
+            ("time", "town"),
+            table[column].to_numpy().reshape(len(names), -1).T,
+            {"units": "people"},
+        )
         for name, column in columns.items()
     }
     return xr.Dataset(data, {"time": days, "town": [str(name) for name in names]})
 
 
-def as_known_at(data: xr.Dataset, origin: int, *, years: float = 6.0, ahead: int = 13) -> xr.Dataset:
+def as_known_at(
+    data: xr.Dataset, origin: int, *, years: float = 6.0, ahead: int = 13
+) -> xr.Dataset:
     """What is known when the first fortnight that is not known begins, and the rows to forecast.
 
-    Of these rows the data hold cases, to score by, and nothing else that came later: births and people stay as they
-    were last. The first row has no cases, since they follow from a row that is not there.
+    Of these rows the data hold cases, to score by, and nothing else that came later: births and
+    people stay as they were last. The first row has no cases, since they follow from a row that is
+    not there.
 
     Args:
         data: what `load` returned.
@@ -140,12 +163,18 @@ def as_known_at(data: xr.Dataset, origin: int, *, years: float = 6.0, ahead: int
     rows = data.isel(time=slice(first, origin + ahead))
     number = xr.DataArray(np.arange(rows.sizes["time"]), dims="time")
     known = number < origin - first
-    held = rows[["births", "people"]].isel(time=number.clip(max=origin - first - 1)).assign_coords(time=rows["time"])
+    held = (
+        rows[["births", "people"]]
+        .isel(time=number.clip(max=origin - first - 1))
+        .assign_coords(time=rows["time"])
+    )
     reported = rows["cases"].where(known, 0.0).assign_attrs(units="people")
     tau = years_after(days_of(rows["time"]), middle_of(rows["time"].values[known.values]))
     ill = reported / held["people"]
     sums = {"born": held["births"] / held["people"], "ill": ill, "ill_later": tau * ill}
-    before = {name: (share.cumsum("time") - share).assign_attrs(units="") for name, share in sums.items()}
+    before = {
+        name: (share.cumsum("time") - share).assign_attrs(units="") for name, share in sums.items()
+    }
     found = {
         "cases": rows["cases"].where(number > 0),
         "reported": reported,
@@ -179,7 +208,8 @@ FORCINGS = ("reported", "before", "births", "people", "known", "born", "ill", "i
 
 
 def unknowns(data: xr.Dataset) -> tuple[Chain, bd.Scalar]:
-    """The equations of towns that share their seasons, and the shares of people who are susceptible at the start.
+    """The equations of towns that share their seasons, and the shares of people who are susceptible
+    at the start.
 
     Args:
         data: what `as_known_at` returned.
@@ -197,7 +227,9 @@ def unknowns(data: xr.Dataset) -> tuple[Chain, bd.Scalar]:
     }
     town = bd.varying(np.arange(float(data.sizes["town"])))
     middle = middle_of(known(data)["time"].values)
-    chain = Chain(**{name: bd.shared(one, name) for name, one in named.items()}, town=town, middle=middle)
+    chain = Chain(
+        **{name: bd.shared(one, name) for name, one in named.items()}, town=town, middle=middle
+    )
     return chain, bd.shared(bd.varying(dist.LogNormal(np.log(0.05), 0.4)), "susceptible")
 
 
@@ -220,13 +252,16 @@ def model(data: xr.Dataset) -> bd.Model:
 
 
 def reconstructed(data: xr.Dataset) -> bd.Model:
-    """The same posterior without steps, which is several times quicker to fit; `model` forecasts from it (`what_if`).
+    """The same posterior without steps, which is several times quicker to fit; `model` forecasts
+    from it (`what_if`).
 
     Args:
         data: what `as_known_at` returned.
     """
     chain, susceptible = unknowns(data)
-    return _of_towns(bd.Algebraic(Reconstructed(chain, susceptible), forcings=FORCINGS, units=UNITS), data, chain)
+    return _of_towns(
+        bd.Algebraic(Reconstructed(chain, susceptible), forcings=FORCINGS, units=UNITS), data, chain
+    )
 
 
 def _of_towns(layer, data: xr.Dataset, chain: Chain) -> bd.Model:
@@ -235,7 +270,9 @@ def _of_towns(layer, data: xr.Dataset, chain: Chain) -> bd.Model:
 
 
 def study() -> bd.Study:
-    """The study that `bayes-dasl run measles` runs: three towns of different size, the first half of 1955."""
+    """The study that `bayes-dasl run measles` runs: three towns of different size, the first half
+    of 1955.
+    """
     data = load().sel(town=["London", "Leeds", "Hastings"])
     known_rows = int(np.searchsorted(data["time"].values, np.datetime64("1955-01-01")))
     data = as_known_at(data, known_rows)
@@ -247,5 +284,7 @@ def study() -> bd.Study:
         data=data,
         split=str(known(data)["time"].values[-1])[:10],
         engine=bd.NUTS(chains=2, draws=500, climbs=8),
-        options=bd.ReportOptions(source="R package tsiR, twentymeas (Becker & Grenfell 2017)", licence="GPL-3.0"),
+        options=bd.ReportOptions(
+            source="R package tsiR, twentymeas (Becker & Grenfell 2017)", licence="GPL-3.0"
+        ),
     )

@@ -1,12 +1,15 @@
-"""Forces between two atoms from how far gases are from ideal: argon and hydrogen, fitted warm and forecast cold.
+"""Forces between two atoms from how far gases are from ideal: argon and hydrogen, fitted warm and
+forecast cold.
 
-The second virial coefficient is an integral over the pair potential, with its first quantum correction. Potentials of
-textbooks are fitted to what was measured of warm gases; the hybrid has the attraction that theory knows, and corrects a
-wall that theory does not.
-What matters is the cold end, where the well of the potential decides, and the well itself, which is known.
+The second virial coefficient is an integral over the pair potential, with its first quantum
+correction. Potentials of textbooks are fitted to what was measured of warm gases; the hybrid has
+the attraction that theory knows, and corrects a wall that theory does not.
+What matters is the cold end, where the well of the potential decides, and the well itself, which is
+known.
 
-Data: measured second virial coefficients with their errors, by the Combustion-Transport-Analysis group, CC BY 4.0;
-pair energies of argon: K. T. Tang & J. P. Toennies, J. Chem. Phys. 118, 4976 (2003), in the RGC10 set of Psi4.
+Data: measured second virial coefficients with their errors, by the Combustion-Transport-Analysis
+group, CC BY 4.0; pair energies of argon: K. T. Tang & J. P. Toennies, J. Chem. Phys. 118, 4976
+(2003), in the RGC10 set of Psi4.
 """
 
 import dataclasses
@@ -41,11 +44,12 @@ UNIT = "1000/K"
 class Gas:
     """Where its data are, and what is thought of its atoms beforehand.
 
-    `quantum` is ħ² / (24 · reduced mass · Boltzmann's constant) in K Å²; `nearest` a distance in Å that no pair comes
-    to in these data, below which forms of potentials may fall again; `depth` and `size` of Lennard-Jones's well are in
-    K and Å. It is fitted from `warm` K on, judged below `cold`.
-    `dispersion` are the coefficients of attraction that theory has for it, C6, C8 and C10, in atomic units, `within` by
-    which of their logarithms it knows them; `smeared` is as for `Virial`.
+    `quantum` is ħ² / (24 · reduced mass · Boltzmann's constant) in K Å²; `nearest` a distance in Å
+    that no pair comes to in these data, below which forms of potentials may fall again; `depth` and
+    `size` of Lennard-Jones's well are in K and Å. It is fitted from `warm` K on, judged below
+    `cold`. `dispersion` are the coefficients of attraction that theory has for it, C6, C8 and C10,
+    in atomic units, `within` by which of their logarithms it knows them; `smeared` is as for
+    `Virial`.
     """
 
     file: str
@@ -61,7 +65,8 @@ class Gas:
 
 
 WIDER = (0.05, 0.3, 0.5)
-"""By which the logarithms of C6, C8 and C10 are known where the latter two are by rules of thumb."""
+"""By which the logarithms of C6, C8 and C10 are known where the latter two are by rules of thumb.
+"""
 
 GASES = {
     "argon": Gas(
@@ -79,9 +84,10 @@ GASES = {
         within=WIDER,
     ),
 }  # fmt: skip
-"""The dispersion of argon: Tang & Toennies (2003), who have it from Kumar & Meath (1985); of hydrogen, Meyer (1976). Of
-nitrogen and methane, which count as round here, C6 is that of Margoliash & Meath (1978) and Thomas & Meath (1977), C8
-has its ratio to C6 from argon, and C10 is 49/40 C8² / C6 (Starkschall & Gordon 1972)."""
+"""The dispersion of argon: Tang & Toennies (2003), who have it from Kumar & Meath (1985); of
+hydrogen, Meyer (1976). Of nitrogen and methane, which count as round here, C6 is that of Margoliash
+& Meath (1978) and Thomas & Meath (1977), C8 has its ratio to C6 from argon, and C10 is 49/40 C8² /
+C6 (Starkschall & Gordon 1972)."""
 
 
 class LennardJones(bd.Module):
@@ -110,8 +116,8 @@ class Morse(bd.Module):
 class TangToennies(bd.Module):
     r"""$U(r) = A e^{-br} - \sum_{n=3}^5 f_{2n}(br)\, C_{2n} / r^{2n}$, with damping $f$.
 
-    The coefficients are those of r in units of 3 Å, so that they are all of one size, in K. Source: Tang & Toennies
-    (1984).
+    The coefficients are those of r in units of 3 Å, so that they are all of one size, in K. Source:
+    Tang & Toennies (1984).
     """
 
     wall: bd.Scalar = bd.field(units="K")
@@ -143,7 +149,8 @@ class TangToennies(bd.Module):
 class Hybrid(bd.Module):
     r"""The attraction of theory, and a wall of which theory says only that it is about exponential.
 
-    $U(r) = e^{g(r)} A e^{-br} - \sum_{n=3}^5 f_{2n}(br)\, C_{2n} / r^{2n}$, with an unknown function g.
+    $U(r) = e^{g(r)} A e^{-br} - \sum_{n=3}^5 f_{2n}(br)\, C_{2n} / r^{2n}$, with an unknown
+    function g.
     """
 
     science: TangToennies
@@ -160,14 +167,18 @@ def _slope(function: Callable[[Any], Any], r: Any) -> tuple[Any, Any]:
 
 
 class Virial(bd.Module):
-    r"""The second virial coefficient with the first quantum correction of Wigner and Kirkwood, or, `smeared`, that of
-    Feynman and Hibbs, which is for light molecules in the cold, where the series of the former diverges.
+    r"""The second virial coefficient with the first quantum correction of Wigner and Kirkwood, or,
+    `smeared`, that of Feynman and Hibbs, which is for light molecules in the cold, where the series
+    of the former diverges.
 
     $B = 2\pi N_A \int \left(1 - e^{-U/T} + \frac{q}{T^3} e^{-U/T} U'^2\right) r^2\,dr$, or
-    $B = 2\pi N_A \int \left(1 - e^{-V/T}\right) r^2\,dr, \quad V = U + \frac{q}{T} \left(U'' + 2 U' / r\right)$
+    $B
+    = 2\pi N_A \int \left(1 - e^{-V/T}\right) r^2\,dr, \quad V = U + \frac{q}{T} \left(U'' + 2 U' /
+    r\right)$
 
-    Energies and T are in K, B in cm³/mol. It runs along the coldness, 1000/T, so that what is forecast comes after what
-    is fitted. Source: Wigner (1932), Kirkwood (1933); Feynman & Hibbs (1965).
+    Energies and T are in K, B in cm³/mol. It runs along the coldness, 1000/T, so that what is
+    forecast comes after what is fitted. Source: Wigner (1932), Kirkwood (1933); Feynman & Hibbs
+    (1965).
     """
 
     potential: Any
@@ -207,7 +218,10 @@ def potentials(gas: Gas) -> dict[str, Callable[[], Any]]:
         return Morse(bd.between(*gas.depth), minimum, bd.between(1.0, 3.0))
 
     def tang_toennies(spread=(0.5, 0.5, 0.5)):
-        sizes = (HARTREE * c * (BOHR / UNIT_R) ** power for power, c in zip((6, 8, 10), gas.dispersion, strict=True))
+        sizes = (
+            HARTREE * c * (BOHR / UNIT_R) ** power
+            for power, c in zip((6, 8, 10), gas.dispersion, strict=True)
+        )
         return TangToennies(
             dist.LogNormal(math.log(10 * middle), 1.0),
             bd.between(2.5, 5.0),
@@ -219,7 +233,9 @@ def potentials(gas: Gas) -> dict[str, Callable[[], Any]]:
         return tang_toennies(gas.within)
 
     def hybrid():
-        family = bd.bases.HilbertGP(0.7 * width, 1.8 * width, 20, amplitude=dist.HalfNormal(SELDOM_A_TENTH))
+        family = bd.bases.HilbertGP(
+            0.7 * width, 1.8 * width, 20, amplitude=dist.HalfNormal(SELDOM_A_TENTH)
+        )
         return Hybrid(theory(), bd.Basis(family, "r", "factor", positive=True))
 
     return {
@@ -243,8 +259,13 @@ def load(gas: Gas) -> xr.Dataset:
     """What was measured, from warm to cold."""
     table = pd.read_csv(path_of(gas.file), sep=r"\s+", names=["kelvin", "b", "b_error"])
     table = table.assign(coldness=1000.0 / table["kelvin"]).sort_values("coldness", kind="stable")
-    columns = {name: ("coldness", table[name].to_numpy(), {"units": "cm^3/mol"}) for name in ("b", "b_error")}
-    return xr.Dataset(columns, {"coldness": ("coldness", table["coldness"].to_numpy(), {"units": UNIT})})
+    columns = {
+        name: ("coldness", table[name].to_numpy(), {"units": "cm^3/mol"})
+        for name in ("b", "b_error")
+    }
+    return xr.Dataset(
+        columns, {"coldness": ("coldness", table["coldness"].to_numpy(), {"units": UNIT})}
+    )
 
 
 def below(data: xr.Dataset, kelvin: float) -> xr.Dataset:
@@ -253,7 +274,9 @@ def below(data: xr.Dataset, kelvin: float) -> xr.Dataset:
 
 
 SELDOM_A_TENTH = 0.1 / 2.7
-"""A half-normal size of that scale is one that a function seldom, once in twenty, exceeds a tenth with."""
+"""A half-normal size of that scale is one that a function seldom, once in twenty, exceeds a tenth
+with.
+"""
 
 DISTANCES = np.linspace(2.8, 6.0, 641)
 
@@ -271,7 +294,9 @@ PUBLISHED = (
     (5.25, -0.0556), (5.625, -0.03568), (6.0, -0.02355), (6.375, -0.01596), (6.75, -0.01109), (7.5, -0.0057),
     (8.25, -0.00314),
 )  # fmt: skip
-"""Two atoms of argon by theory: distances in Å, energies in kcal/mol (Tang & Toennies 2003, RGC10 of Psi4)."""
+"""Two atoms of argon by theory: distances in Å, energies in kcal/mol (Tang & Toennies 2003, RGC10
+of Psi4).
+"""
 
 
 def published() -> pd.DataFrame:
@@ -292,20 +317,32 @@ def models(gas: Gas, train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     def rival(name):
         return bd.baselines.named(model(gas, made["Lennard-Jones"]()), every, name)[name]
 
-    return found | {name: lambda name=name: rival(name) for name in ("fixed", "mlp", "gaussian_process")}
+    return found | {
+        name: lambda name=name: rival(name) for name in ("fixed", "mlp", "gaussian_process")
+    }
 
 
 def picture(run: Run) -> Figure:
-    """The potential that warm argon tells, beside the published one; and what it says of cold argon."""
+    """The potential that warm argon tells, beside the published one; and what it says of cold
+    argon.
+    """
     study, distances = run.study, np.linspace(3.2, 7.0, 191)
     cold = study.data["coldness"].values > 1000.0 / GASES["argon"].warm
     fig, (left, right) = panels()
     for place, name in enumerate(("Lennard-Jones", "hybrid")):
         post, fc = (bd.load(run.path(name, file)) for file in ("posterior.nc", "forecast.nc"))
-        energies = bd.evaluate(study.models[name], post, lambda m: {"energy": energy_at(m, distances)})["energy"]
+        energies = bd.evaluate(
+            study.models[name], post, lambda m: {"energy": energy_at(m, distances)}
+        )["energy"]
         off = fc["predictions"].dataset["b"] - study.data["b"].values
         band(left, distances, energies, name, place)
-        bars(right, 1000.0 / study.data["coldness"].values[cold], off.isel(coldness=cold), name, place)
+        bars(
+            right,
+            1000.0 / study.data["coldness"].values[cold],
+            off.isel(coldness=cold),
+            name,
+            place,
+        )
     theory = published().query("3.2 < r < 7")
     left.plot(theory["r"], theory["energy"], label="Tang and Toennies 2003, not fitted", **UNSEEN)
     left.set(xlabel="distance (Å)", ylabel="energy of a pair (K)", ylim=(-160, 120))
@@ -325,8 +362,8 @@ BLOCKS, SHARES = 5, (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def tasks(quick: bool) -> list[dict]:
-    """A fit of each model to all warm data but a fifth of them, and of some to fewer; for nitrogen and methane, which
-    were added later, of those that know a potential."""
+    """A fit of each model to all warm data but a fifth of them, and of some to fewer; for nitrogen
+    and methane, which were added later, of those that know a potential."""
     some = ["Lennard-Jones", "hybrid", "theory", "mlp"]
     every = [*some, "fixed", "Morse", "gaussian_process"]
     if quick:
@@ -335,8 +372,12 @@ def tasks(quick: bool) -> list[dict]:
     found = bd.many.combinations(gas=["argon", "hydrogen"], model=every, share=[1.0], block=blocks)
     found += bd.many.combinations(gas=["argon"], model=some, share=SHARES[:-1], block=blocks)
     known = ["Lennard-Jones", "hybrid", "theory", "fixed", "Morse"]
-    found += bd.many.combinations(gas=["nitrogen", "methane"], model=known, share=[1.0], block=blocks)
-    return found + bd.many.combinations(gas=[*GASES], model=["Tang-Toennies"], share=[1.0], block=[0, 1])
+    found += bd.many.combinations(
+        gas=["nitrogen", "methane"], model=known, share=[1.0], block=blocks
+    )
+    return found + bd.many.combinations(
+        gas=[*GASES], model=["Tang-Toennies"], share=[1.0], block=[0, 1]
+    )
 
 
 def row(gas: str, model: str, share: float, block: int) -> dict:
@@ -355,7 +396,9 @@ def row(gas: str, model: str, share: float, block: int) -> dict:
 def thinned(warm: xr.Dataset, share: float, block: int) -> xr.Dataset:
     """The warm data without a fifth of them, every fifth, and of these a share, evenly spread."""
     kept = np.flatnonzero(np.arange(warm.sizes["coldness"]) % BLOCKS != block)
-    return warm.isel(coldness=kept[np.linspace(0, len(kept) - 1, round(share * len(kept))).round().astype(int)])
+    return warm.isel(
+        coldness=kept[np.linspace(0, len(kept) - 1, round(share * len(kept))).round().astype(int)]
+    )
 
 
 def summary(rows: pd.DataFrame) -> dict:
@@ -367,10 +410,14 @@ def summary(rows: pd.DataFrame) -> dict:
     found = {"Cold gas": bd.many.medians(table, what, by=by)}
     for gas, part in whole.groupby("gas"):
         if "Lennard-Jones" in part["model"].values:
-            differences = bd.many.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
+            differences = bd.many.paired(
+                part, "crps", between="model", against="Lennard-Jones", over=["block"]
+            )
             found[f"CRPS of cold {gas}, less Lennard-Jones"] = differences.sort_values("difference")
     if not (wells := bd.many.tidy(rows, "derived").query("share == 1.0")).empty:
-        found["Wells"] = bd.many.medians(wells, ["low", "median", "high"], by=["gas", "model", "quantity"])
+        found["Wells"] = bd.many.medians(
+            wells, ["low", "median", "high"], by=["gas", "model", "quantity"]
+        )
     return found
 
 
@@ -390,6 +437,7 @@ def study() -> bd.Study:
         derived=well,
         mix=False,  # rows of many laboratories are no series
         options=bd.ReportOptions(
-            source="second virial coefficients, Combustion-Transport-Analysis group", licence="CC BY 4.0"
+            source="second virial coefficients, Combustion-Transport-Analysis group",
+            licence="CC BY 4.0",
         ),
     )

@@ -1,13 +1,15 @@
-"""Daily flow of the Piscataquis in Maine: snow, soil, two reservoirs; fitted on 1981–1994, forecast over 1995–2014.
+"""Daily flow of the Piscataquis in Maine: snow, soil, two reservoirs; fitted on 1981–1994, forecast
+over 1995–2014.
 
-The fit follows a year of spin-up; the forecast looks at the weather alone, at no flow in between. The SAC-SMA model
-that comes with the data, calibrated by its authors, is a yardstick.
+The fit follows a year of spin-up; the forecast looks at the weather alone, at no flow in between.
+The SAC-SMA model that comes with the data, calibrated by its authors, is a yardstick.
 
-Data: CAMELS catchment 01031500, Piscataquis River near Dover-Foxcroft, 771 km²; A. J. Newman et al., Development of a
-large-sample watershed-scale hydrometeorological data set, Hydrol. Earth Syst. Sci. 19, 209 (2015); weather from Daymet,
-flow from the US Geological Survey. Of the flows 18 are zero, all in the frost of November and December 2014 and most
-between days of several millimetres: the river was under ice and the gauge said nothing, most likely. They are kept as
-the files have them.
+Data: CAMELS catchment 01031500, Piscataquis River near Dover-Foxcroft, 771 km²; A. J. Newman et
+al., Development of a large-sample watershed-scale hydrometeorological data set, Hydrol. Earth Syst.
+Sci. 19, 209 (2015); weather from Daymet, flow from the US Geological Survey. Of the flows 18 are
+zero, all in the frost of November and December 2014 and most between days of several millimetres:
+the river was under ice and the gauge said nothing, most likely. They are kept as the files have
+them.
 """
 
 from collections.abc import Callable
@@ -56,10 +58,28 @@ class Bucket(bd.Module):
 
 
 def load() -> xr.Dataset:
-    """Weather of 1980–2014 and, from October 1980, the flow, by date; what is missing of the flow is NaN."""
-    columns = ["year", "month", "day", "hour", "daylight", "rain", "sun", "snow", "warmest", "coldest", "vapour"]
-    read = pd.read_csv(path_of(f"{BASIN}_lump_cida_forcing_leap.txt"), sep=r"\s+", skiprows=4, names=columns)
-    weather = read.set_index(pd.DatetimeIndex(pd.to_datetime(read[["year", "month", "day"]]), name="time"))
+    """Weather of 1980–2014 and, from October 1980, the flow, by date; what is missing of the flow
+    is NaN.
+    """
+    columns = [
+        "year",
+        "month",
+        "day",
+        "hour",
+        "daylight",
+        "rain",
+        "sun",
+        "snow",
+        "warmest",
+        "coldest",
+        "vapour",
+    ]
+    read = pd.read_csv(
+        path_of(f"{BASIN}_lump_cida_forcing_leap.txt"), sep=r"\s+", skiprows=4, names=columns
+    )
+    weather = read.set_index(
+        pd.DatetimeIndex(pd.to_datetime(read[["year", "month", "day"]]), name="time")
+    )
     temperature = (weather["warmest"] + weather["coldest"]) / 2
     table = pd.DataFrame(
         {
@@ -71,14 +91,20 @@ def load() -> xr.Dataset:
     )
     table["flow"] = table["flow"].where(table["flow"] > MISSING)
     data = table.to_xarray()
-    names = {"rain": "precipitation", "demand": "potential evaporation", "temperature": "air temperature"}
+    names = {
+        "rain": "precipitation",
+        "demand": "potential evaporation",
+        "temperature": "air temperature",
+    }
     for name, units in UNITS.items():
         data[name].attrs = {"units": units, "long_name": names.get(name, name)}
     return data
 
 
 def sac_sma() -> xr.DataArray:
-    """The flow that SAC-SMA with Snow-17 says, calibrated by Newman et al. (2015), by date, in mm/day."""
+    """The flow that SAC-SMA with Snow-17 says, calibrated by Newman et al. (2015), by date, in
+    mm/day.
+    """
     return _model_output()["MOD_RUN"].to_xarray().rename("flow").assign_attrs(units=RATE)
 
 
@@ -110,7 +136,9 @@ def driven(step: Any, initial: dict, observe: Callable, **units: str) -> bd.Diff
         units: of the states.
     """
     units = {**UNITS, "time": "day", **units}
-    return bd.Difference(step=step, initial=initial, observe=observe, forcings=FORCINGS, units=units)
+    return bd.Difference(
+        step=step, initial=initial, observe=observe, forcings=FORCINGS, units=units
+    )
 
 
 def hybrid(weather: xr.Dataset) -> bd.Model:
@@ -131,7 +159,9 @@ def lstm(weather: xr.Dataset, width: int = 8) -> bd.Model:
     """
     cell = eqx.nn.LSTMCell(len(FORCINGS), width, key=jax.random.key(0))
     scale = dist.LogNormal(1.0, 1.0)
-    network = Recurrent(cell, bd.standardise(weather, *FORCINGS), ("flow",), scale, activation=jax.nn.softplus)
+    network = Recurrent(
+        cell, bd.standardise(weather, *FORCINGS), ("flow",), scale, activation=jax.nn.softplus
+    )
     return bd.Model(driven(network, network.initial, Recurrent.read), {"flow": scattered()})
 
 
@@ -142,13 +172,19 @@ def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
         begin: the first day of the weather that is looked at.
         until: the last day of the spin-up, whose flow does not count.
     """
-    bucket = Bucket(quick=bd.between(0.01, 1.0), alpha=bd.between(0.2, 3.0), evaporation=bd.between(0.3, 1.8))
+    bucket = Bucket(
+        quick=bd.between(0.01, 1.0), alpha=bd.between(0.2, 3.0), evaporation=bd.between(0.3, 1.8)
+    )
     return bd.Study(
         name="piscataquis",
         title="Daily flow of the Piscataquis, 1981–2014",
         model=bd.Model(daily(Catchment()), {"flow": scattered()}),
         label="catchment",
-        rivals={"bucket": bd.Model(driven(bucket, {"store": 100.0}, Bucket.flow, store="mm"), {"flow": scattered()})},
+        rivals={
+            "bucket": bd.Model(
+                driven(bucket, {"store": 100.0}, Bucket.flow, store="mm"), {"flow": scattered()}
+            )
+        },
         data=spun_up(load(), begin, until),
         split=SPLIT,
         engine=bd.NUTS(chains=2, draws=600, climbs=4),

@@ -1,10 +1,13 @@
-"""Theophylline in twelve people after one dose: a population with one compartment and absorption from the gut.
+"""Theophylline in twelve people after one dose: a population with one compartment and absorption
+from the gut.
 
-Fitted on the first eight hours, forecast from nine hours on to the next day. Absorption, elimination and clearance of
-each person lie around what is typical; amounts are per kilogram of body weight, as in the analyses that were published.
+Fitted on the first eight hours, forecast from nine hours on to the next day. Absorption,
+elimination and clearance of each person lie around what is typical; amounts are per kilogram of
+body weight, as in the analyses that were published.
 
-Data: R. Upton, in A. J. Boeckmann, L. B. Sheiner & S. L. Beal, NONMEM Users Guide, Part V (1994), as `theo_sd` of
-nlmixr2data. Estimates by nlme: J. C. Pinheiro & D. M. Bates, Mixed-Effects Models in S and S-PLUS (2000), p. 364.
+Data: R. Upton, in A. J. Boeckmann, L. B. Sheiner & S. L. Beal, NONMEM Users Guide, Part V (1994),
+as `theo_sd` of nlmixr2data. Estimates by nlme: J. C. Pinheiro & D. M. Bates, Mixed-Effects Models
+in S and S-PLUS (2000), p. 364.
 """
 
 from collections.abc import Sequence
@@ -21,7 +24,9 @@ NLME = {"elimination": (-2.43, 0.064), "absorption": (0.45, 0.20), "clearance": 
 """Logarithms of what is typical, and their standard errors, by nlme."""
 
 ENGINE = bd.NUTS(draws=4000)
-"""Four times the usual draws, which are cheap here: the spread of elimination, which may be zero, mixes slowly."""
+"""Four times the usual draws, which are cheap here: the spread of elimination, which may be zero,
+mixes slowly.
+"""
 
 
 def records() -> pd.DataFrame:
@@ -31,8 +36,12 @@ def records() -> pd.DataFrame:
 
 
 def load() -> xr.Dataset:
-    """The concentrations, `(time, subject)`; each person was sampled eleven times, some before the dose acted."""
-    data = bd.from_table(records(), "DV", subject="ID", names={"DV": "conc"}, units={"conc": "mg/L", "time": "h"})
+    """The concentrations, `(time, subject)`; each person was sampled eleven times, some before the
+    dose acted.
+    """
+    data = bd.from_table(
+        records(), "DV", subject="ID", names={"DV": "conc"}, units={"conc": "mg/L", "time": "h"}
+    )
     data["conc"].attrs["long_name"] = "theophylline in serum"
     return data
 
@@ -47,7 +56,9 @@ def combined() -> bd.CombinedNoise:
     return bd.CombinedNoise(dist.HalfNormal(1.0), dist.HalfNormal(0.3))
 
 
-def model(noise: bd.noise.AbstractNoise | None = None, subjects: Sequence[float] | None = None) -> bd.Model:
+def model(
+    noise: bd.noise.AbstractNoise | None = None, subjects: Sequence[float] | None = None
+) -> bd.Model:
     """One compartment for each person: rates are of a population, the dose that each took is known.
 
     Args:
@@ -57,12 +68,18 @@ def model(noise: bd.noise.AbstractNoise | None = None, subjects: Sequence[float]
     rows = records()
     chosen = rows if subjects is None else rows.loc[rows["ID"].isin(list(subjects)), :]
     doses = bd.dosing.doses(chosen, "depot", subject="ID")
-    clearance = bd.shared(bd.population(dist.LogNormal(-3.0, 1.0), dist.HalfNormal(0.5)), "clearance")
-    elimination = bd.shared(bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination")
+    clearance = bd.shared(
+        bd.population(dist.LogNormal(-3.0, 1.0), dist.HalfNormal(0.5)), "clearance"
+    )
+    elimination = bd.shared(
+        bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination"
+    )
     layer = bd.dosing.Compartments(  # pyright: ignore[reportCallIssue]
         clearance=clearance,
         volume=clearance / elimination,
-        absorption=bd.shared(bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0)), "absorption"),
+        absorption=bd.shared(
+            bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0)), "absorption"
+        ),
         doses=doses,
         units={"conc": "mg/L", "time": "h"},
     )

@@ -1,11 +1,13 @@
-"""Warfarin in blood and what it does to clotting: a population of 32 people, forecast beyond their first three days.
+"""Warfarin in blood and what it does to clotting: a population of 32 people, forecast beyond their
+first three days.
 
-Each took one dose of about 1.5 mg/kg. Measured were the concentration in plasma (`cp`) and the activity of the
-prothrombin complex (`pca`, in per cent of normal), up to 144 hours. Fitted are the first 72 hours; later times are
-held out. The rival has no population: one set of numbers, scaled by weight, for everyone.
+Each took one dose of about 1.5 mg/kg. Measured were the concentration in plasma (`cp`) and the
+activity of the prothrombin complex (`pca`, in per cent of normal), up to 144 hours. Fitted are the
+first 72 hours; later times are held out. The rival has no population: one set of numbers, scaled by
+weight, for everyone.
 
-Data: R. A. O'Reilly, P. M. Aggeler and L. S. Leong, J. Clin. Invest. 42, 1542 (1963); R. A. O'Reilly and P. M. Aggeler,
-Circulation 38, 169 (1968); as in the R package nlmixr2data.
+Data: R. A. O'Reilly, P. M. Aggeler and L. S. Leong, J. Clin. Invest. 42, 1542 (1963); R. A.
+O'Reilly and P. M. Aggeler, Circulation 38, 169 (1968); as in the R package nlmixr2data.
 """
 
 from typing import Any
@@ -27,14 +29,17 @@ SPLIT = 72.0
 
 
 class Turnover(bd.Module):
-    r"""A drug that is absorbed through a transit compartment and stops the synthesis of what it acts on.
+    r"""A drug that is absorbed through a transit compartment and stops the synthesis of what it
+    acts on.
 
     $\dot d = -k_a d, \quad \dot s = k_a (d - s), \quad \dot a = k_a s - CL\, a / V, \quad
-    \dot E = k_\mathrm{out} \left( E_0 \left(1 - \frac{C}{IC_{50} + C}\right) - E \right), \quad C = a / V$
+    \dot E = k_\mathrm{out} \left( E_0 \left(1 - \frac{C}{IC_{50} + C}\right) - E \right), \quad C =
+    a / V$
 
     Units: amounts in mg, C in mg/L, time in hours, E in per cent of normal.
-    Source: Holford, Clin. Pharmacokinet. 11, 483 (1986); Jusko & Ko, Clin. Pharmacol. Ther. 56, 406 (1994); transit
-    compartments by Savic, Jonker, Kerbusch & Karlsson, J. Pharmacokinet. Pharmacodyn. 34, 711 (2007).
+    Source: Holford, Clin. Pharmacokinet. 11, 483 (1986); Jusko & Ko, Clin. Pharmacol. Ther. 56, 406
+    (1994); transit compartments by Savic, Jonker, Kerbusch & Karlsson, J. Pharmacokinet.
+    Pharmacodyn. 34, 711 (2007).
     """
 
     clearance: bd.Scalar = bd.field(units="L/h")
@@ -59,10 +64,16 @@ class Turnover(bd.Module):
 
 
 def load() -> xr.Dataset:
-    """Concentrations and activities `(time, subject)`, and weights; the two blood samples that one person has at four
-    times are both kept."""
+    """Concentrations and activities `(time, subject)`, and weights; the two blood samples that one
+    person has at four times are both kept."""
     return bd.from_table(
-        path_of(FILE), "dv", observable="dvid", subject="id", covariates="wt", replicates=True, units=UNITS
+        path_of(FILE),
+        "dv",
+        observable="dvid",
+        subject="id",
+        covariates="wt",
+        replicates=True,
+        units=UNITS,
     )
 
 
@@ -80,7 +91,11 @@ def model_of(people: xr.Dataset, *, pooled: bool = False) -> bd.Model:
         typical, effect = bd.between(low, high), power * heavier if power else 0.0
         if not pooled:
             return bd.population(typical, dist.HalfNormal(spread), effect=effect)
-        return bd.dependent(lambda typical, effect: typical * jnp.exp(effect), typical, effect) if power else typical
+        return (
+            bd.dependent(lambda typical, effect: typical * jnp.exp(effect), typical, effect)
+            if power
+            else typical
+        )
 
     table = pd.read_csv(path_of(FILE))
     doses = bd.dosing.doses(
@@ -99,7 +114,16 @@ def model_of(people: xr.Dataset, *, pooled: bool = False) -> bd.Model:
         loss=number(0.015, 0.15),
     )
     initial = {"depot": 0.0, "transit": 0.0, "central": 0.0, "activity": baseline}
-    one = bd.ODE(turnover, initial, Turnover.observe, doses=doses, start=0.0, rtol=1e-4, atol=1e-4, units=OUTPUTS)
+    one = bd.ODE(
+        turnover,
+        initial,
+        Turnover.observe,
+        doses=doses,
+        start=0.0,
+        rtol=1e-4,
+        atol=1e-4,
+        units=OUTPUTS,
+    )
     noise = {
         "cp": bd.CombinedNoise(additive=bd.between(0.05, 1.5), proportional=bd.between(0.03, 0.4)),
         "pca": bd.NormalNoise(bd.between(1.0, 15.0)),

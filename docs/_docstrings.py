@@ -1,4 +1,6 @@
-"""Set the arguments and the labelled lines (Shapes, Units, Raises, Source) of the house's docstrings as a list."""
+"""Set the arguments and the labelled lines (Shapes, Units, Raises, Source) of the house's
+docstrings as a list.
+"""
 
 import re
 
@@ -10,7 +12,9 @@ _ARGUMENT = re.compile(r"^ {4}(\w+): ", re.MULTILINE)
 
 
 class LabelledLines(griffe.Extension):
-    """One list item for each argument and each labelled line, the lines that continue it included."""
+    """One list item for each argument and each labelled line,
+    the lines that continue it included.
+    """
 
     def on_object(self, *, obj: griffe.Object, **_: object) -> None:
         """Rewrite the docstring of any object."""
@@ -19,7 +23,12 @@ class LabelledLines(griffe.Extension):
         text, labelled = obj.docstring.value, ""
         if first := _LABEL.search(text):
             labelled = text[first.start() :].replace("\n", "\n  ")
-            labelled = re.sub(r"^ *(Shapes|Units|Raises|Source|Returns): ", r"- **\1:** ", labelled, flags=re.MULTILINE)
+            labelled = re.sub(
+                r"^ *(Shapes|Units|Raises|Source|Returns): ",
+                r"- **\1:** ",
+                labelled,
+                flags=re.MULTILINE,
+            )
             text = text[: first.start()].rstrip() + "\n\n"
         if found := _ARGS.search(text):
             listed, after = _ARGUMENT.sub(r"    - `\1`: ", found[1].rstrip()), text[found.end() :]

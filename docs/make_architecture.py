@@ -1,4 +1,5 @@
-"""The picture of the architecture: the rows of docs/design.md, and how many files of each import files of which other.
+"""The picture of the architecture: the rows of docs/design.md, and how many files of each import
+files of which other.
 
 Run: `uv run python docs/make_architecture.py`
 """
@@ -15,7 +16,17 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bayes_dasl.plots._style import BLACK, BLUE, FAINT, GREEN, GREY, ORANGE, PURPLE, STYLE, VERMILION  # noqa: E402
+from bayes_dasl.plots._style import (  # noqa: E402
+    BLACK,
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    STYLE,
+    VERMILION,
+)
 from tests.studies.imports import Graph, working_tree  # noqa: E402
 from tests.studies.structure import design_rows  # noqa: E402
 
@@ -47,14 +58,26 @@ def bands(rows: list[tuple[str, list[str]]]) -> list[tuple[int, int, str, str]]:
     """First row, row after the last, label and colour of each band."""
     names, ends = [name for name, _ in rows], [0]
     ends += [names.index(last) + 1 for last, _, _ in BANDS]
-    return [(begin, end, label, hue) for begin, end, (_, label, hue) in zip(ends, ends[1:], BANDS, strict=False)]
+    return [
+        (begin, end, label, hue)
+        for begin, end, (_, label, hue) in zip(ends, ends[1:], BANDS, strict=False)
+    ]
 
 
 def draw_rows(axes: Axes, rows: list[tuple[str, list[str]]]) -> None:
     """Names of rows, and a box for each module."""
     for begin, end, label, hue in bands(rows):
         axes.add_patch(Rectangle((-0.62, begin + 0.06), 0.22, end - begin - 0.12, color=hue, lw=0))
-        axes.text(-0.95, (begin + end) / 2, label, rotation=90, ha="center", va="center", color=BLACK, size=9)
+        axes.text(
+            -0.95,
+            (begin + end) / 2,
+            label,
+            rotation=90,
+            ha="center",
+            va="center",
+            color=BLACK,
+            size=9,
+        )
         for number in range(begin, end):
             name, modules = rows[number]
             middle, left = number + 0.5, BOXES
@@ -72,14 +95,22 @@ def draw_rows(axes: Axes, rows: list[tuple[str, list[str]]]) -> None:
 
 
 def draw_matrix(axes: Axes, rows: list[tuple[str, list[str]]]) -> None:
-    """A dot for each row that imports from another, right of the diagonal; left of it nothing may stand."""
+    """A dot for each row that imports from another, right of the diagonal; left of it nothing may
+    stand.
+    """
     found, number = arrows(rows), len(rows)
     most = max(found.values())
     for begin, end, _, hue in bands(rows):
         for row in range(begin, end):
-            axes.plot([MATRIX + row + 1, MATRIX + number], [row + 0.5] * 2, color=FAINT, lw=0.7, zorder=0)
+            axes.plot(
+                [MATRIX + row + 1, MATRIX + number], [row + 0.5] * 2, color=FAINT, lw=0.7, zorder=0
+            )
             axes.plot([MATRIX + row + 0.5] * 2, [0.0, row], color=FAINT, lw=0.7, zorder=0)
-            axes.add_patch(Rectangle((MATRIX + row + 0.16, row + 0.16), 0.68, 0.68, facecolor=(hue, 0.30), lw=0))
+            axes.add_patch(
+                Rectangle(
+                    (MATRIX + row + 0.16, row + 0.16), 0.68, 0.68, facecolor=(hue, 0.30), lw=0
+                )
+            )
     for (row, column), files in found.items():
         upwards = column < row
         size = 14 + 170 * files / most
@@ -88,12 +119,25 @@ def draw_matrix(axes: Axes, rows: list[tuple[str, list[str]]]) -> None:
             marker="X" if upwards else "o",
         )  # fmt: skip
     for column, (name, _) in enumerate(rows):
-        axes.text(MATRIX + column + 0.42, -0.2, name, rotation=45, ha="left", va="bottom", size=9, color=BLACK)
+        axes.text(
+            MATRIX + column + 0.42,
+            -0.2,
+            name,
+            rotation=45,
+            ha="left",
+            va="bottom",
+            size=9,
+            color=BLACK,
+        )
     legend_at, at = MATRIX + 0.4, number - 2.6
-    axes.text(legend_at, at - 1.7, "A dot: the row imports the column.", size=9, color=BLACK, va="center")
+    axes.text(
+        legend_at, at - 1.7, "A dot: the row imports the column.", size=9, color=BLACK, va="center"
+    )
     axes.text(legend_at, at - 0.9, "Left of the diagonal: none.", size=9, color=BLACK, va="center")
     for step, files in enumerate((1, 10, most)):
-        axes.scatter(legend_at + 0.25, at + 0.85 * step, s=14 + 170 * files / most, color=BLACK, lw=0)
+        axes.scatter(
+            legend_at + 0.25, at + 0.85 * step, s=14 + 170 * files / most, color=BLACK, lw=0
+        )
         said = f"{files} pair{'s' if files > 1 else ''} of files"
         axes.text(legend_at + 0.85, at + 0.85 * step, said, size=9, color=BLACK, va="center")
 

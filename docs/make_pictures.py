@@ -1,8 +1,9 @@
 """The pictures of the README and the docs, from runs of the case studies.
 
-Run: `uv run bayes-dasl run NAME` for lynx-hare, influenza, fluids, turbulence, ethanol, molecules, climate,
-climate-models, climate-regions, and then
-`uv run python docs/make_pictures.py runs/lynx-hare runs/fluids runs/turbulence` and so on, a folder for each.
+Run: `uv run bayes-dasl run NAME` for lynx-hare, influenza, fluids, turbulence, ethanol, molecules,
+climate, climate-models, climate-regions, and then
+`uv run python docs/make_pictures.py runs/lynx-hare runs/fluids runs/turbulence` and so on, a folder
+for each.
 """
 
 import sys

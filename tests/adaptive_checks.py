@@ -1,4 +1,6 @@
-"""What the tests of the adaptive package share: realised draws of the prior, bands, and gradients in three ways."""
+"""What the tests of the adaptive package share: realised draws of the prior, bands, and gradients
+in three ways.
+"""
 
 import diffrax
 import jax
@@ -24,7 +26,9 @@ def realised(tree, key=1):
 def over_prior(tree, run, draws, key=2):
     """`run(realised tree)` for many prior draws, stacked."""
     return np.asarray(
-        jax.jit(jax.vmap(lambda d: run(realise(tree, d))))(draw_prior(tree, draws, key=jax.random.key(key)))
+        jax.jit(jax.vmap(lambda d: run(realise(tree, d))))(
+            draw_prior(tree, draws, key=jax.random.key(key))
+        )
     )
 
 
@@ -42,13 +46,21 @@ def check_gradients(tree, run, width=1e-2, batch=3, solved=True):
     Of reverse mode, and of forward mode too if there is a solver (`solved`), which could lack it.
     """
     draws = draw_prior(tree, batch, key=jax.random.key(5))
-    shape = jax.eval_shape(lambda d: run(realise(tree, d)), {path: x[0] for path, x in draws.items()}).shape
+    shape = jax.eval_shape(
+        lambda d: run(realise(tree, d)), {path: x[0] for path, x in draws.items()}
+    ).shape
     weights = jnp.asarray(np.random.default_rng(0).normal(size=shape))
     loss = lambda t, draw: jnp.vdot(weights, run(realise(t, draw)))  # noqa: E731
-    direction = {path: jax.random.normal(jax.random.key(i), v.shape) for i, (path, v) in enumerate(draws.items())}
-    # Five points: the error falls with the fourth power of the width, and few tolerances are divided by it.
+    direction = {
+        path: jax.random.normal(jax.random.key(i), v.shape)
+        for i, (path, v) in enumerate(draws.items())
+    }
+    # Five points: the error falls with the fourth power of the width, and few tolerances are
+    # divided by it.
     by = width * np.array([0, -2, -1, 1, 2])
-    moved = {path: np.concatenate([x + k * direction[path] for k in by]) for path, x in draws.items()}
+    moved = {
+        path: np.concatenate([x + k * direction[path] for k in by]) for path, x in draws.items()
+    }
     values, slopes = jax.jit(jax.vmap(jax.value_and_grad(lambda d: loss(tree, d))))(moved)
     reverse = {path: np.asarray(slope[:batch]) for path, slope in slopes.items()}
     at = np.asarray(values).reshape(5, batch)
@@ -64,7 +76,8 @@ def check_gradients(tree, run, width=1e-2, batch=3, solved=True):
 
 
 def check_log_density(model, data, width=1e-3):
-    """The log density near the middle of the prior is finite, and its gradient agrees with differences.
+    """The log density near the middle of the prior is finite, and its gradient agrees with
+    differences.
 
     Returns the posed problem, and its density with gradient, compiled.
     """

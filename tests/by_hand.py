@@ -1,4 +1,6 @@
-"""Posteriors whose draws are given rather than sampled, for tests of forecasts with a known truth."""
+"""Posteriors whose draws are given rather than sampled,
+for tests of forecasts with a known truth.
+"""
 
 import numpy as np
 import numpyro.distributions as dist
@@ -24,12 +26,20 @@ def levels_model(times: int, noise: bd.noise.AbstractNoise) -> bd.Model:
 
 
 def at_times(values: np.ndarray) -> xr.Dataset:
-    return xr.Dataset({"y": ("time", np.asarray(values, float))}, {"time": np.arange(float(len(values)))})
+    return xr.Dataset(
+        {"y": ("time", np.asarray(values, float))}, {"time": np.arange(float(len(values)))}
+    )
 
 
-def posterior(model: bd.Model, data: xr.Dataset, draws: dict[str, np.ndarray], *, chains: bool = True) -> xr.DataTree:
-    """As from `fit`, with these draws `(chain, draw, …)` by path; of chains, or of members of an ensemble."""
-    groups = {"posterior": draws_dataset(model, draws)} | data_groups(model, data, float(data["time"][0]))
+def posterior(
+    model: bd.Model, data: xr.Dataset, draws: dict[str, np.ndarray], *, chains: bool = True
+) -> xr.DataTree:
+    """As from `fit`, with these draws `(chain, draw, …)` by path; of chains, or of members of an
+    ensemble.
+    """
+    groups = {"posterior": draws_dataset(model, draws)} | data_groups(
+        model, data, float(data["time"][0])
+    )
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {"signature": signature(model), "markov": int(chains), "key": 0}
     return tree

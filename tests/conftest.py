@@ -1,4 +1,6 @@
-"""What every test shares: quiet back ends, cached compilation, checked shapes, the data beside the project."""
+"""What every test shares: quiet back ends, cached compilation, checked shapes, the data beside the
+project.
+"""
 
 import gc
 import os
@@ -13,11 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Python without its .pyc files compiles some 2500 modules each time it starts: eleven seconds of every process.
+# Python without its .pyc files compiles some 2500 modules each time it starts: eleven seconds of
+# every process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# Compilation is most of a test's time; JAX reads these when it is first imported. Each worker has a folder of its own,
-# whatever the process that started it has, since JAX does not write a program in one go.
+# Compilation is most of a test's time; JAX reads these when it is first imported. Each worker has a
+# folder of its own, whatever the process that started it has, since JAX does not write a program in
+# one go.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "jax" / WORKER)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -25,25 +29,38 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 NO_MOVES = "while-loop-invariant-code-motion,while-loop-constant-sinking"
 os.environ.setdefault("XLA_FLAGS", f"--xla_disable_hlo_passes={NO_MOVES}")
-# Tracing makes millions of small objects that live for long: looking them through takes a tenth of a test's time.
+# Tracing makes millions of small objects that live for long: looking them through takes a tenth of
+# a test's time.
 gc.set_threshold(200_000, 20, 100)
 
 # Shapes and types of public signatures are checked here only, so that users pay nothing.
-# `Pushed` is annotated with NumPy's arrays but holds JAX's inside jit, so its module is left out. The others walk
-# through whole programs: half a million calls in ten tests, whose checks took a seventh of their time.
-# What goes to workers by value must hold no checker.
+# `Pushed` is annotated with NumPy's arrays but holds JAX's inside jit, so its module is left out.
+# The others walk through whole programs: half a million calls in ten tests, whose checks took a
+# seventh of their time. What goes to workers by value must hold no checker.
 UNCHECKED = {
     *("bayes_dasl.prediction.predictive", "bayes_dasl._jax.trace", "bayes_dasl._jax.fingerprints"),
     "bayes_dasl.many.many",
 }
 FILES = (ROOT / "bayes_dasl").rglob("[!_]*.py"), (ROOT / "bayes_dasl").rglob("_[!_]*.py")
-PACKAGE = {".".join(path.relative_to(ROOT).with_suffix("").parts) for files in FILES for path in files}
+PACKAGE = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts) for files in FILES for path in files
+}
 jaxtyping.install_import_hook(sorted(PACKAGE - UNCHECKED), "typecheck.checked")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--thorough", action="store_true", default=None, help="run the tests that are marked so, too")
-    parser.addoption("--quick", action="store_false", dest="thorough", help="leave them out where files are named, too")
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        default=None,
+        help="run the tests that are marked so, too",
+    )
+    parser.addoption(
+        "--quick",
+        action="store_false",
+        dest="thorough",
+        help="leave them out where files are named, too",
+    )
 
 
 def pytest_configure(config):
@@ -53,11 +70,17 @@ def pytest_configure(config):
 
 
 def pytest_report_header(config):
-    return "tests: all" if config.option.thorough else "tests: the quick ones; --thorough, or a file by name, for all"
+    return (
+        "tests: all"
+        if config.option.thorough
+        else "tests: the quick ones; --thorough, or a file by name, for all"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is marked as thorough: a test, or the cases of it that the mark names; `slow` is for -m to say."""
+    """Leave out what is marked as thorough: a test, or the cases of it that the mark names; `slow`
+    is for -m to say.
+    """
     if config.option.thorough:
         return
     kept, left_out, unseen = [], [], {}

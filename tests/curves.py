@@ -35,4 +35,6 @@ class Gaps(Curve):
         return times
 
     def __call__(self, inputs):
-        return dataclasses.replace(super().__call__(inputs), mismatches={"knots": jnp.asarray(self.gap)})
+        return dataclasses.replace(
+            super().__call__(inputs), mismatches={"knots": jnp.asarray(self.gap)}
+        )

@@ -1,4 +1,6 @@
-"""Posteriors in closed form with the interface of a problem, for tests of engines: no solver, quick to compile."""
+"""Posteriors in closed form with the interface of a problem, for tests of engines: no solver, quick
+to compile.
+"""
 
 from collections.abc import Callable
 
@@ -23,7 +25,10 @@ class Known(Problem):
         self.model = self.inputs = self.observed = None
         self.sites, self.dimension = {}, len(mean)
         self.log_likelihood = log_likelihood
-        self.prior_mean, self.prior_covariance = np.asarray(mean, float), np.asarray(covariance, float)
+        self.prior_mean, self.prior_covariance = (
+            np.asarray(mean, float),
+            np.asarray(covariance, float),
+        )
 
     def log_density(self, position):
         return self.log_prior(position) + self.log_likelihood(position)
@@ -36,15 +41,21 @@ class Known(Problem):
 
 
 class Conjugate:
-    """`y` seen of a normal vector with independent noise: posterior mean, covariance and log evidence."""
+    """`y` seen of a normal vector with independent noise: posterior mean, covariance and log
+    evidence.
+    """
 
     def __init__(self, y, prior_mean, prior_covariance, noise):
         y, prior_covariance = np.asarray(y, float), np.asarray(prior_covariance, float)
         self.problem = Known(
-            lambda x: jax.scipy.stats.norm.logpdf(jnp.asarray(y), x, noise).sum(), prior_mean, prior_covariance
+            lambda x: jax.scipy.stats.norm.logpdf(jnp.asarray(y), x, noise).sum(),
+            prior_mean,
+            prior_covariance,
         )
         self.covariance = np.linalg.inv(np.linalg.inv(prior_covariance) + np.eye(len(y)) / noise**2)
-        self.mean = self.covariance @ (np.linalg.solve(prior_covariance, np.asarray(prior_mean)) + y / noise**2)
+        self.mean = self.covariance @ (
+            np.linalg.solve(prior_covariance, np.asarray(prior_mean)) + y / noise**2
+        )
         self.sd = np.sqrt(np.diag(self.covariance))
         marginal = prior_covariance + noise**2 * np.eye(len(y))
         self.log_evidence = float(normal(prior_mean, marginal).logpdf(y))

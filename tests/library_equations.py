@@ -1,4 +1,6 @@
-"""Equations that call other libraries, or Python: each is about `constant * level`, for a level around one."""
+"""Equations that call other libraries, or Python: each is about `constant * level`, for a level
+around one.
+"""
 
 import sys
 from collections.abc import Callable
@@ -29,27 +31,35 @@ def equation(function: Callable) -> Callable:
 
 @equation
 def root_find(level, constant):
-    found = optx.root_find(lambda y, x: y + 0.1 * y**3 - constant * x, optx.Newton(1e-8, 1e-8), level, level)
+    found = optx.root_find(
+        lambda y, x: y + 0.1 * y**3 - constant * x, optx.Newton(1e-8, 1e-8), level, level
+    )
     return found.value
 
 
 @equation
 def root_find_chord(level, constant):
     solver, options = optx.Chord(1e-8, 1e-8), {"lower": 0.0, "upper": 9.0}
-    return optx.root_find(lambda y, x: y - constant * x, solver, level, level, options=options).value
+    return optx.root_find(
+        lambda y, x: y - constant * x, solver, level, level, options=options
+    ).value
 
 
 @equation
 def root_find_bisection(level, constant):
     solver, options = optx.Bisection(1e-8, 1e-8), {"lower": -9.0, "upper": 99.0}
-    return optx.root_find(lambda y, x: y - constant * x, solver, level, level, options=options, throw=False).value
+    return optx.root_find(
+        lambda y, x: y - constant * x, solver, level, level, options=options, throw=False
+    ).value
 
 
 @equation
 def root_find_by_its_steps(level, constant):
     adjoint = optx.RecursiveCheckpointAdjoint()
     solver = optx.Newton(1e-8, 1e-8)
-    return optx.root_find(lambda y, x: y - constant * x, solver, level, level, adjoint=adjoint, max_steps=8).value
+    return optx.root_find(
+        lambda y, x: y - constant * x, solver, level, level, adjoint=adjoint, max_steps=8
+    ).value
 
 
 @equation
@@ -61,12 +71,16 @@ def fixed_point(level, constant):
 @equation
 def least_squares(level, constant):
     solver = optx.LevenbergMarquardt(1e-8, 1e-8)
-    return optx.least_squares(lambda y, x: jnp.stack([y - constant * x, 0.1 * y]), solver, level, level).value
+    return optx.least_squares(
+        lambda y, x: jnp.stack([y - constant * x, 0.1 * y]), solver, level, level
+    ).value
 
 
 @equation
 def minimise(level, constant):
-    return optx.minimise(lambda y, x: (y - constant * x) ** 2, optx.BFGS(1e-6, 1e-6), level, level).value
+    return optx.minimise(
+        lambda y, x: (y - constant * x) ** 2, optx.BFGS(1e-6, 1e-6), level, level
+    ).value
 
 
 def matrix(level, constant):
@@ -75,14 +89,18 @@ def matrix(level, constant):
 
 @equation
 def linear_solve(level, constant):
-    return lx.linear_solve(lx.MatrixLinearOperator(matrix(level, constant)), jnp.array([0.0, 1.0])).value[1]
+    return lx.linear_solve(
+        lx.MatrixLinearOperator(matrix(level, constant)), jnp.array([0.0, 1.0])
+    ).value[1]
 
 
 @equation
 def linear_solve_by_conjugate_gradients(level, constant):
     tags = frozenset({lx.symmetric_tag, lx.positive_semidefinite_tag})
     operator = lx.FunctionLinearOperator(
-        lambda v: matrix(level, constant) @ v, jax.ShapeDtypeStruct((2,), jnp.result_type(float)), tags
+        lambda v: matrix(level, constant) @ v,
+        jax.ShapeDtypeStruct((2,), jnp.result_type(float)),
+        tags,
     )
     return lx.linear_solve(operator, jnp.array([0.0, 1.0]), lx.CG(1e-9, 1e-9)).value[1]
 
@@ -105,12 +123,16 @@ def interp(level, constant):
 
 @equation
 def linear_interpolation(level, constant):
-    return diffrax.LinearInterpolation(jnp.arange(10.0), constant * jnp.arange(10.0)).evaluate(level)
+    return diffrax.LinearInterpolation(jnp.arange(10.0), constant * jnp.arange(10.0)).evaluate(
+        level
+    )
 
 
 @equation
 def cubic_interpolation(level, constant):
-    coefficients = diffrax.backward_hermite_coefficients(jnp.arange(10.0), constant * jnp.arange(10.0))
+    coefficients = diffrax.backward_hermite_coefficients(
+        jnp.arange(10.0), constant * jnp.arange(10.0)
+    )
     return diffrax.CubicInterpolation(jnp.arange(10.0), coefficients).evaluate(level)
 
 
@@ -171,14 +193,18 @@ def checkpoint(level, constant):
 
 @equation
 def while_loop(level, constant):
-    return jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * constant ** (1 / 3)), (0, level))[1]
+    return jax.lax.while_loop(
+        lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * constant ** (1 / 3)), (0, level)
+    )[1]
 
 
 @equation
 def while_loop_of_equinox(level, constant):
     def scaled(kind):
         step = lambda c: (c[0] + 1, c[1] * constant ** (1 / 6))  # noqa: E731
-        return eqx.internal.while_loop(lambda c: c[0] < 3, step, (0, level), max_steps=4, kind=kind)[1]
+        return eqx.internal.while_loop(
+            lambda c: c[0] < 3, step, (0, level), max_steps=4, kind=kind
+        )[1]
 
     return scaled("bounded") * scaled("checkpointed") / level
 
@@ -205,7 +231,9 @@ def switch(level, constant):
 def pure_callback(level, constant):
     def by_numpy(x):
         shape = jax.ShapeDtypeStruct((), x.dtype)
-        return jax.pure_callback(lambda x: np.asarray(constant * x), shape, x, vmap_method="sequential")
+        return jax.pure_callback(
+            lambda x: np.asarray(constant * x), shape, x, vmap_method="sequential"
+        )
 
     scaled = jax.custom_jvp(by_numpy)
     scaled.defjvp(lambda at, along: (scaled(at[0]), constant * along[0]))
@@ -241,8 +269,17 @@ def linear_algebra(level, constant):
     values, vectors = jnp.linalg.eigh(a)
     left, singular, right = jnp.linalg.svd(a)
     same = [a, half @ half.T, (vectors * values) @ vectors.T, (left * singular) @ right]
-    mean = sum(same) / 4 * jnp.linalg.det(a) * jnp.linalg.norm(jnp.linalg.qr(a)[0]) / jnp.exp(jnp.linalg.slogdet(a)[1])
-    return jnp.sqrt(2.0) * jnp.linalg.inv(mean)[1, 1] * expm(0.0 * a)[0, 0] + 0.0 * jnp.linalg.solve(a, a[0])[0]
+    mean = (
+        sum(same)
+        / 4
+        * jnp.linalg.det(a)
+        * jnp.linalg.norm(jnp.linalg.qr(a)[0])
+        / jnp.exp(jnp.linalg.slogdet(a)[1])
+    )
+    return (
+        jnp.sqrt(2.0) * jnp.linalg.inv(mean)[1, 1] * expm(0.0 * a)[0, 0]
+        + 0.0 * jnp.linalg.solve(a, a[0])[0]
+    )
 
 
 # ---- models of them
@@ -271,4 +308,7 @@ if __name__ == "__main__":  # in a process of its own
 
     from bayes_dasl.inference import pose
 
-    json.dump({name: pose(model(name), DATA).fingerprint(needed=True) for name in sys.argv[1:]}, sys.stdout)
+    json.dump(
+        {name: pose(model(name), DATA).fingerprint(needed=True) for name in sys.argv[1:]},
+        sys.stdout,
+    )

@@ -56,4 +56,8 @@ def summary(rows: pd.DataFrame) -> dict:
 
 
 if __name__ == "__main__":  # as a script that does its own tasks
-    print(bd.many.run_many(row, tasks(quick=True), sys.argv[1], workers=2, retries=0)["power"].tolist())
+    print(
+        bd.many.run_many(row, tasks(quick=True), sys.argv[1], workers=2, retries=0)[
+            "power"
+        ].tolist()
+    )

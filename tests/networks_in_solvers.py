@@ -27,21 +27,31 @@ def runge_kutta(field: Callable, begin: Any, end: Any, y: dict) -> dict:
     b = field(begin + half, moved(a, half))
     c = field(begin + half, moved(b, half))
     d = field(end, moved(c, 2 * half))
-    return moved({name: (a[name] + 2 * b[name] + 2 * c[name] + d[name]) / 6 for name in y}, 2 * half)
+    return moved(
+        {name: (a[name] + 2 * b[name] + 2 * c[name] + d[name]) / 6 for name in y}, 2 * half
+    )
 
 
 class Stepped(bd.ODE):
-    """An ODE solved by one classical step between two data: its gradient compiles in a tenth of the time of others."""
+    """An ODE solved by one classical step between two data: its gradient compiles in a tenth of the
+    time of others.
+    """
 
     def solve(self, inputs, initial):
         def field(t, y):
-            return self.vector_field(t, y, {name: inputs.forcings[name](t) for name in self.forcings})
+            return self.vector_field(
+                t, y, {name: inputs.forcings[name](t) for name in self.forcings}
+            )
 
         def step(y, span):
             return (after := runge_kutta(field, *span, y)), after
 
         spans = jnp.concatenate([inputs.start[None], inputs.times[:-1]]), inputs.times
-        return jax.lax.scan(step, initial, spans)[1], jnp.asarray(True), jnp.asarray(inputs.times.size)
+        return (
+            jax.lax.scan(step, initial, spans)[1],
+            jnp.asarray(True),
+            jnp.asarray(inputs.times.size),
+        )
 
 
 class Decay(bd.Module):

@@ -20,7 +20,9 @@ POSTERIORDB_NAMES = {
 
 
 def posteriordb_lynx_hare() -> tuple[bd.Model, xr.Dataset]:
-    """`hudson_lynx_hare-lotka_volterra` of posteriordb: its priors, its likelihood, all 21 years."""
+    """`hudson_lynx_hare-lotka_volterra` of posteriordb: its priors, its likelihood,
+    all 21 years.
+    """
 
     def positive(mean, sd):
         return dist.TruncatedNormal(mean, sd, low=0.0)

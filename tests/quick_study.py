@@ -1,4 +1,6 @@
-"""The small study, quick to run: decay with and without inflow in closed form, sifted from the prior."""
+"""The small study, quick to run: decay with and without inflow in closed form, sifted from the
+prior.
+"""
 
 import dataclasses
 
@@ -21,12 +23,17 @@ class Decayed(bd.Module):
 
     def __call__(self, t, y, u):
         level = self.inflow / self.rate
-        return {"y": (1.0 + (self.rtol or 0.0)) * (level + (self.first - level) * jnp.exp(-self.rate * t))}
+        return {
+            "y": (1.0 + (self.rtol or 0.0))
+            * (level + (self.first - level) * jnp.exp(-self.rate * t))
+        }
 
 
 def model(inflow=0.0, rtol=None) -> bd.Model:
     left = Decayed(bd.between(0.05, 1.0), dist.Normal(10.0, 1.0), inflow, rtol)
-    return bd.Model(bd.Algebraic(left, units={"y": "mg/L"}), bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
+    return bd.Model(
+        bd.Algebraic(left, units={"y": "mg/L"}), bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5))
+    )
 
 
 def study() -> bd.Study:
@@ -37,5 +44,7 @@ def study() -> bd.Study:
         engine=Sifting(draws=50, proposals=20_000),
         origins=1,
         horizon=1,
-        options=bd.ReportOptions(thresholds={"y": 5.0}, metrics={"bias": bd.scores.metrics.bias}, source="a hand"),
+        options=bd.ReportOptions(
+            thresholds={"y": 5.0}, metrics={"bias": bd.scores.metrics.bias}, source="a hand"
+        ),
     )

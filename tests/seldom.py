@@ -7,4 +7,6 @@ import pytest
 
 def seldom(values: Iterable[str], *slow: str) -> list:
     """All values, for `pytest.mark.parametrize`; those in `slow` carry its mark."""
-    return [pytest.param(value, marks=pytest.mark.slow if value in slow else ()) for value in values]
+    return [
+        pytest.param(value, marks=pytest.mark.slow if value in slow else ()) for value in values
+    ]

@@ -1,4 +1,6 @@
-"""A small study of two models, for the tests of studies and of the command line: decay, with and without inflow."""
+"""A small study of two models, for the tests of studies and of the command line: decay, with and
+without inflow.
+"""
 
 import numpy as np
 import numpyro.distributions as dist
@@ -28,7 +30,9 @@ def load() -> xr.Dataset:
 
 
 def model(inflow=0.0) -> bd.Model:
-    layer = bd.ODE(Decay(bd.between(0.05, 1.0), inflow), {"y": dist.Normal(10.0, 1.0)}, units={"y": "mg/L"})
+    layer = bd.ODE(
+        Decay(bd.between(0.05, 1.0), inflow), {"y": dist.Normal(10.0, 1.0)}, units={"y": "mg/L"}
+    )
     return bd.Model(layer, bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
 
 

@@ -46,7 +46,11 @@ def compiles(number: int) -> dict:
     if "program" not in KEPT:
         KEPT["program"] = jax.jit(jnp.square)
     before = KEPT["program"]._cache_size()
-    return {"square": float(KEPT["program"](float(number))), "programs": before, "process": os.getpid()}
+    return {
+        "square": float(KEPT["program"](float(number))),
+        "programs": before,
+        "process": os.getpid(),
+    }
 
 
 def fails(number: int) -> dict:
@@ -69,7 +73,11 @@ def stopped(number: int) -> dict:
 def arrays(number: int) -> dict:
     import numpy as np
 
-    return {"square": np.asarray(number**2), "log_score": np.array([np.inf, 1.0, np.nan]), "least": -np.inf}
+    return {
+        "square": np.asarray(number**2),
+        "log_score": np.array([np.inf, 1.0, np.nan]),
+        "least": -np.inf,
+    }
 
 
 def says_its_argument(number: int) -> dict:

@@ -44,12 +44,15 @@ def test_it_says_what_the_network_says(make):
     adapted, original = make()
     x = jnp.asarray([0.3, -1.2])
     np.testing.assert_allclose(adapted(x), original(x), rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(jax.vmap(adapted))(jnp.stack([x, -x]))[1], original(-x), rtol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(adapted))(jnp.stack([x, -x]))[1], original(-x), rtol=1e-5
+    )
 
 
 @pytest.mark.thorough("flax-module.arrays.hidden.kernel")
 @pytest.mark.parametrize(
-    ("make", "kernel"), [(flax, "module.arrays.hidden.kernel"), (haiku, "module.arrays.mlp.linear_0.w")]
+    ("make", "kernel"),
+    [(flax, "module.arrays.hidden.kernel"), (haiku, "module.arrays.mlp.linear_0.w")],
 )
 def test_its_arrays_are_random_with_the_fan_in_of_their_layer(make, kernel):
     network = bd.Network(make()[0], INPUTS, ("speed",))
@@ -80,7 +83,10 @@ DATA = xr.Dataset({"speed": ("time", np.exp(-0.7 * TIMES))}, {"time": TIMES})
 
 def in_a_solver(make):
     network = bd.Network(make()[0], {"speed": (0.5, 0.3), "t": (1.5, 1.0)}, ("speed",), scale=0.5)
-    layer = bd.ODE(bd.Residual(lambda t, y, u: {"speed": 0.0 * y["speed"]}, network), {"speed": dist.Normal(1.0, 0.1)})
+    layer = bd.ODE(
+        bd.Residual(lambda t, y, u: {"speed": 0.0 * y["speed"]}, network),
+        {"speed": dist.Normal(1.0, 0.1)},
+    )
     return bd.Model(layer, bd.NormalNoise(0.05))
 
 
@@ -101,7 +107,13 @@ def test_its_gradient_goes_through_a_solver(make):
 @pytest.mark.parametrize("make", [flax, haiku])
 def test_it_is_fitted_inside_a_solver(make):
     model = in_a_solver(make)
-    post = bd.fit(model, DATA, bd.DeepEnsemble(members=3, descent=bd.Descent(steps=200)), key=0, progress=False)
+    post = bd.fit(
+        model,
+        DATA,
+        bd.DeepEnsemble(members=3, descent=bd.Descent(steps=200)),
+        key=0,
+        progress=False,
+    )
     mean = bd.forecast(model, post, TIMES)["conditional_mean"]["speed"].mean(("chain", "draw"))
     assert float(np.abs(mean - DATA["speed"]).max()) < 0.15
 

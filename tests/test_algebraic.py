@@ -23,7 +23,9 @@ STRENGTHS = np.array([0.1, 3.0, 0.7, 2.0])
 
 
 def given(**forcings):
-    data = xr.Dataset({name: ("temperature", v) for name, v in forcings.items()}, {"temperature": TEMPERATURES})
+    data = xr.Dataset(
+        {name: ("temperature", v) for name, v in forcings.items()}, {"temperature": TEMPERATURES}
+    )
     return bd.inputs(data, forcings=list(forcings), index="temperature")
 
 
@@ -56,7 +58,11 @@ class TestValues:
         def loss(p):
             return jnp.sum(jnp.sin(arrhenius(p)(self.inputs).values["rate"]))
 
-        exact = jax.grad(lambda p: jnp.sum(jnp.sin(STRENGTHS * p[0] * jnp.exp(-p[1] / (8.314e-3 * TEMPERATURES)))))
+        exact = jax.grad(
+            lambda p: jnp.sum(
+                jnp.sin(STRENGTHS * p[0] * jnp.exp(-p[1] / (8.314e-3 * TEMPERATURES)))
+            )
+        )
         batch = jnp.stack([self.p, 1.1 * self.p])
         for mode in (jax.grad, jax.jacfwd):
             slopes = jax.jit(jax.vmap(mode(loss)))(batch)
@@ -95,18 +101,25 @@ class TestFailure:
             assert prediction.ok.tolist() == [True, False, True]
             assert np.isfinite(prediction.values["z"]).all()
             levels = np.array([1.0, 2.0, 0.5, 4.0])
-            expected = [-np.sum(0.5 / np.sqrt(levels - p)) if p < 0.5 else 0.0 for p in np.asarray(ps)]
+            expected = [
+                -np.sum(0.5 / np.sqrt(levels - p)) if p < 0.5 else 0.0 for p in np.asarray(ps)
+            ]
             np.testing.assert_allclose(slopes, expected, rtol=1e-12)
 
 
 class TestModel:
-    """A straight line in a forcing with known noise and a normal prior on its slope: the posterior is normal."""
+    """A straight line in a forcing with known noise and a normal prior on its slope: the posterior
+    is normal.
+    """
 
     temperature = np.linspace(0.0, 1.0, 12)
     data = xr.Dataset(
         {
             "dose": ("temperature", np.linspace(-1.0, 2.0, 12) ** 2),
-            "response": ("temperature", 0.5 + 1.5 * np.linspace(-1.0, 2.0, 12) ** 2 + 0.2 * np.sin(7 * np.arange(12))),
+            "response": (
+                "temperature",
+                0.5 + 1.5 * np.linspace(-1.0, 2.0, 12) ** 2 + 0.2 * np.sin(7 * np.arange(12)),
+            ),
         },
         {"temperature": temperature},
     )

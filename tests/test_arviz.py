@@ -1,4 +1,6 @@
-"""ArviZ on a fit as it comes out: missing data, several observables, and data that a known state predicts."""
+"""ArviZ on a fit as it comes out: missing data, several observables, and data that a known state
+predicts.
+"""
 
 import arviz_plots as azp
 import arviz_stats as azs
@@ -69,7 +71,9 @@ def load():
     values = {name: mean + NOISE * rng.normal(size=len(TIMES)) for name, mean in truth.items()}
     values["parent"][[2, 5, 11]] = np.nan
     values["daughter"][[5, 8]] = np.nan
-    return xr.Dataset({name: ("time", v, {"units": "mg"}) for name, v in values.items()}, {"time": TIMES})
+    return xr.Dataset(
+        {name: ("time", v, {"units": "mg"}) for name, v in values.items()}, {"time": TIMES}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +116,11 @@ def test_log_densities_are_those_by_scipy(post, data):
         seen = each.dropna("time").transpose("chain", "draw", "time")
         np.testing.assert_allclose(post["log_likelihood"][name], seen, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(stored_log_likelihood(post), expected.values.ravel(), rtol=1e-6)
-    for name, (location, scale) in {"rate": (-1.0, 0.3), "loss": (-2.0, 0.4), "scale": (-1.0, 0.3)}.items():
+    for name, (location, scale) in {
+        "rate": (-1.0, 0.3),
+        "loss": (-2.0, 0.4),
+        "scale": (-1.0, 0.3),
+    }.items():
         of_prior = lognorm.logpdf(draws[name], scale, scale=np.exp(location))
         np.testing.assert_allclose(post["log_prior"][name], of_prior, rtol=1e-6)
 
@@ -156,7 +164,8 @@ def test_compare_and_stack(post):
     assert azs.loo(stacked).n_data_points == 43
     joint = stacked["log_likelihood"]["joint"]
     np.testing.assert_array_equal(
-        joint[..., joint["datum_observable"].values == "daughter"], stacked["log_likelihood"]["daughter"]
+        joint[..., joint["datum_observable"].values == "daughter"],
+        stacked["log_likelihood"]["daughter"],
     )
     of_prior = lognorm.logpdf(stacked["posterior"]["rate"], 0.3, scale=np.exp(-1.0))
     np.testing.assert_allclose(stacked["log_prior"]["rate"], of_prior, rtol=1e-6)
@@ -198,7 +207,9 @@ def test_prior_predictive_draws_are_data_of_the_prior(post, data):
 
 def test_a_copy_has_each_observable_as_a_variable(post):
     each = of_each(post)
-    assert {*each["log_likelihood"].data_vars} == {*NAMES} and "joint" in post["log_likelihood"].data_vars
+    assert {*each["log_likelihood"].data_vars} == {*NAMES} and "joint" in post[
+        "log_likelihood"
+    ].data_vars
     for name in NAMES:
         assert azs.loo(each, var_name=name).elpd == pytest.approx(azs.loo(post, var_name=name).elpd)
 
@@ -206,7 +217,9 @@ def test_a_copy_has_each_observable_as_a_variable(post):
 def of_each(post):
     """As the docs say, since some functions of ArviZ do not look among the coordinates."""
     each, names = post.copy(), [*post["observed_data"]]
-    each["log_likelihood"] = post["log_likelihood"].to_dataset().reset_coords(names).drop_vars("joint")
+    each["log_likelihood"] = (
+        post["log_likelihood"].to_dataset().reset_coords(names).drop_vars("joint")
+    )
     return each
 
 
@@ -228,14 +241,18 @@ def test_random_effects_are_no_priors():
     levels = bd.population(center=dist.LogNormal(0.0, 0.5), spread=dist.HalfNormal(0.3))
     members = bd.Model(bd.Each(bd.Algebraic(Level(levels)), [1, 2, 3]), bd.NormalNoise(0.3))
     values = np.random.default_rng(1).normal(1.0, 0.3, (5, 3))
-    data = xr.Dataset({"y": (("time", "subject"), values)}, {"time": np.arange(5.0), "subject": [1, 2, 3]})
+    data = xr.Dataset(
+        {"y": (("time", "subject"), values)}, {"time": np.arange(5.0), "subject": [1, 2, 3]}
+    )
     fit = bd.fit(members, data, Sifting(draws=200), progress=False, key=1)
     prior, drawn = fit["log_prior"], fit["posterior"]
     assert {*prior.data_vars} == {"level.center", "level.spread"} and "level" in prior.coords
     center, spread = (drawn[f"level.{name}"].values[..., None] for name in ("center", "spread"))
     of_each = lognorm.logpdf(drawn["level"], spread, scale=center)
     np.testing.assert_allclose(prior["level"], of_each.sum(axis=-1), rtol=1e-5)
-    assert np.isfinite(azs.psense_summary(fit, var_names=["level.center"])["prior"].astype(float)).all()
+    assert np.isfinite(
+        azs.psense_summary(fit, var_names=["level.center"])["prior"].astype(float)
+    ).all()
     again = bd.weighting.stack(fit, key=1)["log_prior"]
     assert "level" in again.coords and {*again.data_vars} == {*prior.data_vars}
 
@@ -245,13 +262,22 @@ def test_loo_pit(post, observable):
     found = azs.loo_pit(post, var_names=observable)
     ranks = found[observable].values
     assert ((ranks >= 0) & (ranks <= 1 + 1e-12)).all()
-    assert ((ranks > 0) & (ranks < 1)).mean() > 0.9  # few draws may all lie on one side of an outlier
+    assert (
+        (ranks > 0) & (ranks < 1)
+    ).mean() > 0.9  # few draws may all lie on one side of an outlier
 
 
 @pytest.mark.thorough("plot_ppc_dist")
 @pytest.mark.parametrize(
     "plot",
-    ["plot_loo_pit", "plot_ppc_dist", "plot_ppc_pit", "plot_ppc_tstat", "plot_ppc_interval", "plot_prior_posterior"],
+    [
+        "plot_loo_pit",
+        "plot_ppc_dist",
+        "plot_ppc_pit",
+        "plot_ppc_tstat",
+        "plot_ppc_interval",
+        "plot_prior_posterior",
+    ],
 )
 def test_figures(post, plot):
     getattr(azp, plot)(post, backend="matplotlib")
@@ -263,7 +289,9 @@ def test_a_file_holds_it_all(post, tmp_path):
     again = bd.load(bd.save(post, tmp_path / "post.nc"))
     assert list(again["log_likelihood"].data_vars) == ["joint"]
     assert azs.loo(again).elpd == pytest.approx(azs.loo(post).elpd)
-    assert azs.loo(again, var_name="parent").elpd == pytest.approx(azs.loo(post, var_name="parent").elpd)
+    assert azs.loo(again, var_name="parent").elpd == pytest.approx(
+        azs.loo(post, var_name="parent").elpd
+    )
 
 
 @pytest.mark.thorough
@@ -273,7 +301,9 @@ def test_an_update_has_the_groups_of_its_own_draws(post, data):
     assert updated.attrs["updated_by"] == "importance weights"
     assert azs.loo(updated).n_data_points == 45
     assert updated["posterior_predictive"]["daughter"].sizes["daughter_datum"] == 23
-    assert "prior" in updated.children and "prior_predictive" not in updated.children  # that was of the first data
+    assert (
+        "prior" in updated.children and "prior_predictive" not in updated.children
+    )  # that was of the first data
     of_prior = lognorm.logpdf(updated["posterior"]["rate"], 0.3, scale=np.exp(-1.0))
     np.testing.assert_allclose(updated["log_prior"]["rate"], of_prior, rtol=1e-6)
     each = norm.logpdf(0.1, updated["conditional_mean"]["parent"].sel(time=12.0), NOISE)
@@ -295,7 +325,9 @@ def test_a_chain_that_stands_still_can_be_stacked():
     tree = xr.DataTree.from_dict(
         {
             "posterior": xr.Dataset({"mean": (("chain", "draw"), mean)}),
-            "log_likelihood": xr.Dataset({"y": (("chain", "draw", "time"), norm.logpdf(y, mean[..., None]))}),
+            "log_likelihood": xr.Dataset(
+                {"y": (("chain", "draw", "time"), norm.logpdf(y, mean[..., None]))}
+            ),
         }
     )
     assert np.mean(bd.weighting.stack(tree)["posterior"]["mean"].values < 1) > 0.95

@@ -1,4 +1,6 @@
-"""Bad input gets a clear error before anything is compiled: the table, and the counter that it is held to."""
+"""Bad input gets a clear error before anything is compiled: the table, and the counter that it is
+held to.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -27,7 +29,8 @@ from bayes_dasl.prediction.posterior import draws_dataset, signature
 ENGINE = bd.NUTS(chains=1, warmup=50, draws=1)
 SHARED = dist.LogNormal(-1.0, 0.5)
 COMPILED = "/jax/core/compile/backend_compile_duration"
-# What JAX compiles to convert or join single constants while it traces, and to split keys: nothing of a model.
+# What JAX compiles to convert or join single constants while it traces, and to split keys: nothing
+# of a model.
 TRIFLES = {
     "jit(stage)", "jit(convert_element_type)", "jit(broadcast_in_dim)", "jit(bitwise_or)",
     "jit(_threefry_seed)", "jit(_threefry_split)", "jit(unstack)",
@@ -109,7 +112,9 @@ class WithoutDraws(AbstractEngine):
 
 def data() -> xr.Dataset:
     times = np.arange(6.0)
-    dataset = xr.Dataset({"y": ("time", 2.0 * np.exp(-0.5 * times)), "u": ("time", np.ones(6))}, {"time": times})
+    dataset = xr.Dataset(
+        {"y": ("time", 2.0 * np.exp(-0.5 * times)), "u": ("time", np.ones(6))}, {"time": times}
+    )
     dataset["y"].attrs["units"] = "mg/L"
     return dataset
 
@@ -143,7 +148,9 @@ def at_times_of(index: pd.Index) -> xr.Dataset:
 
 def shot(knots: tuple[float, ...]) -> bd.Model:
     segments = {"y": dist.LogNormal(np.zeros(len(knots)), 1.0)}
-    return bd.Model(bd.equations.MultipleShooting(model().layer, knots, segments, gap=0.1), bd.NormalNoise(0.1))
+    return bd.Model(
+        bd.equations.MultipleShooting(model().layer, knots, segments, gap=0.1), bd.NormalNoise(0.1)
+    )
 
 
 def two_observables() -> bd.Model:
@@ -162,7 +169,11 @@ def posterior(of: bd.Model) -> xr.DataTree:
     known = data()[[]]
     known.attrs["start"] = 0.0
     draws = {"layer.vector_field.rate": np.full((1, 4), 0.5)}
-    groups = {"posterior": draws_dataset(of, draws), "observed_data": data()[["y"]], "constant_data": known}
+    groups = {
+        "posterior": draws_dataset(of, draws),
+        "observed_data": data()[["y"]],
+        "constant_data": known,
+    }
     tree = xr.DataTree.from_dict(groups)
     tree.attrs["signature"] = signature(of)
     return tree
@@ -177,7 +188,9 @@ def typing_error(t, y, u):
 
 
 class Row(NamedTuple):
-    """`broken` returns (model, data) to fit, the arguments of a forecast, another call, or builds something itself."""
+    """`broken` returns (model, data) to fit, the arguments of a forecast, another call, or builds
+    something itself.
+    """
 
     name: str
     stage: str
@@ -194,17 +207,35 @@ def built(name: str, broken: Callable[[], Any], error: type[BayesDaslError], mes
     return Row(name, "build", broken, error, message)
 
 
-def foretold(name: str, broken: Callable[[], Any], error: type[BayesDaslError], message: str) -> Row:
+def foretold(
+    name: str, broken: Callable[[], Any], error: type[BayesDaslError], message: str
+) -> Row:
     return Row(name, "forecast", broken, error, message)
 
 
-def updated(name: str, new: Callable[[], xr.Dataset], error: type[BayesDaslError], message: str, **options: Any) -> Row:
-    return Row(name, "call", lambda: partial(bd.update, model(), posterior(model()), new(), **options), error, message)
+def updated(
+    name: str,
+    new: Callable[[], xr.Dataset],
+    error: type[BayesDaslError],
+    message: str,
+    **options: Any,
+) -> Row:
+    return Row(
+        name,
+        "call",
+        lambda: partial(bd.update, model(), posterior(model()), new(), **options),
+        error,
+        message,
+    )
 
 
 def checked(name: str, error: type[BayesDaslError], message: str, **options: Any) -> Row:
     return Row(
-        name, "call", lambda: partial(bd.updating.check_solver, model(), posterior(model()), **options), error, message
+        name,
+        "call",
+        lambda: partial(bd.updating.check_solver, model(), posterior(model()), **options),
+        error,
+        message,
     )
 
 
@@ -224,15 +255,18 @@ TABLE = [
     fitted("time infinite", lambda: (model(), at_times([0, 1, 2, 3, 4, np.inf])),
            DataError, r"time\[5\] is not finite"),
     fitted("times dates", lambda: (model(), at_times(np.datetime64("2020-01-01", "ns") + np.arange(6))), DataError,
-           r"the dates of time are not whole days, so say in which unit of time .* units=\{'time': 'h'\} in the layer"),
+           r"the dates of time are not whole days, so say in which unit of time .* units=\{'time': "
+           r"'h'\} in the layer"),
     fitted("times text", lambda: (model(), at_times([f"day {i}" for i in range(6)])),
            DataError, "time must be numbers"),
-    fitted("no time", lambda: (model(), data().drop_vars("time")), DataError, "need a 1-D coordinate 'time'"),
+    fitted("no time", lambda: (model(), data().drop_vars("time")), DataError, "need a 1-D "
+        "coordinate 'time'"),
     fitted("no data", lambda: (model(), data().isel(time=[])), DataError, "hold no time at all"),
     fitted("data not a dataset", lambda: (model(), data()["y"]),
            DataError, "must be an xarray.Dataset .* not DataArray"),
     fitted("a dose before the data", lambda: (model(jumps=bd.Jump(-1.0, {"y": 1.0})), data()), ModelError,
-           "a jump at -1 would never act, since the solve starts at 0: the first time of the data.*start=-1"),
+           "a jump at -1 would never act, since the solve starts at 0: the first time of the "
+           "data.*start=-1"),
     fitted("the first of some doses before the start",
            lambda: (model(start=-1.0, jumps=bd.Jump([-2.0, 1.0], {"y": 1.0})), data()), ModelError,
            "a jump at -2 would never act, since the solve starts at -1"),
@@ -248,25 +282,31 @@ TABLE = [
     fitted("datum infinite", lambda: (model(), series("y", [1, 2, np.inf, 4, 5, 6])), DataError,
            "'y' is infinite at time 2; a missing value is NaN"),
     fitted("a fill value", lambda: (model(), series("y", [1, 2, 1e20, 4, 5, 6])), DataError,
-           r"observable 'y' is 1e\+20 at time 2, and at most 6 elsewhere: this seems to be a fill value"),
+           r"observable 'y' is 1e\+20 at time 2, and at most 6 elsewhere: this seems to be a fill "
+           r"value"),
     fitted("fill values below zero", lambda: (model(), series("y", [1, 2, -9.96e36, 4, -9.96e36, 6])), DataError,
            r"'y' is -9.96e\+36 at time 2, and at most 6 elsewhere"),
     fitted("a fill value of a forcing", lambda: (model(forcings=("u",)), series("u", [1, 1, 1, 1e20, 1, 1])),
            DataError, r"forcing 'u' is 1e\+20 at time 3"),
     fitted("counts in other units",
            lambda: (model(noise=bd.PoissonNoise()), series("y", 1e15 * np.array([10, 20, 15, 12, 8, 5]))),
-           DataError, r"counts up to 2e\+16, which .* no longer tell apart: are they in other units"),
+           DataError, r"counts up to 2e\+16, which .* no longer tell apart: are they in other "
+               r"units"),
     fitted("times periods", lambda: (model(), at_times_of(pd.period_range("2020-01", periods=6, freq="M"))), DataError,
-           r"not periods: take their begin, by data.assign_coords\(time=data.indexes\['time'\].to_timestamp\(\)\)"),
+           r"not periods: take their begin, by "
+           r"data.assign_coords\(time=data.indexes\['time'\].to_timestamp\(\)\)"),
     fitted("times of a zone", lambda: (model(), at_times_of(pd.date_range("2020-01-01", periods=6, tz="Asia/Tokyo"))),
-           DataError, r"not times of a zone: take UTC, by .*tz_convert\('UTC'\).tz_localize\(None\)\)"),
+           DataError, r"not times of a zone: take UTC, by "
+               r".*tz_convert\('UTC'\).tz_localize\(None\)\)"),
     fitted("datum zero, log-normal", lambda: (model(noise=bd.LogNormalNoise(0.1)), series("y", [1.0, 2, 3, 0, 5, 6])),
-           DataError, "'y' is .* at time 3, which LogNormalNoise rules out: its data are greater than 0"),
+           DataError, "'y' is .* at time 3, which LogNormalNoise rules out: its data are greater "
+               "than 0"),
     fitted("datum negative, log-normal",
            lambda: (model(noise=bd.LogNormalNoise(0.1)), series("y", [1, np.nan, 3, 4, -5, 6])),
            DataError, "'y' is .* at time 4, which LogNormalNoise rules out"),
     fitted("counts broken, Poisson", lambda: (model(noise=bd.PoissonNoise()), series("y", [1, 2, 2.5, 3, 4, 5])),
-           DataError, r"'y' is 2\.5 at time 2, which PoissonNoise rules out: its data are whole numbers, at least 0"),
+           DataError, r"'y' is 2\.5 at time 2, which PoissonNoise rules out: its data are whole "
+               r"numbers, at least 0"),
     fitted("counts broken in the tenth digit, Poisson",
            lambda: (model(noise=bd.PoissonNoise()), series("y", [1, 2, 3 + 1e-9, 3, 4, 5])),
            DataError, r"'y' is 3\.000000001 at time 2, which PoissonNoise rules out"),
@@ -277,7 +317,8 @@ TABLE = [
            DataError, "'y' is .* rules out: its data are whole numbers, at least 0"),
     fitted("observable of two dimensions", lambda: (model(), data()[["y"]].expand_dims(site=2)), DataError,
            "'y' must have the one dimension time"),
-    fitted("observable text", lambda: (model(), series("y", list("abcdef"))), DataError, "'y' must hold numbers"),
+    fitted("observable text", lambda: (model(), series("y", list("abcdef"))), DataError, "'y' must "
+        "hold numbers"),
     # forcings
     fitted("forcing unknown", lambda: (model(forcings=("rain",)), data()), DataError,
            "forcing 'rain' is not in the data; they hold u, y"),
@@ -298,14 +339,16 @@ TABLE = [
     # models
     fitted("model not a model", lambda: (Decay(dist.LogNormal(0.0, 1.0)), data()), ModelError,
            "model must be a bd.Model, not Decay"),
-    fitted("nothing random", lambda: (model(Decay(0.5)), data()), ModelError, "nothing in the model is random"),
+    fitted("nothing random", lambda: (model(Decay(0.5)), data()), ModelError, "nothing in the "
+        "model is random"),
     fitted("wrong shape in a plain module", lambda: (model(Unchecked(three())), data()), ModelError,
            r"cannot be evaluated.*look at .*layer.vector_field.rate \(3,\)"),
     fitted("wrong shape in plain noise", lambda: (model(noise=PlainNoise(three())), data()), ModelError,
            r"noise.spread \(3,\)"),
     fitted("wrong shape in an observed state",
            lambda: (model(initial={"y": three()}, observe=lambda t, y, u: {"y": y["y"]}), data()), ModelError,
-           r"'y' the shape \(6, 3\), but one number for each time is needed: \(6,\).*layer.initial.y \(3,\)"),
+           r"'y' the shape \(6, 3\), but one number for each time is needed: "
+           r"\(6,\).*layer.initial.y \(3,\)"),
     fitted("rates of another state", lambda: (model(wrong_rates, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError,
            "returns rates for x but the states are y"),
@@ -314,7 +357,8 @@ TABLE = [
            "the vector field must return a dict of rates by state, not NoneType"),
     fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError,
-           "cannot be evaluated: KeyError: 'z': if equations look that up among states or forcings, it is none"),
+           "cannot be evaluated: KeyError: 'z': if equations look that up among states or "
+           "forcings, it is none"),
     fitted("a function of NumPy in the equation",
            lambda: (model(lambda t, y, u: {"y": -np.exp(y["y"])}, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError, "write equations with jax.numpy, such as jnp.exp"),
@@ -328,9 +372,11 @@ TABLE = [
                  bd.NormalNoise(0.1)), data()),
            DataError, "lies beyond the grid of the process noise, which ends at 0.5"),
     fitted("a layer called in an equation", lambda: (model(Resting(at_rest(), dist.LogNormal(0.0, 1.0))), data()),
-           ModelError, r"SteadyState is a layer, and cannot be called in an equation; .*bd\.layers\.find_root\("),
+           ModelError, r"SteadyState is a layer, and cannot be called in an equation; "
+               r".*bd\.layers\.find_root\("),
     fitted("a layer called in an equation of each member", lambda: (resting_members(), data_of_members()), ModelError,
-           r"SteadyState is a layer, and cannot be called in an equation; .*bd\.layers\.find_root\("),
+           r"SteadyState is a layer, and cannot be called in an equation; "
+           r".*bd\.layers\.find_root\("),
     fitted("a layer in place of an equation", lambda: (model(at_rest(dist.LogNormal(0.0, 1.0))), data()), ModelError,
            "SteadyState is a layer, and cannot be called in an equation"),
     fitted("noise that returns no distribution", lambda: (model(noise=Odd(lambda z: z)), data()), ModelError,
@@ -340,15 +386,18 @@ TABLE = [
     Row("engine without a number of draws", "call", lambda: partial(bd.fit, model(), data(), WithoutDraws()),
         ModelError, "WithoutDraws needs a field `draws`"),
     # what is refused when it is built
-    built("units that are no dict", lambda: model(units="g"), ModelError, "units, .* are dicts by name, .* not 'g'"),
+    built("units that are no dict", lambda: model(units="g"), ModelError, "units, .* are dicts by "
+        "name, .* not 'g'"),
     built("a pair for a number", lambda: Decay((0.1, 1.0)), ModelError,
           r"not \(0.1, 1.0\): between two limits it is bd.between\(0.1, 1\)"),
-    built("a class for a number", lambda: Decay(dist.LogNormal), ModelError, "not the class LogNormal: call it"),
+    built("a class for a number", lambda: Decay(dist.LogNormal), ModelError, "not the class "
+        "LogNormal: call it"),
     built("a network for a number", lambda: Decay(bd.Network(eqx.nn.Identity(), ("y",), ("z",))), ModelError,
           "Decay.rate must be a number .* not a Network$"),
     built("a network without names",
           lambda: bd.Residual(Decay(0.5), eqx.nn.Identity()), ModelError,
-          r"closure .* Identity knows no names, .* put bd.Network\(module, inputs, outputs\) around it"),
+          r"closure .* Identity knows no names, .* put bd.Network\(module, inputs, outputs\) "
+          r"around it"),
     built("draws of two dimensions", lambda: Samples(np.zeros((4, 2)), {}), ModelError,
           r"positions of Samples are \(chain, draw, dimension\), not an array of shape \(4, 2\)"),
     built("a statistic that is not of draws", lambda: Samples(np.zeros((1, 4, 2)), {"lp": np.zeros(4)}), ModelError,
@@ -356,31 +405,41 @@ TABLE = [
     built("a level that is none", lambda: Finding("fine", "steps", "few"), ModelError,
           "the level of a Finding must be one of good, inconclusive, warning, bad, not .fine."),
     built("wrong shape in a Scalar", lambda: Decay(three()), ModelError,
-          r"Decay.rate must be a distribution over one number, but this LogNormal has shape \(3,\)"),
-    built("text in a Scalar", lambda: Decay("fast"), ModelError, "Decay.rate must be a number .* not 'fast'"),
-    built("no number in a Scalar", lambda: Decay(float("nan")), ModelError, "Decay.rate must be a number .* not nan"),
-    built("a truth value in a Scalar", lambda: Decay(True), ModelError, "Decay.rate must be a number .* not True"),
-    built("a complex number in a Scalar", lambda: Decay(1j), ModelError, "Decay.rate must be a number .* not 1j"),
-    built("array in a Scalar", lambda: Decay(np.ones(2)), ModelError, r"Decay.rate must be .* array of shape \(2,\)"),
+          r"Decay.rate must be a distribution over one number, but this LogNormal has shape "
+          r"\(3,\)"),
+    built("text in a Scalar", lambda: Decay("fast"), ModelError, "Decay.rate must be a number .* "
+        "not 'fast'"),
+    built("no number in a Scalar", lambda: Decay(float("nan")), ModelError, "Decay.rate must be a "
+        "number .* not nan"),
+    built("a truth value in a Scalar", lambda: Decay(True), ModelError, "Decay.rate must be a "
+        "number .* not True"),
+    built("a complex number in a Scalar", lambda: Decay(1j), ModelError, "Decay.rate must be a "
+        "number .* not 1j"),
+    built("array in a Scalar", lambda: Decay(np.ones(2)), ModelError, r"Decay.rate must be .* "
+        r"array of shape \(2,\)"),
     built("wrong shape in the initial state", lambda: model(initial={"y": three()}), ModelError,
           r"initial\['y'\] must be a distribution over one number"),
     built("wrong shape in the noise", lambda: bd.NormalNoise(three()),
           ModelError, "NormalNoise.scale must be a distribution"),
     built("noise for what is not predicted", lambda: model(noise={"z": bd.NormalNoise(0.1)}), ModelError,
           "observable 'z' is not an output of the model; its outputs are y"),
-    built("noise that is none", lambda: model(noise=0.1), ModelError, "noise must be a noise model"),
+    built("noise that is none", lambda: model(noise=0.1), ModelError, "noise must be a noise "
+        "model"),
     built("layer that is none", lambda: bd.Model(Decay(0.5), bd.NormalNoise(0.1)), ModelError,
           "layer must be a layer such as bd.ODE, not Decay"),
     built("discrete prior", lambda: model(Decay(dist.Poisson(2.0))), ModelError,
           "'layer.vector_field.rate' has the discrete distribution Poisson"),
     built("a known number as a distribution", lambda: model(Decay(dist.Delta(0.5))), ModelError,
-          "'layer.vector_field.rate' has the distribution Delta, which is a known number: write the number itself"),
+          "'layer.vector_field.rate' has the distribution Delta, which is a known number: write "
+          "the number itself"),
     built("masked prior", lambda: model(Decay(dist.LogNormal(0.0, 1.0).mask(False))), ModelError,
           "'layer.vector_field.rate' has a masked distribution"),
     built("improper prior", lambda: model(Decay(dist.ImproperUniform(dist.constraints.positive, (), ()))), ModelError,
-          "'layer.vector_field.rate' has the distribution ImproperUniform, which cannot be drawn from"),
+          "'layer.vector_field.rate' has the distribution ImproperUniform, which cannot be drawn "
+          "from"),
     built("prior reversed", lambda: model(Decay(dist.Uniform(2.0, 1.0))), ModelError,
-          "'layer.vector_field.rate' has the distribution Uniform from 2 to 1: the latter must be larger"),
+          "'layer.vector_field.rate' has the distribution Uniform from 2 to 1: the latter must be "
+          "larger"),
     built("noise scale that may be negative", lambda: bd.NormalNoise(dist.Normal(0.0, 1.0)), ModelError,
           r"NormalNoise.scale must be positive, .*not Normal\(0, 1\), which may be negative"),
     built("a noise scale that is no number", lambda: bd.NormalNoise(np.nan), ModelError,
@@ -396,24 +455,33 @@ TABLE = [
     built("start that is random", lambda: model(start=dist.Normal(0.0, 1.0)), ModelError,
           "start must be a known number, the time of the initial states, not"),
     built("one prior in two places", lambda: model(Decay(SHARED), initial={"y": SHARED}), ModelError,
-          "'layer.vector_field.rate' and 'layer.initial.y' are one distribution object, of which two separate"),
+          "'layer.vector_field.rate' and 'layer.initial.y' are one distribution object, of which "
+          "two separate"),
     built("one noise for two observables", two_observables, ModelError,
-          r"'noise.a' and 'noise.b' are one NormalNoise object.*one noise for all observables is bd.Model"),
-    built("vector field that is none", lambda: model(3.0), ModelError, "vector_field must be callable"),
+          r"'noise.a' and 'noise.b' are one NormalNoise object.*one noise for all observables is "
+          r"bd.Model"),
+    built("vector field that is none", lambda: model(3.0), ModelError, "vector_field must be "
+        "callable"),
     built("vector field that is random", lambda: model(dist.Normal(0.0, 1.0)), ModelError,
           "vector_field must be callable"),
     built("observe that asks for a state that is none",
           lambda: model(observe=lambda t, y, u: {"y": y["z"]}), ModelError,
-          r"observe cannot be evaluated with the states y and the forcings \(none\): KeyError: 'z'"),
-    built("observe that is none", lambda: model(observe={"z": 1}), ModelError, "observe must be a function"),
-    built("forcings that are no names", lambda: model(forcings=5), ModelError, "give the names of forcings"),
-    built("jumps that are none", lambda: model(jumps=5), ModelError, r"jumps must be bd.Jump\(time, change\)"),
+          r"observe cannot be evaluated with the states y and the forcings \(none\): KeyError: "
+          r"'z'"),
+    built("observe that is none", lambda: model(observe={"z": 1}), ModelError, "observe must be a "
+        "function"),
+    built("forcings that are no names", lambda: model(forcings=5), ModelError, "give the names of "
+        "forcings"),
+    built("jumps that are none", lambda: model(jumps=5), ModelError, r"jumps must be "
+        r"bd.Jump\(time, change\)"),
     built("jump of another shape", lambda: model(jumps=bd.Jump(1.0, {"y": [1.0, 2.0]})), ModelError,
           r"an amount of 'y' in a jump has the shape \(2,\), but the state has \(\)"),
     built("solver of fixed steps", lambda: model(solver=diffrax.Euler()), ModelError,
           "Euler does not choose its steps for one vector field"),
-    built("tolerance that is no number", lambda: model(rtol=np.nan), ModelError, "rtol and atol must be positive"),
-    built("steps that are not whole", lambda: model(max_steps=10.5), ModelError, "max_steps at least 1, whole"),
+    built("tolerance that is no number", lambda: model(rtol=np.nan), ModelError, "rtol and atol "
+        "must be positive"),
+    built("steps that are not whole", lambda: model(max_steps=10.5), ModelError, "max_steps at "
+        "least 1, whole"),
     built("no state", lambda: model(initial={}), ModelError, "initial must be a dict"),
     built("solver unknown", lambda: model(solver="euler5"), ModelError,
           "unknown solver 'euler5'.*tsit5.*for stiff equations"),
@@ -422,35 +490,45 @@ TABLE = [
     built("no draws", lambda: bd.NUTS(draws=0),
           ModelError, r"NUTS\(draws=0\): draws must be a whole number, at least 1"),
     built("half a draw", lambda: bd.NUTS(draws=1.5), ModelError, "draws must be a whole number"),
-    built("no chains", lambda: bd.NUTS(chains=0), ModelError, "chains must be a whole number, at least 1"),
-    built("one climb", lambda: bd.NUTS(climbs=1), ModelError, "climbs must be a whole number, at least 2"),
+    built("no chains", lambda: bd.NUTS(chains=0), ModelError, "chains must be a whole number, at "
+        "least 1"),
+    built("one climb", lambda: bd.NUTS(climbs=1), ModelError, "climbs must be a whole number, at "
+        "least 2"),
     built("warm-up too short", lambda: bd.NUTS(warmup=10), ModelError,
           r"NUTS\(warmup=10\): warmup must be a whole number, at least 25"),
     built("gradient unknown", lambda: bd.NUTS(gradient="backward"), ModelError,
           r"NUTS\(gradient='backward'\): gradient must be one of auto, forward, reverse"),
     built("start unknown", lambda: bd.NUTS(start="prior"), ModelError,
           r"NUTS\(start='prior'\): start must be one of modes, pathfinder, or an engine such as"),
-    built("tree without depth", lambda: bd.NUTS(max_tree_depth=0), ModelError, "max_tree_depth must be"),
+    built("tree without depth", lambda: bd.NUTS(max_tree_depth=0), ModelError, "max_tree_depth "
+        "must be"),
     built("acceptance of one", lambda: bd.NUTS(target_acceptance=1.0), ModelError,
           r"NUTS\(target_acceptance=1\.0\): target_acceptance must lie between 0 and 1"),
-    built("method unknown", lambda: bd.engines.ManyChain("nuts"), ModelError, "method='nuts'.*the methods are chees, meads"),
+    built("method unknown", lambda: bd.engines.ManyChain("nuts"), ModelError, "method='nuts'.*the "
+        "methods are chees, meads"),
     built("superchains uneven", lambda: bd.engines.ManyChain(chains=100), ModelError,
           "100 chains do not make 16 superchains of equal size: take chains=112"),
     built("warm-up of many chains too short", lambda: bd.engines.ManyChain(warmup=10), ModelError,
           r"ManyChain\(warmup=10\): warmup must be a whole number, at least 48"),
     built("microcanonical in one dimension", lambda: bd.fit(model(), data(), bd.engines.ManyChain("mclmc")), ModelError,
           "at least 2 dimensions, not 1: take method='chees'"),
-    built("guide unknown", lambda: bd.engines.SVI("normal"), ModelError, "guide must be one of laplace, mean_field"),
+    built("guide unknown", lambda: bd.engines.SVI("normal"), ModelError, "guide must be one of "
+        "laplace, mean_field"),
     built("guide too simple", lambda: bd.fit(model(), data(), bd.engines.SVI("flow")), ModelError,
           "two dimensions or more: take guide='full_rank'"),
-    built("learning rate of zero", lambda: bd.engines.SVI(learning_rate=0.0), ModelError, "must lie between 0 and 1"),
-    built("half a step", lambda: bd.engines.SVI(steps=1e3), ModelError, r"steps must be a whole number, at least 100"),
-    built("moves unknown", lambda: bd.engines.SMC(moves="nuts"), ModelError, "moves must be one of auto, walk"),
-    built("few particles", lambda: bd.engines.SMC(particles=5), ModelError, "particles must be a whole number, at least 10"),
+    built("learning rate of zero", lambda: bd.engines.SVI(learning_rate=0.0), ModelError, "must "
+        "lie between 0 and 1"),
+    built("half a step", lambda: bd.engines.SVI(steps=1e3), ModelError, r"steps must be a whole "
+        r"number, at least 100"),
+    built("moves unknown", lambda: bd.engines.SMC(moves="nuts"), ModelError, "moves must be one of "
+        "auto, walk"),
+    built("few particles", lambda: bd.engines.SMC(particles=5), ModelError, "particles must be a "
+        "whole number, at least 10"),
     built("effective sample size of all", lambda: bd.engines.SMC(target_ess=1.0), ModelError, "must lie between 0 and 1"),
     built("engine a class", lambda: bd.fit(model(), data(), bd.NUTS), ModelError,
           r"engine must be an engine such as bd.NUTS\(\), not <class"),
-    built("engine a name", lambda: bd.fit(model(), data(), "nuts"), ModelError, "engine must be an engine such as"),
+    built("engine a name", lambda: bd.fit(model(), data(), "nuts"), ModelError, "engine must be an "
+        "engine such as"),
     built("device unknown", lambda: bd.fit(model(), data(), ENGINE, device="cuda"), ModelError,
           "there is no device 'cuda': give 'auto' or one of .*cpu"),
     built("checkpoint in a folder of other things",
@@ -460,10 +538,12 @@ TABLE = [
           "nowhere holds no checkpoint.*make one with bd.fit"),
     built("key of text", lambda: bd.fit(model(), data(), ENGINE, key="seven"), ModelError,
           "key must be a whole number or a jax.random.key, not 'seven'"),
-    built("key broken", lambda: bd.fit(model(), data(), ENGINE, key=1.5), ModelError, "key must be a whole number"),
+    built("key broken", lambda: bd.fit(model(), data(), ENGINE, key=1.5), ModelError, "key must be "
+        "a whole number"),
     built("split before all data", lambda: bd.split(data(), time=-1.0), DataError,
           "split at -1 leaves one side empty: the data run from 0 to 5"),
-    built("split after all data", lambda: bd.split(data(), time=5.0), DataError, "split at 5 leaves one side empty"),
+    built("split after all data", lambda: bd.split(data(), time=5.0), DataError, "split at 5 "
+        "leaves one side empty"),
     built("study with an empty side", lambda: bd.Study("s", model(), data(), split=9.0),
           DataError, "leaves one side empty"),
     built("study with two of a name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"model": model()}),
@@ -472,14 +552,17 @@ TABLE = [
     built("study with a baseline's name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"persistence": model()}),
           ModelError, "'persistence' is the name of a baseline"),
     built("study with no origins", lambda: bd.Study("s", model(), data(), 3.0, origins=0),
-          DataError, "origins and horizon are whole numbers from 1 on, not 0 and None: .* say mix=False"),
+          DataError, "origins and horizon are whole numbers from 1 on, not 0 and None: .* say "
+              "mix=False"),
     # updates, and the check of the solver
     updated("update with nothing new", lambda: later([np.nan]), DataError,
             "the new data hold no value of y: there is nothing to update by"),
     updated("update with other observables", lambda: later([1.0]).rename(y="z"), DataError,
             "the new data hold no value of y"),
-    updated("update with a datum that is known", data, DataError, "the posterior knows 'y' at time 0 already"),
-    updated("update without log likelihoods", lambda: later([1.0]), MismatchError, "no group 'log_likelihood'"),
+    updated("update with a datum that is known", data, DataError, "the posterior knows 'y' at time "
+        "0 already"),
+    updated("update without log likelihoods", lambda: later([1.0]), MismatchError, "no group "
+        "'log_likelihood'"),
     updated("update by a class", lambda: later([1.0]), ModelError, "engine must be an engine such as", engine=bd.NUTS),
     checked("solver checked by few draws", ModelError, "draws must be at least 25 and factor more than 1", draws=24),
     checked("solver checked by half a draw", ModelError, "draws must be at least 25", draws=1.5),
@@ -491,8 +574,10 @@ TABLE = [
              "another model: only the model has noise.scale"),
     foretold("posterior of a like-named model",
              lambda: (model(Unchecked(dist.HalfNormal(1.0))), posterior(model()), data()),
-             MismatchError, "layer.vector_field.rate is .*Decay.* in the posterior and .*Unchecked.* in the model"),
-    foretold("no posterior", lambda: (model(), xr.DataTree(), data()), MismatchError, "has no group 'posterior'"),
+             MismatchError, "layer.vector_field.rate is .*Decay.* in the posterior and "
+                 ".*Unchecked.* in the model"),
+    foretold("no posterior", lambda: (model(), xr.DataTree(), data()), MismatchError, "has no "
+        "group 'posterior'"),
     foretold("a forecast as posterior",
              lambda: (model(), posterior(model()).filter(lambda n: n.name != "observed_data"), data()), MismatchError,
              "has no group 'observed_data'; give the result of bd.fit"),
@@ -536,7 +621,9 @@ def as_users_have_it():
 
 @pytest.fixture
 def compiled():
-    """The names of the programs that XLA compiles while a test runs, single operations on constants left out."""
+    """The names of the programs that XLA compiles while a test runs, single operations on constants
+    left out.
+    """
     programs = []
 
     def listen(event: str, duration: float, **facts: Any) -> None:
@@ -576,7 +663,9 @@ def test_bad_input_is_refused_before_compilation(row, compiled):
     "noise that returns no distribution",
     "noise without a mean",
 )
-@pytest.mark.parametrize("row", [row for row in TABLE if row.stage == "fit"], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [row for row in TABLE if row.stage == "fit"], ids=lambda row: row.name
+)
 def test_check_reports_the_same_fault(row, compiled):
     broken = row.broken()
     compiled.clear()
@@ -605,7 +694,9 @@ def test_compilations_are_counted(compiled):
 
 @pytest.mark.thorough
 def test_good_data_are_not_refused(compiled):
-    """What looks like a fault but is none: gaps in an observable, whole counts as floats, units spelt with spaces."""
+    """What looks like a fault but is none: gaps in an observable, whole counts as floats, units
+    spelt with spaces.
+    """
     ragged = series("y", [1, np.nan, 3, 4, np.nan, 6], units=" mg/L")
     from bayes_dasl.model import check_data
 

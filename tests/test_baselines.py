@@ -42,7 +42,9 @@ def test_climatology_repeats_the_observed_training_values():
 
 @given(st.floats(-5, 5), st.floats(-100, 100), st.floats(0.1, 30.0), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=40)
-def test_persistence_continues_a_straight_line_at_any_lead_that_it_has_seen(slope, start, step, seed):
+def test_persistence_continues_a_straight_line_at_any_lead_that_it_has_seen(
+    slope, start, step, seed
+):
     time = step * np.arange(12.0)
     lead = step * np.random.default_rng(seed).integers(1, 8)
     forecast = members(persistence(series(start + slope * time, time), [time[-1] + lead]))
@@ -133,7 +135,10 @@ def restless(steps):
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("baseline", "make_series", "other"),
-    [pytest.param(climatology, np.array, np.cumsum, marks=pytest.mark.slow), (persistence, np.cumsum, restless)],
+    [
+        pytest.param(climatology, np.array, np.cumsum, marks=pytest.mark.slow),
+        (persistence, np.cumsum, restless),
+    ],
 )
 def test_each_baseline_is_calibrated_for_its_own_world_only(baseline, make_series, other):
     # Central quantiles of n exchangeable members cover (n - 1) / (n + 1) of the nominal share.
@@ -206,7 +211,8 @@ def test_a_season_without_values_takes_the_five_nearest():
 
 
 @pytest.mark.parametrize(
-    ("units", "scale"), [("h", 24.0), ("seconds", 86400.0), ("days since 2001-01-01", 1.0), ("yr", 1 / 365.2425)]
+    ("units", "scale"),
+    [("h", 24.0), ("seconds", 86400.0), ("days since 2001-01-01", 1.0), ("yr", 1 / 365.2425)],
 )
 def test_a_year_is_one_in_any_unit_of_time(units, scale):
     train = seasonal(2.0, units)
@@ -219,7 +225,10 @@ def test_years_of_a_calendar_without_leap_days():
     train = seasonal(3.0)
     train["time"].attrs["calendar"] = "360_day"
     apart = np.abs((train["time"].values - 1500.0 + 180) % 360 - 180)
-    assert members(seasonal_climatology(train, [1500.0])).size == (apart <= 15.5 / 365.2425 * 360).sum()
+    assert (
+        members(seasonal_climatology(train, [1500.0])).size
+        == (apart <= 15.5 / 365.2425 * 360).sum()
+    )
 
 
 def test_only_data_with_seasons_have_a_seasonal_climatology():
@@ -249,7 +258,9 @@ def cycle(years, noise=0.0):
     days = 7 * np.arange(time.size)
     values = 5 * np.sin(2 * np.pi * days / 365.2425) + days / 365.2425
     values += noise * np.random.default_rng(0).normal(size=time.size)
-    return xr.Dataset({"y": ("time", values, {"units": "m"}), "rain": ("time", 0 * values)}, {"time": time})
+    return xr.Dataset(
+        {"y": ("time", values, {"units": "m"}), "rain": ("time", 0 * values)}, {"time": time}
+    )
 
 
 class TestPublic:
@@ -267,22 +278,31 @@ class TestPublic:
         tables = {name: score(fc, test).loc["y"] for name, fc in found.items()}
         assert tables["seasonal naive"]["crps"] < 0.5 * tables["climatology"]["crps"]
         assert {row["n"] for row in tables.values()} == {test.sizes["time"]}
-        assert float(pit(found["seasonal naive"], test)["y"].std()) == pytest.approx(12**-0.5, abs=0.1)
+        assert float(pit(found["seasonal naive"], test)["y"].std()) == pytest.approx(
+            12**-0.5, abs=0.1
+        )
 
     def test_those_of_a_study_are_the_same(self):
         train, test = bd.split(cycle(4, noise=0.5)[["y"]], time="2003-12-31")
         own = score_baselines(train, test)
         for name, fc in baseline_forecasts(train, test).items():
             if name in own:  # up to the quantiles that stand for an ensemble of another size
-                assert score(fc, test).loc["y", "crps"] == pytest.approx(own[name].loc["y", "crps"], rel=0.02)
+                assert score(fc, test).loc["y", "crps"] == pytest.approx(
+                    own[name].loc["y", "crps"], rel=0.02
+                )
 
     def test_without_seasons_there_are_two(self):
-        assert [*baseline_forecasts(series([1.0, 2.0, 3.0]), series([0.0], [4.0]))] == ["climatology", "persistence"]
+        assert [*baseline_forecasts(series([1.0, 2.0, 3.0]), series([0.0], [4.0]))] == [
+            "climatology",
+            "persistence",
+        ]
 
     def test_data_without_a_value(self):
         with pytest.raises(DataError, match="the training data hold no value of 'y'"):
             baseline_forecasts(series([np.nan, np.nan]), series([1.0]))
 
     def test_an_unknown_observable(self):
-        with pytest.raises(MismatchError, match="the training data lack the observables flow; they hold y"):
+        with pytest.raises(
+            MismatchError, match="the training data lack the observables flow; they hold y"
+        ):
             baseline_forecasts(series([1.0, 2.0]), series([1.0]), observables=["flow"])

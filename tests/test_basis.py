@@ -73,13 +73,17 @@ class TestBSpline:
 
     @pytest.mark.parametrize("degree", [1, 2, 3])
     def test_order_of_approximation(self, degree):
-        """The error of the best spline falls as the interval of knots to the power of degree + 1."""
+        """The error of the best spline falls as the interval of knots to the power of degree +
+        1.
+        """
         x = np.linspace(0, 1, 400)
         sizes = np.array([8, 16, 32])
 
         def error(size):
             features = np.asarray(jax.jit(BSpline(0, 1, int(size) + degree, degree))(x))
-            return np.abs(features @ np.linalg.lstsq(features, np.sin(5 * x))[0] - np.sin(5 * x)).max()
+            return np.abs(
+                features @ np.linalg.lstsq(features, np.sin(5 * x))[0] - np.sin(5 * x)
+            ).max()
 
         orders = -np.diff(np.log([error(s) for s in sizes])) / np.log(2)
         np.testing.assert_allclose(orders, degree + 1, atol=0.4)
@@ -122,7 +126,9 @@ def test_bumps_by_hand():
 
 
 class TestHilbertGP:
-    """The feature products are Σ_j S(ω_j) φ_j φ_j / L, whose full series is the kernel and its mirror images."""
+    """The feature products are Σ_j S(ω_j) φ_j φ_j / L, whose full series is the kernel and its
+    mirror images.
+    """
 
     def kernels(self, kernel, length):
         def exact(r):
@@ -139,7 +145,8 @@ class TestHilbertGP:
         length, boundary, half, many = 0.6, 2.5, (HIGH - LOW) / 2, 4000
         exact = self.kernels(kernel, length)(np.abs(INSIDE[:, None] - INSIDE))
         full = np.asarray(HilbertGP(LOW, HIGH, many, length, 1.5, kernel, boundary)(INSIDE))
-        # The nearest image lies twice as far as the boundary of the wider interval, and there are two sides.
+        # The nearest image lies twice as far as the boundary of the wider interval, and there are
+        # two sides.
         images = 2 * self.kernels(kernel, length)(2 * (boundary - 1) * half)
         for size in (10, 20, 80, many):
             features = np.asarray(HilbertGP(LOW, HIGH, size, length, 1.5, kernel, boundary)(INSIDE))
@@ -163,28 +170,40 @@ class TestHilbertGP:
         for length in (shortest, longest):
             kernel = self.kernels("squared_exponential", length)
             features = np.asarray(HilbertGP(LOW, HIGH, 30, length, 1.0)(INSIDE))
-            # What lies beyond the last frequency, twice where a sine is 1, and the image in the nearer boundary.
+            # What lies beyond the last frequency, twice where a sine is 1, and the image in the
+            # nearer boundary.
             tail = 4 * norm.sf(1.75 * np.pi / 2)
-            assert np.abs(features @ features.T - kernel(INSIDE[:, None] - INSIDE)).max() < tail + kernel(1.5)
+            assert np.abs(
+                features @ features.T - kernel(INSIDE[:, None] - INSIDE)
+            ).max() < tail + kernel(1.5)
         assert kernel(1.5) > 0.05  # at the very ends a longer process would be wrong
 
     def test_over_data_it_spans_them_and_is_as_large_as_said(self):
-        data = xr.Dataset({"heat": ("time", [3.0, np.nan, 8.0, 5.0])}, {"time": [10.0, 11.0, 12.0, 30.0]})
+        data = xr.Dataset(
+            {"heat": ("time", [3.0, np.nan, 8.0, 5.0])}, {"time": [10.0, 11.0, 12.0, 30.0]}
+        )
         family = HilbertGP.over(data, "heat", unit=0.2)
         assert (family.low, family.high) == pytest.approx((0.5, 10.5))
         assert float(paths(family)["amplitude"].distribution.scale) == 0.2
         assert "length" in paths(family)
         assert HilbertGP.over(data, "heat", None).amplitude == 1.0
         of_time = HilbertGP.over(data, "t", 1.0, 30, "matern52")
-        assert (of_time.low, of_time.high, of_time.size, of_time.kernel) == pytest.approx((0.0, 40.0, 30, "matern52"))
+        assert (of_time.low, of_time.high, of_time.size, of_time.kernel) == pytest.approx(
+            (0.0, 40.0, 30, "matern52")
+        )
 
     def test_time_is_that_of_the_rows_whatever_stands_beside_them(self):
         rows = xr.Dataset({"y": ("time", [1.0, 2.0])}, {"time": [100.0, 110.0]})
-        both = xr.Dataset({"weight": ("subject", [60.0, 70.0, 80.0])}, {"subject": [1, 2, 3]}).merge(rows)
+        both = xr.Dataset(
+            {"weight": ("subject", [60.0, 70.0, 80.0])}, {"subject": [1, 2, 3]}
+        ).merge(rows)
         assert HilbertGP.over(both, "t", 1.0).low == pytest.approx(95.0)
 
     def test_over_data_that_say_no_range_it_is_refused(self):
-        data = xr.Dataset({"heat": ("time", [3.0, 3.0])}, {"time": np.array(["2001-01-01", "2001-01-02"], "M8[ns]")})
+        data = xr.Dataset(
+            {"heat": ("time", [3.0, 3.0])},
+            {"time": np.array(["2001-01-01", "2001-01-02"], "M8[ns]")},
+        )
         for name, unit, said in (
             *(("cold", 1.0, "have no 'cold'"), ("heat", 1.0, "no two values")),
             ("heat", 0.0, "positive number"),
@@ -223,7 +242,11 @@ def test_scale_is_the_prior_standard_deviation(name):
 
 @pytest.mark.parametrize("shape", [{}, {"positive": True}, {"monotone": "increasing"}])
 def test_prepared_for_a_solve_a_function_is_the_same(shape):
-    family = BSpline(0.0, 2.0, 6) if "monotone" in shape else HilbertGP(0.0, 2.0, 6, length=0.7, amplitude=0.4)
+    family = (
+        BSpline(0.0, 2.0, 6)
+        if "monotone" in shape
+        else HilbertGP(0.0, 2.0, 6, length=0.7, amplitude=0.4)
+    )
     weights = jnp.linspace(-1.0, 1.5, family.size)
     function = Basis(family, "x", "y", weights, level=0.2, scale=3.0, **shape)
     once = function.prepared()
@@ -233,7 +256,9 @@ def test_prepared_for_a_solve_a_function_is_the_same(shape):
 
 
 def test_amplitude_is_the_prior_standard_deviation_of_a_process():
-    values = over_prior(Basis(GP, "x", "g"), lambda b: b(0.0, {"x": jnp.asarray(INSIDE)}, {})["g"], 4000)
+    values = over_prior(
+        Basis(GP, "x", "g"), lambda b: b(0.0, {"x": jnp.asarray(INSIDE)}, {})["g"], 4000
+    )
     assert np.abs(values.std(0) / 0.8 - 1).max() < 0.02 + 4 / np.sqrt(2 * 4000)
 
 
@@ -242,7 +267,11 @@ class TestThrough:
 
     @pytest.mark.parametrize("shape", [{}, {"positive": True}, {"monotone": "decreasing"}])
     def test_it_passes_through_its_point(self, shape):
-        family = BSpline(LOW, HIGH, 6) if "monotone" in shape else HilbertGP(LOW, HIGH, 8, length=0.7, amplitude=2.0)
+        family = (
+            BSpline(LOW, HIGH, 6)
+            if "monotone" in shape
+            else HilbertGP(LOW, HIGH, 8, length=0.7, amplitude=2.0)
+        )
         options = {"level": 0.2} if shape.get("positive") else {"scale": 3.0}
         for weights in np.random.default_rng(0).normal(size=(2, family.size)):
             free = Basis(family, "x", "g", weights, **options, **shape)
@@ -251,7 +280,9 @@ class TestThrough:
             before, after = (basis(0.0, {"x": at}, {})["g"] for basis in (free, tied))
             assert float(after[0]) == pytest.approx(1.3, abs=1e-12)
             if shape.get("positive"):
-                np.testing.assert_allclose((after - 0.2) / 1.1, (before - 0.2) / (before[0] - 0.2), rtol=1e-12)
+                np.testing.assert_allclose(
+                    (after - 0.2) / 1.1, (before - 0.2) / (before[0] - 0.2), rtol=1e-12
+                )
             else:
                 np.testing.assert_allclose(after - 1.3, before - before[0], atol=1e-12)
             np.testing.assert_allclose(tied.prepared()(0.0, {"x": at}, {})["g"], after, atol=1e-12)
@@ -259,14 +290,17 @@ class TestThrough:
     def test_a_point_of_several_inputs(self):
         family = Product(BSpline(LOW, HIGH, 5), Polynomial(0.0, 1.0, 2))
         tied = Basis(family, ("x", "z"), "g", jnp.arange(15.0), through=((0.5, 0.3), 1.0))
-        assert float(tied(0.0, {"x": jnp.asarray(0.5), "z": jnp.asarray(0.3)}, {})["g"]) == pytest.approx(
-            1.0, abs=1e-12
-        )
+        assert float(
+            tied(0.0, {"x": jnp.asarray(0.5), "z": jnp.asarray(0.3)}, {})["g"]
+        ) == pytest.approx(1.0, abs=1e-12)
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"through": (9.0, 1.0)}, r"through must be a point of the range \[-1, 2\] and a value"),
+            (
+                {"through": (9.0, 1.0)},
+                r"through must be a point of the range \[-1, 2\] and a value",
+            ),
             ({"through": ((0.0, 0.0), 1.0)}, "through must be a point of the range"),
             ({"through": 1.0}, r"through must be a point \(x0, value\), such as"),
             ({"through": (0.0, np.nan)}, "finite numbers"),
@@ -304,7 +338,9 @@ class TestCall:
 
     @pytest.mark.parametrize("input", [("t", "x"), ("x", "t")])
     def test_a_product_of_a_number_and_a_field(self, input):
-        basis = Basis(Product(BSpline(0, 1, 5), BSpline(0, 1, 6)), input, "g", np.sin(np.arange(30.0)))
+        basis = Basis(
+            Product(BSpline(0, 1, 5), BSpline(0, 1, 6)), input, "g", np.sin(np.arange(30.0))
+        )
         x = jnp.linspace(0.1, 0.9, 4)
         call = eqx.filter_jit(basis)
         each = [float(call(0.3, {"x": value}, {})["g"]) for value in x]
@@ -326,9 +362,14 @@ class TestCall:
             realised(Basis(FAMILIES["spline"], "rain", "g"))(0.0, self.y, self.u)
 
     def test_its_leaves_are_of_the_network(self):
-        leaves = paths(bd.Residual(bd.Network, Basis(HilbertGP(LOW, HIGH, 10), "a", "g", level=dist.Normal(0.0, 1.0))))
+        leaves = paths(
+            bd.Residual(
+                bd.Network, Basis(HilbertGP(LOW, HIGH, 10), "a", "g", level=dist.Normal(0.0, 1.0))
+            )
+        )
         assert {path: leaf.group for path, leaf in leaves.items()} == {
-            f"closure.{name}": "network" for name in ("family.length", "family.amplitude", "weights", "level")
+            f"closure.{name}": "network"
+            for name in ("family.length", "family.amplitude", "weights", "level")
         }
         leaves = paths(Basis(FAMILIES["spline"], "a", "g"))
         assert {path: leaf.group for path, leaf in leaves.items()} == {
@@ -348,7 +389,9 @@ class TestShapes:
     @pytest.mark.parametrize(("monotone", "sign"), [("increasing", 1), ("decreasing", -1)])
     def test_monotone_by_construction(self, monotone, sign):
         def value(weights, x):
-            basis = Basis(BSpline(LOW, HIGH, 9), "x", "g", weights, level=0.4, scale=1.5, monotone=monotone)
+            basis = Basis(
+                BSpline(LOW, HIGH, 9), "x", "g", weights, level=0.4, scale=1.5, monotone=monotone
+            )
             return basis(0.0, {"x": x}, {})["g"]
 
         both = jax.jit(jax.vmap(jax.vmap(jax.value_and_grad(value, 1), (None, 0)), (0, None)))
@@ -378,12 +421,20 @@ X = {"x": jnp.asarray([-0.7, 0.2, 1.4])}
 BASES = {
     **{name: Basis(family, "x", "g") for name, family in FAMILIES.items()},
     "process": Basis(HilbertGP(LOW, HIGH, 12), "x", "g"),
-    "matern32": Basis(HilbertGP(LOW, HIGH, 12, dist.LogNormal(0.0, 0.3), kernel="matern32"), "x", "g"),
-    "matern52": Basis(HilbertGP(LOW, HIGH, 12, dist.LogNormal(0.0, 0.3), kernel="matern52"), "x", "g"),
+    "matern32": Basis(
+        HilbertGP(LOW, HIGH, 12, dist.LogNormal(0.0, 0.3), kernel="matern32"), "x", "g"
+    ),
+    "matern52": Basis(
+        HilbertGP(LOW, HIGH, 12, dist.LogNormal(0.0, 0.3), kernel="matern52"), "x", "g"
+    ),
     "horseshoe": Basis(BSpline(LOW, HIGH, 6), "x", "g", Horseshoe(6)),
     "walk": Basis(BSpline(LOW, HIGH, 6), "x", "g", RandomWalk(6), dist.Normal(0.0, 1.0)),
-    "positive": Basis(BSpline(LOW, HIGH, 6), "x", "g", scale=dist.LogNormal(0.0, 0.3), positive=True),
-    "increasing": Basis(BSpline(LOW, HIGH, 6), "x", "g", scale=dist.LogNormal(0.0, 0.3), monotone="increasing"),
+    "positive": Basis(
+        BSpline(LOW, HIGH, 6), "x", "g", scale=dist.LogNormal(0.0, 0.3), positive=True
+    ),
+    "increasing": Basis(
+        BSpline(LOW, HIGH, 6), "x", "g", scale=dist.LogNormal(0.0, 0.3), monotone="increasing"
+    ),
     "product": Basis(Product(BSpline(LOW, HIGH, 5), Fourier(0, 1, 3)), ("x", "t"), "g"),
 }
 
@@ -401,7 +452,9 @@ def test_gradients():
 
 @pytest.mark.slow
 def test_gradient_in_its_input():
-    """By central differences of the fourth order; inside a solver this is what an implicit method needs."""
+    """By central differences of the fourth order; inside a solver this is what an implicit method
+    needs.
+    """
     bases, h = [realised(basis) for basis in BASES.values()], 1e-3
 
     def values(x):
@@ -427,10 +480,14 @@ class TestInAnEquation:
     def model(self, level=0.0, noise=0.02, tolerance=1e-8):
         growth = Basis(BSpline(0.0, 3.2, 7), "y", "y", level=level)
         field = bd.Residual(lambda t, y, u: {"y": jnp.zeros(())}, growth)
-        return bd.Model(bd.ODE(field, {"y": 3.0}, rtol=tolerance, atol=tolerance), bd.NormalNoise(noise))
+        return bd.Model(
+            bd.ODE(field, {"y": 3.0}, rtol=tolerance, atol=tolerance), bd.NormalNoise(noise)
+        )
 
     def data(self):
-        exact = solve_ivp(lambda t, y: -self.truth(y), (0, 4), [3.0], t_eval=self.times, rtol=1e-10, atol=1e-10).y[0]
+        exact = solve_ivp(
+            lambda t, y: -self.truth(y), (0, 4), [3.0], t_eval=self.times, rtol=1e-10, atol=1e-10
+        ).y[0]
         noise = 0.02 * np.random.default_rng(1).normal(size=exact.shape)
         return xr.Dataset({"y": ("time", exact + noise)}, {"time": self.times})
 
@@ -446,7 +503,9 @@ class TestInAnEquation:
         # The level keeps y in the range of the splines, at whose ends the slope of g jumps.
         problem, density = check_log_density(self.model(level=-0.5, tolerance=1e-11), self.data())
         start = np.zeros(problem.dimension)
-        top = minimize(lambda x: [-np.asarray(v) for v in density(jnp.asarray(x))], start, jac=True).x
+        top = minimize(
+            lambda x: [-np.asarray(v) for v in density(jnp.asarray(x))], start, jac=True
+        ).x
         model = realise(problem.model, problem.constrain(jnp.asarray(top)))
         rate = -model.layer.vector_field.closure(0.0, {"y": self.places}, {})["y"]
         np.testing.assert_allclose(rate, self.truth(np.asarray(self.places)), atol=0.1)
@@ -472,7 +531,9 @@ class TestRefusals:
             lambda low, high: HilbertGP(low, high, 10),
         ],
     )
-    @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0)])
+    @pytest.mark.parametrize(
+        ("low", "high"), [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0)]
+    )
     def test_ranges(self, build, low, high):
         with pytest.raises(ModelError, match="low must be less than high"):
             build(low, high)
@@ -492,7 +553,10 @@ class TestRefusals:
             (lambda: HilbertGP(0, 1, 5), "give more than 5.6"),
             (lambda: HilbertGP(0, 1, 10, length=np.ones(2)), "HilbertGP.length must be a number"),
             (lambda: Product(BSpline(0, 1, 5)), "two or more families"),
-            (lambda: Product(BSpline(0, 1, 5), Product(BSpline(0, 1, 5), BSpline(0, 1, 5))), "of one number each"),
+            (
+                lambda: Product(BSpline(0, 1, 5), Product(BSpline(0, 1, 5), BSpline(0, 1, 5))),
+                "of one number each",
+            ),
         ],
     )
     def test_families(self, unchecked, build, message):
@@ -514,7 +578,10 @@ class TestRefusals:
             ({"positive": True, "scale": -1.0}, "must be positive"),
             ({"monotone": "decreasing", "scale": dist.Normal(0.0, 1.0)}, "must be positive"),
             ({"monotone": "decreasing", "scale": dist.Uniform(-1.0, 1.0)}, "must be positive"),
-            ({"positive": True, "scale": dist.TruncatedNormal(0.0, 1.0, low=-2.0)}, "must be positive"),
+            (
+                {"positive": True, "scale": dist.TruncatedNormal(0.0, 1.0, low=-2.0)},
+                "must be positive",
+            ),
             ({"positive": True, "scale": jnp.asarray(-1.0)}, "must be positive"),
             ({"positive": True, "scale": np.float32(0.0)}, "must be positive"),
             ({"level": np.ones(2)}, "Basis.level must be a number"),
@@ -525,7 +592,8 @@ class TestRefusals:
             Basis(**({"family": BSpline(0, 1, 5), "input": "x", "output": "g"} | options))
 
     @pytest.mark.parametrize(
-        "scale", [dist.Uniform(0.0, 1.0), dist.LogNormal(0.0, 1.0), dist.Gamma(2.0), jnp.asarray(2.0)]
+        "scale",
+        [dist.Uniform(0.0, 1.0), dist.LogNormal(0.0, 1.0), dist.Gamma(2.0), jnp.asarray(2.0)],
     )
     def test_a_scale_that_cannot_be_negative(self, scale):
         Basis(BSpline(0, 1, 5), "x", "g", scale=scale, positive=True)

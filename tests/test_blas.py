@@ -9,7 +9,11 @@ from bayes_dasl._jax.blas import one_thread_a_factor
 
 
 def threads() -> list[int]:
-    return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    return [
+        pool["num_threads"]
+        for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas"
+    ]
 
 
 @pytest.fixture(autouse=True)

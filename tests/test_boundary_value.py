@@ -1,4 +1,6 @@
-"""Boundary-value problems against closed forms and SciPy: order, branches, gradients, failure and a fit."""
+"""Boundary-value problems against closed forms and SciPy: order, branches, gradients, failure and a
+fit.
+"""
 
 from typing import Any
 
@@ -26,7 +28,9 @@ PLACES = np.array([0.0, 0.13, 0.5, 0.77, 1.0])
 
 
 def given(places=PLACES, **forcings):
-    data = xr.Dataset({name: ("x", v) for name, v in forcings.items()}, {"x": np.asarray(places, float)})
+    data = xr.Dataset(
+        {name: ("x", v) for name, v in forcings.items()}, {"x": np.asarray(places, float)}
+    )
     return bd.inputs(data, forcings=list(forcings), index="x")
 
 
@@ -90,7 +94,9 @@ class TestSlab:
 
         exact = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(concentration(p, PLACES)))))(self.p)
         steps = 1e-5 * jnp.diag(self.p)
-        points = jnp.concatenate([jnp.stack([self.p, 0.9 * self.p]), self.p + steps, self.p - steps])
+        points = jnp.concatenate(
+            [jnp.stack([self.p, 0.9 * self.p]), self.p + steps, self.p - steps]
+        )
         values, reverse = jax.jit(jax.vmap(jax.value_and_grad(loss)))(points)
         central = (values[2:4] - values[4:]) / (2e-5 * self.p)
         for slopes in (reverse[0], jax.jit(jax.jacfwd(loss))(self.p)):
@@ -152,7 +158,9 @@ class TestBratu:
             prediction = bratu(p, {"y": 0.0, "slope": 0.0})(given())
             return jnp.where(prediction.ok, jnp.sum(prediction.values["y"]), -jnp.inf), prediction
 
-        slopes, prediction = jax.jit(jax.vmap(mode(density, has_aux=True)))(jnp.asarray([1.0, 4.0, 2.0]))
+        slopes, prediction = jax.jit(jax.vmap(mode(density, has_aux=True)))(
+            jnp.asarray([1.0, 4.0, 2.0])
+        )
         assert prediction.ok.tolist() == [True, False, True]
         assert all(np.isfinite(v).all() for v in prediction.values.values())
         assert slopes[1] == 0.0
@@ -174,13 +182,19 @@ def test_troesch_against_scipy():
         rates = lambda x, y: np.stack([y[1], n * np.sinh(n * y[0])])  # noqa: E731
         start = np.stack([np.linspace(0, 1, 20), np.ones(20)])
         found = solve_bvp(
-            rates, lambda a, b: np.array([a[0], b[0] - 1]), np.linspace(0, 1, 20), start, tol=1e-10, max_nodes=10**5
+            rates,
+            lambda a, b: np.array([a[0], b[0] - 1]),
+            np.linspace(0, 1, 20),
+            start,
+            tol=1e-10,
+            max_nodes=10**5,
         )
         assert found.success
         return found.sol(PLACES)[0]
 
     layers = [
-        BoundaryValue(field, ends, lambda x, y, u: {"y": x, "slope": 1.0}, domain=(0, 1), nodes=k) for k in (51, 101)
+        BoundaryValue(field, ends, lambda x, y, u: {"y": x, "slope": 1.0}, domain=(0, 1), nodes=k)
+        for k in (51, 101)
     ]
     coarse, fine = (solve(layer, given()).values["y"] for layer in layers)
     np.testing.assert_allclose(fine, reference(), atol=1e-6)
@@ -203,7 +217,9 @@ def test_forcings_inside_and_at_both_ends():
     places = np.array([0.0, 0.3, 1.1, 2.0])
     prediction = solve(layer, given(places, slope=3 + 2 * places))
     # y = 3 x + x² + c with 10 + 2 c = 2 * 3 + 7.
-    np.testing.assert_allclose(prediction.values["z"], 3 * places + places**2 + 1.5 + 3 + 3 * places, rtol=ROUNDING)
+    np.testing.assert_allclose(
+        prediction.values["z"], 3 * places + places**2 + 1.5 + 3 + 3 * places, rtol=ROUNDING
+    )
 
 
 class Linear(bd.Module):
@@ -225,7 +241,9 @@ def test_arrays():
     last = (2 - through[2, :2] @ [1.0, 0.5]) / through[2, 2]
     exact = [expm(matrix * x) @ [1.0, 0.5, last] for x in PLACES]
     observe = lambda x, y, u: {"total": y["v"].sum(), "third": y["v"][2]}  # noqa: E731
-    layer = BoundaryValue(Linear(matrix), ends, {"v": np.zeros(3)}, observe, domain=(0, 1), nodes=41)
+    layer = BoundaryValue(
+        Linear(matrix), ends, {"v": np.zeros(3)}, observe, domain=(0, 1), nodes=41
+    )
     values = solve(layer, given()).values
     np.testing.assert_allclose(values["total"], np.sum(exact, axis=1), atol=1e-7)
     np.testing.assert_allclose(values["third"], np.array(exact)[:, 2], atol=1e-7)
@@ -249,7 +267,9 @@ class TestFit:
 
     @pytest.mark.slow
     def test_log_density(self):
-        """Its gradient, and the posterior that it says: there is one unknown number, so a grid will do."""
+        """Its gradient, and the posterior that it says: there is one unknown number, so a grid will
+        do.
+        """
         sd = self.sd()
         thiele = np.linspace(2 - 8 * sd, 2 + 8 * sd, 200)
         mean, spread = checked_moments(pose(self.model(), self.data()), thiele, -0.4, rel=GRADIENT)
@@ -263,18 +283,23 @@ class TestFit:
         draws = bd.fit(self.model(), self.data(), bd.NUTS(chains=2, warmup=100, draws=200), key=0)
         found = draws["posterior"]["thiele"].values
         assert abs(found.mean() - 2.0) < 4 * sd
-        # 400 draws of NUTS are worth at least 100 independent ones; the curvature changes by as much as 2 sd do.
+        # 400 draws of NUTS are worth at least 100 independent ones; the curvature changes by as
+        # much as 2 sd do.
         assert found.std() == pytest.approx(sd, rel=4 / np.sqrt(200))
 
 
 class TestOutsideTheDomain:
     def test_is_refused(self):
-        with pytest.raises(DataError, match=r"x 1\.2 lies outside the domain of the model, which is from 0 to 1"):
+        with pytest.raises(
+            DataError, match=r"x 1\.2 lies outside the domain of the model, which is from 0 to 1"
+        ):
             slab((1.0, 1.0))(given([0.0, 1.2, 1.4]))
 
     def test_is_refused_before_a_fit(self):
         data = xr.Dataset({"c": ("x", [1.0, 1.0])}, {"x": [-0.5, 0.5]})
-        model = bd.Model(slab((dist.Uniform(0.5, 5.0), 1.0)), noise={"c": bd.NormalNoise(scale=0.1)})
+        model = bd.Model(
+            slab((dist.Uniform(0.5, 5.0), 1.0)), noise={"c": bd.NormalNoise(scale=0.1)}
+        )
         with pytest.raises(DataError, match=r"x -0\.5 lies outside the domain"):
             pose(model, data)
 
@@ -298,7 +323,10 @@ class TestRefusals:
             ({"atol": 0.0}, "rtol and atol must be positive"),
             ({"guess": {}}, "guess must be a dict"),
             ({"guess": {"c": np.ones(2), "slope": 0.0}}, r"guess\['c'\] must be a number"),
-            ({"guess": {"c": dist.Normal(0.0, 1.0), "slope": 0.0}}, "nothing in it can be inferred"),
+            (
+                {"guess": {"c": dist.Normal(0.0, 1.0), "slope": 0.0}},
+                "nothing in it can be inferred",
+            ),
         ],
     )
     def test_when_built(self, options, message):
@@ -315,19 +343,31 @@ class TestRefusals:
         ("rates", "message"),
         [
             ({"c": 1.0}, "the vector field returns derivatives of c but the states are c, slope"),
-            ({"c": 1.0, "slope": 1.0, "z": 1.0}, "derivatives of c, slope, z but the states are c, slope"),
-            ({"c": np.ones(2), "slope": 1.0}, r"derivatives of 'c' with shape \(2,\), but its own shape is \(\)"),
+            (
+                {"c": 1.0, "slope": 1.0, "z": 1.0},
+                "derivatives of c, slope, z but the states are c, slope",
+            ),
+            (
+                {"c": np.ones(2), "slope": 1.0},
+                r"derivatives of 'c' with shape \(2,\), but its own shape is \(\)",
+            ),
         ],
     )
     def test_rates(self, rates, message):
-        layer = BoundaryValue(lambda x, y, u: rates, Slab(), {"c": 1.0, "slope": 0.0}, domain=(0, 1))
+        layer = BoundaryValue(
+            lambda x, y, u: rates, Slab(), {"c": 1.0, "slope": 0.0}, domain=(0, 1)
+        )
         with pytest.raises(ModelError, match=message):
             layer(given())
 
     @pytest.mark.parametrize("ends", [{"left": 1.0}, {"left": 1.0, "right": 1.0, "more": 1.0}, {}])
     def test_conditions(self, ends):
-        layer = BoundaryValue(Catalyst(1.0), lambda *_: ends, {"c": 1.0, "slope": 0.0}, domain=(0, 1))
-        with pytest.raises(ModelError, match=f"the boundary returns {len(ends)} residuals but there are 2 states"):
+        layer = BoundaryValue(
+            Catalyst(1.0), lambda *_: ends, {"c": 1.0, "slope": 0.0}, domain=(0, 1)
+        )
+        with pytest.raises(
+            ModelError, match=f"the boundary returns {len(ends)} residuals but there are 2 states"
+        ):
             layer(given())
 
     def test_conditions_that_contradict(self):
@@ -336,5 +376,7 @@ class TestRefusals:
         def ends(left, right, u):
             return {"one": left["c"], "other": left["c"] - 1}
 
-        prediction = solve(BoundaryValue(Catalyst(1.0), ends, {"c": 1.0, "slope": 0.0}, domain=(0, 1)), given())
+        prediction = solve(
+            BoundaryValue(Catalyst(1.0), ends, {"c": 1.0, "slope": 0.0}, domain=(0, 1)), given()
+        )
         assert not bool(prediction.ok)

@@ -1,4 +1,6 @@
-"""Which posteriors are said to lean on a bound of the prior: those that data push there, by draws in closed form."""
+"""Which posteriors are said to lean on a bound of the prior: those that data push there, by draws
+in closed form.
+"""
 
 import json
 
@@ -13,11 +15,18 @@ DRAWS, PRIOR_DRAWS = 2000, 500
 
 
 def leaning(draws, prior, bounds):
-    """The subjects of what is said of parameters with these draws `(draw,)`, prior draws and bounds."""
+    """The subjects of what is said of parameters with these draws `(draw,)`, prior draws and
+    bounds.
+    """
 
     def group(values):
-        dims = {n: ("chain", "draw", *(f"{n}_dim_{i}" for i in range(np.ndim(v) - 1))) for n, v in values.items()}
-        return xr.Dataset({n: (dims[n], np.asarray(v)[None], {"group": "science"}) for n, v in values.items()})
+        dims = {
+            n: ("chain", "draw", *(f"{n}_dim_{i}" for i in range(np.ndim(v) - 1)))
+            for n, v in values.items()
+        }
+        return xr.Dataset(
+            {n: (dims[n], np.asarray(v)[None], {"group": "science"}) for n, v in values.items()}
+        )
 
     tree = xr.DataTree.from_dict({"posterior": group(draws), "prior": group(prior)})
     tree.attrs["bounds"] = json.dumps(bounds)
@@ -25,7 +34,9 @@ def leaning(draws, prior, bounds):
 
 
 def uniform(truths, sd, rng):
-    """Numbers between 0 and 1 that are measured to within `sd`: their posteriors are truncated normals."""
+    """Numbers between 0 and 1 that are measured to within `sd`: their posteriors are truncated
+    normals.
+    """
     truths = np.atleast_1d(truths)
     measured = truths + sd * rng.normal(size=truths.size)
     names = [f"p{i}" for i in range(truths.size)]
@@ -51,8 +62,9 @@ ASKED = {(1, 0.05), (1, 10.0), (5, 0.1), (30, 0.01)}
     ],
 )
 def test_sound_fits_are_hardly_ever_told_to_widen_their_prior(number, sd):
-    """Truths from the prior, near a bound too. With R above 5 m of m bounds, where a normal of sd s tells the truth, at
-    most 0.36 / 5 of fits: the largest of s E[max(z - x, 0)] where the hazard h(x) of a normal is 5 m s.
+    """Truths from the prior, near a bound too. With R above 5 m of m bounds, where a normal of sd s
+    tells the truth, at most 0.36 / 5 of fits: the largest of s E[max(z - x, 0)] where the hazard
+    h(x) of a normal is 5 m s.
     """
     rng = np.random.default_rng(0)
     fits = 200 if number == 1 else 40
@@ -61,7 +73,9 @@ def test_sound_fits_are_hardly_ever_told_to_widen_their_prior(number, sd):
     assert told <= most + 3 * np.sqrt(most)
 
 
-@pytest.mark.parametrize(("truth", "sd", "side"), [(1.1, 0.03, "upper"), (1.5, 0.1, "upper"), (-2.0, 0.3, "lower")])
+@pytest.mark.parametrize(
+    ("truth", "sd", "side"), [(1.1, 0.03, "upper"), (1.5, 0.1, "upper"), (-2.0, 0.3, "lower")]
+)
 def test_truths_beyond_a_bound_are_found(truth, sd, side):
     rng = np.random.default_rng(0)
     found = [uniform(truth, sd, rng) for _ in range(20)]
@@ -75,7 +89,9 @@ def test_one_truth_beyond_a_bound_is_found_among_twenty_parameters():
 
 
 def test_each_number_of_an_array_has_bounds_of_its_own():
-    """The second leans on its upper bound of 2; the first, in the middle of its own, is far below that."""
+    """The second leans on its upper bound of 2; the first, in the middle of its own, is far below
+    that.
+    """
     rng = np.random.default_rng(0)
     draws = np.stack([rng.normal(0.5, 0.05, DRAWS), 2.0 - rng.exponential(0.01, DRAWS)], axis=1)
     prior = rng.uniform(size=(PRIOR_DRAWS, 2)) * [1.0, 2.0]

@@ -51,7 +51,9 @@ def test_ranks_of_the_truth_are_uniform():
         future = fc["predictions"]["y"].values.reshape(-1, test.sizes["time"])
         pits.append(float((future[:, -1] < test["y"].values[-1]).mean()))
         centre = np.median(future[:, -1])  # a forecast half as wide must be found out
-        narrow.append(float((centre + 0.3 * (future[:, -1] - centre) < test["y"].values[-1]).mean()))
+        narrow.append(
+            float((centre + 0.3 * (future[:, -1] - centre) < test["y"].values[-1]).mean())
+        )
     assert stats.kstest(ranks, "uniform").pvalue > 0.001
     assert stats.kstest(pits, "uniform").pvalue > 0.001
     assert stats.kstest(narrow, "uniform").pvalue < 0.05

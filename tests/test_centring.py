@@ -38,9 +38,17 @@ class Lines(bd.Module):
 
 
 def levels(noise, rows=4):
-    middle, spread = bd.shared(dist.Normal(0.0, 5.0), "middle"), bd.shared(dist.HalfNormal(5.0), "spread")
-    level = bd.dependent(lambda m, s: dist.Normal(m, s).expand([len(GROUPS)]).to_event(1), middle, spread)
-    data = xr.Dataset({n: ("time", np.full(rows, v)) for n, v in zip(GROUPS, TRUE, strict=True)}, {"time": range(rows)})
+    middle, spread = (
+        bd.shared(dist.Normal(0.0, 5.0), "middle"),
+        bd.shared(dist.HalfNormal(5.0), "spread"),
+    )
+    level = bd.dependent(
+        lambda m, s: dist.Normal(m, s).expand([len(GROUPS)]).to_event(1), middle, spread
+    )
+    data = xr.Dataset(
+        {n: ("time", np.full(rows, v)) for n, v in zip(GROUPS, TRUE, strict=True)},
+        {"time": range(rows)},
+    )
     return bd.Model(bd.Algebraic(Levels(level)), bd.NormalNoise(noise)), data
 
 
@@ -49,7 +57,12 @@ def lines():
     spreads = bd.shared(dist.HalfNormal(jnp.ones(2)).to_event(1), "spreads")
     factor = jnp.array([[1.0, 0.0], [0.6, 0.8]])
     line = bd.dependent(
-        lambda s: dist.MultivariateNormal(jnp.zeros(2), scale_tril=s[:, None] * factor).expand([6]).to_event(1), spreads
+        lambda s: (
+            dist.MultivariateNormal(jnp.zeros(2), scale_tril=s[:, None] * factor)
+            .expand([6])
+            .to_event(1)
+        ),
+        spreads,
     )
     model, data = levels(0.3)
     return bd.Model(bd.Algebraic(Lines(line)), model.noise), data
@@ -58,8 +71,12 @@ def lines():
 def curves(number=12):
     """Vectors longer than those that are centred together, with a scalar location."""
     scale = bd.shared(dist.HalfNormal(1.0), "size")
-    factor = jnp.linalg.cholesky(jnp.exp(-jnp.abs(jnp.arange(number)[:, None] - jnp.arange(number)) / 3.0))
-    curve = bd.dependent(lambda s: dist.MultivariateNormal(scale_tril=s * factor).expand([6]).to_event(1), scale)
+    factor = jnp.linalg.cholesky(
+        jnp.exp(-jnp.abs(jnp.arange(number)[:, None] - jnp.arange(number)) / 3.0)
+    )
+    curve = bd.dependent(
+        lambda s: dist.MultivariateNormal(scale_tril=s * factor).expand([6]).to_event(1), scale
+    )
 
     class Curves(bd.Module):
         curve: jax.Array
@@ -76,7 +93,8 @@ def slopes(problem, x):
 
 
 def pairs(noise=0.2):
-    """Two numbers of each member, of which data know the sum of the logarithms well and their difference badly.
+    """Two numbers of each member, of which data know the sum of the logarithms well and their
+    difference badly.
 
     The first differs between members, the second does not.
     """
@@ -86,7 +104,10 @@ def pairs(noise=0.2):
         second: bd.Scalar
 
         def __call__(self, t, y, u):
-            both, apart = jnp.log(self.first) + jnp.log(self.second), jnp.log(self.first) - jnp.log(self.second)
+            both, apart = (
+                jnp.log(self.first) + jnp.log(self.second),
+                jnp.log(self.first) - jnp.log(self.second),
+            )
             return {"y": jnp.where(t < 4, both, 0.1 * apart)}
 
     number = lambda: bd.population(bd.between(0.5, 2.0), dist.HalfNormal(0.5))  # noqa: E731
@@ -94,11 +115,15 @@ def pairs(noise=0.2):
     first = np.linspace(-1.0, 1.0, len(GROUPS))
     values = np.where(np.arange(8)[:, None] < 4, first, 0.1 * first)
     coords = {"time": np.arange(8.0), "subject": list(GROUPS)}
-    return bd.Model(layer, bd.NormalNoise(noise)), xr.Dataset({"y": (("time", "subject"), values)}, coords)
+    return bd.Model(layer, bd.NormalNoise(noise)), xr.Dataset(
+        {"y": (("time", "subject"), values)}, coords
+    )
 
 
 def sparse(members=8):
-    """Level and slope of each member, by as many data: the density is highest where there is no noise at all."""
+    """Level and slope of each member, by as many data: the density is highest where there is no
+    noise at all.
+    """
 
     class Line(bd.Module):
         level: bd.Scalar
@@ -114,7 +139,9 @@ def sparse(members=8):
         bd.NormalNoise(dist.LogNormal(jnp.log(0.3), 1.0)),
     )
     values = rng.normal(3.0 * np.exp(0.3 * rng.normal(size=members)) + np.arange(2.0)[:, None], 0.5)
-    return model, xr.Dataset({"y": (("time", "subject"), values)}, {"time": np.arange(2.0), "subject": names})
+    return model, xr.Dataset(
+        {"y": (("time", "subject"), values)}, {"time": np.arange(2.0), "subject": names}
+    )
 
 
 def optimised(problem, centring, climbs=8):
@@ -128,7 +155,9 @@ def begun(problem, centring, optimiser):
 
 class TestStart:
     @pytest.mark.thorough
-    @pytest.mark.parametrize("make", [lambda: levels(0.1), lines, pairs], ids=["numbers", "vectors", "members"])
+    @pytest.mark.parametrize(
+        "make", [lambda: levels(0.1), lines, pairs], ids=["numbers", "vectors", "members"]
+    )
     def test_what_the_curvature_says_is_what_many_draws_say(self, make):
         problem = pose(*make())
         centring = centring_of(problem)
@@ -136,10 +165,14 @@ class TestStart:
         by_draws = centring.frame(x, slopes(problem, x))
         found = centring.around(x[0], lambda x: slopes(problem, x))
         for name, wanted in by_draws.items():
-            np.testing.assert_allclose(found[name], wanted, rtol=0.02, atol=0.02 * np.abs(wanted).max())
+            np.testing.assert_allclose(
+                found[name], wanted, rtol=0.02, atol=0.02 * np.abs(wanted).max()
+            )
 
     @pytest.mark.thorough("<lambda>")
-    @pytest.mark.parametrize("prior", [dist.HalfNormal, lambda scale: dist.StudentT(3.0, 0.0, scale)])
+    @pytest.mark.parametrize(
+        "prior", [dist.HalfNormal, lambda scale: dist.StudentT(3.0, 0.0, scale)]
+    )
     def test_no_part_of_a_prior_is_taken_for_data(self, prior):
         """Of the first level there are no data, of the second there are."""
 
@@ -154,13 +187,18 @@ class TestStart:
         model = bd.Model(bd.Algebraic(Seen(level)), bd.NormalNoise(0.5))
         problem = pose(model, xr.Dataset({"y": ("time", np.ones(3))}, {"time": range(3)}))
         for x in np.asarray(problem.prior(5, key=jax.random.key(0))):
-            told = centring_of(problem).around(x, lambda x: slopes(problem, x))["precision 0"].ravel()
+            told = (
+                centring_of(problem).around(x, lambda x: slopes(problem, x))["precision 0"].ravel()
+            )
             assert told[0] < 1e-3 * told[1] + 1e-5, told
 
     @pytest.mark.parametrize(("members", "number"), [(2, 1), (3, 1), (2, 2), (5, 2)])
     def test_members_that_do_not_go_apart_are_nudged_one_by_one(self, members, number):
         rng, size = np.random.default_rng(0), members * number + 3
-        root, places = rng.normal(size=(size, size)), rng.permutation(size)[: members * number].reshape(members, number)
+        root, places = (
+            rng.normal(size=(size, size)),
+            rng.permutation(size)[: members * number].reshape(members, number),
+        )
         precision, asked = root @ root.T, []
 
         def gradients(x):
@@ -170,7 +208,9 @@ class TestStart:
         found = centring_module._of_each_member(gradients, np.zeros(size), places)
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1, members * number]
-        for i, j in zip(*np.nonzero(np.arange(members)[:, None] != np.arange(members)), strict=True):
+        for i, j in zip(
+            *np.nonzero(np.arange(members)[:, None] != np.arange(members)), strict=True
+        ):
             precision[np.ix_(places[i], places[j])] = 0.0
         asked.clear()
         found = centring_module._of_each_member(gradients, np.zeros(size), places)
@@ -191,7 +231,9 @@ class TestStart:
         # The same place in both coordinates.
         position, volume = centring.restored(arrays).position(jnp.asarray(inside.modes[0]))
         np.testing.assert_allclose(position, start.modes[0], atol=1e-9)
-        np.testing.assert_allclose(inside.log_densities[0] - volume, problem.log_density(position), rtol=1e-6)
+        np.testing.assert_allclose(
+            inside.log_densities[0] - volume, problem.log_density(position), rtol=1e-6
+        )
 
     @pytest.mark.thorough
     def test_all_climbs_to_one_place_are_one_mode(self):
@@ -240,7 +282,9 @@ class TestStart:
 class TestFrame:
     @pytest.mark.thorough("vectors", "long", "members")
     @pytest.mark.parametrize(
-        "make", [lambda: levels(0.1), lines, curves, pairs], ids=["numbers", "vectors", "long", "members"]
+        "make",
+        [lambda: levels(0.1), lines, curves, pairs],
+        ids=["numbers", "vectors", "long", "members"],
     )
     def test_there_and_back(self, make):
         problem = pose(*make())
@@ -251,7 +295,9 @@ class TestFrame:
         frame = centring.restored(arrays)
         position, volume = frame.position(x[0])
         np.testing.assert_allclose(frame.coordinates(position), x[0], atol=1e-9)
-        stretched = np.linalg.slogdet(jax.jit(jax.jacfwd(lambda xi: frame.position(xi)[0]))(x[0]))[1]
+        stretched = np.linalg.slogdet(jax.jit(jax.jacfwd(lambda xi: frame.position(xi)[0]))(x[0]))[
+            1
+        ]
         np.testing.assert_allclose(volume, stretched, rtol=1e-9)
 
     def test_before_any_draw_they_are_standardised(self):
@@ -261,7 +307,9 @@ class TestFrame:
 
     @pytest.mark.thorough
     def test_what_data_say_is_the_precision_of_their_mean(self):
-        """Four data of each group, with a standard deviation of 0.5: the level is known to ± 0.25."""
+        """Four data of each group, with a standard deviation of 0.5:
+        the level is known to ± 0.25.
+        """
         problem = pose(*levels(0.5))
         centre = {"middle": jnp.asarray(0.0), "spread": jnp.asarray(2.0)}
         level = np.random.default_rng(0).normal(TRUE, 0.25, (50, len(GROUPS)))
@@ -273,22 +321,33 @@ class TestFrame:
 
     @pytest.mark.thorough
     def test_what_data_say_of_the_numbers_of_a_member_together(self):
-        """Four data of their sum and four of a tenth of their difference, each with a standard deviation of 0.2."""
+        """Four data of their sum and four of a tenth of their difference, each with a standard
+        deviation of 0.2.
+        """
         problem = pose(*pairs())
         x = jnp.asarray(np.random.default_rng(0).normal(0.0, 0.3, (20_000, problem.dimension)))
         found = centring_of(problem).frame(np.asarray(x), slopes(problem, x))
         of_sum, of_difference = 4 / 0.2**2, 4 * 0.1**2 / 0.2**2
-        exact = [[of_sum + of_difference, of_sum - of_difference], [of_sum - of_difference, of_sum + of_difference]]
-        np.testing.assert_allclose(found["precision 0"], np.repeat(np.array(exact)[..., None], 6, axis=2), rtol=0.01)
+        exact = [
+            [of_sum + of_difference, of_sum - of_difference],
+            [of_sum - of_difference, of_sum + of_difference],
+        ]
+        np.testing.assert_allclose(
+            found["precision 0"], np.repeat(np.array(exact)[..., None], 6, axis=2), rtol=0.01
+        )
 
     def test_none_where_no_prior_depends_on_others(self):
-        model = bd.Model(bd.Algebraic(Levels(dist.Normal(0, 1).expand([6]).to_event(1))), bd.NormalNoise(0.1))
+        model = bd.Model(
+            bd.Algebraic(Levels(dist.Normal(0, 1).expand([6]).to_event(1))), bd.NormalNoise(0.1)
+        )
         assert centring_of(pose(model, levels(0.1)[1])) is None
 
 
 @pytest.mark.slow
 def test_chains_take_shorter_ways():
-    """Levels that data fix, and levels that they hardly see: both are easy in the same coordinates."""
+    """Levels that data fix, and levels that they hardly see:
+    both are easy in the same coordinates.
+    """
     model, data = levels(0.05)
     engines = [bd.NUTS(chains=2, draws=200, coordinates=kind) for kind in ("auto", "plain")]
     auto, plain = (bd.fit(model, data, engine, progress=False) for engine in engines)
@@ -302,9 +361,13 @@ def test_chains_take_shorter_ways():
 
 @pytest.mark.thorough
 def test_the_spread_of_one_of_two_numbers_that_data_tell_together():
-    """As that one shrinks the other has to make up for it: centred one by one they make a funnel."""
+    """As that one shrinks the other has to make up for it:
+    centred one by one they make a funnel.
+    """
     model, data = pairs(0.05)
     post = bd.fit(model, data, bd.NUTS(chains=2, draws=300), progress=False)
     draws = post["posterior"].to_dataset()
-    lowest = min(float(az.ess(draws[name])) for name in draws.data_vars if str(name).endswith("spread"))
+    lowest = min(
+        float(az.ess(draws[name])) for name in draws.data_vars if str(name).endswith("spread")
+    )
     assert lowest > 150, lowest

@@ -26,7 +26,9 @@ HORIZON = 1.2
 
 
 class BlowUp(bd.Module):
-    r"""$\dot y = k\,y^2,\; y(0) = 1$, so that $y = 1 / (1 - k t)$ leaves the finite numbers at $t = 1 / k$."""
+    r"""$\dot y = k\,y^2,\; y(0) = 1$, so that $y = 1 / (1 - k t)$ leaves the finite numbers at
+    $t = 1 / k$.
+    """
 
     k: bd.Scalar
 
@@ -42,7 +44,9 @@ def blow_up(k=None, **ode) -> bd.Model:
 
 
 class Line(bd.Module):
-    """What is observed of it, in closed form: $1 - k t$ up to the blow-up, and no number from there on."""
+    """What is observed of it, in closed form: $1 - k t$ up to the blow-up, and no number from there
+    on.
+    """
 
     k: bd.Scalar
 
@@ -97,7 +101,9 @@ def test_rejected_draws_do_not_bias_the_posterior(fitted):
     r"""The posterior is prior × likelihood on k < 1, cut off there: its mean by quadrature."""
     _, post, _ = fitted
     data, k = benign(), np.linspace(1e-4, 1.0, 20_001)[:-1]
-    likelihood = norm.logpdf(data["z"].values[:, None], 1.0 - np.outer(data["time"], k), SIGMA).sum(0)
+    likelihood = norm.logpdf(data["z"].values[:, None], 1.0 - np.outer(data["time"], k), SIGMA).sum(
+        0
+    )
     log_density = likelihood + norm.logpdf(np.log(k), LOCATION, SPREAD) - np.log(k)
     weight = np.exp(log_density - log_density.max())
     mean = (weight * k).sum() / weight.sum()
@@ -126,7 +132,10 @@ def test_the_verdict_names_the_failures_of_each_group(fitted):
     verdict = bd.diagnose(post, fc).verdict
     assert "solver failures" in verdict
     cut_short = post["sample_stats"]["solver_failure"].values
-    assert f"a failing solve cut short {cut_short.sum()} of {cut_short.size} posterior draws" in verdict
+    assert (
+        f"a failing solve cut short {cut_short.sum()} of {cut_short.size} posterior draws"
+        in verdict
+    )
     assert "divergences" not in verdict  # a trajectory that meets a failing solve is counted once
     for failed, draws, group in (
         (~post["sample_stats_prior"]["ok"].values, "prior", "sample_stats_prior"),
@@ -164,7 +173,9 @@ def test_a_prior_that_cannot_make_the_data_is_named(monkeypatch):
     draws = {name: data["y"].values + rng.normal(size=(200, 10)) for name in ("y", "scaled")}
     ok = np.arange(200) < 150
     draws["scaled"][~ok] = 1e6
-    monkeypatch.setattr(checks, "push", lambda *_, **__: Pushed({}, {}, ok, np.ones(200, int), {}, draws))
+    monkeypatch.setattr(
+        checks, "push", lambda *_, **__: Pushed({}, {}, ok, np.ones(200, int), {}, draws)
+    )
     found = {f.subject: f for f in bd.check(bd.Model(layer, bd.NormalNoise(1.0)), data).findings}
     good, bad = found["prior of y"], found["prior of scaled"]
     assert good.level == "good"
@@ -199,7 +210,9 @@ def uncompiled(monkeypatch):
     solved = {"z": np.ones((256, 6))}
     pushed = Pushed({}, {}, np.ones(256, bool), np.ones(256, int), {}, solved)
     monkeypatch.setattr(checks, "push", lambda *_, **__: pushed)
-    monkeypatch.setattr(checks, "Sharded", lambda *_: lambda x: (np.zeros(len(x)), np.ones(x.shape)))
+    monkeypatch.setattr(
+        checks, "Sharded", lambda *_: lambda x: (np.zeros(len(x)), np.ones(x.shape))
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
@@ -222,7 +235,9 @@ def test_a_fit_of_more_than_ten_minutes_is_no_green_tick(uncompiled, monkeypatch
     engine = bd.NUTS(draws=1000)
     assert costly(monkeypatch, 590.0, engine, blow_up()).level == "good"
     cost = costly(monkeypatch, 610.0, engine, blow_up())
-    assert cost.level == "warning" and cost.message.endswith("610 s, compilation included: more than ten minutes")
+    assert cost.level == "warning" and cost.message.endswith(
+        "610 s, compilation included: more than ten minutes"
+    )
     for way in ("draws=250", "rtol=0.0001", "bd.checking.choose_solver", "bd.engines.SVI()"):
         assert way in cost.remedy
 
@@ -247,7 +262,10 @@ class Own(AbstractEngine):
 
 def test_of_an_engine_of_ones_own_only_a_gradient_is_known(uncompiled):
     [cost] = [f for f in bd.check(cut_off(), benign(), Own()).findings if f.subject == "cost"]
-    assert cost.message.startswith("one gradient at 1 positions takes") and "should take" not in cost.message
+    assert (
+        cost.message.startswith("one gradient at 1 positions takes")
+        and "should take" not in cost.message
+    )
 
 
 def gradients(problem, engine):
@@ -258,15 +276,26 @@ def gradients(problem, engine):
 
 @pytest.mark.thorough
 def test_gradients_of_engines():
-    """At each position: of a descent its steps, of NUTS the leapfrogs of its draws, more for networks in ODEs."""
+    """At each position: of a descent its steps, of NUTS the leapfrogs of its draws, more for
+    networks in ODEs.
+    """
     problem = pose(blow_up(), benign())
-    assert gradients(problem, bd.engines.SWAG(collected=40, descent=bd.Descent(steps=3000, patience=None))) == (
+    assert gradients(
+        problem, bd.engines.SWAG(collected=40, descent=bd.Descent(steps=3000, patience=None))
+    ) == (
         5000,
         5000,
     )
-    assert gradients(problem, bd.engines.MCDropout(descent=bd.Descent(steps=700, patience=None))) == (700, 700)
-    assert gradients(problem, bd.DeepEnsemble(members=5, descent=bd.Descent(steps=2000, patience=10))) == (550, 2000)
-    assert gradients(problem, bd.DeepEnsemble(adversarial=0.01, descent=bd.Descent(steps=200))) == (600, 600)
+    assert gradients(
+        problem, bd.engines.MCDropout(descent=bd.Descent(steps=700, patience=None))
+    ) == (700, 700)
+    assert gradients(
+        problem, bd.DeepEnsemble(members=5, descent=bd.Descent(steps=2000, patience=10))
+    ) == (550, 2000)
+    assert gradients(problem, bd.DeepEnsemble(adversarial=0.01, descent=bd.Descent(steps=200))) == (
+        600,
+        600,
+    )
     chains = bd.NUTS(chains=4, warmup=100, draws=200, climbs=2)
     least, most = gradients(problem, chains)
     assert (least, most) == (200 + 7 * 300, 200 + 31 * 300)
@@ -274,13 +303,17 @@ def test_gradients_of_engines():
     assert gradients(inside, chains) == (200 + 127 * 300,) * 2
     for engine in (chains, bd.Joint()):
         assert engine.cost(inside).programs > engine.cost(problem).programs
-    begun = dataclasses.replace(chains, start=bd.DeepEnsemble(descent=bd.Descent(steps=700, patience=None)))
+    begun = dataclasses.replace(
+        chains, start=bd.DeepEnsemble(descent=bd.Descent(steps=700, patience=None))
+    )
     assert gradients(problem, begun) == (least + 700, most + 700)
     shallow = dataclasses.replace(chains, max_tree_depth=3)
     assert gradients(problem, shallow) == gradients(inside, shallow) == (200 + 7 * 300,) * 2
     solved = networks_in_solvers.Decay(dist.LogNormal(-0.5, 0.3))
     beside = bd.Residual(bd.ODE(solved, {"y": 2.0}), networks_in_solvers.network())
-    assert gradients(pose(bd.Model(beside, bd.NormalNoise(0.1)), networks_in_solvers.data()), chains) == (least, most)
+    assert gradients(
+        pose(bd.Model(beside, bd.NormalNoise(0.1)), networks_in_solvers.data()), chains
+    ) == (least, most)
 
 
 @pytest.mark.thorough
@@ -300,7 +333,9 @@ def test_a_gradient_that_is_not_finite_is_named():
         def __call__(self, t, y, u):
             return {"z": (0.0 * self.k) ** 0.5 + 1.0}
 
-    found = bd.check(bd.Model(bd.Algebraic(Root(dist.LogNormal(-2.0, 0.1))), bd.NormalNoise(1.0)), benign())
+    found = bd.check(
+        bd.Model(bd.Algebraic(Root(dist.LogNormal(-2.0, 0.1))), bd.NormalNoise(1.0)), benign()
+    )
     [gradient] = [f for f in found.findings if f.level == "bad"]
     assert "64 of 64 gradients are not finite, first in layer.function.k" in gradient.message
 
@@ -316,7 +351,9 @@ def test_a_number_that_no_datum_depends_on_is_named():
             return {"z": 1.0 - self.k * t + self.table[0]}
 
     numbers = dist.Normal(0.0, 1.0), dist.HalfNormal(1.0), dist.Normal(np.zeros(3), 1.0).to_event(1)
-    found = bd.check(bd.Model(bd.Algebraic(Spare(*numbers)), bd.NormalNoise(dist.HalfNormal(1.0))), benign())
+    found = bd.check(
+        bd.Model(bd.Algebraic(Spare(*numbers)), bd.NormalNoise(dist.HalfNormal(1.0))), benign()
+    )
     [warned] = [f for f in found.findings if f.level != "good"]
     assert warned.message.startswith("no datum depends on layer.function.spare: ")
     assert found.verdict == "Ready to fit, with care: see unknown numbers."
@@ -324,7 +361,9 @@ def test_a_number_that_no_datum_depends_on_is_named():
 
 @pytest.mark.usefixtures("unchecked")
 def test_nothing_is_raised_whatever_is_wrong(monkeypatch):
-    """An error of a user's own, in a rung that is not the first, is told beside those that were climbed."""
+    """An error of a user's own, in a rung that is not the first, is told beside those that were
+    climbed.
+    """
 
     def fail(*args, **options):
         raise RuntimeError("a table that the equation reads is gone")
@@ -333,13 +372,21 @@ def test_nothing_is_raised_whatever_is_wrong(monkeypatch):
     found = bd.check(cut_off(), benign())
     assert found.level == "bad" and [f.level for f in found.findings] == ["good", "bad"]
     assert "RuntimeError: a table that the equation reads is gone" in str(found)
-    for bad in (bd.check(cut_off(), benign(), key=1.5), bd.check(cut_off(), benign(), bd.NUTS), bd.check(1, 2)):
+    for bad in (
+        bd.check(cut_off(), benign(), key=1.5),
+        bd.check(cut_off(), benign(), bd.NUTS),
+        bd.check(1, 2),
+    ):
         assert bad.level == "bad"
 
 
-@pytest.mark.parametrize(("failed", "level"), [(0, "good"), (2, "good"), (3, "warning"), (128, "bad")])
+@pytest.mark.parametrize(
+    ("failed", "level"), [(0, "good"), (2, "good"), (3, "warning"), (128, "bad")]
+)
 def test_a_prior_draw_in_a_hundred_may_fail(failed, level):
     """Of 256 draws: without two of them no probability changes by a hundredth."""
-    [finding] = checks._solver(blow_up(), Pushed({}, {}, np.arange(256) >= failed, np.full(256, 9), {}, {}))
+    [finding] = checks._solver(
+        blow_up(), Pushed({}, {}, np.arange(256) >= failed, np.full(256, 9), {}, {})
+    )
     assert finding.level == level and bool(finding.remedy) == (level != "good")
     assert ("all 256" if failed == 0 else f"{failed} of 256 prior draws failed") in finding.message

@@ -30,11 +30,15 @@ class Relaxing(bd.Module):
 
 
 def relaxing(low, high, **options):
-    return bd.Model(bd.ODE(Relaxing(bd.between(low, high)), {"y": 1.0}, **options), bd.NormalNoise(0.1))
+    return bd.Model(
+        bd.ODE(Relaxing(bd.between(low, high)), {"y": 1.0}, **options), bd.NormalNoise(0.1)
+    )
 
 
 def series(times, **values):
-    return xr.Dataset({name: ("time", np.full(len(times), v)) for name, v in values.items()}, {"time": times})
+    return xr.Dataset(
+        {name: ("time", np.full(len(times), v)) for name, v in values.items()}, {"time": times}
+    )
 
 
 PROBLEMS = {
@@ -69,8 +73,13 @@ class TestChoice:
     def test_the_reason_has_the_numbers(self, choice):
         expected, found = choice
         assert str(found) == found.reason
-        trials = re.findall(r"(\w+) solved (\d+) of 32 prior draws, in (\d+) steps .* ([\d.e+-]+) ms", found.reason)
-        solved = {name: int(number) for name, number, *_ in re.findall(r"(\w+) solved (\d+) of 32", found.reason)}
+        trials = re.findall(
+            r"(\w+) solved (\d+) of 32 prior draws, in (\d+) steps .* ([\d.e+-]+) ms", found.reason
+        )
+        solved = {
+            name: int(number)
+            for name, number, *_ in re.findall(r"(\w+) solved (\d+) of 32", found.reason)
+        }
         assert trials and solved[expected] == 32
         if expected == "rodas5p":
             assert solved["tsit5"] == 0
@@ -119,8 +128,13 @@ def test_failures_count_first_and_then_the_time(monkeypatch, solved, seconds, be
 @pytest.mark.slow
 def test_where_both_succeed_the_cheaper_one_is_taken():
     """It is so stiff that tsit5 gets through, but only with thousands of steps."""
-    found = choose_solver(relaxing(2000.0, 4000.0, max_steps=20_000), series([0.0, 5.0, 10.0], y=1.0))
-    steps = {name: int(n) for name, n in re.findall(r"(\w+) solved 32 of 32 prior draws, in (\d+) steps", str(found))}
+    found = choose_solver(
+        relaxing(2000.0, 4000.0, max_steps=20_000), series([0.0, 5.0, 10.0], y=1.0)
+    )
+    steps = {
+        name: int(n)
+        for name, n in re.findall(r"(\w+) solved 32 of 32 prior draws, in (\d+) steps", str(found))
+    }
     assert found.solver == "rodas5p"
     assert str(found).endswith("rodas5p is cheaper")
     assert steps["tsit5"] > 20 * steps["rodas5p"]
@@ -135,7 +149,9 @@ def test_every_ode_gets_it():
 
     tree = {"one": Special(1.0), "two": [bd.ODE(lambda t, y, u: {"z": jnp.zeros(())}, {"z": 1.0})]}
     changed = with_solver(tree, "rodas5p")
-    assert isinstance(changed["one"].solver, Rodas5P) and isinstance(changed["two"][0].solver, Rodas5P)
+    assert isinstance(changed["one"].solver, Rodas5P) and isinstance(
+        changed["two"][0].solver, Rodas5P
+    )
     assert not isinstance(tree["one"].solver, Rodas5P)
 
 
@@ -148,7 +164,9 @@ class TestRefusals:
                 return {"y": self.slope * t}
 
         model = bd.Model(Algebraic(Line(bd.between(1.0, 2.0))), noise=bd.NormalNoise(1.0))
-        with pytest.raises(ModelError, match="the model has no ODE, so there is no solver to choose"):
+        with pytest.raises(
+            ModelError, match="the model has no ODE, so there is no solver to choose"
+        ):
             choose_solver(model, series([0.0, 1.0], y=0.0))
 
     def test_what_is_no_model(self, unchecked):

@@ -1,4 +1,5 @@
-"""Concentrations under a limit of quantification: taken as seen or left out they bias a clearance, censored not.
+"""Concentrations under a limit of quantification: taken as seen or left out they bias a clearance,
+censored not.
 
 One compartment, a bolus and a clearance, sampled until most values lie under the limit.
 """
@@ -34,7 +35,10 @@ def simulated(seed):
     level = true * np.exp(SCALE * np.random.default_rng(seed).normal(size=TIMES.size))
     under = level < LIMIT
     return xr.Dataset(
-        {"level": ("time", np.where(under, LIMIT, level)), "level_censored": ("time", under.astype(int))},
+        {
+            "level": ("time", np.where(under, LIMIT, level)),
+            "level_censored": ("time", under.astype(int)),
+        },
         {"time": TIMES},
     )
 
@@ -45,7 +49,9 @@ def model(noise):
 
 
 def most_likely(noise, data):
-    """The clearance at the posterior mode, and about its standard deviation by the curvature there."""
+    """The clearance at the posterior mode,
+    and about its standard deviation by the curvature there.
+    """
     problem = pose(model(noise), data)
     downhill = jax.jit(jax.value_and_grad(lambda x: -problem.log_density(x)))
     found = minimize(downhill, np.zeros(problem.dimension), jac=True)
@@ -75,7 +81,9 @@ def test_censoring_ignored_biases_the_clearance_and_ours_recovers_it():
 
 @pytest.mark.slow
 def test_so_over_replicates():
-    """Of forty data sets the mean is right to its error, and intervals of two standard deviations hold the truth."""
+    """Of forty data sets the mean is right to its error, and intervals of two standard deviations
+    hold the truth.
+    """
     found = np.array([three_ways(seed) for seed in range(40)])
     ours, at_limit, left_out = found[..., 0].T
     error = ours.std(ddof=1) / np.sqrt(len(ours))

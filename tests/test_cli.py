@@ -1,4 +1,6 @@
-"""The command line: every command, its exit code, one line for an error, and Ctrl-C sent for real."""
+"""The command line: every command, its exit code, one line for an error,
+and Ctrl-C sent for real.
+"""
 
 import json
 import os
@@ -56,11 +58,17 @@ def copied(ran, tmp_path) -> Path:
 
 
 def code_of(folder: Path, own: str = "decay") -> int:
-    """What the verdicts stand for: the sampling of every model, the fit of the study's own and of the mixture."""
+    """What the verdicts stand for: the sampling of every model, the fit of the study's own and of
+    the mixture.
+    """
     verdicts = json.loads((folder / "scores.json").read_text())["diagnosis"]
     fits = (verdicts[name]["model"] for name in (own, "mixture") if name in verdicts)
     levels = [*(verdict["sampling"] for verdict in verdicts.values()), *fits]
-    return max({"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}[level] for level in levels if level is not None)
+    return max(
+        {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}[level]
+        for level in levels
+        if level is not None
+    )
 
 
 def assert_one_line(result, message: str) -> None:
@@ -77,20 +85,32 @@ def assert_one_line(result, message: str) -> None:
 STRANGE = 'from pathlib import Path\n\nPath(__file__).with_name("executed").touch()\n'
 
 
-@pytest.mark.parametrize("command", [("diagnose",), ("report",), ("resume",), ("forecast", "--until", "9")])
+@pytest.mark.parametrize(
+    "command", [("diagnose",), ("report",), ("resume",), ("forecast", "--until", "9")]
+)
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_file_that_only_a_run_folder_names_is_not_executed(tmp_path, monkeypatch, command, inside):
+def test_a_file_that_only_a_run_folder_names_is_not_executed(
+    tmp_path, monkeypatch, command, inside
+):
     working = tmp_path if inside else tmp_path / "working"
     folder = tmp_path / "run"
     for made in (folder, tmp_path / "working"):
         made.mkdir()
     strange = (folder if inside else tmp_path) / "strange.py"
     strange.write_text(STRANGE)
-    (folder / "study.json").write_text(json.dumps({"study": "strange", "key": 0, "source": str(strange)}))
+    (folder / "study.json").write_text(
+        json.dumps({"study": "strange", "key": 0, "source": str(strange)})
+    )
     monkeypatch.chdir(working)
-    assert_one_line(invoke(command[0], folder, *command[1:]), "would execute it: read that file, then add --trust")
+    assert_one_line(
+        invoke(command[0], folder, *command[1:]),
+        "would execute it: read that file, then add --trust",
+    )
     assert not strange.with_name("executed").exists()
-    assert_one_line(invoke(command[0], folder, *command[1:], "--trust"), r"strange\.py defines no function study\(\)")
+    assert_one_line(
+        invoke(command[0], folder, *command[1:], "--trust"),
+        r"strange\.py defines no function study\(\)",
+    )
     assert strange.with_name("executed").exists()
 
 
@@ -128,7 +148,9 @@ def test_list_names_the_case_studies(monkeypatch, tmp_path):
     assert result.exit_code == 0
     assert "my-pond  A pond [2024].\n" in result.stdout
     assert "lynx-hare  Lynx and hare pelts" in result.stdout
-    assert "influenza  Influenza in a boarding school" in result.stdout  # whose docstring is a raw one
+    assert (
+        "influenza  Influenza in a boarding school" in result.stdout
+    )  # whose docstring is a raw one
     assert "hidden" not in result.stdout
 
 
@@ -140,7 +162,14 @@ def test_check_prints_every_rung(tmp_path):
     assert first == "decay: Ready to fit: every check passed."
     for rung, name in zip(
         rungs,
-        ("data and model", "units of equations", "solver", "prior of y", "density and gradient", "cost"),
+        (
+            "data and model",
+            "units of equations",
+            "solver",
+            "prior of y",
+            "density and gradient",
+            "cost",
+        ),
         strict=True,
     ):
         assert rung.startswith(f"  ✓ {name}: "), rung
@@ -190,7 +219,9 @@ def test_what_a_study_asks_of_its_report_is_on_the_page_and_in_the_scores(ran):
     folder, _ = ran
     asked = json.loads((folder / "scores.json").read_text())["asked"]
     mixture, test = bd.load(folder / "mixture.nc"), quick_study.study().test
-    bias = bd.scores.metrics.measured_by(mixture, test, {"bias": bd.scores.metrics.bias}).loc["y", "bias"]
+    bias = bd.scores.metrics.measured_by(mixture, test, {"bias": bd.scores.metrics.bias}).loc[
+        "y", "bias"
+    ]
     assert asked["metrics"]["mixture"]["y"]["bias"] == pytest.approx(bias)
     after = float(mixture["predictions"]["time"].max())
     known = float(mixture.attrs["train_end"])
@@ -210,9 +241,14 @@ def test_the_page_of_a_run_is_headed_by_the_mixture(ran):
         assert sentence in page and sentence in ran[1].stdout
     figures = [page.index(f'id="figure-forecast-{name}"') for name in ("y", "decay-y", "inflow-y")]
     after = page.index('id="scores"')
-    rows = [page.index(f'<th scope="row">{name}</th>', after) for name in (*found["scores"], *found["baselines"])]
+    rows = [
+        page.index(f'<th scope="row">{name}</th>', after)
+        for name in (*found["scores"], *found["baselines"])
+    ]
     assert figures == sorted(figures) and rows == sorted(rows) and rows[0] == min(rows)
-    assert '<tr class="own"><th scope="row">mixture</th>' in page and 'id="figure-comparison"' in page
+    assert (
+        '<tr class="own"><th scope="row">mixture</th>' in page and 'id="figure-comparison"' in page
+    )
 
 
 def test_a_run_mixes_by_what_its_models_forecast_within_the_training_data(ran):
@@ -222,7 +258,9 @@ def test_a_run_mixes_by_what_its_models_forecast_within_the_training_data(ran):
     assert all(result["time"].values.tolist() == [[6.0]] for result in ahead.values())
     weights = bd.compare(ahead).weights
     assert found["weights"] == weights and (found["origins"], found["horizon"]) == (1, 1)
-    mixed = bd.mixture({name: load(folder / "forecast.nc") for name, folder in folders.items()}, weights)
+    mixed = bd.mixture(
+        {name: load(folder / "forecast.nc") for name, folder in folders.items()}, weights
+    )
     drawn = load(ran[0] / "mixture.nc")["predictions"].to_dataset()
     xr.testing.assert_identical(drawn, mixed["predictions"].to_dataset())
 
@@ -250,17 +288,26 @@ def test_diagnose_prints_the_findings_of_each_model(ran):
 
 @pytest.mark.thorough
 def test_a_number_is_the_same_wherever_it_is_shown(ran):
-    """Scores, verdict, report and terminal take coverage, CRPS, R-hat, sizes and divergences from one source."""
+    """Scores, verdict, report and terminal take coverage, CRPS, R-hat, sizes and divergences from
+    one source.
+    """
     folder, result = ran
     found = json.loads((folder / "scores.json").read_text())
     page = " ".join(unescape(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())).split())
     own = found["scores"]["mixture"]["all"]
     told, of_mixture = (
-        {f["subject"]: f["message"] for f in found["diagnosis"][name]["findings"]} for name in ("decay", "mixture")
+        {f["subject"]: f["message"] for f in found["diagnosis"][name]["findings"]}
+        for name in ("decay", "mixture")
     )
-    study, post, fc = quick_study.study(), load(folder / "posterior.nc"), load(folder / "forecast.nc")
+    study, post, fc = (
+        quick_study.study(),
+        load(folder / "posterior.nc"),
+        load(folder / "forecast.nc"),
+    )
 
-    inside, of = map(int, re.search(r"hold (\d+) of (\d+) values", of_mixture["held-out data"]).groups())
+    inside, of = map(
+        int, re.search(r"hold (\d+) of (\d+) values", of_mixture["held-out data"]).groups()
+    )
     assert (inside / of, of) == (own["coverage_90"], own["n"])
     crps, coverage = number(own["crps"]), percent(own["coverage_90"])
     table = bd.score(load(folder / "mixture.nc"), study.test).loc["all"]
@@ -268,7 +315,9 @@ def test_a_number_is_the_same_wherever_it_is_shown(ran):
     assert f"CRPS {crps} mg/L" in page and f"90 % coverage {coverage} of test values inside" in page
     assert f"its CRPS (a mean distance between forecast and truth) is {crps} mg/L" in page
     assert re.search(
-        rf"mixture\s+│\s+{re.escape(crps)}[ ★]+│\s+{re.escape(number(own['rmse']))}\s+│\s+{coverage}", result.stdout
+        rf"mixture\s+│\s+{re.escape(crps)}[ "
+        rf"★]+│\s+{re.escape(number(own['rmse']))}\s+│\s+{coverage}",
+        result.stdout,
     )
 
     rhat = re.search(r"highest (\d\.\d{3})", told["R-hat of science parameters"])[1]
@@ -297,7 +346,9 @@ def test_forecast_goes_further_ahead(copied):
     assert f"mixture: {copied / 'mixture.nc'}" in result.stdout
     for path in (copied / "forecast.nc", copied / "inflow" / "forecast.nc", copied / "mixture.nc"):
         times = load(path)["predictions"]["time"].values.tolist()
-        assert times == sorted({*np.arange(0.0, 20.1, 2.5), *range(10)}), "those of the data, and the grid"
+        assert times == sorted({*np.arange(0.0, 20.1, 2.5), *range(10)}), (
+            "those of the data, and the grid"
+        )
 
 
 @pytest.mark.thorough
@@ -309,13 +360,17 @@ def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path, undra
     before = (copied / "forecast.nc").read_bytes()
     for command, *options in (["report"], ["forecast", "--until", 20]):
         refused = invoke(command, copied, "--trust", *options)
-        assert_one_line(refused, r"decay: this posterior belongs to another model .*run it anew, or --what-if\)")
+        assert_one_line(
+            refused, r"decay: this posterior belongs to another model .*run it anew, or --what-if\)"
+        )
     assert (copied / "forecast.nc").read_bytes() == before
     result = invoke("report", copied, "--trust", "--what-if")
     assert result.exit_code == 0, result.output
     assert "what if" in result.stdout
     assert "the forecast is no mixture: 'decay' is a what-if" in result.stdout
-    found = {name: load(copied / name).attrs["what_if"] for name in ("forecast.nc", "inflow/forecast.nc")}
+    found = {
+        name: load(copied / name).attrs["what_if"] for name in ("forecast.nc", "inflow/forecast.nc")
+    }
     assert found == {"forecast.nc": 1, "inflow/forecast.nc": 0}
 
 
@@ -352,8 +407,12 @@ def test_scores_that_are_missing_are_dashes(ran, tmp_path, monkeypatch):
         ({("mixture", "model"): "warning"}, 3),
     ],
 )
-def test_the_exit_code_tells_the_verdict_where_it_is_asked_to(ran, tmp_path, monkeypatch, levels, code):
-    """A rival that does not fit is there to be beaten; one whose sampling is not to be trusted compares nothing."""
+def test_the_exit_code_tells_the_verdict_where_it_is_asked_to(
+    ran, tmp_path, monkeypatch, levels, code
+):
+    """A rival that does not fit is there to be beaten; one whose sampling is not to be trusted
+    compares nothing.
+    """
     found = json.loads((ran[0] / "scores.json").read_text())
     for name, verdict in found["diagnosis"].items():
         verdict |= {aspect: levels.get((name, aspect), "good") for aspect in ("sampling", "model")}
@@ -369,7 +428,9 @@ def test_the_exit_code_tells_the_verdict_where_it_is_asked_to(ran, tmp_path, mon
 def test_a_run_judges_only_if_it_is_asked_to_be_strict(ran, tmp_path, monkeypatch, command):
     """It did its work, whatever the verdict."""
     run = shutil.copytree(ran[0], tmp_path / "run")
-    monkeypatch.setattr(Study, "run", lambda self, folder, **_: Run(self, folder))  # which has run before
+    monkeypatch.setattr(
+        Study, "run", lambda self, folder, **_: Run(self, folder)
+    )  # which has run before
     asked = (STUDY, "--out", run) if command == "run" else (run,)
     assert invoke(command, *asked).exit_code == 0
     assert invoke(command, *asked, "--strict").exit_code == code_of(run) >= 3
@@ -395,13 +456,16 @@ def written(folder: Path, changes: str) -> Path:
     path = folder / "changed_study.py"
     path.write_text(
         "import dataclasses\nimport bayes_dasl as bd\nimport quick_study\nimport small_study\n\n"
-        f"def study():\n    small = small_study.study()\n    return dataclasses.replace(small, {changes})\n"
+        "def study():\n    small = small_study.study()\n    return dataclasses.replace(small, "
+        f"{changes})\n"
     )
     return path
 
 
 def test_an_unknown_study_is_one_line():
-    assert_one_line(invoke("run", "lynx-hares"), "there is no study 'lynx-hares'; known are .*lynx-hare")
+    assert_one_line(
+        invoke("run", "lynx-hares"), "there is no study 'lynx-hares'; known are .*lynx-hare"
+    )
     assert_one_line(invoke("check", "absent.py"), r"there is no study 'absent\.py'")
 
 
@@ -409,8 +473,10 @@ def test_an_unknown_study_is_one_line():
     ("text", "message"),
     [
         ("x = 1\n", r"study_file\.py defines no function study\(\)"),
-        ("def study():\n    return 3\n", r"study\(\) of .*study_file\.py returns int, not a bd\.Study"),
-        ("import dataclasses, small_study as s\n\ndef study():\n    return dataclasses.replace(s.study(), split=99)\n",
+        ("def study():\n    return 3\n", r"study\(\) of .*study_file\.py returns int, not a "
+            r"bd\.Study"),
+        ("import dataclasses, small_study as s\n\ndef study():\n    return "
+            "dataclasses.replace(s.study(), split=99)\n",
          "a split at 99 leaves one side empty"),
     ],
 )  # fmt: skip
@@ -420,12 +486,18 @@ def test_a_study_file_that_is_none_is_one_line(tmp_path, text, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [["diagnose"], ["report"], ["forecast", "--until", "20"]], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command", [["diagnose"], ["report"], ["forecast", "--until", "20"]], ids=lambda c: c[0]
+)
 def test_a_folder_without_a_run_is_one_line(tmp_path, command):
-    assert_one_line(invoke(*command, tmp_path), r"is no run folder: it has no study\.json; make one with")
+    assert_one_line(
+        invoke(*command, tmp_path), r"is no run folder: it has no study\.json; make one with"
+    )
 
 
-@pytest.mark.parametrize("command", [["diagnose"], ["report"], ["forecast", "--until", "20"]], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command", [["diagnose"], ["report"], ["forecast", "--until", "20"]], ids=lambda c: c[0]
+)
 def test_a_torn_posterior_is_one_line(copied, command):
     whole = (copied / "posterior.nc").read_bytes()
     (copied / "posterior.nc").write_bytes(whole[: len(whole) // 2])
@@ -464,9 +536,16 @@ def test_a_folder_in_which_another_process_is_at_work_is_one_line(copied):
     try:
         assert entered.wait(LIMIT)
         before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
-        commands = (["run", STUDY, "--out", copied, "--key", 3], ["resume", copied], ["report", copied])
+        commands = (
+            ["run", STUDY, "--out", copied, "--key", 3],
+            ["resume", copied],
+            ["report", copied],
+        )
         for command in (*commands, ["forecast", copied, "--until", 20]):
-            assert_one_line(invoke(*command), "another process is at work in .*run: wait until it has ended, or choose")
+            assert_one_line(
+                invoke(*command),
+                "another process is at work in .*run: wait until it has ended, or choose",
+            )
         assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
     finally:
         left.set()
@@ -479,17 +558,24 @@ def test_a_forecast_to_the_past_is_one_line(ran):
 
 def test_markup_in_a_message_is_printed_as_it_stands(tmp_path):
     """Brackets are not taken for the terminal's colours."""
-    assert_one_line(invoke("diagnose", tmp_path / "[bold]x[/y]"), r"\[bold\]x\[/y\] is no run folder")
+    assert_one_line(
+        invoke("diagnose", tmp_path / "[bold]x[/y]"), r"\[bold\]x\[/y\] is no run folder"
+    )
 
 
 # ---- Ctrl-C
 
 
-START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bayes_dasl.cli import app; app()"
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bayes_dasl.cli "
+    "import app; app()"
+)
 
 
 class Command:
-    """`bayes-dasl` in a process of its own; its progress bar goes to a terminal that the test can read."""
+    """`bayes-dasl` in a process of its own; its progress bar goes to a terminal that the test can
+    read.
+    """
 
     def __init__(self, *arguments: object):
         self._screen, terminal = pty.openpty()
@@ -527,7 +613,9 @@ class Command:
                 time.sleep(0.05)
 
     def interrupt(self, number: int = signal.SIGINT) -> str:
-        """Send Ctrl-C, or another signal, and return what stands on the output once the process has ended."""
+        """Send Ctrl-C, or another signal, and return what stands on the output once the process has
+        ended.
+        """
         self.process.send_signal(number)
         end = time.monotonic() + LIMIT
         while self.process.poll() is None:
@@ -539,9 +627,13 @@ class Command:
 
 
 @pytest.mark.thorough("2-130", "1-129")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
-    """As Ctrl-C does, wherever it comes; the tests below and `tests/studies/faults.py` send it to another process."""
+    """As Ctrl-C does, wherever it comes; the tests below and `tests/studies/faults.py` send it to
+    another process.
+    """
 
     def fit(*_, **__):
         os.kill(os.getpid(), number)
@@ -557,7 +649,9 @@ def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
         for n, handler in before.items():
             signal.signal(n, handler)
     assert result.exit_code == code, result.output
-    assert result.stdout.splitlines()[-1].startswith("stopped: nothing is half-written; run the same command again")
+    assert result.stdout.splitlines()[-1].startswith(
+        "stopped: nothing is half-written; run the same command again"
+    )
     assert os.listdir(tmp_path / "run") == ["study.json"]
 
 
@@ -574,7 +668,9 @@ LONG = "rivals={}, model=quick_study.model(), engine=bd.NUTS(chains=2, warmup=%d
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, monkeypatch, undrawn, number, code):
+def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(
+    tmp_path, monkeypatch, undrawn, number, code
+):
     study, folder = written(tmp_path, LONG % (100, 10_000_000)), tmp_path / "the run"
     with Command("run", study, "--out", folder, "--key", 5) as command:
         command.wait_for(r"sampling.*[1-9]\d*0/10000000")
@@ -587,8 +683,13 @@ def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, m
     assert 25 <= drawn < 10_000_000
     assert drawn % 25 == 0
     assert post["posterior"]["rate"].notnull().all()
-    assert f"stopped after {drawn} of 10000000 draws of each chain; they are kept in {folder}/posterior.nc" in output
-    report, again = (shlex.split(line, comments=True) for line in re.findall(r"  (bayes-dasl .*)", output))
+    assert (
+        f"stopped after {drawn} of 10000000 draws of each chain; they are kept in "
+        f"{folder}/posterior.nc" in output
+    )
+    report, again = (
+        shlex.split(line, comments=True) for line in re.findall(r"  (bayes-dasl .*)", output)
+    )
     assert again == ["bayes-dasl", "resume", str(folder), "--trust"]
     result = invoke(*report[1:])
     assert result.exit_code == 0, result.output
@@ -596,7 +697,9 @@ def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, m
         *("study.json", "posterior.nc", "forecast.nc", "forecast.csv", "scores.json", "report.html")
     }
     assert load(folder / "forecast.nc")["predictions"].sizes["draw"] == drawn
-    assert f"stopped after {drawn} of 10000000 draws" in invoke("diagnose", folder, "--trust").stdout
+    assert (
+        f"stopped after {drawn} of 10000000 draws" in invoke("diagnose", folder, "--trust").stdout
+    )
 
     began = []
 
@@ -615,7 +718,10 @@ def test_ctrl_c_before_the_first_draw_leaves_nothing_half_written(tmp_path):
     """While programs are still compiled, and in the warm-up: two processes side by side."""
     study = written(tmp_path, LONG % (100_000_000, 50))
     early, late = tmp_path / "early", tmp_path / "late"
-    with Command("run", study, "--out", early) as compiling, Command("run", study, "--out", late) as warming:
+    with (
+        Command("run", study, "--out", early) as compiling,
+        Command("run", study, "--out", late) as warming,
+    ):
         for command, phase, folder in (
             (compiling, "finding modes", early),
             (warming, r"warm-up.*[1-9]\d*0/100000000", late),
@@ -625,7 +731,9 @@ def test_ctrl_c_before_the_first_draw_leaves_nothing_half_written(tmp_path):
             assert command.process.returncode == 130, output
             assert set(os.listdir(folder)) == {"study.json", "checkpoint"}
             last = output.strip().splitlines()[-1]
-            assert last.startswith("stopped: nothing is half-written; run the same command again, or bayes-dasl resume")
+            assert last.startswith(
+                "stopped: nothing is half-written; run the same command again, or bayes-dasl resume"
+            )
 
 
 FORCED = """
@@ -689,11 +797,21 @@ def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
     found = load(forced / "forecast.nc")["predictions"]
     assert found["time"].values[-1] == np.datetime64("2001-01-15") and found.sizes["time"] == 15
     result = invoke(
-        "forecast", forced, "--trust", "--forcing", future(tmp_path / "future.csv"), "--until", "2001-01-13"
+        "forecast",
+        forced,
+        "--trust",
+        "--forcing",
+        future(tmp_path / "future.csv"),
+        "--until",
+        "2001-01-13",
     )
     assert result.exit_code == 0, result.output
-    assert load(forced / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64("2001-01-13")
-    table = xr.Dataset({"rain": ("time", [2.0])}, {"time": np.array(["2001-01-13"], "datetime64[ns]")})
+    assert load(forced / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64(
+        "2001-01-13"
+    )
+    table = xr.Dataset(
+        {"rain": ("time", [2.0])}, {"time": np.array(["2001-01-13"], "datetime64[ns]")}
+    )
     table.to_netcdf(tmp_path / "future.nc", engine="h5netcdf")
     result = invoke("forecast", forced, "--trust", "--forcing", tmp_path / "future.nc")
     assert result.exit_code == 0, result.output
@@ -704,9 +822,18 @@ def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
     [
         (lambda path: future(path, "date"), "has no 'time'; it holds date, rain"),
         (lambda path: path.write_text("time,snow\n2001-01-13,1\n"), "has no 'rain'"),
-        (lambda path: path.write_text("time,rain\nnoon,1\n"), "'time' is 'noon' in line 2, which is no number"),
-        (lambda path: path.write_text("time,rain\n13.01.2001,1\n"), "may be a date: say how dates are written"),
-        (lambda path: path.write_text("time,rain\n13,1\n"), "time holds numbers here, but dates in the data of the"),
+        (
+            lambda path: path.write_text("time,rain\nnoon,1\n"),
+            "'time' is 'noon' in line 2, which is no number",
+        ),
+        (
+            lambda path: path.write_text("time,rain\n13.01.2001,1\n"),
+            "may be a date: say how dates are written",
+        ),
+        (
+            lambda path: path.write_text("time,rain\n13,1\n"),
+            "time holds numbers here, but dates in the data of the",
+        ),
         (lambda path: path.write_text(""), "cannot be read as CSV: the table has no rows"),
         (lambda path: None, "there is no file"),
     ],
@@ -714,7 +841,9 @@ def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
 )
 def test_a_bad_file_of_forcings_is_one_line(begun, tmp_path, write, said):
     write(tmp_path / "future.csv")
-    assert_one_line(invoke("forecast", begun, "--trust", "--forcing", tmp_path / "future.csv"), said)
+    assert_one_line(
+        invoke("forecast", begun, "--trust", "--forcing", tmp_path / "future.csv"), said
+    )
 
 
 def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
@@ -726,7 +855,10 @@ def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
     assert result.exit_code == 0, result.output
     assert "model: knows the data up to 2001-01-14 by importance weights" in result.stdout
     after = load(run / "posterior.nc")
-    assert fitted_observables(after).sizes["time"] == 14 and fitted_observables(before).sizes["time"] == 9
+    assert (
+        fitted_observables(after).sizes["time"] == 14
+        and fitted_observables(before).sizes["time"] == 9
+    )
     xr.testing.assert_identical(
         load(run / "posterior.fit.nc")["posterior"].to_dataset(), before["posterior"].to_dataset()
     )
@@ -738,16 +870,24 @@ def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
     known = "nothing to update by"
     assert_one_line(invoke("update", run, tmp_path / "new.csv", "--trust"), known)
     (tmp_path / "other.csv").write_text("time,rain,flow\n2001-01-14,1,9.5\n")
-    assert_one_line(invoke("update", run, tmp_path / "other.csv", "--trust"), "knows 'flow' at time 2001-01-14 already")
+    assert_one_line(
+        invoke("update", run, tmp_path / "other.csv", "--trust"),
+        "knows 'flow' at time 2001-01-14 already",
+    )
     assert after["observed_data"]["flow_time"].values[-2:].astype("M8[D]").astype(str).tolist() == [
         "2001-01-12",
         "2001-01-14",
     ]
-    # The posterior knows the observation of the 14th by now, of which the study's own data know nothing.
-    (tmp_path / "later.csv").write_text("time,rain,flow\n2001-01-14,1,1.5\n2001-01-15,1,1.4\n2001-01-16,1,\n")
+    # The posterior knows the observation of the 14th by now, of which the study's own data know
+    # nothing.
+    (tmp_path / "later.csv").write_text(
+        "time,rain,flow\n2001-01-14,1,1.5\n2001-01-15,1,1.4\n2001-01-16,1,\n"
+    )
     result = invoke("forecast", run, "--trust", "--forcing", tmp_path / "later.csv")
     assert result.exit_code == 0 and "observation" not in result.stdout, result.output
-    assert load(run / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64("2001-01-16")
+    assert load(run / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64(
+        "2001-01-16"
+    )
 
 
 @pytest.mark.parametrize(
@@ -756,7 +896,10 @@ def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
         ("time,rain\n2001-01-13,1\n", "holds no observable: it needs flow"),
         ("time,flow\n2001-01-13,1\n", "has no 'rain'"),
         ("time,rain,flow\n13,1,1\n", "time holds numbers here, but dates in the data of the study"),
-        ("time,rain,flow\n2001-02-13,1,1\n", "forcings are known up to 2001-01-12 and from 2001-02-13 on"),
+        (
+            "time,rain,flow\n2001-02-13,1,1\n",
+            "forcings are known up to 2001-01-12 and from 2001-02-13 on",
+        ),
     ],
 )
 def test_a_bad_table_of_new_rows_is_one_line(forced, tmp_path, table, said):
@@ -769,23 +912,34 @@ def test_a_bad_table_of_new_rows_is_one_line(forced, tmp_path, table, said):
 def test_a_forecast_says_which_observations_it_does_not_use(begun, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "forecast", lambda *_, **__: {})
     path = tmp_path / "grown.csv"
-    path.write_text("time,rain,flow\n2001-01-12,1,0.9\n2001-01-13,1,0.8\n2001-01-14,1,\n2001-01-15,1,0.7\n")
+    path.write_text(
+        "time,rain,flow\n2001-01-12,1,0.9\n2001-01-13,1,0.8\n2001-01-14,1,\n2001-01-15,1,0.7\n"
+    )
     result = invoke("forecast", begun, "--trust", "--forcing", path)
     said = (
-        f"{path} holds 2 observations that the data of the run and its posterior lack: the forecast does not use them"
+        f"{path} holds 2 observations that the data of the run and its posterior lack: the "
+        "forecast does not use them"
     )
     assert result.exit_code == 0 and said in result.stdout
     assert f"first run bayes-dasl update {begun} {path} --trust" in result.stdout
-    assert "observation" not in invoke("forecast", begun, "--trust", "--forcing", future(path)).stdout
+    assert (
+        "observation" not in invoke("forecast", begun, "--trust", "--forcing", future(path)).stdout
+    )
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("value", "said"), [("", "'rain' is missing or not finite at time 2001-01-13"), ("wet", "'rain' must hold numbers")]
+    ("value", "said"),
+    [
+        ("", "'rain' is missing or not finite at time 2001-01-13"),
+        ("wet", "'rain' must hold numbers"),
+    ],
 )
 def test_a_gap_or_words_in_a_file_of_forcings_are_one_line(forced, tmp_path, value, said):
     (tmp_path / "future.csv").write_text(f"time,rain\n2001-01-13,{value}\n")
-    assert_one_line(invoke("forecast", forced, "--trust", "--forcing", tmp_path / "future.csv"), said)
+    assert_one_line(
+        invoke("forecast", forced, "--trust", "--forcing", tmp_path / "future.csv"), said
+    )
 
 
 def test_a_forecast_until_no_time_is_one_line(begun, ran):
@@ -793,6 +947,13 @@ def test_a_forecast_until_no_time_is_one_line(begun, ran):
         invoke("forecast", begun, "--trust", "--until", "2001-02-01"),
         "needs forcings: give a file of them by --forcing",
     )
-    assert_one_line(invoke("forecast", begun, "--trust"), "say until when to forecast, by --until, or give a file")
-    assert_one_line(invoke("forecast", ran[0], "--until", "soon"), "a number of 'time' is needed, not 'soon'")
-    assert_one_line(invoke("forecast", ran[0], "--forcing", "future.csv"), "this study needs no forcings")
+    assert_one_line(
+        invoke("forecast", begun, "--trust"),
+        "say until when to forecast, by --until, or give a file",
+    )
+    assert_one_line(
+        invoke("forecast", ran[0], "--until", "soon"), "a number of 'time' is needed, not 'soon'"
+    )
+    assert_one_line(
+        invoke("forecast", ran[0], "--forcing", "future.csv"), "this study needs no forcings"
+    )

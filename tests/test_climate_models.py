@@ -1,4 +1,6 @@
-"""Two layers of heat by the year: laws that they have, and where one experiment ends and the next begins."""
+"""Two layers of heat by the year: laws that they have, and where one experiment ends and the next
+begins.
+"""
 
 import equinox as eqx
 import jax
@@ -22,7 +24,9 @@ def test_in_the_end_all_is_as_warm_as_forcing_and_feedback_say_and_nothing_is_ga
     step = jax.jit(lambda y: KNOWN(0.0, y, DRIVEN))
     for _ in range(3000):
         states = step(states)
-    assert states["surface"] == pytest.approx(7.2 / 1.2, rel=1e-4) and states["deep"] == pytest.approx(6.0, rel=1e-4)
+    assert states["surface"] == pytest.approx(7.2 / 1.2, rel=1e-4) and states[
+        "deep"
+    ] == pytest.approx(6.0, rel=1e-4)
     assert KNOWN.observe(0.0, states, DRIVEN)["flux"] == pytest.approx(0.0, abs=1e-3)
 
 
@@ -59,15 +63,22 @@ def test_where_the_function_is_one_a_feedback_is_its_own_number():
 
 @pytest.fixture
 def data(shared_file, monkeypatch) -> xr.Dataset:
-    monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/climate/cmip6_tas_1pctCO2_14models.csv").parents[1]))
+    monkeypatch.setenv(
+        "BAYES_DASL_DATA",
+        str(shared_file("data/climate/cmip6_tas_1pctCO2_14models.csv").parents[1]),
+    )
     return climate_models.load()
 
 
 def test_both_experiments_of_all_models_are_there(data):
-    assert data.sizes == {"time": 2 * YEARS, "model": 14} and bool(data["temperature"].notnull().all())
+    assert data.sizes == {"time": 2 * YEARS, "model": 14} and bool(
+        data["temperature"].notnull().all()
+    )
     assert float(data["temperature"].sel(model="CESM2", time=1)) == 1.109
     assert data["carried"].values[[0, 1, YEARS, YEARS + 1]].tolist() == [0.0, 1.0, 0.0, 1.0]
-    assert float(data["share"][YEARS + 139]) == pytest.approx(1.0, abs=0.01)  # four times after 139 years
+    assert float(data["share"][YEARS + 139]) == pytest.approx(
+        1.0, abs=0.01
+    )  # four times after 139 years
 
 
 @pytest.mark.thorough

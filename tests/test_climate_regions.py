@@ -1,4 +1,6 @@
-"""Regions that warm by a factor of the globe's: what it is made of, what is left out, and a table of known truth."""
+"""Regions that warm by a factor of the globe's: what it is made of, what is left out, and a table
+of known truth.
+"""
 
 import os
 from pathlib import Path
@@ -32,10 +34,17 @@ def folder(tmp_path, monkeypatch) -> Path:
     """Tables of the same form, where each region warms by a factor that is known."""
     (tmp_path / "climate").mkdir()
     years, draw = np.arange(1900, 2022), np.random.default_rng(0)
-    columns = {"Year": years, "SOI": 7.0 * draw.normal(size=122), "IOD": 0.25 * draw.normal(size=122)}
+    columns = {
+        "Year": years,
+        "SOI": 7.0 * draw.normal(size=122),
+        "IOD": 0.25 * draw.normal(size=122),
+    }
     for name, factor in FACTORS.items():
         told = 20.0 + factor * bent(years) + SCATTER * draw.normal(size=122)
-        columns |= {f"{name}AVt": np.where(years < 1910, np.nan, told), f"{name}Rain": 500.0 + 10.0 * factor}
+        columns |= {
+            f"{name}AVt": np.where(years < 1910, np.nan, told),
+            f"{name}Rain": 500.0 + 10.0 * factor,
+        }
     pd.DataFrame(columns).to_pickle(tmp_path / NAME, compression="xz")
     globe = pd.DataFrame({"time": np.arange(1850, 2025) + 0.5, "GMST": bent(np.arange(1850, 2025))})
     globe.to_csv(tmp_path / "climate/igcc_annual_averages.csv", index=False)
@@ -46,13 +55,18 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.mark.usefixtures("folder")
 def test_anomalies_are_those_from_1961_to_1990_and_nothing_is_missing_from_1910_on():
     data = climate_regions.load()
-    assert data["time"].values[[0, -1]].tolist() == [1910.5, LAST] and bool(data.notnull().all().to_array().all())
+    assert data["time"].values[[0, -1]].tolist() == [1910.5, LAST] and bool(
+        data.notnull().all().to_array().all()
+    )
     base = data.sel(time=slice(1961, 1991))
     assert base.sizes["time"] == 30
     np.testing.assert_allclose(base["anomaly"].mean("time"), 0.0, atol=1e-12)
     assert float(base["warming"].mean()) == pytest.approx(0.0, abs=1e-12)
     assert float(data["wetness"].sel(region="tas")) == pytest.approx(np.log(509.0))
-    slopes = data["anomaly"].sel(time=slice(1980, None)).polyfit("time", 1)["polyfit_coefficients"][0] / 0.02
+    slopes = (
+        data["anomaly"].sel(time=slice(1980, None)).polyfit("time", 1)["polyfit_coefficients"][0]
+        / 0.02
+    )
     error = SCATTER / 0.02 / np.sqrt(np.sum((np.arange(42) - 20.5) ** 2))
     np.testing.assert_allclose(slopes, [*FACTORS.values()], atol=4 * error)
 
@@ -66,7 +80,9 @@ def test_the_warming_is_smooth_and_up_to_a_year_made_of_what_was_known_then(fold
     table.loc[table["time"] > SPLIT, "GMST"] += 1.0
     table.to_csv(path, index=False)
     other = climate_regions.smoothed(SPLIT)
-    np.testing.assert_array_equal(other.sel(time=slice(None, SPLIT)), early.sel(time=slice(None, SPLIT)))
+    np.testing.assert_array_equal(
+        other.sel(time=slice(None, SPLIT)), early.sel(time=slice(None, SPLIT))
+    )
     assert (other > early).sel(time=slice(SPLIT + 0.5, None)).all()
 
 
@@ -74,8 +90,12 @@ def test_the_warming_is_smooth_and_up_to_a_year_made_of_what_was_known_then(fold
 def test_of_a_region_that_is_left_out_and_of_later_years_the_fit_sees_no_anomaly():
     data = climate_regions.load(SPLIT)
     train = climate_regions.masked(data, SPLIT, ["tas"])
-    assert train["time"].values[-1] == SPLIT and bool(train["anomaly"].sel(region="tas").isnull().all())
-    assert bool(train["anomaly"].drop_sel(region="tas").notnull().all()) and bool(train["soi"].notnull().all())
+    assert train["time"].values[-1] == SPLIT and bool(
+        train["anomaly"].sel(region="tas").isnull().all()
+    )
+    assert bool(train["anomaly"].drop_sel(region="tas").notnull().all()) and bool(
+        train["soi"].notnull().all()
+    )
     study = climate_regions.study()
     assert bool(study.train["anomaly"].sel(region="nsw").isnull().all())
 
@@ -95,7 +115,9 @@ def test_a_year_has_its_weather_and_all_regions_have_the_same():
     found = [float(weather(t)) for t in (FIRST, FIRST + 1, SPLIT)]
     assert found == pytest.approx([0.3, 0.0, -0.3])
     u = {"warming": 0.5}
-    with_it, without = (Pattern({}, 1.3, weather=w)(SPLIT, {}, u)["anomaly"] for w in (weather, None))
+    with_it, without = (
+        Pattern({}, 1.3, weather=w)(SPLIT, {}, u)["anomaly"] for w in (weather, None)
+    )
     assert float(with_it - without) == pytest.approx(-0.3)
 
 
@@ -121,7 +143,13 @@ def test_every_model_of_the_study_predicts_all_regions(kind):
 def test_factors_of_a_table_whose_truth_is_known_are_found_and_that_of_a_region_left_out_is_less_certain():
     data = climate_regions.load()
     model = climate_regions.model_of(data, "population")
-    post = bd.fit(model, climate_regions.masked(data, LAST, ["sa"]), bd.engines.Laplace(), key=0, progress=False)
+    post = bd.fit(
+        model,
+        climate_regions.masked(data, LAST, ["sa"]),
+        bd.engines.Laplace(),
+        key=0,
+        progress=False,
+    )
     factors = post["posterior"].dataset["factor"]
     middle, spread = factors.mean(("chain", "draw")), factors.std(("chain", "draw"))
     known = [name for name in CENTRES if name != "sa"]
@@ -134,17 +162,28 @@ def test_factors_of_a_table_whose_truth_is_known_are_found_and_that_of_a_region_
 def test_tasks_leave_out_each_region_and_a_summary_pairs_them():
     quick, full = climate_regions.tasks(True), climate_regions.tasks(False)
     assert {task["left_out"] for task in quick} == {*CENTRES} and len(quick) < len(full)
-    scores = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
+    scores = dict.fromkeys(
+        ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5
+    )
     rows = [task | {"scores": {"all years": {"anomaly": scores}}, "fit_s": 1.0} for task in quick]
     found = climate_regions.summary(pd.DataFrame(rows))
-    assert found["CRPS against one factor, fitted up to 2021, all years"].loc["hybrid", "pairs"] == 7
-    assert (found["Regions left out"]["rmse"] == 0.5).all() and "All regions, later years" not in found
+    assert (
+        found["CRPS against one factor, fitted up to 2021, all years"].loc["hybrid", "pairs"] == 7
+    )
+    assert (
+        found["Regions left out"]["rmse"] == 0.5
+    ).all() and "All regions, later years" not in found
 
     def ahead(task):  # of all regions nothing is left out, and their errors are others
         each = ["since 2001"] if task["left_out"] == "none" else ["all years", "since 2001"]
-        return {name: {"anomaly": scores | {"rmse": 0.5 + (task["left_out"] == "none")}} for name in each}
+        return {
+            name: {"anomaly": scores | {"rmse": 0.5 + (task["left_out"] == "none")}}
+            for name in each
+        }
 
-    found = climate_regions.summary(pd.DataFrame([task | {"scores": ahead(task), "fit_s": 1.0} for task in full]))
+    found = climate_regions.summary(
+        pd.DataFrame([task | {"scores": ahead(task), "fit_s": 1.0} for task in full])
+    )
     assert (found["Regions left out"]["rmse"] == 0.5).all()
     assert (found["All regions, later years"]["rmse"] == 1.5).all()
     assert sum(name.startswith("CRPS against") for name in found) == 4
@@ -152,7 +191,9 @@ def test_tasks_leave_out_each_region_and_a_summary_pairs_them():
 
 @pytest.fixture
 def real() -> None:
-    """The table itself, where it is at hand: it is not among the shared files, and a test fetches nothing."""
+    """The table itself, where it is at hand: it is not among the shared files, and a test fetches
+    nothing.
+    """
     import pooch
 
     source = SOURCES[NAME]
@@ -161,13 +202,17 @@ def real() -> None:
     held = [Path(pooch.os_cache("bayes_dasl")) / source.url.rsplit("/", 1)[1]]
     held += [Path(folder) / NAME] if folder else []
     if not any(path.is_file() for path in held):
-        pytest.skip(f"{NAME} is neither in the folder that BAYES_DASL_DATA names nor in the cache of pooch")
+        pytest.skip(
+            f"{NAME} is neither in the folder that BAYES_DASL_DATA names nor in the cache of pooch"
+        )
 
 
 @pytest.mark.usefixtures("real")
 def test_the_table_is_that_of_the_bureau_of_meteorology():
     data = climate_regions.load()
     assert data.sizes == {"time": 112, "region": 7} and bool(data["anomaly"].notnull().all())
-    warmer = data["anomaly"].sel(region="qld", time=1911.5) - data["anomaly"].sel(region="qld", time=1910.5)
+    warmer = data["anomaly"].sel(region="qld", time=1911.5) - data["anomaly"].sel(
+        region="qld", time=1910.5
+    )
     assert float(warmer) == pytest.approx(22.32 - 22.66)
     assert float(data["soi"].sel(time=1910.5)) == pytest.approx(12.733, abs=1e-3)

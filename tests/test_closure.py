@@ -1,6 +1,7 @@
 """A closure of turbulence is found from data, and keeps what the equation keeps.
 
-The evidence on 64 × 64 cells, from filtered fine solutions, is tests/studies/benchmarks/navier_stokes.py.
+The evidence on 64 × 64 cells, from filtered fine solutions, is
+tests/studies/benchmarks/navier_stokes.py.
 """
 
 import jax
@@ -25,13 +26,19 @@ ROUND_OFF = 1e-12
 
 
 def start():
-    drawn = bd.pde.random_vorticity(GRID, lambda k: k**4 / (1 + (k / 2) ** 2) ** 5, key=jax.random.key(0))
+    drawn = bd.pde.random_vorticity(
+        GRID, lambda k: k**4 / (1 + (k / 2) ** 2) ** 5, key=jax.random.key(0)
+    )
     return drawn * jnp.sqrt(0.5 / bd.pde.energy(GRID, drawn))
 
 
 def layer(eddy):
     return bd.pde.PDE(
-        bd.pde.Vorticity(GRID, VISCOSITY, eddy=eddy), {"vorticity": start()}, start=0.0, rtol=1e-4, atol=1e-4
+        bd.pde.Vorticity(GRID, VISCOSITY, eddy=eddy),
+        {"vorticity": start()},
+        start=0.0,
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -42,7 +49,9 @@ def unknown_function():
 
 
 def clean(times):
-    return solve(layer(bd.pde.Smagorinsky(TRUTH, WIDTH)), given(times, x=X, y=X)).values["vorticity"]
+    return solve(layer(bd.pde.Smagorinsky(TRUTH, WIDTH)), given(times, x=X, y=X)).values[
+        "vorticity"
+    ]
 
 
 def observed():
@@ -59,7 +68,9 @@ def unknown():
 
 def assert_kept(fields):
     """The total, which is zero."""
-    assert float(np.abs(fields.sum((-2, -1))).max()) < ROUND_OFF * float(np.abs(fields).sum((-2, -1)).max())
+    assert float(np.abs(fields.sum((-2, -1))).max()) < ROUND_OFF * float(
+        np.abs(fields).sum((-2, -1)).max()
+    )
 
 
 @pytest.mark.slow
@@ -67,7 +78,9 @@ def test_the_posterior_knows_the_coefficient():
     """There are two unknown numbers, so a grid will do."""
     problem = pose(unknown(), observed())
     coefficients, scales = np.linspace(0.164, 0.176, 33), np.linspace(0.04, 0.06, 11)
-    grid = dict(zip(("coefficient", "scale"), np.meshgrid(coefficients, scales, indexing="ij"), strict=True))
+    grid = dict(
+        zip(("coefficient", "scale"), np.meshgrid(coefficients, scales, indexing="ij"), strict=True)
+    )
     values = {path: jnp.asarray(grid[path.split(".")[-1]].ravel()) for path in problem.sites}
     positions = jax.vmap(problem.unconstrain)(values)
     log_density = np.asarray(jax.jit(jax.vmap(problem.log_density))(positions)).reshape(33, 11)
@@ -102,7 +115,9 @@ def test_the_coefficient_is_found_and_forecasts_keep_the_total():
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("eddy", [bd.pde.Smagorinsky(dist.HalfNormal(0.3), WIDTH), unknown_function()])
+@pytest.mark.parametrize(
+    "eddy", [bd.pde.Smagorinsky(dist.HalfNormal(0.3), WIDTH), unknown_function()]
+)
 def test_a_closure_takes_energy(eddy):
     r"""As much as $\nu_e |S|^2$ in the mean, whatever the draw; so it never adds any."""
     field, nothing = start(), jnp.zeros(())
@@ -110,9 +125,13 @@ def test_a_closure_takes_energy(eddy):
 
     def of_one(draw):
         known = realise(eddy, draw)
-        viscosity = jax.vmap(lambda s: known(nothing, {"strain": s}, {})["eddy"])(strain.ravel()).reshape(GRID.shape)
+        viscosity = jax.vmap(lambda s: known(nothing, {"strain": s}, {})["eddy"])(
+            strain.ravel()
+        ).reshape(GRID.shape)
         with_it, without = (
-            bd.pde.Vorticity(GRID, VISCOSITY, eddy=e)(nothing, {"vorticity": field}, {})["vorticity"]
+            bd.pde.Vorticity(GRID, VISCOSITY, eddy=e)(nothing, {"vorticity": field}, {})[
+                "vorticity"
+            ]
             for e in (known, None)
         )
         flow, change = bd.pde.velocity(GRID, field), bd.pde.velocity(GRID, with_it - without)

@@ -1,4 +1,6 @@
-"""The convolutional rival of partial differential equations: what it reads and keeps, and that it learns a field."""
+"""The convolutional rival of partial differential equations: what it reads and keeps, and that it
+learns a field.
+"""
 
 import dataclasses
 
@@ -45,7 +47,9 @@ def science(**more) -> bd.Model:
 
 def seen() -> xr.Dataset:
     noise = 0.02 * np.random.default_rng(0).normal(size=(10, CELLS))
-    return xr.Dataset({"c": (("time", "x"), carried(pulse(0.3)) + noise)}, {"time": TIMES, "x": LINE.centres("x")})
+    return xr.Dataset(
+        {"c": (("time", "x"), carried(pulse(0.3)) + noise)}, {"time": TIMES, "x": LINE.centres("x")}
+    )
 
 
 def channel(boundary=None, observe=None, **more) -> bd.Model:
@@ -57,7 +61,13 @@ def channel(boundary=None, observe=None, **more) -> bd.Model:
         boundary=boundary or {"x": Periodic(), "depth": Flux(0.0)},
     )
     layer = bd.pde.PDE(
-        law, {"heat": 0.0, "salt": dist.LogNormal(0.0, 0.1)}, observe, forcings="sun", rtol=1e-3, atol=1e-3, **more
+        law,
+        {"heat": 0.0, "salt": dist.LogNormal(0.0, 0.1)},
+        observe,
+        forcings="sun",
+        rtol=1e-3,
+        atol=1e-3,
+        **more,
     )
     return bd.Model(layer, bd.NormalNoise(0.1))
 
@@ -66,7 +76,9 @@ def warmed(**more) -> xr.Dataset:
     values = np.random.default_rng(0).normal(3.0, 2.0, (4, 6, 5))
     fields = {name: (("time", "x", "depth"), values) for name in ("heat", "salt")}
     places = {name: PLANE.centres(name) for name in PLANE.names}
-    return xr.Dataset(fields | {"sun": ("time", [1.0, 3.0, 1.0, 3.0])} | more, {"time": np.arange(4.0), **places})
+    return xr.Dataset(
+        fields | {"sun": ("time", [1.0, 3.0, 1.0, 3.0])} | more, {"time": np.arange(4.0), **places}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +92,10 @@ def between_walls() -> bd.Model:
 
 
 def drawn(model: bd.Model) -> bd.Model:
-    return realise(model, {path: values[0] for path, values in draw_prior(model, 1, key=jax.random.key(1)).items()})
+    return realise(
+        model,
+        {path: values[0] for path, values in draw_prior(model, 1, key=jax.random.key(1)).items()},
+    )
 
 
 def test_weights_take_the_place_of_the_law_and_all_else_stays(line):
@@ -90,7 +105,9 @@ def test_weights_take_the_place_of_the_law_and_all_else_stays(line):
     assert {*groups.values()} == {"network"} and len(groups) == 5  # of three layers
     assert sum(int(np.prod(leaf.shape)) for path, leaf in paths(line).items()) == 32 + 200 + 24 + 1
     at = np.array([0.2, 0.55])
-    prediction = eqx.filter_jit(found.layer)(found.inputs(seen().isel(x=[0, 1]).assign_coords(x=at)))
+    prediction = eqx.filter_jit(found.layer)(
+        found.inputs(seen().isel(x=[0, 1]).assign_coords(x=at))
+    )
     assert bool(prediction.ok) and prediction.values["c"].shape == (10, 2)
     assert np.isfinite(prediction.values["c"]).all()
 
@@ -101,11 +118,15 @@ def test_on_a_periodic_grid_a_field_that_begins_elsewhere_takes_the_same_course_
     course = jax.jit(lambda start: begun(start)(inputs).values["c"])
     first = course(jnp.asarray(pulse(0.3)))
     assert np.abs(first[-1] - pulse(0.3)).max() > 0.05  # it moves
-    np.testing.assert_allclose(course(jnp.roll(pulse(0.3), 5)), jnp.roll(first, 5, axis=1), atol=1e-12)
+    np.testing.assert_allclose(
+        course(jnp.roll(pulse(0.3), 5)), jnp.roll(first, 5, axis=1), atol=1e-12
+    )
 
 
 @pytest.mark.thorough("between_walls-modes1")
-@pytest.mark.parametrize(("name", "modes"), [("line", ["wrap"]), ("between_walls", ["wrap", "edge"])])
+@pytest.mark.parametrize(
+    ("name", "modes"), [("line", ["wrap"]), ("between_walls", ["wrap", "edge"])]
+)
 def test_the_network_is_that_of_equinox(name, modes, request):
     field = drawn(request.getfixturevalue(name)).layer.vector_field
     first = x = jax.random.normal(jax.random.key(3), (len(field.inputs), *field.grid.shape))
@@ -121,23 +142,35 @@ def test_coordinates_are_read_across_walls_alone_and_forcings_everywhere(between
     field = drawn(between_walls).layer.vector_field
     assert [*field.inputs] == ["heat", "salt", "sun", "depth"]
     assert field.inputs["depth"] == (4.0, 2.0) and field.inputs["sun"] == (2.0, 1.0)
-    assert field.inputs["heat"] == pytest.approx((3.0, 2.0), rel=0.3)  # as was seen, not as the science has it
+    assert field.inputs["heat"] == pytest.approx(
+        (3.0, 2.0), rel=0.3
+    )  # as was seen, not as the science has it
     salt = jax.random.normal(jax.random.key(2), PLANE.shape)
-    rates = lambda salt, sun=1.0: field(0.0, {"heat": jnp.ones(PLANE.shape), "salt": salt}, {"sun": jnp.asarray(sun)})  # noqa: E731
+
+    def rates(salt, sun=1.0):
+        return field(0.0, {"heat": jnp.ones(PLANE.shape), "salt": salt}, {"sun": jnp.asarray(sun)})
+
     plain = rates(salt)
     assert {name: rate.shape for name, rate in plain.items()} == {"heat": (6, 5), "salt": (6, 5)}
     for name, rate in plain.items():
-        np.testing.assert_allclose(rates(jnp.roll(salt, 2, axis=0))[name], jnp.roll(rate, 2, axis=0), atol=1e-12)
-        assert np.abs(rates(jnp.roll(salt, 2, axis=1))[name] - jnp.roll(rate, 2, axis=1)).max() > 1e-3
+        np.testing.assert_allclose(
+            rates(jnp.roll(salt, 2, axis=0))[name], jnp.roll(rate, 2, axis=0), atol=1e-12
+        )
+        assert (
+            np.abs(rates(jnp.roll(salt, 2, axis=1))[name] - jnp.roll(rate, 2, axis=1)).max() > 1e-3
+        )
         assert np.abs(rates(salt, 2.0)[name] - rate).max() > 1e-3
 
 
 def test_rates_are_measured_in_those_of_the_science_and_bounded(between_walls):
     field = drawn(between_walls).layer.vector_field
-    # Between closed walls the sun alone warms, everywhere alike; salt goes at a tenth of what is left of about 1.
+    # Between closed walls the sun alone warms, everywhere alike; salt goes at a tenth of what is
+    # left of about 1.
     assert field.units["heat"] == pytest.approx(np.sqrt(5.0))
     assert 0.05 < field.units["salt"] < 0.15
-    huge = field(0.0, dict.fromkeys(("heat", "salt"), jnp.full(PLANE.shape, 1e9)), {"sun": jnp.ones(())})
+    huge = field(
+        0.0, dict.fromkeys(("heat", "salt"), jnp.full(PLANE.shape, 1e9)), {"sun": jnp.ones(())}
+    )
     last = field.network.layers[-1]
     most = jnp.sum(jnp.abs(last.weight), axis=(1, 2, 3))
     for i, name in enumerate(field.units):
@@ -148,9 +181,14 @@ def test_data_in_other_units_are_converted():
     stated = channel(units={"heat": "m", "sun": "m"})
     kilo = lambda dims, values: (dims, values / 1000, {"units": "km"})  # noqa: E731
     plain = warmed()
-    given = warmed(heat=kilo(("time", "x", "depth"), plain["heat"].values), sun=kilo("time", plain["sun"].values))
+    given = warmed(
+        heat=kilo(("time", "x", "depth"), plain["heat"].values),
+        sun=kilo("time", plain["sun"].values),
+    )
     field = bd.baselines.fields.cnn(stated, given).layer.vector_field
-    assert field.inputs["heat"] == pytest.approx((float(plain["heat"].mean()), float(plain["heat"].std())))
+    assert field.inputs["heat"] == pytest.approx(
+        (float(plain["heat"].mean()), float(plain["heat"].std()))
+    )
     assert field.units["heat"] == pytest.approx(np.sqrt(5.0))
 
 
@@ -158,12 +196,16 @@ def test_data_in_other_units_are_converted():
 def test_what_leaves_through_a_side_is_observed_as_before():
     sides = {"x": Periodic(), "depth_low": Flux(0.0), "depth_high": Flux(0.2)}
     leaving = channel(sides, lambda t, y, u: {"loss": u["heat_outflow_depth_high"]})
-    data = xr.Dataset({"loss": ("time", np.ones(4)), "sun": warmed()["sun"]}, {"time": np.arange(4.0)})
+    data = xr.Dataset(
+        {"loss": ("time", np.ones(4)), "sun": warmed()["sun"]}, {"time": np.arange(4.0)}
+    )
     rival = bd.baselines.fields.cnn(leaving, data)
     assert rival.layer.vector_field.inputs["heat"][1] > 0  # of the science, for nobody saw it
     warm = {"heat": jnp.ones(PLANE.shape), "salt": jnp.ones(PLANE.shape)}
     flows = drawn(rival).layer.vector_field.outflow(0.0, warm, {"sun": jnp.ones(())})
-    assert rival.layer.outputs == ("loss",) and float(flows["heat_outflow_depth_high"]) == pytest.approx(0.2)
+    assert rival.layer.outputs == ("loss",) and float(
+        flows["heat_outflow_depth_high"]
+    ) == pytest.approx(0.2)
 
 
 def test_a_solve_that_fails_is_a_value(line):
@@ -174,13 +216,19 @@ def test_a_solve_that_fails_is_a_value(line):
 
 @pytest.mark.thorough
 def test_an_ensemble_learns_how_a_field_is_carried_wherever_it_begins(line):
-    engine = bd.DeepEnsemble(members=2, bootstrap=False, descent=bd.Descent(steps=400, patience=None))
+    engine = bd.DeepEnsemble(
+        members=2, bootstrap=False, descent=bd.Descent(steps=400, patience=None)
+    )
     post = bd.fit(line, seen(), engine, key=0, progress=False)
     elsewhere = eqx.tree_at(lambda m: m.layer.initial["c"], line, pulse(0.7))
     for at, asked in {0.3: line, 0.7: elsewhere}.items():
-        draws = bd.forecast(asked, post, seen(), what_if=asked is not line, key=0)["predictions"]["c"]
+        draws = bd.forecast(asked, post, seen(), what_if=asked is not line, key=0)["predictions"][
+            "c"
+        ]
         error = lambda said, at=at: np.sqrt(np.mean((said - carried(pulse(at))) ** 2))  # noqa: E731
-        assert error(draws.mean(("chain", "draw")).values) < 0.25 * error(pulse(at))  # that of a field that stays
+        assert error(draws.mean(("chain", "draw")).values) < 0.25 * error(
+            pulse(at)
+        )  # that of a field that stays
 
 
 def test_fixed_science_of_a_field_has_the_medians_of_its_priors():
@@ -192,14 +240,18 @@ def test_fixed_science_of_a_field_has_the_medians_of_its_priors():
 def test_what_cannot_be_made_is_said():
     for name in ("mlp", "transformer", "gaussian_process", "neural_ode", "pinn"):
         with pytest.raises(
-            ModelError, match=r"dimensions x; of the fields of a bd\.pde\.PDE there are 'cnn' and 'fixed'"
+            ModelError,
+            match=r"dimensions x; of the fields of a bd\.pde\.PDE there are 'cnn' and 'fixed'",
         ):
             bd.baselines.named(science(), seen(), name)
     series = bd.ODE(lambda t, y, u: {"c": -y["c"]}, {"c": dist.Normal(1.0, 0.1)})
-    members = bd.Each(bd.ODE(series.vector_field, {"c": bd.varying(dist.Normal(1.0, 0.1))}), members=[1, 2])
+    members = bd.Each(
+        bd.ODE(series.vector_field, {"c": bd.varying(dist.Normal(1.0, 0.1))}), members=[1, 2]
+    )
     for layer in (series, members):
         with pytest.raises(
-            ModelError, match=f"a CNN takes the place of a bd.pde.PDE, not of this {type(layer).__name__}"
+            ModelError,
+            match=f"a CNN takes the place of a bd.pde.PDE, not of this {type(layer).__name__}",
         ):
             bd.baselines.fields.cnn(bd.Model(layer, bd.NormalNoise(0.1)), seen())
     with pytest.raises(ModelError, match="the kernel odd"):

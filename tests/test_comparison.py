@@ -47,26 +47,49 @@ def test_only_some_tasks_are_done_and_tabled(tmp_path):
     assert "4 of 4 tasks are done" in invoke("study", ALONE, *some).output
     result = invoke("study", ALONE, *some, "--only", "exponent=2", "--table")
     assert result.exit_code == 0 and "27" not in result.output and "9" in result.output
-    assert "4 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
+    assert (
+        "4 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
+    )
 
 
 def test_where_a_summary_needs_other_tasks_the_rows_are_made_all_the_same(tmp_path):
     text = ALONE.read_text().replace(
-        "    figure, axes", "    bd.many.paired(rows, 'power', between='exponent', against=3)\n    figure, axes"
+        "    figure, axes",
+        "    bd.many.paired(rows, 'power', between='exponent', against=3)\n    figure, axes",
     )
     (tmp_path / "own.py").write_text(text)
-    result = invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--workers", 0, "--only", "exponent=2")
+    result = invoke(
+        "study",
+        tmp_path / "own.py",
+        "--out",
+        tmp_path / "rows",
+        "--workers",
+        0,
+        "--only",
+        "exponent=2",
+    )
     assert result.exit_code == 0 and "makes no tables of these tasks alone" in result.output
     assert len((tmp_path / "rows" / "rows.jsonl").read_text().splitlines()) == 4
-    assert invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--quick", "--workers", 0).exit_code == 1
+    assert (
+        invoke(
+            "study", tmp_path / "own.py", "--out", tmp_path / "rows", "--quick", "--workers", 0
+        ).exit_code
+        == 1
+    )
 
 
 def test_tasks_that_say_nothing_of_an_argument_can_be_asked_for(tmp_path):
-    text = "def tasks(quick):\n    return [{'x': 1}, {'x': 2, 'y': 'a'}]\n\n\ndef row(x, y=''):\n    return {'z': x}\n"
+    text = (
+        "def tasks(quick):\n    return [{'x': 1}, {'x': 2, 'y': 'a'}]\n\n\ndef row(x, y=''):\n    "
+        "return {'z': x}\n"
+    )
     (tmp_path / "own.py").write_text(text)
     module = module_of(str(tmp_path / "own.py"))
     for only, expected in (["y="], [1]), (["y=a"], [2]), (["y=", "y=a"], [1, 2]), ([], [1, 2]):
-        assert comparison.rows_of(module, tmp_path / "rows", only=only, workers=0)["x"].tolist() == expected
+        assert (
+            comparison.rows_of(module, tmp_path / "rows", only=only, workers=0)["x"].tolist()
+            == expected
+        )
 
 
 @pytest.mark.parametrize(
@@ -84,7 +107,10 @@ def test_what_no_task_is_asked_for_by_only(tmp_path, only, message):
 
 
 def test_a_table_does_no_task(tmp_path):
-    assert_one_line(invoke("study", ALONE, "--table", "--out", tmp_path), "holds no row of these tasks by this code")
+    assert_one_line(
+        invoke("study", ALONE, "--table", "--out", tmp_path),
+        "holds no row of these tasks by this code",
+    )
     invoke("study", ALONE, "--quick", "--out", tmp_path, "--workers", 0)
     told = ALONE.read_text().replace("Largest powers", "Most")
     (tmp_path / "many_study.py").write_text(told)  # what is made of rows may change without them
@@ -97,15 +123,21 @@ def test_a_table_does_no_task(tmp_path):
 def test_a_task_that_failed_ends_in_an_error_and_loses_no_other(tmp_path, monkeypatch):
     monkeypatch.setenv("MANY_STUDY_FAILS", "1")
     result = invoke("study", ALONE, "--out", tmp_path, "--workers", 0)
-    assert result.exit_code == 1 and "2 of 8 tasks failed, such as by ValueError: three is too many" in " ".join(
-        result.output.split()
+    assert (
+        result.exit_code == 1
+        and "2 of 8 tasks failed, such as by ValueError: three is too many"
+        in " ".join(result.output.split())
     )
     monkeypatch.delenv("MANY_STUDY_FAILS")
-    assert "8 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
+    assert (
+        "8 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
+    )
 
 
 def test_a_study_without_tasks_says_so():
-    assert_one_line(invoke("study", TESTS / "quick_study.py"), "has no many fits: it defines no functions tasks")
+    assert_one_line(
+        invoke("study", TESTS / "quick_study.py"), "has no many fits: it defines no functions tasks"
+    )
 
 
 def unreachable(name, source):
@@ -156,7 +188,9 @@ def test_a_row_says_what_score_and_diagnose_say():
     assert row["fit_s"] > 0 and row["memory_mb"] > 50
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot be told to forget it")
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot be told to forget it"
+)
 def test_the_memory_of_earlier_tasks_is_not_counted():
     much = np.ones(2**26)  # 512 MiB
     before = measured._peak()
@@ -191,7 +225,9 @@ def test_what_a_summary_must_return(tmp_path, returned, said):
         f"def tasks(quick):\n    yield {{'x': 1}}\n\n\ndef row(x):\n    return {{'y': x}}\n\n\n"
         f"def summary(rows):\n    return {returned}\n"
     )
-    assert_one_line(invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--workers", 0), said)
+    assert_one_line(
+        invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--workers", 0), said
+    )
 
 
 def test_rows_are_old_where_a_file_beside_changed_that_the_study_imports(tmp_path, monkeypatch):
@@ -219,13 +255,21 @@ def test_members_are_scored_one_by_one_too():
     one = bd.Algebraic(Line(bd.varying(dist.Normal(0.0, 1.0))), index="t")
     model = bd.Model(bd.Each(one, members=["a", "b"], dim="member"), bd.NormalNoise(0.1))
     times = np.arange(1.0, 7.0)
-    y = np.stack([times, times + np.where(times > 4, 3.0, 0.0)], axis=1)  # b is off by three in the end
+    y = np.stack(
+        [times, times + np.where(times > 4, 3.0, 0.0)], axis=1
+    )  # b is off by three in the end
     data = xr.Dataset({"y": (("t", "member"), y)}, {"t": times, "member": ["a", "b"]})
     train, ahead = bd.split(data, t=4.0)
-    row = bd.many.measure(model, train, {"far": ahead}, bd.engines.Laplace(draws=50, starts=1), each="member")
+    row = bd.many.measure(
+        model, train, {"far": ahead}, bd.engines.Laplace(draws=50, starts=1), each="member"
+    )
     assert [*row["scores"]] == ["far", "far, a", "far, b"]
     whole, a, b = (part["y"] for part in row["scores"].values())
-    assert a["rmse"] < 0.2 and b["rmse"] == pytest.approx(3.0, abs=0.3) and (a["n"], whole["n"]) == (2, 4)
+    assert (
+        a["rmse"] < 0.2
+        and b["rmse"] == pytest.approx(3.0, abs=0.3)
+        and (a["n"], whole["n"]) == (2, 4)
+    )
     assert whole["crps"] == pytest.approx((a["crps"] + b["crps"]) / 2, rel=1e-5)
     with pytest.raises(ModelError, match="no dimension of 'far', which has t, member"):
         bd.many.measure(model, train, {"far": (model, ahead)}, each="subject")
@@ -235,25 +279,50 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     def scores(crps):
         return {"ahead": {"y": {"crps": crps, "rmse": crps and 2 * crps}}}
 
-    crps = {("science", 0): 1.0, ("science", 1): 3.0, ("hybrid", 0): 0.5, ("hybrid", 1): 2.7, ("mlp", 0): 9.0}
-    rows = [{"model": m, "seed": s, "scores": scores(value), "fit_s": 1.0} for (m, s), value in crps.items()]
+    crps = {
+        ("science", 0): 1.0,
+        ("science", 1): 3.0,
+        ("hybrid", 0): 0.5,
+        ("hybrid", 1): 2.7,
+        ("mlp", 0): 9.0,
+    }
+    rows = [
+        {"model": m, "seed": s, "scores": scores(value), "fit_s": 1.0}
+        for (m, s), value in crps.items()
+    ]
     rows.append({"model": "mlp", "seed": 1, "failed": "ValueError"})
     table = bd.many.tidy(rows)
-    assert len(table) == 5 and {*table.columns} >= {"model", "seed", "ahead", "observable", "crps", "rmse", "fit_s"}
+    assert len(table) == 5 and {*table.columns} >= {
+        "model",
+        "seed",
+        "ahead",
+        "observable",
+        "crps",
+        "rmse",
+        "fit_s",
+    }
     found = bd.many.paired(table, "crps", between="model", against="science")
     assert found.loc["hybrid", "difference"] == pytest.approx(-0.4)
     assert found.loc["hybrid", "error"] == pytest.approx(np.std([-0.5, -0.3], ddof=1) / np.sqrt(2))
     assert found.loc["hybrid", "better"] == 2 and found.loc["mlp", "pairs"] == 1
     assert np.isnan(found.loc["mlp", "error"])
     numbered = table.assign(size=table["model"].map({"science": 10, "hybrid": 20, "mlp": 40}))
-    assert bd.many.paired(numbered, "crps", between="size", against=10).loc[20, "difference"] == pytest.approx(-0.4)
+    assert bd.many.paired(numbered, "crps", between="size", against=10).loc[
+        20, "difference"
+    ] == pytest.approx(-0.4)
     with pytest.raises(ModelError, match="no model 'none' to compare with"):
         bd.many.paired(table, "crps", between="model", against="none")
-    alone = bd.many.paired(table.query("model == 'science'"), "crps", between="model", against="science")
+    alone = bd.many.paired(
+        table.query("model == 'science'"), "crps", between="model", against="science"
+    )
     assert alone.empty and "difference" in alone
     worst = table.assign(crps=table["crps"].where(table["model"] != "hybrid", np.inf))
-    ruled_out = bd.many.paired(worst, "crps", between="model", against="science", over="seed").loc["hybrid"]
-    assert ruled_out["difference"] == np.inf and ruled_out["better"] == 0 and ruled_out["pairs"] == 2
+    ruled_out = bd.many.paired(worst, "crps", between="model", against="science", over="seed").loc[
+        "hybrid"
+    ]
+    assert (
+        ruled_out["difference"] == np.inf and ruled_out["better"] == 0 and ruled_out["pairs"] == 2
+    )
     with pytest.raises(ModelError, match="there is no column size, block: there are model"):
         bd.many.paired(table, "crps", between="size", against=10, over="block")
     with pytest.raises(ModelError, match="choose one observable first"):
@@ -265,7 +334,10 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     assert {*derived["quantity"]} == {"depth"} and "crps" not in derived
     both = {"both": {end: [value, 9.0] for end, value in depth["depth"].items()}}
     each = bd.many.tidy([rows[0] | {"derived": both}], "derived")
-    assert each["quantity"].tolist() == ["both[0]", "both[1]"] and each["median"].tolist() == [2.0, 9.0]
+    assert each["quantity"].tolist() == ["both[0]", "both[1]"] and each["median"].tolist() == [
+        2.0,
+        9.0,
+    ]
     with pytest.raises(ModelError, match="'low' of the tasks is called as a column of derived"):
         bd.many.tidy([{"low": 1}], "derived")
     unknown = [row | {"scores": scores(None)} for row in rows[:2]]
@@ -276,19 +348,30 @@ def test_rows_become_a_long_table_and_differences_are_paired():
 
 
 def test_medians_stand_with_the_lowest_and_the_highest():
-    crps = {("science", "near"): [1.0, 1.1, 1.5], ("science", "far"): [2.0], ("mlp", "near"): [0.12341, 0.12339]}
-    lines = [{"model": m, "ahead": a, "crps": value} for (m, a), values in crps.items() for value in values]
+    crps = {
+        ("science", "near"): [1.0, 1.1, 1.5],
+        ("science", "far"): [2.0],
+        ("mlp", "near"): [0.12341, 0.12339],
+    }
+    lines = [
+        {"model": m, "ahead": a, "crps": value}
+        for (m, a), values in crps.items()
+        for value in values
+    ]
     table = pd.DataFrame([*lines, {"model": "mlp", "ahead": "far", "crps": np.nan}])
     found = bd.many.medians(table, "crps", by=["model"], across="ahead")
     assert found.loc["science"].to_dict() == {"near": "1.10 (1.00 to 1.50)", "far": "2.00"}
     assert found.loc["mlp"].to_dict() == {"near": "0.123", "far": ""}
     assert (
-        bd.many.medians(table, "crps", by=["ahead", "model"]).loc[("near", "science"), "crps"] == "1.10 (1.00 to 1.50)"
+        bd.many.medians(table, "crps", by=["ahead", "model"]).loc[("near", "science"), "crps"]
+        == "1.10 (1.00 to 1.50)"
     )
     seconds = bd.many.medians(table.assign(fit_s=1234.5), ["crps", "fit_s"], by="model").loc["mlp"]
     assert seconds.to_dict() == {"crps": "0.123", "fit_s": "1234"}
     optional = table.assign(weights=np.where(table["model"] == "mlp", "equal", None))
-    assert len(bd.many.medians(optional, "crps", by=["model", "weights"])) == 2  # also of what has none
+    assert (
+        len(bd.many.medians(optional, "crps", by=["model", "weights"])) == 2
+    )  # also of what has none
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ def test_what_changes_is_not(loop):
 
 def test_what_a_loop_hands_on_as_it_is_stays_the_same():
     def pair(x, rate):
-        return jax.lax.fori_loop(0, 5, lambda i, held: (held[0] + jnp.exp(held[1]), held[1]), (x, rate))
+        return jax.lax.fori_loop(
+            0, 5, lambda i, held: (held[0] + jnp.exp(held[1]), held[1]), (x, rate)
+        )
 
     assert share(pair, 1.0, 2.0) > 0.3
 
@@ -67,7 +69,9 @@ def test_what_is_done_once_is_not_steady():
 
 
 def test_inner_loops_count_for_more():
-    """The same dear function: once in each turn of the outer loop, and once in each turn of the inner one."""
+    """The same dear function: once in each turn of the outer loop, and once in each turn of the
+    inner one.
+    """
 
     def outside(x, rate):
         return turns(lambda y: turns(jnp.sin, y) + jnp.exp(rate), x)
@@ -80,7 +84,9 @@ def test_inner_loops_count_for_more():
 
 def root(rate):
     """By Newton's method, so many steps."""
-    return jax.lax.while_loop(lambda z: jnp.abs(z * z - rate) > 1e-9, lambda z: (z + rate / z) / 2, 1.0)
+    return jax.lax.while_loop(
+        lambda z: jnp.abs(z * z - rate) > 1e-9, lambda z: (z + rate / z) / 2, 1.0
+    )
 
 
 def product(rate):
@@ -132,12 +138,16 @@ def test_what_has_no_result_costs_nothing(said):
     assert share(lambda x: turns(body, x), 1.0) == 0
 
 
-@pytest.mark.parametrize("rate", [lambda r: r, jnp.exp], ids=["nothing to move", "something to move"])
+@pytest.mark.parametrize(
+    "rate", [lambda r: r, jnp.exp], ids=["nothing to move", "something to move"]
+)
 def test_programs_compute_what_they_say(rate):
     def program(x, r):
         return turns(lambda y: y + jnp.cos(rate(r) * y), x)
 
-    found = compiled(program, 3.0, jax.ShapeDtypeStruct((), float))(jnp.asarray(3.0), jnp.asarray(0.3))
+    found = compiled(program, 3.0, jax.ShapeDtypeStruct((), float))(
+        jnp.asarray(3.0), jnp.asarray(0.3)
+    )
     np.testing.assert_allclose(found, program(jnp.asarray(3.0), 0.3), rtol=1e-12)
 
 
@@ -162,7 +172,9 @@ def test_only_what_is_worth_it_is_moved_out(turning, moved, monkeypatch):
 
 @pytest.mark.thorough
 def test_xla_knows_the_moves_by_these_names():
-    """An unknown name is passed over in silence. The tests' own XLA moves nothing, so that this one has its own."""
+    """An unknown name is passed over in silence. The tests' own XLA moves nothing, so that this one
+    has its own.
+    """
     job = """
 import jax, jax.numpy as jnp
 from bayes_dasl._jax.compiling import NO_MOVES
@@ -185,5 +197,9 @@ def test_a_program_is_the_same_whatever_arrays_it_holds(monkeypatch):
         run = Sharded(lambda x, rates=rates: jnp.sum(x * rates), 2)
         np.testing.assert_allclose(run(np.ones((2, 1))), rates.sum())
         again = Program(lambda x, rates=rates: jnp.sum(x * rates))
-        assert again.shapes(1.0).shape == () and again(1.0) == rates.sum() and again(np.ones(2)) == rates.sum()
+        assert (
+            again.shapes(1.0).shape == ()
+            and again(1.0) == rates.sum()
+            and again(np.ones(2)) == rates.sum()
+        )
     assert len(texts) == 2 and texts[0] == texts[1]

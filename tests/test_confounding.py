@@ -1,4 +1,6 @@
-"""The verdict on a closure that does what a parameter could do, and on posteriors that lean on a bound."""
+"""The verdict on a closure that does what a parameter could do, and on posteriors that lean on a
+bound.
+"""
 
 import json
 
@@ -55,7 +57,9 @@ def alone():
 
 @pytest.fixture(scope="module")
 def plain():
-    return fitted(bd.Residual(Decay(bd.between(0.2, 2.0)), Offset(dist.Normal(0.0, 0.5)), relative=True))
+    return fitted(
+        bd.Residual(Decay(bd.between(0.2, 2.0)), Offset(dist.Normal(0.0, 0.5)), relative=True)
+    )
 
 
 @pytest.mark.thorough
@@ -77,7 +81,9 @@ def test_where_no_draw_could_be_looked_at_nothing_is_said(plain):
 
 def test_parameters_of_one_value_are_not_said_to_correlate():
     """Equal numbers may differ from their mean by what rounding leaves."""
-    model = bd.Model(bd.ODE(Decay(bd.between(0.2, 2.0)), {"y": dist.Normal(2.0, 0.1)}), bd.NormalNoise(0.02))
+    model = bd.Model(
+        bd.ODE(Decay(bd.between(0.2, 2.0)), {"y": dist.Normal(2.0, 0.1)}), bd.NormalNoise(0.02)
+    )
     leaves = {path: leaf for path, leaf in paths(model).items() if leaf.group == "science"}
     shift = np.random.default_rng(0).normal(size=(128, 2))
     for values in np.random.default_rng(1).lognormal(size=(20, 2)):
@@ -88,7 +94,9 @@ def test_parameters_of_one_value_are_not_said_to_correlate():
 
 @pytest.mark.parametrize(("width", "level"), [(0.02, "good"), (0.9, "warning")])
 def test_a_parameter_that_is_settled_all_the_same_is_no_fault(width, level):
-    """Only a posterior nearly as wide as the prior says that the correction has taken the parameter's place."""
+    """Only a posterior nearly as wide as the prior says that the correction has taken the
+    parameter's place.
+    """
     rng = np.random.default_rng(0)
     groups = {
         "posterior": xr.Dataset({"rate": (("chain", "draw"), np.exp(width * rng.normal(size=(4, 250))))}),
@@ -107,7 +115,9 @@ def test_a_parameter_that_is_settled_all_the_same_is_no_fault(width, level):
 def test_an_orthogonal_one_is_not():
     points = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * TIMES))}, {"time": TIMES})
     science = Decay(bd.between(0.2, 2.0))
-    post = fitted(bd.Residual(science, Offset(dist.Normal(0.0, 0.5)), relative=True, orthogonal=points))
+    post = fitted(
+        bd.Residual(science, Offset(dist.Normal(0.0, 0.5)), relative=True, orthogonal=points)
+    )
     assert "[good] confounding" in str(bd.diagnose(post))
     assert float(post["posterior"]["rate"].std()) < 0.02
 
@@ -131,9 +141,15 @@ def test_a_posterior_that_leans_on_a_bound_is_named(alone):
 @pytest.mark.slow
 def test_shares_are_judged_by_what_they_can_do():
     """Between equal models the weights change nothing, so they cannot stand for the correction."""
-    field = bd.Residual(bd.Parallel({"a": Decay(0.5), "b": Decay(0.5)}), Offset(dist.Normal(0.0, 0.1)), relative=True)
+    field = bd.Residual(
+        bd.Parallel({"a": Decay(0.5), "b": Decay(0.5)}),
+        Offset(dist.Normal(0.0, 0.1)),
+        relative=True,
+    )
     model = bd.Model(bd.ODE(field, {"y": 2.0}), bd.NormalNoise(0.02))
-    draws = {path: np.asarray(v) for path, v in draw_prior(model, 16, key=jax.random.key(0)).items()}
+    draws = {
+        path: np.asarray(v) for path, v in draw_prior(model, 16, key=jax.random.key(0)).items()
+    }
     found = confounding(model, model.inputs(data()), draws)
     assert list(found["parameter"].values) == ["weights[0]"]
     assert found.attrs["explained"] == pytest.approx(0.0, abs=1e-6)
@@ -213,7 +229,8 @@ def test_a_function_that_is_a_factor_is_told_from_what_it_makes_up_for(along, po
     shift = -along * z - (1 - along) * other  # splines sum to one
     shift = shift if positive else np.exp(shift)
     draws = {
-        path: np.exp(z) if path.endswith("size") else np.repeat(shift[:, None], 5, axis=1) for path in paths(model)
+        path: np.exp(z) if path.endswith("size") else np.repeat(shift[:, None], 5, axis=1)
+        for path in paths(model)
     }
     found = confounding(model, model.inputs(data()), draws)
     assert [*found["parameter"].values] == ["size"] and found.attrs["of"] == "unknown function"
@@ -222,7 +239,9 @@ def test_a_function_that_is_a_factor_is_told_from_what_it_makes_up_for(along, po
     post = posterior(model, data(), {path: values[None] for path, values in draws.items()})
     post["confounding"] = xr.DataTree(found)
     (said,) = [f for f in bd.diagnose(post).findings if f.subject == "confounding"]
-    assert said.level == ("warning" if along else "good") and said.message.startswith("the unknown function moves most")
+    assert said.level == ("warning" if along else "good") and said.message.startswith(
+        "the unknown function moves most"
+    )
 
 
 def test_process_noise_and_known_functions_are_no_unknown_functions():
@@ -231,7 +250,9 @@ def test_process_noise_and_known_functions_are_no_unknown_functions():
     known = bd.Basis(bd.bases.BSpline(0.0, 10.0, 5), "t", "activity", jnp.ones(5))
     for of in (layer, bd.Algebraic(Factor(bd.between(0.5, 8.0), known))):
         model = bd.Model(of, bd.NormalNoise(0.02))
-        draws = {path: np.asarray(v) for path, v in draw_prior(model, 8, key=jax.random.key(0)).items()}
+        draws = {
+            path: np.asarray(v) for path, v in draw_prior(model, 8, key=jax.random.key(0)).items()
+        }
         assert confounding(model, model.inputs(data()), draws) is None
 
 
@@ -239,7 +260,9 @@ def test_process_noise_and_known_functions_are_no_unknown_functions():
     ("place", "subject", "group"),
     [
         ("fitting.confounding", "confounding", "confounding"),
-        pytest.param("groups.rates_along_paths", "vector field", "vector_field", marks=pytest.mark.thorough),
+        pytest.param(
+            "groups.rates_along_paths", "vector field", "vector_field", marks=pytest.mark.thorough
+        ),
     ],
 )
 def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch, place, subject, group):
@@ -260,4 +283,7 @@ def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch, place
     assert finding.message.endswith("ZeroDivisionError: somewhere in an equation")
     assert diagnosis.model is None
     post.attrs["markov"] = 0  # of draws of which the engine says nothing that stays said beside it
-    assert [f.subject for f in bd.diagnose(post).findings if f.level == "warning"][:2] == [SPREAD, subject]
+    assert [f.subject for f in bd.diagnose(post).findings if f.level == "warning"][:2] == [
+        SPREAD,
+        subject,
+    ]

@@ -44,7 +44,10 @@ def data(leak=0.0, seed=0):
     a = np.exp(-TIMES) - leak * (1 - np.exp(-TIMES))
     b = 1 - np.exp(-TIMES) - leak * (TIMES - 1 + np.exp(-TIMES))
     noisy = {"a": a, "b": b}
-    return xr.Dataset({n: ("time", v + rng.normal(0, 0.05, TIMES.size)) for n, v in noisy.items()}, {"time": TIMES})
+    return xr.Dataset(
+        {n: ("time", v + rng.normal(0, 0.05, TIMES.size)) for n, v in noisy.items()},
+        {"time": TIMES},
+    )
 
 
 @pytest.mark.thorough
@@ -97,12 +100,17 @@ def test_data_against_the_law_are_said_to_be(fits):
 def test_a_forecast_is_scored_at_its_own_times(fits):
     lawful = model(LEAK, {"mass": total})
     later = bd.forecast(lawful, fits["lawful"], np.array([2.0, 4.0]))
-    assert bd.scores.consistency(later).loc["mass", "rms"] > bd.scores.consistency(fits["lawful"]).loc["mass", "rms"]
+    assert (
+        bd.scores.consistency(later).loc["mass", "rms"]
+        > bd.scores.consistency(fits["lawful"]).loc["mass", "rms"]
+    )
 
 
 @pytest.mark.thorough
 def test_an_update_weighs_the_law_too(fits):
-    """Weights of draws are those of the whole density: with data that say nothing they are the law's at new times."""
+    """Weights of draws are those of the whole density: with data that say nothing they are the
+    law's at new times.
+    """
     lawful = model(LEAK, {"mass": total})
     new = xr.Dataset({"a": ("time", [np.exp(-2.2)])}, {"time": [2.2]})
     updated = bd.update(lawful, fits["lawful"], new)
@@ -111,7 +119,13 @@ def test_an_update_weighs_the_law_too(fits):
     for i in range(3):
         values = {f"layer.function.{n}": jnp.asarray(v[i]) for n, v in draws.items()}
         position = problem.unconstrain(values)
-        held = float(updated["log_likelihood"].to_dataset().isel(chain=0, draw=i).to_dataarray().sum(skipna=True))
+        held = float(
+            updated["log_likelihood"]
+            .to_dataset()
+            .isel(chain=0, draw=i)
+            .to_dataarray()
+            .sum(skipna=True)
+        )
         held += float(updated["sample_stats"]["log_factor"][0, i])
         want = float(problem.log_density(position) - problem.log_prior(position))
         assert held == pytest.approx(want, rel=1e-6)

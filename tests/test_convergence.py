@@ -11,7 +11,9 @@ def test_nested_rhat_of_known_draws():
     mixed = rng.normal(size=(64, 20, 3))
     assert 1 <= nested_rhat(mixed, 8) < 1.01
     # Slow chains from dispersed points: random walks that hardly move.
-    slow = 2 * rng.normal(size=(8, 1, 1)).repeat(8, axis=0) + 0.05 * rng.normal(size=(64, 20, 1)).cumsum(axis=1)
+    slow = 2 * rng.normal(size=(8, 1, 1)).repeat(8, axis=0) + 0.05 * rng.normal(
+        size=(64, 20, 1)
+    ).cumsum(axis=1)
     assert nested_rhat(np.dstack([mixed, slow]), 8) > 2
     # Superchains one standard deviation apart: the variance of all is about twice that within.
     apart = mixed + np.where(np.arange(64) // 8 % 2, 1.0, -1.0)[:, None, None]
@@ -20,7 +22,9 @@ def test_nested_rhat_of_known_draws():
 
 
 def test_a_single_chain_is_judged_by_its_halves():
-    """Halves a standard deviation apart: the variance of all is 5/4 of that within, as of two chains."""
+    """Halves a standard deviation apart: the variance of all is 5/4 of that within, as of two
+    chains.
+    """
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(1, 2000, 1))
     assert 1 <= rhat(draws)[0] < 1.01

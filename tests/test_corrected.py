@@ -1,4 +1,6 @@
-"""The hybrid to begin with: a correction in units of the science, small unless data ask for it, gone far from them."""
+"""The hybrid to begin with: a correction in units of the science, small unless data ask for it,
+gone far from them.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,19 +32,26 @@ class Growth(bd.Module):
 @pytest.fixture
 def swing():
     times = np.linspace(0.0, 6.0, 31)
-    return xr.Dataset({"x": ("time", np.cos(2 * times)), "v": ("time", -2 * np.sin(2 * times))}, {"time": times})
+    return xr.Dataset(
+        {"x": ("time", np.cos(2 * times)), "v": ("time", -2 * np.sin(2 * times))}, {"time": times}
+    )
 
 
 def test_units_are_the_sizes_of_the_rates_over_the_data(swing):
     closure = bd.corrected(Spring(4.0), swing, "x", "v").closure
     size = lambda values: np.sqrt(np.mean(values**2))  # noqa: E731
-    np.testing.assert_allclose(closure.units, [size(swing["v"].values), size(4 * swing["x"].values)])
+    np.testing.assert_allclose(
+        closure.units, [size(swing["v"].values), size(4 * swing["x"].values)]
+    )
 
 
 def test_columns_that_nobody_reads_are_no_rows_with_gaps(swing):
     beside = swing.assign(nothing=np.nan * swing["x"], word=("time", np.array(["a"] * 31)))
     beside["place"] = ("subject", [1.0, 2.0])
-    units = [bd.corrected(Spring(4.0), data, "x", "v", inputs=("t",)).closure.units for data in (swing, beside)]
+    units = [
+        bd.corrected(Spring(4.0), data, "x", "v", inputs=("t",)).closure.units
+        for data in (swing, beside)
+    ]
     assert units[0] == units[1]
 
 
@@ -57,11 +66,16 @@ def test_data_in_other_units_than_an_equation_are_converted(swing):
 
 def test_units_are_a_median_over_the_prior(swing):
     of_median = bd.corrected(Spring(4.0), swing, "v").closure.units[0]
-    assert bd.corrected(Spring(bd.between(2.0, 8.0)), swing, "v").closure.units[0] == pytest.approx(of_median, rel=0.1)
+    assert bd.corrected(Spring(bd.between(2.0, 8.0)), swing, "v").closure.units[0] == pytest.approx(
+        of_median, rel=0.1
+    )
 
 
 def test_relative_units_are_per_unit_of_state():
-    data = xr.Dataset({"n": ("time", [1.0, 2.0, np.nan]), "room": ("time", [4.0, 4.0, 4.0])}, {"time": [0.0, 1.0, 2.0]})
+    data = xr.Dataset(
+        {"n": ("time", [1.0, 2.0, np.nan]), "room": ("time", [4.0, 4.0, 4.0])},
+        {"time": [0.0, 1.0, 2.0]},
+    )
     closure = bd.corrected(Growth(2.0), data, "n", relative=True).closure
     assert closure.units[0] == pytest.approx(np.sqrt(np.mean([1.5**2, 1.0**2])))
 
@@ -73,7 +87,10 @@ def test_it_is_seldom_more_than_its_share_of_the_rates(swing, share):
 
     def shares(draw):
         found = jax.vmap(lambda y: realise(hybrid, draw).closure(0.0, y, {}))(points)
-        return jnp.stack([found[name] for name in ("x", "v")]) / jnp.asarray(hybrid.closure.units)[:, None]
+        return (
+            jnp.stack([found[name] for name in ("x", "v")])
+            / jnp.asarray(hybrid.closure.units)[:, None]
+        )
 
     draws = draw_prior(hybrid, 2048, key=jax.random.key(1))
     above = float(np.mean(np.abs(np.asarray(jax.jit(jax.vmap(shares))(draws))) > share))
@@ -107,14 +124,17 @@ def test_a_model_of_it_has_a_gradient_and_check_says_what_the_prior_means(swing)
 
 @pytest.mark.thorough
 def test_nothing_is_said_of_a_model_without_correction(swing):
-    said = bd.check(bd.Model(bd.ODE(Spring(4.0), {"x": 1.0, "v": 0.0}), bd.NormalNoise(dist.HalfNormal(0.2))), swing)
+    said = bd.check(
+        bd.Model(bd.ODE(Spring(4.0), {"x": 1.0, "v": 0.0}), bd.NormalNoise(dist.HalfNormal(0.2))),
+        swing,
+    )
     assert not [f for f in said.findings if f.subject.startswith("correction")]
 
 
 def test_time_may_be_an_input(swing):
-    assert bd.corrected(Spring(4.0), swing, "v", inputs=("t",)).closure.inputs["t"] == pytest.approx(
-        (3.0, 1.79), rel=0.01
-    )
+    assert bd.corrected(Spring(4.0), swing, "v", inputs=("t",)).closure.inputs[
+        "t"
+    ] == pytest.approx((3.0, 1.79), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +146,12 @@ def test_time_may_be_an_input(swing):
         (("v",), {"share": np.inf}, ModelError, "share must be a positive number"),
         (("v",), {"share": "0.1"}, ModelError, "share must be a positive number"),
         ((["x", "v"],), {}, ModelError, "name the states"),
-        (("v",), {"inputs": "speed"}, ModelError, r"inputs must be a tuple of names, such as \('speed',\)"),
+        (
+            ("v",),
+            {"inputs": "speed"},
+            ModelError,
+            r"inputs must be a tuple of names, such as \('speed',\)",
+        ),
         (("x",), {"relative": True}, DataError, "'x' is 0 in the data"),
     ],
 )
@@ -153,12 +178,16 @@ def test_a_rate_that_is_nothing_is_refused(swing):
 
 
 def test_units_of_outputs_must_be_positive():
-    with pytest.raises(ModelError, match="unit of the network output 'a' must be a positive number, not 0"):
+    with pytest.raises(
+        ModelError, match="unit of the network output 'a' must be a positive number, not 0"
+    ):
         bd.Network.mlp(("x",), {"a": 0})
 
 
 def test_states_that_nobody_observes_are_those_of_a_solve(swing):
-    layer = bd.ODE(Spring(bd.between(3.0, 5.0)), {"x": 1.0, "v": 0.0}, lambda t, y, u: {"x": y["x"]})
+    layer = bd.ODE(
+        Spring(bd.between(3.0, 5.0)), {"x": 1.0, "v": 0.0}, lambda t, y, u: {"x": y["x"]}
+    )
     hybrid = bd.corrected(layer, swing[["x"]], "v", inputs=("x", "v"))
     assert type(hybrid) is bd.ODE
     seen = bd.corrected(Spring(bd.between(3.0, 5.0)), swing, "v", inputs=("x", "v")).closure

@@ -1,4 +1,6 @@
-"""Correlated noise against dense normal distributions: density, forecasts and the paths that are drawn."""
+"""Correlated noise against dense normal distributions: density, forecasts and the paths that are
+drawn.
+"""
 
 import dataclasses
 
@@ -55,7 +57,9 @@ PROCESSES = {
     "Matern32": (bd.filtering.Matern32(SCALE, TIME), _matern),
     "RandomWalk": (bd.filtering.RandomWalk(SCALE, start=0.0), _walk),
 }
-CASES = [(name, white) for name in PROCESSES for white in (0.0, 0.4) if white or name != "RandomWalk"]
+CASES = [
+    (name, white) for name in PROCESSES for white in (0.0, 0.4) if white or name != "RandomWalk"
+]
 
 
 def _model(noise):
@@ -85,7 +89,9 @@ def _at_truth(model):
 
 
 def _noise(name, white, log=False):
-    return (bd.filtering.CorrelatedLogNoise if log else bd.filtering.CorrelatedNoise)(PROCESSES[name][0], white)
+    return (bd.filtering.CorrelatedLogNoise if log else bd.filtering.CorrelatedNoise)(
+        PROCESSES[name][0], white
+    )
 
 
 @pytest.mark.parametrize("log", [False, True], ids=["data", "log"])
@@ -117,7 +123,9 @@ class TestDensity:
         drawn = np.asarray(given.sample(jax.random.key(1), (40_000,)))
         drawn = (np.log(drawn) if log else drawn) - place
         # Four standard errors of a covariance: the fourth moments of a normal give them.
-        error = np.sqrt((covariance**2 + np.outer(np.diag(covariance), np.diag(covariance))) / 40_000)
+        error = np.sqrt(
+            (covariance**2 + np.outer(np.diag(covariance), np.diag(covariance))) / 40_000
+        )
         assert np.all(np.abs(np.cov(drawn.T) - covariance) < 4.5 * error)
 
 
@@ -139,7 +147,11 @@ def _dense(name, white, data, log):
     known = covariance(times, times) + white**2 * np.eye(times.size)
     across = covariance(LATER, times)
     mean = across @ np.linalg.solve(known, residuals)
-    left = covariance(LATER, LATER) - across @ np.linalg.solve(known, across.T) + white**2 * np.eye(LATER.size)
+    left = (
+        covariance(LATER, LATER)
+        - across @ np.linalg.solve(known, across.T)
+        + white**2 * np.eye(LATER.size)
+    )
     return mean, left
 
 
@@ -165,7 +177,9 @@ def _fitted(noise):
 
 @pytest.fixture(scope="module")
 def correlated():
-    return _fitted(bd.filtering.CorrelatedNoise(bd.filtering.AR1(bd.between(0.1, 2.0), dist.Uniform(0.0, 1.0))))
+    return _fitted(
+        bd.filtering.CorrelatedNoise(bd.filtering.AR1(bd.between(0.1, 2.0), dist.Uniform(0.0, 1.0)))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +202,9 @@ class TestFit:
         _, post, train, _ = correlated
         drawn = forecast["predictions"]["y"].values.reshape(600, -1)[:, 100:]
         kept = post["posterior"].to_dataset()
-        level, phi, scale = (kept[n].values.ravel()[:, None] for n in ("level", "correlation", "scale"))
+        level, phi, scale = (
+            kept[n].values.ravel()[:, None] for n in ("level", "correlation", "scale")
+        )
         shape = 1.0 + 0.3 * np.sin(YEARS)
         last = train["y"].values[-1] - level * shape[99]
         before = np.concatenate([last, drawn - level * shape[100:]], axis=1)
@@ -226,7 +242,9 @@ class TestFit:
         layer = bd.Algebraic(Line(bd.between(1.0, 4.0)), units={"y": "mm"})
         model = bd.Model(
             layer,
-            bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(bd.between(0.1, 2.0), 3.0), bd.between(0.1, 1)),
+            bd.filtering.CorrelatedNoise(
+                bd.filtering.OrnsteinUhlenbeck(bd.between(0.1, 2.0), 3.0), bd.between(0.1, 1)
+            ),
         )
         assert model.leaf_units(("noise", "process", "scale")) == "mm"
         assert model.leaf_units(("noise", "white")) == "mm"
@@ -247,7 +265,9 @@ class TestFit:
         one, before = pose(model, whole.isel(time=slice(101))), pose(model, train)
         draws = post["posterior"].to_dataset()
         values = {v.attrs["path"]: jnp.asarray(v.values[0, 0]) for v in draws.data_vars.values()}
-        told = one.terms(one.unconstrain(values)).data - before.terms(before.unconstrain(values)).data
+        told = (
+            one.terms(one.unconstrain(values)).data - before.terms(before.unconstrain(values)).data
+        )
         ahead = bd.forecast(model, post, whole.isel(time=slice(100, 103))[["time"]])
         first = dist.Normal(*(ahead["noise"][f"y.{n}"].values[0, 0, 0] for n in ("loc", "scale")))
         np.testing.assert_allclose(told, first.log_prob(whole["y"].values[100]), rtol=1e-8)
@@ -256,7 +276,9 @@ class TestFit:
     def test_files_hold_the_same_forecast(self, correlated, forecast, tmp_path):
         model, post, _, whole = correlated
         bd.save(post, tmp_path / "post.nc")
-        again = bd.forecast(model, bd.load(tmp_path / "post.nc"), whole[["time"]], path=tmp_path / "forecast.nc")
+        again = bd.forecast(
+            model, bd.load(tmp_path / "post.nc"), whole[["time"]], path=tmp_path / "forecast.nc"
+        )
         np.testing.assert_array_equal(again["predictions"]["y"], forecast["predictions"]["y"])
 
     @pytest.mark.thorough
@@ -274,14 +296,18 @@ class TestPopulation:
     @pytest.fixture
     def model(self):
         layer = bd.Each(bd.Algebraic(Line(bd.varying(bd.between(1.0, 4.0)))), self.NAMES)
-        return bd.Model(layer, bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.4))
+        return bd.Model(
+            layer, bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.4)
+        )
 
     @pytest.fixture
     def data(self):
         rng = np.random.default_rng(3)
         values = line(TIMES)[:, None] + np.cumsum(rng.normal(size=(TIMES.size, 3)), axis=0) * 0.4
         values[[0, 3, 7], [0, 1, 2]] = np.nan
-        return xr.Dataset({"y": (("time", "subject"), values)}, {"time": TIMES, "subject": self.NAMES})
+        return xr.Dataset(
+            {"y": (("time", "subject"), values)}, {"time": TIMES, "subject": self.NAMES}
+        )
 
     @pytest.mark.thorough
     def test_the_density_is_the_product_over_members(self, model, data):
@@ -292,7 +318,9 @@ class TestPopulation:
             seen = np.isfinite(own := data["y"].sel(subject=member).values)
             times = TIMES[seen]
             covariance = _decays(times, times) + 0.16 * np.eye(times.size)
-            exact += dist.MultivariateNormal(np.zeros(times.size), covariance).log_prob(own[seen] - line(times))
+            exact += dist.MultivariateNormal(np.zeros(times.size), covariance).log_prob(
+                own[seen] - line(times)
+            )
         np.testing.assert_allclose(problem.terms(position).data, exact, rtol=1e-9)
 
     def test_the_future_of_one_member_goes_on_from_its_own_residuals(self, model, data):
@@ -310,7 +338,11 @@ class TestProblem:
     @pytest.fixture
     def problem(self):
         return pose(
-            _model(bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(bd.between(0.1, 2.0), TIME), 0.4)),
+            _model(
+                bd.filtering.CorrelatedNoise(
+                    bd.filtering.OrnsteinUhlenbeck(bd.between(0.1, 2.0), TIME), 0.4
+                )
+            ),
             _data(),
         )
 
@@ -320,7 +352,9 @@ class TestProblem:
         training, judged = problem.split(held_out)
         at = problem.prior(1, key=jax.random.key(0))[0]
         total = problem.terms(at).data
-        np.testing.assert_allclose(training.terms(at).data + judged.terms(at).data, total, rtol=1e-12)
+        np.testing.assert_allclose(
+            training.terms(at).data + judged.terms(at).data, total, rtol=1e-12
+        )
 
     def test_rows_keep_the_data_before_them(self, problem):
         at = problem.prior(1, key=jax.random.key(0))[0]
@@ -333,11 +367,15 @@ class TestProblem:
     def test_curvature_by_first_derivatives_is_that_of_the_density_where_it_is_quadratic(self):
         from bayes_dasl.inference.linearisation import gauss_newton
 
-        model = _model(bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.4))
+        model = _model(
+            bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.4)
+        )
         model = bd.Model(bd.Algebraic(Line(dist.Normal(2.0, 1.0))), model.noise)
         problem = pose(model, _data())
         at = np.array([2.1])
-        np.testing.assert_allclose(gauss_newton(problem, at), -jax.hessian(problem.log_density)(at), rtol=1e-8)
+        np.testing.assert_allclose(
+            gauss_newton(problem, at), -jax.hessian(problem.log_density)(at), rtol=1e-8
+        )
 
     @pytest.mark.thorough
     def test_draws_of_a_model_without_data_are_a_path(self):
@@ -355,7 +393,12 @@ class TestWhite:
     def test_may_vary(self):
         """The white noise of each datum is that at its own time, also in the past of a forecast."""
         white = bd.noise.VaryingScale(0.4, lambda t, y, u: {"log": 0.1 * t})
-        model, data = _model(bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), white)), _data()
+        model, data = (
+            _model(
+                bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), white)
+            ),
+            _data(),
+        )
         given = _conditional(model, _ahead(model, data))
         seen = np.isfinite(data["y"].values)
         times = TIMES[seen]
@@ -364,7 +407,9 @@ class TestWhite:
         mean = across @ np.linalg.solve(known, _residuals(data, False)[seen])
         left = SCALE**2 - np.sum(across * np.linalg.solve(known, across.T).T, axis=1)
         np.testing.assert_allclose(given.alone.loc, line(LATER) + mean, rtol=1e-9)
-        np.testing.assert_allclose(given.variance, left + (0.4 * np.exp(0.1 * LATER)) ** 2, rtol=1e-9)
+        np.testing.assert_allclose(
+            given.variance, left + (0.4 * np.exp(0.1 * LATER)) ** 2, rtol=1e-9
+        )
 
 
 class TestSteps:
@@ -377,7 +422,9 @@ class TestSteps:
         past = dataclasses.replace(inputs.past, same=False)
         ahead = dataclasses.replace(inputs, times=jnp.asarray([6.0, 8.0]), past=past)
         found = jax.jit(lambda: model.conditional(model.predict(ahead), ahead)["y"].mean)()
-        np.testing.assert_allclose(found, 2 * 0.9 ** np.array([6, 8]) + 0.4 * 0.5 ** np.array([1, 3]), rtol=1e-12)
+        np.testing.assert_allclose(
+            found, 2 * 0.9 ** np.array([6, 8]) + 0.4 * 0.5 ** np.array([1, 3]), rtol=1e-12
+        )
 
 
 class TestCheck:
@@ -387,7 +434,12 @@ class TestCheck:
         data = _data(missing=())
         data["y"] += 50.0
         found = bd.check(
-            _model(bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)))), data
+            _model(
+                bd.filtering.CorrelatedNoise(
+                    bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0))
+                )
+            ),
+            data,
         )
         (prior,) = [f for f in found.findings if f.subject == "prior of y"]
         assert prior.level != "good"
@@ -396,23 +448,35 @@ class TestCheck:
 class TestTrajectories:
     @pytest.mark.slow
     def test_states_given_in_place_of_solves_lie_at_the_past_too(self):
-        """A hybrid's forecast keeps the states along its paths: those of the times asked for alone."""
+        """A hybrid's forecast keeps the states along its paths:
+        those of the times asked for alone.
+        """
         from bayes_dasl.prediction.predictive import Pusher, Watched
 
         network = bd.Network(
-            eqx.nn.MLP(1, 1, 2, 1, jnp.tanh, key=jax.random.key(0)), {"y": (2.0, 1.0)}, outputs=("y",), scale=0.1
+            eqx.nn.MLP(1, 1, 2, 1, jnp.tanh, key=jax.random.key(0)),
+            {"y": (2.0, 1.0)},
+            outputs=("y",),
+            scale=0.1,
         )
         model = bd.Model(
             bd.ODE(bd.Residual(lambda t, y, u: {"y": -0.1 * y["y"]}, network), {"y": 2.0}),
             bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.1),
         )
         problem = pose(model, _data())
-        draws = {path: np.asarray(v)[None] for path, v in problem.constrain(jnp.zeros(problem.dimension)).items()}
+        draws = {
+            path: np.asarray(v)[None]
+            for path, v in problem.constrain(jnp.zeros(problem.dimension)).items()
+        }
         past = dataclasses.replace(problem.inputs.past, same=False)
         inputs = dataclasses.replace(problem.inputs, times=jnp.asarray(LATER), past=past)
         plain = Pusher(model, inputs, draws, key=jax.random.key(0)).whole()
         pusher = Pusher(
-            model, inputs, draws, key=jax.random.key(0), watched=Watched(np.array([0]), np.arange(LATER.size))
+            model,
+            inputs,
+            draws,
+            key=jax.random.key(0),
+            watched=Watched(np.array([0]), np.arange(LATER.size)),
         )
         np.testing.assert_allclose(pusher.whole().mean["y"], plain.mean["y"], rtol=1e-12)
         assert pusher.watched_states[0]["y"].shape == (1, LATER.size)
@@ -443,15 +507,27 @@ class TestRefusals:
         ("make", "told"),
         [
             (lambda: bd.filtering.AR1(0.5, 1.0), "AR1.correlation must lie between 0 and 1"),
-            (lambda: bd.filtering.AR1(0.5, dist.Normal(0.5, 0.1)), "AR1.correlation must lie between 0 and 1"),
+            (
+                lambda: bd.filtering.AR1(0.5, dist.Normal(0.5, 0.1)),
+                "AR1.correlation must lie between 0 and 1",
+            ),
             (lambda: bd.filtering.AR1(0.5, 0.5, step=0.0), "the step must be positive"),
-            (lambda: bd.filtering.OrnsteinUhlenbeck(-1.0, 1.0), "OrnsteinUhlenbeck.scale must be positive"),
+            (
+                lambda: bd.filtering.OrnsteinUhlenbeck(-1.0, 1.0),
+                "OrnsteinUhlenbeck.scale must be positive",
+            ),
             (
                 lambda: bd.filtering.OrnsteinUhlenbeck(1.0, dist.Normal(1.0, 1.0)),
                 "OrnsteinUhlenbeck.time must be positive",
             ),
-            (lambda: bd.filtering.CorrelatedNoise(bd.filtering.AR1(0.5, 0.5), -0.1), "white must be positive"),
-            (lambda: bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(0.5, 0.0)), "give white noise beside it"),
+            (
+                lambda: bd.filtering.CorrelatedNoise(bd.filtering.AR1(0.5, 0.5), -0.1),
+                "white must be positive",
+            ),
+            (
+                lambda: bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(0.5, 0.0)),
+                "give white noise beside it",
+            ),
         ],
     )
     def test_what_cannot_be(self, make, told):

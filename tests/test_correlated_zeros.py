@@ -1,4 +1,6 @@
-"""Correlated residuals with zeros, censored data and Box–Cox scales, against dense normal distributions."""
+"""Correlated residuals with zeros, censored data and Box–Cox scales, against dense normal
+distributions.
+"""
 
 import equinox as eqx
 import jax
@@ -44,7 +46,9 @@ def transformed(y):
 def judged(noise, y):
     """The log density of data about the true level."""
     times, level = jnp.arange(float(y.size)), jnp.full(y.size, LEVEL)
-    found = noise.given(level, times, noise.before(times, y, level, same=True)).log_prob(jnp.nan_to_num(y, nan=1.0))
+    found = noise.given(level, times, noise.before(times, y, level, same=True)).log_prob(
+        jnp.nan_to_num(y, nan=1.0)
+    )
     return jnp.where(jnp.isnan(y), 0.0, found).sum()
 
 
@@ -59,7 +63,9 @@ def by_the_model(noise, data):
 
 
 def dense(values, bounds, middle, phi=PHI, scale=SCALE, white=0.0):
-    """The log density of AR(1) normal numbers about a middle, of which some are known to lie below their bounds."""
+    """The log density of AR(1) normal numbers about a middle, of which some are known to lie below
+    their bounds.
+    """
     times = np.arange(values.size)
     covariance = scale**2 * phi ** np.abs(times[:, None] - times) + white**2 * np.eye(values.size)
     kept, censored = np.isfinite(values) & np.isnan(bounds), np.isfinite(bounds)
@@ -69,7 +75,9 @@ def dense(values, bounds, middle, phi=PHI, scale=SCALE, white=0.0):
         gain = np.linalg.solve(known, covariance[np.ix_(kept, censored)]).T
         mean = middle + gain @ (values[kept] - middle)
         left = covariance[np.ix_(censored, censored)] - gain @ covariance[np.ix_(kept, censored)]
-        law = stats.multivariate_normal(mean, left, allow_singular=True, abseps=1e-8, maxpts=200_000)
+        law = stats.multivariate_normal(
+            mean, left, allow_singular=True, abseps=1e-8, maxpts=200_000
+        )
         log += np.log(law.cdf(bounds[censored], rng=np.random.default_rng(0)))
     return log
 
@@ -88,7 +96,10 @@ def flows(seed, phi=PHI, level=LEVEL):
 def exact(data, **process):
     y = data["y"].values
     bounds = np.where(y == 0, ZERO, np.nan)
-    return dense(transformed(y), bounds, transformed(LEVEL), **process) + (POWER - 1) * np.log(y[y > 0] + SHIFT).sum()
+    return (
+        dense(transformed(y), bounds, transformed(LEVEL), **process)
+        + (POWER - 1) * np.log(y[y > 0] + SHIFT).sum()
+    )
 
 
 SEEDS = [seed for seed in range(60) if 0 < (flows(seed, level=0.2)["y"] == 0).sum() < 7][:6]
@@ -96,7 +107,9 @@ SEEDS = [seed for seed in range(60) if 0 < (flows(seed, level=0.2)["y"] == 0).su
 
 @pytest.mark.parametrize("white", [0.0, 0.3])
 def test_log_density_is_nearly_that_of_the_dense_normal(white):
-    """Moment matching is ten times nearer to the exact density than zeros left out or taken as measured."""
+    """Moment matching is ten times nearer to the exact density than zeros left out or taken as
+    measured.
+    """
     noise = bd.filtering.CorrelatedBoxCoxNoise(AR1, white, power=POWER, shift=SHIFT)
     plain = bd.filtering.CorrelatedNoise(AR1, white)
     errors = []
@@ -109,7 +122,9 @@ def test_log_density_is_nearly_that_of_the_dense_normal(white):
         on_scale = data.assign(y=transformed(y) + LEVEL - transformed(LEVEL))
         left_out = likelihood(plain, on_scale.where(y > 0)) + volume
         measured = likelihood(plain, on_scale) + volume
-        errors.append([abs(found - wanted) for found in (likelihood(noise, data), left_out, measured)])
+        errors.append(
+            [abs(found - wanted) for found in (likelihood(noise, data), left_out, measured)]
+        )
     matched, left_out, measured = np.mean(errors, axis=0)
     assert matched < 0.1 * min(left_out, measured)
 
@@ -125,14 +140,17 @@ def test_log_density_is_exact_without_zeros_and_without_memory():
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(-np.inf, 0.3), (-1.0, 0.5), (2.0, np.inf), (-np.inf, -15.0), (4.0, 4.001), (-9.0, 12.0)]
+    ("low", "high"),
+    [(-np.inf, 0.3), (-1.0, 0.5), (2.0, np.inf), (-np.inf, -15.0), (4.0, 4.001), (-9.0, 12.0)],
 )
 def test_moments_of_a_truncated_normal(low, high):
     mean, variance = truncated_moments(jnp.asarray(low), jnp.asarray(high))
     wanted = stats.truncnorm(low, high).stats("mv")
     if low == 4.0:  # nearly uniform: SciPy's variance loses its digits
         wanted = wanted[0], 0.001**2 / 12
-    np.testing.assert_allclose((mean, variance), wanted, rtol=1e-4)  # of differences of nearly equal numbers
+    np.testing.assert_allclose(
+        (mean, variance), wanted, rtol=1e-4
+    )  # of differences of nearly equal numbers
 
 
 def test_the_rectified_law_is_one():
@@ -154,7 +172,9 @@ def test_the_rectified_law_is_one():
 
 
 def concentrations(seed=3):
-    """Concentrations with AR(1) residuals on the log scale, of which those below 0.7 are reported as 0.7."""
+    """Concentrations with AR(1) residuals on the log scale, of which those below 0.7 are reported
+    as 0.7.
+    """
     rng, x = np.random.default_rng(seed), np.zeros(9)
     x[0] = rng.normal()
     for day in range(1, 9):
@@ -201,7 +221,8 @@ class TestCensored:
         def slopes(at):
             scale, correlation, white = at
             noise = bd.noise.Censored(
-                bd.filtering.CorrelatedLogNoise(bd.filtering.AR1(scale, correlation), white), below=0.7
+                bd.filtering.CorrelatedLogNoise(bd.filtering.AR1(scale, correlation), white),
+                below=0.7,
             )
             return judged(noise, jnp.asarray(self.DATA["y"].values).at[4].set(jnp.nan))
 
@@ -209,7 +230,9 @@ class TestCensored:
             assert np.isfinite(slopes(jnp.asarray(at))).all()
 
     def test_a_forecast_goes_on_from_what_is_censored(self):
-        """The codes are those of the fitted data: future ones are not asked for. After low values a low one follows."""
+        """The codes are those of the fitted data: future ones are not asked for. After low values a
+        low one follows.
+        """
         values, codes = [1.4, 1.6, 1.5, 1.3, 1.2, 1.0, 0.7, 0.7, 0.7], [0] * 6 + [1] * 3
         data = xr.Dataset({"y": ("time", values), "y_censored": ("time", codes)}, {"time": TIMES})
         noise = bd.noise.Censored(self.NOISE)
@@ -243,10 +266,14 @@ class TestPaths:
     NOISE = bd.filtering.CorrelatedBoxCoxNoise(AR1, power=POWER, shift=SHIFT)
 
     def test_draws_are_those_of_the_dense_normal_given_the_zeros(self):
-        """Three days after a run of zeros: shares of zeros, of pairs of them, and medians, by drawing and keeping."""
+        """Three days after a run of zeros: shares of zeros, of pairs of them, and medians, by
+        drawing and keeping.
+        """
         data = xr.Dataset({"y": ("time", [1.0, 0.3, 0.0, 0.0])}, {"time": TIMES[:4]})
         later = np.array([4.0, 5.0, 8.0])
-        seen = self.NOISE.before(jnp.asarray(TIMES[:4]), jnp.asarray(data["y"].values), jnp.full(4, LEVEL), same=False)
+        seen = self.NOISE.before(
+            jnp.asarray(TIMES[:4]), jnp.asarray(data["y"].values), jnp.full(4, LEVEL), same=False
+        )
         law = self.NOISE.given(jnp.full(3, LEVEL), jnp.asarray(later), seen)
         found = np.asarray(law.sample(jax.random.key(0), (40_000,)))
         rng, x = np.random.default_rng(0), np.zeros((1_000_000, 9))
@@ -259,19 +286,32 @@ class TestPaths:
         error = 4 * np.sqrt(0.25 / len(kept) + 0.25 / len(found))
         # Moment matching moves a probability by up to two hundredths here.
         for days in ([0], [1], [2], [0, 1], [1, 2]):
-            zeros = (found[:, days] == 0).all(axis=1).mean(), (kept[:, days] <= ZERO).all(axis=1).mean()
+            zeros = (
+                (found[:, days] == 0).all(axis=1).mean(),
+                (kept[:, days] <= ZERO).all(axis=1).mean(),
+            )
             assert abs(zeros[0] - zeros[1]) < error + 0.02
 
     def test_predictions_below_zero_say_how_dry_it_is(self):
-        zeros = jnp.exp(self.NOISE.given(jnp.asarray([0.0, -0.1, -0.3]), jnp.arange(3.0), None).alone.log_prob(0.0))
+        zeros = jnp.exp(
+            self.NOISE.given(jnp.asarray([0.0, -0.1, -0.3]), jnp.arange(3.0), None).alone.log_prob(
+                0.0
+            )
+        )
         slope = SHIFT ** (POWER - 1)
-        np.testing.assert_allclose(zeros, stats.norm.cdf(slope * np.array([0.0, 0.1, 0.3]) / SCALE), rtol=1e-9)
+        np.testing.assert_allclose(
+            zeros, stats.norm.cdf(slope * np.array([0.0, 0.1, 0.3]) / SCALE), rtol=1e-9
+        )
 
     @pytest.mark.parametrize(
-        "noise", [NOISE, bd.noise.HurdleNoise(bd.filtering.CorrelatedLogNoise(AR1), 0.4)], ids=["tobit", "hurdle"]
+        "noise",
+        [NOISE, bd.noise.HurdleNoise(bd.filtering.CorrelatedLogNoise(AR1), 0.4)],
+        ids=["tobit", "hurdle"],
     )
     def test_forecasts_scores_and_members(self, noise):
-        """Draws have exact zeros, the log score of a zero is that of its probability, and PITs are spread within it."""
+        """Draws have exact zeros, the log score of a zero is that of its probability, and PITs are
+        spread within it.
+        """
         data = flows(SEEDS[0], level=0.2)
         own = model(noise)
         post = bd.fit(own, data, Sifting(), progress=False)
@@ -303,10 +343,18 @@ def _given(problem):
             lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=-0.5),
             "CorrelatedBoxCoxNoise.power must not be negative",
         ),
-        (lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=0.0), "needs a shift above 0 beside a power of 0"),
-        (lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=0.5, shift=-1.0), "shift must be a known number"),
         (
-            lambda: bd.filtering.CorrelatedBoxCoxNoise(bd.filtering.RandomWalk(1.0, 0.0), power=0.5),
+            lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=0.0),
+            "needs a shift above 0 beside a power of 0",
+        ),
+        (
+            lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=0.5, shift=-1.0),
+            "shift must be a known number",
+        ),
+        (
+            lambda: bd.filtering.CorrelatedBoxCoxNoise(
+                bd.filtering.RandomWalk(1.0, 0.0), power=0.5
+            ),
             "give white noise beside it",
         ),
     ],

@@ -1,4 +1,6 @@
-"""Parts at different scales: known systems, the same equations written in one, layers in order, gradients, a fit."""
+"""Parts at different scales: known systems, the same equations written in one, layers in order,
+gradients, a fit.
+"""
 
 import equinox as eqx
 import jax
@@ -60,7 +62,9 @@ def fitzhugh_nagumo(strength=1.0, slowness=12.5, fastness=1.0, tolerance=RTOL, a
         {"nerve": "v", "recovery": ("w",)},
         {"recovery": slowness, "nerve": fastness},
     )
-    return bd.ODE(field, {"v": -1.0, "w": 1.0}, forcings=("current",), rtol=tolerance, atol=tolerance)
+    return bd.ODE(
+        field, {"v": -1.0, "w": 1.0}, forcings=("current",), rtol=tolerance, atol=tolerance
+    )
 
 
 class TestFitzHughNagumo:
@@ -73,27 +77,39 @@ class TestFitzHughNagumo:
 
             def rates(t, y, strength=strength, slowness=slowness, fastness=fastness):
                 v, w = y
-                return [(v - v**3 / 3 - strength * w + 0.5) / fastness, (v + 0.7 - 0.8 * w) / slowness]
+                return [
+                    (v - v**3 / 3 - strength * w + 0.5) / fastness,
+                    (v + 0.7 - 0.8 * w) / slowness,
+                ]
 
-            exact = solve_ivp(rates, (0, 60), [-1.0, 1.0], "DOP853", self.times, rtol=1e-12, atol=1e-12).y
+            exact = solve_ivp(
+                rates, (0, 60), [-1.0, 1.0], "DOP853", self.times, rtol=1e-12, atol=1e-12
+            ).y
             layer = fitzhugh_nagumo(*map(jnp.asarray, numbers))
             prediction = solve(layer, given(self.times, current=np.full(13, 0.5)))
             assert bool(prediction.ok)
             for name, values in zip("vw", exact, strict=True):
                 np.testing.assert_allclose(prediction.values[name], values, atol=GLOBAL)
 
-    unknown = fitzhugh_nagumo(dist.LogNormal(0.0, 0.1), dist.LogNormal(1.0, 0.1), dist.LogNormal(0.0, 0.1), 1e-11)
+    unknown = fitzhugh_nagumo(
+        dist.LogNormal(0.0, 0.1), dist.LogNormal(1.0, 0.1), dist.LogNormal(0.0, 0.1), 1e-11
+    )
 
     @pytest.mark.thorough
     def test_gradients_of_the_rates(self):
         states = {"v": jnp.asarray(-0.7), "w": jnp.asarray(0.4)}
-        rates = lambda field: jnp.stack(list(field(0.0, states, {"current": jnp.asarray(0.5)}).values()))  # noqa: E731
+
+        def rates(field):
+            return jnp.stack(list(field(0.0, states, {"current": jnp.asarray(0.5)}).values()))
+
         check_gradients(self.unknown.vector_field, rates, solved=False)
 
     @pytest.mark.slow
     def test_gradients(self):
         inputs = given([0.0, 1.0, 2.0], current=[0.5, 0.5, 0.5])
-        check_gradients(self.unknown, lambda realised: jnp.concatenate(list(realised(inputs).values.values())))
+        check_gradients(
+            self.unknown, lambda realised: jnp.concatenate(list(realised(inputs).values.values()))
+        )
 
     @pytest.mark.slow
     def test_log_density(self):
@@ -110,7 +126,12 @@ class Slow(bd.Module):
 
     def __call__(self, t, y, u):
         x = y["x"]
-        return {"x": -jnp.roll(x, 1) * (jnp.roll(x, 2) - jnp.roll(x, -1)) - x + self.force - u["small"].sum(-1)}
+        return {
+            "x": -jnp.roll(x, 1) * (jnp.roll(x, 2) - jnp.roll(x, -1))
+            - x
+            + self.force
+            - u["small"].sum(-1)
+        }
 
 
 class Fast(bd.Module):
@@ -161,7 +182,9 @@ class TestLorenz96:
             ]
             return np.array(dx + dz)
 
-        exact = solve_ivp(rates, (0, 1), np.append(x0, z0), "DOP853", times, rtol=1e-12, atol=1e-12).y
+        exact = solve_ivp(
+            rates, (0, 1), np.append(x0, z0), "DOP853", times, rtol=1e-12, atol=1e-12
+        ).y
         field = Coupling(
             parts={"slow": Slow(self.force), "fast": Fast(self.b)},
             links=(
@@ -202,20 +225,29 @@ class TestCoupling:
             return rates
 
         links = (Link("p.x", "q.seen", 0.5), Link("q.z", "q.seen", -1.0), Link("q.z", "p.other"))
-        field = Coupling({"p": part("p", "x"), "q": part("q", "z")}, links, PARTS["states"], {"q": 2.0})
+        field = Coupling(
+            {"p": part("p", "x"), "q": part("q", "z")}, links, PARTS["states"], {"q": 2.0}
+        )
         assert field(0.0, STATE, {"rain": jnp.asarray(7.0)}) == {"x": 6.0, "z": 3.0}
         assert seen["p"] == ({"x": 2.0}, {"rain": 7.0, "other": 3.0})
         assert seen["q"] == ({"z": 3.0}, {"rain": 7.0, "seen": 0.5 * 2.0 - 3.0})
 
     def test_random_leaves_are_science_unless_the_part_is_learned(self):
         field = Coupling(
-            {"p": Basis(BSpline(0, 1, 5), "x", "x", np.ones(5), level=dist.Normal(0.0, 1.0)), "q": one("z")},
+            {
+                "p": Basis(BSpline(0, 1, 5), "x", "x", np.ones(5), level=dist.Normal(0.0, 1.0)),
+                "q": one("z"),
+            },
             (Link("p.x", "q.seen", dist.LogNormal(0.0, 1.0)),),
             PARTS["states"],
             {"q": dist.LogNormal(0.0, 1.0)},
         )
         groups = {path: leaf.group for path, leaf in paths(field).items()}
-        assert groups == {"parts.p.level": "network", "links.0.strength": "science", "timescales.q": "science"}
+        assert groups == {
+            "parts.p.level": "network",
+            "links.0.strength": "science",
+            "timescales.q": "science",
+        }
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -227,8 +259,14 @@ class TestCoupling:
             ({"states": {"p": ("x",), "q": ("x",)}}, "state 'x' is in 'p' and in 'q'"),
             ({"links": ("p.x",)}, "links must be such as"),
             ({"links": None}, "links must be such as"),
-            ({"parts": PARTS["parts"] | {"p": dist.Normal(0.0, 1.0)}}, r"parts\['p'\] must be a function"),
-            ({"parts": PARTS["parts"] | {"p": bd.ODE(one("x"), {"x": 1.0})}}, "a function .*, not the layer ODE"),
+            (
+                {"parts": PARTS["parts"] | {"p": dist.Normal(0.0, 1.0)}},
+                r"parts\['p'\] must be a function",
+            ),
+            (
+                {"parts": PARTS["parts"] | {"p": bd.ODE(one("x"), {"x": 1.0})}},
+                "a function .*, not the layer ODE",
+            ),
             ({"timescales": {"r": 1.0}}, "a time scale is given for 'r'"),
             ({"timescales": {"p": 0.0}}, "must be positive, not 0.0"),
             ({"timescales": {"p": np.ones(2)}}, r"timescales\['p'\] must be a number"),
@@ -243,10 +281,14 @@ class TestCoupling:
 
     def test_rates_of_other_states(self):
         with pytest.raises(ModelError, match="part 'p' returns rates for z, but has states x"):
-            Coupling(**(PARTS | {"parts": {"p": lambda t, y, u: {"z": 1.0}, "q": one("z")}}))(0.0, STATE, {})
+            Coupling(**(PARTS | {"parts": {"p": lambda t, y, u: {"z": 1.0}, "q": one("z")}}))(
+                0.0, STATE, {}
+            )
 
     def test_a_forcing_of_the_same_name(self):
-        with pytest.raises(ModelError, match=r"'q\.seen' is linked, but 'seen' is a forcing of the model too"):
+        with pytest.raises(
+            ModelError, match=r"'q\.seen' is linked, but 'seen' is a forcing of the model too"
+        ):
             Coupling(**PARTS)(0.0, STATE, {"seen": jnp.asarray(1.0)})
 
     @pytest.mark.parametrize("end", ["x", "p.", ".x", ""])
@@ -285,10 +327,16 @@ def layers(rate=1.0, strength=2.0, points=129, tolerance=1e-10, slow=0.3):
     options = {"rtol": tolerance, "atol": tolerance}
     fast = bd.ODE(Decay(rate), {"x": 1.0}, units={"x": "mm"}, **options)
     store = bd.ODE(
-        Filled(slow), {"z": 0.5}, forcings=("inflow", "rain"), units={"rain": "mm", "inflow": "mm"}, **options
+        Filled(slow),
+        {"z": 0.5},
+        forcings=("inflow", "rain"),
+        units={"rain": "mm", "inflow": "mm"},
+        **options,
     )
     # The order of the dict does not matter.
-    return LayerCoupling({"store": store, "fast": fast}, (Link("fast.x", "store.inflow", strength),), points)
+    return LayerCoupling(
+        {"store": store, "fast": fast}, (Link("fast.x", "store.inflow", strength),), points
+    )
 
 
 class TestLayers:
@@ -303,7 +351,9 @@ class TestLayers:
         )
 
     def run(self, points, times=times, start=None, **options):
-        return solve(layers(points=points, **options), given(times, start, rain=np.full(len(times), 0.7)))
+        return solve(
+            layers(points=points, **options), given(times, start, rain=np.full(len(times), 0.7))
+        )
 
     @pytest.mark.slow
     def test_values_and_order_in_the_points(self):
@@ -334,22 +384,33 @@ class TestLayers:
     def test_starts_before_the_first_time(self):
         times = np.array([0.4, 0.7, 1.1, 2.0])
         prediction = self.run(17, times=times, start=0.0)
-        np.testing.assert_allclose(prediction.values["z"], self.exact(times), atol=2 * 2 * (2 / 16) ** 2 / 8)
+        np.testing.assert_allclose(
+            prediction.values["z"], self.exact(times), atol=2 * 2 * (2 / 16) ** 2 / 8
+        )
 
     @pytest.mark.thorough
     def test_one_time_only(self):
         passed = lambda t, y, u: {"z": u["inflow"] + u["rain"]}  # noqa: E731
-        parts = {"store": bd.Algebraic(passed, forcings=("inflow", "rain")), "fast": bd.Algebraic(Fading(1.0))}
+        parts = {
+            "store": bd.Algebraic(passed, forcings=("inflow", "rain")),
+            "fast": bd.Algebraic(Fading(1.0)),
+        }
         coupled = LayerCoupling(parts, (Link("fast.x", "store.inflow", 2.0),), 5)
         prediction = solve(coupled, given([0.0], rain=[0.7]))
         assert bool(prediction.ok)
-        assert {name: v.tolist() for name, v in prediction.values.items()} == {"x": [1.0], "z": [2.7]}
+        assert {name: v.tolist() for name, v in prediction.values.items()} == {
+            "x": [1.0],
+            "z": [2.7],
+        }
 
     @pytest.mark.slow
     def test_one_time_only_of_solvers(self):
         prediction = self.run(5, times=np.array([0.0]))
         assert bool(prediction.ok)
-        assert {name: v.tolist() for name, v in prediction.values.items()} == {"x": [1.0], "z": [0.5]}
+        assert {name: v.tolist() for name, v in prediction.values.items()} == {
+            "x": [1.0],
+            "z": [0.5],
+        }
 
     @pytest.mark.slow
     def test_failure_of_one_is_failure_of_all(self):
@@ -364,8 +425,12 @@ class TestLayers:
         """Through a closed form that drives an equation."""
         unknown = dist.LogNormal(0.0, 0.3)
         fast = bd.Algebraic(Fading(unknown))
-        store = bd.ODE(Filled(unknown), {"z": 0.5}, forcings=("inflow", "rain"), rtol=1e-11, atol=1e-11)
-        coupled = LayerCoupling({"fast": fast, "store": store}, (Link("fast.x", "store.inflow", unknown),), 17)
+        store = bd.ODE(
+            Filled(unknown), {"z": 0.5}, forcings=("inflow", "rain"), rtol=1e-11, atol=1e-11
+        )
+        coupled = LayerCoupling(
+            {"fast": fast, "store": store}, (Link("fast.x", "store.inflow", unknown),), 17
+        )
         inputs = given(self.times, rain=np.full(4, 0.7))
         check_gradients(coupled, lambda c: jnp.concatenate(list(c(inputs).values.values())))
 
@@ -381,14 +446,21 @@ class TestLayers:
         """Each a copy of the last: the strengths multiply."""
         first = bd.Algebraic(Fading(1.0))
         copies = {
-            f"copy{i}": bd.Algebraic(lambda t, y, u, i=i: {f"seen{i}": u["seen"]}, forcings=("seen",)) for i in (1, 2)
+            f"copy{i}": bd.Algebraic(
+                lambda t, y, u, i=i: {f"seen{i}": u["seen"]}, forcings=("seen",)
+            )
+            for i in (1, 2)
         }
         links = (Link("copy1.seen1", "copy2.seen", 3.0), Link("first.x", "copy1.seen", 2.0))
         coupled = LayerCoupling({"first": first, **copies}, links, points=257)
         assert coupled.order == ("first", "copy1", "copy2")
         values = solve(coupled, given(self.times)).values
-        np.testing.assert_allclose(values["seen1"], 2 * np.exp(-self.times), atol=2 * (2 / 256) ** 2 / 8)
-        np.testing.assert_allclose(values["seen2"], 6 * np.exp(-self.times), atol=2 * 6 * (2 / 256) ** 2 / 8)
+        np.testing.assert_allclose(
+            values["seen1"], 2 * np.exp(-self.times), atol=2 * (2 / 256) ** 2 / 8
+        )
+        np.testing.assert_allclose(
+            values["seen2"], 6 * np.exp(-self.times), atol=2 * 6 * (2 / 256) ** 2 / 8
+        )
 
 
 class Plain(AbstractLayer):
@@ -439,14 +511,28 @@ class Told(Plain):
 
 @pytest.mark.thorough
 def test_all_that_predictions_hold_is_joined():
-    layers = {"a": Told(("x",), ("rain",), units={"rain": "mm"}), "b": Told(("z",), ("inflow", "sun"))}
+    layers = {
+        "a": Told(("x",), ("rain",), units={"rain": "mm"}),
+        "b": Told(("z",), ("inflow", "sun")),
+    }
     coupled = LayerCoupling(layers, (LINK,), points=5)
-    assert (coupled.interpolation, coupled.units) == ({"rain": "step", "sun": "step"}, {"rain": "mm"})
+    assert (coupled.interpolation, coupled.units) == (
+        {"rain": "step", "sun": "step"},
+        {"rain": "mm"},
+    )
     times = np.array([0.0, 0.3, 1.0])
     joined = coupled(given(times, rain=np.zeros(3), sun=np.zeros(3)))
-    assert {name: v.tolist() for name, v in joined.values.items()} == {"x": times.tolist(), "z": times.tolist()}
-    assert {name: v.tolist() for name, v in joined.variances.items()} == {n: (2 * times).tolist() for n in "xz"}
-    assert {name: v.tolist() for name, v in joined.mismatches.items()} == {"a.gap": [8.0, 8.0], "b.gap": [3.0, 3.0]}
+    assert {name: v.tolist() for name, v in joined.values.items()} == {
+        "x": times.tolist(),
+        "z": times.tolist(),
+    }
+    assert {name: v.tolist() for name, v in joined.variances.items()} == {
+        n: (2 * times).tolist() for n in "xz"
+    }
+    assert {name: v.tolist() for name, v in joined.mismatches.items()} == {
+        "a.gap": [8.0, 8.0],
+        "b.gap": [3.0, 3.0],
+    }
     assert int(joined.stats["steps"]) == 6
 
 
@@ -460,7 +546,10 @@ def test_failure_of_one_is_failure_of_all(first, second):
 
 
 def test_the_unit_of_time_is_that_of_the_layers():
-    layers = {"a": Told(("x",), (), units={"time": "h"}), "b": Told(("z",), ("inflow",), units={"time": "h", "y": "g"})}
+    layers = {
+        "a": Told(("x",), (), units={"time": "h"}),
+        "b": Told(("z",), ("inflow",), units={"time": "h", "y": "g"}),
+    }
     assert LayerCoupling(layers, (LINK,), points=5).units == {"time": "h"}
 
 
@@ -473,15 +562,35 @@ LINK = Link("a.x", "b.inflow")
     [
         ({"a": A, "b": B}, (Link("c.x", "b.inflow"),), "a link names 'c'; the parts are a, b"),
         ({"a": A, "b": B}, (Link("a.z", "b.inflow"),), "a link comes from 'a.z'; 'a' has x"),
-        ({"a": A, "b": B}, (Link("a.x", "b.rain"),), "'b.rain' is linked, but the forcings of 'b' are inflow"),
-        ({"a": A, "b": B}, (LINK, Link("b.z", "a.back")), "circle: . → . → .; couple the vector fields"),
+        (
+            {"a": A, "b": B},
+            (Link("a.x", "b.rain"),),
+            "'b.rain' is linked, but the forcings of 'b' are inflow",
+        ),
+        (
+            {"a": A, "b": B},
+            (LINK, Link("b.z", "a.back")),
+            "circle: . → . → .; couple the vector fields",
+        ),
         ({"a": A, "b": B}, (Link("a.x", "a.back"),), "circle: a → a"),
         ({"a": A, "b": Plain(("x",), ("inflow",))}, (LINK,), "output 'x' is in 'a' and in 'b'"),
         ({"a": Plain(("x",), (), {"x": ("place",)}), "b": B}, (LINK,), "'a.x' is a field"),
         ({"a": A, "b": Plain(("z",), ("inflow",), coordinate="row")}, (LINK,), "the same index"),
-        ({"a": Plain(("x",), (), start=0.0), "b": Plain(("z",), ("inflow",), start=1.0)}, (LINK,), "the same start"),
-        ({"a": Filter(("x",), ()), "b": B}, (LINK,), "'a' must be a layer that needs no observations, not Filter"),
-        ({"a": one("x"), "b": B}, (LINK,), "'a' must be a layer that needs no observations, not function"),
+        (
+            {"a": Plain(("x",), (), start=0.0), "b": Plain(("z",), ("inflow",), start=1.0)},
+            (LINK,),
+            "the same start",
+        ),
+        (
+            {"a": Filter(("x",), ()), "b": B},
+            (LINK,),
+            "'a' must be a layer that needs no observations, not Filter",
+        ),
+        (
+            {"a": one("x"), "b": B},
+            (LINK,),
+            "'a' must be a layer that needs no observations, not function",
+        ),
     ],
 )
 def test_layers_that_do_not_fit(unchecked, layers, links, message):
@@ -495,8 +604,16 @@ STEPS, LINES = Told(("x",), ("rain",)), Told(("z",), ("inflow", "rain"), kind="l
 @pytest.mark.parametrize(
     ("layers", "link", "message"),
     [
-        ({"a": STEPS, "b": LINES}, LINK, "interpolation of 'rain': 'step' in 'a' but 'linear' in 'b'"),
-        ({"a": A, "b": Told(("z",), ("flow",))}, Link("a.x", "b.flow"), "'b.flow' is linked, so it is linear"),
+        (
+            {"a": STEPS, "b": LINES},
+            LINK,
+            "interpolation of 'rain': 'step' in 'a' but 'linear' in 'b'",
+        ),
+        (
+            {"a": A, "b": Told(("z",), ("flow",))},
+            Link("a.x", "b.flow"),
+            "'b.flow' is linked, so it is linear",
+        ),
         (
             {
                 "a": Plain(("x",), ("rain",), units={"rain": "mm"}),
@@ -526,7 +643,9 @@ class TestFit:
         fast = bd.ODE(Decay(0.5), {"x": 2.0})
         field = lambda t, y, u: {"z": u["inflow"] - 0.6 * y["z"]}  # noqa: E731
         store = bd.ODE(field, {"z": 0.5}, forcings=("inflow",))
-        return LayerCoupling({"fast": fast, "store": store}, (Link("fast.x", "store.inflow", strength),), points=33)
+        return LayerCoupling(
+            {"fast": fast, "store": store}, (Link("fast.x", "store.inflow", strength),), points=33
+        )
 
     def exact(self):
         return np.asarray(solve(self.coupled(0.8), given(self.times)).values["z"])
@@ -545,7 +664,9 @@ class TestFit:
         strengths = np.linspace(0.65, 0.95, 61)
         problem = pose(self.model(), self.data())
         positions = positions_at(problem, strengths)
-        density = np.array([*map(jax.jit(lambda position: problem.log_density(position)), positions)])
+        density = np.array(
+            [*map(jax.jit(lambda position: problem.log_density(position)), positions)]
+        )
         mean, sd = moments(strengths, positions, density)
         assert abs(mean - 0.8) < 3 * sd < 0.1
 
@@ -553,7 +674,9 @@ class TestFit:
     def test_recovers_the_strength_and_what_it_drives(self):
         exact, model = self.exact(), self.model()
         post = bd.fit(model, self.data(), bd.NUTS(chains=2, warmup=50, draws=100), key=0)
-        share, width = share_in_band(model, post, lambda m: m.layer(given(self.times)).values["z"], exact)
+        share, width = share_in_band(
+            model, post, lambda m: m.layer(given(self.times)).values["z"], exact
+        )
         assert share >= 0.8
         assert width.max() < 0.1
         strength = post["posterior"]["strength"].values.ravel()

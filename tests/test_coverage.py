@@ -1,4 +1,6 @@
-"""Do held-out data call a forecast too sure where it is, leave a right one alone, and say what they could not show?"""
+"""Do held-out data call a forecast too sure where it is, leave a right one alone, and say what they
+could not show?
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ DRAWS = 400
 
 
 def judged(draws, observed):
-    """The finding on a forecast of one observable, or of several by name; draws `(draw, time, …)`."""
+    """The finding on a forecast of one observable, or of several by name; draws `(draw, time,
+    …)`.
+    """
     draws, observed = (v if isinstance(v, dict) else {"y": v} for v in (draws, observed))
     own = {name: (d.reshape(len(d), -1), observed[name].ravel()) for name, d in draws.items()}
     return coverage_finding(own, own, {name: y.shape for name, y in observed.items()})
@@ -25,7 +29,9 @@ def autoregressive(rng, shape, correlation):
 
 def sharing(rng, shape, share):
     """Standard normals `(…, time)`: a share of the variance is one error of all times."""
-    return np.sqrt(share) * rng.normal(size=(*shape[:-1], 1)) + np.sqrt(1 - share) * rng.normal(size=shape)
+    return np.sqrt(share) * rng.normal(size=(*shape[:-1], 1)) + np.sqrt(1 - share) * rng.normal(
+        size=shape
+    )
 
 
 def right(made):
@@ -48,7 +54,9 @@ def several(rng, number):
 def field(rng, number):
     """Ten places; errors of neighbours in time and in space are alike."""
     e = autoregressive(rng, (DRAWS + 1, 10, number), 0.7)
-    return np.moveaxis(autoregressive(rng, e.shape, 0.0) * 0.3 + np.cumsum(e, axis=1) / np.sqrt(5.0), 1, 2)
+    return np.moveaxis(
+        autoregressive(rng, e.shape, 0.0) * 0.3 + np.cumsum(e, axis=1) / np.sqrt(5.0), 1, 2
+    )
 
 
 SOUND = {
@@ -56,7 +64,9 @@ SOUND = {
     "few": lambda rng: right(sharing(rng, (DRAWS + 1, 12), 0.3)),
     "one error for all": lambda rng: right(sharing(rng, (DRAWS + 1, 30), 0.9)),
     "autoregressive": lambda rng: right(autoregressive(rng, (DRAWS + 1, 60), 0.8)),
-    "counts": lambda rng: right(rng.poisson(2.0 + np.sin(np.arange(60)), size=(DRAWS + 1, 60)).astype(float)),
+    "counts": lambda rng: right(
+        rng.poisson(2.0 + np.sin(np.arange(60)), size=(DRAWS + 1, 60)).astype(float)
+    ),
     "zeros": lambda rng: right(zeros(rng, 200)),
     "two observables": lambda rng: several(rng, 40),
     "field": lambda rng: right(field(rng, 20)),
@@ -74,7 +84,8 @@ def test_a_right_forecast_is_seldom_called_too_sure(case):
 
 
 def held(rng, inside, number, correlation, share=0.8):
-    """A forecast that takes its errors for nearly one and the same, and data of which so many lie inside.
+    """A forecast that takes its errors for nearly one and the same, and data of which so many lie
+    inside.
 
     Its own replicates hold as few in a tenth of cases, so that beside them no data would look odd.
     """
@@ -90,7 +101,8 @@ def test_too_few_values_in_the_intervals_are_never_good(inside, number):
     """They are a fault where errors differ, and inconclusive where they may all be one."""
     rng = np.random.default_rng(0)
     apart, together = (
-        [judged(*held(rng, inside, number, correlation)) for _ in range(20)] for correlation in (0.3, 0.95)
+        [judged(*held(rng, inside, number, correlation)) for _ in range(20)]
+        for correlation in (0.3, 0.95)
     )
     assert all(f"hold {inside} of {number} values" in f.message for f in apart + together)
     assert sum(f.level in ("warning", "bad") for f in apart) >= 19, [*map(str, apart)]
@@ -100,7 +112,11 @@ def test_too_few_values_in_the_intervals_are_never_good(inside, number):
 
 def test_seven_of_ten_values_in_intervals_of_ninety_per_cent_are_not_good():
     rng = np.random.default_rng(1)
-    found = [judged(*held(rng, 18, 26, correlation)) for correlation in (0.0, 0.5, 0.8) for _ in range(10)]
+    found = [
+        judged(*held(rng, 18, 26, correlation))
+        for correlation in (0.0, 0.5, 0.8)
+        for _ in range(10)
+    ]
     assert sum(f.level == "good" for f in found) <= 1, [*map(str, found)]
 
 
@@ -113,12 +129,17 @@ def test_a_fault_of_the_highest_forecasts_is_seen_among_zeros():
         high = middle > np.quantile(middle, 0.95)
         observed = np.where(high, middle * (observed / np.where(high, middle, 1.0)) ** 3, observed)
         finding = judged(draws, observed)
-        assert finding.level in ("warning", "bad") and "at the highest 5 % of forecasts they hold" in finding.message
+        assert (
+            finding.level in ("warning", "bad")
+            and "at the highest 5 % of forecasts they hold" in finding.message
+        )
         assert int(finding.message.split()[5]) > 880
 
 
 def test_zeros_that_come_too_seldom_are_seen():
-    """A forecast of zeros at three times of four holds them all; by its PIT it is wrong where they come at half."""
+    """A forecast of zeros at three times of four holds them all; by its PIT it is wrong where they
+    come at half.
+    """
     rng = np.random.default_rng(0)
     draws = np.where(rng.random((DRAWS, 400)) < 0.75, 0.0, rng.exponential(size=(DRAWS, 400)))
     observed = np.where(rng.random(400) < 0.25, 0.0, 3 * rng.exponential(size=400))
@@ -127,21 +148,28 @@ def test_zeros_that_come_too_seldom_are_seen():
 
 @pytest.mark.parametrize(("number", "level"), [(3, "inconclusive"), (8, "good")])
 def test_few_values_could_not_have_shown_anything(number, level):
-    """Of eight independent values that all lie inside a coverage of 0.05^(1/8) = 69 % is what is ruled out."""
+    """Of eight independent values that all lie inside a coverage of 0.05^(1/8) = 69 % is what is
+    ruled out.
+    """
     rng = np.random.default_rng(0)
     draws = rng.normal(size=(DRAWS, number))
     observed = 0.8 * (-1.0) ** np.arange(number)  # neighbours that are not alike
     finding = judged(draws, observed)
     assert finding.level == level and bool(finding.remedy) == (level != "good")
     assert ("is not ruled out" if number == 3 else "is ruled out") in finding.message
-    assert int(finding.message.split("%")[-2].split()[-1]) == pytest.approx(100 * 0.05 ** (1 / number), abs=2)
+    assert int(finding.message.split("%")[-2].split()[-1]) == pytest.approx(
+        100 * 0.05 ** (1 / number), abs=2
+    )
 
 
 def test_a_forecast_that_takes_its_errors_for_one_is_worth_one_value():
     """Data near its middle hold all together, by luck or not: nobody can say."""
     rng = np.random.default_rng(0)
     finding = judged(sharing(rng, (DRAWS, 30), 0.95), 0.2 * rng.normal(size=30))
-    assert finding.level == "inconclusive" and "hold 30 of 30 values (100%), worth about 1" in finding.message
+    assert (
+        finding.level == "inconclusive"
+        and "hold 30 of 30 values (100%), worth about 1" in finding.message
+    )
 
 
 def test_a_forecast_without_spread_that_misses_is_bad():
@@ -151,7 +179,9 @@ def test_a_forecast_without_spread_that_misses_is_bad():
 
 
 def test_both_sides_count_beside_replicates(monkeypatch):
-    """Coverage and distance are two looks, so that one of them alone has to be as odd as in half of a hundredth."""
+    """Coverage and distance are two looks, so that one of them alone has to be as odd as in half of
+    a hundredth.
+    """
     rng = np.random.default_rng(0)
     draws, observed = held(rng, 20, 30, 0.95)
     monkeypatch.setattr("bayes_dasl.verdict.coverage.share_beyond", lambda replicates, value: 0.007)
@@ -163,6 +193,7 @@ def test_both_sides_count_beside_replicates(monkeypatch):
 @pytest.mark.parametrize(("inside", "level"), [(14, "bad"), (16, "warning")])
 def test_less_than_half_in_the_intervals_is_bad(monkeypatch, inside, level):
     monkeypatch.setattr("bayes_dasl.verdict.coverage.share_beyond", lambda replicates, value: 0.004)
-    # Errors that are all one are worth one value, so that nothing but the replicates finds them odd.
+    # Errors that are all one are worth one value, so that nothing but the replicates finds them
+    # odd.
     finding = judged(*held(np.random.default_rng(0), inside, 30, 1.0))
     assert finding.level == level, finding

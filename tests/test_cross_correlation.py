@@ -1,4 +1,6 @@
-"""Residuals that are correlated across observables, against dense normal distributions of all data at once."""
+"""Residuals that are correlated across observables, against dense normal distributions of all data
+at once.
+"""
 
 import dataclasses
 
@@ -28,15 +30,25 @@ class Lines(bd.Module):
     level: bd.Scalar
 
     def __call__(self, t, y, u):
-        return {"land": self.level + 0.1 * t, "ocean": 2 * self.level + 0.0 * t, "ice": self.level * (2.0 + jnp.sin(t))}
+        return {
+            "land": self.level + 0.1 * t,
+            "ocean": 2 * self.level + 0.0 * t,
+            "ice": self.level * (2.0 + jnp.sin(t)),
+        }
 
 
 def lines(times, level=2.0):
-    return {"land": level + 0.1 * times, "ocean": 2 * level + 0.0 * times, "ice": level * (2.0 + np.sin(times))}
+    return {
+        "land": level + 0.1 * times,
+        "ocean": 2 * level + 0.0 * times,
+        "ice": level * (2.0 + np.sin(times)),
+    }
 
 
 class OU:
-    """The response of a residual to an impulse of its innovation: $x(t) = \\int h(t - s)\\,dW(s)$."""
+    """The response of a residual to an impulse of its innovation:
+    $x(t) = \\int h(t - s)\\,dW(s)$.
+    """
 
     def __init__(self, scale, time):
         self.process = bd.filtering.OrnsteinUhlenbeck(scale, time)
@@ -70,7 +82,12 @@ def covariance(one, other, lag):
 
 def dense(kinds, white, correlation, rows):
     """The covariance of data, each a time and which observable."""
-    found = np.array([[correlation[i, j] * covariance(kinds[i], kinds[j], t - s) for s, j in rows] for t, i in rows])
+    found = np.array(
+        [
+            [correlation[i, j] * covariance(kinds[i], kinds[j], t - s) for s, j in rows]
+            for t, i in rows
+        ]
+    )
     return found + np.diag([white[i] ** 2 for _, i in rows])
 
 
@@ -85,9 +102,9 @@ WHITE = (0.0, 0.3, 0.2)
 
 def model_of(kinds, white=WHITE, correlation=R, logarithm=(), names=NAMES):
     noise = {
-        name: (bd.filtering.CorrelatedLogNoise if name in logarithm else bd.filtering.CorrelatedNoise)(
-            kind.process, own
-        )
+        name: (
+            bd.filtering.CorrelatedLogNoise if name in logarithm else bd.filtering.CorrelatedNoise
+        )(kind.process, own)
         for name, kind, own in zip(names, kinds, white, strict=False)
     }
     cross = CrossCorrelation(names, correlation)
@@ -103,17 +120,27 @@ def data_of(times=TIMES, missing=True):
 
 
 def at_truth(model):
-    return block(condition(model, {"layer.function.level": jnp.asarray(2.0)}), hide=["layer.function.level"])
+    return block(
+        condition(model, {"layer.function.level": jnp.asarray(2.0)}), hide=["layer.function.level"]
+    )
 
 
 def rows_of(data):
-    return [(t, i) for k, t in enumerate(data["time"].values) for i, n in enumerate(NAMES) if np.isfinite(data[n][k])]
+    return [
+        (t, i)
+        for k, t in enumerate(data["time"].values)
+        for i, n in enumerate(NAMES)
+        if np.isfinite(data[n][k])
+    ]
 
 
 def residuals(data):
     line = lines(data["time"].values)
     return np.array(
-        [data[NAMES[i]].sel(time=t) - line[NAMES[i]][data.get_index("time").get_loc(t)] for t, i in rows_of(data)]
+        [
+            data[NAMES[i]].sel(time=t) - line[NAMES[i]][data.get_index("time").get_loc(t)]
+            for t, i in rows_of(data)
+        ]
     )
 
 
@@ -122,7 +149,9 @@ def residuals(data):
 def test_the_density_is_that_of_the_dense_normal(kinds):
     data = data_of()
     found, _ = log_density(at_truth(model_of(kinds)), (data,), {}, {})
-    exact = dist.MultivariateNormal(0.0, dense(kinds, WHITE, R, rows_of(data))).log_prob(residuals(data))
+    exact = dist.MultivariateNormal(0.0, dense(kinds, WHITE, R, rows_of(data))).log_prob(
+        residuals(data)
+    )
     np.testing.assert_allclose(found, exact, rtol=1e-7)
 
 
@@ -133,14 +162,21 @@ def test_on_the_scale_of_a_logarithm():
     data["ice"] = ("time", line * np.exp(data["ice"].values - line))
     found, _ = log_density(at_truth(model_of(kinds, logarithm=("ice",))), (data,), {}, {})
     as_normal = data.assign(ice=("time", line + np.log(data["ice"].values / line)))
-    exact = dist.MultivariateNormal(0.0, dense(kinds, WHITE, R, rows_of(data))).log_prob(residuals(as_normal))
-    np.testing.assert_allclose(found, exact - np.log(data["ice"].values[np.isfinite(data["ice"])]).sum(), rtol=1e-7)
+    exact = dist.MultivariateNormal(0.0, dense(kinds, WHITE, R, rows_of(data))).log_prob(
+        residuals(as_normal)
+    )
+    np.testing.assert_allclose(
+        found, exact - np.log(data["ice"].values[np.isfinite(data["ice"])]).sum(), rtol=1e-7
+    )
 
 
 @pytest.mark.thorough
 def test_residuals_that_are_independent_in_time():
     scales = np.array([0.7, 0.4, 1.0])
-    noise = {name: bd.filtering.CorrelatedNoise(White(scale)) for name, scale in zip(NAMES, scales, strict=True)}
+    noise = {
+        name: bd.filtering.CorrelatedNoise(White(scale))
+        for name, scale in zip(NAMES, scales, strict=True)
+    }
     data, cross = data_of(), CrossCorrelation(NAMES, R)
     model = bd.Model(bd.Algebraic(Lines(bd.between(1.0, 4.0))), noise, cross_correlation=cross)
     found, _ = log_density(at_truth(model), (data,), {}, {})
@@ -168,7 +204,8 @@ def test_without_correlation_each_is_by_itself():
     alone = model_of(kinds)
     alone = bd.Model(alone.layer, alone.noise)
     found, want = (
-        log_density(at_truth(m), (data,), {}, {})[0] for m in (model_of(kinds, correlation=np.eye(3)), alone)
+        log_density(at_truth(m), (data,), {}, {})[0]
+        for m in (model_of(kinds, correlation=np.eye(3)), alone)
     )
     np.testing.assert_allclose(found, want, rtol=1e-12)
 
@@ -177,7 +214,9 @@ def test_without_correlation_each_is_by_itself():
 def test_a_forecast_is_conditioned_on_all_and_its_paths_hold_together():
     kinds, data = KINDS["mixed"], data_of()
     model = model_of(kinds)
-    known = bd.Model(bd.Algebraic(Lines(2.0)), model.noise, cross_correlation=model.cross_correlation)
+    known = bd.Model(
+        bd.Algebraic(Lines(2.0)), model.noise, cross_correlation=model.cross_correlation
+    )
     past = model.inputs(data).past
     inputs = model.inputs(xr.Dataset(coords={"time": LATER}))
     inputs = dataclasses.replace(inputs, past=dataclasses.replace(past, same=False))
@@ -189,19 +228,25 @@ def test_a_forecast_is_conditioned_on_all_and_its_paths_hold_together():
     gain = np.linalg.solve(joint[:n, :n], joint[:n, n:]).T
     mean, want = gain @ residuals(data), joint[n:, n:] - gain @ joint[:n, n:]
     line = np.concatenate([lines(LATER)[name] for name in NAMES])
-    np.testing.assert_allclose(np.concatenate([given[name].alone.loc for name in NAMES]), line + mean, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.concatenate([given[name].alone.loc for name in NAMES]), line + mean, rtol=1e-6
+    )
     spread = np.concatenate([given[name].alone.scale for name in NAMES])
     np.testing.assert_allclose(spread, np.sqrt(np.diag(want)), rtol=1e-6)
 
     number, key = 40_000, jax.random.key(1)
-    drawn = np.concatenate([np.asarray(given[name].sample(key, (number,))) for name in NAMES], axis=1)
+    drawn = np.concatenate(
+        [np.asarray(given[name].sample(key, (number,))) for name in NAMES], axis=1
+    )
     error = np.sqrt((want**2 + np.outer(np.diag(want), np.diag(want))) / number)
     assert np.all(np.abs(np.cov((drawn - line).T) - want) < 4.5 * error)
 
 
 @pytest.mark.thorough
 def test_draws_without_data_hold_together():
-    """At one time residuals of processes that forget equally fast have the correlation that is given."""
+    """At one time residuals of processes that forget equally fast have the correlation that is
+    given.
+    """
     model = model_of(KINDS["AR1 alike"], white=(0.0, 0.0, 0.0))
     inputs = model.inputs(xr.Dataset(coords={"time": LATER}))
 
@@ -227,7 +272,9 @@ def test_any_of_the_rows_keep_what_the_data_say_of_them():
 @pytest.mark.thorough
 def test_draws_at_the_times_of_the_data_have_the_moments_that_are_said_of_them():
     model, data = model_of(KINDS["AR1 alike"]), data_of()
-    known = bd.Model(bd.Algebraic(Lines(2.0)), model.noise, cross_correlation=model.cross_correlation)
+    known = bd.Model(
+        bd.Algebraic(Lines(2.0)), model.noise, cross_correlation=model.cross_correlation
+    )
     inputs = known.inputs(data)
     given = known.conditional(known.predict(inputs), inputs)
     for name in NAMES:
@@ -238,17 +285,28 @@ def test_draws_at_the_times_of_the_data_have_the_moments_that_are_said_of_them()
 
 
 def test_a_forecast_at_a_time_of_the_data_is_given_the_observables_named_before():
-    """Residuals of one time alone: what land was tells the mean and takes all of the variance but 1 - r²."""
-    noise = {name: bd.filtering.CorrelatedNoise(White(scale)) for name, scale in (("land", 0.5), ("ocean", 0.2))}
-    model = bd.Model(bd.Algebraic(Lines(2.0)), noise, cross_correlation=CrossCorrelation(("land", "ocean"), 0.9))
+    """Residuals of one time alone: what land was tells the mean and takes all of the variance but 1
+    - r².
+    """
+    noise = {
+        name: bd.filtering.CorrelatedNoise(White(scale))
+        for name, scale in (("land", 0.5), ("ocean", 0.2))
+    }
+    model = bd.Model(
+        bd.Algebraic(Lines(2.0)), noise, cross_correlation=CrossCorrelation(("land", "ocean"), 0.9)
+    )
     data = data_of(missing=False)[["land", "ocean"]]
     data["ocean"][1:] = data["land"][[2, 4]] = np.nan
     inputs = model.inputs(data)
     inputs = dataclasses.replace(inputs, past=dataclasses.replace(inputs.past, same=False))
     given = model.conditional(model.predict(inputs), inputs)["ocean"].alone
     left, seen = (data["land"] - lines(TIMES)["land"]).values, data["land"].notnull().values
-    np.testing.assert_allclose(given.loc[seen], (lines(TIMES)["ocean"] + 0.9 * 0.4 * left)[seen], rtol=1e-12)
-    np.testing.assert_allclose(given.scale, np.where(seen, 0.2 * np.sqrt(1 - 0.81), 0.2), rtol=1e-12)
+    np.testing.assert_allclose(
+        given.loc[seen], (lines(TIMES)["ocean"] + 0.9 * 0.4 * left)[seen], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        given.scale, np.where(seen, 0.2 * np.sqrt(1 - 0.81), 0.2), rtol=1e-12
+    )
 
 
 def test_what_the_support_fixes_is_not_told_of_as_stuck():
@@ -258,7 +316,10 @@ def test_what_the_support_fixes_is_not_told_of_as_stuck():
     matrix = np.broadcast_to(np.eye(3), (4, 300, 3, 3)).copy()
     for value, (i, j) in zip(np.moveaxis(free, -1, 0), ((0, 1), (0, 2), (1, 2)), strict=True):
         matrix[..., i, j] = matrix[..., j, i] = value
-    draws = {"layer.function.level": rng.normal(2.0, 0.1, (4, 300)), "cross_correlation.correlation": matrix}
+    draws = {
+        "layer.function.level": rng.normal(2.0, 0.1, (4, 300)),
+        "cross_correlation.correlation": matrix,
+    }
     told = bd.diagnose(posterior(model, data_of(), draws)).findings
     assert not [finding for finding in told if "never moved" in finding.message]
     stuck = draws | {"layer.function.level": np.full((4, 300), 2.0)}
@@ -280,22 +341,35 @@ def test_a_forecast_draws_all_of_them_together():
 def fitted():
     """Sixty years of which both series have AR(1) residuals that share most of what is new."""
     rng, years = np.random.default_rng(3), np.arange(80.0)
-    new = rng.multivariate_normal([0.0, 0.0], [[1.0, 0.8], [0.8, 1.0]], size=years.size) * [0.2, 0.1]
+    new = rng.multivariate_normal([0.0, 0.0], [[1.0, 0.8], [0.8, 1.0]], size=years.size) * [
+        0.2,
+        0.1,
+    ]
     left = np.zeros((years.size, 2))
     for k in range(1, years.size):
         left[k] = 0.6 * left[k - 1] + new[k]
     line = lines(years)
     data = xr.Dataset(
-        {"land": ("time", line["land"] + left[:, 0]), "ocean": ("time", line["ocean"] + left[:, 1])}, {"time": years}
+        {
+            "land": ("time", line["land"] + left[:, 0]),
+            "ocean": ("time", line["ocean"] + left[:, 1]),
+        },
+        {"time": years},
     )
     noise = {
-        name: bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)))
+        name: bd.filtering.CorrelatedNoise(
+            bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0))
+        )
         for name in ("land", "ocean")
     }
     cross = CrossCorrelation(("land", "ocean"), dist.Uniform(-1.0, 1.0))
     model = bd.Model(bd.Algebraic(Lines(bd.between(1.0, 4.0))), noise, cross_correlation=cross)
     train = data.isel(time=slice(0, 60))
-    return model, data, bd.fit(model, train, bd.NUTS(chains=2, warmup=200, draws=200), key=0, progress=False)
+    return (
+        model,
+        data,
+        bd.fit(model, train, bd.NUTS(chains=2, warmup=200, draws=200), key=0, progress=False),
+    )
 
 
 @pytest.mark.thorough
@@ -327,7 +401,10 @@ def test_draws_of_a_forecast_hold_together_and_one_tells_of_the_other(fitted):
         (lambda: CrossCorrelation(NAMES, 0.5), r"matrix of shape \(3, 3\), such as dist.LKJ\(3"),
         (lambda: CrossCorrelation(NAMES[:2], 1.5), "between −1 and 1"),
         (lambda: CrossCorrelation(NAMES[:2], -1.0), "between −1 and 1"),
-        (lambda: CrossCorrelation(NAMES[:2], None), "a number between −1 and 1, or a matrix .* not None"),
+        (
+            lambda: CrossCorrelation(NAMES[:2], None),
+            "a number between −1 and 1, or a matrix .* not None",
+        ),
         (lambda: CrossCorrelation(NAMES[:2], "high"), "not 'high'"),
         (lambda: CrossCorrelation(NAMES[:2], [[1.0], [0.5, 1.0]]), "a matrix of shape"),
         (
@@ -335,9 +412,18 @@ def test_draws_of_a_forecast_hold_together_and_one_tells_of_the_other(fitted):
             "must be a noise.Cross",
         ),
         (lambda: CrossCorrelation(NAMES[:2], dist.Normal(0.0, 1.0)), "between −1 and 1"),
-        (lambda: CrossCorrelation(NAMES[:2], np.array([[1.0, 2.0], [2.0, 1.0]])), "positive definite"),
-        (lambda: CrossCorrelation(NAMES[:2], np.array([[2.0, 0.5], [0.5, 2.0]])), "ones on its diagonal"),
-        (lambda: CrossCorrelation(NAMES[:2], dist.Normal(0.0, 1.0).expand([2, 2]).to_event(2)), r"dist.LKJ\(2"),
+        (
+            lambda: CrossCorrelation(NAMES[:2], np.array([[1.0, 2.0], [2.0, 1.0]])),
+            "positive definite",
+        ),
+        (
+            lambda: CrossCorrelation(NAMES[:2], np.array([[2.0, 0.5], [0.5, 2.0]])),
+            "ones on its diagonal",
+        ),
+        (
+            lambda: CrossCorrelation(NAMES[:2], dist.Normal(0.0, 1.0).expand([2, 2]).to_event(2)),
+            r"dist.LKJ\(2",
+        ),
         (lambda: model_of(KINDS["mixed"], names=("land", "sea", "ice")), "sea"),
         (
             lambda: _with({"land": bd.NormalNoise(1.0), "ocean": bd.NormalNoise(1.0)}),
@@ -345,7 +431,9 @@ def test_draws_of_a_forecast_hold_together_and_one_tells_of_the_other(fitted):
         ),
         (
             lambda: _with(
-                dict.fromkeys(NAMES[:2], bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(1.0, 0.0), 1.0))
+                dict.fromkeys(
+                    NAMES[:2], bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(1.0, 0.0), 1.0)
+                )
             ),
             "not stationary",
         ),
@@ -383,14 +471,20 @@ def test_a_matrix_may_be_unknown():
     assert problem.dimension == 4
     value, slope = jax.value_and_grad(problem.log_density)(position)
     assert np.isfinite(value) and np.all(np.isfinite(slope))
-    np.testing.assert_allclose(problem.constrain(position)["cross_correlation.correlation"], np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(
+        problem.constrain(position)["cross_correlation.correlation"], np.eye(3), atol=1e-12
+    )
     assert bd.describe(model).unknowns == 4
 
 
 def test_a_censored_observable_is_judged_given_the_other():
-    """Residuals that are independent in time: the density of one, times the probability of the other given it."""
+    """Residuals that are independent in time: the density of one, times the probability of the
+    other given it.
+    """
     limit, rho = 4.0, 0.6
-    data = xr.Dataset({"land": ("time", [2.3, 1.8]), "ocean": ("time", [limit, limit])}, {"time": [0.0, 1.0]})
+    data = xr.Dataset(
+        {"land": ("time", [2.3, 1.8]), "ocean": ("time", [limit, limit])}, {"time": [0.0, 1.0]}
+    )
     noises = {
         "land": bd.filtering.CorrelatedNoise(White(0.5)),
         "ocean": bd.noise.Censored(bd.filtering.CorrelatedNoise(White(0.2)), below=limit),

@@ -22,20 +22,33 @@ class Robertson(bd.Module):
 
     def __call__(self, t, y, u):
         forward = self.slow * y["a"] - self.back * y["b"] * y["c"]
-        return {"a": -forward, "b": forward - self.fast * y["b"] ** 2, "c": y["a"] + y["b"] + y["c"] - 1.0}
+        return {
+            "a": -forward,
+            "b": forward - self.fast * y["b"] ** 2,
+            "c": y["a"] + y["b"] + y["c"] - 1.0,
+        }
 
 
 def robertson(field=None, guess=0.3, **more):
-    settings = {"solver": "rodas5p", "algebraic": "c", "start": 0.0, "rtol": 1e-9, "atol": 1e-12} | more
+    settings = {
+        "solver": "rodas5p",
+        "algebraic": "c",
+        "start": 0.0,
+        "rtol": 1e-9,
+        "atol": 1e-12,
+    } | more
     return bd.ODE(field or Robertson(), {"a": 1.0, "b": 0.0, "c": guess}, **settings)
 
 
 def solved(layer, times):
     model = bd.Model(layer, bd.NormalNoise(1.0))
-    return realise(model, {}).predict(model.inputs(xr.Dataset(coords={"time": np.asarray(times, float)})))
+    return realise(model, {}).predict(
+        model.inputs(xr.Dataset(coords={"time": np.asarray(times, float)}))
+    )
 
 
-# Reference solution of the IVP test set (Mazzia & Magherini 2008) at 1e11, and of SUNDIALS' idaRoberts_dns before.
+# Reference solution of the IVP test set (Mazzia & Magherini 2008) at 1e11, and of SUNDIALS'
+# idaRoberts_dns before.
 PUBLISHED = {
     0.4: (9.8517e-01, 3.3864e-05, 1.4796e-02),
     40.0: (7.1583e-01, 9.1850e-06, 2.8416e-01),
@@ -60,7 +73,12 @@ class TestRobertson:
 
         times = np.geomspace(0.1, 1e5, 9)
         ordinary = bd.ODE(
-            Ordinary(), {"a": 1.0, "b": 0.0, "c": 0.0}, solver="rodas5p", start=0.0, rtol=1e-9, atol=1e-12
+            Ordinary(),
+            {"a": 1.0, "b": 0.0, "c": 0.0},
+            solver="rodas5p",
+            start=0.0,
+            rtol=1e-9,
+            atol=1e-12,
         )
         one, other = solved(robertson(), times), solved(ordinary, times)
         for name in "abc":
@@ -86,7 +104,13 @@ class TestStart:
         def field(t, y, u):
             return {"x": -y["z"], "z": y["z"] ** 3 + y["z"] - 2.0 * y["x"]}
 
-        layer = bd.ODE(field, {"x": dist.LogNormal(0.0, 0.1), "z": 0.5}, solver="rodas5p", algebraic="z", start=0.0)
+        layer = bd.ODE(
+            field,
+            {"x": dist.LogNormal(0.0, 0.1), "z": 0.5},
+            solver="rodas5p",
+            algebraic="z",
+            start=0.0,
+        )
         model = bd.Model(layer, bd.NormalNoise(0.1))
         found = realise(model, {"layer.initial.x": jnp.asarray(1.0)}).predict(
             model.inputs(xr.Dataset(coords={"time": np.linspace(0.0, 1.0, 5)}))
@@ -107,7 +131,9 @@ class TestStart:
             def __call__(self, t, y, u):
                 return {"x": -y["z"], "z": y["z"] ** 2 + self.floor}
 
-        layer = bd.ODE(Nothing(dist.Normal(1.0, 0.1)), {"x": 1.0, "z": 1.0}, solver="rodas5p", algebraic="z")
+        layer = bd.ODE(
+            Nothing(dist.Normal(1.0, 0.1)), {"x": 1.0, "z": 1.0}, solver="rodas5p", algebraic="z"
+        )
         model = bd.Model(layer, bd.NormalNoise(0.1))
         data = xr.Dataset({n: ("time", np.ones(4)) for n in "xz"}, {"time": np.arange(4.0)})
         value, gradient = jax.jit(jax.value_and_grad(pose(model, data).log_density))(jnp.zeros(1))
@@ -145,9 +171,11 @@ class TestFindRoot:
 
     @pytest.mark.thorough
     def test_gradient_is_that_of_the_implicit_function(self):
-        root = lambda k: bd.layers.find_root(
-            lambda y: {"a": y["a"] ** 2 - k, "b": y["b"] - 3 * y["a"]}, {"a": 1.0, "b": 1.0}
-        )
+        def root(k):
+            return bd.layers.find_root(
+                lambda y: {"a": y["a"] ** 2 - k, "b": y["b"] - 3 * y["a"]}, {"a": 1.0, "b": 1.0}
+            )
+
         assert root(4.0)["b"] == pytest.approx(6.0)
         assert jax.grad(lambda k: root(k)["b"])(4.0) == pytest.approx(0.75)
 

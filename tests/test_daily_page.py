@@ -1,4 +1,6 @@
-"""Daily rain and flow on the page *From a table to a forecast* run as they stand, and say what is so."""
+"""Daily rain and flow on the page *From a table to a forecast* run as they stand, and say what is
+so.
+"""
 
 import re
 
@@ -55,6 +57,9 @@ def test_the_fit_finds_what_the_table_was_made_of(page):
 
 @pytest.mark.slow
 def test_futures(page):
-    dry, usual = (page["futures"][name]["predictions"]["flow"].isel(time=-1).median() for name in ("dry", "usual"))
+    dry, usual = (
+        page["futures"][name]["predictions"]["flow"].isel(time=-1).median()
+        for name in ("dry", "usual")
+    )
     assert float(dry) < float(usual)
     assert 0.3 < float((page["parts"]["forcing"] / page["parts"]["total"]).isel(time=-1)) < 1.0

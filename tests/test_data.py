@@ -36,7 +36,9 @@ class TestInputs:
         time = data["time"].values
         at = time[0] + share * (time[-1] - time[0])
         expected = np.interp(at, time, data["u"].values)
-        np.testing.assert_allclose(given_.forcings["u"](jax.numpy.asarray(at)), expected, rtol=EXACT, atol=1e3 * EXACT)
+        np.testing.assert_allclose(
+            given_.forcings["u"](jax.numpy.asarray(at)), expected, rtol=EXACT, atol=1e3 * EXACT
+        )
         assert list(given_.forcings) == ["u"]
 
     @pytest.mark.thorough
@@ -50,7 +52,9 @@ class TestInputs:
 
     def test_a_forcing_between_its_knots(self):
         force = bd.inputs(series([0.0, 2.0], u=[1.0, 5.0])).forcings["u"]
-        np.testing.assert_allclose(jax.vmap(force)(jax.numpy.asarray([-1.0, 0.0, 0.5, 2.0, 3.0])), [1, 1, 2, 5, 5])
+        np.testing.assert_allclose(
+            jax.vmap(force)(jax.numpy.asarray([-1.0, 0.0, 0.5, 2.0, 3.0])), [1, 1, 2, 5, 5]
+        )
 
     def test_every_complete_series_drives_unless_named(self):
         data = series([0, 1], u=[1, 2], gap=[1.0, np.nan], text=["a", "b"]).assign(scalar=1.0)
@@ -58,7 +62,9 @@ class TestInputs:
         assert list(bd.inputs(data, forcings=[]).forcings) == []
 
     def test_refuses_a_start_after_the_first_time(self):
-        with pytest.raises(DataError, match=r"time\[0\]=1 lies before the start of the model at 1.5"):
+        with pytest.raises(
+            DataError, match=r"time\[0\]=1 lies before the start of the model at 1.5"
+        ):
             bd.inputs(series([1.0, 2.0]), start=1.5)
 
     @pytest.mark.parametrize(
@@ -79,7 +85,11 @@ class TestTimes:
     @pytest.mark.parametrize(
         ("time", "message"),
         [
-            ([0.0, 2.0, 1.0], r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0; sort .*sortby\('time'\)"),
+            (
+                [0.0, 2.0, 1.0],
+                r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0; sort "
+                r".*sortby\('time'\)",
+            ),
             ([0.0, np.nan, 1.0], r"time\[1\] is not finite"),
             ([], "no time at all"),
             (np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]"), "convert dates first"),
@@ -90,15 +100,22 @@ class TestTimes:
             checked_times(series(np.asarray(time)))
 
     def test_refuses_data_without_time(self):
-        with pytest.raises(DataError, match="need a 1-D coordinate 'time'; their coordinates are day"):
+        with pytest.raises(
+            DataError, match="need a 1-D coordinate 'time'; their coordinates are day"
+        ):
             checked_times(xr.Dataset({}, {"day": [1, 2]}))
 
     @pytest.mark.parametrize("turned", [lambda d: d, lambda d: d.reset_coords("time")])
     def test_says_how_a_time_along_another_dimension_becomes_the_index(self, turned):
         data = turned(xr.Dataset({"y": ("row", [3.0, 4.0])}, {"time": ("row", [0.0, 1.0])}))
-        with pytest.raises(DataError, match=r"theirs lies along 'row': .*data.swap_dims\(\{'row': 'time'\}\)"):
+        with pytest.raises(
+            DataError, match=r"theirs lies along 'row': .*data.swap_dims\(\{'row': 'time'\}\)"
+        ):
             checked_times(data)
-        assert checked_times(data.swap_dims({"row": "time"}).set_coords("time")).tolist() == [0.0, 1.0]
+        assert checked_times(data.swap_dims({"row": "time"}).set_coords("time")).tolist() == [
+            0.0,
+            1.0,
+        ]
 
     def test_whole_numbers_become_float(self):
         assert checked_times(series([1, 2])).dtype == np.float64
@@ -106,7 +123,9 @@ class TestTimes:
 
 class TestObservations:
     def test_keeps_what_is_missing(self):
-        np.testing.assert_array_equal(observations(series([0, 1], y=[1.0, np.nan]), "y"), [1.0, np.nan])
+        np.testing.assert_array_equal(
+            observations(series([0, 1], y=[1.0, np.nan]), "y"), [1.0, np.nan]
+        )
 
     @pytest.mark.parametrize(
         ("values", "message"),
@@ -132,13 +151,17 @@ class TestUnits:
     data = series([0, 1], y=[1.0, 2.0], bare=[1.0, 2.0])
     data["y"].attrs["units"] = "mg / L"
 
-    @pytest.mark.parametrize(("name", "units"), [("y", "mg  / L"), ("y", ""), ("bare", "kg"), ("absent", "kg")])
+    @pytest.mark.parametrize(
+        ("name", "units"), [("y", "mg  / L"), ("y", ""), ("bare", "kg"), ("absent", "kg")]
+    )
     def test_pass(self, name, units):
         assert in_units(self.data, {name: units}) is self.data
 
     def test_refuses_other_units(self):
         for other in ("kg", "mol / L"):
-            with pytest.raises(DataError, match=f"'y' is in 'mg / L' but the model works in '{other}'"):
+            with pytest.raises(
+                DataError, match=f"'y' is in 'mg / L' but the model works in '{other}'"
+            ):
                 in_units(self.data, {"y": other})
 
     def test_refuses_units_that_are_no_text(self):
@@ -148,7 +171,10 @@ class TestUnits:
             in_units(data, {"y": ""})
 
     def test_converts_and_leaves_the_data_as_they_were(self):
-        for other, factor in (("g / L", 1e-3), ("Mg / L", 1e-9)):  # milli and mega differ by their case alone
+        for other, factor in (
+            ("g / L", 1e-3),
+            ("Mg / L", 1e-9),
+        ):  # milli and mega differ by their case alone
             found = in_units(self.data, {"y": other})["y"]
             np.testing.assert_allclose(found, factor * self.data["y"])
             assert found.attrs["units"] == other and self.data["y"].attrs["units"] == "mg / L"
@@ -197,7 +223,9 @@ class TestFingerprint:
     data = series([0.0, 1.0], a=[1.0, 2.0], b=[3.0, np.nan])
 
     def test_is_that_of_the_content(self):
-        reordered = self.data[["b", "a"]].assign_coords(time=[0, 1]).assign_attrs(source="elsewhere")
+        reordered = (
+            self.data[["b", "a"]].assign_coords(time=[0, 1]).assign_attrs(source="elsewhere")
+        )
         assert fingerprint(reordered) == fingerprint(self.data)
 
     @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from bayes_dasl.scores.shares import Decomposition
 
 
 def forecast_of(mean, variance, science=None, network=None):
-    """A forecast of the observable y in one chain, from moments (draw, time) and leaves (draw, ...)."""
+    """A forecast of the observable y in one chain, from moments (draw, time) and leaves (draw,
+    ...).
+    """
     dims = ("chain", "draw", "time")
     coords = {"time": np.arange(float(mean.shape[1]))}
     groups = {
@@ -20,7 +22,11 @@ def forecast_of(mean, variance, science=None, network=None):
         "conditional_variance": xr.Dataset({"y": (dims, variance[None])}, coords),
     }
     leaves = {
-        group: (("chain", "draw", f"{group}_leaf")[: values.ndim + 1], values[None], {"group": group})
+        group: (
+            ("chain", "draw", f"{group}_leaf")[: values.ndim + 1],
+            values[None],
+            {"group": group},
+        )
         for group, values in (("science", science), ("network", network))
         if values is not None
     }
@@ -56,7 +62,9 @@ def test_total_is_computed_on_its_own():
 
 @pytest.mark.parametrize(("chains", "draws"), [(1, 3), (3, 1), (3, 20)])
 def test_few_members_or_chains_have_the_whole_epistemic_variance(chains, draws):
-    """Three values of variance 1, in chains that do not move: with n in the place of n - 1 it would be 2 / 3."""
+    """Three values of variance 1, in chains that do not move: with n in the place of n - 1 it would
+    be 2 / 3.
+    """
     values = np.random.default_rng(18).normal(size=(3, 4000))
     mean = np.repeat(values, draws, axis=0) if chains > 1 else values
     found = total_variance(mean, np.ones_like(mean), np.repeat(np.arange(chains), draws))
@@ -94,7 +102,9 @@ def standard_errors(estimate, exact):
 
 
 def split_of(science, network, mean):
-    """What regressions tell at the one time of a forecast whose leaves are given as `(draw,)` or `(draw, leaf)`."""
+    """What regressions tell at the one time of a forecast whose leaves are given as `(draw,)` or
+    `(draw, leaf)`.
+    """
     parts = decompose(forecast_of(mean[:, None], np.ones((mean.size, 1)), science, network))
     found = {name: values.item() for name, values in parts.sel(observable="y").data_vars.items()}
     found |= {group: found[f"{group}_least"] for group in ("science", "network")}
@@ -202,7 +212,8 @@ def test_squares_and_products_within_a_group_are_seen():
     x = np.random.default_rng(7).normal(size=(3000, 3))
     s, w = x[:, :2], x[:, 2]
     parts = split_of(s, w, s[:, 0] * s[:, 1] + s[:, 0] ** 2 + w)
-    # The regression leaves nothing of what science says; an estimate of Var[s1 s2 + s1^2] = 3 from n draws.
+    # The regression leaves nothing of what science says; an estimate of Var[s1 s2 + s1^2] = 3 from
+    # n draws.
     assert parts["science"] / parts["epistemic"] == pytest.approx(3 / 4, abs=0.05)
     assert parts["network"] / parts["epistemic"] == pytest.approx(1 / 4, abs=0.05)
 
@@ -234,7 +245,8 @@ def test_the_number_of_features_is_bounded():
     rng = np.random.default_rng(10)
     x = rng.normal(size=(400, 4))
     product = (x[:, 2] * x[:, 3])[:, None]
-    # Four leaves have 14 features, the last of them this product: 400 draws allow 20, and 279 allow 13.
+    # Four leaves have 14 features, the last of them this product: 400 draws allow 20, and 279 allow
+    # 13.
     assert explained_variance(x, product) == pytest.approx(product.var(axis=0))
     assert explained_variance(x[:279], product[:279]) < 0.5 * product[:279].var(axis=0)
     assert explained_variance(x[:280], product[:280]) == pytest.approx(product[:280].var(axis=0))
@@ -247,9 +259,12 @@ def test_too_many_leaves_go_by_their_leading_principal_components(weights):
     draws = 400  # 20 features
     factors, loadings = rng.normal(size=(draws, 3)), rng.normal(size=(3, weights))
     leaves = factors @ loadings + 0.01 * rng.normal(size=(draws, weights))
-    share = explained_variance(leaves * rng.uniform(1e-3, 1e3, weights), factors) / factors.var(axis=0)
+    share = explained_variance(leaves * rng.uniform(1e-3, 1e3, weights), factors) / factors.var(
+        axis=0
+    )
     assert share.min() > 0.99
-    # Leaves with nothing in common have no leading components: twenty of many hold about half, or less, of them.
+    # Leaves with nothing in common have no leading components: twenty of many hold about half, or
+    # less, of them.
     leaves = rng.normal(size=(draws, weights))
     alike = explained_variance(leaves, leaves[:, :30]) / leaves[:, :30].var(axis=0)
     assert 0 <= alike.mean() < 0.6
@@ -272,7 +287,8 @@ def test_one_principal_component_more_would_tell():
     rng = np.random.default_rng(12)
     factors = rng.normal(size=(400, 30))
     factors = np.linalg.qr(factors - factors.mean(axis=0))[0]
-    # Copies of a factor make it lead: factor i has 30 - i copies, so the twenty components are the first twenty.
+    # Copies of a factor make it lead: factor i has 30 - i copies, so the twenty components are the
+    # first twenty.
     leaves = np.repeat(factors, np.arange(30, 0, -1), axis=1)
     share = explained_variance(leaves, factors) / factors.var(axis=0)
     assert share[:20] == pytest.approx(1.0)
@@ -360,7 +376,8 @@ def test_parts_of_several_observables_and_times_keep_their_places():
     fc["conditional_variance"] = xr.ones_like(fc["conditional_mean"].to_dataset())
     science = decompose(fc)["science_least"]
     for name, a in shares.items():
-        # Four standard errors of a variance from 2000 draws, and as much for the chance correlation with the rest.
+        # Four standard errors of a variance from 2000 draws, and as much for the chance correlation
+        # with the rest.
         tolerance = 0.13 * np.square(a) + 0.18 * np.array(a) + 0.01
         assert (np.abs(science.sel(observable=name) - np.square(a)) < tolerance).all()
 
@@ -398,7 +415,9 @@ def test_labels_and_shapes():
 
 def test_a_forecast_that_failed_throughout_gives_nan():
     parts = decompose(make_fc(failures=800))
-    assert parts.drop_vars("split_known").to_array().isnull().all() and not parts["split_known"].any()
+    assert (
+        parts.drop_vars("split_known").to_array().isnull().all() and not parts["split_known"].any()
+    )
     assert parts.attrs["failed_draws"] == 800
 
 
@@ -407,7 +426,9 @@ def test_one_draw_has_an_aleatoric_part_alone():
     parts = decompose(forecast_of(mean, variance, np.ones(1), np.ones(1))).sel(observable="y")
     np.testing.assert_array_equal(parts["aleatoric"], variance[0])
     assert parts.drop_vars(["aleatoric", "split_known"]).to_array().isnull().all()
-    failed = decompose(forecast_of(np.array([[np.nan, 2.0], [1.0, 2.0]]), np.tile(variance, (2, 1))))
+    failed = decompose(
+        forecast_of(np.array([[np.nan, 2.0], [1.0, 2.0]]), np.tile(variance, (2, 1)))
+    )
     np.testing.assert_array_equal(failed["aleatoric"].sel(observable="y"), variance[0])
     assert np.isnan(total_variance(mean[:0], variance[:0])["aleatoric"]).all()
 
@@ -435,9 +456,14 @@ def split_in_part(known=(True, True, False, False, False)):
     dims = ("observable", "time")
     parts = {name: (dims, np.array([values])) for name, values in variances.items()}
     rest = parts["epistemic"][1] - parts["science"][1] - parts["network"][1]
-    parts |= {"interaction": (dims, np.where(known, rest, 0.0)), "unknown": (dims, np.where(known, 0.0, rest))}
+    parts |= {
+        "interaction": (dims, np.where(known, rest, 0.0)),
+        "unknown": (dims, np.where(known, 0.0, rest)),
+    }
     coords = {"observable": ["y"], "time": np.arange(5.0)}
-    return Decomposition({**parts, "split_known": (dims, known)}, coords, {"failed_draws": 2, "train_end": 1.0})
+    return Decomposition(
+        {**parts, "split_known": (dims, known)}, coords, {"failed_draws": 2, "train_end": 1.0}
+    )
 
 
 def test_shares_by_horizon_add_up():
@@ -454,13 +480,23 @@ def test_rows_that_were_all_fitted_are_called_so():
     parts = split_in_part()
     parts.attrs["train_end"] = 4.0
     table = parts.shares().loc["y"]
-    assert list(table.index) == ["fitted"] and (table.loc["fitted", "from"], table.loc["fitted", "to"]) == ("0", "4")
+    assert list(table.index) == ["fitted"] and (
+        table.loc["fitted", "from"],
+        table.loc["fitted", "to"],
+    ) == ("0", "4")
 
 
 def test_a_decomposition_prints_its_shares():
     parts = split_in_part()
     for said in (repr(parts), parts._repr_html_()):
-        assert "per cent" in said and "near" in said and "at least" in said and "2 failed draws" in said
+        assert (
+            "per cent" in said
+            and "near" in said
+            and "at least" in said
+            and "2 failed draws" in said
+        )
     assert "at least" not in repr(split_in_part((True,) * 5))
-    assert "per cent" not in repr(parts["total"]) and "per cent" not in repr(parts.mean("observable"))
+    assert "per cent" not in repr(parts["total"]) and "per cent" not in repr(
+        parts.mean("observable")
+    )
     assert "per cent" in repr(decompose(forecast_of(np.zeros((4, 2)), np.ones((4, 2)))))

@@ -1,4 +1,6 @@
-"""Delay differential equations against closed forms, SciPy's method of steps, and a published threshold."""
+"""Delay differential equations against closed forms, SciPy's method of steps, and a published
+threshold.
+"""
 
 import math
 
@@ -85,7 +87,10 @@ class TestClosedForm:
         errors = [
             np.abs(
                 values(
-                    bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, longest_step=h, rtol=1e-3), self.TIMES
+                    bd.equations.DDE(
+                        Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, longest_step=h, rtol=1e-3
+                    ),
+                    self.TIMES,
                 )
                 - exact
             ).max()
@@ -96,10 +101,17 @@ class TestClosedForm:
 
     @pytest.mark.thorough
     def test_steps_end_where_the_start_comes_back_whatever_the_delay(self):
-        """A delay that fits no grid costs no order: without steps that end there the error would be about 1e-4."""
+        """A delay that fits no grid costs no order: without steps that end there the error would be
+        about 1e-4.
+        """
         delay, times = 1.1371, np.linspace(0.1, 6.0, 40)
         exact = np.array([fading(t / delay) for t in times])
-        found = values(bd.equations.DDE(Fading(1 / delay), {"y": 1.0}, {"past": ("y", delay)}, longest_step=0.1), times)
+        found = values(
+            bd.equations.DDE(
+                Fading(1 / delay), {"y": 1.0}, {"past": ("y", delay)}, longest_step=0.1
+            ),
+            times,
+        )
         np.testing.assert_allclose(found, exact, atol=3e-6)
 
     @pytest.mark.thorough
@@ -107,14 +119,19 @@ class TestClosedForm:
         """y' = y(t - 1) with y = exp(a t) before, such that it goes on: a = exp(-a)."""
         a = 0.5671432904097838
         layer = bd.equations.DDE(
-            Fading(-1.0), {"y": 1.0}, {"past": ("y", 1.0)}, history=lambda t, y, u: {"y": y["y"] * jnp.exp(a * t)}
+            Fading(-1.0),
+            {"y": 1.0},
+            {"past": ("y", 1.0)},
+            history=lambda t, y, u: {"y": y["y"] * jnp.exp(a * t)},
         )
         times = np.linspace(0.0, 4.0, 9)
         np.testing.assert_allclose(values(layer, times), np.exp(a * times), rtol=1e-7)
 
     @pytest.mark.thorough
     def test_two_delays(self):
-        """y' = a y(t - 1) + b y(t - 1.7) has exponentials, of a rate that solves a exp(-r) + b exp(-1.7 r) = r."""
+        """y' = a y(t - 1) + b y(t - 1.7) has exponentials, of a rate that solves a exp(-r) + b
+        exp(-1.7 r) = r.
+        """
         r, a = 0.3, 0.2
         b = (r - a * np.exp(-r)) * np.exp(1.7 * r)
         layer = bd.equations.DDE(
@@ -127,11 +144,17 @@ class TestClosedForm:
 
 class TestMackeyGlass:
     @pytest.mark.thorough("6.0-300.0-0.0001")
-    @pytest.mark.parametrize(("delay", "end", "tolerance"), [(6.0, 300.0, 1e-4), (17.0, 150.0, 1e-4)])
+    @pytest.mark.parametrize(
+        ("delay", "end", "tolerance"), [(6.0, 300.0, 1e-4), (17.0, 150.0, 1e-4)]
+    )
     def test_is_that_of_a_fine_solution(self, delay, end, tolerance):
         times = np.linspace(1.0, end, 60)
-        layer = bd.equations.DDE(MackeyGlass(), {"y": 1.2}, {"past": ("y", delay)}, longest_step=0.25)
-        exact = by_steps(lambda y, past: 0.2 * past / (1 + past**10) - 0.1 * y, delay, lambda t: 1.2, end, times)
+        layer = bd.equations.DDE(
+            MackeyGlass(), {"y": 1.2}, {"past": ("y", delay)}, longest_step=0.25
+        )
+        exact = by_steps(
+            lambda y, past: 0.2 * past / (1 + past**10) - 0.1 * y, delay, lambda t: 1.2, end, times
+        )
         np.testing.assert_allclose(values(layer, times), exact, atol=tolerance)
 
     @pytest.mark.thorough
@@ -143,9 +166,13 @@ class TestMackeyGlass:
 @pytest.mark.thorough
 @pytest.mark.parametrize(("product", "keeps_on"), [(1.5, False), (1.64, True)])
 def test_hutchinson_oscillates_beyond_half_of_pi(product, keeps_on):
-    """Its Hopf bifurcation lies at a rate times delay of pi / 2 = 1.571 (Hutchinson 1948, May 1974)."""
+    """Its Hopf bifurcation lies at a rate times delay of pi / 2 = 1.571 (Hutchinson 1948, May
+    1974).
+    """
     late = np.linspace(250.0, 300.0, 200)
-    found = values(bd.equations.DDE(Hutchinson(product), {"y": 1.1}, {"past": ("y", 1.0)}, rtol=1e-3), late)
+    found = values(
+        bd.equations.DDE(Hutchinson(product), {"y": 1.1}, {"past": ("y", 1.0)}, rtol=1e-3), late
+    )
     first, second = np.ptp(found[:100]), np.ptp(found[100:])
     assert second > 0.99 * first > 0.3 if keeps_on else second < 0.6 * first < 1e-3
 
@@ -166,7 +193,9 @@ class TestGradients:
         where = jnp.array([1.2, 0.9, 0.5, 0.1])
         slopes = jax.jit(jax.grad(loss))(where)
         value = jax.jit(loss)
-        by_hand = [(value(where.at[i].add(1e-5)) - value(where.at[i].add(-1e-5))) / 2e-5 for i in range(4)]
+        by_hand = [
+            (value(where.at[i].add(1e-5)) - value(where.at[i].add(-1e-5))) / 2e-5 for i in range(4)
+        ]
         np.testing.assert_allclose(slopes, by_hand, rtol=1e-5)
 
     @pytest.mark.thorough
@@ -174,7 +203,9 @@ class TestGradients:
         times = at(1.0, 3.0)
 
         def failing(tau):
-            found = bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", tau)}, longest_step=0.5)(times)
+            found = bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", tau)}, longest_step=0.5)(
+                times
+            )
             return jnp.sum(found.values["y"]), found.ok
 
         slope, ok = jax.jit(jax.grad(failing, has_aux=True))(0.1)
@@ -186,7 +217,11 @@ class TestModel:
 
     def _model(self, tau, longest_step=0.1, **more):
         layer = bd.equations.DDE(
-            Hutchinson(bd.between(0.3, 2.0)), {"y": 0.2}, {"past": ("y", tau)}, longest_step=longest_step, **more
+            Hutchinson(bd.between(0.3, 2.0)),
+            {"y": 0.2},
+            {"past": ("y", tau)},
+            longest_step=longest_step,
+            **more,
         )
         return bd.Model(layer, bd.NormalNoise(0.05))
 
@@ -194,7 +229,10 @@ class TestModel:
     def test_unknown_delays_are_inferred_and_forecast(self):
         truth = bd.equations.DDE(Hutchinson(1.0), {"y": 0.2}, {"past": ("y", 1.3)})
         rng = np.random.default_rng(1)
-        data = xr.Dataset({"y": ("time", values(truth, self.TIMES) + 0.05 * rng.normal(size=25))}, {"time": self.TIMES})
+        data = xr.Dataset(
+            {"y": ("time", values(truth, self.TIMES) + 0.05 * rng.normal(size=25))},
+            {"time": self.TIMES},
+        )
         model = self._model(dist.Uniform(0.3, 3.0))
         post = bd.fit(model, data, bd.NUTS(chains=2, draws=200), progress=False)
         draws = post["posterior"].to_dataset()
@@ -212,7 +250,10 @@ class TestModel:
         tight = bd.updating.tightened(model, 100.0)
         assert tight.layer.longest_step == pytest.approx(0.1 / 100**0.25)
         data = xr.Dataset({"y": ("time", self.TIMES)}, {"time": self.TIMES})
-        values = {"layer.vector_field.rate": jnp.asarray(1.0), "layer.delays.past": jnp.asarray(1.3)}
+        values = {
+            "layer.vector_field.rate": jnp.asarray(1.0),
+            "layer.delays.past": jnp.asarray(1.3),
+        }
         for each in (model, tight):
             inputs = each.inputs(data)
             assert bool(jax.jit(lambda v, m=each, i=inputs: realise(m, v).predict(i).ok)(values))
@@ -232,14 +273,16 @@ class TestModel:
         )  # fmt: skip
         rain = np.array([1.0, 3.0, 0.0, 0.0, 2.0])
         inputs = bd.inputs(
-            xr.Dataset({"rain": ("time", rain)}, {"time": np.arange(5.0)}), interpolation={"rain": "step"}
+            xr.Dataset({"rain": ("time", rain)}, {"time": np.arange(5.0)}),
+            interpolation={"rain": "step"},
         )
         found = layer(inputs)
         assert bool(found.ok)
         np.testing.assert_allclose(found.values["rain_now"], rain)
         # In the first day the outflow is that of the history; then it is half of 2 + (1 - 1) t.
         np.testing.assert_allclose(found.values["flow"][:3], [1.0, 1.0, 1.0], atol=1e-9)
-        # Of the second day the rain is 3, the outflow 1: the water is 2 + 2 (t - 1), and out of it a day later.
+        # Of the second day the rain is 3, the outflow 1: the water is 2 + 2 (t - 1), and out of it
+        # a day later.
         np.testing.assert_allclose(found.values["flow"][3], 2.0, atol=1e-9)
 
 
@@ -272,6 +315,8 @@ class TestRefusals:
             layer(at(100.0))
 
     def test_history_of_what_is_no_state(self):
-        layer = bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, history=lambda t, y, u: {"z": t})
+        layer = bd.equations.DDE(
+            Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, history=lambda t, y, u: {"z": t}
+        )
         with pytest.raises(ModelError, match="history gives 'z'"):
             layer(at(1.0))

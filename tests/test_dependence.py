@@ -1,4 +1,6 @@
-"""Do values that depend on one another count as the fewer that they are worth? By series of known correlation."""
+"""Do values that depend on one another count as the fewer that they are worth? By series of known
+correlation.
+"""
 
 import re
 
@@ -13,16 +15,22 @@ from bayes_dasl.scores.leads import against_baseline, against_rival
 
 
 def intervals(several):
-    """How often two standard errors either way hold a mean of zero, and the error beside its true size."""
+    """How often two standard errors either way hold a mean of zero, and the error beside its true
+    size.
+    """
     errors = np.array([error_of_mean(grids) for grids in several])
-    means = np.array([np.mean(np.concatenate([grid.ravel() for grid in grids])) for grids in several])
+    means = np.array(
+        [np.mean(np.concatenate([grid.ravel() for grid in grids])) for grids in several]
+    )
     return np.mean(np.abs(means) < 2 * errors), np.median(errors) / means.std()
 
 
 @pytest.mark.parametrize("number", [30, 68, 300])
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.77])
 def test_the_error_of_a_mean_is_right_for_an_autoregression(number, correlation):
-    """As if independent, two errors of 68 values of correlation 0.77 hold the mean in 52 % of cases."""
+    """As if independent, two errors of 68 values of correlation 0.77 hold the mean in 52 % of
+    cases.
+    """
     rng = np.random.default_rng(0)
     held, size = intervals([[row] for row in autoregressive(rng, (400, number), correlation)])
     assert held > (0.83 if number == 30 else 0.88)
@@ -34,8 +42,14 @@ MADE = {
     "an error that all members share": lambda rng: [
         autoregressive(rng, (100,), 0.7)[:, None] + 0.3 * rng.normal(size=(100, 30))
     ],
-    "two observables that go together": lambda rng: [e := autoregressive(rng, (100,), 0.7), e + rng.normal(size=100)],
-    "observables of other shapes": lambda rng: [autoregressive(rng, (80,), 0.7), rng.normal(size=(40, 3))],
+    "two observables that go together": lambda rng: [
+        e := autoregressive(rng, (100,), 0.7),
+        e + rng.normal(size=100),
+    ],
+    "observables of other shapes": lambda rng: [
+        autoregressive(rng, (80,), 0.7),
+        rng.normal(size=(40, 3)),
+    ],
     "a field without dependence": lambda rng: [rng.normal(size=(20, 20))],
 }
 
@@ -48,7 +62,9 @@ def test_members_places_and_observables_may_depend_on_each_other(case):
 
 
 def test_series_of_members_do_not_run_on_into_one_another():
-    """Each goes from low to high; end to end, in a table, the last of one is beside the first of the next."""
+    """Each goes from low to high; end to end, in a table, the last of one is beside the first of
+    the next.
+    """
     ramps = np.tile(np.linspace(-1, 1, 10)[:, None], (1, 40))
     alternating = error_of_mean([ramps * (-1.0) ** np.arange(40)])
     # Forty independent members, each of them worth one value or two.
@@ -80,14 +96,18 @@ def test_hits_are_worth_as_many_as_their_sum_varies_by():
 
 
 def test_the_standard_error_of_a_better_score_allows_for_errors_that_hold_together():
-    """Of 68 values whose errors have a correlation of 0.77: as far as the score itself strays from series to series."""
+    """Of 68 values whose errors have a correlation of 0.77: as far as the score itself strays from
+    series to series.
+    """
     rng = np.random.default_rng(0)
     own, other, lower, told = rng.normal(size=(300, 68)), 2.0 + rng.normal(size=(300, 68)), [], []
     for _ in range(60):
         y = 2.0 + autoregressive(rng, (68,), 0.77)
         data = xr.Dataset({"y": ("time", y)})
         [finding] = against_rival("other", {"y": (own, y)}, {"y": (other, y)}, data)
-        said = re.search(r"CRPS is (\d+)% lower \(standard error (\d+)%, of 68 values\)", finding.message)
+        said = re.search(
+            r"CRPS is (\d+)% lower \(standard error (\d+)%, of 68 values\)", finding.message
+        )
         lower.append(int(said[1]))
         told.append(int(said[2]))
     assert np.median(told) == pytest.approx(np.std(lower), rel=0.3)
@@ -95,7 +115,9 @@ def test_the_standard_error_of_a_better_score_allows_for_errors_that_hold_togeth
 
 def test_one_value_has_no_standard_error():
     draws, y = np.random.default_rng(0).normal(size=(200, 1)), np.array([5.0])
-    [finding] = against_baseline("naive", {"y": (draws, y)}, {"y": (draws + 5.0, y)}, xr.Dataset({"y": ("time", y)}))
+    [finding] = against_baseline(
+        "naive", {"y": (draws, y)}, {"y": (draws + 5.0, y)}, xr.Dataset({"y": ("time", y)})
+    )
     assert "lower (standard error unknown, of 1 value)" in finding.message
 
 

@@ -29,10 +29,14 @@ class Decay(bd.Module):
 
 
 MODEL = bd.Model(
-    bd.ODE(Decay(dist.LogNormal(-1.0, 0.5)), {"x": 4.0}, Decay.seen, start=0.0, units={"flux": "g/h"}),
+    bd.ODE(
+        Decay(dist.LogNormal(-1.0, 0.5)), {"x": 4.0}, Decay.seen, start=0.0, units={"flux": "g/h"}
+    ),
     {"x": bd.NormalNoise(0.1)},
 )
-DATA = xr.Dataset({"x": ("time", 4 * np.exp(-0.4 * TIMES))}, {"time": ("time", TIMES, {"units": "h"})})
+DATA = xr.Dataset(
+    {"x": ("time", 4 * np.exp(-0.4 * TIMES))}, {"time": ("time", TIMES, {"units": "h"})}
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,10 @@ class TestEvaluate:
     def test_along_a_coordinate(self, post):
         grid = np.linspace(0.0, 1.0, 7)
         found = bd.evaluate(
-            MODEL, post, lambda m: {"line": m.layer.vector_field.rate * jnp.asarray(grid)}, coords={"dose": grid}
+            MODEL,
+            post,
+            lambda m: {"line": m.layer.vector_field.rate * jnp.asarray(grid)},
+            coords={"dose": grid},
         )
         assert found["line"].dims == ("chain", "draw", "dose")
         np.testing.assert_allclose(found["line"], post["posterior"]["rate"] * found["dose"])
@@ -86,37 +93,56 @@ class TestEvaluate:
     @pytest.mark.thorough
     def test_of_what_the_layer_predicts(self, post):
         def flux(model, values):
-            return {"flux": model.layer.vector_field.rate * values["x"], "total": jnp.sum(values["flux"])}
+            return {
+                "flux": model.layer.vector_field.rate * values["x"],
+                "total": jnp.sum(values["flux"]),
+            }
 
         found = bd.evaluate(MODEL, post, flux, np.arange(0.0, 9.0))
         fc = bd.forecast(MODEL, post, np.arange(0.0, 9.0))
-        assert found["flux"].dims == ("chain", "draw", "time") and found["time"].attrs["units"] == "h"
+        assert (
+            found["flux"].dims == ("chain", "draw", "time") and found["time"].attrs["units"] == "h"
+        )
         np.testing.assert_allclose(found["flux"], fc["unobserved"]["flux"], rtol=1e-9)
         np.testing.assert_allclose(found["total"], fc["unobserved"]["flux"].sum("time"), rtol=1e-9)
 
     @pytest.mark.thorough
     def test_failed_solves_are_nan(self, post):
-        few = bd.Model(bd.ODE(MODEL.layer.vector_field, {"x": 4.0}, Decay.seen, start=0.0, max_steps=1), MODEL.noise)
+        few = bd.Model(
+            bd.ODE(MODEL.layer.vector_field, {"x": 4.0}, Decay.seen, start=0.0, max_steps=1),
+            MODEL.noise,
+        )
         found = bd.evaluate(few, post, lambda m, values: {"x": values["x"]}, TIMES)
         assert np.isnan(found["x"]).all()
 
     @pytest.mark.thorough
     def test_axes_that_could_be_two_things_are_refused(self, post):
-        with pytest.raises(ModelError, match="an axis of 'value' has 6 numbers, as have time and dose"):
+        with pytest.raises(
+            ModelError, match="an axis of 'value' has 6 numbers, as have time and dose"
+        ):
             bd.evaluate(MODEL, post, lambda m, values: values["x"], TIMES, coords={"dose": TIMES})
         alone = bd.evaluate(MODEL, post, lambda m: m.layer.vector_field.rate * jnp.ones(3))
         assert alone["value"].dims == ("chain", "draw", "value_dim_0")
 
     @pytest.mark.thorough
     def test_a_series_before_a_fit(self):
-        found = bd.evaluate(MODEL, None, lambda m, values: {"x": values["x"], "rate": m.layer.vector_field.rate}, DATA)
+        found = bd.evaluate(
+            MODEL,
+            None,
+            lambda m, values: {"x": values["x"], "rate": m.layer.vector_field.rate},
+            DATA,
+        )
         assert found["x"].dims == ("chain", "draw", "time") and found["time"].attrs["units"] == "h"
-        np.testing.assert_allclose(found["x"], 4 * np.exp(-found["rate"] * found["time"]), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            found["x"], 4 * np.exp(-found["rate"] * found["time"]), rtol=1e-5, atol=1e-5
+        )
 
     def test_refusals(self, post):
         with pytest.raises(MismatchError, match="group must be one of"):
             bd.evaluate(MODEL, post, half_life, group="predictions")
-        with pytest.raises(MismatchError, match="without a fit times alone do not say where the model starts"):
+        with pytest.raises(
+            MismatchError, match="without a fit times alone do not say where the model starts"
+        ):
             bd.evaluate(MODEL, None, lambda m, values: values["x"], TIMES)
         with pytest.raises(ModelError, match="cannot be worked out of the model: AttributeError"):
             bd.evaluate(MODEL, post, lambda m: m.layer.nothing)
@@ -130,7 +156,9 @@ class TestEvaluate:
             bd.evaluate(MODEL, post, half_life, coords={"dose": np.arange(3.0)})
         with pytest.raises(DataError, match="cannot go back"):
             bd.evaluate(MODEL, post, lambda m, values: values["x"], np.array([-1.0, 0.0]))
-        other = bd.Model(bd.Algebraic(lambda t, y, u: {"x": t}), bd.NormalNoise(dist.HalfNormal(1.0)))
+        other = bd.Model(
+            bd.Algebraic(lambda t, y, u: {"x": t}), bd.NormalNoise(dist.HalfNormal(1.0))
+        )
         with pytest.raises(MismatchError, match="belongs to another model"):
             bd.evaluate(other, post, half_life)
 
@@ -142,7 +170,10 @@ class TestUnobserved:
         flux = fc["unobserved"]["flux"]
         assert list(fc["unobserved"].data_vars) == ["flux"] and flux.attrs["units"] == "g/h"
         np.testing.assert_allclose(
-            flux, post["posterior"]["rate"] * fc["conditional_mean"]["x"].transpose("chain", "draw", "time"), rtol=1e-5
+            flux,
+            post["posterior"]["rate"]
+            * fc["conditional_mean"]["x"].transpose("chain", "draw", "time"),
+            rtol=1e-5,
         )
         filed = bd.forecast(MODEL, post, TIMES, path=tmp_path / "fc.nc")
         np.testing.assert_array_equal(filed["unobserved"]["flux"], flux)
@@ -157,9 +188,17 @@ class TestUnobserved:
 
 class TestFigures:
     def test_numbers_are_densities_and_series_bands(self, post):
-        both = lambda m: {"half_life": half_life(m), "curve": jnp.exp(-m.layer.vector_field.rate * jnp.arange(4.0))}  # noqa: E731
+        def both(m):
+            return {
+                "half_life": half_life(m),
+                "curve": jnp.exp(-m.layer.vector_field.rate * jnp.arange(4.0)),
+            }
+
         coords = {"day": np.arange(4.0)}
-        found, prior = bd.evaluate(MODEL, post, both, coords=coords), bd.evaluate(MODEL, None, both, coords=coords)
+        found, prior = (
+            bd.evaluate(MODEL, post, both, coords=coords),
+            bd.evaluate(MODEL, None, both, coords=coords),
+        )
         figure = plots.plot_derived(found, prior)
         panels = {ax.get_title(loc="left"): ax for ax in figure.axes}
         assert panels.keys() == {"half_life", "curve"}
@@ -168,7 +207,14 @@ class TestFigures:
         np.testing.assert_allclose(median, found["curve"].median(("chain", "draw")))
         assert bands.get_xlabel() == "day"
         labels = {text.get_text() for text in figure.legends[0].get_texts()}
-        assert labels == {"prior", "prior, 90 % band", "posterior", "90 % band", "50 % band", "median"}
+        assert labels == {
+            "prior",
+            "prior, 90 % band",
+            "posterior",
+            "90 % band",
+            "50 % band",
+            "median",
+        }
         alone = plots.plot_derived(prior[["half_life"]]).legends[0].get_texts()
         assert [text.get_text() for text in alone] == ["prior"]
         series = plots.plot_derived(prior[["curve"]]).legends[0].get_texts()
@@ -179,7 +225,9 @@ class TestFigures:
     def test_members_have_intervals(self, post):
         three = lambda m: {"dose": m.layer.vector_field.rate * jnp.arange(1.0, 4.0)}  # noqa: E731
         found = bd.evaluate(MODEL, post, three, coords={"child": ["Ann", "Bo", "Cy"]})
-        (ax,) = plots.plot_derived(found, bd.evaluate(MODEL, None, three, coords={"child": ["Ann", "Bo", "Cy"]})).axes
+        (ax,) = plots.plot_derived(
+            found, bd.evaluate(MODEL, None, three, coords={"child": ["Ann", "Bo", "Cy"]})
+        ).axes
         assert [text.get_text() for text in ax.get_xticklabels()] == ["Ann", "Bo", "Cy"]
         low, high = found["dose"].quantile((0.05, 0.95), ("chain", "draw"))
         bars = next(bars for bars in ax.containers if bars.get_label() == "90 % band")
@@ -188,16 +236,22 @@ class TestFigures:
         (unnamed,) = plots.plot_derived(bd.evaluate(MODEL, post, three)).axes
         assert [text.get_text() for text in unnamed.get_xticklabels()] == ["0", "1", "2"]
 
-    @pytest.mark.parametrize("names", [np.arange(1.0, 31.0), [f"Ann {i}" for i in range(30)]], ids=["numbers", "names"])
+    @pytest.mark.parametrize(
+        "names", [np.arange(1.0, 31.0), [f"Ann {i}" for i in range(30)]], ids=["numbers", "names"]
+    )
     def test_series_of_members_have_a_panel_each(self, names):
         found, prior = of_members(names), of_members(names[1:], seed=1)
         figure = plots.plot_derived(found[["conc"]], prior)
         shown = [ax for ax in figure.axes if ax.get_visible()]
         chosen = found["subject"].values[np.linspace(0, 29, 12).round().astype(int)]
-        titles = [name if isinstance(name, str) else f"subject {name:g}" for name in chosen.tolist()]
+        titles = [
+            name if isinstance(name, str) else f"subject {name:g}" for name in chosen.tolist()
+        ]
         assert [ax.get_title(loc="left") for ax in shown] == titles
         for ax, member in zip(shown, chosen, strict=True):
-            median, low = found["conc"].sel(subject=member).quantile((0.5, 0.05), ("chain", "draw")).values
+            median, low = (
+                found["conc"].sel(subject=member).quantile((0.5, 0.05), ("chain", "draw")).values
+            )
             lines = {line.get_label(): line.get_ydata() for line in ax.lines}
             np.testing.assert_allclose(lines["median"], median)
             band = next(part for part in ax.collections if part.get_label() == "90 % band")
@@ -217,7 +271,10 @@ class TestFigures:
         np.testing.assert_allclose(median.get_ydata(), found["half_life"].median(("chain", "draw")))
         assert median.get_linestyle() == "None"
         other = found[["half_life"]].rename(subject="who")
-        bars = [len(plots.plot_derived(other, members=members).axes[0].containers) for members in ("who", "subject")]
+        bars = [
+            len(plots.plot_derived(other, members=members).axes[0].containers)
+            for members in ("who", "subject")
+        ]
         assert bars == [2, 0]
 
     def test_many_names_are_upright_below_the_whole_width(self):
@@ -244,43 +301,65 @@ class TestFigures:
         np.testing.assert_allclose(median.get_ydata(), expected)
         assert [text.get_text() for text in figure.axes[2].texts] == ["no draw\nis finite"]
         assert (
-            figure.subfigs[0].get_suptitle().endswith("up to 40 draws of a panel, which are not finite, are left out")
+            figure.subfigs[0]
+            .get_suptitle()
+            .endswith("up to 40 draws of a panel, which are not finite, are left out")
         )
 
     def test_members_along_names_or_along_nothing(self):
-        values = {"c": (("chain", "draw", "organ", "subject"), np.ones((1, 9, 2, 3)) * np.arange(3))}
-        figure = plots.plot_derived(xr.Dataset(values, {"organ": ["gut", "liver"], "subject": np.arange(3)}))
+        values = {
+            "c": (("chain", "draw", "organ", "subject"), np.ones((1, 9, 2, 3)) * np.arange(3))
+        }
+        figure = plots.plot_derived(
+            xr.Dataset(values, {"organ": ["gut", "liver"], "subject": np.arange(3)})
+        )
         assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["gut", "liver"]
-        unnamed = xr.Dataset({"c": (("chain", "draw", "day", "c_dim_1"), np.ones((1, 9, 4, 3)))}, {"day": np.arange(4)})
+        unnamed = xr.Dataset(
+            {"c": (("chain", "draw", "day", "c_dim_1"), np.ones((1, 9, 4, 3)))},
+            {"day": np.arange(4)},
+        )
         titles = [ax.get_title(loc="left") for ax in plots.plot_derived(unnamed).axes]
         assert titles == ["c_dim_1 0", "c_dim_1 1", "c_dim_1 2"]
 
     def test_refusals(self, post):
         with pytest.raises(MismatchError, match="choose a part of it"):
-            plots.plot_derived(bd.evaluate(MODEL, post, lambda m: m.layer.vector_field.rate * jnp.ones((2, 3))))
+            plots.plot_derived(
+                bd.evaluate(MODEL, post, lambda m: m.layer.vector_field.rate * jnp.ones((2, 3)))
+            )
         with pytest.raises(MismatchError, match="nothing to draw"):
             plots.plot_derived(xr.Dataset())
-        with pytest.raises(MismatchError, match=r"runs along chain, draw, time, who.*members='who'"):
+        with pytest.raises(
+            MismatchError, match=r"runs along chain, draw, time, who.*members='who'"
+        ):
             plots.plot_derived(of_members(np.arange(1.0, 4.0)).rename(subject="who"))
 
     def test_the_page_draws_series_of_members_and_names_what_it_does_not_draw(self, undrawn):
         fc, found = trees.make_fc(), of_members(np.arange(1.0, 31.0)).rename(subject="child")
         field = xr.DataArray(np.ones((2, 20, 5, 4)), dims=("chain", "draw", "time", "depth"))
         field = field.assign_coords(time=found["time"], depth=np.arange(4.0))
-        fc.attrs["members"], fc["unobserved"] = "child", xr.DataTree(found[["conc"]].assign(heat=field))
+        fc.attrs["members"], fc["unobserved"] = (
+            "child",
+            xr.DataTree(found[["conc"]].assign(heat=field)),
+        )
         many = found[["half_life"]].assign({f"q{i}": found["rate"] for i in range(13)})
-        page = unescape(bd.report(trees.make_post(), fc, derived=many.assign(deep=field * found["rate"])).html)
+        page = unescape(
+            bd.report(trees.make_post(), fc, derived=many.assign(deep=field * found["rate"])).html
+        )
         assert page.count('id="figure-unobserved-conc"') == page.count('id="figure-derived"') == 1
         assert "Without noise: conc, a panel for each child, over all draws." in page
         assert (
-            "heat is not drawn, since it has 2 dimensions beside chain and draw, time and depth: it is "
-            "fc['unobserved']['heat'], of which bd.plots.plot_derived draws a part, such as .isel(depth=0)."
+            "heat is not drawn, since it has 2 dimensions beside chain and draw, time and depth: "
+            "it is "
+            "fc['unobserved']['heat'], of which bd.plots.plot_derived draws a part, such as "
+            ".isel(depth=0)."
         ) in page
         assert "deep is not drawn" in page and "it is derived['deep']" in page
         assert "room for 12 of them: derived['q11'] and derived['q12']." in page
 
     def test_the_page_names_what_it_does_not_draw_where_it_draws_nothing(self, undrawn):
-        field = xr.Dataset({"heat": (("chain", "draw", "time", "x", "z"), np.ones((2, 20, 5, 4, 3)))})
+        field = xr.Dataset(
+            {"heat": (("chain", "draw", "time", "x", "z"), np.ones((2, 20, 5, 4, 3)))}
+        )
         page = unescape(bd.report(trees.make_post(), trees.make_fc(), derived=field).html)
         assert 'id="derived"' in page and 'id="figure-derived' not in page
         assert "3 dimensions beside chain and draw, time, x and z: it is derived['heat']" in page
@@ -290,7 +369,11 @@ class TestFigures:
     def test_on_the_page(self, post):
         fc = bd.forecast(MODEL, post, TIMES)
         page = bd.report(post, fc, derived=bd.evaluate(MODEL, post, half_life)).html
-        assert 'id="derived"' in page and "Posterior of half_life" in page and "Posterior of flux" in page
+        assert (
+            'id="derived"' in page
+            and "Posterior of half_life" in page
+            and "Posterior of flux" in page
+        )
 
 
 def test_a_basis_is_drawn_over_its_range():

@@ -1,4 +1,6 @@
-"""A model as a tree: everything that is inferred stands in it, with prior, shape, units and group."""
+"""A model as a tree: everything that is inferred stands in it, with prior, shape,
+units and group.
+"""
 
 from typing import Any, NamedTuple
 
@@ -29,12 +31,18 @@ def test_every_random_leaf_is_there_with_its_prior_shape_units_and_group():
     leaves = paths(MODEL)
     assert set(said) == set(leaves)
     for path, leaf in leaves.items():
-        assert (said[path].shape, said[path].units, said[path].group) == (leaf.shape, leaf.units, leaf.group), path
+        assert (said[path].shape, said[path].units, said[path].group) == (
+            leaf.shape,
+            leaf.units,
+            leaf.group,
+        ), path
     assert said["layer.vector_field.science.birth"].what == "LogNormal(-0.602, 0.514)"
 
 
 def test_the_number_of_unknowns_is_that_of_the_problem():
-    assert bd.describe(MODEL).unknowns == sum(int(np.prod(leaf.shape, dtype=int)) for leaf in paths(MODEL).values())
+    assert bd.describe(MODEL).unknowns == sum(
+        int(np.prod(leaf.shape, dtype=int)) for leaf in paths(MODEL).values()
+    )
 
 
 def test_the_text_shows_the_tree():
@@ -47,7 +55,9 @@ def test_the_text_shows_the_tree():
 
 
 def test_a_known_number_shows_its_value():
-    known = eqx.tree_at(lambda m: m.layer.vector_field.science.birth, MODEL, 0.55, is_leaf=lambda x: False)
+    known = eqx.tree_at(
+        lambda m: m.layer.vector_field.science.birth, MODEL, 0.55, is_leaf=lambda x: False
+    )
     assert "birth = 0.55  [1/year]" in str(bd.describe(known))
     assert bd.describe(known).unknowns == 54
 
@@ -56,13 +66,17 @@ def test_the_diagram_names_every_part():
     figure = bd.describe(MODEL).draw()
     drawn = {text.get_text() for text in figure.axes[0].texts}
     assert "46 weights in 2 arrays" in drawn
-    assert {"Model", "layer: ODE", "closure: Network", "noise"} <= {text.strip(": ") for text in drawn}
+    assert {"Model", "layer: ODE", "closure: Network", "noise"} <= {
+        text.strip(": ") for text in drawn
+    }
     boxes = [patch.get_bbox() for patch in figure.axes[0].patches]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
 def test_a_part_can_be_described():
-    network = bd.Network(eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("t",), ("y",), scale=dist.HalfNormal(1.0))
+    network = bd.Network(
+        eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("t",), ("y",), scale=dist.HalfNormal(1.0)
+    )
     assert bd.describe(network).unknowns == 11
 
 
@@ -122,6 +136,7 @@ def test_what_a_support_fixes_is_not_counted_and_a_sphere_is_as_it_stands():
 def test_a_distribution_without_a_name_is_refused():
     hidden = Holder(jax.tree_util.Partial(max, dist.HalfNormal(1.0)))
     with pytest.raises(
-        ModelError, match=r"a distribution lies at \.held.*, inside an object whose parts have no names"
+        ModelError,
+        match=r"a distribution lies at \.held.*, inside an object whose parts have no names",
     ):
         bd.describe(hidden)

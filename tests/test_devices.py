@@ -18,7 +18,8 @@ from bayes_dasl._jax import devices as _devices
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import Journal, device as _device
 
-# A small fit, and one of other data if so asked, and what JAX did for each; without a solver it compiles quickly.
+# A small fit, and one of other data if so asked, and what JAX did for each; without a solver it
+# compiles quickly.
 FIT = """
 import json, sys
 import jax
@@ -55,7 +56,9 @@ for seen in ([1.0, 0.6, 0.4], [1.1, 0.5, 0.45])[: 2 if "other data" in sys.argv 
 
 @pytest.fixture
 def run(tmp_path):
-    """Python in a process of its own, at home in `tmp_path`; returns what it prints, and what it complains of."""
+    """Python in a process of its own, at home in `tmp_path`; returns what it prints, and what it
+    complains of.
+    """
     chosen_here = ("JAX_", "XLA_", "XDG_CACHE", "BAYES_DASL_CACHE")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(chosen_here)}
     # Matplotlib has a cache of its own, whose first use takes seconds and a line on stderr.
@@ -69,7 +72,9 @@ def run(tmp_path):
     def run(code, *arguments, **variables):
         command = [sys.executable, "-c", code, *arguments]
         root = Path(__file__).resolve().parents[1]
-        done = subprocess.run(command, cwd=root, env=clean | variables, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=root, env=clean | variables, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip(), done.stderr.strip()
 
@@ -77,7 +82,9 @@ def run(tmp_path):
 
 
 def assert_programs_are_kept(run, tmp_path, *said):
-    """The first in the user's cache folder, the second by its name. Kept are also those that compile in no time."""
+    """The first in the user's cache folder, the second by its name. Kept are also those that
+    compile in no time.
+    """
     every = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     first = json.loads(run(FIT, *said, **every)[0])
     folder = Path(first["folder"])
@@ -90,7 +97,8 @@ def assert_programs_are_kept(run, tmp_path, *said):
     assert second["folder"] == first["folder"]
     assert second["misses"] == 0
     assert second["hits"] >= first["misses"]
-    # Of the same model with other data only those are new that hold them: compiled ahead, to ask for their memory.
+    # Of the same model with other data only those are new that hold them: compiled ahead, to ask
+    # for their memory.
     assert other["misses"] <= 3
     assert len({path.name for path in folder.iterdir()} - set(kept)) <= 2 * other["misses"]
 
@@ -117,7 +125,9 @@ def test_a_cache_folder_that_cannot_be_made_disturbs_nobody(run, tmp_path):
 
 @pytest.fixture
 def where(monkeypatch, tmp_path):
-    """Where programs are kept under these variables, if JAX has been told `before` to keep them there."""
+    """Where programs are kept under these variables, if JAX has been told `before` to keep them
+    there.
+    """
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     configured = jax.config.jax_compilation_cache_dir
 
@@ -159,7 +169,12 @@ def test_of_a_cache_beyond_its_bound_what_was_not_used_for_longest_goes(where, t
     for age, name in enumerate("abcd"):
         (tmp_path / "jax" / name).write_bytes(bytes(100))
         os.utime(tmp_path / "jax" / name, (1e9 - age, 1e9 - age))
-    left = lambda most: sorted(p.name for p in Path(where(said={"cache": tmp_path, "cache_bytes": most})).iterdir())  # noqa: E731
+
+    def left(most):
+        return sorted(
+            p.name for p in Path(where(said={"cache": tmp_path, "cache_bytes": most})).iterdir()
+        )
+
     assert left(400) == ["a", "b", "c", "d"]
     assert left(250) == ["a", "b"]
     assert left(0) == []
@@ -198,8 +213,13 @@ def test_a_device_says_why_it_was_taken(only_a_cpu, monkeypatch):
     assert computed_on("auto") == "cpu: the only kind of device here"
     rates, asked = {"gpu": 1500.0, "cpu": 2e4}, []
     monkeypatch.setattr(_device, "kinds", lambda: ["gpu", "cpu"])
-    monkeypatch.setattr(_device, "_gradients_a_second", lambda _, *what: asked.append(what) or rates[what[1]])
-    assert computed_on("auto", 7) == "cpu: gradients a second for a batch of 7: 1500 on gpu, 20000 on cpu"
+    monkeypatch.setattr(
+        _device, "_gradients_a_second", lambda _, *what: asked.append(what) or rates[what[1]]
+    )
+    assert (
+        computed_on("auto", 7)
+        == "cpu: gradients a second for a batch of 7: 1500 on gpu, 20000 on cpu"
+    )
     assert asked == [(7, "gpu"), (7, "cpu")]
     assert computed_on("cpu") == "cpu: as asked"
     assert len(asked) == 2
@@ -211,7 +231,9 @@ def test_gradients_are_counted():
 
 @pytest.mark.parametrize("device", ["gpu", "tpu", "CPU", ""])
 def test_a_device_that_is_not_here_is_refused(only_a_cpu, device):
-    with pytest.raises(ModelError, match=f"there is no device '{device}': give 'auto' or one of cpu") as caught:
+    with pytest.raises(
+        ModelError, match=f"there is no device '{device}': give 'auto' or one of cpu"
+    ) as caught:
         _device.check_device(device)
     assert ("bayes-dasl[cuda12] or bayes-dasl[cuda13]" in str(caught.value)) == (device == "gpu")
     _device.check_device("auto")
@@ -260,10 +282,16 @@ def test_items_are_shared_out_among_as_many_threads_or_devices_as_help(run, tmp_
         "1 × cpu, 2 × cpu, 2 × cpu, 2 × cpu, 2 × cpu",
         "1 × cpu, 2 × cpu, 3 × cpu, 4 × cpu, 4 × cpu",
     ]
-    shown, complaints = run(SHARDED, JAX_NUM_CPU_DEVICES="3", JAX_COMPILATION_CACHE_DIR=f"{tmp_path}/mine")
+    shown, complaints = run(
+        SHARDED, JAX_NUM_CPU_DEVICES="3", JAX_COMPILATION_CACHE_DIR=f"{tmp_path}/mine"
+    )
     assert complaints == ""
     assert not list(tmp_path.rglob("bayes_dasl"))
-    assert shown.splitlines() == [f"{tmp_path}/mine", *threads, *["1 × cpu, 2 × cpu, 3 × cpu, 3 × cpu"] * 2]
+    assert shown.splitlines() == [
+        f"{tmp_path}/mine",
+        *threads,
+        *["1 × cpu, 2 × cpu, 3 × cpu, 3 × cpu"] * 2,
+    ]
 
 
 def test_a_run_goes_on_where_it_was_begun(tmp_path, monkeypatch):
@@ -274,7 +302,9 @@ def test_a_run_goes_on_where_it_was_begun(tmp_path, monkeypatch):
     with _device.computing_on("auto", problem, 4, Journal(tmp_path)) as again:
         assert again == first
     with (
-        pytest.raises(MismatchError, match="computed on cpu: resume it there, not with device='gpu'"),
+        pytest.raises(
+            MismatchError, match="computed on cpu: resume it there, not with device='gpu'"
+        ),
         _device.computing_on("gpu", problem, 4, Journal(tmp_path)),
     ):
         pass
@@ -290,7 +320,9 @@ def test_a_run_that_goes_on_with_other_devices_says_what_that_means(tmp_path, mo
         pass
     monkeypatch.setattr(_device, "_number", lambda kind: 64)
     with (
-        pytest.warns(UserWarning, match=r"begun on \d+ cpu devices and here are 64: .* to rounding only"),
+        pytest.warns(
+            UserWarning, match=r"begun on \d+ cpu devices and here are 64: .* to rounding only"
+        ),
         _device.computing_on("auto", PROBLEM, 4, Journal(tmp_path)),
     ):
         pass

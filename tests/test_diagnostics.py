@@ -85,7 +85,8 @@ def test_one_odd_draw_of_thousands_is_told_and_is_no_fault(fault, subject, told)
 
 
 @pytest.mark.parametrize(
-    ("fault", "subject"), [({"divergences": 5}, "divergences"), ({"failures": 5}, "solver failures")]
+    ("fault", "subject"),
+    [({"divergences": 5}, "divergences"), ({"failures": 5}, "solver failures")],
 )
 def test_from_a_thousandth_on_odd_transitions_are_a_fault(fault, subject):
     assert "warning" in levels(diagnose(make_post(draws=1000, network=False, **fault)), subject)
@@ -110,7 +111,9 @@ def test_rhat_is_good_below_1_01_and_bad_from_1_05(highest, level):
     def moved(shift):
         return birth + shift * float(birth.std()) * (birth["chain"] == 0)
 
-    shift = brentq(lambda s: float(rhat(moved(s).to_dataset(name="x"))["x"]) - highest, 0.0, 1.0, xtol=1e-4)
+    shift = brentq(
+        lambda s: float(rhat(moved(s).to_dataset(name="x"))["x"]) - highest, 0.0, 1.0, xtol=1e-4
+    )
     post = replaced(post, "posterior", birth=moved(shift).transpose(*birth.dims).values)
     (finding,) = [f for f in diagnose(post).findings if f.subject == "R-hat of science parameters"]
     assert f"highest {highest:.3f} (birth)" in finding.message
@@ -119,12 +122,20 @@ def test_rhat_is_good_below_1_01_and_bad_from_1_05(highest, level):
 
 @pytest.mark.thorough
 def test_the_worst_of_many_quantities_may_be_worse_by_chance():
-    """Chains that agree: of two hundred points that say different things one has an R-hat above 1.01."""
+    """Chains that agree: of two hundred points that say different things one has an R-hat above
+    1.01.
+    """
     post = make_post(draws=250, network=False)
     points = np.random.default_rng(2).normal(size=(4, 250, 200))
     mean = xr.Dataset({"hare": (("chain", "draw", "time"), points)}, {"time": np.arange(200.0)})
-    groups = {name: node.to_dataset() for name, node in post.children.items()} | {"conditional_mean": mean}
-    [finding] = [f for f in diagnose(xr.DataTree.from_dict(groups)).findings if f.subject == "R-hat of trajectories"]
+    groups = {name: node.to_dataset() for name, node in post.children.items()} | {
+        "conditional_mean": mean
+    }
+    [finding] = [
+        f
+        for f in diagnose(xr.DataTree.from_dict(groups)).findings
+        if f.subject == "R-hat of trajectories"
+    ]
     assert float(finding.message.split()[1]) > 1.01
     assert finding.level == "good"
     assert "good below 1.014 for 200 of them" in finding.message
@@ -167,7 +178,9 @@ def test_a_chain_that_stands_still_is_named():
 
 
 def test_two_chains_that_disagree_are_both_named():
-    assert "chains 0, 1 sit in different places" in str(diagnose(make_post(chains=2, stuck_chain=1)))
+    assert "chains 0, 1 sit in different places" in str(
+        diagnose(make_post(chains=2, stuck_chain=1))
+    )
 
 
 @pytest.mark.thorough
@@ -190,7 +203,9 @@ def test_a_vector_field_with_a_network_is_judged():
     post = make_post(draws=500)
     rates = np.random.default_rng(0).normal(size=(4, 500, 3))
     rates[1, :, 2] += 4.0
-    field = xr.Dataset({"hare": (("chain", "draw", "time"), rates)}, coords={"time": [0.0, 1.0, 2.0]})
+    field = xr.Dataset(
+        {"hare": (("chain", "draw", "time"), rates)}, coords={"time": [0.0, 1.0, 2.0]}
+    )
     groups = {name: node.to_dataset() for name, node in post.children.items()}
     both = xr.DataTree.from_dict(groups | {"vector_field": field, "/": post.to_dataset()})
     diagnosis = diagnose(both)
@@ -231,19 +246,51 @@ def proposals(lost):
 @pytest.mark.parametrize(
     ("said", "subject", "levels_expected", "words"),
     [
-        ([point_estimate("one draw says nothing")], "point estimate", {"warning"}, "one draw says nothing; .*bd.NUTS"),
-        (descended(False).findings, "descent", {"warning"}, "the loss still fell after 500 steps; .*allow more steps"),
+        (
+            [point_estimate("one draw says nothing")],
+            "point estimate",
+            {"warning"},
+            "one draw says nothing; .*bd.NUTS",
+        ),
+        (
+            descended(False).findings,
+            "descent",
+            {"warning"},
+            "the loss still fell after 500 steps; .*allow more steps",
+        ),
         (descended(True).findings, "descent", set(), ""),
         (descended(None).findings, "descent", set(), ""),  # all steps were to be taken
         ([kept(10, 1, 0).finding], "ensemble", {"good"}, "9 of 10 members; 1 failed"),
-        ([kept(10, 0, 2).finding], "ensemble", {"good"}, "8 of 10 members; to 2 the data are far less likely"),
-        ([kept(10, 1, 2).finding], "ensemble", {"warning"}, "7 of 10 members; 1 failed; to 2 the .*allow more steps"),
+        (
+            [kept(10, 0, 2).finding],
+            "ensemble",
+            {"good"},
+            "8 of 10 members; to 2 the data are far less likely",
+        ),
+        (
+            [kept(10, 1, 2).finding],
+            "ensemble",
+            {"warning"},
+            "7 of 10 members; 1 failed; to 2 the .*allow more steps",
+        ),
         (proposals(0).findings, "lost draws", set(), ""),
-        (proposals(20).findings, "lost draws", {"good"}, "20 of 100 draws have no finite log density"),
-        (proposals(21).findings, "lost draws", {"warning"}, "21 of 100 draws .*narrower than the approximation"),
+        (
+            proposals(20).findings,
+            "lost draws",
+            {"good"},
+            "20 of 100 draws have no finite log density",
+        ),
+        (
+            proposals(21).findings,
+            "lost draws",
+            {"warning"},
+            "21 of 100 draws .*narrower than the approximation",
+        ),
     ],
 )
-def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(said, subject, levels_expected, words):
+def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(
+    said, subject, levels_expected, words
+):
     post = make_post(draws=50, chains=2, network=False)
     held = json.dumps([dataclasses.asdict(finding) for finding in said])
     post.attrs |= {"draws_are": "members", "markov": 0, "findings": held}
@@ -316,10 +363,17 @@ def test_everything_failed():
 
 def test_where_only_the_noise_is_unknown_the_trajectories_need_not_move():
     post = make_post(draws=400)
-    means = {name: np.broadcast_to(v[:1, :1], v.shape) for name, v in post["conditional_mean"].data_vars.items()}
+    means = {
+        name: np.broadcast_to(v[:1, :1], v.shape)
+        for name, v in post["conditional_mean"].data_vars.items()
+    }
     still = replaced(post, "conditional_mean", **means)
     assert "every draw is the same" in str(diagnose(still))
-    layer = [name for name, v in still["posterior"].data_vars.items() if v.attrs["path"].startswith("layer.")]
+    layer = [
+        name
+        for name, v in still["posterior"].data_vars.items()
+        if v.attrs["path"].startswith("layer.")
+    ]
     still["posterior"] = still["posterior"].to_dataset().drop_vars(layer)
     diagnosis = diagnose(still)
     assert "trajectories" not in str(diagnosis)
@@ -340,7 +394,8 @@ def test_a_parameter_that_never_moved_is_bad_but_a_known_initial_value_is_not():
 def test_frozen_chains_are_bad():
     post = make_post(network=False)
     frozen = {
-        name: np.broadcast_to(values.values[:, :1], (4, 200)) for name, values in post["posterior"].data_vars.items()
+        name: np.broadcast_to(values.values[:, :1], (4, 200))
+        for name, values in post["posterior"].data_vars.items()
     }
     diagnosis = diagnose(replaced(post, "posterior", **frozen))
     assert levels(diagnosis, "R-hat of science") == {"bad"}
@@ -381,7 +436,11 @@ def test_text_and_dictionary_hold_every_finding():
     lines = str(diagnosis).splitlines()
     takes = "a forecast at the times of the data, of at least eight values"
     not_said = f"Whether the model fits was not looked at: that takes {takes}."
-    assert lines[0] == diagnosis.verdict == f"Do not rely on this sampling yet: divergences. {not_said}"
+    assert (
+        lines[0]
+        == diagnosis.verdict
+        == f"Do not rely on this sampling yet: divergences. {not_said}"
+    )
     assert lines[2] == "[bad] divergences: many; remedy: tighten"
     plain = json.loads(json.dumps(diagnose(make_post(divergences=2)).to_dict()))
     assert plain["level"] == "warning"
@@ -401,11 +460,16 @@ def test_a_usual_run_is_judged_in_two_seconds():
 def test_means_that_are_never_finite_are_no_short_chains():
     """As under Cauchy's noise: more draws would change nothing."""
     post = make_post(draws=500)
-    without = {name: np.full(v.shape, np.inf) for name, v in post["conditional_mean"].data_vars.items()}
+    without = {
+        name: np.full(v.shape, np.inf) for name, v in post["conditional_mean"].data_vars.items()
+    }
     found = diagnose(replaced(post, "conditional_mean", **without)).findings
     (mixing,) = (f for f in found if f.subject == "mixing of trajectories")
     assert mixing.message == "0 usable draws in each chain are too few to judge convergence"
-    assert mixing.remedy == "see why the others are not finite: noise such as Cauchy's has no mean at all"
+    assert (
+        mixing.remedy
+        == "see why the others are not finite: noise such as Cauchy's has no mean at all"
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,9 @@ def predicted(layer, data=DATA, values=None):
 
 
 def bucket(share=0.3, store=10.0, **more):
-    return bd.Difference(Bucket(share), {"store": store}, Bucket.flow, **({"forcings": "rain"} | more))
+    return bd.Difference(
+        Bucket(share), {"store": store}, Bucket.flow, **({"forcings": "rain"} | more)
+    )
 
 
 class TestAgainstALoop:
@@ -74,7 +76,9 @@ class TestAgainstALoop:
         flow, level = 0.3 * by_loop(), by_loop()
         weekly = [flow[max(0, k - 6) : k + 1].sum() for k in range(30)]
         np.testing.assert_allclose(found.values["flow"], weekly, rtol=1e-12)
-        np.testing.assert_allclose(found.values["level"], np.cumsum(level) / np.arange(1, 31), rtol=1e-12)
+        np.testing.assert_allclose(
+            found.values["level"], np.cumsum(level) / np.arange(1, 31), rtol=1e-12
+        )
 
     @pytest.mark.thorough
     def test_gradient(self):
@@ -95,7 +99,9 @@ class TestFailure:
             def __call__(self, t, y, u):
                 return {"x": jnp.exp(self.power * y["x"])}
 
-        model = bd.Model(bd.Difference(Explodes(dist.LogNormal(0.0, 0.1)), {"x": 2.0}), bd.NormalNoise(1.0))
+        model = bd.Model(
+            bd.Difference(Explodes(dist.LogNormal(0.0, 0.1)), {"x": 2.0}), bd.NormalNoise(1.0)
+        )
         data = xr.Dataset({"x": ("time", np.ones(8))}, {"time": np.arange(8.0)})
         value, gradient = jax.jit(jax.value_and_grad(pose(model, data).log_density))(jnp.zeros(1))
         assert value == -np.inf and np.isfinite(gradient).all()
@@ -120,7 +126,10 @@ class TestFailure:
             bucket(**more)
 
     def test_other_states_are_refused(self):
-        model = bd.Model(bd.Difference(lambda t, y, u: {"z": y["x"]}, {"x": 1.0}), bd.NormalNoise(dist.HalfNormal(1.0)))
+        model = bd.Model(
+            bd.Difference(lambda t, y, u: {"z": y["x"]}, {"x": 1.0}),
+            bd.NormalNoise(dist.HalfNormal(1.0)),
+        )
         with pytest.raises(ModelError, match="the step returns z, but the states are x"):
             pose(model, xr.Dataset({"x": ("time", np.ones(3))}, {"time": np.arange(3.0)}))
 
@@ -131,7 +140,8 @@ def test_fit_and_forecast():
     rng = np.random.default_rng(1)
     data = DATA.assign(flow=("time", truth * np.exp(0.1 * rng.normal(size=30))))
     model = bd.Model(
-        bucket(dist.Beta(2.0, 2.0), dist.LogNormal(2.0, 0.5)), {"flow": bd.LogNormalNoise(dist.HalfNormal(0.5))}
+        bucket(dist.Beta(2.0, 2.0), dist.LogNormal(2.0, 0.5)),
+        {"flow": bd.LogNormalNoise(dist.HalfNormal(0.5))},
     )
     train, test = bd.split(data, time=20)
     post = bd.fit(model, train, bd.NUTS(chains=2, draws=300), progress=False)
@@ -139,4 +149,6 @@ def test_fit_and_forecast():
     assert low < 0.3 < high and high - low < 0.1
     fc = bd.forecast(model, post, data)
     assert float(bd.score(fc, test).loc["flow", "coverage_95"]) > 0.6
-    np.testing.assert_allclose(fc["unobserved"]["level"].mean(("chain", "draw"))[-5:], by_loop()[-5:], rtol=0.2)
+    np.testing.assert_allclose(
+        fc["unobserved"]["level"].mean(("chain", "draw"))[-5:], by_loop()[-5:], rtol=0.2
+    )

@@ -1,4 +1,6 @@
-"""Distribution functions far out in both tails and over intervals, and their gradients, against SciPy."""
+"""Distribution functions far out in both tails and over intervals, and their gradients, against
+SciPy.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -49,27 +51,41 @@ def difference(function, at, step=1e-5):
 
 @pytest.mark.thorough
 def test_gradients_in_every_parameter():
-    found = jax.grad(lambda k: log_tails(dist.NegativeBinomial2(50.0, k), jnp.asarray(20.0))[0])(2.0)
-    assert float(found) == pytest.approx(difference(lambda k: stats.nbinom(k, k / (k + 50)).logcdf(20), 2.0), rel=1e-7)
+    found = jax.grad(lambda k: log_tails(dist.NegativeBinomial2(50.0, k), jnp.asarray(20.0))[0])(
+        2.0
+    )
+    assert float(found) == pytest.approx(
+        difference(lambda k: stats.nbinom(k, k / (k + 50)).logcdf(20), 2.0), rel=1e-7
+    )
     found = jax.grad(lambda k: log_tails(dist.StudentT(k, 0.0, 1.0), jnp.asarray(-3.0))[0])(5.0)
     assert float(found) == pytest.approx(difference(lambda k: stats.t(k).logcdf(-3), 5.0), rel=1e-7)
     a, b = jax.grad(lambda a, b: log_incomplete_beta(a, b, 0.3, 0.7)[1], argnums=(0, 1))(2.0, 3.0)
-    assert float(a) == pytest.approx(difference(lambda a: stats.beta(a, 3).logsf(0.3), 2.0), rel=1e-7)
-    assert float(b) == pytest.approx(difference(lambda b: stats.beta(2, b).logsf(0.3), 3.0), rel=1e-7)
+    assert float(a) == pytest.approx(
+        difference(lambda a: stats.beta(a, 3).logsf(0.3), 2.0), rel=1e-7
+    )
+    assert float(b) == pytest.approx(
+        difference(lambda b: stats.beta(2, b).logsf(0.3), 3.0), rel=1e-7
+    )
     for centre in (-40.0, 0.0, 40.0):
-        slope = jax.grad(lambda m: log_between(dist.Normal(m, 1.0), jnp.asarray(-1.0), jnp.asarray(2.0)))(centre)
+        slope = jax.grad(
+            lambda m: log_between(dist.Normal(m, 1.0), jnp.asarray(-1.0), jnp.asarray(2.0))
+        )(centre)
         assert np.isfinite(slope)
 
 
 @pytest.mark.thorough
 def test_intervals():
     between = log_between(
-        dist.Normal(0.0, 1.0), jnp.array([10.0, -jnp.inf, -1.0, -jnp.inf]), jnp.array([11.0, -3.0, jnp.inf, jnp.inf])
+        dist.Normal(0.0, 1.0),
+        jnp.array([10.0, -jnp.inf, -1.0, -jnp.inf]),
+        jnp.array([11.0, -3.0, jnp.inf, jnp.inf]),
     )
     np.testing.assert_allclose(
         between, [-53.23131022558313, stats.norm.logcdf(-3), stats.norm.logsf(-1), 0.0], rtol=1e-9
     )
-    np.testing.assert_allclose(float(between[0]), np.log(stats.norm.sf(10) - stats.norm.sf(11)), rtol=1e-9)
+    np.testing.assert_allclose(
+        float(between[0]), np.log(stats.norm.sf(10) - stats.norm.sf(11)), rtol=1e-9
+    )
     counts = log_between(dist.Poisson(4.0), jnp.array([0.0, 3.0, 5.0]), jnp.array([0.0, 3.0, 7.0]))
     exact = stats.poisson(4)
     np.testing.assert_allclose(

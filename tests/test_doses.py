@@ -79,7 +79,9 @@ def response(since, p, into, lasting):
         both = ka / (ka - k)
         whole = lambda s: both * (-np.expm1(-k * s) / k + np.expm1(-ka * s) / ka)  # noqa: E731
         at_once = both * (np.exp(-k * since) - np.exp(-ka * since))
-    return (whole(since) - whole(np.maximum(since - lasting, 0.0))) / lasting if lasting else at_once
+    return (
+        (whole(since) - whole(np.maximum(since - lasting, 0.0))) / lasting if lasting else at_once
+    )
 
 
 def superposed(doses, p):
@@ -130,7 +132,8 @@ def slopes(cases):
 
     step = 1e-5
     return {
-        name: (total(PARAMETERS | {name: v + step}) - total(PARAMETERS | {name: v - step})) / (2 * step)
+        name: (total(PARAMETERS | {name: v + step}) - total(PARAMETERS | {name: v - step}))
+        / (2 * step)
         for name, v in PARAMETERS.items()
     }
 
@@ -146,7 +149,9 @@ def check(text, cases, **options):
     found, prediction = jax.jit(jax.grad(weighted, has_aux=True))(PARAMETERS)
     assert bool(prediction.ok)
     for i, doses in enumerate(cases(PARAMETERS)):
-        np.testing.assert_allclose(prediction.values["blood"][:, i], superposed(doses, PARAMETERS), atol=1e-6)
+        np.testing.assert_allclose(
+            prediction.values["blood"][:, i], superposed(doses, PARAMETERS), atol=1e-6
+        )
     for name, exact in slopes(cases).items():
         assert float(found[name]) == pytest.approx(exact, rel=1e-6, abs=1e-5), name
 
@@ -171,7 +176,9 @@ class TestEvents:
         one = bd.ODE(Oral(1.3, 0.2), {"gut": 0.0, "blood": 0.0}, doses=bd.dosing.doses(table(text), "gut", lag={"gut": lag}),
                      rtol=TOLERANCE, atol=TOLERANCE)  # fmt: skip
         prediction = jax.jit(lambda lag: realise(one, {"lag": lag})(at_times()))(0.7)
-        expected = superposed([given(0.7 - 6 * k, amount, "gut", 5.6) for k in range(300)], PARAMETERS)
+        expected = superposed(
+            [given(0.7 - 6 * k, amount, "gut", 5.6) for k in range(300)], PARAMETERS
+        )
         assert bool(prediction.ok)
         np.testing.assert_allclose(prediction.values["blood"], expected, atol=1e-6)
 
@@ -187,15 +194,23 @@ class TestEvents:
 
         def solve(text, times, most):
             one = bd.ODE(
-                Limited(most), {"blood": 0.0}, doses=bd.dosing.doses(table(text), "blood"), rtol=1e-9, atol=1e-9
+                Limited(most),
+                {"blood": 0.0},
+                doses=bd.dosing.doses(table(text), "blood"),
+                rtol=1e-9,
+                atol=1e-9,
             )
             found = one(bd.inputs(xr.Dataset({}, {"time": times}), start=one.start))
             return found.values["blood"], found.ok
 
         times = np.array([0.0, 1.0, 5.0, 11.0])
         steady = lambda most: solve("time,amt,ii,ss\n0,10,6,1\n", times, most)  # noqa: E731
-        (values, ok), slope = jax.jit(lambda m: (steady(m), jax.grad(lambda m: steady(m)[0][2])(m)))(4.0)
-        long, fine = jax.jit(lambda m: solve("time,amt,ii,addl\n0,10,6,60\n", times + 60 * 6.0, m))(4.0)
+        (values, ok), slope = jax.jit(
+            lambda m: (steady(m), jax.grad(lambda m: steady(m)[0][2])(m))
+        )(4.0)
+        long, fine = jax.jit(lambda m: solve("time,amt,ii,addl\n0,10,6,60\n", times + 60 * 6.0, m))(
+            4.0
+        )
         assert bool(ok) and bool(fine)
         np.testing.assert_allclose(values[:3], long[:3], rtol=1e-6)
         step = 1e-4
@@ -207,11 +222,16 @@ class TestEvents:
         """The derivative by a time in which both share is that of one dose of their sum."""
 
         def last(time):
-            decay, jump = lambda t, y, u: {"y": -0.5 * y["y"]}, bd.Jump(jnp.stack([time, time]), {"y": 2.0})
+            decay, jump = (
+                lambda t, y, u: {"y": -0.5 * y["y"]},
+                bd.Jump(jnp.stack([time, time]), {"y": 2.0}),
+            )
             one = bd.ODE(decay, {"y": 1.0}, jumps=jump, rtol=TOLERANCE, atol=TOLERANCE)
             return one(at_times()).values["y"][5]
 
-        assert float(jax.jit(jax.grad(last))(2.0)) == pytest.approx(0.5 * 4.0 * np.exp(-0.5 * 3.0), rel=1e-6)
+        assert float(jax.jit(jax.grad(last))(2.0)) == pytest.approx(
+            0.5 * 4.0 * np.exp(-0.5 * 3.0), rel=1e-6
+        )
 
 
 class TestODE:
@@ -226,7 +246,12 @@ class TestODE:
         with pytest.raises(ModelError, match="doses go into 'gut', but the states are blood"):
             bd.ODE(lambda t, y, u: y, {"blood": 0.0}, doses=given)
         with pytest.raises(ModelError, match="'gut', which is an array"):
-            bd.ODE(lambda t, y, u: y, {"gut": np.zeros(2)}, lambda t, y, u: {"a": y["gut"][0]}, doses=given)
+            bd.ODE(
+                lambda t, y, u: y,
+                {"gut": np.zeros(2)},
+                lambda t, y, u: {"a": y["gut"][0]},
+                doses=given,
+            )
 
     def test_not_doses(self, unchecked):
         with pytest.raises(ModelError, match="doses must be what"):
@@ -263,35 +288,68 @@ def frame(text, into=INTO, **options):
 
 
 BAD = {
-    "an unknown compartment": (changed("1,0,100,3,1,0,0,0,0,0"), "the dose in row 0 goes to the compartment 3"),
-    "no compartment": (changed("1,0,100,,1,0,0,0,0,0"), "the dose in row 0 goes to the compartment nan"),
+    "an unknown compartment": (
+        changed("1,0,100,3,1,0,0,0,0,0"),
+        "the dose in row 0 goes to the compartment 3",
+    ),
+    "no compartment": (
+        changed("1,0,100,,1,0,0,0,0,0"),
+        "the dose in row 0 goes to the compartment nan",
+    ),
     "no column of compartments": (frame("time,amt\n0,1\n"), "no column 'cmt'"),
     "no column of amounts": (frame("time,cmt\n0,1\n"), "no column 'amt' for amounts"),
     "no dose": (frame("time,amt,cmt\n0,0,1\n"), "the table has no dose"),
     "a missing amount": (changed("1,0,,1,1,0,0,0,0,0"), "in row 0 amt is missing"),
     "a negative amount": (changed("1,0,-5,1,1,0,0,0,0,0"), "in row 0 amt is negative"),
     "an amount of zero": (changed("1,0,0,1,1,0,0,0,0,0"), "in row 0 amt is 0"),
-    "text as amount": (changed("1,0,much,1,1,0,0,0,0,0"), "'amt' is 'much' in row 0, which is no number"),
-    "an amount that is no dose": (changed("1,0,100,1,0,0,0,0,0,0"), "amt is 100 in row 0, but evid 0"),
+    "text as amount": (
+        changed("1,0,much,1,1,0,0,0,0,0"),
+        "'amt' is 'much' in row 0, which is no number",
+    ),
+    "an amount that is no dose": (
+        changed("1,0,100,1,0,0,0,0,0,0"),
+        "amt is 100 in row 0, but evid 0",
+    ),
     "an unknown event": (changed("1,0,100,1,7,0,0,0,0,0"), "evid is 7 in row 0"),
-    "repeats without interval": (changed("1,0,100,1,1,0,0,2,0,0"), "in row 0 addl is given, but the interval"),
+    "repeats without interval": (
+        changed("1,0,100,1,1,0,0,2,0,0"),
+        "in row 0 addl is given, but the interval",
+    ),
     "half a repeat": (changed("1,0,100,1,1,0,0,0.5,8,0"), "in row 0 addl is no whole number"),
     "negative repeats": (changed("1,0,100,1,1,0,0,-1,8,0"), "in row 0 addl is no whole number"),
     "a negative interval": (changed("1,0,100,1,1,0,0,0,-8,0"), "in row 0 ii is negative"),
-    "a steady state without interval": (changed("1,0,100,1,1,0,0,0,0,1"), "in row 0 ss is given, but the interval"),
+    "a steady state without interval": (
+        changed("1,0,100,1,1,0,0,0,0,1"),
+        "in row 0 ss is given, but the interval",
+    ),
     "an unknown steady state": (changed("1,0,100,1,1,0,0,0,8,3"), "in row 0 ss is neither"),
-    "a long infusion at a steady state": (changed("1,0,100,1,1,0,9,0,8,1"), "lasts longer than the interval"),
+    "a long infusion at a steady state": (
+        changed("1,0,100,1,1,0,9,0,8,1"),
+        "lasts longer than the interval",
+    ),
     "a negative rate": (changed("1,0,100,1,1,-5,0,0,0,0"), "in row 0 rate is negative"),
     "a negative duration": (changed("1,0,100,1,1,0,-5,0,0,0"), "in row 0 dur is negative"),
     "rate and duration": (changed("1,0,100,1,1,5,5,0,0,0"), "in row 0 rate and dur are both given"),
     "an endless infusion that repeats": (changed("1,0,0,1,1,5,0,2,0,1"), "in row 0 addl"),
-    "an unknown duration": (changed("1,0,100,1,1,-2,0,0,0,0"), "the duration of doses into 'gut' is unknown"),
+    "an unknown duration": (
+        changed("1,0,100,1,1,-2,0,0,0,0"),
+        "the duration of doses into 'gut' is unknown",
+    ),
     "a missing time": (changed("1,,100,1,1,0,0,0,0,0"), "the time in 'time' is missing in row 0"),
-    "times that fall": (changed("1,9,100,1,1,0,0,0,0,0"), "time falls from 9.0 in row 0 to 4.0 in row 1"),
+    "times that fall": (
+        changed("1,9,100,1,1,0,0,0,0,0"),
+        "time falls from 9.0 in row 0 to 4.0 in row 1",
+    ),
     "dates": (frame("time,amt\n2004-02-29,1\n", "gut"), "the times of doses in 'time' are dates"),
     "no subject": (changed(",0,100,1,1,0,0,0,0,0"), "the subject in 'id' is missing in row 0"),
-    "a lag of another state": (frame("time,amt\n0,1\n", "gut", lag={"blood": 1.0}), "lag is given for 'blood'"),
-    "a lag that is no number": (frame("time,amt\n0,1\n", "gut", lag={"gut": "1"}), "lag.'gut'. must be a number"),
+    "a lag of another state": (
+        frame("time,amt\n0,1\n", "gut", lag={"blood": 1.0}),
+        "lag is given for 'blood'",
+    ),
+    "a lag that is no number": (
+        frame("time,amt\n0,1\n", "gut", lag={"gut": "1"}),
+        "lag.'gut'. must be a number",
+    ),
     "units that cannot be converted": (
         frame("time,amt\n0,1\n", "gut", units={"amt": "mg"}, to={"amt": "L"}),
         "'amt' is in 'mg', which cannot be converted to 'L'",
@@ -311,7 +369,11 @@ def test_columns_in_any_case_words_as_compartments_and_units():
     pytest.importorskip("pint")
     text = "ID,TIME,AMT,CMT,RATE,ADDL,II\nBo,0,1,gut,0,1,12\nBo,60,2,blood,4,0,0\nAnn,30,3,blood,0,0,0\n"
     read = bd.dosing.doses(
-        table(text), INTO, subject="id", units={"time": "min", "amt": "g"}, to={"time": "hour", "amt": "mg"}
+        table(text),
+        INTO,
+        subject="id",
+        units={"time": "min", "amt": "g"},
+        to={"time": "hour", "amt": "mg"},
     )
     gut, blood = read.given
     assert (gut.into, blood.into) == INTO and read.members == ("Ann", "Bo")
@@ -330,7 +392,9 @@ def test_one_dict_of_names_and_one_of_units_serve_data_and_doses():
     units = {"time": "min", "conc": "mg/L"}
     to = {"time": "hour", "amt": "mg"}
     absent = {"weight": "kg"}
-    read = bd.dosing.doses(table(text), "gut", subject="who", names=names, units=units | absent, to=to)
+    read = bd.dosing.doses(
+        table(text), "gut", subject="who", names=names, units=units | absent, to=to
+    )
     np.testing.assert_array_equal(read.given[0].amount.one[:, 0], [2000.0, 3000.0])
     found = bd.from_table(table(text), "DV", subject="who", names=names, units=units)
     np.testing.assert_array_equal(found["time"], [30.0, 60.0])
@@ -340,7 +404,10 @@ def test_one_dict_of_names_and_one_of_units_serve_data_and_doses():
 def test_they_are_shown_in_a_line():
     given = bd.dosing.doses(table(PLAIN), INTO, subject="id", duration={"gut": 2.5})
     assert repr(given) == "<doses of 5 subjects into gut, blood, from time 0 on>"
-    assert repr(bd.dosing.doses(table("time,amt\n1,5\n"), "gut")) == "<doses of one subject into gut, from time 1 on>"
+    assert (
+        repr(bd.dosing.doses(table("time,amt\n1,5\n"), "gut"))
+        == "<doses of one subject into gut, from time 1 on>"
+    )
 
 
 def test_parquet_is_read_as_the_same_table_in_csv(tmp_path):
@@ -356,10 +423,13 @@ def test_parquet_is_read_as_the_same_table_in_csv(tmp_path):
 def test_mdv_says_nothing_of_doses():
     text = "id,time,amt,cmt,mdv\n1,0,100,1,1\n1,2,0,1,0\n1,3,0,1,1\n1,4,50,2,0\n"
     read, expected = (
-        bd.dosing.doses(frame, INTO, subject="id") for frame in (table(text), table(text).drop(columns="mdv"))
+        bd.dosing.doses(frame, INTO, subject="id")
+        for frame in (table(text), table(text).drop(columns="mdv"))
     )
     jax.tree.map(np.testing.assert_array_equal, read, expected)
-    np.testing.assert_array_equal([float(given.amount.one[0, 0]) for given in read.given], [100.0, 50.0])
+    np.testing.assert_array_equal(
+        [float(given.amount.one[0, 0]) for given in read.given], [100.0, 50.0]
+    )
 
 
 def test_theophylline(shared_file):

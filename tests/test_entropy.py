@@ -20,13 +20,19 @@ def test_one_rate_is_all_chance():
 
 
 def test_gamma_mixed_rates_make_a_negative_binomial():
-    """Poisson rates from a gamma distribution mix to a negative binomial, whose entropy is known."""
+    """Poisson rates from a gamma distribution mix to a negative binomial,
+    whose entropy is known.
+    """
     shape, rate = 2.0, 0.5
     rates = stats.gamma(shape, scale=1 / rate).ppf((np.arange(4000) + 0.5) / 4000)
     total, aleatoric, epistemic = split(rates, rates)
     counts = np.arange(200)
-    assert total == pytest.approx(stats.entropy(stats.nbinom.pmf(counts, shape, rate / (1 + rate))), abs=1e-3)
-    assert aleatoric == pytest.approx(np.mean([stats.poisson(r).entropy() for r in rates[::20]]), abs=0.01)
+    assert total == pytest.approx(
+        stats.entropy(stats.nbinom.pmf(counts, shape, rate / (1 + rate))), abs=1e-3
+    )
+    assert aleatoric == pytest.approx(
+        np.mean([stats.poisson(r).entropy() for r in rates[::20]]), abs=0.01
+    )
     assert epistemic == pytest.approx(total - aleatoric) and epistemic > 0.3
 
 
@@ -62,10 +68,14 @@ def test_a_large_and_an_enormous_rate_are_worth_one_bit():
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 20.0])
 def test_every_count_is_in_a_cell(size):
-    """Against sums over each count, of laws that overlap; the smaller their size, the more lies near zero."""
+    """Against sums over each count, of laws that overlap; the smaller their size, the more lies
+    near zero.
+    """
     mean = np.array([300.0, 2e3, 2.5e3, 1e4])
     share = size / (size + mean)
-    p = stats.nbinom.pmf(np.arange(stats.nbinom.isf(1e-12, size, share).max())[:, None], size, share)
+    p = stats.nbinom.pmf(
+        np.arange(stats.nbinom.isf(1e-12, size, share).max())[:, None], size, share
+    )
     total, aleatoric, _ = split(mean, mean + mean**2 / size)
     assert aleatoric == pytest.approx(special.entr(p).sum() / 4, abs=1e-3)
     assert total == pytest.approx(special.entr(p.mean(axis=1)).sum(), abs=1e-3)
@@ -91,7 +101,10 @@ def fitted():
     rng = np.random.default_rng(0)
     truth = np.exp(-0.6 * times)
     data = xr.Dataset(
-        {"cases": ("time", rng.poisson(20 * truth)), "mass": ("time", truth + 0.01 * rng.normal(size=9))},
+        {
+            "cases": ("time", rng.poisson(20 * truth)),
+            "mass": ("time", truth + 0.01 * rng.normal(size=9)),
+        },
         {"time": times},
     )
     layer = bd.Algebraic(Decay(dist.LogNormal(-0.5, 0.5), dist.LogNormal(3.0, 0.3)))
@@ -106,7 +119,10 @@ def fitted():
 
 def test_of_a_forecast(fitted):
     parts = bd.sensitivity.sensitivity.decompose_entropy(fitted)
-    assert list(parts["observable"].values) == ["cases"] and parts["total"].dims == ("observable", "time")
+    assert list(parts["observable"].values) == ["cases"] and parts["total"].dims == (
+        "observable",
+        "time",
+    )
     np.testing.assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"])
     assert (parts["epistemic"] >= 0).all() and parts["total"].attrs["units"] == "nat"
     drawn = fitted["predictions"]["cases"].sel(time=4.0).values.ravel().astype(int)

@@ -22,7 +22,8 @@ from tests.studies.structure import design_rows
 ROOT = Path(__file__).resolve().parents[1]
 TEST_COMMAND = "pip install uv && uv run pytest"
 BY_CONDA = {"python", "pip", "c-compiler", "cxx-compiler"}
-"""All that conda-forge need have: other packages may be older there than pyproject.toml asks for."""
+"""All that conda-forge need have: other packages may be older there than pyproject.toml asks for.
+"""
 
 
 def bounds(requirements: Iterable[str]) -> dict[str, SpecifierSet]:
@@ -38,20 +39,31 @@ def by_conda(environment: dict[str, Any]) -> list[str]:
 
 def by_pip(environment: dict[str, Any]) -> list[str]:
     """The packages that pip installs, without the project."""
-    lines = [line for entry in environment["dependencies"] if isinstance(entry, dict) for line in entry["pip"]]
+    lines = [
+        line
+        for entry in environment["dependencies"]
+        if isinstance(entry, dict)
+        for line in entry["pip"]
+    ]
     return [line for line in lines if line != "-e ."]
 
 
 def differences(pyproject: dict[str, Any], environment: dict[str, Any]) -> dict[str, tuple]:
     """Packages that differ: the requirement in pyproject.toml and that in environment.yml.
 
-    The project installs its runtime packages itself, so pip lists those of development, with their extras.
+    The project installs its runtime packages itself, so pip lists those of development, with their
+    extras.
     """
-    named = lambda lines: {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}  # noqa: E731
+
+    def named(lines):
+        return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+
     wanted = named(pyproject["dependency-groups"]["dev"])
     wanted["python"] = Requirement("python" + pyproject["project"]["requires-python"])
     found = named(by_pip(environment))
-    found |= {n: r for n, r in named(by_conda(environment)).items() if n == "python" or n not in BY_CONDA}
+    found |= {
+        n: r for n, r in named(by_conda(environment)).items() if n == "python" or n not in BY_CONDA
+    }
     names = wanted.keys() | found.keys()
     return {n: (wanted.get(n), found.get(n)) for n in names if wanted.get(n) != found.get(n)}
 
@@ -124,7 +136,9 @@ def test_pins_name_packages_and_versions_only(pyproject):
 def test_no_lock_file_is_tracked():
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    tracked = subprocess.run(["git", "ls-files", "*.lock"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.lock"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert tracked.stdout == ""
 
 
@@ -137,21 +151,37 @@ def test_readme_is_short_and_its_test_command_is_what_ci_runs():
 
 def test_the_rows_of_the_architecture_are_those_of_the_contract(pyproject):
     contract = pyproject["tool"]["importlinter"]["contracts"][0]
-    assert [modules for _, modules in design_rows(ROOT)] == [row.split(" | ") for row in contract["layers"]]
+    assert [modules for _, modules in design_rows(ROOT)] == [
+        row.split(" | ") for row in contract["layers"]
+    ]
 
 
 def test_the_citation_and_the_source_archive_keep_up(pyproject):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == pyproject["project"]["version"]
     assert citation["license"] == pyproject["project"]["license"]
-    included = {path.strip("/") for path in pyproject["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
+    included = {
+        path.strip("/")
+        for path in pyproject["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    }
     assert all((ROOT / name).exists() for name in included)
-    tracked = {"bayes_dasl", "case_studies", "docs", "tests", ".ci", "CONTRIBUTING.md", "CITATION.cff", "CHANGELOG.md"}
+    tracked = {
+        "bayes_dasl",
+        "case_studies",
+        "docs",
+        "tests",
+        ".ci",
+        "CONTRIBUTING.md",
+        "CITATION.cff",
+        "CHANGELOG.md",
+    }
     assert tracked <= included
 
 
 def test_the_workflow_runs_what_everyone_runs():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    workflow = yaml.safe_load(
+        (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    )
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     each_night = " ${{ github.event_name == 'schedule' && '--thorough' || '' }}"
     assert [step["run"] for step in steps if "run" in step] == [".ci/run" + each_night]
@@ -159,8 +189,14 @@ def test_the_workflow_runs_what_everyone_runs():
 
 def readme_imports() -> set[str]:
     """The packages that README's examples import."""
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
-    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    code = "\n".join(
+        re.findall(
+            r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+        )
+    )
+    nodes = [
+        node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in nodes]
     return {str(name).partition(".")[0] for name in names}
 
@@ -181,7 +217,10 @@ def test_a_wheel_lists_and_imports_the_case_studies(tmp_path):
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"bayes_dasl", "case_studies"}
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {
+        "bayes_dasl",
+        "case_studies",
+    }
     asked = (
         "import case_studies.catchment, case_studies.lynx_hare as m; print(m.__file__); "
         "from bayes_dasl.cli import app; app(['list'])"

@@ -1,4 +1,6 @@
-"""A molecule's energy goes by its shape alone, its forces are slopes of it, and a molecule that moves keeps it."""
+"""A molecule's energy goes by its shape alone, its forces are slopes of it, and a molecule that
+moves keeps it.
+"""
 
 import equinox as eqx
 import jax
@@ -29,7 +31,13 @@ def shape() -> np.ndarray:
 
 
 def test_the_molecule_is_ethanol():
-    assert ethanol.BONDS == ["CC", "CH", "CO", "HO"] and ethanol.BENDS == ["CCH", "CCO", "COH", "HCH", "HCO"]
+    assert ethanol.BONDS == ["CC", "CH", "CO", "HO"] and ethanol.BENDS == [
+        "CCH",
+        "CCO",
+        "COH",
+        "HCH",
+        "HCO",
+    ]
     assert ethanol.TWISTS == ["CCOH", "HCCH", "HCCO", "HCOH"]
     assert (len(BONDED), len(ANGLES), len(TORSIONS)) == (8, 13, 12)
 
@@ -43,7 +51,9 @@ def test_internal_coordinates_by_hand(shape):
         axis = unit(shape[b] - shape[a])
         flat = lambda v, axis=axis: unit(v - (v @ axis) * axis)  # noqa: E731
         turned.append(flat(shape[i] - shape[a]) @ flat(shape[j] - shape[b]))
-    np.testing.assert_allclose(ethanol.internal(jnp.asarray(shape)), [*long, *open_, *turned], rtol=1e-6)
+    np.testing.assert_allclose(
+        ethanol.internal(jnp.asarray(shape)), [*long, *open_, *turned], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("springs", [False, True])
@@ -51,7 +61,9 @@ def test_a_stretched_bond_stores_what_morse_or_a_spring_says(shape, springs):
     field = known(springs)
     along = (shape[8] - shape[2]) / np.linalg.norm(shape[8] - shape[2])
     energy = lambda length: field.energy(jnp.asarray(shape).at[8].set(shape[2] + length * along))  # noqa: E731
-    stored = (lambda r: 100 * (2 * r) ** 2) if springs else (lambda r: 100 * (1 - np.exp(-2 * r)) ** 2)
+    stored = (
+        (lambda r: 100 * (2 * r) ** 2) if springs else (lambda r: 100 * (1 - np.exp(-2 * r)) ** 2)
+    )
     assert float(energy(1.5) - energy(1.2)) == pytest.approx(stored(0.3), rel=1e-6)
 
 
@@ -59,7 +71,9 @@ def test_energy_goes_by_the_shape_alone_and_forces_are_its_slopes(shape):
     field = known()
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
     energy, slope = jax.jit(jax.value_and_grad(field.energy))(jnp.asarray(shape))
-    assert float(field.energy(jnp.asarray(shape @ turn.T + 4.0))) == pytest.approx(float(energy), rel=1e-9)
+    assert float(field.energy(jnp.asarray(shape @ turn.T + 4.0))) == pytest.approx(
+        float(energy), rel=1e-9
+    )
     np.testing.assert_allclose(slope.sum(axis=0), 0.0, atol=1e-8)
     np.testing.assert_allclose(np.cross(shape, slope).sum(axis=0), 0.0, atol=1e-7)
     moved = 1e-5 * np.random.default_rng(2).normal(size=(9, 3))
@@ -69,7 +83,9 @@ def test_energy_goes_by_the_shape_alone_and_forces_are_its_slopes(shape):
 
 @pytest.fixture
 def data(shared_file, monkeypatch):
-    monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/molecular/qm22_Ethanol.npz").parents[1]))
+    monkeypatch.setenv(
+        "BAYES_DASL_DATA", str(shared_file("data/molecular/qm22_Ethanol.npz").parents[1])
+    )
     return ethanol.load()
 
 
@@ -83,7 +99,9 @@ def test_what_is_forecast_is_not_fitted(data):
     train, ahead = ethanol.drawn(300, 200, seed=3)
     for part in ahead.values():
         assert part.sizes["geometry"] == 200
-        fitted, asked = ({*map(bytes, ethanol.positions(of).reshape(-1, 27))} for of in (train, part))
+        fitted, asked = (
+            {*map(bytes, ethanol.positions(of).reshape(-1, 27))} for of in (train, part)
+        )
         assert len(asked) == 200 and not asked & fitted
 
 
@@ -115,7 +133,9 @@ def test_units_of_motion():
     second = 1e15
     assert pytest.approx(joule * metre**2 / second**2 * kilogram, rel=1e-4) == ethanol.ACCELERATION
     energies = [float(ethanol.kinetic(ethanol.thrown(300.0, seed))) for seed in range(200)]
-    wanted = 1.5 * (9 - 1) * 1.380649e-23 * 300.0 * avogadro / joule  # of the nine atoms one moves as the others say
+    wanted = (
+        1.5 * (9 - 1) * 1.380649e-23 * 300.0 * avogadro / joule
+    )  # of the nine atoms one moves as the others say
     assert np.mean(energies) == pytest.approx(wanted, rel=0.06)
     assert np.abs((ethanol._MASS * ethanol.thrown(300.0, 0)).sum(axis=0)).max() < 1e-15
 
@@ -134,7 +154,9 @@ def test_chosen_sizes_weigh_squared_forces_as_often_as_they_say():
 
 
 def test_tables_tell_other_weights_from_the_own():
-    score = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
+    score = dict.fromkeys(
+        ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5
+    )
     scores = {ethanol.HOTTEST: {"force": score}}
     row = {"model": "hybrid", "number": 100, "seed": 0, "scores": scores}
     rows = [row, row | {"weights": "forces once"}, row | {"model": "force field"}]

@@ -38,7 +38,14 @@ def height(t, y, u):
 
 def ball(bounce=None, field=None, **more):
     event = bd.Event(height, bounce or Bounce(), **{"most": 8} | more)
-    return bd.ODE(field or Ball(), {"height": 1.0, "speed": 0.0}, start=0.0, events=event, rtol=1e-9, atol=1e-9)
+    return bd.ODE(
+        field or Ball(),
+        {"height": 1.0, "speed": 0.0},
+        start=0.0,
+        events=event,
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 def closed_form(times, gravity=GRAVITY, bounce=BOUNCE):
@@ -56,7 +63,9 @@ def closed_form(times, gravity=GRAVITY, bounce=BOUNCE):
 
 def solved(layer, times):
     model = bd.Model(layer, bd.NormalNoise(1.0))
-    return realise(model, {}).predict(model.inputs(xr.Dataset(coords={"time": np.asarray(times, float)})))
+    return realise(model, {}).predict(
+        model.inputs(xr.Dataset(coords={"time": np.asarray(times, float)}))
+    )
 
 
 TIMES = np.linspace(0.0, 2.9, 40)
@@ -123,7 +132,11 @@ def test_rising_and_both():
 def test_beside_a_jump():
     event = bd.Event(lambda t, y, u: y["x"] - 1.0, {"x": 1.0})
     layer = bd.ODE(
-        lambda t, y, u: {"x": jnp.full((), -1.0)}, {"x": 2.0}, start=0.0, events=event, jumps=bd.Jump(1.5, {"x": 1.0})
+        lambda t, y, u: {"x": jnp.full((), -1.0)},
+        {"x": 2.0},
+        start=0.0,
+        events=event,
+        jumps=bd.Jump(1.5, {"x": 1.0}),
     )
     found = solved(layer, [0.0, 0.5, 1.2, 1.7, 2.2, 2.8, 3.2])
     # 2 falls to 1 at 1.0, is 2 again, 1.5 at the jump that makes it 2.5, and 1 at 3.0.
@@ -137,8 +150,18 @@ def test_beside_a_jump():
         (lambda: bd.Event(height, {}), "change of a jump"),
         (lambda: bd.Event(height, {"x": 1.0}, "down"), "direction must be one of"),
         (lambda: bd.Event(height, {"x": 1.0}, most=0), "most must be a whole number"),
-        (lambda: bd.ODE(Ball(), {"height": 1.0, "speed": 0.0}, events=bd.Event(height, {"x": 1.0})), "changes 'x'"),
-        (lambda: bd.ODE(Ball(), {"height": 1.0, "speed": 0.0}, events=bd.Jump(1.0, {"speed": 1.0})), "events must be"),
+        (
+            lambda: bd.ODE(
+                Ball(), {"height": 1.0, "speed": 0.0}, events=bd.Event(height, {"x": 1.0})
+            ),
+            "changes 'x'",
+        ),
+        (
+            lambda: bd.ODE(
+                Ball(), {"height": 1.0, "speed": 0.0}, events=bd.Jump(1.0, {"speed": 1.0})
+            ),
+            "events must be",
+        ),
     ],
 )
 def test_refusals(make, message):
@@ -156,9 +179,13 @@ def test_refusals(make, message):
 )
 def test_what_cannot_pass_through_zero_is_refused(when, said):
     model = bd.Model(
-        bd.ODE(Ball(), {"height": 1.0, "speed": 0.0}, start=0.0, events=bd.Event(when, {"speed": 1.0})),
+        bd.ODE(
+            Ball(), {"height": 1.0, "speed": 0.0}, start=0.0, events=bd.Event(when, {"speed": 1.0})
+        ),
         bd.NormalNoise(0.1),
     )
     inputs = model.inputs(xr.Dataset(coords={"time": np.linspace(0.0, 1.0, 3)}))
-    with pytest.raises(ModelError, match="must return one number that passes through zero.* " + said):
+    with pytest.raises(
+        ModelError, match="must return one number that passes through zero.* " + said
+    ):
         realise(model, {}).predict(inputs)

@@ -14,7 +14,9 @@ from scipy import stats
 import bayes_dasl as bd
 from bayes_dasl.random import realise
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +30,23 @@ def page():
 
 def by_quadrature():
     """Posterior means of both parameters on a grid."""
-    doses, dead = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]), np.array([0.04, 0.12, 0.34, 0.70, 0.92, 0.98])
+    doses, dead = (
+        np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]),
+        np.array([0.04, 0.12, 0.34, 0.70, 0.92, 0.98]),
+    )
     half = stats.norm.ppf(0.975)
-    lethal, slope = np.meshgrid(np.geomspace(1.0, 30.0, 400), np.geomspace(0.2, 8.0, 400), indexing="ij")
+    lethal, slope = np.meshgrid(
+        np.geomspace(1.0, 30.0, 400), np.geomspace(0.2, 8.0, 400), indexing="ij"
+    )
     share = 1 / (1 + (doses / lethal[..., None]) ** -slope[..., None])
     log = stats.beta(50 * share, 50 * (1 - share)).logpdf(dead).sum(-1)
     log += stats.norm((np.log(20)) / 2, np.log(20) / (2 * half)).logpdf(np.log(lethal))
     log += stats.norm(0.5, 0.5).logpdf(np.log(slope))
     weights = np.exp(log - log.max())
-    return {"lethal_dose": (weights * lethal).sum() / weights.sum(), "slope": (weights * slope).sum() / weights.sum()}
+    return {
+        "lethal_dose": (weights * lethal).sum() / weights.sum(),
+        "slope": (weights * slope).sum() / weights.sum(),
+    }
 
 
 @pytest.mark.thorough
@@ -50,7 +60,8 @@ def test_noise_layer_and_engine_of_ones_own_find_the_posterior(page):
 @pytest.mark.thorough
 def test_data_outside_the_support_are_refused_by_name(page):
     data = page["data"].assign(dead=page["data"]["dead"] + 0.04)
-    with pytest.raises(bd.BayesDaslError, match=r"'dead' is 1\.02 at dose 32, which BetaNoise rules out: its data "
+    with pytest.raises(bd.BayesDaslError, match=r"'dead' is 1\.02 at dose 32, which BetaNoise "
+        r"rules out: its data "
                        "are greater than 0, less than 1"):  # fmt: skip
         bd.fit(page["model"], data)
 
@@ -62,7 +73,9 @@ def test_the_engine_says_what_its_draws_are_and_can_be_resumed(page, tmp_path):
     said = bd.diagnose(weighed)
     assert any(f.subject == "importance sampling" and f.level == "good" for f in said.findings)
     assert "R-hat" not in str(said)
-    assert "should take about" in str(bd.check(page["model"], page["data"], page["ImportanceSampling"]()))
+    assert "should take about" in str(
+        bd.check(page["model"], page["data"], page["ImportanceSampling"]())
+    )
     engine = page["ImportanceSampling"](proposals=2000, draws=50)
     post = bd.fit(page["model"], page["data"], engine, checkpoint=tmp_path, key=3)
     again = bd.resume(page["model"], page["data"], tmp_path)
@@ -87,7 +100,9 @@ def test_the_figure_has_axes_with_units(page):
     assert axes.get_xlabel() == "dose (mg/L)" and axes.get_ylabel()
 
 
-LISTED = re.findall(r"^::: bayes_dasl\.(\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+LISTED = re.findall(
+    r"^::: bayes_dasl\.(\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE
+)
 # Diffrax calls these and says what they take.
 OF_DIFFRAX = {f"pde.Chebyshev.{name}" for name in ("order", "error_order", "init", "func", "step")}
 
@@ -96,10 +111,18 @@ def test_every_public_name_is_in_the_api_pages():
     listed = set(LISTED)
 
     def public(module):
-        return {n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
+        return {
+            n
+            for n, v in vars(module).items()
+            if not n.startswith("_") and not isinstance(v, types.ModuleType)
+        }
 
-    wanted = public(bd) | {f"{n}.{name}" for n in ("pde", "bases", "plots") for name in public(getattr(bd, n))}
-    colours = {f"plots.{name}" for name in ("BLUE", "LEVELS", "STYLE", "VERMILION")}  # in one sentence of the page
+    wanted = public(bd) | {
+        f"{n}.{name}" for n in ("pde", "bases", "plots") for name in public(getattr(bd, n))
+    }
+    colours = {
+        f"plots.{name}" for name in ("BLUE", "LEVELS", "STYLE", "VERMILION")
+    }  # in one sentence of the page
     assert sorted(wanted - listed - colours - {"pde.PDE"}) == []
 
 
@@ -114,11 +137,19 @@ def arguments(function):
 
 
 def methods(cls):
-    """The public methods that a class defines, with all that it and its bases say of their arguments."""
+    """The public methods that a class defines, with all that it and its bases say of their
+    arguments.
+    """
     for name in vars(cls):
         method = getattr(cls, name)
         if not name.startswith("_") and inspect.isroutine(method):
-            yield name, method, set().union(*(described(getattr(base, name, None).__doc__) for base in cls.__mro__))
+            yield (
+                name,
+                method,
+                set().union(
+                    *(described(getattr(base, name, None).__doc__) for base in cls.__mro__)
+                ),
+            )
 
 
 @pytest.mark.parametrize("name", LISTED)

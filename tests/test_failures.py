@@ -1,4 +1,6 @@
-"""Where a layer fails it says so by `ok=False`, and no gradient of it is NaN, even if what fails is singular there."""
+"""Where a layer fails it says so by `ok=False`, and no gradient of it is NaN, even if what fails is
+singular there.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +25,29 @@ def falling(k):
 
 LAYERS = {
     "ODE, observe": lambda k: bd.ODE(falling(k), {"c": 1.0}, observe=root),
-    "ODE with a jump, observe": lambda k: bd.ODE(falling(k), {"c": 1.0}, observe=root, jumps=bd.Jump(1.0, {"c": -k})),
+    "ODE with a jump, observe": lambda k: bd.ODE(
+        falling(k), {"c": 1.0}, observe=root, jumps=bd.Jump(1.0, {"c": -k})
+    ),
     "SDE, observe": lambda k: bd.equations.SDE(
         falling(k), {"c": 0.1}, {"c": 1.0}, observe=root, grid=(0.0, 4.0, 8), path=jnp.zeros(8)
     ),
     "SDE, diffusion": lambda k: bd.equations.SDE(
-        falling(k), lambda t, y, u: {"c": k * root(t, y, u)["root"]}, {"c": 1.0}, grid=(0.0, 4.0, 8), path=-jnp.ones(8)
+        falling(k),
+        lambda t, y, u: {"c": k * root(t, y, u)["root"]},
+        {"c": 1.0},
+        grid=(0.0, 4.0, 8),
+        path=-jnp.ones(8),
     ),
-    "Kalman, observe": lambda k: bd.filtering.Kalman(falling(k), {"c": 0.1}, {"c": 1.0}, {}, observe=root),
+    "Kalman, observe": lambda k: bd.filtering.Kalman(
+        falling(k), {"c": 0.1}, {"c": 1.0}, {}, observe=root
+    ),
     "Kalman, drift": lambda k: bd.filtering.Kalman(
         lambda t, y, u: {"c": -k * root(t, y, u)["root"] - k}, {"c": 0.1}, {"c": 1.0}, {}
     ),
     "Algebraic": lambda k: bd.Algebraic(lambda t, y, u: {"root": jnp.sqrt(1 - k * t)}),
-    "Implicit": lambda k: bd.Implicit(lambda t, y, u: {"c": jnp.sqrt(y["c"]) + k * t - 1}, {"c": 0.5}, observe=root),
+    "Implicit": lambda k: bd.Implicit(
+        lambda t, y, u: {"c": jnp.sqrt(y["c"]) + k * t - 1}, {"c": 0.5}, observe=root
+    ),
 }
 
 # tests/test_kalman.py asks the filter too, and a jump is one more solve of the same equation.
@@ -56,7 +68,9 @@ def test_a_layer_that_leaves_its_domain(name):
 
     def total(k):
         prediction = predicted(name, k)
-        return sum(jnp.sum(v) for v in (*prediction.values.values(), *prediction.variances.values())), prediction.ok
+        return sum(
+            jnp.sum(v) for v in (*prediction.values.values(), *prediction.variances.values())
+        ), prediction.ok
 
     of_k = jax.jit(jax.value_and_grad(total, has_aux=True))
     (value, ok), gradient = of_k(1.0)
@@ -76,7 +90,7 @@ class TestNotDetermined:
     @pytest.mark.thorough
     def test_implicit(self):
         def ok(a):
-            both = lambda t, y, u: {"x": a * y["x"] + 0.3 * a * y["y"] - 1, "y": 0.7 * (a * y["x"] + 0.3 * a * y["y"] - 1)}  # noqa: E731, E501  # fmt: skip
+            both = lambda t, y, u: {"x": a * y["x"] + 0.3 * a * y["y"] - 1, "y": 0.7 * (a * y["x"] + 0.3 * a * y["y"] - 1)}  # noqa: E731  # fmt: skip
             return bd.Implicit(both, {"x": 0.1, "y": 0.2})(GIVEN).ok
 
         assert not jax.jit(jax.vmap(ok))(jnp.linspace(0.1, 3.0, 50)).any()

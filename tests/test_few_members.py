@@ -1,4 +1,6 @@
-"""Forecasts of few members: calibrated if members are, however few; the parts of the variance stay those of members."""
+"""Forecasts of few members: calibrated if members are, however few; the parts of the variance stay
+those of members.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ ERROR = np.sqrt(0.9 * 0.1 / REPLICATES)
 
 
 def perfect(members: int, epistemic: float, *, times: int = REPLICATES, chains: bool = False):
-    """A forecast of members that are draws from where the truth is one, too; the variance of a datum is one."""
+    """A forecast of members that are draws from where the truth is one, too; the variance of a
+    datum is one.
+    """
     rng = np.random.default_rng(members)
     levels = np.sqrt(epistemic) * rng.normal(size=(members + 1, times))
     truth = at_times(levels[-1] + np.sqrt(1 - epistemic) * rng.normal(size=times))
@@ -66,7 +70,9 @@ def test_the_log_score_of_members_is_that_of_what_was_drawn():
     exact = bd.score(fc, truth)
     by_hand = xr.DataTree.from_dict({"predictions": fc["predictions"].to_dataset()})
     assert exact.attrs["log_score"] == {"y": "exact"}
-    assert exact.loc["y", "log_score"] == pytest.approx(bd.score(by_hand, truth).loc["y", "log_score"], abs=0.05)
+    assert exact.loc["y", "log_score"] == pytest.approx(
+        bd.score(by_hand, truth).loc["y", "log_score"], abs=0.05
+    )
 
 
 @pytest.mark.thorough
@@ -85,7 +91,9 @@ def test_a_failed_member_is_left_out_and_counted_once():
 
 def test_residuals_of_repeated_members_are_those_of_the_noise():
     _, post, fc, truth = perfect(5, 0.5, times=60)
-    centred = truth.assign(y=fc["conditional_mean"]["y"].mean(["chain", "draw"]) + np.sqrt(0.5) * noise_like(60))
+    centred = truth.assign(
+        y=fc["conditional_mean"]["y"].mean(["chain", "draw"]) + np.sqrt(0.5) * noise_like(60)
+    )
     post["observed_data"] = xr.DataTree(centred)
     said = [f for f in diagnose(post, fc).findings if f.aspect == "model"]
     assert [(f.level, f.subject) for f in said] == [("good", "training data")], said
@@ -104,8 +112,12 @@ def test_one_member_has_the_spread_of_its_noise_alone():
 
 @pytest.mark.parametrize("members", [5, 20])
 def test_factors_are_those_of_another_member(members):
-    """One more than so many normal members is Student's t with n - 1 degrees of freedom about their mean."""
-    scatter = np.sqrt((members - 1) / members)  # of members about their own mean, where that of all is 1
+    """One more than so many normal members is Student's t with n - 1 degrees of freedom about their
+    mean.
+    """
+    scatter = np.sqrt(
+        (members - 1) / members
+    )  # of members about their own mean, where that of all is 1
     made = spread_factors(members, 20_000) * scatter * np.random.default_rng(5).normal(size=20_000)
     quantiles = np.array([0.1, 0.25, 0.75, 0.9])
     exact = np.sqrt(1 + 1 / members) * stats.t.ppf(quantiles, members - 1)
@@ -131,12 +143,18 @@ def test_a_single_member_and_very_many_are_left_where_they_are():
     ],
 )
 def test_every_noise_can_be_repeated(noise, values):
-    """Several draws a member, within the support; wider than the members where the location of the noise is known."""
+    """Several draws a member, within the support; wider than the members where the location of the
+    noise is known.
+    """
     model, data = levels_model(3, noise), at_times(np.ones(3))
     levels = np.array(values)[None, :, None] * np.ones(3)
-    fc = bd.forecast(model, posterior(model, data, {"layer.function.level": levels}, chains=False), data)
+    fc = bd.forecast(
+        model, posterior(model, data, {"layer.function.level": levels}, chains=False), data
+    )
     drawn = fc["predictions"]["y"].values[0].reshape(4, 250, 3)
     assert bool(np.asarray(noise.support(drawn)).all())
     assert (drawn.std(axis=1) > 0).all()  # no draw is a copy
     order = np.argsort(values)
-    assert (np.diff(np.median(drawn, axis=1)[order], axis=0) >= 0).all()  # members stay in their order
+    assert (
+        np.diff(np.median(drawn, axis=1)[order], axis=0) >= 0
+    ).all()  # members stay in their order

@@ -42,7 +42,9 @@ class Curve(AbstractLayer):
 
     def __call__(self, inputs):
         values = jax.vmap(lambda t: self.function(t, {}, inputs.forced(t)))(inputs.times)
-        return Prediction({n: v if self.ok else jnp.ones_like(v) for n, v in values.items()}, jnp.asarray(self.ok))
+        return Prediction(
+            {n: v if self.ok else jnp.ones_like(v) for n, v in values.items()}, jnp.asarray(self.ok)
+        )
 
 
 class Filter(Curve, AbstractFilter):
@@ -76,7 +78,12 @@ class TestByHand:
         out = self.layer(ratio)(given(TIMES, sun=np.ones(3), rain=np.arange(3.0)))
         assert bool(out.ok)
         a, b = np.sin(TIMES), np.cos(TIMES)
-        exact = {"a": a, "b": b, "fine": factors[0] * a + TIMES * b + np.arange(3.0), "other": factors[1] * b}
+        exact = {
+            "a": a,
+            "b": b,
+            "fine": factors[0] * a + TIMES * b + np.arange(3.0),
+            "other": factors[1] * b,
+        }
         assert set(out.values) == set(exact)
         for name in exact:
             np.testing.assert_allclose(out.values[name], exact[name], atol=EXACT)
@@ -95,12 +102,16 @@ class TestByHand:
         delta = Basis(BSpline(-1, 9, 5), "a", "fine", np.zeros(5), level=1.0)
         layer = MultiFidelity(low, {"fine": "a"}, 2.0, delta)
         assert layer.dims == {"a": ("place",), "fine": ("place",)}
-        np.testing.assert_allclose(layer(given(TIMES)).values["fine"], 2 * TIMES[:, None] * np.arange(4) + 1)
+        np.testing.assert_allclose(
+            layer(given(TIMES)).values["fine"], 2 * TIMES[:, None] * np.arange(4) + 1
+        )
 
     @pytest.mark.parametrize(("low_ok", "shift"), [(False, 2.0), (True, -2.0)])
     def test_failure_of_the_cheap_one_or_of_the_correction(self, low_ok, shift):
         low = Curve(waves, ("a", "b"), ok=low_ok)
-        out = MultiFidelity(low, {"fine": "a"}, 2.0, lambda t, y, u: {"fine": jnp.log(y["a"] + shift)})(given(TIMES))
+        out = MultiFidelity(
+            low, {"fine": "a"}, 2.0, lambda t, y, u: {"fine": jnp.log(y["a"] + shift)}
+        )(given(TIMES))
         assert not bool(out.ok)
         assert np.isfinite(out.values["fine"]).all()
 
@@ -108,7 +119,10 @@ class TestByHand:
         unknown = dist.Normal(1.0, 1.0)
         delta = Basis(Polynomial(0, 1, 1), "t", "fine", np.ones(2), level=unknown)
         leaves = paths(MultiFidelity(Curve(waves, ("a", "b")), {"fine": "a"}, unknown, delta))
-        assert {p: leaf.group for p, leaf in leaves.items()} == {"ratio": "science", "discrepancy.level": "network"}
+        assert {p: leaf.group for p, leaf in leaves.items()} == {
+            "ratio": "science",
+            "discrepancy.level": "network",
+        }
 
     @pytest.mark.thorough
     def test_gradients(self):
@@ -119,13 +133,19 @@ class TestByHand:
                 return {"a": self.first * jnp.exp(-t)}
 
         low = Curve(Decayed(dist.LogNormal(0.0, 0.3)), ("a",))
-        layer = MultiFidelity(low, {"fine": "a"}, dist.Normal(1.0, 0.5), Basis(BSpline(-1.0, 4.0, 5), "a", "fine"))
+        layer = MultiFidelity(
+            low, {"fine": "a"}, dist.Normal(1.0, 0.5), Basis(BSpline(-1.0, 4.0, 5), "a", "fine")
+        )
         inputs = given(TIMES)
-        check_gradients(layer, lambda m: jnp.concatenate(list(m(inputs).values.values())), width=1e-3)
+        check_gradients(
+            layer, lambda m: jnp.concatenate(list(m(inputs).values.values())), width=1e-3
+        )
 
 
 def forrester(x):
-    """The costly function of Forrester, Sóbester & Keane (2007); its cheap one is 0.5 of it + 10 (x − 0.5) − 5."""
+    """The costly function of Forrester, Sóbester & Keane (2007); its cheap one is 0.5 of it + 10 (x
+    − 0.5) − 5.
+    """
     return (6 * x - 2) ** 2 * np.sin(12 * x - 4)
 
 
@@ -146,11 +166,15 @@ class TestForrester:
     def data(self):
         times = np.union1d(self.cheap_places, self.costly_places)
         rows = {"cheap": (cheap, self.cheap_places), "costly": (forrester, self.costly_places)}
-        values = {name: np.where(np.isin(times, at), f(times), np.nan) for name, (f, at) in rows.items()}
+        values = {
+            name: np.where(np.isin(times, at), f(times), np.nan) for name, (f, at) in rows.items()
+        }
         return xr.Dataset({name: ("time", v) for name, v in values.items()}, {"time": times})
 
     def model(self):
-        line = Basis(Polynomial(0, 1, 1), "t", "costly", dist.Normal(0.0, 20.0).expand((2,)).to_event(1))
+        line = Basis(
+            Polynomial(0, 1, 1), "t", "costly", dist.Normal(0.0, 20.0).expand((2,)).to_event(1)
+        )
         layer = MultiFidelity(self.curve("cheap"), {"costly": "cheap"}, dist.Normal(1.0, 1.0), line)
         return bd.Model(layer, {"cheap": bd.NormalNoise(0.1), "costly": bd.NormalNoise(0.1)})
 
@@ -171,7 +195,9 @@ class TestForrester:
         both, share, post = self.error(self.model(), self.data())
         alone = bd.Model(self.curve("costly"), bd.NormalNoise(0.1))
         times = self.costly_places
-        few, _, _ = self.error(alone, xr.Dataset({"costly": ("time", forrester(times))}, {"time": times}))
+        few, _, _ = self.error(
+            alone, xr.Dataset({"costly": ("time", forrester(times))}, {"time": times})
+        )
         assert both < 0.2 * few
         assert share >= 0.8
         ratio = post["posterior"]["ratio"].values.ravel()
@@ -189,30 +215,56 @@ def no_correction(t, y, u):
     ("options", "message"),
     [
         ({"low": waves}, "low must be a layer that needs no observations, not function"),
-        ({"low": Filter(waves, ("a", "b"))}, "low must be a layer that needs no observations, not Filter"),
+        (
+            {"low": Filter(waves, ("a", "b"))},
+            "low must be a layer that needs no observations, not Filter",
+        ),
         ({"costly": {}}, "costly must name what is predicted"),
         ({"costly": {"fine": "c"}}, "'fine' builds on 'c'; the cheap layer has a, b"),
         ({"costly": {"b": "a"}}, "'b' is an output of the cheap layer"),
-        ({"discrepancy": 1.0}, r"discrepancy must be a function \(t, y, u\) that returns a dict, .*, not 1.0"),
+        (
+            {"discrepancy": 1.0},
+            r"discrepancy must be a function \(t, y, u\) that returns a dict, .*, not 1.0",
+        ),
         ({"discrepancy": dist.Normal(0.0, 1.0)}, "discrepancy must be a function"),
         ({"discrepancy": LOW}, "discrepancy must be a function .*, not the layer Curve"),
         ({"ratio": LOW}, "ratio must be a function .*, not the layer Curve"),
         ({"ratio": np.ones(2)}, "MultiFidelity.ratio must be a number"),
-        ({"ratio": dist.Normal(jnp.zeros(2), 1.0)}, "MultiFidelity.ratio must be a distribution over one number"),
+        (
+            {"ratio": dist.Normal(jnp.zeros(2), 1.0)},
+            "MultiFidelity.ratio must be a distribution over one number",
+        ),
     ],
 )
 def test_refused_when_built(unchecked, options, message):
     with pytest.raises(ModelError, match=message):
-        MultiFidelity(**({"low": LOW, "costly": {"fine": "a"}, "ratio": 1.0, "discrepancy": no_correction} | options))
+        MultiFidelity(
+            **(
+                {"low": LOW, "costly": {"fine": "a"}, "ratio": 1.0, "discrepancy": no_correction}
+                | options
+            )
+        )
 
 
 @pytest.mark.parametrize(
     ("ratio", "discrepancy", "message"),
     [
-        (1.0, lambda t, y, u: {"a": t}, "the discrepancy returns 'a'; the costly names are fine, other"),
-        (lambda t, y, u: {"a": t}, no_correction, "the ratio returns 'a'; the costly names are fine, other"),
+        (
+            1.0,
+            lambda t, y, u: {"a": t},
+            "the discrepancy returns 'a'; the costly names are fine, other",
+        ),
+        (
+            lambda t, y, u: {"a": t},
+            no_correction,
+            "the ratio returns 'a'; the costly names are fine, other",
+        ),
         (lambda t, y, u: {"fine": t}, no_correction, "the ratio has no value for other"),
-        (1.0, Basis(BSpline(0, 1, 5), "rain", "fine", np.ones(5)), "basis input rain is none of t, a, b"),
+        (
+            1.0,
+            Basis(BSpline(0, 1, 5), "rain", "fine", np.ones(5)),
+            "basis input rain is none of t, a, b",
+        ),
     ],
 )
 def test_refused_when_called(ratio, discrepancy, message):

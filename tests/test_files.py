@@ -42,7 +42,9 @@ def test_replacing_leaves_the_older_file_where_writing_fails(tmp_path, error, se
 
 def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(WriteError, match=r"cannot write .*taken/file: .*taken is a file, not a folder"):
+    with pytest.raises(
+        WriteError, match=r"cannot write .*taken/file: .*taken is a file, not a folder"
+    ):
         write_text(tmp_path / "taken" / "file", "text")
     with pytest.raises(WriteError, match="Not a directory"):
         write_text(tmp_path / "taken" / "deeper" / "file", "text")
@@ -72,7 +74,8 @@ def larger_than_memory(file, secret):
 @pytest.mark.parametrize(
     ("made", "said"),
     [(in_external_storage, "in another file"), (behind_an_external_link, "link to another place"),
-     (in_a_virtual_dataset, "in another file"), (larger_than_memory, r"claims 7\.45e\+03 GiB of memory")],
+     (in_a_virtual_dataset, "in another file"), (larger_than_memory, r"claims 7\.45e\+03 GiB of "
+         r"memory")],
 )  # fmt: skip
 def test_a_file_that_reaches_beyond_itself_is_refused(tmp_path, made, said):
     secret = tmp_path / "secret.txt"

@@ -1,4 +1,6 @@
-"""Fingerprints: the same in every process, others for other models, whatever these call; and what cannot be read."""
+"""Fingerprints: the same in every process, others for other models, whatever these call; and what
+cannot be read.
+"""
 
 import functools
 import json
@@ -30,7 +32,14 @@ from bayes_dasl.inference.gradient import differentiated, traced_once
 TESTS = Path(__file__).parent
 # These take seconds to trace.
 DEAR = (
-    *("root_find_chord", "root_find_by_its_steps", "root_find_bisection", "fixed_point", "least_squares", "minimise"),
+    *(
+        "root_find_chord",
+        "root_find_by_its_steps",
+        "root_find_bisection",
+        "fixed_point",
+        "least_squares",
+        "minimise",
+    ),
     *("linear_algebra", "linear_solve_by_conjugate_gradients", "while_loop_of_equinox"),
 )
 # The others are fitted in slow runs.
@@ -39,8 +48,14 @@ FITTED = ("while_loop",)
 
 @pytest.fixture(scope="module")
 def elsewhere(request):
-    """The fingerprints of the equations that are asked for in another process, in which sets have another order."""
-    asked = {item.callspec.params["name"] for item in request.session.items if "elsewhere" in item.fixturenames}
+    """The fingerprints of the equations that are asked for in another process, in which sets have
+    another order.
+    """
+    asked = {
+        item.callspec.params["name"]
+        for item in request.session.items
+        if "elsewhere" in item.fixturenames
+    }
     ran = subprocess.run(
         [sys.executable, TESTS / "library_equations.py", *sorted(asked)],
         capture_output=True, text=True, check=True, cwd=TESTS.parent,
@@ -74,7 +89,9 @@ def test_what_check_calls_ready_is_fitted_and_resumed(name, tmp_path):
 
 
 def test_functions_that_a_solver_calls_count():
-    """Conjugate gradients call them inside a primitive; of a function without closure the trace shows its name only."""
+    """Conjugate gradients call them inside a primitive; of a function without closure the trace
+    shows its name only.
+    """
 
     def solved(function):
         shape = jax.ShapeDtypeStruct((), jnp.result_type(float))
@@ -97,7 +114,9 @@ def test_a_table_of_a_function_that_is_called_counts():
 def test_constants_count_where_a_branch_returns_nothing_else():
     def of(table):
         held = jnp.asarray(table)
-        return fingerprint_of(lambda x: jax.lax.cond(x > 0, lambda: held, lambda: jnp.zeros(2)), 1.0)
+        return fingerprint_of(
+            lambda x: jax.lax.cond(x > 0, lambda: held, lambda: jnp.zeros(2)), 1.0
+        )
 
     assert of([1.0, 2.0]) != of([1.0, 3.0])
 
@@ -107,7 +126,9 @@ def test_where_a_parameter_may_lie_counts():
     """The densities of both are one wherever they are not zero."""
 
     def of(prior):
-        return pose(bd.Model(bd.Algebraic(Of(prior, "cond", 2.0)), bd.NormalNoise(0.2)), DATA).fingerprint()
+        return pose(
+            bd.Model(bd.Algebraic(Of(prior, "cond", 2.0)), bd.NormalNoise(0.2)), DATA
+        ).fingerprint()
 
     assert of(dist.Uniform(0.0, 1.0)) == of(dist.Uniform(0.0, 1.0))
     assert of(dist.Uniform(0.0, 1.0)) != of(dist.Uniform(1.0, 2.0))
@@ -158,7 +179,9 @@ class Scaled:
 
 def called(function):
     """The fingerprint of a program that calls a function of NumPy arrays."""
-    return fingerprint_of(lambda x: jax.pure_callback(function, jax.ShapeDtypeStruct((), x.dtype), x), jnp.ones(()))
+    return fingerprint_of(
+        lambda x: jax.pure_callback(function, jax.ShapeDtypeStruct((), x.dtype), x), jnp.ones(())
+    )
 
 
 def closing_over(value):
@@ -219,7 +242,9 @@ def test_functions_of_modules_inside_modules_count(tmp_path):
         inner = module("seasons", f"FACTOR = {factor}\ndef table(x): return FACTOR * x")
         outer = module("equations", "", seasons=inner)
         inner.equations = outer
-        return called(module("mine", "def call(x): return equations.seasons.table(x)", equations=outer).call)
+        return called(
+            module("mine", "def call(x): return equations.seasons.table(x)", equations=outer).call
+        )
 
     assert by(2.0) == by(2.0) != by(3.0)
 
@@ -243,7 +268,11 @@ def unreadable(scale=2.0):
             return np.asarray(scale * x)
 
     def through(t, y, u):
-        return {"y": jax.pure_callback(locked, jax.ShapeDtypeStruct((), t.dtype), t, vmap_method="sequential")}
+        return {
+            "y": jax.pure_callback(
+                locked, jax.ShapeDtypeStruct((), t.dtype), t, vmap_method="sequential"
+            )
+        }
 
     class Through(bd.Module):
         level: bd.Scalar
@@ -258,7 +287,10 @@ def unreadable(scale=2.0):
 def test_a_model_that_cannot_be_told_from_others_is_taken_for_none(tmp_path):
     problem = pose(unreadable(), DATA)
     assert problem.fingerprint() == ""
-    with pytest.raises(UnreadableError, match="calls Python while it runs, and there holds a lock that cannot be read"):
+    with pytest.raises(
+        UnreadableError,
+        match="calls Python while it runs, and there holds a lock that cannot be read",
+    ):
         problem.fingerprint(needed=True)
     with pytest.raises(ModelError, match="cannot be told from another model"):
         bd.fit(unreadable(), DATA, Sifting(), checkpoint=tmp_path / "steps")
@@ -279,7 +311,9 @@ def test_an_equation_that_has_one_mode_is_differentiated_in_it():
             way, value_and_gradient, _ = differentiated(pose(model(name), DATA), first)
             assert way == strategy
             assert np.isfinite(value_and_gradient(jnp.zeros(1))[1]).all()
-    with pytest.raises(ModelError, match="cannot be differentiated in reverse mode: ValueError: Reverse-mode"):
+    with pytest.raises(
+        ModelError, match="cannot be differentiated in reverse mode: ValueError: Reverse-mode"
+    ):
         differentiated(pose(model("while_loop"), DATA), "reverse", other=False)
 
 
@@ -289,10 +323,16 @@ def test_an_equation_without_derivatives_is_refused_in_words():
 
         def __call__(self, t, y, u):
             shape = jax.ShapeDtypeStruct((), jnp.result_type(float))
-            return {"y": jax.pure_callback(np.cosh, shape, self.level, vmap_method="sequential") + 0.0 * t}
+            return {
+                "y": jax.pure_callback(np.cosh, shape, self.level, vmap_method="sequential")
+                + 0.0 * t
+            }
 
     opaque = bd.Model(bd.Algebraic(Opaque(dist.Normal())), bd.NormalNoise(0.2))
-    with pytest.raises(ModelError, match=r"in reverse or forward mode: ValueError: Pure callbacks do not support JVP"):
+    with pytest.raises(
+        ModelError,
+        match=r"in reverse or forward mode: ValueError: Pure callbacks do not support JVP",
+    ):
         traced_once(pose(opaque, DATA))
     (found,) = [f for f in bd.check(opaque, DATA).findings if f.subject == "gradient"]
     assert found.level == "bad"
@@ -302,7 +342,10 @@ def test_an_equation_without_derivatives_is_refused_in_words():
 @pytest.mark.parametrize("batched", [0, 1, 2])
 def test_a_linear_solve_that_fails_is_a_value(batched):
     """Its check is inside a primitive, where the trace shows nothing."""
-    function, at = lambda a: lx.linear_solve(lx.MatrixLinearOperator(a), jnp.ones(2), lx.LU()).value, jnp.zeros((2, 2))
+    function, at = (
+        lambda a: lx.linear_solve(lx.MatrixLinearOperator(a), jnp.ones(2), lx.LU()).value,
+        jnp.zeros((2, 2)),
+    )
     for _ in range(batched):
         function, at = jax.vmap(function), jnp.stack([at, at])
     with pytest.raises(Exception, match="singular"):

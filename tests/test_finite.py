@@ -19,7 +19,9 @@ def said(findings):
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_a_forecast_that_overflows_is_told(group, value):
     [finding] = said(finite_findings(fitted(), spoilt(group, slice(0, 10), value)))
-    assert finding.startswith("[bad] finite y: 'y' is infinite or not a number in 20 of 100 forecast draws")
+    assert finding.startswith(
+        "[bad] finite y: 'y' is infinite or not a number in 20 of 100 forecast draws"
+    )
     [finding] = said(finite_findings(fitted(), spoilt(group, slice(0, 1), value)))
     assert finding.startswith("[warning] finite y")
     assert said(finite_findings(fitted(), forecast())) == []
@@ -56,11 +58,17 @@ def test_scores_and_a_report_say_it():
     tree = spoilt("predictions", slice(0, 10))
     assert str(bd.score(tree, data())).endswith("left out: 20 draws that are not finite")
     assert "left out" not in str(bd.score(forecast(), data()))
-    assert "20 of 100 draws failed in the solver or are not finite" in bd.report(fitted(), tree, data()).html
+    assert (
+        "20 of 100 draws failed in the solver or are not finite"
+        in bd.report(fitted(), tree, data()).html
+    )
 
 
 def test_a_figure_says_it():
-    texts = [t.get_text() for t in bd.plots.plot_forecast(spoilt("predictions", [3]), None, None, "y").axes[0].texts]
+    texts = [
+        t.get_text()
+        for t in bd.plots.plot_forecast(spoilt("predictions", [3]), None, None, "y").axes[0].texts
+    ]
     assert "2 draws that are not finite are left out" in texts
 
 
@@ -73,7 +81,11 @@ def test_a_verdict_that_looked_at_no_residual_does_not_praise_them():
 @pytest.mark.thorough
 def test_prior_draws_that_overflow_are_told_before_a_fit():
     found = bd.check(closed(noise=bd.LogNormalNoise(dist.HalfNormal(2000.0))), data())
-    [finding] = [f for f in found.findings if f.subject == "prior of y" and "infinite or not a number" in f.message]
+    [finding] = [
+        f
+        for f in found.findings
+        if f.subject == "prior of y" and "infinite or not a number" in f.message
+    ]
     assert finding.level == "warning"
 
 

@@ -1,4 +1,6 @@
-"""Finite volumes against closed forms: order, conservation, no new extremes, and functions as coefficients."""
+"""Finite volumes against closed forms: order, conservation, no new extremes, and functions as
+coefficients.
+"""
 
 from functools import cache
 
@@ -32,7 +34,9 @@ def rate(law, t, fields, u):
 
 def integrated(law, start, times, tolerance=FINE):
     """The fields at some times from 0, by SciPy: what is asked of a law is its rates."""
-    flat, unravel = ravel_pytree({name: jnp.broadcast_to(v, law.grid.shape) for name, v in start.items()})
+    flat, unravel = ravel_pytree(
+        {name: jnp.broadcast_to(v, law.grid.shape) for name, v in start.items()}
+    )
     step = jax.jit(lambda t, y: ravel_pytree(law(t, unravel(y), {}))[0])
     found = solve_ivp(step, (0.0, times[-1]), flat, "DOP853", times, rtol=tolerance, atol=tolerance)
     assert found.success
@@ -69,9 +73,15 @@ BOUNDARIES = {
     "cosine": {"x": Neumann(0.0)},
     "slab": {"x_low": Flux(0.0), "x_high": Robin(BIOT, 1.0, 0.0)},
     # The outward derivative is −∂u/∂x at the low end.
-    "driven": {"x_low": Neumann(lambda t, y, u: -jnp.exp(t)), "x_high": Dirichlet(lambda t, y, u: jnp.exp(u["x"] + t))},
+    "driven": {
+        "x_low": Neumann(lambda t, y, u: -jnp.exp(t)),
+        "x_high": Dirichlet(lambda t, y, u: jnp.exp(u["x"] + t)),
+    },
     # The outward flux −∂u/∂n is −exp(t) at 0, where the field falls inwards, and exp(t − 1) at 1.
-    "fluxes": {"x_low": Flux(lambda t, y, u: -jnp.exp(t)), "x_high": Flux(lambda t, y, u: jnp.exp(t - 1))},
+    "fluxes": {
+        "x_low": Flux(lambda t, y, u: -jnp.exp(t)),
+        "x_high": Flux(lambda t, y, u: jnp.exp(t - 1)),
+    },
     "step": {"x_low": Dirichlet(1.0), "x_high": Neumann(0.0)},
 }
 DIFFUSION = {name: SLOW if name == "step" else 1.0 for name in BOUNDARIES}
@@ -90,13 +100,18 @@ class TestDiffusion:
         assert errors[name][-1] < 1e-3
 
     def test_varying_in_place_and_state(self):
-        """u = exp(−t) (1 + x) solves ∂u/∂t = ∂/∂x(D ∂u/∂x) − u − exp(−t) D' with any D(x); here D = u too."""
+        """u = exp(−t) (1 + x) solves ∂u/∂t = ∂/∂x(D ∂u/∂x) − u − exp(−t) D' with any D(x); here D =
+        u too.
+        """
 
         def source(t, y, u):
             # D = x + u: D' = 1 + exp(−t), so that the flux's divergence is exp(−t) (1 + exp(−t)).
             return {"c": -y["c"] - jnp.exp(-t) * (1 + jnp.exp(-t))}
 
-        sides = {"x_low": Dirichlet(lambda t, y, u: jnp.exp(-t)), "x_high": Neumann(lambda t, y, u: jnp.exp(-t))}
+        sides = {
+            "x_low": Dirichlet(lambda t, y, u: jnp.exp(-t)),
+            "x_high": Neumann(lambda t, y, u: jnp.exp(-t)),
+        }
         conductivity = lambda t, y, u: {"conductivity": u["x"] + y["c"]}  # noqa: E731
         law = FiniteVolume(Grid(x=(0.0, 1.0, 8)), conductivity, reaction=source, boundary=sides)
         straight = jnp.asarray(1 + law.grid.centres("x"))
@@ -107,13 +122,17 @@ class TestDiffusion:
 
     @pytest.mark.thorough
     def test_varying_smoothly(self):
-        """Eigenfunction of an exponential medium: D = exp(x), u = exp(−x) (1 − x)…, by a manufactured source."""
+        """Eigenfunction of an exponential medium: D = exp(x), u = exp(−x) (1 − x)…, by a
+        manufactured source.
+        """
 
         def law_of(count):
             def source(t, y, u):
                 x = u["x"]
                 # u = exp(t) sin x, D = 1 + x²: ∂/∂x(D ∂u/∂x) = exp(t) (2 x cos x − (1 + x²) sin x).
-                return {"c": jnp.exp(t) * (jnp.sin(x) - 2 * x * jnp.cos(x) + (1 + x**2) * jnp.sin(x))}
+                return {
+                    "c": jnp.exp(t) * (jnp.sin(x) - 2 * x * jnp.cos(x) + (1 + x**2) * jnp.sin(x))
+                }
 
             sides = {"x_low": Neumann(lambda t, y, u: -jnp.exp(t)),
                      "x_high": Neumann(lambda t, y, u: jnp.exp(t) * jnp.cos(1.0))}  # fmt: skip
@@ -124,22 +143,34 @@ class TestDiffusion:
         assert order(errors["c"])[-1] == pytest.approx(2.0, abs=0.1)
 
     def test_layers_of_material(self):
-        """With the harmonic mean the steady flux through two materials is exact, wherever the cells are."""
+        """With the harmonic mean the steady flux through two materials is exact, wherever the cells
+        are.
+        """
         grid = Grid(x=(0.0, 1.0, 8))
         conductivity = np.where(grid.centres("x") < 0.5, 1.0, 10.0)
-        law = FiniteVolume(grid, conductivity, boundary={"x_low": Dirichlet(1.0), "x_high": Dirichlet(0.0)})
+        law = FiniteVolume(
+            grid, conductivity, boundary={"x_low": Dirichlet(1.0), "x_high": Dirichlet(0.0)}
+        )
         flux = 1 / (0.5 / 1.0 + 0.5 / 10.0)
         x = grid.centres("x")
         steady = np.where(x < 0.5, 1 - flux * x, flux * (1 - x) / 10)
-        np.testing.assert_allclose(law.fluxes(0.0, {"c": jnp.asarray(steady)}, {})["c"]["x"], flux, rtol=ROUND_OFF)
+        np.testing.assert_allclose(
+            law.fluxes(0.0, {"c": jnp.asarray(steady)}, {})["c"]["x"], flux, rtol=ROUND_OFF
+        )
 
     @pytest.mark.thorough
     def test_two_dimensions_separate(self):
-        """The product of two decaying modes, with another boundary along each axis and unequal sides."""
+        """The product of two decaying modes, with another boundary along each axis and unequal
+        sides.
+        """
 
         def error(count):
             grid = Grid(x=(0.0, 1.0, count), y=(0.0, 2.0, count))
-            law = FiniteVolume(grid, 0.5, boundary={"x": Dirichlet(0.0), "y_low": Neumann(0.0), "y_high": Flux(0.0)})
+            law = FiniteVolume(
+                grid,
+                0.5,
+                boundary={"x": Dirichlet(0.0), "y_low": Neumann(0.0), "y_high": Flux(0.0)},
+            )
             start = np.sin(np.pi * grid.places["x"]) * np.cos(np.pi * grid.places["y"] / 2)
             found = integrated(law, {"c": start}, [0.1])["c"][0]
             exact = start * np.exp(-0.5 * (np.pi**2 + (np.pi / 2) ** 2) * 0.1)
@@ -154,13 +185,18 @@ class TestAdvection:
     def stepping(limiter, count):
         """The rates with any velocity."""
         grid = Grid(x=(0.0, 1.0, count))
-        law = lambda velocity: FiniteVolume(grid, velocity=velocity, boundary=Periodic(), limiter=limiter)  # noqa: E731
+
+        def law(velocity):
+            return FiniteVolume(grid, velocity=velocity, boundary=Periodic(), limiter=limiter)
+
         return grid, jax.jit(lambda t, y, velocity: law(velocity)(t, {"c": y}, {})["c"])
 
     def wave(self, limiter, count, shape, end, velocity=1.0):
         grid, step = self.stepping(limiter, count)
         start, times = shape(grid.centres("x")), np.linspace(0.0, end, 9)
-        found = solve_ivp(step, (0.0, end), start, "DOP853", times, rtol=1e-8, atol=1e-8, args=(velocity,))
+        found = solve_ivp(
+            step, (0.0, end), start, "DOP853", times, rtol=1e-8, atol=1e-8, args=(velocity,)
+        )
         return grid, found.y.T
 
     # Measured in the mean: a limiter is of first order at the two crests, whatever it is elsewhere.
@@ -179,14 +215,18 @@ class TestAdvection:
     def test_order(self, limiter, expected, velocity):
         def error(count):
             grid, values = self.wave(limiter, count, lambda x: np.sin(2 * np.pi * x), 0.5, velocity)
-            return np.abs(values[-1] - np.sin(2 * np.pi * (grid.centres("x") - 0.5 * velocity))).mean()
+            return np.abs(
+                values[-1] - np.sin(2 * np.pi * (grid.centres("x") - 0.5 * velocity))
+            ).mean()
 
         assert order([error(64), error(128)])[0] == pytest.approx(expected, abs=0.2)
 
     @pytest.mark.thorough("van_leer", "minmod")
     @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
     def test_a_square_wave_gets_no_new_extremes(self, limiter):
-        _, values = self.wave(limiter, 64, lambda x: np.where(np.abs(x - 0.4) < 0.15, 1.0, 0.0), 1.0)
+        _, values = self.wave(
+            limiter, 64, lambda x: np.where(np.abs(x - 0.4) < 0.15, 1.0, 0.0), 1.0
+        )
         variation = np.abs(np.diff(values, axis=1, append=values[:, :1])).sum(axis=1)
         assert variation[0] == 2
         assert np.diff(variation).max() < 1e-6
@@ -203,11 +243,17 @@ class TestAdvection:
     @pytest.mark.thorough
     @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
     def test_derivatives_away_from_kinks(self, limiter):
-        law = lambda v: FiniteVolume(Grid(x=(0.0, 1.0, 6)), 0.1, v, boundary=Dirichlet(0.3), limiter=limiter)  # noqa: E731
+        def law(v):
+            return FiniteVolume(
+                Grid(x=(0.0, 1.0, 6)), 0.1, v, boundary=Dirichlet(0.3), limiter=limiter
+            )
+
         rate = lambda p: law(p[0])(0.0, {"c": p[1:]}, {})["c"]  # noqa: E731
         at, step = jnp.asarray([0.7, *np.random.default_rng(1).normal(size=6)]), 1e-5
         moved = at + step * np.concatenate([np.eye(7), -np.eye(7)])
-        every = jax.jit(lambda at, moved: (jax.jacfwd(rate)(at), jax.jacrev(rate)(at), jax.vmap(rate)(moved)))
+        every = jax.jit(
+            lambda at, moved: (jax.jacfwd(rate)(at), jax.jacrev(rate)(at), jax.vmap(rate)(moved))
+        )
         forward, reverse, values = every(at, moved)
         np.testing.assert_allclose(forward, (values[:7] - values[7:]).T / (2 * step), atol=1e-6)
         np.testing.assert_allclose(reverse, forward, atol=1e-12)
@@ -215,10 +261,18 @@ class TestAdvection:
     @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
     def test_no_place_of_a_periodic_line_is_special(self, limiter):
         for velocity in (1.0, -1.0):
-            law = FiniteVolume(Grid(x=(0.0, 1.0, 9)), 0.1, jnp.asarray(velocity), boundary=Periodic(), limiter=limiter)
+            law = FiniteVolume(
+                Grid(x=(0.0, 1.0, 9)),
+                0.1,
+                jnp.asarray(velocity),
+                boundary=Periodic(),
+                limiter=limiter,
+            )
             field = random_fields(law.grid, "c")["c"]
             rolled = rate(law, 0.0, {"c": jnp.roll(field, 4)}, {})["c"]
-            np.testing.assert_allclose(rolled, jnp.roll(rate(law, 0.0, {"c": field}, {})["c"], 4), rtol=ROUND_OFF)
+            np.testing.assert_allclose(
+                rolled, jnp.roll(rate(law, 0.0, {"c": field}, {})["c"], 4), rtol=ROUND_OFF
+            )
 
     @pytest.mark.thorough
     @pytest.mark.parametrize("velocity", [2.0, pytest.param(-2.0, marks=pytest.mark.slow)])
@@ -234,7 +288,9 @@ class TestAdvection:
 
     @pytest.mark.slow
     def test_burgers_moves_its_shock_with_the_mean_speed(self):
-        """A velocity that depends on the field: flux u²/2, whose shock between 1 and 0 moves with 1/2."""
+        """A velocity that depends on the field: flux u²/2, whose shock between 1 and 0 moves with
+        1/2.
+        """
         grid = Grid(x=(0.0, 1.0, 64))
         law = FiniteVolume(grid, velocity=lambda t, y, u: y["c"] / 2, boundary={"x_low": Dirichlet(1.0),
                                                                                 "x_high": Neumann(0.0)})  # fmt: skip
@@ -257,7 +313,9 @@ class TestAdvection:
         assert np.abs(found - turned).mean() < 0.01 < np.abs(found - start).mean()
 
 
-@pytest.mark.parametrize("velocity", [lambda t, y, u: {"x": 1.0}, {"c": lambda t, y, u: {"x": 1.0}}, {"x": 1.0}])
+@pytest.mark.parametrize(
+    "velocity", [lambda t, y, u: {"x": 1.0}, {"c": lambda t, y, u: {"x": 1.0}}, {"x": 1.0}]
+)
 def test_a_velocity_along_one_axis_moves_nothing_along_the_other(velocity):
     """A field that varies along y alone does not change when it moves along x."""
     law = FiniteVolume(PLANE, velocity=velocity, boundary=Periodic())
@@ -292,12 +350,16 @@ class TestConservation:
         found = rate(self.law(boundary, limiter=limiter), 0.3, fields, {})["c"]
         assert abs(found.sum()) < ROUND_OFF * np.abs(found).sum()
 
-    @pytest.mark.parametrize("boundary", [Dirichlet(2.0), Neumann(0.3), Robin(1.0, 0.5, 2.0), Flux(0.7)])
+    @pytest.mark.parametrize(
+        "boundary", [Dirichlet(2.0), Neumann(0.3), Robin(1.0, 0.5, 2.0), Flux(0.7)]
+    )
     def test_what_is_lost_flows_out(self, boundary):
         fields, law = random_fields(self.plane, "c"), self.law(boundary)
         both = eqx.filter_jit(lambda law: (law(0.3, fields, {})["c"], law.outflow(0.3, fields, {})))
         found, outflow = both(law)
-        assert set(outflow) == {f"c_outflow_{side}" for side in ("x_low", "x_high", "y_low", "y_high")}
+        assert set(outflow) == {
+            f"c_outflow_{side}" for side in ("x_low", "x_high", "y_low", "y_high")
+        }
         lost = float(sum(outflow.values()))
         assert abs(lost) > 0.1
         assert float(self.plane.integral(found)) == pytest.approx(-lost, rel=ROUND_OFF)
@@ -311,7 +373,9 @@ class TestConservation:
 
     def test_a_given_flux_is_what_flows_out(self):
         law = self.law({"x_low": Flux(0.7), "x_high": Flux(-0.2), "y": Periodic()})
-        outflow = eqx.filter_jit(lambda law: law.outflow(0.0, random_fields(self.plane, "c"), {}))(law)
+        outflow = eqx.filter_jit(lambda law: law.outflow(0.0, random_fields(self.plane, "c"), {}))(
+            law
+        )
         # The side of the x axis is 2 long.
         assert outflow["c_outflow_x_low"] == pytest.approx(1.4)
         assert outflow["c_outflow_x_high"] == pytest.approx(-0.4)
@@ -321,9 +385,14 @@ class TestConservation:
         """At a Neumann side what flows out by diffusion is −D times the outward derivative."""
         grid = Grid(x=(0.0, 1.0, 8))
         sides = {"x_low": Neumann(2.0), "x_high": Neumann(dist.Normal(0.0, 1.0))}
-        law = realise(FiniteVolume(grid, 3.0, boundary=sides), {"boundary.x_high.gradient": jnp.asarray(-1.0)})
+        law = realise(
+            FiniteVolume(grid, 3.0, boundary=sides), {"boundary.x_high.gradient": jnp.asarray(-1.0)}
+        )
         outflow = law.outflow(0.0, random_fields(grid, "c"), {})
-        assert outflow == {"c_outflow_x_low": pytest.approx(-6.0), "c_outflow_x_high": pytest.approx(3.0)}
+        assert outflow == {
+            "c_outflow_x_low": pytest.approx(-6.0),
+            "c_outflow_x_high": pytest.approx(3.0),
+        }
 
 
 class TestReaction:
@@ -335,7 +404,10 @@ class TestReaction:
 
             def __call__(self, t, y, u):
                 assert jnp.shape(y["a"]) == ()
-                return {"a": self.rate * y["a"] * y["b"] * u["rain"], "b": -self.rate * y["a"] * y["b"] + t}
+                return {
+                    "a": self.rate * y["a"] * y["b"] * u["rain"],
+                    "b": -self.rate * y["a"] * y["b"] + t,
+                }
 
         fields = random_fields(self.grid, "a", "b")
         law = FiniteVolume(self.grid, reaction=Competition(0.3), boundary=Flux(0.0))
@@ -349,7 +421,9 @@ class TestReaction:
     def test_networks(self, wrap):
         network = bd.Network(eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), ("c", "x"), ("c",))
         law = FiniteVolume(self.grid, reaction=wrap(network), boundary=Flux(0.0))
-        draw = {path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()}
+        draw = {
+            path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()
+        }
         known, fields = realise(law, draw), random_fields(self.grid, "c")
         reaction = eqx.filter_jit(known.reaction)
         cells = [reaction(0.0, {"c": c}, {"x": x})["c"] for c, x in
@@ -358,15 +432,24 @@ class TestReaction:
 
     @pytest.mark.thorough
     def test_a_network_as_conductivity(self):
-        network = bd.Network(eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("c",), ("conductivity",))
+        network = bd.Network(
+            eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("c",), ("conductivity",)
+        )
         law = FiniteVolume(self.grid, network, boundary=Flux(0.0))
-        draw = {path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()}
+        draw = {
+            path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()
+        }
         known, fields = realise(law, draw), random_fields(self.grid, "c")
         c = np.asarray(fields["c"])
         conductivity = eqx.filter_jit(known.diffusion)
-        middle = [conductivity(0.0, {"c": v}, {})["conductivity"] for v in jnp.asarray((c[1:] + c[:-1]) / 2)]
+        middle = [
+            conductivity(0.0, {"c": v}, {})["conductivity"]
+            for v in jnp.asarray((c[1:] + c[:-1]) / 2)
+        ]
         flux = eqx.filter_jit(known.fluxes)(0.0, fields, {})["c"]["x"]
-        np.testing.assert_allclose(flux[1:-1], -np.array(middle) * np.diff(c) / self.grid.width("x"), rtol=1e-12)
+        np.testing.assert_allclose(
+            flux[1:-1], -np.array(middle) * np.diff(c) / self.grid.width("x"), rtol=1e-12
+        )
 
     @pytest.mark.thorough
     def test_sources_by_field(self):
@@ -384,7 +467,9 @@ class TestBoundaryFunctions:
         grid = Grid(x=(0.0, 1.0, 8), y=(0.0, 2.0, 5))
         fields = random_fields(grid, "c")
         loss = lambda t, y, u: t * y["c"] + u["y"] + 10 * u["x"] + u["rain"]  # noqa: E731
-        law = FiniteVolume(grid, boundary={"x_low": Flux(0.0), "x_high": Flux(loss), "y": Periodic()})
+        law = FiniteVolume(
+            grid, boundary={"x_low": Flux(0.0), "x_high": Flux(loss), "y": Periodic()}
+        )
         flux = law.fluxes(2.0, fields, {"rain": jnp.asarray(0.5)})["c"]["x"]
         np.testing.assert_allclose(flux[-1], 2 * fields["c"][-1] + grid.centres("y") + 10.5)
 
@@ -407,8 +492,13 @@ class TestLinkedFields:
     """Functions see a field of another part as they see their own."""
 
     def coupled(self, grid, **options):
-        parts = {"source": FiniteVolume(grid, boundary=Flux(0.0)), "sink": FiniteVolume(grid, **options)}
-        return bd.multiscale.Coupling(parts, [bd.multiscale.Link("source.a", "sink.a")], {"source": "a", "sink": "b"})
+        parts = {
+            "source": FiniteVolume(grid, boundary=Flux(0.0)),
+            "sink": FiniteVolume(grid, **options),
+        }
+        return bd.multiscale.Coupling(
+            parts, [bd.multiscale.Link("source.a", "sink.a")], {"source": "a", "sink": "b"}
+        )
 
     def test_as_a_coefficient(self, grid, axis, outer):
         fields = random_fields(grid, "a", "b")
@@ -428,28 +518,53 @@ class TestLinkedFields:
         boundary = dict.fromkeys(grid.names, outer) | {name: Dirichlet(lambda t, y, u: u["a"])}
         fields = random_fields(grid, "a") | {"b": jnp.zeros(grid.shape)}
         rates = rate(self.coupled(grid, diffusion=1.0, boundary=boundary), 0.0, fields, {})
-        found, wall = (np.moveaxis(np.asarray(v), grid.names.index(name), 0) for v in (rates["b"], fields["a"]))
+        found, wall = (
+            np.moveaxis(np.asarray(v), grid.names.index(name), 0) for v in (rates["b"], fields["a"])
+        )
         for end in (0, -1):
-            np.testing.assert_allclose(found[end], 2 * wall[end] / grid.width(name) ** 2, rtol=1e-12)
+            np.testing.assert_allclose(
+                found[end], 2 * wall[end] / grid.width(name) ** 2, rtol=1e-12
+            )
 
 
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"limiter": "superbee"}, "limiter must be one of van_leer, minmod, upwind, not 'superbee'"),
-            ({"diffusion": np.ones(3)}, r"diffusion has the shape \(3,\), but \(\) or \(8,\) is needed"),
-            ({"diffusion": {"c": dist.Normal(jnp.zeros(2), 1)}}, r"diffusion\.c has the shape \(2,\)"),
-            ({"velocity": "fast"}, "velocity must be a number, an array, a distribution or a function"),
+            (
+                {"limiter": "superbee"},
+                "limiter must be one of van_leer, minmod, upwind, not 'superbee'",
+            ),
+            (
+                {"diffusion": np.ones(3)},
+                r"diffusion has the shape \(3,\), but \(\) or \(8,\) is needed",
+            ),
+            (
+                {"diffusion": {"c": dist.Normal(jnp.zeros(2), 1)}},
+                r"diffusion\.c has the shape \(2,\)",
+            ),
+            (
+                {"velocity": "fast"},
+                "velocity must be a number, an array, a distribution or a function",
+            ),
             ({"reaction": 3.0}, "reaction must be a function"),
             ({"diffusion": -1.0}, "diffusion must not be negative"),
             ({"diffusion": {"c": np.full(8, -1.0)}}, r"diffusion\.c must not be negative"),
-            ({"boundary": Dirichlet(float("nan"))}, "a value of Dirichlet at x_low must be finite, not nan"),
+            (
+                {"boundary": Dirichlet(float("nan"))},
+                "a value of Dirichlet at x_low must be finite, not nan",
+            ),
             ({"velocity": np.full(8, np.inf)}, "velocity must be finite"),
-            ({"boundary": {"c": Neumann(0.0)}}, r"'c' is no side of the grid.*a dict by side: \{'c': \{'x': …\}\}"),
+            (
+                {"boundary": {"c": Neumann(0.0)}},
+                r"'c' is no side of the grid.*a dict by side: \{'c': \{'x': …\}\}",
+            ),
             ({"reaction": {"c": np.ones(2)}}, r"reaction\.c has the shape \(2,\)"),
             ({"grid": PLANE, "velocity": 1.0}, "velocity must say which axis it follows"),
-            ({"grid": PLANE, "velocity": {"c": 1.0}}, r"velocity\.c must say which axis it follows"),
+            (
+                {"grid": PLANE, "velocity": {"c": 1.0}},
+                r"velocity\.c must say which axis it follows",
+            ),
         ],
     )
     def test_when_built(self, unchecked, options, message):
@@ -465,15 +580,36 @@ class TestRefusals:
             ({"boundary": {"d": {"x": Flux(0.0)}}}, "field 'c' has no boundary conditions"),
             ({"diffusion": {"c": 1.0, "d": 1.0}}, "diffusion is given for 'd'; the fields are c"),
             ({"velocity": {"c": 1.0, "d": 1.0}}, "velocity is given for 'd'; the fields are c"),
-            ({"boundary": {field: {"x": Flux(0.0)} for field in "cd"}}, "boundary is given for 'd'; the fields are c"),
+            (
+                {"boundary": {field: {"x": Flux(0.0)} for field in "cd"}},
+                "boundary is given for 'd'; the fields are c",
+            ),
             ({"reaction": lambda t, y, u: 1.0}, "the reaction must return a dict by field"),
             ({"reaction": {"d": 1.0}}, "the reaction has a rate for 'd'; the fields are c"),
-            ({"reaction": lambda t, y, u: {"d": 1.0}}, "the reaction has a rate for 'd'; the fields are c"),
-            ({"reaction": lambda t, y, u: {"c": jnp.ones(3)}}, "must give one number for 'c' in each cell"),
-            ({"diffusion": lambda t, y, u: jnp.ones(8)}, "diffusion must give one number at each point"),
-            ({"diffusion": lambda t, y, u: {"a": 1.0, "b": 1.0}}, "one entry or one named 'c' is needed"),
-            ({"grid": PLANE, "velocity": lambda t, y, u: 1.0}, r"must return a dict by axis \(x, y\), not float"),
-            ({"grid": PLANE, "velocity": lambda t, y, u: {"x": 1.0, "z": 1.0}}, "by axis .*, not x, z"),
+            (
+                {"reaction": lambda t, y, u: {"d": 1.0}},
+                "the reaction has a rate for 'd'; the fields are c",
+            ),
+            (
+                {"reaction": lambda t, y, u: {"c": jnp.ones(3)}},
+                "must give one number for 'c' in each cell",
+            ),
+            (
+                {"diffusion": lambda t, y, u: jnp.ones(8)},
+                "diffusion must give one number at each point",
+            ),
+            (
+                {"diffusion": lambda t, y, u: {"a": 1.0, "b": 1.0}},
+                "one entry or one named 'c' is needed",
+            ),
+            (
+                {"grid": PLANE, "velocity": lambda t, y, u: 1.0},
+                r"must return a dict by axis \(x, y\), not float",
+            ),
+            (
+                {"grid": PLANE, "velocity": lambda t, y, u: {"x": 1.0, "z": 1.0}},
+                "by axis .*, not x, z",
+            ),
         ],
     )
     def test_when_called(self, options, message):
@@ -482,5 +618,7 @@ class TestRefusals:
             law(0.0, random_fields(law.grid, "c"), {})
 
     def test_fields_of_another_shape(self):
-        with pytest.raises(ModelError, match=r"field 'c' has the shape \(5,\), not the grid's \(8,\)"):
+        with pytest.raises(
+            ModelError, match=r"field 'c' has the shape \(5,\), not the grid's \(8,\)"
+        ):
             FiniteVolume(LINE, boundary=Flux(0.0))(0.0, {"c": jnp.ones(5)}, {})

@@ -18,7 +18,11 @@ KNOWN = VanDriest(0.41, 26.0)
 
 @eqx.filter_jit
 def velocities(law, heights, reynolds):
-    at = lambda y: law(0.0, {}, {"log_height": jnp.log(y), "log_reynolds": jnp.log(reynolds)})["velocity"]  # noqa: E731
+    def at(y):
+        return law(0.0, {}, {"log_height": jnp.log(y), "log_reynolds": jnp.log(reynolds)})[
+            "velocity"
+        ]
+
     return jax.vmap(at)(jnp.asarray(heights))
 
 
@@ -68,14 +72,20 @@ def data(shared_file, monkeypatch):
 def test_points_are_those_of_the_profiles_by_either_choice():
     table = fluids.profile(550)
     assert table["reynolds"].iloc[0] == pytest.approx(546.7, abs=0.5)
-    assert table["height"].max() <= fluids.HIGHEST * 547 and table["centre"].iloc[0] == pytest.approx(21.0, abs=0.2)
+    assert table["height"].max() <= fluids.HIGHEST * 547 and table["centre"].iloc[
+        0
+    ] == pytest.approx(21.0, abs=0.2)
     fourth, log = fluids.chosen(table, "fourth"), fluids.chosen(table, "log")
     assert len(fourth) == -(-len(table) // 4) and 25 < len(log) <= 40
     assert np.ptp(np.diff(np.log(log["height"]))) < 0.4 < np.ptp(np.diff(np.log(fourth["height"])))
     study = fluids.study()
     assert study.train.sizes["row"] + study.test.sizes["row"] == fluids.load().sizes["row"]
     reynolds = np.exp(study.test["log_reynolds"].values)
-    assert reynolds.min() < 200 and reynolds.max() > 1900 and not ((reynolds > 400) & (reynolds < 1000)).any()
+    assert (
+        reynolds.min() < 200
+        and reynolds.max() > 1900
+        and not ((reynolds > 400) & (reynolds < 1000)).any()
+    )
 
 
 HYBRIDS = ("hybrid", "hybrid, one law for all", "hybrid, science fixed")
@@ -84,7 +94,9 @@ BESIDE = ("series", "parallel", "residual", "hierarchical")
 
 @pytest.mark.thorough("van Driest", *HYBRIDS[1:], *BESIDE, "fixed", "mlp", "gaussian_process")
 @pytest.mark.usefixtures("data")
-@pytest.mark.parametrize("name", ["van Driest", *HYBRIDS, *BESIDE, "fixed", "mlp", "gaussian_process"])
+@pytest.mark.parametrize(
+    "name", ["van Driest", *HYBRIDS, *BESIDE, "fixed", "mlp", "gaussian_process"]
+)
 def test_every_model_of_the_study_predicts_the_profiles(name):
     train = fluids.rows_of(fluids.TRAINED)
     made = fluids.models(train)[name]()
@@ -96,8 +108,16 @@ def test_every_model_of_the_study_predicts_the_profiles(name):
 
 @pytest.mark.usefixtures("data")
 def test_tables_tell_other_engines_from_a_models_own():
-    score = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
-    row = {"model": "hybrid", "points": "log", "number": 40, "seed": 0, "scores": {"180 log": {"velocity": score}}}
+    score = dict.fromkeys(
+        ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5
+    )
+    row = {
+        "model": "hybrid",
+        "points": "log",
+        "number": 40,
+        "seed": 0,
+        "scores": {"180 log": {"velocity": score}},
+    }
     row |= {"fit_s": 3.0, "forecast_s": 1.0, "memory_mb": 900.0} | {
         "derived": {"karman": dict(low=0.3, median=0.4, high=0.5)}
     }

@@ -1,4 +1,6 @@
-"""Forcings between their data, and ODEs driven by them: closed forms, order of convergence, gradients, refusals."""
+"""Forcings between their data, and ODEs driven by them: closed forms, order of convergence,
+gradients, refusals.
+"""
 
 import itertools
 
@@ -27,7 +29,9 @@ class TestBetweenTheData:
     def test_linear(self):
         force = interpolated(KNOTS, LEVELS)
         assert isinstance(force, Linear)
-        np.testing.assert_allclose(jax.vmap(force)(BETWEEN), np.interp(BETWEEN, KNOTS, LEVELS), atol=ALGEBRA)
+        np.testing.assert_allclose(
+            jax.vmap(force)(BETWEEN), np.interp(BETWEEN, KNOTS, LEVELS), atol=ALGEBRA
+        )
 
     def test_step_holds_each_datum_until_the_next(self):
         force = interpolated(KNOTS, LEVELS, "step")
@@ -48,10 +52,14 @@ class TestBetweenTheData:
 
     def test_one_datum(self):
         for kind in ("linear", "step"):
-            assert float(interpolated(np.array([2.0]), np.array([3.0]), kind)(jnp.asarray(5.0))) == 3.0
+            assert (
+                float(interpolated(np.array([2.0]), np.array([3.0]), kind)(jnp.asarray(5.0))) == 3.0
+            )
 
     def test_refusals(self):
-        with pytest.raises(DataError, match="'u' is interpolated by one of linear, step, cubic, not 'spline'"):
+        with pytest.raises(
+            DataError, match="'u' is interpolated by one of linear, step, cubic, not 'spline'"
+        ):
             given({"u": "spline"}, u=LEVELS)
         one = xr.Dataset({"u": ("time", [1.0])}, {"time": [0.0]})
         with pytest.raises(DataError, match="'u' needs at least two values for a cubic spline"):
@@ -81,7 +89,12 @@ def followed(rate, levels=LEVELS):
 
 
 def follower(rate, kind="step", **options):
-    options = {"forcings": ("u",), "interpolation": {"u": kind}, "rtol": 1e-9, "atol": 1e-9} | options
+    options = {
+        "forcings": ("u",),
+        "interpolation": {"u": kind},
+        "rtol": 1e-9,
+        "atol": 1e-9,
+    } | options
     return bd.ODE(Follower(rate), {"y": 0.3}, **options)
 
 
@@ -105,12 +118,17 @@ class TestStepForcing:
         np.testing.assert_allclose(prediction.values["y"], followed(1.7), atol=1000 * 1e-9)
 
     @pytest.mark.thorough
-    @pytest.mark.parametrize(("solver", "order"), [("tsit5", 5), *slow(("rodas5p", 5), ("dopri8", 8))])
+    @pytest.mark.parametrize(
+        ("solver", "order"), [("tsit5", 5), *slow(("rodas5p", 5), ("dopri8", 8))]
+    )
     def test_order_of_convergence(self, solver, order):
         """The error falls with the number of steps at least as for a smooth equation."""
         steps, errors = [], []
         for tolerance in (1e-6, 1e-9):
-            solved = solve(follower(jnp.asarray(20.0), solver=solver, rtol=tolerance, atol=tolerance), self.inputs)
+            solved = solve(
+                follower(jnp.asarray(20.0), solver=solver, rtol=tolerance, atol=tolerance),
+                self.inputs,
+            )
             steps.append(int(solved.stats["steps"]))
             errors.append(float(jnp.abs(solved.values["y"] - followed(20.0))[1]))
         assert np.log(errors[0] / errors[1]) / np.log(steps[1] / steps[0]) > order - 0.5
@@ -118,11 +136,22 @@ class TestStepForcing:
     @pytest.mark.slow
     @pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
     def test_few_steps(self, solver):
-        """The controller need not search for the jumps: it takes about the steps that each piece alone would."""
+        """The controller need not search for the jumps: it takes about the steps that each piece
+        alone would.
+        """
         pieces, y = 0, jnp.asarray(0.3)
         for level, end, length in zip(LEVELS[:-1], followed(1.7)[1:], np.diff(KNOTS), strict=True):
-            inputs = bd.inputs(xr.Dataset({"u": ("time", [level, level])}, {"time": [0.0, length]}), forcings=["u"])
-            piece = bd.ODE(Follower(jnp.asarray(1.7)), {"y": y}, forcings=("u",), solver=solver, rtol=1e-9, atol=1e-9)
+            inputs = bd.inputs(
+                xr.Dataset({"u": ("time", [level, level])}, {"time": [0.0, length]}), forcings=["u"]
+            )
+            piece = bd.ODE(
+                Follower(jnp.asarray(1.7)),
+                {"y": y},
+                forcings=("u",),
+                solver=solver,
+                rtol=1e-9,
+                atol=1e-9,
+            )
             pieces, y = pieces + int(solve(piece, inputs).stats["steps"]), end
         whole = solve(follower(jnp.asarray(1.7), solver=solver), self.inputs)
         assert int(whole.stats["steps"]) < 1.2 * pieces + 10
@@ -149,7 +178,10 @@ class TestSeveral:
         inputs = given({"a": "step", "c": "cubic"}, a=LEVELS, b=LEVELS[::-1], c=LEVELS**2 / 5)
         inputs.forcings["b"] = interpolated(other, LEVELS[::-1], "linear")
         inputs.forcings["d"] = interpolated(other, LEVELS[::-1], "step")
-        options = {"forcings": ("a", "b", "c", "d"), "interpolation": {"a": "step", "c": "cubic", "d": "step"}}
+        options = {
+            "forcings": ("a", "b", "c", "d"),
+            "interpolation": {"a": "step", "c": "cubic", "d": "step"},
+        }
         ode = bd.ODE(Follower(1.7), {"y": 0.3}, rtol=1e-9, atol=1e-9, **options)
         prediction = solve(ode, inputs)
         assert bool(prediction.ok)
@@ -178,7 +210,9 @@ class TestSeveral:
 
 class TestThroughAModel:
     def test_the_model_interpolates_as_its_layer_says(self):
-        data = xr.Dataset({"u": ("time", LEVELS), "y": ("time", np.asarray(followed(1.7)))}, {"time": KNOTS})
+        data = xr.Dataset(
+            {"u": ("time", LEVELS), "y": ("time", np.asarray(followed(1.7)))}, {"time": KNOTS}
+        )
         for kind, expected in (("step", Step), ("cubic", Cubic)):
             model = bd.Model(follower(bd.between(0.5, 3.0), kind), noise=bd.NormalNoise(0.01))
             assert isinstance(model.inputs(data).forcings["u"], expected)
@@ -192,5 +226,7 @@ class TestRefusals:
             follower(1.0, interpolation={"rain": "step"})
 
     def test_unknown_kind(self):
-        with pytest.raises(ModelError, match="'u' is interpolated by one of linear, step, cubic, not 'nearest'"):
+        with pytest.raises(
+            ModelError, match="'u' is interpolated by one of linear, step, cubic, not 'nearest'"
+        ):
             follower(1.0, "nearest")

@@ -59,7 +59,9 @@ def test_a_saved_fit_gives_identical_forecasts(forced, whole, tmp_path):
     for group in whole.children:
         xr.testing.assert_identical(whole[group].to_dataset(), again[group].to_dataset())
     saved = bd.load(bd.save(whole, tmp_path / "forecast.nc"))
-    xr.testing.assert_identical(saved["predictions"].to_dataset(), whole["predictions"].to_dataset())
+    xr.testing.assert_identical(
+        saved["predictions"].to_dataset(), whole["predictions"].to_dataset()
+    )
 
 
 @pytest.mark.thorough
@@ -69,13 +71,17 @@ def test_moments_are_those_of_the_predictions(forced, whole):
     np.testing.assert_allclose(fc["conditional_variance"]["y"][..., 0], scale**2)
     assert fc["predictions"]["y"].attrs["units"] == "K"
     assert fc["conditional_variance"]["y"].attrs["units"] == "(K)²"
-    surprise = (fc["predictions"]["y"] - fc["conditional_mean"]["y"]) / np.sqrt(fc["conditional_variance"]["y"])
+    surprise = (fc["predictions"]["y"] - fc["conditional_mean"]["y"]) / np.sqrt(
+        fc["conditional_variance"]["y"]
+    )
     assert abs(float(surprise.mean())) < 4 / np.sqrt(surprise.size)
     assert abs(float(surprise.std()) - 1) < 4 / np.sqrt(2 * surprise.size)
     assert fc["sample_stats_predictions"]["ok"].values.all()
     inside = post["conditional_mean"]["y"].values
     # Both solves end a step at each kink of the interpolated forcing, so they agree.
-    np.testing.assert_allclose(fc["conditional_mean"]["y"].values[..., : inside.shape[-1]], inside, rtol=1e-6)
+    np.testing.assert_allclose(
+        fc["conditional_mean"]["y"].values[..., : inside.shape[-1]], inside, rtol=1e-6
+    )
 
 
 @pytest.mark.thorough
@@ -128,11 +134,15 @@ def test_observations_later_than_the_fit_are_never_used():
     """With them, without them, and with others a forecast is the same to the last digit."""
     times = np.arange(6.0)
     data = xr.Dataset({"u": ("time", np.sin(times)), "y": ("time", np.cos(times))}, {"time": times})
-    model = bd.Model(bd.Algebraic(Proportional(dist.Normal(0, 1)), forcings=("u",)), bd.NormalNoise(0.1))
+    model = bd.Model(
+        bd.Algebraic(Proportional(dist.Normal(0, 1)), forcings=("u",)), bd.NormalNoise(0.1)
+    )
     gains = np.random.default_rng(0).normal(size=(2, 50))
     post = posterior(model, bd.split(data, time=2.0)[0], {"layer.function.gain": gains})
     others = data[["u"]], data.assign(y=data["y"].where(data["time"] <= 2.0, 1000.0))
-    seen, *found = (bd.forecast(model, post, known)["predictions"].to_dataset() for known in (data, *others))
+    seen, *found = (
+        bd.forecast(model, post, known)["predictions"].to_dataset() for known in (data, *others)
+    )
     for other in found:
         xr.testing.assert_identical(seen, other)
     assert seen["y"].shape == (2, 50, 6)
@@ -142,13 +152,17 @@ def test_observations_later_than_the_fit_are_never_used():
 def test_observations_are_never_used(forced, whole):
     model, data, post = forced
     blind = bd.forecast(model, post, data[["u"]])
-    xr.testing.assert_identical(blind["predictions"].to_dataset(), whole["predictions"].to_dataset())
+    xr.testing.assert_identical(
+        blind["predictions"].to_dataset(), whole["predictions"].to_dataset()
+    )
 
 
 @pytest.mark.thorough
 def test_a_forcing_must_be_known_ahead(forced):
     model, data, post = forced
-    with pytest.raises(ValueError, match="forcing 'u' is not in the data; a forecast needs it up to 6"):
+    with pytest.raises(
+        ValueError, match="forcing 'u' is not in the data; a forecast needs it up to 6"
+    ):
         bd.forecast(model, post, data[["y"]])
 
 

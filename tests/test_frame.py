@@ -1,4 +1,6 @@
-"""Coordinates in which the last layers of networks are nearly normal: the posterior stays what it is."""
+"""Coordinates in which the last layers of networks are nearly normal: the posterior stays what it
+is.
+"""
 
 import dataclasses
 
@@ -13,7 +15,11 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates import frame as _frame, gradient_matching as _matching, reference as _reference
+from bayes_dasl.inference.coordinates import (
+    frame as _frame,
+    gradient_matching as _matching,
+    reference as _reference,
+)
 from bayes_dasl.inference.coordinates.conditional import LinearModel, last_layer
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.layers import AbstractTrajectory, Prediction
@@ -43,7 +49,9 @@ def test_a_position_comes_back_from_its_coordinates(posed):
 @pytest.mark.thorough
 def test_the_log_volume_is_that_of_the_jacobian(posed):
     _, _, frame, x = posed
-    volumes = jax.jit(jax.vmap(lambda xi: (frame.position(xi)[1], jax.jacfwd(lambda q: frame.position(q)[0])(xi))))
+    volumes = jax.jit(
+        jax.vmap(lambda xi: (frame.position(xi)[1], jax.jacfwd(lambda q: frame.position(q)[0])(xi)))
+    )
     said, jacobians = volumes(jnp.asarray(x[:4]))
     np.testing.assert_allclose(said, np.linalg.slogdet(jacobians)[1], atol=1e-9)
 
@@ -54,12 +62,20 @@ def test_gradients_change_with_the_frame_as_the_density_does(posed):
     _, log_density = traced_once(problem)
     other = references.restored(references.frame(x[8:20]))
     xi = jnp.asarray(x[:3])
-    of = jax.jit(jax.vmap(jax.value_and_grad(lambda q, frame: _frame.moved(log_density, frame, q)), (0, None)))
+    of = jax.jit(
+        jax.vmap(
+            jax.value_and_grad(lambda q, frame: _frame.moved(log_density, frame, q)), (0, None)
+        )
+    )
     lp, slope = of(xi, frame)
-    moved, new_lp, new_slope = _frame.entered(other, *_frame.left(frame, *map(np.asarray, (xi, lp, slope))))
+    moved, new_lp, new_slope = _frame.entered(
+        other, *_frame.left(frame, *map(np.asarray, (xi, lp, slope)))
+    )
     expected = of(jnp.asarray(moved), other)
     np.testing.assert_allclose(new_lp, expected[0], rtol=1e-8)
-    np.testing.assert_allclose(new_slope, expected[1], rtol=1e-5, atol=1e-5 * np.abs(expected[1]).max())
+    np.testing.assert_allclose(
+        new_slope, expected[1], rtol=1e-5, atol=1e-5 * np.abs(expected[1]).max()
+    )
 
 
 @pytest.mark.thorough
@@ -92,10 +108,14 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
     model = bd.Model(bd.Algebraic(net, forcings=("x",)), bd.NormalNoise(0.1))
     x = np.linspace(-2, 2, 20)
     y = np.sin(x) + 0.1 * np.random.default_rng(0).normal(size=20)
-    problem = pose(model, xr.Dataset({"x": ("time", x), "y": ("time", y)}, coords={"time": np.arange(20.0)}))
+    problem = pose(
+        model, xr.Dataset({"x": ("time", x), "y": ("time", y)}, coords={"time": np.arange(20.0)})
+    )
     last = last_layer(problem)
     references = _reference.References(LinearModel(problem, *last))
-    frame = references.restored(references.frame(np.asarray(problem.prior(8, key=jax.random.key(0)))))
+    frame = references.restored(
+        references.frame(np.asarray(problem.prior(8, key=jax.random.key(0))))
+    )
     exact = eqx.tree_at(lambda f: f.slack, frame, jax.tree.map(jnp.zeros_like, frame.slack))
     _, log_density = traced_once(problem)
     xi, at = problem.prior(3, key=jax.random.key(1)), references.linear.weights
@@ -105,14 +125,20 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
 
 def deep(**options):
     """A network of two hidden layers, of seven each, in a formula."""
-    net = bd.Network(eqx.nn.MLP(1, 1, 7, 2, jnp.tanh, key=jax.random.key(0)), ("x",), ("y",), **options)
+    net = bd.Network(
+        eqx.nn.MLP(1, 1, 7, 2, jnp.tanh, key=jax.random.key(0)), ("x",), ("y",), **options
+    )
     model = bd.Model(bd.Algebraic(net, forcings=("x",)), bd.NormalNoise(dist.LogNormal(-2.0, 0.5)))
     x = np.linspace(-2, 2, 20)
-    return pose(model, xr.Dataset({"x": ("time", x), "y": ("time", x)}, coords={"time": np.arange(20.0)}))
+    return pose(
+        model, xr.Dataset({"x": ("time", x), "y": ("time", x)}, coords={"time": np.arange(20.0)})
+    )
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("options", [{"scale": dist.HalfNormal(1.0)}, {"prior": bd.networks.sparse(2.0)}])
+@pytest.mark.parametrize(
+    "options", [{"scale": dist.HalfNormal(1.0)}, {"prior": bd.networks.sparse(2.0)}]
+)
 def test_slopes_by_last_weights_are_those_through_the_whole_position(options, monkeypatch):
     problem = deep(**options)
     references = _reference.references_of(problem)
@@ -130,8 +156,12 @@ def test_slopes_by_last_weights_pass_through_no_hidden_layer():
     """Else each of these weights costs as much as the whole network."""
     problem = deep()
     references = _reference.references_of(problem)
-    told = str(jax.make_jaxpr(references.linear.moments)(references.like, jnp.zeros(problem.dimension)))
-    assert "[7,7]" in told and "[8,1,7]" in told  # a hidden layer; slopes by 8 weights of the last one
+    told = str(
+        jax.make_jaxpr(references.linear.moments)(references.like, jnp.zeros(problem.dimension))
+    )
+    assert (
+        "[7,7]" in told and "[8,1,7]" in told
+    )  # a hidden layer; slopes by 8 weights of the last one
     assert "[8,7,7]" not in told
 
 
@@ -148,7 +178,9 @@ def test_last_layers_are_found_where_the_output_is_linear_in_them():
     known = eqx.tree_at(lambda n: n.module.layers[1].bias, small.network(), jnp.zeros(1))
     assert len(last_layer(pose(small.model(known), small.data())).coordinates) == 3
     positive = eqx.tree_at(
-        lambda n: n.module.layers[1].weight, small.network(), dist.HalfNormal(1.0).expand((1, 3)).to_event(2)
+        lambda n: n.module.layers[1].weight,
+        small.network(),
+        dist.HalfNormal(1.0).expand((1, 3)).to_event(2),
     )
     assert len(last_layer(pose(small.model(positive), small.data())).coordinates) == 1
 
@@ -166,7 +198,9 @@ def test_which_layers_can_be_given_their_states():
     assert layer.trajectories == [layer]
     assert bd.Residual(layer, small.network()).trajectories == [layer]
     knots = dist.Normal(0.0, 1.0).expand((1,)).to_event(1)
-    shooting = bd.equations.MultipleShooting(bd.ODE(small.Decay(0.5), {"y": 1.0}), (1.0,), {"y": knots}, 0.1)
+    shooting = bd.equations.MultipleShooting(
+        bd.ODE(small.Decay(0.5), {"y": 1.0}), (1.0,), {"y": knots}, 0.1
+    )
     assert shooting.trajectories is None
     assert bd.Residual(shooting, small.network()).trajectories is None
 
@@ -191,7 +225,9 @@ class Halved(bd.ODE):
 
 
 class RungeKutta(AbstractTrajectory):
-    """A trajectory of one's own: classical steps between the times of the data, by no solver of the package."""
+    """A trajectory of one's own: classical steps between the times of the data, by no solver of the
+    package.
+    """
 
     vector_field: bd.Residual
     initial: dict
@@ -215,10 +251,16 @@ class RungeKutta(AbstractTrajectory):
 
     def solve(self, inputs, initial):
         def step(y, span):
-            return (after := small.runge_kutta(lambda t, y: self.vector_field(t, y, {}), *span, y)), after
+            return (
+                after := small.runge_kutta(lambda t, y: self.vector_field(t, y, {}), *span, y)
+            ), after
 
         spans = jnp.concatenate([inputs.start[None], inputs.times[:-1]]), inputs.times
-        return jax.lax.scan(step, initial, spans)[1], jnp.asarray(True), jnp.asarray(inputs.times.size)
+        return (
+            jax.lax.scan(step, initial, spans)[1],
+            jnp.asarray(True),
+            jnp.asarray(inputs.times.size),
+        )
 
     def predict(self, inputs, states, ok, steps):
         return Prediction(dict(states), jnp.asarray(ok), {"steps": steps})
@@ -248,9 +290,13 @@ def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
     frame = references.restored(references.frame(x[:1]))
     realised = references.linear.realised(jnp.asarray(x[0]))
     values, changes = references.linear.predicted(realised, frame.paths)
-    np.testing.assert_allclose(values["y"] + changes["y"], realised.predict(problem.inputs).values["y"], atol=1e-4)
+    np.testing.assert_allclose(
+        values["y"] + changes["y"], realised.predict(problem.inputs).values["y"], atol=1e-4
+    )
     states = {"y": jnp.arange(15.0)}
-    np.testing.assert_array_equal(at_states(realised, [states]).layer(problem.inputs).values["y"], states["y"])
+    np.testing.assert_array_equal(
+        at_states(realised, [states]).layer(problem.inputs).values["y"], states["y"]
+    )
 
 
 @pytest.mark.thorough
@@ -261,14 +307,18 @@ def test_a_layer_that_says_that_it_solves_more_has_no_such_coordinates():
             return None
 
     layer = Secretive(residual(), {"y": dist.Normal(2.0, 0.2)})
-    assert _reference.references_of(pose(bd.Model(layer, bd.NormalNoise(0.1)), small.data())) is None
+    assert (
+        _reference.references_of(pose(bd.Model(layer, bd.NormalNoise(0.1)), small.data())) is None
+    )
 
 
 @pytest.mark.thorough
 def test_matched_fields_agree_with_the_data_before_any_solve(posed):
     problem, _, _, matched = posed
     value = jax.jit(jax.vmap(problem.log_density))
-    before, after = (np.asarray(value(x)) for x in (problem.prior(40, key=jax.random.key(1)), matched))
+    before, after = (
+        np.asarray(value(x)) for x in (problem.prior(40, key=jax.random.key(1)), matched)
+    )
     assert np.median(after) > 0
     assert np.median(after) > np.median(before) + 20
     assert np.isfinite(after).mean() > 0.9

@@ -35,12 +35,17 @@ def pharmacokinetics(tmp_path_factory):
 
 def test_the_table_becomes_data(pharmacokinetics):
     data = pharmacokinetics["data"]
-    assert data["conc"].dims == ("time", "subject") and dict(data.sizes) == {"time": 4, "subject": 8}
+    assert data["conc"].dims == ("time", "subject") and dict(data.sizes) == {
+        "time": 4,
+        "subject": 8,
+    }
     assert data["conc"].attrs["units"] == "mg/L" and data["time"].attrs["units"] == "h"
 
 
 def test_clearances_are_those_of_the_areas(pharmacokinetics):
-    """Dose over area under the curve, by trapezoids and an exponential tail, as far as noise of 25 % lets."""
+    """Dose over area under the curve, by trapezoids and an exponential tail, as far as noise of 25
+    % lets.
+    """
     data, post = pharmacokinetics["data"], pharmacokinetics["post"]
     found = post["posterior"]["clearance"].median(("chain", "draw")).values
     t = data["time"].values

@@ -1,4 +1,6 @@
-"""Unknown functions that are too coarse for the data are said to be, and no others: finer families, and the verdict."""
+"""Unknown functions that are too coarse for the data are said to be, and no others: finer families,
+and the verdict.
+"""
 
 import functools
 import json
@@ -19,7 +21,13 @@ from bayes_dasl.inference import pose
 from bayes_dasl.inference.linear_residuals import Around
 from bayes_dasl.prediction.posterior import shortest_lengths
 from bayes_dasl.unknown_functions.bases import RBF, BSpline, Fourier, HilbertGP, Polynomial, Product
-from bayes_dasl.unknown_functions.enriched import Enriched, Waves, finer_families, function_names, unknown_functions
+from bayes_dasl.unknown_functions.enriched import (
+    Enriched,
+    Waves,
+    finer_families,
+    function_names,
+    unknown_functions,
+)
 from bayes_dasl.updating import function_check
 from bayes_dasl.verdict.residuals import share_beyond
 
@@ -48,13 +56,22 @@ class Sum(bd.Module):
 
 
 def model(of_time: int, of_drive: int = 6) -> bd.Model:
-    functions = bd.Basis(BSpline(0.0, 1.0, of_time), "t", "f"), bd.Basis(BSpline(-1.0, 1.0, of_drive), "u", "g")
-    return bd.Model(bd.Algebraic(Sum(*functions), forcings=("u",)), {"y": bd.NormalNoise(dist.HalfNormal(0.3))})
+    functions = (
+        bd.Basis(BSpline(0.0, 1.0, of_time), "t", "f"),
+        bd.Basis(BSpline(-1.0, 1.0, of_drive), "u", "g"),
+    )
+    return bd.Model(
+        bd.Algebraic(Sum(*functions), forcings=("u",)), {"y": bd.NormalNoise(dist.HalfNormal(0.3))}
+    )
 
 
 def data(seed: int = 0) -> xr.Dataset:
     """A bump in time that six splines cannot be, and a parabola over the forcing."""
-    values = np.exp(-(((X - 0.4) / 0.04) ** 2)) + U**2 + 0.1 * np.random.default_rng(seed).normal(size=200)
+    values = (
+        np.exp(-(((X - 0.4) / 0.04) ** 2))
+        + U**2
+        + 0.1 * np.random.default_rng(seed).normal(size=200)
+    )
     return xr.Dataset({"y": ("time", values), "u": ("time", U)}, {"time": X})
 
 
@@ -63,7 +80,9 @@ def at_optimum(model: bd.Model, data: xr.Dataset) -> xr.DataTree:
     problem = pose(model, data)
     downhill = jax.jit(jax.value_and_grad(lambda x: -problem.log_density(x)))
     both = lambda x: tuple(map(np.asarray, downhill(x)))  # noqa: E731
-    best = minimize(both, np.full(problem.dimension, 0.1), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    best = minimize(
+        both, np.full(problem.dimension, 0.1), jac=True, method="L-BFGS-B", options={"maxiter": 500}
+    ).x
     values = problem.constrain(jnp.asarray(best))
     return posterior(model, data, {path: np.asarray(v)[None, None] for path, v in values.items()})
 
@@ -82,26 +101,38 @@ class TestFinerFamilies:
     def test_what_a_family_says_a_finer_one_says_too(self, kind):
         family = FAMILIES[kind]
         (finer,) = family.finer(2)
-        assert type(finer) is type(family) and finer.size > family.size and finer.ranges == family.ranges
+        assert (
+            type(finer) is type(family)
+            and finer.size > family.size
+            and finer.ranges == family.ranges
+        )
         coarse, fine = features(family), features(finer)
         assert np.abs(fine @ np.linalg.lstsq(fine, coarse)[0] - coarse).max() < 1e-9
         assert family.finer(1)[0].size == family.size
 
     @pytest.mark.parametrize(
-        ("kind", "waves"), [("splines", 3), ("harmonics", 3), ("polynomials", 2), ("process", 4), ("bumps", 3)]
+        ("kind", "waves"),
+        [("splines", 3), ("harmonics", 3), ("polynomials", 2), ("process", 4), ("bumps", 3)],
     )
     def test_twice_as_fine_resolves_more(self, kind, waves):
         """Of waves that a family cannot be, a finer one misses far less."""
-        family, wave = (FAMILIES | {"bumps": RBF(0.0, 1.0, 6)})[kind], np.cos(2 * np.pi * waves * GRID)
+        family, wave = (
+            (FAMILIES | {"bumps": RBF(0.0, 1.0, 6)})[kind],
+            np.cos(2 * np.pi * waves * GRID),
+        )
 
         def missed(family):
             known = features(family)
-            return np.linalg.norm(known @ np.linalg.lstsq(known, wave)[0] - wave) / np.linalg.norm(wave)
+            return np.linalg.norm(known @ np.linalg.lstsq(known, wave)[0] - wave) / np.linalg.norm(
+                wave
+            )
 
         assert missed(family) > 0.5 and missed(family.finer(2)[0]) < 0.6 * missed(family)
 
     def test_a_process_has_half_the_length(self):
-        (finer,) = HilbertGP(0.0, 1.0, 8, length=0.3, amplitude=2.0, kernel="matern32", boundary=1.4).finer(2)
+        (finer,) = HilbertGP(
+            0.0, 1.0, 8, length=0.3, amplitude=2.0, kernel="matern32", boundary=1.4
+        ).finer(2)
         assert (finer.length, finer.amplitude, finer.size, finer.kernel, finer.boundary) == (
             0.15,
             1,
@@ -113,7 +144,10 @@ class TestFinerFamilies:
 
     def test_each_input_of_a_product_is_made_finer_by_itself(self):
         finer = Product(FAMILIES["splines"], FAMILIES["harmonics"]).finer(2)
-        assert [tuple(family.size for family in each.families) for each in finer] == [(9, 5), (6, 9)]
+        assert [tuple(family.size for family in each.families) for each in finer] == [
+            (9, 5),
+            (6, 9),
+        ]
         assert finer[0].said == "Product of sizes 9 × 5"
 
     def test_what_names_no_finer_family_gets_waves_as_long_as_its_inputs_are_wide(self):
@@ -127,14 +161,18 @@ class TestFinerFamilies:
         a, b = np.random.default_rng(1).normal(size=(2, 30))
         features = Waves((1.0, 0.0), (2.0, 0.5), 20_000)(a, b)
         distance = ((a[:, None] - a) / 2) ** 2 + ((b[:, None] - b) / 0.5) ** 2
-        np.testing.assert_allclose(features @ features.T, np.exp(-distance / 2), atol=4 / np.sqrt(20_000))
+        np.testing.assert_allclose(
+            features @ features.T, np.exp(-distance / 2), atol=4 / np.sqrt(20_000)
+        )
 
 
 class TestEnriched:
     @pytest.mark.thorough("False")
     @pytest.mark.parametrize("positive", [False, True])
     def test_features_stand_beside_a_basis_or_in_its_exponential(self, positive):
-        basis = bd.Basis(BSpline(0.0, 1.0, 5), "t", "f", np.arange(5.0), level=2.0, scale=0.5, positive=positive)
+        basis = bd.Basis(
+            BSpline(0.0, 1.0, 5), "t", "f", np.arange(5.0), level=2.0, scale=0.5, positive=positive
+        )
         finer = (BSpline(0.0, 1.0, 8), BSpline(0.0, 1.0, 14))
         beside = lambda c: Enriched(basis, finer, (c[None, :8], c[None, 8:]))(GRID, {}, {})["f"]  # noqa: E731
         own = basis(GRID, {}, {})["f"]
@@ -148,7 +186,10 @@ class TestEnriched:
                                     {p: jnp.ones(leaf.shape) for p, leaf in bd.random.paths(net).items()})  # fmt: skip
         waves = Waves((0.5,), (0.3,), 4)
         coefficients = jnp.stack([jnp.zeros(8), jnp.arange(8.0)])
-        own, found = network(GRID, {}, {}), Enriched(network, (waves,), (coefficients,))(GRID, {}, {})
+        own, found = (
+            network(GRID, {}, {}),
+            Enriched(network, (waves,), (coefficients,))(GRID, {}, {}),
+        )
         np.testing.assert_array_equal(found["f"], own["f"])
         np.testing.assert_allclose(found["g"] - own["g"], waves(GRID) @ np.arange(8.0), atol=1e-12)
 
@@ -175,15 +216,23 @@ class TestUnknownFunctions:
         assert function_names(model(6).layer) == ["function.of_time", "function.of_drive"]
 
     def test_a_known_one_is_none(self):
-        assert unknown_functions(bd.Algebraic(bd.Basis(BSpline(0.0, 1.0, 4), "t", "y", np.zeros(4)))) == []
+        assert (
+            unknown_functions(bd.Algebraic(bd.Basis(BSpline(0.0, 1.0, 4), "t", "y", np.zeros(4))))
+            == []
+        )
 
 
 class TestCheck:
     def test_a_function_that_is_too_coarse_is_named_and_no_other(self):
         found = checked(6)["function_check"].to_dataset()
-        assert found["coarse"].to_series().to_dict() == {"function.of_time": 1, "function.of_drive": 0}
+        assert found["coarse"].to_series().to_dict() == {
+            "function.of_time": 1,
+            "function.of_drive": 0,
+        }
         first = found.sel(function="function.of_time")
-        assert first["gain"] > 5 and first["chance"] < 1e-4 and abs(float(first["near"]) - 0.4) < 0.1
+        assert (
+            first["gain"] > 5 and first["chance"] < 1e-4 and abs(float(first["near"]) - 0.4) < 0.1
+        )
         assert str(first["finer"].values) in ("BSpline of size 9", "BSpline of size 15")
 
     def test_beside_a_coarse_one_a_fine_one_is_judged_with_that_mended(self):
@@ -210,14 +259,17 @@ class TestCheck:
 
     @pytest.mark.thorough
     def test_the_verdict_says_that_functions_are_fine(self):
-        (said,) = [finding for finding in bd.diagnose(checked(40)).findings if finding.aspect == "model"]
+        (said,) = [
+            finding for finding in bd.diagnose(checked(40)).findings if finding.aspect == "model"
+        ]
         assert (said.level, said.subject) == ("good", "unknown functions")
 
     def test_what_was_not_looked_at_is_said(self):
         post = at_optimum(model(6), data())
         post.attrs["unknown_functions"] = json.dumps(function_names(model(6).layer))
         sentence = (
-            "function.of_time, function.of_drive is fine enough was not looked at: bd.updating.check_functions does."
+            "function.of_time, function.of_drive is fine enough was not looked at: "
+            "bd.updating.check_functions does."
         )
         assert sentence in bd.diagnose(post).verdict
         post["function_check"] = checked(6)["function_check"]
@@ -230,7 +282,9 @@ class TestCheck:
         assert said.level == "warning" and said.message.startswith("not judged")
 
     def test_without_an_unknown_function_there_is_nothing_to_check(self):
-        line = bd.Model(bd.Algebraic(lambda t, y, u: {"y": t}), bd.NormalNoise(dist.HalfNormal(1.0)))
+        line = bd.Model(
+            bd.Algebraic(lambda t, y, u: {"y": t}), bd.NormalNoise(dist.HalfNormal(1.0))
+        )
         post = posterior(line, data()[["y"]], {"noise.scale": np.ones((1, 2))})
         with pytest.raises(ModelError, match="no function of this model can be checked"):
             bd.updating.check_functions(line, post)
@@ -242,11 +296,18 @@ class TestCheck:
 
 class TestLengths:
     def process(self, **options) -> bd.Model:
-        return bd.Model(bd.Algebraic(bd.Basis(HilbertGP(0.0, 2.0, 10, **options), "t", "y")), bd.NormalNoise(0.1))
+        return bd.Model(
+            bd.Algebraic(bd.Basis(HilbertGP(0.0, 2.0, 10, **options), "t", "y")),
+            bd.NormalNoise(0.1),
+        )
 
     def test_the_shortest_is_that_of_the_source(self):
-        """1.75 times the boundary over the number of functions, in units of half the range; half of that for twice."""
-        assert json.loads(shortest_lengths(self.process())) == {"length": [pytest.approx(1.75 * 1.5 * 1.0 / 10), 10]}
+        """1.75 times the boundary over the number of functions, in units of half the range; half of
+        that for twice.
+        """
+        assert json.loads(shortest_lengths(self.process())) == {
+            "length": [pytest.approx(1.75 * 1.5 * 1.0 / 10), 10]
+        }
         assert json.loads(shortest_lengths(self.process(length=0.1))) == {}
 
     @pytest.mark.parametrize(("share", "found"), [(0.4, False), (0.6, True)])
@@ -257,19 +318,30 @@ class TestLengths:
                  "layer.function.weights": np.zeros((1, 100, 10))}  # fmt: skip
         post = posterior(held, data()[["y"]], draws)
         post.attrs["shortest_lengths"] = shortest_lengths(held)
-        said = [finding for finding in bd.diagnose(post).findings if finding.subject == "shortness of length"]
+        said = [
+            finding
+            for finding in bd.diagnose(post).findings
+            if finding.subject == "shortness of length"
+        ]
         assert bool(said) == found
         if said:
-            assert "60% of the draws lie below 0.263" in said[0].message and "a size of 14" in said[0].remedy
+            assert (
+                "60% of the draws lie below 0.263" in said[0].message
+                and "a size of 14" in said[0].remedy
+            )
 
 
 class TestSerialCorrelation:
     """Residuals of a spline over time, linear in its weights, in closed form."""
 
-    def lacking(self, residuals: np.ndarray, replicates: int = 100) -> tuple[function_check.Test, list[np.ndarray]]:
+    def lacking(
+        self, residuals: np.ndarray, replicates: int = 100
+    ) -> tuple[function_check.Test, list[np.ndarray]]:
         number = residuals.size
         at = np.linspace(0.0, 1.0, number)
-        slopes, *finer = (3.0 * np.asarray(BSpline(0.0, 1.0, size).unscaled(at)) for size in (6, 9, 15))
+        slopes, *finer = (
+            3.0 * np.asarray(BSpline(0.0, 1.0, size).unscaled(at)) for size in (6, 9, 15)
+        )
         noise = np.random.default_rng(9).normal(size=(replicates, number))
         linear = Linear(residuals, slopes, np.zeros(6), np.eye(6), noise)
         series = Series(np.arange(number) - 1, np.ones(number))
@@ -287,17 +359,27 @@ class TestSerialCorrelation:
         return values
 
     def test_it_is_not_taken_for_a_coarse_function(self):
-        """Without it in the test, four of five such data sets were said to need a finer function."""
+        """Without it in the test,
+        four of five such data sets were said to need a finer function.
+        """
         tests = [self.lacking(self.noise(seed, 0.7)) for seed in range(6)]
         assert np.median([test.correlation for test, _ in tests]) == pytest.approx(0.6, abs=0.25)
         assert sum(self.chance(*each) < 0.01 for each in tests) <= 1
-        white = [(test._replace(correlations=(0.0,), lacking=test.lacking[:1]), finer) for test, finer in tests]
-        assert sum(self.chance(*each) < 1e-3 for each in white) == 0  # replicates are as correlated as the data
+        white = [
+            (test._replace(correlations=(0.0,), lacking=test.lacking[:1]), finer)
+            for test, finer in tests
+        ]
+        assert (
+            sum(self.chance(*each) < 1e-3 for each in white) == 0
+        )  # replicates are as correlated as the data
         assert np.median([max(test.gain(a).gain for a in finer) for test, finer in white]) > 5
 
     def test_a_wave_that_a_function_misses_is_still_found(self):
         wave = 3.0 * np.sin(10 * np.pi * np.linspace(0.0, 1.0, 160))
-        assert all(self.chance(*self.lacking(wave + self.noise(seed, 0.0, 160))) < 0.01 for seed in range(1))
+        assert all(
+            self.chance(*self.lacking(wave + self.noise(seed, 0.0, 160))) < 0.01
+            for seed in range(1)
+        )
 
     def test_independent_residuals_are_judged_as_such(self):
         test, _ = self.lacking(self.noise(1, 0.0))
@@ -315,13 +397,18 @@ class TestSerialCorrelation:
         assert series.log_volume(0.8) == pytest.approx(-0.5 * np.linalg.slogdet(expected)[1])
 
     def test_the_order_of_data_is_that_of_each_member(self):
-        """Gaps are steps over what was not seen, and the first datum of a member has none before it."""
+        """Gaps are steps over what was not seen, and the first datum of a member has none before
+        it.
+        """
         level = bd.Basis(BSpline(0.0, 1.0, 4), "t", "y", level=bd.varying(dist.Normal(0.0, 1.0)))
         held = bd.Model(bd.Each(bd.Algebraic(level), [0, 1]), bd.NormalNoise(0.1))
         values = np.ones((4, 2))
         values[1, 0] = np.nan
         problem = pose(
-            held, xr.Dataset({"y": (("time", "subject"), values)}, {"time": [0.0, 1, 2, 3], "subject": [0, 1]})
+            held,
+            xr.Dataset(
+                {"y": (("time", "subject"), values)}, {"time": [0.0, 1, 2, 3], "subject": [0, 1]}
+            ),
         )
         series = Around(problem, lambda m, c: m, 0, np.zeros(problem.dimension)).series
         assert series.before.tolist() == [-1, -1, 1, 0, 2, 3, 4]
@@ -333,5 +420,7 @@ class TestSerialCorrelation:
         post["function_check"] = xr.DataTree(group.assign(coarse=0 * group["coarse"]))
         (said,) = [finding for finding in bd.diagnose(post).findings if finding.aspect == "model"]
         assert (said.level, said.subject) == ("warning", "unknown functions")
-        assert said.message.startswith("residuals are serially correlated (about 0.8 from one datum to the next)")
+        assert said.message.startswith(
+            "residuals are serially correlated (about 0.8 from one datum to the next)"
+        )
         assert "bd.filtering.CorrelatedNoise" in said.remedy

@@ -1,4 +1,6 @@
-"""Gaps of forcings are filled by a stated rule, and functions of the calendar are those of the calendar."""
+"""Gaps of forcings are filled by a stated rule, and functions of the calendar are those of the
+calendar.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +19,15 @@ NAN = np.nan
 def rainy(values, times=None):
     times = np.arange(float(len(values))) if times is None else times
     return xr.Dataset(
-        {"rain": ("time", np.array(values, float)), "flow": ("time", np.ones(len(values)))}, {"time": times}
+        {"rain": ("time", np.array(values, float)), "flow": ("time", np.ones(len(values)))},
+        {"time": times},
     )
 
 
 class TestRules:
     @pytest.mark.parametrize(
-        ("rule", "expected"), [("interpolate", [1, 2, 3, 4]), ("last", [1, 1, 1, 4]), (0.5, [1, 0.5, 0.5, 4])]
+        ("rule", "expected"),
+        [("interpolate", [1, 2, 3, 4]), ("last", [1, 1, 1, 4]), (0.5, [1, 0.5, 0.5, 4])],
     )
     def test_fill_what_is_missing_alone(self, rule, expected):
         found = bd.data.fill_gaps(rainy([1, NAN, NAN, 4]), rain=rule)
@@ -33,13 +37,23 @@ class TestRules:
 
     def test_a_line_between_dates_knows_how_far_they_are(self):
         dates = np.array(["2001-01-01", "2001-01-02", "2001-01-05"], "datetime64[ns]")
-        assert bd.data.fill_gaps(rainy([0, NAN, 4], dates), rain="interpolate")["rain"].values.tolist() == [0, 1, 4]
+        assert bd.data.fill_gaps(rainy([0, NAN, 4], dates), rain="interpolate")[
+            "rain"
+        ].values.tolist() == [0, 1, 4]
 
     @pytest.mark.parametrize("numbers", [False, True])
     def test_a_climatology_is_the_mean_of_the_season_over_all_years(self, numbers):
         dates = pd.date_range("2001-01-01", "2003-12-31").values
-        wave = 10 + np.cos(2 * np.pi * np.arange(len(dates)) / 365.2425) + np.repeat([0.0, 1.0, 2.0], 365)
-        values = np.where(np.arange(len(dates)) // 365 == 2, np.where(np.arange(len(dates)) < 800, NAN, wave), wave)
+        wave = (
+            10
+            + np.cos(2 * np.pi * np.arange(len(dates)) / 365.2425)
+            + np.repeat([0.0, 1.0, 2.0], 365)
+        )
+        values = np.where(
+            np.arange(len(dates)) // 365 == 2,
+            np.where(np.arange(len(dates)) < 800, NAN, wave),
+            wave,
+        )
         times = np.arange(float(len(dates))) if numbers else dates
         data = rainy(values, times)
         data["time"].attrs = {"units": "day"} if numbers else {}
@@ -55,8 +69,16 @@ class TestRules:
     @pytest.mark.parametrize(
         ("values", "rules", "said"),
         [
-            ([NAN, 1, 2], {"rain": "last"}, "'rain' is missing at time 0, of which 'last' knows nothing"),
-            ([1, 2, NAN], {"rain": "interpolate"}, "'rain' is missing at time 2, of which 'interpolate' knows"),
+            (
+                [NAN, 1, 2],
+                {"rain": "last"},
+                "'rain' is missing at time 0, of which 'last' knows nothing",
+            ),
+            (
+                [1, 2, NAN],
+                {"rain": "interpolate"},
+                "'rain' is missing at time 2, of which 'interpolate' knows",
+            ),
             (
                 [1, NAN, 2],
                 {"rain": "spline"},
@@ -83,26 +105,39 @@ class Bucket(bd.Module):
 
 
 def model():
-    layer = bd.Difference(Bucket(bd.between(0.1, 0.6)), {"store": 3.0}, Bucket.flow, forcings="rain")
+    layer = bd.Difference(
+        Bucket(bd.between(0.1, 0.6)), {"store": 3.0}, Bucket.flow, forcings="rain"
+    )
     return bd.Model(layer, bd.NormalNoise(1.0))
 
 
 class TestSaid:
     def test_the_error_names_the_way(self):
-        with pytest.raises(DataError, match=r"fill the gap first, as by bd.data.fill_gaps\(data, rain='interpolate'\)"):
+        with pytest.raises(
+            DataError,
+            match=r"fill the gap first, as by bd.data.fill_gaps\(data, rain='interpolate'\)",
+        ):
             pose(model(), rainy([1, NAN, 3]))
 
     def test_check_says_what_was_filled(self):
         data = bd.data.fill_gaps(rainy([1, 2, 3, 4, NAN, 6]), rain="interpolate")
         (found,) = [f for f in bd.check(model(), data).findings if f.subject == "forcing rain"]
-        assert found.level == "warning" and found.message == "1 of 6 values filled by interpolate, at most 1 in a row"
+        assert (
+            found.level == "warning"
+            and found.message == "1 of 6 values filled by interpolate, at most 1 in a row"
+        )
 
     def test_check_says_that_rows_were_left_out(self):
-        """Not a number that is missing, which is refused, but a row: rain that fell then would be forgotten."""
-        data = rainy([1, 2, 3, 4, 50, 6, 7, 8], pd.date_range("2001-01-01", periods=8)).isel(time=[0, 1, 2, 3, 6, 7])
+        """Not a number that is missing, which is refused, but a row: rain that fell then would be
+        forgotten.
+        """
+        data = rainy([1, 2, 3, 4, 50, 6, 7, 8], pd.date_range("2001-01-01", periods=8)).isel(
+            time=[0, 1, 2, 3, 6, 7]
+        )
         said = [f.message for f in bd.check(model(), data).findings if f.subject == "forcing rain"]
         assert said == [
-            "2 rows of a regular series are left out, the most between 2001-01-04 and 2001-01-07: there the model "
+            "2 rows of a regular series are left out, the most between 2001-01-04 and 2001-01-07: "
+            "there the model "
             "takes what the rows around them say"
         ]
 
@@ -135,7 +170,9 @@ class TestPhase:
         assert jax.grad(lambda t: bd.layers.phase(t, "year"))(11400.3) == pytest.approx(1 / 365)
 
     def test_refuses(self):
-        with pytest.raises(ModelError, match="a phase is of a 'year', a 'week' or a 'day', not of 'month'"):
+        with pytest.raises(
+            ModelError, match="a phase is of a 'year', a 'week' or a 'day', not of 'month'"
+        ):
             bd.layers.phase(0.0, "month")
         with pytest.raises(ModelError, match="is no unit in which dates can be counted"):
             bd.layers.phase(0.0, "day", "kg")

@@ -1,4 +1,6 @@
-"""Forecasts and updates that go on from the states at the end of a fit, beside those that solve from its start."""
+"""Forecasts and updates that go on from the states at the end of a fit, beside those that solve
+from its start.
+"""
 
 import logging
 
@@ -45,7 +47,9 @@ def model(kind):
 
 
 def series():
-    """Data with gaps: of the level before and after the end of the fit, of the flow after it alone."""
+    """Data with gaps: of the level before and after the end of the fit,
+    of the flow after it alone.
+    """
     rng = np.random.default_rng(0)
     rain = rng.gamma(0.5, 2.0, DAYS.size)
     level, flow = 8.0 + rng.normal(size=DAYS.size), 1.5 + 0.3 * rng.normal(size=DAYS.size)
@@ -73,7 +77,9 @@ def assert_alike(one: xr.DataTree, other: xr.DataTree, but: tuple[str, ...] = ()
     assert {*one.children} == {*other.children}
     for name in {*one.children} - {*but}:
         # A solver that starts anew chooses other steps.
-        xr.testing.assert_allclose(one[name].to_dataset(), other[name].to_dataset(), rtol=2e-5, atol=2e-5)
+        xr.testing.assert_allclose(
+            one[name].to_dataset(), other[name].to_dataset(), rtol=2e-5, atol=2e-5
+        )
 
 
 @pytest.mark.thorough("ode-24")
@@ -123,7 +129,10 @@ def test_a_second_day_compiles_no_program(caplog):
         caplog.clear()
         post = bd.update(made, post, DATA.isel(time=[day]), key=1)
         bd.forecast(made, post, DATA.isel(time=slice(day + 1, day + 6))[["rain"]])
-        compiled.append([said for said in caplog.messages if "CACHE MISS" in said and "'jit_stage'" not in said])
-    # JAX copies each array to its device by a program "stage" for its length, which computes nothing.
+        compiled.append(
+            [said for said in caplog.messages if "CACHE MISS" in said and "'jit_stage'" not in said]
+        )
+    # JAX copies each array to its device by a program "stage" for its length, which computes
+    # nothing.
     assert compiled[1:] == [[], []]
     assert any("jit_stage" in said for said in caplog.messages)  # the log is heard

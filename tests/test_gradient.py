@@ -1,4 +1,6 @@
-"""How gradients are taken: forward mode for few unknowns, reverse for many, in between what was measured once."""
+"""How gradients are taken: forward mode for few unknowns, reverse for many, in between what was
+measured once.
+"""
 
 import functools
 import json
@@ -15,7 +17,13 @@ from known_problems import Known
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.inference import Journal, ProgressBar, gradient as _gradient, pose, sharding as _sharding
+from bayes_dasl.inference import (
+    Journal,
+    ProgressBar,
+    gradient as _gradient,
+    pose,
+    sharding as _sharding,
+)
 from bayes_dasl.inference.gradient import choose, traced_once
 from bayes_dasl.inference.sharding import Sharded
 
@@ -35,7 +43,10 @@ def posed(unknowns, datum=1.0, **options):
     """A decay of so many states of unknown size, of which the sum is seen."""
     state = {"many": dist.Normal(jnp.ones(unknowns), 0.1).to_event(1)}
     layer = bd.ODE(Decay(0.5), state, sum_of_all, **options)
-    return pose(bd.Model(layer, bd.NormalNoise(0.5)), xr.Dataset({"sum": ("time", [datum, 1.0])}, {"time": [0.0, 1.0]}))
+    return pose(
+        bd.Model(layer, bd.NormalNoise(0.5)),
+        xr.Dataset({"sum": ("time", [datum, 1.0])}, {"time": [0.0, 1.0]}),
+    )
 
 
 @functools.cache
@@ -64,7 +75,9 @@ def measure(monkeypatch, tmp_path):
 
 
 @pytest.mark.thorough("1-forward", "8-forward", "65-reverse")
-@pytest.mark.parametrize(("unknowns", "strategy"), [(1, "forward"), (8, "forward"), (65, "reverse"), (200, "reverse")])
+@pytest.mark.parametrize(
+    ("unknowns", "strategy"), [(1, "forward"), (8, "forward"), (65, "reverse"), (200, "reverse")]
+)
 def test_few_and_many_unknowns_need_no_measurement(measure, unknowns, strategy):
     assert choose(posed(unknowns), "auto") == strategy
     assert measure.calls == []
@@ -84,8 +97,12 @@ def test_few_unknowns_but_many_states_are_measured(measure):
 
 
 @pytest.mark.thorough("1.0-forward", "1.5-forward")
-@pytest.mark.parametrize(("forward", "strategy"), [(1.0, "forward"), (1.5, "forward"), (1.7, "reverse")])
-def test_forward_mode_is_taken_if_it_needs_less_than_0_8_of_the_time(measure, monkeypatch, forward, strategy):
+@pytest.mark.parametrize(
+    ("forward", "strategy"), [(1.0, "forward"), (1.5, "forward"), (1.7, "reverse")]
+)
+def test_forward_mode_is_taken_if_it_needs_less_than_0_8_of_the_time(
+    measure, monkeypatch, forward, strategy
+):
     monkeypatch.setenv("BAYES_DASL_CACHE", "off")
     measure.seconds["forward"] = forward
     assert choose(nine(), "auto") == strategy
@@ -128,7 +145,15 @@ def test_nothing_is_remembered_without_a_cache(measure, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "torn", [b"", b'{"strategy": "rev', b'["reverse"]', b'{"strategy": "auto"}', b'{"strategy": []}', b"\xff"]
+    "torn",
+    [
+        b"",
+        b'{"strategy": "rev',
+        b'["reverse"]',
+        b'{"strategy": "auto"}',
+        b'{"strategy": []}',
+        b"\xff",
+    ],
 )
 def test_a_torn_note_is_measured_again(measure, monkeypatch, tmp_path, torn):
     problem = nine()
@@ -140,7 +165,10 @@ def test_a_torn_note_is_measured_again(measure, monkeypatch, tmp_path, torn):
     measure.calls.clear()
     assert choose(problem, "auto") == "forward"
     assert measure.calls == ["forward", "reverse"]
-    assert json.loads(note.read_text()) == {"strategy": "forward", "seconds_per_gradient": measure.seconds}
+    assert json.loads(note.read_text()) == {
+        "strategy": "forward",
+        "seconds_per_gradient": measure.seconds,
+    }
 
 
 @pytest.mark.thorough
@@ -152,12 +180,19 @@ def test_what_is_asked_for_is_done(measure):
 
 
 def test_the_adjoint_of_the_user_is_respected(measure):
-    backsolve, forward = posed(1, adjoint=diffrax.BacksolveAdjoint()), posed(65, adjoint=diffrax.ForwardMode())
+    backsolve, forward = (
+        posed(1, adjoint=diffrax.BacksolveAdjoint()),
+        posed(65, adjoint=diffrax.ForwardMode()),
+    )
     assert choose(backsolve, "auto") == choose(backsolve, "reverse") == "reverse"
     assert choose(forward, "auto") == choose(forward, "forward") == "forward"
-    with pytest.raises(ModelError, match=r"gradient='forward' cannot be had: .* adjoint=BacksolveAdjoint\(\)"):
+    with pytest.raises(
+        ModelError, match=r"gradient='forward' cannot be had: .* adjoint=BacksolveAdjoint\(\)"
+    ):
         choose(backsolve, "forward")
-    with pytest.raises(ModelError, match=r"gradient='reverse' cannot be had: .* adjoint=ForwardMode\(\)"):
+    with pytest.raises(
+        ModelError, match=r"gradient='reverse' cannot be had: .* adjoint=ForwardMode\(\)"
+    ):
         choose(forward, "reverse")
     assert measure.calls == []
 
@@ -175,7 +210,9 @@ def test_a_measurement_takes_the_time_of_one_gradient():
 
 @pytest.mark.slow
 def test_both_give_the_same_density_and_gradient():
-    """Through a solver for stiff equations, with a forcing; tests/test_inference.py asks the default solver."""
+    """Through a solver for stiff equations, with a forcing; tests/test_inference.py asks the
+    default solver.
+    """
 
     class Competition(bd.Module):
         growth: bd.Scalar
@@ -188,10 +225,19 @@ def test_both_give_the_same_density_and_gradient():
     def prior():
         return dist.LogNormal(0.0, 0.3)
 
-    layer = bd.ODE(Competition(prior(), prior()), {"a": prior(), "b": 0.3}, forcings=("light",), solver="rodas5p")
-    data = xr.Dataset({name: ("time", [0.3, 0.6, 0.5]) for name in ("a", "b", "light")}, {"time": [0.0, 1.0, 2.0]})
+    layer = bd.ODE(
+        Competition(prior(), prior()),
+        {"a": prior(), "b": 0.3},
+        forcings=("light",),
+        solver="rodas5p",
+    )
+    data = xr.Dataset(
+        {name: ("time", [0.3, 0.6, 0.5]) for name in ("a", "b", "light")}, {"time": [0.0, 1.0, 2.0]}
+    )
     problem = pose(bd.Model(layer, bd.NormalNoise(scale=prior())), data)
-    forward, reverse = (jax.jit(jax.vmap(traced_once(problem, how)[0])) for how in ("forward", "reverse"))
+    forward, reverse = (
+        jax.jit(jax.vmap(traced_once(problem, how)[0])) for how in ("forward", "reverse")
+    )
     x = problem.prior(5, key=jax.random.key(0))
     for one, other in zip(forward(x), reverse(x), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-8)
@@ -202,7 +248,10 @@ def test_nuts_samples_the_conjugate_posterior_in_reverse_mode():
     """As all tests of few unknowns do in forward mode."""
     model = bd.Model(bd.ODE(Decay(0.0), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))
     data = xr.Dataset({"y": ("time", [2.0, 2.3, 1.9, 2.4])}, {"time": np.arange(4.0)})
-    engine, key = bd.NUTS(chains=2, warmup=100, draws=300, gradient="reverse"), jax.random.split(jax.random.key(1))[0]
+    engine, key = (
+        bd.NUTS(chains=2, warmup=100, draws=300, gradient="reverse"),
+        jax.random.split(jax.random.key(1))[0],
+    )
     found = engine.run(pose(model, data), key=key, journal=Journal(), bar=ProgressBar(False))
     assert found.facts["gradient"] == "reverse"
     draws = found.positions[..., 0]

@@ -1,4 +1,6 @@
-"""Posteriors of shared, hierarchical and derived numbers are those of the same models written by hand in NumPyro."""
+"""Posteriors of shared, hierarchical and derived numbers are those of the same models written by
+hand in NumPyro.
+"""
 
 from typing import Any
 
@@ -23,10 +25,17 @@ def by_hand(model, draws=2000, chains=4):
     """Draws of a NumPyro model, `(chain, draw, …)` by site."""
     kernel = NUTS(model, target_accept_prob=0.95)
     mcmc = MCMC(
-        kernel, num_warmup=1000, num_samples=draws, num_chains=chains, chain_method="vectorized", progress_bar=False
+        kernel,
+        num_warmup=1000,
+        num_samples=draws,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
     )
     mcmc.run(jax.random.key(7))
-    return {name: np.asarray(values) for name, values in mcmc.get_samples(group_by_chain=True).items()}
+    return {
+        name: np.asarray(values) for name, values in mcmc.get_samples(group_by_chain=True).items()
+    }
 
 
 def summary(values):
@@ -56,16 +65,24 @@ def known_errors(t, y, u):
 
 
 def schools():
-    centre, spread = bd.shared(dist.Normal(0.0, 5.0), "centre"), bd.shared(dist.HalfCauchy(5.0), "spread")
+    centre, spread = (
+        bd.shared(dist.Normal(0.0, 5.0), "centre"),
+        bd.shared(dist.HalfCauchy(5.0), "spread"),
+    )
     effects = bd.dependent(lambda m, s: dist.Normal(m, s).expand((8,)).to_event(1), centre, spread)
     layer = bd.Algebraic(Schools(effects), forcings=("error",), index="school")
     model = bd.Model(layer, bd.NormalNoise(bd.noise.VaryingScale(1.0, known_errors)))
-    data = xr.Dataset({"gain": ("school", EFFECTS), "error": ("school", ERRORS)}, {"school": np.arange(8.0)})
+    data = xr.Dataset(
+        {"gain": ("school", EFFECTS), "error": ("school", ERRORS)}, {"school": np.arange(8.0)}
+    )
     return model, data
 
 
 def schools_by_hand():
-    centre, spread = numpyro.sample("centre", dist.Normal(0.0, 5.0)), numpyro.sample("spread", dist.HalfCauchy(5.0))
+    centre, spread = (
+        numpyro.sample("centre", dist.Normal(0.0, 5.0)),
+        numpyro.sample("spread", dist.HalfCauchy(5.0)),
+    )
     z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand((8,)).to_event(1))
     effects = numpyro.deterministic("effects", centre + spread * z)
     numpyro.sample("y", dist.Normal(effects, ERRORS), obs=EFFECTS)
@@ -99,7 +116,9 @@ def crossed_data():
     level, slope = 1.3 + 0.4 * rng.normal(size=6), -0.6 + 0.3 * rng.normal(size=5)
     radon = level[county] + slope[year] * floor + 0.5 * rng.normal(size=90)
     columns = {"radon": radon, "county": county, "year": year, "floor": floor}
-    return xr.Dataset({n: ("row", np.asarray(v, float)) for n, v in columns.items()}, {"row": np.arange(90.0)})
+    return xr.Dataset(
+        {n: ("row", np.asarray(v, float)) for n, v in columns.items()}, {"row": np.arange(90.0)}
+    )
 
 
 def vector(number):
@@ -167,10 +186,14 @@ def test_one_number_in_equation_observation_and_noise():
     model = shared_bucket()
     post = bd.fit(model, data, bd.NUTS(draws=2000), progress=False)
     assert_the_same(post["posterior"]["lag"].values, by_hand(bucket_by_hand)["lag"])
-    half_life = bd.evaluate(model, post, lambda m: {"half_life": jnp.log(2.0) * m.layer.vector_field.lag})
+    half_life = bd.evaluate(
+        model, post, lambda m: {"half_life": jnp.log(2.0) * m.layer.vector_field.lag}
+    )
     np.testing.assert_allclose(half_life["half_life"], np.log(2.0) * post["posterior"]["lag"])
     fc = bd.forecast(model, post, np.arange(1.0, 13.0))
-    np.testing.assert_allclose(fc["unobserved"]["half_life"][..., 0], half_life["half_life"], rtol=1e-6)
+    np.testing.assert_allclose(
+        fc["unobserved"]["half_life"][..., 0], half_life["half_life"], rtol=1e-6
+    )
 
 
 class Sum(bd.Module):
@@ -187,7 +210,10 @@ class Sum(bd.Module):
 def network_data():
     rng = np.random.default_rng(5)
     x = np.linspace(-2.0, 2.0, 25)
-    return xr.Dataset({"x": ("row", x), "y": ("row", np.sin(x) + 0.1 * rng.normal(size=25))}, {"row": np.arange(25.0)})
+    return xr.Dataset(
+        {"x": ("row", x), "y": ("row", np.sin(x) + 0.1 * rng.normal(size=25))},
+        {"row": np.arange(25.0)},
+    )
 
 
 def one_network():
@@ -209,7 +235,9 @@ def test_one_network_in_two_places():
         network = realise(model.layer.function, drawn).first
         g = jax.vmap(lambda x: network(0.0, {}, {"x": x})["g"])
         mean = numpyro.deterministic("mean", g(x) - 0.5 * g(-x))
-        numpyro.sample("obs", dist.Normal(mean, numpyro.sample("noise", dist.HalfNormal(1.0))), obs=y)
+        numpyro.sample(
+            "obs", dist.Normal(mean, numpyro.sample("noise", dist.HalfNormal(1.0))), obs=y
+        )
 
     theirs = by_hand(hand)
     assert_the_same(post["posterior"]["scale"].values, theirs["noise"])
@@ -224,17 +252,24 @@ class Decay(bd.Module):
 
 
 def deep():
-    """Three rates around a rate that lies around another, and their common half-life in the noise."""
+    """Three rates around a rate that lies around another,
+    and their common half-life in the noise.
+    """
     top = bd.dependent(dist.Normal, dist.Normal(-1.0, 0.5), dist.HalfNormal(0.5))
     top = bd.shared(top, "log_rate")
-    rates = bd.dependent(lambda m, s: dist.LogNormal(m, s).expand((3,)).to_event(1), top, dist.HalfNormal(0.5))
+    rates = bd.dependent(
+        lambda m, s: dist.LogNormal(m, s).expand((3,)).to_event(1), top, dist.HalfNormal(0.5)
+    )
     layer = bd.ODE(Decay(rates), {f"y{i}": 5.0 for i in range(3)}, start=0.0)
     return bd.Model(layer, bd.NormalNoise(0.2))
 
 
 def deep_data():
     rng = np.random.default_rng(2)
-    series = {f"y{i}": 5 * np.exp(-k * TIMES) + 0.2 * rng.normal(size=8) for i, k in enumerate((0.3, 0.4, 0.6))}
+    series = {
+        f"y{i}": 5 * np.exp(-k * TIMES) + 0.2 * rng.normal(size=8)
+        for i, k in enumerate((0.3, 0.4, 0.6))
+    }
     return xr.Dataset({n: ("time", v) for n, v in series.items()}, {"time": TIMES})
 
 
@@ -244,14 +279,24 @@ def test_a_hierarchy_of_a_hierarchy():
     data = deep_data()
 
     def hand():
-        m, s = numpyro.sample("m", dist.Normal(-1.0, 0.5)), numpyro.sample("s", dist.HalfNormal(0.5))
+        m, s = (
+            numpyro.sample("m", dist.Normal(-1.0, 0.5)),
+            numpyro.sample("s", dist.HalfNormal(0.5)),
+        )
         top = numpyro.deterministic("top", m + s * numpyro.sample("z", dist.Normal(0.0, 1.0)))
         spread = numpyro.sample("spread", dist.HalfNormal(0.5))
         z = numpyro.sample("zs", dist.Normal(0.0, 1.0).expand((3,)).to_event(1))
         rate = numpyro.deterministic("rate", jnp.exp(top + spread * z))
         for i in range(3):
-            numpyro.sample(f"y{i}", dist.Normal(5 * jnp.exp(-rate[i] * TIMES), 0.2), obs=data[f"y{i}"].values)
+            numpyro.sample(
+                f"y{i}", dist.Normal(5 * jnp.exp(-rate[i] * TIMES), 0.2), obs=data[f"y{i}"].values
+            )
 
     theirs = by_hand(hand)
-    for ours, name in (("rate", "rate"), ("log_rate", "top"), ("log_rate.loc", "m"), ("log_rate.scale", "s")):
+    for ours, name in (
+        ("rate", "rate"),
+        ("log_rate", "top"),
+        ("log_rate.loc", "m"),
+        ("log_rate.scale", "s"),
+    ):
         assert_the_same(post["posterior"][ours].values, theirs[name])

@@ -36,12 +36,16 @@ def test_correction(relative, prey):
 
 
 def test_the_default_adds():
-    assert bd.Residual(science, closure)(7.0, Y, U) == bd.Residual(science, closure, relative=False)(7.0, Y, U)
+    assert bd.Residual(science, closure)(7.0, Y, U) == bd.Residual(
+        science, closure, relative=False
+    )(7.0, Y, U)
 
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_correction_of_nothing_changes_nothing(relative):
-    assert bd.Residual(science, lambda t, y, u: {}, relative=relative)(7.0, Y, U) == science(7.0, Y, U)
+    assert bd.Residual(science, lambda t, y, u: {}, relative=relative)(7.0, Y, U) == science(
+        7.0, Y, U
+    )
 
 
 def test_the_rates_of_the_science_are_left_alone():
@@ -51,7 +55,9 @@ def test_the_rates_of_the_science_are_left_alone():
 
 
 def test_a_correction_of_an_unknown_state_is_refused():
-    with pytest.raises(ModelError, match="the closure corrects 'wolf'; the science has prey, predator"):
+    with pytest.raises(
+        ModelError, match="the closure corrects 'wolf'; the science has prey, predator"
+    ):
         bd.Residual(science, lambda t, y, u: {"wolf": jnp.asarray(1.0)})(0.0, Y, U)
 
 
@@ -72,14 +78,21 @@ def test_only_the_closure_is_of_the_network():
 
 @pytest.mark.thorough
 def test_a_relative_correction_keeps_a_state_positive():
-    """y' = y · (−5) decays to e⁻¹⁰, where the additive correction −5 crosses zero; both in one solve."""
+    """y' = y · (−5) decays to e⁻¹⁰, where the additive correction −5 crosses zero; both in one
+    solve.
+    """
 
     def still(t, y, u):
         return {"y": jnp.zeros(())}
 
     def rates(t, y, u):
-        each = {relative: bd.Residual(still, lambda t, y, u: {"y": -5.0}, relative) for relative in (True, False)}
-        return {name: each[name == "relative"](t, {"y": value}, u)["y"] for name, value in y.items()}
+        each = {
+            relative: bd.Residual(still, lambda t, y, u: {"y": -5.0}, relative)
+            for relative in (True, False)
+        }
+        return {
+            name: each[name == "relative"](t, {"y": value}, u)["y"] for name, value in y.items()
+        }
 
     layer = bd.ODE(rates, {"relative": 1.0, "added": 1.0}, rtol=1e-9, atol=1e-12)
     end = solve(layer, bd.inputs(xr.Dataset(coords={"time": [0.0, 2.0]}))).values
@@ -127,7 +140,9 @@ class TestLayers:
     """The same combinators, of whole layers; every value in closed form."""
 
     def test_a_residual_on_the_output(self):
-        hybrid = bd.Residual(formula(0.7), lambda t, y, u: {"y": 0.1 * t + u["rain"] * y["y"]}, extra=("rain",))
+        hybrid = bd.Residual(
+            formula(0.7), lambda t, y, u: {"y": 0.1 * t + u["rain"] * y["y"]}, extra=("rain",)
+        )
         assert (hybrid.outputs, hybrid.forcings) == (("y",), ("rain",))
         prediction = solve(hybrid, bd.inputs(DATA))
         assert bool(prediction.ok)
@@ -142,13 +157,17 @@ class TestLayers:
     def test_a_series(self):
         hybrid = bd.Series(formula(0.7), lambda t, y, u: {"log": jnp.log(y["y"]) + y["science.y"]})
         assert hybrid.outputs == ("log",)
-        np.testing.assert_allclose(predicted(hybrid, "log"), np.log(exact(0.7)) + exact(0.7), rtol=1e-8)
+        np.testing.assert_allclose(
+            predicted(hybrid, "log"), np.log(exact(0.7)) + exact(0.7), rtol=1e-8
+        )
 
     def test_side_by_side_with_a_function(self):
         hybrid = bd.Parallel({"slow": formula(0.1), "line": lambda t, y, u: {"y": u["rain"]}}, jnp.array([0.25, 0.75]),
                              extra=("rain",))  # fmt: skip
         values = predicted(hybrid)
-        np.testing.assert_allclose(values, 0.25 * exact(0.1) + 0.75 * DATA["rain"].values, rtol=1e-8)
+        np.testing.assert_allclose(
+            values, 0.25 * exact(0.1) + 0.75 * DATA["rain"].values, rtol=1e-8
+        )
 
     def test_a_gate_sees_time_and_what_the_models_say(self):
         def gate(t, y, u):
@@ -161,13 +180,17 @@ class TestLayers:
 
     def test_a_hierarchy(self):
         hybrid = bd.Hierarchical(
-            {"slow": formula(0.1), "fast": formula(2.0)}, lambda t, y, u: {"sum": y["slow.y"] + 3 * y["fast.y"]}
+            {"slow": formula(0.1), "fast": formula(2.0)},
+            lambda t, y, u: {"sum": y["slow.y"] + 3 * y["fast.y"]},
         )
         np.testing.assert_allclose(predicted(hybrid, "sum"), exact(0.1) + 3 * exact(2.0), rtol=1e-8)
 
     def test_they_nest(self):
         inner = bd.Parallel({"slow": formula(0.1), "fast": formula(2.0)}, jnp.array([0.5, 0.5]))
-        hybrid = bd.Series(bd.Residual(inner, lambda t, y, u: {"y": jnp.ones(())}), lambda t, y, u: {"z": 2 * y["y"]})
+        hybrid = bd.Series(
+            bd.Residual(inner, lambda t, y, u: {"y": jnp.ones(())}),
+            lambda t, y, u: {"z": 2 * y["y"]},
+        )
         np.testing.assert_allclose(predicted(hybrid, "z"), exact(0.1) + exact(2.0) + 2.0, rtol=1e-8)
 
     @pytest.mark.thorough
@@ -181,7 +204,9 @@ class TestLayers:
         assert not bool(prediction.ok)
         assert np.isfinite(prediction.values["y"]).all()
         assert int(prediction.stats["steps"]) == sum(int(each.stats["steps"]) for each in apart)
-        both = bd.Parallel({"sound": sound, "lost": decay(jnp.asarray(2.0), max_steps=256)}, weights)
+        both = bd.Parallel(
+            {"sound": sound, "lost": decay(jnp.asarray(2.0), max_steps=256)}, weights
+        )
         good = solve(both, bd.inputs(DATA))
         assert bool(good.ok)
         np.testing.assert_allclose(good.values["y"], (exact(0.1) + exact(2.0)) / 2, rtol=1e-8)
@@ -191,7 +216,10 @@ class TestLayers:
         """A decay seen with an offset that the science does not have."""
         rng = np.random.default_rng(0)
         times = np.linspace(0, 4, 40)
-        data = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * times) + 0.5 + rng.normal(0, 0.05, 40))}, {"time": times})
+        data = xr.Dataset(
+            {"y": ("time", 2 * np.exp(-0.7 * times) + 0.5 + rng.normal(0, 0.05, 40))},
+            {"time": times},
+        )
 
         class Offset(bd.Module):
             value: bd.Scalar
@@ -200,7 +228,9 @@ class TestLayers:
                 return {"y": self.value}
 
         layer = bd.Residual(formula(dist.LogNormal(0.0, 0.3)), Offset(dist.Normal(0.0, 0.5)))
-        post = bd.fit(bd.Model(layer, bd.NormalNoise(0.05)), data, Sifting(proposals=100_000), progress=False)
+        post = bd.fit(
+            bd.Model(layer, bd.NormalNoise(0.05)), data, Sifting(proposals=100_000), progress=False
+        )
         for name, truth in (("rate", 0.7), ("value", 0.5)):
             draws = post["posterior"][name]
             assert abs(float(draws.mean()) - truth) < 4 * float(draws.std())
@@ -211,20 +241,29 @@ class TestFields:
     """The combinators of vector fields, point by point."""
 
     def test_a_series_reads_states_and_rates(self):
-        hybrid = bd.Series(science, lambda t, y, u: {"prey": y["prey"] + y["science.prey"], "predator": t})
+        hybrid = bd.Series(
+            science, lambda t, y, u: {"prey": y["prey"] + y["science.prey"], "predator": t}
+        )
         assert hybrid(7.0, Y, U) == {"prey": pytest.approx(2.0 + 2.2), "predator": 7.0}
 
     def test_a_name_that_is_no_state_needs_no_prefix(self):
-        hybrid = bd.Series(lambda t, y, u: {"uptake": 3 * y["prey"]}, lambda t, y, u: {"prey": -y["uptake"]})
+        hybrid = bd.Series(
+            lambda t, y, u: {"uptake": 3 * y["prey"]}, lambda t, y, u: {"prey": -y["uptake"]}
+        )
         assert hybrid(0.0, Y, U) == {"prey": pytest.approx(-6.0)}
 
     def test_shares(self):
         other = lambda t, y, u: {"prey": 0.0, "predator": 1.0}  # noqa: E731
         rates = bd.Parallel({"a": science, "b": other}, jnp.array([0.75, 0.25]))(7.0, Y, U)
-        assert rates == {"prey": pytest.approx(0.75 * 2.2), "predator": pytest.approx(0.75 * 6.8 + 0.25)}
+        assert rates == {
+            "prey": pytest.approx(0.75 * 2.2),
+            "predator": pytest.approx(0.75 * 6.8 + 0.25),
+        }
 
     def test_a_hierarchy_of_vector_fields(self):
-        hybrid = bd.Hierarchical({"a": science, "b": closure}, lambda t, y, u: {"prey": y["a.prey"] * y["b.prey"]})
+        hybrid = bd.Hierarchical(
+            {"a": science, "b": closure}, lambda t, y, u: {"prey": y["a.prey"] * y["b.prey"]}
+        )
         assert hybrid(7.0, Y, U) == {"prey": pytest.approx(2.2 * 0.25)}
 
     def test_uniform_shares_are_the_default(self):
@@ -233,17 +272,25 @@ class TestFields:
 
     def test_totals_are_conserved_whatever_a_network_says(self):
         wild = lambda t, y, u: {"a": 3.0 * y["b"], "b": jnp.sin(y["a"]), "c": y["a"] ** 2}  # noqa: E731
-        field = bd.hybrid.Conserve(wild, {"mass": {"a": 1.0, "b": 1.0}, "charge": {"b": 2.0, "c": -1.0}})
-        rates = field(0.0, {name: jnp.asarray(v) for name, v in zip("abc", (1.3, 0.4, 2.0), strict=True)}, {})
+        field = bd.hybrid.Conserve(
+            wild, {"mass": {"a": 1.0, "b": 1.0}, "charge": {"b": 2.0, "c": -1.0}}
+        )
+        rates = field(
+            0.0, {name: jnp.asarray(v) for name, v in zip("abc", (1.3, 0.4, 2.0), strict=True)}, {}
+        )
         assert float(rates["a"] + rates["b"]) == pytest.approx(0.0, abs=1e-14)
         assert float(2 * rates["b"] - rates["c"]) == pytest.approx(0.0, abs=1e-14)
         # What keeps the totals is left alone.
-        kept = bd.hybrid.Conserve(lambda t, y, u: {"a": -1.0, "b": 1.0}, {"mass": {"a": 1.0, "b": 1.0}})
+        kept = bd.hybrid.Conserve(
+            lambda t, y, u: {"a": -1.0, "b": 1.0}, {"mass": {"a": 1.0, "b": 1.0}}
+        )
         assert kept(0.0, {}, {}) == {"a": pytest.approx(-1.0), "b": pytest.approx(1.0)}
 
 
 def driven(**options):
-    return bd.ODE(lambda t, y, u: {"y": u["rain"] - y["y"]}, {"y": 2.0}, forcings=("rain",), **options)
+    return bd.ODE(
+        lambda t, y, u: {"y": u["rain"] - y["y"]}, {"y": 2.0}, forcings=("rain",), **options
+    )
 
 
 class TestNonsense:
@@ -251,11 +298,26 @@ class TestNonsense:
         ("build", "message"),
         [
             (lambda: bd.Parallel({"a": science}), "at least two"),
-            (lambda: bd.Parallel({"a": science, "b": science}, jnp.ones(3)), "2 models, but weights of shape"),
-            (lambda: bd.Parallel({"a": science, "b": science}, jnp.array([1.0, 1.0])), "not negative and sum to 1"),
-            (lambda: bd.Parallel({"a": science, "b": science}, [-1.0, 2.0]), "not negative and sum to 1"),
-            (lambda: bd.Parallel({"a": science, "b": science}, dist.Normal(0, 1).expand([2])), "as Dirichlet is, not"),
-            (lambda: bd.Parallel({"a": science, "b": science}, "half"), "must be an array, a distribution or a gate"),
+            (
+                lambda: bd.Parallel({"a": science, "b": science}, jnp.ones(3)),
+                "2 models, but weights of shape",
+            ),
+            (
+                lambda: bd.Parallel({"a": science, "b": science}, jnp.array([1.0, 1.0])),
+                "not negative and sum to 1",
+            ),
+            (
+                lambda: bd.Parallel({"a": science, "b": science}, [-1.0, 2.0]),
+                "not negative and sum to 1",
+            ),
+            (
+                lambda: bd.Parallel({"a": science, "b": science}, dist.Normal(0, 1).expand([2])),
+                "as Dirichlet is, not",
+            ),
+            (
+                lambda: bd.Parallel({"a": science, "b": science}, "half"),
+                "must be an array, a distribution or a gate",
+            ),
             (lambda: bd.Hierarchical({}, closure), "sciences must be a dict"),
             (lambda: bd.hybrid.Conserve(science, {}), "totals must name"),
             (lambda: bd.hybrid.Conserve(science, {"a": 1.0}), "totals must be a dict of dicts"),
@@ -265,32 +327,57 @@ class TestNonsense:
             ),
             (lambda: bd.Residual(science, None), "closure must be a function"),
             (lambda: bd.Residual(science, dist.Normal(0.0, 1.0)), "closure must be a function"),
-            (lambda: bd.Residual(science, decay(1.0)), "closure must be a function .*, not the layer ODE"),
+            (
+                lambda: bd.Residual(science, decay(1.0)),
+                "closure must be a function .*, not the layer ODE",
+            ),
             (lambda: bd.Residual(1.0, closure), "science must be a function"),
             (lambda: bd.Residual(science, closure, orthogonal=True), "orthogonal takes the data"),
-            (lambda: bd.Series(decay(1.0), decay(2.0)), "network must be a function .*, not the layer ODE"),
+            (
+                lambda: bd.Series(decay(1.0), decay(2.0)),
+                "network must be a function .*, not the layer ODE",
+            ),
             (lambda: bd.Hierarchical({"a": decay(1.0)}, None), "network must be a function"),
             (lambda: bd.Hierarchical({"a": None}, closure), r"sciences\['a'\] must be a function"),
             (lambda: bd.Parallel({"a": science, "b": 2.0}), r"models\['b'\] must be a function"),
-            (lambda: bd.Parallel({"a": science, "b": science}, decay(1.0)), "a gate must be a function"),
+            (
+                lambda: bd.Parallel({"a": science, "b": science}, decay(1.0)),
+                "a gate must be a function",
+            ),
             (
                 lambda: bd.ODE(bd.Residual(decay(1.0), closure), {"y": 1.0})(bd.inputs(DATA)),
                 "this Residual joins layers, so it is a layer itself",
             ),
-            (lambda: bd.hybrid.Conserve(science, {"m": {"a": 1.0}, "n": {"a": 2.0}}), "depend on each other"),
-            (lambda: bd.hybrid.Conserve(science, {"m": {"wolf": 1.0}})(0.0, Y, U), "weigh wolf; the states are prey"),
-            (lambda: bd.Model(bd.Residual(science, closure), bd.NormalNoise(1.0)), "put it into a bd.ODE"),
-            (lambda: bd.Parallel({"a": science, "b": closure}, jnp.ones(2) / 2)(0.0, Y, U), "must return the same"),
+            (
+                lambda: bd.hybrid.Conserve(science, {"m": {"a": 1.0}, "n": {"a": 2.0}}),
+                "depend on each other",
+            ),
+            (
+                lambda: bd.hybrid.Conserve(science, {"m": {"wolf": 1.0}})(0.0, Y, U),
+                "weigh wolf; the states are prey",
+            ),
+            (
+                lambda: bd.Model(bd.Residual(science, closure), bd.NormalNoise(1.0)),
+                "put it into a bd.ODE",
+            ),
+            (
+                lambda: bd.Parallel({"a": science, "b": closure}, jnp.ones(2) / 2)(0.0, Y, U),
+                "must return the same",
+            ),
             (
                 lambda: bd.Parallel({"a": driven(interpolation={"rain": "step"}), "b": driven()}),
                 "interpolation of 'rain': 'step' in 'a' but 'linear' in 'b'; choose one",
             ),
             (
-                lambda: bd.Hierarchical({"a": driven(units={"rain": "mm"}), "b": driven(units={"rain": "m"})}, closure),
+                lambda: bd.Hierarchical(
+                    {"a": driven(units={"rain": "mm"}), "b": driven(units={"rain": "m"})}, closure
+                ),
                 "units of 'rain': 'mm' in 'a' but 'm' in 'b'; choose one",
             ),
             (
-                lambda: bd.Parallel({"a": science, "b": science}, lambda t, y, u: {"a": 1.0})(0.0, Y, U),
+                lambda: bd.Parallel({"a": science, "b": science}, lambda t, y, u: {"a": 1.0})(
+                    0.0, Y, U
+                ),
                 "a logit for each of a, b",
             ),
         ],
@@ -310,11 +397,16 @@ class TestInAModel:
         data = DATA.assign(sun=("time", [0.1, 0.2, 0.3]), y=("time", [2.0, 2.0, 2.0]))
         model = bd.Model(hybrid, bd.NormalNoise(dist.HalfNormal(1.0)))
         values = solve(model.layer, model.inputs(data)).values["y"]
-        np.testing.assert_allclose(values, DATA["rain"].values * TIMES + data["sun"].values, rtol=1e-8)
+        np.testing.assert_allclose(
+            values, DATA["rain"].values * TIMES + data["sun"].values, rtol=1e-8
+        )
 
     def test_a_layer_without_a_start_takes_that_of_the_others(self):
         curve = bd.Algebraic(lambda t, y, u: {"y": t})
-        for models in ({"a": decay(0.7, start=-1.0), "b": curve}, {"a": curve, "b": decay(0.7, start=-1.0)}):
+        for models in (
+            {"a": decay(0.7, start=-1.0), "b": curve},
+            {"a": curve, "b": decay(0.7, start=-1.0)},
+        ):
             model = bd.Model(bd.Parallel(models, jnp.array([0.5, 0.5])), bd.NormalNoise(1.0))
             assert model.layer.start == -1.0
             assert float(model.inputs(DATA.assign(y=DATA["rain"])).start) == -1.0
@@ -322,7 +414,9 @@ class TestInAModel:
     @pytest.mark.thorough
     def test_mismatches_of_all_parts_count(self):
         gaps = {"near": np.array([0.5]), "far": np.array([3.0, -1.0])}
-        both = bd.Parallel({name: Gaps(gap=gap) for name, gap in gaps.items()}, jnp.array([0.5, 0.5]))(bd.inputs(DATA))
+        both = bd.Parallel(
+            {name: Gaps(gap=gap) for name, gap in gaps.items()}, jnp.array([0.5, 0.5])
+        )(bd.inputs(DATA))
         assert {name: tuple(v.tolist()) for name, v in both.mismatches.items()} == {
             "near.knots": (0.5,), "far.knots": (3.0, -1.0)
         }  # fmt: skip

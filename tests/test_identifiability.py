@@ -1,4 +1,6 @@
-"""Parameters that data know only in combination, or not at all, by draws from posteriors in closed form."""
+"""Parameters that data know only in combination, or not at all, by draws from posteriors in closed
+form.
+"""
 
 import json
 from types import SimpleNamespace
@@ -24,12 +26,19 @@ def known(value, mean, sd):
 
 def variables(values, group="science"):
     """Draws `(draw, …)` as a dataset of one chain."""
-    dims = {n: ("chain", "draw", *(f"{n}_dim_{i}" for i in range(np.ndim(v) - 1))) for n, v in values.items()}
-    return xr.Dataset({n: (dims[n], np.asarray(v)[None], {"group": group}) for n, v in values.items()})
+    dims = {
+        n: ("chain", "draw", *(f"{n}_dim_{i}" for i in range(np.ndim(v) - 1)))
+        for n, v in values.items()
+    }
+    return xr.Dataset(
+        {n: (dims[n], np.asarray(v)[None], {"group": group}) for n, v in values.items()}
+    )
 
 
 def findings(draws, prior, bounds=None, group="science"):
-    tree = xr.DataTree.from_dict({"posterior": variables(draws, group), "prior": variables(prior, group)})
+    tree = xr.DataTree.from_dict(
+        {"posterior": variables(draws, group), "prior": variables(prior, group)}
+    )
     tree.attrs["bounds"] = json.dumps(bounds or {})
     return list(posterior_findings(tree, agreed=True))
 
@@ -87,7 +96,8 @@ COMBINED = {
         {"k1": log_normal(1.0), "k2": log_normal(1.0), "k3": log_normal(1.0)},
         lambda x: known(np.log(x.k1 * x.k2 / x.k3), 0.0, 0.02),
         "k1, k2 and k3",
-        "only k1 · k2 / k3 is known, to within 2 %: along other combinations of them the posterior is as wide",
+        "only k1 · k2 / k3 is known, to within 2 %: along other combinations of them the posterior "
+        "is as wide",
     ),
     "two products of three factors": (
         {"k1": log_normal(1.0), "k2": log_normal(1.0), "k3": log_normal(1.0)},
@@ -105,7 +115,10 @@ def test_a_combination_that_alone_is_known_is_named(case):
     assert finding.level == "warning" and finding.subject == f"identifiability of {subject}"
     assert words in finding.message
     first = next(iter(priors))
-    assert f"bd.sensitivity.sensitivity.profile_likelihood(model, data, '{first}', post=post)" in finding.remedy
+    assert (
+        f"bd.sensitivity.sensitivity.profile_likelihood(model, data, '{first}', post=post)"
+        in finding.remedy
+    )
     assert "bd.sensitivity.sensitivity.fisher_information(model, data, post)" in finding.remedy
 
 
@@ -114,7 +127,9 @@ def test_a_combination_that_is_known_exactly_has_a_number():
     for seed in range(12):
         rng = np.random.default_rng(seed)
         z, prior = rng.normal(size=1000), np.exp(rng.normal(size=(2, 500)))
-        (finding,) = findings({"a": np.exp(z), "b": np.exp(-z)}, dict(zip("ab", prior, strict=True)))
+        (finding,) = findings(
+            {"a": np.exp(z), "b": np.exp(-z)}, dict(zip("ab", prior, strict=True))
+        )
         assert "nan" not in finding.message, finding
 
 
@@ -155,7 +170,11 @@ def test_parameters_that_their_prior_ties_are_left_alone():
     rng = np.random.default_rng(0)
     prior, draws = rng.dirichlet([1, 1, 1], PRIOR_DRAWS), rng.dirichlet([1, 1, 1], DRAWS)
     assert findings({"share": draws}, {"share": prior}) == []
-    prior, draws = ({"a": a, "b": a + 0.1 * rng.normal(size=n)} for n in (500, DRAWS) for a in [rng.normal(size=n)])
+    prior, draws = (
+        {"a": a, "b": a + 0.1 * rng.normal(size=n)}
+        for n in (500, DRAWS)
+        for a in [rng.normal(size=n)]
+    )
     assert findings(draws, prior) == []
 
 
@@ -178,13 +197,24 @@ def test_weights_of_networks_and_random_effects_are_left_out():
 @pytest.mark.parametrize(
     ("mean", "message"),
     [
-        (lambda k: 0.0 * k, "the data say nothing about k: its posterior is its prior, level from 0.001 to 1000"),
-        (lambda k: k / (k + 0.05), "the data set no upper limit: the posterior is level up to the bound of 1000"),
-        (lambda k: 1.0 + 30.0 * k, "the data set no lower limit: the posterior is level down to the bound of 0.001"),
+        (
+            lambda k: 0.0 * k,
+            "the data say nothing about k: its posterior is its prior, level from 0.001 to 1000",
+        ),
+        (
+            lambda k: k / (k + 0.05),
+            "the data set no upper limit: the posterior is level up to the bound of 1000",
+        ),
+        (
+            lambda k: 1.0 + 30.0 * k,
+            "the data set no lower limit: the posterior is level down to the bound of 0.001",
+        ),
     ],
 )
 def test_a_parameter_that_only_its_bound_ends_is_not_identified(mean, message):
-    """As fast steps of a pathway under log-uniform priors, among many parameters with bounds that are told."""
+    """As fast steps of a pathway under log-uniform priors, among many parameters with bounds that
+    are told.
+    """
     priors = {"k": stats.loguniform(1e-3, 1e3)} | {f"p{i}": stats.uniform(0, 1) for i in range(8)}
     bounds = {name: UNIT for name in priors} | {"k": {"lower": 1e-3, "upper": 1e3}}
 
@@ -198,7 +228,8 @@ def test_a_parameter_that_only_its_bound_ends_is_not_identified(mean, message):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "limit"), [(1.0, 1e3, "95 % of it lies above 1.39"), (1e-3, 1.0, "95 % of it lies below 0.7")]
+    ("low", "high", "limit"),
+    [(1.0, 1e3, "95 % of it lies above 1.39"), (1e-3, 1.0, "95 % of it lies below 0.7")],
 )
 def test_the_limit_that_the_data_set_is_told(low, high, limit):
     rng = np.random.default_rng(0)
@@ -210,7 +241,9 @@ def test_the_limit_that_the_data_set_is_told(low, high, limit):
 
 @pytest.mark.parametrize("draws", [stats.norm(0.5, 0.15), stats.uniform(0.6, 0.4)])
 def test_a_parameter_that_the_data_bound_is_identified(draws):
-    """In the middle of its prior's range, or level over less than half of it: there the prior is little wider."""
+    """In the middle of its prior's range, or level over less than half of it: there the prior is
+    little wider.
+    """
     rng = np.random.default_rng(0)
     drawn = {"k": np.clip(draws.rvs(size=DRAWS, random_state=rng), 0.001, 0.999)}
     assert findings(drawn, {"k": rng.uniform(size=PRIOR_DRAWS)}, {"k": UNIT}) == []
@@ -218,7 +251,9 @@ def test_a_parameter_that_the_data_bound_is_identified(draws):
 
 @pytest.mark.parametrize(("mean", "sd"), [(0.4, 0.3), (0.35, 0.25)])
 def test_a_hump_that_is_lower_at_the_bound_is_not_level_there(mean, sd):
-    """Nine tenths of the draws reach over two thirds of the prior's range, but the bound has 0.4 of the density."""
+    """Nine tenths of the draws reach over two thirds of the prior's range, but the bound has 0.4 of
+    the density.
+    """
     law, rng = stats.truncnorm(-mean / sd, (1 - mean) / sd, mean, sd), np.random.default_rng(0)
     assert law.ppf(0.9) > 0.65 and law.pdf(0.0) / law.pdf(mean) == pytest.approx(0.4, abs=0.03)
     drawn = {"k": law.rvs(size=DRAWS, random_state=rng)}
@@ -227,5 +262,7 @@ def test_a_hump_that_is_lower_at_the_bound_is_not_level_there(mean, sd):
 
 def test_a_truncated_informative_prior_is_no_fault():
     rng = np.random.default_rng(0)
-    prior, draws = ({"k": stats.truncnorm.rvs(-2, 2, 0.5, 0.25, size=n, random_state=rng)} for n in (500, DRAWS))
+    prior, draws = (
+        {"k": stats.truncnorm.rvs(-2, 2, 0.5, 0.25, size=n, random_state=rng)} for n in (500, DRAWS)
+    )
     assert findings(draws, prior, {"k": UNIT}) == []

@@ -15,7 +15,10 @@ from bayes_dasl.prediction import identity
 from bayes_dasl.prediction.identity import check_same_posterior
 
 TIMES = np.arange(5.0)
-OTHER = "belongs to another model with the same random leaves: an equation, a prior, the noise, a known number or"
+OTHER = (
+    "belongs to another model with the same random leaves: an equation, a prior, the noise, a "
+    "known number or"
+)
 
 
 class Decay(bd.Module):
@@ -51,7 +54,9 @@ OTHERS = {
     "tolerance": lambda: decay(rtol=1e-9),
     "solver": lambda: decay(solver="rodas5p"),
     "interpolation": lambda: decay(interpolation={"u": "step"}),
-    "constraint": lambda: bd.Model(decay().layer, decay().noise, {"small": lambda values, inputs: values["y"]}),
+    "constraint": lambda: bd.Model(
+        decay().layer, decay().noise, {"small": lambda values, inputs: values["y"]}
+    ),
 }
 
 
@@ -100,7 +105,10 @@ def test_a_what_if_is_called_so(closed):
     fc = bd.forecast(model("cond", 3.0), closed, TIMES, what_if=True)
     (found,) = [f for f in bd.diagnose(closed, fc).findings if f.subject == "what if"]
     assert (found.level, found.aspect) == ("warning", "model")
-    assert found.message == "the forecast is of another model than the fitted one, by draws of the latter"
+    assert (
+        found.message
+        == "the forecast is of another model than the fitted one, by draws of the latter"
+    )
     said = "what if: the forecast is of another model than the fitted one"
     assert said in bd.report(closed, fc).html
     own = bd.forecast(model("cond"), closed, TIMES)
@@ -129,7 +137,9 @@ def test_a_model_that_cannot_have_been_fitted_is_another(fitted):
         def __call__(self, t, y, u):
             return {"y": -self.rate * y["absent"]}
 
-    with pytest.raises(MismatchError, match=r"cannot be evaluated on the data of the fit \(KeyError: .absent"):
+    with pytest.raises(
+        MismatchError, match=r"cannot be evaluated on the data of the fit \(KeyError: .absent"
+    ):
         bd.forecast(decay(Decay), fitted, FORCED)
 
 
@@ -139,9 +149,14 @@ def test_after_a_fit_elsewhere_only_a_difference_is_uncertain(closed, attribute)
     elsewhere = closed.copy()
     elsewhere.attrs[attribute] = "another"
     assert bd.forecast(model("cond"), elsewhere, TIMES).attrs["model"] == "that of the fit"
-    with pytest.warns(UserWarning, match="fitted by other versions of the libraries or on another system"):
+    with pytest.warns(
+        UserWarning, match="fitted by other versions of the libraries or on another system"
+    ):
         fc = bd.forecast(model("cond", 3.0), elsewhere, TIMES)
-    assert (fc.attrs["model"], fc.attrs["what_if"]) == ("that of the fit as far as its random leaves tell", 0)
+    assert (fc.attrs["model"], fc.attrs["what_if"]) == (
+        "that of the fit as far as its random leaves tell",
+        0,
+    )
 
 
 @pytest.mark.thorough
@@ -149,7 +164,9 @@ def test_a_forecast_from_another_posterior_is_refused(closed):
     moved = bd.fit(model("cond"), DATA.assign(y=DATA["y"] + 0.1), Sifting(draws=20))
     fc = bd.forecast(model("cond"), moved, TIMES)
     for judge in (bd.diagnose, bd.report):
-        with pytest.raises(MismatchError, match="made from a posterior of another model or other data"):
+        with pytest.raises(
+            MismatchError, match="made from a posterior of another model or other data"
+        ):
             judge(closed, fc)
 
 
@@ -181,5 +198,7 @@ def test_a_checkpoint_of_an_edited_source_is_refused(tmp_path, monkeypatch):
     engine = Sifting(draws=20)
     bd.fit(model("cond"), DATA, engine, checkpoint=tmp_path, key=0)
     monkeypatch.setattr(identity, "source_hash", lambda folder: "0" * 8)
-    with pytest.raises(MismatchError, match=r"versions 'bayes_dasl .*instead of 'bayes_dasl .*\+00000000"):
+    with pytest.raises(
+        MismatchError, match=r"versions 'bayes_dasl .*instead of 'bayes_dasl .*\+00000000"
+    ):
         bd.fit(model("cond"), DATA, engine, checkpoint=tmp_path, key=0)

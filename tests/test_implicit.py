@@ -1,4 +1,6 @@
-"""The implicit layer against closed forms, NumPy and SciPy: roots, branches, gradients, failure and a fit."""
+"""The implicit layer against closed forms, NumPy and SciPy: roots, branches, gradients, failure and
+a fit.
+"""
 
 from functools import cache
 from typing import Any
@@ -20,14 +22,17 @@ from bayes_dasl.inference import pose
 from bayes_dasl.layers.implicit import Implicit
 from bayes_dasl.random import paths
 
-# Newton's method is of order two: a root is exact to rounding whatever the tolerance, and so are its derivatives.
+# Newton's method is of order two: a root is exact to rounding whatever the tolerance, and so are
+# its derivatives.
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)
 EXACT = 1e-12
 GRADIENT = 1e-6
 
 
 def given(values, index="sample", **forcings):
-    data = xr.Dataset({name: (index, v) for name, v in forcings.items()}, {index: np.asarray(values, float)})
+    data = xr.Dataset(
+        {name: (index, v) for name, v in forcings.items()}, {index: np.asarray(values, float)}
+    )
     return bd.inputs(data, forcings=list(forcings), index=index)
 
 
@@ -38,12 +43,15 @@ def solve(layer, inputs):
 
 @cache
 def compiled(loss, mode=jax.value_and_grad):
-    """`loss(p, inputs)`, which has a prediction beside it, with its slopes: one program for all numbers."""
+    """`loss(p, inputs)`, which has a prediction beside it, with its slopes: one program for all
+    numbers.
+    """
     return jax.jit(jax.vmap(mode(loss, has_aux=True), (0, None)))
 
 
 def check_gradients(loss, p, inputs, exact=None, forward=False):
-    """Reverse mode, and forward mode if asked for, in a batch, against central differences and a closed form.
+    """Reverse mode, and forward mode if asked for, in a batch, against central differences and a
+    closed form.
 
     Returns the prediction at p.
     """
@@ -76,7 +84,9 @@ class VanDerWaals(bd.Module):
 def vapour_or_liquid(p):
     """The guess says which."""
     guess = lambda t, y, u: {"volume": u["start"]}  # noqa: E731
-    return Implicit(VanDerWaals(p[0], p[1]), guess, forcings=["pressure", "start"], index="temperature")
+    return Implicit(
+        VanDerWaals(p[0], p[1]), guess, forcings=["pressure", "start"], index="temperature"
+    )
 
 
 def logarithm_of_volumes(p, inputs):
@@ -104,7 +114,10 @@ class TestVanDerWaals:
         assert [r.size for r in roots] == [3, 3, 1, 1]
         a, b = self.p
         # The ideal gas leads to the vapour, a volume near b to the liquid.
-        for start, which in ((8.314 * self.temperatures / self.pressures, -1), (np.full(4, 1.05 * b), 0)):
+        for start, which in (
+            (8.314 * self.temperatures / self.pressures, -1),
+            (np.full(4, 1.05 * b), 0),
+        ):
             v = np.array([r[which] for r in roots])
             slope = self.pressures + a / v**2 - 2 * a / v**3 * (v - b)
             by_a, by_b = -(v - b) / v**2 / slope, (self.pressures + a / v**2) / slope
@@ -115,7 +128,9 @@ class TestVanDerWaals:
 
     def test_units(self):
         layer = vapour_or_liquid((dist.LogNormal(-1.0, 0.1), 4.27e-5))
-        assert {path: leaf.units for path, leaf in paths(layer).items()} == {"equations.a": "Pa m6/mol2"}
+        assert {path: leaf.units for path, leaf in paths(layer).items()} == {
+            "equations.a": "Pa m6/mol2"
+        }
 
 
 class Colebrook(bd.Module):
@@ -138,14 +153,18 @@ def test_colebrook():
     inputs = given(range(3), reynolds=reynolds)
 
     def layer(p):
-        return Implicit(Colebrook(p[0]), {"x": 7.0}, friction, forcings=["reynolds"], index="sample")
+        return Implicit(
+            Colebrook(p[0]), {"x": 7.0}, friction, forcings=["reynolds"], index="sample"
+        )
 
     assert layer([dist.LogNormal(-7.0, 1.0)]).outputs == ("friction",)
     # x = −c ln(k + x / s) has the closed form x = c W(s / c · exp(s k / c)) − s k.
     c, s = 2 / np.log(10), reynolds / 2.51
     sk = s * roughness / 3.7
     log = np.log(s / c) + sk / c
-    w = np.array([brentq(lambda w, z=z: w + np.log(w) - z, 1e-3, 1e6, xtol=1e-14, rtol=1e-14) for z in log])
+    w = np.array(
+        [brentq(lambda w, z=z: w + np.log(w) - z, 1e-3, 1e6, xtol=1e-14, rtol=1e-14) for z in log]
+    )
     np.testing.assert_allclose(w[:2], lambertw(np.exp(log[:2])).real, rtol=1e-12)
     # Where s k is large, it cancels: c (W - log) = −c ln W.
     x = -c * (np.log(w) - np.log(s / c))
@@ -185,7 +204,12 @@ class TestChemicalEquilibrium:
 
     def exact(self, affinity):
         total = self.ligands + self.receptors + 1 / affinity
-        bound = 2 * self.ligands * self.receptors / (total + jnp.sqrt(total**2 - 4 * self.ligands * self.receptors))
+        bound = (
+            2
+            * self.ligands
+            * self.receptors
+            / (total + jnp.sqrt(total**2 - 4 * self.ligands * self.receptors))
+        )
         return {"ligand": self.ligands - bound, "receptor": self.receptors - bound}
 
     @pytest.mark.thorough
@@ -224,7 +248,9 @@ class Kepler(bd.Module):
 
 
 def kepler(p, **options):
-    return Implicit(Kepler(p[0]), lambda t, y, u: {"anomaly": t}, index="mean", kind="fixed_point", **options)
+    return Implicit(
+        Kepler(p[0]), lambda t, y, u: {"anomaly": t}, index="mean", kind="fixed_point", **options
+    )
 
 
 def cosines_by_newton(p, inputs):
@@ -249,10 +275,14 @@ class Towards(bd.Module):
 class TestKepler:
     means = np.array([0.1, 1.0, 2.5, 4.0, 6.0])
     inputs = given(means, "mean")
-    exact = np.array([brentq(lambda x, m=m: x - 0.6 * np.sin(x) - m, 0, 7, xtol=1e-14) for m in means])
+    exact = np.array(
+        [brentq(lambda x, m=m: x - 0.6 * np.sin(x) - m, 0, 7, xtol=1e-14) for m in means]
+    )
 
     @pytest.mark.thorough("cosines_by_newton-True")
-    @pytest.mark.parametrize(("loss", "forward"), [(cosines_by_newton, True), (cosines_by_iteration, False)])
+    @pytest.mark.parametrize(
+        ("loss", "forward"), [(cosines_by_newton, True), (cosines_by_iteration, False)]
+    )
     def test_values_and_gradients(self, loss, forward):
         by_eccentricity = np.sin(self.exact) / (1 - 0.6 * np.cos(self.exact))
         exact = [-np.sum(np.sin(self.exact) * by_eccentricity)]
@@ -268,7 +298,9 @@ class TestKepler:
         newton = steps(cosines_by_newton, self.inputs)
         assert 3 <= newton < 10 < steps(cosines_by_iteration, self.inputs)
         # All rows are about the first of them.
-        assert steps(cosines_by_newton, given(self.means[0] + 1e-6 * np.arange(5), "mean")) <= newton
+        assert (
+            steps(cosines_by_newton, given(self.means[0] + 1e-6 * np.arange(5), "mean")) <= newton
+        )
 
     @pytest.mark.thorough
     @pytest.mark.parametrize("method", ["newton", "iteration"])
@@ -279,7 +311,9 @@ class TestKepler:
     @pytest.mark.thorough
     def test_an_iteration_finds_only_what_attracts(self):
         for factor, ok in ((0.5, True), (3.0, False)):
-            layer = Implicit(Towards(jnp.asarray(factor)), {"y": 1.1}, kind="fixed_point", method="iteration")
+            layer = Implicit(
+                Towards(jnp.asarray(factor)), {"y": 1.1}, kind="fixed_point", method="iteration"
+            )
             assert bool(solve(layer, given([0.0], "time")).ok) is ok
 
     def test_tolerances_are_found(self):
@@ -293,7 +327,9 @@ class TestFit:
     noise = 0.05
 
     def data(self):
-        anomaly = np.array([brentq(lambda x, m=m: x - 0.4 * np.sin(x) - m, 0, 7) for m in self.means])
+        anomaly = np.array(
+            [brentq(lambda x, m=m: x - 0.4 * np.sin(x) - m, 0, 7) for m in self.means]
+        )
         seen = anomaly + self.noise * np.random.default_rng(0).normal(size=self.means.size)
         return anomaly, xr.Dataset({"anomaly": ("mean", seen)}, {"mean": self.means})
 
@@ -306,7 +342,9 @@ class TestFit:
 
     @pytest.mark.slow
     def test_log_density(self):
-        """Its gradient, and the posterior that it says: there is one unknown number, so a grid will do."""
+        """Its gradient, and the posterior that it says: there is one unknown number, so a grid will
+        do.
+        """
         anomaly, data = self.data()
         sd = self.sd(anomaly)
         eccentricity = np.linspace(0.4 - 8 * sd, 0.4 + 8 * sd, 200)
@@ -346,7 +384,9 @@ def test_follow_keeps_to_its_branch():
         return jnp.sum(prediction.values["y"] ** 2), prediction
 
     followed = check_gradients(loss, [0.2], inputs)
-    np.testing.assert_allclose(followed.values["y"], 3 * np.linspace(0.0, 3.0, 10) + 0.2, atol=EXACT)
+    np.testing.assert_allclose(
+        followed.values["y"], 3 * np.linspace(0.0, 3.0, 10) + 0.2, atol=EXACT
+    )
 
 
 class TestSearch:
@@ -389,7 +429,9 @@ class TestSearch:
         def equations(t, y, u):
             return {"v": matrix @ y["v"] + 0.1 * y["v"] ** 3 - jnp.stack([t, 2 * t])}
 
-        layer = Implicit(equations, {"v": np.zeros(2)}, lambda t, y, u: {"sum": y["v"].sum(), "first": y["v"][0]})
+        layer = Implicit(
+            equations, {"v": np.zeros(2)}, lambda t, y, u: {"sum": y["v"].sum(), "first": y["v"][0]}
+        )
         assert set(layer.outputs) == {"first", "sum"}
         assert layer.states == 2
         values = solve(layer, given([0.0, 1.0, 5.0], "time")).values
@@ -449,7 +491,9 @@ class TestFailure:
 
     @pytest.mark.slow
     def test_a_singular_jacobian_raises_nothing(self):
-        """A fixed point that is neutral, found at once: Optimistix's own implicit gradient raises there."""
+        """A fixed point that is neutral, found at once: Optimistix's own implicit gradient raises
+        there.
+        """
 
         def density(p):
             def equations(t, y, u):
@@ -472,9 +516,15 @@ class TestFailure:
     @pytest.mark.thorough
     def test_an_observation_that_is_not_finite(self):
         def density(p):
-            layer = Implicit(lambda t, y, u: {"y": y["y"] - p}, {"y": 1.0}, lambda t, y, u: {"z": jnp.sqrt(y["y"])})
+            layer = Implicit(
+                lambda t, y, u: {"y": y["y"] - p},
+                {"y": 1.0},
+                lambda t, y, u: {"z": jnp.sqrt(y["y"])},
+            )
             prediction = layer(self.inputs)
-            return jnp.where(prediction.ok, jnp.sum(prediction.values["z"]), -jnp.inf), prediction.ok
+            return jnp.where(
+                prediction.ok, jnp.sum(prediction.values["z"]), -jnp.inf
+            ), prediction.ok
 
         slopes, ok = jax.jit(jax.vmap(jax.grad(density, has_aux=True)))(jnp.asarray([4.0, -1.0]))
         assert ok.tolist() == [True, False]
@@ -495,13 +545,19 @@ class TestRefusals:
         [
             ({"equations": 3}, r"equations must be callable as f\(t, y, u\), not 3"),
             ({"kind": "minimum"}, "kind must be 'root' or 'fixed_point', not 'minimum'"),
-            ({"method": "bisection"}, "method must be 'newton', or 'iteration' for a fixed point, not 'bisection'"),
+            (
+                {"method": "bisection"},
+                "method must be 'newton', or 'iteration' for a fixed point, not 'bisection'",
+            ),
             ({"method": "iteration"}, "not 'iteration' for a root"),
             ({"rtol": 0.0}, "rtol and atol must be positive"),
             ({"max_steps": 0}, "max_steps at least 1"),
             ({"guess": {}}, "guess must be a dict that names every unknown"),
             ({"guess": 1.0}, "guess must be a dict that names every unknown"),
-            ({"guess": {"y": np.ones(2)}}, r"guess\['y'\] must be a number, not an array of shape \(2,\)"),
+            (
+                {"guess": {"y": np.ones(2)}},
+                r"guess\['y'\] must be a number, not an array of shape \(2,\)",
+            ),
             ({"guess": lambda t, y, u: {"y": jnp.ones(2)}}, r"guess\['y'\] must be a number"),
             ({"guess": lambda t, y, u: t}, "the guess must return a dict of named values"),
             ({"guess": {"y": dist.Normal(0.0, 1.0)}}, "nothing in it can be inferred"),
@@ -518,7 +574,10 @@ class TestRefusals:
             ({"z": 1.0}, "the equations return z but the unknowns are y"),
             ({"y": 1.0, "z": 1.0}, "the equations return y, z but the unknowns are y"),
             ({}, "the equations return nothing but the unknowns are y"),
-            ({"y": np.ones(2)}, r"the equations return 'y' with shape \(2,\), but its own shape is \(\)"),
+            (
+                {"y": np.ones(2)},
+                r"the equations return 'y' with shape \(2,\), but its own shape is \(\)",
+            ),
             (1.0, "the equations must return a dict of named values"),
         ],
     )

@@ -54,4 +54,6 @@ def test_what_the_package_offers_is_listed():
 
 def test_what_few_need_loads_when_it_is_used(found):
     assert [name for name in HEAVY if name in found["loaded"]] == []
-    assert found["plot"] == "plot_tree"  # an attribute of the package, although Matplotlib is loaded for it only now
+    assert (
+        found["plot"] == "plot_tree"
+    )  # an attribute of the package, although Matplotlib is loaded for it only now

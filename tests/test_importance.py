@@ -1,4 +1,6 @@
-"""Smoothed importance weights against ArviZ's, what they are of draws that stand twice, and when they are trusted."""
+"""Smoothed importance weights against ArviZ's, what they are of draws that stand twice, and when
+they are trusted.
+"""
 
 from itertools import pairwise
 
@@ -25,7 +27,9 @@ def test_weights_are_those_of_arviz_and_draws_keep_their_order():
     copies = 1 + np.arange(2000) % 3
     copied = weigh(np.repeat(log_weights, copies), np.repeat(draws, copies, axis=0))
     assert copied.pareto_k == pytest.approx(float(shape))
-    np.testing.assert_allclose(copied.values, copies * np.exp(smoothed) / (copies * np.exp(smoothed)).sum())
+    np.testing.assert_allclose(
+        copied.values, copies * np.exp(smoothed) / (copies * np.exp(smoothed)).sum()
+    )
     np.testing.assert_array_equal(copied.first, np.cumsum(copies) - copies)
 
 
@@ -45,7 +49,9 @@ def test_weights_that_have_no_tail(log_weights, pareto_k):
     weights = weigh(log_weights, np.arange(float(len(log_weights)))[:, None])
     assert weights.pareto_k == pareto_k
     assert weights.values.sum() == pytest.approx(1.0)
-    assert weights.values[np.isneginf(log_weights)].sum() == pytest.approx(float(np.isneginf(log_weights).all()))
+    assert weights.values[np.isneginf(log_weights)].sum() == pytest.approx(
+        float(np.isneginf(log_weights).all())
+    )
 
 
 def test_draws_that_stand_twice_do_not_look_like_a_tail():
@@ -64,7 +70,9 @@ def test_draws_that_stand_twice_do_not_look_like_a_tail():
 
 
 def test_many_small_steps_are_judged_together():
-    """Each step is harmless, all of them are not: the earlier weights count in k-hat, but not in the weights."""
+    """Each step is harmless, all of them are not: the earlier weights count in k-hat, but not in
+    the weights.
+    """
     rng = np.random.default_rng(6)
     x, step = rng.normal(size=(4000, 1)), 0.2 * rng.normal(size=4000)
     heavy = rng.exponential(1.5, size=4000)

@@ -1,4 +1,6 @@
-"""NUTS against known posteriors: published reference draws, a conjugate model, NumPyro on the same model."""
+"""NUTS against known posteriors: published reference draws, a conjugate model, NumPyro on the same
+model.
+"""
 
 from typing import Any
 
@@ -82,7 +84,9 @@ def series(values, times=None):
 
 @pytest.mark.slow
 def test_reference_posterior(shared_file):
-    reference = pd.read_csv(shared_file("reference/lotka_volterra_posteriordb_summary.csv"), index_col="parameter")
+    reference = pd.read_csv(
+        shared_file("reference/lotka_volterra_posteriordb_summary.csv"), index_col="parameter"
+    )
     model, data = posteriordb_lynx_hare()
     draws = bd.fit(model, data, bd.NUTS(chains=4, draws=1000), key=3)["posterior"].to_dataset()
     for theirs, ours in POSTERIORDB_NAMES.items():
@@ -110,15 +114,21 @@ def decay():
 def solved():
     """Decay through a solver, with units, a truncated prior of the rate and known noise."""
     times = np.linspace(0.0, 3.0, 21)
-    data = series(5.0 * np.exp(-0.7 * times) + 0.2 * np.random.default_rng(2).normal(size=21), times)
+    data = series(
+        5.0 * np.exp(-0.7 * times) + 0.2 * np.random.default_rng(2).normal(size=21), times
+    )
     data["time"].attrs["units"], data["y"].attrs["units"] = "h", "mg"
     rate = dist.TruncatedNormal(1.0, 0.5, low=0.0)
-    model = bd.Model(bd.ODE(Decay(rate), {"y": FIRST}, units={"y": "mg"}), bd.NormalNoise(scale=0.2))
+    model = bd.Model(
+        bd.ODE(Decay(rate), {"y": FIRST}, units={"y": "mg"}), bd.NormalNoise(scale=0.2)
+    )
     return model, data, bd.fit(model, data, bd.NUTS(chains=4, draws=1000), key=3)
 
 
 def by_quadrature(data, rate):
-    """Mean and standard deviation of the rate and the first value: sums over a grid of their logarithms."""
+    """Mean and standard deviation of the rate and the first value: sums over a grid of their
+    logarithms.
+    """
     axes = [np.linspace(np.log(low), np.log(high), 301) for low, high in ((0.4, 1.2), (3.5, 7.0))]
     k, first = (np.exp(a) for a in np.meshgrid(*axes, indexing="ij"))
     predicted = first[..., None] * np.exp(-k[..., None] * data["time"].values)
@@ -153,7 +163,15 @@ def test_a_run_is_healthy_and_says_what_made_it(solved):
     assert int(stats["solver_failure"].sum()) == 0
     assert 0.6 < float(stats["acceptance_rate"].mean()) < 0.97
     assert len(np.unique(stats["step_size"])) == 1
-    for attribute in ("key", "engine", "data_sha256", "version_jax", "wall_time_s", "created", "signature"):
+    for attribute in (
+        "key",
+        "engine",
+        "data_sha256",
+        "version_jax",
+        "wall_time_s",
+        "created",
+        "signature",
+    ):
         assert attribute in post.attrs
     assert post["posterior"]["rate"].attrs == {
         "path": "layer.vector_field.rate",
@@ -176,11 +194,20 @@ def test_the_groups_are_arviz_groups(solved):
 
 
 def assert_numpyro_agrees(model, data, post):
-    """`model` under numpyro.infer.MCMC and Predictive gives the same posterior within Monte-Carlo error."""
+    """`model` under numpyro.infer.MCMC and Predictive gives the same posterior within Monte-Carlo
+    error.
+    """
     # From a good start: NumPyro's own start lets a chain get stuck now and then.
     draw = {path: values[:2] for path, values in draws_of(model, post).items()}
     kernel = numpyro.infer.NUTS(model, dense_mass=True)
-    mcmc = MCMC(kernel, num_warmup=300, num_samples=700, num_chains=2, chain_method="vectorized", progress_bar=False)
+    mcmc = MCMC(
+        kernel,
+        num_warmup=300,
+        num_samples=700,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
     z = jax.vmap(lambda d: numpyro.infer.util.unconstrain_fn(model, (data,), {}, d))(draw)
     mcmc.run(jax.random.key(0), data, init_params=z)
     theirs = mcmc.get_samples(group_by_chain=True)
@@ -196,7 +223,10 @@ def assert_numpyro_agrees(model, data, post):
     drawn = predictive(jax.random.key(1), model.inputs(data))
     forecast = bd.forecast(model, post, data)
     for name in model.observables:
-        a, b = np.asarray(drawn[name]), forecast["predictions"][name].values.reshape(-1, data.sizes["time"])
+        a, b = (
+            np.asarray(drawn[name]),
+            forecast["predictions"][name].values.reshape(-1, data.sizes["time"]),
+        )
         error = np.hypot(a.std(0) / np.sqrt(300), b.std(0) / np.sqrt(1000))
         assert (abs(a.mean(0) - b.mean(0)) < 4 * error).all()
 
@@ -251,7 +281,9 @@ def usual(decay):
 def test_the_same_key_gives_the_same_draws(decay, decay_fit):
     model, data = decay
     again = bd.fit(model, data, SHORT, key=jax.random.key(5))
-    xr.testing.assert_identical(decay_fit["posterior"].to_dataset(), again["posterior"].to_dataset())
+    xr.testing.assert_identical(
+        decay_fit["posterior"].to_dataset(), again["posterior"].to_dataset()
+    )
     assert decay_fit["posterior"].sizes["draw"] == 180  # not a whole number of segments
     other = bd.fit(model, data, SHORT, key=6)
     assert not np.array_equal(decay_fit["posterior"]["rate"], other["posterior"]["rate"])
@@ -266,7 +298,9 @@ def test_the_flat_density_is_the_models_own(decay):
         values = problem.constrain(position)
         joint, _ = numpyro.infer.util.log_density(model, (data,), {}, values)
         # All three are positive: the unconstrained coordinate is the log.
-        assert float(log_density(position)) == pytest.approx(float(joint + position.sum()), rel=1e-9)
+        assert float(log_density(position)) == pytest.approx(
+            float(joint + position.sum()), rel=1e-9
+        )
         np.testing.assert_allclose(problem.unconstrain(values), position, rtol=1e-9)
     _, gradient = value_and_gradient(jnp.asarray(x[0]))
     step = 1e-5 * np.eye(3)
@@ -285,8 +319,12 @@ def test_starts_find_the_mode_and_its_curvature(decay):
     assert np.abs(value_and_gradient(jnp.asarray(start.modes[0]))[1]).max() < 1e-2
     position = _start.first_positions(start, optimiser, 4, key=jax.random.key(1))
     assert np.isfinite(optimiser.evaluate(position)[0]).all()
-    curvature = -np.asarray(jax.jit(jax.hessian(problem_density(model, data)))(jnp.asarray(start.modes[0])))
-    np.testing.assert_allclose(start.precisions[0], curvature, rtol=0.02, atol=0.02 * np.abs(curvature).max())
+    curvature = -np.asarray(
+        jax.jit(jax.hessian(problem_density(model, data)))(jnp.asarray(start.modes[0]))
+    )
+    np.testing.assert_allclose(
+        start.precisions[0], curvature, rtol=0.02, atol=0.02 * np.abs(curvature).max()
+    )
 
 
 @pytest.mark.thorough("2-None", "3-None", "3-near1")
@@ -302,7 +340,9 @@ def test_few_climbs_find_a_single_mode_too(decay, climbs, near):
 
 
 def problem_density(model, data):
-    """The log density of the decay in closed form, in log coordinates (order of the tree: rate, y, scale)."""
+    """The log density of the decay in closed form, in log coordinates (order of the tree: rate, y,
+    scale).
+    """
     times, y = jnp.asarray(data["time"].values), jnp.asarray(data["y"].values)
     rate, initial = model.layer.rate, model.layer.first
 
@@ -326,7 +366,9 @@ def test_two_modes_are_both_started_from():
 
 
 def test_large_data_that_no_fill_value_explains_are_no_fault():
-    """Numbers of molecules: a few are many orders of magnitude smaller, as by a decay, and none stands alone."""
+    """Numbers of molecules: a few are many orders of magnitude smaller, as by a decay, and none
+    stands alone.
+    """
     from bayes_dasl.model import check_data
 
     model = bd.Model(Parabola(dist.Normal(0.0, 2.0)), bd.LogNormalNoise(0.1))
@@ -355,13 +397,17 @@ def test_data_far_from_all_predictions_are_refused_and_not_climbed_blindly():
         def heights(self, x):
             return self.height * np.ones(len(x))
 
-    with pytest.raises(DataError, match=r"log density is -1e\+30 at best, where rounding alone is .*fill value"):
+    with pytest.raises(
+        DataError, match=r"log density is -1e\+30 at best, where rounding alone is .*fill value"
+    ):
         _start.best_first(Flat(-1e30), np.zeros((2, 1)))
     assert _start.best_first(Flat(-1e9), np.zeros((2, 1)))[1].tolist() == [-1e9, -1e9]
 
 
 @pytest.mark.parametrize(
-    "engine", [bd.engines.SMC(particles=16), bd.engines.Laplace()], ids=lambda engine: type(engine).__name__
+    "engine",
+    [bd.engines.SMC(particles=16), bd.engines.Laplace()],
+    ids=lambda engine: type(engine).__name__,
 )
 def test_other_engines_refuse_such_data_too(engine):
     model = bd.Model(Parabola(dist.Normal(0.0, 2.0)), bd.NormalNoise(scale=0.1))
@@ -397,7 +443,10 @@ def test_chains_that_begin_at_members_of_an_ensemble(decay, usual):
             warmup=100,
             draws=450,
             start=bd.DeepEnsemble(
-                members=2, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
+                members=2,
+                anchored=False,
+                bootstrap=False,
+                descent=bd.Descent(steps=2000, patience=None),
             ),
         ),
         key=0,
@@ -416,7 +465,10 @@ def test_members_of_an_ensemble_end_in_several_modes():
         warmup=50,
         draws=50,
         start=bd.DeepEnsemble(
-            members=6, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
+            members=6,
+            anchored=False,
+            bootstrap=False,
+            descent=bd.Descent(steps=2000, patience=None),
         ),
     )
     post = bd.fit(model, series(2.25 * np.arange(6.0)), engine, key=0)
@@ -451,7 +503,9 @@ def test_forward_and_reverse_mode_give_the_same_gradient(solved):
     problem = pose(model, data)
     assert _gradient.choose(problem, "auto") == post.attrs["gradient"] == "forward"
     position = problem.prior(1, key=jax.random.key(2))[0]
-    (a, slope), (b, other) = (traced_once(problem, how)[0](position) for how in ("forward", "reverse"))
+    (a, slope), (b, other) = (
+        traced_once(problem, how)[0](position) for how in ("forward", "reverse")
+    )
     assert float(a) == pytest.approx(float(b), rel=1e-12)
     np.testing.assert_allclose(slope, other, rtol=1e-8)
 
@@ -470,7 +524,9 @@ def test_more_than_64_dimensions_sample_with_a_diagonal_metric():
         return {f"s{i:02d}": y["many"][i] for i in range(70)}
 
     model = bd.Model(bd.ODE(Still(), {"many": prior}, observe=observe), bd.NormalNoise(scale=1.0))
-    data = xr.Dataset({f"s{i:02d}": ("time", rng.normal(size=2)) for i in range(70)}, {"time": [0.0, 1.0]})
+    data = xr.Dataset(
+        {f"s{i:02d}": ("time", rng.normal(size=2)) for i in range(70)}, {"time": [0.0, 1.0]}
+    )
     post = bd.fit(model, data, bd.NUTS(chains=2, warmup=100, draws=200), key=0)
     means = post["posterior"]["many"].mean(("chain", "draw")).values
     exact = np.array([data[f"s{i:02d}"].values.sum() / 3 for i in range(70)])
@@ -497,7 +553,9 @@ def test_interrupted_sampling_keeps_the_draws_so_far(decay, decay_fit, monkeypat
         part = bd.fit(model, data, SHORT, key=5)
     assert part.attrs["interrupted"] == 1
     assert part["posterior"].sizes["draw"] == 150
-    np.testing.assert_array_equal(part["posterior"]["rate"], decay_fit["posterior"]["rate"][:, :150])
+    np.testing.assert_array_equal(
+        part["posterior"]["rate"], decay_fit["posterior"]["rate"][:, :150]
+    )
 
 
 @pytest.mark.thorough
@@ -524,7 +582,9 @@ class Mixed(Curve):
 @pytest.mark.thorough("True")
 @pytest.mark.parametrize("first", [True, False])
 def test_a_leaf_on_a_simplex_has_one_coordinate_less(first):
-    """Dirichlet weights of three constants: the flat density is the model's own, with the Jacobian."""
+    """Dirichlet weights of three constants: the flat density is the model's own,
+    with the Jacobian.
+    """
 
     weights = dist.Dirichlet(jnp.array([1.0, 2.0, 3.0]))
     scale = dist.LogNormal(0.0, 1.0) if first else 0.5
@@ -547,7 +607,9 @@ def test_a_leaf_on_a_simplex_has_one_coordinate_less(first):
      dist.Uniform(-1.0, 1.0).expand([3]).to_event(1), dist.LogNormal(0.0, 1.0), dist.VonMises(0.0, 1.0)],
 )  # fmt: skip
 def test_values_keep_their_support_and_their_volume(prior):
-    """There and back, the volume against a Jacobian by autodiff, and finite far out on both sides."""
+    """There and back, the volume against a Jacobian by autodiff,
+    and finite far out on both sides.
+    """
     transform = bijector(prior.support)
     near = jnp.full(prior.event_shape, 0.3)
     there = transform(near)
@@ -563,7 +625,9 @@ def test_values_keep_their_support_and_their_volume(prior):
 
 @pytest.mark.slow
 def test_a_bound_that_the_posterior_leans_on():
-    """y = a · t + noise with a beyond its upper bound: the tail of the unconstrained a is a normal's."""
+    """y = a · t + noise with a beyond its upper bound: the tail of the unconstrained a is a
+    normal's.
+    """
     model = bd.Model(Slope(dist.Uniform(0.0, 1.0)), bd.NormalNoise(scale=1.0))
     data = series(1.1 * np.arange(6.0))
     post = bd.fit(model, data, bd.NUTS(draws=1000), key=0)
@@ -587,7 +651,9 @@ def test_the_fingerprint_changes_with_the_model_and_the_data(decay):
     stricter = eqx.tree_at(lambda m: m.noise, model, bd.NormalNoise(scale=dist.HalfNormal(1.001)))
     for other, its_data in ((stricter, data), (model, data + 0.1)):
         assert pose(other, its_data).fingerprint() != same
-    rough, fine = (bd.Model(bd.ODE(Decay(RATE), {"y": FIRST}, rtol=rtol), NOISE) for rtol in (1e-6, 1e-7))
+    rough, fine = (
+        bd.Model(bd.ODE(Decay(RATE), {"y": FIRST}, rtol=rtol), NOISE) for rtol in (1e-6, 1e-7)
+    )
     assert pose(rough, data).fingerprint() != pose(fine, data).fingerprint()
 
 
@@ -597,7 +663,9 @@ def test_names_and_attributes_that_netcdf_cannot_hold_cost_no_draws(decay, tmp_p
     odd = data.assign_attrs(made=None)
     odd["y"].attrs = {"calibrated": True, "note": None, "units": "mg"}
     post = bd.fit(model, odd, SHORT, key=5)
-    assert bd.load(bd.save(post, tmp_path / "post.nc"))["observed_data"]["y"].attrs["note"] == "None"
+    assert (
+        bd.load(bd.save(post, tmp_path / "post.nc"))["observed_data"]["y"].attrs["note"] == "None"
+    )
     layer = bd.ODE(Decay(RATE), {"y": FIRST}, observe=lambda t, y, u: {"a/b": y["y"]})
     with pytest.raises(bd.BayesDaslError, match="'a/b' has a slash"):
         bd.fit(bd.Model(layer, model.noise), data.rename(y="a/b"))
@@ -618,7 +686,9 @@ def test_a_wide_mode_below_a_narrow_one_is_kept():
     optimiser = _start.Optimiser(value_and_gradient)
     near = np.concatenate([np.zeros((20, 10)), np.full((20, 10), apart)]) + 0.1
     start = _start.find_start(problem, optimiser, near=near, key=jax.random.key(0))
-    assert start.log_densities.max() - start.log_densities.min() == pytest.approx(10 * np.log(1 / narrow), abs=0.1)
+    assert start.log_densities.max() - start.log_densities.min() == pytest.approx(
+        10 * np.log(1 / narrow), abs=0.1
+    )
     assert sorted(np.round(start.modes.mean(1), 1)) == [0.0, apart]
     position = _start.first_positions(start, optimiser, 8, key=jax.random.key(1))
     number = _start.nearest_mode(position[None], start.modes, start.precisions)[0]

@@ -26,10 +26,16 @@ def test_who_leaves_is_who_recovers(equations):
 
 @pytest.mark.thorough
 def test_the_final_size():
-    """Kermack and McKendrick: log(S(∞) / S(0)) = −R₀ (N − S(∞)) / N, where N is all who were not immune."""
-    layer = bd.ODE(influenza.SIR(1.0, 2.0), {"S": 762.0, "I": 1.0}, lambda t, y, u: {"left": y["S"]}, start=0.0)
+    """Kermack and McKendrick: log(S(∞) / S(0)) = −R₀ (N − S(∞)) / N, where N is all who were not
+    immune.
+    """
+    layer = bd.ODE(
+        influenza.SIR(1.0, 2.0), {"S": 762.0, "I": 1.0}, lambda t, y, u: {"left": y["S"]}, start=0.0
+    )
     model = bd.Model(layer, bd.NormalNoise(1.0))
-    at = pd.Series([300.0], index=pd.Index([300.0], name="time"), name="left").to_frame().to_xarray()
+    at = (
+        pd.Series([300.0], index=pd.Index([300.0], name="time"), name="left").to_frame().to_xarray()
+    )
     left = float(model.layer(model.inputs(at)).values["left"][-1])
     assert np.log(left / 762.0) == pytest.approx(-2.0 * (763.0 - left) / 763.0, rel=1e-4)
 

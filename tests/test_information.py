@@ -1,4 +1,6 @@
-"""Fisher information and profile likelihoods, of lines whose answers are known and of a pair that nothing tells."""
+"""Fisher information and profile likelihoods, of lines whose answers are known and of a pair that
+nothing tells.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,15 +37,21 @@ class Decay(bd.Module):
 
 
 def data(values, sd):
-    return xr.Dataset({"y": ("time", values + sd * np.random.default_rng(0).normal(size=20))}, {"time": TIMES})
+    return xr.Dataset(
+        {"y": ("time", values + sd * np.random.default_rng(0).normal(size=20))}, {"time": TIMES}
+    )
 
 
 def line():
-    return bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 2.0), dist.Normal(0.0, 0.5))), bd.NormalNoise(0.3))
+    return bd.Model(
+        bd.Algebraic(Line(dist.Normal(0.0, 2.0), dist.Normal(0.0, 0.5))), bd.NormalNoise(0.3)
+    )
 
 
 LINE = data(1.0 + 0.4 * TIMES, 0.3)
-COVARIANCE = 0.3**2 * np.linalg.inv(np.stack([np.ones(20), TIMES]) @ np.stack([np.ones(20), TIMES]).T)
+COVARIANCE = 0.3**2 * np.linalg.inv(
+    np.stack([np.ones(20), TIMES]) @ np.stack([np.ones(20), TIMES]).T
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +72,24 @@ def at_the_median(model, data):
 def test_of_a_line_it_is_that_of_least_squares():
     found = at_the_median(line(), LINE)
     unit = np.array([2.0, 0.5])
-    sampled = found.matrix.values / np.outer(unit, unit)  # but for the widths of the prior, from 500 draws
+    sampled = found.matrix.values / np.outer(
+        unit, unit
+    )  # but for the widths of the prior, from 500 draws
     np.testing.assert_allclose(sampled, np.linalg.inv(COVARIANCE), rtol=0.15)
-    np.testing.assert_allclose(found.directions["contraction"], 1 - 1 / (1 + found.directions["told"]))
+    np.testing.assert_allclose(
+        found.directions["contraction"], 1 - 1 / (1 + found.directions["told"])
+    )
     first, second = found.sentences
-    assert first.startswith("looked at the median of the prior, perhaps far from where the data put")
+    assert first.startswith(
+        "looked at the median of the prior, perhaps far from where the data put"
+    )
     assert second == "the data say more than the prior of all 2 directions"
 
 
 def test_of_a_line_the_profile_is_a_parabola():
-    found = bd.sensitivity.sensitivity.profile_likelihood(line(), LINE, "slope", np.linspace(-0.5, 1.5, 9))
+    found = bd.sensitivity.sensitivity.profile_likelihood(
+        line(), LINE, "slope", np.linspace(-0.5, 1.5, 9)
+    )
     best = float(np.polyfit(TIMES, LINE["y"], 1)[0])
     wide = norm.ppf(0.975) * np.sqrt(COVARIANCE[1, 1])
     assert found.attrs["low"] == pytest.approx(best - wide, abs=2e-3)
@@ -87,7 +103,8 @@ def test_of_a_line_the_profile_is_a_parabola():
 def test_a_pair_that_nothing_tells_is_named_by_both(decay):
     found = at_the_median(decay, DECAY)
     assert (
-        found.sentences[1] == "not told by the data: amount up with share down (of the prior's variance 100% is left)"
+        found.sentences[1]
+        == "not told by the data: amount up with share down (of the prior's variance 100% is left)"
     )
     profile = bd.sensitivity.sensitivity.profile_likelihood(decay, DECAY, "amount")
     assert np.isnan([profile.attrs["low"], profile.attrs["high"]]).all()
@@ -110,7 +127,9 @@ def test_what_is_told_has_the_same_width_by_both(decay):
     )
     sd = unit * np.sqrt(np.linalg.inv(matrix)[1, 1])
     profile = bd.sensitivity.sensitivity.profile_likelihood(decay, DECAY, "rate")
-    assert np.log(profile.attrs["high"] / profile.attrs["low"]) / 3.92 == pytest.approx(sd, rel=0.15)
+    assert np.log(profile.attrs["high"] / profile.attrs["low"]) / 3.92 == pytest.approx(
+        sd, rel=0.15
+    )
 
 
 class Weighed(bd.Module):
@@ -125,10 +144,15 @@ class Weighed(bd.Module):
     ("law", "said"),
     [
         (
-            lambda: Line(bd.dependent(dist.Normal, dist.Normal(0.0, 1.0), 1.0), dist.Normal(0.0, 0.5)),
+            lambda: Line(
+                bd.dependent(dist.Normal, dist.Normal(0.0, 1.0), 1.0), dist.Normal(0.0, 0.5)
+            ),
             "depends on other",
         ),
-        (lambda: Weighed(dist.Dirichlet(jnp.ones(3)), dist.Normal(0.0, 0.5)), "fewer directions than they are"),
+        (
+            lambda: Weighed(dist.Dirichlet(jnp.ones(3)), dist.Normal(0.0, 0.5)),
+            "fewer directions than they are",
+        ),
     ],
 )
 def test_numbers_that_are_bound_to_others_are_refused(law, said):
@@ -141,9 +165,16 @@ def test_numbers_that_are_bound_to_others_are_refused(law, said):
 
 @pytest.mark.thorough
 def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails():
-    outside = bd.sensitivity.sensitivity.profile_likelihood(line(), LINE, "slope", np.array([2.0, 2.5, 3.0]))
-    assert np.isnan([outside.attrs["low"], outside.attrs["high"]]).all() and outside["log_likelihood"].max() < -100
-    assert outside.attrs["best"] == pytest.approx(float(np.polyfit(TIMES, LINE["y"], 1)[0]), abs=1e-3)
+    outside = bd.sensitivity.sensitivity.profile_likelihood(
+        line(), LINE, "slope", np.array([2.0, 2.5, 3.0])
+    )
+    assert (
+        np.isnan([outside.attrs["low"], outside.attrs["high"]]).all()
+        and outside["log_likelihood"].max() < -100
+    )
+    assert outside.attrs["best"] == pytest.approx(
+        float(np.polyfit(TIMES, LINE["y"], 1)[0]), abs=1e-3
+    )
 
     class Breaks(Line):
         def __call__(self, t, y, u):
@@ -154,13 +185,19 @@ def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails
     broken = bd.sensitivity.sensitivity.profile_likelihood(
         bd.Model(bd.Algebraic(law), bd.NormalNoise(0.3)), LINE, "slope"
     )
-    assert np.isnan([broken.attrs["low"], broken.attrs["high"]]).all() and broken.attrs["failed"] > 0
+    assert (
+        np.isnan([broken.attrs["low"], broken.attrs["high"]]).all() and broken.attrs["failed"] > 0
+    )
 
 
 @pytest.mark.parametrize(
     ("asked", "error", "said"),
     [
-        ({"name": "lynx"}, MismatchError, "no unknown number of the model; its numbers are level, slope"),
+        (
+            {"name": "lynx"},
+            MismatchError,
+            "no unknown number of the model; its numbers are level, slope",
+        ),
         ({"values": [1.0, 0.5]}, ModelError, "in increasing order"),
         ({"level": 1.5}, ModelError, "between 0 and 1"),
         ({"values": [0.1, 1e9]}, ModelError, "does not allow the value"),
@@ -169,4 +206,6 @@ def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails
 def test_what_makes_no_sense_is_refused(asked, error, said):
     values = np.asarray(asked.pop("values")) if "values" in asked else None
     with pytest.raises(error, match=said):
-        bd.sensitivity.sensitivity.profile_likelihood(line(), LINE, **({"name": "slope", "values": values} | asked))
+        bd.sensitivity.sensitivity.profile_likelihood(
+            line(), LINE, **({"name": "slope", "values": values} | asked)
+        )

@@ -1,4 +1,6 @@
-"""The journal of steps: what is read back is what was kept, torn files are dropped by name, other runs refused."""
+"""The journal of steps: what is read back is what was kept, torn files are dropped by name, other
+runs refused.
+"""
 
 import errno
 import json
@@ -136,11 +138,15 @@ def test_a_failure_leaves_the_steps_before_it(tmp_path):
 
 
 def assert_dropped(folder, torn):
-    """The torn step is named in one warning; it and those after it are computed anew, and are whole then."""
+    """The torn step is named in one warning; it and those after it are computed anew, and are whole
+    then.
+    """
     with pytest.warns(UserWarning) as caught:
         found, computed = take(folder)
     said = [str(warning.message) for warning in caught]
-    assert said == [f"the checkpoint {step_file(folder, torn)} is torn: going on from the step before it"]
+    assert said == [
+        f"the checkpoint {step_file(folder, torn)} is torn: going on from the step before it"
+    ]
     assert computed == list(range(torn, 4))
     for number, step in enumerate(found, start=1):
         assert_same(step, arrays(number))
@@ -151,7 +157,9 @@ def assert_dropped(folder, torn):
 @pytest.mark.parametrize("left", [0, 1, 18, 60, 200, 0.5, -1])
 def test_a_file_cut_short_is_dropped_with_those_after_it(folder, torn, left):
     whole = step_file(folder, torn).read_bytes()
-    step_file(folder, torn).write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
+    step_file(folder, torn).write_bytes(
+        whole[: int(left * len(whole)) if isinstance(left, float) else left]
+    )
     assert_dropped(folder, torn)
 
 
@@ -190,7 +198,11 @@ def test_a_flipped_bit_is_seen_wherever_it_is(folder):
 def test_an_interrupted_write_does_no_harm_and_leaves_nothing(folder):
     """A process killed while it writes leaves its temporary file, of a step or of the note."""
     whole = sorted(folder.iterdir())
-    for name in (".000002.step.k3x_9q.partial", ".000004.step.abcd.partial", ".run.json.x1.partial"):
+    for name in (
+        ".000002.step.k3x_9q.partial",
+        ".000004.step.abcd.partial",
+        ".run.json.x1.partial",
+    ):
         (folder / name).write_bytes(b"half")
     assert take(folder)[1] == []
     assert sorted(folder.iterdir()) == whole
@@ -233,7 +245,9 @@ Journal("FOLDER", {"key": 3}).step("draws", lambda: {"x": np.zeros(100)})
 def test_what_a_process_killed_while_it_writes_leaves_goes_at_the_next_start(tmp_path):
     Journal(tmp_path, {"key": 3})
     killed = [sys.executable, "-c", KILLED.replace("FOLDER", str(tmp_path))]
-    done = subprocess.run(killed, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    done = subprocess.run(
+        killed, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     [left] = tmp_path.glob(".*")
     assert left.name.startswith(".000001.step.")
@@ -250,7 +264,10 @@ def test_a_step_that_cannot_be_read_is_computed_again(folder, monkeypatch):
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", broken)
-    with pytest.warns(UserWarning, match=r"000002\.step cannot be read \(Input/output error\): going on from the step"):
+    with pytest.warns(
+        UserWarning,
+        match=r"000002\.step cannot be read \(Input/output error\): going on from the step",
+    ):
         found, computed = take(folder)
     assert computed == [2, 3]
     assert_same(found[1], arrays(2))
@@ -266,12 +283,16 @@ def test_files_of_somebody_else_beside_the_steps_are_left_alone(folder):
 # ---- another run
 
 
-@pytest.mark.parametrize("changed", [{"engine": "NUTS(chains=4)"}, {"key": 4}, {"posterior_sha256": "cd", "key": "3"}])
+@pytest.mark.parametrize(
+    "changed", [{"engine": "NUTS(chains=4)"}, {"key": 4}, {"posterior_sha256": "cd", "key": "3"}]
+)
 def test_the_note_of_another_run_is_refused_by_what_differs(folder, changed):
     before = sorted(folder.iterdir())
     with pytest.raises(MismatchError) as caught:
         Journal(folder, IDENTITY | changed)
-    told = "; ".join(f"{name} {IDENTITY[name]!r} instead of {value!r}" for name, value in changed.items())
+    told = "; ".join(
+        f"{name} {IDENTITY[name]!r} instead of {value!r}" for name, value in changed.items()
+    )
     assert f"the checkpoint {folder} belongs to another run ({told})" in str(caught.value)
     assert sorted(folder.iterdir()) == before
 
@@ -287,7 +308,8 @@ def test_a_step_of_another_run_is_refused(folder, tmp_path):
     shutil.copy(step_file(tmp_path / "other", 2), folder)
     before = step_file(folder, 2).read_bytes()
     with pytest.raises(
-        MismatchError, match=r"000002\.step is the step 'warm-up' of another run, not 'warm-up' of this"
+        MismatchError,
+        match=r"000002\.step is the step 'warm-up' of another run, not 'warm-up' of this",
     ):
         take(folder)
     assert step_file(folder, 2).read_bytes() == before
@@ -296,25 +318,34 @@ def test_a_step_of_another_run_is_refused(folder, tmp_path):
 
 def test_a_step_of_another_name_is_refused(folder):
     with pytest.raises(
-        MismatchError, match=r"000002\.step is the step 'warm-up' of another run, not 'windows' of this"
+        MismatchError,
+        match=r"000002\.step is the step 'warm-up' of another run, not 'windows' of this",
     ):
         take(folder, names=("modes", "windows", "draws"))
 
 
 def test_a_step_in_the_place_of_another_is_refused(folder):
     shutil.copy(step_file(folder, 2), step_file(folder, 3))
-    with pytest.raises(MismatchError, match=r"000003\.step is the step 'warm-up' of another run, not 'draws' of this"):
+    with pytest.raises(
+        MismatchError,
+        match=r"000003\.step is the step 'warm-up' of another run, not 'draws' of this",
+    ):
         take(folder)
 
 
 # ---- something else than a run
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "000001.step.txt", ".hidden", "run.json.bak", "data/000001.step"])
+@pytest.mark.parametrize(
+    "name", ["thesis.tex", "000001.step.txt", ".hidden", "run.json.bak", "data/000001.step"]
+)
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ReadError, match=r"is not empty and holds no checkpoint: it has no run\.json; choose another"):
+    with pytest.raises(
+        ReadError,
+        match=r"is not empty and holds no checkpoint: it has no run\.json; choose another",
+    ):
         Journal(tmp_path, IDENTITY)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
@@ -325,12 +356,16 @@ def test_an_empty_folder_is_taken(tmp_path):
 
 def test_a_file_for_a_folder_is_refused(tmp_path):
     (tmp_path / "taken").write_text("mine")
-    with pytest.raises(WriteError, match=r"cannot write .*taken/run\.json: .*taken is a file, not a folder"):
+    with pytest.raises(
+        WriteError, match=r"cannot write .*taken/run\.json: .*taken is a file, not a folder"
+    ):
         Journal(tmp_path / "taken", IDENTITY)
     assert (tmp_path / "taken").read_text() == "mine"
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write")
+@pytest.mark.skipif(
+    not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write"
+)
 def test_a_folder_that_cannot_be_written_is_named():
     with pytest.raises(WriteError, match=r"cannot write /proc/checkpoint/run\.json"):
         Journal("/proc/checkpoint", IDENTITY)
@@ -354,7 +389,8 @@ def test_a_step_that_does_not_reach_the_disk_is_not_there(folder, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(_files, "_reach_the_disk", full)
         with pytest.raises(
-            WriteError, match=r"cannot write .*000003\.step: No space left on device.*the 2 steps before"
+            WriteError,
+            match=r"cannot write .*000003\.step: No space left on device.*the 2 steps before",
         ):
             take(folder)
     assert {path.name for path in folder.iterdir()} == {"run.json", "000001.step", "000002.step"}
@@ -370,7 +406,10 @@ def test_the_note_says_what_the_run_is(folder):
 
 @pytest.mark.parametrize("where", ["", "absent"])
 def test_a_missing_note_is_named_with_how_to_make_one(tmp_path, where):
-    with pytest.raises(ReadError, match=r"holds no checkpoint: it has no run\.json; make one with bd\.fit\(…, check"):
+    with pytest.raises(
+        ReadError,
+        match=r"holds no checkpoint: it has no run\.json; make one with bd\.fit\(…, check",
+    ):
         read_identity(tmp_path / where)
 
 
@@ -396,7 +435,10 @@ def test_a_bar_that_is_asked_for_writes_lines_where_there_is_no_terminal(capsys)
         for _ in range(20):
             bar.advance(2, "R-hat 1.01")
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sampling:")]
-    assert lines[0] == "sampling: 4 of 40, R-hat 1.01" and lines[-1] == "sampling: 40 of 40, R-hat 1.01"
+    assert (
+        lines[0] == "sampling: 4 of 40, R-hat 1.01"
+        and lines[-1] == "sampling: 40 of 40, R-hat 1.01"
+    )
     assert len(lines) == 10
     with ProgressBar(None) as bar:
         bar.start("sampling", 40)

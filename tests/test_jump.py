@@ -1,4 +1,6 @@
-"""Jumps of an ODE against closed forms and SciPy: values, times and amounts that are learned, edges, refusals."""
+"""Jumps of an ODE against closed forms and SciPy: values, times and amounts that are learned,
+edges, refusals.
+"""
 
 import diffrax
 import equinox as eqx
@@ -46,7 +48,12 @@ PARAMETERS = {
 def doses(p, **options):
     """Repeated doses; the first lies before the start and the last one after the end."""
     options = {"rtol": TOLERANCE, "atol": TOLERANCE} | options
-    return bd.ODE(Elimination(p["rate"]), {"c": p["first"]}, jumps=Jump(p["times"], {"c": p["doses"]}), **options)
+    return bd.ODE(
+        Elimination(p["rate"]),
+        {"c": p["first"]},
+        jumps=Jump(p["times"], {"c": p["doses"]}),
+        **options,
+    )
 
 
 def superposed(p, t=TIMES):
@@ -81,11 +88,16 @@ class TestDoses:
     @pytest.mark.slow
     def test_a_batch_whose_doses_come_at_different_times(self):
         """Values, and gradients in amounts and times."""
-        moved = [PARAMETERS | {"times": PARAMETERS["times"] + s * (PARAMETERS["times"] > 1)} for s in (0, 0.15, -0.3)]
+        moved = [
+            PARAMETERS | {"times": PARAMETERS["times"] + s * (PARAMETERS["times"] > 1)}
+            for s in (0, 0.15, -0.3)
+        ]
         batch = jax.tree.map(lambda *x: jnp.stack([*map(jnp.asarray, x)]), *moved)
         slopes, predictions = jax.jit(jax.vmap(jax.grad(weighted, has_aux=True)))(batch)
         for i, p in enumerate(moved):
-            check_doses(p, *(jax.tree.map(lambda x, i=i: x[i], found) for found in (predictions, slopes)))
+            check_doses(
+                p, *(jax.tree.map(lambda x, i=i: x[i], found) for found in (predictions, slopes))
+            )
         assert abs(exact_slopes(PARAMETERS)["times"][3]) > 0.1
 
     @pytest.mark.slow
@@ -98,7 +110,9 @@ class TestDoses:
     @pytest.mark.slow
     @pytest.mark.parametrize("solver", ["rodas5p", "kvaerno5"])
     def test_reverse_mode(self, solver):
-        slopes, prediction = jax.jit(jax.grad(lambda p: weighted(p, solver=solver), has_aux=True))(PARAMETERS)
+        slopes, prediction = jax.jit(jax.grad(lambda p: weighted(p, solver=solver), has_aux=True))(
+            PARAMETERS
+        )
         check_doses(PARAMETERS, prediction, slopes)
 
     @pytest.mark.thorough
@@ -135,7 +149,9 @@ class TestEdges:
     def test_the_value_at_a_jump_is_the_one_after_it(self):
         values = self.solved(Jump(3.0, {"c": 2.0}))
         np.testing.assert_allclose(values[:3], self.free[:3], atol=GLOBAL)
-        np.testing.assert_allclose(values[3:], (self.free + 2 * np.exp(-0.7 * (TIMES - 3)))[3:], atol=GLOBAL)
+        np.testing.assert_allclose(
+            values[3:], (self.free + 2 * np.exp(-0.7 * (TIMES - 3)))[3:], atol=GLOBAL
+        )
 
     @pytest.mark.thorough
     def test_at_the_start_and_at_the_end(self):
@@ -147,7 +163,9 @@ class TestEdges:
     @pytest.mark.thorough
     def test_so_near_the_end_that_no_step_fits_between(self):
         for time in (np.nextafter(7.0, 0), 7.0 - 1e-14, 7.0 - 1e-13, 7 - 1e-12, 7 - 1e-11):
-            assert self.solved(Jump(time, {"c": 2.0}))[-1] == pytest.approx(2 + self.free[-1], abs=GLOBAL)
+            assert self.solved(Jump(time, {"c": 2.0}))[-1] == pytest.approx(
+                2 + self.free[-1], abs=GLOBAL
+            )
 
     @pytest.mark.thorough
     def test_outside_the_solve(self):
@@ -156,8 +174,13 @@ class TestEdges:
 
     @pytest.mark.thorough
     def test_one_that_is_known_to_lie_before_the_start_is_refused(self):
-        for jumps in (Jump(-0.1, {"c": 2.0}), (Jump(1.0, {"c": 1.0}), Jump([-0.1, 2.0], {"c": 2.0}))):
-            with pytest.raises(ModelError, match=r"a jump at -0\.1 would never act, since the solve starts at 0"):
+        for jumps in (
+            Jump(-0.1, {"c": 2.0}),
+            (Jump(1.0, {"c": 1.0}), Jump([-0.1, 2.0], {"c": 2.0})),
+        ):
+            with pytest.raises(
+                ModelError, match=r"a jump at -0\.1 would never act, since the solve starts at 0"
+            ):
                 bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps)(given())
             bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps, max_steps=64).begin(given(start=-0.1))
 
@@ -167,10 +190,17 @@ class TestEdges:
         data = xr.Dataset({"c": ("time", np.ones(4))}, {"time": [0.5, 1.0, 2.0, 3.0]})
 
         def model(**options):
-            layer = bd.ODE(Elimination(bd.between(0.3, 1.5)), {"c": 0.0}, jumps=Jump(0.0, {"c": 10.0}), **options)
+            layer = bd.ODE(
+                Elimination(bd.between(0.3, 1.5)),
+                {"c": 0.0},
+                jumps=Jump(0.0, {"c": 10.0}),
+                **options,
+            )
             return bd.Model(layer, bd.LogNormalNoise(0.1))
 
-        with pytest.raises(ModelError, match=r"the solve starts at 0\.5: the first time of the data"):
+        with pytest.raises(
+            ModelError, match=r"the solve starts at 0\.5: the first time of the data"
+        ):
             pose(model(), data)
         found = bd.check(model(), data)
         assert found.level == "bad" and "give the layer start=0" in str(found)
@@ -189,7 +219,9 @@ class TestEdges:
     @pytest.mark.parametrize("later", [0.0, 1e-9])
     def test_a_solve_of_hardly_any_length(self, later):
         times = np.unique([2000.0, 2000.0 + later])
-        assert self.solved(Jump(2000.0, {"c": 2.0}), times).tolist() == pytest.approx([3.0] * times.size)
+        assert self.solved(Jump(2000.0, {"c": 2.0}), times).tolist() == pytest.approx(
+            [3.0] * times.size
+        )
 
     @pytest.mark.slow
     def test_the_gradient_knows_that_forcings_move_on(self):
@@ -197,7 +229,14 @@ class TestEdges:
 
         def last(time):
             jump = Jump(time, lambda t, y, u: {"c": y["c"] + u["w"]})
-            layer = bd.ODE(Elimination(0.5), {"c": 1.0}, forcings="w", jumps=jump, rtol=TOLERANCE, atol=TOLERANCE)
+            layer = bd.ODE(
+                Elimination(0.5),
+                {"c": 1.0},
+                forcings="w",
+                jumps=jump,
+                rtol=TOLERANCE,
+                atol=TOLERANCE,
+            )
             return layer(bd.inputs(data)).values["c"][-1]
 
         # The jump adds 3 - 2 (t - 1), which then decays.
@@ -234,7 +273,10 @@ class Predation(bd.Module):
 
     def __call__(self, t, y, u):
         prey, predator = y["prey"], y["predator"]
-        return {"prey": prey * (self.birth - predator) + u["fed"], "predator": predator * (0.5 * prey - 0.8)}
+        return {
+            "prey": prey * (self.birth - predator) + u["fed"],
+            "predator": predator * (0.5 * prey - 0.8),
+        }
 
 
 class Harvest(bd.Module):
@@ -245,7 +287,9 @@ class Harvest(bd.Module):
 
 
 class TestAgainstRestarts:
-    """Multiplicative and additive jumps of a nonlinear system with a step forcing: SciPy is restarted at each."""
+    """Multiplicative and additive jumps of a nonlinear system with a step forcing: SciPy is
+    restarted at each.
+    """
 
     fed = np.array([0.0, 0.4, 0.1, 0.3, 0.0, 0.2, 0.5, 0.0])
     harvests = np.array([0.5, 2.0, 3.3])
@@ -268,9 +312,15 @@ class TestAgainstRestarts:
             fed = held(start)
 
             def rates(t, y, fed=fed):
-                return list(Predation(1.1)(t, dict(zip(("prey", "predator"), y, strict=True)), {"fed": fed}).values())
+                return list(
+                    Predation(1.1)(
+                        t, dict(zip(("prey", "predator"), y, strict=True)), {"fed": fed}
+                    ).values()
+                )
 
-            end_state = solve_ivp(rates, (start, end), list(states.values()), rtol=1e-11, atol=1e-11).y[:, -1]
+            end_state = solve_ivp(
+                rates, (start, end), list(states.values()), rtol=1e-11, atol=1e-11
+            ).y[:, -1]
             states = dict(zip(states, end_state, strict=True))
 
     def layer(self, share, **options):
@@ -300,11 +350,15 @@ class TestAgainstRestarts:
             prediction = self.layer(share, **options)(self.inputs())
             return prediction.values["predator"][-1], prediction
 
-        finite = (self.restarted(0.301)[-1]["predator"] - self.restarted(0.299)[-1]["predator"]) / 0.002
+        finite = (
+            self.restarted(0.301)[-1]["predator"] - self.restarted(0.299)[-1]["predator"]
+        ) / 0.002
         # Central differences of length 1e-3 are exact to about its square.
         reverse, prediction = jax.jit(jax.grad(last, has_aux=True))(0.3)
         self.check(prediction)
-        forward, _ = jax.jit(jax.jacfwd(lambda share: last(share, adjoint=FORWARD), has_aux=True))(0.3)
+        forward, _ = jax.jit(jax.jacfwd(lambda share: last(share, adjoint=FORWARD), has_aux=True))(
+            0.3
+        )
         assert float(reverse) == pytest.approx(finite, abs=1e-5)
         assert float(reverse) == pytest.approx(float(forward), abs=1e-6)
 
@@ -315,7 +369,9 @@ def test_a_function_that_is_singular_where_nothing_jumps():
 
     def last(rate, **options):
         jump = Jump(2.0, lambda t, y, u: {"y": jnp.sqrt(y["y"])})
-        return bd.ODE(lambda t, y, u: {"y": rate}, {"y": -rate}, jumps=jump, **options)(given()).values["y"][-1]
+        return bd.ODE(lambda t, y, u: {"y": rate}, {"y": -rate}, jumps=jump, **options)(
+            given()
+        ).values["y"][-1]
 
     # y = sqrt(2 r - r) + 5 r at the end.
     reverse = jax.jit(jax.value_and_grad(last))
@@ -346,7 +402,10 @@ class TestLearned:
         bd.ODE(
             Elimination(bd.between(0.3, 1.5)),
             {"c": 0.4},
-            jumps=(Jump(dist.Uniform(1.1, 1.9), {"c": dist.LogNormal(0.0, 0.5)}), Jump([3.0, 5.0], {"c": [1.0, 2.0]})),
+            jumps=(
+                Jump(dist.Uniform(1.1, 1.9), {"c": dist.LogNormal(0.0, 0.5)}),
+                Jump([3.0, 5.0], {"c": [1.0, 2.0]}),
+            ),
             units={"c": "mg/L"},
         ),
         noise=bd.NormalNoise(0.05),
@@ -355,7 +414,11 @@ class TestLearned:
 
     def test_names_and_units(self):
         leaves = paths(self.model)
-        assert set(leaves) == {"layer.vector_field.rate", "layer.jumps.0.time", "layer.jumps.0.change.c"}
+        assert set(leaves) == {
+            "layer.vector_field.rate",
+            "layer.jumps.0.time",
+            "layer.jumps.0.change.c",
+        }
         assert leaves["layer.jumps.0.change.c"].units == "mg/L"
 
     @pytest.mark.slow

@@ -30,9 +30,15 @@ GLOBAL = 100 * TIGHT["rtol"]
 
 
 def given(times, past=None, start=0.0, forcings=None, **values):
-    """Inputs at some times; `past` are the times of the observations `values`, by default the same times."""
-    seen = Past(jnp.asarray(times if past is None else past), {n: jnp.asarray(v) for n, v in values.items()})
-    return Inputs(jnp.asarray(start), jnp.asarray(times), forcings or {}, past=seen if values else None)
+    """Inputs at some times; `past` are the times of the observations `values`, by default the same
+    times.
+    """
+    seen = Past(
+        jnp.asarray(times if past is None else past), {n: jnp.asarray(v) for n, v in values.items()}
+    )
+    return Inputs(
+        jnp.asarray(start), jnp.asarray(times), forcings or {}, past=seen if values else None
+    )
 
 
 @eqx.filter_jit
@@ -64,7 +70,9 @@ RATE, LEVEL, AMPLITUDE, START, START_SD, NOISE = 0.7, 1.3, 0.5, 0.4, 0.3, 0.2
 
 
 def process(rate=RATE, mean=LEVEL, amplitude=AMPLITUDE, first=START, first_sd=START_SD, **options):
-    return Kalman(Reversion(rate, mean), {"x": amplitude}, {"x": first}, {"x": first_sd}, **TIGHT | options)
+    return Kalman(
+        Reversion(rate, mean), {"x": amplitude}, {"x": first}, {"x": first_sd}, **TIGHT | options
+    )
 
 
 def mean_of(t):
@@ -75,14 +83,18 @@ def covariance_of(s, t):
     """Of the Ornstein–Uhlenbeck process, between two sets of times."""
     s, t = np.asarray(s)[:, None], np.asarray(t)[None]
     stationary = AMPLITUDE**2 / (2 * RATE)
-    return (START_SD**2 - stationary) * np.exp(-RATE * (s + t)) + stationary * np.exp(-RATE * np.abs(s - t))
+    return (START_SD**2 - stationary) * np.exp(-RATE * (s + t)) + stationary * np.exp(
+        -RATE * np.abs(s - t)
+    )
 
 
 def draw_process(times, seed):
     """Data of the process, from its joint Gaussian."""
     joint = covariance_of(times, times) + NOISE**2 * np.eye(len(times))
     # The default, by singular values, gives other draws on other machines.
-    return np.random.default_rng(seed).multivariate_normal(mean_of(times), joint, method="cholesky"), joint
+    return np.random.default_rng(seed).multivariate_normal(
+        mean_of(times), joint, method="cholesky"
+    ), joint
 
 
 class TestOrnsteinUhlenbeck:
@@ -93,15 +105,21 @@ class TestOrnsteinUhlenbeck:
         prediction = filtered(process(), given(self.times, x=y), {"x": NOISE**2})
         assert bool(prediction.ok)
         exact = multivariate_normal(mean_of(self.times), joint).logpdf(y)
-        assert float(log_likelihood(prediction, {"x": NOISE**2}, {"x": y})) == pytest.approx(exact, abs=1e-8)
+        assert float(log_likelihood(prediction, {"x": NOISE**2}, {"x": y})) == pytest.approx(
+            exact, abs=1e-8
+        )
 
     def test_missing_values(self):
         y, joint = draw_process(self.times, 2)
         y[[0, 4, 5, 14]] = np.nan
         seen = ~np.isnan(y)
         prediction = filtered(process(), given(self.times, x=y), {"x": NOISE**2})
-        exact = multivariate_normal(mean_of(self.times)[seen], joint[np.ix_(seen, seen)]).logpdf(y[seen])
-        assert float(log_likelihood(prediction, {"x": NOISE**2}, {"x": y})) == pytest.approx(exact, abs=1e-8)
+        exact = multivariate_normal(mean_of(self.times)[seen], joint[np.ix_(seen, seen)]).logpdf(
+            y[seen]
+        )
+        assert float(log_likelihood(prediction, {"x": NOISE**2}, {"x": y})) == pytest.approx(
+            exact, abs=1e-8
+        )
 
     def test_forecast_uses_what_lies_strictly_before(self):
         y, joint = draw_process(self.times, 3)
@@ -109,9 +127,13 @@ class TestOrnsteinUhlenbeck:
         prediction = filtered(process(), given(asked, self.times, x=y), {"x": NOISE**2})
         for i, t in enumerate(asked):
             known = self.times < t
-            gain = np.linalg.solve(joint[np.ix_(known, known)], covariance_of(self.times[known], [t]))[:, 0]
+            gain = np.linalg.solve(
+                joint[np.ix_(known, known)], covariance_of(self.times[known], [t])
+            )[:, 0]
             mean = mean_of(t) + gain @ (y - mean_of(self.times))[known]
-            variance = covariance_of([t], [t])[0, 0] - gain @ covariance_of(self.times[known], [t])[:, 0]
+            variance = (
+                covariance_of([t], [t])[0, 0] - gain @ covariance_of(self.times[known], [t])[:, 0]
+            )
             assert float(prediction.values["x"][i]) == pytest.approx(mean, abs=GLOBAL)
             assert float(prediction.variances["x"][i]) == pytest.approx(variance, abs=GLOBAL)
 
@@ -136,24 +158,37 @@ class TestOrnsteinUhlenbeck:
 
     @pytest.mark.thorough
     @pytest.mark.parametrize(
-        ("scale", "atol"), [pytest.param(1e-4, 1e-6, marks=pytest.mark.slow), (1.0, 0.1), (1e4, 1e-6)]
+        ("scale", "atol"),
+        [pytest.param(1e-4, 1e-6, marks=pytest.mark.slow), (1.0, 0.1), (1e4, 1e-6)],
     )
     def test_tolerance_is_relative_to_the_spread(self, scale, atol):
-        """Whatever the units, and whatever `atol` of the states, covariances are right to `rtol`."""
+        """Whatever the units, and whatever `atol` of the states,
+        covariances are right to `rtol`.
+        """
         y, _ = draw_process(self.times, 5)
         parts = {"mean": LEVEL, "amplitude": AMPLITUDE, "first": START, "first_sd": START_SD}
-        layer = process(**{name: scale * part for name, part in parts.items()}, rtol=1e-6, atol=atol)
+        layer = process(
+            **{name: scale * part for name, part in parts.items()}, rtol=1e-6, atol=atol
+        )
         exact = filtered(process(), given(self.times, x=y), {"x": NOISE**2}).variances["x"]
-        ours = filtered(layer, given(self.times, x=scale * y), {"x": (scale * NOISE) ** 2}).variances["x"]
+        ours = filtered(
+            layer, given(self.times, x=scale * y), {"x": (scale * NOISE) ** 2}
+        ).variances["x"]
         np.testing.assert_allclose(ours / scale**2, exact, rtol=1e-5)
 
 
 class TestTwoStates:
-    """A linear system with two observables at each time, some missing, against the dense joint Gaussian."""
+    """A linear system with two observables at each time, some missing, against the dense joint
+    Gaussian.
+    """
 
     matrix = np.array([[-0.4, 0.9], [-1.1, -0.3]])
     amplitude, level, mean = np.array([0.3, 0.6]), np.array([0.5, -0.2]), np.array([1.0, 0.2])
-    sd, gains, noise = np.array([0.4, 0.0]), np.array([[1.0, 0.5], [-0.3, 2.0]]), np.array([0.04, 0.25])
+    sd, gains, noise = (
+        np.array([0.4, 0.0]),
+        np.array([[1.0, 0.5], [-0.3, 2.0]]),
+        np.array([0.04, 0.25]),
+    )
     times = np.array([0.0, 0.3, 0.9, 1.0, 2.4, 4.0])
     missing = ((1, 0), (3, 1), (4, 0), (4, 1))
 
@@ -161,16 +196,24 @@ class TestTwoStates:
         a, b, c, d = self.matrix.ravel()
 
         def drift(t, y, u):
-            return {"p": a * y["p"] + b * y["q"] + self.level[0], "q": c * y["p"] + d * y["q"] + self.level[1]}
+            return {
+                "p": a * y["p"] + b * y["q"] + self.level[0],
+                "q": c * y["p"] + d * y["q"] + self.level[1],
+            }
 
         def observe(t, y, u):
-            return {name: g[0] * y["p"] + g[1] * y["q"] for name, g in zip("ab", self.gains, strict=True)}
+            return {
+                name: g[0] * y["p"] + g[1] * y["q"]
+                for name, g in zip("ab", self.gains, strict=True)
+            }
 
         parts = ({"p": 0.3, "q": 0.6}, {"p": 1.0, "q": 0.2}, {"p": 0.4})
         return Kalman(drift, *parts, observe=observe, **TIGHT | options)
 
     def joint(self):
-        """Mean and covariance of all data, one time after the other: matrix exponentials (Van Loan 1978)."""
+        """Mean and covariance of all data, one time after the other: matrix exponentials (Van Loan
+        1978).
+        """
         noise = np.diag(self.amplitude**2)
         block = np.block([[-self.matrix, noise], [np.zeros((2, 2)), self.matrix.T]])
         fixed = np.linalg.solve(self.matrix, self.level)
@@ -238,19 +281,31 @@ class TestMoments:
     def test_noise_that_grows_with_its_state(self):
         """Geometric Brownian motion: P' = 2 a P + (s m)² has the solution (s x₀)² t exp(2 a t)."""
         layer = Kalman(
-            lambda t, y, u: {"x": 0.3 * y["x"]}, lambda t, y, u: {"x": 0.2 * y["x"]}, {"x": 1.5}, {}, **TIGHT
+            lambda t, y, u: {"x": 0.3 * y["x"]},
+            lambda t, y, u: {"x": 0.2 * y["x"]},
+            {"x": 1.5},
+            {},
+            **TIGHT,
         )
         times = np.array([0.5, 1.0, 3.0])
         prediction = filtered(layer, given(times), {})
         np.testing.assert_allclose(prediction.values["x"], 1.5 * np.exp(0.3 * times), rtol=GLOBAL)
-        np.testing.assert_allclose(prediction.variances["x"], 0.09 * times * np.exp(0.6 * times), rtol=GLOBAL)
+        np.testing.assert_allclose(
+            prediction.variances["x"], 0.09 * times * np.exp(0.6 * times), rtol=GLOBAL
+        )
 
     @pytest.mark.thorough
     def test_a_state_driven_by_noise_that_it_does_not_have(self):
-        """Position under a white force: variance s² t³ / 3, from nothing; the solver must not crawl."""
-        layer = Kalman(lambda t, y, u: {"x": y["v"], "v": 0.0}, {"v": 0.4}, {"x": 0.0, "v": 0.0}, {})
+        """Position under a white force: variance s² t³ / 3, from nothing; the solver must not
+        crawl.
+        """
+        layer = Kalman(
+            lambda t, y, u: {"x": y["v"], "v": 0.0}, {"v": 0.4}, {"x": 0.0, "v": 0.0}, {}
+        )
         prediction = filtered(layer, given([1.0, 2.0]), {})
-        np.testing.assert_allclose(prediction.variances["x"], 0.16 * np.array([1, 8]) / 3, rtol=1e-5)
+        np.testing.assert_allclose(
+            prediction.variances["x"], 0.16 * np.array([1, 8]) / 3, rtol=1e-5
+        )
         assert int(prediction.stats["steps"]) < 60
 
     @pytest.mark.slow
@@ -291,7 +346,9 @@ RATE_UP, CAPACITY, FIRST = 0.9, 2.0, 0.6
 
 
 def grown(x, amplitude, rng, substeps):
-    """Logistic growth under additive noise, one unit of time on (stochastic Heun, of weak order 2)."""
+    """Logistic growth under additive noise, one unit of time on (stochastic Heun, of weak order
+    2).
+    """
     h = 1.0 / substeps
     for _ in range(substeps):
         step = amplitude * math.sqrt(h) * rng.normal(size=x.shape)
@@ -310,8 +367,14 @@ def logistic_data(amplitude, noise):
 
 
 def particle_filters(amplitude, noise, data, filters=24, particles=3000):
-    """Log likelihoods by independent bootstrap filters (Gordon, Salmond & Smith 1993), systematic resampling."""
-    rng, x, total = np.random.default_rng(0), np.full((filters, particles), FIRST), np.zeros(filters)
+    """Log likelihoods by independent bootstrap filters (Gordon, Salmond & Smith 1993), systematic
+    resampling.
+    """
+    rng, x, total = (
+        np.random.default_rng(0),
+        np.full((filters, particles), FIRST),
+        np.zeros(filters),
+    )
     for datum in data:
         x = grown(x, amplitude, rng, 10)
         weights = norm.pdf(datum, x, noise)
@@ -324,12 +387,14 @@ def particle_filters(amplitude, noise, data, filters=24, particles=3000):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("amplitude", "noise"), [(0.05, 0.1), pytest.param(0.025, 0.05, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("amplitude", "noise"), [(0.05, 0.1), pytest.param(0.025, 0.05, marks=pytest.mark.slow)]
+)
 def test_logistic_growth_against_a_particle_filter(amplitude, noise):
     """Within Monte-Carlo error and the bias of the linearisation, which falls with the spread.
 
-    In an interval of length 1 the filter leaves out |f''| P / 2 = r P / K of the mean. This changes a term of the log
-    likelihood by as much times the innovation over its variance.
+    In an interval of length 1 the filter leaves out |f''| P / 2 = r P / K of the mean. This changes
+    a term of the log likelihood by as much times the innovation over its variance.
     """
     data, times = logistic_data(amplitude, noise), np.arange(1.0, 13.0)
     inputs, variances = given(times, x=data), {"x": noise**2}
@@ -377,11 +442,15 @@ class TestGradients:
         value_and_slope = jax.jit(jax.vmap(jax.value_and_grad(self.loss)))
         _, reverse = value_and_slope(batch)
         if mode == "forward":
-            forward = jax.jit(jax.vmap(jax.jacfwd(lambda p: self.loss(p, adjoint=diffrax.ForwardMode()))))(batch)
+            forward = jax.jit(
+                jax.vmap(jax.jacfwd(lambda p: self.loss(p, adjoint=diffrax.ForwardMode())))
+            )(batch)
             for name in self.values:
                 np.testing.assert_allclose(forward[name], reverse[name], rtol=1e-6)
         for name in self.values:
-            ahead, behind = (value_and_slope(batch | {name: batch[name] + step})[0] for step in (1e-4, -1e-4))
+            ahead, behind = (
+                value_and_slope(batch | {name: batch[name] + step})[0] for step in (1e-4, -1e-4)
+            )
             np.testing.assert_allclose((ahead - behind) / 2e-4, reverse[name], rtol=1e-6, atol=1e-6)
 
 
@@ -391,14 +460,18 @@ class TestFailure:
     ks = jnp.asarray([0.1, 5.0, 0.3])
 
     def solve(self, k):
-        layer = Kalman(lambda t, y, u: {"x": k * y["x"] ** 2}, {"x": 0.1}, {"x": 1.0}, {}, max_steps=100)
+        layer = Kalman(
+            lambda t, y, u: {"x": k * y["x"] ** 2}, {"x": 0.1}, {"x": 1.0}, {}, max_steps=100
+        )
         prediction = layer(given([0.5, 1.0, 2.0], x=[1.0, 1.0, 1.0]), {"x": 0.1})
         density = log_likelihood(prediction, {"x": 0.1}, {"x": jnp.ones(3)})
         return jnp.where(prediction.ok, density, -jnp.inf), prediction
 
     @pytest.mark.slow
     def test_is_flagged_and_finite(self):
-        (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(self.solve, has_aux=True)))(self.ks)
+        (value, prediction), gradient = jax.jit(
+            jax.vmap(jax.value_and_grad(self.solve, has_aux=True))
+        )(self.ks)
         assert prediction.ok.tolist() == [True, False, True]
         for part in (prediction.values["x"], prediction.variances["x"], gradient):
             assert np.isfinite(part).all()
@@ -424,7 +497,12 @@ class TestFailure:
         assert not bool(filtered(process(), given([1.0], [-1.0], x=[0.0]), {"x": 0.1}).ok)
 
 
-GOOD = {"drift": Reversion(1.0, 0.0), "diffusion": {"x": 0.1}, "initial": {"x": 1.0}, "initial_sd": {"x": 0.1}}
+GOOD = {
+    "drift": Reversion(1.0, 0.0),
+    "diffusion": {"x": 0.1},
+    "initial": {"x": 1.0},
+    "initial_sd": {"x": 0.1},
+}
 
 
 class TestRefusals:
@@ -450,11 +528,15 @@ class TestRefusals:
     @pytest.mark.parametrize("rates", [{"z": 1.0}, {"x": 1.0, "z": 1.0}, {}])
     def test_rates_of_other_states(self, rates):
         layer = Kalman(**GOOD | {"drift": lambda t, y, u: rates})
-        with pytest.raises(ModelError, match=r"the drift returns rates for .* but the states are x"):
+        with pytest.raises(
+            ModelError, match=r"the drift returns rates for .* but the states are x"
+        ):
             layer(given([1.0]), {})
 
     def test_noise_of_what_is_no_output(self):
-        with pytest.raises(ModelError, match="'z' has noise but is not an output; the outputs are x"):
+        with pytest.raises(
+            ModelError, match="'z' has noise but is not an output; the outputs are x"
+        ):
             process()(given([1.0]), {"z": 0.1})
 
     def test_a_past_without_noise(self):
@@ -462,11 +544,15 @@ class TestRefusals:
             process()(given([1.0], x=[0.0]), {})
 
     def test_a_past_before_the_start(self):
-        with pytest.raises(DataError, match="the past begins at -1, before the start of the model at 0"):
+        with pytest.raises(
+            DataError, match="the past begins at -1, before the start of the model at 0"
+        ):
             process()(given([1.0], [-1.0], x=[0.0]), {"x": 0.1})
 
     def test_noise_that_is_not_normal(self):
-        model = bd.Model(Kalman(**GOOD | {"initial": {"x": dist.Normal(0.0, 1.0)}}), bd.LogNormalNoise(0.1))
+        model = bd.Model(
+            Kalman(**GOOD | {"initial": {"x": dist.Normal(0.0, 1.0)}}), bd.LogNormalNoise(0.1)
+        )
         data = xr.Dataset({"x": ("time", [1.0, 2.0])}, {"time": [0.5, 3.0]})
         with pytest.raises(ModelError, match=r"needs bd\.NormalNoise, not LogNormalNoise"):
             pose(model, data)
@@ -476,7 +562,9 @@ class TestRefusals:
 def seen():
     times = 0.8 * np.arange(1.0, 31.0)
     data = xr.Dataset({"x": ("time", draw_process(times, 8)[0])}, {"time": times})
-    layer = process(dist.LogNormal(0.0, 0.7), dist.Normal(0.0, 2.0), start=0.0, rtol=1e-6, atol=1e-6)
+    layer = process(
+        dist.LogNormal(0.0, 0.7), dist.Normal(0.0, 2.0), start=0.0, rtol=1e-6, atol=1e-6
+    )
     return bd.Model(layer, bd.NormalNoise(NOISE)), data
 
 
@@ -489,11 +577,15 @@ class TestInsideAModel:
             monkeypatch.setitem(globals(), "RATE", rate)
             monkeypatch.setitem(globals(), "LEVEL", level)
             _, joint = draw_process(data["time"].values, 0)
-            exact = multivariate_normal(mean_of(data["time"].values), joint).logpdf(data["x"].values)
+            exact = multivariate_normal(mean_of(data["time"].values), joint).logpdf(
+                data["x"].values
+            )
             # The Jacobian of the logarithm cancels the 1 / rate of its prior.
             exact += norm(0, 0.7).logpdf(math.log(rate)) + norm(0, 2).logpdf(level)
             where = {"layer.drift.rate": jnp.asarray(rate), "layer.drift.mean": jnp.asarray(level)}
-            assert float(problem.log_density(problem.unconstrain(where))) == pytest.approx(exact, abs=1e-4)
+            assert float(problem.log_density(problem.unconstrain(where))) == pytest.approx(
+                exact, abs=1e-4
+            )
 
     @pytest.mark.slow
     def test_nuts_recovers_the_truth(self, seen):
@@ -518,18 +610,26 @@ class TestInsideAModel:
 
     @pytest.mark.slow
     def test_the_path_as_a_latent_variable_gives_the_same_posterior(self):
-        """Means and standard deviations within 4 Monte-Carlo errors; the path's steps are of weak order 2."""
+        """Means and standard deviations within 4 Monte-Carlo errors; the path's steps are of weak
+        order 2.
+        """
         times = 0.8 * np.arange(1.0, 13.0)
         data = xr.Dataset({"x": ("time", draw_process(times, 9)[0])}, {"time": times})
         prior = (dist.LogNormal(0.0, 0.7), dist.Normal(0.0, 2.0))
-        path = SDE(Reversion(*prior), {"x": AMPLITUDE}, {"x": dist.Normal(START, START_SD)}, (0.0, 9.6, 96))
+        path = SDE(
+            Reversion(*prior), {"x": AMPLITUDE}, {"x": dist.Normal(START, START_SD)}, (0.0, 9.6, 96)
+        )
         noise = bd.NormalNoise(NOISE)
         engine = bd.NUTS(chains=4, warmup=400, draws=1000)
-        posts = [bd.fit(bd.Model(layer, noise), data, engine, key=1) for layer in (process(*prior, start=0.0), path)]
+        posts = [
+            bd.fit(bd.Model(layer, noise), data, engine, key=1)
+            for layer in (process(*prior, start=0.0), path)
+        ]
         for name, change in (("rate", np.log), ("mean", np.asarray)):
             first, second = (change(post["posterior"][name].values) for post in posts)
             errors = [
-                draws.std() / math.sqrt(array_stats.ess(draws, chain_axis=0, draw_axis=1)) for draws in (first, second)
+                draws.std() / math.sqrt(array_stats.ess(draws, chain_axis=0, draw_axis=1))
+                for draws in (first, second)
             ]
             assert abs(first.mean() - second.mean()) < 4 * math.hypot(*errors)
             # The error of a standard deviation is that of a mean over the square root of two.

@@ -1,4 +1,6 @@
-"""Every kind of noise, from its description to a report: densities, moments, draws and scores against SciPy."""
+"""Every kind of noise, from its description to a report: densities, moments, draws and scores
+against SciPy.
+"""
 
 import functools
 
@@ -29,7 +31,9 @@ FEW = np.array([11.0, 0.0, 30.0, 7.0, 1.0, 4.0])
 
 
 def box_cox(y, z, scale, power, shift):
-    """By hand: a normal density on the transformed scale, cut off at its end, times the slope of the transform."""
+    """By hand: a normal density on the transformed scale, cut off at its end, times the slope of
+    the transform.
+    """
     there = lambda v: ((v + shift) ** power - 1) / power  # noqa: E731
     kept = stats.norm.sf((-1 / power - there(z)) / scale)
     return stats.norm.pdf(there(y), there(z), scale) * (y + shift) ** (power - 1) / kept
@@ -115,7 +119,9 @@ def made(name):
 def test_log_density_and_gradient(name):
     noise, values, density = KINDS[name]
     columns = {"y": ("time", values), "tested": ("time", TESTED), "error": ("time", ERRORS)}
-    problem = pose(levels_model(TIMES, noise), xr.Dataset(columns, {"time": np.arange(float(TIMES))}))
+    problem = pose(
+        levels_model(TIMES, noise), xr.Dataset(columns, {"time": np.arange(float(TIMES))})
+    )
     value, slope = jax.value_and_grad(lambda x: problem.terms(x).data)(jnp.asarray(Z[0, 0]))
     assert float(value) == pytest.approx(np.log(density(values, Z[0, 0])).sum(), rel=1e-6)
     assert np.isfinite(slope).all()
@@ -123,7 +129,8 @@ def test_log_density_and_gradient(name):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "name", seldom(KINDS, "zero-inflated", "beta-binomial", "hurdle of amounts", "censored", "power")
+    "name",
+    seldom(KINDS, "zero-inflated", "beta-binomial", "hurdle of amounts", "censored", "power"),
 )
 def test_forecast_scores_and_checks(name):
     model, data, post, fc = made(name)
@@ -131,11 +138,14 @@ def test_forecast_scores_and_checks(name):
     assert type(model.noise).__name__ in str(bd.describe(model))
     table = bd.score(fc, data)
     assert table.attrs["log_score"] == {"y": "exact"}
-    assert table.loc["y", "log_score"] == pytest.approx(-np.log(density(values, Z).mean(axis=(0, 1))).mean(), rel=1e-6)
+    assert table.loc["y", "log_score"] == pytest.approx(
+        -np.log(density(values, Z).mean(axis=(0, 1))).mean(), rel=1e-6
+    )
     assert np.isfinite(table.loc["y"].to_numpy(float)).all()
     assert bd.scores.pit(fc, data)["y"].notnull().all()
     drawn, mean, variance = (
-        fc[group]["y"].values[0] for group in ("predictions", "conditional_mean", "conditional_variance")
+        fc[group]["y"].values[0]
+        for group in ("predictions", "conditional_mean", "conditional_variance")
     )
     error = np.sqrt(np.mean(variance, axis=0) / DRAWS)
     assert (np.abs(np.mean(drawn - mean, axis=0)) < 4.5 * error).all()
@@ -175,7 +185,9 @@ def test_moments_are_those_of_the_density(name):
 def test_parameters_may_be_unknown(name, unchecked):
     noises = {
         "combined": lambda u: bd.CombinedNoise(u(), u()),
-        "known errors": lambda u: bd.StudentTNoise(u(), u(), known_error=bd.noise.PerDatum("error", factor=u())),
+        "known errors": lambda u: bd.StudentTNoise(
+            u(), u(), known_error=bd.noise.PerDatum("error", factor=u())
+        ),
         "log(y + c)": lambda u: bd.noise.BoxCoxNoise(u(), 0.0, 0.2),
         "root": lambda u: bd.noise.BoxCoxNoise(u(), 0.5),
         "power": lambda u: bd.noise.BoxCoxNoise(u(), u()),
@@ -186,7 +198,9 @@ def test_parameters_may_be_unknown(name, unchecked):
         "hurdle of counts": lambda u: bd.noise.HurdleNoise(bd.PoissonNoise(), u()),
         "hurdle of amounts": lambda u: bd.noise.HurdleNoise(bd.LogNormalNoise(u()), u()),
         "censored": lambda u: bd.noise.Censored(bd.noise.BoxCoxNoise(u(), u(), 0.2), below=0.4),
-        "censored hurdle": lambda u: bd.noise.Censored(bd.noise.HurdleNoise(bd.PoissonNoise(), u()), above=2.0),
+        "censored hurdle": lambda u: bd.noise.Censored(
+            bd.noise.HurdleNoise(bd.PoissonNoise(), u()), above=2.0
+        ),
     }
     if noises[name] is None:
         return
@@ -196,7 +210,9 @@ def test_parameters_may_be_unknown(name, unchecked):
     assert len(paths(noise)) >= 1 and list(paths(of_both)) == ["both"]
     values = KINDS[name][1]
     columns = {"y": ("time", values), "tested": ("time", TESTED), "error": ("time", ERRORS)}
-    problem = pose(levels_model(TIMES, noise), xr.Dataset(columns, {"time": np.arange(float(TIMES))}))
+    problem = pose(
+        levels_model(TIMES, noise), xr.Dataset(columns, {"time": np.arange(float(TIMES))})
+    )
     at = jnp.full(problem.dimension, 0.4)
     slope = jax.grad(lambda x: problem.terms(x).data)(at)
     assert np.isfinite(slope).all()
@@ -212,21 +228,36 @@ def test_parameters_may_be_unknown(name, unchecked):
             lambda: bd.noise.BoxCoxNoise(0.3, dist.Normal(0.0, 1.0)),
             r"BoxCoxNoise.power must not be negative, as in Normal\(0, 1\)",
         ),
-        (lambda: bd.noise.BoxCoxNoise(0.3, 0.5, dist.HalfNormal(1.0)), "BoxCoxNoise.shift must be a known number"),
+        (
+            lambda: bd.noise.BoxCoxNoise(0.3, 0.5, dist.HalfNormal(1.0)),
+            "BoxCoxNoise.shift must be a known number",
+        ),
         (lambda: bd.noise.BoxCoxNoise(0.0, 0.5), "BoxCoxNoise.scale must be positive"),
         (lambda: bd.noise.BinomialNoise(2.5), "BinomialNoise.trials must be a whole number"),
-        (lambda: bd.noise.BinomialNoise(dist.Poisson(3.0)), "BinomialNoise.trials must be a whole number"),
-        (lambda: bd.noise.BetaBinomialNoise(5, -1.0), "BetaBinomialNoise.concentration must be positive"),
+        (
+            lambda: bd.noise.BinomialNoise(dist.Poisson(3.0)),
+            "BinomialNoise.trials must be a whole number",
+        ),
+        (
+            lambda: bd.noise.BetaBinomialNoise(5, -1.0),
+            "BetaBinomialNoise.concentration must be positive",
+        ),
         (
             lambda: bd.noise.ZeroInflatedNoise(bd.LogNormalNoise(0.1), 0.3),
             "around a noise of counts, not LogNormalNoise",
         ),
-        (lambda: bd.noise.ZeroInflatedNoise(bd.PoissonNoise(), 1.0), "zeros must be a share between 0 and 1"),
+        (
+            lambda: bd.noise.ZeroInflatedNoise(bd.PoissonNoise(), 1.0),
+            "zeros must be a share between 0 and 1",
+        ),
         (
             lambda: bd.noise.HurdleNoise(bd.PoissonNoise(), dist.HalfNormal(1.0)),
             "zeros must be a share between 0 and 1",
         ),
-        (lambda: bd.noise.HurdleNoise(bd.NormalNoise(0.1), 0.3), "HurdleNoise is around a noise of positive data"),
+        (
+            lambda: bd.noise.HurdleNoise(bd.NormalNoise(0.1), 0.3),
+            "HurdleNoise is around a noise of positive data",
+        ),
         (lambda: bd.noise.HurdleNoise(0.1, 0.3), "HurdleNoise is around a noise such as"),
     ],
 )
@@ -243,9 +274,21 @@ def test_what_cannot_be_is_refused_when_it_is_built(unchecked, build, message):
             FEW + 1,
             r"'y' is 31 at time 2, which BinomialNoise rules out: .*, at most 30$",
         ),
-        (bd.noise.BinomialNoise(30), FEW + 1, r"'y' is 31 at time 2, which BinomialNoise rules out: .*, at most 30$"),
-        (bd.noise.BinomialNoise("asked"), FEW, "'y' reads 'asked' of each datum, which is not in the data"),
-        (bd.noise.BinomialNoise("error"), FEW, r"'error' is 0.1 at time 0 \(row 0\).* whole numbers, at least 0"),
+        (
+            bd.noise.BinomialNoise(30),
+            FEW + 1,
+            r"'y' is 31 at time 2, which BinomialNoise rules out: .*, at most 30$",
+        ),
+        (
+            bd.noise.BinomialNoise("asked"),
+            FEW,
+            "'y' reads 'asked' of each datum, which is not in the data",
+        ),
+        (
+            bd.noise.BinomialNoise("error"),
+            FEW,
+            r"'error' is 0.1 at time 0 \(row 0\).* whole numbers, at least 0",
+        ),
         (
             bd.noise.HurdleNoise(bd.LogNormalNoise(0.3), 0.3),
             AMOUNTS - 0.4,
@@ -266,15 +309,21 @@ def test_what_cannot_be_is_refused_when_it_is_built(unchecked, build, message):
 def test_data_that_cannot_be_are_refused(noise, values, message):
     columns = {"y": ("time", values), "tested": ("time", TESTED), "error": ("time", ERRORS)}
     with pytest.raises(DataError, match=message):
-        check_data(levels_model(TIMES, noise), xr.Dataset(columns, {"time": np.arange(float(TIMES))}))
+        check_data(
+            levels_model(TIMES, noise), xr.Dataset(columns, {"time": np.arange(float(TIMES))})
+        )
 
 
 @pytest.mark.thorough
 def test_noises_of_the_same_data_compare_by_their_log_scores():
-    """Data that are log-normal: the transform that made them has the best log score, in the units of the data."""
+    """Data that are log-normal: the transform that made them has the best log score, in the units
+    of the data.
+    """
     y = np.exp(0.8 * np.random.default_rng(3).normal(size=400))
     z = jnp.ones(400)
-    scores = {p: -float(bd.noise.BoxCoxNoise(0.8, p)(z).log_prob(y).mean()) for p in (0.0, 0.5, 1.0)}
+    scores = {
+        p: -float(bd.noise.BoxCoxNoise(0.8, p)(z).log_prob(y).mean()) for p in (0.0, 0.5, 1.0)
+    }
     assert min(scores, key=scores.__getitem__) == 0.0
     assert scores[0.0] == pytest.approx(-stats.lognorm(0.8).logpdf(y).mean())
 
@@ -283,7 +332,9 @@ def test_noises_of_the_same_data_compare_by_their_log_scores():
 def test_a_fit_of_rain_that_is_often_zero_from_check_to_report():
     rng = np.random.default_rng(2)
     wet = rng.uniform(size=60) > 0.4
-    data = xr.Dataset({"y": ("time", wet * np.exp(0.5 * rng.normal(size=60)))}, {"time": np.arange(60.0)})
+    data = xr.Dataset(
+        {"y": ("time", wet * np.exp(0.5 * rng.normal(size=60)))}, {"time": np.arange(60.0)}
+    )
     noise = bd.noise.HurdleNoise(bd.LogNormalNoise(dist.HalfNormal(1.0)), dist.Beta(1.0, 1.0))
     model = bd.Model(bd.Algebraic(Level(dist.LogNormal(0.0, 1.0))), noise)
     assert bd.check(model, data).level == "good"

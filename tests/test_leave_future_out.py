@@ -1,4 +1,6 @@
-"""Rolling origins against Gaussian models, of which every conditional density is known; refits; what is refused."""
+"""Rolling origins against Gaussian models, of which every conditional density is known; refits;
+what is refused.
+"""
 
 import dataclasses
 
@@ -95,18 +97,26 @@ class Exact(AbstractEngine):
 
 def model(kind):
     noise = (
-        bd.NormalNoise(SCALE) if kind == "white" else bd.filtering.CorrelatedNoise(bd.filtering.AR1(SCALE, CORRELATION))
+        bd.NormalNoise(SCALE)
+        if kind == "white"
+        else bd.filtering.CorrelatedNoise(bd.filtering.AR1(SCALE, CORRELATION))
     )
     return bd.Model(Slow(dist.Normal(0.0, PRIOR_SD)), noise)
 
 
 def simulated(kind, number=30, seed=0):
     times = np.arange(float(number))
-    y = 0.8 * design(times) + np.random.default_rng(seed).multivariate_normal(np.zeros(number), covariance(times, kind))
-    return xr.Dataset({"y": ("time", y, {"units": "m"})}, {"time": ("time", times, {"units": "day"})})
+    y = 0.8 * design(times) + np.random.default_rng(seed).multivariate_normal(
+        np.zeros(number), covariance(times, kind)
+    )
+    return xr.Dataset(
+        {"y": ("time", y, {"units": "m"})}, {"time": ("time", times, {"units": "day"})}
+    )
 
 
-@pytest.fixture(scope="module", params=["white", pytest.param("correlated", marks=pytest.mark.thorough)])
+@pytest.fixture(
+    scope="module", params=["white", pytest.param("correlated", marks=pytest.mark.thorough)]
+)
 def run(request, tmp_path_factory):
     """Of a series in which one datum is missing ahead, and one that is known before.
 
@@ -116,7 +126,13 @@ def run(request, tmp_path_factory):
     data = simulated(kind)
     data["y"][[5, 26]] = np.nan
     engine, forecast, forecasts = Exact(kind), rolling_origins.forecast, []
-    asked = {"origins": ORIGINS, "horizon": HORIZON, "engine": engine, "key": 3, "checkpoint": folder}
+    asked = {
+        "origins": ORIGINS,
+        "horizon": HORIZON,
+        "engine": engine,
+        "key": 3,
+        "checkpoint": folder,
+    }
 
     def killed_at_the_second(*arguments, **settings):
         forecasts.append(settings)
@@ -135,7 +151,9 @@ def run(request, tmp_path_factory):
 
 
 def test_joint_densities_are_those_in_closed_form(run):
-    """Within 4 Monte-Carlo errors of a mean over draws, by as many draws as the weights are worth."""
+    """Within 4 Monte-Carlo errors of a mean over draws,
+    by as many draws as the weights are worth.
+    """
     kind, data, engine, found, _ = run
     assert engine.fits == [19]
     times, y = data["time"].values, data["y"].values
@@ -151,19 +169,25 @@ def test_joint_densities_are_those_in_closed_form(run):
 
 
 def relative_spread(times, y, origin, kind):
-    """The standard deviation over the posterior of the density of the data ahead, in units of its mean."""
+    """The standard deviation over the posterior of the density of the data ahead, in units of its
+    mean.
+    """
     (a, b), sigma = rows(y, origin), covariance(times, kind)
     mean, sd = posterior(times[: origin + 1], y[: origin + 1], kind)
     slopes = mean + sd * np.random.default_rng(1).normal(size=2000)
     gain = np.linalg.solve(sigma[np.ix_(a, a)], sigma[np.ix_(a, b)]).T
     left = sigma[np.ix_(b, b)] - gain @ sigma[np.ix_(a, b)]
     residuals = y - slopes[:, None] * design(times)
-    density = multivariate_normal(np.zeros(len(b)), left).pdf(residuals[:, b] - residuals[:, a] @ gain.T)
+    density = multivariate_normal(np.zeros(len(b)), left).pdf(
+        residuals[:, b] - residuals[:, a] @ gain.T
+    )
     return density.std() / density.mean()
 
 
 def test_scores_of_each_lead_are_those_in_closed_form(run):
-    """Of a forecast of n draws; the log score is of a mean of densities, which is the smoother of the two."""
+    """Of a forecast of n draws; the log score is of a mean of densities, which is the smoother of
+    the two.
+    """
     kind, data, _, found, _ = run
     times, y = data["time"].values, data["y"].values
     for origin in ORIGINS:
@@ -173,8 +197,11 @@ def test_scores_of_each_lead_are_those_in_closed_form(run):
         np.testing.assert_array_equal(at["time"], times[rows(y, origin)[1]])
         error = 4 / np.sqrt(float(at["effective_draws"].fillna(CHAINS * DRAWS)))
         np.testing.assert_allclose(at["log_score"], -norm(mean, sd).logpdf(seen), atol=error)
-        # The CRPS of draws varies no more than a mean distance, of which the standard deviation is at most theirs.
-        np.testing.assert_allclose(at["crps"], scoringrules.crps_normal(seen, mean, sd), atol=error * sd.max())
+        # The CRPS of draws varies no more than a mean distance, of which the standard deviation is
+        # at most theirs.
+        np.testing.assert_allclose(
+            at["crps"], scoringrules.crps_normal(seen, mean, sd), atol=error * sd.max()
+        )
     assert found["units"].sel(observable="y") == "m"
 
 
@@ -191,7 +218,9 @@ def test_the_model_is_fitted_anew_where_weights_cannot_be_trusted():
     assert engine.fits == [20, 24]
     assert len({*engine.rows}) == 1, "fits of one shape share their compiled programs"
     np.testing.assert_array_equal(np.isnan(found["update_pareto_k"]), [True, False, False, False])
-    bad = (found["update_pareto_k"].values >= 0.7) | (found["effective_draws"].values < 0.1 * CHAINS * DRAWS)
+    bad = (found["update_pareto_k"].values >= 0.7) | (
+        found["effective_draws"].values < 0.1 * CHAINS * DRAWS
+    )
     np.testing.assert_array_equal(bad[1:], found["refitted"].values[1:] == 1)
 
 
@@ -205,18 +234,25 @@ def test_origins_lie_evenly_over_the_last_third():
 
 
 def test_errors_that_recalibration_learns_from_are_those_in_closed_form(run):
-    """Of quantiles of draws of level p, whose standard error is that of p over the density there."""
+    """Of quantiles of draws of level p,
+    whose standard error is that of p over the density there.
+    """
     kind, data, _, found, _ = run
     times, y = data["time"].values, data["y"].values
     for number, origin in enumerate(ORIGINS):
         mean, cov = ahead(times, y, origin, kind)
         z = (y[rows(y, origin)[1]] - mean) / np.sqrt(np.diag(cov))
         at = found["held_out"].to_dataset().isel(origin=number, observable=0, member=0, value=0)
-        edge, error = norm.ppf(0.95), 4 / np.sqrt(float(found["effective_draws"].fillna(CHAINS * DRAWS)[number]))
+        edge, error = (
+            norm.ppf(0.95),
+            4 / np.sqrt(float(found["effective_draws"].fillna(CHAINS * DRAWS)[number])),
+        )
         atol = error * (1.25 + abs(z) * np.sqrt(0.05 * 0.95) / norm.pdf(edge)) / edge
         assert (abs(at["error"] - z / edge) < atol).all()
         np.testing.assert_allclose(at["pit"], norm.cdf(z), atol=error / 2)
-    fc = xr.DataTree.from_dict({"predictions": xr.Dataset({"y": (("chain", "draw", "time"), np.zeros((1, 2, 1)))})})
+    fc = xr.DataTree.from_dict(
+        {"predictions": xr.Dataset({"y": (("chain", "draw", "time"), np.zeros((1, 2, 1)))})}
+    )
     fc["predictions"].coords["time"] = [30.0]
     fc.attrs = {"train_end": 29.0, "signature": found.attrs["signature"]}
     with pytest.raises(DataError, match="known from 9 origins on, but 2 are held out"):
@@ -235,10 +271,17 @@ def test_a_call_that_was_killed_has_the_numbers_of_one_that_was_not(run):
 def test_a_checkpoint_of_something_else_is_refused(run):
     kind, data, engine, _, asked = run
     before = list(engine.fits)
-    others = {"key": {"key": 4}, "windows": {"horizon": 3}, "posterior_sha256": {}, "engine": {"engine": bd.NUTS()}}
+    others = {
+        "key": {"key": 4},
+        "windows": {"horizon": 3},
+        "posterior_sha256": {},
+        "engine": {"engine": bd.NUTS()},
+    }
     for what, other in others.items():
         with pytest.raises(MismatchError, match=f"belongs to another run .*{what}"):
-            bd.weighting.leave_future_out(model(kind), data if other else data + 0.1, **asked | other)
+            bd.weighting.leave_future_out(
+                model(kind), data if other else data + 0.1, **asked | other
+            )
     assert engine.fits == before
 
 
@@ -257,7 +300,9 @@ def test_models_of_other_units_are_compared_in_those_of_the_data(run):
     )
     other = bd.Model(InCentimetres(dist.Normal(0.0, 100 * PRIOR_SD)), noise)
     engine = Exact(kind, in_units=100.0)
-    found = bd.weighting.leave_future_out(other, data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
+    found = bd.weighting.leave_future_out(
+        other, data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3
+    )
     assert found["units"].values.tolist() == ["m"]
     for name in ("log_density", "log_score", "crps", "density_error"):
         np.testing.assert_allclose(found[name], whole[name], rtol=1e-7)
@@ -294,8 +339,12 @@ def test_an_observable_that_begins_after_the_first_origin_is_named():
     times = data["time"].values
     late = data.assign(y=data["y"].where(data["time"] >= times[20]))
     seen = late.assign(z=data["y"])
-    two = bd.Model(bd.Algebraic(lambda t, y, u: {"y": 0.0 * t, "z": 0.0 * t}), bd.NormalNoise(bd.between(1, 2)))
-    with pytest.raises(DataError, match=r"nothing was observed of 'y' up to the first origin.*take later origins"):
+    two = bd.Model(
+        bd.Algebraic(lambda t, y, u: {"y": 0.0 * t, "z": 0.0 * t}), bd.NormalNoise(bd.between(1, 2))
+    )
+    with pytest.raises(
+        DataError, match=r"nothing was observed of 'y' up to the first origin.*take later origins"
+    ):
         bd.weighting.leave_future_out(two, seen, engine=engine, origins=[times[19]], horizon=2)
     assert not engine.fits
 
@@ -309,7 +358,9 @@ def test_rows_in_any_order_are_refused():
 
     along = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 1.0)), index="depth"), bd.NormalNoise(1.0))
     with pytest.raises(DataError, match="no future"):
-        bd.weighting.leave_future_out(along, simulated("white").rename(time="depth"), engine=Exact())
+        bd.weighting.leave_future_out(
+            along, simulated("white").rename(time="depth"), engine=Exact()
+        )
 
 
 class Line(bd.Module):
@@ -324,12 +375,19 @@ class Stopped(Exact):
     """Ends as after Ctrl-C."""
 
     def run(self, problem, *, key, journal, bar):
-        return dataclasses.replace(super().run(problem, key=key, journal=journal, bar=bar), interrupted=True)
+        return dataclasses.replace(
+            super().run(problem, key=key, journal=journal, bar=bar), interrupted=True
+        )
 
 
 def test_a_fit_that_the_user_stopped_ends_all():
-    with pytest.warns(UserWarning, match="stopped early"), pytest.raises(Interrupted, match="at the origin 20"):
-        bd.weighting.leave_future_out(model("white"), simulated("white"), origins=[20, 24], engine=Stopped())
+    with (
+        pytest.warns(UserWarning, match="stopped early"),
+        pytest.raises(Interrupted, match="at the origin 20"),
+    ):
+        bd.weighting.leave_future_out(
+            model("white"), simulated("white"), origins=[20, 24], engine=Stopped()
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,16 +403,25 @@ class ExactOfEach(AbstractEngine):
         found = [posterior(times, column[:known], "white") for column in self.y.T]
         mean, sd = np.array(found).T
         slopes = mean + sd * np.asarray(jax.random.normal(key, (CHAINS, self.draws, len(mean))))
-        position = np.asarray(jax.vmap(jax.vmap(problem.unconstrain))({"layer.layer.function.slope": slopes}))
-        return Samples(position, {"lp": np.zeros(position.shape[:2]), "diverging": np.zeros(position.shape[:2], bool)})
+        position = np.asarray(
+            jax.vmap(jax.vmap(problem.unconstrain))({"layer.layer.function.slope": slopes})
+        )
+        return Samples(
+            position,
+            {"lp": np.zeros(position.shape[:2]), "diverging": np.zeros(position.shape[:2], bool)},
+        )
 
 
 @pytest.mark.thorough
 def test_members_of_a_population_are_forecast_together():
-    """The joint density of all members is the product of theirs, where they know nothing of each other."""
+    """The joint density of all members is the product of theirs, where they know nothing of each
+    other.
+    """
     members = [simulated("white", 14, seed)["y"].values for seed in (1, 2)]
     y = np.stack(members, axis=1)
-    data = xr.Dataset({"y": (("time", "subject"), y)}, {"time": np.arange(14.0), "subject": [1.0, 2.0]})
+    data = xr.Dataset(
+        {"y": (("time", "subject"), y)}, {"time": np.arange(14.0), "subject": [1.0, 2.0]}
+    )
     each = bd.Each(bd.Algebraic(Line(bd.varying(dist.Normal(0.0, PRIOR_SD)))), members=[1.0, 2.0])
     of_members = bd.Model(each, bd.NormalNoise(SCALE))
     found = bd.weighting.leave_future_out(
@@ -366,7 +433,9 @@ def test_members_of_a_population_are_forecast_together():
         effective = float(at["effective_draws"].fillna(CHAINS * DRAWS))
         truth, spread = 0.0, 0.0
         for column in members:
-            truth += multivariate_normal(*ahead(times, column, origin, "white")).logpdf(column[rows(column, origin)[1]])
+            truth += multivariate_normal(*ahead(times, column, origin, "white")).logpdf(
+                column[rows(column, origin)[1]]
+            )
             spread += relative_spread(times, column, origin, "white") ** 2
         error = np.sqrt(((1 + spread / 2) ** 2 - 1) / effective)
         assert abs(float(at["log_density"]) - truth) < 4 * error < 0.2
@@ -376,7 +445,9 @@ def test_members_of_a_population_are_forecast_together():
 
 @pytest.mark.thorough
 def test_densities_that_hang_on_few_draws_are_bridged_between_two_fits():
-    """Data ahead that only few draws foresee, over windows that lie side by side; after the last one by all data."""
+    """Data ahead that only few draws foresee, over windows that lie side by side; after the last
+    one by all data.
+    """
     data = simulated("white", 28)
     data["y"][20:] += 0.9 * design(data["time"].values[20:])
     data["y"][24:] -= 1.2 * design(data["time"].values[24:])
@@ -388,13 +459,17 @@ def test_densities_that_hang_on_few_draws_are_bridged_between_two_fits():
     times, y = data["time"].values, data["y"].values
     for i, origin in enumerate((19, 23)):
         truth = multivariate_normal(*ahead(times, y, origin, "white")).logpdf(y[rows(y, origin)[1]])
-        assert abs(float(found["log_density"][i]) - truth) < 4 * float(found["density_error"][i]) < 1.0
+        assert (
+            abs(float(found["log_density"][i]) - truth) < 4 * float(found["density_error"][i]) < 1.0
+        )
     with pytest.raises(MismatchError, match="given all of these data"):
         bd.weighting.leave_future_out(model("white"), data + 0.1, post=post, **asked)
 
 
 def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):
-    """By how many of its errors a mean is off, of a normal likelihood under a standard normal prior."""
+    """By how many of its errors a mean is off, of a normal likelihood under a standard normal
+    prior.
+    """
     truth = norm(away, np.hypot(1.0, width)).logpdf(0.0) + np.log(width * np.sqrt(2 * np.pi))
     after, found = (away / (1 + width**2), width / np.hypot(1.0, width)), []
     for seed in range(pairs):
@@ -409,5 +484,7 @@ def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):
     "mean_of, away", [(lambda before, after: log_mean(before), 1.0), (bridged, 1.0), (bridged, 3.0)]
 )
 def test_a_mean_likelihood_has_the_error_that_it_says(mean_of, away):
-    """z² is 1 on average, to 4 of its standard errors; farther away a plain mean is off by more than it says."""
+    """z² is 1 on average, to 4 of its standard errors; farther away a plain mean is off by more
+    than it says.
+    """
     assert abs(np.mean(np.square(standardised_errors(away, mean_of))) - 1) < 4 * np.sqrt(2 / 200)

@@ -1,4 +1,6 @@
-"""Lennard-Jones with three parameters, told by argon's second virial coefficients: one mode, and called one."""
+"""Lennard-Jones with three parameters, told by argon's second virial coefficients: one mode, and
+called one.
+"""
 
 import math
 
@@ -25,8 +27,16 @@ class LennardJones(bd.Module):
         return {"b": VOLUME * self.size**3 * bd.equations.integrate_between(bound, edges, nodes=12)}
 
 
-NARROW = dist.LogNormal(math.log(120), 0.3), dist.LogNormal(math.log(3.4), 0.1), dist.HalfNormal(5.0)
-WIDE = dist.LogNormal(math.log(100), 1.0), dist.LogNormal(math.log(3.0), 0.5), dist.LogNormal(0.0, 1.0)
+NARROW = (
+    dist.LogNormal(math.log(120), 0.3),
+    dist.LogNormal(math.log(3.4), 0.1),
+    dist.HalfNormal(5.0),
+)
+WIDE = (
+    dist.LogNormal(math.log(100), 1.0),
+    dist.LogNormal(math.log(3.0), 0.5),
+    dist.LogNormal(0.0, 1.0),
+)
 
 
 @pytest.mark.slow
@@ -37,7 +47,9 @@ def test_one_mode_is_called_one(priors, shared_file):
     table = table[table[:, 0] >= 250]
     data = xr.Dataset({"b": ("temperature", table[:, 1])}, {"temperature": table[:, 0]})
     layer = bd.Algebraic(LennardJones(*priors[:2]), index="temperature")
-    post = bd.fit(bd.Model(layer, bd.NormalNoise(priors[2])), data, bd.NUTS(), key=1, progress=False)
+    post = bd.fit(
+        bd.Model(layer, bd.NormalNoise(priors[2])), data, bd.NUTS(), key=1, progress=False
+    )
     assert post["modes"].sizes["mode"] == 1
     found = bd.diagnose(post)
     assert found.sampling == "good", found

@@ -1,4 +1,6 @@
-"""Residuals that are linear in numbers and functions: their slopes are those of the density, of every kind of noise."""
+"""Residuals that are linear in numbers and functions: their slopes are those of the density, of
+every kind of noise.
+"""
 
 import functools
 
@@ -21,8 +23,14 @@ NOISES = {
     "log-normal": (bd.LogNormalNoise(0.3), AMOUNTS),
     "Poisson": (bd.PoissonNoise(), COUNTS),
     "negative binomial": (bd.NegativeBinomialNoise(3.0), COUNTS),
-    "correlated": (bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(0.3, 0.4), 0.1), AMOUNTS),
-    "correlated logarithms": (bd.filtering.CorrelatedLogNoise(bd.filtering.AR1(0.3, 0.5), 0.1), AMOUNTS),
+    "correlated": (
+        bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(0.3, 0.4), 0.1),
+        AMOUNTS,
+    ),
+    "correlated logarithms": (
+        bd.filtering.CorrelatedLogNoise(bd.filtering.AR1(0.3, 0.5), 0.1),
+        AMOUNTS,
+    ),
 } | {name: (noise, values) for name, (noise, values, *_) in KINDS.items()}
 
 SIMILAR = (*KINDS, "normal", "Poisson", "correlated logarithms")
@@ -44,12 +52,16 @@ def model(noise, names=("y",), **options) -> bd.Model:
 
 def data(**values) -> xr.Dataset:
     given = {"error": ERRORS, "tested": TESTED} | values
-    return xr.Dataset({name: ("time", v) for name, v in given.items()}, {"time": np.linspace(0.0, 1.0, TIMES)})
+    return xr.Dataset(
+        {name: ("time", v) for name, v in given.items()}, {"time": np.linspace(0.0, 1.0, TIMES)}
+    )
 
 
 def around(model: bd.Model, data: xr.Dataset, replicates: int = 1):
     problem = pose(model, data)
-    linear, _ = Around(problem, lambda model, _: model, 0, AT).linear(AT, replicates, key=jax.random.key(0))
+    linear, _ = Around(problem, lambda model, _: model, 0, AT).linear(
+        AT, replicates, key=jax.random.key(0)
+    )
     return linear, np.asarray(jax.grad(problem.log_density)(AT))
 
 
@@ -82,7 +94,9 @@ class TestSlopes:
     @pytest.mark.thorough
     def test_noise_that_observables_share(self):
         of_both = model(
-            bd.filtering.CorrelatedNoise(bd.filtering.White(0.3)), ("land", "ocean"), cross_correlation=CROSS
+            bd.filtering.CorrelatedNoise(bd.filtering.White(0.3)),
+            ("land", "ocean"),
+            cross_correlation=CROSS,
         )
         linear, slopes = around(of_both, data(land=AMOUNTS, ocean=AMOUNTS[::-1].copy()))
         np.testing.assert_allclose(linear.slopes.T @ linear.left + linear.pull, slopes, rtol=1e-6)

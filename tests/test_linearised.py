@@ -1,4 +1,6 @@
-"""Science and unknown functions, given their hyperparameters, in units of what data and prior say of them."""
+"""Science and unknown functions, given their hyperparameters, in units of what data and prior say
+of them.
+"""
 
 import functools
 
@@ -89,7 +91,9 @@ class Pull(bd.Module):
 
 
 def process(**options):
-    return bd.Basis(bd.bases.HilbertGP(0.0, 1.0, 12, amplitude=dist.HalfNormal(1.0)), "t", "g", **options)
+    return bd.Basis(
+        bd.bases.HilbertGP(0.0, 1.0, 12, amplitude=dist.HalfNormal(1.0)), "t", "g", **options
+    )
 
 
 def data(values=None):
@@ -106,7 +110,10 @@ def with_gaps():
 
 def formula(equation=Growth, extra=None, noise=None):
     extra = process() if extra is None else extra
-    return bd.Model(bd.Algebraic(equation(dist.Normal(0.0, 1.0), extra)), noise or bd.NormalNoise(dist.HalfNormal(0.3)))
+    return bd.Model(
+        bd.Algebraic(equation(dist.Normal(0.0, 1.0), extra)),
+        noise or bd.NormalNoise(dist.HalfNormal(0.3)),
+    )
 
 
 def shooting():
@@ -124,15 +131,25 @@ MODELS = {
         formula(Line, bd.Basis(SPLINES, "t", "g", bd.bases.RandomWalk(8), scale=0.5)),
         data(),
     ),
-    "a horseshoe": lambda: (formula(Line, bd.Basis(SPLINES, "t", "g", bd.bases.Horseshoe(8))), data()),
-    "a monotone function": lambda: (formula(Line, bd.Basis(SPLINES, "t", "g", monotone="increasing")), data()),
+    "a horseshoe": lambda: (
+        formula(Line, bd.Basis(SPLINES, "t", "g", bd.bases.Horseshoe(8))),
+        data(),
+    ),
+    "a monotone function": lambda: (
+        formula(Line, bd.Basis(SPLINES, "t", "g", monotone="increasing")),
+        data(),
+    ),
     "log-normal noise": lambda: (formula(noise=bd.LogNormalNoise(dist.HalfNormal(0.3))), data()),
     "weights of another scale": lambda: (
         formula(extra=process(weights=dist.Normal(0.5, 0.3).expand((12,)).to_event(1))),
         data(),
     ),
     "correlated noise": lambda: (
-        formula(noise=bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(0.3), dist.Uniform(0.0, 0.9)))),
+        formula(
+            noise=bd.filtering.CorrelatedNoise(
+                bd.filtering.AR1(dist.HalfNormal(0.3), dist.Uniform(0.0, 0.9))
+            )
+        ),
         with_gaps(),
     ),
 }
@@ -161,12 +178,16 @@ def made_once(case):
 
 
 def framed(of, told=None):
-    """Also coordinates; so many directions of weights are `told`. Of a case by name or of a model and data."""
+    """Also coordinates; so many directions of weights are `told`. Of a case by name or of a model
+    and data.
+    """
     problem, maker, frame = made_once(of) if isinstance(of, str) else made(*of)
     if told is not None:
         number = maker.weights.size
         turn = np.linalg.qr(np.random.default_rng(1).normal(size=(number, number)))[0]
-        frame = eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(told)))
+        frame = eqx.tree_at(
+            lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(told))
+        )
     return problem, maker, frame, np.random.default_rng(0).normal(size=(8, maker.dimension))
 
 
@@ -187,11 +208,17 @@ class TestFrames:
         x, _ = positions(frame, xi)
         assert np.isfinite(x).all() and np.abs(x - xi).max() > 0.1
         np.testing.assert_allclose(coordinates(frame, x), xi, atol=1e-9)
-        np.testing.assert_array_equal(positions(maker.like, xi)[0], xi)  # plain ones until there is a reference
-        assert not any(leaf.weak_type for leaf in jax.tree.leaves(maker.like))  # else each program is compiled twice
+        np.testing.assert_array_equal(
+            positions(maker.like, xi)[0], xi
+        )  # plain ones until there is a reference
+        assert not any(
+            leaf.weak_type for leaf in jax.tree.leaves(maker.like)
+        )  # else each program is compiled twice
 
     @pytest.mark.parametrize("told", [*(pytest.param(n, marks=THOROUGH) for n in (0, 1, 5)), 2])
-    @pytest.mark.parametrize("case", ["a positive function", pytest.param("weights of another scale", marks=THOROUGH)])
+    @pytest.mark.parametrize(
+        "case", ["a positive function", pytest.param("weights of another scale", marks=THOROUGH)]
+    )
     def test_there_and_back_where_not_all_directions_are_told(self, case, told):
         _, _, frame, xi = framed(case, told)
         np.testing.assert_allclose(coordinates(frame, positions(frame, xi)[0]), xi, atol=1e-9)
@@ -212,12 +239,18 @@ class TestFrames:
         jacobian = jax.jit(jax.jacfwd(lambda v: frame.position(v)[0]))(jnp.asarray(xi[0]))
         assert positions(frame, xi)[1][0] == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
 
-    @pytest.mark.parametrize("told", [None, pytest.param(0, marks=THOROUGH), 2, pytest.param(5, marks=THOROUGH)])
+    @pytest.mark.parametrize(
+        "told", [None, pytest.param(0, marks=THOROUGH), 2, pytest.param(5, marks=THOROUGH)]
+    )
     def test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters(self, told):
         problem, maker, frame, xi = framed("a line", told=told)
         names = problem.labels()
         assert [names[i] for i in maker.direct] == ["layer.function.slope"]
-        assert [names[i].rpartition(".")[2] for i in maker.hyper] == ["length", "amplitude", "scale"]
+        assert [names[i].rpartition(".")[2] for i in maker.hyper] == [
+            "length",
+            "amplitude",
+            "scale",
+        ]
         xi[:, maker.hyper] = xi[0, maker.hyper]
         x, volume = positions(frame, xi)
         density = np.asarray(jax.jit(jax.vmap(problem.log_density))(x)) + volume
@@ -240,19 +273,29 @@ class TestFrames:
         """Of length and amplitude, by the covariance of data that they give."""
         values = problem.constrain(jnp.asarray(x))
         family = bd.bases.HilbertGP(
-            0.0, 1.0, 12, *(values[f"layer.function.extra.family.{n}"] for n in ("length", "amplitude"))
+            0.0,
+            1.0,
+            12,
+            *(values[f"layer.function.extra.family.{n}"] for n in ("length", "amplitude")),
         )
         features = np.asarray(family(X))
         covariance = features @ features.T + np.outer(X, X) + 0.1**2 * np.eye(25)
         hyper = ("layer.function.extra.family.length", "layer.function.extra.family.amplitude")
         rest = {path: v for path, v in values.items() if path not in hyper}
-        at_rest = problem.unconstrain(values | {path: jnp.zeros_like(v) for path, v in rest.items()})
+        at_rest = problem.unconstrain(
+            values | {path: jnp.zeros_like(v) for path, v in rest.items()}
+        )
         # The prior of all others at zero is the same number everywhere.
         prior = float(problem.log_prior(at_rest))
-        return multivariate_normal(np.zeros(25), covariance).logpdf(np.asarray(problem.observed["y"])) + prior
+        return (
+            multivariate_normal(np.zeros(25), covariance).logpdf(np.asarray(problem.observed["y"]))
+            + prior
+        )
 
     def test_one_step_of_the_model_itself_corrects_the_mean(self):
-        """Far from the reference the linear mean is wrong, the corrected one close to the most likely weights."""
+        """Far from the reference the linear mean is wrong, the corrected one close to the most
+        likely weights.
+        """
         problem, maker, frame, xi = framed((formula(noise=bd.NormalNoise(0.03)), data()))
         xi[:] = 0.0
         xi[:, maker.direct] = 1.5 * np.random.default_rng(1).normal(size=(len(xi), 1))
@@ -273,7 +316,9 @@ class TestFrames:
         ],
     )
     def test_weights_may_follow_the_values_of_the_science(self, science):
-        """Predictions are linear in what the equations see, and not in the numbers on the real line."""
+        """Predictions are linear in what the equations see, and not in the numbers on the real
+        line.
+        """
         equation = {
             "a logarithm": Line(dist.LogNormal(0.0, 1.0), process()),
             "a bounded number": Line(dist.Uniform(0.0, 2.0), process()),
@@ -291,11 +336,17 @@ class TestFrames:
             far.append(np.ptp(density + 0.5 * (xi[:, maker.weights] ** 2).sum(1)))
         assert far[1] < 1e-8 < 0.1 < far[0]
 
-    @pytest.mark.parametrize(("equation", "follows"), [(Line, True), pytest.param(Scaled, False, marks=THOROUGH)])
+    @pytest.mark.parametrize(
+        ("equation", "follows"), [(Line, True), pytest.param(Scaled, False, marks=THOROUGH)]
+    )
     def test_weights_follow_values_where_that_suits_positions(self, equation, follows):
-        """What makes up for an addend hangs on its value, what makes up for a factor rather on its logarithm."""
+        """What makes up for an addend hangs on its value, what makes up for a factor rather on its
+        logarithm.
+        """
         law = equation(dist.LogNormal(0.0, 1.0), process(positive=True))
-        maker = linearisation_of(pose(bd.Model(bd.Algebraic(law), bd.NormalNoise(0.1)), data(3 + X)))
+        maker = linearisation_of(
+            pose(bd.Model(bd.Algebraic(law), bd.NormalNoise(0.1)), data(3 + X))
+        )
         at = np.zeros(maker.dimension)
         at[maker.direct] = 1.0
         frame = maker.restored(maker.around(at))
@@ -307,7 +358,9 @@ class TestFrames:
         assert bool(found.follows_values) == follows
 
     def test_climbs_outside_of_a_frame_are_those_of_the_model(self):
-        """Until there is a reference positions are plain ones; in a frame a gradient is that of its coordinates."""
+        """Until there is a reference positions are plain ones; in a frame a gradient is that of its
+        coordinates.
+        """
         problem, maker, frame, xi = framed("a positive function")
         value_and_gradient, density = traced_once(problem)
         optimiser = Optimiser(value_and_gradient, len(xi), maker.like)
@@ -321,38 +374,56 @@ class TestFrames:
         assert np.abs(gradients - wanted[1]).max() > 0.1
 
     def test_what_data_say_follows_the_rest(self):
-        """Around a reference that is wrong the directions that data tell are what is most likely given all others."""
+        """Around a reference that is wrong the directions that data tell are what is most likely
+        given all others.
+        """
         problem, maker, frame, xi = framed("a line", told=5)
-        frame = eqx.tree_at(lambda f: f.centre["y"], frame, frame.centre["y"] + jnp.asarray(np.sin(5 * X)))
+        frame = eqx.tree_at(
+            lambda f: f.centre["y"], frame, frame.centre["y"] + jnp.asarray(np.sin(5 * X))
+        )
         xi[:, maker.weights[:5]] = 0.0
-        fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(positions(frame, xi)[0])[:, maker.weights]
+        fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(positions(frame, xi)[0])[
+            :, maker.weights
+        ]
         along = np.abs(np.asarray(fall @ frame.turn))
         assert along[:, :5].max() < 1e-8 < 1.0 < along[:, 5:].max()
 
     @THOROUGH
     def test_few_told_directions_follow_the_slopes_where_they_are(self):
-        """Of a formula two directions lie near where they are most likely given all others, far from the reference."""
+        """Of a formula two directions lie near where they are most likely given all others, far
+        from the reference.
+        """
         problem, _, _, xi = framed((average(True), data(np.ones(25))))
         xi *= 0.5
         away = []
         for slopes_there in (False, True):
-            maker = Linearisation(problem, ("layer.function.extra.weights",), slopes_there=slopes_there)
-            frame = maker.restored(maker.around(np.asarray(problem.prior(1, key=jax.random.key(1)))[0]))
+            maker = Linearisation(
+                problem, ("layer.function.extra.weights",), slopes_there=slopes_there
+            )
+            frame = maker.restored(
+                maker.around(np.asarray(problem.prior(1, key=jax.random.key(1)))[0])
+            )
             turn = np.linalg.eigh(np.asarray(maker._information(frame)))[1][:, ::-1]
-            frame = eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(2)))
+            frame = eqx.tree_at(
+                lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(2))
+            )
             xi[:, maker.weights[:2]] = 0.0
             x, _ = positions(frame, xi)
             along = np.zeros((maker.dimension, 2))
             along[maker.weights] = turn[:, :2]
             fall = np.asarray(jax.jit(jax.vmap(jax.grad(problem.log_density)))(x)) @ along
-            bend = along.T @ np.asarray(jax.jit(jax.vmap(jax.hessian(problem.log_density)))(x)) @ along
+            bend = (
+                along.T @ np.asarray(jax.jit(jax.vmap(jax.hessian(problem.log_density)))(x)) @ along
+            )
             step = np.linalg.solve(-bend, fall[..., None])[..., 0]
             away.append(np.sqrt(np.mean(step * fall)))
         assert away[1] < 2.0 < away[0]  # standard deviations: 16 by the slopes of the reference
 
     @pytest.mark.thorough
     def test_what_data_say_little_of_comes_first_where_that_suits_positions(self):
-        """Averages of a positive function say much of few of its directions, and these bend with all others."""
+        """Averages of a positive function say much of few of its directions, and these bend with
+        all others.
+        """
         at = np.linspace(0.0, 1.0, 41)
         weight = np.exp(-(((at - X[:, None]) / 0.3) ** 2))
         slopes = weight / weight.sum(1, keepdims=True) @ np.asarray(TURNS(at)) / 0.02
@@ -363,7 +434,9 @@ class TestFrames:
             _, maker, *_ = framed((average(positive), data(np.ones(25))))
             frame = maker.restored(maker.around(np.zeros(13)))
             assert frame.told == 12  # one position tells nothing
-            given = eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), jnp.asarray(few)))
+            given = eqx.tree_at(
+                lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), jnp.asarray(few))
+            )
             found = maker.restored(maker.frame(positions(given, xi)[0]))
             assert found.told == (few if positive else 12)
 
@@ -425,12 +498,21 @@ class TestSampling:
         model, seen = formula(), data()
         engine = bd.NUTS(chains=4, draws=500, climbs=8)
         one = bd.fit(model, seen, engine, key=0, progress=False)
-        other = bd.fit(model, seen, bd.NUTS(chains=4, draws=2000, climbs=8, coordinates="plain"), key=1, progress=False)
+        other = bd.fit(
+            model,
+            seen,
+            bd.NUTS(chains=4, draws=2000, climbs=8, coordinates="plain"),
+            key=1,
+            progress=False,
+        )
         assert one.attrs["sampled_in"] == "linearised coordinates"
 
         def looked_at(m):
             extra = m.layer.function.extra
-            return {"g": jax.vmap(lambda t: extra(t, {}, {})["g"])(X), "rate": m.layer.function.rate}
+            return {
+                "g": jax.vmap(lambda t: extra(t, {}, {})["g"])(X),
+                "rate": m.layer.function.rate,
+            }
 
         values = [bd.evaluate(model, post, looked_at) for post in (one, other)]
         means, errors = [v.mean(("chain", "draw")) for v in values], [az.mcse(v) for v in values]

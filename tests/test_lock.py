@@ -25,7 +25,9 @@ with alone_in(sys.argv[1]):
 def holder(tmp_path):
     """Another process at work in a folder, and the folder."""
     folder = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-c", HOLDS, folder], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, folder], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     try:
         assert process.stdout.readline() == "alone\n"
         yield process, folder
@@ -37,7 +39,9 @@ def holder(tmp_path):
 
 def test_a_second_process_is_refused_until_the_first_has_ended(holder):
     process, folder = holder
-    refusal = r"another process is at work in .*run: wait until it has ended, or choose another folder"
+    refusal = (
+        r"another process is at work in .*run: wait until it has ended, or choose another folder"
+    )
     with pytest.raises(WriteError, match=refusal), alone_in(folder):
         pytest.fail("two at once")
     process.kill()
@@ -47,7 +51,9 @@ def test_a_second_process_is_refused_until_the_first_has_ended(holder):
     assert list(folder.iterdir()) == []
 
 
-def test_blocks_of_one_thread_may_lie_in_each_other_and_another_thread_is_refused(tmp_path, monkeypatch):
+def test_blocks_of_one_thread_may_lie_in_each_other_and_another_thread_is_refused(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     refused = []
 

@@ -1,4 +1,6 @@
-"""The log score against exact mixtures by SciPy, in memory and from a file; what draws alone can say."""
+"""The log score against exact mixtures by SciPy, in memory and from a file; what draws alone can
+say.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,9 @@ class BinomialNoise(bd.noise.AbstractNoise):
 
 
 class MixedNoise(bd.noise.AbstractNoise):
-    """A noise that NumPyro makes of several distributions, so that its parameters do not say what it is."""
+    """A noise that NumPyro makes of several distributions, so that its parameters do not say what
+    it is.
+    """
 
     def __call__(self, prediction):
         shape = jnp.array([2.0, 8.0])
@@ -78,7 +82,9 @@ def forecast_with(noise, leaf, observed, *, level=LEVEL):
     return bd.forecast(model, posterior(model, data, draws), data), data
 
 
-@pytest.mark.thorough("log-normal", "Student t", "varying", "Poisson", "negative binomial", "binomial")
+@pytest.mark.thorough(
+    "log-normal", "Student t", "varying", "Poisson", "negative binomial", "binomial"
+)
 @pytest.mark.parametrize("name", NOISES)
 def test_the_log_score_is_that_of_the_exact_mixture(name, tmp_path):
     noise, leaf, density = NOISES[name]
@@ -138,9 +144,14 @@ def test_draws_of_whole_numbers_give_no_mass_and_that_is_said():
 
 def test_the_mean_over_observables_is_not_known_where_one_is_not():
     rng = np.random.default_rng(2)
-    values = {"counts": rng.poisson(2.0, (1, 200, 9)).astype(float), "level": rng.normal(size=(1, 200, 9))}
+    values = {
+        "counts": rng.poisson(2.0, (1, 200, 9)).astype(float),
+        "level": rng.normal(size=(1, 200, 9)),
+    }
     dims, time = ("chain", "draw", "time"), {"time": np.arange(9.0)}
-    fc = xr.DataTree.from_dict({"predictions": xr.Dataset({n: (dims, v) for n, v in values.items()}, time)})
+    fc = xr.DataTree.from_dict(
+        {"predictions": xr.Dataset({n: (dims, v) for n, v in values.items()}, time)}
+    )
     data = xr.Dataset({n: ("time", v[0, 0]) for n, v in values.items()}, time)
     table = bd.score(fc, data)
     assert np.isfinite(table.loc["level", "log_score"]) and np.isnan(table.loc["all", "log_score"])

@@ -11,7 +11,18 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tasks_of_many import arrays, compiles, fails, hoards, killed_once, odd, says_its_argument, slowly, square, stopped
+from tasks_of_many import (
+    arrays,
+    compiles,
+    fails,
+    hoards,
+    killed_once,
+    odd,
+    says_its_argument,
+    slowly,
+    square,
+    stopped,
+)
 
 from bayes_dasl.errors import Interrupted, ModelError, ReadError, WriteError
 from bayes_dasl.many import ALONE, combinations, many, run_many
@@ -35,7 +46,9 @@ def test_a_worker_that_uses_most_of_its_memory_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 1_200_000_000)
     tasks, rows = combinations(number=range(4)), tmp_path / "rows.jsonl"
     found = []
-    work = threading.Thread(target=lambda: found.append(run_many(hoards, tasks, rows, workers=1, **quiet)), daemon=True)
+    work = threading.Thread(
+        target=lambda: found.append(run_many(hoards, tasks, rows, workers=1, **quiet)), daemon=True
+    )
     work.start()
     work.join(60.0)
     [table] = found
@@ -46,12 +59,19 @@ def test_a_worker_that_uses_most_of_its_memory_goes_on(tmp_path, monkeypatch):
 def test_a_worker_whose_memory_fills_forgets_its_programs(tmp_path, monkeypatch, full, programs):
     """Else a long study has tens of megabytes of them for each fit."""
     monkeypatch.setattr("bayes_dasl.many.many._FULL", full)
-    table = run_many(compiles, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=1, **quiet)
-    assert table["process"].nunique() == 1 and [*table.sort_values("number")["programs"]] == programs
+    table = run_many(
+        compiles, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=1, **quiet
+    )
+    assert (
+        table["process"].nunique() == 1 and [*table.sort_values("number")["programs"]] == programs
+    )
 
 
 def test_what_is_done_is_not_done_again(tmp_path):
-    rows, ran = tmp_path / "rows.jsonl", lambda: [len(p.read_text()) for p in sorted(tmp_path.glob("ran *"))]
+    rows, ran = (
+        tmp_path / "rows.jsonl",
+        lambda: [len(p.read_text()) for p in sorted(tmp_path.glob("ran *"))],
+    )
     tasks = combinations(number=range(4), folder=[str(tmp_path)])
     run_many(square, tasks[:2], rows, workers=0, **quiet)
     with rows.open("a") as file:
@@ -67,15 +87,21 @@ def test_a_task_that_fails_is_a_row_and_done_again_next_time(tmp_path):
     tasks = combinations(number=range(3))
     for _ in range(2):
         table = run_many(fails, tasks, tmp_path / "rows.jsonl", workers=0, retries=0, **quiet)
-    assert [*table["failed"].dropna()] == ["ValueError: one is odd"] and [*table["square"].dropna()] == [0, 4]
+    assert [*table["failed"].dropna()] == ["ValueError: one is odd"] and [
+        *table["square"].dropna()
+    ] == [0, 4]
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [line["task"]["number"] for line in lines] == [0, 1, 2, 1]
     assert lines[0]["none"] is None
 
 
 def test_a_row_that_json_cannot_hold_is_a_failure_and_no_end(tmp_path):
-    table = run_many(odd, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=0, retries=0, **quiet)
-    assert "must hold numbers" in table["failed"][0] and "may not say 'failed'" in table["failed"][1]
+    table = run_many(
+        odd, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=0, retries=0, **quiet
+    )
+    assert (
+        "must hold numbers" in table["failed"][0] and "may not say 'failed'" in table["failed"][1]
+    )
     assert table["square"][2] == 4
 
 
@@ -89,7 +115,9 @@ def test_arrays_and_infinities_are_kept(tmp_path):
 
 
 def test_a_row_that_says_its_own_argument_is_a_failure(tmp_path):
-    table = run_many(says_its_argument, [{"number": 3}], tmp_path / "rows.jsonl", workers=0, **quiet)
+    table = run_many(
+        says_its_argument, [{"number": 3}], tmp_path / "rows.jsonl", workers=0, **quiet
+    )
     assert table["number"][0] == 3 and "may not say 'number' itself" in table["failed"][0]
 
 
@@ -110,7 +138,14 @@ def test_a_file_that_cannot_be_used_is_told_before_any_task(tmp_path, write, err
 
 def test_a_scheduler_has_its_own_workers_and_must_answer(tmp_path):
     with pytest.raises(ModelError, match="leave out workers, or scheduler"):
-        run_many(square, [{"number": 1}], tmp_path / "rows.jsonl", scheduler="tcp://here:1", workers=2, **quiet)
+        run_many(
+            square,
+            [{"number": 1}],
+            tmp_path / "rows.jsonl",
+            scheduler="tcp://here:1",
+            workers=2,
+            **quiet,
+        )
     with pytest.raises(ModelError, match="no scheduler answers at here"):
         run_many(square, [{"number": 1}], tmp_path / "rows.jsonl", scheduler="here", **quiet)
 
@@ -130,7 +165,9 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_loses_no_row(tmp_path):
     path = {"PYTHONPATH": str(Path(__file__).parent)}  # its worker imports the tasks
     command = [sys.executable, "-c", CLUSTER]
     tasks, rows = combinations(number=range(50)), tmp_path / "rows.jsonl"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | path) as cluster:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | path
+    ) as cluster:
 
         def say(text):
             if text.startswith("1 of"):
@@ -153,9 +190,15 @@ def test_a_script_that_defines_a_module_of_equinox_does_its_tasks_over_workers(t
     """By value its classes would refuse their own fields."""
     script = Path(__file__).with_name("many_study.py")
     done = subprocess.run(
-        [sys.executable, script, tmp_path / "rows.jsonl"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, script, tmp_path / "rows.jsonl"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[0, 0, 1, 1]", done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[0, 0, 1, 1]", (
+        done.stdout + done.stderr
+    )
 
 
 def test_a_file_that_was_edited_is_run_anew_and_one_that_fails_leaves_no_module(monkeypatch):
@@ -171,14 +214,21 @@ def test_a_file_that_was_edited_is_run_anew_and_one_that_fails_leaves_no_module(
 
 
 def test_a_script_without_a_guard_does_not_start_workers_from_workers():
-    text = "import bayes_dasl as bd\ndef row(n):\n    return {}\nbd.run_many(row, [{'n': 1}], 'rows', workers=0)\n"
+    text = (
+        "import bayes_dasl as bd\ndef row(n):\n    return {}\nbd.run_many(row, [{'n': 1}], 'rows', "
+        "workers=0)\n"
+    )
     with pytest.raises(ModelError, match="under if __name__ == '__main__'"):
         many._by_file(f"{ALONE}unguarded", "unguarded.py", text, "row")(n=1)
 
 
 def test_a_module_of_equinox_in_a_notebook_is_refused(tmp_path, monkeypatch):
     notebook = ModuleType("__main__")
-    exec("import bayes_dasl as bd\nclass Law(bd.Module):\n    k: float\ndef row(n):\n    return {}\n", vars(notebook))
+    exec(
+        "import bayes_dasl as bd\nclass Law(bd.Module):\n    k: float\ndef row(n):\n    return "
+        "{}\n",
+        vars(notebook),
+    )
     monkeypatch.setitem(sys.modules, "__main__", notebook)
     with pytest.raises(ModelError, match="the class 'Law' of a notebook"):
         run_many(notebook.row, [{"n": 1}], tmp_path / "rows.jsonl", workers=1, code="x", **quiet)
@@ -192,7 +242,11 @@ def test_what_hangs_on_more_than_its_arguments_needs_a_name(tmp_path, do):
 
 @pytest.mark.parametrize(
     ("tasks", "said"),
-    [([{"number": 1}] * 2, "occurs twice"), ([{"number": Path}], "must be"), ([{"code": 1}], "a column of every row")],
+    [
+        ([{"number": 1}] * 2, "occurs twice"),
+        ([{"number": Path}], "must be"),
+        ([{"code": 1}], "a column of every row"),
+    ],
 )
 def test_tasks_that_make_no_sense_are_refused(tmp_path, tasks, said):
     with pytest.raises(ModelError, match=said):

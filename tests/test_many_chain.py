@@ -55,7 +55,9 @@ class Cut(Line):
 
 
 def series(values):
-    return xr.Dataset({"y": ("time", np.asarray(values, float))}, {"time": np.arange(float(len(values)))})
+    return xr.Dataset(
+        {"y": ("time", np.asarray(values, float))}, {"time": np.arange(float(len(values)))}
+    )
 
 
 DATA = series(2.0 - 0.3 * np.arange(10.0) + NOISE * np.random.default_rng(0).normal(size=10))
@@ -72,7 +74,9 @@ def closed_form(noise=NOISE):
 
 def run(engine, model=MODEL, data=DATA, key=0, journal=None):
     with ProgressBar(False) as bar:
-        return engine.run(pose(model, data), key=jax.random.key(key), journal=journal or Journal(), bar=bar)
+        return engine.run(
+            pose(model, data), key=jax.random.key(key), journal=journal or Journal(), bar=bar
+        )
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -82,7 +86,9 @@ def samples(request):
 
 def agreement(positions, mean, sd):
     """The largest deviations of mean and log sd, in Monte-Carlo standard errors."""
-    draws = xr.Dataset({str(i): (("chain", "draw"), positions[..., i]) for i in range(positions.shape[-1])})
+    draws = xr.Dataset(
+        {str(i): (("chain", "draw"), positions[..., i]) for i in range(positions.shape[-1])}
+    )
     error = np.array([float(v) for v in azs.mcse(draws).data_vars.values()])
     ess = np.array([float(v) for v in azs.ess(draws, method="sd").data_vars.values()])
     shift = (positions.mean((0, 1)) - mean) / error
@@ -114,7 +120,9 @@ def test_a_run_is_healthy_and_says_what_it_cost(samples):
     if method != "unadjusted_mclmc":
         assert 0.6 < result.stats["acceptance_rate"].mean() < 0.99
     if method == "chees":
-        kinetic = result.stats["energy"][:, 1:] + result.stats["lp"][:, :-1]  # exponential with mean 1 in 2 dimensions
+        kinetic = (
+            result.stats["energy"][:, 1:] + result.stats["lp"][:, :-1]
+        )  # exponential with mean 1 in 2 dimensions
         assert abs(kinetic.mean() - 1) < 4 / np.sqrt(kinetic.size)
 
 
@@ -133,13 +141,20 @@ def test_unadjusted_chains_say_how_large_their_energy_error_is(samples):
     method, result = samples
     if method == "unadjusted_mclmc":
         assert (
-            0 < result.facts["energy_variance_per_dimension"] < ENERGY_VARIANCE == result.facts["energy_variance_bound"]
+            0
+            < result.facts["energy_variance_per_dimension"]
+            < ENERGY_VARIANCE
+            == result.facts["energy_variance_bound"]
         )
 
 
 def test_the_bound_of_the_energy_variance_is_that_of_the_source():
     """BlackJAX tunes its unadjusted chains to the value of Robnik et al. (2023)."""
-    (wanted,) = (p for n, p in inspect.signature(mclmc_find_L_and_step_size).parameters.items() if "energy_var" in n)
+    (wanted,) = (
+        p
+        for n, p in inspect.signature(mclmc_find_L_and_step_size).parameters.items()
+        if "energy_var" in n
+    )
     assert wanted.default == ENERGY_VARIANCE
 
 
@@ -162,7 +177,9 @@ def test_a_step_size_that_is_too_large_is_found_and_reduced(monkeypatch, tries):
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", seldom(METHODS, "meads", "mclmc", "unadjusted_mclmc"))
 def test_failing_solves_are_rejected_or_counted_as_energy_errors(method):
-    """Where the solver fails there is no posterior: the level is a truncated normal, the slope follows it."""
+    """Where the solver fails there is no posterior: the level is a truncated normal, the slope
+    follows it.
+    """
     model = bd.Model(Cut(NORMAL, dist.Normal(0.0, PRIOR)), bd.NormalNoise(scale=NOISE))
     result = run(ManyChain(method, **SMALL), model)
     assert (result.positions[..., 0] > 2.0).all()
@@ -190,7 +207,9 @@ def test_superchains_begin_each_at_one_point(monkeypatch):
     begun = []
     begin = BatchedChains.begin
     monkeypatch.setattr(
-        BatchedChains, "begin", lambda self, *where, key: (begun.append(where), begin(self, *where, key=key))
+        BatchedChains,
+        "begin",
+        lambda self, *where, key: (begun.append(where), begin(self, *where, key=key)),
     )
     result = run(ManyChain("mclmc", **SMALL))
     position, value, gradient = begun[0]
@@ -219,7 +238,9 @@ def test_a_run_goes_on_from_its_journal(method, tmp_path, monkeypatch):
     whole = run(engine, journal=Journal(tmp_path / "run", {}))
     steps = sorted((tmp_path / "run").glob("*.step"))
     assert len(steps) == 1 + 48 // CHUNK + 48 // CHUNK  # starts, warm-up, draws
-    monkeypatch.setattr(many_chain, "find_start", lambda *a, **k: pytest.fail("the starts were found before"))
+    monkeypatch.setattr(
+        many_chain, "find_start", lambda *a, **k: pytest.fail("the starts were found before")
+    )
     for kept in (2, 5, 7):
         shutil.copytree(tmp_path / "run", tmp_path / str(kept))
         for path in steps[kept:]:
@@ -252,7 +273,9 @@ def test_fit_with_many_chains():
     assert dict(post["posterior"].sizes) == {"chain": 64, "draw": 48}
     assert post.attrs["nested_rhat"] < 1.01
     assert post.attrs["superchains"] == 8
-    assert {"lp", "acceptance_rate", "n_steps", "diverging", "step_size"} <= set(post["sample_stats"].data_vars)
+    assert {"lp", "acceptance_rate", "n_steps", "diverging", "step_size"} <= set(
+        post["sample_stats"].data_vars
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,14 +297,18 @@ def test_numbers_that_make_no_sense_are_refused(wrong, message):
 
 @pytest.mark.parametrize("method", ["mclmc", "unadjusted_mclmc"])
 def test_microcanonical_chains_need_two_dimensions(method):
-    with pytest.raises(bd.BayesDaslError, match="at least 2 dimensions, not 1: take method='chees'"):
+    with pytest.raises(
+        bd.BayesDaslError, match="at least 2 dimensions, not 1: take method='chees'"
+    ):
         run(ManyChain(method), bd.Model(Line(NORMAL, 0.0), bd.NormalNoise(scale=NOISE)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_reference_posterior(method, shared_file):
-    reference = pd.read_csv(shared_file("reference/lotka_volterra_posteriordb_summary.csv"), index_col="parameter")
+    reference = pd.read_csv(
+        shared_file("reference/lotka_volterra_posteriordb_summary.csv"), index_col="parameter"
+    )
     model, data = posteriordb_lynx_hare()
     post = bd.fit(model, data, ManyChain(method), key=3)
     draws = post["posterior"].to_dataset()

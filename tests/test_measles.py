@@ -1,4 +1,6 @@
-"""The chain of measles: what it conserves, that the future stays unknown, and that its two forms are one posterior."""
+"""The chain of measles: what it conserves, that the future stays unknown, and that its two forms
+are one posterior.
+"""
 
 import dataclasses
 
@@ -35,18 +37,25 @@ def towns():
     data = {"cases": rng.poisson(80.0, shape), "births": rng.uniform(200.0, 300.0, shape)}
     data["people"] = np.linspace(4e5, 4.2e5, 60)[:, None] * [1.0, 0.5]
     days = np.datetime64("1944-01-07") + 14 * np.arange(60) * np.timedelta64(1, "D")
-    variables = {name: (("time", "town"), values.astype(float), {"units": "people"}) for name, values in data.items()}
+    variables = {
+        name: (("time", "town"), values.astype(float), {"units": "people"})
+        for name, values in data.items()
+    }
     return xr.Dataset(variables, {"time": days.astype("M8[ns]"), "town": ["Ay", "Bee"]})
 
 
 def test_the_table(shared_file, monkeypatch):
-    monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/epidemiology/tsiR_twentymeas.csv").parents[1]))
+    monkeypatch.setenv(
+        "BAYES_DASL_DATA", str(shared_file("data/epidemiology/tsiR_twentymeas.csv").parents[1])
+    )
     data = measles.load()
     assert dict(data.sizes) == {"time": 548, "town": 20}
-    assert data["time"].values[0] == np.datetime64("1944-01-07") and data["time"].values[-1] == np.datetime64(
-        "1964-12-25"
-    )
-    assert float(data["cases"].sel(town="London").max()) == 7192.0  # the largest fortnight of the table
+    assert data["time"].values[0] == np.datetime64("1944-01-07") and data["time"].values[
+        -1
+    ] == np.datetime64("1964-12-25")
+    assert (
+        float(data["cases"].sel(town="London").max()) == 7192.0
+    )  # the largest fortnight of the table
 
 
 def test_contacts_have_a_geometric_mean_of_one():
@@ -57,7 +66,9 @@ def test_contacts_have_a_geometric_mean_of_one():
 def test_who_is_no_longer_susceptible_was_born_or_infected():
     following = CHAIN(jnp.asarray(-7100.0), STATE, U)
     share = 0.5 / (1 + 0.04 * (-100.0 / 365.25))
-    assert float(following["susceptible"]) == pytest.approx(0.05 + (300.0 - 90.0 / share) / 4e5, rel=1e-12)
+    assert float(following["susceptible"]) == pytest.approx(
+        0.05 + (300.0 - 90.0 / share) / 4e5, rel=1e-12
+    )
     assert float(following["reported"]) == 90.0
 
 
@@ -71,10 +82,16 @@ def test_few_ill_infect_in_proportion():
 
 @pytest.mark.thorough
 def test_the_future_goes_by_chance():
-    """Mean and variance of the negative binomial, by 4 standard errors; the same draw has the same future."""
+    """Mean and variance of the negative binomial, by 4 standard errors; the same draw has the same
+    future.
+    """
     ahead = U | {"known": 0.0}
     cases = jax.jit(
-        jax.vmap(lambda chance: dataclasses.replace(CHAIN, chance=chance)(-7000.0, STATE, ahead)["reported"])
+        jax.vmap(
+            lambda chance: dataclasses.replace(CHAIN, chance=chance)(-7000.0, STATE, ahead)[
+                "reported"
+            ]
+        )
     )
     drawn = np.asarray(cases(np.random.default_rng(2).uniform(size=4000)))
     mean = float(CHAIN.cases(-7000.0, STATE, U)["cases"])
@@ -91,7 +108,10 @@ def test_nothing_after_the_origin_is_known(towns):
     one, other = (measles.as_known_at(data, ORIGIN, years=1.0) for data in (towns, later))
     xr.testing.assert_identical(one.drop_vars("cases"), other.drop_vars("cases"))
     assert one.sizes["time"] == 26 + 13 and one["cases"].isel(time=0).isnull().all()
-    assert float(one["known"].sum()) == 26 and float(one["reported"].isel(time=slice(26, None)).max()) == 0.0
+    assert (
+        float(one["known"].sum()) == 26
+        and float(one["reported"].isel(time=slice(26, None)).max()) == 0.0
+    )
 
 
 @pytest.mark.slow
@@ -99,7 +119,8 @@ def test_both_forms_are_one_posterior(towns):
     """Sums without steps and steps give the same density, to rounding of some thousand terms."""
     data = measles.as_known_at(towns, ORIGIN, years=1.0)
     steps, sums = (
-        bd.inference.pose(form(data), measles.known(data)) for form in (measles.model, measles.reconstructed)
+        bd.inference.pose(form(data), measles.known(data))
+        for form in (measles.model, measles.reconstructed)
     )
     assert steps.dimension == sums.dimension
     at = steps.prior(1, key=jax.random.key(0))[0]

@@ -44,10 +44,17 @@ def line():
     times, noise = np.linspace(-1.0, 1.0, 12), 0.3
     y = 0.4 - 0.7 * times + noise * np.random.default_rng(0).normal(size=12)
     data = xr.Dataset({"y": ("time", y)}, coords={"time": times})
-    model = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2))), bd.NormalNoise(noise))
+    model = bd.Model(
+        bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2))), bd.NormalNoise(noise)
+    )
     features = np.stack([np.ones(12), times], 1)
     precision = features.T @ features / noise**2 + np.diag([1.0, 0.25])
-    return model, data, np.linalg.solve(precision, features.T @ y / noise**2), np.linalg.inv(precision)
+    return (
+        model,
+        data,
+        np.linalg.solve(precision, features.T @ y / noise**2),
+        np.linalg.inv(precision),
+    )
 
 
 def lines(post):
@@ -55,13 +62,17 @@ def lines(post):
 
 
 def run(engine, problem, key=0):
-    """What an engine says by itself, with the random numbers that it has in `bd.fit`, and without what that adds."""
+    """What an engine says by itself, with the random numbers that it has in `bd.fit`, and without
+    what that adds.
+    """
     key = jax.random.split(jax.random.key(key))[0]
     return engine.run(problem, key=key, journal=Journal(), bar=ProgressBar(False))
 
 
 def ends(engine, problem, key=0):
-    """Where it ends, `(draw, dimension)`; of a line level and slope themselves, whose priors are normal."""
+    """Where it ends, `(draw, dimension)`; of a line level and slope themselves, whose priors are
+    normal.
+    """
     return run(engine, problem, key).positions[0]
 
 
@@ -107,11 +118,17 @@ def test_terms_at_some_rows_are_those_of_data_that_count_there(line):
 
 
 def test_the_prior_of_a_group_is_that_of_its_leaves(line):
-    """With the volume of the way to the unconstrained space, which for a positive number is an exponential."""
-    model = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.HalfNormal(2.0))), bd.NormalNoise(0.3))
+    """With the volume of the way to the unconstrained space, which for a positive number is an
+    exponential.
+    """
+    model = bd.Model(
+        bd.Algebraic(Line(dist.Normal(0, 1), dist.HalfNormal(2.0))), bd.NormalNoise(0.3)
+    )
     level, logarithm = 0.7, -0.4
     priors = pose(model, line[1]).log_priors(jnp.asarray([level, logarithm]))
-    by_hand = stats.norm.logpdf(level) + stats.halfnorm(scale=2.0).logpdf(np.exp(logarithm)) + logarithm
+    by_hand = (
+        stats.norm.logpdf(level) + stats.halfnorm(scale=2.0).logpdf(np.exp(logarithm)) + logarithm
+    )
     assert float(priors["science"]) == pytest.approx(by_hand, rel=1e-12)
     assert float(priors["network"]) == float(priors["latent"]) == 0.0
 
@@ -146,9 +163,13 @@ def test_joint_learning_ends_at_the_mode(line):
 
 @pytest.mark.slow
 def test_a_descent_does_not_depend_on_units(line):
-    """Time in milliseconds makes the prior of the slope narrow and its gradients large; steps stay what they were."""
+    """Time in milliseconds makes the prior of the slope narrow and its gradients large; steps stay
+    what they were.
+    """
     model, data, _, _ = line
-    slow = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2e-3))), bd.NormalNoise(0.3))
+    slow = bd.Model(
+        bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2e-3))), bd.NormalNoise(0.3)
+    )
     ms = data.assign_coords(time=data["time"] * 1e3)
     engine = bd.Joint(starts=1, descent=bd.Descent(steps=200, patience=200))
     in_s, in_ms = (run(engine, pose(m, d)) for m, d in ((model, data), (slow, ms)))
@@ -171,9 +192,16 @@ def test_last_layers_take_steps_in_units_of_their_own_normal():
 def test_widths_of_a_prior_are_finite_and_those_of_a_normal(line):
     """Half of the draws of a vague gamma distribution are zero in floats, and have no logarithm."""
     _, data, _, _ = line
-    vague = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2))), bd.NormalNoise(dist.Gamma(1e-3, 1e-3)))
+    vague = bd.Model(
+        bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2))),
+        bd.NormalNoise(dist.Gamma(1e-3, 1e-3)),
+    )
     problem = pose(vague, data)
-    assert list(problem.prior_widths()) == [pytest.approx(1, rel=0.1), pytest.approx(2, rel=0.1), 1.0]
+    assert list(problem.prior_widths()) == [
+        pytest.approx(1, rel=0.1),
+        pytest.approx(2, rel=0.1),
+        1.0,
+    ]
     found = ends(bd.Joint(starts=2, descent=bd.Descent(steps=1500)), problem)[0]
     np.testing.assert_allclose(found[:2], [0.4, -0.7], atol=0.3)
     assert 0.1 < float(problem.constrain(jnp.asarray(found))["noise.scale"]) < 0.6
@@ -200,18 +228,24 @@ def test_a_descent_knows_nothing_of_data_held_out():
     assert judged is not None
     seen, unseen = (np.isfinite(np.asarray(p.observed["y"])) for p in (training, judged))
     assert not (seen & unseen).any() and (seen | unseen).all() and unseen.sum() == round(0.3 * 15)
-    other = dataclasses.replace(problem, observed={"y": problem.observed["y"] + jnp.where(unseen, 5.0, 0.0)})
+    other = dataclasses.replace(
+        problem, observed={"y": problem.observed["y"] + jnp.where(unseen, 5.0, 0.0)}
+    )
     again, judged_again = _members.held_back(other, 0.3, key=jax.random.key(0))
     begun, same = (_members.begin(p, 2, key=jax.random.key(1)) for p in (training, again))
     np.testing.assert_array_equal(begun, same)
     own, key = {"weights": {"y": jnp.ones(15)}}, jax.random.key(2)
     one, two = (_members.weighted_loss(*p) for p in ((training, judged), (again, judged_again)))
-    said = jax.jit(lambda x: [(loss.objective(x, own, key)[0], loss.judge(x, own)) for loss in (one, two)])
+    said = jax.jit(
+        lambda x: [(loss.objective(x, own, key)[0], loss.judge(x, own)) for loss in (one, two)]
+    )
     (lowered, judged), (again_lowered, again_judged) = said(jnp.asarray(begun[0]))
     assert float(lowered) == float(again_lowered)
     assert float(judged) < float(again_judged)
     for share in (0.01, 0.99):
-        with pytest.raises(bd.BayesDaslError, match=f"held_out={share} of 15 times leaves one side without data"):
+        with pytest.raises(
+            bd.BayesDaslError, match=f"held_out={share} of 15 times leaves one side without data"
+        ):
             _members.held_back(problem, share, key=key)
 
 
@@ -239,12 +273,18 @@ def test_a_step_on_some_rows_is_on_average_one_on_all(line):
     model, data, *_ = line
     problem = pose(model, data)
     own, x = {"weights": {"y": jnp.ones(12)}}, jnp.asarray([0.2, 0.3])
-    some, every = (_members.weighted_loss(problem, minibatch=number).objective for number in (3, None))
+    some, every = (
+        _members.weighted_loss(problem, minibatch=number).objective for number in (3, None)
+    )
     found = jax.vmap(lambda key: some(x, own, key)[0])(jax.random.split(jax.random.key(0), 2000))
     mean, error = float(found.mean()), float(found.std()) / np.sqrt(2000)
     assert abs(mean - float(every(x, own, jax.random.key(0))[0])) < 4 * error < 0.2 * abs(mean)
-    lawful = bd.Model(model.layer, model.noise, constraints={"flat": lambda values, given: values["y"]})
-    with pytest.raises(bd.BayesDaslError, match="minibatch=3 would hold the constraints flat against some"):
+    lawful = bd.Model(
+        model.layer, model.noise, constraints={"flat": lambda values, given: values["y"]}
+    )
+    with pytest.raises(
+        bd.BayesDaslError, match="minibatch=3 would hold the constraints flat against some"
+    ):
         bd.fit(lawful, data, bd.Joint(descent=bd.Descent(steps=50, minibatch=3)))
 
 
@@ -257,7 +297,10 @@ def test_laws_hold_for_every_member(line):
     problem = pose(lawful, data)
     found = ends(bd.DeepEnsemble(members=5, descent=bd.Descent(steps=2000)), problem)
     assert np.abs(found[:, 0]).max() < 0.02
-    drawn = ends(bd.engines.Laplace(draws=500, starts=1, descent=bd.Descent(steps=2000, patience=20)), problem)
+    drawn = ends(
+        bd.engines.Laplace(draws=500, starts=1, descent=bd.Descent(steps=2000, patience=20)),
+        problem,
+    )
     assert drawn[:, 0].std() == pytest.approx(1e-3, rel=0.15)
 
 
@@ -267,7 +310,8 @@ def test_groups_have_rates_of_their_own():
     descent = bd.Descent(steps=200, science_rate=1e-9, adaptive=False, coordinates="plain")
     still = dataclasses.replace(descent, steps=50, network_rate=1e-9)
     slow, start = (
-        problem.constrain(jnp.asarray(ends(bd.Joint(starts=1, descent=d), problem)[0])) for d in (descent, still)
+        problem.constrain(jnp.asarray(ends(bd.Joint(starts=1, descent=d), problem)[0]))
+        for d in (descent, still)
     )
     rate, weight = "layer.vector_field.science.rate", f"{PATH}.0.weight"
     np.testing.assert_allclose(slow[rate], start[rate], rtol=1e-4)
@@ -276,36 +320,54 @@ def test_groups_have_rates_of_their_own():
 
 @pytest.mark.thorough
 def test_anchored_and_bootstrapped_members_are_draws_of_a_normal_posterior():
-    """Where residuals are as large as the noise is said to be; a third of what is known of the slope is its prior."""
+    """Where residuals are as large as the noise is said to be; a third of what is known of the
+    slope is its prior.
+    """
     times, noise = np.linspace(-1.0, 1.0, 40), 3.0
     residuals = np.random.default_rng(0).normal(size=40)
     residuals *= noise / residuals.std()
     data = xr.Dataset({"y": ("time", 0.4 - 0.7 * times + residuals)}, {"time": times})
-    model = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 1))), bd.NormalNoise(noise))
+    model = bd.Model(
+        bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 1))), bd.NormalNoise(noise)
+    )
     features = np.stack([np.ones(40), times], 1)
     covariance = np.linalg.inv(features.T @ features / noise**2 + np.eye(2))
     mean = covariance @ features.T @ data["y"].values / noise**2
-    found = ends(bd.DeepEnsemble(members=100, descent=bd.Descent(steps=1500)), pose(model, data), key=1)
-    np.testing.assert_allclose(found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 100).max())
+    found = ends(
+        bd.DeepEnsemble(members=100, descent=bd.Descent(steps=1500)), pose(model, data), key=1
+    )
+    np.testing.assert_allclose(
+        found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 100).max()
+    )
     np.testing.assert_allclose(found.std(0), np.sqrt(np.diag(covariance)), rtol=0.25)
 
 
 def test_anchored_members_spread_as_far_as_the_prior_and_no_further(line):
-    """Randomised MAP: the spread of the members is that of the anchors, as far as the data leave it."""
+    """Randomised MAP: the spread of the members is that of the anchors, as far as the data leave
+    it.
+    """
     model, data, mean, covariance = line
     problem = pose(model, data)
-    found = ends(bd.DeepEnsemble(members=60, bootstrap=False, descent=bd.Descent(steps=1500)), problem)
-    np.testing.assert_allclose(found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 60).max())
+    found = ends(
+        bd.DeepEnsemble(members=60, bootstrap=False, descent=bd.Descent(steps=1500)), problem
+    )
+    np.testing.assert_allclose(
+        found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 60).max()
+    )
     # Of an anchored member the variance is Σ Λ₀ Σ; the noise of the data would add the rest of Σ.
     expected = np.sqrt(np.diag(covariance @ np.diag([1.0, 0.25]) @ covariance))
     np.testing.assert_allclose(found.std(0), expected, rtol=0.35)
-    plain = ends(bd.DeepEnsemble(5, anchored=False, bootstrap=False, descent=bd.Descent(steps=1500)), problem)
+    plain = ends(
+        bd.DeepEnsemble(5, anchored=False, bootstrap=False, descent=bd.Descent(steps=1500)), problem
+    )
     assert plain.std(0).max() < 0.05 * expected.min()
 
 
 def test_bootstrapped_members_see_other_data(line):
     model, data, *_ = line
-    engine = bd.DeepEnsemble(members=60, anchored=False, bootstrap=True, descent=bd.Descent(steps=1000))
+    engine = bd.DeepEnsemble(
+        members=60, anchored=False, bootstrap=True, descent=bd.Descent(steps=1000)
+    )
     found = ends(engine, pose(model, data))
     # What a bootstrap of the regression itself gives.
     times, y = data["time"].values, data["y"].values
@@ -330,26 +392,36 @@ def test_adversarial_members_see_inputs_moved_to_where_data_are_less_likely(line
     ((name, times),) = problem.movable.items()
     np.testing.assert_array_equal(times, problem.inputs.times)
     slopes = jax.jit(jax.grad(lambda t: said(problem.moved_to({name: t}))))(times)
-    assert float(said(problem) - said(moved)) == pytest.approx(0.02 * float(jnp.abs(slopes).sum()), rel=0.1)
+    assert float(said(problem) - said(moved)) == pytest.approx(
+        0.02 * float(jnp.abs(slopes).sum()), rel=0.1
+    )
 
 
 @pytest.mark.slow
 def test_adversarial_training_makes_a_line_flatter(line):
-    """Inputs in error by d in the worst direction are as residuals larger by d |slope|: the slope shrinks."""
+    """Inputs in error by d in the worst direction are as residuals larger by d |slope|: the slope
+    shrinks.
+    """
     model, data, mean, _ = line
     problem = pose(model, data)
     plain, moved = (
         ends(
-            bd.DeepEnsemble(3, anchored=False, bootstrap=False, adversarial=a, descent=bd.Descent(steps=1500)), problem
+            bd.DeepEnsemble(
+                3, anchored=False, bootstrap=False, adversarial=a, descent=bd.Descent(steps=1500)
+            ),
+            problem,
         )
         for a in (0.0, 0.05)
     )
     np.testing.assert_allclose(plain[:, 1], mean[1], rtol=0.02)
-    # By the loss at inputs moved half of the time: with |slope| s the residuals grow by 0.1 s in each wrong direction.
+    # By the loss at inputs moved half of the time: with |slope| s the residuals grow by 0.1 s in
+    # each wrong direction.
     assert np.all(np.abs(moved[:, 1]) < 0.98 * np.abs(plain[:, 1]))
     loss = _members.weighted_loss(problem, adversary=Adversary(problem, 0.05))
     own, x = {"weights": {"y": jnp.ones(12)}}, jnp.asarray(mean)
-    assert float(loss.judge(x, own)) == pytest.approx(float(loss.objective(x, own, jax.random.key(0))[0]))
+    assert float(loss.judge(x, own)) == pytest.approx(
+        float(loss.objective(x, own, jax.random.key(0))[0])
+    )
 
 
 @pytest.mark.thorough
@@ -368,7 +440,9 @@ def test_members_that_end_elsewhere_are_dropped_and_counted():
     problem = pose(small.stepped(), small.data())
     values = {path: jnp.zeros(site.shape) for path, site in problem.sites.items()}
     values |= {"layer.vector_field.science.rate": 0.6, "layer.initial.y": 2.0, "noise.scale": 0.1}
-    good = np.asarray(problem.unconstrain({path: jnp.asarray(value) for path, value in values.items()}))
+    good = np.asarray(
+        problem.unconstrain({path: jnp.asarray(value) for path, value in values.items()})
+    )
     elsewhere, lost = good.copy(), np.full_like(good, np.nan)
     elsewhere[problem.labels().index("layer.initial.y")] = 4.0
     once = {"y": np.ones((4, 15))}
@@ -382,12 +456,17 @@ def test_members_are_judged_by_the_data_that_they_saw():
     data = small.data()
     data["y"][7] += 5.0
     problem = pose(small.stepped(), data)
-    good = problem.unconstrain({path: v[0] for path, v in draw_prior(problem.model, 1, key=jax.random.key(0)).items()})
+    good = problem.unconstrain(
+        {path: v[0] for path, v in draw_prior(problem.model, 1, key=jax.random.key(0)).items()}
+    )
     seen = np.ones((3, 15))
     seen[:2, 7] = 0.0
     seen[2, 7] = 2.0
     for weights, expected in ((np.ones((3, 15)), [True, True, True]), (seen, [True, True, False])):
-        assert list(_members.usable(problem, np.tile(good, (3, 1)), {"y": weights}).members) == expected
+        assert (
+            list(_members.usable(problem, np.tile(good, (3, 1)), {"y": weights}).members)
+            == expected
+        )
 
 
 @pytest.mark.slow
@@ -396,7 +475,9 @@ def test_dropout_leaves_units_out():
     post = bd.fit(
         small.stepped(),
         small.data(),
-        bd.engines.MCDropout(rate, draws, starts=1, descent=bd.Descent(steps=300, patience=None, coordinates="plain")),
+        bd.engines.MCDropout(
+            rate, draws, starts=1, descent=bd.Descent(steps=300, patience=None, coordinates="plain")
+        ),
         key=0,
     )
     first, second = (by_path(post)[f"{PATH}.{i}.weight"][0] for i in (0, 1))
@@ -406,7 +487,10 @@ def test_dropout_leaves_units_out():
     for unit in range(3):
         assert np.unique(second[~out[:, unit], 0, unit].round(12)).size == 1
     said = str(bd.diagnose(post))
-    assert "[warning] point estimate: what no mask changes, scientific parameters too, has one value" in said
+    assert (
+        "[warning] point estimate: what no mask changes, scientific parameters too, has one value"
+        in said
+    )
     assert "[good] confounding: the parameters could do" in said
     with pytest.raises(bd.BayesDaslError, match="hidden"):
         shallow = small.network(depth=0)
@@ -445,7 +529,9 @@ def test_units_that_stay_count_for_those_left_out(monkeypatch, line):
     share = ends(bd.engines.MCDropout(rate, draws, starts=1), problem) / position
     masked = np.ptp(share, axis=0) > 0
     assert masked.sum() == 3
-    np.testing.assert_allclose(np.unique(share[:, masked].round(9)), [0.0, 1 / (1 - rate)], rtol=1e-8)
+    np.testing.assert_allclose(
+        np.unique(share[:, masked].round(9)), [0.0, 1 / (1 - rate)], rtol=1e-8
+    )
     error = np.sqrt(rate / (1 - rate) / draws)
     np.testing.assert_allclose(share[:, masked].mean(axis=0), 1.0, atol=4 * error)
 
@@ -458,10 +544,14 @@ class Level(Line):
 
 
 def test_no_direction_of_laplace_is_wider_than_the_prior(monkeypatch, line):
-    """The logarithm of this prior is not bent anywhere: a normal from its curvature alone would have no end."""
+    """The logarithm of this prior is not bent anywhere: a normal from its curvature alone would
+    have no end.
+    """
     draws = 4000
     prior = dist.Laplace(0.0, 1.0)
-    problem = pose(bd.Model(bd.Algebraic(Level(dist.Normal(0, 1), prior)), bd.NormalNoise(0.3)), line[1])
+    problem = pose(
+        bd.Model(bd.Algebraic(Level(dist.Normal(0, 1), prior)), bd.NormalNoise(0.3)), line[1]
+    )
     ended_at(monkeypatch, laplace, np.array([0.4, 0.1]))
     level, slope = ends(bd.engines.Laplace(draws=draws, starts=1), problem).std(axis=0)
     assert level == pytest.approx((1 + 12 / 0.3**2) ** -0.5, rel=4 / np.sqrt(2 * draws))
@@ -481,7 +571,9 @@ def test_laplace_is_exact_for_a_normal_posterior(line):
 @pytest.mark.slow
 def test_laplace_of_the_last_layer_keeps_the_others():
     problem = pose(small.stepped(), small.data())
-    engine = bd.engines.Laplace("last", draws=200, starts=1, descent=bd.Descent(steps=500, patience=20))
+    engine = bd.engines.Laplace(
+        "last", draws=200, starts=1, descent=bd.Descent(steps=500, patience=20)
+    )
     found = run(engine, problem)
     values = jax.vmap(problem.constrain)(jnp.asarray(found.positions[0]))
     assert np.ptp(values[f"{PATH}.0.weight"], axis=0).max() == 0
@@ -494,13 +586,17 @@ def test_laplace_of_the_last_layer_keeps_the_others():
         bd.fit(
             bent,
             small.data(),
-            bd.engines.Laplace("last", draws=10, starts=1, descent=bd.Descent(steps=50, patience=20)),
+            bd.engines.Laplace(
+                "last", draws=10, starts=1, descent=bd.Descent(steps=50, patience=20)
+            ),
         )
 
 
 @pytest.mark.slow
 def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
-    """A level, its noise and the variance of what is added to it, against the Fisher information by hand."""
+    """A level, its noise and the variance of what is added to it, against the Fisher information by
+    hand.
+    """
 
     class Level(bd.Module):
         level: bd.Scalar
@@ -509,15 +605,21 @@ def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
             return {"y": self.level + 0.0 * t}
 
     times, known = np.linspace(0.0, 1.0, 30), 0.4
-    data = xr.Dataset({"y": ("time", known * np.random.default_rng(0).normal(size=30))}, {"time": times})
+    data = xr.Dataset(
+        {"y": ("time", known * np.random.default_rng(0).normal(size=30))}, {"time": times}
+    )
     noise = bd.NormalNoise(dist.LogNormal(np.log(known), 1.0))
     problem = pose(bd.Model(bd.Algebraic(Level(dist.Normal(0, 2))), noise), data)
     names = problem.labels()
     x = np.zeros(2)
     x[names.index("noise.scale")] = np.log(known)
     found = np.asarray(gauss_newton(problem, x))
-    expected = np.diag([30 / known**2 + 1 / 4, 2 * 30 + 1.0])[:: 1 if names[0].startswith("layer") else -1]
-    np.testing.assert_allclose(found, expected[:, :: 1 if names[0].startswith("layer") else -1], rtol=1e-6, atol=1e-6)
+    expected = np.diag([30 / known**2 + 1 / 4, 2 * 30 + 1.0])[
+        :: 1 if names[0].startswith("layer") else -1
+    ]
+    np.testing.assert_allclose(
+        found, expected[:, :: 1 if names[0].startswith("layer") else -1], rtol=1e-6, atol=1e-6
+    )
     # A rate known to 0.3 makes the place at the time t uncertain by 0.3 t.
     head = bd.filtering.VarianceHead(
         lambda t, y, u: {"place": 0.0 * y["place"]}, {"place": dist.LogNormal(np.log(0.3), 1.0)}
@@ -535,7 +637,9 @@ def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
 @pytest.mark.slow
 def test_swag_wanders_around_the_mode(line):
     model, data, mean, covariance = line
-    engine = bd.engines.SWAG(members=2, draws=300, collected=20, descent=bd.Descent(steps=1000, patience=None))
+    engine = bd.engines.SWAG(
+        members=2, draws=300, collected=20, descent=bd.Descent(steps=1000, patience=None)
+    )
     samples = run(engine, pose(model, data))
     found = samples.positions[0]
     sd = np.sqrt(np.diag(covariance))
@@ -573,13 +677,28 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: bd.Joint(descent=bd.Descent(steps=10)), "steps must be a whole number, at least 50"),
-        (lambda: bd.Joint(descent=bd.Descent(minibatch=0)), "minibatch must be a whole number, at least 1"),
-        (lambda: bd.Joint(descent=bd.Descent(science_rate=2.0)), "science_rate must lie between 0 and 1"),
-        (lambda: bd.Joint(descent=bd.Descent(held_out=1.0)), "held_out must lie at least 0 and below 1"),
+        (
+            lambda: bd.Joint(descent=bd.Descent(steps=10)),
+            "steps must be a whole number, at least 50",
+        ),
+        (
+            lambda: bd.Joint(descent=bd.Descent(minibatch=0)),
+            "minibatch must be a whole number, at least 1",
+        ),
+        (
+            lambda: bd.Joint(descent=bd.Descent(science_rate=2.0)),
+            "science_rate must lie between 0 and 1",
+        ),
+        (
+            lambda: bd.Joint(descent=bd.Descent(held_out=1.0)),
+            "held_out must lie at least 0 and below 1",
+        ),
         (lambda: bd.Joint(network_weight=-1.0), "network_weight must lie"),
         (lambda: bd.DeepEnsemble(members=1), "members must be a whole number, at least 2"),
-        (lambda: bd.DeepEnsemble(descent=bd.Descent(network_rate=-0.1)), "network_rate must lie between 0 and 1"),
+        (
+            lambda: bd.DeepEnsemble(descent=bd.Descent(network_rate=-0.1)),
+            "network_rate must lie between 0 and 1",
+        ),
         (lambda: bd.engines.MCDropout(rate=0.0), "rate must lie between 0 and 1"),
         (lambda: bd.engines.MCDropout(draws=True), "draws must be a whole number"),
         (lambda: bd.engines.SWAG(collected=2), "collected must be a whole number, at least 3"),
@@ -619,17 +738,21 @@ def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer
     problem = lotka_volterra(0)
     posed = pose(problem.model, problem.data)
     found, plain = (
-        run(bd.Joint(starts=2, descent=bd.Descent(steps=200, coordinates=c)), posed) for c in ("auto", "plain")
+        run(bd.Joint(starts=2, descent=bd.Descent(steps=200, coordinates=c)), posed)
+        for c in ("auto", "plain")
     )
     lowest = [float(np.nanmin(samples.curves["loss"])) for samples in (found, plain)]
     assert lowest[0] < lowest[1] - 5.0
-    # What is called the loss is that of the weights: minus the log density of the draw, but for its last few steps.
+    # What is called the loss is that of the weights: minus the log density of the draw, but for its
+    # last few steps.
     assert -float(found.stats["lp"].squeeze()) == pytest.approx(lowest[0], abs=1.0)
 
 
 @pytest.mark.slow
 def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data():
-    """In the weights themselves hidden ones would move as far as the prior lets them, without the last ones."""
+    """In the weights themselves hidden ones would move as far as the prior lets them, without the
+    last ones.
+    """
     problem = pose(small.stepped(), small.data())
 
     @jax.jit
@@ -641,7 +764,11 @@ def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data():
         away = predicted(samples.positions[0]) - small.data()["y"].values
         return float(np.median(np.sqrt((away**2).mean(-1))))
 
-    found = run(bd.engines.Laplace(draws=200, starts=1, descent=bd.Descent(steps=500, patience=20)), problem)
+    found = run(
+        bd.engines.Laplace(draws=200, starts=1, descent=bd.Descent(steps=500, patience=20)), problem
+    )
     assert misfit(found) < 2 * small.NOISE
     # What a descent in conditional coordinates calls its loss is that of the weights.
-    assert -found.modes.log_densities[0] == pytest.approx(float(np.nanmin(found.curves["loss"])), abs=1.0)
+    assert -found.modes.log_densities[0] == pytest.approx(
+        float(np.nanmin(found.curves["loss"])), abs=1.0
+    )

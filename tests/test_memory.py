@@ -1,4 +1,6 @@
-"""Memory: control groups read from files, and draws pushed in chunks that the compiled program's needs decide."""
+"""Memory: control groups read from files, and draws pushed in chunks that the compiled program's
+needs decide.
+"""
 
 from types import SimpleNamespace
 
@@ -38,7 +40,9 @@ def test_memory_at_hand_is_some_of_what_there_is():
 
 
 def test_the_machine_says_what_is_free(root):
-    (root / "proc" / "meminfo").write_text("MemTotal:  100 kB\nMemFree:  10 kB\nMemAvailable:  60 kB\n")
+    (root / "proc" / "meminfo").write_text(
+        "MemTotal:  100 kB\nMemFree:  10 kB\nMemAvailable:  60 kB\n"
+    )
     assert _memory._free(root) == 60 * 1024
 
 
@@ -48,7 +52,8 @@ def test_groups_of_version_two(root):
     stat = "anon 1\ninactive_file 50\nactive_file 7\n"
     write(top / "batch", memory__max="1000\n", memory__current="400\n", memory__stat=stat)
     write(top / "batch" / "job", memory__max="max\n", memory__current="300\n", memory__stat=stat)
-    # The job itself has no limit, and the top of the tree holds no such files: its parent's limit counts.
+    # The job itself has no limit, and the top of the tree holds no such files: its parent's limit
+    # counts.
     assert _memory._left_by_groups(root) == [1000 - 400 + 50]
 
 
@@ -75,7 +80,9 @@ def test_the_least_counts(monkeypatch):
 
 
 def test_an_accelerator_says_what_it_has_left(monkeypatch):
-    monkeypatch.setattr(_memory, "_free", lambda: 10 * GIB)  # that of the machine may change from one look to the next
+    monkeypatch.setattr(
+        _memory, "_free", lambda: 10 * GIB
+    )  # that of the machine may change from one look to the next
     stats = {"bytes_limit": 80 * GIB, "bytes_in_use": 20 * GIB}
     assert _memory._at_hand(SimpleNamespace(platform="gpu", memory_stats=lambda: stats)) == 60 * GIB
     silent = SimpleNamespace(platform="gpu", memory_stats=lambda: None)
@@ -102,14 +109,20 @@ STATES, TIMES, DRAWS = 3000, np.linspace(0.0, 2.0, 6), 40
 @pytest.fixture(scope="module")
 def field():
     start = np.linspace(0.5, 1.5, STATES)
-    model = bd.Model(bd.ODE(Field(rate=bd.between(0.2, 2.0)), {"field": start}, Mean()), bd.NormalNoise(0.1))
+    model = bd.Model(
+        bd.ODE(Field(rate=bd.between(0.2, 2.0)), {"field": start}, Mean()), bd.NormalNoise(0.1)
+    )
     given = model.inputs(xr.Dataset(coords={"time": TIMES}))
-    draws = {path: np.asarray(v) for path, v in draw_prior(model, DRAWS, key=jax.random.key(0)).items()}
+    draws = {
+        path: np.asarray(v) for path, v in draw_prior(model, DRAWS, key=jax.random.key(0)).items()
+    }
     return model, given, draws
 
 
 def chunks_of(monkeypatch, field, available):
-    """What is pushed with so much memory at hand, the size of a chunk, and what its program needs."""
+    """What is pushed with so much memory at hand, the size of a chunk,
+    and what its program needs.
+    """
     model, given, draws = field
     used = []
     compiled = _predictive._compiled
@@ -159,8 +172,13 @@ class Watched(bd.Module):
 
 @pytest.mark.thorough
 def test_the_program_is_kept_on_disk():
-    """Conftest names a folder for JAX's cache; a program with a callback would never be kept there."""
-    model = bd.Model(bd.ODE(Watched(rate=bd.between(0.2, 2.0)), {"y": dist.Normal(1.0, 0.1)}), bd.NormalNoise(0.1))
+    """Conftest names a folder for JAX's cache;
+    a program with a callback would never be kept there.
+    """
+    model = bd.Model(
+        bd.ODE(Watched(rate=bd.between(0.2, 2.0)), {"y": dist.Normal(1.0, 0.1)}),
+        bd.NormalNoise(0.1),
+    )
     given = model.inputs(xr.Dataset(coords={"time": TIMES}))
     draws = {path: np.asarray(v) for path, v in draw_prior(model, 3, key=jax.random.key(0)).items()}
     push(model, given, draws)

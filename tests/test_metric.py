@@ -1,4 +1,6 @@
-"""The metric of NUTS: a linear map, its inverse and transpose, and its estimate from draws and gradients."""
+"""The metric of NUTS: a linear map, its inverse and transpose, and its estimate from draws and
+gradients.
+"""
 
 import equinox as eqx
 import jax
@@ -31,7 +33,9 @@ def posed(size):
 
 def laplace(problem, precision):
     """The metric of a mode of a problem, as engines ask for it."""
-    return laplace_metric(precision, problem.of_groups("science", "latent"), problem.of_groups("science"))
+    return laplace_metric(
+        precision, problem.of_groups("science", "latent"), problem.of_groups("science")
+    )
 
 
 def covariance_of(rng, size):
@@ -63,7 +67,9 @@ def test_the_maps_are_inverse_and_transposed(metric):
     np.testing.assert_allclose(metric.position(metric.whitened(x)), x, rtol=1e-10)
     np.testing.assert_allclose(metric.gradient(metric.whitened_gradient(x)), x, rtol=1e-10)
     # Aᵀ is the transpose of A: <A x, y> = <x, Aᵀ y>.
-    assert float(metric.position(x) @ y) == pytest.approx(float(x @ metric.whitened_gradient(y)), rel=1e-10)
+    assert float(metric.position(x) @ y) == pytest.approx(
+        float(x @ metric.whitened_gradient(y)), rel=1e-10
+    )
 
 
 @pytest.mark.thorough("block and low rank")
@@ -71,7 +77,9 @@ def test_gradients_follow_the_chain_rule(metric):
     x = jnp.arange(1.0, 8.0)
     density = lambda x: -jnp.sum(jnp.cosh(x / 3))  # noqa: E731
     by_whitened = jax.grad(lambda z: density(metric.position(z)))(metric.whitened(x))
-    np.testing.assert_allclose(metric.whitened_gradient(jax.grad(density)(x)), by_whitened, rtol=1e-9)
+    np.testing.assert_allclose(
+        metric.whitened_gradient(jax.grad(density)(x)), by_whitened, rtol=1e-9
+    )
 
 
 def dense(covariance):
@@ -82,7 +90,9 @@ def dense(covariance):
 
 @pytest.mark.thorough
 def test_a_normal_is_whitened_from_few_draws():
-    """Draws and gradients of a normal with 12 dimensions and scales from 1e-2 to 1e2; chains apart do not widen it."""
+    """Draws and gradients of a normal with 12 dimensions and scales from 1e-2 to 1e2; chains apart
+    do not widen it.
+    """
     rng = np.random.default_rng(1)
     covariance = covariance_of(rng, 12) * np.outer(s := np.logspace(-2, 2, 12), s)
     draws = rng.multivariate_normal(np.zeros(12), covariance, size=(4, 100), method="cholesky")
@@ -92,10 +102,17 @@ def test_a_normal_is_whitened_from_few_draws():
     first = _metric.refine(start, draws, gradients)
     before, after = start.differs_from(exact), first.differs_from(exact)
     assert after < 1.5 < 50 < before
-    # Refined again, as after each window of a warm-up, it leaves behind what was worth a few draws. The covariance of
-    # as many draws alone would be far further off.
-    sample = dense(np.cov(rng.multivariate_normal(np.zeros(12), covariance, size=400, method="cholesky").T))
-    assert _metric.refine(first, draws, gradients).differs_from(exact) < 1.01 < 1.2 < sample.differs_from(exact)
+    # Refined again, as after each window of a warm-up, it leaves behind what was worth a few draws.
+    # The covariance of as many draws alone would be far further off.
+    sample = dense(
+        np.cov(rng.multivariate_normal(np.zeros(12), covariance, size=400, method="cholesky").T)
+    )
+    assert (
+        _metric.refine(first, draws, gradients).differs_from(exact)
+        < 1.01
+        < 1.2
+        < sample.differs_from(exact)
+    )
 
 
 @pytest.mark.thorough
@@ -115,7 +132,9 @@ def test_directions_of_no_curvature_are_long_and_no_longer():
 
 @pytest.mark.slow
 def test_many_dimensions_are_low_rank():
-    """A strong correlation of two of 160 coordinates is found; of the science, 128 are still dense."""
+    """A strong correlation of two of 160 coordinates is found; of the science,
+    128 are still dense.
+    """
     rng = np.random.default_rng(4)
     covariance = np.diag(np.logspace(-1, 1, 160))
     covariance[0, 1] = covariance[1, 0] = 0.99 * np.sqrt(covariance[0, 0] * covariance[1, 1])
@@ -147,11 +166,15 @@ def test_a_mode_of_any_condition_has_a_metric(stiffest):
 @pytest.mark.parametrize("size", [1, 5])
 def test_a_lower_factor_is_that_of_cholesky(size):
     root = np.random.default_rng(size).normal(size=(size, size + 2))
-    np.testing.assert_allclose(_metric.lower_factor(root), np.linalg.cholesky(root @ root.T), rtol=1e-8)
+    np.testing.assert_allclose(
+        _metric.lower_factor(root), np.linalg.cholesky(root @ root.T), rtol=1e-8
+    )
 
 
 @pytest.mark.thorough("40-41-0", "100-101-0", "127-128-0")
-@pytest.mark.parametrize(("knots", "dense", "rest"), [(40, 41, 0), (100, 101, 0), (127, 128, 0), (128, 1, 128)])
+@pytest.mark.parametrize(
+    ("knots", "dense", "rest"), [(40, 41, 0), (100, 101, 0), (127, 128, 0), (128, 1, 128)]
+)
 def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
     """Beside the initial value, one state of a single name at each knot."""
     ode = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 1.0)})
@@ -170,7 +193,9 @@ def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
 def unit(size):
     """The metric that knows nothing: dense, of standard normals."""
     nothing = jnp.zeros(0)
-    return _metric.Metric(tuple(range(size)), (), jnp.eye(size), nothing, jnp.zeros((0, 0)), nothing)
+    return _metric.Metric(
+        tuple(range(size)), (), jnp.eye(size), nothing, jnp.zeros((0, 0)), nothing
+    )
 
 
 class DrawsOfANormal(Chains):
@@ -181,7 +206,11 @@ class DrawsOfANormal(Chains):
 
     def chunk(self, state, begin, number, adapting, metric, frame):
         x = self._sd * self._rng.normal(size=(len(state["lp"]), number, self._sd.size))
-        numbers = {"lp": -0.5 * ((x / self._sd) ** 2).sum(-1), "n_steps": np.ones(x.shape[:2]), "seconds": np.zeros(())}
+        numbers = {
+            "lp": -0.5 * ((x / self._sd) ** 2).sum(-1),
+            "n_steps": np.ones(x.shape[:2]),
+            "seconds": np.zeros(()),
+        }
         return state, {"position": x, "gradient": -x / self._sd**2} | numbers
 
 
@@ -197,7 +226,9 @@ def test_the_warm_up_ends_in_the_metric_of_its_draws():
 def test_a_step_size_is_found_in_which_most_proposals_are_taken():
     """From a first step of fifty standard deviations, at which hardly any are."""
     sd, metric = 0.01, unit(2)
-    kernel = Kernel(lambda x: -0.5 * jnp.sum((x / sd) ** 2), target_acceptance=0.8, max_tree_depth=6)
+    kernel = Kernel(
+        lambda x: -0.5 * jnp.sum((x / sd) ** 2), target_acceptance=0.8, max_tree_depth=6
+    )
     chains = Chains(kernel, 2, metric, Plain(), 2, key=jax.random.key(0))
     try:
         state = first_state(np.zeros((2, 2)), np.zeros(2), np.zeros((2, 2)))

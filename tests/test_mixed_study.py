@@ -1,4 +1,6 @@
-"""Studies that mix their models: from where they look ahead, what heads scores and report, and what costs no fit."""
+"""Studies that mix their models: from where they look ahead, what heads scores and report, and what
+costs no fit.
+"""
 
 import dataclasses
 import json
@@ -47,10 +49,19 @@ def posts():
     """Draws around the truth, and around what is above it, as from a fit."""
     found = {}
     for name, model in STUDY.models.items():
-        levels = TRUTH + AWAY[name] + 0.1 * np.random.default_rng(len(name)).normal(size=(2, 100, TRAIN + TEST))
+        levels = (
+            TRUTH
+            + AWAY[name]
+            + 0.1 * np.random.default_rng(len(name)).normal(size=(2, 100, TRAIN + TEST))
+        )
         found[name] = posterior(model, STUDY.train, {"layer.function.level": levels})
         sha = pose(model, STUDY.train).fingerprint()
-        found[name].attrs |= {"posterior_sha256": sha, "interrupted": 0, "engine": repr(STUDY.engine), "key": KEY}
+        found[name].attrs |= {
+            "posterior_sha256": sha,
+            "interrupted": 0,
+            "engine": repr(STUDY.engine),
+            "key": KEY,
+        }
     return found
 
 
@@ -84,7 +95,8 @@ def looks(called):
 
 @pytest.fixture
 def run(fitted, tmp_path, monkeypatch):
-    """A run folder, and a function that runs the study there, on what was fitted: what it said, and what looked ahead.
+    """A run folder, and a function that runs the study there, on what was fitted: what it said, and
+    what looked ahead.
 
     The tests of the command line look at a page.
     """
@@ -134,7 +146,9 @@ def test_without_test_data_windows_are_as_long_as_there_is_room_for():
 @pytest.mark.parametrize(("train", "horizon"), [(3, None), (13, 7)])
 def test_a_series_may_be_too_short(train, horizon):
     model = levels_model(train, bd.NormalNoise(1.0))
-    with pytest.raises(DataError, match=f"the {train} observed times of the training data are too few"):
+    with pytest.raises(
+        DataError, match=f"the {train} observed times of the training data are too few"
+    ):
         side_by_side(model, at_times(np.zeros(train)), at_times(np.zeros(4)), 4, horizon)
 
 
@@ -142,7 +156,11 @@ def test_what_is_mixed_and_what_is_not():
     assert STUDY.mixes
     for change in ({"mix": False}, {"rivals": {}}):
         assert not dataclasses.replace(STUDY, **change).mixes
-    depth = {"model": along_depth(0.5), "rivals": {"far": along_depth(0.6)}, "data": DATA.rename(time="depth")}
+    depth = {
+        "model": along_depth(0.5),
+        "rivals": {"far": along_depth(0.6)},
+        "data": DATA.rename(time="depth"),
+    }
     assert not dataclasses.replace(STUDY, **depth).mixes
 
 
@@ -154,11 +172,19 @@ def along_depth(scale):
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ({"origins": 0}, DataError, "from 1 on, not 0 and None: for no mixture of forecasts say mix=False"),
+        (
+            {"origins": 0},
+            DataError,
+            "from 1 on, not 0 and None: for no mixture of forecasts say mix=False",
+        ),
         ({"horizon": 0}, DataError, "from 1 on"),
         ({"horizon": 2.5}, DataError, "from 1 on"),
         ({"origins": [TRAIN + 1.0]}, DataError, "take other origins"),
-        ({"rivals": {"Mixture": of(1.0)}}, ModelError, "is kept for what a run|is the name of the mixture"),
+        (
+            {"rivals": {"Mixture": of(1.0)}},
+            ModelError,
+            "is kept for what a run|is the name of the mixture",
+        ),
     ],
 )
 def test_what_cannot_be_mixed_is_refused_at_once(change, error, said, unchecked):
@@ -168,7 +194,12 @@ def test_what_cannot_be_mixed_is_refused_at_once(change, error, said, unchecked)
 
 @pytest.mark.parametrize(
     ("engine", "draws"),
-    [(bd.NUTS(), 250), (bd.NUTS(draws=4000), 1000), (bd.NUTS(draws=100), 100), (bd.DeepEnsemble(members=5), 5)],
+    [
+        (bd.NUTS(), 250),
+        (bd.NUTS(draws=4000), 1000),
+        (bd.NUTS(draws=100), 100),
+        (bd.DeepEnsemble(members=5), 5),
+    ],
 )
 def test_what_weighs_models_takes_fewer_draws(engine, draws):
     fewer = sparing(engine)
@@ -180,7 +211,9 @@ def test_what_weighs_models_takes_fewer_draws(engine, draws):
 
 @pytest.mark.thorough
 def test_a_run_mixes_its_models(run):
-    """The mixture heads scores and verdicts, by the weights of the comparison; each model stands beside it."""
+    """The mixture heads scores and verdicts, by the weights of the comparison; each model stands
+    beside it.
+    """
     folder, again = run
     said, called = again()
     assert called == [("near", [3.0, 5.0], 2), ("far", [3.0, 5.0], 2)]
@@ -189,13 +222,25 @@ def test_a_run_mixes_its_models(run):
     weights = bd.compare({name: result(density) for name, density in DENSITIES.items()}).weights
     assert found["mixture"]["weights"] == pytest.approx(weights) and weights["near"] > 0.5
     assert list(found["scores"]) == ["mixture", "near", "far"] == list(found["diagnosis"])
-    assert (found["mixture"]["origins"], found["mixture"]["horizon"], found["mixture"]["windows"]) == (2, 2, 2.0)
+    assert (
+        found["mixture"]["origins"],
+        found["mixture"]["horizon"],
+        found["mixture"]["windows"],
+    ) == (2, 2, 2.0)
     drawn = load(folder / "mixture.nc")
-    by_hand = bd.mixture({n: load(Run(STUDY, folder).path(n, "forecast.nc")) for n in STUDY.models}, weights)
-    xr.testing.assert_identical(drawn["predictions"].to_dataset(), by_hand["predictions"].to_dataset())
+    by_hand = bd.mixture(
+        {n: load(Run(STUDY, folder).path(n, "forecast.nc")) for n in STUDY.models}, weights
+    )
+    xr.testing.assert_identical(
+        drawn["predictions"].to_dataset(), by_hand["predictions"].to_dataset()
+    )
     table = bd.score(drawn, STUDY.test)
     assert found["scores"]["mixture"]["y"]["crps"] == table.loc["y", "crps"]
-    assert (folder / "report.html").read_text(encoding="utf-8").startswith(found["mixture"]["words"][0])
+    assert (
+        (folder / "report.html")
+        .read_text(encoding="utf-8")
+        .startswith(found["mixture"]["words"][0])
+    )
     assert Run(STUDY, folder).diagnose()["mixture"].to_dict() == found["diagnosis"]["mixture"]
 
 
@@ -234,7 +279,8 @@ def test_a_run_that_is_stopped_between_two_models_goes_on(run, monkeypatch):
     Run(STUDY, folder).finish(say=said.append)
     assert (
         said[-1]
-        == "the forecast is no mixture: far did not forecast the end of the training data yet: run the study again"
+        == "the forecast is no mixture: far did not forecast the end of the training data yet: run "
+        "the study again"
     )
     _, called = again()
     assert [name for name, *_ in called] == ["far"] and scores(folder)["mixture"]["weights"]
@@ -266,7 +312,10 @@ def test_a_series_that_is_too_short_is_mixed_by_equal_weights(run):
     folder, again = run
     study = dataclasses.replace(STUDY, horizon=5)
     said, called = again(study)
-    assert called == [] and "equal weights: there are no past forecasts, since the 8 observed times" in said[-2]
+    assert (
+        called == []
+        and "equal weights: there are no past forecasts, since the 8 observed times" in said[-2]
+    )
     told = scores(folder)["mixture"]
     assert told["weighed_by"] == "equal" and told["weights"] == {"near": 0.5, "far": 0.5}
     assert "which are equal: there are no past forecasts" in told["words"][0]
@@ -312,10 +361,16 @@ def test_the_science_of_a_hybrid_is_the_rival_with_its_unknown_numbers():
     closure = bd.Network.mlp({"y": (5.0, 3.0)}, ("y",), scale=0.1, width=2, depth=1)
 
     def model(field):
-        return bd.Model(bd.ODE(field, {"y": dist.Normal(10.0, 1.0)}), bd.NormalNoise(bd.between(0.1, 1.0)))
+        return bd.Model(
+            bd.ODE(field, {"y": dist.Normal(10.0, 1.0)}), bd.NormalNoise(bd.between(0.1, 1.0))
+        )
 
     more = Decay(bd.between(0.05, 1.0), bd.between(0.1, 1.0))
-    models = {"hybrid": model(bd.Residual(science, closure)), "more": model(more), "alone": model(science)}
+    models = {
+        "hybrid": model(bd.Residual(science, closure)),
+        "more": model(more),
+        "alone": model(science),
+    }
     assert science_of("hybrid", models) == "alone"
     assert science_of("alone", models) is None
     assert science_of("hybrid", {name: models[name] for name in ("hybrid", "more")}) is None
@@ -324,7 +379,9 @@ def test_the_science_of_a_hybrid_is_the_rival_with_its_unknown_numbers():
 @pytest.fixture(scope="module")
 def forecasts():
     held = posts()
-    return held, {name: bd.forecast(STUDY.models[name], post, DATA, key=1) for name, post in held.items()}
+    return held, {
+        name: bd.forecast(STUDY.models[name], post, DATA, key=1) for name, post in held.items()
+    }
 
 
 def judged(forecasts, densities, own, science, test=STUDY.test):
@@ -343,7 +400,10 @@ def test_the_words_say_which_model_forecasts_better(forecasts):
     """Held-out data lie where `near` says: it is clearly better there, whatever the weights say."""
     found = judged(forecasts, {"near": np.zeros(6), "far": LOST}, "far", "near")
     text = " ".join(found.words)
-    assert f"near ({found.comparison.weights['near']:.2f})" in found.words[0] and "from 6 origins" in found.words[0]
+    assert (
+        f"near ({found.comparison.weights['near']:.2f})" in found.words[0]
+        and "from 6 origins" in found.words[0]
+    )
     assert "Within the training data near forecast better than far: 2.92 nats in a window" in text
     assert "share nothing" not in text
     assert "So far forecast them worse than its science alone." in found.words
@@ -353,16 +413,23 @@ def test_the_words_say_which_model_forecasts_better(forecasts):
     )
     made = forecasts[1]
     crps = {name: bd.score(fc, STUDY.test).loc["y", "crps"] for name, fc in made.items()}
-    assert f"the CRPS of near is {1 - crps['near'] / crps['far']:.0%} lower than that of far" in text
+    assert (
+        f"the CRPS of near is {1 - crps['near'] / crps['far']:.0%} lower than that of far" in text
+    )
 
 
 def test_the_words_say_what_may_be_chance(forecasts):
     turns = {"near": [1.0, -1.0], "far": [0.0, 0.1]}
     text = " ".join(judged(forecasts, turns, "near", None).words)
     assert "count as 2 that share nothing: weights and standard errors are rough" in text
-    assert "Within the training data far is ahead of near, which may be chance" in text and "science" not in text
+    assert (
+        "Within the training data far is ahead of near, which may be chance" in text
+        and "science" not in text
+    )
     # Two values of which either model has one.
-    test = at_times(np.where(np.arange(len(TRUTH)) == TRAIN, TRUTH, TRUTH + AWAY["far"])).isel(time=[TRAIN, TRAIN + 1])
+    test = at_times(np.where(np.arange(len(TRUTH)) == TRAIN, TRUTH, TRUTH + AWAY["far"])).isel(
+        time=[TRAIN, TRAIN + 1]
+    )
     text = " ".join(judged(forecasts, turns, "near", "far", test).words)
     assert "level" in text or "may be chance." in text.split("On the held-out data")[1]
 
@@ -391,16 +458,34 @@ def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, mon
     monkeypatch.setattr(bundle, "leave_future_out", lambda *_, **__: called.append(1))
     monkeypatch.setattr(bundle, "report", lambda *_, mixture, **__: Report(str(mixture)))
     folder, sizes = tmp_path / "run", np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
-    posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
+    posts = {
+        name: with_sizes(model, NESTED.train, of=sizes, number=50)
+        for name, model in NESTED.models.items()
+    }
     for name, post in posts.items():
         sha = pose(NESTED.models[name], NESTED.train).fingerprint()
-        post.attrs |= {"posterior_sha256": sha, "interrupted": 0, "engine": repr(NESTED.engine), "key": KEY}
+        post.attrs |= {
+            "posterior_sha256": sha,
+            "interrupted": 0,
+            "engine": repr(NESTED.engine),
+            "key": KEY,
+        }
         save(post, Run(NESTED, folder).path(name, "posterior.nc"))
     NESTED.run(folder, key=KEY)
     told, factors = scores(folder)["mixture"], bd.weighting.bayes_factors(NESTED.models, posts)
-    assert called == [] and told["weighed_by"] == "evidence" and told["weights"] == pytest.approx(factors.weights)
-    assert told["comparison"]["noisy"]["by_bridge"] is False and told["comparison"]["noisy"]["prior"] == 0.5
-    assert told["words"][0].startswith("A mixture of noisy (") and "science lacks nothing was 0.5." in told["words"][0]
+    assert (
+        called == []
+        and told["weighed_by"] == "evidence"
+        and told["weights"] == pytest.approx(factors.weights)
+    )
+    assert (
+        told["comparison"]["noisy"]["by_bridge"] is False
+        and told["comparison"]["noisy"]["prior"] == 0.5
+    )
+    assert (
+        told["words"][0].startswith("A mixture of noisy (")
+        and "science lacks nothing was 0.5." in told["words"][0]
+    )
     assert list(scores(folder)["scores"]) == ["mixture", "noisy", "science"]
     dataclasses.replace(NESTED, mix="forecasts", origins=[3.0, 4.0], horizon=1).run(folder, key=KEY)
     assert called and scores(folder)["mixture"].keys() == {"why_not"}
@@ -410,12 +495,27 @@ def test_a_page_has_what_the_weights_come_from():
     """All that its template names, whatever they come from."""
     of_forecasts = bd.compare({name: result(density) for name, density in DENSITIES.items()})
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
-    posts = {name: with_sizes(model, walked(1.0), of=sizes, number=50) for name, model in NESTED.models.items()}
+    posts = {
+        name: with_sizes(model, walked(1.0), of=sizes, number=50)
+        for name, model in NESTED.models.items()
+    }
     of_evidence = bd.weighting.bayes_factors(NESTED.models, posts)
-    found = [_of_weights(of_forecasts), _of_weights(of_evidence), _of_weights(equal_weights("ab", "too short"))]
-    assert [page["base"] for page in found] == ["", "science", ""] and found[0]["rows"] and not found[2]["rows"]
+    found = [
+        _of_weights(of_forecasts),
+        _of_weights(of_evidence),
+        _of_weights(equal_weights("ab", "too short")),
+    ]
+    assert (
+        [page["base"] for page in found] == ["", "science", ""]
+        and found[0]["rows"]
+        and not found[2]["rows"]
+    )
     page = re.compile(r"mixture\.(\w+)").findall(TEMPLATE.read_text(encoding="utf-8"))
-    assert {"base", "rows", "cards", "origins", "horizon"} <= {*page} and {"base", "rows", "cards"} <= {*found[1]}
+    assert {"base", "rows", "cards", "origins", "horizon"} <= {*page} and {
+        "base",
+        "rows",
+        "cards",
+    } <= {*found[1]}
     assert {"origins", "horizon"} <= {*found[0]}
 
 
@@ -424,35 +524,60 @@ def test_how_models_are_weighed_can_be_asked_for():
     rows = dataclasses.replace(NESTED, mix="evidence")
     assert rows.mixes
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
-    posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
+    posts = {
+        name: with_sizes(model, NESTED.train, of=sizes, number=50)
+        for name, model in NESTED.models.items()
+    }
     past = {name: result([0.0, 0.0]) for name in posts}
     assert bd.weighting.model_weights(NESTED.models, posts, past=past).weighed_by == "evidence"
-    assert bd.weighting.model_weights(NESTED.models, posts, by="forecasts", past=past).weighed_by == "forecasts"
-    with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
+    assert (
+        bd.weighting.model_weights(NESTED.models, posts, by="forecasts", past=past).weighed_by
+        == "forecasts"
+    )
+    with pytest.raises(
+        ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"
+    ):
         dataclasses.replace(NESTED, mix="both")
     with pytest.raises(MismatchError, match="one model is to be the science"):
         dataclasses.replace(STUDY, mix="evidence")
 
 
 def test_a_rival_that_is_not_fitted_yet_is_told(tmp_path):
-    run, sizes = Run(NESTED, tmp_path / "run"), np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
-    save(with_sizes(NESTED.model, NESTED.train, of=sizes, number=50), run.path("noisy", "posterior.nc"))
+    run, sizes = (
+        Run(NESTED, tmp_path / "run"),
+        np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50))),
+    )
+    save(
+        with_sizes(NESTED.model, NESTED.train, of=sizes, number=50),
+        run.path("noisy", "posterior.nc"),
+    )
     assert run.weigh(key=KEY, progress=False, say=print) == "science is not fitted yet"
 
 
 @pytest.mark.thorough
 def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeypatch):
     """They have the same names and priors, and other equations."""
-    falls = bd.Model(bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(0.0, 1.0)}, start=0.0), NOISE)
+    falls = bd.Model(
+        bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(0.0, 1.0)}, start=0.0), NOISE
+    )
     study = dataclasses.replace(NESTED, rivals={"falls": falls}, origins=[3.0, 4.0], horizon=1)
     looked, heard, folder = [], [], tmp_path / "run"
     monkeypatch.setattr(Task, "look_ahead", lambda task, *_: looked.append(task.name))
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     for name, model in study.models.items():
-        save(with_sizes(model, study.train, of=sizes, number=50), Run(study, folder).path(name, "posterior.nc"))
+        save(
+            with_sizes(model, study.train, of=sizes, number=50),
+            Run(study, folder).path(name, "posterior.nc"),
+        )
     said = Run(study, folder).weigh(key=KEY, progress=False, say=heard.append)
-    assert looked == ["noisy", "falls"] and "did not forecast the end of the training data yet" in str(said)
-    assert "weighed by forecasts: there is no evidence to weigh models by, since 'noisy' is not 'falls'" in heard[0]
+    assert looked == [
+        "noisy",
+        "falls",
+    ] and "did not forecast the end of the training data yet" in str(said)
+    assert (
+        "weighed by forecasts: there is no evidence to weigh models by, since 'noisy' is not "
+        "'falls'" in heard[0]
+    )
 
 
 @pytest.mark.parametrize(("share", "chance"), [(0.15, True), (0.25, False)])

@@ -1,4 +1,6 @@
-"""The problems of the mixing study: densities and probes are finite, and its rows and table say what was found."""
+"""The problems of the mixing study: densities and probes are finite, and its rows and table say
+what was found.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,9 @@ def test_densities_gradients_and_probes_are_finite(name):
     drawn, true = case.drawn(None), case.true()
     assert all(np.isfinite(values).all() for values in [*drawn.values(), *true.values()])
     assert all(drawn[n].shape == (1, 1000, *values.shape) for n, values in true.items())
-    assert set(covered(case, drawn)) == {f"{where}_{level}" for where in ("near", "beyond") for level in LEVELS}
+    assert set(covered(case, drawn)) == {
+        f"{where}_{level}" for where in ("near", "beyond") for level in LEVELS
+    }
 
 
 @pytest.mark.thorough
@@ -68,7 +72,9 @@ def test_only_probes_that_mix_are_good():
     assert found["ess"][0] == 0
 
 
-def test_a_table_has_a_line_for_each_problem_and_tells_fits_that_were_stopped(tmp_path, monkeypatch):
+def test_a_table_has_a_line_for_each_problem_and_tells_fits_that_were_stopped(
+    tmp_path, monkeypatch
+):
     row = {
         "problem": "heat",
         "seed": 0,
@@ -78,7 +84,14 @@ def test_a_table_has_a_line_for_each_problem_and_tells_fits_that_were_stopped(tm
         "ess": [390, 900],
         "leapfrogs": 12.0,
     }
-    row |= {"divergences": 1, "near_90": 0.9, "near_95": 0.95, "beyond_90": 0.8, "beyond_95": 0.9, "verdict": "warning"}
+    row |= {
+        "divergences": 1,
+        "near_90": 0.9,
+        "near_95": 0.95,
+        "beyond_90": 0.8,
+        "beyond_95": 0.9,
+        "verdict": "warning",
+    }
     row |= {"findings": ["warning, divergences: 1 of 4000"], "load": 1.0}
     stopped = {"problem": "heat", "seed": 1, "failed": "stopped after 60 s", "seconds": 60}
     line = dict(zip(command.HEADER, command._line("heat", [row, stopped]), strict=True))

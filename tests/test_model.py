@@ -1,4 +1,6 @@
-"""The model as a NumPyro model: its density against SciPy, its draws, missing data, failure, and what it refuses."""
+"""The model as a NumPyro model: its density against SciPy, its draws, missing data, failure, and
+what it refuses.
+"""
 
 from typing import Any
 
@@ -68,13 +70,17 @@ def line(slope=None, noise=None):
 
 def density_by_hand(params, spread=0.3, swap=False):
     """Prior and likelihood of `decay` in SciPy, from the closed form of its equations."""
-    rate, start, scale = (params[p] for p in ("layer.vector_field.rate", "layer.initial.a", "noise.a.scale"))
+    rate, start, scale = (
+        params[p] for p in ("layer.vector_field.rate", "layer.initial.a", "noise.a.scale")
+    )
     a = start * np.exp(-rate * TIMES)
     data = {"a": DATA["a"].values, "b": DATA["b"].values}
     if swap:
         data = {"a": data["b"], "b": data["a"]}
     seen = {name: ~np.isnan(y) for name, y in data.items()}
-    prior = stats.lognorm(0.4, scale=np.exp(-0.5)).logpdf(rate) + stats.gamma(4, scale=0.5).logpdf(start)
+    prior = stats.lognorm(0.4, scale=np.exp(-0.5)).logpdf(rate) + stats.gamma(4, scale=0.5).logpdf(
+        start
+    )
     return (
         prior
         + stats.halfnorm(scale=0.5).logpdf(scale)
@@ -91,7 +97,11 @@ def value_and_gradient():
 
 class TestDensity:
     points = tuple(
-        dict(zip(("layer.vector_field.rate", "layer.initial.a", "noise.a.scale"), values, strict=True))
+        dict(
+            zip(
+                ("layer.vector_field.rate", "layer.initial.a", "noise.a.scale"), values, strict=True
+            )
+        )
         for values in ((0.8, 2.0, 0.3), (0.3, 1.2, 0.9))
     )
 
@@ -138,7 +148,9 @@ class TestFailure:
         assert np.isnan(pushed.mean["y"]).all(1).tolist() == [False, True]
         likelihood = stats.lognorm(0.5, scale=1 / (1 - 0.2 * TIMES)).logpdf(data["y"])
         np.testing.assert_allclose(pushed.log_likelihood["y"][0], likelihood, rtol=1e-4)
-        np.testing.assert_array_equal(pushed.log_likelihood["y"][1], [-np.inf, np.nan, -np.inf, -np.inf])
+        np.testing.assert_array_equal(
+            pushed.log_likelihood["y"][1], [-np.inf, np.nan, -np.inf, -np.inf]
+        )
 
 
 class RiseField(bd.Module):
@@ -189,7 +201,10 @@ class TestNoise:
         assert model.observables == ("a", "b")
         assert model.noise_of("a") is model.noise_of("b")
         params = {"layer.slope": 1.0, "noise.scale": 0.7}
-        likelihood = stats.norm(TIMES, 0.7).logpdf(DATA["a"]), stats.norm(1 + TIMES, 0.7).logpdf(DATA["b"])
+        likelihood = (
+            stats.norm(TIMES, 0.7).logpdf(DATA["a"]),
+            stats.norm(1 + TIMES, 0.7).logpdf(DATA["b"]),
+        )
         prior = stats.norm(1, 0.5).logpdf(1.0) + stats.halfnorm(scale=0.5).logpdf(0.7)
         expected = prior + np.nansum(likelihood)
         assert float(log_density(model, (DATA,), {}, params)[0]) == pytest.approx(expected)
@@ -214,7 +229,10 @@ class TestNoise:
     @pytest.mark.parametrize(
         ("noise", "message"),
         [
-            ({"c": bd.NormalNoise(1.0)}, "observable 'c' is not an output of the model; its outputs are a, b"),
+            (
+                {"c": bd.NormalNoise(1.0)},
+                "observable 'c' is not an output of the model; its outputs are a, b",
+            ),
             ({"a": 1.0}, "noise must be a noise model such as bd.NormalNoise"),
             (1.0, "noise must be a noise model such as bd.NormalNoise"),
         ],
@@ -258,9 +276,13 @@ class TestData:
             (lambda d: d[["a"]], "observable 'b' is not in the data; they hold a"),
             (
                 lambda d: d.assign(a=d["a"] - 1.5),
-                r"'a' is \S+ at time 0\.5, which LogNormalNoise rules out: its data are greater than 0",
+                r"'a' is \S+ at time 0\.5, which LogNormalNoise rules out: its data are greater "
+                r"than 0",
             ),
-            (lambda d: d.assign(b=d["b"].assign_attrs(units="kg")), "'b' is in 'kg' but the model works in 'mg/L'"),
+            (
+                lambda d: d.assign(b=d["b"].assign_attrs(units="kg")),
+                "'b' is in 'kg' but the model works in 'mg/L'",
+            ),
             (lambda d: d.assign(b=d["b"] * np.inf), "'b' is infinite at time 0"),
             (lambda d: d.isel(time=[1, 0]), "time must increase"),
         ],
@@ -275,7 +297,11 @@ class TestData:
 
     def test_units_of_parameters_and_states(self):
         units = {path: leaf.units for path, leaf in paths(decay(UNITS)).items()}
-        assert units == {"layer.vector_field.rate": "1/h", "layer.initial.a": "mg/L", "noise.a.scale": ""}
+        assert units == {
+            "layer.vector_field.rate": "1/h",
+            "layer.initial.a": "mg/L",
+            "noise.a.scale": "",
+        }
 
     @pytest.mark.parametrize("given", [None, -1.0])
     def test_start_of_the_layer(self, given):
@@ -292,7 +318,8 @@ class TestData:
     def test_counts_must_be_whole(self):
         with pytest.raises(
             DataError,
-            match=r"observable 'b' is \S+ at time \S+, which PoissonNoise rules out: its data are whole numbers",
+            match=r"observable 'b' is \S+ at time \S+, which PoissonNoise rules out: its data are "
+            r"whole numbers",
         ):
             check_data(line(noise={"b": bd.PoissonNoise()}), self.good)
 
@@ -306,7 +333,9 @@ class TestRefusals:
         with pytest.raises(ModelError, match="nothing in the model is random"):
             check_data(line(1.0, bd.NormalNoise(1.0)), self.data)
 
-    @pytest.mark.parametrize(("layer", "kind"), [(1.0, "float"), (bd.NormalNoise(1.0), "NormalNoise")])
+    @pytest.mark.parametrize(
+        ("layer", "kind"), [(1.0, "float"), (bd.NormalNoise(1.0), "NormalNoise")]
+    )
     def test_no_layer(self, unchecked, layer, kind):
         with pytest.raises(ModelError, match=f"layer must be a layer such as bd.ODE, not {kind}"):
             bd.Model(layer, bd.NormalNoise(1.0))
@@ -322,7 +351,9 @@ class TestRefusals:
 
     def test_a_prediction_of_another_shape_is_named(self, unchecked):
         model = line(dist.Normal(jnp.zeros((2, 1)), 1.0))
-        with pytest.raises(ModelError, match=r"the model gives 'a' the shape \(2, 4\), .* is needed: \(4,\)"):
+        with pytest.raises(
+            ModelError, match=r"the model gives 'a' the shape \(2, 4\), .* is needed: \(4,\)"
+        ):
             check_data(model, self.data)
 
     @pytest.mark.parametrize(

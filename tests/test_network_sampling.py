@@ -1,4 +1,6 @@
-"""NUTS for networks inside solvers: the same posterior as in the weights themselves, in better coordinates."""
+"""NUTS for networks inside solvers: the same posterior as in the weights themselves, in better
+coordinates.
+"""
 
 import dataclasses
 import itertools
@@ -42,20 +44,26 @@ def conditional(checkpoint):
 
 @pytest.fixture(scope="module")
 def plain():
-    return bd.fit(small.stepped(), small.data(), dataclasses.replace(SAMPLER, coordinates="plain"), key=1)
+    return bd.fit(
+        small.stepped(), small.data(), dataclasses.replace(SAMPLER, coordinates="plain"), key=1
+    )
 
 
 @eqx.filter_jit
 def rates(model, draws):
     """The vector field at the same states for all draws."""
     states = jnp.asarray(2.0 / (1 + 0.6 * small.TIMES))
-    return jax.vmap(lambda draw: realise(model, draw).layer.vector_field(0.0, {"y": states}, {})["y"])(draws)
+    return jax.vmap(
+        lambda draw: realise(model, draw).layer.vector_field(0.0, {"y": states}, {})["y"]
+    )(draws)
 
 
 def functions(post):
-    """What can be compared: the parameters, the trajectories and the vector field, `(chain, draw, quantity)`.
+    """What can be compared: the parameters, the trajectories and the vector field,
+    `(chain, draw, quantity)`.
 
-    The group `vector_field` is that at the mean states of a run itself: of two runs it would be compared at two places.
+    The group `vector_field` is that at the mean states of a run itself: of two runs it would be
+    compared at two places.
     """
     science = [post["posterior"][name].values[..., None] for name in ("rate", "initial.y", "scale")]
     model, trajectories = small.stepped(), post["conditional_mean"]["y"].values
@@ -69,14 +77,20 @@ def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(con
 
 @pytest.mark.slow
 def test_both_coordinates_give_the_same_posterior(conditional, plain):
-    """Means and standard deviations agree within four Monte-Carlo errors, whose sizes both runs say."""
+    """Means and standard deviations agree within four Monte-Carlo errors, whose sizes both runs
+    say.
+    """
     assert plain.attrs["sampled_in"] == "plain coordinates"
     found = {}
     for name, post in (("conditional", conditional), ("plain", plain)):
         values = functions(post)
         centred = (values - values.mean((0, 1))) ** 2
         found[name] = [
-            (v.mean((0, 1)), v.std((0, 1)) / np.sqrt(array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean")))
+            (
+                v.mean((0, 1)),
+                v.std((0, 1))
+                / np.sqrt(array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean")),
+            )
             for v in (values, centred)
         ]
     for (one, one_error), (other, other_error) in zip(*found.values(), strict=True):
@@ -195,12 +209,16 @@ def driven():
 def with_forcing(kind=small.Stepped, **options):
     net = bd.Network.mlp(("y", "light"), ("y",), 0.5, width=3, depth=1)
     field = bd.Residual(small.Decay(RATE), net)
-    return kind(field, {"y": START}, forcings=("light",), interpolation={"light": "step"}, **options)
+    return kind(
+        field, {"y": START}, forcings=("light",), interpolation={"light": "step"}, **options
+    )
 
 
 def varying():
     """Noise whose scale is a network's."""
-    return bd.NormalNoise(bd.noise.VaryingScale(dist.LogNormal(-3.0, 0.5), small.network(("log_scale",))))
+    return bd.NormalNoise(
+        bd.noise.VaryingScale(dist.LogNormal(-3.0, 0.5), small.network(("log_scale",)))
+    )
 
 
 def two_networks():
@@ -243,15 +261,20 @@ class Judge(Optimiser):
 @pytest.mark.parametrize(
     ("variant", "climbs", "chains"),
     [
-        pytest.param("a state that nobody sees, and noise that varies", 8, 10, marks=pytest.mark.slow),
+        pytest.param(
+            "a state that nobody sees, and noise that varies", 8, 10, marks=pytest.mark.slow
+        ),
         pytest.param("two networks, in the field and on the output", 8, 10, marks=pytest.mark.slow),
-        pytest.param("a state that is an array, observed through a function", 2, 5, marks=pytest.mark.slow),
+        pytest.param(
+            "a state that is an array, observed through a function", 2, 5, marks=pytest.mark.slow
+        ),
         pytest.param("forcings", 8, 10, marks=pytest.mark.slow),
         pytest.param("forcings and jumps, by a solver", 8, 10, marks=pytest.mark.slow),
     ],
 )
 def test_any_states_observables_and_places_of_a_network(variant, climbs, chains):
-    """Chains begin where the data are met to about their noise, and can go from there to other last layers.
+    """Chains begin where the data are met to about their noise, and can go from there to other last
+    layers.
 
     Each has a start of its own, where there are fewer climbs than chains too.
     """
@@ -264,9 +287,12 @@ def test_any_states_observables_and_places_of_a_network(variant, climbs, chains)
     assert len(np.unique(found["reached"], axis=0)) == chains
     assert np.isfinite(judge.evaluate(found["reached"])[0]).all()
     best = jnp.asarray(found["modes"][0])
-    met = jax.jit(lambda x: realise(model, problem.constrain(x)).predict(problem.inputs).values["y"])
+    met = jax.jit(
+        lambda x: realise(model, problem.constrain(x)).predict(problem.inputs).values["y"]
+    )
     assert float(jnp.sqrt(jnp.mean((met(best) - driven()["y"].values) ** 2))) < 2 * small.NOISE
-    # Weights drawn from a normal of so many dimensions are on average half as many nats less likely.
+    # Weights drawn from a normal of so many dimensions are on average half as many nats less
+    # likely.
     frame = references.restored(references.frame(found["reached"]))
     anew = references.drawn(frame, found["reached"], key=jax.random.key(1))
     lower = found["log_densities"][0] - judge.evaluate(anew)[0]
@@ -282,20 +308,32 @@ class Hooke(bd.Module):
 
 @pytest.mark.slow
 def test_a_large_correction_is_found_that_noise_could_stand_for():
-    """A spring that is stiffer the further it is pulled: a small correction with much noise is a worse mode."""
+    """A spring that is stiffer the further it is pulled: a small correction with much noise is a
+    worse mode.
+    """
     times = np.linspace(0.0, 12.0, 49)
-    stiffer = lambda t, y: {"place": y["speed"], "speed": -y["place"] - 0.06 * y["speed"] - 0.4 * y["place"] ** 3}  # noqa: E731
+
+    def stiffer(t, y):
+        return {
+            "place": y["speed"],
+            "speed": -y["place"] - 0.06 * y["speed"] - 0.4 * y["place"] ** 3,
+        }
+
     path = [{"place": 1.5, "speed": 0.0}]
     for begin, end in itertools.pairwise(times):
         path.append(small.runge_kutta(stiffer, begin, end, path[-1]))
     noise = 0.05 * np.random.default_rng(0).normal(size=(2, times.size))
-    seen = {name: ("time", [state[name] for state in path] + noise[i]) for i, name in enumerate(path[0])}
+    seen = {
+        name: ("time", [state[name] for state in path] + noise[i]) for i, name in enumerate(path[0])
+    }
     data = xr.Dataset(seen, {"time": times})
     begun = {"place": dist.Normal(1.5, 0.2), "speed": dist.Normal(0.0, 0.2)}
     layer = bd.corrected(small.Stepped(Hooke(bd.between(0.3, 4.0)), begun), data, "speed")
     problem = pose(bd.Model(layer, bd.NormalNoise(dist.LogNormal(np.log(0.05), 0.7))), data)
     optimiser = Optimiser(jax.value_and_grad(problem.log_density), 8)
-    found = matched_start(problem, references_of(problem), optimiser, None, chains=4, key=jax.random.key(0))
+    found = matched_start(
+        problem, references_of(problem), optimiser, None, chains=4, key=jax.random.key(0)
+    )
     reached = [problem.constrain(jnp.asarray(x)) for x in found["reached"]]
     assert min(float(values["layer.vector_field.closure.scale"]) for values in reached) > 0.5
     assert max(float(values["noise.scale"]) for values in reached) < 0.07
@@ -321,26 +359,42 @@ def test_chains_move_where_there_are_several_networks():
 @pytest.mark.slow
 def test_noise_heads_work_beside_a_network_in_the_solver():
     """The one fit here that goes through a solver whose steps are not known beforehand."""
-    post = bd.fit(small.model(noise=varying()), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0)
+    post = bd.fit(
+        small.model(noise=varying()), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0
+    )
     assert post.attrs["sampled_in"] == "conditional coordinates"
     assert np.isfinite(post["log_likelihood"]["y"].values).all()
 
 
 @pytest.mark.slow
 def test_chains_from_an_ensemble_are_not_judged_by_weights():
-    """Of a regression: weights never agree, and a warm-up that waited for them would last to its end."""
+    """Of a regression: weights never agree, and a warm-up that waited for them would last to its
+    end.
+    """
     x = np.linspace(-1.0, 1.0, 30)
     y = np.sin(2.5 * x) + 0.1 * np.random.default_rng(0).standard_normal(30)
     layer = bd.Algebraic(bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), width=6, depth=1), index="x")
     model = bd.Model(layer, bd.NormalNoise(dist.LogNormal(-2.0, 1.0)))
     problem = pose(model, xr.Dataset({"y": ("x", y)}, {"x": x}))
     descent = bd.Descent(steps=2000, patience=None)
-    engine = bd.NUTS(draws=200, start=bd.DeepEnsemble(members=4, anchored=False, bootstrap=False, descent=descent))
-    found = engine.run(problem, key=jax.random.split(jax.random.key(0))[0], journal=Journal(), bar=ProgressBar(False))
+    engine = bd.NUTS(
+        draws=200,
+        start=bd.DeepEnsemble(members=4, anchored=False, bootstrap=False, descent=descent),
+    )
+    found = engine.run(
+        problem,
+        key=jax.random.split(jax.random.key(0))[0],
+        journal=Journal(),
+        bar=ProgressBar(False),
+    )
     assert found.facts["sampled_in"] == "plain coordinates"
     assert found.facts["warmup_settled"] == 1 and found.facts["warmup_draws"] < 1000
     mean = jax.jit(
-        jax.vmap(jax.vmap(lambda x: realise(model, problem.constrain(x)).predict(problem.inputs).values["y"]))
+        jax.vmap(
+            jax.vmap(
+                lambda x: realise(model, problem.constrain(x)).predict(problem.inputs).values["y"]
+            )
+        )
     )
     rhat = array_stats.rhat(np.asarray(mean(found.positions)), chain_axis=0, draw_axis=1)
     assert np.median(rhat) < 1.1
@@ -376,7 +430,13 @@ def test_a_solver_of_forward_mode_only_can_be_descended(monkeypatch):
     x = np.zeros((1, problem.dimension))
     with pytest.raises(Descending):
         members.descended(
-            problem, 1, bd.Descent(), key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False), begin_at=x
+            problem,
+            1,
+            bd.Descent(),
+            key=jax.random.key(0),
+            journal=Journal(),
+            bar=ProgressBar(False),
+            begin_at=x,
         )
     for reached in given:
         assert not any(isinstance(how, diffrax.ForwardMode) for how in reached.adjoints())
@@ -388,5 +448,7 @@ def test_a_descent_is_the_same_whatever_adjoint_was_given():
     model = small.model()
     forward = with_adjoint(model, diffrax.ForwardMode())
     engine = bd.Joint(starts=1, descent=bd.Descent(steps=50))
-    one, other = (bd.fit(m, small.data(), engine, key=0)["training"]["loss"].values for m in (model, forward))
+    one, other = (
+        bd.fit(m, small.data(), engine, key=0)["training"]["loss"].values for m in (model, forward)
+    )
     np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -1,4 +1,6 @@
-"""New members of a population, taken in without a fit of the others: against the normal hierarchy in closed form."""
+"""New members of a population, taken in without a fit of the others: against the normal hierarchy
+in closed form.
+"""
 
 import numpy as np
 import numpyro.distributions as dist
@@ -30,7 +32,9 @@ def model(members, noise=NOISE):
 def series(members, means, seed=0):
     rng = np.random.default_rng(seed)
     values = np.asarray(means) + NOISE * rng.normal(size=(5, len(members)))
-    return xr.Dataset({"y": (("time", "subject"), values)}, {"time": np.arange(5.0), "subject": members})
+    return xr.Dataset(
+        {"y": (("time", "subject"), values)}, {"time": np.arange(5.0), "subject": members}
+    )
 
 
 def exact(data, noise=NOISE):
@@ -53,7 +57,9 @@ def fitted():
 
 
 def drawn(data, noise=NOISE):
-    """The posterior of the members that were fitted, drawn from the closed form in place of a fit."""
+    """The posterior of the members that were fitted,
+    drawn from the closed form in place of a fit.
+    """
     post = bd.fit(model(OLD, noise), data, bd.NUTS(chains=2, warmup=100, draws=20), progress=False)
     mean, covariance = exact(data, noise)
     drawn = np.random.default_rng(5).multivariate_normal(mean, covariance, (CHAINS, DRAWS))
@@ -61,7 +67,10 @@ def drawn(data, noise=NOISE):
     center, level = held["center"], held["level"]
     at = {"chain": np.arange(CHAINS), "draw": np.arange(DRAWS)}
     drawn = xr.Dataset(
-        {"center": (center.dims, drawn[..., 0], center.attrs), "level": (level.dims, drawn[..., 1:], level.attrs)},
+        {
+            "center": (center.dims, drawn[..., 0], center.attrs),
+            "level": (level.dims, drawn[..., 1:], level.attrs),
+        },
         {"subject": OLD, **at},
     )
     groups = {name: post[name].to_dataset() for name in ("observed_data", "constant_data")}
@@ -77,12 +86,16 @@ def test_new_members_have_the_posterior_of_a_fit_of_all(fitted):
     mean, covariance = exact(xr.concat([series(OLD, LEVELS), new], "subject"))
     sd = np.sqrt(np.diag(covariance))
     effective = post.attrs["effective_draws"]
-    found = np.stack([post["posterior"]["center"], *post["posterior"]["level"].transpose("subject", ...)])
+    found = np.stack(
+        [post["posterior"]["center"], *post["posterior"]["level"].transpose("subject", ...)]
+    )
     for i, at in enumerate((0, 5, 6)):
         assert abs(found[i].mean() - mean[at]) < 4 * sd[at] / np.sqrt(effective)
         assert abs(found[i].std() / sd[at] - 1) < 4 / np.sqrt(2 * effective)
     expected = covariance[5, 0] / sd[5] / sd[0]
-    assert abs(np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] - expected) < 4 / np.sqrt(effective)
+    assert abs(np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] - expected) < 4 / np.sqrt(
+        effective
+    )
     assert post["log_likelihood"]["y"].shape == (CHAINS, DRAWS, 5, 2)
     fc = bd.forecast(model(NEW), post, np.arange(5.0, 8.0))
     assert fc.attrs["what_if"] == 0 and fc["predictions"]["y"].sizes["subject"] == 2
@@ -98,7 +111,9 @@ def test_they_learn_on_by_weights_and_never_by_a_refit(fitted):
         drawn = level.sel(subject=member)
         assert abs(float(drawn.mean()) - mean[at]) < 6 * np.sqrt(covariance[at, at] / effective)
     far = new.isel(time=slice(3, 5)) + 20.0
-    with pytest.raises(DataError, match="of subject e, f, given the fit of others, and weights cannot take in"):
+    with pytest.raises(
+        DataError, match="of subject e, f, given the fit of others, and weights cannot take in"
+    ):
         bd.update(model(NEW), post, far, key=3)
 
 

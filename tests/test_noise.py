@@ -1,4 +1,6 @@
-"""Noise models against scipy.stats: densities, moments, draws, and predictions that stray below zero."""
+"""Noise models against scipy.stats: densities, moments, draws, and predictions that stray below
+zero.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +27,21 @@ CASES = {
         lambda z: stats.norm(z, np.sqrt(0.09 + 0.04 * z**2)),
         bd.CombinedNoise(0.36, 0.24),
     ),
-    "proportional": (bd.CombinedNoise(None, 0.2), lambda z: stats.norm(z, 0.2 * z), bd.CombinedNoise(None, 0.24)),
-    "lognormal": (bd.LogNormalNoise(0.4), lambda z: stats.lognorm(0.4, scale=z), bd.LogNormalNoise(0.48)),
-    "student": (bd.StudentTNoise(0.5, 5.0), lambda z: stats.t(5, z, 0.5), bd.StudentTNoise(0.6, 5.0)),
+    "proportional": (
+        bd.CombinedNoise(None, 0.2),
+        lambda z: stats.norm(z, 0.2 * z),
+        bd.CombinedNoise(None, 0.24),
+    ),
+    "lognormal": (
+        bd.LogNormalNoise(0.4),
+        lambda z: stats.lognorm(0.4, scale=z),
+        bd.LogNormalNoise(0.48),
+    ),
+    "student": (
+        bd.StudentTNoise(0.5, 5.0),
+        lambda z: stats.t(5, z, 0.5),
+        bd.StudentTNoise(0.6, 5.0),
+    ),
     "poisson": (bd.PoissonNoise(), stats.poisson, bd.NegativeBinomialNoise(2.0)),
     "negative binomial": (
         bd.NegativeBinomialNoise(2.5),
@@ -50,7 +64,9 @@ def test_log_density(noise, law, wider):
         y = np.round(Z + shift) if noise.support.is_discrete else Z + shift
         # JAX's betaln changes to a series that is good to 1e-6 only for counts of seven and more.
         exact = 1e-5 if isinstance(noise, bd.NegativeBinomialNoise) else EXACT
-        np.testing.assert_allclose(noise(Z).log_prob(y), log_density(law(Z), y), rtol=EXACT, atol=exact)
+        np.testing.assert_allclose(
+            noise(Z).log_prob(y), log_density(law(Z), y), rtol=EXACT, atol=exact
+        )
         assert not np.allclose(wider(Z).log_prob(y), log_density(law(Z), y), rtol=1e-3)
 
 
@@ -77,13 +93,19 @@ def test_draws(noise, law, wider):
 
 
 @pytest.mark.thorough(
-    "0.0-lognormal", "0.0-poisson", "0.0-negative binomial", "-1e-09-lognormal", "-1e-09-negative binomial"
+    "0.0-lognormal",
+    "0.0-poisson",
+    "0.0-negative binomial",
+    "-1e-09-lognormal",
+    "-1e-09-negative binomial",
 )
 @pytest.mark.parametrize("name", ["lognormal", *COUNTS])
 @pytest.mark.parametrize("prediction", [0.0, -1e-9])
 def test_a_prediction_a_hair_below_zero(name, prediction):
     noise = CASES[name][0]
-    value, gradient = jax.value_and_grad(lambda z: noise(z).log_prob(2.0).sum())(jnp.asarray([prediction]))
+    value, gradient = jax.value_and_grad(lambda z: noise(z).log_prob(2.0).sum())(
+        jnp.asarray([prediction])
+    )
     assert np.isfinite(value)
     assert np.isfinite(gradient)
 
@@ -115,7 +137,11 @@ COUNTED = "rules out: its data are whole numbers, at least 0$"
             [np.nan, 2.0, -1.0],
             rf"'y' is -1 at time 4, which PoissonNoise {COUNTED}",
         ),
-        ("negative binomial", [3.0, 2.5, 1.0], rf"'y' is 2\.5 at time 2, which NegativeBinomialNoise {COUNTED}"),
+        (
+            "negative binomial",
+            [3.0, 2.5, 1.0],
+            rf"'y' is 2\.5 at time 2, which NegativeBinomialNoise {COUNTED}",
+        ),
         (
             "lognormal",
             [0.5, 0.0, -1.0],
@@ -164,13 +190,16 @@ def test_a_noise_of_ones_own_says_where_its_data_may_lie():
     data = xr.Dataset({"y": ("time", [0.2, 0.4])}, {"time": [0.0, 1.0]})
     np.testing.assert_array_equal(check_data(model, data)["y"], [0.2, 0.4])
     with pytest.raises(
-        DataError, match=r"'y' is 1\.4 at time 1, which Share rules out: its data are at least 0, at most 1$"
+        DataError,
+        match=r"'y' is 1\.4 at time 1, which Share rules out: its data are at least 0, at most 1$",
     ):
         check_data(model, data + xr.DataArray([0.0, 1.0], dims="time"))
 
 
 def test_student_tends_to_normal():
-    normal, student = (noise(Z).log_prob(Z + 1) for noise in (bd.NormalNoise(0.5), bd.StudentTNoise(0.5, 1e9)))
+    normal, student = (
+        noise(Z).log_prob(Z + 1) for noise in (bd.NormalNoise(0.5), bd.StudentTNoise(0.5, 1e9))
+    )
     np.testing.assert_allclose(student, normal, rtol=1e-6)
 
 
@@ -196,9 +225,13 @@ def test_proportional_noise_around_a_prediction_that_is_uncertain_itself():
     """By hand: the variance of y = z + e, with the mean square of z in that of e."""
     around = bd.CombinedNoise(0.3, 0.2).around(Z, jnp.full(3, 0.5))
     np.testing.assert_allclose(around.variance, 0.5 + 0.09 + 0.04 * (Z**2 + 0.5), rtol=EXACT)
-    np.testing.assert_allclose(bd.CombinedNoise(0.3, 0.2).spread(Z), np.sqrt(0.09 + 0.04 * Z**2), rtol=EXACT)
+    np.testing.assert_allclose(
+        bd.CombinedNoise(0.3, 0.2).spread(Z), np.sqrt(0.09 + 0.04 * Z**2), rtol=EXACT
+    )
 
 
 def test_proportional_noise_where_nothing_is_predicted():
-    log, slope = jax.value_and_grad(lambda z: bd.CombinedNoise(None, 0.2)(z).log_prob(2.0).sum())(jnp.zeros(1))
+    log, slope = jax.value_and_grad(lambda z: bd.CombinedNoise(None, 0.2)(z).log_prob(2.0).sum())(
+        jnp.zeros(1)
+    )
     assert np.isfinite(log) and np.isfinite(slope).all()

@@ -1,4 +1,6 @@
-"""The ODE layer against closed forms and SciPy: values, gradients, stiffness, forcings and failure."""
+"""The ODE layer against closed forms and SciPy: values, gradients, stiffness,
+forcings and failure.
+"""
 
 import inspect
 import itertools
@@ -40,7 +42,9 @@ def solve(layer, inputs):
 
 
 class Three(bd.Module):
-    """Exponential decay, logistic growth, and a linear equation with a forcing: all have closed forms."""
+    """Exponential decay, logistic growth, and a linear equation with a forcing: all have closed
+    forms.
+    """
 
     rate: bd.Scalar
     growth: bd.Scalar
@@ -55,7 +59,14 @@ class Three(bd.Module):
         }
 
 
-PARAMETERS = {"rate": 0.8, "growth": 1.3, "capacity": 2.0, "decayed": 1.5, "grown": 0.2, "forced": 0.4}
+PARAMETERS = {
+    "rate": 0.8,
+    "growth": 1.3,
+    "capacity": 2.0,
+    "decayed": 1.5,
+    "grown": 0.2,
+    "forced": 0.4,
+}
 STATES = ("decayed", "grown", "forced")
 
 
@@ -115,7 +126,9 @@ class TestClosedForms:
         early = eqx.tree_at(lambda i: i.start, inputs, jnp.asarray(-0.5))
         # The ramp is held at its first value, RAMP, before the first datum.
         decayed = three_and_slopes(PARAMETERS, early)[0].values["decayed"]
-        np.testing.assert_allclose(decayed, PARAMETERS["decayed"] * np.exp(-0.8 * (TIMES + 1.5)), atol=GLOBAL)
+        np.testing.assert_allclose(
+            decayed, PARAMETERS["decayed"] * np.exp(-0.8 * (TIMES + 1.5)), atol=GLOBAL
+        )
 
     def test_gradients_in_parameters_and_initial_values(self):
         _, ours = three_and_slopes(PARAMETERS, self.inputs)
@@ -144,7 +157,9 @@ class TestClosedForms:
     def test_one_time_only(self, solver):
         prediction = solve(three(PARAMETERS, solver=solver), given([0.0], ramp=[0.0]))
         assert bool(prediction.ok)
-        assert {n: v.tolist() for n, v in prediction.values.items()} == {n: [PARAMETERS[n]] for n in STATES}
+        assert {n: v.tolist() for n, v in prediction.values.items()} == {
+            n: [PARAMETERS[n]] for n in STATES
+        }
 
 
 class Robertson(bd.Module):
@@ -169,7 +184,9 @@ class TestStiff:
         prediction = solve(self.layer(solver="kvaerno5"), given(self.times, start=0.0))
         assert bool(prediction.ok)
         for method in ("BDF", "Radau"):
-            exact = solve_ivp(rates, (0, 4000), [1.0, 0, 0], method, self.times, rtol=1e-9, atol=1e-13).y
+            exact = solve_ivp(
+                rates, (0, 4000), [1.0, 0, 0], method, self.times, rtol=1e-9, atol=1e-13
+            ).y
             for name, reference in zip("abc", exact, strict=True):
                 np.testing.assert_allclose(prediction.values[name], reference, rtol=100 * 1e-7)
 
@@ -197,9 +214,13 @@ def batch():
     def density(k):
         layer = bd.ODE(BlowUp(k), {"y": 1.0}, rtol=RTOL, atol=RTOL, max_steps=256)
         prediction = layer(inputs)
-        return jnp.where(prediction.ok, -jnp.sum(jnp.log(prediction.values["y"])), -jnp.inf), prediction
+        return jnp.where(
+            prediction.ok, -jnp.sum(jnp.log(prediction.values["y"])), -jnp.inf
+        ), prediction
 
-    (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(density, has_aux=True)))(TestFailure.ks)
+    (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(density, has_aux=True)))(
+        TestFailure.ks
+    )
     return prediction, value, gradient
 
 
@@ -228,7 +249,9 @@ class TestFailure:
         prediction, _, gradient = batch
         kt = np.asarray(self.ks)[::2, None] * self.times
         np.testing.assert_allclose(prediction.values["y"][::2], 1 / (1 - kt), atol=GLOBAL)
-        np.testing.assert_allclose(gradient[::2], -np.sum(self.times / (1 - kt), axis=1), atol=10 * GLOBAL)
+        np.testing.assert_allclose(
+            gradient[::2], -np.sum(self.times / (1 - kt), axis=1), atol=10 * GLOBAL
+        )
 
     def test_a_singular_vector_field_raises_nothing(self):
         layer = bd.ODE(lambda t, y, u: {"y": -1 - jnp.sqrt(y["y"])}, {"y": 1.0}, max_steps=64)
@@ -299,7 +322,11 @@ class TestUnits:
         unknown = dist.LogNormal(0.0, 1.0)
         layer = bd.ODE(Growth(unknown, unknown), {"y": unknown}, units={"y": "mg/L"})
         units = {path: leaf.units for path, leaf in paths(layer).items()}
-        assert units == {"vector_field.rate": "1/day", "vector_field.shape": "", "initial.y": "mg/L"}
+        assert units == {
+            "vector_field.rate": "1/day",
+            "vector_field.shape": "",
+            "initial.y": "mg/L",
+        }
 
 
 class TestSolverNames:
@@ -347,7 +374,9 @@ class TestRefusals:
     @pytest.mark.parametrize("rates", [{"z": 1.0}, {"y": 1.0, "z": 1.0}, {}])
     def test_rates_of_other_states(self, rates):
         layer = bd.ODE(lambda t, y, u: rates, {"y": 1.0})
-        with pytest.raises(ModelError, match=r"the vector field returns rates for .* but the states are y"):
+        with pytest.raises(
+            ModelError, match=r"the vector field returns rates for .* but the states are y"
+        ):
             layer(given(TIMES))
 
 
@@ -362,7 +391,9 @@ class Follower(bd.Module):
 
 @pytest.mark.slow
 def test_kinks_of_a_forcing_cost_no_accuracy():
-    """A zigzag, whose exact answer is known piece by piece; steps that end at kinks do not count in max_steps."""
+    """A zigzag, whose exact answer is known piece by piece; steps that end at kinks do not count in
+    max_steps.
+    """
     knots = np.arange(0.0, 41.0)
     levels = np.where(np.arange(41) % 2, 1.0, -1.0)
     inputs = given(knots, u=levels)
@@ -395,7 +426,10 @@ class Bounded(bd.Module):
     def exact(self, t):
         # With w = sqrt(y - b) and a = sqrt(1 - b) the equation is w' = -k (w² - a²) / 2.
         a = np.sqrt(1 - self.bound)
-        return self.bound + (a / jnp.tanh(a * self.rate * t / 2 + np.arctanh(a / np.sqrt(3 - self.bound)))) ** 2
+        return (
+            self.bound
+            + (a / jnp.tanh(a * self.rate * t / 2 + np.arctanh(a / np.sqrt(3 - self.bound)))) ** 2
+        )
 
 
 class Switched(bd.Module):
@@ -412,7 +446,9 @@ class Switched(bd.Module):
 
 
 class TestRetries:
-    """Steps that leave the finite numbers are tried again, and have no say in the gradient (diffrax#752)."""
+    """Steps that leave the finite numbers are tried again, and have no say in the gradient
+    (diffrax#752).
+    """
 
     bounded = Bounded, 1000.0, [0.0, 0.002, 0.01, 0.1, 5.0]
     switched = Switched, 1.0, [0.0, 0.5, 1.0, 1.0 + 1e-6, 2.0]
@@ -451,7 +487,8 @@ class TestRetries:
 
     @pytest.mark.thorough
     @pytest.mark.parametrize(
-        ("case", "solver", "mode"), [(bounded, "kvaerno5", "forward"), (switched, "rodas5p", "reverse")]
+        ("case", "solver", "mode"),
+        [(bounded, "kvaerno5", "forward"), (switched, "rodas5p", "reverse")],
     )
     def test_values_and_gradients(self, case, solver, mode):
         self.check(case, solver, mode)
@@ -474,7 +511,9 @@ class TestRetries:
         assert ok.all()
         np.testing.assert_allclose(values, exact[0], atol=GLOBAL * 100)
         np.testing.assert_allclose(slopes, exact[1], rtol=1e-3)
-        forward = jax.jit(jax.jacfwd(lambda rate: loss(rate, adjoint=diffrax.ForwardMode())[0]))(rates[1])
+        forward = jax.jit(jax.jacfwd(lambda rate: loss(rate, adjoint=diffrax.ForwardMode())[0]))(
+            rates[1]
+        )
         assert float(slopes[1]) == pytest.approx(float(forward), rel=1e-6)
 
     controller = RetryingController(diffrax.PIDController(rtol=1e-6, atol=1e-6))
@@ -498,14 +537,18 @@ class TestRetries:
         term = diffrax.ODETerm(lambda t, y, args: jnp.where(t > 0, jnp.nan, 1.0) + y)
         func = lambda terms, t, y, args: terms.vf(t, y, args)  # noqa: E731
         zero = jnp.asarray(0.0)
-        first, _ = self.controller.init(term, zero, jnp.asarray(10.0), jnp.asarray(1.0), None, None, func, 5)
+        first, _ = self.controller.init(
+            term, zero, jnp.asarray(10.0), jnp.asarray(1.0), None, None, func, 5
+        )
         assert float(first) == pytest.approx(1e-5)
 
 
 class TestRates:
     def test_of_another_shape_are_refused(self):
         layer = bd.ODE(lambda t, y, u: {"y": jnp.zeros(2)}, {"y": 1.0})
-        with pytest.raises(ModelError, match=r"rate of shape \(2,\) for 'y', which has the shape \(\)"):
+        with pytest.raises(
+            ModelError, match=r"rate of shape \(2,\) for 'y', which has the shape \(\)"
+        ):
             layer(given(TIMES))
 
     @pytest.mark.thorough
@@ -513,8 +556,8 @@ class TestRates:
         """A plain function closed over a traced number, as a user may write it."""
 
         def last(rate):
-            return bd.ODE(lambda t, y, u: {"y": -rate * y["y"]}, {"y": 1.0}, rtol=RTOL, atol=RTOL)(given(TIMES)).values[
-                "y"
-            ][-1]
+            return bd.ODE(lambda t, y, u: {"y": -rate * y["y"]}, {"y": 1.0}, rtol=RTOL, atol=RTOL)(
+                given(TIMES)
+            ).values["y"][-1]
 
         assert float(jax.jit(jax.grad(last))(0.5)) == pytest.approx(-4 * np.exp(-2), abs=GLOBAL)

@@ -31,14 +31,19 @@ def closure(t, y, u):
 
 
 def hybrid(relative=False):
-    made = bd.Residual(Science(dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0)), closure, relative, orthogonal=POINTS)
+    made = bd.Residual(
+        Science(dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0)), closure, relative, orthogonal=POINTS
+    )
     return realise(made, {"science.growth": jnp.asarray(0.7), "science.loss": jnp.asarray(0.2)})
 
 
 @eqx.filter_jit
 def corrections(field):
     """What the residual adds at each of the points, of the rate of `a`."""
-    whole, plain = (jax.vmap(lambda a, b, f=f: f(0.0, {"a": a, "b": b}, {})["a"]) for f in (field, Science(0.7, 0.2)))
+    whole, plain = (
+        jax.vmap(lambda a, b, f=f: f(0.0, {"a": a, "b": b}, {})["a"])
+        for f in (field, Science(0.7, 0.2))
+    )
     return whole(*STATES) - plain(*STATES)
 
 
@@ -63,7 +68,9 @@ def test_preparing_changes_nothing_but_the_cost():
     point = {"a": jnp.asarray(1.1), "b": jnp.asarray(0.3)}
     prepared = field.prepared()
     assert prepared.orthogonal.shift is not None
-    assert float(prepared(0.0, point, {})["a"]) == pytest.approx(float(field(0.0, point, {})["a"]), abs=1e-12)
+    assert float(prepared(0.0, point, {})["a"]) == pytest.approx(
+        float(field(0.0, point, {})["a"]), abs=1e-12
+    )
 
 
 @pytest.mark.slow
@@ -108,10 +115,17 @@ class TestLayer:
 
     def layer(self):
         science = bd.ODE(
-            Fading(dist.Normal(0.0, 1.0)), {"y": dist.Normal(0.0, 1.0)}, rtol=1e-10, atol=1e-10, max_steps=64
+            Fading(dist.Normal(0.0, 1.0)),
+            {"y": dist.Normal(0.0, 1.0)},
+            rtol=1e-10,
+            atol=1e-10,
+            max_steps=64,
         )
         made = bd.Residual(science, cosine, orthogonal=self.data)
-        draw = {"science.vector_field.rate": jnp.asarray(0.7), "science.initial.y": jnp.asarray(2.0)}
+        draw = {
+            "science.vector_field.rate": jnp.asarray(0.7),
+            "science.initial.y": jnp.asarray(2.0),
+        }
         return realise(made, draw)
 
     @pytest.mark.slow
@@ -126,7 +140,9 @@ class TestLayer:
     def test_at_other_times_it_is_the_same_function(self):
         later = xr.Dataset(coords={"time": np.linspace(0.0, 2.0, 17)})
         fine = predicted(self.layer(), bd.inputs(later, start=0.0))
-        np.testing.assert_allclose(fine[::2], predicted(self.layer(), bd.inputs(self.data)), atol=1e-7)
+        np.testing.assert_allclose(
+            fine[::2], predicted(self.layer(), bd.inputs(self.data)), atol=1e-7
+        )
 
     @pytest.mark.slow
     def test_reverse_and_forward_gradients_agree(self):
@@ -142,17 +158,21 @@ class TestLayer:
 
     @pytest.mark.slow
     def test_sudden_changes_are_in_the_sensitivities(self):
-        """A level that is filled up whenever it falls to 1: the later, the larger the share of the refills."""
+        """A level that is filled up whenever it falls to 1: the later, the larger the share of the
+        refills.
+        """
         filled = bd.Event(lambda t, y, u: y["y"] - 1.0, {"y": 3.0})
 
         def science(rate):
-            return bd.ODE(Fading(rate), {"y": 4.0}, events=filled, rtol=1e-10, atol=1e-10, start=0.0)
+            return bd.ODE(
+                Fading(rate), {"y": 4.0}, events=filled, rtol=1e-10, atol=1e-10, start=0.0
+            )
 
         made = bd.Residual(science(dist.Normal(0.0, 1.0)), cosine, orthogonal=self.data)
         given, rate, step = bd.inputs(self.data), 1.3, 1e-5
-        left = predicted(realise(made, {"science.vector_field.rate": jnp.asarray(rate)}), given) - predicted(
-            science(jnp.asarray(rate)), given
-        )
+        left = predicted(
+            realise(made, {"science.vector_field.rate": jnp.asarray(rate)}), given
+        ) - predicted(science(jnp.asarray(rate)), given)
         up, down = (predicted(science(jnp.asarray(r)), given) for r in (rate + step, rate - step))
         sensitivity = (up - down) / (2 * step)
         assert float(jnp.abs(jnp.vdot(sensitivity, left))) < 1e-5 * float(
@@ -184,22 +204,31 @@ class TestNonsense:
     def test_a_state_that_the_data_lack(self):
         made = bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), closure, orthogonal=POINTS[["a"]])
         field = realise(made, {"science.growth": jnp.asarray(1.0)})
-        with pytest.raises(ModelError, match=r"orthogonal needs 'b' at every point, but its data hold time, a"):
+        with pytest.raises(
+            ModelError, match=r"orthogonal needs 'b' at every point, but its data hold time, a"
+        ):
             field(0.0, {"a": jnp.ones(()), "b": jnp.ones(())}, {})
 
     def test_a_zero_that_is_corrected_relative_to_itself(self):
         science = Science(dist.Normal(0.0, 1.0), 2.0)
         zeros = {name: POINTS[name].where(POINTS["time"] != 3.0, 0.0) for name in ("a", "b")}
-        with pytest.raises(DataError, match=r"'a' is 0 at time 3: a relative correction needs data other than 0"):
+        with pytest.raises(
+            DataError, match=r"'a' is 0 at time 3: a relative correction needs data other than 0"
+        ):
             bd.Residual(science, closure, relative=True, orthogonal=POINTS.assign(a=zeros["a"]))
         # What is not corrected may be zero, and so may what is corrected by an amount.
         bd.Residual(science, closure, relative=True, orthogonal=POINTS.assign(b=zeros["b"]))
         bd.Residual(science, closure, orthogonal=POINTS.assign(zeros))
 
     def test_a_correction_of_what_is_not_there(self):
-        made = bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), lambda t, y, u: {"c": y["a"]}, orthogonal=POINTS)
+        made = bd.Residual(
+            Science(dist.Normal(0.0, 1.0), 2.0), lambda t, y, u: {"c": y["a"]}, orthogonal=POINTS
+        )
         field = realise(made, {"science.growth": jnp.asarray(1.0)})
-        for call in (field.prepared, lambda: field(0.0, {"a": jnp.ones(()), "b": jnp.ones(())}, {})):
+        for call in (
+            field.prepared,
+            lambda: field(0.0, {"a": jnp.ones(()), "b": jnp.ones(())}, {}),
+        ):
             with pytest.raises(ModelError, match="the closure corrects 'c'; the science has a, b"):
                 call()
 
@@ -242,13 +271,23 @@ class TestFields:
     @pytest.mark.slow
     def test_what_is_left_on_the_output(self):
         grid = bd.pde.Grid(x=(0.0, 1.0, 8))
-        law = bd.pde.FiniteVolume(grid, diffusion=dist.HalfNormal(1.0), boundary=bd.pde.Dirichlet(0.0))
+        law = bd.pde.FiniteVolume(
+            grid, diffusion=dist.HalfNormal(1.0), boundary=bd.pde.Dirichlet(0.0)
+        )
         initial = {"heat": jnp.sin(jnp.pi * grid.centres("x"))}
         science = bd.pde.PDE(law, initial, rtol=1e-8, atol=1e-8, max_steps=256)
-        made = bd.Residual(science, lambda t, y, u: {"heat": y["heat"] ** 2 + t}, orthogonal=self.data)
+        made = bd.Residual(
+            science, lambda t, y, u: {"heat": y["heat"] ** 2 + t}, orthogonal=self.data
+        )
         given = bd.inputs(self.data, places=("x",))
-        heat = jax.jit(lambda d: eqx.tree_at(lambda s: s.vector_field.diffusion, science, d)(given).values["heat"])
-        whole = eqx.filter_jit(realise(made, {"science.vector_field.diffusion": jnp.asarray(0.3)}))(given)
+        heat = jax.jit(
+            lambda d: eqx.tree_at(lambda s: s.vector_field.diffusion, science, d)(given).values[
+                "heat"
+            ]
+        )
+        whole = eqx.filter_jit(realise(made, {"science.vector_field.diffusion": jnp.asarray(0.3)}))(
+            given
+        )
         left = np.asarray(whole.values["heat"] - heat(0.3))
         slope = np.asarray(heat(0.3 + 1e-4) - heat(0.3 - 1e-4)) / 2e-4
         assert left.shape == (5, 3)

@@ -17,12 +17,21 @@ def judged(logs, *, sd=0.02, spread=None, law="normal", **attributes):
     """What is said of members with these logarithms, each told to within `sd`."""
     rng = np.random.default_rng(0)
     spread = np.abs(0.5 * rng.normal(size=(500, 1)))
-    each = rng.normal(size=(500, len(logs))) if law == "normal" else rng.standard_t(2, (500, len(logs)))
-    prior, draws = 0.5 * rng.normal(size=(500, 1)) + spread * each, logs + sd * rng.normal(size=(400, len(logs)))
+    each = (
+        rng.normal(size=(500, len(logs)))
+        if law == "normal"
+        else rng.standard_t(2, (500, len(logs)))
+    )
+    prior, draws = (
+        0.5 * rng.normal(size=(500, 1)) + spread * each,
+        logs + sd * rng.normal(size=(400, len(logs))),
+    )
     attributes = {"lower": 0.0, "pooled": 1} | attributes
     at = {"subject": MEMBERS[: len(logs)]}
     groups = {
-        name: xr.Dataset({"amp": (("chain", "draw", "subject"), np.exp(values)[None], attributes)}, at)
+        name: xr.Dataset(
+            {"amp": (("chain", "draw", "subject"), np.exp(values)[None], attributes)}, at
+        )
         for name, values in (("prior", prior), ("posterior", draws))
     }
     return list(outlying_findings(xr.DataTree.from_dict(groups)))
@@ -39,7 +48,10 @@ def test_the_member_and_its_distance_are_told():
     others = np.delete(logs, 4)
     apart = (3.0 - others.mean()) / others.std(ddof=1)
     assert (found.level, found.aspect, found.subject) == ("warning", "model", "outlying amp")
-    said = re.search(r"subject m4 lies (\S+) standard deviations of its logarithm .* where (\S+) are", found.message)
+    said = re.search(
+        r"subject m4 lies (\S+) standard deviations of its logarithm .* where (\S+) are",
+        found.message,
+    )
     assert said, found.message
     told, usual = said.groups()
     assert float(told) == pytest.approx(apart, rel=0.1)

@@ -1,4 +1,6 @@
-"""The PDE layer: what it predicts and where, its gradients, its solvers, failure, and a fit through bd.Model."""
+"""The PDE layer: what it predicts and where, its gradients, its solvers, failure, and a fit through
+bd.Model.
+"""
 
 import diffrax
 import jax
@@ -15,7 +17,17 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
-from bayes_dasl.pde import PDE, Chebyshev, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
+from bayes_dasl.pde import (
+    PDE,
+    Chebyshev,
+    Dirichlet,
+    FiniteVolume,
+    Flux,
+    Grid,
+    Neumann,
+    Periodic,
+    Robin,
+)
 from bayes_dasl.random import paths
 from bayes_dasl.updating.solver_check import tightened
 
@@ -35,7 +47,9 @@ def heat(diffusion=0.5, boundary=None, grid=LINE, **options):
 def exact_cells(t, diffusion=0.5):
     """What the equations of the cells themselves say, by the matrix exponential."""
     n, h = 16, 1 / 16
-    matrix = (np.diag(np.full(n - 1, 1.0), 1) + np.diag(np.full(n - 1, 1.0), -1) - 2 * np.eye(n)) / h**2
+    matrix = (
+        np.diag(np.full(n - 1, 1.0), 1) + np.diag(np.full(n - 1, 1.0), -1) - 2 * np.eye(n)
+    ) / h**2
     # A half-cell difference at the sides: one more 1/h² than inside.
     matrix[0, 0] = matrix[-1, -1] = -3 / h**2
     return expm(diffusion * matrix * t) @ np.sin(np.pi * X)
@@ -52,14 +66,20 @@ class TestFields:
         cells = found.values["c"][:, np.isin(at, X)]
         np.testing.assert_allclose(cells, [exact_cells(t) for t in TIMES], atol=GLOBAL)
         between = found.values["c"][:, np.isin(at, elsewhere[1:3])]
-        np.testing.assert_allclose(between, [np.interp(elsewhere[1:3], X, row) for row in cells], atol=1e-12)
+        np.testing.assert_allclose(
+            between, [np.interp(elsewhere[1:3], X, row) for row in cells], atol=1e-12
+        )
 
     @pytest.mark.thorough
     def test_cubic(self):
         at, start = np.array([0.11, 0.5, 0.83]), np.sin(np.pi * X)
         cubic = solve(PDE(heat(), {"c": start}, degree=3), given([0.0], x=at)).values["c"][0]
         straight = np.interp(at, X, start)
-        assert np.abs(cubic - np.sin(np.pi * at)).max() < 1e-4 < np.abs(straight - np.sin(np.pi * at)).max()
+        assert (
+            np.abs(cubic - np.sin(np.pi * at)).max()
+            < 1e-4
+            < np.abs(straight - np.sin(np.pi * at)).max()
+        )
 
     @pytest.mark.thorough
     def test_two_dimensions(self):
@@ -79,7 +99,9 @@ class TestFields:
         "law",
         [
             bd.pde.Spectral(LINE, diffusion=0.5),
-            bd.Residual(heat(boundary={"c": {"x": Periodic()}}), lambda t, y, u: {"c": 0.0 * y["c"]}),
+            bd.Residual(
+                heat(boundary={"c": {"x": Periodic()}}), lambda t, y, u: {"c": 0.0 * y["c"]}
+            ),
             pytest.param(heat(boundary=Periodic()), marks=pytest.mark.slow),
             pytest.param(heat(boundary={"c": {"x": Periodic()}}), marks=pytest.mark.slow),
         ],
@@ -91,7 +113,9 @@ class TestFields:
 
     @pytest.mark.thorough
     def test_what_is_observed_is_not_taken_to_be_periodic(self):
-        layer = PDE(heat(boundary=Periodic()), {"c": 1.0}, lambda t, y, u: {"seen": y["c"] * u["x"]})
+        layer = PDE(
+            heat(boundary=Periodic()), {"c": 1.0}, lambda t, y, u: {"seen": y["c"] * u["x"]}
+        )
         found = solve(layer, given([0.0], x=[0.0, 1.0])).values["seen"][0]
         np.testing.assert_allclose(found, [0.0, 1.0], atol=1e-12)
 
@@ -107,13 +131,24 @@ class Sensors(bd.Module):
 
     def __call__(self, t, y, u):
         middle = LINE.interpolate(y["c"], x=0.5)
-        return {"middle": self.gain * middle, "doubled": 2 * y["c"], "lost": u["c_outflow_x_high"], "late": t + u["u"]}
+        return {
+            "middle": self.gain * middle,
+            "doubled": 2 * y["c"],
+            "lost": u["c_outflow_x_high"],
+            "late": t + u["u"],
+        }
 
 
 class TestObserve:
     def layer(self, gain=3.0):
         law = heat(boundary={"x_low": Dirichlet(0.0), "x_high": Neumann(-1.0)})
-        return PDE(law, {"c": np.sin(np.pi * X)}, Sensors(gain), forcings=("u",), units={"middle": "K", "c": "K"})
+        return PDE(
+            law,
+            {"c": np.sin(np.pi * X)},
+            Sensors(gain),
+            forcings=("u",),
+            units={"middle": "K", "c": "K"},
+        )
 
     @pytest.mark.parametrize("gain", [3.0, dist.HalfNormal(1.0)])
     def test_names_and_dimensions(self, gain):
@@ -134,21 +169,29 @@ class TestObserve:
 
     def test_shapes_that_fit_nothing(self):
         layer = PDE(heat(), {"c": 0.0}, lambda t, y, u: {"few": y["c"][:3]})
-        with pytest.raises(ModelError, match=r"observe gives 'few' the shape \(3,\): want one number, or a field of"):
+        with pytest.raises(
+            ModelError,
+            match=r"observe gives 'few' the shape \(3,\): want one number, or a field of",
+        ):
             jax.eval_shape(layer, given(TIMES))
 
 
 @pytest.mark.thorough
 def test_jumps_and_steps():
-    """A field that only jumps, by an amount for each cell, and follows a forcing that is held between its data."""
+    """A field that only jumps, by an amount for each cell, and follows a forcing that is held
+    between its data.
+    """
     jump = Jump(np.array([0.5, 2.0]), {"c": np.stack([X, 2 * X])})
     law = FiniteVolume(LINE, reaction=lambda t, y, u: {"c": u["rain"]}, boundary=Flux(0.0))
     options = {"forcings": ("rain",), "interpolation": {"rain": "step"}, "jumps": jump, **FINE}
     inputs = bd.inputs(
-        xr.Dataset({"rain": ("time", [1.0, 0.0, 3.0])}, {"time": [0.0, 1.0, 3.0]}), interpolation={"rain": "step"}
+        xr.Dataset({"rain": ("time", [1.0, 0.0, 3.0])}, {"time": [0.0, 1.0, 3.0]}),
+        interpolation={"rain": "step"},
     )
     found = solve(PDE(law, {"c": 0.0}, **options), inputs).values["c"]
-    np.testing.assert_allclose(found, np.array([0.0, 1.0, 1.0])[:, None] + np.outer([0, 1, 3], X), atol=GLOBAL)
+    np.testing.assert_allclose(
+        found, np.array([0.0, 1.0, 1.0])[:, None] + np.outer([0, 1, 3], X), atol=GLOBAL
+    )
 
 
 class Profile(bd.Module):
@@ -172,9 +215,15 @@ class TestInitial:
         np.testing.assert_allclose(start["d"][0], X**2, atol=1e-12)
 
     def test_random_leaves_and_their_units(self):
-        initial = {"a": dist.Normal(jnp.zeros(16), 1.0).to_event(1), "b": Profile(dist.Normal(0.0, 1.0))}
+        initial = {
+            "a": dist.Normal(jnp.zeros(16), 1.0).to_event(1),
+            "b": Profile(dist.Normal(0.0, 1.0)),
+        }
         layer = PDE(heat(), initial, units={"a": "K", "b": "mol"})
-        assert {k: v.units for k, v in paths(layer).items()} == {"initial.a": "K", "initial.b.weight": ""}
+        assert {k: v.units for k, v in paths(layer).items()} == {
+            "initial.a": "K",
+            "initial.b.weight": "",
+        }
 
 
 PARAMETERS = ("diffusion", "low", "rate", "flux", "size", "source", "start")
@@ -182,7 +231,9 @@ AT = jnp.asarray([0.5, 0.3, 1.2, -0.4, 1.1, 0.7, 0.2])
 
 
 def summary(parameters, adjoint=None, limiter="upwind"):
-    """A number that depends on every kind of parameter: coefficient, boundary value, source and initial state."""
+    """A number that depends on every kind of parameter: coefficient, boundary value, source and
+    initial state.
+    """
     p = dict(zip(PARAMETERS, parameters, strict=True))
     boundary = {
         "a": {"x_low": Dirichlet(p["low"]), "x_high": Robin(p["rate"], 1.0, 0.5)},
@@ -199,7 +250,9 @@ def summary(parameters, adjoint=None, limiter="upwind"):
     initial = {"a": lambda t, y, u: p["size"] * u["x"] ** 2, "b": 1.0 + p["start"]}
     options = {} if adjoint is None else {"adjoint": adjoint}
     values = PDE(law, initial, **FINE, **options)(given([0.1, 0.3], x=[0.2, 0.9])).values
-    return jnp.stack([jnp.sum(values["a"] * jnp.asarray([[1.0, 2.0], [0.5, -1.0]])), jnp.sum(values["b"] ** 2)])
+    return jnp.stack(
+        [jnp.sum(values["a"] * jnp.asarray([[1.0, 2.0], [0.5, -1.0]])), jnp.sum(values["b"] ** 2)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +260,9 @@ def jacobian():
     """In forward mode, and by central differences of the same program."""
     both = jax.jit(jax.jacfwd(lambda p: (summary(p, diffrax.ForwardMode()),) * 2, has_aux=True))
     steps = 1e-5 * np.eye(len(AT))
-    differences = [(np.asarray(both(AT + d)[1]) - np.asarray(both(AT - d)[1])) / 2e-5 for d in steps]
+    differences = [
+        (np.asarray(both(AT + d)[1]) - np.asarray(both(AT - d)[1])) / 2e-5 for d in steps
+    ]
     return both(AT)[0], np.stack(differences, axis=-1)
 
 
@@ -236,15 +291,21 @@ class TestGradients:
 class TestChebyshev:
     @pytest.mark.thorough
     def test_order(self):
-        """Of second order in the length of fixed steps, for a nonlinear equation with time in it."""
+        """Of second order in the length of fixed steps,
+        for a nonlinear equation with time in it.
+        """
         term = diffrax.ODETerm(lambda t, y, args: -(y**2) * (1 + 0.5 * jnp.sin(t)))
         for stages in (2, 7):
 
             @jax.jit
             def end(length, stages=stages):
-                return diffrax.diffeqsolve(term, Chebyshev(stages), 0.0, 1.0, length, jnp.asarray(1.0)).ys[0]
+                return diffrax.diffeqsolve(
+                    term, Chebyshev(stages), 0.0, 1.0, length, jnp.asarray(1.0)
+                ).ys[0]
 
-            errors = [abs(end(1.0 / steps) - 1 / (1 + 1 + 0.5 * (1 - np.cos(1.0)))) for steps in (16, 32)]
+            errors = [
+                abs(end(1.0 / steps) - 1 / (1 + 1 + 0.5 * (1 - np.cos(1.0)))) for steps in (16, 32)
+            ]
             assert order(errors)[0] == pytest.approx(2.0, abs=0.1)
 
     @pytest.mark.thorough("12")
@@ -255,7 +316,11 @@ class TestChebyshev:
         @jax.jit
         def after(reach):
             term = diffrax.ODETerm(lambda t, y, args: -reach * y)
-            return jnp.abs(diffrax.diffeqsolve(term, Chebyshev(stages), 0.0, 200.0, 1.0, jnp.asarray(1.0)).ys[0])
+            return jnp.abs(
+                diffrax.diffeqsolve(term, Chebyshev(stages), 0.0, 200.0, 1.0, jnp.asarray(1.0)).ys[
+                    0
+                ]
+            )
 
         assert all(after(share * 0.65 * (stages**2 - 1)) < 1e-3 for share in (0.3, 0.7, 1.0))
         assert not after(1.15 * 2 / 3 * (stages**2 - 1)) < 1
@@ -279,22 +344,30 @@ class TestChebyshev:
 
 class TestSolvers:
     @pytest.mark.thorough
-    @pytest.mark.parametrize("solver", ["rodas5p", pytest.param("kvaerno3", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        "solver", ["rodas5p", pytest.param("kvaerno3", marks=pytest.mark.slow)]
+    )
     def test_implicit(self, solver):
         found = solve(PDE(heat(), {"c": np.sin(np.pi * X)}, solver=solver), given(TIMES))
-        np.testing.assert_allclose(found.values["c"], [exact_cells(t) for t in TIMES], atol=100 * 1e-6)
+        np.testing.assert_allclose(
+            found.values["c"], [exact_cells(t) for t in TIMES], atol=100 * 1e-6
+        )
         assert found.stats["steps"] < 60
 
     @pytest.mark.thorough
     def test_failure_is_flagged_and_the_gradient_is_finite_and_needs_little_memory(self):
-        """Checkpoints are few, whatever the steps allowed: one for each square root of them would need more."""
+        """Checkpoints are few, whatever the steps allowed: one for each square root of them would
+        need more.
+        """
         most = 25_600
 
         def total(rate):
-            law = FiniteVolume(LINE, reaction=lambda t, y, u: {"c": rate * y["c"] ** 2}, boundary=Flux(0.0))
-            found = PDE(law, {"c": 1.0}, lambda t, y, u: {"log": jnp.log(LINE.mean(y["c"]))}, max_steps=most)(
-                given([0.0, 2.0])
+            law = FiniteVolume(
+                LINE, reaction=lambda t, y, u: {"c": rate * y["c"] ** 2}, boundary=Flux(0.0)
             )
+            found = PDE(
+                law, {"c": 1.0}, lambda t, y, u: {"log": jnp.log(LINE.mean(y["c"]))}, max_steps=most
+            )(given([0.0, 2.0]))
             return jnp.sum(found.values["log"]), found.ok
 
         slope = jax.jit(jax.value_and_grad(total, has_aux=True)).lower(0.1).compile()
@@ -314,7 +387,9 @@ class TestSolvers:
 
         def memory(max_steps):
             def loss(d):
-                return jnp.sum(PDE(heat(d), {"c": np.sin(np.pi * X)}, max_steps=max_steps)(inputs).values["c"])
+                return jnp.sum(
+                    PDE(heat(d), {"c": np.sin(np.pi * X)}, max_steps=max_steps)(inputs).values["c"]
+                )
 
             return jax.jit(jax.grad(loss)).lower(0.5).compile().memory_analysis().temp_size_in_bytes
 
@@ -327,13 +402,19 @@ class TestRefusals:
         ("options", "message"),
         [
             ({"initial": {}}, "initial must be a dict that names every field"),
-            ({"initial": {"c": np.ones(3)}}, r"initial\['c'\] has the shape \(3,\), but \(\) or \(16,\) is needed"),
+            (
+                {"initial": {"c": np.ones(3)}},
+                r"initial\['c'\] has the shape \(3,\), but \(\) or \(16,\) is needed",
+            ),
             ({"rtol": 0.0}, "rtol and atol must be positive"),
             ({"max_steps": 0}, "max_steps at least 1"),
             ({"degree": 2}, "degree must be 1 or 3"),
             ({"solver": "euler"}, "unknown solver 'euler'"),
             ({"vector_field": lambda t, y, u: y}, "the vector field must hold one grid"),
-            ({"vector_field": bd.Residual(heat(), heat(grid=Grid(x=(0.0, 1.0, 8))))}, "must hold one grid"),
+            (
+                {"vector_field": bd.Residual(heat(), heat(grid=Grid(x=(0.0, 1.0, 8))))},
+                "must hold one grid",
+            ),
             ({"vector_field": 3.0}, "vector_field must be callable"),
             ({"forcings": ("x",)}, "forcing 'x' has the name of an axis"),
             ({"initial": {"x": 0.0}}, "field 'x' has the name of an axis"),
@@ -362,7 +443,9 @@ def rod(strength, flux, **options):
     """A rod with a heat source in its middle, held at one end; heat leaves at the other."""
     grid = Grid(x=(0.0, 1.0, 8))
     source = {"heat": Heater(strength)}
-    law = FiniteVolume(grid, 0.3, reaction=source, boundary={"x_low": Dirichlet(0.0), "x_high": Flux(flux)})
+    law = FiniteVolume(
+        grid, 0.3, reaction=source, boundary={"x_low": Dirichlet(0.0), "x_high": Flux(flux)}
+    )
     return PDE(law, {"heat": 0.0}, start=0.0, **options)
 
 
@@ -396,7 +479,9 @@ class TestModel:
         at, step = np.array([0.5, 0.2, -3.0]), 1e-5
         value, gradient = density(at)
         assert np.isfinite(value)
-        numerical = [float(density(at + d)[0] - density(at - d)[0]) / (2 * step) for d in step * np.eye(3)]
+        numerical = [
+            float(density(at + d)[0] - density(at - d)[0]) / (2 * step) for d in step * np.eye(3)
+        ]
         np.testing.assert_allclose(gradient, numerical, rtol=1e-6)
         top = minimize(lambda x: [-np.asarray(v) for v in density(x)], at, jac=True).x
         curvature = [(density(top - d)[1] - density(top + d)[1]) / 2e-4 for d in 1e-4 * np.eye(3)]
@@ -407,7 +492,9 @@ class TestModel:
 
     @pytest.mark.slow
     def test_source_and_flux_are_found(self, data):
-        post = bd.fit(self.model(), data, bd.NUTS(chains=2, warmup=150, draws=150), key=1, progress=False)
+        post = bd.fit(
+            self.model(), data, bd.NUTS(chains=2, warmup=150, draws=150), key=1, progress=False
+        )
         draws = post["posterior"]
         for name, truth in zip(("strength", "x_high.value"), self.truth, strict=True):
             found = draws[name if name in draws else "value"].values.ravel()

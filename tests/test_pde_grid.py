@@ -67,14 +67,18 @@ class TestInterpolation:
         polynomial = np.polynomial.Polynomial([1.0, -2.0, 0.5, 0.3][: degree + 1])
         values = jnp.asarray(polynomial(PLANE.places["depth"]) * (1 + PLANE.places["east"]))
         found = PLANE.interpolate(values, degree, depth=self.at, east=np.array([0.0, 0.37]))
-        np.testing.assert_allclose(found, polynomial(self.at)[:, None] * [1.0, 1.37], atol=ROUND_OFF)
+        np.testing.assert_allclose(
+            found, polynomial(self.at)[:, None] * [1.0, 1.37], atol=ROUND_OFF
+        )
 
     @pytest.mark.thorough
     def test_gives_the_cells_themselves(self):
         values = jnp.asarray(np.random.default_rng(0).normal(size=PLANE.shape))
         centres = {name: PLANE.centres(name) for name in PLANE.names}
         for degree in (1, 3):
-            np.testing.assert_allclose(PLANE.interpolate(values, degree, **centres), values, atol=1e-13)
+            np.testing.assert_allclose(
+                PLANE.interpolate(values, degree, **centres), values, atol=1e-13
+            )
 
     @pytest.mark.thorough
     def test_one_number_drops_the_axis(self):
@@ -98,7 +102,9 @@ class TestInterpolation:
         grid = Grid(x=(0.0, 1.0, 8))
         values = jnp.sin(2 * np.pi * grid.centres("x") + 0.5)
         inside = grid.interpolate(jnp.roll(values, 4), degree, x=(at + 0.5) % 1.0)
-        assert float(grid.interpolate(values, degree, ("x",), x=at)) == pytest.approx(float(inside), abs=1e-12)
+        assert float(grid.interpolate(values, degree, ("x",), x=at)) == pytest.approx(
+            float(inside), abs=1e-12
+        )
 
     @pytest.mark.thorough
     @pytest.mark.parametrize("degree", [1, 3])
@@ -112,9 +118,13 @@ class TestInterpolation:
 
     def test_outside_is_refused(self):
         values = jnp.zeros(PLANE.shape)
-        with pytest.raises(DataError, match=r"depth=3\.01 lies outside the grid, which runs from -1 to 3"):
+        with pytest.raises(
+            DataError, match=r"depth=3\.01 lies outside the grid, which runs from -1 to 3"
+        ):
             PLANE.interpolate(values, depth=np.array([0.0, 3.01]))
-        with pytest.raises(DataError, match="'height' is no axis of the grid, which has depth, east"):
+        with pytest.raises(
+            DataError, match="'height' is no axis of the grid, which has depth, east"
+        ):
             PLANE.interpolate(values, height=0.0)
 
 
@@ -138,7 +148,10 @@ class TestPointwise:
                 entry(several, "a", "it")
 
     def test_arrays_at_a_point_are_refused(self):
-        with pytest.raises(ModelError, match=r"it must give one number at each point, but gives an array of shape \(3"):
+        with pytest.raises(
+            ModelError,
+            match=r"it must give one number at each point, but gives an array of shape \(3",
+        ):
             evaluate(lambda t, y, u: jnp.ones(3), 0.0, {}, {}, (4,), "a", "it")
 
 
@@ -153,12 +166,16 @@ class TestBoundary:
         assert condition(by_side, "a", "x", "high") is OPEN
         assert condition({"x": OPEN}, "a", "x", "low") is OPEN
         assert condition({"a": by_side, "b": {"x": OPEN}}, "b", "x", "low") is OPEN
-        with pytest.raises(ModelError, match="field 'c' has no boundary conditions; those with some are a"):
+        with pytest.raises(
+            ModelError, match="field 'c' has no boundary conditions; those with some are a"
+        ):
             condition({"a": by_side}, "c", "x", "low")
 
     def test_values_are_leaves(self):
         level, rate = dist.Normal(0.0, 1.0), dist.HalfNormal(1.0)
-        law = FiniteVolume(LINE, boundary={"x_low": Dirichlet(level), "x_high": Robin(rate, 1.0, 0.0)})
+        law = FiniteVolume(
+            LINE, boundary={"x_low": Dirichlet(level), "x_high": Robin(rate, 1.0, 0.0)}
+        )
         assert set(paths(law)) == {"boundary.x_low.value", "boundary.x_high.a"}
 
     @pytest.mark.parametrize(
@@ -171,9 +188,15 @@ class TestBoundary:
             ({"x": WALL, "x_high": OPEN}, "a condition for both 'x' and 'x_high'"),
             ({"x_low": 0.0, "x_high": WALL}, "x_low needs a condition such as"),
             (0.0, "boundary must be a condition, or a dict"),
-            ({"a": {"x": Periodic()}, "b": {"x": WALL}}, "x is periodic for one field but not for another"),
+            (
+                {"a": {"x": Periodic()}, "b": {"x": WALL}},
+                "x is periodic for one field but not for another",
+            ),
             ({"a": {"x_low": WALL}}, "the side x_high has no boundary condition"),
-            (Dirichlet(np.ones(3)), r"a value of Dirichlet at x_low has the shape \(3,\), but \(\) is needed"),
+            (
+                Dirichlet(np.ones(3)),
+                r"a value of Dirichlet at x_low has the shape \(3,\), but \(\) is needed",
+            ),
             (Neumann(dist.Normal(jnp.zeros(2), 1.0)), r"has the shape \(2,\)"),
             (Neumann("steep"), "must be a number, an array, a distribution or a function"),
         ],
@@ -183,9 +206,21 @@ class TestBoundary:
             FiniteVolume(LINE, boundary=boundary)
 
     def test_an_array_along_a_side(self):
-        FiniteVolume(PLANE, boundary={"depth_low": Dirichlet(np.ones(5)), "depth_high": WALL, "east": Periodic()})
-        with pytest.raises(ModelError, match=r"at depth_low has the shape \(8,\), but \(\) or \(5,\) is needed"):
-            FiniteVolume(PLANE, boundary={"depth_low": Dirichlet(np.ones(8)), "depth_high": WALL, "east": Periodic()})
+        FiniteVolume(
+            PLANE,
+            boundary={"depth_low": Dirichlet(np.ones(5)), "depth_high": WALL, "east": Periodic()},
+        )
+        with pytest.raises(
+            ModelError, match=r"at depth_low has the shape \(8,\), but \(\) or \(5,\) is needed"
+        ):
+            FiniteVolume(
+                PLANE,
+                boundary={
+                    "depth_low": Dirichlet(np.ones(8)),
+                    "depth_high": WALL,
+                    "east": Periodic(),
+                },
+            )
 
     def test_a_condition_that_says_nothing(self):
         with pytest.raises(ModelError, match="needs an a or a b other than zero"):

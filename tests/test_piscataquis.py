@@ -30,7 +30,10 @@ def winter():
     columns = {"rain": rain, "temperature": warm, "demand": np.maximum(warm, 0.1) / 5}
     columns["flow"] = rng.gamma(2.0, 1.5, days)
     time = np.arange("2001-01-01", "2001-03-02", dtype="M8[D]").astype("M8[ns]")
-    variables = {name: ("time", values, {"units": piscataquis.UNITS[name]}) for name, values in columns.items()}
+    variables = {
+        name: ("time", values, {"units": piscataquis.UNITS[name]})
+        for name, values in columns.items()
+    }
     return xr.Dataset(variables, {"time": time})
 
 
@@ -54,8 +57,11 @@ def test_efficiencies_by_hand():
     time = {"time": np.arange(5.0)}
     observed = xr.DataArray([1.0, 2.0, 4.0, 5.0, np.nan], time)
     assert efficiencies(observed.fillna(9.0), observed) == pytest.approx({"nse": 1.0, "kge": 1.0})
-    # Twice the flow: mean square error (1 + 4 + 16 + 25) / 4 against a variance of 2.5; both ratios are 2.
-    assert efficiencies(2 * observed, observed) == pytest.approx({"nse": 1 - 11.5 / 2.5, "kge": 1 - np.sqrt(2.0)})
+    # Twice the flow: mean square error (1 + 4 + 16 + 25) / 4 against a variance of 2.5; both ratios
+    # are 2.
+    assert efficiencies(2 * observed, observed) == pytest.approx(
+        {"nse": 1 - 11.5 / 2.5, "kge": 1 - np.sqrt(2.0)}
+    )
 
 
 WEATHER = """  45.06
@@ -78,7 +84,9 @@ def test_files_become_dates_and_gaps(tmp_path, monkeypatch):
     (tmp_path / "hydrology/camels_01031500_lump_cida_forcing_leap.txt").write_text(WEATHER)
     (tmp_path / "hydrology/camels_01031500_05_model_output.txt").write_text(FLOW)
     data = load()
-    np.testing.assert_array_equal(data["time"], np.array(["2000-02-28", "2000-02-29", "2000-03-01"], "M8"))
+    np.testing.assert_array_equal(
+        data["time"], np.array(["2000-02-28", "2000-02-29", "2000-03-01"], "M8")
+    )
     np.testing.assert_array_equal(data["flow"], [np.nan, np.nan, 0.0])
     np.testing.assert_allclose(data["temperature"], [-1.0, 3.0, 1.0])
     np.testing.assert_allclose(data["rain"], [0.0, 3.1, 0.0])
@@ -95,11 +103,16 @@ def real(shared_file, monkeypatch):
 
 @pytest.mark.thorough
 def test_the_study(real):
-    """Fourteen years after one of spin-up, twenty to forecast, daily and without a gap in the weather."""
+    """Fourteen years after one of spin-up, twenty to forecast, daily and without a gap in the
+    weather.
+    """
     data = real.data
     assert np.unique(np.diff(data["time"])) == np.timedelta64(1, "D")
     assert all(bool(np.isfinite(data[name]).all()) for name in piscataquis.FORCINGS)
-    assert int(real.train["flow"].notnull().sum()) == 5113 and int(real.test["flow"].notnull().sum()) == 7305
+    assert (
+        int(real.train["flow"].notnull().sum()) == 5113
+        and int(real.test["flow"].notnull().sum()) == 7305
+    )
     dry = data["time"].values[data["flow"].values == 0]
     assert dry.size == 18 and dry.min() == np.datetime64("2014-11-27")
     real.refuse_bad_input()
@@ -107,4 +120,6 @@ def test_the_study(real):
 
 def test_what_sac_sma_reaches(real):
     """The figures that are to be beaten, 0.745 and 0.809, as said of these years."""
-    assert efficiencies(sac_sma(), real.test["flow"]) == pytest.approx({"nse": 0.745, "kge": 0.809}, abs=5e-3)
+    assert efficiencies(sac_sma(), real.test["flow"]) == pytest.approx(
+        {"nse": 0.745, "kge": 0.809}, abs=5e-3
+    )

@@ -1,4 +1,6 @@
-"""Maps of fields show the quantiles of the draws, the data where they lie, and how far the two are apart."""
+"""Maps of fields show the quantiles of the draws, the data where they lie, and how far the two are
+apart.
+"""
 
 import numpy as np
 import pytest
@@ -23,14 +25,18 @@ def forecast(*places):
     draws = np.concatenate([draws, np.full_like(draws[:, :1], np.nan)], axis=1)
     attrs = {"units": "K", "long_name": "heat"}
     field = xr.DataArray(draws, dims=("chain", "draw", "time", *names), attrs=attrs)
-    tree = xr.DataTree.from_dict({"predictions": xr.Dataset({"heat": field}, {"time": TIMES, **names})})
+    tree = xr.DataTree.from_dict(
+        {"predictions": xr.Dataset({"heat": field}, {"time": TIMES, **names})}
+    )
     tree.attrs["train_end"] = 1.0
     return tree
 
 
 def data(times, off, *places):
     names = dict(zip("xy", places, strict=False))
-    return xr.Dataset({"heat": (("time", *names), truth(times, *places) + off)}, {"time": times, **names})
+    return xr.Dataset(
+        {"heat": (("time", *names), truth(times, *places) + off)}, {"time": times, **names}
+    )
 
 
 def by_title(fig):

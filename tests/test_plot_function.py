@@ -16,7 +16,9 @@ from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.networks import network as networks
 
 TIMES = np.linspace(0.0, 3.0, 10)
-DATA = xr.Dataset({"x": ("time", np.exp(-TIMES), {"units": "g"})}, {"time": ("time", TIMES, {"units": "h"})})
+DATA = xr.Dataset(
+    {"x": ("time", np.exp(-TIMES), {"units": "g"})}, {"time": ("time", TIMES, {"units": "h"})}
+)
 
 
 def model(networks: int = 1, units: str = "g") -> bd.Model:
@@ -24,12 +26,16 @@ def model(networks: int = 1, units: str = "g") -> bd.Model:
     field = bd.Residual(lambda t, y, u: {"x": 0.0 * y["x"]}, one)
     if networks == 2:
         field = bd.Residual(field, bd.Network.mlp({"x": (0.5, 0.2)}, ("x",), 0.5, width=3, depth=1))
-    return bd.Model(small.Stepped(field, {"x": dist.Normal(1.0, 0.1)}, units={"x": units}), bd.NormalNoise(0.05))
+    return bd.Model(
+        small.Stepped(field, {"x": dist.Normal(1.0, 0.1)}, units={"x": units}), bd.NormalNoise(0.05)
+    )
 
 
 @pytest.fixture(scope="module")
 def joint():
-    return bd.fit(model(), DATA, bd.Joint(starts=2, descent=bd.Descent(steps=200, coordinates="plain")), key=0)
+    return bd.fit(
+        model(), DATA, bd.Joint(starts=2, descent=bd.Descent(steps=200, coordinates="plain")), key=0
+    )
 
 
 @pytest.mark.thorough
@@ -47,10 +53,14 @@ def test_the_prior_drawn_is_that_of_the_network():
     figure = plots.plot_function(model())
     network = networks.networks(model())[0][1]
     draws = bd.priors.draw_prior(network, 400, key=jax.random.key(1))
-    said = jax.vmap(lambda d: bd.random.realise(network, d)(1.5, {"x": jnp.asarray(0.5)}, {})["x"])(draws)
+    said = jax.vmap(lambda d: bd.random.realise(network, d)(1.5, {"x": jnp.asarray(0.5)}, {})["x"])(
+        draws
+    )
     band = figure.axes[0].collections[0].get_paths()[0].vertices
     middle = band[np.abs(band[:, 0] - 0.5) < 1e-9][:, 1]
-    np.testing.assert_allclose([middle.min(), middle.max()], np.quantile(said, [0.05, 0.95]), rtol=0.3)
+    np.testing.assert_allclose(
+        [middle.min(), middle.max()], np.quantile(said, [0.05, 0.95]), rtol=0.3
+    )
 
 
 def test_the_posterior_lies_on_its_prior(joint):
@@ -60,18 +70,25 @@ def test_the_posterior_lies_on_its_prior(joint):
 
 
 def test_units_are_those_of_the_data_where_the_model_says_none(joint):
-    assert [ax.get_xlabel() for ax in plots.plot_function(model(units=""), joint).axes] == ["x (g)", "t (h)"]
+    assert [ax.get_xlabel() for ax in plots.plot_function(model(units=""), joint).axes] == [
+        "x (g)",
+        "t (h)",
+    ]
 
 
 def test_all_of_the_posterior_is_seen_wherever_it_lies(joint):
-    """Limits hold what is drawn of the posterior; of a prior beside it that is much wider only a part."""
+    """Limits hold what is drawn of the posterior; of a prior beside it that is much wider only a
+    part.
+    """
     elsewhere, bias = joint.copy(deep=True), "layers.1.bias"
     elsewhere["posterior"][bias].values[...] += 100.0
     prior = [ax.get_ylim() for ax in plots.plot_function(model()).axes]
     for post in (joint, elsewhere):
         for ax in plots.plot_function(model(), post).axes:
             low, high = ax.get_ylim()
-            median = next(line for line in ax.lines if line.get_label() == "posterior median").get_ydata()
+            median = next(
+                line for line in ax.lines if line.get_label() == "posterior median"
+            ).get_ydata()
             assert low < median.min() and median.max() < high
     narrow = joint.copy(deep=True)
     for name in ("layers.1.weight", bias):
@@ -85,7 +102,11 @@ def trained(looks: int = 4, **curves) -> xr.DataTree:
     """Curves of two members over 50 steps a look, judged by their loss unless said otherwise."""
     step = np.arange(50 * looks + 1)
     loss = 100.0 * np.exp(-step / 50) + np.array([[3.0], [5.0]])
-    terms = {"loss": loss[:, :-1], "data": -loss[:, :-1], "science": np.zeros_like(loss[:, :-1])} | curves
+    terms = {
+        "loss": loss[:, :-1],
+        "data": -loss[:, :-1],
+        "science": np.zeros_like(loss[:, :-1]),
+    } | curves
     held_out = terms.pop("held_out", loss[:, 50::50])
     variables = {name: (("member", "step"), values) for name, values in terms.items()}
     coords = {"step": step[1:], "look": step[50::50]}
@@ -129,7 +150,9 @@ def test_what_members_were_judged_by_is_seen():
 def test_training_curves(joint):
     figure = plots.plot_training(joint)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles[0] == "loss (nats)" and set(titles[1:]) == {  # nothing was held out: it was judged by the loss
+    assert titles[0] == "loss (nats)" and set(
+        titles[1:]
+    ) == {  # nothing was held out: it was judged by the loss
         f"log density: {name} (nats)" for name in ("data", "science", "network")
     }
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), joint["training"]["loss"][0])

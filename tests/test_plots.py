@@ -68,7 +68,9 @@ def test_rows_in_any_order_are_not_joined(fc):
     draws = fc["predictions"]["hare"].values.reshape(-1, fc["predictions"].sizes["time"])
     low, high = np.nanquantile(draws, [0.05, 0.95], axis=0)
     (bars,) = [c for c in ax.containers if c.get_label() == "90 % interval"]
-    np.testing.assert_allclose([(b.get_y(), b.get_y() + b.get_height()) for b in bars], np.transpose([low, high]))
+    np.testing.assert_allclose(
+        [(b.get_y(), b.get_y() + b.get_height()) for b in bars], np.transpose([low, high])
+    )
     assert all(line.get_linestyle() == "None" for line in ax.lines)
 
 
@@ -106,7 +108,9 @@ def test_a_forecast_to_earlier_times_has_its_boundary_where_the_fit_begins(fc):
     for figure in (plots.plot_forecast(earlier, None, None, "lynx"), drawn):
         ax = figure.axes[0]
         told = {
-            t.xy[0]: t.get_text() for t in ax.texts if t.get_text() in ("fitted", "forecast") and t.get_ha() == "left"
+            t.xy[0]: t.get_text()
+            for t in ax.texts
+            if t.get_text() in ("fitted", "forecast") and t.get_ha() == "left"
         }
         assert told == {1910.0: "fitted", 1913.0: "forecast"}
 
@@ -189,7 +193,9 @@ def test_densities_integrate_to_one(post):
 
 
 def test_a_long_tail_neither_hides_the_posterior_nor_makes_its_prior_coarse(post):
-    """Of a Cauchy distribution half of the prior lies within one of its middle, whatever its tails."""
+    """Of a Cauchy distribution half of the prior lies within one of its middle,
+    whatever its tails.
+    """
     wide = post.copy(deep=True)
     name = "birth"
     rng = np.random.default_rng(0)
@@ -255,7 +261,9 @@ def test_user_text_with_dollar_signs_is_text(post, fc):
 def test_figures_come_out_the_same_twice(fc):
     train, test = trees.make_data()
     first, second = (plots.plot_forecast(fc, train, test, "hare") for _ in range(2))
-    np.testing.assert_array_equal(band(first.axes[0], "90 % band"), band(second.axes[0], "90 % band"))
+    np.testing.assert_array_equal(
+        band(first.axes[0], "90 % band"), band(second.axes[0], "90 % band")
+    )
 
 
 def test_many_times_stay_small():
@@ -277,7 +285,9 @@ def test_many_times_stay_small():
     ],
 )
 @pytest.mark.filterwarnings("error")
-def test_the_corner_of_an_axis_of_dates_names_the_month_only_where_all_ticks_lie_in_it(begin, days, corner):
+def test_the_corner_of_an_axis_of_dates_names_the_month_only_where_all_ticks_lie_in_it(
+    begin, days, corner
+):
     dates = np.datetime64(begin) + np.arange(days)
     fig = Figure()
     ax = fig.subplots()

@@ -29,7 +29,8 @@ class Broken(Line):
 
 def line(law=Line):
     return bd.Model(
-        bd.Algebraic(law(dist.Normal(0.0, 2.0), dist.Normal(0.0, 1.0))), bd.NormalNoise(dist.HalfNormal(1.0))
+        bd.Algebraic(law(dist.Normal(0.0, 2.0), dist.Normal(0.0, 1.0))),
+        bd.NormalNoise(dist.HalfNormal(1.0)),
     )
 
 
@@ -39,8 +40,12 @@ VALUES = {"level": 1.0, "slope": 0.5, "scale": 0.3}
 
 def test_it_is_that_of_scipy_at_values_of_each_name():
     found = bd.scores.log_likelihood(line(), DATA, VALUES)
-    np.testing.assert_allclose(found["y"], norm(1.0 + 0.5 * TIMES, 0.3).logpdf(DATA["y"]), rtol=1e-12)
-    assert found["y"].dims == ("time",) and np.isnan(found["y"][2]) and (found["time"] == TIMES).all()
+    np.testing.assert_allclose(
+        found["y"], norm(1.0 + 0.5 * TIMES, 0.3).logpdf(DATA["y"]), rtol=1e-12
+    )
+    assert (
+        found["y"].dims == ("time",) and np.isnan(found["y"][2]) and (found["time"] == TIMES).all()
+    )
 
 
 def test_draws_come_first():
@@ -51,7 +56,9 @@ def test_draws_come_first():
     found = bd.scores.log_likelihood(line(), DATA, draws)["y"]
     assert found.dims == ("draw", "time")
     for slope, each in zip([0.5, 0.7], found, strict=True):
-        np.testing.assert_allclose(each, norm(1.0 + slope * TIMES, 0.3).logpdf(DATA["y"]), rtol=1e-12)
+        np.testing.assert_allclose(
+            each, norm(1.0 + slope * TIMES, 0.3).logpdf(DATA["y"]), rtol=1e-12
+        )
 
 
 def test_of_a_posterior_it_is_what_the_fit_keeps():
@@ -59,7 +66,9 @@ def test_of_a_posterior_it_is_what_the_fit_keeps():
     found = bd.scores.log_likelihood(line(), DATA, post)["y"]
     assert found.dims == ("chain", "draw", "time")
     seen = DATA["y"].notnull().values
-    np.testing.assert_allclose(found.values[..., seen], post["log_likelihood"]["y"].values, atol=1e-8)
+    np.testing.assert_allclose(
+        found.values[..., seen], post["log_likelihood"]["y"].values, atol=1e-8
+    )
 
 
 def test_members_at_their_own_times_are_over_the_dimensions_of_the_data():
@@ -73,7 +82,9 @@ def test_members_at_their_own_times_are_over_the_dimensions_of_the_data():
     values = {"center": 0.0, "level": levels}
     found = bd.scores.log_likelihood(model, data, values)["y"]
     assert found.dims == ("time", "subject")
-    np.testing.assert_allclose(found, norm(levels + 0.5 * TIMES[:, None], 0.3).logpdf(y), rtol=1e-12)
+    np.testing.assert_allclose(
+        found, norm(levels + 0.5 * TIMES[:, None], 0.3).logpdf(y), rtol=1e-12
+    )
 
 
 def test_where_the_solver_fails_data_are_impossible():
@@ -90,7 +101,11 @@ def test_where_the_solver_fails_data_are_impossible():
             "'slop' is no unknown parameter of the model; these are level, slope, sc",
         ),
         ({"level": 1.0}, ModelError, "values are missing of slope, scale"),
-        (VALUES | {"level": np.ones((2, 3))}, ModelError, r"'level' has the shape \(2, 3\), but must have \(\)"),
+        (
+            VALUES | {"level": np.ones((2, 3))},
+            ModelError,
+            r"'level' has the shape \(2, 3\), but must have \(\)",
+        ),
         ([1.0], ModelError, "must be a dict by name or what bd.fit returned, not list"),
     ],
 )

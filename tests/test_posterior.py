@@ -14,7 +14,14 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
-from bayes_dasl.prediction.posterior import check_belongs, draws_dataset, draws_of, names, series_dataset, signature
+from bayes_dasl.prediction.posterior import (
+    check_belongs,
+    draws_dataset,
+    draws_of,
+    names,
+    series_dataset,
+    signature,
+)
 from bayes_dasl.random import paths
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,11 +51,17 @@ def model(field=Growth, *, noise=("hare", "lynx"), width=3):
 
 def draws_by_path(of, chains=2, length=3):
     rng = np.random.default_rng(0)
-    return {path: rng.normal(size=(chains, length, *leaf.shape)) for path, leaf in paths(of).items()}
+    return {
+        path: rng.normal(size=(chains, length, *leaf.shape)) for path, leaf in paths(of).items()
+    }
 
 
 def posterior(of, draws):
-    groups = {"posterior": draws_dataset(of, draws), "observed_data": xr.Dataset(), "constant_data": xr.Dataset()}
+    groups = {
+        "posterior": draws_dataset(of, draws),
+        "observed_data": xr.Dataset(),
+        "constant_data": xr.Dataset(),
+    }
     tree = xr.DataTree.from_dict(groups)
     tree.attrs["signature"] = signature(of)
     return tree
@@ -63,7 +76,10 @@ class TestNames:
 
     def test_tell_the_noises_apart(self):
         found = names(model())
-        assert [found[f"noise.{name}.scale"] for name in ("hare", "lynx")] == ["hare.scale", "lynx.scale"]
+        assert [found[f"noise.{name}.scale"] for name in ("hare", "lynx")] == [
+            "hare.scale",
+            "lynx.scale",
+        ]
 
 
 class TestDraws:
@@ -81,7 +97,10 @@ class TestDraws:
         weight = dataset["layers.0.weight"]
         assert weight.dims == ("chain", "draw", "layers.0.weight_dim_0", "layers.0.weight_dim_1")
         assert (weight.attrs["group"], weight.attrs["prior"]) == ("network", "Normal(0, 1)")
-        assert {d: dataset[d].values.tolist() for d in ("chain", "draw")} == {"chain": [0, 1], "draw": [0, 1, 2]}
+        assert {d: dataset[d].values.tolist() for d in ("chain", "draw")} == {
+            "chain": [0, 1],
+            "draw": [0, 1, 2],
+        }
 
     def test_come_back_by_path(self):
         draws = draws_by_path(model())
@@ -92,7 +111,9 @@ class TestDraws:
 
     def test_series_keep_the_units_of_the_data(self):
         data = xr.Dataset({"hare": ("time", [1.0, 2.0], {"units": "kg"})}, {"time": [0.0, 1.0]})
-        series = series_dataset({"hare": np.ones((1, 4, 2)), "total": np.ones((1, 4, 2))}, data["time"], data)
+        series = series_dataset(
+            {"hare": np.ones((1, 4, 2)), "total": np.ones((1, 4, 2))}, data["time"], data
+        )
         assert series["hare"].dims == ("chain", "draw", "time")
         assert (series["hare"].attrs, series["total"].attrs) == ({"units": "kg"}, {})
 
@@ -119,17 +140,31 @@ class TestBelongs:
     @pytest.mark.parametrize(
         ("other", "message"),
         [
-            (model(noise=("hare",)), "only the posterior has noise.lynx.scale; the posterior's observables"),
-            (model(Shrinkage), "science.rate is .*Growth.* in the posterior and .*Shrinkage.* in the model"),
-            (model(width=4), r"layers.0.weight is \[\[3, 1\], .* in the posterior and \[\[4, 1\], "),
-            (eqx.tree_at(lambda m: m.layer.initial["lynx"], model(), unknown()), "only the model has .*initial.lynx"),
+            (
+                model(noise=("hare",)),
+                "only the posterior has noise.lynx.scale; the posterior's observables",
+            ),
+            (
+                model(Shrinkage),
+                "science.rate is .*Growth.* in the posterior and .*Shrinkage.* in the model",
+            ),
+            (
+                model(width=4),
+                r"layers.0.weight is \[\[3, 1\], .* in the posterior and \[\[4, 1\], ",
+            ),
+            (
+                eqx.tree_at(lambda m: m.layer.initial["lynx"], model(), unknown()),
+                "only the model has .*initial.lynx",
+            ),
         ],
     )
     def test_not_to_another_model(self, other, message):
         with pytest.raises(MismatchError, match=message):
             draws_of(other, self.post)
 
-    @pytest.mark.parametrize("post", [xr.DataTree(), xr.DataTree.from_dict({"prior": xr.Dataset()})])
+    @pytest.mark.parametrize(
+        "post", [xr.DataTree(), xr.DataTree.from_dict({"prior": xr.Dataset()})]
+    )
     def test_no_posterior(self, post):
         with pytest.raises(MismatchError, match="no group 'posterior'"):
             check_belongs(model(), post)
@@ -148,8 +183,12 @@ class TestFile:
         path.unlink()  # the draws are in memory: the file is free
         assert [p.name for p in path.parent.iterdir()] == []
 
-    @pytest.mark.parametrize("step", [(Path, "write_bytes"), (os, "fsync"), (os, "replace")], ids=lambda step: step[1])
-    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+    @pytest.mark.parametrize(
+        "step", [(Path, "write_bytes"), (os, "fsync"), (os, "replace")], ids=lambda step: step[1]
+    )
+    @pytest.mark.parametrize(
+        "error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr
+    )
     def test_a_failing_write_leaves_the_old_file(self, tmp_path, monkeypatch, step, error):
         path = bd.save(self.tree, tmp_path / "post.nc")
         before = path.read_bytes()
@@ -162,7 +201,9 @@ class TestFile:
 
         monkeypatch.setattr(*step, tear)
         expected, reason = (
-            (KeyboardInterrupt, None) if isinstance(error, KeyboardInterrupt) else (WriteError, str(path))
+            (KeyboardInterrupt, None)
+            if isinstance(error, KeyboardInterrupt)
+            else (WriteError, str(path))
         )
         with pytest.raises(expected, match=reason):
             bd.save(self.tree, path)
@@ -205,7 +246,9 @@ class TestFile:
         self.tree.to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf")
         xr.testing.assert_identical(bd.load(tmp_path / "theirs.nc"), self.tree)
 
-    @pytest.mark.parametrize("content", [b"chain,draw\n0,1\n", b"CDF\x01" + bytes(64), b"PK\x03\x04" + bytes(64)])
+    @pytest.mark.parametrize(
+        "content", [b"chain,draw\n0,1\n", b"CDF\x01" + bytes(64), b"PK\x03\x04" + bytes(64)]
+    )
     def test_a_foreign_file(self, tmp_path, content):
         path = tmp_path / "foreign.nc"
         path.write_bytes(content)
@@ -254,16 +297,23 @@ def results():
         )
         for name, program in PROGRAMS.items()
     }
-    return {name: (*process.communicate(timeout=120), process.returncode) for name, process in running.items()}
+    return {
+        name: (*process.communicate(timeout=120), process.returncode)
+        for name, process in running.items()
+    }
 
 
 class TestFreshProcess:
     """What depends on the order of imports or on the environment."""
 
     @pytest.mark.thorough
-    @pytest.mark.parametrize(("name", "dtype"), [("arviz first", "float64"), ("arviz last", "float32")])
+    @pytest.mark.parametrize(
+        ("name", "dtype"), [("arviz first", "float64"), ("arviz last", "float32")]
+    )
     def test_arviz_may_be_imported_before_or_after(self, results, name, dtype):
-        """ArviZ puts stand-ins in the place of JAX and NumPyro, whose submodules would then be missing."""
+        """ArviZ puts stand-ins in the place of JAX and NumPyro, whose submodules would then be
+        missing.
+        """
         out, err, _ = results[name]
         assert out.split() == [dtype, "1"], err
 

@@ -1,4 +1,6 @@
-"""One object in two places would be two unknowns without a word, and what looks like that without being it."""
+"""One object in two places would be two unknowns without a word, and what looks like that without
+being it.
+"""
 
 import copy
 
@@ -65,7 +67,10 @@ def test_the_largest_part_that_is_shared_is_named():
     refuse(Two(part, part), "'one' and 'two' are one Part object")
     refuse(Two(net, net), "'one' and 'two' are one Network object")
     refuse(Two({"in": part}, Two(part, 1.0)), "'one.in' and 'two.one' are one Part object")
-    refuse(Two(Part(PRIOR, fresh()), Part(PRIOR, fresh())), "'one.rate' and 'two.rate' are one distribution")
+    refuse(
+        Two(Part(PRIOR, fresh()), Part(PRIOR, fresh())),
+        "'one.rate' and 'two.rate' are one distribution",
+    )
 
 
 def test_when_a_model_is_built_and_when_it_is_used():
@@ -106,7 +111,11 @@ def test_one_prior_of_several_arrays_of_a_network():
     each = dist.Normal(0.0, 1.0).expand((3,)).to_event(1)
 
     def prior(name, weight):
-        return each if weight.shape == (3,) else dist.Normal(0.0, 1.0).expand(weight.shape).to_event(weight.ndim)
+        return (
+            each
+            if weight.shape == (3,)
+            else dist.Normal(0.0, 1.0).expand(weight.shape).to_event(weight.ndim)
+        )
 
     net = bd.Network.mlp(("y",), ("y",), width=3, depth=2, prior=prior)
     check_priors(net)

@@ -1,4 +1,6 @@
-"""Quadrature against closed forms: exactness, orders of convergence, virial coefficients, gradients."""
+"""Quadrature against closed forms: exactness, orders of convergence, virial coefficients,
+gradients.
+"""
 
 import itertools
 import math
@@ -29,13 +31,19 @@ class TestRule:
     @pytest.mark.thorough("1", "3")
     @pytest.mark.parametrize("nodes", [1, 2, 3])
     def test_order_in_panels(self, nodes):
-        errors = [abs(integrate(jnp.exp, 0.0, 2.0, nodes=nodes, panels=n) - np.expm1(2.0)) for n in (8, 16)]
+        errors = [
+            abs(integrate(jnp.exp, 0.0, 2.0, nodes=nodes, panels=n) - np.expm1(2.0))
+            for n in (8, 16)
+        ]
         assert np.log2(errors[0] / errors[1]) == pytest.approx(2 * nodes, abs=0.05)
 
     @pytest.mark.thorough
     def test_geometric_in_nodes(self):
         """Poles at ±i, and [−1, 1]: each node gains the factor (1 + √2)²."""
-        errors = [abs(integrate(lambda x: 1 / (1 + x**2), -1.0, 1.0, nodes=n) - np.pi / 2) for n in (5, 10, 15)]
+        errors = [
+            abs(integrate(lambda x: 1 / (1 + x**2), -1.0, 1.0, nodes=n) - np.pi / 2)
+            for n in (5, 10, 15)
+        ]
         rates = [(early / late) ** 0.2 for early, late in itertools.pairwise(errors)]
         assert rates == pytest.approx([(1 + np.sqrt(2)) ** 2] * 2, rel=0.05)
 
@@ -78,7 +86,9 @@ def series(temperature, derivative=False):
     """Hirschfelder, Curtiss & Bird (1954), equation 3.6-3."""
     j = np.arange(80)
     power = -(2 * j + 1) / 4
-    factors = np.array([-(2.0 ** (i + 0.5)) / (4 * math.factorial(i)) * gamma((2 * i - 1) / 4) for i in j])
+    factors = np.array(
+        [-(2.0 ** (i + 0.5)) / (4 * math.factorial(i)) * gamma((2 * i - 1) / 4) for i in j]
+    )
     terms = power * temperature ** (power - 1) if derivative else temperature**power
     return float(np.sum(factors * terms))
 
@@ -103,7 +113,9 @@ class TestVirial:
     def test_hard_spheres(self):
         def virial(diameter):
             return integrate_between(
-                lambda r: 2 * jnp.pi * jnp.where(r < diameter, 1.0, 0.0) * r**2, (0.0, diameter, math.inf), nodes=2
+                lambda r: 2 * jnp.pi * jnp.where(r < diameter, 1.0, 0.0) * r**2,
+                (0.0, diameter, math.inf),
+                nodes=2,
             )
 
         value, slope = jax.jit(jax.value_and_grad(virial))(1.3)
@@ -126,7 +138,9 @@ class TestVirial:
             return 2 * jnp.pi / 3 * p["diameter"] ** 3 * (1 - well)
 
         p = {"diameter": 0.9, "width": 1.6, "depth": 0.7}
-        (ours, slopes), (value, closed) = (jax.jit(jax.value_and_grad(f))(p) for f in (virial, exact))
+        (ours, slopes), (value, closed) = (
+            jax.jit(jax.value_and_grad(f))(p) for f in (virial, exact)
+        )
         assert float(ours) == pytest.approx(float(value), rel=ROUNDING)
         forward = jax.jit(jax.jacfwd(virial))(p)
         for name in p:
@@ -142,7 +156,10 @@ def test_gradients_in_limits_parameters_and_scale():
     rate, low, high = 0.7, jnp.asarray([0.1, 0.4]), jnp.asarray([2.0, 3.0])
     slopes = jax.jit(jax.vmap(jax.grad(value, argnums=(0, 1, 2)), (None, 0, 0)))(rate, low, high)
     ends = [np.exp(-rate * np.asarray(x)) for x in (low, high)]
-    by_rate = sum(sign * e * (x / rate + 1 / rate**2) for sign, e, x in zip((-1, 1), ends, (low, high), strict=True))
+    by_rate = sum(
+        sign * e * (x / rate + 1 / rate**2)
+        for sign, e, x in zip((-1, 1), ends, (low, high), strict=True)
+    )
     np.testing.assert_allclose(slopes[0], by_rate, rtol=ALGEBRA)
     np.testing.assert_allclose(slopes[1], -ends[0], rtol=ALGEBRA)
     np.testing.assert_allclose(slopes[2], ends[1], rtol=ALGEBRA)
@@ -154,7 +171,9 @@ def test_gradients_in_limits_parameters_and_scale():
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("option", [{"nodes": 0}, {"panels": 0}, {"nodes": 2.5}, {"panels": -1}])
+    @pytest.mark.parametrize(
+        "option", [{"nodes": 0}, {"panels": 0}, {"nodes": 2.5}, {"panels": -1}]
+    )
     def test_counts(self, unchecked, option):
         name = next(iter(option))
         with pytest.raises(ModelError, match=f"{name} must be a whole number of at least 1"):

@@ -1,4 +1,6 @@
-"""A distribution may stand wherever a number could: `sample`, `realise` and what is known of random leaves."""
+"""A distribution may stand wherever a number could: `sample`, `realise` and what is known of random
+leaves.
+"""
 
 import math
 from typing import Any
@@ -90,10 +92,17 @@ class TestRoundTrip:
     @settings(max_examples=30, deadline=None)
     def test_every_leaf_keeps_its_own_value(self, tree):
         tree = {"root": grow(tree)}
-        values = {path: np.full(leaf.shape, float(i)) for i, (path, leaf) in enumerate(paths(tree).items())}
+        values = {
+            path: np.full(leaf.shape, float(i))
+            for i, (path, leaf) in enumerate(paths(tree).items())
+        }
         with substitute(data=values):
             sampled = sample(tree)
-        random = [leaf for leaf, before in zip(flat(sampled), flat(tree), strict=True) if is_random(before)]
+        random = [
+            leaf
+            for leaf, before in zip(flat(sampled), flat(tree), strict=True)
+            if is_random(before)
+        ]
         assert [float(np.mean(leaf)) for leaf in random] == list(range(len(values)))
 
     def test_realise_under_vmap(self):
@@ -111,7 +120,12 @@ class TestPaths:
         found = paths({"pair": Pair(Decay(NORMAL), [1.0, VECTOR])})
         assert list(found) == ["pair.left.rate", "pair.right.1"]
         rate, vector = found.values()
-        assert (rate.shape, rate.units, rate.group, rate.owners) == ((), "1/h", "science", "dict/Pair/Decay")
+        assert (rate.shape, rate.units, rate.group, rate.owners) == (
+            (),
+            "1/h",
+            "science",
+            "dict/Pair/Decay",
+        )
         assert (vector.shape, vector.units, vector.distribution) == ((3,), "", VECTOR)
 
     def test_of_a_tree_without_random_leaves(self):
@@ -119,7 +133,9 @@ class TestPaths:
 
 
 class TestScalar:
-    @pytest.mark.parametrize("value", [1, 2.5, np.float64(1), np.int64(3), jnp.asarray(1.0), NORMAL])
+    @pytest.mark.parametrize(
+        "value", [1, 2.5, np.float64(1), np.int64(3), jnp.asarray(1.0), NORMAL]
+    )
     def test_takes_one_number(self, value):
         assert Decay(value).rate is value
 
@@ -127,7 +143,10 @@ class TestScalar:
         ("value", "message"),
         [
             (np.ones(2), r"Decay.rate must be a number .* not an array of shape \(2,\)"),
-            (VECTOR, r"Decay.rate must be a distribution over one number, but this \w+ has shape \(3,\)"),
+            (
+                VECTOR,
+                r"Decay.rate must be a distribution over one number, but this \w+ has shape \(3,\)",
+            ),
             (dist.Normal(jnp.zeros(2), 1.0), r"has shape \(2,\)"),
         ],
     )
@@ -153,7 +172,10 @@ class TestPriorDraws:
         }
         columns = [drawn["left"], drawn["right.0"], *drawn["right.1"].T]
         laws = [stats.norm(1, 2)] * 2 + [stats.gamma(2, scale=1 / 3)] * 3
-        assert min(stats.kstest(x, law.cdf).pvalue for x, law in zip(columns, laws, strict=True)) > 1e-3
+        assert (
+            min(stats.kstest(x, law.cdf).pvalue for x, law in zip(columns, laws, strict=True))
+            > 1e-3
+        )
         correlation = np.corrcoef(columns) - np.eye(5)
         assert np.abs(correlation).max() < 4 / np.sqrt(self.draws)
 
@@ -162,13 +184,17 @@ class TestPriorDraws:
         assert stats.kstest(drawn, stats.norm(1, 2).cdf).pvalue < 1e-3
 
     def test_the_key_decides(self):
-        one, same, other = (draw_prior({"x": NORMAL}, 3, key=jax.random.key(k))["x"] for k in (0, 0, 1))
+        one, same, other = (
+            draw_prior({"x": NORMAL}, 3, key=jax.random.key(k))["x"] for k in (0, 0, 1)
+        )
         np.testing.assert_array_equal(one, same)
         assert not np.any(np.asarray(one) == np.asarray(other))
 
     @pytest.mark.thorough
     def test_few_draws_are_the_first_of_many(self):
-        """So that one program serves all numbers of draws, and none changes with how many others there are."""
+        """So that one program serves all numbers of draws, and none changes with how many others
+        there are.
+        """
         tree = {"x": dist.Normal(1.0, 2.0), "v": dist.Gamma(2.0, 1.0).expand([3]).to_event(1)}
         few, many = (draw_prior(tree, n, key=jax.random.key(0)) for n in (3, 600))
         assert {name: values.shape for name, values in few.items()} == {"x": (3,), "v": (3, 3)}
@@ -177,7 +203,9 @@ class TestPriorDraws:
 
     @pytest.mark.thorough
     def test_each_has_its_own_numbers_whatever_else_is_drawn(self):
-        """Distributions of a kind are drawn together, and those that a user wrote each by itself."""
+        """Distributions of a kind are drawn together,
+        and those that a user wrote each by itself.
+        """
         every = [
             *(dist.Normal(m, s) for m, s in ((0.0, 1.0), (5.0, 0.1), (-2.0, 3.0))),
             *(dist.Gamma(a, 2.0).expand([2]).to_event(1) for a in (1.0, 30.0)),
@@ -204,7 +232,9 @@ class TestPriorDraws:
 
     @pytest.mark.thorough
     def test_while_jax_traces(self):
-        drawn = jax.jit(lambda key: draw_prior({"x": NORMAL, "y": VECTOR}, 3, key=key))(jax.random.key(0))
+        drawn = jax.jit(lambda key: draw_prior({"x": NORMAL, "y": VECTOR}, 3, key=key))(
+            jax.random.key(0)
+        )
         assert {name: values.shape for name, values in drawn.items()} == {"x": (3,), "y": (3, 3)}
 
     def test_of_nothing_random(self):
@@ -218,7 +248,9 @@ class TestBetween:
         prior = bd.between(low, low * ratio, mass)
         law = stats.lognorm(float(prior.scale), scale=math.exp(float(prior.loc)))
         assert isinstance(prior, dist.LogNormal)
-        np.testing.assert_allclose(law.cdf([low, low * ratio]), [(1 - mass) / 2, (1 + mass) / 2], atol=EXACT)
+        np.testing.assert_allclose(
+            law.cdf([low, low * ratio]), [(1 - mass) / 2, (1 + mass) / 2], atol=EXACT
+        )
 
     @given(st.floats(-1e3, -1e-3), st.floats(1e-2, 1e3), st.floats(0.05, 0.999))
     @settings(deadline=None)
@@ -226,7 +258,9 @@ class TestBetween:
         prior = bd.between(low, low + width, mass)
         law = stats.norm(float(prior.loc), float(prior.scale))
         assert isinstance(prior, dist.Normal)
-        np.testing.assert_allclose(law.cdf([low, low + width]), [(1 - mass) / 2, (1 + mass) / 2], atol=EXACT)
+        np.testing.assert_allclose(
+            law.cdf([low, low + width]), [(1 - mass) / 2, (1 + mass) / 2], atol=EXACT
+        )
 
     def test_holds_95_percent_by_default(self):
         law = stats.norm(*(float(getattr(bd.between(-1.0, 3.0), p)) for p in ("loc", "scale")))

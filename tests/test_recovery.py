@@ -1,4 +1,6 @@
-"""Known truths are recovered: a fit of many simulated data sets for each layer, mechanism and architecture."""
+"""Known truths are recovered: a fit of many simulated data sets for each layer, mechanism and
+architecture.
+"""
 
 import numpy as np
 import pytest

@@ -16,7 +16,9 @@ from bayes_dasl.random import paths, realise
 
 RNG = np.random.default_rng(0)
 DAYS = np.arange(0.0, 12.0)
-WEATHER = xr.Dataset({name: ("time", RNG.normal(size=DAYS.size)) for name in ("rain", "warmth")}, {"time": DAYS})
+WEATHER = xr.Dataset(
+    {name: ("time", RNG.normal(size=DAYS.size)) for name in ("rain", "warmth")}, {"time": DAYS}
+)
 CELLS = {"LSTM": eqx.nn.LSTMCell, "GRU": eqx.nn.GRUCell}
 INPUTS = {"rain": (1.0, 2.0), "warmth": (0.0, 0.5)}
 
@@ -47,11 +49,15 @@ def test_equals_the_cell_step_by_step(kind):
     by_hand = realise(net, values)
     state = (jnp.zeros(4), jnp.zeros(4)) if kind == "LSTM" else jnp.zeros(4)
     for day in range(DAYS.size):
-        u = jnp.array([(WEATHER["rain"].values[day] - 1.0) / 2.0, WEATHER["warmth"].values[day] / 0.5])
+        u = jnp.array(
+            [(WEATHER["rain"].values[day] - 1.0) / 2.0, WEATHER["warmth"].values[day] / 0.5]
+        )
         state = by_hand.cell(u, state)
         hidden = state[0] if kind == "LSTM" else state
         want = 3.0 * np.log1p(np.exp(by_hand.readout.weight @ hidden + by_hand.readout.bias))
-        np.testing.assert_allclose([found.values[name][day] for name in ("flow", "level")], want, rtol=1e-10)
+        np.testing.assert_allclose(
+            [found.values[name][day] for name in ("flow", "level")], want, rtol=1e-10
+        )
 
 
 def test_its_arrays_are_the_random_leaves():
@@ -65,7 +71,9 @@ def test_its_arrays_are_the_random_leaves():
 
 
 def test_the_prior_of_its_weights_is_by_fan_in():
-    """Of a cell of 64 units: recurrent weights have a variance of 1/64, those of two inputs one of 1/2."""
+    """Of a cell of 64 units: recurrent weights have a variance of 1/64, those of two inputs one of
+    1/2.
+    """
     draws = draw_prior(network(width=64), 50, key=jax.random.key(2))
     assert np.var(draws["cell.weight_hh"]) == pytest.approx(1 / 64, rel=0.02)
     assert np.var(draws["cell.weight_ih"]) == pytest.approx(1 / 2, rel=0.05)
@@ -88,7 +96,10 @@ def test_the_prior_of_its_weights_is_by_fan_in():
         (lambda: network(outputs=("flow", "flow")), "two outputs have one name"),
         (lambda: network(scale=0.0), r"Recurrent\.scale"),
         (lambda: network(activation=None), "activation"),
-        (lambda: network(prior=lambda name, value: dist.Normal(0.0, 1.0)), "must be a distribution of shape"),
+        (
+            lambda: network(prior=lambda name, value: dist.Normal(0.0, 1.0)),
+            "must be a distribution of shape",
+        ),
     ],
     ids=["cell", "inputs", "text", "outputs", "twice", "scale", "activation", "prior"],
 )
@@ -100,7 +111,9 @@ def test_refuses(make, match, unchecked):
 def test_an_input_that_nothing_drives_is_named():
     net = network()
     with pytest.raises(ModelError, match="network input warmth is none of t, rain"):
-        bd.Model(bd.Difference(net, net.initial, Recurrent.read, forcings=("rain",)), bd.NormalNoise(1.0))
+        bd.Model(
+            bd.Difference(net, net.initial, Recurrent.read, forcings=("rain",)), bd.NormalNoise(1.0)
+        )
 
 
 class Memoryless(bd.Module):
@@ -117,7 +130,9 @@ class Memoryless(bd.Module):
 
 @pytest.mark.thorough
 def test_it_learns_what_a_store_remembers():
-    """Half of a store drains each day: what a network without a memory cannot say of the flow, this one learns."""
+    """Half of a store drains each day: what a network without a memory cannot say of the flow, this
+    one learns.
+    """
     days = np.arange(0.0, 240.0)
     rain = np.random.default_rng(1).gamma(0.5, 2.0, days.size)
     store = [0.0]
@@ -125,13 +140,17 @@ def test_it_learns_what_a_store_remembers():
         store.append(0.5 * store[-1] + fell)
     flow = 0.5 * np.array(store)
     seen = xr.Dataset(
-        {"rain": ("time", rain), "flow": ("time", flow + RNG.normal(0.0, 0.1, days.size))}, {"time": days}
+        {"rain": ("time", rain), "flow": ("time", flow + RNG.normal(0.0, 0.1, days.size))},
+        {"time": days},
     )
     train, test = seen.isel(time=slice(None, 160)), seen.isel(time=slice(160, None))
     engine = bd.DeepEnsemble(members=2, bootstrap=False, descent=bd.Descent(steps=600))
 
     def error(step, initial, observe):
-        model = bd.Model(bd.Difference(step, initial, observe, forcings="rain"), bd.NormalNoise(dist.HalfNormal(1.0)))
+        model = bd.Model(
+            bd.Difference(step, initial, observe, forcings="rain"),
+            bd.NormalNoise(dist.HalfNormal(1.0)),
+        )
         post = bd.fit(model, train, engine, key=0, progress=False)
         mean = bd.forecast(model, post, seen, key=0)["predictions"]["flow"].mean(("chain", "draw"))
         return float(np.sqrt(((mean - flow).sel(time=test["time"]) ** 2).mean()))

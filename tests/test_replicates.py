@@ -1,4 +1,6 @@
-"""Rows that have the same time are replicates: data like any other wherever rows are independent given the states."""
+"""Rows that have the same time are replicates: data like any other wherever rows are independent
+given the states.
+"""
 
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -32,7 +34,9 @@ def scattered(times=TIMES, key=0):
 
 def density(of, given):
     problem = pose(of, given)
-    return float(log_density(of, (problem.inputs, problem.observed), {}, {"layer.vector_field.rate": 0.4})[0])
+    return float(
+        log_density(of, (problem.inputs, problem.observed), {}, {"layer.vector_field.rate": 0.4})[0]
+    )
 
 
 @pytest.mark.thorough
@@ -47,11 +51,17 @@ def test_each_counts_in_the_likelihood_of_an_ode():
 
 @pytest.mark.parametrize("kind", ["linear", "step", "cubic"])
 def test_a_forcing_runs_through_each_time_once(kind):
-    forced = bd.inputs(data(TIMES).assign(u=("time", TIMES**2)), forcings=["u"], interpolation={"u": kind})
-    plain = bd.inputs(data(ONCE).assign(u=("time", ONCE**2)), forcings=["u"], interpolation={"u": kind})
+    forced = bd.inputs(
+        data(TIMES).assign(u=("time", TIMES**2)), forcings=["u"], interpolation={"u": kind}
+    )
+    plain = bd.inputs(
+        data(ONCE).assign(u=("time", ONCE**2)), forcings=["u"], interpolation={"u": kind}
+    )
     np.testing.assert_array_equal(forced.times, TIMES)
     for t in (0.5, 1.0, 3.0, 4.0):
-        assert float(forced.forcings["u"](jnp.asarray(t))) == float(plain.forcings["u"](jnp.asarray(t)))
+        assert float(forced.forcings["u"](jnp.asarray(t))) == float(
+            plain.forcings["u"](jnp.asarray(t))
+        )
 
 
 def test_what_differs_between_replicates_is_an_observation():
@@ -62,7 +72,12 @@ def test_what_differs_between_replicates_is_an_observation():
 
 def test_they_stay_together_in_a_split():
     train, test = bd.split(scattered(), time=1.0)
-    assert train["time"].values.tolist() == [0.0, 1.0, 1.0] and test["time"].values.tolist() == [2.0, 4.0, 4.0, 4.0]
+    assert train["time"].values.tolist() == [0.0, 1.0, 1.0] and test["time"].values.tolist() == [
+        2.0,
+        4.0,
+        4.0,
+        4.0,
+    ]
 
 
 def test_other_replicates_are_other_data():
@@ -81,7 +96,10 @@ def test_paths_that_start_a_hybrid_go_through_their_mean():
     """A smoothing spline takes no two values at one time."""
     off = np.tile([0.1, -0.1], 6)
     pairs = data(np.repeat(np.arange(6.0), 2))
-    paths = [Matching(pose(model(), given))._paths[0] for given in (pairs.assign(y=pairs["y"] + off), data())]
+    paths = [
+        Matching(pose(model(), given))._paths[0]
+        for given in (pairs.assign(y=pairs["y"] + off), data())
+    ]
     np.testing.assert_allclose(paths[0].first["y"], paths[1].first["y"], rtol=1e-9)
 
 
@@ -154,10 +172,13 @@ def test_climatology_knows_all_of_them():
 
 
 def test_persistence_goes_on_from_each_replicate_of_the_last_time():
-    """Without changes between times the members are the replicates, plus the differences of rows two apart."""
+    """Without changes between times the members are the replicates, plus the differences of rows
+    two apart.
+    """
     train = xr.Dataset({"y": ("time", [1.0, 1.0, 3.0, 5.0])}, {"time": [0.0, 1.0, 2.0, 2.0]})
     members = persistence(train, [3.0])["y"].values[:, 0]
-    # Leads of one: from 0 to 1, from 1 to each of the last rows; the five nearest are all pairs but one.
+    # Leads of one: from 0 to 1, from 1 to each of the last rows; the five nearest are all pairs but
+    # one.
     assert set(members) <= {a + c for a in (3.0, 5.0) for c in (0.0, 2.0, 4.0)}
     assert members.min() < 5.0 < members.max()
 
@@ -186,7 +207,9 @@ def test_an_update_keeps_them(judged):
 
 @pytest.mark.thorough
 def test_a_check_counts_them():
-    assert "7 times from 0 to 4, 3 of them replicates" in str(bd.check(closed(), scattered()).findings[0])
+    assert "7 times from 0 to 4, 3 of them replicates" in str(
+        bd.check(closed(), scattered()).findings[0]
+    )
 
 
 @pytest.mark.thorough

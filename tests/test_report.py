@@ -38,7 +38,9 @@ WIDTHS = (390, 1280)
 
 def faults(browser, path: Path, *, width: int, scripts: bool = True, figures=FIGURES) -> list[str]:
     """Open a page and list what is wrong with it: messages, requests, overflow, lost figures."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, java_script_enabled=scripts)
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, java_script_enabled=scripts
+    )
     page, found = context.new_page(), []
     page.on("console", lambda m: found.append(f"console: {m.text}"))
     page.on("pageerror", lambda e: found.append(f"error: {e}"))
@@ -144,9 +146,16 @@ def test_the_page_of_a_mixture_is_whole_in_a_browser(browser, study, mixed, tmp_
     path = report(study["post"], study["fc"], study["test"], **given).save(tmp_path / "report.html")
     both = ("hybrid", "mechanistic")
     beside = [f"figure-forecast-{model}-{name}" for model in both for name in ("hare", "lynx")]
-    parts = [f"figure-decomposition-{of}-{name}" for of in ("mixture", "hybrid") for name in ("hare", "lynx")]
+    parts = [
+        f"figure-decomposition-{of}-{name}"
+        for of in ("mixture", "hybrid")
+        for name in ("hare", "lynx")
+    ]
     figures = [name for name in FIGURES if "decomposition" not in name]
-    assert faults(browser, path, width=width, figures=(*figures, *beside, *parts, "figure-comparison")) == []
+    assert (
+        faults(browser, path, width=width, figures=(*figures, *beside, *parts, "figure-comparison"))
+        == []
+    )
 
 
 @pytest.mark.thorough
@@ -155,19 +164,36 @@ def test_what_is_no_mixture_and_a_rival_of_its_name_are_refused(study, mixed, un
         report(study["post"], study["fc"], study["test"], mixture=mixed.forecast)
     with pytest.raises(MismatchError, match="one of the forecasts, hybrid, not 'other'"):
         judge_mixture(
-            mixed.forecast, mixed.comparison, {"hybrid": study["fc"]}, {}, study["post"], study["test"], own="other"
+            mixed.forecast,
+            mixed.comparison,
+            {"hybrid": study["fc"]},
+            {},
+            study["post"],
+            study["test"],
+            own="other",
         )
     with pytest.raises(MismatchError, match="not mixture"):
-        report(study["post"], study["fc"], study["test"], rivals={"mixture": study["fc"]}, mixture=mixed)
+        report(
+            study["post"],
+            study["fc"],
+            study["test"],
+            rivals={"mixture": study["fc"]},
+            mixture=mixed,
+        )
 
 
 @pytest.mark.thorough
 def test_fitted_data_are_never_held_out(study, undrawn):
     page = report(study["post"], study["fc"], study["train"]).html
-    assert "the data given here were fitted: none are held out" in page and "held-out value" not in page
+    assert (
+        "the data given here were fitted: none are held out" in page
+        and "held-out value" not in page
+    )
     both = xr.concat([study["train"], study["test"]], "time")
     mixed, alone = (report(study["post"], study["fc"], data).html for data in (both, study["test"]))
-    scored = [re.findall(r"On (\d+) held-out values its CRPS", unescape(page)) for page in (mixed, alone)]
+    scored = [
+        re.findall(r"On (\d+) held-out values its CRPS", unescape(page)) for page in (mixed, alone)
+    ]
     assert scored[0] == scored[1] != []
 
 
@@ -192,7 +218,9 @@ def test_many_short_chains_are_shown_by_their_nested_rhat(undrawn):
 @pytest.mark.thorough
 def test_a_fit_that_went_wrong_has_a_whole_page(browser, tmp_path):
     _, test = trees.make_data(missing=3)
-    post = trees.make_post(failures=12, divergences=30, prior_failures=50, missing=3, stuck_chain=2, interrupted=True)
+    post = trees.make_post(
+        failures=12, divergences=30, prior_failures=50, missing=3, stuck_chain=2, interrupted=True
+    )
     fc = trees.make_fc(failures=20, noise_scale=0.8)
     title = "A title <b>with</b> marks & averylongwordwithoutanybreakwhatsoever" * 2
     path = report(post, fc, test, title=title).save(tmp_path / "bad.html")
@@ -265,19 +293,29 @@ def test_verdict_comes_first_and_names_the_skill(study, normal):
 @pytest.mark.thorough
 @pytest.mark.parametrize("chains", [1, 4])
 def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
-    """Also where one observable has fewer data, a draw is not a number, a rival is better, and there is one chain."""
+    """Also where one observable has fewer data, a draw is not a number, a rival is better, and
+    there is one chain.
+    """
     _, test = trees.make_data()
     test["hare"].values[:5] = np.nan
     post = trees.make_post(chains=chains, autocorrelation=0.6)
     post["posterior"]["death"].values[0, 7] = np.nan
-    fc, better = trees.make_fc(chains=chains, failures=6, noise_scale=0.04), trees.make_fc(chains=chains, seed=5)
+    fc, better = (
+        trees.make_fc(chains=chains, failures=6, noise_scale=0.04),
+        trees.make_fc(chains=chains, seed=5),
+    )
     page = report(post, fc, test, name="narrow", rivals={"wide": better}).html
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
-    told = {f.subject: f.message for f in diagnose(post, fc, test, rivals={"wide": better}).findings}
+    told = {
+        f.subject: f.message for f in diagnose(post, fc, test, rivals={"wide": better}).findings
+    }
     table = score(fc, test)
 
     inside, of = map(int, re.search(r"hold (\d+) of (\d+) values", told["held-out data"]).groups())
-    assert (inside / of, of) == (table.loc["all", "coverage_90"], table.loc["all", "n"]) and of == 11
+    assert (inside / of, of) == (
+        table.loc["all", "coverage_90"],
+        table.loc["all", "n"],
+    ) and of == 11
     assert f"90 % coverage {percent(inside / of)} of test values inside" in text
     lower = re.search(r"its CRPS is (\d+)% lower", told["against wide"])[1]
     assert f"that of wide is {percent(int(lower) / 100)} lower" in text
@@ -306,14 +344,18 @@ def test_the_star_marks_the_best_of_each_column(study, normal):
         "mechanistic": score(study["rivals"]["mechanistic"], study["test"]),
         **score_baselines(study["train"], study["test"]),
     }
-    rows = re.findall(r'<th scope="row">([^<]+)</th>((?:<td class="(?:best|plain)">.*?</td>)+)', normal.html)
+    rows = re.findall(
+        r'<th scope="row">([^<]+)</th>((?:<td class="(?:best|plain)">.*?</td>)+)', normal.html
+    )
     assert [name for name, _ in rows] == list(tables) * 3
     for group, observable in enumerate(("all", "hare", "lynx")):
         cells = {n: re.findall(r'class="(\w+)">([^<]*)', c) for n, c in rows[4 * group :][:4]}
         for column, field in enumerate(("crps", "log_score", "interval_score_90", "rmse", "mae")):
             best = min(tables, key=lambda n: tables[n].loc[observable, field])
             assert [n for n in cells if cells[n][column][0] == "best"] == [best]
-            assert float(cells[best][column][1]) == pytest.approx(tables[best].loc[observable, field], rel=5e-3)
+            assert float(cells[best][column][1]) == pytest.approx(
+                tables[best].loc[observable, field], rel=5e-3
+            )
 
 
 def test_parameters_show_prior_and_posterior_and_weights_one_row_an_array(study, normal):
@@ -422,7 +464,10 @@ def test_a_forecast_of_nothing_but_failures_still_reports():
 def test_one_draw_is_said_to_have_no_epistemic_uncertainty(undrawn):
     fc = trees.make_fc(chains=1, draws=1)
     page = report(trees.make_post(), fc, trees.make_data()[1]).html
-    assert "One draw has no epistemic uncertainty: what is known of the variance after the training data" in page
+    assert (
+        "One draw has no epistemic uncertainty: what is known of the variance after the training "
+        "data" in page
+    )
     assert "No predictive variance" not in page
 
 
@@ -448,7 +493,9 @@ def test_a_rival_may_not_take_a_name_that_is_taken(study):
 
 def test_a_recalibrated_rival_is_drawn_and_never_passes_for_the_model(study, undrawn):
     post, fc, test = study["post"], study["fc"], study["test"]
-    new = xr.DataTree.from_dict({"predictions": fc["predictions"].to_dataset().sel(time=test["time"])})
+    new = xr.DataTree.from_dict(
+        {"predictions": fc["predictions"].to_dataset().sel(time=test["time"])}
+    )
     new.attrs = {"recalibrated": "recalibrated by a test", "train_end": 1912.0, "known_level": 0.92}
     page = report(post, fc, test, rivals={"widened": new}).html
     assert 'id="figure-recalibrated-widened-hare"' in page and "against widened" in page

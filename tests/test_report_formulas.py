@@ -1,4 +1,6 @@
-"""Formulas of docstrings are formulas on the page; what is none, or cannot be read, stays as it was written."""
+"""Formulas of docstrings are formulas on the page; what is none, or cannot be read, stays as it was
+written.
+"""
 
 from xml.etree import ElementTree
 
@@ -9,7 +11,9 @@ from bayes_dasl.reports._formulas import with_formulas
 
 def math(page):
     """The formulas of a page, which is well formed as XML."""
-    return ElementTree.fromstring(f"<p>{page}</p>").findall("{http://www.w3.org/1998/Math/MathML}math")
+    return ElementTree.fromstring(f"<p>{page}</p>").findall(
+        "{http://www.w3.org/1998/Math/MathML}math"
+    )
 
 
 def test_what_stands_between_dollars_is_a_formula_and_the_rest_is_words():
@@ -19,9 +23,13 @@ def test_what_stands_between_dollars_is_a_formula_and_the_rest_is_words():
     assert "".join(formula.itertext()) == "λ<3" and formula.get("display") == "inline"
 
 
-@pytest.mark.parametrize("law", ["$E = \\sum_i x_i\n+ y$", "$$\nE = \\sum_i x_i\n$$", "So $$E = \\sum_i x_i$$ holds."])
+@pytest.mark.parametrize(
+    "law", ["$E = \\sum_i x_i\n+ y$", "$$\nE = \\sum_i x_i\n$$", "So $$E = \\sum_i x_i$$ holds."]
+)
 def test_a_formula_with_lines_to_itself_or_two_dollars_stands_by_itself(law):
-    large, small, last = math(with_formulas(f"A law.\n\n{law}\n\nWith $x$ known,\n$y \\in [0, 1)$."))
+    large, small, last = math(
+        with_formulas(f"A law.\n\n{law}\n\nWith $x$ known,\n$y \\in [0, 1)$.")
+    )
     assert large.get("display") == "block" and "".join(large.itertext()).startswith("E=∑")
     assert small.get("display") == last.get("display") == "inline"
 
@@ -29,8 +37,22 @@ def test_a_formula_with_lines_to_itself_or_two_dollars_stands_by_itself(law):
 @pytest.mark.parametrize(
     "words",
     [
-        *("costs $3 and $4 more", "costs $5 (in US$).", "prices ($/MWh) and (MWh/$)", "US$5 or A$6", "one $ x $ two"),
-        *("${HOME}/${USER}", 'echo "${A}"/"${B}"', r"\$x$", "$a\n\nb$", r"$\left( x$", r"$\foo{x}$", "$50%$"),
+        *(
+            "costs $3 and $4 more",
+            "costs $5 (in US$).",
+            "prices ($/MWh) and (MWh/$)",
+            "US$5 or A$6",
+            "one $ x $ two",
+        ),
+        *(
+            "${HOME}/${USER}",
+            'echo "${A}"/"${B}"',
+            r"\$x$",
+            "$a\n\nb$",
+            r"$\left( x$",
+            r"$\foo{x}$",
+            "$50%$",
+        ),
     ],
 )
 def test_what_is_none_or_cannot_be_read_stays_as_it_is(words):
@@ -41,7 +63,12 @@ def test_what_is_none_or_cannot_be_read_stays_as_it_is(words):
 
 @pytest.mark.parametrize(
     "words",
-    [r"$\text{<b>x</b>}$", r"$\href{javascript:alert(1)}{x}$", r"$\style{color:red}{x}$", "<script>$x$</script>"],
+    [
+        r"$\text{<b>x</b>}$",
+        r"$\href{javascript:alert(1)}{x}$",
+        r"$\style{color:red}{x}$",
+        "<script>$x$</script>",
+    ],
 )
 def test_nothing_that_is_written_becomes_markup_of_the_page(words):
     page = with_formulas(words)

@@ -1,4 +1,6 @@
-"""What is asked for of a report: quantiles, exceedance, return levels, metrics, a closer look, methods."""
+"""What is asked for of a report: quantiles, exceedance, return levels, metrics, a closer look,
+methods.
+"""
 
 import re
 from html import unescape
@@ -43,7 +45,11 @@ class TestQuantiles:
         dims = ("chain", "draw", "time", "x")
         held = xr.Dataset({"y": (dims, values)}, {"time": np.arange(3.0), "x": [10.0, 20.0]})
         table = bd.quantiles(xr.DataTree.from_dict({"predictions": held}), [0.5])
-        assert [*zip(table["time"], table["x"], strict=True)][:3] == [(0.0, 10.0), (0.0, 20.0), (1.0, 10.0)]
+        assert [*zip(table["time"], table["x"], strict=True)][:3] == [
+            (0.0, 10.0),
+            (0.0, 20.0),
+            (1.0, 10.0),
+        ]
         kept = np.delete(values[0], 7, axis=0)
         np.testing.assert_allclose(table["q0.5"], np.median(kept, axis=0).ravel())
 
@@ -84,7 +90,9 @@ class TestExceedance:
 
     def test_dates(self):
         time = np.array([f"2001-01-0{i + 1}" for i in range(6)], "M8[ns]")
-        found = bd.extremes.exceedance(forecast_of(NORMAL, time), "y", 0.0, during=("2001-01-02", "2001-01-03"))
+        found = bd.extremes.exceedance(
+            forecast_of(NORMAL, time), "y", 0.0, during=("2001-01-02", "2001-01-03")
+        )
         assert found.sizes["time"] == 2
 
     @pytest.mark.parametrize(
@@ -92,7 +100,12 @@ class TestExceedance:
         [
             ("z", {}, MismatchError, "no observable 'z'; it has y"),
             ("y", {"during": (10, 12)}, DataError, "nothing is forecast during"),
-            ("y", {"during": "soon"}, DataError, "a first and a last time, numbers as the forecast has"),
+            (
+                "y",
+                {"during": "soon"},
+                DataError,
+                "a first and a last time, numbers as the forecast has",
+            ),
         ],
     )
     def test_refused(self, name, options, error, said):
@@ -133,10 +146,17 @@ class TestReturnLevels:
     def test_of_the_highest_of_independent_normals(self):
         """A block of three exceeds x with probability 1 − Φ(x)³."""
         table = bd.extremes.return_levels(forecast_of(NORMAL), "y", [2, 10, 1e5], block=3.0)
-        np.testing.assert_allclose(table["level"][:2], norm.ppf((1 - 1 / np.array([2, 10])) ** (1 / 3)), atol=0.06)
+        np.testing.assert_allclose(
+            table["level"][:2], norm.ppf((1 - 1 / np.array([2, 10])) ** (1 / 3)), atol=0.06
+        )
         assert table["blocks"].tolist() == [4000, 800, 0] and np.isnan(table["level"].iloc[2])
-        few = bd.extremes.return_levels(forecast_of(NORMAL), "y", [800, 900], block=3.0)  # of 8000 blocks
-        assert few["blocks"].tolist() == [10, 8] and np.isfinite(few["level"]).tolist() == [True, False]
+        few = bd.extremes.return_levels(
+            forecast_of(NORMAL), "y", [800, 900], block=3.0
+        )  # of 8000 blocks
+        assert few["blocks"].tolist() == [10, 8] and np.isfinite(few["level"]).tolist() == [
+            True,
+            False,
+        ]
 
     def test_blocks_of_dates_are_those_of_the_calendar_that_the_times_fill(self):
         time = pd.date_range("2001-11-01", periods=400, freq="D").values
@@ -173,7 +193,10 @@ class TestReturnLevels:
             assert len(set(blocks[blocks >= 0])) == filled
 
     def test_a_block_that_the_times_do_not_fill_does_not_count(self):
-        with pytest.warns(UserWarning, match="leave out 2 times of blocks that are not whole .from 4 to 5.: forecast"):
+        with pytest.warns(
+            UserWarning,
+            match="leave out 2 times of blocks that are not whole .from 4 to 5.: forecast",
+        ):
             table = bd.extremes.return_levels(forecast_of(NORMAL), "y", [2], block=4)
         assert table["level"].iloc[0] == pytest.approx(np.median(NORMAL[:, :4].max(axis=1)))
         with pytest.raises(DataError, match="fill no block of 40"):
@@ -182,7 +205,8 @@ class TestReturnLevels:
     @pytest.mark.parametrize(
         ("periods", "block", "said"),
         [
-            ([1.0], None, "above 1"), (["a"], None, "above 1"), ([], None, "give the numbers of blocks"),
+            ([1.0], None, "above 1"), (["a"], None, "above 1"), ([], None, "give the numbers of "
+                "blocks"),
             ([2], "year", "a block is a number of units of 'time'"), ([2], 0.0, "positive number"),
             ([2], "century", "positive number, or of dates 'year'"), ([2], "2D", "positive number"),
         ],
@@ -193,7 +217,10 @@ class TestReturnLevels:
 
     def test_365_days_fill_a_year(self):
         draws = np.random.default_rng(1).normal(size=(20, 365))
-        assert bd.extremes.return_levels(forecast_of(draws), "y", [2], block=365.25)["blocks"].iloc[0] == 10
+        assert (
+            bd.extremes.return_levels(forecast_of(draws), "y", [2], block=365.25)["blocks"].iloc[0]
+            == 10
+        )
 
     def test_rows_in_any_order_have_none(self):
         with pytest.raises(MismatchError, match="rows in any order"):
@@ -204,23 +231,39 @@ class TestMetrics:
     X, Y = np.array([1.0, 2.0, 4.0, 3.0]), np.array([1.5, 2.0, 3.0, 3.5])
 
     def test_of_what_is_perfect_and_of_the_mean(self):
-        assert bd.scores.metrics.nse(self.Y, self.Y) == 1 and bd.scores.metrics.kge(self.Y, self.Y) == pytest.approx(1)
+        assert bd.scores.metrics.nse(self.Y, self.Y) == 1 and bd.scores.metrics.kge(
+            self.Y, self.Y
+        ) == pytest.approx(1)
         assert bd.scores.metrics.nse(np.full(4, self.Y.mean()), self.Y) == pytest.approx(0)
-        for same in (np.full(4, 2.0), np.full(4, 0.1) * 3):  # also where their mean is another number by rounding
-            assert np.isnan(bd.scores.metrics.kge(same, self.Y)) and np.isnan(bd.scores.metrics.nse(self.Y, same))
-        nearly = self.Y.mean() + 1e-6 * np.array([1.0, -1.0, -1.0, 1.0])  # uncorrelated with the data
+        for same in (
+            np.full(4, 2.0),
+            np.full(4, 0.1) * 3,
+        ):  # also where their mean is another number by rounding
+            assert np.isnan(bd.scores.metrics.kge(same, self.Y)) and np.isnan(
+                bd.scores.metrics.nse(self.Y, same)
+            )
+        nearly = self.Y.mean() + 1e-6 * np.array(
+            [1.0, -1.0, -1.0, 1.0]
+        )  # uncorrelated with the data
         assert bd.scores.metrics.kge(nearly, self.Y) == pytest.approx(1 - np.sqrt(2), abs=1e-5)
 
     def test_by_hand(self):
         assert bd.scores.metrics.nse(self.X, self.Y) == pytest.approx(1 - 1.5 / 2.5)
         r = np.corrcoef(self.X, self.Y)[0, 1]
         apart = (r - 1, self.X.std() / self.Y.std() - 1, self.X.mean() / self.Y.mean() - 1)
-        assert bd.scores.metrics.kge(self.X, self.Y) == pytest.approx(1 - np.sqrt(np.sum(np.square(apart))))
+        assert bd.scores.metrics.kge(self.X, self.Y) == pytest.approx(
+            1 - np.sqrt(np.sum(np.square(apart)))
+        )
         assert bd.scores.metrics.bias(self.X, self.Y) == 0.0
 
     def test_of_a_forecast_they_look_at_its_mean_where_there_are_data(self, unchecked):
-        data = xr.Dataset({"y": ("time", [0.1, np.nan, 0.3, 0.0, 0.2, 9.0])}, {"time": [0.0, 1.0, 2.0, 3.0, 4.0, 77.0]})
-        found = bd.scores.metrics.measured_by(forecast_of(NORMAL), data, {"bias": bd.scores.metrics.bias})
+        data = xr.Dataset(
+            {"y": ("time", [0.1, np.nan, 0.3, 0.0, 0.2, 9.0])},
+            {"time": [0.0, 1.0, 2.0, 3.0, 4.0, 77.0]},
+        )
+        found = bd.scores.metrics.measured_by(
+            forecast_of(NORMAL), data, {"bias": bd.scores.metrics.bias}
+        )
         there = [0, 2, 3, 4]
         assert found.loc["y", "n"] == 4
         assert found.loc["y", "bias"] == pytest.approx(NORMAL.mean(axis=0)[there].mean() - 0.15)
@@ -230,16 +273,21 @@ class TestMetrics:
     def test_what_is_censored_is_compared_as_scores_compare_it(self):
         draws = np.full((50, 3), 0.2) + 0.01 * NORMAL[:50, :3]
         data = xr.Dataset(
-            {"y": ("time", [1.0, 1.0, 0.2]), "y_censored": ("time", [1, 1, 0])}, {"time": [0.0, 1.0, 2.0]}
+            {"y": ("time", [1.0, 1.0, 0.2]), "y_censored": ("time", [1, 1, 0])},
+            {"time": [0.0, 1.0, 2.0]},
         )
         fc = forecast_of(draws)
-        rmse = bd.scores.metrics.measured_by(fc, data, {"rmse": lambda x, y: np.sqrt(np.mean((x - y) ** 2))})
+        rmse = bd.scores.metrics.measured_by(
+            fc, data, {"rmse": lambda x, y: np.sqrt(np.mean((x - y) ** 2))}
+        )
         assert rmse.loc["y", "rmse"] == pytest.approx(bd.score(fc, data).loc["y", "rmse"])
 
 
 class TestFan:
     def test_bands_hold_what_they_say_within_the_window(self):
-        figure = plots.plot_fan(forecast_of(NORMAL, train_start=0.0, train_end=2.0), None, None, "y", (1, 4))
+        figure = plots.plot_fan(
+            forecast_of(NORMAL, train_start=0.0, train_end=2.0), None, None, "y", (1, 4)
+        )
         ax = figure.axes[0]
         assert ax.lines[0].get_xdata().tolist() == [1.0, 2.0, 3.0, 4.0]
         np.testing.assert_allclose(ax.lines[0].get_ydata(), np.median(NORMAL[:, 1:5], axis=0))
@@ -247,15 +295,23 @@ class TestFan:
         assert labels == ["95 %", "90 %", "80 %", "60 %", "40 %", "20 %", "median"]
         widest = ax.collections[1].get_paths()[0].vertices
         at_one = widest[np.isclose(widest[:, 0], 1.0), 1]
-        np.testing.assert_allclose(sorted({*at_one}), np.quantile(NORMAL[:, 1], [0.025, 0.975]), rtol=1e-6)
+        np.testing.assert_allclose(
+            sorted({*at_one}), np.quantile(NORMAL[:, 1], [0.025, 0.975]), rtol=1e-6
+        )
 
     def test_by_itself_it_looks_as_far_back_as_ahead(self):
-        fc = forecast_of(np.random.default_rng(0).normal(size=(50, 20)), train_start=0.0, train_end=15.0)
-        assert plots.plot_fan(fc, None, None, "y").axes[0].lines[0].get_xdata().tolist() == [*np.arange(11.0, 20.0)]
+        fc = forecast_of(
+            np.random.default_rng(0).normal(size=(50, 20)), train_start=0.0, train_end=15.0
+        )
+        assert plots.plot_fan(fc, None, None, "y").axes[0].lines[0].get_xdata().tolist() == [
+            *np.arange(11.0, 20.0)
+        ]
 
     def test_nothing_but_the_window_is_drawn_wherever_the_fit_ended(self):
         time = pd.date_range("2001-01-01", periods=400, freq="D").values
-        fc = forecast_of(np.random.default_rng(0).normal(size=(50, 400)), time, train_end="2001-02-01")
+        fc = forecast_of(
+            np.random.default_rng(0).normal(size=(50, 400)), time, train_end="2001-02-01"
+        )
         data = xr.Dataset({"y": ("time", np.zeros(20))}, {"time": time[:20]})
         figure = plots.plot_fan(fc, data, None, "y", ("2001-10-01", "2001-10-31"))
         low, high = figure.axes[0].get_xlim()
@@ -284,7 +340,9 @@ class TestEventFigures:
     def test_levels_are_drawn_by_how_seldom_they_are(self):
         table = bd.extremes.return_levels(forecast_of(NORMAL), "y", [50, 2, 1e6], block=3)
         ax = plots.plot_return_levels(table, "y", "m").axes[0]
-        np.testing.assert_array_equal(ax.lines[0].get_xydata(), [(2, table["level"][2.0]), (50, table["level"][50.0])])
+        np.testing.assert_array_equal(
+            ax.lines[0].get_xydata(), [(2, table["level"][2.0]), (50, table["level"][50.0])]
+        )
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("return period (blocks of 3)", "y (m)")
 
 
@@ -331,7 +389,9 @@ def page():
         licence="CC0-1.0",
     )  # fmt: skip
     given = trees.make_post(), trees.make_fc(), trees.make_data()[1]
-    found = bd.report(*given, name="hybrid", rivals={"science": trees.make_fc(seed=5)}, options=options)
+    found = bd.report(
+        *given, name="hybrid", rivals={"science": trees.make_fc(seed=5)}, options=options
+    )
     return unescape(re.sub(r"data:image[^\"]*", "", found.html))
 
 
@@ -340,23 +400,36 @@ class TestPage:
         for name in ("fan-hare", "fan-lynx", "exceedance-hare", "exceedance-lynx", "return-hare"):
             assert page.count(f'id="figure-{name}"') == 1, name
         ahead = {"during": (1913, 1920)}
-        over = [100 * float(bd.extremes.exceedance(trees.make_fc(), "hare", at, **ahead)["ever"]) for at in (30, 60)]
-        each = f"above 30 thousand pelts: {over[0]:.0f} %; above 60 thousand pelts: {over[1]:.0f} %."
+        over = [
+            100 * float(bd.extremes.exceedance(trees.make_fc(), "hare", at, **ahead)["ever"])
+            for at in (30, 60)
+        ]
+        each = (
+            f"above 30 thousand pelts: {over[0]:.0f} %; above 60 thousand pelts: {over[1]:.0f} %."
+        )
         assert f"from 1913 to 1920: {each}" in page and over[1] < 90
         assert "below 20 thousand pelts: " in page
-        level = bd.extremes.return_levels(trees.make_fc(), "hare", [2], block=1.0, **ahead)["level"].iloc[0]
-        assert f"Where a block is 1 year, from 1913 to 1920: its highest value exceeds {level:.1f} once in 2;" in page
+        level = bd.extremes.return_levels(trees.make_fc(), "hare", [2], block=1.0, **ahead)[
+            "level"
+        ].iloc[0]
+        assert (
+            f"Where a block is 1 year, from 1913 to 1920: its highest value exceeds {level:.1f} "
+            "once in 2;" in page
+        )
         assert "Too few blocks among all draws reach that of 1e+09." in page
         table = page.partition("Of the predictive mean")[2].partition("</table>")[0]
-        nse = bd.scores.metrics.measured_by(trees.make_fc(), trees.make_data()[1], {"NSE": bd.scores.metrics.nse}).loc[
-            "hare", "NSE"
-        ]
+        nse = bd.scores.metrics.measured_by(
+            trees.make_fc(), trees.make_data()[1], {"NSE": bd.scores.metrics.nse}
+        ).loc["hare", "NSE"]
         assert f"{nse:.3f}" in table and "science" in table
 
     def test_tells_how_it_was_made(self, page):
         methods = page.partition('id="methods"')[2]
         assert "Source: The company's books. Licence: CC0-1.0." in methods
-        assert "Fitted to 13 values of hare" in methods and "800 predictive draws, observation noise" in methods
+        assert (
+            "Fitted to 13 values of hare" in methods
+            and "800 predictive draws, observation noise" in methods
+        )
 
     def test_of_a_model_equations_and_priors_are_told(self):
         from bayes_dasl.reports._methods import methods
@@ -364,13 +437,20 @@ class TestPage:
         states = {"hare": dist.LogNormal(3.0, 1.0), "lynx": dist.LogNormal(3.0, 1.0)}
         model = bd.Model(bd.ODE(Decay(bd.between(0.1, 1.0)), states), bd.LogNormalNoise(0.2))
         found = methods(
-            model, bd.describe(model), trees.make_post(), trees.make_fc(), trees.make_data()[0], bd.ReportOptions()
+            model,
+            bd.describe(model),
+            trees.make_post(),
+            trees.make_fc(),
+            trees.make_data()[0],
+            bd.ReportOptions(),
         )
         assert found["equations"] == [("Decay", "Falls as it is seen to fall.")]
         assert found["said"]["Model"].startswith(
             "ODE with 3 unknown numbers; the data scatter about it by LogNormalNoise"
         )
-        assert "rate ~ " in found["tree"] and found["said"]["Data"].endswith("Their source was not told.")
+        assert "rate ~ " in found["tree"] and found["said"]["Data"].endswith(
+            "Their source was not told."
+        )
 
     def test_functions_partials_noise_and_bases_are_equations_and_libraries_are_none(self):
         from functools import partial
@@ -385,34 +465,57 @@ class TestPage:
             return {'$y$': y['y']}
         # fmt: on
 
-        exec(compile("def made(t, y, u):\n    return {'y': y['y']}", "nowhere", "exec"), space := {"__name__": None})
+        exec(
+            compile("def made(t, y, u):\n    return {'y': y['y']}", "nowhere", "exec"),
+            space := {"__name__": None},
+        )
         for field, name, words in (
-            (partial(growth, 0.3), "growth", 'def growth(rate, t, y, u):\n    return {"y": rate * y["y"]}'),
+            (
+                partial(growth, 0.3),
+                "growth",
+                'def growth(rate, t, y, u):\n    return {"y": rate * y["y"]}',
+            ),
             (priced, "priced", "def priced(t, y, u):\n    return {'$y$': y['y']}"),
             (space["made"], "made", "written where no source is kept"),
         ):
             found = dict(equations(bd.Model(bd.ODE(field, {"y": 1.0}), Louder(0.1))))
             assert found[name] == words and found["Louder"] == "Noise that is loud."
         network = bd.Network.mlp(("y",), ("y",), 0.5, width=3, depth=1)
-        stiff = bd.ODE(bd.Residual(Faster(bd.between(0.1, 1.0)), network), {"y": 1.0}, solver="kvaerno5")
-        assert [name for name, _ in equations(bd.Model(stiff, bd.NormalNoise(0.1)))] == ["Decay", "Faster"]
+        stiff = bd.ODE(
+            bd.Residual(Faster(bd.between(0.1, 1.0)), network), {"y": 1.0}, solver="kvaerno5"
+        )
+        assert [name for name, _ in equations(bd.Model(stiff, bd.NormalNoise(0.1)))] == [
+            "Decay",
+            "Faster",
+        ]
 
     def test_parts_that_are_not_called_are_told_and_formulas_are_formulas(self):
         from bayes_dasl.reports._methods import equations
 
         found = dict(equations(bd.Model(bd.ODE(Held(Well(2.0)), {"y": 1.0}), bd.NormalNoise(0.1))))
         assert [*found] == ["Held", "Well"] and found["Well"] == "Is not called itself."
-        assert found["Held"].startswith("Has a potential <") and "&lt;" in found["Held"] and "$" not in found["Held"]
+        assert (
+            found["Held"].startswith("Has a potential <")
+            and "&lt;" in found["Held"]
+            and "$" not in found["Held"]
+        )
 
     def test_what_is_no_series_is_named_in_place_of_a_figure(self):
         from bayes_dasl.reports import _events
 
-        held = xr.Dataset({"y": (("chain", "draw", "time", "x"), np.zeros((1, 20, 3, 2)))}, {"time": np.arange(3.0)})
+        held = xr.Dataset(
+            {"y": (("chain", "draw", "time", "x"), np.zeros((1, 20, 3, 2)))},
+            {"time": np.arange(3.0)},
+        )
         fc, options = (
             xr.DataTree.from_dict({"predictions": held}),
             bd.ReportOptions(thresholds={"y": 1.0}, window=(0, 1)),
         )
-        assert _events.event_cards(fc, options) == _events.window_cards(fc, held, None, ["y"], options) == []
+        assert (
+            _events.event_cards(fc, options)
+            == _events.window_cards(fc, held, None, ["y"], options)
+            == []
+        )
         (said,) = _events.not_drawn(fc, options)
         assert said.startswith("Not drawn, since y is no series: thresholds and a window.")
 
@@ -422,31 +525,52 @@ class TestPage:
         values = np.random.default_rng(0).normal(size=(20, 40))
         data = xr.Dataset({"y": ("time", [0.0])}, {"time": [38.0]})
         names = [forecast_of(values, train_start=0.0, train_end=end) for end in (10.0, 35.0, 39.0)]
-        found = [len(_events.window_cards(fc, data, None, ["y"], bd.ReportOptions())) for fc in names]
+        found = [
+            len(_events.window_cards(fc, data, None, ["y"], bd.ReportOptions())) for fc in names
+        ]
         assert found == [0, 1, 0]
-        seldom = forecast_of(values[:, :3], np.array([0.0, 50.0, 100.0]), train_start=0.0, train_end=90.0)
+        seldom = forecast_of(
+            values[:, :3], np.array([0.0, 50.0, 100.0]), train_start=0.0, train_end=90.0
+        )
         alone = forecast_of(values[:, :1], np.array([100.0]), train_start=0.0, train_end=90.0)
         for fc in (seldom, alone):  # one time lies there
             assert _events.window_cards(fc, data, None, ["y"], bd.ReportOptions()) == []
 
     def test_what_is_rare_is_not_never(self):
-        assert [likely(p) for p in (0.0, 0.003, 0.2, 0.996, 1.0)] == ["0 %", "under 1 %", "20 %", "over 99 %", "100 %"]
+        assert [likely(p) for p in (0.0, 0.003, 0.2, 0.996, 1.0)] == [
+            "0 %",
+            "under 1 %",
+            "20 %",
+            "over 99 %",
+            "100 %",
+        ]
 
     def test_where_no_level_is_known_it_says_so(self, undrawn):
         from bayes_dasl.reports import _events
 
-        (drawn,) = _events.event_cards(forecast_of(NORMAL[:50]), bd.ReportOptions(return_periods={"y": [100, 100.0]}))
-        assert drawn.caption.endswith("0 to 5: no level is told. Too few blocks among all draws reach that of 100.")
+        (drawn,) = _events.event_cards(
+            forecast_of(NORMAL[:50]), bd.ReportOptions(return_periods={"y": [100, 100.0]})
+        )
+        assert drawn.caption.endswith(
+            "0 to 5: no level is told. Too few blocks among all draws reach that of 100."
+        )
 
     def test_without_wishes_it_has_none_of_it(self, undrawn):
         given = trees.make_post(), trees.make_fc(), trees.make_data()[1]
         html = bd.report(*given, name="hybrid").html
-        assert "figure-exceedance" not in html and "Of the predictive mean" not in html and "figure-fan" not in html
+        assert (
+            "figure-exceedance" not in html
+            and "Of the predictive mean" not in html
+            and "figure-fan" not in html
+        )
 
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"thresholds": {"wolf": 3.0}}, "thresholds names wolf, but the forecast has hare, lynx"),
+            (
+                {"thresholds": {"wolf": 3.0}},
+                "thresholds names wolf, but the forecast has hare, lynx",
+            ),
             ({"return_periods": {"wolf": [3.0]}}, "return_periods names wolf"),
         ],
     )
@@ -473,7 +597,10 @@ class TestPage:
             ({"metrics": {"NSE": 3}}, "functions by name"),
             ({"below": "hare", "thresholds": {"hare": 1.0}}, r"such as \['hare'\]"),
             ({"below": ["hare"]}, "of which there are no thresholds"),
-            ({"below": True, "thresholds": {"hare": 1.0}}, "a list of observables, such as .* not True"),
+            (
+                {"below": True, "thresholds": {"hare": 1.0}},
+                "a list of observables, such as .* not True",
+            ),
             ({"thresholds": {"hare": [[1.0, 2.0], 3.0]}}, "a level is a number"),
             ({"window": [[1, 2], 3]}, "a first and a last time, or False"),
         ],
@@ -485,7 +612,10 @@ class TestPage:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"window": ("2001-01-01", "2002-01-01")}, "'time' holds numbers, so a window is two numbers"),
+            (
+                {"window": ("2001-01-01", "2002-01-01")},
+                "'time' holds numbers, so a window is two numbers",
+            ),
             ({"return_periods": {"y": [2]}, "block": "year"}, "so a block is a number of units"),
             ({"return_periods": {"y": [2]}, "block": 4}, "fill no block of 4"),
             ({"window": (2, 9)}, "fewer than two times are forecast in the window"),
@@ -497,21 +627,28 @@ class TestPage:
             bd.ReportOptions(**options).check(["y"], time)
 
     def test_numbers_of_arrays_will_do(self):
-        options = bd.ReportOptions(thresholds={"y": np.array(3.0)}, return_periods={"y": xr.DataArray(5.0)})
+        options = bd.ReportOptions(
+            thresholds={"y": np.array(3.0)}, return_periods={"y": xr.DataArray(5.0)}
+        )
         assert options.levels("y") == [3.0] and options.periods("y") == [5.0]
 
     def test_arrays_and_dates_will_do(self):
         options = bd.ReportOptions(
-            window=pd.DatetimeIndex(["2001-01-01", "2002-01-01"]), thresholds={"y": np.array([1.0, 2.0])}
+            window=pd.DatetimeIndex(["2001-01-01", "2002-01-01"]),
+            thresholds={"y": np.array([1.0, 2.0])},
         )
-        time = xr.DataArray(np.array(["2001-01-01", "2001-06-01"], "M8[ns]"), dims="time", name="time")
+        time = xr.DataArray(
+            np.array(["2001-01-01", "2001-06-01"], "M8[ns]"), dims="time", name="time"
+        )
         options.check(["y"], time)
         assert options.levels("y") == [1.0, 2.0]
 
     @pytest.mark.thorough
     def test_a_window_may_be_an_array(self, undrawn):
         options = bd.ReportOptions(window=np.array([1910.0, 1918.0]))
-        page = bd.report(trees.make_post(), trees.make_fc(), trees.make_data()[1], options=options).html
+        page = bd.report(
+            trees.make_post(), trees.make_fc(), trees.make_data()[1], options=options
+        ).html
         assert "From 1910 to 1918, in bands" in page
 
     def test_what_data_tell_of_their_source_is_told(self):

@@ -1,4 +1,6 @@
-"""Do findings on residuals name the right side, the right member, and a remedy that the model can take?"""
+"""Do findings on residuals name the right side, the right member, and a remedy that the model can
+take?
+"""
 
 import json
 
@@ -18,7 +20,9 @@ NORMAL = Noise("NormalNoise", "Normal", -1.0)
 
 
 def judged(errors, noise=NORMAL, **more):
-    """Findings on residuals of 200 data with these errors, where the model says that they are standard normal."""
+    """Findings on residuals of 200 data with these errors, where the model says that they are
+    standard normal.
+    """
     rng = np.random.default_rng(1)
     mean = np.zeros((DRAWS, VALUES))
     drawn = rng.normal(size=mean.shape)
@@ -33,7 +37,9 @@ def skewed(seed=0):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_skewness_has_a_sign_in_the_message_and_the_remedy(sign):
-    found = judged(sign * skewed(), Noise("NormalNoise", "Normal", 0.1))["symmetry of residuals of y"]
+    found = judged(sign * skewed(), Noise("NormalNoise", "Normal", 0.1))[
+        "symmetry of residuals of y"
+    ]
     assert f"their skewness is {'' if sign > 0 else '-'}1." in found.message
     assert ("bd.LogNormalNoise" in found.remedy) == (sign > 0)
     assert f"far {'above' if sign > 0 else 'below'} what is predicted" in found.remedy
@@ -50,10 +56,15 @@ def test_a_skewness_that_the_model_draws_itself_is_usual_and_its_lack_is_not():
     ):
         noise = Noise("LogNormalNoise", "LogNormal", 0.1)
         mean = np.full(drawn.shape, centre)
-        found = residual_findings("y", drawn, observed, mean, np.full(drawn.shape, sd), NUMBER, noise)
+        found = residual_findings(
+            "y", drawn, observed, mean, np.full(drawn.shape, sd), NUMBER, noise
+        )
         symmetry = [f for f in found if f.subject == "symmetry of residuals of y"]
         assert bool(symmetry) == odd
-        assert all("bd.noise.BoxCoxNoise" in f.remedy and "bd.LogNormalNoise" not in f.remedy for f in symmetry)
+        assert all(
+            "bd.noise.BoxCoxNoise" in f.remedy and "bd.LogNormalNoise" not in f.remedy
+            for f in symmetry
+        )
 
 
 KINDS = {
@@ -89,17 +100,34 @@ def all_remedies(noise):
 def test_no_remedy_names_a_noise_that_the_model_has_or_cannot_have(kind):
     noise = KINDS[kind]
     said = " ".join(all_remedies(noise))
-    if noise.kind not in ("BoxCoxNoise", "StudentTNoise", "Censored", "HurdleNoise"):  # of these more or less is said
+    if noise.kind not in (
+        "BoxCoxNoise",
+        "StudentTNoise",
+        "Censored",
+        "HurdleNoise",
+    ):  # of these more or less is said
         assert not noise.kind or f"bd.{noise.kind}" not in said
     assert "bd.LogNormalNoise" not in said or (noise.lowest > 0 and not noise.logarithmic)
-    assert "bd.filtering.CorrelatedLogNoise" not in said or (noise.correlated and noise.lowest > 0) or noise.logarithmic
-    continuous = ("LogNormalNoise", "StudentTNoise", "CombinedNoise", "BoxCoxNoise", "CorrelatedNoise")
+    assert (
+        "bd.filtering.CorrelatedLogNoise" not in said
+        or (noise.correlated and noise.lowest > 0)
+        or noise.logarithmic
+    )
+    continuous = (
+        "LogNormalNoise",
+        "StudentTNoise",
+        "CombinedNoise",
+        "BoxCoxNoise",
+        "CorrelatedNoise",
+    )
     if noise.counts:
         assert not any(f"bd.{other}" in said for other in continuous)
     else:
         assert "Binomial" not in said and "Poisson" not in said
     if noise.filtered:
-        assert not any(f"bd.{other}" in said for other in (*continuous, "VaryingScale", "CorrelatedLogNoise"))
+        assert not any(
+            f"bd.{other}" in said for other in (*continuous, "VaryingScale", "CorrelatedLogNoise")
+        )
     if noise.correlated:
         assert "StudentT" not in said and "BoxCox" not in said and "bd.LogNormalNoise" not in said
     if kind in ("hurdle", "censored"):
@@ -108,7 +136,9 @@ def test_no_remedy_names_a_noise_that_the_model_has_or_cannot_have(kind):
 
 def test_the_words_of_remedies_are_names_of_the_package():
     said = (
-        " ".join(each for noise in KINDS.values() for each in all_remedies(noise)).replace(",", " ").replace(";", " ")
+        " ".join(each for noise in KINDS.values() for each in all_remedies(noise))
+        .replace(",", " ")
+        .replace(";", " ")
     )
     names = {word.strip("().").split("(")[0] for word in said.split() if "bd." in word}
     assert names and all(hasattr(bd, name.partition("bd.")[2]) for name in names)
@@ -123,14 +153,20 @@ def test_a_scale_that_differs_between_members_is_named_and_not_taken_for_tails(s
     scales = np.where(np.arange(9) == 4, 4.0, 1.0)
     found = by_subject(*levels_of_members(np.random.default_rng(seed), [60] * 9, scales))
     told = found.pop("scale of y differs between members")
-    assert told.level == "bad" and "for subject 4" in told.message and "bd.varying(dist.HalfNormal(1.0))" in told.remedy
+    assert (
+        told.level == "bad"
+        and "for subject 4" in told.message
+        and "bd.varying(dist.HalfNormal(1.0))" in told.remedy
+    )
     assert not found
 
 
 def test_a_twofold_difference_is_a_warning():
     scales = np.array([1.0, 2.0] * 5)
     found = by_subject(*levels_of_members(np.random.default_rng(0), [80] * 10, scales))
-    assert {s: f.level for s, f in found.items()} == {"scale of y differs between members": "warning"}
+    assert {s: f.level for s, f in found.items()} == {
+        "scale of y differs between members": "warning"
+    }
 
 
 def test_other_faults_show_beside_different_scales_and_name_a_member():
@@ -145,17 +181,23 @@ def test_other_faults_show_beside_different_scales_and_name_a_member():
 
 
 @pytest.mark.parametrize(
-    ("numbers", "phi"), [([40] * 9, 0.0), ([8, 12, 20, 80] * 3, 0.0), ([40] * 9, 0.6)], ids=["even", "uneven", "serial"]
+    ("numbers", "phi"),
+    [([40] * 9, 0.0), ([8, 12, 20, 80] * 3, 0.0), ([40] * 9, 0.6)],
+    ids=["even", "uneven", "serial"],
 )
 def test_one_scale_of_all_members_is_left_alone(numbers, phi):
-    """Also where a fit takes much from the few data of a member, and where residuals are serially correlated."""
+    """Also where a fit takes much from the few data of a member, and where residuals are serially
+    correlated.
+    """
     alarms = residual_alarms(numbers, np.ones(len(numbers)), phi=phi, replicates=12)
     alarms.pop("order of residuals of y", None)
     assert sum(alarms.values()) <= 1 / 12
 
 
 def test_what_a_fit_takes_is_no_difference_of_scales():
-    """Six numbers of each member take half of the variance of twelve data and a tenth of that of sixty."""
+    """Six numbers of each member take half of the variance of twelve data and a tenth of that of
+    sixty.
+    """
     raised = 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
@@ -169,7 +211,9 @@ def test_what_a_fit_takes_is_no_difference_of_scales():
         mean, y = np.concatenate(centre, axis=1), np.concatenate(own)
         members = Members("subject", tuple(map(str, range(24))), np.array(of))
         drawn = mean + rng.normal(size=mean.shape)
-        found = residual_findings("y", drawn, y, mean, np.ones(mean.shape), NUMBER + 1, NORMAL, members)
+        found = residual_findings(
+            "y", drawn, y, mean, np.ones(mean.shape), NUMBER + 1, NORMAL, members
+        )
         raised += any(f.subject == "scale of y differs between members" for f in found)
     assert raised == 0
 
@@ -179,12 +223,15 @@ def test_forcings_that_were_filled_in_the_period_come_first():
     post, fc = levels_of_members(rng, [40] * 4, np.array([1.0, 1.0, 1.0, 8.0]))
     rain = np.arange(60.0)
     rain[[3, 4, 50]] = np.nan
-    filled = bd.data.fill_gaps(xr.Dataset({"rain": ("time", rain)}, {"time": np.arange(60.0)}), rain="last")
+    filled = bd.data.fill_gaps(
+        xr.Dataset({"rain": ("time", rain)}, {"time": np.arange(60.0)}), rain="last"
+    )
     assert json.loads(filled["rain"].attrs["filled_between"]) == [[3.0, 4.0], [50.0, 50.0]]
     post["constant_data"] = xr.DataTree(filled.isel(time=slice(0, 40)))
     (found,) = [f for f in adequacy_findings(post, fc, None, {}) if f.level != "good"]
     begin = (
-        "first see whether filled values of a forcing explain it: rain (1 gap in the period of the fit; in all 3 of 60"
+        "first see whether filled values of a forcing explain it: rain (1 gap in the period of the "
+        "fit; in all 3 of 60"
     )
     assert found.remedy.startswith(begin) and ". Else let the scale" in found.remedy
     post["constant_data"] = xr.DataTree(filled.isel(time=slice(5, 40)))

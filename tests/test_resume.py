@@ -1,4 +1,6 @@
-"""Fits that go on where they were: the draws of a run that was killed are those of one that was not, bit for bit."""
+"""Fits that go on where they were: the draws of a run that was killed are those of one that was
+not, bit for bit.
+"""
 
 import dataclasses
 import functools
@@ -31,7 +33,14 @@ from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run, fits
 
 KEY = 5
-TIMED = {"created", "sampling_time_s", "wall_time_s", "start_time_s", "warmup_time_s", "draws_time_s"}
+TIMED = {
+    "created",
+    "sampling_time_s",
+    "wall_time_s",
+    "start_time_s",
+    "warmup_time_s",
+    "draws_time_s",
+}
 
 
 class Square(Curve):
@@ -47,12 +56,16 @@ def model(sd=3.0):
     return bd.Model(Square(dist.Normal(0.0, sd)), bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
 
 
-SEEN = xr.Dataset({"y": ("time", 2.0 + 0.5 * np.random.default_rng(0).normal(size=9))}, {"time": np.arange(9.0)})
+SEEN = xr.Dataset(
+    {"y": ("time", 2.0 + 0.5 * np.random.default_rng(0).normal(size=9))}, {"time": np.arange(9.0)}
+)
 DATA = SEEN.isel(time=slice(8))
 ENGINES = {
     "nuts": bd.NUTS(chains=2, warmup=100, draws=60),
     "nuts that ends its warm-up": bd.NUTS(chains=2, draws=30),
-    "unadjusted": bd.engines.ManyChain("unadjusted_mclmc", chains=8, warmup=48, draws=20, superchains=4),
+    "unadjusted": bd.engines.ManyChain(
+        "unadjusted_mclmc", chains=8, warmup=48, draws=20, superchains=4
+    ),
     "smc": bd.engines.SMC(particles=50, runs=2),
     "svi": bd.engines.SVI(steps=600, draws=25),
 }
@@ -103,7 +116,9 @@ def assert_same(post: xr.DataTree, expected: xr.DataTree) -> None:
         assert ours.attrs.keys() == theirs.attrs.keys()
         for name in theirs.variables:
             a, b = np.asarray(ours[name]), np.asarray(theirs[name])
-            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), f"{group}/{name}"
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), (
+                f"{group}/{name}"
+            )
             assert ours[name].attrs == theirs[name].attrs
     untimed = [{k: v for k, v in tree.attrs.items() if k not in TIMED} for tree in (post, expected)]
     assert untimed[0] == untimed[1]
@@ -122,7 +137,15 @@ def test_a_checkpoint_changes_nothing(name, checkpoint_of):
 
 
 @pytest.mark.thorough(
-    "nuts-0.0", "nuts-0.1", "nuts-0.3", "nuts-0.9", "nuts-1.0", "smc-0.5", "smc-1.0", "svi-0.5", "svi-1.0"
+    "nuts-0.0",
+    "nuts-0.1",
+    "nuts-0.3",
+    "nuts-0.9",
+    "nuts-1.0",
+    "smc-0.5",
+    "smc-1.0",
+    "svi-0.5",
+    "svi-1.0",
 )
 @pytest.mark.parametrize(
     ("name", "share"),
@@ -183,8 +206,12 @@ def test_a_fit_stopped_by_ctrl_c_goes_on(advances, tmp_path, monkeypatch):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", ["smc", "svi"])
-def test_a_fit_stopped_before_its_draws_says_what_became_of_its_steps(name, checkpoint_of, tmp_path, monkeypatch):
-    """These engines draw at the end: there is nothing to return before it, and a checkpoint goes on."""
+def test_a_fit_stopped_before_its_draws_says_what_became_of_its_steps(
+    name, checkpoint_of, tmp_path, monkeypatch
+):
+    """These engines draw at the end: there is nothing to return before it, and a checkpoint goes
+    on.
+    """
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -192,9 +219,13 @@ def test_a_fit_stopped_before_its_draws_says_what_became_of_its_steps(name, chec
     left = copied(checkpoint_of(name)[0], tmp_path / "left", 2)
     with monkeypatch.context() as patched:
         patched.setattr(ProgressBar, "advance", stop)
-        with pytest.raises(KeyboardInterrupt, match=r"^stopped before there were draws; no checkpoint was given"):
+        with pytest.raises(
+            KeyboardInterrupt, match=r"^stopped before there were draws; no checkpoint was given"
+        ):
             bd.fit(model(), DATA, ENGINES[name], key=KEY)
-        with pytest.raises(KeyboardInterrupt, match=r"the steps so far are kept in .*left: the same call goes on"):
+        with pytest.raises(
+            KeyboardInterrupt, match=r"the steps so far are kept in .*left: the same call goes on"
+        ):
             bd.fit(model(), DATA, ENGINES[name], checkpoint=left, key=KEY)
     assert len(steps(left)) > 2
     assert_same(bd.fit(model(), DATA, ENGINES[name], checkpoint=left, key=KEY), whole(name))
@@ -256,23 +287,32 @@ def test_a_jax_key_survives(tmp_path):
 def test_another_model_or_other_data_are_refused(changed, data, checkpoint_of):
     folder, _ = checkpoint_of("nuts")
     before = times_written(folder)
-    with pytest.raises(MismatchError, match=r"of it belongs to another run \(posterior_sha256 .* instead of .*\)"):
+    with pytest.raises(
+        MismatchError, match=r"of it belongs to another run \(posterior_sha256 .* instead of .*\)"
+    ):
         bd.resume(changed, data, folder)
     assert times_written(folder) == before
 
 
 @pytest.mark.parametrize(
     ("engine", "key", "what"),
-    [(bd.NUTS(chains=2, warmup=100, draws=61), KEY, "engine .*60.*61"), (ENGINES["nuts"], 6, "key 5 instead of 6")],
+    [
+        (bd.NUTS(chains=2, warmup=100, draws=61), KEY, "engine .*60.*61"),
+        (ENGINES["nuts"], 6, "key 5 instead of 6"),
+    ],
 )
 def test_fit_refuses_the_checkpoint_of_another_engine_or_key(engine, key, what, checkpoint_of):
     folder, _ = checkpoint_of("nuts")
-    with pytest.raises(MismatchError, match=rf"of it belongs to another run \({what}.*\): choose another folder"):
+    with pytest.raises(
+        MismatchError, match=rf"of it belongs to another run \({what}.*\): choose another folder"
+    ):
         bd.fit(model(), DATA, engine, checkpoint=folder, key=key)
 
 
 def test_there_is_nothing_to_resume(tmp_path):
-    with pytest.raises(ReadError, match=r"holds no checkpoint: it has no run\.json; make one with bd\.fit"):
+    with pytest.raises(
+        ReadError, match=r"holds no checkpoint: it has no run\.json; make one with bd\.fit"
+    ):
         bd.resume(model(), DATA, tmp_path)
     (tmp_path / "run.json").write_text('{"engine": "NUTS(cha')
     with pytest.raises(ReadError, match=r"run\.json is torn"):
@@ -301,7 +341,9 @@ class FromThePrior(AbstractEngine):
     times: Times = Times()
 
     def run(self, problem, *, key, journal, bar):
-        positions = journal.step("prior", lambda: {"x": np.asarray(problem.prior(2 * self.draws, key=key))})["x"]
+        positions = journal.step(
+            "prior", lambda: {"x": np.asarray(problem.prior(2 * self.draws, key=key))}
+        )["x"]
         stats = {"lp": np.zeros((2, self.draws))}
         return Samples(self.times.factor * positions.reshape(2, self.draws, -1), stats)
 
@@ -309,8 +351,12 @@ class FromThePrior(AbstractEngine):
 NUTS = "bayes_dasl.inference.nuts.sampler.NUTS"
 KEPT = [
     *ENGINES.values(),
-    bd.DeepEnsemble(members=3, adversarial=0.01, descent=bd.Descent(steps=150, held_out=0.2, minibatch=4)),
-    bd.NUTS(start=bd.DeepEnsemble(members=3, descent=bd.Descent(steps=100, patience=None)), climbs=8),
+    bd.DeepEnsemble(
+        members=3, adversarial=0.01, descent=bd.Descent(steps=150, held_out=0.2, minibatch=4)
+    ),
+    bd.NUTS(
+        start=bd.DeepEnsemble(members=3, descent=bd.Descent(steps=100, patience=None)), climbs=8
+    ),
     bd.NUTS(start="pathfinder", coordinates="plain"),
     bd.Joint(descent=bd.Descent(science_rate=np.float64(0.02))),
     bd.engines.MCDropout(),
@@ -326,18 +372,27 @@ def test_engines_and_the_settings_in_them_are_restored_equal(engine):
     assert again == engine
     assert repr(again) == repr(engine)
     changes = {"draws": 7, "particles": 60, "descent": bd.Descent(50)}
-    other = dataclasses.replace(engine, **{name: v for name, v in changes.items() if name in vars(engine)})
+    other = dataclasses.replace(
+        engine, **{name: v for name, v in changes.items() if name in vars(engine)}
+    )
     assert restored(json.loads(json.dumps(other.stored()))) == other != engine
 
 
 @pytest.mark.slow
 def test_a_run_whose_engine_holds_another_engine_is_resumed(tmp_path):
-    engine = bd.NUTS(chains=2, warmup=50, draws=20, start=bd.DeepEnsemble(members=2, descent=bd.Descent(steps=100)))
+    engine = bd.NUTS(
+        chains=2,
+        warmup=50,
+        draws=20,
+        start=bd.DeepEnsemble(members=2, descent=bd.Descent(steps=100)),
+    )
     post = bd.fit(model(), DATA, engine, checkpoint=tmp_path, key=KEY)
     for path in steps(tmp_path)[-2:]:
         path.unlink()
     assert_same(bd.resume(model(), DATA, tmp_path), post)
-    other = dataclasses.replace(engine, start=bd.DeepEnsemble(members=2, descent=bd.Descent(steps=150)))
+    other = dataclasses.replace(
+        engine, start=bd.DeepEnsemble(members=2, descent=bd.Descent(steps=150))
+    )
     with pytest.raises(MismatchError, match="belongs to another run"):
         bd.fit(model(), DATA, other, checkpoint=tmp_path, key=KEY)
 
@@ -357,11 +412,14 @@ def test_the_engine_of_a_third_party_is_resumed_where_it_is_defined(tmp_path):
 def test_the_engine_of_a_third_party_is_refused_with_advice_where_it_is_not_defined(tmp_path):
     post = bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY)
     note, before = (tmp_path / "run.json").read_text(), times_written(tmp_path)
-    (tmp_path / "run.json").write_text(note.replace(f"{__name__}.FromThePrior", "elsewhere.FromThePrior"))
+    (tmp_path / "run.json").write_text(
+        note.replace(f"{__name__}.FromThePrior", "elsewhere.FromThePrior")
+    )
     with pytest.raises(ReadError) as caught:
         bd.resume(model(), DATA, tmp_path)
     assert str(caught.value) == (
-        "the checkpoint was made by elsewhere.FromThePrior, which is not defined here: call bd.fit with the same "
+        "the checkpoint was made by elsewhere.FromThePrior, which is not defined here: call bd.fit "
+        "with the same "
         "engine, key and checkpoint instead"
     )
     (tmp_path / "run.json").write_text(note)
@@ -398,10 +456,14 @@ def test_a_note_whose_engine_cannot_be_read_is_refused(engine, tmp_path):
         bd.resume(model(), DATA, tmp_path)
 
 
-@pytest.mark.parametrize("note", [{}, {"key": "none"}, {"key": "[-1, 2]"}, {"key": "[1]"}, {"key": "[1, 2, 3, 4]"}])
+@pytest.mark.parametrize(
+    "note", [{}, {"key": "none"}, {"key": "[-1, 2]"}, {"key": "[1]"}, {"key": "[1, 2, 3, 4]"}]
+)
 def test_a_note_whose_key_cannot_be_read_is_refused(note, tmp_path):
     """Four numbers are a key of another kind, and do not say which."""
-    (tmp_path / "run.json").write_text(json.dumps({"engine": json.dumps(bd.engines.SMC().stored())} | note))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"engine": json.dumps(bd.engines.SMC().stored())} | note)
+    )
     with pytest.raises(ReadError, match="the checkpoint was made with"):
         bd.resume(model(), DATA, tmp_path)
 
@@ -410,7 +472,9 @@ def test_a_note_whose_key_cannot_be_read_is_refused(note, tmp_path):
 
 
 def small_run(folder, sd=3.0):
-    study = bd.Study(name="square", model=model(sd), data=SEEN, split=7.0, engine=ENGINES["nuts"], label="square")
+    study = bd.Study(
+        name="square", model=model(sd), data=SEEN, split=7.0, engine=ENGINES["nuts"], label="square"
+    )
     return Run(study, folder)
 
 
@@ -425,12 +489,15 @@ def test_a_study_puts_the_steps_of_an_older_model_aside(tmp_path, monkeypatch):
     small_run(tmp_path, sd=2.0).fit("square", key=KEY, progress=False, say=said.append)
     aside = tmp_path / "checkpoint.old-1"
     assert said[1] == (
-        f"square: {tmp_path / 'checkpoint'} belongs to another version of the model or the libraries: moved to {aside}"
+        f"square: {tmp_path / 'checkpoint'} belongs to another version of the model or the "
+        f"libraries: moved to {aside}"
     )
     assert said[2].startswith("square: fitting by NUTS(")
     assert len(steps(aside)) > 4
     study = small_run(tmp_path, sd=2.0).study
-    assert_same(load(tmp_path / "posterior.nc"), bd.fit(study.model, study.train, study.engine, key=KEY))
+    assert_same(
+        load(tmp_path / "posterior.nc"), bd.fit(study.model, study.train, study.engine, key=KEY)
+    )
     assert not (tmp_path / "checkpoint").exists()
 
 
@@ -441,7 +508,9 @@ def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
     def broken(*_):
         raise MemoryError("too fine")
 
-    monkeypatch.setattr(fits, "checks_after_fit", lambda model: {"solver_check": ("solver", broken)})
+    monkeypatch.setattr(
+        fits, "checks_after_fit", lambda model: {"solver_check": ("solver", broken)}
+    )
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert "square: the solver could not be checked: too fine" in said
     fitted = load(tmp_path / "posterior.nc")
@@ -449,7 +518,9 @@ def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
     found = xr.DataTree(xr.Dataset(attrs={"pareto_k": 0.0}))
     sound = lambda model, post: post.assign({"solver_check": found})  # noqa: E731
     monkeypatch.setattr(fits, "checks_after_fit", lambda model: {"solver_check": ("solver", sound)})
-    monkeypatch.setattr(fits, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check", errors="ignore")))
+    monkeypatch.setattr(
+        fits, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check", errors="ignore"))
+    )
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert said[-1] == "square: already fitted, kept"
     checked = load(tmp_path / "posterior.nc")
@@ -461,7 +532,9 @@ def test_numbers_of_numpy_are_plain_in_the_note_of_a_checkpoint():
     engine = bd.NUTS(chains=1, warmup=50, draws=10, target_acceptance=np.float64(0.9))
     assert "target_acceptance=0.9," in repr(engine)
     assert type(engine.stored()["target_acceptance"]) is float
-    rate = bd.Joint(descent=bd.Descent(science_rate=np.float64(0.02))).stored()["descent"]["science_rate"]
+    rate = bd.Joint(descent=bd.Descent(science_rate=np.float64(0.02))).stored()["descent"][
+        "science_rate"
+    ]
     assert (type(rate), rate) == (float, 0.02)
 
 
@@ -487,10 +560,16 @@ def test_a_study_does_not_delete_what_is_not_its_own(tmp_path):
 
 
 def start(programs: Path, *arguments: object, **environment: str) -> subprocess.Popen:
-    """`bayes-dasl` in a process of its own; it draws in segments of 25, so that there are many moments to kill it."""
+    """`bayes-dasl` in a process of its own; it draws in segments of 25, so that there are many
+    moments to kill it.
+    """
     short = "from bayes_dasl.inference.nuts import sampler; sampler._LONGEST_PAUSE = 0.0\n"
     search = os.pathsep.join([str(ROOT), str(TESTS)])
-    told = {"PYTHONPATH": search, "JAX_COMPILATION_CACHE_DIR": str(programs), "PYTHONUNBUFFERED": "1"}
+    told = {
+        "PYTHONPATH": search,
+        "JAX_COMPILATION_CACHE_DIR": str(programs),
+        "PYTHONUNBUFFERED": "1",
+    }
     return subprocess.Popen(
         [sys.executable, "-c", short + START, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | told | environment,
@@ -541,19 +620,24 @@ def study():
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The study file, a run that nobody killed, and the programs that the processes of its study share."""
+    """The study file, a run that nobody killed, and the programs that the processes of its study
+    share.
+    """
     folder = tmp_path_factory.mktemp("killed")
     study, whole, programs = folder / "square_study.py", folder / "whole", folder / "programs"
     study.write_text(SOURCE)
     result = invoke("run", study, "--out", whole, "--key", KEY)
     assert result.exit_code == 0, result.output
-    # JAX does not write its cache atomically: no process that is killed may write to the one of all tests.
+    # JAX does not write its cache atomically: no process that is killed may write to the one of all
+    # tests.
     shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], programs, copy_function=os.symlink)
     return study, whole, programs
 
 
 def assert_same_run(run: Path, whole: Path) -> None:
-    """The posterior, the forecast and the scores of a run that was killed are those of one that was not."""
+    """The posterior, the forecast and the scores of a run that was killed are those of one that was
+    not.
+    """
     post = load(run / "posterior.nc")
     assert {"posterior", "sample_stats", "log_likelihood", "prior", "modes"} <= set(post.children)
     assert post["posterior"].sizes["draw"] == 2500
@@ -564,11 +648,18 @@ def assert_same_run(run: Path, whole: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(uninterrupted, tmp_path, monkeypatch):
+def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
+    uninterrupted, tmp_path, monkeypatch
+):
     """The second time between the posterior and the end, so that nothing is left to be fitted."""
     study, whole, programs = uninterrupted
     run = tmp_path / "run"
-    kill_after(start(programs, "run", study, "--out", run, "--key", KEY), run / "checkpoint", WARM + 30, 0.003)
+    kill_after(
+        start(programs, "run", study, "--out", run, "--key", KEY),
+        run / "checkpoint",
+        WARM + 30,
+        0.003,
+    )
     before = times_written(run / "checkpoint")
     assert WARM + 30 <= len(before) < ALL
     assert not (run / "posterior.nc").exists()
@@ -576,7 +667,12 @@ def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
     said, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGKILL, errors
     assert "square: going on with NUTS(" in said
-    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc", "checkpoint", ".lock"}
+    assert {path.name for path in run.iterdir()} == {
+        "study.json",
+        "posterior.nc",
+        "checkpoint",
+        ".lock",
+    }
     assert len(steps(run / "checkpoint")) == ALL
     assert times_written(run / "checkpoint").items() >= before.items()
     posterior = (run / "posterior.nc").read_bytes()
@@ -592,12 +688,23 @@ def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
 def test_a_run_killed_five_times_has_the_posterior_of_one_that_was_not(uninterrupted, tmp_path):
     study, whole, programs = uninterrupted
     run, moments = tmp_path / "run", np.random.default_rng(9)
-    kill_after(start(programs, "run", study, "--out", run, "--key", KEY), run / "checkpoint", 0, moments.uniform(0, 1))
-    # Twice in the warm-up and twice while sampling; so many steps come after the last that it is not missed.
+    kill_after(
+        start(programs, "run", study, "--out", run, "--key", KEY),
+        run / "checkpoint",
+        0,
+        moments.uniform(0, 1),
+    )
+    # Twice in the warm-up and twice while sampling; so many steps come after the last that it is
+    # not missed.
     for count in np.sort([*moments.integers(2, WARM, 2), *moments.integers(WARM, ALL - 40, 2)]):
         before = times_written(run / "checkpoint")
         least = min(max(count, len(before) + 1), ALL)
-        kill_after(start(programs, "resume", run, "--trust"), run / "checkpoint", least, moments.uniform(0, 0.01))
+        kill_after(
+            start(programs, "resume", run, "--trust"),
+            run / "checkpoint",
+            least,
+            moments.uniform(0, 0.01),
+        )
         after = times_written(run / "checkpoint")
         assert least <= len(after) <= ALL
         assert after.items() >= before.items()
@@ -632,12 +739,16 @@ def test_resume_of_no_run_is_one_line(tmp_path):
         ('{"study": "dec', r"study\.json is torn or not one of ours"),
         ("[]", r"study\.json is not one of ours: it names no study and key"),
         (json.dumps({"key": 3}), r"study\.json is not one of ours: it names no study and key"),
-        (json.dumps({name: NOTE[name] for name in ("study", "source")}), "it names no study and key"),
+        (json.dumps({name: NOTE[name] for name in ("study", "source")}), "it names no study and "
+            "key"),
         (json.dumps(NOTE | {"key": "three"}), "it names no study and key"),
-        (json.dumps(NOTE | {"source": ""}), r"was made in Python, from no study file: use bd\.Study\.run there"),
-        (json.dumps(NOTE | {"source": "/absent/study.py"}), r"there is no study '/absent/study\.py'"),
+        (json.dumps(NOTE | {"source": ""}), r"was made in Python, from no study file: use "
+            r"bd\.Study\.run there"),
+        (json.dumps(NOTE | {"source": "/absent/study.py"}), r"there is no study "
+            r"'/absent/study\.py'"),
         (json.dumps(NOTE | {"source": "lynx"}), "there is no study 'lynx'; known are"),
-        (json.dumps(NOTE | {"engine": "SMC()"}), r"holds another run \(engine SMC\(\).*\): choose another folder"),
+        (json.dumps(NOTE | {"engine": "SMC()"}), r"holds another run \(engine SMC\(\).*\): choose "
+            r"another folder"),
     ],
 )  # fmt: skip
 def test_resume_of_a_note_that_is_wrong_is_one_line(tmp_path, note, message):

@@ -33,7 +33,13 @@ class Bucket(bd.Module):
 
 def bucket(initial=None, noise=None, **more) -> bd.Model:
     equations = Bucket(bd.between(0.1, 0.9), dist.LogNormal(0.0, 0.1))
-    layer = bd.ODE(equations, {"level": initial or dist.Normal(1.0, 0.5)}, Bucket.observe, forcings="rain", **more)
+    layer = bd.ODE(
+        equations,
+        {"level": initial or dist.Normal(1.0, 0.5)},
+        Bucket.observe,
+        forcings="rain",
+        **more,
+    )
     return bd.Model(layer, noise or bd.NormalNoise(dist.LogNormal(-2.0, 0.5)))
 
 
@@ -55,11 +61,17 @@ def predicted(model: bd.Model, data: xr.Dataset, key: int = 0):
 def test_science_that_is_fixed_has_the_medians_of_its_priors_and_all_else_stays_unknown():
     closure = bd.Network.mlp({"level": (2.0, 1.0)}, ("level",), 0.1)
     model = bucket()
-    hybrid = eqx.tree_at(lambda m: m.layer.vector_field, model, bd.Residual(model.layer.vector_field, closure))
+    hybrid = eqx.tree_at(
+        lambda m: m.layer.vector_field, model, bd.Residual(model.layer.vector_field, closure)
+    )
     hybrid = eqx.tree_at(lambda m: m.layer.observe, hybrid, lambda t, y, u: {"height": y["level"]})
     found = bd.baselines.known.fixed(hybrid)
-    assert found.layer.vector_field.science.rate == pytest.approx(0.3, rel=0.05)  # the middle of 0.1 to 0.9
-    assert {leaf.group for path, leaf in paths(found).items() if "vector_field" in path} == {"network"}
+    assert found.layer.vector_field.science.rate == pytest.approx(
+        0.3, rel=0.05
+    )  # the middle of 0.1 to 0.9
+    assert {leaf.group for path, leaf in paths(found).items() if "vector_field" in path} == {
+        "network"
+    }
     assert {"layer.initial.level", "noise.scale"} <= {*paths(found)}
 
 
@@ -85,10 +97,16 @@ def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     data = rainy()
     rival = bd.baselines.named(bucket(), data, name)[name]
     found = predicted(rival, data)
-    assert bool(found.ok) and {*found.values} == {"height"} and found.values["height"].shape == TIMES.shape
+    assert (
+        bool(found.ok)
+        and {*found.values} == {"height"}
+        and found.values["height"].shape == TIMES.shape
+    )
     assert np.isfinite(found.values["height"]).all() and rival.layer.forcings == ("rain",)
     assert any(leaf.group == "network" for leaf in paths(rival).values())
-    assert ("layer.ode.vector_field.rate" in paths(rival)) == (name == "pinn")  # that one solves for science
+    assert ("layer.ode.vector_field.rate" in paths(rival)) == (
+        name == "pinn"
+    )  # that one solves for science
     beside = [path for path in paths(rival) if path.endswith("equations.gauge")]
     assert len(beside) == (name == "neural_ode")  # which is observed by a method of the equations
 
@@ -131,7 +149,9 @@ def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
 def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
     rival = bd.baselines.unscientific.transformer(bucket(), rainy(), window=4)
     every = predicted(rival, rainy()).values["height"]
-    realised = realise(rival, {p: v[0] for p, v in draw_prior(rival, 1, key=jax.random.key(0)).items()})
+    realised = realise(
+        rival, {p: v[0] for p, v in draw_prior(rival, 1, key=jax.random.key(0)).items()}
+    )
     inputs = rival.inputs(rainy())
     few = realised.layer(eqx.tree_at(lambda i: i.times, inputs, inputs.times[::7]))
     np.testing.assert_allclose(few.values["height"], every[::7])
@@ -140,7 +160,9 @@ def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
 def test_a_transformer_needs_a_series():
     rows = bd.Model(bd.Algebraic(lambda t, y, u: {"y": t}, index="sample"), bd.NormalNoise(0.1))
     with pytest.raises(ModelError, match="needs a series"):
-        bd.baselines.unscientific.transformer(rows, xr.Dataset({"y": ("sample", TIMES)}, {"sample": TIMES}))
+        bd.baselines.unscientific.transformer(
+            rows, xr.Dataset({"y": ("sample", TIMES)}, {"sample": TIMES})
+        )
 
 
 def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
@@ -156,14 +178,18 @@ def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
     rain = np.interp(np.linspace(0.0, 19.0, 8), TIMES, rainy()["rain"].values)
     expected = -(rain - rate * level) / layer.allowed["level"]
     np.testing.assert_allclose(found.mismatches["equation of level"], expected, rtol=1e-6)
-    np.testing.assert_allclose(found.values["height"], still["layer.ode.vector_field.gauge"] * level)
+    np.testing.assert_allclose(
+        found.values["height"], still["layer.ode.vector_field.gauge"] * level
+    )
 
 
 @pytest.mark.thorough
 def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
     data = small_study.load()
     rival = bd.baselines.informed.pinn(small_study.model(), data, points=24, width=8)
-    engine = bd.DeepEnsemble(members=4, descent=bd.Descent(steps=3000, patience=None), bootstrap=False)
+    engine = bd.DeepEnsemble(
+        members=4, descent=bd.Descent(steps=3000, patience=None), bootstrap=False
+    )
     post = bd.fit(rival, data, engine, key=0, progress=False)
     assert float(post["posterior"]["rate"].median()) == pytest.approx(0.3, abs=0.03)
     held = bd.forecast(rival, post, data, key=0)["predictions"]["y"].median(("chain", "draw"))
@@ -171,21 +197,37 @@ def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
 
 
 def test_a_number_of_a_row_is_no_input():
-    rows = bd.Model(bd.Algebraic(lambda t, y, u: {"y": u["speed"]}, index="row", forcings="speed"), bd.NormalNoise(0.1))
+    rows = bd.Model(
+        bd.Algebraic(lambda t, y, u: {"y": u["speed"]}, index="row", forcings="speed"),
+        bd.NormalNoise(0.1),
+    )
     data = xr.Dataset({"y": ("row", TIMES), "speed": ("row", TIMES**2)}, {"row": TIMES})
     assert [*bd.baselines.unscientific.mlp(rows, data).layer.function.function.inputs] == ["speed"]
-    assert [*bd.baselines.unscientific.gaussian_process(rows, data).layer.function.function.parts["y"]] == ["speed"]
+    assert [
+        *bd.baselines.unscientific.gaussian_process(rows, data).layer.function.function.parts["y"]
+    ] == ["speed"]
     depths = data.assign_coords(row=("row", TIMES, {"units": "m"}))
-    assert [*bd.baselines.unscientific.mlp(rows, depths.isel(row=slice(5, None))).layer.function.function.inputs] == [
+    assert [
+        *bd.baselines.unscientific.mlp(
+            rows, depths.isel(row=slice(5, None))
+        ).layer.function.function.inputs
+    ] == [
         "t",
         "speed",
     ]
-    places = data.assign_coords(row=np.sqrt(TIMES))  # that these are numbers of rows nobody would say
-    assert [*bd.baselines.unscientific.mlp(rows, places).layer.function.function.inputs] == ["t", "speed"]
+    places = data.assign_coords(
+        row=np.sqrt(TIMES)
+    )  # that these are numbers of rows nobody would say
+    assert [*bd.baselines.unscientific.mlp(rows, places).layer.function.function.inputs] == [
+        "t",
+        "speed",
+    ]
 
 
 def test_equations_with_jumps_are_nothing_for_rivals_that_know_rates_alone():
-    jumping = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 0.1)}, jumps=bd.Jump(2.0, {"y": 1.0}))
+    jumping = bd.ODE(
+        lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 0.1)}, jumps=bd.Jump(2.0, {"y": 1.0})
+    )
     model = bd.Model(jumping, bd.NormalNoise(0.1))
     for make in (bd.baselines.rates.neural_ode, bd.baselines.informed.pinn):
         with pytest.raises(ModelError, match="without jumps"):
@@ -201,7 +243,9 @@ def test_what_cannot_be_made_is_said():
 
 @pytest.fixture(scope="module")
 def several():
-    """Buckets of three places, which differ by how fast they run out, and one of which was not always looked at."""
+    """Buckets of three places, which differ by how fast they run out, and one of which was not
+    always looked at.
+    """
     heights = np.stack([rainy()["height"].values * factor for factor in (0.5, 1.0, 3.0)], axis=1)
     heights[4:9, 1] = np.nan
     columns = {"rain": ("time", rainy()["rain"].values), "height": (("time", "place"), heights)}
@@ -223,18 +267,26 @@ class TestOfAPopulation:
         assert found.shape == (20, 3) and bool(jnp.isfinite(found).all())
         apart = found - found.mean(axis=1, keepdims=True)
         assert float(jnp.abs(apart).min(axis=0).max()) > 1e-3
-        assert (float(jnp.ptp(apart, axis=0).max()) < 1e-9) == (name == "gaussian_process")  # a level is all it has
+        assert (float(jnp.ptp(apart, axis=0).max()) < 1e-9) == (
+            name == "gaussian_process"
+        )  # a level is all it has
 
     def test_noise_that_differs_between_members_still_does(self, several):
         model, data = several
         own = bd.Model(model.layer, bd.NormalNoise(bd.varying(dist.HalfNormal(0.3))))
-        assert own.varied_noise and bd.baselines.unscientific.mlp(own, data).varied_noise == own.varied_noise
+        assert (
+            own.varied_noise
+            and bd.baselines.unscientific.mlp(own, data).varied_noise == own.varied_noise
+        )
 
     def test_science_may_be_fixed_for_all(self, several):
         assert not any("rate" in path for path in paths(bd.baselines.known.fixed(several[0])))
 
     def test_others_say_which_there_are(self, several):
-        with pytest.raises(ModelError, match="place; of a population there are 'fixed', 'mlp' and 'gaussian_process'"):
+        with pytest.raises(
+            ModelError,
+            match="place; of a population there are 'fixed', 'mlp' and 'gaussian_process'",
+        ):
             bd.baselines.named(*several, "transformer")
 
     @pytest.mark.thorough
@@ -243,6 +295,8 @@ class TestOfAPopulation:
         model, data = several
         data = data.assign(height=np.exp(-data["time"] / 10) * data["height"].mean("time"))
         rival = bd.baselines.named(model, data, "mlp")["mlp"]
-        post = bd.fit(rival, data, bd.DeepEnsemble(members=2, descent=bd.Descent(steps=1000)), progress=False)
+        post = bd.fit(
+            rival, data, bd.DeepEnsemble(members=2, descent=bd.Descent(steps=1000)), progress=False
+        )
         table = bd.score(bd.forecast(rival, post, data), data)
         assert table.loc["height", "rmse"] < 0.3 * float(data["height"].mean("time").std())

@@ -1,4 +1,6 @@
-"""Bad input over the whole public face is refused, told or acted upon: the cases of `tests/studies/bad_inputs.py`."""
+"""Bad input over the whole public face is refused, told or acted upon: the cases of
+`tests/studies/bad_inputs.py`.
+"""
 
 import warnings
 
@@ -8,7 +10,18 @@ import pytest
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError
-from tests.studies.bad_inputs import CASES, CLEAR, FINE, INSIDE, RIGHT, SILENT, THEIRS, THEIRS_UNCLEAR, TOLD, answer
+from tests.studies.bad_inputs import (
+    CASES,
+    CLEAR,
+    FINE,
+    INSIDE,
+    RIGHT,
+    SILENT,
+    THEIRS,
+    THEIRS_UNCLEAR,
+    TOLD,
+    answer,
+)
 
 # These compile solves, or push draws through them.
 SLOW = {
@@ -51,7 +64,9 @@ def as_users_have_it():
     "a checkpoint in a folder of other things",
     "a checkpoint in a file",
 )
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES]
+)
 def test_case(name):
     found = answer(CASES[name])
     assert found.outcome in (OF_NUMPYRO.get(name, FINE)), found.said

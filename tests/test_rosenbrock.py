@@ -1,4 +1,6 @@
-"""Rodas5P: its order against closed forms, stiff equations against SciPy, gradients, batches, rejected steps."""
+"""Rodas5P: its order against closed forms, stiff equations against SciPy, gradients, batches,
+rejected steps.
+"""
 
 import diffrax
 import equinox as eqx
@@ -19,7 +21,11 @@ END = 2.0
 def rates(t, y, args):
     """Nonlinear, non-autonomous, and a pure integral over time; states are a tree."""
     turning = jnp.stack([-y["pair"][1], y["pair"][0]])
-    return {"fading": -2 * t * y["fading"] ** 2, "pair": jnp.cos(t) * turning, "integral": [jnp.cos(t)]}
+    return {
+        "fading": -2 * t * y["fading"] ** 2,
+        "pair": jnp.cos(t) * turning,
+        "integral": [jnp.cos(t)],
+    }
 
 
 START = {"fading": 1.0, "pair": jnp.array([1.0, 0.0]), "integral": [0.0]}
@@ -44,7 +50,9 @@ def test_the_error_falls_with_the_fifth_power_of_the_step():
     @jax.jit
     def solve(steps):
         terms, saveat = diffrax.ODETerm(rates), diffrax.SaveAt(ts=times)
-        return diffrax.diffeqsolve(terms, Rodas5P(), 0.0, END, END / steps, START, saveat=saveat, max_steps=100)
+        return diffrax.diffeqsolve(
+            terms, Rodas5P(), 0.0, END, END / steps, START, saveat=saveat, max_steps=100
+        )
 
     errors = [largest_errors(solve(steps), times) for steps in (10, 20, 40)]
     orders = np.log2(np.divide(errors[:-1], errors[1:]))
@@ -124,7 +132,8 @@ def test_the_error_is_what_the_tolerance_asks_for():
         errors.append(np.max(largest_errors(solution, times)))
         steps.append(int(solution.stats["num_steps"]))
         assert errors[-1] < 10 * rtol
-    # An error proportional to the tolerance; steps as its fifth root, and no more than twice as many.
+    # An error proportional to the tolerance; steps as its fifth root, and no more than twice as
+    # many.
     assert (np.divide(errors[:-1], errors[1:]) > 10).all()
     assert (np.divide(steps[1:], steps[:-1]) < 2 * 100 ** (1 / 5)).all()
 
@@ -135,7 +144,9 @@ def test_gradients_against_differences_of_scipy():
     weights = dict(zip("abc", np.random.default_rng(0).normal(size=(3, 2)), strict=True))
 
     def values(log_parameters, **options):
-        return robertson(*jnp.exp(log_parameters), rtol=1e-8, atol=1e-10, **options)(given(times)).values
+        return robertson(*jnp.exp(log_parameters), rtol=1e-8, atol=1e-10, **options)(
+            given(times)
+        ).values
 
     def loss(log_parameters):
         found = values(log_parameters)
@@ -145,18 +156,31 @@ def test_gradients_against_differences_of_scipy():
     back = jax.jit(jax.grad(loss))(jnp.log(at))
     for i, nudge in enumerate(np.exp(1e-3 * np.eye(3))):
         # Central differences: an error of the square of the nudge.
-        exact = dict(zip("abc", (by_scipy(times, *at * nudge) - by_scipy(times, *at / nudge)) / 2e-3, strict=True))
+        exact = dict(
+            zip(
+                "abc",
+                (by_scipy(times, *at * nudge) - by_scipy(times, *at / nudge)) / 2e-3,
+                strict=True,
+            )
+        )
         for name, slope in exact.items():
             np.testing.assert_allclose(ahead[name][:, i], slope, rtol=1e-5, atol=1e-6)
-        assert float(back[i]) == pytest.approx(sum(weights[name] @ exact[name] for name in "abc"), rel=1e-5, abs=1e-6)
+        assert float(back[i]) == pytest.approx(
+            sum(weights[name] @ exact[name] for name in "abc"), rel=1e-5, abs=1e-6
+        )
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("size", [pytest.param(8, marks=pytest.mark.slow), 9])
 def test_few_states_and_many(size):
-    """By elimination written out, and by LAPACK: a linear equation has a matrix exponential; so has its slope."""
+    """By elimination written out, and by LAPACK: a linear equation has a matrix exponential; so has
+    its slope.
+    """
     rng = np.random.default_rng(size)
-    matrix, start = rng.normal(size=(size, size)) / np.sqrt(size) - np.eye(size), rng.normal(size=size)
+    matrix, start = (
+        rng.normal(size=(size, size)) / np.sqrt(size) - np.eye(size),
+        rng.normal(size=size),
+    )
 
     class Linear(bd.Module):
         speed: bd.Scalar
@@ -183,7 +207,9 @@ def test_the_inverse_pivots_and_is_differentiable():
     ours = jax.jit(jax.vmap(_inverse))(jnp.asarray(matrices))
     np.testing.assert_allclose(ours @ matrices, np.broadcast_to(np.eye(5), (20, 5, 5)), atol=1e-8)
     moderate = jnp.asarray(rng.normal(size=(4, 4)))
-    ours, numpys = jax.jit(lambda matrix: (jax.jacrev(_inverse)(matrix), jax.jacrev(jnp.linalg.inv)(matrix)))(moderate)
+    ours, numpys = jax.jit(
+        lambda matrix: (jax.jacrev(_inverse)(matrix), jax.jacrev(jnp.linalg.inv)(matrix))
+    )(moderate)
     np.testing.assert_allclose(ours, numpys, rtol=1e-9)
     assert not np.isfinite(_inverse(jnp.zeros((2, 2)))).any()
 
@@ -214,7 +240,9 @@ def test_a_batch_of_solves_that_end_after_different_steps(forward):
     assert ok.tolist() == [True, True, False, True]
     assert np.isfinite(slopes).all()
     kt = np.asarray(ks)[[0, 1, 3], None] * times
-    np.testing.assert_allclose(slopes[np.array([0, 1, 3])], (times / (1 - kt) ** 2).sum(1), rtol=1e-5)
+    np.testing.assert_allclose(
+        slopes[np.array([0, 1, 3])], (times / (1 - kt) ** 2).sum(1), rtol=1e-5
+    )
 
 
 @pytest.mark.thorough
@@ -238,7 +266,9 @@ def test_a_step_into_what_is_not_a_number_is_rejected():
 
 @pytest.mark.thorough
 def test_what_is_nowhere_a_number_is_a_flag_and_no_exception():
-    layer = bd.ODE(lambda t, y, u: {"y": jnp.log(-y["y"])}, {"y": 1.0}, solver="rodas5p", max_steps=50)
+    layer = bd.ODE(
+        lambda t, y, u: {"y": jnp.log(-y["y"])}, {"y": 1.0}, solver="rodas5p", max_steps=50
+    )
     prediction = eqx.filter_jit(layer)(given([0.0, 1.0]))
     assert not bool(prediction.ok)
     assert np.isfinite(prediction.values["y"]).all()

@@ -1,4 +1,6 @@
-"""What an engine says of its own run becomes a finding: modes, warm-up, approximations, evidence, the solver."""
+"""What an engine says of its own run becomes a finding: modes, warm-up, approximations, evidence,
+the solver.
+"""
 
 import dataclasses
 import functools
@@ -60,7 +62,9 @@ def test_modes_are_kept_with_their_density(two_modes):
     assert dict(modes.sizes) == {"mode": 2} == {"mode": two_modes.attrs["modes"]}
     assert sorted(np.sign(modes["root"].values)) == [-1, 1]
     np.testing.assert_allclose(modes["root"] ** 2 + modes["level"], 2.25, atol=0.01)
-    flat = jnp.stack([jnp.asarray(modes[name].values) for name in ("root", "level")], axis=1)  # in the layer's order
+    flat = jnp.stack(
+        [jnp.asarray(modes[name].values) for name in ("root", "level")], axis=1
+    )  # in the layer's order
     density = pose(square(dist.Normal(0.0, 2.0)), DATA).log_density
     np.testing.assert_allclose(jax.vmap(density)(flat), modes["lp"], rtol=1e-6)
     assert modes["root"].attrs["path"] == "layer.root"
@@ -112,11 +116,17 @@ def moded(number, post=None):
     """A posterior whose draws are near modes of these numbers, for every chain and draw."""
     post = make_post() if post is None else post
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
-    stats = post["sample_stats"].to_dataset().assign(mode=(("chain", "draw"), np.broadcast_to(number, shape)))
+    stats = (
+        post["sample_stats"]
+        .to_dataset()
+        .assign(mode=(("chain", "draw"), np.broadcast_to(number, shape)))
+    )
     post["sample_stats"] = xr.DataTree(stats)
     birth = ("mode", [0.5, 0.9, 0.7], {"group": "science"})
     weight = ("mode", [0.0, 9.0, 0.0], {"group": "network"})
-    post["modes"] = xr.DataTree(xr.Dataset({"birth": birth, "w": weight, "lp": ("mode", [-10.0, -11.0, -12.0])}))
+    post["modes"] = xr.DataTree(
+        xr.Dataset({"birth": birth, "w": weight, "lp": ("mode", [-10.0, -11.0, -12.0])})
+    )
     return post
 
 
@@ -135,12 +145,18 @@ def test_modes_without_draws_are_told():
 
 
 def test_modes_are_described_by_what_separates_them():
-    """Modes of `death` are further apart as numbers, but next to nothing in units of how wide they are."""
+    """Modes of `death` are further apart as numbers, but next to nothing in units of how wide they
+    are.
+    """
     post = moded(np.arange(4)[:, None] // 2)
     number = post["sample_stats"]["mode"].values
     held, rng = post["posterior"].to_dataset(), np.random.default_rng(0)
-    held["birth"] = held["birth"].copy(data=np.array([0.5, 0.9])[number] + 1e-3 * rng.normal(size=number.shape))
-    held["death"] = held["death"].copy(data=np.array([1.0, 9.0])[number] + 20.0 * rng.normal(size=number.shape))
+    held["birth"] = held["birth"].copy(
+        data=np.array([0.5, 0.9])[number] + 1e-3 * rng.normal(size=number.shape)
+    )
+    held["death"] = held["death"].copy(
+        data=np.array([1.0, 9.0])[number] + 20.0 * rng.normal(size=number.shape)
+    )
     post["posterior"] = xr.DataTree(held)
     death = ("mode", [1.0, 9.0, 5.0], {"group": "science"})
     post["modes"] = xr.DataTree(post["modes"].to_dataset().assign(death=death))
@@ -160,7 +176,12 @@ def weighed(errors):
 
 @pytest.mark.parametrize(
     ("errors", "level"),
-    [([0.02, 0.02], "good"), ([0.1, 0.1], "warning"), ([0.2, 0.2], "bad"), ([np.nan] * 2, "warning")],
+    [
+        ([0.02, 0.02], "good"),
+        ([0.1, 0.1], "warning"),
+        ([0.2, 0.2], "bad"),
+        ([np.nan] * 2, "warning"),
+    ],
 )
 def test_weights_of_modes_are_told_with_their_errors(errors, level):
     [finding] = found(weighed(errors), "modes")
@@ -171,10 +192,17 @@ def test_weights_of_modes_are_told_with_their_errors(errors, level):
 
 def test_particles_have_no_chains_starts_or_warm_up():
     """A run of particles that stands apart, few particles, and a single run."""
-    for post in (make_post(stuck_chain=2), make_post(draws=6), make_post(chains=1), make_post(autocorrelation=0.9)):
+    for post in (
+        make_post(stuck_chain=2),
+        make_post(draws=6),
+        make_post(chains=1),
+        make_post(autocorrelation=0.9),
+    ):
         chains = str(bd.diagnose(post))
         post.attrs["draws_are"] = "populations of particles"
-        post["sample_stats"] = xr.DataTree(post["sample_stats"].to_dataset().drop_vars("energy"))  # none has momentum
+        post["sample_stats"] = xr.DataTree(
+            post["sample_stats"].to_dataset().drop_vars("energy")
+        )  # none has momentum
         particles = str(bd.diagnose(post))
         assert "chain" in chains and not re.search("chain|start|warm", particles), particles
 
@@ -182,17 +210,24 @@ def test_particles_have_no_chains_starts_or_warm_up():
 def test_chains_that_all_move_between_modes():
     [finding] = found(moded(np.arange(200) % 100 // 75), "modes")
     assert finding.level == "good"
-    assert "every chain moves between 2 of 3 modes: birth = 0.5 (log density -10, chains 0, 1, 2, 3)" in finding.message
+    assert (
+        "every chain moves between 2 of 3 modes: birth = 0.5 (log density -10, chains 0, 1, 2, 3)"
+        in finding.message
+    )
     assert "birth = 0.9 (log density -11, 25% of the draws)" in finding.message
 
 
 def test_modes_that_chains_travel_freely_between_are_one():
-    """Climbs that end at several points of one mode: independent draws change between these at every turn."""
+    """Climbs that end at several points of one mode: independent draws change between these at
+    every turn.
+    """
     rng = np.random.default_rng(0)
     for share in (0.5, 0.05, 0.002):
         number = (rng.uniform(size=(4, 200)) < share).astype(int)
         [finding] = found(moded(number), "modes")
-        assert finding.message.startswith("2 modes were started from; all draws are near one: birth = 0.5"), share
+        assert finding.message.startswith(
+            "2 modes were started from; all draws are near one: birth = 0.5"
+        ), share
     every = rng.integers(0, 3, (4, 200))
     assert found(moded(every), "modes") == []
     every[2] = 1  # one chain sits in one of them
@@ -224,9 +259,11 @@ EVIDENCE = {"log_evidence": -33.456, "log_evidence_se": 0.1}
 PARTICLES = EVIDENCE | {"effective_share": 0.9}
 of_a_guide = functools.partial(svi.findings, guide="mean_field")
 CASES = [
-    (nuts.findings, {"warmup_settled": 0, "warmup_draws": 2000}, "warm-up", ["warning"], "2000 draws"),
+    (nuts.findings, {"warmup_settled": 0, "warmup_draws": 2000}, "warm-up", ["warning"], "2000 "
+        "draws"),
     (nuts.findings, {"warmup_settled": 1, "warmup_draws": 300}, "warm-up", [], ""),
-    (of_a_guide, GUIDE, "variational guide", ["good"], r"k-hat 0.20, good below 0.70; its draws are resampled"),
+    (of_a_guide, GUIDE, "variational guide", ["good"], r"k-hat 0.20, good below 0.70; its draws "
+        r"are resampled"),
     (of_a_guide, GUIDE | {"pareto_k": 0.93, "resampled": 0}, "variational guide", ["bad"],
      "k-hat 0.93.*left as they are"),
     (of_a_guide, GUIDE | {"pareto_k": np.inf, "resampled": 0}, "variational guide", ["bad"], "k-hat inf"),
@@ -239,7 +276,8 @@ CASES = [
     (of_a_guide, GUIDE, "log evidence", [], ""),
     (of_a_guide, GUIDE | EVIDENCE, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
     (smc.findings, PARTICLES, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
-    (smc.findings, PARTICLES | {"log_evidence_se": 0.5}, "log evidence", ["warning"], "more particles"),
+    (smc.findings, PARTICLES | {"log_evidence_se": 0.5}, "log evidence", ["warning"], "more "
+        "particles"),
     (smc.findings, PARTICLES | {"log_evidence_se": 2.0}, "log evidence", ["bad"], "more particles"),
     (smc.findings, {"log_evidence": -33.456, "effective_share": 0.9}, "log evidence", ["warning"],
      "-33.46, of one run.*several runs"),
@@ -256,11 +294,15 @@ CASES = [
     (functools.partial(svi.findings, guide="flow"), GUIDE | {"resampled": 0}, "variational guide", ["bad"],
      "remedy: take bd.NUTS"),
     (many_chain.findings, SHORT, "nested R-hat", ["good"], "1.004, good below 1.01"),
-    (many_chain.findings, SHORT | {"nested_rhat": 1.011}, "nested R-hat", ["warning"], "longer warm-up"),
-    (many_chain.findings, SHORT | {"nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer warm-up"),
-    (many_chain.findings, SHORT | {"nested_rhat": np.inf}, "nested R-hat", ["bad"], "longer warm-up"),
+    (many_chain.findings, SHORT | {"nested_rhat": 1.011}, "nested R-hat", ["warning"], "longer "
+        "warm-up"),
+    (many_chain.findings, SHORT | {"nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer "
+        "warm-up"),
+    (many_chain.findings, SHORT | {"nested_rhat": np.inf}, "nested R-hat", ["bad"], "longer "
+        "warm-up"),
     (many_chain.findings, SHORT, "energy variance", [], ""),
-    (many_chain.findings, ENERGY, "energy variance", ["good"], "0.0001 for each dimension, at most 0.0005"),
+    (many_chain.findings, ENERGY, "energy variance", ["good"], "0.0001 for each dimension, at most "
+        "0.0005"),
     (many_chain.findings, ENERGY | {"energy_variance_per_dimension": 1e-2}, "energy variance", ["bad"],
      "0.01 .*'chees'"),
 ]  # fmt: skip
@@ -285,17 +327,24 @@ def test_a_fact_of_the_run_is_a_finding(findings, facts, subject, levels, words)
 
 
 @pytest.mark.parametrize(
-    ("findings", "facts", "subject", "levels", "words"), [CASES[i] for i in (0, 1, 4, 5, 7, 9, 12, 13, 18, 22)]
+    ("findings", "facts", "subject", "levels", "words"),
+    [CASES[i] for i in (0, 1, 4, 5, 7, 9, 12, 13, 18, 22)],
 )
-def test_a_finding_of_the_run_is_one_of_the_diagnosis(good, findings, facts, subject, levels, words):
+def test_a_finding_of_the_run_is_one_of_the_diagnosis(
+    good, findings, facts, subject, levels, words
+):
     post = good.copy()
-    post.attrs |= facts | {"findings": json.dumps([dataclasses.asdict(finding) for finding in findings(facts)])}
+    post.attrs |= facts | {
+        "findings": json.dumps([dataclasses.asdict(finding) for finding in findings(facts)])
+    }
     diagnosis = bd.diagnose(post)
     found = [finding for finding in diagnosis.findings if finding.subject == subject]
     assert [finding.level for finding in found] == levels
     assert all(bool(finding.remedy) == (finding.level != "good") for finding in found)
     assert re.search(words, "; ".join(map(str, found)))
-    assert diagnosis.level == next((level for level in ("bad", "warning") if level in levels), "good")
+    assert diagnosis.level == next(
+        (level for level in ("bad", "warning") if level in levels), "good"
+    )
 
 
 @pytest.mark.thorough
@@ -344,7 +393,11 @@ CHECKED = {
             r"at 100 times finer tolerances .* at most 0\.01 sd \(birth\), "
             r"PSIS k-hat 0\.10; good below 0\.05 sd and 0\.57$",
         ),
-        ({"largest_shift_sd": 0.06}, "warning", r"0\.06 sd.*check_solver\(model, post, correct=True\)"),
+        (
+            {"largest_shift_sd": 0.06},
+            "warning",
+            r"0\.06 sd.*check_solver\(model, post, correct=True\)",
+        ),
         ({"largest_shift_sd": 0.6}, "bad", "fit again with tighter rtol and atol, before all else"),
         ({"failures": 3}, "warning", "the finer solve failed in 3 of 200 draws"),
         (
@@ -365,7 +418,13 @@ def test_the_check_of_the_solver_is_a_finding(good, facts, level, words):
 
 
 def test_a_correction_is_said_to_be_done(good):
-    found = {"pareto_k": 0.3, "largest_shift_sd": 0.2, "parameter": "rate", "failures": 0, "factor": 100.0}
+    found = {
+        "pareto_k": 0.3,
+        "largest_shift_sd": 0.2,
+        "parameter": "rate",
+        "failures": 0,
+        "factor": 100.0,
+    }
     found |= {"draws": 2000, "corrected": 1, "effective_draws": 1500.0}
     post = good.copy()
     post["solver_check"] = xr.DataTree(xr.Dataset(attrs=found))

@@ -229,12 +229,17 @@ def test_times_a_second_apart_are_not_shared(start):
 
 def test_times_of_32_bits_are_those_of_64():
     times = np.arange(11) / 10
-    predictions = xr.Dataset({"y": (("chain", "draw", "time"), np.zeros((1, 20, 11)))}, {"time": times})
+    predictions = xr.Dataset(
+        {"y": (("chain", "draw", "time"), np.zeros((1, 20, 11)))}, {"time": times}
+    )
     data = xr.Dataset({"y": ("time", np.zeros(11))}, {"time": times.astype(np.float32)})
     table = score(xr.DataTree.from_dict({"predictions": predictions}), data)
     assert table.loc["y", "n"] == 11 and table.attrs["times_left_out"] == 0
     later = xr.concat([data, data.assign_coords(time=data["time"] + 10)], "time")
-    assert score(xr.DataTree.from_dict({"predictions": predictions}), later).attrs["times_left_out"] == 11
+    assert (
+        score(xr.DataTree.from_dict({"predictions": predictions}), later).attrs["times_left_out"]
+        == 11
+    )
 
 
 def test_every_column_is_printed():
@@ -249,7 +254,9 @@ def test_what_was_fitted_is_known_by_row():
     data = xr.Dataset({"y": ("time", [1.0, 2.0, 3.0, 4.0])}, {"time": [0.0, 1.0, 2.0, 3.0]})
     kept = held_out(train, data, (0.0, 2.0))["y"].values
     np.testing.assert_array_equal(kept, [np.nan, 2.0, np.nan, 4.0])
-    np.testing.assert_array_equal(held_out(train, data, (0.0, 1.0))["y"].values, [np.nan, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(
+        held_out(train, data, (0.0, 1.0))["y"].values, [np.nan, 2.0, 3.0, 4.0]
+    )
     np.testing.assert_array_equal(held_out(train, data, (None, None))["y"].values, data["y"].values)
 
 
@@ -257,8 +264,12 @@ def test_what_was_fitted_is_known_by_row():
 def test_what_was_fitted_is_known_up_to_the_rounding_of_times(rounded):
     times = np.array([0.1, 0.7, 1.1])
     train = xr.Dataset({"y": ("time", [1.0, np.nan, 3.0])}, {"time": times})
-    data = xr.Dataset({"y": ("time", [1.0, 2.0, 3.0, 4.0])}, {"time": rounded(np.append(times, 1.2))})
-    np.testing.assert_array_equal(held_out(train, data, (0.1, 1.1))["y"].values, [np.nan, 2.0, np.nan, 4.0])
+    data = xr.Dataset(
+        {"y": ("time", [1.0, 2.0, 3.0, 4.0])}, {"time": rounded(np.append(times, 1.2))}
+    )
+    np.testing.assert_array_equal(
+        held_out(train, data, (0.1, 1.1))["y"].values, [np.nan, 2.0, np.nan, 4.0]
+    )
 
 
 def test_swapped_observables_score_worse():
@@ -289,7 +300,9 @@ def test_a_forecast_that_failed_throughout_is_scored_as_nan():
 def test_data_that_are_infinite_are_not_missing(function):
     _, test = make_data()
     with pytest.raises(DataError, match="'hare' is infinite; a missing value is NaN"):
-        function(make_fc(), test.assign(hare=test["hare"].where(test["time"] > test["time"][0], np.inf)))
+        function(
+            make_fc(), test.assign(hare=test["hare"].where(test["time"] > test["time"][0], np.inf))
+        )
 
 
 @pytest.mark.parametrize("function", [score, pit])

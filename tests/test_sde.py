@@ -1,4 +1,6 @@
-"""The SDE layer against closed forms with the same path, Diffrax's own solvers, and known moments."""
+"""The SDE layer against closed forms with the same path, Diffrax's own solvers,
+and known moments.
+"""
 
 import math
 from typing import Any
@@ -44,7 +46,9 @@ class Growth(bd.Module):
 
 def at(times, start=0.0, **forcings):
     """Inputs at some times, driven by the named series."""
-    data = xr.Dataset({name: ("time", v) for name, v in forcings.items()}, {"time": np.asarray(times, float)})
+    data = xr.Dataset(
+        {name: ("time", v) for name, v in forcings.items()}, {"time": np.asarray(times, float)}
+    )
     return bd.inputs(data, start=start, forcings=list(forcings))
 
 
@@ -78,12 +82,16 @@ def coarser(fine, factor):
 
 
 def order(errors, factor=2):
-    """Least-squares slope of log error against log step; each error has a step `factor` times the one before."""
+    """Least-squares slope of log error against log step; each error has a step `factor` times the
+    one before.
+    """
     return float(np.polyfit(np.arange(len(errors)) * math.log(factor), np.log(errors), 1)[0])
 
 
 class TestStrongOrder:
-    """Mean error at the end over paths, against the closed form driven by the same Brownian path."""
+    """Mean error at the end over paths,
+    against the closed form driven by the same Brownian path.
+    """
 
     finest, factors = 512, (1, 2, 4, 8)
 
@@ -92,22 +100,37 @@ class TestStrongOrder:
         fine = normals(2000, self.finest)
         motion = fine.sum(1) / math.sqrt(self.finest)
         exact = 1.3 * np.exp(0.6 - 0.5 * 0.8**2 + 0.8 * motion)
-        errors = [np.abs(ends(geometric, coarser(fine, f), 1.0) - exact).mean() for f in self.factors]
+        errors = [
+            np.abs(ends(geometric, coarser(fine, f), 1.0) - exact).mean() for f in self.factors
+        ]
         assert order(errors) == pytest.approx(1, abs=0.1)
         # The closed form of Stratonovich's equation is far away.
-        assert np.abs(ends(geometric, fine, 1.0) - exact * np.exp(0.5 * 0.8**2)).mean() > 10 * errors[-1]
+        assert (
+            np.abs(ends(geometric, fine, 1.0) - exact * np.exp(0.5 * 0.8**2)).mean()
+            > 10 * errors[-1]
+        )
 
     def test_ornstein_uhlenbeck(self):
-        """Increments and the integrals of e^(-rate (end - s)) dW are drawn together, so both are exact."""
+        """Increments and the integrals of e^(-rate (end - s)) dW are drawn together, so both are
+        exact.
+        """
         rate, mean, amplitude, start, end = 1.5, 0.7, 0.6, -0.4, 2.0
         h = end / self.finest
         within = (1 - math.exp(-rate * h)) / rate
         joint = np.array([[h, within], [within, (1 - math.exp(-2 * rate * h)) / (2 * rate)]])
-        dw, damped = np.moveaxis(normals(2000, self.finest, 2, seed=1) @ np.linalg.cholesky(joint).T, 2, 0)
+        dw, damped = np.moveaxis(
+            normals(2000, self.finest, 2, seed=1) @ np.linalg.cholesky(joint).T, 2, 0
+        )
         after = end - h * np.arange(1, self.finest + 1)
-        exact = mean + (start - mean) * math.exp(-rate * end) + amplitude * (damped * np.exp(-rate * after)).sum(1)
+        exact = (
+            mean
+            + (start - mean) * math.exp(-rate * end)
+            + amplitude * (damped * np.exp(-rate * after)).sum(1)
+        )
         fine = dw / math.sqrt(h)
-        errors = [np.abs(ends(reversion, coarser(fine, f), end) - exact).mean() for f in self.factors]
+        errors = [
+            np.abs(ends(reversion, coarser(fine, f), end) - exact).mean() for f in self.factors
+        ]
         assert order(errors) == pytest.approx(1, abs=0.1)
 
     @pytest.mark.thorough
@@ -123,11 +146,15 @@ class TestStrongOrder:
 
     @pytest.mark.thorough
     def test_weak_order_for_additive_noise(self):
-        """The last state is linear in the increments, so their squared coefficients add up to its variance."""
+        """The last state is linear in the increments, so their squared coefficients add up to its
+        variance.
+        """
         exact = 0.36 * (1 - math.exp(-2 * 1.5 * 2)) / 3
         errors = []
         for steps in (64, 32, 16, 8):
-            last = jax.jit(jax.grad(lambda path, steps=steps: reversion(path, steps)(at([2.0])).values["x"][0]))
+            last = jax.jit(
+                jax.grad(lambda path, steps=steps: reversion(path, steps)(at([2.0])).values["x"][0])
+            )
             errors.append(abs(float(jnp.sum(last(jnp.zeros(steps)) ** 2)) - exact))
         assert order(errors) == pytest.approx(2, abs=0.1)
 
@@ -139,7 +166,9 @@ class TestAgainstDiffrax:
     ts = np.linspace(0, 2.0, 33)
 
     def motion(self, path):
-        return jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.asarray(path))]) * math.sqrt(self.end / self.steps)
+        return jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.asarray(path))]) * math.sqrt(
+            self.end / self.steps
+        )
 
     @pytest.mark.thorough
     def test_heun_for_additive_noise(self):
@@ -147,12 +176,20 @@ class TestAgainstDiffrax:
         terms = diffrax.MultiTerm(
             diffrax.ODETerm(lambda t, y, args: 1.5 * (0.7 - y)),
             diffrax.ControlTerm(
-                lambda t, y, args: jnp.asarray(0.6), diffrax.LinearInterpolation(self.ts, self.motion(path))
+                lambda t, y, args: jnp.asarray(0.6),
+                diffrax.LinearInterpolation(self.ts, self.motion(path)),
             ),
         )
         saveat = diffrax.SaveAt(ts=self.ts)
         theirs = diffrax.diffeqsolve(
-            terms, diffrax.Heun(), 0.0, 2.0, None, -0.4, saveat=saveat, stepsize_controller=diffrax.StepTo(self.ts)
+            terms,
+            diffrax.Heun(),
+            0.0,
+            2.0,
+            None,
+            -0.4,
+            saveat=saveat,
+            stepsize_controller=diffrax.StepTo(self.ts),
         )
         ours = reversion(path, self.steps)(at(self.ts))
         np.testing.assert_allclose(ours.values["x"], theirs.ys, atol=ALGEBRA)
@@ -167,7 +204,8 @@ class TestAgainstDiffrax:
             terms = diffrax.MultiTerm(
                 diffrax.ODETerm(lambda t, y, args: jnp.zeros(2)),
                 diffrax.ControlTerm(
-                    lambda t, y, args: lx.DiagonalLinearOperator(gains * y), lambda t0, t1: math.sqrt(h) * increment
+                    lambda t, y, args: lx.DiagonalLinearOperator(gains * y),
+                    lambda t0, t1: math.sqrt(h) * increment,
                 ),
             )
             return diffrax.ItoMilstein().step(terms, 0.0, h, y, None, None, False)[0]
@@ -216,9 +254,13 @@ class TestWeak:
         leaf = paths(layer)["path.x"]
         assert leaf.shape == (16,)
         draws = leaf.distribution.sample(jax.random.key(0), (5000,))
-        values = jax.jit(jax.vmap(lambda path: realise(layer, {"path.x": path})(at([2.0])).values["x"][0]))(draws)
+        values = jax.jit(
+            jax.vmap(lambda path: realise(layer, {"path.x": path})(at([2.0])).values["x"][0])
+        )(draws)
         decay = math.exp(-1.5 * 2)
-        assert np.var(values) == pytest.approx(0.36 * (1 - decay**2) / 3, rel=4 * math.sqrt(2 / 5000))
+        assert np.var(values) == pytest.approx(
+            0.36 * (1 - decay**2) / 3, rel=4 * math.sqrt(2 / 5000)
+        )
 
 
 class Driven(bd.Module):
@@ -227,7 +269,10 @@ class Driven(bd.Module):
     rate: Any
 
     def __call__(self, t, y, u):
-        return {"fast": u["load"] - self.rate * y["fast"], "slow": y["fast"] - 0.1 * y["slow"] * jnp.cos(t)}
+        return {
+            "fast": u["load"] - self.rate * y["fast"],
+            "slow": y["fast"] - 0.1 * y["slow"] * jnp.cos(t),
+        }
 
 
 class Scaled(bd.Module):
@@ -258,11 +303,21 @@ class TestGradients:
 
     @pytest.mark.thorough
     def test_against_finite_differences(self):
-        check_grads(jax.jit(self.loss), (self.values,), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6, eps=1e-5)
+        check_grads(
+            jax.jit(self.loss),
+            (self.values,),
+            order=1,
+            modes=("fwd", "rev"),
+            atol=1e-6,
+            rtol=1e-6,
+            eps=1e-5,
+        )
 
     @pytest.mark.slow
     def test_forward_is_reverse_under_jit_and_vmap(self):
-        batch = jax.tree.map(lambda v: jnp.stack([v, 1.1 * v]), jax.tree.map(jnp.asarray, self.values))
+        batch = jax.tree.map(
+            lambda v: jnp.stack([v, 1.1 * v]), jax.tree.map(jnp.asarray, self.values)
+        )
         forward = jax.jit(jax.vmap(jax.jacfwd(self.loss)))(batch)
         reverse = jax.jit(jax.vmap(jax.grad(self.loss)))(batch)
         alone = jax.jit(jax.grad(self.loss))(self.values)
@@ -293,7 +348,9 @@ class TestTimes:
         assert int(prediction.stats["steps"]) == 2
         assert float(prediction.values["x"][0]) == -0.4
         changed = reversion(np.concatenate([path[:2], 9 * path[2:]]), 8)
-        assert predicted(changed, [0.0, 0.5]).values["x"].tolist() == prediction.values["x"].tolist()
+        assert (
+            predicted(changed, [0.0, 0.5]).values["x"].tolist() == prediction.values["x"].tolist()
+        )
         assert int(predicted(layer, [0.0, 2.0]).stats["steps"]) == 8
 
     @pytest.mark.parametrize("times", [[0.5, 2.1], [0.0, 4.0]])
@@ -332,16 +389,26 @@ class TestShapes:
         assert layer.states == 2
         both = predicted(layer, [1.0, 2.0]).values
         first = predicted(reversion(path[:, 0], 16), [1.0, 2.0]).values["x"]
-        second = predicted(reversion(path[:, 1], 16, amplitude=0.2, start=1.0), [1.0, 2.0]).values["x"]
+        second = predicted(reversion(path[:, 1], 16, amplitude=0.2, start=1.0), [1.0, 2.0]).values[
+            "x"
+        ]
         np.testing.assert_allclose(both["first"], first, atol=1e-14)
         np.testing.assert_allclose(both["second"], second, atol=1e-14)
 
     def test_random_leaves(self):
         unknown = dist.LogNormal(0.0, 1.0)
-        layer = SDE(Driven(unknown), Scaled(unknown), {"fast": unknown, "slow": 0.0}, (0, 1, 5), forcings=["load"])
+        layer = SDE(
+            Driven(unknown),
+            Scaled(unknown),
+            {"fast": unknown, "slow": 0.0},
+            (0, 1, 5),
+            forcings=["load"],
+        )
         assert set(paths(layer)) == {"drift.rate", "diffusion.gain", "initial.fast", "path.fast"}
         assert layer.noisy == ("fast",)
-        additive = SDE(Driven(1.0), {"slow": unknown}, {"fast": 0.0, "slow": 0.0}, (0, 1, 5), forcings=["load"])
+        additive = SDE(
+            Driven(1.0), {"slow": unknown}, {"fast": 0.0, "slow": 0.0}, (0, 1, 5), forcings=["load"]
+        )
         assert set(paths(additive)) == {"diffusion.slow", "path.slow"}
 
     def test_units(self):
@@ -366,7 +433,9 @@ class TestShapes:
         data = xr.Dataset({"dose": ("time", [1.0, 3.0, 0.0])}, {"time": [0.0, 1.0, 2.0]})
         given = bd.inputs(data, forcings=layer.forcings, interpolation=layer.interpolation)
         # At each jump half a step is taken with the rate after it.
-        np.testing.assert_allclose(jax.jit(lambda: layer(given))().values["x"], [0, 1, 4], atol=2 * 0.01)
+        np.testing.assert_allclose(
+            jax.jit(lambda: layer(given))().values["x"], [0, 1, 4], atol=2 * 0.01
+        )
 
 
 class TestFailure:
@@ -375,13 +444,23 @@ class TestFailure:
     ks = jnp.asarray([0.1, 40.0, 0.3])
 
     def solve(self, k):
-        layer = SDE(lambda t, y, u: {"x": k * y["x"] ** 2}, {"x": 0.1}, {"x": 1.0}, (0.0, 2.0, 40), normals(40))
+        layer = SDE(
+            lambda t, y, u: {"x": k * y["x"] ** 2},
+            {"x": 0.1},
+            {"x": 1.0},
+            (0.0, 2.0, 40),
+            normals(40),
+        )
         prediction = layer(at([1.0, 2.0]))
-        return jnp.where(prediction.ok, jnp.sum(jnp.log(prediction.values["x"])), -jnp.inf), prediction
+        return jnp.where(
+            prediction.ok, jnp.sum(jnp.log(prediction.values["x"])), -jnp.inf
+        ), prediction
 
     @pytest.mark.thorough
     def test_is_flagged_and_finite(self):
-        (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(self.solve, has_aux=True)))(self.ks)
+        (value, prediction), gradient = jax.jit(
+            jax.vmap(jax.value_and_grad(self.solve, has_aux=True))
+        )(self.ks)
         assert prediction.ok.tolist() == [True, False, True]
         assert np.isfinite(prediction.values["x"]).all()
         assert np.isfinite(gradient).all()
@@ -412,7 +491,10 @@ class TestRefusals:
             ({"drift": 3.0}, "drift must be callable"),
             ({"diffusion": 0.1}, "diffusion must be a dict of numbers by state, or callable"),
             ({"diffusion": {"z": 0.1}}, "the diffusion names z but the states are x"),
-            ({"diffusion": lambda t, y, u: {"x": 0.1, "z": 1.0}}, "the diffusion names z but the states are x"),
+            (
+                {"diffusion": lambda t, y, u: {"x": 0.1, "z": 1.0}},
+                "the diffusion names z but the states are x",
+            ),
             ({"diffusion": {}}, "the diffusion names no state"),
             ({"initial": {}}, "names every state"),
             ({"initial": {"x": np.ones(2)}}, r"initial\['x'\] must be a number"),
@@ -421,7 +503,10 @@ class TestRefusals:
             ({"grid": (0.0, np.inf, 4)}, "with start < end"),
             ({"grid": (0.0, 1.0, 0)}, "at least one step"),
             ({"grid": (0.0, 1.0, 2.5)}, "at least one step"),
-            ({"path": np.zeros(5)}, r"path\['x'\] has shape \(5,\), but the grid and the state need \(4,\)"),
+            (
+                {"path": np.zeros(5)},
+                r"path\['x'\] has shape \(5,\), but the grid and the state need \(4,\)",
+            ),
             ({"path": dist.Normal(0.0, 1.0)}, r"path\['x'\] has shape \(\), but"),
             ({"path": {"z": np.zeros(4)}}, "path names z, but the states with noise are x"),
         ],
@@ -438,7 +523,9 @@ class TestRefusals:
     @pytest.mark.parametrize("rates", [{"z": 1.0}, {"x": 1.0, "z": 1.0}, {}])
     def test_rates_of_other_states(self, rates):
         layer = SDE(**GOOD | {"drift": lambda t, y, u: rates, "path": np.zeros(4)})
-        with pytest.raises(ModelError, match=r"the drift returns rates for .* but the states are x"):
+        with pytest.raises(
+            ModelError, match=r"the drift returns rates for .* but the states are x"
+        ):
             layer(at([1.0]))
 
     def test_data_beyond_the_grid_are_refused_before_a_fit(self):
@@ -457,14 +544,21 @@ def observed(seed=4, steps=20, end=10.0):
     decay = math.exp(-RATE * h)
     x = [0.0]
     for z in rng.normal(size=steps):
-        x.append(LEVEL + (x[-1] - LEVEL) * decay + AMPLITUDE * math.sqrt((1 - decay**2) / (2 * RATE)) * z)
+        x.append(
+            LEVEL + (x[-1] - LEVEL) * decay + AMPLITUDE * math.sqrt((1 - decay**2) / (2 * RATE)) * z
+        )
     times = h * np.arange(1, steps + 1)
     return xr.Dataset({"x": ("time", x[1:] + NOISE * rng.normal(size=steps))}, {"time": times})
 
 
 class TestInsideAModel:
     model = bd.Model(
-        SDE(Reversion(dist.LogNormal(0.0, 0.7), dist.Normal(0.0, 2.0)), {"x": AMPLITUDE}, {"x": 0.0}, (0.0, 15.0, 60)),
+        SDE(
+            Reversion(dist.LogNormal(0.0, 0.7), dist.Normal(0.0, 2.0)),
+            {"x": AMPLITUDE},
+            {"x": 0.0},
+            (0.0, 15.0, 60),
+        ),
         bd.NormalNoise(NOISE),
     )
 
@@ -493,7 +587,9 @@ class TestInsideAModel:
 
 @pytest.mark.parametrize("steps", [3, 30])
 def test_a_step_forcing_changes_between_steps(steps):
-    """The integral of a forcing that is constant between its data, in whole steps of the grid, is exact."""
+    """The integral of a forcing that is constant between its data, in whole steps of the grid, is
+    exact.
+    """
     data = xr.Dataset({"w": ("time", [1.0, 5.0, 2.0, 7.0])}, {"time": np.arange(4.0)})
     layer = SDE(
         lambda t, y, u: {"x": u["w"]}, {"x": 0.1}, {"x": 0.0}, grid=(0.0, 3.0, steps), path=jnp.zeros(steps),

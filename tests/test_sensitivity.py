@@ -27,7 +27,11 @@ class Ishigami(bd.Module):
     three: bd.Scalar
 
     def __call__(self, t, y, u):
-        return {"y": jnp.sin(self.one) * (1 + 0.1 * self.three**4) + 7 * jnp.sin(self.two) ** 2 + 0.0 * t}
+        return {
+            "y": jnp.sin(self.one) * (1 + 0.1 * self.three**4)
+            + 7 * jnp.sin(self.two) ** 2
+            + 0.0 * t
+        }
 
 
 class Sum(bd.Module):
@@ -55,13 +59,17 @@ def value(model):
 
 
 def test_of_ishigami_to_two_per_cent():
-    found = bd.sensitivity.sensitivity(formula(Ishigami(angle(), angle(), angle())), None, value, samples=4096)["q"]
+    found = bd.sensitivity.sensitivity(
+        formula(Ishigami(angle(), angle(), angle())), None, value, samples=4096
+    )["q"]
     a, b = 7.0, 0.1
     variance = a**2 / 8 + b * np.pi**4 / 5 + b**2 * np.pi**8 / 18 + 0.5
     first = np.array([0.5 * (1 + b * np.pi**4 / 5) ** 2, a**2 / 8, 0.0]) / variance
     together = b**2 * np.pi**8 * (1 / 18 - 1 / 50) / variance
     np.testing.assert_allclose(found.sel(index="first"), first, atol=0.02)
-    np.testing.assert_allclose(found.sel(index="total"), np.add(first, [together, 0.0, together]), atol=0.02)
+    np.testing.assert_allclose(
+        found.sel(index="total"), np.add(first, [together, 0.0, together]), atol=0.02
+    )
     assert [*found["unknown"].values] == ["one", "two", "three"]
     figure = plots.plot_sensitivity(found.to_dataset().assign_attrs(method="sobol"))
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"alone", "with others"}
@@ -80,7 +88,8 @@ def test_errors_go_by_the_key_and_the_state_of_numpy_stays():
     np.random.seed(5)
     expected = np.random.RandomState(5).uniform()
     one, again, other = (
-        bd.sensitivity.sensitivity(formula(law), None, value, samples=16, key=key)["q"] for key in (0, 0, 1)
+        bd.sensitivity.sensitivity(formula(law), None, value, samples=16, key=key)["q"]
+        for key in (0, 0, 1)
     )
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one.sel(index="first_error"), other.sel(index="first_error"))
@@ -100,23 +109,37 @@ def test_of_a_series_and_of_priors_without_quantiles():
     model = formula(Weighed(dist.Dirichlet(jnp.ones(3)), dist.Normal(0.0, 0.5)))
     found = bd.sensitivity.sensitivity(model, None, at=at, samples=2048)
     share, rate = 2 / 9 / 4, 0.25 * at["time"].values ** 2
-    np.testing.assert_allclose(found["y"].sel(index="first", unknown="rate"), rate / (rate + share), atol=0.05)
-    np.testing.assert_allclose(found["y"].sel(index="total", unknown="shares"), share / (rate + share), atol=0.05)
+    np.testing.assert_allclose(
+        found["y"].sel(index="first", unknown="rate"), rate / (rate + share), atol=0.05
+    )
+    np.testing.assert_allclose(
+        found["y"].sel(index="total", unknown="shares"), share / (rate + share), atol=0.05
+    )
     assert found["y"].dims == ("index", "unknown", "time") and found.attrs["lost"] == 0
-    assert [line.get_label() for line in plots.plot_sensitivity(found).axes[0].lines] == ["shares", "rate"]
+    assert [line.get_label() for line in plots.plot_sensitivity(found).axes[0].lines] == [
+        "shares",
+        "rate",
+    ]
     with pytest.raises(ModelError, match="Dirichlet, has no quantiles"):
         bd.sensitivity.sensitivity(model, None, at=at, method="morris", samples=16)
 
 
 def test_of_a_posterior_whose_numbers_are_correlated():
-    """What does nothing, but goes with what does, has the share of the variance that its correlation gives."""
+    """What does nothing, but goes with what does, has the share of the variance that its
+    correlation gives.
+    """
     model = formula(Ishigami(*(dist.Normal(0.0, 1.0) for _ in range(3))))
     rng = np.random.default_rng(0)
     one, third = rng.normal(size=(2, 4, 1000))
     two = 0.8 * one + 0.6 * rng.normal(size=(4, 1000))
     data = xr.Dataset({"y": ("time", [0.0])}, {"time": [0.0]})
     post = posterior(
-        model, data, {f"layer.function.{n}": v for n, v in zip(("one", "two", "three"), (one, two, third), strict=True)}
+        model,
+        data,
+        {
+            f"layer.function.{n}": v
+            for n, v in zip(("one", "two", "three"), (one, two, third), strict=True)
+        },
     )
     found = bd.sensitivity.sensitivity(
         model, post, lambda m: {"q": m.layer.function.one, "known": jnp.asarray(2.0)}, samples=2000
@@ -147,7 +170,11 @@ def test_samples_whose_solve_failed_are_left_out_and_counted():
         ({"samples": 3}, ModelError, "at least 16"),
         ({"key": -1}, ModelError, "key must be a whole number from 0 on"),
         ({"function": None}, MismatchError, "give a function of the model, or by at="),
-        ({"function": lambda m: jnp.nan}, ModelError, "16 samples are needed, and 0 of 16 had no solve"),
+        (
+            {"function": lambda m: jnp.nan},
+            ModelError,
+            "16 samples are needed, and 0 of 16 had no solve",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked, error, said):

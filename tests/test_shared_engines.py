@@ -1,6 +1,8 @@
-"""Shared and dependent numbers with every engine, in updates and files, and shared networks in conditional coordinates.
+"""Shared and dependent numbers with every engine, in updates and files, and shared networks in
+conditional coordinates.
 
-Of a hierarchy of lines the posterior is known: a sum over a grid, given whose two numbers all others are normal.
+Of a hierarchy of lines the posterior is known: a sum over a grid, given whose two numbers all
+others are normal.
 """
 
 import dataclasses
@@ -47,16 +49,25 @@ def around(middle, spread):
 
 
 def lines(noise=lambda slope: slope):
-    """The slope, whose prior depends on another number, is the scale of the noise of each line as well."""
+    """The slope, whose prior depends on another number, is the scale of the noise of each line as
+    well.
+    """
     slope = bd.shared(bd.dependent(dist.LogNormal, dist.Normal(0.0, 0.5), 0.3), "slope")
     levels = bd.dependent(around, dist.Normal(0.0, 2.0), dist.LogNormal(-0.5, 0.4))
-    return bd.Model(bd.Algebraic(Lines(levels, slope)), {name: bd.NormalNoise(noise(slope)) for name in LINES})
+    return bd.Model(
+        bd.Algebraic(Lines(levels, slope)), {name: bd.NormalNoise(noise(slope)) for name in LINES}
+    )
 
 
 def seen(times, seed=0, above=0.0):
-    times, noise = np.asarray(times, float), np.random.default_rng(seed).normal(size=(3, len(times)))
+    times, noise = (
+        np.asarray(times, float),
+        np.random.default_rng(seed).normal(size=(3, len(times))),
+    )
     y = np.array([[0.3], [1.2], [2.0]]) + 0.5 * (times + noise) + above
-    return xr.Dataset({name: ("time", values) for name, values in zip(LINES, y, strict=True)}, {"time": times})
+    return xr.Dataset(
+        {name: ("time", values) for name, values in zip(LINES, y, strict=True)}, {"time": times}
+    )
 
 
 DATA = seen(np.arange(5.0))
@@ -64,7 +75,9 @@ DATA = seen(np.arange(5.0))
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The posterior of the lines: weights of pairs of a slope and a spread, and of each pair the normal of the rest."""
+    """The posterior of the lines: weights of pairs of a slope and a spread, and of each pair the
+    normal of the rest.
+    """
 
     slope: np.ndarray
     spread: np.ndarray
@@ -73,7 +86,9 @@ class Grid:
     covariance: np.ndarray
 
     LOC = 0.5**2 / (0.5**2 + 0.3**2), 0.5**2 * 0.3**2 / (0.5**2 + 0.3**2)
-    """Of the location given the slope: the mean as a share of the slope's logarithm, and the variance."""
+    """Of the location given the slope: the mean as a share of the slope's logarithm, and the
+    variance.
+    """
 
     @property
     def moments(self):
@@ -87,7 +102,9 @@ class Grid:
             "levels": (self.mean[:, :3], np.einsum("gii->gi", self.covariance)[:, :3]),
         }
         means = {name: self.weight @ mean for name, (mean, _) in given.items()}
-        seconds = {name: self.weight @ (variance + mean**2) for name, (mean, variance) in given.items()}
+        seconds = {
+            name: self.weight @ (variance + mean**2) for name, (mean, variance) in given.items()
+        }
         return {name: (means[name], seconds[name] - means[name] ** 2) for name in given}
 
     def draws(self, number, rng):
@@ -114,12 +131,23 @@ def solved(times, y):
     of_means = prior[:, :3, :3] + np.eye(3) * slope[:, None, None] ** 2 / number
     gain = prior[:, :, :3] @ np.linalg.inv(of_means)
     mean = np.einsum("gij,gj->gi", gain, middle)
-    log_weight = -0.5 * within / slope**2 - 3 * (number - 1) * log_slope - 0.5 * np.linalg.slogdet(of_means)[1]
-    log_weight -= 0.5 * np.einsum("gi,gi->g", middle, np.linalg.solve(of_means, middle[..., None])[..., 0])
-    log_weight += stats.norm(0.0, np.hypot(0.5, 0.3)).logpdf(log_slope) + stats.norm(-0.5, 0.4).logpdf(log_spread)
+    log_weight = (
+        -0.5 * within / slope**2
+        - 3 * (number - 1) * log_slope
+        - 0.5 * np.linalg.slogdet(of_means)[1]
+    )
+    log_weight -= 0.5 * np.einsum(
+        "gi,gi->g", middle, np.linalg.solve(of_means, middle[..., None])[..., 0]
+    )
+    log_weight += stats.norm(0.0, np.hypot(0.5, 0.3)).logpdf(log_slope) + stats.norm(
+        -0.5, 0.4
+    ).logpdf(log_spread)
     weight = softmax(log_weight)
     of_pairs = weight.reshape(161, 121)
-    assert max(edge.sum() for edge in (of_pairs[0], of_pairs[-1], of_pairs[:, 0], of_pairs[:, -1])) < 1e-6
+    assert (
+        max(edge.sum() for edge in (of_pairs[0], of_pairs[-1], of_pairs[:, 0], of_pairs[:, -1]))
+        < 1e-6
+    )
     return Grid(slope, spread, weight, mean, prior - gain @ prior[:, :3, :])
 
 
@@ -150,7 +178,9 @@ def values_of(post):
 
 
 def log_density(values, data):
-    """That of the model, each number measured from its location in scales, and a positive one by its logarithm."""
+    """That of the model, each number measured from its location in scales, and a positive one by
+    its logarithm.
+    """
     slope, levels, loc = (values[name] for name in ("slope", "levels", "slope.loc"))
     middle, spread = values["levels.middle"], values["levels.spread"]
     found = stats.norm(0.0, 0.5).logpdf(loc) + stats.norm.logpdf((np.log(slope) - loc) / 0.3)
@@ -163,12 +193,18 @@ def log_density(values, data):
 
 
 def assert_one_number(model, post, data):
-    """One number stands in the lines, in their noise, in the density of each draw and in the forecast."""
+    """One number stands in the lines, in their noise, in the density of each draw and in the
+    forecast.
+    """
     assert list(post["posterior"].data_vars) == ALL
     values = values_of(post)
     assert all(np.isfinite(v).all() for v in values.values())
     assert (values["slope"] > 0).all() and (values["levels.spread"] > 0).all()
-    places = bd.evaluate(model, post, lambda m: {"line": m.layer.function.slope} | {n: m.noise[n].scale for n in LINES})
+    places = bd.evaluate(
+        model,
+        post,
+        lambda m: {"line": m.layer.function.slope} | {n: m.noise[n].scale for n in LINES},
+    )
     for place in places.data_vars.values():
         np.testing.assert_array_equal(place, values["slope"])
     np.testing.assert_allclose(post["sample_stats"]["lp"], log_density(values, data), rtol=1e-9)
@@ -186,7 +222,9 @@ def by_effective_size(post, values):
 
 
 def by_groups(post, values):
-    """Of sixteen groups of chains that are independent: of a t so many standard errors as are four of a normal."""
+    """Of sixteen groups of chains that are independent: of a t so many standard errors as are four
+    of a normal.
+    """
     means = values.reshape(16, -1).mean(1)
     wider = stats.t.ppf(stats.norm.cdf(4.0), 15) / 4
     return wider * means.std(ddof=1) / np.sqrt(16)
@@ -232,12 +270,15 @@ def test_samplers_draw_the_posterior(name):
 
 
 SHORT = bd.Descent(steps=1500)
-# Means may be so many standard deviations off: weights with a k-hat below 0.7 mend most of what a guide lacks, and the
-# mode lies within one of the mean.
+# Means may be so many standard deviations off: weights with a k-hat below 0.7 mend most of what a
+# guide lacks, and the mode lies within one of the mean.
 APPROXIMATE = {
     "SVI": (bd.engines.SVI(chains=1, draws=500), 0.25),
     "Laplace": (bd.engines.Laplace(draws=400, descent=SHORT), 1.0),
-    "SWAG": (bd.engines.SWAG(members=3, draws=400, descent=bd.Descent(steps=600, patience=None)), 1.0),
+    "SWAG": (
+        bd.engines.SWAG(members=3, draws=400, descent=bd.Descent(steps=600, patience=None)),
+        1.0,
+    ),
     "DeepEnsemble": (bd.DeepEnsemble(members=30, descent=bd.Descent(steps=600)), 1.0),
     "Joint": (bd.Joint(starts=2, descent=SHORT), 1.0),
 }
@@ -345,7 +386,9 @@ class Twice(bd.Module):
 
 
 def twice():
-    """The scale of the network is in that of the noise; the share has bounds, and a prior that depends on a number."""
+    """The scale of the network is in that of the noise; the share has bounds, and a prior that
+    depends on a number.
+    """
     grain = bd.shared(dist.LogNormal(-0.5, 0.3), "grain")
     network = bd.shared(bd.Network.mlp(("t",), ("g",), grain, width=3, depth=1), "shape")
     share = bd.dependent(dist.Beta, dist.LogNormal(0.7, 0.3), 2.0)
@@ -362,7 +405,9 @@ def by_hand(post):
     values = values_of(post)
     names = (f"shape.module.layers.{i}.{part}" for i in (0, 1) for part in ("weight", "bias"))
     hidden, shifts, last, above = (values[name] for name in names)
-    grain, share, concentration = (values[name] for name in ("grain", "share", "share.concentration1"))
+    grain, share, concentration = (
+        values[name] for name in ("grain", "share", "share.concentration1")
+    )
     assert len(values) == 7 and ((share > 0) & (share < 1)).all()
 
     def network(t):
@@ -371,7 +416,9 @@ def by_hand(post):
 
     mean = network(PLACES) - share[..., None] * network(-PLACES)
     found = stats.norm(mean, 0.2 * grain[..., None]).logpdf(WAVE["y"].values).sum(-1)
-    found += stats.norm(-0.5, 0.3).logpdf(np.log(grain)) + stats.norm(0.7, 0.3).logpdf(np.log(concentration))
+    found += stats.norm(-0.5, 0.3).logpdf(np.log(grain)) + stats.norm(0.7, 0.3).logpdf(
+        np.log(concentration)
+    )
     found += stats.beta(concentration, 2.0).logpdf(share) + stats.norm.logpdf(ndtri(share))
     for weights, sd in ((hidden, 1.0), (shifts, 1.0), (last, 3**-0.5), (above, 1.0)):
         found += stats.norm(0.0, sd).logpdf(weights).reshape(*weights.shape[:2], -1).sum(-1)
@@ -395,13 +442,18 @@ def test_engines_of_networks_see_one_network_in_both_places(name):
     np.testing.assert_allclose(post["conditional_mean"]["y"], mean, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(post["sample_stats"]["lp"], density, rtol=1e-9)
     last = bd.evaluate(
-        twice(), post, lambda m: {n: getattr(m.layer.function, n).module.layers[1].weight for n in SIDES}
+        twice(),
+        post,
+        lambda m: {n: getattr(m.layer.function, n).module.layers[1].weight for n in SIDES},
     )
     np.testing.assert_array_equal(last["once"], last["again"])
     assert name != "NUTS" or post.attrs["sampled_in"] == "conditional coordinates"
     moving = {n for n, v in values_of(post).items() if np.ptp(v, axis=1).max() > 0}
     if name == "Laplace":
-        assert moving == {*values_of(post)} - {"shape.module.layers.0.weight", "shape.module.layers.0.bias"}
+        assert moving == {*values_of(post)} - {
+            "shape.module.layers.0.weight",
+            "shape.module.layers.0.bias",
+        }
     if name == "MCDropout":
         assert moving == {"shape.module.layers.1.weight"}
         left_out = last["once"].values[0, :, 0] == 0
@@ -475,7 +527,9 @@ def solved_pair(equations, kind):
 
 
 HOURS = np.linspace(0.0, 3.0, 7)
-PAIR = xr.Dataset({"a": ("time", 2 / (1 + 0.6 * HOURS)), "b": ("time", np.exp(-0.4 * HOURS))}, {"time": HOURS})
+PAIR = xr.Dataset(
+    {"a": ("time", 2 / (1 + 0.6 * HOURS)), "b": ("time", np.exp(-0.4 * HOURS))}, {"time": HOURS}
+)
 
 
 @pytest.mark.thorough
@@ -487,7 +541,8 @@ def test_a_shared_network_in_an_ode_has_conditional_coordinates(equations, kind)
     assert len(linear.weights) == 4
     x = np.asarray(problem.prior(6, key=jax.random.key(0)))
     assert_coordinates(frame_at(references, x), x[:3])
-    # The reference of one position is its own path, about which predictions change as they do by solving.
+    # The reference of one position is its own path, about which predictions change as they do by
+    # solving.
     own = frame_at(references, x[[0, 0]]).paths
 
     def without_a_solve(x):
@@ -497,7 +552,9 @@ def test_a_shared_network_in_an_ode_has_conditional_coordinates(equations, kind)
     def by_solving(x):
         return dict(linear.realised(x).predict(problem.inputs).values)
 
-    slopes, expected = jax.jit(lambda x: [jax.jacrev(f)(x) for f in (without_a_solve, by_solving)])(x[0])
+    slopes, expected = jax.jit(lambda x: [jax.jacrev(f)(x) for f in (without_a_solve, by_solving)])(
+        x[0]
+    )
     for name in PAIR:
         # Steps are coarse, and between them rates run as a spline.
         largest = np.abs(expected[name]).max(0)

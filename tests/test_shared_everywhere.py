@@ -1,4 +1,6 @@
-"""Shared and dependent numbers in whatever a model goes through: programs, sensitivities, engines, verbs and files."""
+"""Shared and dependent numbers in whatever a model goes through: programs, sensitivities, engines,
+verbs and files.
+"""
 
 import dataclasses
 from typing import Any, cast
@@ -42,12 +44,16 @@ class TestArguments:
 
     @pytest.mark.thorough
     def test_keep_their_places(self):
-        leaf = bd.dependent(dist.Beta, dist.LogNormal(0.0, 0.1), 50.0)  # concentration1, then concentration0
+        leaf = bd.dependent(
+            dist.Beta, dist.LogNormal(0.0, 0.1), 50.0
+        )  # concentration1, then concentration0
         drawn = draw_prior(line(leaf), 2000, key=jax.random.key(0))["layer.function.slope"]
         assert float(jnp.mean(drawn)) == pytest.approx(1 / 51, abs=0.003)
         assert repr(leaf) == "Beta(LogNormal(0, 0.1), 50)"
         made = paths(jax.tree.map(lambda x: x, line(leaf)))["layer.function.slope"]
-        assert made.given({"layer.function.slope.concentration1": jnp.asarray(5.0)}).mean == pytest.approx(5 / 55)
+        assert made.given(
+            {"layer.function.slope.concentration1": jnp.asarray(5.0)}
+        ).mean == pytest.approx(5 / 55)
 
     def test_may_be_whole_numbers_and_words(self):
         def prior(scale, number, kind):
@@ -68,10 +74,18 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: bd.dependent(dist.Normal, dist.Normal(0.0, 1.0), loc=1.0), "Normal is given loc twice"),
-            (lambda: bd.dependent(lambda a: {"x": a}, dist.Normal(0.0, 1.0)), "must return a NumPyro distribution"),
             (
-                lambda: bd.dependent(lambda a: a + bd.shared(dist.Normal(0.0, 1.0), "b"), dist.Normal(0.0, 1.0)),
+                lambda: bd.dependent(dist.Normal, dist.Normal(0.0, 1.0), loc=1.0),
+                "Normal is given loc twice",
+            ),
+            (
+                lambda: bd.dependent(lambda a: {"x": a}, dist.Normal(0.0, 1.0)),
+                "must return a NumPyro distribution",
+            ),
+            (
+                lambda: bd.dependent(
+                    lambda a: a + bd.shared(dist.Normal(0.0, 1.0), "b"), dist.Normal(0.0, 1.0)
+                ),
                 "must return a NumPyro distribution",
             ),
         ],
@@ -124,7 +138,8 @@ class TestSensitivities:
 
     @pytest.mark.thorough("<lambda>0")
     @pytest.mark.parametrize(
-        "make", [lambda k: k, lambda k: k / 2, lambda k: bd.dependent(jnp.exp, dist.Normal(-0.7, 0.3))]
+        "make",
+        [lambda k: k, lambda k: k / 2, lambda k: bd.dependent(jnp.exp, dist.Normal(-0.7, 0.3))],
     )
     def test_a_closure_is_kept_off_what_is_worked_out(self, make):
         """The correction −c·y is what a rate higher by c would do: nothing of it is left."""
@@ -133,7 +148,9 @@ class TestSensitivities:
         field = bd.Residual(Decay(rate), closure, orthogonal=decaying())
         realised = realise(field, {path: jnp.asarray(0.8) for path in paths(field)})
         y = {"y": jnp.asarray(1.7)}
-        assert realised(0.0, y, {})["y"] == pytest.approx(float(realised.science(0.0, y, {})["y"]), rel=1e-6)
+        assert realised(0.0, y, {})["y"] == pytest.approx(
+            float(realised.science(0.0, y, {})["y"]), rel=1e-6
+        )
 
     @pytest.mark.thorough
     def test_confounding_moves_what_numbers_are_worked_out_of(self):
@@ -143,7 +160,10 @@ class TestSensitivities:
         for rate, scale in ((k, 1.0), (k / 2, 2.0)):
             model = bd.Model(bd.Algebraic(bd.Residual(Line(rate), network)), bd.NormalNoise(0.1))
             problem = pose(model, rows())
-            draws = {path: np.array(values) for path, values in draw_prior(model, 8, key=jax.random.key(0)).items()}
+            draws = {
+                path: np.array(values)
+                for path, values in draw_prior(model, 8, key=jax.random.key(0)).items()
+            }
             draws["k"] = draws["k"] * scale
             both.append(confounding(model, problem.inputs, draws))
         assert list(both[1]["parameter"].values) == ["k"]
@@ -168,7 +188,9 @@ class TestNamesAndGroups:
     @pytest.mark.slow
     def test_the_time_of_a_jump_is_looked_at_under_its_shared_name(self):
         when = bd.shared(dist.Normal(0.0, 1.0), "when")
-        layer = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": 1.0}, start=0.0, jumps=bd.Jump(when, {"y": 1.0}))
+        layer = bd.ODE(
+            lambda t, y, u: {"y": -y["y"]}, {"y": 1.0}, start=0.0, jumps=bd.Jump(when, {"y": 1.0})
+        )
         model = bd.Model(layer, bd.NormalNoise(1.0))
         assert "of the prior draws of when lie before the solve" in str(bd.check(model, rows()))
 
@@ -215,10 +237,15 @@ class TestObserve:
         layer = bd.ODE(equations(2.0), {"store": dist.Normal(4.0, 1.0)}, observe, start=0.0)
         model = bd.Model(layer, bd.NormalNoise(1.0))
         data = xr.Dataset({"Q": ("time", TIMES)}, {"time": TIMES})
-        found = realise(model, {"layer.initial.store": jnp.asarray(4.0)}).predict(model.inputs(data))
+        found = realise(model, {"layer.initial.store": jnp.asarray(4.0)}).predict(
+            model.inputs(data)
+        )
         assert float(found.values["Q"][0]) == pytest.approx(first)
 
     def test_a_method_that_two_parts_have_is_refused(self):
         equations, observe = Both(Store(1.0), Store(10.0)), cast("Any", Store.flow)
         with pytest.raises(ModelError, match="the method 'flow' of 2 parts of the equations"):
-            bd.Model(bd.ODE(equations, {"store": 1.0}, observe, start=0.0), bd.NormalNoise(dist.HalfNormal(1.0)))
+            bd.Model(
+                bd.ODE(equations, {"store": 1.0}, observe, start=0.0),
+                bd.NormalNoise(dist.HalfNormal(1.0)),
+            )

@@ -60,13 +60,17 @@ def test_of_correlated_groups(model, correlation):
 
 @pytest.mark.thorough
 def test_what_cannot_be_told_is_unknown(model):
-    """Groups that hang together by a square: no pairs can be made by a regression, and the parts say so."""
+    """Groups that hang together by a square: no pairs can be made by a regression, and the parts
+    say so.
+    """
     s, e = numbers(3)
     _, parts = decomposed(model, s, s**2 + 0.5 * e)
     of = parts.sel(observable="compensation")  # 0.5 e, whatever s is: Var(E[m | s]) = 0
     assert float(of["epistemic"]) == pytest.approx(0.25, rel=0.1)
     assert not of["split_known"] and of["science"] == of["science_least"] and of["interaction"] == 0
-    assert float(of["science"] + of["network"] + of["unknown"]) == pytest.approx(float(of["epistemic"]), rel=1e-12)
+    assert float(of["science"] + of["network"] + of["unknown"]) == pytest.approx(
+        float(of["epistemic"]), rel=1e-12
+    )
     assert float(of["science_least"]) < 0.05 * float(of["epistemic"])
     of = parts.sel(observable="sum")  # s + 2 s² + e: Var = 1 + 8 + 1
     assert not of["split_known"] or abs(float(of["science"]) / float(of["epistemic"]) - 0.9) < ERROR
@@ -103,15 +107,23 @@ def test_nothing_is_exchanged_before_someone_looks(model, monkeypatch, tmp_path)
     monkeypatch.setattr(forecasts, "exchanged", lambda *a: asked.append(len(a[2])) or exchanged(*a))
     monkeypatch.setattr(_exchange, "MOST", 120)
     fc = shares.forecast(model, *numbers(8))
-    truth = xr.Dataset({name: ("time", [0.3]) for name in model.observables}, {"time": [shares.TIME]})
+    truth = xr.Dataset(
+        {name: ("time", [0.3]) for name in model.observables}, {"time": [shares.TIME]}
+    )
     bd.score(fc, truth)
     assert fc["exchanged_mean"]["sum"].shape == (2, 120, 1) and repr(fc)
     assert not asked
-    others = [pickle.loads(pickle.dumps(fc)), fc.copy(deep=True), bd.load(bd.save(fc, tmp_path / "fc.nc"))]
+    others = [
+        pickle.loads(pickle.dumps(fc)),
+        fc.copy(deep=True),
+        bd.load(bd.save(fc, tmp_path / "fc.nc")),
+    ]
     bd.decompose(fc)
     assert asked == [120]
     for other in others:
-        xr.testing.assert_equal(other["exchanged_mean"].to_dataset(), fc["exchanged_mean"].to_dataset())
+        xr.testing.assert_equal(
+            other["exchanged_mean"].to_dataset(), fc["exchanged_mean"].to_dataset()
+        )
 
 
 @pytest.mark.thorough

@@ -1,4 +1,6 @@
-"""Multiple shooting: segments against SciPy, mismatches, gradients that stay bounded, forecasts, refusals, a fit."""
+"""Multiple shooting: segments against SciPy, mismatches, gradients that stay bounded, forecasts,
+refusals, a fit.
+"""
 
 import diffrax
 import equinox as eqx
@@ -34,7 +36,9 @@ def rates(t, state):
 def truth():
     """States at any times, by name; solved once."""
     begin = list(START.values())
-    solved = solve_ivp(rates, (0, END), begin, "DOP853", rtol=1e-13, atol=1e-13, dense_output=True).sol
+    solved = solve_ivp(
+        rates, (0, END), begin, "DOP853", rtol=1e-13, atol=1e-13, dense_output=True
+    ).sol
     return lambda times: dict(zip(STATES, solved(np.asarray(times)), strict=True))
 
 
@@ -61,14 +65,19 @@ def sparse(truth):
 
 class TestSegments:
     @pytest.mark.thorough
-    @pytest.mark.parametrize("times", [SPARSE, pytest.param(DENSE, marks=pytest.mark.slow)], ids=["sparse", "dense"])
+    @pytest.mark.parametrize(
+        "times", [SPARSE, pytest.param(DENSE, marks=pytest.mark.slow)], ids=["sparse", "dense"]
+    )
     def test_true_states_give_the_true_solution(self, truth, sparse, times):
         layer, prediction = sparse
         prediction = prediction if times is SPARSE else predicted(layer, times)
         assert bool(prediction.ok)
-        # Errors of a segment grow by exp(0.9 · 0.5) and more, where the flow stretches: a hundred times the tolerance.
+        # Errors of a segment grow by exp(0.9 · 0.5) and more, where the flow stretches: a hundred
+        # times the tolerance.
         for name in STATES:
-            np.testing.assert_allclose(prediction.values[name], truth(times)[name], atol=40 * 100 * 1e-8)
+            np.testing.assert_allclose(
+                prediction.values[name], truth(times)[name], atol=40 * 100 * 1e-8
+            )
             gap = prediction.mismatches[f"{name} at knots"]
             assert gap.shape == KNOTS.shape
             assert float(jnp.max(jnp.abs(gap))) < 40 * 100 * 1e-8 / 0.1
@@ -79,18 +88,26 @@ class TestSegments:
         times = np.array([0.0, 0.35, 0.7, 1.0, 1.5, 1.9, 2.0, 2.9])
         rng = np.random.default_rng(0)
         states = {name: rng.normal(size=3) * 5 + 10 for name in STATES}
-        prediction = predicted(MultipleShooting(ode(), knots, states, {"x": 0.1, "y": 0.2, "z": 0.5}), times)
+        prediction = predicted(
+            MultipleShooting(ode(), knots, states, {"x": 0.1, "y": 0.2, "z": 0.5}), times
+        )
         bounds = [0.0, *knots, 3.0]  # the last segment ends at 2.9, which no mismatch looks at
         begins = [list(START.values()), *np.stack([states[name] for name in STATES], axis=1)]
         for k, (begin, low, high) in enumerate(zip(begins, bounds[:-1], bounds[1:], strict=True)):
             own = [t for t in times if low <= t < high]
-            solved = solve_ivp(rates, (low, high), begin, "DOP853", [*own, high], rtol=1e-12, atol=1e-12).y
+            solved = solve_ivp(
+                rates, (low, high), begin, "DOP853", [*own, high], rtol=1e-12, atol=1e-12
+            ).y
             at = np.searchsorted(times, own)
             for name, exact in zip(STATES, solved, strict=True):
-                np.testing.assert_allclose(prediction.values[name][at], exact[:-1], atol=40 * 100 * 1e-8)
+                np.testing.assert_allclose(
+                    prediction.values[name][at], exact[:-1], atol=40 * 100 * 1e-8
+                )
                 if k < 3:
                     gap = (exact[-1] - states[name][k]) / {"x": 0.1, "y": 0.2, "z": 0.5}[name]
-                    assert float(prediction.mismatches[f"{name} at knots"][k]) == pytest.approx(gap, abs=1e-3)
+                    assert float(prediction.mismatches[f"{name} at knots"][k]) == pytest.approx(
+                        gap, abs=1e-3
+                    )
 
     @pytest.mark.slow
     def test_times_that_are_traced_give_the_same(self, sparse):
@@ -129,7 +146,9 @@ class TestSegments:
         def solve(state):
             layer = MultipleShooting(blows_up, (1.0,), {"y": jnp.asarray([state])}, 0.1)
             prediction = layer(given(np.array([0.5, 2.0])))
-            return jnp.sum(prediction.values["y"]) + jnp.sum(prediction.mismatches["y at knots"]), prediction.ok
+            return jnp.sum(prediction.values["y"]) + jnp.sum(
+                prediction.mismatches["y at knots"]
+            ), prediction.ok
 
         of_state = jax.jit(jax.grad(solve, has_aux=True))
         for state, expected in ((0.2, True), (2.0, False)):
@@ -150,7 +169,8 @@ class TestGradients:
 
         bounded = float(jax.jit(jax.grad(lambda s: loss(s, True)))(10.0))
         exploded = float(jax.jit(jax.grad(lambda s: loss(s, False)))(10.0))
-        # Perturbations grow by exp(0.9 · 30), so the single solve's gradient has nothing to do with the data.
+        # Perturbations grow by exp(0.9 · 30), so the single solve's gradient has nothing to do with
+        # the data.
         assert abs(bounded) < 1e4
         assert abs(exploded) > 1e6
 
@@ -172,11 +192,15 @@ class TestGradients:
             return jnp.sum(prediction.values["z"]) + jnp.sum(weights[1] * gaps)
 
         at = (10.3, 0.1)
-        moved = np.array([[10.3, 0.1]]) + 1e-5 * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
+        moved = np.array([[10.3, 0.1]]) + 1e-5 * np.array(
+            [[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]]
+        )
         value, reverse = jax.jit(jax.vmap(jax.value_and_grad(loss, argnums=(0, 1))))(*moved.T)
         reverse = [slope[0] for slope in reverse]
         if mode == "forward":
-            forward = jax.jit(jax.jacfwd(lambda *p: loss(*p, adjoint=diffrax.ForwardMode()), argnums=(0, 1)))(*at)
+            forward = jax.jit(
+                jax.jacfwd(lambda *p: loss(*p, adjoint=diffrax.ForwardMode()), argnums=(0, 1))
+            )(*at)
             np.testing.assert_allclose(reverse, forward, rtol=1e-6)
         finite = (value[1::2] - value[2::2]) / 2e-5
         np.testing.assert_allclose(reverse, finite, rtol=1e-6)
@@ -199,7 +223,11 @@ class TestWhatTheOdeHas:
             start=0.0,
         )
         layer = MultipleShooting(inner, (1.5,), {"y": dist.Normal(jnp.zeros(1), 1.0)}, 1.0)
-        assert layer.outputs == ("seen",) and layer.forcings == ("u",) and layer.interpolation == {"u": "step"}
+        assert (
+            layer.outputs == ("seen",)
+            and layer.forcings == ("u",)
+            and layer.interpolation == {"u": "step"}
+        )
         assert layer.start == 0.0 and layer.states == 2
         assert paths(layer)["segments.y"].units == "mg"
         known = MultipleShooting(inner, (1.5,), {"y": np.array([50.0])}, 1.0)
@@ -213,12 +241,17 @@ class TestWhatTheOdeHas:
     @pytest.mark.slow
     def test_array_states(self):
         inner = bd.ODE(
-            lambda t, y, u: {"v": jnp.ones(2)}, {"v": np.zeros(2)}, lambda t, y, u: {"a": y["v"][1]}, start=0.0
+            lambda t, y, u: {"v": jnp.ones(2)},
+            {"v": np.zeros(2)},
+            lambda t, y, u: {"a": y["v"][1]},
+            start=0.0,
         )
         layer = MultipleShooting(inner, (1.0, 2.0), {"v": np.array([[1.0, 5.0], [2.0, 9.0]])}, 2.0)
         prediction = predicted(layer, np.array([0.5, 1.5, 2.5]))
         np.testing.assert_allclose(prediction.values["a"], [0.5, 5.5, 9.5], atol=1e-6)
-        np.testing.assert_allclose(prediction.mismatches["v at knots"], [[0.0, -2.0], [0.0, -1.5]], atol=1e-5)
+        np.testing.assert_allclose(
+            prediction.mismatches["v at knots"], [[0.0, -2.0], [0.0, -1.5]], atol=1e-5
+        )
 
     @pytest.mark.thorough
     def test_a_forecast_goes_on(self):
@@ -229,7 +262,10 @@ class TestWhatTheOdeHas:
 
 
 class TestSegmentStates:
-    data = xr.Dataset({"x": ("time", [0.0, np.nan, 4.0]), "y": ("time", [1.0, 2.0, 3.0])}, {"time": [0.0, 1.0, 2.0]})
+    data = xr.Dataset(
+        {"x": ("time", [0.0, np.nan, 4.0]), "y": ("time", [1.0, 2.0, 3.0])},
+        {"time": [0.0, 1.0, 2.0]},
+    )
 
     def test_around_the_observations(self):
         priors = segment_states(self.data, ("x", "y"), (0.5, 1.5), {"x": 2.0, "y": 3.0})
@@ -246,7 +282,9 @@ class TestSegmentStates:
             segment_states(self.data, ("x",), (0.5,), 0.0)
         with pytest.raises(ModelError, match="the scale of 'y' must be positive, not None"):
             segment_states(self.data, ("x", "y"), (0.5,), {"x": 1.0})
-        with pytest.raises(ModelError, match=r"the knot at 2\.5 lies after the data, which end at 2"):
+        with pytest.raises(
+            ModelError, match=r"the knot at 2\.5 lies after the data, which end at 2"
+        ):
             segment_states(self.data, ("x",), (0.5, 2.5), 1.0)
 
 
@@ -260,36 +298,52 @@ class TestAKnotAtTheEnd:
     def test_counts_its_gap(self):
         layer = MultipleShooting(self.decay(), (1.0, 2.0), {"y": jnp.asarray([10.0, 77.0])}, 0.1)
         prediction = predicted(layer, np.array([0.0, 1.0, 1.5, 2.0]))
-        np.testing.assert_allclose(prediction.values["y"], [1.0, 10.0, 10 * np.exp(-0.25), 77.0], rtol=1e-5)
+        np.testing.assert_allclose(
+            prediction.values["y"], [1.0, 10.0, 10 * np.exp(-0.25), 77.0], rtol=1e-5
+        )
         gaps = (np.exp(-0.5) - 10) / 0.1, (10 * np.exp(-0.5) - 77) / 0.1
         np.testing.assert_allclose(prediction.mismatches["y at knots"], gaps, rtol=1e-5)
 
     @pytest.mark.thorough
     def test_a_jump_there_acts_before_it(self):
         ode = self.decay(jumps=Jump(2.0, {"y": 1.0}))
-        prediction = predicted(MultipleShooting(ode, (2.0,), {"y": jnp.asarray([5.0])}, 1.0), np.array([1.0, 2.0]))
+        prediction = predicted(
+            MultipleShooting(ode, (2.0,), {"y": jnp.asarray([5.0])}, 1.0), np.array([1.0, 2.0])
+        )
         assert float(prediction.values["y"][-1]) == 5.0
-        assert float(prediction.mismatches["y at knots"][0]) == pytest.approx(np.exp(-1.0) + 1 - 5, abs=1e-5)
+        assert float(prediction.mismatches["y at knots"][0]) == pytest.approx(
+            np.exp(-1.0) + 1 - 5, abs=1e-5
+        )
 
 
 class TestInAModel:
     def test_the_density_counts_the_gaps(self):
         """A still state with a step at the knot: the posterior is normal, and known."""
-        still = bd.ODE(lambda t, y, u: {"y": jnp.zeros(())}, {"y": dist.Normal(0.0, 1.0)}, start=0.0)
+        still = bd.ODE(
+            lambda t, y, u: {"y": jnp.zeros(())}, {"y": dist.Normal(0.0, 1.0)}, start=0.0
+        )
         layer = MultipleShooting(still, (1.0,), {"y": dist.Normal(jnp.zeros(1), 5.0)}, 0.3)
         data = xr.Dataset({"y": ("time", [0.4, 1.1])}, {"time": [0.5, 1.5]})
         problem = pose(bd.Model(layer, noise=bd.NormalNoise(0.5)), data)
         order = list(problem.sites)
 
         def exact(first, second):
-            terms = [(first, 0, 1), (second, 0, 5), (first - second, 0, 0.3), (0.4, first, 0.5), (1.1, second, 0.5)]
+            terms = [
+                (first, 0, 1),
+                (second, 0, 5),
+                (first - second, 0, 0.3),
+                (0.4, first, 0.5),
+                (1.1, second, 0.5),
+            ]
             return sum(-0.5 * ((x - m) / s) ** 2 for x, m, s in terms)
 
         def ours(first, second):
             values = {"layer.ode.initial.y": first, "layer.segments.y": second}
             return float(problem.log_density(jnp.asarray([values[name] for name in order])))
 
-        assert ours(0.2, 1.0) - ours(0.9, -0.5) == pytest.approx(exact(0.2, 1.0) - exact(0.9, -0.5), abs=1e-9)
+        assert ours(0.2, 1.0) - ours(0.9, -0.5) == pytest.approx(
+            exact(0.2, 1.0) - exact(0.9, -0.5), abs=1e-9
+        )
 
     @pytest.mark.slow
     def test_a_short_fit(self):
@@ -306,7 +360,9 @@ class TestInAModel:
                 return {"y": self.rate * y["y"] * (1 - y["y"])}
 
         inner = bd.ODE(Growth(bd.between(0.3, 3.0)), {"y": 0.1}, start=0.0)
-        layer = MultipleShooting(inner, (2.0, 4.0), segment_states(data, ("y",), (2.0, 4.0), 0.2), 0.02)
+        layer = MultipleShooting(
+            inner, (2.0, 4.0), segment_states(data, ("y",), (2.0, 4.0), 0.2), 0.02
+        )
         model = bd.Model(layer, noise=bd.NormalNoise(0.02))
         post = bd.fit(model, data, bd.NUTS(chains=2, warmup=150, draws=150), key=0)
         low, high = np.quantile(post["posterior"]["rate"], [0.005, 0.995])
@@ -336,9 +392,18 @@ class TestRefusals:
             ({"gap": True}, "gap of 'x' must be a known positive number, not True"),
             ({"knots": (2.0, 1.0)}, "knots must be finite times that increase"),
             ({"knots": (0.0, 1.0)}, "first knot at 0 must lie after the start at 0"),
-            ({"segments": {"x": np.zeros(2)}}, "segments are given for x, but the states are x, y, z"),
-            ({"segments": THREE | {"y": np.zeros(3)}}, r"segments\['y'\] must have the shape \(2,\).*not \(3,\)"),
-            ({"segments": THREE | {"y": dist.Normal(0.0, 1.0)}}, r"segments\['y'\] must have the shape \(2,\)"),
+            (
+                {"segments": {"x": np.zeros(2)}},
+                "segments are given for x, but the states are x, y, z",
+            ),
+            (
+                {"segments": THREE | {"y": np.zeros(3)}},
+                r"segments\['y'\] must have the shape \(2,\).*not \(3,\)",
+            ),
+            (
+                {"segments": THREE | {"y": dist.Normal(0.0, 1.0)}},
+                r"segments\['y'\] must have the shape \(2,\)",
+            ),
             ({"gap": 0.0}, "gap of 'x' must be a known positive number"),
             ({"gap": dist.HalfNormal(1.0)}, "gap of 'x' must be a known positive number"),
             ({"gap": {"x": 1.0}}, "gaps are given for x, but the states are x, y, z"),

@@ -1,4 +1,6 @@
-"""Signals that ask a process to end are heard like Ctrl-C; a terminal that is closed stops no work."""
+"""Signals that ask a process to end are heard like Ctrl-C;
+a terminal that is closed stops no work.
+"""
 
 import contextlib
 import os

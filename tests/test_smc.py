@@ -1,4 +1,6 @@
-"""Tempered particles against closed forms and quadrature: draws, evidence, the weights of two modes."""
+"""Tempered particles against closed forms and quadrature: draws, evidence, the weights of two
+modes.
+"""
 
 import functools
 import shutil
@@ -22,11 +24,15 @@ from bayes_dasl.engines.smc.sampler import SMC, effective_share
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
 
-CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.9), noise=0.3)
+CONJUGATE = Conjugate(
+    y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.9), noise=0.3
+)
 
 
 def run(problem, engine, *, key=0, journal=None):
-    return engine.run(problem, key=jax.random.key(key), journal=journal or Journal(), bar=ProgressBar(False))
+    return engine.run(
+        problem, key=jax.random.key(key), journal=journal or Journal(), bar=ProgressBar(False)
+    )
 
 
 def over_runs(values):
@@ -69,12 +75,16 @@ def test_a_conjugate_posterior_and_its_evidence(moves, conjugate):
 
 
 def two_modes():
-    """y = a² + noise, with an asymmetric prior of a: weights of the signs and log evidence by quadrature."""
+    """y = a² + noise, with an asymmetric prior of a: weights of the signs and log evidence by
+    quadrature.
+    """
 
     def density(a):
         return norm(0.5, 1.0).pdf(a) * norm(a**2, 0.2).pdf([2.0, 2.2, 1.9]).prod()
 
-    below, above = (quad(density, *sorted((0.0, side)), points=[side / 3])[0] for side in (-4.5, 4.5))
+    below, above = (
+        quad(density, *sorted((0.0, side)), points=[side / 3])[0] for side in (-4.5, 4.5)
+    )
     return above / (above + below), np.log(above + below)
 
 
@@ -98,7 +108,9 @@ def test_two_modes_get_their_weights(moves):
 
 
 def mixed(dimension, share, distance, seed=0):
-    """Normal particles `(run, particle, dimension)`, a share of which is elsewhere along the first coordinate."""
+    """Normal particles `(run, particle, dimension)`, a share of which is elsewhere along the first
+    coordinate.
+    """
     rng = np.random.default_rng(seed)
     position = rng.normal(size=(4, 500, dimension))
     position[..., 0] += distance * (rng.uniform(size=(4, 500)) < share)
@@ -108,7 +120,9 @@ def mixed(dimension, share, distance, seed=0):
 @pytest.mark.parametrize("dimension", [1, 3, 30])
 def test_modes_are_found_among_particles(dimension):
     position = mixed(dimension, 0.3, 12.0)
-    modes, number = modes_among(position, -np.minimum(position[..., 0] ** 2, 1 + (position[..., 0] - 12) ** 2))
+    modes, number = modes_among(
+        position, -np.minimum(position[..., 0] ** 2, 1 + (position[..., 0] - 12) ** 2)
+    )
     np.testing.assert_array_equal(number, position[..., 0] > 6)
     shares = (position[..., 0] > 6).mean(axis=1)
     np.testing.assert_allclose(modes.weights, [1 - shares.mean(), shares.mean()])
@@ -122,7 +136,9 @@ def test_modes_that_no_coordinate_parts_are_found():
     rng = np.random.default_rng(0)
     angle, inner = rng.uniform(0, 2 * np.pi, (4, 500)), rng.uniform(size=(4, 500)) < 0.4
     radius = np.where(inner, 1.0, 3.0) + 0.05 * rng.normal(size=(4, 500))
-    modes, number = modes_among(np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1), -radius)
+    modes, number = modes_among(
+        np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1), -radius
+    )
     np.testing.assert_array_equal(number, inner)
     assert modes.weights[1] == pytest.approx(inner.mean())
 
@@ -133,7 +149,9 @@ def test_modes_that_no_coordinate_parts_are_found():
         *(mixed(dimension, 0.0, 0.0, seed) for dimension in (1, 8) for seed in range(5)),
         mixed(2, 0.002, 50.0),  # outliers
         np.exp(3 * mixed(2, 0.0, 0.0)),
-        np.repeat(mixed(3, 0.0, 0.0)[:, :50], 10, axis=1),  # particles that were resampled and not moved
+        np.repeat(
+            mixed(3, 0.0, 0.0)[:, :50], 10, axis=1
+        ),  # particles that were resampled and not moved
     ],
 )
 def test_one_mode_is_not_parted(position):
@@ -144,9 +162,11 @@ def test_one_mode_is_not_parted(position):
 
 @pytest.mark.parametrize(("modes", "stuck"), [(1, 0), (2, 0), (2, 1)])
 def test_particles_that_hardly_move_within_a_mode_are_told(modes, stuck):
-    """Four copies each, redrawn in their mode or moved by a tenth of its standard deviation: in all modes, or in one.
+    """Four copies each, redrawn in their mode or moved by a tenth of its standard deviation: in all
+    modes, or in one.
 
-    That one is a hundredth as wide as the other, and holds a quarter of the particles: all together hide it.
+    That one is a hundredth as wide as the other, and holds a quarter of the particles: all together
+    hide it.
     """
     rng, scales = np.random.default_rng(1), np.array([1.0, 0.01])
     number = (rng.uniform(size=(4, 125)) < 0.25).astype(int) * (modes - 1)
@@ -155,7 +175,9 @@ def test_particles_that_hardly_move_within_a_mode_are_told(modes, stuck):
     redrawn = rng.normal(size=(4, 500, 2))
 
     def told(standard):
-        return effective_share(30.0 * number[..., None] + scales[number][..., None] * standard, number)
+        return effective_share(
+            30.0 * number[..., None] + scales[number][..., None] * standard, number
+        )
 
     assert told(redrawn) > 0.7
     assert told(np.where((number == stuck)[..., None], copies, redrawn)) < 0.35
@@ -172,13 +194,18 @@ def test_a_narrow_mode_that_moves_do_not_fill_is_told(most_moves, sound):
         return jax.scipy.special.logsumexp(each)
 
     samples = run(
-        Known(two, [0.0, 0.0], 36.0 * np.eye(2)), SMC(particles=500, runs=4, moves="walk", most_moves=most_moves)
+        Known(two, [0.0, 0.0], 36.0 * np.eye(2)),
+        SMC(particles=500, runs=4, moves="walk", most_moves=most_moves),
     )
     narrow = samples.positions[..., 0] > 0
     if sound:
-        assert abs(samples.positions[narrow].mean(0) - means[1]).max() < 4 * 0.2 / np.sqrt(narrow.sum() / 2)
+        assert abs(samples.positions[narrow].mean(0) - means[1]).max() < 4 * 0.2 / np.sqrt(
+            narrow.sum() / 2
+        )
     told = [f.message for f in samples.findings if f.subject == "moves of the particles"]
-    assert bool(told) is not sound and all("particles of a mode are worth only" in one for one in told)
+    assert bool(told) is not sound and all(
+        "particles of a mode are worth only" in one for one in told
+    )
 
 
 @pytest.mark.thorough
@@ -190,7 +217,9 @@ def test_particles_where_the_solver_fails_have_no_weight():
 
     samples = run(Known(upper, [0.0], [[1.0]]), SMC(particles=1000, runs=4))
     assert samples.positions.min() > 1.0
-    assert abs(samples.facts["log_evidence"] - norm.logsf(1.0)) < 4 * samples.facts["log_evidence_se"]
+    assert (
+        abs(samples.facts["log_evidence"] - norm.logsf(1.0)) < 4 * samples.facts["log_evidence_se"]
+    )
     mean, error = over_runs(samples.positions[..., 0].mean(1))
     assert abs(mean - norm.pdf(1.0) / norm.sf(1.0)) < 4 * error
 
@@ -214,7 +243,9 @@ def test_the_increment_meets_the_effective_sample_size():
 def test_the_metric_is_the_weighted_covariance():
     rng = np.random.default_rng(0)
     covariance = np.array([[2.0, 0.6], [0.6, 0.5]])
-    position = jnp.asarray(rng.multivariate_normal([3.0, -2.0], covariance, size=20_000, method="cholesky"))
+    position = jnp.asarray(
+        rng.multivariate_normal([3.0, -2.0], covariance, size=20_000, method="cholesky")
+    )
     even = jnp.full(20_000, 1 / 20_000)
     np.testing.assert_allclose(_tempering.weighted_metric(position, even), covariance, rtol=0.05)
     # Weights that tilt a normal move it and leave its covariance.
@@ -237,7 +268,9 @@ def test_a_run_taken_up_again_gives_the_same_particles(conjugate, tmp_path):
     again = run(CONJUGATE.problem, ENGINES["hamiltonian"], journal=Journal(left))
     np.testing.assert_array_equal(whole.positions, again.positions)
     assert whole.facts == again.facts
-    assert not np.array_equal(whole.positions, run(CONJUGATE.problem, ENGINES["hamiltonian"], key=1).positions)
+    assert not np.array_equal(
+        whole.positions, run(CONJUGATE.problem, ENGINES["hamiltonian"], key=1).positions
+    )
 
 
 @pytest.mark.parametrize(
@@ -284,9 +317,12 @@ def test_a_constant_state_seen_with_known_noise():
 @pytest.mark.slow
 def test_log_likelihoods_over_many_powers_of_ten():
     """The first increment of the temperature is far below what halving from one can reach."""
-    # A normal prior, and a likelihood so narrow that prior draws see a log likelihood of -1e40 and more.
+    # A normal prior, and a likelihood so narrow that prior draws see a log likelihood of -1e40 and
+    # more.
     known = Known(
-        lambda x: -0.5 * jnp.sum((x - 1.0) ** 2) * jnp.exp(100.0 * jnp.tanh(jnp.abs(x[0] - 1.0))), [0.0], [[1.0]]
+        lambda x: -0.5 * jnp.sum((x - 1.0) ** 2) * jnp.exp(100.0 * jnp.tanh(jnp.abs(x[0] - 1.0))),
+        [0.0],
+        [[1.0]],
     )
     samples = run(known, SMC(particles=200, runs=2))
     x = samples.positions

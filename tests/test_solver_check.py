@@ -34,7 +34,9 @@ class Decay(bd.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Quadrature(AbstractEngine):
-    """Independent draws of a single random number: its posterior on two grids, the second where the first is high."""
+    """Independent draws of a single random number: its posterior on two grids, the second where the
+    first is high.
+    """
 
     draws: int = DRAWS
 
@@ -57,7 +59,9 @@ def model(tolerance=1e-6):
 
 
 class Decayed(bd.Module):
-    """The same in closed form, as a solver would have it whose rate is off by a fifth of its tolerance."""
+    """The same in closed form, as a solver would have it whose rate is off by a fifth of its
+    tolerance.
+    """
 
     rate: bd.Scalar
     rtol: float = eqx.field(static=True)
@@ -68,7 +72,9 @@ class Decayed(bd.Module):
 
 
 def loose(tolerance):
-    return bd.Model(bd.Algebraic(Decayed(bd.between(0.1, 3.0), tolerance, tolerance)), bd.NormalNoise(0.01))
+    return bd.Model(
+        bd.Algebraic(Decayed(bd.between(0.1, 3.0), tolerance, tolerance)), bd.NormalNoise(0.01)
+    )
 
 
 def data(noise=0.01):
@@ -92,7 +98,8 @@ def truth():
 def coarse():
     post = bd.fit(loose(1e-2), data(), Quadrature(), key=1)
     mean, sd = truth()
-    # The solver's error moves the posterior by more than a Monte-Carlo error: else there were nothing to find.
+    # The solver's error moves the posterior by more than a Monte-Carlo error: else there were
+    # nothing to find.
     assert abs(float(post["posterior"]["rate"].mean()) - mean) > 8 * sd / np.sqrt(CHAINS * DRAWS)
     return post
 
@@ -112,12 +119,18 @@ def test_a_good_solver_passes():
 
 @pytest.mark.thorough
 def test_draws_that_were_resampled_before_say_nothing_against_the_solver():
-    """Resampled again, by a correction, they are judged by both weights: those of before have a k-hat of 0.6."""
+    """Resampled again, by a correction, they are judged by both weights: those of before have a
+    k-hat of 0.6.
+    """
     post = bd.fit(loose(1e-6), data(), Quadrature(), key=1)
     before = -0.6 * np.log(np.random.default_rng(0).uniform(size=(CHAINS, DRAWS)))
-    post["sample_stats"] = xr.DataTree(post["sample_stats"].to_dataset().assign(log_weight=(("chain", "draw"), before)))
+    post["sample_stats"] = xr.DataTree(
+        post["sample_stats"].to_dataset().assign(log_weight=(("chain", "draw"), before))
+    )
     assert check_solver(loose(1e-6), post)["solver_check"].attrs["pareto_k"] < 0.1
-    assert 0.45 < check_solver(loose(1e-6), post, correct=True)["solver_check"].attrs["pareto_k"] < 0.7
+    assert (
+        0.45 < check_solver(loose(1e-6), post, correct=True)["solver_check"].attrs["pareto_k"] < 0.7
+    )
 
 
 def test_a_coarse_solver_is_seen(coarse):
@@ -126,8 +139,11 @@ def test_a_coarse_solver_is_seen(coarse):
     found = checked["solver_check"].attrs
     mean, sd = truth()
     off = abs(float(coarse["posterior"]["rate"].mean()) - mean) / sd
-    # A mean of 150 weighted draws against one of the same draws unweighted: their scatter is common to both.
-    assert abs(found["largest_shift_sd"] - off) < 4 * off / np.sqrt(150) + 4 / np.sqrt(CHAINS * DRAWS)
+    # A mean of 150 weighted draws against one of the same draws unweighted: their scatter is common
+    # to both.
+    assert abs(found["largest_shift_sd"] - off) < 4 * off / np.sqrt(150) + 4 / np.sqrt(
+        CHAINS * DRAWS
+    )
     assert found["parameter"] == "rate"
     assert found["draws"] == checked["solver_check"].sizes["check_draw"] == 150
     assert set(np.unique(checked["solver_check"]["chain"])) == set(range(CHAINS))
@@ -137,7 +153,9 @@ def test_a_coarse_solver_is_seen(coarse):
         pose(m, data()).log_density(jnp.log(coarse["posterior"]["rate"].sel(one).values)[None])
         for m in (loose(1e-4), loose(1e-2))
     ]
-    assert float(at["log_weight"]) == pytest.approx(float(densities[0] - densities[1]), rel=1e-6, abs=1e-6)
+    assert float(at["log_weight"]) == pytest.approx(
+        float(densities[0] - densities[1]), rel=1e-6, abs=1e-6
+    )
     for group in coarse.children:
         xr.testing.assert_identical(checked[group].to_dataset(), coarse[group].to_dataset())
     xr.testing.assert_identical(before, coarse)
@@ -153,7 +171,9 @@ def test_a_failing_solve_is_counted_and_has_no_weight(coarse, tmp_path):
     assert np.isneginf(checked["solver_check"]["log_weight"][0])
     assert np.isfinite(checked["solver_check"]["log_weight"][1:]).all()
     loaded = bd.load(bd.save(checked, tmp_path / "posterior.nc"))
-    xr.testing.assert_identical(loaded["solver_check"].to_dataset(), checked["solver_check"].to_dataset())
+    xr.testing.assert_identical(
+        loaded["solver_check"].to_dataset(), checked["solver_check"].to_dataset()
+    )
 
 
 @pytest.mark.thorough
@@ -179,13 +199,17 @@ def test_weights_correct_a_coarse_solver(coarse):
     np.testing.assert_array_equal(corrected["vector_field"]["rate"], -5.0 * draws)
     exact = 5.0 * np.exp(-draws.values[..., None] * TIMES)
     np.testing.assert_allclose(corrected["conditional_mean"]["y"], exact, atol=2e-3)
-    likelihood = dist.Normal(corrected["conditional_mean"]["y"].values, 0.01).log_prob(data()["y"].values)
+    likelihood = dist.Normal(corrected["conditional_mean"]["y"].values, 0.01).log_prob(
+        data()["y"].values
+    )
     np.testing.assert_allclose(corrected["log_likelihood"]["y"], likelihood, rtol=1e-9)
 
 
 @pytest.mark.slow
 def test_weights_correct_a_coarse_solver_of_an_equation():
-    """The error is that of tsit5 itself, which moves the posterior by more than a Monte-Carlo error."""
+    """The error is that of tsit5 itself, which moves the posterior by more than a Monte-Carlo
+    error.
+    """
     post, (mean, sd) = bd.fit(model(1e-2), data(), Quadrature(), key=1), truth()
     assert abs(float(post["posterior"]["rate"].mean()) - mean) > 8 * sd / np.sqrt(CHAINS * DRAWS)
     corrected = check_solver(model(1e-2), post, correct=True, key=3)
@@ -199,7 +223,10 @@ def test_weights_correct_a_coarse_solver_of_an_equation():
 def test_far_too_coarse_a_solver_is_not_corrected():
     far = with_noise(loose(1e-1), 1e-4)
     post = bd.fit(far, data(1e-4), Quadrature(), key=1)
-    with pytest.raises(ModelError, match=r"too coarse to be corrected by weights: their k-hat is \S+, which must be"):
+    with pytest.raises(
+        ModelError,
+        match=r"too coarse to be corrected by weights: their k-hat is \S+, which must be",
+    ):
         check_solver(far, post, correct=True)
 
 
@@ -213,9 +240,14 @@ def test_chains_that_disagree_are_not_corrected(coarse):
     """The same draws, but each chain has a quarter of the posterior."""
     apart, order = coarse.copy(), np.argsort(coarse["posterior"]["rate"].values, axis=None)
     for name in ("posterior", "sample_stats", "log_likelihood"):
-        apart[name] = xr.DataTree(coarse[name].to_dataset().map(lambda v: v.copy(data=in_order(v.values, order))))
+        apart[name] = xr.DataTree(
+            coarse[name].to_dataset().map(lambda v: v.copy(data=in_order(v.values, order)))
+        )
     halves = "or the halves of its only one"
-    words = rf"chains of this posterior, {halves}, disagree \(R-hat \d\.\d+\), which no weights can mend"
+    words = (
+        rf"chains of this posterior, {halves}, disagree \(R-hat \d\.\d+\), which no weights can "
+        r"mend"
+    )
     with pytest.raises(ModelError, match=words):
         check_solver(loose(1e-2), apart, correct=True)
     assert "solver_check" in check_solver(loose(1e-2), apart).children
@@ -226,7 +258,9 @@ def test_a_parameter_that_never_moves_says_nothing_of_agreement(coarse):
     """As the corner of a Cholesky factor; R-hat is not defined there."""
     still, apart = coarse.copy(), coarse.copy()
     rate = coarse["posterior"]["rate"]
-    still["posterior"] = xr.DataTree(coarse["posterior"].to_dataset().assign(corner=xr.ones_like(rate)))
+    still["posterior"] = xr.DataTree(
+        coarse["posterior"].to_dataset().assign(corner=xr.ones_like(rate))
+    )
     assert _largest_rhat(still) == _largest_rhat(coarse) < 1.1
     moved = rate + xr.DataArray(np.arange(rate.sizes["chain"]), dims="chain")
     apart["posterior"] = xr.DataTree(still["posterior"].to_dataset().assign(rate=moved))
@@ -262,9 +296,13 @@ class Both(AbstractLayer):
 
 
 def test_every_tolerance_is_tightened_however_deep():
-    inner = bd.ODE(Decay(rate=dist.LogNormal(0.0, 1.0)), {"y": 1.0}, rtol=1e-3, atol=1e-5, max_steps=7)
+    inner = bd.ODE(
+        Decay(rate=dist.LogNormal(0.0, 1.0)), {"y": 1.0}, rtol=1e-3, atol=1e-5, max_steps=7
+    )
     stiff = bd.ODE(Decay(rate=1.0), {"y": dist.Normal(0.0, 1.0)}, rtol=1e-12, solver="kvaerno5")
-    before = bd.Model(Both([inner, stiff], optimistix.Newton(rtol=1e-4, atol=1e-7)), bd.NormalNoise(1.0))
+    before = bd.Model(
+        Both([inner, stiff], optimistix.Newton(rtol=1e-4, atol=1e-7)), bd.NormalNoise(1.0)
+    )
     after = tightened(before, 100.0)
     first, second = after.layer.layers
     assert (first.rtol, first.atol, first.max_steps) == pytest.approx((1e-5, 1e-7, 70))
@@ -299,8 +337,13 @@ def test_a_standard_deviation_that_changes_is_a_shift_too(unchecked):
     draws = np.linspace(-3.0, 3.0, 601)
     values = norm(scale=1.0).pdf(draws)
     weights = Weights(np.arange(draws.size), values / values.sum(), 0.0)
-    post = xr.DataTree.from_dict({"posterior": xr.Dataset({"rate": (("chain", "draw"), draws[None])})})
+    post = xr.DataTree.from_dict(
+        {"posterior": xr.Dataset({"rate": (("chain", "draw"), draws[None])})}
+    )
     found = _largest_shift(post, SimpleNamespace(index=np.arange(draws.size), weights=weights))
     narrowed = np.sqrt(np.sum(weights.values * draws**2))
-    assert found["largest_shift_sd"] == pytest.approx(1 - narrowed / draws.std()) and found["parameter"] == "rate"
+    assert (
+        found["largest_shift_sd"] == pytest.approx(1 - narrowed / draws.std())
+        and found["parameter"] == "rate"
+    )
     assert found["largest_shift_sd"] > 0.4

@@ -15,7 +15,9 @@ ODE = bd.ODE(lambda t, y, u: {"c": -y["c"]}, {"c": 1.0})
 ROOT = bd.Implicit(lambda t, y, u: {"c": y["c"] ** 2 - t}, {"c": 0.5})
 FORMULA = bd.Algebraic(lambda t, y, u: {"c": np.sqrt(1 - t)})
 STEPS = bd.Difference(lambda t, y, u: {"c": 0.5 * y["c"]}, {"c": 1.0})
-MEMBERS = bd.Each(bd.ODE(lambda t, y, u: {"c": -y["c"]}, {"c": bd.varying(dist.LogNormal(0.0, 1.0))}), [0, 1])
+MEMBERS = bd.Each(
+    bd.ODE(lambda t, y, u: {"c": -y["c"]}, {"c": bd.varying(dist.LogNormal(0.0, 1.0))}), [0, 1]
+)
 ALL = ("max_steps", "rtol", "solver")
 
 
@@ -29,9 +31,17 @@ def test_settings_are_those_of_the_layer(layer, settings):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (ALL, "else raise the solver's max_steps, loosen its tolerances or use a stiff solver such as 'rodas5p'"),
+        (
+            ALL,
+            "else raise the solver's max_steps, loosen its tolerances or use a stiff solver such "
+            "as 'rodas5p'",
+        ),
         (ALL[:2], "else raise the solver's max_steps or loosen its tolerances"),
-        ((), "else see where the equations are not finite: at what they divide by, or take a root or logarithm of"),
+        (
+            (),
+            "else see where the equations are not finite: at what they divide by, or take a root "
+            "or logarithm of",
+        ),
     ],
 )
 def test_a_remedy_names_what_the_layer_has(settings, said):

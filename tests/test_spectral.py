@@ -1,4 +1,6 @@
-"""Periodic fields by Fourier: operators, equations with closed forms, and the flow in two dimensions."""
+"""Periodic fields by Fourier: operators, equations with closed forms, and the flow in two
+dimensions.
+"""
 
 import equinox as eqx
 import jax
@@ -71,8 +73,12 @@ class TestOperators:
 
     def test_one_dimension(self):
         x = jnp.asarray(LINE.centres("x"))
-        np.testing.assert_allclose(gradient(LINE, jnp.sin(5 * x))["x"], 5 * jnp.cos(5 * x), atol=ROUND_OFF)
-        np.testing.assert_allclose(laplacian(LINE, jnp.sin(5 * x)), -25 * jnp.sin(5 * x), atol=ROUND_OFF)
+        np.testing.assert_allclose(
+            gradient(LINE, jnp.sin(5 * x))["x"], 5 * jnp.cos(5 * x), atol=ROUND_OFF
+        )
+        np.testing.assert_allclose(
+            laplacian(LINE, jnp.sin(5 * x)), -25 * jnp.sin(5 * x), atol=ROUND_OFF
+        )
 
     def test_the_shortest_wave_has_no_slope(self):
         shortest = jnp.asarray((-1.0) ** np.arange(32))
@@ -81,7 +87,9 @@ class TestOperators:
         np.testing.assert_allclose(gradient(BOX, across)["x"], 0.0, atol=ROUND_OFF)
 
     def test_a_product_has_no_alias(self):
-        """cos(10x)² = ½ + ½ cos(20x): of 32 cells 20 waves look like 12, and the two-thirds rule keeps up to 10."""
+        """cos(10x)² = ½ + ½ cos(20x): of 32 cells 20 waves look like 12, and the two-thirds rule
+        keeps up to 10.
+        """
         ten = jnp.cos(10 * jnp.asarray(LINE.centres("x")))
         np.testing.assert_allclose(dealiased_product(LINE, ten, ten), 0.5, atol=ROUND_OFF)
         assert np.abs(np.fft.rfft(ten * ten)[12]) > 1
@@ -100,7 +108,13 @@ class TestSpectral:
         nu, x = 0.1, jnp.asarray(Grid(x=(0.0, LAP, 64)).centres("x"))
 
         def exact(t):
-            phi = lambda x: 1 + 0.5 * jnp.exp(-nu * t) * jnp.cos(x) + 0.2 * jnp.exp(-4 * nu * t) * jnp.sin(2 * x)  # noqa: E731
+            def phi(x):
+                return (
+                    1
+                    + 0.5 * jnp.exp(-nu * t) * jnp.cos(x)
+                    + 0.2 * jnp.exp(-4 * nu * t) * jnp.sin(2 * x)
+                )
+
             return -2 * nu * jax.vmap(jax.grad(lambda x: jnp.log(phi(x))))(x)
 
         law = Spectral(Grid(x=(0.0, LAP, 64)), nu, flux=lambda t, y, u: {"u": y["u"] ** 2 / 2})
@@ -150,17 +164,24 @@ class TestSpectral:
 
     @pytest.mark.parametrize("term", ["flux", "reaction"])
     def test_a_number_instead_of_a_dict(self, term):
-        with pytest.raises(ModelError, match=r"a flux or reaction must return a dict by field, such as \{'a': …\}"):
+        with pytest.raises(
+            ModelError, match=r"a flux or reaction must return a dict by field, such as \{'a': …\}"
+        ):
             Spectral(LINE, **{term: lambda t, y, u: y["a"] ** 2})(0.0, {"a": jnp.ones(32)}, {})
 
     def test_rates_of_unknown_fields(self):
-        for law in (Spectral(LINE, reaction=lambda t, y, u: {"b": 1.0}), Spectral(LINE, diffusion={"b": 1.0})):
+        for law in (
+            Spectral(LINE, reaction=lambda t, y, u: {"b": 1.0}),
+            Spectral(LINE, diffusion={"b": 1.0}),
+        ):
             with pytest.raises(ModelError, match=r"'b'|for b"):
                 law(0.0, {"a": jnp.ones(32)}, {})
 
 
 def turbulence(grid, size=1.0):
-    return random_vorticity(grid, lambda k: size * k**4 * jnp.exp(-(k**2) / 8), key=jax.random.key(0))
+    return random_vorticity(
+        grid, lambda k: size * k**4 * jnp.exp(-(k**2) / 8), key=jax.random.key(0)
+    )
 
 
 @eqx.filter_jit
@@ -190,7 +211,10 @@ class TestFlow:
     def test_strain_along_the_axes(self):
         """Of ψ = sin x sin 2y: S_xx = 2 cos x cos 2y, S_xy = (1 − 4) sin x sin 2y / 2."""
         vorticity = over(BOX, lambda x, y: 5 * jnp.sin(x) * jnp.sin(2 * y))
-        exact = lambda x, y: 2 * jnp.hypot(2 * jnp.cos(x) * jnp.cos(2 * y), 1.5 * jnp.sin(x) * jnp.sin(2 * y))  # noqa: E731
+
+        def exact(x, y):
+            return 2 * jnp.hypot(2 * jnp.cos(x) * jnp.cos(2 * y), 1.5 * jnp.sin(x) * jnp.sin(2 * y))
+
         np.testing.assert_allclose(strain_rate(BOX, vorticity), over(BOX, exact), atol=ROUND_OFF)
 
     def test_energy_and_enstrophy(self):
@@ -203,7 +227,8 @@ class TestFlow:
         wanted = lambda k: k**2 * jnp.exp(-k)  # noqa: E731
         field = random_vorticity(BOX, wanted, key=jax.random.key(2))
         k, found = energy_spectrum(BOX, field)
-        # The longest wave has 2π/length = 1; the shortest that the two-thirds rule keeps along x has 7.
+        # The longest wave has 2π/length = 1; the shortest that the two-thirds rule keeps along x
+        # has 7.
         np.testing.assert_allclose(k[:7], np.arange(7.0))
         np.testing.assert_allclose(found[1:7], wanted(k[1:7]), rtol=1e-9)
         assert found[0] == pytest.approx(0.0, abs=ROUND_OFF)
@@ -218,36 +243,56 @@ class TestFlow:
         short = over(fine, lambda x, y: jnp.sin(13 * x) + jnp.cos(26 * y))
         found = coarsen(over(fine, wave) + short, fine, coarse)
         np.testing.assert_allclose(found, over(coarse, wave), atol=ROUND_OFF)
-        np.testing.assert_allclose(coarsen(over(fine, wave), fine, fine), over(fine, wave), atol=ROUND_OFF)
+        np.testing.assert_allclose(
+            coarsen(over(fine, wave), fine, fine), over(fine, wave), atol=ROUND_OFF
+        )
 
     def test_coarsen_refuses_another_box(self):
         fine = Grid(x=(0.0, 1.0, 8), y=(0.0, 1.0, 8))
-        for other in (Grid(x=(0.0, 1.0, 8), y=(0.0, 2.0, 8)), Grid(x=(0.0, 1.0, 16), y=(0.0, 1.0, 8))):
+        for other in (
+            Grid(x=(0.0, 1.0, 8), y=(0.0, 2.0, 8)),
+            Grid(x=(0.0, 1.0, 16), y=(0.0, 1.0, 8)),
+        ):
             with pytest.raises(ModelError, match="the same box, fewer cells"):
                 coarsen(jnp.ones((8, 8)), fine, other)
 
 
 class TestVorticity:
     def test_transport_of_long_waves_is_exact(self):
-        r"""$-v\cdot\nabla\omega$ of a flow given by its stream function, with viscosity and drag."""
+        r"""$-v\cdot\nabla\omega$ of a flow given by its stream function,
+        with viscosity and drag.
+        """
         stream = lambda x, y: jnp.sin(x + 0.3) * jnp.cos(2 * y) + 0.5 * jnp.cos(2 * x - 2 * y)  # noqa: E731
         omega = lambda x, y: 5 * jnp.sin(x + 0.3) * jnp.cos(2 * y) + 4 * jnp.cos(2 * x - 2 * y)  # noqa: E731
-        smoothed = lambda x, y: -25 * jnp.sin(x + 0.3) * jnp.cos(2 * y) - 32 * jnp.cos(2 * x - 2 * y)  # noqa: E731
+
+        def smoothed(x, y):
+            return -25 * jnp.sin(x + 0.3) * jnp.cos(2 * y) - 32 * jnp.cos(2 * x - 2 * y)
 
         def exact(x, y):
             (sx, sy), (wx, wy) = (jax.grad(f, (0, 1))(x, y) for f in (stream, omega))
-            return -(sy * wx - sx * wy) + 0.3 * smoothed(x, y) - 0.7 * omega(x, y) + jnp.sin(y) * 2.0
+            return (
+                -(sy * wx - sx * wy) + 0.3 * smoothed(x, y) - 0.7 * omega(x, y) + jnp.sin(y) * 2.0
+            )
 
         force = lambda t, y, u: t * jnp.sin(u["y"])  # noqa: E731
-        rate = Vorticity(BOX, 0.3, force, drag=0.7)(2.0, {"vorticity": over(BOX, omega)}, {})["vorticity"]
+        rate = Vorticity(BOX, 0.3, force, drag=0.7)(2.0, {"vorticity": over(BOX, omega)}, {})[
+            "vorticity"
+        ]
         np.testing.assert_allclose(rate, over(BOX, exact), atol=ROUND_OFF)
 
     @pytest.mark.thorough
     def test_taylor_and_green_vortices_decay(self):
-        r"""$\omega = 2\cos x\cos y\,e^{-2\nu t}$, to the accuracy of the time steps on a grid of 12²."""
+        r"""$\omega = 2\cos x\cos y\,e^{-2\nu t}$, to the accuracy of the time steps on a grid of
+        12².
+        """
         grid = Grid(x=(0.0, LAP, 12), y=(0.0, LAP, 12))
-        start, times = over(grid, lambda x, y: 2 * jnp.cos(x) * jnp.cos(y)), np.array([0.0, 1.0, 4.0])
-        found = solve(PDE(Vorticity(grid, 0.05), {"vorticity": start}, **FINE), given(times)).values["vorticity"]
+        start, times = (
+            over(grid, lambda x, y: 2 * jnp.cos(x) * jnp.cos(y)),
+            np.array([0.0, 1.0, 4.0]),
+        )
+        found = solve(
+            PDE(Vorticity(grid, 0.05), {"vorticity": start}, **FINE), given(times)
+        ).values["vorticity"]
         exact = start * np.exp(-2 * 0.05 * times)[:, None, None]
         np.testing.assert_allclose(found, exact, atol=100 * FINE["rtol"])
 
@@ -267,26 +312,36 @@ class TestVorticity:
         short = over(BOX, lambda x, y: jnp.cos(9 * x + 2 * y))
         both, alone = (rates(law, w) for w in (flow + short, flow))
         np.testing.assert_allclose(both, alone, atol=ROUND_OFF * np.abs(alone).max())
-        np.testing.assert_allclose(truncated(BOX, alone), alone, atol=ROUND_OFF * np.abs(alone).max())
+        np.testing.assert_allclose(
+            truncated(BOX, alone), alone, atol=ROUND_OFF * np.abs(alone).max()
+        )
 
     @pytest.mark.slow
     def test_over_a_solve(self):
         grid = Grid(x=(0.0, LAP, 24), y=(0.0, LAP, 24))
         start = turbulence(grid, 0.05) + 0.5
-        found = solve(PDE(Vorticity(grid, 0.0), {"vorticity": start}, **FINE), given([1.0])).values["vorticity"][0]
+        found = solve(PDE(Vorticity(grid, 0.0), {"vorticity": start}, **FINE), given([1.0])).values[
+            "vorticity"
+        ][0]
         assert np.abs(found - start).max() > 0.1
         for quantity in (energy, enstrophy):
-            assert float(quantity(grid, found)) == pytest.approx(float(quantity(grid, start)), rel=1e-8)
+            assert float(quantity(grid, found)) == pytest.approx(
+                float(quantity(grid, start)), rel=1e-8
+            )
         assert float(found.mean()) == pytest.approx(0.5, rel=1e-12)
 
     @pytest.mark.thorough
     def test_a_constant_eddy_viscosity_is_a_viscosity(self):
         with_eddy, with_viscosity = Vorticity(BOX, 0.0, eddy=0.3), Vorticity(BOX, 0.3)
         flow = turbulence(BOX)
-        np.testing.assert_allclose(rates(with_eddy, flow), rates(with_viscosity, flow), atol=100 * ROUND_OFF)
+        np.testing.assert_allclose(
+            rates(with_eddy, flow), rates(with_viscosity, flow), atol=100 * ROUND_OFF
+        )
 
     @pytest.mark.thorough("eddy0")
-    @pytest.mark.parametrize("eddy", [Smagorinsky(0.17, 0.2), lambda t, y, u: 0.1 + y["vorticity"] ** 2])
+    @pytest.mark.parametrize(
+        "eddy", [Smagorinsky(0.17, 0.2), lambda t, y, u: 0.1 + y["vorticity"] ** 2]
+    )
     def test_a_closure_keeps_the_total_and_takes_energy(self, eddy):
         flow = turbulence(BOX, 0.1) + 0.2
         law = Vorticity(BOX, 0.0, eddy=eddy)
@@ -296,12 +351,16 @@ class TestVorticity:
 
     @pytest.mark.thorough
     def test_energy_lost_to_a_closure(self):
-        r"""The mean of $\nu_e |S|^2$, by parts; the width of the spectrum makes products of three exact too."""
+        r"""The mean of $\nu_e |S|^2$, by parts; the width of the spectrum makes products of three
+        exact too.
+        """
         grid = Grid(x=(0.0, LAP, 32), y=(0.0, LAP, 32))
         flow = random_vorticity(grid, lambda k: jnp.where(k < 3.5, 1.0, 0.0), key=jax.random.key(1))
         varying = lambda t, y, u: 0.2 + 0.1 * jnp.sin(u["x"])  # noqa: E731
         lost = jnp.mean((0.2 + 0.1 * jnp.sin(grid.places["x"])) * strain_rate(grid, flow) ** 2)
-        assert change(energy, Vorticity(grid, 0.0, eddy=varying), flow) == pytest.approx(-float(lost), rel=1e-9)
+        assert change(energy, Vorticity(grid, 0.0, eddy=varying), flow) == pytest.approx(
+            -float(lost), rel=1e-9
+        )
 
     def test_smagorinsky(self):
         found = Smagorinsky(0.2, 0.5)(0.0, {"strain": jnp.asarray(3.0)}, {})
@@ -309,9 +368,13 @@ class TestVorticity:
 
     @pytest.mark.thorough
     def test_a_network_as_eddy_viscosity(self):
-        network = bd.Network(eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("strain",), ("eddy",), scale=0.1)
+        network = bd.Network(
+            eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("strain",), ("eddy",), scale=0.1
+        )
         law = Vorticity(BOX, 0.1, eddy=network)
-        draw = {path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()}
+        draw = {
+            path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()
+        }
         assert np.isfinite(rates(realise(law, draw), turbulence(BOX))).all()
 
     @pytest.mark.thorough
@@ -330,7 +393,9 @@ class TestVorticity:
         def loss(parameters):
             viscosity, coefficient, size = parameters
             law = Vorticity(grid, viscosity, eddy=Smagorinsky(coefficient, 0.5))
-            values = PDE(law, {"vorticity": size * start}, rtol=1e-9, atol=1e-9)(given([0.3])).values["vorticity"][0]
+            values = PDE(law, {"vorticity": size * start}, rtol=1e-9, atol=1e-9)(
+                given([0.3])
+            ).values["vorticity"][0]
             return jnp.mean(values * jnp.cos(grid.places["x"]) + values**2)
 
         at = jnp.asarray([0.05, 0.3, 1.2])

@@ -1,4 +1,6 @@
-"""Do engines that approximate say whether their draws spread as the posterior does? By posteriors in closed form."""
+"""Do engines that approximate say whether their draws spread as the posterior does? By posteriors
+in closed form.
+"""
 
 import re
 
@@ -19,7 +21,9 @@ from bayes_dasl.inference.descent.spread import spread_by_density, spread_of_nor
 
 
 def normal(spread, dimension=3, shift=0.0, number=1251):
-    """Draws of a normal `spread` times as wide as a standard normal posterior, with both log densities."""
+    """Draws of a normal `spread` times as wide as a standard normal posterior, with both log
+    densities.
+    """
     z = np.random.default_rng(0).normal(size=(number, dimension))
     x = shift + spread * z
     return x, -0.5 * (x**2).sum(axis=1) - 7.0, -0.5 * (z**2).sum(axis=1)
@@ -32,7 +36,8 @@ def normal(spread, dimension=3, shift=0.0, number=1251):
             1.0,
             0.0,
             "good",
-            "standard deviations are 1.00 to 1.00 times the posterior's and means at most 0.00 of these",
+            "standard deviations are 1.00 to 1.00 times the posterior's and means at most 0.00 of "
+            "these",
         ),
         (1.1, 0.0, "good", "k-hat"),
         (0.8, 0.0, "warning", "0.8"),
@@ -54,9 +59,13 @@ def test_where_weights_are_no_use_and_draws_not_plainly_narrow_nothing_is_shown(
     """In many dimensions the weights of a good normal fail too."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1251, 200)) * rng.uniform(0.7, 1.4, 200)
-    facts, finding = spread_of_normal(x, -0.5 * (x**2).sum(axis=1), stats.norm.logpdf(rng.normal(size=x.shape)).sum(1))
+    facts, finding = spread_of_normal(
+        x, -0.5 * (x**2).sum(axis=1), stats.norm.logpdf(rng.normal(size=x.shape)).sum(1)
+    )
     assert facts["pareto_k"] > 0.7
-    assert finding.level == "warning" and finding.message.startswith("nothing shows that it is right: PSIS k-hat ")
+    assert finding.level == "warning" and finding.message.startswith(
+        "nothing shows that it is right: PSIS k-hat "
+    )
     assert "held-out data" in finding.remedy
 
 
@@ -79,7 +88,9 @@ def test_members_of_a_posterior_are_never_called_narrow_and_those_of_a_tenth_are
 
 def test_the_density_of_swag_is_that_of_its_normal():
     rng = np.random.default_rng(0)
-    places = rng.normal(size=(40, 3)) @ np.array([[1.0, 0.8, 0.0], [0.0, 0.5, -0.4], [0.0, 0.0, 2.0]])
+    places = rng.normal(size=(40, 3)) @ np.array(
+        [[1.0, 0.8, 0.0], [0.0, 0.5, -0.4], [0.0, 0.0, 2.0]]
+    )
     away = places - places.mean(axis=0)
     covariance = (np.diag(places.var(axis=0)) + away[-20:].T @ away[-20:] / 19) / 2
     x = rng.normal(size=(50, 3))
@@ -99,7 +110,9 @@ class Line(bd.Module):
 @pytest.fixture(scope="module")
 def line():
     y = LINE @ [1.0, 1.0] + NOISE * np.random.default_rng(0).normal(size=TIMES.size)
-    model = bd.Model(bd.Algebraic(Line(dist.Normal(0, 2), dist.Normal(0, 1))), bd.NormalNoise(NOISE))
+    model = bd.Model(
+        bd.Algebraic(Line(dist.Normal(0, 2), dist.Normal(0, 1))), bd.NormalNoise(NOISE)
+    )
     return model, xr.Dataset({"y": ("time", y)}, {"time": TIMES})
 
 
@@ -111,7 +124,11 @@ ENGINES = {
         "bad",
         "they spread about 0.",
     ),
-    "anchored": (bd.DeepEnsemble(10, bootstrap=False, descent=SHORT), "bad", "leave out what the noise leaves open"),
+    "anchored": (
+        bd.DeepEnsemble(10, bootstrap=False, descent=SHORT),
+        "bad",
+        "leave out what the noise leaves open",
+    ),
     "both": (bd.DeepEnsemble(10, descent=SHORT), "warning", "nothing shows that it is right"),
 }
 
@@ -120,21 +137,27 @@ ENGINES = {
 @pytest.mark.parametrize("name", seldom(ENGINES, "both"))
 def test_engines_say_how_their_draws_spread_on_a_conjugate_line(line, name):
     engine, level, words = ENGINES[name]
-    found = engine.run(pose(*line), key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False)).findings
+    found = engine.run(
+        pose(*line), key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False)
+    ).findings
     [finding] = [f for f in found if f.subject == "spread of the draws"]
     assert finding.level == level, finding
     assert words in finding.message
 
 
 def forecast(rng, spread, noise):
-    """A line whose draws spread so many times as far as the posterior, and data that it has not seen."""
+    """A line whose draws spread so many times as far as the posterior, and data that it has not
+    seen.
+    """
     x = LINE[TIMES <= 4.0]
     covariance = np.linalg.inv(np.diag([0.25, 1.0]) + x.T @ x / noise**2)
     truth = rng.normal(size=2) * [2.0, 1.0]
     y = LINE @ truth + noise * rng.normal(size=TIMES.size)
     mean = covariance @ x.T @ y[TIMES <= 4.0] / noise**2
     drawn = mean + spread * rng.multivariate_normal(np.zeros(2), covariance, DRAWS)
-    post, fc, test = trees(y, drawn @ LINE.T, np.full(DRAWS, noise), drawn, rng.normal(size=(500, 2)) * [2.0, 1.0], rng)
+    post, fc, test = trees(
+        y, drawn @ LINE.T, np.full(DRAWS, noise), drawn, rng.normal(size=(500, 2)) * [2.0, 1.0], rng
+    )
     post.attrs |= {"markov": 0, "findings": to_json([unshown_spread("one cannot say")])}
     return post, fc, test
 
@@ -158,14 +181,23 @@ def test_held_out_data_show_a_spread_only_where_they_could_refute_it():
 
 
 def test_the_verdict_counts_held_out_values_once(monkeypatch):
-    """Half of the values are zeros that are censored, all of which an interval that ends at zero holds."""
+    """Half of the values are zeros that are censored, all of which an interval that ends at zero
+    holds.
+    """
     monkeypatch.setattr("bayes_dasl.verdict.adequacy._WIDER", 2.0)  # whatever they show is told
     post, fc, test = wandering(np.random.default_rng(1), 1.0)
-    fc["predictions"] = fc["predictions"].to_dataset().assign(y=fc["predictions"]["y"].assign_attrs(censored_below=0.0))
+    fc["predictions"] = (
+        fc["predictions"]
+        .to_dataset()
+        .assign(y=fc["predictions"]["y"].assign_attrs(censored_below=0.0))
+    )
     test["y"] = test["y"].clip(min=0.0)
     found = {f.subject: f.message for f in bd.diagnose(post, fc, test).findings}
     count = re.compile(r"hold (\d+) of (\d+) values")
-    counts = {count.search(found[subject]).groups() for subject in ("held-out data", "spread of the draws")}
+    counts = {
+        count.search(found[subject]).groups()
+        for subject in ("held-out data", "spread of the draws")
+    }
     unseen = test.isel(time=TIMES > 4.0)
     scored = bd.score(fc, unseen).loc["y"]
     assert counts == {(str(round(scored["coverage_90"] * scored["n"])), "15")}
@@ -177,10 +209,14 @@ def wander(rng, spread):
 
 
 def wandering(rng, spread):
-    """Values of which the data know nothing, with hardly any noise: held out, they tell how wide draws ought to be."""
+    """Values of which the data know nothing, with hardly any noise: held out, they tell how wide
+    draws ought to be.
+    """
     values = rng.normal(size=TIMES.size)
     drawn = spread * rng.normal(size=(DRAWS, TIMES.size))
-    post, fc, test = trees(values, drawn, np.full(DRAWS, 0.01), drawn[:, :2], rng.normal(size=(500, 2)), rng)
+    post, fc, test = trees(
+        values, drawn, np.full(DRAWS, 0.01), drawn[:, :2], rng.normal(size=(500, 2)), rng
+    )
     post.attrs |= {"markov": 0, "findings": to_json([unshown_spread("one cannot say")])}
     return post, fc, test
 

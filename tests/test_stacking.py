@@ -47,7 +47,9 @@ def test_a_group_keeps_its_rows_together(mixture):
     post = bd.weighting.stack(before, key=3)
     again = norm.logpdf(mixture, post["posterior"]["mean"].values[..., None])
     np.testing.assert_allclose(post["log_likelihood"]["y"].values, again)
-    xr.testing.assert_identical(post["observed_data"].to_dataset(), before["observed_data"].to_dataset())
+    xr.testing.assert_identical(
+        post["observed_data"].to_dataset(), before["observed_data"].to_dataset()
+    )
 
 
 @pytest.mark.thorough
@@ -63,5 +65,7 @@ def test_what_cannot_be_stacked(mixture):
         bd.weighting.stack(apart([0.0], mixture))
     with pytest.raises(bd.BayesDaslError, match="log_likelihood"):
         bd.weighting.stack(
-            xr.DataTree.from_dict({"posterior": xr.Dataset({"a": (("chain", "draw"), np.zeros((2, 5)))})})
+            xr.DataTree.from_dict(
+                {"posterior": xr.Dataset({"a": (("chain", "draw"), np.zeros((2, 5)))})}
+            )
         )

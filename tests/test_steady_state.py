@@ -20,7 +20,9 @@ FED = 10.0
 
 
 def given(index="reactor", rows=4, **forcings):
-    data = xr.Dataset({name: (index, v) for name, v in forcings.items()}, {index: np.arange(float(rows))})
+    data = xr.Dataset(
+        {name: (index, v) for name, v in forcings.items()}, {index: np.arange(float(rows))}
+    )
     return bd.inputs(data, forcings=list(forcings), index=index)
 
 
@@ -76,7 +78,9 @@ class TestChemostat:
         for p, slopes in zip(batch, exact, strict=True):
             np.testing.assert_allclose(reverse(p)[1], slopes, rtol=1e-6)
             np.testing.assert_allclose(forward(p)[0], slopes, rtol=1e-6)
-        finite = [reverse(PARAMETERS + d)[0][0] - reverse(PARAMETERS - d)[0][0] for d in 1e-5 * np.eye(3)]
+        finite = [
+            reverse(PARAMETERS + d)[0][0] - reverse(PARAMETERS - d)[0][0] for d in 1e-5 * np.eye(3)
+        ]
         np.testing.assert_allclose(np.array(finite) / 2e-5, exact[0], rtol=1e-6)
         prediction = reverse(PARAMETERS)[0][1]
         assert bool(prediction.ok)
@@ -100,7 +104,9 @@ class TestChemostat:
         assert chemostat().outputs == ("x", "s")
         assert chemostat().states == 2
         expected = 2 * closed_form(PARAMETERS)["x"] / DILUTION + np.arange(4)
-        np.testing.assert_allclose(solve(layer, self.inputs).values["ratio"], expected, atol=ALGEBRA)
+        np.testing.assert_allclose(
+            solve(layer, self.inputs).values["ratio"], expected, atol=ALGEBRA
+        )
 
 
 class Harvested(bd.Module):
@@ -120,24 +126,33 @@ class Relaxing(bd.Module):
 class TestWhichOneIsFound:
     def harvested(self, guess, harvest=0.1):
         """y' = y (1 - y) - h has the stable state (1 + sqrt(1 - 4 h)) / 2 and an unstable one."""
-        return solve(SteadyState(Harvested(jnp.asarray(harvest)), {"y": jnp.asarray(guess)}), given("time", 1))
+        return solve(
+            SteadyState(Harvested(jnp.asarray(harvest)), {"y": jnp.asarray(guess)}),
+            given("time", 1),
+        )
 
     @pytest.mark.thorough("0.12", "0.5")
     @pytest.mark.parametrize("guess", [0.12, 0.5, 30.0])
     def test_the_one_that_attracts(self, guess):
         prediction = self.harvested(guess)
         assert bool(prediction.ok)
-        assert float(prediction.values["y"][0]) == pytest.approx((1 + np.sqrt(0.6)) / 2, abs=ALGEBRA)
+        assert float(prediction.values["y"][0]) == pytest.approx(
+            (1 + np.sqrt(0.6)) / 2, abs=ALGEBRA
+        )
 
     def test_from_near_an_unstable_one(self):
         """Newton's method alone would stay at zero."""
-        assert float(self.harvested(1e-9, harvest=0.0).values["y"][0]) == pytest.approx(1.0, abs=ALGEBRA)
+        assert float(self.harvested(1e-9, harvest=0.0).values["y"][0]) == pytest.approx(
+            1.0, abs=ALGEBRA
+        )
 
     @pytest.mark.thorough
     def test_the_guess_selects(self):
         bistable = lambda t, y, u: {"y": y["y"] - y["y"] ** 3}  # noqa: E731
         for guess, expected in ((0.1, 1.0), (-0.1, -1.0)):
-            values = solve(SteadyState(bistable, {"y": jnp.asarray(guess)}), given("time", 1)).values["y"]
+            values = solve(
+                SteadyState(bistable, {"y": jnp.asarray(guess)}), given("time", 1)
+            ).values["y"]
             assert float(values[0]) == pytest.approx(expected, abs=ALGEBRA)
 
     @pytest.mark.thorough("1e-09", "1000000000.0")
@@ -163,7 +178,10 @@ FAILING = {
     "it explodes": (lambda t, y, u: {"a": y["a"] ** 2}, {"a": 1.0}),
     "it leaves where rates exist": (lambda t, y, u: {"a": -1 - jnp.sqrt(y["a"])}, {"a": 1.0}),
     "there is none": (lambda t, y, u: {"a": y["a"] * (1 - y["a"]) - 0.3}, {"a": 0.5}),
-    "a total is conserved": (lambda t, y, u: {"a": y["b"] - y["a"], "b": y["a"] - y["b"]}, {"a": 1.0, "b": 0.0}),
+    "a total is conserved": (
+        lambda t, y, u: {"a": y["b"] - y["a"], "b": y["a"] - y["b"]},
+        {"a": 1.0, "b": 0.0},
+    ),
 }
 
 
@@ -181,10 +199,17 @@ class TestFailure:
         ("reason", "reverse"),
         [
             *(
-                pytest.param(reason, reason in REVERSE, marks=pytest.mark.slow if reason == "it grows" else ())
+                pytest.param(
+                    reason,
+                    reason in REVERSE,
+                    marks=pytest.mark.slow if reason == "it grows" else (),
+                )
                 for reason in FAILING
             ),
-            *(pytest.param(reason, reason not in REVERSE, marks=pytest.mark.slow) for reason in FAILING),
+            *(
+                pytest.param(reason, reason not in REVERSE, marks=pytest.mark.slow)
+                for reason in FAILING
+            ),
         ],
     )
     def test_is_flagged(self, reason, reverse):
@@ -226,7 +251,10 @@ class TestInAModel:
         position = np.asarray(problem.prior(1, key=jax.random.key(0))[0])
         value, gradient = density(position)
         assert np.isfinite(value)
-        numerical = [float(density(position + d)[0] - density(position - d)[0]) / 2e-5 for d in 1e-5 * np.eye(3)]
+        numerical = [
+            float(density(position + d)[0] - density(position - d)[0]) / 2e-5
+            for d in 1e-5 * np.eye(3)
+        ]
         np.testing.assert_allclose(gradient, numerical, rtol=1e-5)
         top = minimize(lambda x: [-np.asarray(v) for v in density(x)], position, jac=True).x
         curvature = [(density(top - d)[1] - density(top + d)[1]) / 2e-4 for d in 1e-4 * np.eye(3)]
@@ -238,7 +266,9 @@ class TestInAModel:
 
     @pytest.mark.slow
     def test_fit(self):
-        post = bd.fit(self.model, self.data, bd.NUTS(chains=2, warmup=150, draws=150), key=0)["posterior"]
+        post = bd.fit(self.model, self.data, bd.NUTS(chains=2, warmup=150, draws=150), key=0)[
+            "posterior"
+        ]
         for name, truth in zip(("mu", "half", "gain"), PARAMETERS, strict=True):
             low, high = np.quantile(post[name], [0.005, 0.995])
             assert low < truth < high
@@ -249,18 +279,26 @@ class TestRefusals:
         ("options", "message"),
         [
             ({"guess": {}}, "guess must be a dict"),
-            ({"guess": {"x": dist.Normal(0.0, 1.0)}}, r"guess\['x'\] only says where the system starts"),
+            (
+                {"guess": {"x": dist.Normal(0.0, 1.0)}},
+                r"guess\['x'\] only says where the system starts",
+            ),
             ({"guess": {"x": np.ones(2)}}, r"guess\['x'\] must be a number"),
             ({"rtol": 0.0}, "rtol and atol must be positive"),
             ({"max_steps": 0}, "max_steps at least 1"),
         ],
     )
     def test_when_built(self, options, message):
-        options = {"vector_field": Chemostat(1.0, 1.0, 1.0), "guess": {"x": 1.0, "s": 1.0}} | options
+        options = {
+            "vector_field": Chemostat(1.0, 1.0, 1.0),
+            "guess": {"x": 1.0, "s": 1.0},
+        } | options
         with pytest.raises(ModelError, match=message):
             SteadyState(**options)
 
     def test_rates_of_other_states(self):
         layer = SteadyState(lambda t, y, u: {"z": 1.0}, {"y": 1.0})
-        with pytest.raises(ModelError, match="the vector field returns rates for z but the states are y"):
+        with pytest.raises(
+            ModelError, match="the vector field returns rates for z but the states are y"
+        ):
             layer(given("time", 1))

@@ -33,7 +33,9 @@ def whole():
 @pytest.mark.thorough
 def test_in_a_file_it_is_what_it_is_in_memory(whole, tmp_path, monkeypatch):
     model, post, data, fc = whole
-    monkeypatch.setattr(_predictive, "_LARGEST_CHUNK", 50)  # a chunk of 50 crosses the ends of chains of 70
+    monkeypatch.setattr(
+        _predictive, "_LARGEST_CHUNK", 50
+    )  # a chunk of 50 crosses the ends of chains of 70
     path = tmp_path / "new" / "forecast.nc"
     filed = bd.forecast(model, post, data, path=path, key=3)
     assert set(filed.children) == set(fc.children)
@@ -41,8 +43,14 @@ def test_in_a_file_it_is_what_it_is_in_memory(whole, tmp_path, monkeypatch):
         xr.testing.assert_allclose(filed[group].to_dataset(), fc[group].to_dataset(), rtol=1e-9)
         for name, variable in fc[group].data_vars.items():
             assert filed[group][name].attrs == variable.attrs
-    assert {**filed.attrs, "created": "", "wall_time_s": 0} == {**fc.attrs, "created": "", "wall_time_s": 0}
-    xr.testing.assert_identical(bd.load(path)["predictions"].to_dataset(), filed["predictions"].to_dataset())
+    assert {**filed.attrs, "created": "", "wall_time_s": 0} == {
+        **fc.attrs,
+        "created": "",
+        "wall_time_s": 0,
+    }
+    xr.testing.assert_identical(
+        bd.load(path)["predictions"].to_dataset(), filed["predictions"].to_dataset()
+    )
     assert [file.name for file in path.parent.iterdir()] == ["forecast.nc"]
 
 
@@ -87,11 +95,15 @@ def test_whether_numbers_are_whole_is_asked_of_all_blocks(monkeypatch):
     values = np.random.default_rng(2).poisson(3.0, (1, 50, 8)).astype(float)
     values[..., 7] += 0.5
     truth, whole = at_times(np.full(8, 3.0)), at_times(np.full(7, 3.0))
-    fc = xr.DataTree.from_dict({"predictions": xr.Dataset({"y": (("chain", "draw", "time"), values)}, truth.coords)})
+    fc = xr.DataTree.from_dict(
+        {"predictions": xr.Dataset({"y": (("chain", "draw", "time"), values)}, truth.coords)}
+    )
     told, of_counts = bd.score(fc, truth), bd.score(fc, whole)
     monkeypatch.setattr(_blocks, "_VALUES", 100)
     np.testing.assert_allclose(bd.score(fc, truth), told)
-    assert np.isfinite(told.loc["y", "log_score"]) and np.isnan(bd.score(fc, whole).loc["y", "log_score"])
+    assert np.isfinite(told.loc["y", "log_score"]) and np.isnan(
+        bd.score(fc, whole).loc["y", "log_score"]
+    )
     assert bd.score(fc, whole).attrs == of_counts.attrs
 
 
@@ -148,7 +160,9 @@ def test_no_step_holds_all_draws(tmp_path, monkeypatch):
 
 def measured(*options):
     command = [sys.executable, "-m", "tests.studies.benchmarks.memory", *options]
-    done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr
     assert "onstant folding" not in done.stderr
     return json.loads(done.stdout)

@@ -13,14 +13,18 @@ from tests.studies.structure import chain
 PACKAGE = ROOT / "bayes_dasl"
 ENGINES = ("nuts", "smc", "svi", "many_chain", "descent")
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
-OF_ENGINES = [name for name in FILES if name.startswith(tuple(f"inference/{engine}/" for engine in ENGINES))]
+OF_ENGINES = [
+    name for name in FILES if name.startswith(tuple(f"inference/{engine}/" for engine in ENGINES))
+]
 
 INSIDE = {"model", "inputs", "observed"}
 """Of a problem: what an engine never looks at."""
 UNKNOWN = {"layers", "hybrid", "adaptive", "networks", "noise", "model", "random", "prediction"}
 """Rooms that an engine imports nothing from."""
 MAY_NAME = ("inference/__init__.py", "__init__.py", "checking/", "revision/", "study/", "cli.py")
-"""Where an engine's class may be named, besides its own folder: where users choose, and where one is the default."""
+"""Where an engine's class may be named, besides its own folder: where users choose, and where one
+is the default.
+"""
 DEFAULTS = {"fitting/fit.py": {"NUTS"}}
 
 
@@ -29,7 +33,9 @@ def parsed(name: str) -> ast.Module:
 
 
 def imported(name: str) -> Iterator[tuple[str, ...]]:
-    """The modules and names that a file imports, as paths below the package; its own are absolute too."""
+    """The modules and names that a file imports, as paths below the package; its own are absolute
+    too.
+    """
     here = Path(name).parent.parts
     for node in ast.walk(parsed(name)):
         if isinstance(node, ast.Import):
@@ -52,7 +58,9 @@ def engines(name: str) -> set[str]:
     """Classes in a file that are engines: by name those that derive from one."""
     known, found = {"AbstractEngine"}, set()
     for node in parsed(name).body:
-        if isinstance(node, ast.ClassDef) and known & {getattr(base, "id", "") for base in node.bases}:
+        if isinstance(node, ast.ClassDef) and known & {
+            getattr(base, "id", "") for base in node.bases
+        }:
             known.add(node.name)
             found.add(node.name)
     return found
@@ -66,7 +74,11 @@ def named(name: str) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Attribute):
             found.add(node.attr)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.isidentifier()
+        ):
             found.add(node.value)  # an annotation, or a test of a class by its name
     return found
 
@@ -84,7 +96,9 @@ def test_the_engines_are_found():
 
 @pytest.mark.parametrize("name", OF_ENGINES)
 def test_an_engine_does_not_look_inside_of_a_problem(name):
-    looked = {node.attr: node.lineno for node in ast.walk(parsed(name)) if isinstance(node, ast.Attribute)}
+    looked = {
+        node.attr: node.lineno for node in ast.walk(parsed(name)) if isinstance(node, ast.Attribute)
+    }
     assert {attribute: line for attribute, line in looked.items() if attribute in INSIDE} == {}
     words = {node.value for node in ast.walk(parsed(name)) if isinstance(node, ast.Constant)}
     assert not words & INSIDE  # nor by getattr
@@ -108,21 +122,28 @@ def test_no_chain_of_imports_is_long():
 
 
 def test_no_file_is_long():
-    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
+    lines = {
+        name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()
+    }
     assert {name: number for name, number in lines.items() if number > 450} == {}
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith("__init__.py")])
 def test_no_function_takes_the_place_of_a_module(name):
-    """A package that hands on `decompose` has no module `decompose`, which nobody could reach any more."""
+    """A package that hands on `decompose` has no module `decompose`, which nobody could reach any
+    more.
+    """
     folder = str(Path(name).parent)
     beside = {Path(other).stem for other in FILES if str(Path(other).parent) == folder} | {
-        Path(other).parent.name for other in FILES if str(Path(other).parent.parent) == folder and other != name
+        Path(other).parent.name
+        for other in FILES
+        if str(Path(other).parent.parent) == folder and other != name
     }
     handed = {
         alias.name
         for node in parsed(name).body
-        if isinstance(node, ast.ImportFrom) and node.module  # `from . import x` is the module itself
+        if isinstance(node, ast.ImportFrom)
+        and node.module  # `from . import x` is the module itself
         for alias in node.names
     }
     assert not handed & beside

@@ -1,4 +1,6 @@
-"""What stands around the studies: which file imports which, the fingerprint of a row's code, and rows older than it."""
+"""What stands around the studies: which file imports which, the fingerprint of a row's code, and
+rows older than it.
+"""
 
 import json
 
@@ -23,13 +25,16 @@ from tests.studies.victims import FITS, STUDY
 PACKAGE = {
     "lib/__init__.py": "from .engines import Walk as Walk\n",
     "lib/engines/__init__.py": "from .walk import Walk as Walk\nfrom .jump import Jump as Jump\n",
-    "lib/engines/walk.py": "from ..maths import step\nfrom .. import settings\n\nWalk = step(settings.SIZE)\n",
-    "lib/engines/jump.py": "class Jump:\n    def run(self):\n        from ..late import far\n        return far\n",
+    "lib/engines/walk.py": "from ..maths import step\nfrom .. import settings\n\nWalk = "
+    "step(settings.SIZE)\n",
+    "lib/engines/jump.py": "class Jump:\n    def run(self):\n        from ..late import far\n      "
+    "  return far\n",
     "lib/maths.py": 'def step(size):\n    """One step."""\n    return 2 * size\n',
     "lib/settings.py": "SIZE = 1\n",
     "lib/late.py": "far = 3\n",
     "lib/report.py": (
-        "from typing import TYPE_CHECKING\nfrom lib import Walk\nif TYPE_CHECKING:\n    from .late import far\n"
+        "from typing import TYPE_CHECKING\nfrom lib import Walk\nif TYPE_CHECKING:\n    from .late "
+        "import far\n"
     ),
 }
 
@@ -56,7 +61,9 @@ def test_imports_inside_functions_count_and_those_for_types_do_not():
 
 def test_a_package_taken_as_a_whole_stands_for_all_that_it_hands_on():
     graph = Graph(PACKAGE | {"lib/shell.py": "from . import engines\n"})
-    assert {"lib/engines/walk.py", "lib/engines/jump.py", "lib/late.py"} <= graph.below(["lib/shell.py"])
+    assert {"lib/engines/walk.py", "lib/engines/jump.py", "lib/late.py"} <= graph.below(
+        ["lib/shell.py"]
+    )
 
 
 def test_every_import_within_the_package_is_found():
@@ -64,7 +71,11 @@ def test_every_import_within_the_package_is_found():
     assert graph.unresolved() == []
     sampler = graph.file_of(bd.NUTS.__module__)
     folder = sampler.rpartition("/")[0]
-    own = {path for path in graph.sources if path.startswith(folder) and not path.endswith("__init__.py")}
+    own = {
+        path
+        for path in graph.sources
+        if path.startswith(folder) and not path.endswith("__init__.py")
+    }
     assert len(own) > 1
     assert own <= graph.below([sampler])
 
@@ -84,8 +95,13 @@ def test_every_import_within_the_package_is_found():
         ("lib/engines/jump.py", "class Jump", "class Leap", False),
     ],
 )
-def test_a_fingerprint_changes_with_the_code_that_an_engine_needs_and_no_other(path, old, new, differs):
-    before, after = (code_hash(graph, ["lib.engines.walk"]) for graph in (Graph(PACKAGE), changed(path, old, new)))
+def test_a_fingerprint_changes_with_the_code_that_an_engine_needs_and_no_other(
+    path, old, new, differs
+):
+    before, after = (
+        code_hash(graph, ["lib.engines.walk"])
+        for graph in (Graph(PACKAGE), changed(path, old, new))
+    )
     assert (before != after) == differs
 
 
@@ -97,7 +113,10 @@ class Decay(bd.Module):
 
 
 def decay(**settings) -> bd.Model:
-    return bd.Model(bd.ODE(Decay(bd.between(0.1, 2.0)), {"y": 1.0}, **settings), bd.NormalNoise(dist.HalfNormal(1.0)))
+    return bd.Model(
+        bd.ODE(Decay(bd.between(0.1, 2.0)), {"y": 1.0}, **settings),
+        bd.NormalNoise(dist.HalfNormal(1.0)),
+    )
 
 
 def test_modules_are_those_of_everything_inside_a_model():
@@ -108,12 +127,17 @@ def test_modules_are_those_of_everything_inside_a_model():
 
 
 def test_engines_and_models_have_fingerprints_of_their_own():
-    engines = {fingerprint(bd.fit, engine, decay()) for engine in (bd.NUTS(), bd.engines.SMC(), bd.engines.SVI())}
+    engines = {
+        fingerprint(bd.fit, engine, decay())
+        for engine in (bd.NUTS(), bd.engines.SMC(), bd.engines.SVI())
+    }
     assert len(engines) == 3
     assert fingerprint(bd.fit, bd.engines.SMC(), decay()) != fingerprint(
         bd.fit, bd.engines.SMC(), decay(solver=bd.pde.Chebyshev(8))
     )
-    assert fingerprint(bd.fit, bd.NUTS(draws=10), decay()) == fingerprint(bd.fit, bd.NUTS(draws=20), decay())
+    assert fingerprint(bd.fit, bd.NUTS(draws=10), decay()) == fingerprint(
+        bd.fit, bd.NUTS(draws=20), decay()
+    )
 
 
 # ---- rows
@@ -165,7 +189,8 @@ def test_a_section_of_a_page_is_replaced_and_nothing_else(tmp_path):
     page.write_text("before\n<!-- speed: begin -->\nold\n<!-- speed: end -->\nafter\n")
     write_section(page, "speed", table([["engine", "s"], ["NUTS", 3]]))
     assert page.read_text() == (
-        "before\n<!-- speed: begin -->\n| engine | s |\n| --- | --- |\n| NUTS | 3 |\n<!-- speed: end -->\nafter\n"
+        "before\n<!-- speed: begin -->\n| engine | s |\n| --- | --- |\n| NUTS | 3 |\n<!-- speed: "
+        "end -->\nafter\n"
     )
     with pytest.raises(SystemExit, match="lacks the markers"):
         write_section(page, "growth", "")
@@ -175,7 +200,9 @@ def test_a_section_of_a_page_is_replaced_and_nothing_else(tmp_path):
 
 
 def test_every_mistake_has_its_place_in_the_code():
-    """Or the list would rot: a mutant is mended with the code that it changes, and never left out."""
+    """Or the list would rot: a mutant is mended with the code that it changes,
+    and never left out.
+    """
     assert len(MUTANTS) >= 40
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
     assert misplaced() == {}
@@ -191,10 +218,12 @@ def test_every_mistake_has_its_place_in_the_code():
 
 ENGINES = {
     "bayes_dasl/__init__.py": "from .inference import Walk as Walk\n",
-    "bayes_dasl/inference/__init__.py": "from .walk import Walk as Walk\nfrom .jump import Jump as Jump\n",
+    "bayes_dasl/inference/__init__.py": "from .walk import Walk as Walk\nfrom .jump import Jump as "
+    "Jump\n",
     "bayes_dasl/inference/walk/__init__.py": "from .sampler import Walk as Walk\n",
     "bayes_dasl/inference/walk/sampler.py": (
-        "from .steps import far\nclass Walk:\n    def run(self, problem, *, key):\n        return far(problem.model)\n"
+        "from .steps import far\nclass Walk:\n    def run(self, problem, *, key):\n        return "
+        "far(problem.model)\n"
     ),
     "bayes_dasl/inference/walk/steps.py": '"""Steps of Walk."""\ndef far(model): return "Walk"\n',
     "bayes_dasl/inference/jump.py": (
@@ -203,7 +232,8 @@ ENGINES = {
     "bayes_dasl/cost.py": (
         '"""Not a word of Jump counts here."""\nfrom .inference import Walk\nCOST = {Walk: 1, "Jump of two": 2}\n'
     ),
-    "bayes_dasl/verdict.py": "from .cost import COST\nclass Inner:\n    def run(self, problem): ...\n",
+    "bayes_dasl/verdict.py": "from .cost import COST\nclass Inner:\n    def run(self, problem): "
+    "...\n",
 }
 
 
@@ -219,7 +249,12 @@ def test_the_longest_chain_and_what_every_file_imports():
 def test_files_that_reach_each_other_are_a_cycle():
     graph = Graph(ENGINES | {"bayes_dasl/inference/walk/steps.py": "from ...verdict import COST\n"})
     (group,) = structure.cycles(graph, graph.without_packages())
-    assert {path.rpartition("/")[2] for path in group} == {"verdict.py", "cost.py", "sampler.py", "steps.py"}
+    assert {path.rpartition("/")[2] for path in group} == {
+        "verdict.py",
+        "cost.py",
+        "sampler.py",
+        "steps.py",
+    }
 
 
 def test_who_names_an_engine_beside_its_own_folder():
@@ -236,12 +271,16 @@ def test_reaches_around_the_problem():
 
 def test_private_names_that_tests_import_and_those_of_a_rooms_own_tests():
     tests = {
-        "tests/test_jump.py": "from bayes_dasl.inference.jump import _far, Jump\nfrom bayes_dasl._cost import COST\n",
+        "tests/test_jump.py": "from bayes_dasl.inference.jump import _far, Jump\nfrom "
+        "bayes_dasl._cost import COST\n",
         "tests/test_costs.py": "def test():\n    from bayes_dasl._cost import COST\n",
         "tests/studies/any.py": "from bayes_dasl._cost import COST\n",
     }
     sources = ENGINES | {"bayes_dasl/_cost.py": "COST = 1\n"}
-    found = [(test, name, structure.is_own(test, name, sources)) for test, name in structure.private_imports(tests)]
+    found = [
+        (test, name, structure.is_own(test, name, sources))
+        for test, name in structure.private_imports(tests)
+    ]
     assert found == [
         ("tests/test_jump.py", "bayes_dasl.inference.jump._far", True),
         ("tests/test_jump.py", "bayes_dasl._cost.COST", False),
@@ -255,7 +294,9 @@ def test_the_package_has_no_cycle():
 
 
 def test_moves_of_a_problem_from_file_to_file_and_back():
-    described = problem_walk._described("handed on", [["fit", "nuts", "start", "start", "nuts"], ["nuts", "fit"]])
+    described = problem_walk._described(
+        "handed on", [["fit", "nuts", "start", "start", "nuts"], ["nuts", "fit"]]
+    )
     assert list(described.values()) == ["7", "3", "4, 1"]
 
 
@@ -271,7 +312,11 @@ def drawn(values: list[float]) -> dict[str, xr.DataTree]:
 def test_a_run_that_lacks_draws_or_differs_by_a_bit_is_seen():
     whole = drawn([0.0, 1.0, np.nan])
     assert compared("resumed", drawn([0.0, 1.0, np.nan]), whole) == ("resumed", 0, 0)
-    assert compared("resumed", drawn([-0.0, np.nextafter(1.0, 2.0), np.nan]), whole) == ("resumed", 0, 2)
+    assert compared("resumed", drawn([-0.0, np.nextafter(1.0, 2.0), np.nan]), whole) == (
+        "resumed",
+        0,
+        2,
+    )
     assert compared("resumed", drawn([0.0, 1.0]), whole).lost == 1
     told = drawn([0.0, 1.0, np.nan])
     told["posterior"].attrs["interrupted"] = 1
@@ -284,6 +329,12 @@ def test_every_engine_and_the_study_meet_faults():
     met = {engine for _, engine, _ in TASKS}
     assert met == {*FITS, STUDY}
     engines = {type(engine) for _, engine in FITS.values()}
-    known = {kind for kind in vars(bd).values() if isinstance(kind, type) and issubclass(kind, AbstractEngine)}
-    assert engines == {kind for kind in known if kind.__module__.startswith("bayes_dasl.inference.")} - {AbstractEngine}
+    known = {
+        kind
+        for kind in vars(bd).values()
+        if isinstance(kind, type) and issubclass(kind, AbstractEngine)
+    }
+    assert engines == {
+        kind for kind in known if kind.__module__.startswith("bayes_dasl.inference.")
+    } - {AbstractEngine}
     assert len(TASKS) >= 40

@@ -18,7 +18,14 @@ import xarray as xr
 from sifting import Sifting
 
 import bayes_dasl as bd
-from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
+from bayes_dasl.errors import (
+    DataError,
+    Interrupted,
+    MismatchError,
+    ModelError,
+    ReadError,
+    WriteError,
+)
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times, scores
 
@@ -44,7 +51,9 @@ def post(ran):
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def refuse_constants(name: str) -> None:
@@ -84,7 +93,11 @@ def test_scores_are_json_for_every_model_and_baseline(ran):
     assert found["scores"]["decay"]["y"]["crps"] == table.loc["y", "crps"]
     assert found["scores"]["decay"]["y"]["n"] == 3
     kernel = "a kernel estimate from the draws"
-    assert found["attrs"]["decay"] == {"log_score": {"y": "exact"}, "failed_draws": 0, "times_left_out": 0}
+    assert found["attrs"]["decay"] == {
+        "log_score": {"y": "exact"},
+        "failed_draws": 0,
+        "times_left_out": 0,
+    }
     assert found["attrs"]["climatology"]["log_score"] == {"y": kernel}
     assert found["scores"]["decay"]["y"]["crps"] < found["baselines"]["climatology"]["y"]["crps"]
 
@@ -124,7 +137,11 @@ def test_a_second_run_keeps_whole_fits(ran, monkeypatch):
 def test_what_killed_writes_left_goes_at_the_next_start(ran, tmp_path, monkeypatch):
     folder = shutil.copytree(ran[0].folder, tmp_path / "run")
     before = contents(folder)
-    for name in (".posterior.nc.k3x_9qab.partial", ".study.json.abcdefgh.partial", "inflow/.forecast.nc.x.partial"):
+    for name in (
+        ".posterior.nc.k3x_9qab.partial",
+        ".study.json.abcdefgh.partial",
+        "inflow/.forecast.nc.x.partial",
+    ):
         (folder / name).write_bytes(b"half")
     (folder / ".lock").touch()  # of a killed process, which locks nothing any more
     monkeypatch.setattr(Run, "finish", lambda *_, **__: None)
@@ -137,7 +154,9 @@ def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch)
     """The folder's posterior has the same random leaves, but it is another model's."""
     run, _ = ran
     folder = shutil.copytree(run.folder, tmp_path / "run")
-    layer = bd.ODE(small_study.Decay(bd.between(0.2, 0.5)), {"y": dist.Normal(10.0, 1.0)}, units={"y": "mg/L"})
+    layer = bd.ODE(
+        small_study.Decay(bd.between(0.2, 0.5)), {"y": dist.Normal(10.0, 1.0)}, units={"y": "mg/L"}
+    )
     other = dataclasses.replace(run.study, model=bd.Model(layer, run.study.model.noise))
 
     class FittedAgain(Exception):
@@ -253,9 +272,13 @@ def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path,
 
 
 @pytest.mark.thorough
-def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(tmp_path, monkeypatch):
+def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(fits, "fit", no_fit)
-    study = dataclasses.replace(quick_study.study(), derived=lambda model: {"half_life": model.layer.nothing})
+    study = dataclasses.replace(
+        quick_study.study(), derived=lambda model: {"half_life": model.layer.nothing}
+    )
     with pytest.raises(ModelError, match="cannot be worked out of the model: AttributeError"):
         study.run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -264,8 +287,12 @@ def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(
 @pytest.mark.thorough
 def test_the_report_has_derived_quantities(ran, tmp_path, monkeypatch):
     given = {}
-    monkeypatch.setattr(bundle, "report", lambda *_, derived, **__: given.update(derived) or bd.reports.Report(""))
-    study = dataclasses.replace(ran[0].study, derived=lambda model: {"half_life": 0.5 / model.layer.function.rate})
+    monkeypatch.setattr(
+        bundle, "report", lambda *_, derived, **__: given.update(derived) or bd.reports.Report("")
+    )
+    study = dataclasses.replace(
+        ran[0].study, derived=lambda model: {"half_life": 0.5 / model.layer.function.rate}
+    )
     Run(study, shutil.copytree(ran[0].folder, tmp_path / "run")).finish()
     rate = load(ran[0].folder / "posterior.nc")["posterior"]["rate"].values
     np.testing.assert_allclose(given["half_life"].values, 0.5 / rate, rtol=1e-12)
@@ -288,7 +315,9 @@ def test_times_of_a_study_whose_rival_needs_forcings():
     study = small_study.study()
     layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, forcings=("rain",))
     rival = bd.Model(layer, bd.NormalNoise(0.2))
-    forced = dataclasses.replace(study, data=study.data.assign(rain=("time", np.ones(10))), rivals={"rain": rival})
+    forced = dataclasses.replace(
+        study, data=study.data.assign(rain=("time", np.ones(10))), rivals={"rain": rival}
+    )
     assert forecast_times(forced).sizes["time"] == 10
     assert forecast_times(study).sizes["time"] == 91
     asked = dataclasses.replace(study, options=bd.ReportOptions(thresholds={"y": 5.0}))
@@ -299,7 +328,9 @@ def test_times_of_a_study_whose_rival_needs_forcings():
 
 def halving(**steps) -> bd.Model:
     """A difference equation without forcings, whose states there are at whole steps only."""
-    layer = bd.Difference(lambda t, y, u: {"y": 0.7 * y["y"]}, {"y": dist.Normal(10.0, 1.0)}, **steps)
+    layer = bd.Difference(
+        lambda t, y, u: {"y": 0.7 * y["y"]}, {"y": dist.Normal(10.0, 1.0)}, **steps
+    )
     return bd.Model(layer, bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
 
 
@@ -307,7 +338,10 @@ def halving(**steps) -> bd.Model:
 def test_no_time_between_two_steps_is_forecast(model):
     study = dataclasses.replace(quick_study.study(), options=bd.ReportOptions())
     assert forecast_times(study).sizes["time"] == 91
-    for stepping in (dataclasses.replace(study, model=model), dataclasses.replace(study, rivals={"steps": model})):
+    for stepping in (
+        dataclasses.replace(study, model=model),
+        dataclasses.replace(study, rivals={"steps": model}),
+    ):
         np.testing.assert_array_equal(forecast_times(stepping)["time"], study.data["time"])
         stepping.refuse_bad_input()
 
@@ -322,7 +356,9 @@ def test_no_date_between_two_steps_is_forecast(start):
 
 
 def test_a_short_difference_equation_without_forcings_is_forecast_and_reported(tmp_path):
-    study = bd.Study("halving", halving(), small_study.load(), 6.0, engine=Sifting(draws=20, proposals=20_000))
+    study = bd.Study(
+        "halving", halving(), small_study.load(), 6.0, engine=Sifting(draws=20, proposals=20_000)
+    )
     run = study.run(tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
     run.finish()
@@ -344,13 +380,21 @@ def with_an_infinite_test_datum() -> xr.Dataset:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": short_of_the_forecast()}, "time 9 lies beyond the grid of the process noise, which ends at 6"),
+        (
+            {"model": short_of_the_forecast()},
+            "time 9 lies beyond the grid of the process noise, which ends at 6",
+        ),
         ({"data": with_an_infinite_test_datum()}, "observable 'y' is infinite at time 8"),
-        ({"options": bd.ReportOptions(window=(100, 200))}, "fewer than two times are forecast in the window"),
+        (
+            {"options": bd.ReportOptions(window=(100, 200))},
+            "fewer than two times are forecast in the window",
+        ),
     ],
     ids=["process noise", "infinite", "window"],
 )
-def test_what_would_fail_after_the_fits_is_refused_before_and_no_check_says_ready(changes, said, tmp_path, monkeypatch):
+def test_what_would_fail_after_the_fits_is_refused_before_and_no_check_says_ready(
+    changes, said, tmp_path, monkeypatch
+):
     monkeypatch.setattr(fits, "fit", no_fit)
     ready = bundle.Check((bundle.Finding("good", "cost", "cheap"),))
     monkeypatch.setattr(bundle, "check", lambda *_, **__: ready)
@@ -362,7 +406,8 @@ def test_what_would_fail_after_the_fits_is_refused_before_and_no_check_says_read
 
 
 @pytest.mark.parametrize(
-    ("until", "step"), [(0.0, 1.0), (20.0, 0.0), (20.0, -1.0), (np.inf, 1.0), (20.0, np.inf), (np.nan, 1.0)]
+    ("until", "step"),
+    [(0.0, 1.0), (20.0, 0.0), (20.0, -1.0), (np.inf, 1.0), (20.0, np.inf), (np.nan, 1.0)],
 )
 def test_future_times_that_are_none_are_refused(until, step):
     with pytest.raises(DataError, match="until must lie after 0 and the step must be positive"):
@@ -370,14 +415,20 @@ def test_future_times_that_are_none_are_refused(until, step):
 
 
 def test_future_times():
-    """Beside the grid all times of the data, so that a verdict goes on looking at what was held out."""
+    """Beside the grid all times of the data, so that a verdict goes on looking at what was held
+    out.
+    """
     found = future_times(small_study.study(), 18.3, 6.1)
     np.testing.assert_allclose(found, [0, 1, 2, 3, 4, 5, 6, 6.1, 7, 8, 9, 12.2, 18.3])
-    assert future_times(small_study.study(), 0.9, 0.1).size == 19  # neither 0 nor what rounding makes of it twice
+    assert (
+        future_times(small_study.study(), 0.9, 0.1).size == 19
+    )  # neither 0 nor what rounding makes of it twice
 
 
 @pytest.mark.thorough
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write")
+@pytest.mark.skipif(
+    not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write"
+)
 def test_a_folder_that_cannot_be_written_is_refused_before_any_fit(monkeypatch):
     monkeypatch.setattr(fits, "fit", no_fit)
     with pytest.raises(WriteError, match=r"cannot write /proc/run: "):
@@ -439,7 +490,10 @@ def test_a_file_that_cannot_grow_leaves_nothing_behind(ran, tmp_path):
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert [line.split(" ", 1)[0] for line in said] == limits
-    assert all(f"cannot write {target}: File too large; nothing was left half-written" in line for line in said)
+    assert all(
+        f"cannot write {target}: File too large; nothing was left half-written" in line
+        for line in said
+    )
     assert done.stderr == ""
     assert target.read_bytes() == b"older"
     assert list(tmp_path.iterdir()) == [target]
@@ -464,7 +518,9 @@ def assert_rescued(error: WriteError, refuges: Path, post: xr.DataTree, path: Pa
 
 
 @pytest.mark.thorough
-def test_draws_find_a_refuge_where_the_folder_is_lost_during_the_fit(ran, post, tmp_path, refuges, monkeypatch):
+def test_draws_find_a_refuge_where_the_folder_is_lost_during_the_fit(
+    ran, post, tmp_path, refuges, monkeypatch
+):
     folder = tmp_path / "run"
 
     def fit_while_the_folder_is_lost(*_, **__):
@@ -484,7 +540,11 @@ def tiny_disk(folder: Path, size: str):
     """A file system of its own with little room, or a skip where mounting is not possible."""
     folder.mkdir()
     try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+            capture_output=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("a small file system can only be mounted by root")
     try:
@@ -525,7 +585,9 @@ def test_a_report_says_which_models_are_not_fitted_yet(ran, tmp_path):
     said = []
     Run(ran[0].study, folder).finish(say=said.append)
     assert said[:2] == ["forecasts made", f"left out, since not fitted yet: {rival}"]
-    assert said[2].startswith(f"the forecast is no mixture: {rival} did not forecast the end of the training data yet")
+    assert said[2].startswith(
+        f"the forecast is no mixture: {rival} did not forecast the end of the training data yet"
+    )
 
 
 @pytest.mark.thorough
@@ -534,7 +596,9 @@ def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkey
     partial.attrs |= {"interrupted": 1, "draws_requested": 200}
     monkeypatch.setattr(fits, "fit", lambda *_, **__: partial)
     study, folder = dataclasses.replace(ran[0].study, rivals={}), tmp_path / "run"
-    with pytest.raises(Interrupted, match=r"stopped after 50 of 200 draws of each chain; they are kept in .*\.nc"):
+    with pytest.raises(
+        Interrupted, match=r"stopped after 50 of 200 draws of each chain; they are kept in .*\.nc"
+    ):
         study.run(folder, key=3)
     assert load(folder / "posterior.nc").attrs["interrupted"] == 1
     assert set(contents(folder)) == {"posterior.nc", "study.json"}
@@ -557,10 +621,14 @@ def test_names_of_models_are_checked():
 
 
 def test_rivals_and_options_are_checked(unchecked):
-    other = bd.Model(bd.Algebraic(lambda t, y, u: {"z": t}), bd.NormalNoise(dist.LogNormal(0.0, 1.0)))
+    other = bd.Model(
+        bd.Algebraic(lambda t, y, u: {"z": t}), bd.NormalNoise(dist.LogNormal(0.0, 1.0))
+    )
     study = small_study.study()
     both = study.data.assign(z=study.data["y"])
-    with pytest.raises(MismatchError, match="'other' forecasts z, but is compared with a model of y"):
+    with pytest.raises(
+        MismatchError, match="'other' forecasts z, but is compared with a model of y"
+    ):
         dataclasses.replace(study, data=both, rivals={"other": other}).refuse_bad_input()
     with pytest.raises(DataError, match=r"options are bd.ReportOptions\(…\), not dict"):
         dataclasses.replace(small_study.study(), options={"thresholds": {"y": 5.0}})
@@ -571,7 +639,10 @@ def test_rivals_and_options_are_checked(unchecked):
     [
         ({"window": (20.0, 30.0)}, "fewer than two times"),
         ({"return_periods": {"y": [2]}, "block": 50}, "fill no block"),
-        ({"metrics": {"each": lambda x, y: x - y}}, "the metric 'each' takes what was predicted .* TypeError"),
+        (
+            {"metrics": {"each": lambda x, y: x - y}},
+            "the metric 'each' takes what was predicted .* TypeError",
+        ),
     ],
 )
 def test_what_the_report_could_not_show_is_refused_before_any_fit(options, said):
@@ -592,7 +663,11 @@ def test_blocks_of_dates_are_looked_at_before_any_fit():
 
 
 def test_of_a_forecast_that_failed_json_has_no_nan():
-    held = xr.Dataset({"y": (("chain", "draw", "time"), np.full((1, 20, 3), np.nan))}, {"time": np.arange(3.0)})
+    held = xr.Dataset(
+        {"y": (("chain", "draw", "time"), np.full((1, 20, 3), np.nan))}, {"time": np.arange(3.0)}
+    )
     options = bd.ReportOptions(thresholds={"y": 1.0})
-    found = scores.asked({"model": xr.DataTree.from_dict({"predictions": held})}, xr.Dataset(), options)
+    found = scores.asked(
+        {"model": xr.DataTree.from_dict({"predictions": held})}, xr.Dataset(), options
+    )
     assert found["exceedance"]["y"]["levels"] == [{"level": 1.0, "ever": None, "times": None}]

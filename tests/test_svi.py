@@ -1,4 +1,6 @@
-"""Guides against posteriors in closed form; weights that tell a bad guide; runs that are taken up again."""
+"""Guides against posteriors in closed form; weights that tell a bad guide; runs that are taken up
+again.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +21,27 @@ from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.gradient import traced_once
 
-CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.4), noise=0.8)
+CONJUGATE = Conjugate(
+    y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.4), noise=0.8
+)
 
 
 def run(problem, engine, *, key=0, journal=None):
-    return engine.run(problem, key=jax.random.key(key), journal=journal or Journal(), bar=ProgressBar(False))
+    return engine.run(
+        problem, key=jax.random.key(key), journal=journal or Journal(), bar=ProgressBar(False)
+    )
 
 
 def z_scores(samples, mean, sd):
-    """Errors of the means and of the log standard deviations of normal draws, in Monte-Carlo standard errors."""
+    """Errors of the means and of the log standard deviations of normal draws, in Monte-Carlo
+    standard errors.
+    """
     flat = samples.positions.reshape(-1, samples.positions.shape[-1])
     # Resampling adds its own noise to that of the weighted proposals.
     relative = np.sqrt(1 / len(flat) + 1 / samples.facts["importance_ess"])
-    return (flat.mean(0) - mean) / (sd * relative), np.log(flat.std(0) / sd) / (relative / np.sqrt(2))
+    return (flat.mean(0) - mean) / (sd * relative), np.log(flat.std(0) / sd) / (
+        relative / np.sqrt(2)
+    )
 
 
 @pytest.mark.parametrize("guide", seldom(GUIDES, "mean_field", "full_rank", "low_rank", "flow"))
@@ -58,13 +68,19 @@ def test_a_fit_from_a_poor_start_becomes_the_normal_posterior(guide):
     _, log_density = traced_once(CONJUGATE.problem)
     family = build_family(guide, np.sqrt(0.05) * np.eye(3), key=jax.random.key(0))
     ascent = svi._Ascent(family, log_density, 32, (np.zeros(3), family.scale))
-    parameters, facts = SVI(guide=guide)._fit(ascent, jax.random.key(1), Journal(), ProgressBar(False))
+    parameters, facts = SVI(guide=guide)._fit(
+        ascent, jax.random.key(1), Journal(), ProgressBar(False)
+    )
     assert facts["converged"] == 1
     fitted = family.posterior(parameters)
     covariance = family.scale @ np.asarray(fitted.covariance_matrix) @ family.scale.T
     # A rank of two and a diagonal hold any covariance of three.
-    np.testing.assert_allclose(family.scale @ fitted.loc, CONJUGATE.mean, atol=0.03 * CONJUGATE.sd.max())
-    np.testing.assert_allclose(covariance, CONJUGATE.covariance, atol=0.03 * CONJUGATE.covariance.max())
+    np.testing.assert_allclose(
+        family.scale @ fitted.loc, CONJUGATE.mean, atol=0.03 * CONJUGATE.sd.max()
+    )
+    np.testing.assert_allclose(
+        covariance, CONJUGATE.covariance, atol=0.03 * CONJUGATE.covariance.max()
+    )
 
 
 @pytest.mark.thorough
@@ -84,8 +100,13 @@ def test_a_guide_too_narrow_is_told_by_its_weights(problem):
 
 
 def test_modes_that_the_guide_does_not_reach_are_counted():
-    """Of two modes far apart it covers one; two places that its draws lie around are its own, tops or not."""
-    proposals = {"position": np.random.default_rng(0).normal(size=(4000, 2)), "log_weight": np.zeros(4000)}
+    """Of two modes far apart it covers one; two places that its draws lie around are its own, tops
+    or not.
+    """
+    proposals = {
+        "position": np.random.default_rng(0).normal(size=(4000, 2)),
+        "log_weight": np.zeros(4000),
+    }
     far, near = np.array([[0.0, 0.0], [9.0, 0.0]]), np.array([[0.0, 0.0], [3.2, 0.0]])
     for modes, missed in ((far, 1), (near, 0), (far[:1], 0)):
         found = {"modes": modes, "precisions": np.tile(np.eye(2), (len(modes), 1, 1))}
@@ -94,7 +115,9 @@ def test_modes_that_the_guide_does_not_reach_are_counted():
 
 @pytest.mark.thorough
 def test_draws_stay_where_the_solver_succeeds():
-    """A sixth of a normal fails: the rest is a truncated normal, of which the guide covers the whole."""
+    """A sixth of a normal fails: the rest is a truncated normal, of which the guide covers the
+    whole.
+    """
 
     def below_one(x):
         return jnp.where(x[0] < 1.0, 0.0, -jnp.inf)
@@ -166,7 +189,9 @@ def test_a_constant_state_seen_with_known_noise():
     post = bd.fit(model, data, SVI(steps=400), key=1)
     precision = 1 / 3.0**2 + 12 / 0.5**2
     draws = post["posterior"]["level"]
-    assert abs(float(draws.mean()) - y.sum() / 0.5**2 / precision) < 4 * np.sqrt(2 / 4000 / precision)
+    assert abs(float(draws.mean()) - y.sum() / 0.5**2 / precision) < 4 * np.sqrt(
+        2 / 4000 / precision
+    )
     assert abs(float(draws.std()) * np.sqrt(precision) - 1) < 4 / np.sqrt(4000)
     assert post.attrs["pareto_k"] < 0.7
 

@@ -39,7 +39,9 @@ def written(tmp_path):
 
 class TestGood:
     def test_subjects_times_and_covariates(self, written):
-        found = bd.from_table(written(GOOD), "dv", subject="id", covariates=("wt", "sex"), names={"DV": "conc"})
+        found = bd.from_table(
+            written(GOOD), "dv", subject="id", covariates=("wt", "sex"), names={"DV": "conc"}
+        )
         expected = xr.Dataset(
             {
                 "conc": (("time", "subject"), [[4.2, 5.0], [3.1, np.nan], [np.nan, 1.0]]),
@@ -62,7 +64,10 @@ class TestGood:
 
     def test_a_series_with_forcings_in_several_columns(self):
         found = bd.from_table(
-            table("day,rain,flow,level\n0,2,0.5,1\n1,0,,2\n2,1,0.4,\n"), ("flow", "level"), time="day", forcings="rain"
+            table("day,rain,flow,level\n0,2,0.5,1\n1,0,,2\n2,1,0.4,\n"),
+            ("flow", "level"),
+            time="day",
+            forcings="rain",
         )
         assert dict(found.sizes) == {"time": 3}
         np.testing.assert_array_equal(found["rain"], [2.0, 0.0, 1.0])
@@ -75,7 +80,9 @@ class TestGood:
         )  # fmt: skip
         np.testing.assert_array_equal(found["rain"], [2.0, 7.0, np.nan, 1.0])
         np.testing.assert_array_equal(found["q"], [0.5, np.nan, 0.4, np.nan])
-        np.testing.assert_array_equal(bd.data.fill_gaps(found, rain="last")["rain"], [2.0, 7.0, 7.0, 1.0])
+        np.testing.assert_array_equal(
+            bd.data.fill_gaps(found, rain="last")["rain"], [2.0, 7.0, 7.0, 1.0]
+        )
         each = bd.from_table(table("id,time,rain,dv\n1,0,2,0.5\n1,1,7,\n1,2,3,0.4\n2,0,5,1\n"), "dv", subject="id",
                              forcings="rain")  # fmt: skip
         np.testing.assert_array_equal(each["rain"], [[2.0, 5.0], [7.0, np.nan], [3.0, np.nan]])
@@ -87,7 +94,8 @@ class TestGood:
         np.testing.assert_array_equal(found["pca"], [[90.0, np.nan], [np.nan, 80.0]])
         coded = table(text).replace({"dvid": {"cp": 1, "pca": 2}}).astype({"dvid": int})
         xr.testing.assert_identical(
-            bd.from_table(coded, "dv", observable="dvid", subject="id", names={1: "cp", 2: "pca"}), found
+            bd.from_table(coded, "dv", observable="dvid", subject="id", names={1: "cp", 2: "pca"}),
+            found,
         )
 
     def test_replicates_have_rows_of_their_own(self):
@@ -108,7 +116,10 @@ class TestGood:
         [
             ("time (min),conc [ug/L]\n30,500\n60,250\n", {}),
             ("time,conc\n30,500\n60,250\n", {"time": "min", "conc": "ug/L"}),
-            ("time,conc,unit,clock\n30,500,ug/L,min\n60,0.25,mg/L,min\n", {"time": "clock", "conc": "unit"}),
+            (
+                "time,conc,unit,clock\n30,500,ug/L,min\n60,0.25,mg/L,min\n",
+                {"time": "clock", "conc": "unit"},
+            ),
         ],
     )
     def test_units_are_converted_at_the_edge(self, text, units):
@@ -121,7 +132,9 @@ class TestGood:
     def test_a_unit_may_be_called_as_a_column_is(self):
         pytest.importorskip("pint")
         text = "cycle,capacity,Ah\n1,2.0,7\n2,1.9,8\n"
-        found = bd.from_table(table(text), "capacity", time="cycle", units={"cycle": "cycle", "capacity": "Ah"})
+        found = bd.from_table(
+            table(text), "capacity", time="cycle", units={"cycle": "cycle", "capacity": "Ah"}
+        )
         assert (found["time"].attrs["units"], found["capacity"].attrs["units"]) == ("cycle", "Ah")
 
     @pytest.mark.parametrize(
@@ -137,12 +150,18 @@ class TestGood:
     def test_dates_in_several_ways(self, written, cells, options):
         text = f"date,flow\n{cells[0]},1\n{cells[1]},2\n"
         found = bd.from_table(written(text), "flow", time="date", **options)
-        np.testing.assert_array_equal(found["time"], np.array(["2015-01-04", "2015-01-13"], "M8[ns]"))
+        np.testing.assert_array_equal(
+            found["time"], np.array(["2015-01-04", "2015-01-13"], "M8[ns]")
+        )
 
     def test_whole_numbers_with_a_unit_are_numbers(self):
-        found = bd.from_table(table("s,dv\n20200130,1\n20200131,2\n"), "dv", time="s", units={"time": "s"})
+        found = bd.from_table(
+            table("s,dv\n20200130,1\n20200131,2\n"), "dv", time="s", units={"time": "s"}
+        )
         np.testing.assert_array_equal(found["time"], [20200130.0, 20200131.0])
-        rows = bd.from_table(pd.DataFrame({"row": np.arange(200001, 200021), "dv": 1.0}), "dv", time="row")
+        rows = bd.from_table(
+            pd.DataFrame({"row": np.arange(200001, 200021), "dv": 1.0}), "dv", time="row"
+        )
         assert rows["time"].dtype == float
 
     def test_a_clock_that_is_changed_in_between(self):
@@ -158,7 +177,9 @@ class TestGood:
     def test_periods_are_their_begin(self, kind):
         months = pd.period_range("2020-01", periods=3, freq="M")
         found = bd.from_table(pd.DataFrame({"time": kind(months), "dv": [1.0, 2.0, 3.0]}), "dv")
-        np.testing.assert_array_equal(found["time"], np.array(["2020-01-01", "2020-02-01", "2020-03-01"], "M8[ns]"))
+        np.testing.assert_array_equal(
+            found["time"], np.array(["2020-01-01", "2020-02-01", "2020-03-01"], "M8[ns]")
+        )
 
     @pytest.mark.parametrize(
         ("missing", "kept"), [(-9999, [1.0, np.nan, -99.0]), ((-9999, -99), [1.0, np.nan, np.nan])]
@@ -187,16 +208,25 @@ class TestGood:
             "Sex_f",
         }
         assert all(name.isidentifier() for name in names)
-        np.testing.assert_array_equal(found["Apgar_Ind_ge_5"] + found["Apgar_Ind_ge_5_2"], [1.0, 0.0, 1.0, 0.0])
-        assert found["Apgar_Ind_lt_5"].attrs["long_name"] == "Apgar Ind < 5" and not found["Sex_m"].attrs
+        np.testing.assert_array_equal(
+            found["Apgar_Ind_ge_5"] + found["Apgar_Ind_ge_5_2"], [1.0, 0.0, 1.0, 0.0]
+        )
+        assert (
+            found["Apgar_Ind_lt_5"].attrs["long_name"] == "Apgar Ind < 5"
+            and not found["Sex_m"].attrs
+        )
 
     def test_large_numbers_of_subjects_stay_apart(self):
         ids = [2**60 + 1, 2**60 + 2]
-        found = bd.from_table(pd.DataFrame({"id": ids, "time": 0.0, "dv": [1.0, 2.0]}), "dv", subject="id")
+        found = bd.from_table(
+            pd.DataFrame({"id": ids, "time": 0.0, "dv": [1.0, 2.0]}), "dv", subject="id"
+        )
         assert found["subject"].values.tolist() == list(map(str, ids))
 
     def test_units_of_the_whole_table_are_taken_whatever_is_read(self):
-        table = pd.DataFrame({"time": [0.0, 1.0], "DV": [1.0, 2.0], "amt": [10.0, 0.0], "wt": [70.0, 70.0]})
+        table = pd.DataFrame(
+            {"time": [0.0, 1.0], "DV": [1.0, 2.0], "amt": [10.0, 0.0], "wt": [70.0, 70.0]}
+        )
         units = {"dv": "mg/L", "time": "h", "amt": "mg", "wt": "kg"}
         found = bd.from_table(table, "DV", units=units)
         assert (found["DV"].attrs["units"], found["time"].attrs["units"]) == ("mg/L", "h")
@@ -223,7 +253,9 @@ class TestGood:
         if "of_se" in units.values():
             rows = "0,3,0,500,100,ug/L,ug/L\n1,0,1,0.5,0.2,mg/L,mg/L\n"
         text = f"{header},of_se,of_lloq\n{rows}"
-        found = bd.from_table(table(text), "conc", censored="bq", limit="lloq", error="se", units=units, to=to)
+        found = bd.from_table(
+            table(text), "conc", censored="bq", limit="lloq", error="se", units=units, to=to
+        )
         scale = 1e-3 if to else 1.0
         np.testing.assert_allclose(found["conc"], np.array([3.0, 0.5]) * scale)
         np.testing.assert_allclose(found["conc_error"], np.array([0.1, 0.2]) * scale)
@@ -237,14 +269,19 @@ class TestGood:
     def test_each_observable_of_a_long_table_has_its_own_units(self):
         text = "time,what,dv,unit\n0,conc,3,mg/L\n0,temp,20,degC\n"
         found = bd.from_table(table(text), "dv", observable="what", units={"dv": "unit"})
-        assert {name: found[name].attrs["units"] for name in ("conc", "temp")} == {"conc": "mg/L", "temp": "degC"}
+        assert {name: found[name].attrs["units"] for name in ("conc", "temp")} == {
+            "conc": "mg/L",
+            "temp": "degC",
+        }
 
     def test_dates(self):
         found = bd.from_table(table("date,flow\n2004-02-28,1\n2004-02-29,2\n"), "flow", time="date")
         assert found["time"].dtype.kind == "M"
 
     def test_subjects_with_names(self):
-        found = bd.from_table(table(GOOD.replace("\n1,", "\nBo,").replace("\n2,", "\nAnn,")), "dv", subject="id")
+        found = bd.from_table(
+            table(GOOD.replace("\n1,", "\nBo,").replace("\n2,", "\nAnn,")), "dv", subject="id"
+        )
         assert found["subject"].values.tolist() == ["Ann", "Bo"]
         np.testing.assert_array_equal(found["DV"].sel(subject="Bo").dropna("time"), [4.2, 3.1])
 
@@ -297,21 +334,38 @@ BAD = {
     "a row with too many cells": (changed("2,3.1,60,f", "2,3,1,60,f"), "is no table: .*line 3"),
     "two columns of one name": (read("id,time,dv,dv\n1,0,1,2\n"), "two columns 'dv'"),
     "a column in two roles": (read(value="time"), "'TIME' is named for values and for times"),
-    "an unknown column": (read(value="conc"), "no column 'conc' for values; its columns are ID, TIME, DV, WT, SEX"),
-    "a name of two columns": (read("id,time,dv (mg),dv [%]\n1,0,1,2\n"), "may all be meant by 'dv'"),
+    "an unknown column": (
+        read(value="conc"),
+        "no column 'conc' for values; its columns are ID, TIME, DV, WT, SEX",
+    ),
+    "a name of two columns": (
+        read("id,time,dv (mg),dv [%]\n1,0,1,2\n"),
+        "may all be meant by 'dv'",
+    ),
     "no value": (read(value=()), "value must name the column"),
     "text among numbers": (
         changed("4.2", "lost"),
         "'DV' is 'lost' in line 2, which is no number: leave the cell empty",
     ),
-    "below a limit, in text": (changed("4.2", "<0.5"), "'<0.5' in line 2.*: write the limit 0.5 there, 1 in a column"),
+    "below a limit, in text": (
+        changed("4.2", "<0.5"),
+        "'<0.5' in line 2.*: write the limit 0.5 there, 1 in a column",
+    ),
     "a comma of thousands or of decimals": (
         changed("4.2", '"1,500"'),
-        r"'1,500' in line 2, which is no number: read the table first, if commas separate thousands, by "
-        r"pandas.read_csv\(…, thousands=','\); if it is the comma of decimals, by pandas.read_csv\(…, decimal=','\)",
+        r"'1,500' in line 2, which is no number: read the table first, if commas separate "
+        r"thousands, by "
+        r"pandas.read_csv\(…, thousands=','\); if it is the comma of decimals, by "
+        r"pandas.read_csv\(…, decimal=','\)",
     ),
-    "commas of thousands": (changed("4.2", '"1,500,000"'), "by pandas.read_csv.…, thousands=','. first"),
-    "a comma of thousands beside a point": (changed("4.2", '"1,500.5"'), "by pandas.read_csv.…, thousands=','. first"),
+    "commas of thousands": (
+        changed("4.2", '"1,500,000"'),
+        "by pandas.read_csv.…, thousands=','. first",
+    ),
+    "a comma of thousands beside a point": (
+        changed("4.2", '"1,500.5"'),
+        "by pandas.read_csv.…, thousands=','. first",
+    ),
     "a comma that another cell tells": (
         read('id,time,dv\n1,0,"1,500"\n1,1,"1,5"\n'),
         "'1,500' in line 2.* by pandas.read_csv.…, decimal=','. first",
@@ -335,10 +389,16 @@ BAD = {
     ),
     "dates that are written in two ways": (
         read("date,dv\n04.01.2015,1\n2015/01/05,2\n", subject=None, time="date"),
-        "'04.01.2015' in line 2, which may be a date: but '2015/01/05' in line 3 is not written alike",
+        "'04.01.2015' in line 2, which may be a date: but '2015/01/05' in line 3 is not written "
+        "alike",
     ),
     "a date that is not in the format": (
-        read("date,dv\n04.01.2015,1\n32.01.2015,2\n", subject=None, time="date", date_format="%d.%m.%Y"),
+        read(
+            "date,dv\n04.01.2015,1\n32.01.2015,2\n",
+            subject=None,
+            time="date",
+            date_format="%d.%m.%Y",
+        ),
         "'date' is '32.01.2015' in line 3, which is not written as date_format='%d.%m.%Y'",
     ),
     "a format that is none": (
@@ -347,7 +407,8 @@ BAD = {
     ),
     "dates as whole numbers": (
         read("date,dv\n20200130,1\n20200131,2\n20200201,3\n", subject=None, time="date"),
-        "whole numbers such as 20200130, which all are dates if read so: say date_format='%Y%m%d', or, if they are "
+        "whole numbers such as 20200130, which all are dates if read so: say date_format='%Y%m%d', "
+        "or, if they are "
         "numbers, their unit",
     ),
     "months as whole numbers": (
@@ -356,25 +417,36 @@ BAD = {
     ),
     "an offset from UTC in one row": (
         read("date,dv\n2020-01-01T00:00+01:00,1\n2020-01-02T00:00,2\n", subject=None, time="date"),
-        "'date' has an offset from UTC in line 2, .* but none in line 3, '2020-01-02T00:00': write all times with one",
+        "'date' has an offset from UTC in line 2, .* but none in line 3, '2020-01-02T00:00': write "
+        "all times with one",
     ),
     "a subject in two ways": (
         read("id,time,dv\n01,0,1\n01,1,2\n1,0,3\n"),
-        "'id' is '01' in line 2 and '1' in line 4, which are one number: write each subject in one way, or, if they "
+        "'id' is '01' in line 2 and '1' in line 4, which are one number: write each subject in one "
+        "way, or, if they "
         "are two, with a letter",
     ),
     "a decimal comma": (changed("4.2", '"4,2"'), "'4,2' in line 2.*decimal=','"),
     "an infinite value": (changed("4.2", "inf"), "'DV' is infinite in line 2"),
     "a row after a blank line": (read("id,time,dv\n\n1,0,x\n"), "in line 3"),
     "a missing time": (changed("1,2,3.1", "1,,3.1"), "the time in 'TIME' is missing in line 3"),
-    "text as time": (changed("1,2,3.1", "1,noon,3.1"), "'TIME' is 'noon' in line 3, which is no number"),
+    "text as time": (
+        changed("1,2,3.1", "1,noon,3.1"),
+        "'TIME' is 'noon' in line 3, which is no number",
+    ),
     "a date that is none": (
         read("time,dv\n2004-02-29,1\n2005-02-29,1\n", subject=None),
         "'2005-02-29' in line 3, which is no date",
     ),
     "an infinite time": (changed("1,2,3.1", "1,inf,3.1"), "'TIME' is infinite in line 3"),
-    "times that fall": (changed("2,8,1.0", "2,0.1,1.0"), "time falls from 0.5 in line 4 to 0.1 in line 6: mend it"),
-    "subjects that nobody told apart": (read(subject=None), "or, if they are of several subjects, .* as subject="),
+    "times that fall": (
+        changed("2,8,1.0", "2,0.1,1.0"),
+        "time falls from 0.5 in line 4 to 0.1 in line 6: mend it",
+    ),
+    "subjects that nobody told apart": (
+        read(subject=None),
+        "or, if they are of several subjects, .* as subject=",
+    ),
     "two values at one time": (
         changed("1,2,3.1", "1,0.5,3.1"),
         "'DV' has two values at time 0.5, in line 2 and line 3",
@@ -426,15 +498,30 @@ BAD = {
         read(FLAGS.replace("0.1", "0", 1), error="se"),
         "the error of 'dv' is 0.0 in line 2: it must be positive",
     ),
-    "a negative error": (read(FLAGS.replace("0.1", "-1", 1), error="se"), "the error of 'dv' is -1.0 in line 2"),
-    "a missing error": (read(FLAGS.replace("0.1", "", 1), error="se"), "the error of 'dv' is nan in line 2"),
-    "another flag": (read(FLAGS.replace("3,0,", "3,2,"), censored="bq"), "'bq' is 2 in line 2: a flag is 1"),
+    "a negative error": (
+        read(FLAGS.replace("0.1", "-1", 1), error="se"),
+        "the error of 'dv' is -1.0 in line 2",
+    ),
+    "a missing error": (
+        read(FLAGS.replace("0.1", "", 1), error="se"),
+        "the error of 'dv' is nan in line 2",
+    ),
+    "another flag": (
+        read(FLAGS.replace("3,0,", "3,2,"), censored="bq"),
+        "'bq' is 2 in line 2: a flag is 1",
+    ),
     "censored without a limit": (
         read(FLAGS, censored="bq", limit="lloq"),
         "in line 3 is censored, but its limit in 'lloq' is missing",
     ),
-    "censored without a value": (read(FLAGS, censored="bq"), "in line 3 is censored, but its limit in 'dv' is missing"),
-    "a limit of nothing": (read(FLAGS, limit="lloq"), "no column that says which values are censored"),
+    "censored without a value": (
+        read(FLAGS, censored="bq"),
+        "in line 3 is censored, but its limit in 'dv' is missing",
+    ),
+    "a limit of nothing": (
+        read(FLAGS, limit="lloq"),
+        "no column that says which values are censored",
+    ),
     "one error for two columns": (
         read("time,a,b,se\n0,1,2,1\n", value=("a", "b"), subject=None, error="se"),
         "which error belongs to which",
@@ -448,7 +535,12 @@ BAD = {
         "'dv' is in 'mg/L' in line 2 but in 'ug/L' in line 3: say which is wanted",
     ),
     "units of another dimension in a row": (
-        read("time,dv,unit\n0,1,mg/L\n1,2,mm\n", subject=None, units={"dv": "unit"}, to={"dv": "ug/L"}),
+        read(
+            "time,dv,unit\n0,1,mg/L\n1,2,mm\n",
+            subject=None,
+            units={"dv": "unit"},
+            to={"dv": "ug/L"},
+        ),
         "'dv' is in 'mm' in line 3, which cannot be converted to 'ug/L'",
     ),
     "a missing unit": (
@@ -459,9 +551,15 @@ BAD = {
         read(units={"dv": "mg"}, to={"dv": "L"}, names={"dv": "dv"}),
         "'dv' is in 'mg', which cannot be converted to 'L'",
     ),
-    "units that nobody states": (read(to={"DV": "mg"}), "'DV' is wanted in 'mg', but what 'DV' is in is not said"),
+    "units that nobody states": (
+        read(to={"DV": "mg"}),
+        "'DV' is wanted in 'mg', but what 'DV' is in is not said",
+    ),
     "units of nothing": (read(to={"x": "mg"}), "units are wanted of 'x'"),
-    "units of a column that is not there": (read(units={"DVs": "mg"}), "units are given of 'DVs', but columns are "),
+    "units of a column that is not there": (
+        read(units={"DVs": "mg"}),
+        "units are given of 'DVs', but columns are ",
+    ),
     "a unit that is none": (read(units={"DV": "mg/"}), "'mg/' is no unit"),
 }
 
@@ -482,7 +580,9 @@ def test_rows_of_a_frame_are_called_by_their_label():
 
 def test_rows_of_parquet_are_called_by_their_label(tmp_path):
     pytest.importorskip("pyarrow")
-    table(GOOD.replace("4.2", "lost")).set_axis(list("abcde")).to_parquet(tmp_path / "table.parquet")
+    table(GOOD.replace("4.2", "lost")).set_axis(list("abcde")).to_parquet(
+        tmp_path / "table.parquet"
+    )
     with pytest.raises(DataError, match="in row a, which is no number"):
         bd.from_table(tmp_path / "table.parquet", "dv", subject="id")
 
@@ -495,16 +595,30 @@ def test_a_torn_parquet_file(written):
 
 def test_parquet_without_pyarrow(written, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"Parquet is read by pyarrow: pip install 'bayes-dasl\[parquet\]'"):
+    with pytest.raises(
+        DataError, match=r"Parquet is read by pyarrow: pip install 'bayes-dasl\[parquet\]'"
+    ):
         bd.from_table(written(GOOD, "table.parquet"), "dv")
 
 
 def test_theophylline_and_warfarin(shared_file):
-    theo = bd.from_table(shared_file("data/pk/theo_sd.csv"), "DV", subject="ID", covariates="WT", names={"DV": "conc"})
-    assert dict(theo.sizes) == {"time": 78, "subject": 12} and int(theo["conc"].notnull().sum()) == 132
+    theo = bd.from_table(
+        shared_file("data/pk/theo_sd.csv"),
+        "DV",
+        subject="ID",
+        covariates="WT",
+        names={"DV": "conc"},
+    )
+    assert (
+        dict(theo.sizes) == {"time": 78, "subject": 12} and int(theo["conc"].notnull().sum()) == 132
+    )
     file = shared_file("data/pk/nlmixr2_warfarin.csv")
-    with pytest.raises(DataError, match=r"'cp' has two values at time 3.0, in line 151 and line 152"):
+    with pytest.raises(
+        DataError, match=r"'cp' has two values at time 3.0, in line 151 and line 152"
+    ):
         bd.from_table(file, "dv", observable="dvid", subject="id")
-    both = bd.from_table(file, "dv", observable="dvid", subject="id", covariates=("wt", "sex"), replicates=True)
+    both = bd.from_table(
+        file, "dv", observable="dvid", subject="id", covariates=("wt", "sex"), replicates=True
+    )
     assert int(both["cp"].notnull().sum()) + int(both["pca"].notnull().sum()) == 483
     assert both["sex_male"].sum() + both["sex_female"].sum() == 32

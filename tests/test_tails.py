@@ -19,7 +19,9 @@ THIN = {
 HEAVY = {
     "half-Cauchy": lambda rng, size: np.abs(rng.standard_cauchy(size)),
     "its left": lambda rng, size: -np.abs(rng.standard_cauchy(size)),
-    "its draws go on": lambda rng, size: np.abs(np.tan(np.pi * (ndtr(autoregressive(rng, size, 0.5)) - 0.5))),
+    "its draws go on": lambda rng, size: np.abs(
+        np.tan(np.pi * (ndtr(autoregressive(rng, size, 0.5)) - 0.5))
+    ),
 }
 
 
@@ -42,14 +44,23 @@ def test_a_parameter_without_a_variance_is_named(tail):
     found = [findings(HEAVY[tail](rng, (4, 1000))[..., None]) for _ in range(10)]
     assert sum(map(len, found)) >= 9
     [finding] = next(f for f in found if f)
-    assert finding.level == "warning" and "k (k-hat" in finding.message and "quantiles" in finding.remedy
+    assert (
+        finding.level == "warning"
+        and "k (k-hat" in finding.message
+        and "quantiles" in finding.remedy
+    )
 
 
 def test_the_tail_index_of_known_tails():
-    """Of Pareto draws of shape 1/k, by four standard errors; of none where nothing can be fitted."""
+    """Of Pareto draws of shape 1/k, by four standard errors;
+    of none where nothing can be fitted.
+    """
     rng = np.random.default_rng(0)
     for k in (0.25, 0.5, 1.0):
         found, error = tail_index(rng.pareto(1 / k, size=(4, 5000)))
         assert abs(found - k) < 4 * error < 0.4
-    assert np.isnan(tail_index(np.ones((4, 1000)))).all() and np.isnan(tail_index(rng.normal(size=(4, 20)))).all()
+    assert (
+        np.isnan(tail_index(np.ones((4, 1000)))).all()
+        and np.isnan(tail_index(rng.normal(size=(4, 20)))).all()
+    )
     assert np.isnan(tail_index(np.minimum(rng.random((4, 1000)), 0.1))).all()

@@ -1,4 +1,6 @@
-"""The case study of theophylline: what is fitted and left out, and that its model is the closed form."""
+"""The case study of theophylline: what is fitted and left out, and that its model is the closed
+form.
+"""
 
 import jax
 import numpy as np
@@ -29,7 +31,9 @@ def test_a_forecast_of_the_first_draw_is_the_closed_form():
     rows = theophylline.records()
     chosen = [3.0, 9.0]
     model, data = theophylline.model(subjects=chosen), theophylline.load().sel(subject=chosen)
-    drawn = {path: values[0] for path, values in draw_prior(model, 1, key=jax.random.key(0)).items()}
+    drawn = {
+        path: values[0] for path, values in draw_prior(model, 1, key=jax.random.key(0)).items()
+    }
     inputs = model.inputs(data)
     found = jax.jit(lambda drawn: realise(model, drawn).predict(inputs).values["conc"])(drawn)
     ka, ke, cl = (np.asarray(drawn[kind]) for kind in ("absorption", "elimination", "clearance"))

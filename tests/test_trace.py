@@ -31,7 +31,9 @@ def in_both_branches(x):
 
 
 def in_a_while_loop(x):
-    count_and_x = jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, checked(c[1])), (0, x))
+    count_and_x = jax.lax.while_loop(
+        lambda c: c[0] < 3, lambda c: (c[0] + 1, checked(c[1])), (0, x)
+    )
     return count_and_x[1]
 
 
@@ -75,7 +77,13 @@ def test_a_function_with_checks_has_the_same_values_without(function, x):
 
 
 @pytest.mark.thorough(
-    "checked", "in_a_branch", "in_both_branches", "in_a_fixed_loop", "in_a_scan", "in_jit", "in_everything"
+    "checked",
+    "in_a_branch",
+    "in_both_branches",
+    "in_a_fixed_loop",
+    "in_a_scan",
+    "in_jit",
+    "in_everything",
 )
 @pytest.mark.parametrize("function", NESTED)
 def test_and_the_same_gradients(function):
@@ -86,8 +94,12 @@ def test_and_the_same_gradients(function):
     for x in (X, -X):
         expected = jax.grad(loss, argnums=1)(function, x)
         np.testing.assert_allclose(jax.grad(loss, argnums=1)(plain, x), expected, rtol=1e-12)
-        np.testing.assert_allclose(traced(jax.grad(lambda x: loss(function, x)), X)(x), expected, rtol=1e-12)
-        np.testing.assert_allclose(jax.vmap(plain)(jnp.stack([x, 2 * x]))[0], function(x), rtol=1e-12)
+        np.testing.assert_allclose(
+            traced(jax.grad(lambda x: loss(function, x)), X)(x), expected, rtol=1e-12
+        )
+        np.testing.assert_allclose(
+            jax.vmap(plain)(jnp.stack([x, 2 * x]))[0], function(x), rtol=1e-12
+        )
 
 
 def test_a_check_that_fails_is_passed_over():
@@ -116,7 +128,9 @@ def test_a_callback_that_is_no_check_is_kept(in_cond):
         return jax.pure_callback(np.cosh, shape, x, vmap_method="sequential")
 
     def function(x):
-        return jax.lax.cond(x[0] > 0, through_numpy, lambda x: x, x) if in_cond else through_numpy(x)
+        return (
+            jax.lax.cond(x[0] > 0, through_numpy, lambda x: x, x) if in_cond else through_numpy(x)
+        )
 
     kept = traced(function, X)
     assert has_callbacks(kept)
@@ -158,7 +172,9 @@ class Watched(bd.Module):
 )
 def test_what_engines_compile_can_be_kept_on_disk(solver, strategy):
     """The solvers have checks of their own."""
-    layer = bd.ODE(Watched(bd.between(0.2, 2.0)), {"y": dist.Normal()}, forcings=("u",), solver=solver)
+    layer = bd.ODE(
+        Watched(bd.between(0.2, 2.0)), {"y": dist.Normal()}, forcings=("u",), solver=solver
+    )
     data = xr.Dataset({name: ("time", [1.0, 2.0, 0.5]) for name in "yu"}, {"time": [0.0, 1.0, 2.0]})
     problem = pose(bd.Model(layer, bd.NormalNoise(0.1)), data)
     value_and_gradient, log_density = traced_once(problem, strategy)

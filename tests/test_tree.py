@@ -49,12 +49,20 @@ class TestShortNames:
         assert short_names(shuffled) == short_names(names)
 
     def test_of_a_model(self):
-        long = ["layer.vector_field.birth", "layer.initial.hare", "noise.hare.scale", "noise.lynx.scale"]
+        long = [
+            "layer.vector_field.birth",
+            "layer.initial.hare",
+            "noise.hare.scale",
+            "noise.lynx.scale",
+        ]
         assert list(short_names(long).values()) == ["birth", "hare", "hare.scale", "lynx.scale"]
         assert short_names(long, reserved=["hare"])["layer.initial.hare"] == "initial.hare"
 
     def test_start_with_a_word(self):
-        assert short_names(["net.layers.0", "net.layers.1"]) == {"net.layers.0": "layers.0", "net.layers.1": "layers.1"}
+        assert short_names(["net.layers.0", "net.layers.1"]) == {
+            "net.layers.0": "layers.0",
+            "net.layers.1": "layers.1",
+        }
 
 
 class Branch(bd.Module):
@@ -67,7 +75,14 @@ class TestPaths:
 
     def test_names(self):
         found = [dotted(path) for path, _ in jtu.tree_flatten_with_path(self.tree)[0]]
-        assert found == ["twigs.0.a", "twigs.0.b.0", "twigs.0.b.1", "twigs.1.twigs.0", "twigs.1.leaf", "leaf"]
+        assert found == [
+            "twigs.0.a",
+            "twigs.0.b.0",
+            "twigs.0.b.1",
+            "twigs.1.twigs.0",
+            "twigs.1.leaf",
+            "leaf",
+        ]
 
     def test_lead_to_their_leaves(self):
         for path, leaf in jtu.tree_flatten_with_path(self.tree)[0]:

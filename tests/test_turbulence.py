@@ -1,4 +1,6 @@
-"""Turbulence on few cells: what is cut from the fine grid, how errors grow, and what each closure predicts."""
+"""Turbulence on few cells: what is cut from the fine grid, how errors grow, and what each closure
+predicts.
+"""
 
 import equinox as eqx
 import jax
@@ -59,7 +61,9 @@ def test_every_closure_predicts_the_flow_and_others(small, closure):
         assert found[name].shape == truth.shape == (4, 16, 16)
         assert np.corrcoef(found[name].ravel(), truth.ravel())[0, 1] > 0.3
     eddy = turbulence.learned(realised)["eddy"]
-    assert eddy.shape == (17,) and bool(jnp.all(eddy == 0 if closure == "no closure" else eddy >= 0))
+    assert eddy.shape == (17,) and bool(
+        jnp.all(eddy == 0 if closure == "no closure" else eddy >= 0)
+    )
 
 
 def test_the_textbook_closure_goes_with_the_strain_rate(small):
@@ -73,11 +77,17 @@ def test_the_network_of_another_flow_is_that_of_the_fitted_one_from_another_star
     every = turbulence.flows(0)
     rates = turbulence.network(every[FITTED])
     made, asked = (
-        turbulence.ahead(every[name], turbulence.CNN, rates)["near"][0] for name in (FITTED, "another start")
+        turbulence.ahead(every[name], turbulence.CNN, rates)["near"][0]
+        for name in (FITTED, "another start")
     )
-    assert [*paths(made)] == [*paths(asked)] and "layer.vector_field.network.layers.0.weight" in paths(made)
+    assert [*paths(made)] == [
+        *paths(asked)
+    ] and "layer.vector_field.network.layers.0.weight" in paths(made)
     assert asked.layer.vector_field.inputs == made.layer.vector_field.inputs == rates.inputs
     start = turbulence.solved(every["another start"])["vorticity"].values[0]
     np.testing.assert_array_equal(asked.layer.initial["vorticity"], start)
-    assert {task["closure"] for task in turbulence.tasks(quick=False)} == {*turbulence.CLOSURES, turbulence.CNN}
+    assert {task["closure"] for task in turbulence.tasks(quick=False)} == {
+        *turbulence.CLOSURES,
+        turbulence.CNN,
+    }
     assert turbulence.CNN not in {task["closure"] for task in turbulence.tasks(quick=True)}

@@ -29,21 +29,27 @@ class Line(bd.Module):
 def posed(noise: float = NOISE, prior: float = 0.15) -> tuple[bd.Model, xr.Dataset]:
     """A line and data whose residuals are as large as the noise.
 
-    A bootstrap takes the noise from residuals, whatever the model says of it, and needs enough of them: of eight data
-    it sees too few to follow the formula.
+    A bootstrap takes the noise from residuals, whatever the model says of it, and needs enough of
+    them: of eight data it sees too few to follow the formula.
     """
     line = np.stack([np.ones(TIMES.size), TIMES])
     rough = np.random.default_rng(0).normal(size=TIMES.size)
     rough -= line.T @ np.linalg.lstsq(line.T, rough, rcond=None)[0]
-    data = xr.Dataset({"y": ("time", 0.4 - 0.7 * TIMES + noise * rough / rough.std())}, {"time": TIMES})
+    data = xr.Dataset(
+        {"y": ("time", 0.4 - 0.7 * TIMES + noise * rough / rough.std())}, {"time": TIMES}
+    )
     law = Line(dist.Normal(0.0, prior), dist.Normal(0.0, prior))
     return bd.Model(bd.Algebraic(law), bd.NormalNoise(noise)), data
 
 
 def epistemic(engine: str, **changed: float) -> float:
-    """The variance of the line far beyond the data; level and slope are their own unconstrained numbers."""
+    """The variance of the line far beyond the data; level and slope are their own unconstrained
+    numbers.
+    """
     key, _ = jax.random.split(jax.random.key(0))
-    found = ENGINES[engine].run(pose(*posed(**changed)), key=key, journal=Journal(), bar=ProgressBar(False))
+    found = ENGINES[engine].run(
+        pose(*posed(**changed)), key=key, journal=Journal(), bar=ProgressBar(False)
+    )
     return float((found.positions @ [1.0, BEYOND]).var(ddof=1))
 
 

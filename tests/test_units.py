@@ -36,7 +36,8 @@ class TestTexts:
         assert agree(one, other)
 
     @pytest.mark.parametrize(
-        ("one", "other"), [("1/day", "1/hour"), ("mg/L", "Mg/L"), ("m", "m2"), ("boys", "girls"), ("degC", "K")]
+        ("one", "other"),
+        [("1/day", "1/hour"), ("mg/L", "Mg/L"), ("m", "m2"), ("boys", "girls"), ("degC", "K")],
     )
     def test_that_do_not(self, one, other):
         assert agree(one, other) is False
@@ -72,7 +73,10 @@ def test_without_pint_texts_are_compared(monkeypatch):
         with pytest.raises(DataError, match="'y' is in 'm' but the model works in 'cm'"):
             model("1/hour", y="cm").in_own_units(data("hour", "m"))
         assert list(unit_findings(model("1/day"), data("hour"))) == []
-        assert "were not looked at" in (said := units_unseen(model("1/day"), data("hour"))) and "[units]" in said
+        assert (
+            "were not looked at" in (said := units_unseen(model("1/day"), data("hour")))
+            and "[units]" in said
+        )
         assert units_unseen(model(""), data("hour")) == ""
         check_units(model("1/day"), data("hour"))
     finally:
@@ -98,13 +102,17 @@ def model(units, y="mg/L", layer_units=None, rate=None):
 
 def data(time="hour", y="mg/L", scale=1.0):
     times = np.arange(6.0)
-    held = xr.Dataset({"y": ("time", scale * 3.0 * np.exp(-0.4 * times), {"units": y})}, {"time": times})
+    held = xr.Dataset(
+        {"y": ("time", scale * 3.0 * np.exp(-0.4 * times), {"units": y})}, {"time": times}
+    )
     held["time"].attrs["units"] = time
     return held
 
 
 class Inflow(bd.Module):
-    """Flow into a lake of known volume, in which something is used up and grows by a law of Monod."""
+    """Flow into a lake of known volume,
+    in which something is used up and grows by a law of Monod.
+    """
 
     use: bd.Scalar = bd.field(units="1/day")
     growth: bd.Scalar = bd.field(units="mg/L/day")
@@ -119,7 +127,10 @@ class Inflow(bd.Module):
 
 def lake(flow="m^3/s", inlet="g/m3", kind=Inflow):
     times = np.arange(5.0)
-    held = xr.Dataset({name: ("time", np.linspace(0.5, 1.5, 5)) for name in ("c", "flow", "inlet")}, {"time": times})
+    held = xr.Dataset(
+        {name: ("time", np.linspace(0.5, 1.5, 5)) for name in ("c", "flow", "inlet")},
+        {"time": times},
+    )
     for name, units in {"time": "day", "c": "mg/L", "flow": flow, "inlet": inlet}.items():
         held[name].attrs["units"] = units
     science = kind(*(dist.LogNormal(0.0, 0.3) for _ in range(3)))
@@ -130,7 +141,9 @@ def lake(flow="m^3/s", inlet="g/m3", kind=Inflow):
 class TestEquations:
     @pytest.mark.thorough
     def test_a_rate_a_day_is_refused_against_hours(self):
-        with pytest.raises(ModelError, match=r"rate 1/day.*time hour.*'y' comes out 24 times as large") as refused:
+        with pytest.raises(
+            ModelError, match=r"rate 1/day.*time hour.*'y' comes out 24 times as large"
+        ) as refused:
             bd.fit(model("1/day"), data("hour"))
         assert "hour/day" in str(refused.value)
 
@@ -172,7 +185,9 @@ class TestEquations:
             half: bd.Scalar
 
         [said] = unit_findings(*lake(kind=Half))
-        assert said.level == "good" and said.message.endswith("no unit that can be read is stated for half")
+        assert said.level == "good" and said.message.endswith(
+            "no unit that can be read is stated for half"
+        )
 
     def test_constants_with_units_and_units_of_one_system_in_other_words(self):
         [said] = unit_findings(*lake())
@@ -255,7 +270,9 @@ class TestEquations:
 
         layer = bd.SteadyState(Decay(dist.LogNormal(0.0, 0.3)), {"y": 1.0}, units={"y": "mg/L"})
         tried = bd.Model(layer, bd.NormalNoise(0.1)), data("hour")
-        assert list(unit_findings(*tried)) == [] and "SteadyState are not tried" in units_unseen(*tried)
+        assert list(unit_findings(*tried)) == [] and "SteadyState are not tried" in units_unseen(
+            *tried
+        )
         assert units_unseen(model("1/day"), data("day")) == ""
 
     def test_a_formula(self):
@@ -298,9 +315,13 @@ class TestNames:
             ode,
             bd.SteadyState(zero, self.STATE, halved, units=units),
             bd.Implicit(zero, self.STATE, halved, units=units),
-            bd.pde.PDE(field, self.STATE, lambda t, y, u: {"z": y["y"][0]}, units=units | {"x": "m"}),
+            bd.pde.PDE(
+                field, self.STATE, lambda t, y, u: {"z": y["y"][0]}, units=units | {"x": "m"}
+            ),
             bd.Series(ode, lambda t, y, u: {"w": 2 * y["z"]}),
-            bd.equations.MultipleShooting(ode, (2.5,), {"y": dist.Normal(np.ones(1), 1.0)}, gap=0.1),
+            bd.equations.MultipleShooting(
+                ode, (2.5,), {"y": dist.Normal(np.ones(1), 1.0)}, gap=0.1
+            ),
         ]
         for layer in every:
             name = layer.outputs[0]
@@ -325,7 +346,9 @@ class TestNames:
 
         held = data().rename(y="z").expand_dims(subject=["a", "b"])
         check_data(of_two(y="mg/L", z="mg/L", time="hour"), held)
-        with pytest.raises(ModelError, match="units are given of 'Y', which ODE does not have: it has y, z, time"):
+        with pytest.raises(
+            ModelError, match="units are given of 'Y', which ODE does not have: it has y, z, time"
+        ):
             check_data(of_two(Y="mg/L"), held)
 
 
@@ -333,15 +356,22 @@ class TestData:
     @pytest.mark.thorough
     def test_are_converted_where_dimensions_agree(self):
         ours, theirs = data(), data(y="ug/L", scale=1000.0)
-        np.testing.assert_allclose(check_data(model("1/h"), theirs)["y"], check_data(model("1/h"), ours)["y"])
+        np.testing.assert_allclose(
+            check_data(model("1/h"), theirs)["y"], check_data(model("1/h"), ours)["y"]
+        )
 
     @pytest.mark.thorough
     def test_a_fit_a_forecast_and_a_score_know_the_units(self):
         def straight(t, y, u):
             return {"y": 3.0 - 0.3 * t}
 
-        formula = bd.Model(bd.Algebraic(straight, units={"y": "mg/L"}), bd.NormalNoise(dist.HalfNormal(1.0)))
-        posts = [bd.fit(formula, held, Sifting(), key=1) for held in (data(), data(y="ug/L", scale=1000.0))]
+        formula = bd.Model(
+            bd.Algebraic(straight, units={"y": "mg/L"}), bd.NormalNoise(dist.HalfNormal(1.0))
+        )
+        posts = [
+            bd.fit(formula, held, Sifting(), key=1)
+            for held in (data(), data(y="ug/L", scale=1000.0))
+        ]
         assert posts[1]["observed_data"]["y"].attrs["units"] == "mg/L"
         np.testing.assert_allclose(*(post["posterior"]["scale"] for post in posts))
         fc = bd.forecast(formula, posts[1], data(y="ug/L", scale=1000.0))
@@ -353,7 +383,9 @@ class TestData:
             bd.forecast(formula, posts[0], data(time="day"))
         rival = bd.forecast(formula, posts[0], data())
         rival["predictions"]["y"].attrs["units"] = "ug/L"
-        with pytest.raises(MismatchError, match="'y' is forecast in 'ug/L' but the data are in 'mg/L'"):
+        with pytest.raises(
+            MismatchError, match="'y' is forecast in 'ug/L' but the data are in 'mg/L'"
+        ):
             matched(rival, data())
 
     @pytest.mark.parametrize(
@@ -361,7 +393,12 @@ class TestData:
         [
             (lambda scale: bd.NormalNoise(scale), "mg/L"),
             (lambda scale: {"y": bd.StudentTNoise(scale)}, "mg/L"),
-            (lambda scale: bd.NormalNoise(bd.noise.VaryingScale(scale, lambda t, y, u: {"log": 0.0 * t})), "mg/L"),
+            (
+                lambda scale: bd.NormalNoise(
+                    bd.noise.VaryingScale(scale, lambda t, y, u: {"log": 0.0 * t})
+                ),
+                "mg/L",
+            ),
             (lambda scale: bd.LogNormalNoise(scale), ""),
         ],
     )
@@ -394,7 +431,9 @@ class Cooling(bd.Module):
 
 
 class Arrhenius(bd.Module):
-    """A rate that rises with a temperature in °C: of the number 273.15 in the code no unit can be stated."""
+    """A rate that rises with a temperature in °C: of the number 273.15 in the code no unit can be
+    stated.
+    """
 
     first: bd.Scalar = bd.field(units="mg/L/min", default=2.0)
     energy: bd.Scalar = bd.field(units="kJ/mol", default=50.0)
@@ -424,16 +463,22 @@ class InCelsius(bd.Module):
 
 
 class TestTemperatures:
-    """Degrees on a scale with an offset are looked at as differences, and as what lies above absolute zero."""
+    """Degrees on a scale with an offset are looked at as differences, and as what lies above
+    absolute zero.
+    """
 
     def said(self, science, y, room, time="min", kind=bd.ODE):
         start = () if kind is bd.Algebraic else ({"y": 80.0},)
-        held = data(time, y, scale=20.0).assign(room=("time", np.linspace(18.0, 22.0, 6), {"units": room}))
+        held = data(time, y, scale=20.0).assign(
+            room=("time", np.linspace(18.0, 22.0, 6), {"units": room})
+        )
         layer = kind(science, *start, forcings="room", units={"y": y})
         [found] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), held)
         return found
 
-    @pytest.mark.parametrize(("time", "level"), [("min", "good"), ("hour", "bad"), ("m", "warning")])
+    @pytest.mark.parametrize(
+        ("time", "level"), [("min", "good"), ("hour", "bad"), ("m", "warning")]
+    )
     def test_differences_of_degrees(self, time, level):
         found = self.said(Cooling(dist.LogNormal(-1.0, 0.3)), "degC", "°C", time)
         assert found.level == level and "not checked" not in found.message
@@ -443,9 +488,13 @@ class TestTemperatures:
         found = self.said(Cooling(0.1), "degC", room)
         assert (found.level == "good") == (room != "degF") and "not checked" not in found.message
 
-    @pytest.mark.parametrize(("kind", "sure"), [(Arrhenius, True), (WithZero, False), (WithoutZero, False)])
+    @pytest.mark.parametrize(
+        ("kind", "sure"), [(Arrhenius, True), (WithZero, False), (WithoutZero, False)]
+    )
     def test_an_absolute_temperature(self, kind, sure):
-        """Whether a number with a unit is the zero of the scale, or one is left out, no change of units tells."""
+        """Whether a number with a unit is the zero of the scale, or one is left out, no change of
+        units tells.
+        """
         found = self.said(kind(dist.LogNormal(0.0, 0.3)), "mg/L", "degC")
         assert found.level == "good" and "holds" in found.message
         assert ("if numbers on a scale with an offset are differences" in found.message) != sure
@@ -463,7 +512,9 @@ class TestTemperatures:
         assert self.said(InCelsius(), "degC", "degC", kind=bd.Algebraic).level == "good"
         assert self.said(InCelsius(), "degC", "degC", "hour", kind=bd.Algebraic).level == "bad"
 
-    @pytest.mark.parametrize("text", ["degC", "degF", "°C", "degC/min", "1/degC", "W/degC", "degC day", "K"])
+    @pytest.mark.parametrize(
+        "text", ["degC", "degF", "°C", "degC/min", "1/degC", "W/degC", "degC day", "K"]
+    )
     def test_they_have_a_size_as_differences(self, text):
         assert parsed(text).scale > 0
 
@@ -490,7 +541,9 @@ class TestTheMissingFactor:
     @pytest.mark.parametrize("volume", [32, 32.0])
     def test_a_plain_number_as_volume_is_named(self, volume):
         found = self.dosed(volume, "")
-        assert found.level == "good" and found.message.endswith("no unit that can be read is stated for volume")
+        assert found.level == "good" and found.message.endswith(
+            "no unit that can be read is stated for volume"
+        )
 
     def test_a_volume_inside_of_the_equation(self):
         class Dosed(bd.Module):
@@ -503,6 +556,10 @@ class TestTheMissingFactor:
         [found] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), data("hour"))
         assert (
             found.level == "warning"
-            and "dimension of length: it lacks a factor in length^-3, such as one over a volume" in found.message
+            and "dimension of length: it lacks a factor in length^-3, such as one over a volume"
+            in found.message
         )
-        assert "a plain number" in found.remedy and "volume: float = bd.field(units='L'" in found.remedy
+        assert (
+            "a plain number" in found.remedy
+            and "volume: float = bd.field(units='L'" in found.remedy
+        )

@@ -1,4 +1,6 @@
-"""Numbers that are shared, that depend on other numbers, and observe as a method of the equations."""
+"""Numbers that are shared, that depend on other numbers,
+and observe as a method of the equations.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,9 @@ class TestShared:
         network = bd.shared(bd.Network.mlp(("x",), ("y",), width=3, scale=1.0), "closure")
         tree = Pair(network, network)
         assert all(path.startswith("closure.") for path in paths(tree))
-        assert paths(tree).keys() == {f"closure.{path}" for path in paths(bd.Network.mlp(("x",), ("y",), width=3))}
+        assert paths(tree).keys() == {
+            f"closure.{path}" for path in paths(bd.Network.mlp(("x",), ("y",), width=3))
+        }
         drawn = realise(tree, {path: jnp.ones(leaf.shape) for path, leaf in paths(tree).items()})
         assert eqx.tree_equal(drawn.left, drawn.right)
 
@@ -110,13 +114,17 @@ class TestShared:
 
     def test_a_name_of_an_observable_is_refused(self):
         with pytest.raises(ModelError, match="cannot be called 'y'"):
-            bd.Model(bd.Algebraic(Line(bd.shared(dist.Normal(0.0, 1.0), "y"), 0.0)), bd.NormalNoise(1.0))
+            bd.Model(
+                bd.Algebraic(Line(bd.shared(dist.Normal(0.0, 1.0), "y"), 0.0)), bd.NormalNoise(1.0)
+            )
 
     def test_one_object_without_it_is_refused_with_the_way_that_works(self):
         prior = dist.Normal(0.0, 1.0)
         with pytest.raises(ModelError, match=r"bd\.shared"):
             bd.Model(bd.Algebraic(Line(prior, prior)), bd.NormalNoise(1.0))
-        with pytest.raises(ModelError, match=r"'rate' and 'layer.function.level'|'layer.function.level' and 'rate'"):
+        with pytest.raises(
+            ModelError, match=r"'rate' and 'layer.function.level'|'layer.function.level' and 'rate'"
+        ):
             bd.Model(bd.Algebraic(Line(bd.shared(prior, "rate"), prior)), bd.NormalNoise(1.0))
 
 
@@ -136,28 +144,40 @@ class TestDependent:
         drawn = draw_prior(tree, 4000, key=jax.random.key(1))
         assert list(drawn) == ["left.loc.loc", "left.loc", "left"]
         assert stats.kstest(np.asarray(drawn["left"]), stats.norm(1.0, 3.0).cdf).pvalue > 1e-3
-        assert np.corrcoef(drawn["left"], drawn["left.loc"])[0, 1] == pytest.approx(np.sqrt(5) / 3, abs=0.03)
+        assert np.corrcoef(drawn["left"], drawn["left.loc"])[0, 1] == pytest.approx(
+            np.sqrt(5) / 3, abs=0.03
+        )
 
     def test_elements_of_a_vector(self):
         both = bd.shared(dist.Normal(0.0, 1.0).expand((2,)).to_event(1), "both")
         tree = Pair(both[0], both[1])
-        assert realise(tree, {"both": jnp.asarray([1.0, 2.0])}) == Pair(jnp.asarray(1.0), jnp.asarray(2.0))
+        assert realise(tree, {"both": jnp.asarray([1.0, 2.0])}) == Pair(
+            jnp.asarray(1.0), jnp.asarray(2.0)
+        )
         assert describe_distribution(both[1]) == "getitem(both, 1)"
         with pytest.raises(TypeError, match="not iterable"):
             list(both)
 
     def test_what_a_function_makes_is_named(self):
-        leaf = bd.dependent(lambda m: dist.LogNormal(m, 0.3).expand((2,)).to_event(1), dist.Normal(0.0, 1.0))
+        leaf = bd.dependent(
+            lambda m: dist.LogNormal(m, 0.3).expand((2,)).to_event(1), dist.Normal(0.0, 1.0)
+        )
         assert describe_distribution(leaf) == "LogNormal given Normal(0, 1)"
 
     @pytest.mark.thorough
     def test_arguments_keep_their_order(self):
         leaf = bd.dependent(dist.Beta, dist.LogNormal(3.0, 1e-3), dist.LogNormal(0.0, 1e-3))
-        assert list(paths(Pair(leaf, 1.0))) == ["left.concentration1", "left.concentration0", "left"]
+        assert list(paths(Pair(leaf, 1.0))) == [
+            "left.concentration1",
+            "left.concentration0",
+            "left",
+        ]
         expected = np.exp(3.0) / (np.exp(3.0) + 1)
         for one in (leaf, jax.tree.map(lambda x: x, leaf)):
             assert one.example().concentration1 == one.example().concentration0
-            assert np.mean(one.sample(jax.random.key(0), (4000,))) == pytest.approx(expected, abs=0.01)
+            assert np.mean(one.sample(jax.random.key(0), (4000,))) == pytest.approx(
+                expected, abs=0.01
+            )
             drawn = draw_prior(Pair(one, 1.0), 4000, key=jax.random.key(0))
             assert np.mean(drawn["left"]) == pytest.approx(expected, abs=0.01)
 
@@ -165,7 +185,9 @@ class TestDependent:
     def test_own_draws_are_those_of_the_hierarchy(self):
         leaf = bd.dependent(dist.Normal, dist.Normal(1.0, 2.0), 1.0)
         assert (
-            stats.kstest(np.asarray(leaf.sample(jax.random.key(0), (4000,))), stats.norm(1.0, 5.0**0.5).cdf).pvalue
+            stats.kstest(
+                np.asarray(leaf.sample(jax.random.key(0), (4000,))), stats.norm(1.0, 5.0**0.5).cdf
+            ).pvalue
             > 1e-3
         )
 
@@ -184,7 +206,9 @@ class TestDependent:
         ):
             tree = Pair(leaf, f)
             assert set(paths(tree)) <= {"f", "k"}
-            assert realise(tree, {"f": jnp.asarray(0.25), "k": jnp.asarray(3.0)}).left == pytest.approx(value)
+            assert realise(
+                tree, {"f": jnp.asarray(0.25), "k": jnp.asarray(3.0)}
+            ).left == pytest.approx(value)
             assert describe_distribution(leaf) == said
 
     def test_units_groups_and_names(self):
@@ -205,19 +229,35 @@ class TestDependent:
         network = bd.Network.mlp(("weight",), ("clearance",), width=3, scale=1.0)
 
         def prior(network, scale):
-            return dist.LogNormal(network(0.0, {}, {"weight": jnp.asarray(0.5)})["clearance"], scale)
+            return dist.LogNormal(
+                network(0.0, {}, {"weight": jnp.asarray(0.5)})["clearance"], scale
+            )
 
         found = paths(Pair(bd.dependent(prior, network, dist.HalfNormal(1.0)), 1.0))
-        assert {leaf.group for path, leaf in found.items() if path.startswith("left.network.")} == {"network"}
+        assert {leaf.group for path, leaf in found.items() if path.startswith("left.network.")} == {
+            "network"
+        }
         assert found["left"].group == "science"
 
     @pytest.mark.parametrize(
         ("make", "message"),
         [
-            (lambda: bd.dependent(dist.Normal, 0.0, 1.0), "nothing that this Normal depends on is unknown"),
-            (lambda: bd.dependent(dist.Normal, dist.Normal(0.0, 1.0), wide=1.0), "Normal cannot be worked out"),
-            (lambda: bd.dependent(dist.Uniform, 0.0, dist.HalfNormal(1.0)), "bounds of this Uniform depend"),
-            (lambda: bd.shared(2 * bd.shared(dist.HalfNormal(1.0), "k"), "twice"), "worked out of other numbers"),
+            (
+                lambda: bd.dependent(dist.Normal, 0.0, 1.0),
+                "nothing that this Normal depends on is unknown",
+            ),
+            (
+                lambda: bd.dependent(dist.Normal, dist.Normal(0.0, 1.0), wide=1.0),
+                "Normal cannot be worked out",
+            ),
+            (
+                lambda: bd.dependent(dist.Uniform, 0.0, dist.HalfNormal(1.0)),
+                "bounds of this Uniform depend",
+            ),
+            (
+                lambda: bd.shared(2 * bd.shared(dist.HalfNormal(1.0), "k"), "twice"),
+                "worked out of other numbers",
+            ),
         ],
     )
     def test_refuses(self, make, message):
@@ -237,7 +277,9 @@ class TestDependent:
 
 
 class TestFlatDensity:
-    """In the unconstrained space numbers are in units of what they depend on; the density is that of the model."""
+    """In the unconstrained space numbers are in units of what they depend on; the density is that
+    of the model.
+    """
 
     families = (
         lambda m, s: bd.dependent(dist.Normal, m, s),
@@ -246,11 +288,15 @@ class TestFlatDensity:
         lambda m, s: bd.dependent(dist.Gamma, 2.0, s),
         lambda m, s: bd.dependent(dist.HalfNormal, s),
         lambda m, s: bd.dependent(lambda m, s: dist.Normal(m, s).expand((1,)).to_event(1), m, s),
-        lambda m, s: bd.dependent(lambda m, s: dist.MultivariateNormal(jnp.full(2, m), s * jnp.eye(2)), m, s),
+        lambda m, s: bd.dependent(
+            lambda m, s: dist.MultivariateNormal(jnp.full(2, m), s * jnp.eye(2)), m, s
+        ),
         lambda m, s: bd.dependent(lambda s: dist.Beta(1 + s, 2.0), s),
     )
 
-    @pytest.mark.thorough("<lambda>1", "<lambda>2", "<lambda>3", "<lambda>4", "<lambda>5", "<lambda>6", "<lambda>7")
+    @pytest.mark.thorough(
+        "<lambda>1", "<lambda>2", "<lambda>3", "<lambda>4", "<lambda>5", "<lambda>6", "<lambda>7"
+    )
     @pytest.mark.parametrize("family", families)
     def test_has_the_volume_of_the_way_there(self, family):
         class Anything(bd.Module):
@@ -276,9 +322,13 @@ class TestFlatDensity:
                 ]
             )
 
-        # The density of values, with the volume by NumPyro's bijectors and by the Jacobian of the way to their space.
+        # The density of values, with the volume by NumPyro's bijectors and by the Jacobian of the
+        # way to their space.
         log_joint, _ = numpyro.infer.util.log_density(
-            numpyro.handlers.substitute(model, data=values), (problem.inputs, problem.observed), {}, {}
+            numpyro.handlers.substitute(model, data=values),
+            (problem.inputs, problem.observed),
+            {},
+            {},
         )
         volume = jnp.linalg.slogdet(jax.jacobian(free)(x))[1]
         for path, leaf in paths(model).items():
@@ -304,14 +354,18 @@ class TestObserveAsAMethod:
     def test_is_called_on_the_realised_equations(self):
         model = bucket(dist.LogNormal(1.0, 0.5))
         assert list(paths(model)) == ["layer.vector_field.lag"]
-        found = realise(model, {"layer.vector_field.lag": jnp.asarray(3.0)}).predict(model.inputs(flows()))
+        found = realise(model, {"layer.vector_field.lag": jnp.asarray(3.0)}).predict(
+            model.inputs(flows())
+        )
         np.testing.assert_allclose(found.values["Q"], flows()["Q"], rtol=1e-4)
 
     @pytest.mark.thorough
     def test_of_a_part_of_a_hybrid(self):
         closure = bd.Network.mlp(("store",), ("store",), width=3, scale=0.1)
         field = bd.Residual(Bucket(dist.LogNormal(1.0, 0.5)), closure)
-        model = bd.Model(bd.ODE(field, {"store": 10.0}, Bucket.flow, start=0.0), bd.NormalNoise(0.1))
+        model = bd.Model(
+            bd.ODE(field, {"store": 10.0}, Bucket.flow, start=0.0), bd.NormalNoise(0.1)
+        )
         assert model.observables == ("Q",)
         pose(model, flows())
 
@@ -330,7 +384,10 @@ def line(function=Line, noise=None):
 
 
 def ode(field=decay, start=1.0, noise=None, **more):
-    return bd.Model(bd.ODE(field, {"y": start}, start=0.0, **more), bd.NormalNoise(1.0) if noise is None else noise)
+    return bd.Model(
+        bd.ODE(field, {"y": start}, start=0.0, **more),
+        bd.NormalNoise(1.0) if noise is None else noise,
+    )
 
 
 class Scaled(bd.Module):
@@ -377,7 +434,10 @@ def diffusing(source, boundary):
 def coupled(strength, timescale):
     parts = {"a": lambda t, y, u: {"y": -y["y"] + u["z"]}, "b": lambda t, y, u: {"z": -y["z"]}}
     field = bd.multiscale.Coupling(
-        parts, bd.multiscale.Link("b.z", "a.z", strength), {"a": ("y",), "b": ("z",)}, {"b": timescale}
+        parts,
+        bd.multiscale.Link("b.z", "a.z", strength),
+        {"a": ("y",), "b": ("z",)},
+        {"b": timescale},
     )
     layer = bd.ODE(field, {"y": 1.0, "z": 1.0}, lambda t, y, u: {"y": y["y"]}, start=0.0)
     return bd.Model(layer, bd.NormalNoise(1.0))
@@ -386,7 +446,9 @@ def coupled(strength, timescale):
 # What the page on unknown numbers says of each place, and a model with an unknown there.
 PLACES = {
     "a field of an equation": lambda q: line(Line(q, 0.0)),
-    "an item of a dict, a list or a tuple in it": lambda q: line(Held({"list": [q], "tuple": (0.0, 1.0)})),
+    "an item of a dict, a list or a tuple in it": lambda q: line(
+        Held({"list": [q], "tuple": (0.0, 1.0)})
+    ),
     "an equation that is solved at each row": lambda q: bd.Model(
         bd.Implicit(Square(q), {"y": 2.0}), bd.NormalNoise(1.0)
     ),
@@ -405,7 +467,9 @@ PLACES = {
         noise=bd.NormalNoise(bd.noise.VaryingScale(q, lambda t, y, u: {"h": 0.1 * t}))
     ),
     "the scale of a network": lambda q: ode(Scaled(network(q))),
-    "level and scale of a basis": lambda q: ode(Scaled(bd.Basis(bd.bases.BSpline(0.0, 6.0, 5), "t", "g", scale=q))),
+    "level and scale of a basis": lambda q: ode(
+        Scaled(bd.Basis(bd.bases.BSpline(0.0, 6.0, 5), "t", "g", scale=q))
+    ),
     "the length of a Gaussian process": lambda q: ode(
         Scaled(bd.Basis(bd.bases.HilbertGP(0.0, 6.0, 5, length=q), "t", "g"))
     ),
@@ -473,4 +537,6 @@ class TestWhere:
     def test_the_page_names_each_place(self):
         page = (ROOT / "docs" / "unknowns.md").read_text(encoding="utf-8")
         table = page[page.index("## Where a distribution may stand") :]
-        assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][1:] == [*PLACES]
+        assert [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")][
+            1:
+        ] == [*PLACES]

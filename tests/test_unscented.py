@@ -44,17 +44,23 @@ def test_sigma_points_have_the_moments_of_standard_normal_numbers(number):
 
 @pytest.mark.thorough
 def test_a_linear_field_is_exact():
-    """Where the state is linear in the deviates, its variance is the sum of squares of its slopes."""
+    """Where the state is linear in the deviates,
+    its variance is the sum of squares of its slopes.
+    """
     layer = uncertain({"speed": 0.2, "place": 0.1})
 
     def along(deviates):
         values = layer.deviating(deviates)(GIVEN).values
         return values, values
 
-    found, (slopes, central) = jax.jit(lambda d: (layer(GIVEN), jax.jacrev(along, has_aux=True)(d)))(jnp.zeros(2))
+    found, (slopes, central) = jax.jit(
+        lambda d: (layer(GIVEN), jax.jacrev(along, has_aux=True)(d))
+    )(jnp.zeros(2))
     for name in ("place", "speed"):
         np.testing.assert_allclose(found.values[name], central[name], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found.variances[name], (slopes[name] ** 2).sum(-1), rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(
+            found.variances[name], (slopes[name] ** 2).sum(-1), rtol=1e-4, atol=1e-8
+        )
 
 
 @pytest.mark.slow
@@ -69,7 +75,9 @@ def test_scales_that_vary_agree_with_monte_carlo():
         error = np.sqrt(variance / len(deviates))
         assert np.all(np.abs(found.values[name] - mean) < 4 * error + 1e-6)
         # The variance of a variance from 4000 draws is 2 / 4000 of its square.
-        np.testing.assert_allclose(found.variances[name][1:], variance[1:], rtol=4 * np.sqrt(2 / 4000))
+        np.testing.assert_allclose(
+            found.variances[name][1:], variance[1:], rtol=4 * np.sqrt(2 / 4000)
+        )
 
 
 @pytest.mark.slow
@@ -104,9 +112,14 @@ def test_data_see_both_variances():
     each = jax.vmap(lambda d: realised.layer.deviating(d)(GIVEN).values["x"])
     prediction, drawn = jax.jit(lambda d: (realised.predict(GIVEN), each(d)))(deviates)
     drawn, error = np.asarray(drawn), 0.05 * rng.normal(size=drawn.shape)
-    for noise, data in ((bd.NormalNoise(0.05), drawn + error), (bd.LogNormalNoise(0.05), drawn * np.exp(error))):
+    for noise, data in (
+        (bd.NormalNoise(0.05), drawn + error),
+        (bd.LogNormalNoise(0.05), drawn * np.exp(error)),
+    ):
         found = bd.Model(realised.layer, noise).conditional(prediction, GIVEN)["x"]
-        np.testing.assert_allclose(found.mean, data.mean(0), atol=5 * float(data.std(0).max()) / np.sqrt(4000))
+        np.testing.assert_allclose(
+            found.mean, data.mean(0), atol=5 * float(data.std(0).max()) / np.sqrt(4000)
+        )
         np.testing.assert_allclose(found.variance, data.var(0), rtol=0.12)
 
 
@@ -114,15 +127,26 @@ def test_data_see_both_variances():
 def test_trajectories_that_scatter_have_its_variance():
     rng, times = np.random.default_rng(1), np.linspace(0.0, 3.0, 7)
     scatter = 0.4 * rng.normal(size=40)
-    series = np.exp(-0.5 * times) + scatter[:, None] * 2 * (1 - np.exp(-0.5 * times)) + 0.02 * rng.normal(size=(40, 7))
-    layer, inputs = fading(0.4, 1.0, bd.NormalNoise(0.02)).layer, bd.inputs(xr.Dataset(coords={"time": times}))
+    series = (
+        np.exp(-0.5 * times)
+        + scatter[:, None] * 2 * (1 - np.exp(-0.5 * times))
+        + 0.02 * rng.normal(size=(40, 7))
+    )
+    layer, inputs = (
+        fading(0.4, 1.0, bd.NormalNoise(0.02)).layer,
+        bd.inputs(xr.Dataset(coords={"time": times})),
+    )
     found = jax.jit(lambda: layer(inputs))()
-    np.testing.assert_allclose(found.variances["x"][2:] + 0.02**2, series.var(0)[2:], rtol=3 * np.sqrt(2 / 40))
+    np.testing.assert_allclose(
+        found.variances["x"][2:] + 0.02**2, series.var(0)[2:], rtol=3 * np.sqrt(2 / 40)
+    )
 
 
 def fading_data():
     rng = np.random.default_rng(2)
-    data = xr.Dataset({"x": ("time", np.exp(-0.5 * TIMES) + 0.1 * rng.normal(size=9))}, {"time": TIMES})
+    data = xr.Dataset(
+        {"x": ("time", np.exp(-0.5 * TIMES) + 0.1 * rng.normal(size=9))}, {"time": TIMES}
+    )
     return fading(dist.HalfNormal(0.5), dist.Normal(1.0, 0.2), bd.NormalNoise(0.02)), data
 
 
@@ -157,7 +181,9 @@ def test_refusals():
     with pytest.raises(ModelError, match="scale of 'height'"):
         jax.eval_shape(lambda: uncertain({"height": 1.0})(GIVEN))
     with pytest.raises(ModelError, match="put the hybrid inside"):
-        jax.eval_shape(lambda: bd.Residual(uncertain({"speed": 1.0}), lambda t, y, u: {"place": 0.0})(GIVEN))
+        jax.eval_shape(
+            lambda: bd.Residual(uncertain({"speed": 1.0}), lambda t, y, u: {"place": 0.0})(GIVEN)
+        )
     with pytest.raises(ModelError, match="needs bd"):
         model = bd.Model(uncertain({"speed": 1.0}), bd.StudentTNoise(1.0))
         jax.eval_shape(lambda: model.conditional(model.predict(GIVEN), GIVEN))

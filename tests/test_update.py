@@ -1,4 +1,6 @@
-"""Updates against a conjugate normal model: by weights, by a new fit, step by step; and data that are refused."""
+"""Updates against a conjugate normal model: by weights, by a new fit, step by step; and data that
+are refused.
+"""
 
 import dataclasses
 
@@ -39,9 +41,13 @@ class Exact(AbstractEngine):
     def run(self, problem, *, key, journal, bar):
         mean, sd = truth(np.asarray(problem.observed["y"]))
         z = np.asarray(jax.random.normal(key, (CHAINS, self.draws)))
-        lp = np.asarray(jax.jit(jax.vmap(jax.vmap(problem.log_density)))((mean + sd * z)[..., None]))
+        lp = np.asarray(
+            jax.jit(jax.vmap(jax.vmap(problem.log_density)))((mean + sd * z)[..., None])
+        )
         stats = {"lp": lp, "energy": -lp, "diverging": np.zeros(z.shape, bool)}
-        findings = tuple(Finding("good", subject, "said by the engine") for subject in ("own", "log evidence"))
+        findings = tuple(
+            Finding("good", subject, "said by the engine") for subject in ("own", "log evidence")
+        )
         return Samples((mean + sd * z)[..., None], stats, {"log_evidence": -1.0}, findings)
 
 
@@ -70,7 +76,9 @@ def post():
 
 
 def assert_draws(updated, y, effective=None):
-    """Mean and standard deviation of the draws are those in closed form, within 4 Monte-Carlo errors."""
+    """Mean and standard deviation of the draws are those in closed form, within 4 Monte-Carlo
+    errors.
+    """
     mean, sd = truth(np.asarray(y))
     draws = updated["posterior"]["level"]
     assert draws.shape == (CHAINS, DRAWS)
@@ -115,7 +123,9 @@ def test_the_result_is_like_that_of_a_fit(post):
         assert updated.attrs[name] == whole.attrs[name]
     for group in ("observed_data", "constant_data", "prior"):
         assert updated[group].to_dataset().sizes == whole[group].to_dataset().sizes
-    xr.testing.assert_identical(updated["observed_data"].to_dataset(), whole["observed_data"].to_dataset())
+    xr.testing.assert_identical(
+        updated["observed_data"].to_dataset(), whole["observed_data"].to_dataset()
+    )
     for group in ("posterior", "log_likelihood", "conditional_mean"):
         for name, variable in whole[group].to_dataset().data_vars.items():
             assert updated[group][name].dims == variable.dims
@@ -124,7 +134,9 @@ def test_the_result_is_like_that_of_a_fit(post):
     likelihood = dist.Normal(level[..., None], NOISE).log_prob(np.append(OLD, [2.3, 1.4]))
     np.testing.assert_allclose(updated["log_likelihood"]["y"], likelihood, rtol=1e-6)
     prior = dist.Normal(0.0, PRIOR_SD).log_prob(level)
-    np.testing.assert_allclose(updated["sample_stats"]["lp"], prior + likelihood.sum(axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(
+        updated["sample_stats"]["lp"], prior + likelihood.sum(axis=-1), rtol=1e-6
+    )
     assert set(updated["sample_stats"].data_vars) == {"lp", "log_weight", "diverging"}
     assert "log_evidence" not in updated.attrs
     bd.forecast(model(), updated, np.linspace(0.0, 20.0, 5))
@@ -141,10 +153,15 @@ def test_the_result_is_like_that_of_a_fit(post):
 def test_what_weights_cannot_carry_is_fitted_anew(post, new):
     updated = update(model(), post, series(new, 12), engine=Exact(), key=2)
     assert updated.attrs["updated_by"] == "refit"
-    assert updated.attrs["update_pareto_k"] >= 0.7 or updated.attrs["effective_draws"] < 0.1 * CHAINS * DRAWS
+    assert (
+        updated.attrs["update_pareto_k"] >= 0.7
+        or updated.attrs["effective_draws"] < 0.1 * CHAINS * DRAWS
+    )
     everything = np.concatenate([OLD, new])
     [said] = said_of(updated, "update")
-    assert said.startswith("[good] update: new data were taken in by a refit, since weights of the old draws would not")
+    assert said.startswith(
+        "[good] update: new data were taken in by a refit, since weights of the old draws would not"
+    )
     weights = updated.attrs["update_pareto_k"], updated.attrs["effective_draws"]
     assert said.endswith("(PSIS k-hat {:.2f}, {:.0f} effective draws)".format(*weights))
     assert_draws(updated, everything, effective=CHAINS * DRAWS)
@@ -195,7 +212,9 @@ def test_another_model_and_no_engine_are_refused(post, unchecked):
         update(other, post, series([1.0], 12))
     with pytest.raises(ModelError, match="engine must be an engine such as"):
         update(model(), post, series([1.0], 12), engine=Exact)
-    bare = xr.DataTree.from_dict({n: g.to_dataset() for n, g in post.children.items() if n != "log_likelihood"})
+    bare = xr.DataTree.from_dict(
+        {n: g.to_dataset() for n, g in post.children.items() if n != "log_likelihood"}
+    )
     bare.attrs = post.attrs
     with pytest.raises(MismatchError, match="no group 'log_likelihood'"):
         update(model(), bare, series([1.0], 12))
@@ -211,7 +230,10 @@ def test_another_model_and_no_engine_are_refused(post, unchecked):
         (series([np.nan], 12), "the new data hold no value of y: there is nothing to update by"),
         (xr.Dataset(coords={"time": [12.0]}), "the new data hold no value of y"),
         (series([np.inf], 12), "observable 'y' is infinite at time 12"),
-        (series([1.0], 12).assign(y=("time", [1.0], {"units": "kg"})), "'y' is in 'kg' but the model works in 'm'"),
+        (
+            series([1.0], 12).assign(y=("time", [1.0], {"units": "kg"})),
+            "'y' is in 'kg' but the model works in 'm'",
+        ),
         (series([1.0], 12).expand_dims("site"), "observable 'y' must have the one dimension time"),
         (xr.Dataset({"y": 1.0}), "coordinate 'time'"),
     ],
@@ -224,9 +246,15 @@ def test_new_data_that_make_no_sense(post, new, message):
 def test_data_before_those_of_the_fit_are_taken_in_where_nothing_begins_there(post, monkeypatch):
     updated = update(model(), post, series([2.3], -1))
     assert_draws(updated, [2.3, *OLD])
-    assert float(updated["observed_data"]["time"][0]) == updated["constant_data"].attrs["start"] == -1.0
+    assert (
+        float(updated["observed_data"]["time"][0])
+        == updated["constant_data"].attrs["start"]
+        == -1.0
+    )
     monkeypatch.setattr(Level, "begins", True)
-    with pytest.raises(DataError, match="new data cannot lie before the start of the model: -1 < 0"):
+    with pytest.raises(
+        DataError, match="new data cannot lie before the start of the model: -1 < 0"
+    ):
         update(model(), post, series([1.0], -1))
 
 
@@ -238,14 +266,18 @@ class Forced(bd.Module):
 
 
 def forced():
-    layer = bd.ODE(Forced(rate=bd.between(0.1, 1.0)), {"y": 0.0, "z": 0.0}, forcings=("u",), units={"u": "W"})
+    layer = bd.ODE(
+        Forced(rate=bd.between(0.1, 1.0)), {"y": 0.0, "z": 0.0}, forcings=("u",), units={"u": "W"}
+    )
     return bd.Model(layer, bd.NormalNoise(0.1))
 
 
 def forced_post():
     """The groups that say what data a posterior knows: two observables, one of which has gaps."""
     times = {"time": ("time", [0.0, 1.0, 2.0], {"units": "h"})}
-    observed = xr.Dataset({"y": ("time", [0.0, 1.0, 2.0]), "z": ("time", [0.0, np.nan, 1.0])}, times)
+    observed = xr.Dataset(
+        {"y": ("time", [0.0, 1.0, 2.0]), "z": ("time", [0.0, np.nan, 1.0])}, times
+    )
     known = xr.Dataset({"u": ("time", [1.0, 1.0, 2.0], {"units": "W"})}, times, {"start": 0.0})
     draws = draws_dataset(forced(), {"layer.vector_field.rate": np.ones((1, 4))})
     groups = {"posterior": draws, "observed_data": observed, "constant_data": known}
@@ -256,7 +288,11 @@ def forced_post():
 
 def test_data_are_joined_on_all_times():
     new = xr.Dataset(
-        {"z": ("time", [0.5, np.nan, 3.0]), "u": ("time", [np.nan, 4.0, 5.0]), "w": ("time", [0.0, 0.0, 0.0])},
+        {
+            "z": ("time", [0.5, np.nan, 3.0]),
+            "u": ("time", [np.nan, 4.0, 5.0]),
+            "w": ("time", [0.0, 0.0, 0.0]),
+        },
         {"time": [1.0, 1.5, 3.0]},
     )
     joined = _joined(forced(), forced_post(), new)
@@ -320,7 +356,9 @@ def test_a_refit_by_nuts_begins_near_the_draws_and_can_be_resumed(post, tmp_path
     draws = updated["posterior"]["level"]
     assert abs(float(draws.mean()) - mean) < 4 * sd / np.sqrt(200)
     assert abs(float(draws.std()) / sd - 1) < 4 / np.sqrt(400)
-    assert updated.attrs["warmup_steps"] < 10 * 200  # a metric from a collapsed sample made each draw take 76
+    assert (
+        updated.attrs["warmup_steps"] < 10 * 200
+    )  # a metric from a collapsed sample made each draw take 76
     kept = sorted(path.name for path in tmp_path.glob("*.step"))
     assert len(kept) > 10
     for path in kept[-3:]:

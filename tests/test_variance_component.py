@@ -1,4 +1,6 @@
-"""What coefficients that a linear model lacks would add to its evidence, against SciPy's densities and known truths."""
+"""What coefficients that a linear model lacks would add to its evidence, against SciPy's densities
+and known truths.
+"""
 
 import numpy as np
 import pytest
@@ -36,13 +38,17 @@ def log_evidence(left, covariance, free):
 @pytest.mark.parametrize("told", [1.0, 0.02])  # how much data tell of what is unknown
 def test_the_gain_is_that_of_the_log_evidence(told):
     left, slopes = drawn(0, more=0.5), told * SLOPES
-    outside = np.eye(DATA) + 100 * slopes @ np.linalg.solve(PRIOR, slopes.T)  # of a prior ten times as wide
+    outside = np.eye(DATA) + 100 * slopes @ np.linalg.solve(
+        PRIOR, slopes.T
+    )  # of a prior ten times as wide
     free = np.trace(np.linalg.inv(outside))
     assert (free < DATA - UNKNOWN + 0.1) == (told == 1.0)
     found = Lacking(linear(left, slopes=slopes)).gain(ALONG)
     ratios = np.geomspace(1e-4, 1e4, 161)
     every = [outside + ratio * ALONG @ ALONG.T for ratio in ratios]
-    gains = [log_evidence(left, inside, free) - log_evidence(left, outside, free) for inside in every]
+    gains = [
+        log_evidence(left, inside, free) - log_evidence(left, outside, free) for inside in every
+    ]
     best = int(np.argmax(gains))
     assert found.gain == pytest.approx(gains[best], abs=0.05)  # but for the grid
     size = left @ np.linalg.solve(every[best], left) / free
@@ -64,7 +70,9 @@ def test_neither_the_reference_nor_the_size_of_the_noise_matters():
 
 @pytest.mark.thorough
 def test_a_sound_model_gains_as_its_replicates_do():
-    """Shares of data sets whose gain is among the largest tenth of that of replicates, and the largest twentieth."""
+    """Shares of data sets whose gain is among the largest tenth of that of replicates, and the
+    largest twentieth.
+    """
     several = 300
     chances = []
     for seed in range(several):
@@ -77,7 +85,9 @@ def test_a_sound_model_gains_as_its_replicates_do():
 
 def test_what_is_lacking_is_found():
     chances = [
-        np.mean((found := Lacking(linear(drawn(s, more=1.0), s)).gain(ALONG)).replicates >= found.gain)
+        np.mean(
+            (found := Lacking(linear(drawn(s, more=1.0), s)).gain(ALONG)).replicates >= found.gain
+        )
         for s in range(20)
     ]
     assert np.mean(np.array(chances) < 0.01) >= 0.9

@@ -1,4 +1,6 @@
-"""The rates by which draws of a network are compared: at states where the draws, and forecasts, go."""
+"""The rates by which draws of a network are compared: at states where the draws, and forecasts,
+go.
+"""
 
 import dataclasses
 
@@ -41,7 +43,9 @@ def rates_of(model, inputs, draws):
 @pytest.fixture(scope="module")
 def pushed():
     model = small.stepped()
-    draws = {path: np.asarray(v) for path, v in draw_prior(model, DRAWS, key=jax.random.key(0)).items()}
+    draws = {
+        path: np.asarray(v) for path, v in draw_prior(model, DRAWS, key=jax.random.key(0)).items()
+    }
     inputs = model.inputs(small.data())
     return model, inputs, draws, rates_of(model, inputs, draws)
 
@@ -52,14 +56,22 @@ def test_every_draw_is_asked_at_the_mean_and_along_paths_of_single_draws(pushed)
     assert dict(found.sizes) == {"draw": DRAWS, "path": 5, "time": small.TIMES.size}
 
     def of(i):
-        return realise(model, {path: jnp.asarray(values[i]) for path, values in draws.items()}).layer
+        return realise(
+            model, {path: jnp.asarray(values[i]) for path, values in draws.items()}
+        ).layer
 
-    paths = np.stack([np.asarray(ode.solve(inputs, ode.begin(inputs))[0]["y"]) for ode in map(of, range(DRAWS))])
+    paths = np.stack(
+        [np.asarray(ode.solve(inputs, ode.begin(inputs))[0]["y"]) for ode in map(of, range(DRAWS))]
+    )
     whose = np.linspace(0, DRAWS - 1, 4).astype(int)
     for number, path in enumerate([paths.mean(axis=0), *paths[whose]]):
         for draw in (0, 7):
-            expected = np.asarray(of(draw).rates_along(inputs, inputs.times, {"y": jnp.asarray(path)})["y"])
-            np.testing.assert_allclose(found["y"].sel(path=number).isel(draw=draw), expected, rtol=1e-9, atol=1e-12)
+            expected = np.asarray(
+                of(draw).rates_along(inputs, inputs.times, {"y": jnp.asarray(path)})["y"]
+            )
+            np.testing.assert_allclose(
+                found["y"].sel(path=number).isel(draw=draw), expected, rtol=1e-9, atol=1e-12
+            )
 
 
 @pytest.mark.thorough
@@ -97,9 +109,13 @@ def test_a_forecast_holds_the_rates_along_its_own_times(monkeypatch):
     assert len(traced) == 2  # for the model's identity, and in the program that pushes draws
     field = fc["vector_field"].to_dataset()
     assert dict(field.sizes) == {"chain": 2, "draw": 10, "path": 5, "time": 10}
-    assert any("vector field along the forecast" in f.subject for f in bd.diagnose(post, fc).findings)
+    assert any(
+        "vector field along the forecast" in f.subject for f in bd.diagnose(post, fc).findings
+    )
 
 
 def test_without_a_network_there_is_nothing_to_compare():
-    model = bd.Model(small.Stepped(small.Decay(bd.between(0.2, 2.0)), {"y": 2.0}), bd.NormalNoise(0.1))
+    model = bd.Model(
+        small.Stepped(small.Decay(bd.between(0.2, 2.0)), {"y": 2.0}), bd.NormalNoise(0.1)
+    )
     assert watched(model, model.inputs(small.data()), 3) is None

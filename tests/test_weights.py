@@ -1,4 +1,6 @@
-"""Priors of weights: their spread, by hand and in limits, and how many weights a horseshoe lets through."""
+"""Priors of weights: their spread, by hand and in limits, and how many weights a horseshoe lets
+through.
+"""
 
 import equinox as eqx
 import jax
@@ -32,15 +34,20 @@ class TestNormalShrinkage:
         assert {path: leaf.shape for path, leaf in leaves.items()} == {"z": (3,), "scale": ()}
         assert isinstance(leaves["scale"].distribution, dist.HalfNormal)
         weights = over_prior(NormalShrinkage(2), lambda w: w(), DRAWS) ** 2
-        # Squares of scale z with scale half-normal: E s² = 1, and E s⁴ = 3 ties them, with covariance 3 − 1.
-        assert np.cov(weights.T)[0, 1] == pytest.approx(2.0, abs=4 * np.std(weights.prod(1)) / np.sqrt(DRAWS))
+        # Squares of scale z with scale half-normal: E s² = 1, and E s⁴ = 3 ties them, with
+        # covariance 3 − 1.
+        assert np.cov(weights.T)[0, 1] == pytest.approx(
+            2.0, abs=4 * np.std(weights.prod(1)) / np.sqrt(DRAWS)
+        )
 
 
 class TestHorseshoe:
     @pytest.mark.thorough
     def test_by_hand(self):
         weights = realised(Horseshoe(5, few=2))
-        z, local, tau, slab = (np.asarray(v) for v in (weights.z, weights.local, weights.shrinkage, weights.slab))
+        z, local, tau, slab = (
+            np.asarray(v) for v in (weights.z, weights.local, weights.shrinkage, weights.slab)
+        )
         tilde = np.sqrt(slab * local**2 / (slab + tau**2 * local**2))
         np.testing.assert_allclose(weights(), z * tau * tilde, rtol=EXACT)
 
@@ -50,7 +57,9 @@ class TestHorseshoe:
         assert (np.abs(weights.var(0) - 0.25) < error).all()
 
     def test_few_weights_are_not_shrunk(self):
-        """E Σ (1 − κ) = few for data of unit precision, κ = 1 / (1 + τ² λ²) (Piironen & Vehtari 2017)."""
+        """E Σ (1 − κ) = few for data of unit precision, κ = 1 / (1 + τ² λ²) (Piironen & Vehtari
+        2017).
+        """
         few, size = 3.0, 20
         prior = Horseshoe(size, few)
         tau = prior.shrinkage.scale
@@ -62,7 +71,9 @@ class TestHorseshoe:
     def test_large_weights_are_student(self):
         """Half of a Student-t with 4 degrees of freedom lies within 0.7407."""
         weights = over_prior(Horseshoe(1 + 1, 1, shrinkage=1e8), lambda w: w()[0], DRAWS)
-        assert np.mean(np.abs(weights) < 0.740697) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(DRAWS))
+        assert np.mean(np.abs(weights) < 0.740697) == pytest.approx(
+            0.5, abs=4 * 0.5 / np.sqrt(DRAWS)
+        )
 
     @pytest.mark.parametrize("few", [0, 3, -1])
     def test_few_of_how_many(self, few):

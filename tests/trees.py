@@ -91,7 +91,10 @@ def make_post(
         if network
     }
     failed = _spread(rng, shape, failures)
-    mean = {name: _ensemble(name, TRAIN_TIMES, science["birth"], science["death"], failed) for name in observables}
+    mean = {
+        name: _ensemble(name, TRAIN_TIMES, science["birth"], science["death"], failed)
+        for name in observables
+    }
     train, _ = make_data(seed, missing=missing, observables=observables)
     prior_shape = (1, 500)
     groups = {
@@ -111,7 +114,10 @@ def make_post(
         ),
         "sample_stats": _sample_stats(rng, science, failed, divergences),
         "log_likelihood": _labelled(
-            {name: (("chain", "draw", "time"), _log_density(train[name].values, mean[name])) for name in observables},
+            {
+                name: (("chain", "draw", "time"), _log_density(train[name].values, mean[name]))
+                for name in observables
+            },
             TRAIN_TIMES,
             shape,
         ),
@@ -139,8 +145,8 @@ def make_fc(
 ) -> xr.DataTree:
     """Return a forecast as from `forecast`, over the training times (if `train`) and test times.
 
-    The means follow from `birth` and, with a network, from the sum of its last bias: the other leaves of the group
-    `posterior` do nothing. Whole draws fail (`failures`).
+    The means follow from `birth` and, with a network, from the sum of its last bias: the other
+    leaves of the group `posterior` do nothing. Whole draws fail (`failures`).
     """
     rng = np.random.default_rng(seed + 1)
     time = np.concatenate([TRAIN_TIMES, TEST_TIMES]) if train else TEST_TIMES
@@ -150,9 +156,13 @@ def make_fc(
     median = {name: _ensemble(name, time, science, weights, failed) for name in observables}
     variance = noise_scale**2
     fields = {
-        "predictions": {name: z * np.exp(noise_scale * rng.normal(size=z.shape)) for name, z in median.items()},
+        "predictions": {
+            name: z * np.exp(noise_scale * rng.normal(size=z.shape)) for name, z in median.items()
+        },
         "conditional_mean": {name: z * np.exp(variance / 2) for name, z in median.items()},
-        "conditional_variance": {name: z**2 * np.expm1(variance) * np.exp(variance) for name, z in median.items()},
+        "conditional_variance": {
+            name: z**2 * np.expm1(variance) * np.exp(variance) for name, z in median.items()
+        },
     }
     groups = {
         "/": xr.Dataset(
@@ -177,7 +187,9 @@ def make_fc(
         groups[group] = _labelled(variables, time, shape)
     groups["posterior"] = _pushed(rng, science, weights if network else None)
     if network:
-        groups["exchanged_mean"] = _exchanged(time, science.ravel(), weights.ravel(), observables, variance)
+        groups["exchanged_mean"] = _exchanged(
+            time, science.ravel(), weights.ravel(), observables, variance
+        )
     return xr.DataTree.from_dict(groups)
 
 
@@ -186,11 +198,14 @@ def _exchanged(time, science, weights, observables, variance) -> xr.Dataset:
     sound = np.zeros(science.shape, bool)
     pairs = (science, np.roll(weights, 1)), (np.roll(science, 1), weights)
     means = {
-        name: np.stack([_ensemble(name, time, *pair, sound) for pair in pairs]) * np.exp(variance / 2)
+        name: np.stack([_ensemble(name, time, *pair, sound) for pair in pairs])
+        * np.exp(variance / 2)
         for name in observables
     }
     coords = {"kept": ["science", "network"], "exchange": np.arange(science.size), "time": time}
-    return xr.Dataset({name: (("kept", "exchange", "time"), y) for name, y in means.items()}, coords)
+    return xr.Dataset(
+        {name: (("kept", "exchange", "time"), y) for name, y in means.items()}, coords
+    )
 
 
 def _ensemble(name, time, science, weights, failed) -> np.ndarray:
@@ -203,7 +218,9 @@ def _ensemble(name, time, science, weights, failed) -> np.ndarray:
 
 
 def _pushed(rng, science, weights) -> xr.Dataset:
-    """Leaves whose `birth` is `science` and whose last bias sums to `weights`, all standard normal underneath."""
+    """Leaves whose `birth` is `science` and whose last bias sums to `weights`, all standard normal
+    underneath.
+    """
     leaves = {name: rng.normal(size=science.shape) for name in SCIENCE} | {"birth": science}
     if weights is None:
         return _parameters(leaves, {}, widen=1.0)
@@ -273,7 +290,9 @@ def _sample_stats(rng, science, failed, divergences: int) -> xr.Dataset:
         "solver_failure": failed,
     }
     dims = ("chain", "draw")
-    return xr.Dataset({name: (dims, values) for name, values in variables.items()}, coords=_sample_coords(shape))
+    return xr.Dataset(
+        {name: (dims, values) for name, values in variables.items()}, coords=_sample_coords(shape)
+    )
 
 
 def _provenance(chains, draws, requested, interrupted) -> dict[str, str | int | float]:

@@ -14,13 +14,16 @@ _CHOSEN = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def one_thread_a_factor() -> Iterator[None]:
     """While it lasts each matrix is factorised by one thread, unless the user has said by how many.
 
-    On a CPU the linear algebra of JAX is that of SciPy's BLAS, which spreads even a matrix of fifty rows over all
-    cores. These are at work on other chains already, and threads that wait for each other by spinning cost more than
-    the work that they share: ten times as much, measured on two cores with something else beside.
+    On a CPU the linear algebra of JAX is that of SciPy's BLAS, which spreads even a matrix of fifty
+    rows over all cores. These are at work on other chains already, and threads that wait for each
+    other by spinning cost more than the work that they share: ten times as much, measured on two
+    cores with something else beside.
     """
     if any(name in os.environ for name in _CHOSEN):
         yield
         return
-    importlib.import_module("scipy.linalg")  # JAX loads it with its first factor, after which it is too late here
+    importlib.import_module(
+        "scipy.linalg"
+    )  # JAX loads it with its first factor, after which it is too late here
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield

@@ -13,9 +13,12 @@ from jax.extend.core import Literal
 from .devices import computing_devices
 from .trace import inner_programs, open_program, parted
 
-# Moving what does not change out of loops takes a third of the compilation of a solve, and more of NUTS around one:
-# each move lets XLA simplify all loops anew. It pays where something dear stays the same from step to step.
-NO_MOVES = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking"}
+# Moving what does not change out of loops takes a third of the compilation of a solve, and more of
+# NUTS around one: each move lets XLA simplify all loops anew. It pays where something dear stays
+# the same from step to step.
+NO_MOVES = {
+    "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking"
+}
 # Share of the work of a program.
 _WORTH_MOVING = 0.015
 # How often a loop is taken to run if nobody knows, and how many additions an exponential is.
@@ -29,7 +32,9 @@ _CHEAP = re.compile(
     "abs|add|add_any|and|clamp|eq|ge|gt|integer_pow|is_finite|le|lt|max|min|mul|ne|neg|not|or|select_n|sign|square|sub|"
     "xor"
 )
-_OF_MATRICES = re.compile("cholesky|eig.*|geqrf|householder_product|lu.*|qr|schur|svd|triangular_solve")
+_OF_MATRICES = re.compile(
+    "cholesky|eig.*|geqrf|householder_product|lu.*|qr|schur|svd|triangular_solve"
+)
 # Their inner program is that of one number.
 _BY_NUMBERS = re.compile("(scatter|reduce|select_and).*")
 
@@ -42,15 +47,21 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> jax.stages.Compil
 
 
 class Program:
-    """A function compiled by `jax.jit`, once for each kind of arguments, with the arrays that it holds beside it.
+    """A function compiled by `jax.jit`, once for each kind of arguments, with the arrays that it
+    holds beside it.
 
-    JAX would write them into the program: a fit to other data of the same shape finds this one on disk instead.
+    JAX would write them into the program: a fit to other data of the same shape finds this one on
+    disk instead.
     """
 
     def __init__(self, function: Callable[..., Any]):
         @functools.lru_cache(maxsize=_KINDS)
-        def known(structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]) -> tuple[Callable[..., Any], Any]:
-            examples = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
+        def known(
+            structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]
+        ) -> tuple[Callable[..., Any], Any]:
+            examples = jax.tree.unflatten(
+                structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds]
+            )
             run, held, shapes = parted(function, *examples)
             return functools.partial(jax.jit(run), held), shapes
 
@@ -60,18 +71,24 @@ class Program:
         return self._of(arguments)[0](*arguments)
 
     def shapes(self, *arguments: Any) -> Any:
-        """Shapes of what it returns for arguments like these; what was traced for that serves to call it."""
+        """Shapes of what it returns for arguments like these; what was traced for that serves to
+        call it.
+        """
         return self._of(arguments)[1]
 
     def _of(self, arguments: tuple) -> tuple[Callable[..., Any], Any]:
         leaves, structure = jax.tree.flatten(arguments)
-        return self._known(structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
+        return self._known(
+            structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        )
 
 
 def steady_share(program: Any) -> float:
-    """Which share of the work of a program is done anew in loops although it stays the same from turn to turn.
+    """Which share of the work of a program is done anew in loops although it stays the same from
+    turn to turn.
 
-    A rough count: elements of arrays, dear functions ten times; a loop of unknown length as if it ran ten times.
+    A rough count: elements of arrays, dear functions ten times; a loop of unknown length as if it
+    ran ten times.
     """
     work = _Work()
     work.look(program, [False] * len(open_program(program).invars), 1, looped=False)
@@ -85,7 +102,9 @@ class _Work:
         self.total = self.steady = 0.0
 
     def look(self, program: Any, steady: list[bool], turns: int, *, looped: bool) -> list[bool]:
-        """Count a program that runs so many times; which of its results stay the same, given which arguments do."""
+        """Count a program that runs so many times; which of its results stay the same, given which
+        arguments do.
+        """
         inside = open_program(program)
         same = dict(zip(inside.invars, steady, strict=True)) | dict.fromkeys(inside.constvars, True)
         of = lambda v: isinstance(v, Literal) or same[v]  # noqa: E731
@@ -97,7 +116,9 @@ class _Work:
             same |= dict(zip(equation.outvars, results, strict=True))
         return [of(v) for v in inside.outvars]
 
-    def _equation(self, equation: Any, steady: list[bool], turns: int, *, looped: bool) -> list[bool]:
+    def _equation(
+        self, equation: Any, steady: list[bool], turns: int, *, looped: bool
+    ) -> list[bool]:
         name, parameters = equation.primitive.name, equation.params
         if name == "while":
             self._loop(parameters["cond_jaxpr"], parameters["cond_nconsts"], turns * _TURNS)
@@ -130,7 +151,10 @@ def _is_call(equation: Any, inner: list[Any]) -> bool:
     if equation.primitive.name == "cond" or len(inner) != 1:
         return False
     inside = open_program(inner[0])
-    return (len(inside.invars), len(inside.outvars)) == (len(equation.invars), len(equation.outvars))
+    return (len(inside.invars), len(inside.outvars)) == (
+        len(equation.invars),
+        len(equation.outvars),
+    )
 
 
 def _work(equation: Any) -> int:
@@ -138,7 +162,9 @@ def _work(equation: Any) -> int:
     name = equation.primitive.name
     if _FREE.fullmatch(name):
         return 0
-    shapes: list[tuple[int, ...]] = [getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)]
+    shapes: list[tuple[int, ...]] = [
+        getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)
+    ]
     size = max(map(math.prod, shapes), default=0)
     if name == "dot_general":
         (summed, _), _ = equation.params["dimension_numbers"]

@@ -1,4 +1,6 @@
-"""JAX's set-up: double precision from the import on, compiled programs on disk from the first computation on."""
+"""JAX's set-up: double precision from the import on, compiled programs on disk from the first
+computation on.
+"""
 
 import dataclasses
 import os
@@ -30,27 +32,42 @@ _choices = _Choices()
 
 
 def configure(
-    *, cache: str | os.PathLike[str] | bool = True, cache_bytes: int = 2 * _GIBIBYTE, cores: int | None = None
+    *,
+    cache: str | os.PathLike[str] | bool = True,
+    cache_bytes: int = 2 * _GIBIBYTE,
+    cores: int | None = None,
 ) -> None:
-    """Say now where compiled programs are kept and how many cores compute, instead of leaving it to the first fit.
+    """Say now where compiled programs are kept and how many cores compute, instead of leaving it to
+    the first fit.
 
-    Importing the package changes one setting of JAX: double precision, unless `JAX_ENABLE_X64` is set. The first fit,
-    check, forecast or other computation of the package changes two more, for the whole process: the folder of JAX's
-    compilation cache and, with it, that programs are kept from 0.1 s of compilation on. They stay as they are where
-    JAX has a folder already (`JAX_COMPILATION_CACHE_DIR` or `jax.config`). No other setting is touched.
+    Importing the package changes one setting of JAX: double precision, unless `JAX_ENABLE_X64` is
+    set. The first fit, check, forecast or other computation of the package changes two more, for
+    the whole process: the folder of JAX's compilation cache and, with it, that programs are kept
+    from 0.1 s of compilation on. They stay as they are where JAX has a folder already
+    (`JAX_COMPILATION_CACHE_DIR` or `jax.config`). No other setting is touched.
 
     Args:
-        cache: a folder for compiled programs and what else is worth keeping between processes; `True` for the one that
-            `BAYES_DASL_CACHE` names, or the user's cache folder; `False` for none.
-        cache_bytes: what the compiled programs may take on disk. Each process that computes begins by deleting those
-            that have not been used for longest, but none of a folder of JAX's own.
-        cores: how many threads compute at once on a CPU; all cores that the process may use, unless given.
+        cache: a folder for compiled programs and what else is worth keeping between processes;
+            `True` for the one that `BAYES_DASL_CACHE` names, or the user's cache folder; `False`
+            for none.
+        cache_bytes: what the compiled programs may take on disk. Each process that computes begins
+            by deleting those that have not been used for longest, but none of a folder of JAX's
+            own.
+        cores: how many threads compute at once on a CPU; all cores that the process may use, unless
+            given.
 
     Raises: ModelError for numbers that make no sense.
     """
     if cache_bytes < 0 or (cores is not None and cores < 1):
-        raise ModelError(f"cache_bytes must not be negative and cores at least 1, not {cache_bytes} and {cores}")
-    _choices.cache, _choices.cache_bytes, _choices.cores, _choices.made_known = cache, cache_bytes, cores, False
+        raise ModelError(
+            f"cache_bytes must not be negative and cores at least 1, not {cache_bytes} and {cores}"
+        )
+    _choices.cache, _choices.cache_bytes, _choices.cores, _choices.made_known = (
+        cache,
+        cache_bytes,
+        cores,
+        False,
+    )
     keep_programs()
 
 
@@ -68,19 +85,25 @@ def prepare() -> None:
     """
     if not jax.config.jax_enable_x64:
         raise BayesDaslError(
-            "JAX computes in single precision, which is too coarse for an ODE's posterior: import bayes_dasl before "
-            "other JAX code, unset JAX_ENABLE_X64, or call jax.config.update('jax_enable_x64', True)"
+            "JAX computes in single precision, which is too coarse for an ODE's posterior: import "
+            "bayes_dasl before "
+            "other JAX code, unset JAX_ENABLE_X64, or call jax.config.update('jax_enable_x64', "
+            "True)"
         )
     keep_programs()
 
 
 def keep_programs() -> None:
-    """Compilation is most of a short run: let JAX keep its programs on disk, unless the user has chosen otherwise."""
+    """Compilation is most of a short run: let JAX keep its programs on disk, unless the user has
+    chosen otherwise.
+    """
     if _choices.made_known:
         return
     _choices.made_known = True
     now = jax.config.jax_compilation_cache_dir
-    of_the_user = now != _choices.folder or (now is None and "JAX_COMPILATION_CACHE_DIR" in os.environ)
+    of_the_user = now != _choices.folder or (
+        now is None and "JAX_COMPILATION_CACHE_DIR" in os.environ
+    )
     if of_the_user and isinstance(_choices.cache, bool):
         return
     folder = cache_folder()
@@ -110,9 +133,14 @@ def _usable(programs: Path) -> str | None:
 def _delete_longest_unused(folder: Path, most: int) -> None:
     """Until the files of a folder take so many bytes.
 
-    JAX has a bound of its own, which looks at every file whenever it writes one: 0.15 s each time for 5000 programs.
+    JAX has a bound of its own, which looks at every file whenever it writes one: 0.15 s each time
+    for 5000 programs.
     """
-    used = [(max(s.st_atime, s.st_mtime), s.st_size, f.path) for f in os.scandir(folder) for s in (f.stat(),)]
+    used = [
+        (max(s.st_atime, s.st_mtime), s.st_size, f.path)
+        for f in os.scandir(folder)
+        for s in (f.stat(),)
+    ]
     total = sum(size for _, size, _ in used)
     for _, size, path in sorted(used):
         if total <= most:
@@ -124,14 +152,17 @@ def _delete_longest_unused(folder: Path, most: int) -> None:
 def cache_folder() -> Path | None:
     """Where things worth keeping between processes lie; nowhere if `BAYES_DASL_CACHE` is `off`.
 
-    `BAYES_DASL_CACHE` names another folder than the user's own cache folder, and `configure` is heard first.
+    `BAYES_DASL_CACHE` names another folder than the user's own cache folder, and `configure` is
+    heard first.
     """
     if not isinstance(_choices.cache, bool):
         return Path(_choices.cache)
     chosen = os.environ.get("BAYES_DASL_CACHE", "")
     if not _choices.cache or chosen.lower() == "off":
         return None
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("bayes_dasl", appauthor=False))
+    return (
+        Path(chosen) if chosen else Path(platformdirs.user_cache_dir("bayes_dasl", appauthor=False))
+    )
 
 
 def computing_devices() -> list[Any]:
@@ -150,11 +181,14 @@ def cores() -> int:
 def _load_whole(*packages: str) -> None:
     """Undo what a lazy stand-in leaves behind.
 
-    `import arviz` puts lazy modules in the place of jax and numpyro, if it comes first; a submodule that is imported
-    through one is then missing from its parent ("module 'numpyro.distributions' has no attribute 'distribution'").
+    `import arviz` puts lazy modules in the place of jax and numpyro, if it comes first; a submodule
+    that is imported through one is then missing from its parent ("module 'numpyro.distributions'
+    has no attribute 'distribution'").
     """
     _ = jax.__version__, numpyro.__version__
     for name, module in list(sys.modules.items()):
         parent, _, child = name.rpartition(".")
-        if name.startswith(tuple(f"{p}." for p in packages)) and child not in vars(sys.modules[parent]):
+        if name.startswith(tuple(f"{p}." for p in packages)) and child not in vars(
+            sys.modules[parent]
+        ):
             setattr(sys.modules[parent], child, module)

@@ -1,4 +1,6 @@
-"""Fingerprints of traced programs: the same in every process, and another for every other program."""
+"""Fingerprints of traced programs: the same in every process,
+and another for every other program.
+"""
 
 import copyreg
 import hashlib
@@ -19,7 +21,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 from ..errors import UnreadableError
 from .trace import unchecked
 
-# Of these equations nothing else changes a value: neither rules of derivatives nor where a program runs do.
+# Of these equations nothing else changes a value: neither rules of derivatives nor where a program
+# runs do.
 _MEANING = {
     "jit": ("jaxpr",),
     "pjit": ("jaxpr",),
@@ -33,8 +36,21 @@ _MEANING = {
     "debug_callback": (),
     "debug_print": (),
 }
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis), type(NotImplemented), np.dtype)
-_LIBRARIES = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_PLAIN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(Ellipsis),
+    type(NotImplemented),
+    np.dtype,
+)
+_LIBRARIES = tuple(
+    sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
 # What an object is made of is seen in the object itself.
 _CONSTRUCTORS = {"__init__", "__new__", "__post_init__", "__check_init__", "__init_subclass__"}
@@ -44,9 +60,10 @@ _CONSTRUCTORS |= {"__repr__", "__str__", "__eq__", "__hash__", "__replace__"}
 def fingerprint_of(function: Callable[..., Any], *examples: Any, beside: Any = None) -> str:
     """SHA-256 of a traced function, without Equinox's runtime checks, and of what is `beside` it.
 
-    Python that the program calls while it runs counts by its code, the variables that it closes over and the globals
-    that it names, as far as they are the user's; functions of installed packages count by their own code alone. What a
-    function imports within itself counts by its name.
+    Python that the program calls while it runs counts by its code, the variables that it closes
+    over and the globals that it names, as far as they are the user's; functions of installed
+    packages count by their own code alone. What a function imports within itself counts by its
+    name.
 
     Args:
         function: a function that JAX can trace.
@@ -59,7 +76,9 @@ def fingerprint_of(function: Callable[..., Any], *examples: Any, beside: Any = N
     try:
         return _Reader().of((closed, beside)).hex()
     except RecursionError as error:
-        raise UnreadableError("what the model calls in Python holds something too deep to be read") from error
+        raise UnreadableError(
+            "what the model calls in Python holds something too deep to be read"
+        ) from error
 
 
 class _Reader:
@@ -120,7 +139,9 @@ class _Reader:
         values = np.asarray(x)
         if values.dtype.hasobject:
             return self._all("objects", (values.shape, values.ravel().tolist()))
-        return _hash("array", str(values.dtype), str(values.shape), np.ascontiguousarray(values).tobytes())
+        return _hash(
+            "array", str(values.dtype), str(values.shape), np.ascontiguousarray(values).tobytes()
+        )
 
     def _jaxpr(self, x: Any) -> bytes:
         inner = getattr(x, "jaxpr", x)  # before JAX 0.12 a closed jaxpr held an open one
@@ -131,14 +152,19 @@ class _Reader:
             parts.append(kind)
             for atom in atoms:
                 literal = isinstance(atom, Literal)
-                parts.append(self.of(atom.val) if literal else str(numbers.setdefault(atom, len(numbers))))
+                parts.append(
+                    self.of(atom.val) if literal else str(numbers.setdefault(atom, len(numbers)))
+                )
                 parts.append(str(atom.aval))
 
         add("arguments", (*inner.constvars, *inner.invars))
         for equation in inner.eqns:
             add(equation.primitive.name, equation.invars)
             params = equation.params
-            parts += [self._all(name, (params[name],)) for name in _meaning(equation.primitive.name, params)]
+            parts += [
+                self._all(name, (params[name],))
+                for name in _meaning(equation.primitive.name, params)
+            ]
             add("to", equation.outvars)
         add("results", inner.outvars)
         return _hash("jaxpr", *parts)
@@ -173,8 +199,10 @@ class _Reader:
             found = reduce(x) if reduce else x.__reduce_ex__(4)
         except Exception as error:  # whatever an object of a user may raise
             raise UnreadableError(
-                f"the model calls Python while it runs, and there holds a {type(x).__name__} that cannot be read "
-                f"({error}): so it cannot be told from another model. Give it numbers, arrays and functions instead"
+                f"the model calls Python while it runs, and there holds a {type(x).__name__} that "
+                "cannot be read "
+                f"({error}): so it cannot be told from another model. Give it numbers, arrays and "
+                "functions instead"
             ) from error
         if isinstance(found, str):
             return _hash("global", str(getattr(x, "__module__", "")), found)
@@ -195,9 +223,13 @@ def _meaning(primitive: str, params: dict[str, Any]) -> list[str]:
 
 
 def _installed(file: str) -> bool:
-    """Whether a file belongs to Python, an installed package or this one, whose versions are known."""
+    """Whether a file belongs to Python, an installed package or this one,
+    whose versions are known.
+    """
     parts = Path(file).parts
-    known = "site-packages" in parts or "dist-packages" in parts or file.startswith(("<frozen", _OURS))
+    known = (
+        "site-packages" in parts or "dist-packages" in parts or file.startswith(("<frozen", _OURS))
+    )
     return known or file.startswith(_LIBRARIES)
 
 
@@ -215,18 +247,24 @@ def _contents(cell: types.CellType) -> Any:
 
 def _names(code: types.CodeType) -> set[str]:
     """All names that a function, and those inside it, look up elsewhere."""
-    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    inner = [
+        _names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)
+    ]
     return set(code.co_names).union(*inner)
 
 
 def _named(f: types.FunctionType) -> dict[str, Any]:
-    """The globals that a function of the user names, and of the user's modules what it names of them."""
+    """The globals that a function of the user names, and of the user's modules what it names of
+    them.
+    """
     names = sorted(_names(f.__code__))
     return {name: _of_it(f.__globals__[name], names) for name in names if name in f.__globals__}
 
 
 def _of_it(value: Any, names: list[str], around: tuple[Any, ...] = ()) -> Any:
-    """Of a module of the user, and of those inside of it, what has one of these names; anything else as it is."""
+    """Of a module of the user, and of those inside of it, what has one of these names; anything
+    else as it is.
+    """
     module = isinstance(value, types.ModuleType) and value not in around
     if not module or _installed(getattr(value, "__file__", None) or _OURS):
         return value

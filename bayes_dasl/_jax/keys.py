@@ -14,7 +14,8 @@ _BITS_OF_A_FILE = 64  # of a whole number in an attribute
 
 
 def as_key(key: int | Array) -> Array:
-    """A JAX key from a whole number of any size, a key, or a raw key such as `jax.random.PRNGKey` makes.
+    """A JAX key from a whole number of any size, a key, or a raw key such as `jax.random.PRNGKey`
+    makes.
 
     Raises: ModelError for anything else.
     """
@@ -22,7 +23,11 @@ def as_key(key: int | Array) -> Array:
     if number is not None:
         bits = 64 if jax.config.jax_enable_x64 else 32  # pyright: ignore
         return jax.random.key(number if _fits(number, bits) else _digest(number, bits))
-    if isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+    if (
+        isinstance(key, jax.Array)
+        and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+        and key.ndim == 0
+    ):
         return key
     if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1:
         try:

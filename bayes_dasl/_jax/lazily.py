@@ -9,8 +9,8 @@ import jax
 def lazily(name: str) -> Any:
     """The module of this name, which loads when something of it is first asked for.
 
-    For BlackJAX, which takes half a second and computes while it loads: JAX would then have settled on its devices
-    before a user could choose them.
+    For BlackJAX, which takes half a second and computes while it loads: JAX would then have settled
+    on its devices before a user could choose them.
     """
     return _Lazily(name)
 
@@ -20,7 +20,8 @@ class _Lazily:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        # A first use may lie in a function that is being traced: what the module computes must not become part of it.
+        # A first use may lie in a function that is being traced: what the module computes must not
+        # become part of it.
         with jax.ensure_compile_time_eval():
             module = importlib.import_module(self._name)
         return getattr(module, attribute)

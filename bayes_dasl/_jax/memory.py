@@ -14,8 +14,9 @@ _UNKNOWN = 2 * 2**30
 def available() -> int:
     """Bytes at hand on the device that JAX computes on by default.
 
-    On a CPU that is free memory, or what the control groups (v1 or v2) of a container or a batch job leave of
-    their limit, if that is less. On an accelerator it is what its allocator may still hand out.
+    On a CPU that is free memory, or what the control groups (v1 or v2) of a container or a batch
+    job leave of their limit, if that is less. On an accelerator it is what its allocator may still
+    hand out.
     """
     return _at_hand(next(iter(jnp.zeros(()).devices())))
 
@@ -33,7 +34,9 @@ def _at_hand(device: Any) -> int:
 
 
 def needed(program: Any) -> int:
-    """Bytes that a compiled program takes besides its arguments: temporaries and outputs; 0 if it does not say."""
+    """Bytes that a compiled program takes besides its arguments: temporaries and outputs; 0 if it
+    does not say.
+    """
     analysis = program.memory_analysis()
     return 0 if analysis is None else analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
@@ -53,23 +56,31 @@ def _free(root: Path = Path("/")) -> int:
 
 
 def _left_by_groups(root: Path = Path("/")) -> list[int]:
-    """What each control group that this process is in leaves of its limit; those without one are left out."""
+    """What each control group that this process is in leaves of its limit; those without one are
+    left out.
+    """
     rooms = [_left_in(folder, *files) for folder, files in _groups(root)]
     return [room for room in rooms if room is not None]
 
 
 def _groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Folders of the groups, the innermost first, with the names of limit, use, and cache that can be dropped."""
+    """Folders of the groups, the innermost first, with the names of limit, use, and cache that can
+    be dropped.
+    """
     listing, mount = root / "proc" / "self" / "cgroup", root / "sys" / "fs" / "cgroup"
     for line in listing.read_text().splitlines() if listing.is_file() else ():
         _, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            top, files = mount / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            top, files = (
+                mount / "memory",
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+            )
         elif not controllers:
             top, files = mount, ("memory.max", "memory.current", "inactive_file")
         else:
             continue
-        # A container may not see the folder that is its own from outside, but always the top of its mount.
+        # A container may not see the folder that is its own from outside, but always the top of its
+        # mount.
         inner = top / path.lstrip("/")
         for folder in (inner, *inner.parents):
             if folder.is_relative_to(top):

@@ -11,16 +11,18 @@ from equinox import error_if
 from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-# JAX keeps what the derivatives of a traced function return in one place, for all threads that build programs of it.
+# JAX keeps what the derivatives of a traced function return in one place, for all threads that
+# build programs of it.
 _ONE_AT_A_TIME = threading.RLock()
 
 
 def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """`function` with its Python run once, here, for arguments like `examples`.
 
-    Runtime checks by `eqx.error_if`, those of solvers as well as a model's own, are left out: a program with one is
-    never kept in JAX's cache on disk, and a sampler needs a value where they would raise. Diffrax's own (the times of
-    the output lie in order, and inside the solve) hold for checked data.
+    Runtime checks by `eqx.error_if`, those of solvers as well as a model's own, are left out: a
+    program with one is never kept in JAX's cache on disk, and a sampler needs a value where they
+    would raise. Diffrax's own (the times of the output lie in order, and inside the solve) hold for
+    checked data.
     """
     run, held, _ = parted(function, *examples)
     return functools.partial(run, held)
@@ -29,13 +31,14 @@ def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
 def parted(
     function: Callable[..., Any], *examples: Any, scalars: bool = False
 ) -> tuple[Callable[..., Any], list[Any], Any]:
-    """`traced`, with the arrays that the function holds beside it: they are its first argument. And what it returns,
-    as shapes.
+    """`traced`, with the arrays that the function holds beside it: they are its first argument. And
+    what it returns, as shapes.
 
-    Held by a program, long series are constants that XLA works on while it compiles; it says so where that takes a
-    second. As arguments they cost nothing there, and other series of the same length find the program on disk. Single
-    numbers stay in the program, which XLA then simplifies, unless `scalars` are held too: so that another start of a
-    solve finds the program. What a `jax.jit` inside the function holds stays where it is.
+    Held by a program, long series are constants that XLA works on while it compiles; it says so
+    where that takes a second. As arguments they cost nothing there, and other series of the same
+    length find the program on disk. Single numbers stay in the program, which XLA then simplifies,
+    unless `scalars` are held too: so that another start of a solve finds the program. What a
+    `jax.jit` inside the function holds stays where it is.
     """
     with _ONE_AT_A_TIME:  # and so it is the same program each time, whatever another thread traces
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
@@ -48,7 +51,9 @@ def parted(
             flat = eval_jaxpr(closed.jaxpr, constants, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(tree, flat)
 
-    run.__name__ = getattr(function, "__name__", run.__name__)  # by which JAX tells what it compiles
+    run.__name__ = getattr(
+        function, "__name__", run.__name__
+    )  # by which JAX tells what it compiles
     kept = [jnp.ndim(c) == 0 and not scalars for c in closed.consts]
     inside = [c if stays else None for c, stays in zip(closed.consts, kept, strict=True)]
     return run, [c for c, stays in zip(closed.consts, kept, strict=True) if not stays], shape
@@ -71,17 +76,23 @@ def _unchecked_equation(equation: Any) -> Any:
     if equation.primitive.name == "cond":
         sound = [branch for branch in parameters["branches"] if not _reports(branch)]
         if len(sound) < len(parameters["branches"]):
-            return equation.replace(params=parameters | {"branches": (sound[0],) * len(parameters["branches"])})
+            return equation.replace(
+                params=parameters | {"branches": (sound[0],) * len(parameters["branches"])}
+            )
     rewritten = jax.tree.map(unchecked, lenient, is_leaf=_is_jaxpr)
     return equation.replace(params=rewritten)
 
 
 def _lenient(primitive: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters with which a linear solve of Lineax, alone or batched, returns NaN where it would raise.
+    """The parameters with which a linear solve of Lineax, alone or batched, returns NaN where it
+    would raise.
 
-    Its check is no part of the jaxpr: it is made when the program is compiled. Those that have none are returned.
+    Its check is no part of the jaxpr: it is made when the program is compiled. Those that have none
+    are returned.
     """
-    if primitive == "linear_solve" and parameters["static"][-1] is True:  # the last argument is `throw`
+    if (
+        primitive == "linear_solve" and parameters["static"][-1] is True
+    ):  # the last argument is `throw`
         return parameters | {"static": (*parameters["static"][:-1], False)}
     if primitive == "vprim":
         inside = dict(parameters["params"])
@@ -91,8 +102,12 @@ def _lenient(primitive: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reports(branch: Any) -> bool:
-    """Whether a branch is the one of `eqx.error_if` that raises; a callback of anyone else may be part of a model."""
-    called = (e.params["callback"] for e in _equations(branch) if e.primitive.name == "pure_callback")
+    """Whether a branch is the one of `eqx.error_if` that raises; a callback of anyone else may be
+    part of a model.
+    """
+    called = (
+        e.params["callback"] for e in _equations(branch) if e.primitive.name == "pure_callback"
+    )
     functions = (getattr(callback, "callback_func", callback) for callback in called)
     return any(getattr(f, "__module__", None) == error_if.__module__ for f in functions)
 
@@ -122,4 +137,8 @@ def _is_jaxpr(x: Any) -> bool:
 
 def inner_programs(equation: Any) -> list[Any]:
     """The jaxprs inside an equation: branches, bodies, called functions."""
-    return [x for x in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr) if _is_jaxpr(x)]
+    return [
+        x
+        for x in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr)
+        if _is_jaxpr(x)
+    ]

@@ -27,7 +27,9 @@ def dotted(path: Path) -> str:
 
 
 def parts_inside(tree: Any, wanted: Callable[[Any], bool]) -> list[tuple[str, Any]]:
-    """The parts inside a tree that are wanted, with their dotted paths; not what is inside of these."""
+    """The parts inside a tree that are wanted, with their dotted paths; not what is inside of
+    these.
+    """
     found = jtu.tree_flatten_with_path(tree, is_leaf=wanted)[0]
     return [(dotted(path), node) for path, node in found if wanted(node)]
 
@@ -57,7 +59,8 @@ def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def stated_units(tree: Any, path: Path) -> str:
-    """The units that a tree states for one of its leaves, random or known; the innermost statement holds.
+    """The units that a tree states for one of its leaves, random or known; the innermost statement
+    holds.
 
     Raises: TypeError where the path runs through an object whose parts have no names.
     """
@@ -68,7 +71,9 @@ def stated_units(tree: Any, path: Path) -> str:
 
 
 def _units(node: Any, path: Path) -> str:
-    """Units that a node states for the leaf that `path` leads to: by its fields, or by `leaf_units`."""
+    """Units that a node states for the leaf that `path` leads to: by its fields, or by
+    `leaf_units`.
+    """
     if hasattr(node, "leaf_units"):
         return node.leaf_units(tuple(key_name(key) for key in path))
     fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
@@ -77,23 +82,28 @@ def _units(node: Any, path: Path) -> str:
 
 
 def prepared(tree: Any) -> Any:
-    """The tree in which every node that can work something out before a solve, by `node.prepared()`, has done so."""
+    """The tree in which every node that can work something out before a solve, by
+    `node.prepared()`, has done so.
+    """
     return tree.prepared() if hasattr(tree, "prepared") else prepared_inside(tree)
 
 
 def prepared_inside(tree: Any) -> Any:
     """The same of everything inside a node, but not of the node itself."""
     inside = lambda node: node is not tree and hasattr(node, "prepared")  # noqa: E731
-    return jtu.tree_map(lambda node: node.prepared() if inside(node) else node, tree, is_leaf=inside)
+    return jtu.tree_map(
+        lambda node: node.prepared() if inside(node) else node, tree, is_leaf=inside
+    )
 
 
 def short_names(
     names: Iterable[str], reserved: Iterable[str] = (), least: Mapping[str, int] | None = None
 ) -> dict[str, str]:
-    """The shortest suffix of each dotted name that is unambiguous, is not reserved and starts with a word.
+    """The shortest suffix of each dotted name that is unambiguous, is not reserved and starts with
+    a word.
 
-    `layer.initial.hare` becomes `initial.hare` if `hare` is reserved (an observable, say). Of some names the suffix has
-    at `least` so many parts.
+    `layer.initial.hare` becomes `initial.hare` if `hare` is reserved (an observable, say). Of some
+    names the suffix has at `least` so many parts.
     """
     names, taken, least = list(names), set(reserved), least or {}
     suffixes = {name: list(_suffixes(name, least.get(name, 1))) for name in names}
@@ -101,7 +111,10 @@ def short_names(
     for candidates in suffixes.values():
         for suffix in candidates:
             counts[suffix] = counts.get(suffix, 0) + 1
-    return {name: next((s for s in suffixes[name] if counts[s] == 1 and s not in taken), name) for name in names}
+    return {
+        name: next((s for s in suffixes[name] if counts[s] == 1 and s not in taken), name)
+        for name in names
+    }
 
 
 def _suffixes(name: str, least: int) -> Iterator[str]:
@@ -117,7 +130,9 @@ def argument_names(function: Callable[..., Any], number: int) -> list[str]:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a function of C that does not tell
         parameters = ()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:number]
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][
+        :number
+    ]
     return names + [str(i) for i in range(len(names), number)]
 
 

@@ -6,10 +6,15 @@ from rich.console import Console
 
 
 class LastingConsole(Console):
-    """A console that falls silent, and stops no work, once its terminal is closed or nobody reads on."""
+    """A console that falls silent, and stops no work, once its terminal is closed or nobody reads
+    on.
+    """
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         # Rich writes here, whatever is printed and also for a bar.
         try:

@@ -15,14 +15,17 @@ _UNFINISHED = ".partial"
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary file beside `path` to write to; it takes the place of `path` once all is written.
 
-    Raises: WriteError if the folder cannot be written or the disk is full; what was at `path` is untouched.
+    Raises: WriteError if the folder cannot be written or the disk is full; what was at `path` is
+    untouched.
     """
     path, temporary = Path(path), None
     if path.parent.is_file():
         raise WriteError(f"cannot write {path}: {path.parent} is a file, not a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+        )
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -39,7 +42,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def forget_unfinished(folder: Path) -> None:
-    """Delete what killed processes had not written to its end; only for who is `alone_in` the folder.
+    """Delete what killed processes had not written to its end; only for who is `alone_in` the
+    folder.
 
     Raises: WriteError.
     """

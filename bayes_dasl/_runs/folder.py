@@ -1,4 +1,6 @@
-"""Folders of runs: which names they may have, what says of a run what made it, and where older results go."""
+"""Folders of runs: which names they may have, what says of a run what made it, and where older
+results go.
+"""
 
 import itertools
 import json
@@ -7,13 +9,28 @@ from typing import Any
 
 from ..errors import ModelError, ReadError
 
-# A name is that of a folder of a run: it must mean the same on every system and be none of a run's own.
+# A name is that of a folder of a run: it must mean the same on every system and be none of a run's
+# own.
 _LONGEST_NAME = 100
 _OF_A_RUN = {
-    *("checkpoint", "posterior.nc", "forecast.nc", "forecast.csv", "scores.json", "report.html", "study.json"),
+    *(
+        "checkpoint",
+        "posterior.nc",
+        "forecast.nc",
+        "forecast.csv",
+        "scores.json",
+        "report.html",
+        "study.json",
+    ),
     *("origins", "origins.nc", "mixture", "mixture.nc"),
 }
-_OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+_OF_WINDOWS = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)),
+}
 _ASIDE = ".old-"
 
 
@@ -44,7 +61,9 @@ def read_note(folder: Path) -> dict[str, Any]:
     """
     note = folder / "study.json"
     if not note.is_file():
-        raise ReadError(f"{folder} is no run folder: it has no {note.name}; make one with 'bayes-dasl run'")
+        raise ReadError(
+            f"{folder} is no run folder: it has no {note.name}; make one with 'bayes-dasl run'"
+        )
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -55,7 +74,9 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 
 def put_aside(path: Path) -> Path | None:
-    """Rename a file or folder, if there is one, and say how; nothing that was put aside before is lost."""
+    """Rename a file or folder, if there is one, and say how; nothing that was put aside before is
+    lost.
+    """
     if not path.exists():
         return None
     names = (path.with_name(f"{path.stem}{_ASIDE}{i}{path.suffix}") for i in itertools.count(1))

@@ -9,8 +9,8 @@ import h5py
 def check_contained(file: str | os.PathLike | io.BytesIO, most: int) -> None:
     """Refuse a file whose variables lie in other files, or claim more memory than there is.
 
-    HDF5 reads external storage, external links and virtual datasets from any path that the file names. A dataset that
-    was never written takes no room in the file, whatever shape it claims.
+    HDF5 reads external storage, external links and virtual datasets from any path that the file
+    names. A dataset that was never written takes no room in the file, whatever shape it claims.
 
     Args:
         file: the path, or the open file.
@@ -21,7 +21,9 @@ def check_contained(file: str | os.PathLike | io.BytesIO, most: int) -> None:
     claimed = 0
 
     # h5py stops at the first answer of a visitor; an exception in one would leave its lock broken.
-    def wrong_link(name: str, link: h5py.HardLink | h5py.SoftLink | h5py.ExternalLink) -> str | None:
+    def wrong_link(
+        name: str, link: h5py.HardLink | h5py.SoftLink | h5py.ExternalLink
+    ) -> str | None:
         if isinstance(link, h5py.HardLink):
             return None
         return f"'{name}' is a link to another place or file, which no file of ours has"
@@ -34,7 +36,10 @@ def check_contained(file: str | os.PathLike | io.BytesIO, most: int) -> None:
             return f"'{name}' has its values in another file, which no file of ours has"
         claimed += item.nbytes
         if claimed > most:
-            return f"with '{name}' it claims {claimed / 2**30:.3g} GiB of memory, of {most / 2**30:.3g} GiB free"
+            return (
+                f"with '{name}' it claims {claimed / 2**30:.3g} GiB of memory, of "
+                f"{most / 2**30:.3g} GiB free"
+            )
         return None
 
     with h5py.File(file, "r") as opened:

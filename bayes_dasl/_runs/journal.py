@@ -1,8 +1,9 @@
-"""A long run: a journal keeps its steps, so that it goes on where it was killed; a bar shows how far it has come.
+"""A long run: a journal keeps its steps, so that it goes on where it was killed; a bar shows how
+far it has come.
 
-An engine is written as a plain sequence of steps, each a function of what came before. With a folder, the result
-of every step is a file; a second run of the same engine reads the steps that are there and computes the rest, so it
-ends with the same draws to the last bit.
+An engine is written as a plain sequence of steps, each a function of what came before. With a
+folder, the result of every step is a file; a second run of the same engine reads the steps that are
+there and computes the rest, so it ends with the same draws to the last bit.
 """
 
 import contextlib
@@ -33,22 +34,27 @@ type Identity = Mapping[str, str | int]
 _MAGIC = b"bayes_dasl step 1\n"
 _NOTE = "run.json"
 _STEP = re.compile(r"\d{6,}\.step")
-# A process may be killed before its note is written, or once it is removed: the other files are then ours all the same.
-_OURS = re.compile(rf"{_STEP.pattern}|\.(run\.json|{_STEP.pattern})\.\w+\.partial|{re.escape(LOCK)}")
+# A process may be killed before its note is written, or once it is removed: the other files are
+# then ours all the same.
+_OURS = re.compile(
+    rf"{_STEP.pattern}|\.(run\.json|{_STEP.pattern})\.\w+\.partial|{re.escape(LOCK)}"
+)
 
 
 class Journal:
-    """`journal.step("warm-up 3", work)` is what `work()` returns, read from `folder` if it is there already.
+    """`journal.step("warm-up 3", work)` is what `work()` returns, read from `folder` if it is there
+    already.
 
-    A torn file is named in a warning and dropped, with those after it: the run goes on from the last good step. What a
-    killed process had not written to its end goes. Nobody else may be at work in the folder (`alone_in`).
+    A torn file is named in a warning and dropped, with those after it: the run goes on from the
+    last good step. What a killed process had not written to its end goes. Nobody else may be at
+    work in the folder (`alone_in`).
 
     Args:
         folder: where the steps are kept; nothing is kept unless given.
         identity: what is computed, numbers and text by name; steps of anything else are refused.
 
-    Raises: MismatchError if the folder holds another run; ReadError if it holds something else than a run;
-    WriteError if it cannot be written.
+    Raises: MismatchError if the folder holds another run; ReadError if it holds something else than
+    a run; WriteError if it cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None, identity: Identity | None = None):
@@ -62,14 +68,22 @@ class Journal:
         begun = (folder / _NOTE).is_file()
         if begun:
             held = read_identity(folder)
-            other = [f"{k} {held.get(k)!r} instead of {v!r}" for k, v in self._identity.items() if held.get(k) != v]
+            other = [
+                f"{k} {held.get(k)!r} instead of {v!r}"
+                for k, v in self._identity.items()
+                if held.get(k) != v
+            ]
             if other:
                 raise MismatchError(
-                    f"the checkpoint {folder} belongs to another run ({'; '.join(other)}): choose another folder, or "
+                    f"the checkpoint {folder} belongs to another run ({'; '.join(other)}): choose "
+                    "another folder, or "
                     "delete this one"
                 )
         elif folder.is_dir() and not all(_OURS.fullmatch(path.name) for path in folder.iterdir()):
-            raise ReadError(f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another folder")
+            raise ReadError(
+                f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another "
+                "folder"
+            )
         forget_unfinished(folder)
         if not begun:
             with replacing(folder / _NOTE) as temporary:
@@ -80,8 +94,8 @@ class Journal:
 
         Args:
             name: that of the step, the same in each run.
-            work: a function without arguments that returns NumPy arrays by name; it is called where the step is not
-                kept.
+            work: a function without arguments that returns NumPy arrays by name; it is called where
+                the step is not kept.
         """
         self._number += 1
         if self.folder is None:
@@ -116,15 +130,20 @@ class Journal:
                 temporary.write_bytes(_MAGIC + _digest(content) + b"\n" + content)
         except WriteError as error:
             raise WriteError(
-                f"{error}; the {self._number - 1} steps before it are kept: once that is mended the same call goes on"
+                f"{error}; the {self._number - 1} steps before it are kept: once that is mended "
+                "the same call goes on"
             ) from error
 
     def _read(self, path: Path, name: str) -> Arrays:
-        """Raises: ReadError for a file that is torn or cannot be read; MismatchError for a step of another run."""
+        """Raises: ReadError for a file that is torn or cannot be read; MismatchError for a step of
+        another run.
+        """
         try:
             whole = path.read_bytes()
         except OSError as error:
-            raise ReadError(f"the checkpoint {path} cannot be read ({error.strerror or error})") from error
+            raise ReadError(
+                f"the checkpoint {path} cannot be read ({error.strerror or error})"
+            ) from error
         magic, _, rest = whole.partition(b"\n")
         digest, _, content = rest.partition(b"\n")
         if magic + b"\n" != _MAGIC or digest != _digest(content):
@@ -133,7 +152,8 @@ class Journal:
         header = json.loads(head)
         if header["identity"] != self._identity or header["step"] != name:
             raise MismatchError(
-                f"the checkpoint {path} is the step '{header['step']}' of another run, not '{name}' of this one: "
+                f"the checkpoint {path} is the step '{header['step']}' of another run, not "
+                f"'{name}' of this one: "
                 "delete it"
             )
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
@@ -157,7 +177,8 @@ def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
     note = Path(folder) / _NOTE
     if not note.is_file():
         raise ReadError(
-            f"{folder} holds no checkpoint: it has no {_NOTE}; make one with bd.fit(…, checkpoint={str(folder)!r})"
+            f"{folder} holds no checkpoint: it has no {_NOTE}; make one with bd.fit(…, "
+            f"checkpoint={str(folder)!r})"
         )
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
@@ -172,8 +193,8 @@ class ProgressBar:
     """`with ProgressBar(shown) as bar: bar.start("sampling", 1000); bar.advance(50)`.
 
     Args:
-        shown: whether there is a bar; unless told, where the error stream is a terminal. Where it is told, and that is
-            a file, there is a line for each tenth of a phase.
+        shown: whether there is a bar; unless told, where the error stream is a terminal. Where it
+            is told, and that is a file, there is a line for each tenth of a phase.
     """
 
     def __init__(self, shown: bool | None = None):
@@ -189,7 +210,10 @@ class ProgressBar:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._progress:
             self._progress.__exit__(kind, error, trace)
@@ -205,7 +229,11 @@ class ProgressBar:
             return
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task, self._done, self._said = self._progress.add_task(what, total=total, note=""), 0, 0
+        self._task, self._done, self._said = (
+            self._progress.add_task(what, total=total, note=""),
+            0,
+            0,
+        )
 
     def advance(self, done: int, note: str = "") -> None:
         """So much more is done.
@@ -226,7 +254,11 @@ class ProgressBar:
         self._said = int(self._done * 10 // task.total)
         with contextlib.suppress(OSError):
             behind = f", {note}" if note else ""
-            print(f"{task.description}: {self._done:g} of {task.total:g}{behind}", file=sys.stderr, flush=True)
+            print(
+                f"{task.description}: {self._done:g} of {task.total:g}{behind}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def _progress() -> "Progress":

@@ -12,9 +12,11 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
-    """While this block runs no other process, and no other thread, can enter one for the same folder.
+    """While this block runs no other process, and no other thread, can enter one for the same
+    folder.
 
-    The system lets go of the lock when a process ends, however it ends. Blocks of one thread may lie in each other.
+    The system lets go of the lock when a process ends, however it ends. Blocks of one thread may
+    lie in each other.
 
     Args:
         folder: it is made if there is none; without one there is nothing to share.
@@ -36,7 +38,8 @@ def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise WriteError(
-            f"another process is at work in {folder}: wait until it has ended, or choose another folder"
+            f"another process is at work in {folder}: wait until it has ended, or choose another "
+            "folder"
         ) from None
     except OSError as error:
         raise WriteError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -44,7 +47,8 @@ def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
         yield
     finally:
         if outermost:
-            # Still locked, so that nobody can have taken the file that goes; who waits for it makes another.
+            # Still locked, so that nobody can have taken the file that goes; who waits for it makes
+            # another.
             with contextlib.suppress(OSError):
                 (path / LOCK).unlink()
         lock.release()

@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-# Sent by schedulers and systems that end a process, and by a terminal that is closed; Windows has no SIGHUP.
+# Sent by schedulers and systems that end a process, and by a terminal that is closed; Windows has
+# no SIGHUP.
 _ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _ONE_CLOSING = 1.0  # seconds: of a terminal that is closed both the shell and the system may tell
 
 
 @contextlib.contextmanager
 def heard_like_ctrl_c() -> Iterator[list[int]]:
-    """In this block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; yields those that came, in order.
+    """In this block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; yields those that
+    came, in order.
 
     A signal that somebody else handles, or ignores as `nohup` does, stays as it is.
     """

@@ -1,1 +1,3 @@
-"""Statistics of draws: convergence, importance weights, thinning; distributions that NumPyro lacks, and in words."""
+"""Statistics of draws: convergence, importance weights, thinning; distributions that NumPyro lacks,
+and in words.
+"""

@@ -4,21 +4,23 @@ import numpy as np
 from scipy.special import chdtri
 
 TAIL = 0.05
-"""The quantiles, this and one less it, of which effective sample sizes of tails are: the ends of the intervals that are
-tabulated."""
+"""The quantiles, this and one less it, of which effective sample sizes of tails are: the ends of
+the intervals that are tabulated."""
 
 _FEW = 10  # quantities for which the usual bounds hold
 _BY_CHANCE = 0.05
 _FEWEST_FOR_TAILS = 100  # draws
-_FEWEST_EFFECTIVE = 225  # draws, above which a tail is three times the root of their number rather than a fifth of them
+# Draws, above which a tail is three times the root of their number rather than a fifth of them.
+_FEWEST_EFFECTIVE = 225
 
 
 def allowance(number: int, groups: int) -> float:
-    r"""How many times as far above one the largest of many R-hat may lie as that of ten, and so much lower the ESS.
+    r"""How many times as far above one the largest of many R-hat may lie as that of ten, and so
+    much lower the ESS.
 
-    Of `groups` of draws that agree $\hat R^2 - 1$ is a $\chi^2$ of one degree of freedom less, over the effective
-    sample size. The ratio is that of the values that one of `number` quantities, or one of ten, exceeds in a twentieth
-    of runs.
+    Of `groups` of draws that agree $\hat R^2 - 1$ is a $\chi^2$ of one degree of freedom less, over
+    the effective sample size. The ratio is that of the values that one of `number` quantities, or
+    one of ten, exceeds in a twentieth of runs.
     """
     if number <= _FEW or groups < 2:
         return 1.0
@@ -32,7 +34,9 @@ def moving_quantities(values: np.ndarray) -> np.ndarray:
 
 
 def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Drop the draws that are not finite, and cut every chain to the length of the shortest; and how many were not."""
+    """Drop the draws that are not finite, and cut every chain to the length of the shortest; and
+    how many were not.
+    """
     ok = np.all(np.isfinite(values), axis=2)
     length = int(ok.sum(axis=1).min()) if ok.size else 0
     kept = [chain[flags][:length] for chain, flags in zip(values, ok, strict=True)]
@@ -40,7 +44,9 @@ def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Effective sample sizes of `(chain, draw, quantity)`, of bulk and tails (`TAIL`); 0 where not defined."""
+    """Effective sample sizes of `(chain, draw, quantity)`, of bulk and tails (`TAIL`); 0 where not
+    defined.
+    """
     from arviz_stats.base.array import array_stats
 
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -52,7 +58,8 @@ def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def rhat(values: np.ndarray) -> np.ndarray:
     """Rank-normalised split R-hat of `(chain, draw, quantity)`; of the halves of a single chain.
 
-    Infinite where it is not defined: all draws equal, one not a number, or fewer than four in a chain (or half).
+    Infinite where it is not defined: all draws equal, one not a number, or fewer than four in a
+    chain (or half).
     """
     from arviz_stats.base.array import array_stats
 
@@ -65,7 +72,8 @@ def rhat(values: np.ndarray) -> np.ndarray:
 
 
 def nested_rhat(draws: np.ndarray, superchains: int) -> float:
-    """The worst rank-normalised nested R-hat of `(chain, draw, quantity)`; infinite where it cannot be computed.
+    """The worst rank-normalised nested R-hat of `(chain, draw, quantity)`; infinite where it cannot
+    be computed.
 
     Chains of one superchain lie one after the other. Source: Margossian et al. (2024).
     """
@@ -73,16 +81,21 @@ def nested_rhat(draws: np.ndarray, superchains: int) -> float:
 
     numbers = np.arange(superchains).repeat(len(draws) // superchains)
     with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
-        values = array_stats.rhat_nested(np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2)
+        values = array_stats.rhat_nested(
+            np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2
+        )
     return float(np.max(np.where(np.isfinite(values), values, np.inf)))
 
 
 def tail_index(values: np.ndarray) -> tuple[float, float]:
-    r"""The Pareto $\hat k$ of the heavier tail of draws `(chain, draw)`, and its standard error $(1 + k) / \sqrt{m}$.
+    r"""The Pareto $\hat k$ of the heavier tail of draws `(chain, draw)`, and its standard error
+    $(1 + k) / \sqrt{m}$.
 
-    From k = 1/2 on there is no variance. The error is that of k = 1/2, with m as the effective number of draws in the
-    tail. Both are NaN where no tail can be fitted: fewer than 100 draws, a tail of equal ones, or no effective size.
-    Source: Vehtari et al. (2024), section 3.2; Smith (1987), Estimating tails of probability distributions.
+    From k = 1/2 on there is no variance. The error is that of k = 1/2, with m as the effective
+    number of draws in the tail. Both are NaN where no tail can be fitted: fewer than 100 draws, a
+    tail of equal ones, or no effective size.
+    Source: Vehtari et al. (2024), section 3.2; Smith (1987), Estimating tails of probability
+    distributions.
     """
     from arviz_stats.base.array import array_stats
 
@@ -90,7 +103,9 @@ def tail_index(values: np.ndarray) -> tuple[float, float]:
     if values.size < _FEWEST_FOR_TAILS or not relative > 0:
         return np.nan, np.nan
     try:
-        found = array_stats.pareto_khat(values, chain_axis=0, draw_axis=1, r_eff=relative, tail="both")
+        found = array_stats.pareto_khat(
+            values, chain_axis=0, draw_axis=1, r_eff=relative, tail="both"
+        )
     except ValueError:  # a tail of equal values
         return np.nan, np.nan
     few = values.size * relative <= _FEWEST_EFFECTIVE

@@ -13,16 +13,19 @@ _FEWEST = 2.0  # independent values that tell a spread
 def error_of_mean(grids: Sequence[np.ndarray]) -> float:
     r"""The standard error of the mean of values that may depend on one another.
 
-    $\hat\sigma^2 = s^2 / (n / \tau - 1)$, with the mean square deviation $s^2$ and the variance inflation $\tau$. Along
-    each axis $\tau$ is the larger of two: that of a first-order autoregression with a bias-corrected correlation, and
-    the sum of the correlations up to the first that is not positive.
+    $\hat\sigma^2 = s^2 / (n / \tau - 1)$, with the mean square deviation $s^2$ and the variance
+    inflation $\tau$. Along each axis $\tau$ is the larger of two: that of a first-order
+    autoregression with a bias-corrected correlation, and the sum of the correlations up to the
+    first that is not positive.
 
     Args:
-        grids: one array for each observable, time as its first axis and members or places as the others; NaN where
-            there is no value. Arrays of the same shape are taken to belong to the same times.
+        grids: one array for each observable, time as its first axis and members or places as the
+            others; NaN where there is no value. Arrays of the same shape are taken to belong to the
+            same times.
 
     Returns: the standard error; infinite where fewer than two values are there.
-    Source: Kendall (1954), Note on bias in the estimation of autocorrelation; Geyer (1992) on sums of correlations.
+    Source: Kendall (1954), Note on bias in the estimation of autocorrelation; Geyer (1992) on sums
+    of correlations.
     """
     total, variance = sum(_number(grid) for grid in grids), 0.0
     if total < _FEWEST:
@@ -38,11 +41,13 @@ def error_of_mean(grids: Sequence[np.ndarray]) -> float:
 
 
 def independent_hits(grids: Sequence[np.ndarray]) -> float:
-    r"""The number of independent values that say as much about the width of intervals as these normal scores.
+    r"""The number of independent values that say as much about the width of intervals as these
+    normal scores.
 
-    Whether an interval holds a value depends on $|z|$. For two normal scores with correlation $r$ these events have a
-    correlation of at most $r^2$, so that $n$ values are worth $n / (1 + 2 \sum_k r_k^2)$. Correlations are taken about
-    zero, the mean under a right forecast, so that an error shared by all values counts as dependence.
+    Whether an interval holds a value depends on $|z|$. For two normal scores with correlation $r$
+    these events have a correlation of at most $r^2$, so that $n$ values are worth
+    $n / (1 + 2 \sum_k r_k^2)$. Correlations are taken about zero, the mean under a right forecast,
+    so that an error shared by all values counts as dependence.
 
     Args:
         grids: normal scores, one array for each observable, as in `error_of_mean`.
@@ -69,7 +74,9 @@ def _stacks(grids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
-    """All series along each axis in turn, `(series, position)`; gaps are closed, and NaN stand at the ends."""
+    """All series along each axis in turn, `(series, position)`; gaps are closed, and NaN stand at
+    the ends.
+    """
     for axis in range(stack.ndim):
         rows = np.moveaxis(stack, axis, -1).reshape(-1, stack.shape[axis])
         order = np.argsort(np.isnan(rows), axis=1, kind="stable")
@@ -77,7 +84,9 @@ def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _correlations(rows: np.ndarray) -> Iterator[tuple[float, float]]:
-    """The correlation about zero at lags 1, 2, … within series, and the number of its pairs per value."""
+    """The correlation about zero at lags 1, 2, … within series, and the number of its pairs per
+    value.
+    """
     seen = np.isfinite(rows)
     values, number = np.where(seen, rows, 0.0), max(int(seen.sum()), 1)
     square = max((values**2).sum() / number, 1e-300)

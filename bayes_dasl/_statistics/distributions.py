@@ -18,11 +18,13 @@ _TINY = 1e-300
 
 
 class CensoredLaw(dist.Distribution):
-    """A law whose values are seen, or only known to lie between bounds; draws and moments are those of the law itself.
+    """A law whose values are seen, or only known to lie between bounds; draws and moments are those
+    of the law itself.
 
     Args:
         uncensored: the law of the values themselves.
-        bounds: a function of values that gives the bounds within which each lies: the value itself where it is seen.
+        bounds: a function of values that gives the bounds within which each lies: the value itself
+            where it is seen.
     """
 
     pytree_data_fields = ("uncensored", "bounds")
@@ -56,9 +58,11 @@ def _promoted(*values: Any, shape: tuple[int, ...] = ()) -> Any:
 
 
 class BoxCoxNormal(dist.Distribution):
-    r"""A number y that is normal once it is transformed, $g(y) = ((y + c)^\lambda - 1) / \lambda$, or $\log(y + c)$.
+    r"""A number y that is normal once it is transformed, $g(y) = ((y + c)^\lambda - 1) / \lambda$,
+    or $\log(y + c)$.
 
-    For λ > 0 what the transform can reach has a lower end, at which the normal distribution is cut off.
+    For λ > 0 what the transform can reach has a lower end, at which the normal distribution is cut
+    off.
 
     Args:
         loc: the middle, on the transformed scale.
@@ -74,7 +78,15 @@ class BoxCoxNormal(dist.Distribution):
         "shift": constraints.real,
     }
 
-    def __init__(self, loc: Any, scale: Any, power: Any, shift: Any = 0.0, *, validate_args: bool | None = None):
+    def __init__(
+        self,
+        loc: Any,
+        scale: Any,
+        power: Any,
+        shift: Any = 0.0,
+        *,
+        validate_args: bool | None = None,
+    ):
         self.loc, self.scale, self.power, self.shift = _promoted(loc, scale, power, shift)
         shape = jax.lax.broadcast_shapes(*map(jnp.shape, (loc, scale, power, shift)))
         super().__init__(shape, validate_args=validate_args)
@@ -87,7 +99,9 @@ class BoxCoxNormal(dist.Distribution):
     def _end(self) -> Any:
         """Where the transform begins, in standard deviations from the middle."""
         positive = self.power > 0
-        return jnp.where(positive, (-1 / jnp.where(positive, self.power, 1.0) - self.loc) / self.scale, -jnp.inf)
+        return jnp.where(
+            positive, (-1 / jnp.where(positive, self.power, 1.0) - self.loc) / self.scale, -jnp.inf
+        )
 
     @property
     def _log_kept(self) -> Any:
@@ -106,11 +120,18 @@ class BoxCoxNormal(dist.Distribution):
         return un_box_cox(self.loc + self.scale * z, self.power, self.shift)
 
     def _about_median(self, *orders: int) -> tuple[Any, ...]:
-        """The means of powers of y less its median, by Gauss's quadrature over the normal number, a node at a time."""
-        relative = jnp.minimum(self.scale / jnp.maximum(1 + self.power * self.loc, 1e-6), _MOST_SPREAD)
+        """The means of powers of y less its median, by Gauss's quadrature over the normal number, a
+        node at a time.
+        """
+        relative = jnp.minimum(
+            self.scale / jnp.maximum(1 + self.power * self.loc, 1e-6), _MOST_SPREAD
+        )
         low = jnp.maximum(self._end, -_WIDE)
         half = (jnp.maximum(low, 0.0) + _WIDE + 2 * relative - low) / 2
-        log_weight, median = jnp.log(half) - 0.5 * math.log(2 * math.pi) - self._log_kept, self._back(0.0)
+        log_weight, median = (
+            jnp.log(half) - 0.5 * math.log(2 * math.pi) - self._log_kept,
+            self._back(0.0),
+        )
 
         def add(sums: Any, node: Any) -> Any:
             at, weight = node
@@ -136,11 +157,14 @@ class BoxCoxNormal(dist.Distribution):
         z = (box_cox(safe, self.power, self.shift) - self.loc) / self.scale
         standard = dist.Normal(0.0, 1.0)
         up_to = log_between(standard, self._end, z) - self._log_kept
-        return tails_where(possible, up_to, log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept)
+        return tails_where(
+            possible, up_to, log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept
+        )
 
 
 class RectifiedBoxCoxNormal(BoxCoxNormal):
-    r"""A number y that is zero where a normal one is at most $g(0)$, and else has it as its Box–Cox transform g(y).
+    r"""A number y that is zero where a normal one is at most $g(0)$, and else has it as its Box–Cox
+    transform g(y).
 
     Args:
         loc: the mean of the normal number.
@@ -178,13 +202,17 @@ class RectifiedBoxCoxNormal(BoxCoxNormal):
 
     def _z(self, value: Any) -> Any:
         positive = value > 0
-        found = (box_cox(jnp.where(positive, value, 1.0), self.power, self.shift) - self.loc) / self.scale
+        found = (
+            box_cox(jnp.where(positive, value, 1.0), self.power, self.shift) - self.loc
+        ) / self.scale
         return jnp.where(positive, found, self._end)
 
     def log_prob(self, value: Any) -> Any:
         value = jnp.asarray(value)
         positive = value > 0
-        return jnp.where(positive, super().log_prob(jnp.where(positive, value, 1.0)), log_ndtr(self._end))
+        return jnp.where(
+            positive, super().log_prob(jnp.where(positive, value, 1.0)), log_ndtr(self._end)
+        )
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         return self._back(jax.random.normal(key, sample_shape + self.batch_shape))
@@ -198,7 +226,9 @@ class RectifiedBoxCoxNormal(BoxCoxNormal):
     def _about_median(self, *orders: int) -> tuple[Any, ...]:
         zeros, median = ndtr(self._end), self._back(0.0)
         positive = super()._about_median(*orders)
-        return tuple(part + zeros * (-median) ** n for part, n in zip(positive, orders, strict=True))
+        return tuple(
+            part + zeros * (-median) ** n for part, n in zip(positive, orders, strict=True)
+        )
 
     def log_tails(self, value: Any) -> Tails:
         z = self._z(jnp.asarray(value))
@@ -210,9 +240,11 @@ _WIDE, _MOST_SPREAD, _FAR = 9.0, 5.0, 30.0
 
 
 def normal_above(key: Any, end: Any, shape: tuple[int, ...]) -> Any:
-    """Draws of a standard normal number that is above an end, also where the end is far out in its tail.
+    """Draws of a standard normal number that is above an end, also where the end is far out in its
+    tail.
 
-    NumPyro and JAX invert the distribution function below the end, which from 8.3 on is 1 to the last digit.
+    NumPyro and JAX invert the distribution function below the end, which from 8.3 on is 1 to the
+    last digit.
     """
     end = jnp.broadcast_to(end, shape)
     near = jax.random.truncated_normal(key, jnp.minimum(end, 0.0), jnp.inf, dtype=end.dtype)
@@ -232,11 +264,15 @@ def box_cox(value: Any, power: Any, shift: Any) -> Any:
     log = jnp.log(value + shift)
     near = jnp.abs(power * log) < 1e-6
     safe = jnp.where(near, 1.0, power)
-    return jnp.where(near, log * (1 + power * log / 2), jnp.expm1(safe * jnp.where(near, 1.0, log)) / safe)
+    return jnp.where(
+        near, log * (1 + power * log / 2), jnp.expm1(safe * jnp.where(near, 1.0, log)) / safe
+    )
 
 
 def box_cox_of_zero(power: Any, shift: Any) -> Any:
-    """The Box–Cox transform of zero; without a shift that of 1e-12, since the logarithm of zero has no number."""
+    """The Box–Cox transform of zero; without a shift that of 1e-12, since the logarithm of zero has
+    no number.
+    """
     return box_cox(jnp.where(jnp.asarray(shift) > 0, 0.0, _NEXT_TO_ZERO), power, shift)
 
 
@@ -244,7 +280,9 @@ _NEXT_TO_ZERO = 1e-12
 
 
 def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
-    """Back from the transformed scale; its end is where the number itself, with the shift, is zero."""
+    """Back from the transformed scale; its end is where the number itself, with the shift,
+    is zero.
+    """
     product = power * transformed
     near = jnp.abs(product) < 1e-6
     safe = jnp.where(near, 1.0, power)
@@ -255,7 +293,8 @@ def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
 class Hurdle(dist.Distribution):
     """Zero with a probability of its own; else a positive number of another distribution.
 
-    NumPyro has one from 0.22 on, whose draws end never where the other distribution gives zeros alone.
+    NumPyro has one from 0.22 on, whose draws end never where the other distribution gives zeros
+    alone.
 
     Args:
         base_dist: of positive numbers, or of counts, of which the zeros are left out.
@@ -295,7 +334,11 @@ class Hurdle(dist.Distribution):
         drawn = self.base_dist.sample(key, sample_shape)
         if self._counts:
             # Where so many draws are all zero a positive one is hardly ever more than one.
-            again = lambda i, y: jnp.where(y == 0, self.base_dist.sample(jax.random.fold_in(key, i), sample_shape), y)  # noqa: E731
+            def again(i, y):
+                return jnp.where(
+                    y == 0, self.base_dist.sample(jax.random.fold_in(key, i), sample_shape), y
+                )
+
             drawn = jnp.maximum(jax.lax.fori_loop(0, _ROUNDS, again, drawn), 1)
         return jnp.where(zero, jnp.zeros_like(drawn), drawn)
 
@@ -315,7 +358,9 @@ class Hurdle(dist.Distribution):
 
     @property
     def variance(self) -> Any:
-        square = (self.base_dist.variance + jnp.square(self.base_dist.mean)) / jnp.exp(self._log_positive)
+        square = (self.base_dist.variance + jnp.square(self.base_dist.mean)) / jnp.exp(
+            self._log_positive
+        )
         return (1 - self.gate) * square - jnp.square(self.mean)
 
     def log_tails(self, value: Any) -> Tails:

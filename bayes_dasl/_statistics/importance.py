@@ -15,29 +15,35 @@ _LARGEST_PARETO_K = 0.7
 
 
 def largest_pareto_k(draws: int) -> float:
-    """From here on an importance-weighted mean of so many draws may be far from the truth: at most 0.7.
+    """From here on an importance-weighted mean of so many draws may be far from the truth: at most
+    0.7.
 
     Source: Vehtari et al. (2024), section 3.2.4.
     """
     return float(min(_LARGEST_PARETO_K, 1 - 1 / np.log10(max(draws, FEWEST))))
 
 
-# A tenth of 4 × 1000 draws is 100 for each chain, the least with which the verdict on a fit is good.
+# A tenth of 4 × 1000 draws is 100 for each chain, the least with which the verdict on a fit is
+# good.
 _SMALLEST_SHARE = 0.1
 
 _EQUAL = 0.1
-"""Weights that differ by less than this share of the largest move no mean by more than 0.05 standard deviations."""
-FEWEST = 25  # the tail that is smoothed is a fifth of them, and five are the least that a Pareto fit takes
+"""Weights that differ by less than this share of the largest move no mean by more than 0.05
+standard deviations.
+"""
+# The tail that is smoothed is a fifth of them, and five are the least that a Pareto fit takes.
+FEWEST = 25
 
 _SPREAD, _SAME = 1e-9, 1e-10
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Smoothed weights, summing to one, of the distinct draws; `first` says where each stands among all draws.
+    """Smoothed weights, summing to one, of the distinct draws; `first` says where each stands among
+    all draws.
 
-    A draw that stands several times in a row, as a chain that stood still or an earlier resampling leaves it, is
-    one draw with several times the weight.
+    A draw that stands several times in a row, as a chain that stood still or an earlier resampling
+    leaves it, is one draw with several times the weight.
     """
 
     first: Int[np.ndarray, " distinct"]
@@ -55,14 +61,18 @@ class Weights:
         return self.pareto_k < largest_pareto_k(len(self.values))
 
     def may_replace(self, draws: int) -> bool:
-        """Whether so many draws can be replaced by a sample by weight: trusted, and worth a tenth of the draws."""
+        """Whether so many draws can be replaced by a sample by weight: trusted, and worth a tenth
+        of the draws.
+        """
         return self.trusted and self.effective >= _SMALLEST_SHARE * draws
 
     def resample(self, draws: int, *, key: Array) -> Int[np.ndarray, " draws"]:
         """Which draws make an equally weighted sample of a given size, in their order.
 
-        Systematic: a draw of weight w is taken the whole numbers next to `draws` · w times. Order is kept, so that
-        copies stand together and an effective sample size by autocorrelation counts them as what they are.
+        Systematic: a draw of weight w is taken the whole numbers next to `draws` · w times. Order
+            is kept, so that
+        copies stand together and an effective sample size by autocorrelation counts them as what
+        they are.
         """
         at = (np.arange(draws) + float(jax.random.uniform(key))) / draws
         chosen = np.searchsorted(np.cumsum(self.values), at, side="right")
@@ -76,10 +86,11 @@ def weigh(
 ) -> Weights:
     r"""Smooth the weights of draws by a Pareto distribution fitted to their tail.
 
-    A weight that is NaN counts as zero. $\hat k$ is 0 where all weights lie within ten per cent of the largest,
-    and infinite where nothing can be fitted: fewer than 25 distinct draws, or hardly any of positive weight.
-    `earlier` are the log weights by which the draws were resampled before: $\hat k$ is then that of both together, so
-    that many small steps are not taken for reliable because each of them is.
+    A weight that is NaN counts as zero. $\hat k$ is 0 where all weights lie within ten per cent of
+    the largest, and infinite where nothing can be fitted: fewer than 25 distinct draws, or hardly
+    any of positive weight. `earlier` are the log weights by which the draws were resampled before:
+    $\hat k$ is then that of both together, so that many small steps are not taken for reliable
+    because each of them is.
     Source: Vehtari et al. (2024), Pareto smoothed importance sampling.
     """
     starts = np.flatnonzero(np.concatenate([[True], np.any(draws[1:] != draws[:-1], axis=1)]))
@@ -94,7 +105,9 @@ def weigh(
     return Weights(starts, _normalised(smoothed + np.log(repeats)), pareto_k)
 
 
-def _smoothed(log_weights: Float[np.ndarray, " distinct"]) -> tuple[Float[np.ndarray, " distinct"], float]:
+def _smoothed(
+    log_weights: Float[np.ndarray, " distinct"],
+) -> tuple[Float[np.ndarray, " distinct"], float]:
     """The log weights with their tail smoothed, and its shape."""
     from arviz_stats.base.array import array_stats
 
@@ -116,8 +129,8 @@ def _smoothed(log_weights: Float[np.ndarray, " distinct"]) -> tuple[Float[np.nda
 def told_apart(log_density: Float[np.ndarray, "draw ..."]) -> Float[np.ndarray, "draw ..."]:
     """Log densities of which none is the same in all draws: those that were are a billionth apart.
 
-    That of a datum which a known state predicts is. ArviZ fits a distribution to the tail of the draws, and refuses one
-    without any spread.
+    That of a datum which a known state predicts is. ArviZ fits a distribution to the tail of the
+    draws, and refuses one without any spread.
     """
     with np.errstate(invalid="ignore"):  # those that are infinite stay so
         same = np.ptp(log_density, axis=0) <= _SAME
@@ -138,36 +151,55 @@ def as_rows(draws: Mapping[str, np.ndarray]) -> Float[np.ndarray, "draws numbers
     return np.column_stack([values.reshape(len(values), -1) for values in draws.values()])
 
 
-def total_log_likelihood(of_each: Mapping[str, np.ndarray], observed: Mapping[str, Any]) -> Float[np.ndarray, " draws"]:
-    """The log likelihood of all data from that of each, `(draws, time, …)`; a missing datum (NaN) does not count."""
-    return sum((v[:, ~np.isnan(np.asarray(observed[name]))].sum(axis=1) for name, v in of_each.items()), np.zeros(()))
+def total_log_likelihood(
+    of_each: Mapping[str, np.ndarray], observed: Mapping[str, Any]
+) -> Float[np.ndarray, " draws"]:
+    """The log likelihood of all data from that of each, `(draws, time, …)`; a missing datum (NaN)
+    does not count.
+    """
+    return sum(
+        (v[:, ~np.isnan(np.asarray(observed[name]))].sum(axis=1) for name, v in of_each.items()),
+        np.zeros(()),
+    )
 
 
 def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
-    """The log likelihood of all data, and of the constraints, that a posterior holds for each of its draws.
+    """The log likelihood of all data, and of the constraints, that a posterior holds for each of
+    its draws.
 
     Raises: MismatchError if it holds none.
     """
     if "log_likelihood" not in post.children:
         raise MismatchError(
-            "this posterior has no group 'log_likelihood', which its draws are weighed by; fit it again"
+            "this posterior has no group 'log_likelihood', which its draws are weighed by; fit it "
+            "again"
         )
-    each = [v.transpose("chain", "draw", ...).values for v in post["log_likelihood"].data_vars.values()]
+    each = [
+        v.transpose("chain", "draw", ...).values for v in post["log_likelihood"].data_vars.values()
+    ]
     of_data = sum((v.reshape(v.shape[0] * v.shape[1], -1).sum(axis=1) for v in each), np.zeros(()))
     stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
-    of_constraints = stats["log_factor"].transpose("chain", "draw").values.ravel() if "log_factor" in stats else 0.0
+    of_constraints = (
+        stats["log_factor"].transpose("chain", "draw").values.ravel()
+        if "log_factor" in stats
+        else 0.0
+    )
     return of_data + of_constraints
 
 
 def earlier_log_weights(post: xr.DataTree) -> Float[np.ndarray, " draws"] | None:
-    """The log weights by which the draws of a posterior were resampled before; none if they were not."""
+    """The log weights by which the draws of a posterior were resampled before; none if they were
+    not.
+    """
     if "sample_stats" not in post.children or "log_weight" not in post["sample_stats"]:
         return None
     return post["sample_stats"]["log_weight"].transpose("chain", "draw").values.ravel()
 
 
 def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Dataset:
-    """A group of posterior draws made of draws `index`, counted over all chains, in chains as before."""
+    """A group of posterior draws made of draws `index`, counted over all chains, in chains as
+    before.
+    """
     taken = {}
     for name, variable in group.variables.items():
         if not {"chain", "draw"} <= {*variable.dims}:
@@ -181,7 +213,9 @@ def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Da
 
 
 def resample_groups(tree: xr.DataTree, index: Int[np.ndarray, " draws"]) -> dict[str, xr.Dataset]:
-    """The groups that hold draws and what follows from them alone, whatever is observed, resampled."""
+    """The groups that hold draws and what follows from them alone, whatever is observed,
+    resampled.
+    """
     return {
         name: resample_draws(tree[name].to_dataset(), index)
         for name in ("posterior", "vector_field", "log_prior")
@@ -194,12 +228,19 @@ def resample_stats(
 ) -> xr.Dataset:
     """The statistics of resampled draws.
 
-    `lp` is that of the new density; `log_weight` is added up over all times that the draws were resampled; `energy`,
-    which is none of the new density, is dropped.
+    `lp` is that of the new density; `log_weight` is added up over all times that the draws were
+    resampled; `energy`, which is none of the new density, is dropped.
     """
     if "log_weight" not in stats:
-        stats = stats.assign(log_weight=(("chain", "draw"), np.zeros(tuple(stats.sizes[d] for d in ("chain", "draw")))))
+        stats = stats.assign(
+            log_weight=(
+                ("chain", "draw"),
+                np.zeros(tuple(stats.sizes[d] for d in ("chain", "draw"))),
+            )
+        )
     for name in {"lp", "log_weight"} & {*map(str, stats.data_vars)}:
         before = stats[name].transpose("chain", "draw")
-        stats = stats.assign({name: (before + log_weights.reshape(before.shape)).assign_attrs(before.attrs)})
+        stats = stats.assign(
+            {name: (before + log_weights.reshape(before.shape)).assign_attrs(before.attrs)}
+        )
     return resample_draws(stats.drop_vars("energy", errors="ignore"), index)

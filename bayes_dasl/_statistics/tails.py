@@ -1,4 +1,6 @@
-"""Log distribution functions that are exact far out in both tails; moments of truncated normal variables."""
+"""Log distribution functions that are exact far out in both tails; moments of truncated normal
+variables.
+"""
 
 import math
 from collections.abc import Callable
@@ -23,7 +25,11 @@ def has_tails(law: dist.Distribution) -> bool:
     """Whether the distribution function of a law is known."""
     if isinstance(law, dist.ZeroInflatedProbs):
         return has_tails(law.base_dist)
-    return hasattr(law, "log_tails") or type(law) in _TAILS or type(law).cdf is not dist.Distribution.cdf
+    return (
+        hasattr(law, "log_tails")
+        or type(law) in _TAILS
+        or type(law).cdf is not dist.Distribution.cdf
+    )
 
 
 def log_tails(law: Any, value: Float[Array, "..."]) -> Tails:
@@ -36,7 +42,9 @@ def log_tails(law: Any, value: Float[Array, "..."]) -> Tails:
     return jnp.log(below), jnp.log1p(-below)
 
 
-def log_between(law: Any, low: Float[Array, "..."], high: Float[Array, "..."]) -> Float[Array, "..."]:
+def log_between(
+    law: Any, low: Float[Array, "..."], high: Float[Array, "..."]
+) -> Float[Array, "..."]:
     """The logarithm of P(low ≤ Y ≤ high); either end may be infinite."""
     discrete = bool(law.support.is_discrete)
     no_low, no_high = jnp.isneginf(low), jnp.isposinf(high)
@@ -46,7 +54,10 @@ def log_between(law: Any, low: Float[Array, "..."], high: Float[Array, "..."]) -
     up_to_high, beyond_high = log_tails(law, high)
     # Subtract in the tail with the smaller probabilities, where the difference is more exact.
     upper = beyond_low < up_to_high
-    larger, smaller = jnp.where(upper, beyond_low, up_to_high), jnp.where(upper, beyond_high, up_to_low)
+    larger, smaller = (
+        jnp.where(upper, beyond_low, up_to_high),
+        jnp.where(upper, beyond_high, up_to_low),
+    )
     both = ~(no_low | no_high) & (larger > smaller)
     gap = jnp.where(both, larger - smaller, 1.0)
     inside = jnp.where(both, larger + jax.nn.log1mexp(gap), -jnp.inf)
@@ -55,7 +66,8 @@ def log_between(law: Any, low: Float[Array, "..."], high: Float[Array, "..."]) -
 
 
 def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
-    """The log density of observed values, and the log probability that a censored value lies between its bounds.
+    """The log density of observed values, and the log probability that a censored value lies
+    between its bounds.
 
     Both bounds of an observed value equal the value.
     """
@@ -66,12 +78,14 @@ def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
 
 
 def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tuple[Array, Array]:
-    r"""Mean and variance of a standard normal variable truncated to an interval, whose ends may be infinite.
+    r"""Mean and variance of a standard normal variable truncated to an interval, whose ends may be
+    infinite.
 
     $m = (\varphi(a) - \varphi(b)) / Z, \quad v = 1 + (a \varphi(a) - b \varphi(b)) / Z - m^2$ with
     $Z = \Phi(b) - \Phi(a)$
 
-    Source: Johnson, Kotz & Balakrishnan (1994), Continuous Univariate Distributions 1, section 10.1.
+    Source: Johnson, Kotz & Balakrishnan (1994), Continuous Univariate Distributions 1, section
+    10.1.
     """
     low, high = jnp.clip(low, -_BEYOND, _BEYOND), jnp.clip(high, -_BEYOND, _BEYOND)
     log_share = log_between(dist.Normal(0.0, 1.0), low, high)
@@ -83,7 +97,8 @@ def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tu
     exponent = 0.5 * (near - far) * (near + far)
     mean = -at_near * jnp.expm1(exponent)
     variance = 1.0 + at_near * (near - far * jnp.exp(exponent)) - jnp.square(mean)
-    # These limits hold for all intervals; rounding may exceed them if the interval is narrow or far out.
+    # These limits hold for all intervals; rounding may exceed them if the interval is narrow or far
+    # out.
     widest = jnp.minimum(1.0, jnp.square(high - low) / 12.0)
     return jnp.clip(mean, low, high), jnp.clip(variance, 0.0, widest)
 
@@ -107,7 +122,9 @@ def _student(law: Any, value: Float[Array, "..."]) -> Tails:
     z = (value - law.loc) / law.scale
     # The floor keeps the gradient finite at z = 0, where a square root would follow.
     square = jnp.maximum(jnp.square(z), _TINY)
-    outside, _ = log_incomplete_beta(law.df / 2, 0.5, law.df / (law.df + square), square / (law.df + square))
+    outside, _ = log_incomplete_beta(
+        law.df / 2, 0.5, law.df / (law.df + square), square / (law.df + square)
+    )
     far = outside - jnp.log(2.0)
     near = jnp.log1p(-jnp.exp(far))
     return jnp.where(z < 0, far, near), jnp.where(z < 0, near, far)
@@ -128,7 +145,10 @@ def _poisson(law: Any, value: Float[Array, "..."]) -> Tails:
     fraction = jnp.zeros_like(a + x)
     for n in range(_DEEP_STEPS, 0, -1):
         fraction = n * (n - a) / (large_rate + 2 * n + 1 - a - fraction)
-    deep_beyond, deep_up_to = common + jnp.log(series / a), common - jnp.log(large_rate + 1 - a - fraction)
+    deep_beyond, deep_up_to = (
+        common + jnp.log(series / a),
+        common - jnp.log(large_rate + 1 - a - fraction),
+    )
     log_beyond = jnp.where(beyond < _DEEP, deep_beyond, jnp.log(jnp.maximum(beyond, _DEEP)))
     log_up_to = jnp.where(up_to < _DEEP, deep_up_to, jnp.log(jnp.maximum(up_to, _DEEP)))
     return tails_where(possible, log_up_to, log_beyond)
@@ -138,7 +158,9 @@ def _negative_binomial(law: Any, value: Float[Array, "..."]) -> Tails:
     possible = value >= 0
     rate = jnp.asarray(law.rate, float)  # that of a gamma distribution: concentration over mean
     count = jnp.floor(jnp.where(possible, value, 0.0)) + 1
-    return tails_where(possible, *log_incomplete_beta(law.concentration, count, rate / (1 + rate), 1 / (1 + rate)))
+    return tails_where(
+        possible, *log_incomplete_beta(law.concentration, count, rate / (1 + rate), 1 / (1 + rate))
+    )
 
 
 def _binomial(law: Any, value: Float[Array, "..."]) -> Tails:
@@ -178,8 +200,8 @@ _TAILS: dict[type, Callable[[Any, Any], Tails]] = {
 def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
     r"""The logarithms of $I_x(a, b)$ and $1 - I_x(a, b)$, with `rest` = 1 - x.
 
-    The smaller of the two comes from a continued fraction, so that both are exact far out. Unlike the functions of JAX
-    it has gradients in a and b.
+    The smaller of the two comes from a continued fraction, so that both are exact far out. Unlike
+    the functions of JAX it has gradients in a and b.
     Source: Press et al., Numerical Recipes, section 6.4.
     """
     a, b, x, rest = (jnp.asarray(v, float) for v in (a, b, x, rest))
@@ -202,8 +224,12 @@ def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
         return (c, d, log), None
 
     first = 1 / away(1 - (a + b) * x / (a + 1))
-    (_, _, log), _ = jax.lax.scan(step, (one, one * first, jnp.log(one * first)), jnp.arange(1.0, _STEPS))
-    weight = a * jnp.log(x) + b * jnp.log(rest) - jnp.log(a) - gammaln(a) - gammaln(b) + gammaln(a + b)
+    (_, _, log), _ = jax.lax.scan(
+        step, (one, one * first, jnp.log(one * first)), jnp.arange(1.0, _STEPS)
+    )
+    weight = (
+        a * jnp.log(x) + b * jnp.log(rest) - jnp.log(a) - gammaln(a) - gammaln(b) + gammaln(a + b)
+    )
     small = jnp.minimum(weight + log, -1e-16)
     large = jax.nn.log1mexp(-small)
     return jnp.where(swap, large, small), jnp.where(swap, small, large)

@@ -1,4 +1,6 @@
-"""Whether residuals hold what a model lacks: the test of the variance of some coefficients, which is 0 in the model."""
+"""Whether residuals hold what a model lacks: the test of the variance of some coefficients, which
+is 0 in the model.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,12 @@ from jaxtyping import Float, Int
 from scipy.linalg import block_diag, cho_factor, cho_solve
 
 WIDER = 10.0
-"""Times as wide as they are priors are taken to be: what they cost says nothing of what a model lacks."""
-_VARIANCES = np.geomspace(1e-2, 1e6, 33)  # of the coefficients, in units of what data tell of the best known of them
+"""Times as wide as they are priors are taken to be: what they cost says nothing of what a model
+lacks.
+"""
+_VARIANCES = np.geomspace(
+    1e-2, 1e6, 33
+)  # of the coefficients, in units of what data tell of the best known of them
 _ROUNDING = 1e-10  # of a sum of squares: what is smaller is what rounding has left of it
 
 
@@ -22,7 +28,8 @@ class Linear(NamedTuple):
         slopes: by how much predictions move with the unknown, `(datum, unknown)`.
         pull: the slope of the log prior there, `(unknown,)`.
         precision: that of the prior, `(unknown, unknown)`.
-        noise: residuals of replicates of the data at what they were drawn from, `(replicate, datum)`.
+        noise: residuals of replicates of the data at what they were drawn from,
+            `(replicate, datum)`.
     """
 
     left: Float[np.ndarray, " datum"]
@@ -36,7 +43,8 @@ class Series(NamedTuple):
     """The order of data in which residuals may be correlated.
 
     Args:
-        before: the datum before each in its series, which stands before it; −1 for the first, `(datum,)`.
+        before: the datum before each in its series, which stands before it; −1 for the first,
+            `(datum,)`.
         steps: how many usual steps lie between the two, at least 1, `(datum,)`.
     """
 
@@ -49,7 +57,9 @@ class Series(NamedTuple):
         products = (residuals[:, later] * residuals[:, self.before[later]]).sum(axis=1)
         return products / np.maximum((residuals**2).sum(axis=1), 1e-300)
 
-    def whitened(self, values: Float[np.ndarray, "datum ..."], rho: float) -> Float[np.ndarray, "datum ..."]:
+    def whitened(
+        self, values: Float[np.ndarray, "datum ..."], rho: float
+    ) -> Float[np.ndarray, "datum ..."]:
         r"""Innovations of a first-order autoregression: $(x_i - a_i x_{i-1}) / \sqrt{1 - a_i^2}$.
 
         The correlation with the datum before is $a_i = \rho^{\text{steps}}$.
@@ -57,7 +67,9 @@ class Series(NamedTuple):
         a, left = (v.reshape(-1, *[1] * (values.ndim - 1)) for v in self._shares(rho))
         return (values - a * values[self.before]) / left
 
-    def correlated(self, noise: Float[np.ndarray, "n datum"], rho: float) -> Float[np.ndarray, "n datum"]:
+    def correlated(
+        self, noise: Float[np.ndarray, "n datum"], rho: float
+    ) -> Float[np.ndarray, "n datum"]:
         """The autoregression whose white noise is given: the other way round."""
         a, left = self._shares(rho)
         values = noise * left
@@ -69,13 +81,16 @@ class Series(NamedTuple):
         """The logarithm of the determinant of `whitened`."""
         return float(-np.log(self._shares(rho)[1]).sum())
 
-    def _shares(self, rho: float) -> tuple[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]]:
+    def _shares(
+        self, rho: float
+    ) -> tuple[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]]:
         a = np.where(self.before >= 0, rho**self.steps, 0.0)
         return a, np.sqrt(1 - a**2)
 
 
 class Gain(NamedTuple):
-    """What coefficients of one variance would add to the log evidence, at the variance at which that is most.
+    """What coefficients of one variance would add to the log evidence, at the variance at which
+    that is most.
 
     Args:
         gain: that, in nats.
@@ -93,18 +108,20 @@ class Gain(NamedTuple):
 class Lacking:
     r"""The test of coefficients that a linear model lacks, by what they would add to its evidence.
 
-    Of residuals r with slopes J by what is unknown, under a prior of precision P, and slopes K by coefficients of
-    variance $\tau^2$, the evidence hangs on $V = I + J P^{-1} J^T$ and $V + \tau^2 K K^T$. With the size of the noise
-    at its best, the coefficients add
+    Of residuals r with slopes J by what is unknown, under a prior of precision P, and slopes K by
+    coefficients of variance $\tau^2$, the evidence hangs on $V = I + J P^{-1} J^T$ and
+    $V + \tau^2 K K^T$. With the size of the noise at its best, the coefficients add
 
     $-\frac\nu2 \log \frac{Q_\tau}{Q_0} - \frac12 \sum_i \log(1 + \tau^2 \lambda_i), \quad
     Q_\tau = Q_0 - \sum_i \frac{\tau^2 c_i^2}{1 + \tau^2 \lambda_i}$
 
     with $Q_0 = r^T V^{-1} r$, $K^T V^{-1} K = W \Lambda W^T$, $c = W^T K^T V^{-1} r$ and
-    $\nu = \mathrm{tr}\, V^{-1}$. P is that of a prior `WIDER` than the model's. Replicates cost no fit: V is the same,
-    and what they were drawn from leaves next to nothing in residuals under so wide a prior.
+    $\nu = \mathrm{tr}\, V^{-1}$. P is that of a prior `WIDER` than the model's. Replicates cost no
+    fit: V is the same, and what they were drawn from leaves next to nothing in residuals under so
+        wide a prior.
 
-    Source: Crainiceanu & Ruppert (2004), Likelihood ratio tests in linear mixed models with one variance component.
+    Source: Crainiceanu & Ruppert (2004), Likelihood ratio tests in linear mixed models with one
+    variance component.
     """
 
     def __init__(self, linear: Linear):
@@ -126,7 +143,9 @@ class Lacking:
 
     @property
     def log_evidence(self) -> Float[np.ndarray, " data"]:
-        """That of the data and, after them, of replicates, up to a constant, with the size of the noise at its best."""
+        """That of the data and, after them, of replicates, up to a constant, with the size of the
+        noise at its best.
+        """
         volume = np.log(np.diag(self._factor[0])).sum()
         return -0.5 * self._free * np.log(self._squares / self._free) - volume
 

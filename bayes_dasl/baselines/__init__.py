@@ -1,4 +1,6 @@
-"""What a hybrid is compared with: each rival is a `Model` for the same engines, made of a model and its data."""
+"""What a hybrid is compared with: each rival is a `Model` for the same engines, made of a model and
+its data.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -10,7 +12,11 @@ from .fields import cnn as cnn
 from .informed import pinn as pinn
 from .known import fixed as fixed
 from .rates import neural_ode as neural_ode
-from .unscientific import gaussian_process as gaussian_process, mlp as mlp, transformer as transformer
+from .unscientific import (
+    gaussian_process as gaussian_process,
+    mlp as mlp,
+    transformer as transformer,
+)
 
 RIVALS: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
     "fixed": lambda model, data: fixed(model),
@@ -29,10 +35,10 @@ def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
 
     Args:
         model: the science; of a hybrid, `fixed` is the one whose science does not learn.
-        data: the training data, with the index and the forcings of the times that are forecast too, if rivals that know
-            no science are to know their range.
-        names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn"; of fields "fixed" and
-            "cnn", of a population "fixed", "mlp" and "gaussian_process".
+        data: the training data, with the index and the forcings of the times that are forecast too,
+            if rivals that know no science are to know their range.
+        names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn";
+            of fields "fixed" and "cnn", of a population "fixed", "mlp" and "gaussian_process".
 
     Raises: ModelError for another name, and as each of them.
     """

@@ -1,4 +1,6 @@
-"""What a rival that knows no science is told: the inputs, and the level, the spread and the signs of what was seen."""
+"""What a rival that knows no science is told: the inputs, and the level, the spread and the signs
+of what was seen.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -29,7 +31,9 @@ class Seen:
     data: xr.Dataset
 
     @classmethod
-    def of(cls, model: Model, data: xr.Dataset, *, fields: bool = False, members: bool = False) -> "Seen":
+    def of(
+        cls, model: Model, data: xr.Dataset, *, fields: bool = False, members: bool = False
+    ) -> "Seen":
         """Of the data in the units of the layer.
 
         Args:
@@ -38,8 +42,8 @@ class Seen:
             fields: whether observables may have dimensions beyond the index.
             members: whether the model may be that of a population.
 
-        Raises: ModelError for a model of fields or of a population, unless these are meant; DataError for data at one
-        place alone.
+        Raises: ModelError for a model of fields or of a population, unless these are meant;
+        DataError for data at one place alone.
         """
         beyond = {dim for name in model.observables for dim in model.dims(name)[1:]}
         own = {model.layer.dim} if isinstance(model.layer, AbstractPopulation) else set()
@@ -51,12 +55,15 @@ class Seen:
             elif beyond == own:
                 others = "; of a population there are 'fixed', 'mlp' and 'gaussian_process'"
             raise ModelError(
-                f"this rival is of series and rows, not of what has the dimensions {', '.join(sorted(beyond))}{others}"
+                "this rival is of series and rows, not of what has the dimensions "
+                f"{', '.join(sorted(beyond))}{others}"
             )
         found = cls(model, model.in_numbers(model.in_own_units(data)))
         begin, end = found.span
         if not end > begin:
-            raise DataError(f"rivals need data at two values of {model.index} at least, not at {begin:g} alone")
+            raise DataError(
+                f"rivals need data at two values of {model.index} at least, not at {begin:g} alone"
+            )
         return found
 
     @property
@@ -72,18 +79,26 @@ class Seen:
 
     @property
     def inputs(self) -> dict[str, tuple[float, float]]:
-        """Location and width of the index, as "t", unless it only counts rows, and of each forcing."""
+        """Location and width of the index, as "t", unless it only counts rows,
+        and of each forcing.
+        """
         begin, end = self.span
         forced = standardise(self.data, *self.model.layer.forcings)
-        return forced if self.counts_rows else {"t": ((begin + end) / 2, (end - begin) / 4)} | forced
+        return (
+            forced if self.counts_rows else {"t": ((begin + end) / 2, (end - begin) / 4)} | forced
+        )
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the index holds whole numbers without a unit, of rows that are no series and have forcings."""
+        """Whether the index holds whole numbers without a unit, of rows that are no series and have
+        forcings.
+        """
         places = checked_times(self.data, self.model.index)
         if is_series(self.model, self.data) or not self.model.layer.forcings:
             return False
-        return bool(np.all(places == np.round(places))) and not self.data[self.model.index].attrs.get("units")
+        return bool(np.all(places == np.round(places))) and not self.data[
+            self.model.index
+        ].attrs.get("units")
 
     @property
     def scales(self) -> dict[str, tuple[str, float, float]]:
@@ -103,8 +118,8 @@ class Seen:
         return found
 
     def with_layer(self, layer: AbstractLayer) -> Model:
-        """The model with another layer, of each member if it has members: the same noise, and no laws, which are
-        science."""
+        """The model with another layer, of each member if it has members: the same noise, and no
+        laws, which are science."""
         model = self.model
         if isinstance(model.layer, AbstractPopulation):
             layer = Each(layer, model.layer.members, model.layer.dim)
@@ -112,7 +127,9 @@ class Seen:
 
     @property
     def like(self) -> dict[str, Any]:
-        """Forcings, units and index of the model's own layer; a forcing is what it is at each time of the data."""
+        """Forcings, units and index of the model's own layer; a forcing is what it is at each time
+        of the data.
+        """
         own = self.model.layer
         return {"forcings": own.forcings, "units": dict(own.units), "index": own.index}
 

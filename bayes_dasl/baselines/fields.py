@@ -1,4 +1,6 @@
-"""A rival of partial differential equations: the same fields, their rates by a convolutional network."""
+"""A rival of partial differential equations: the same fields, their rates by a convolutional
+network.
+"""
 
 import dataclasses
 import itertools
@@ -27,18 +29,22 @@ from ._seen import Seen
 _DRAWS = 8  # each is a solve
 
 
-def cnn(model: Model, data: xr.Dataset, *, width: int = 8, depth: int = 2, kernel: int = 3) -> Model:
-    r"""The same fields from the same start, their rates by a convolutional network in place of all that science says.
+def cnn(
+    model: Model, data: xr.Dataset, *, width: int = 8, depth: int = 2, kernel: int = 3
+) -> Model:
+    r"""The same fields from the same start, their rates by a convolutional network in place of all
+    that science says.
 
     $\partial_t y_i = r_i\,\mathrm{net}(y, u, x)_i$, the same network around every cell
 
-    It reads the fields, standardised, the forcings, and along axes that are not periodic the coordinates of the cells;
-    where an axis is periodic it is the same everywhere, elsewhere fields go on beyond the sides as they are there.
-    What stands in the equations as a function of the place is science, which it is not told. Between layers stand
-    hyperbolic tangents, so that rates are bounded, whatever the fields are. Nothing keeps a field positive. Rates are
-    measured in those, r, that the science has over the times of the data, the root mean square over cells and times,
-    the median over prior draws. Fields are observed, and jump, as before; where there is an `observe`, all numbers of
-    the equations keep their priors, for it may read them.
+    It reads the fields, standardised, the forcings, and along axes that are not periodic the
+    coordinates of the cells; where an axis is periodic it is the same everywhere, elsewhere fields
+    go on beyond the sides as they are there. What stands in the equations as a function of the
+    place is science, which it is not told. Between layers stand hyperbolic tangents, so that rates
+    are bounded, whatever the fields are. Nothing keeps a field positive. Rates are measured in
+    those, r, that the science has over the times of the data, the root mean square over cells and
+    times, the median over prior draws. Fields are observed, and jump, as before; where there is an
+    `observe`, all numbers of the equations keep their priors, for it may read them.
 
     Args:
         model: that of a `bd.pde.PDE`.
@@ -48,15 +54,21 @@ def cnn(model: Model, data: xr.Dataset, *, width: int = 8, depth: int = 2, kerne
         kernel: cells that a layer looks at along each axis, an odd number; all of them together at
             $1 + (\text{depth} + 1)(\text{kernel} - 1)$.
 
-    Raises: ModelError for another layer, sizes that there cannot be, or a science whose solver gets through no draw of
-    the prior or in which a field stands still; DataError for data at one time alone.
-    Source: after Stachenfeld et al. (2022), Learned coarse models for efficient turbulence simulation.
+    Raises: ModelError for another layer, sizes that there cannot be, or a science whose solver gets
+    through no draw of the prior or in which a field stands still; DataError for data at one time
+    alone.
+    Source: after Stachenfeld et al. (2022), Learned coarse models for efficient turbulence
+    simulation.
     """
     layer = model.layer
     if not isinstance(layer, PDE):
-        raise ModelError(f"a CNN takes the place of a bd.pde.PDE, not of this {type(layer).__name__}")
+        raise ModelError(
+            f"a CNN takes the place of a bd.pde.PDE, not of this {type(layer).__name__}"
+        )
     if min(width, depth, kernel) < 1 or kernel % 2 == 0:
-        raise ModelError(f"width={width}, depth={depth}, kernel={kernel}: all at least 1, and the kernel odd")
+        raise ModelError(
+            f"width={width}, depth={depth}, kernel={kernel}: all at least 1, and the kernel odd"
+        )
     seen, grid = Seen.of(model, data, fields=True), layer.grid
     known = _known(layer, seen, data)
     places = {name: (sum(grid.axes[name][:2]) / 2, grid.length(name) / 4) for name in grid.names}
@@ -95,7 +107,9 @@ class _Convolutions(Module):
         return x
 
     def _padded(self, x: Array) -> Array:
-        """With as many cells more at both ends of an axis as a kernel reaches beyond; Equinox pads all axes alike."""
+        """With as many cells more at both ends of an axis as a kernel reaches beyond; Equinox pads
+        all axes alike.
+        """
         for axis, wraps in enumerate(self.wraps):
             beyond = self.layers[0].kernel_size[axis] // 2
             widths = [(beyond, beyond) if i == axis + 1 else (0, 0) for i in range(x.ndim)]
@@ -106,8 +120,8 @@ class _Convolutions(Module):
 def _convolved(layer: eqx.nn.Conv, x: Array) -> Array:
     """What an Equinox layer makes of padded channels, as one product of matrices.
 
-    Of many draws of the weights at once, as engines have them, XLA's own convolution takes a time on CPUs that grows
-    with the square of their number.
+    Of many draws of the weights at once, as engines have them, XLA's own convolution takes a time
+    on CPUs that grows with the square of their number.
     """
     cells = [size - kernel + 1 for size, kernel in zip(x.shape[1:], layer.kernel_size, strict=True)]
     around = [
@@ -120,7 +134,9 @@ def _convolved(layer: eqx.nn.Conv, x: Array) -> Array:
 
 
 class _Rates(Module):
-    """Rates of fields by convolutions; beside them stand the equations, by which fields may be observed."""
+    """Rates of fields by convolutions; beside them stand the equations, by which fields may be
+    observed.
+    """
 
     grid: Grid
     network: _Convolutions
@@ -154,7 +170,9 @@ class _Known:
 
 
 def _known(layer: PDE, seen: Seen, data: xr.Dataset) -> _Known:
-    """Of fields that are observed as they are the data say where they lie, of others the science under its prior."""
+    """Of fields that are observed as they are the data say where they lie, of others the science
+    under its prior.
+    """
     whole = dataclasses.replace(layer, observe=None)
     given = dataclasses.replace(seen.model.driven(data), coordinates={})
 
@@ -166,16 +184,23 @@ def _known(layer: PDE, seen: Seen, data: xr.Dataset) -> _Known:
         return found.values, rates, found.ok
 
     drawn = draw_prior(whole, _DRAWS, key=as_key(0))
-    every = [course({path: v[i] for path, v in drawn.items()}) for i in range(_DRAWS if drawn else 1)]
+    every = [
+        course({path: v[i] for path, v in drawn.items()}) for i in range(_DRAWS if drawn else 1)
+    ]
     through = [(fields, rates) for fields, rates, ok in every if ok]
     if not through:
-        raise ModelError(f"the solver gets through none of {len(every)} prior draws, which say how large rates are")
+        raise ModelError(
+            f"the solver gets through none of {len(every)} prior draws, which say how large rates "
+            "are"
+        )
     inputs, units = {}, {}
     for name in layer.initial:
         values = np.stack([fields[name] for fields, _ in through])
         inputs[name] = float(values.mean()), float(np.median([v.std() for v in values])) or 1.0
         units[name] = float(np.median([np.sqrt(np.mean(rates[name] ** 2)) for _, rates in through]))
         if not 0 < units[name] < np.inf:
-            raise ModelError(f"the rate of '{name}' is {units[name]:g} under the prior: nothing to measure it by")
+            raise ModelError(
+                f"the rate of '{name}' is {units[name]:g} under the prior: nothing to measure it by"
+            )
     observed = seen.model.observables if layer.observe is None else ()
     return _Known(inputs | standardise(seen.data, *observed), units)

@@ -1,4 +1,6 @@
-"""A rival that solves no equation: a network over time which is asked to obey one at some points."""
+"""A rival that solves no equation:
+a network over time which is asked to obey one at some points.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,21 +22,29 @@ from .rates import rates_of, smooth_ode
 
 
 def pinn(
-    model: Model, data: xr.Dataset, *, points: int = 64, tolerance: float = 0.05, width: int = 16, depth: int = 2
+    model: Model,
+    data: xr.Dataset,
+    *,
+    points: int = 64,
+    tolerance: float = 0.05,
+    width: int = 16,
+    depth: int = 2,
 ) -> Model:
-    r"""A physics-informed network: states are a network of time, and how they break the equation is a datum of zero.
+    r"""A physics-informed network: states are a network of time, and how they break the equation is
+    a datum of zero.
 
-    $y(t) = y_0 + s\,\tau\,\mathrm{net}(t), \quad (\dot y - f(t, y, u)) / (\text{tolerance} \cdot r) \sim N(0, 1)$ at
-    points spread evenly from the start to the last of the data that are fitted
+    $y(t)
+    = y_0 + s\,\tau\,\mathrm{net}(t), \quad (\dot y - f(t, y, u)) / (\text{tolerance} \cdot r) \sim
+    N(0, 1)$ at points spread evenly from the start to the last of the data that are fitted
 
-    τ is the time that has passed, as a share of that of the data, s the spread of a state and r the size of its rates
-    under the prior (`bd.corrected`). Where all states begin positive for certain, their logarithms are meant. Numbers
-    of the science are unknown as before.
+    τ is the time that has passed, as a share of that of the data, s the spread of a state and r the
+    size of its rates under the prior (`bd.corrected`). Where all states begin positive for certain,
+    their logarithms are meant. Numbers of the science are unknown as before.
 
     Args:
         model: that of an `ODE` without jumps, doses, events, algebraic states and process noise.
-        data: the training data. Rows without observations ahead of them, with their forcings, in these and in what is
-            fitted let the equation hold there too.
+        data: the training data. Rows without observations ahead of them, with their forcings, in
+            these and in what is fitted let the equation hold there too.
         points: at how many times the equation is asked for.
         tolerance: how much it may be broken, as a share of the rates.
         width: units of each hidden layer.
@@ -44,7 +54,10 @@ def pinn(
     Source: Raissi et al. (2019), Physics-informed neural networks; Yang et al. (2021), B-PINNs.
     """
     if points < 1 or not tolerance > 0:
-        raise ModelError(f"points={points} and tolerance={tolerance}: at least one point, and a tolerance above zero")
+        raise ModelError(
+            f"points={points} and tolerance={tolerance}: at least one point, and a tolerance above "
+            "zero"
+        )
     seen = Seen.of(model, data)
     layer = smooth_ode(seen, "a PINN")
     known, (begin, end) = rates_of(layer, seen), seen.span
@@ -54,7 +67,12 @@ def pinn(
     network = Network.mlp(time, spreads, 2.0, width=width, depth=depth, prior=fan_in(2.0))
     allowed = {name: tolerance * unit for name, unit in known.units.items()}
     informed = Informed(  # pyright: ignore[reportCallIssue]  # forcings and units are properties
-        ode=layer, network=network, span=end - begin, allowed=allowed, points=points, logarithms=known.relative
+        ode=layer,
+        network=network,
+        span=end - begin,
+        allowed=allowed,
+        points=points,
+        logarithms=known.relative,
     )
     return Model(informed, model.noise, dict(model.constraints), model.cross_correlation)
 
@@ -66,8 +84,10 @@ class Informed(AroundTrajectory):
         ode: the equation, of which nothing is solved.
         network: from time to how far each state has moved.
         span: a typical time, by which the network's share of what moves a state grows.
-        allowed: how much each rate may be missed, in its units, or those of the logarithm of its state.
-        points: at how many times, from the start to the last one asked for, the equation is asked for.
+        allowed: how much each rate may be missed, in its units, or those of the logarithm of its
+            state.
+        points: at how many times, from the start to the last one asked for, the equation is asked
+            for.
         logarithms: whether the network moves the logarithms of the states.
     """
 

@@ -1,4 +1,6 @@
-"""Rivals that know no equation: networks and processes from the index and the forcings straight to the observables."""
+"""Rivals that know no equation: networks and processes from the index and the forcings straight to
+the observables.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -32,11 +34,12 @@ _TRAITS = ("latent_trait_1", "latent_trait_2")
 
 
 def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> Model:
-    """A multilayer perceptron from the index and the forcings at a time to the observables at that time.
+    """A multilayer perceptron from the index and the forcings at a time to the observables at that
+    time.
 
-    An index of whole numbers without a unit, of rows that are no series, is no input. Members of a population
-    have two latent traits each, inputs that are inferred with the weights; doses, and what the science knows of
-    members, are no inputs.
+    An index of whole numbers without a unit, of rows that are no series, is no input. Members of a
+    population have two latent traits each, inputs that are inferred with the weights; doses, and
+    what the science knows of members, are no inputs.
 
     Args:
         model: that whose observables, forcings and noise it has.
@@ -49,7 +52,9 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
     seen = Seen.of(model, data, members=True)
     scales, traits = seen.scales, _TRAITS if seen.of_members else ()
     inputs = seen.inputs | dict.fromkeys(traits, (0.0, 1.0))
-    network: Any = Network.mlp(inputs, tuple(scales), 1.0, width=width, depth=depth, prior=fan_in(2.0))
+    network: Any = Network.mlp(
+        inputs, tuple(scales), 1.0, width=width, depth=depth, prior=fan_in(2.0)
+    )
     function = _WithTraits(network, _of_each_member(traits)) if traits else network
     return seen.with_layer(Algebraic(Placed(function, scales), **seen.like))
 
@@ -57,9 +62,10 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
 def gaussian_process(model: Model, data: xr.Dataset) -> Model:
     """A sum of Gaussian processes, of the index and of each forcing, for each observable.
 
-    Each has a length and an amplitude that are unknown (`bd.bases.HilbertGP`). Members of a population have the same
-    processes, and a level of their own for each observable. An index that only counts rows is left
-    out. Outside the range of the data, rows without observations included, a process stays what it was at the end.
+    Each has a length and an amplitude that are unknown (`bd.bases.HilbertGP`). Members of a
+    population have the same processes, and a level of their own for each observable. An index that
+    only counts rows is left out. Outside the range of the data, rows without observations included,
+    a process stays what it was at the end.
 
     Args:
         model: that whose observables, forcings and noise it has.
@@ -78,18 +84,29 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         ranges |= {name: (low, high, None)} if high > low else {}
     if not ranges:
-        raise DataError("neither the index nor a forcing tells the rows apart: there is nothing to be a function of")
+        raise DataError(
+            "neither the index nor a forcing tells the rows apart: there is nothing to be a "
+            "function of"
+        )
     parts = {}
     for name in seen.scales:
         families = {
             of: bases.HilbertGP(
-                low, high, _FEATURES, length=lengths and between(*lengths), amplitude=dist.HalfNormal(2.0)
+                low,
+                high,
+                _FEATURES,
+                length=lengths and between(*lengths),
+                amplitude=dist.HalfNormal(2.0),
             )
             for of, (low, high, lengths) in ranges.items()
         }
         levels = {of: 0.0 if i else dist.Normal(0.0, 1.0) for i, of in enumerate(families)}
-        parts[name] = {of: Basis(family, of, name, level=levels[of]) for of, family in families.items()}
-    sums = _WithLevels(_Sums(parts), _of_each_member(seen.scales)) if seen.of_members else _Sums(parts)
+        parts[name] = {
+            of: Basis(family, of, name, level=levels[of]) for of, family in families.items()
+        }
+    sums = (
+        _WithLevels(_Sums(parts), _of_each_member(seen.scales)) if seen.of_members else _Sums(parts)
+    )
     return seen.with_layer(Algebraic(Placed(sums, seen.scales), **seen.like))
 
 
@@ -99,7 +116,10 @@ class _Sums(Module):
     parts: dict[str, dict[str, Basis]]
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        each = {name: [part(t, y, u)[name] for part in parts.values()] for name, parts in self.parts.items()}
+        each = {
+            name: [part(t, y, u)[name] for part in parts.values()]
+            for name, parts in self.parts.items()
+        }
         return {name: jnp.stack(values).sum(axis=0) for name, values in each.items()}
 
 
@@ -133,34 +153,53 @@ class _WithLevels(Module):
 
 
 def transformer(
-    model: Model, data: xr.Dataset, *, window: int = 16, width: int = 8, heads: int = 2, depth: int = 1
+    model: Model,
+    data: xr.Dataset,
+    *,
+    window: int = 16,
+    width: int = 8,
+    heads: int = 2,
+    depth: int = 1,
 ) -> Model:
-    """A transformer over time: an observable is told by attention over the forcings at the times before it.
+    """A transformer over time: an observable is told by attention over the forcings at the times
+    before it.
 
     Args:
         model: that whose observables, forcings and noise it has.
         data: the training data, a series.
-        window: how many times it looks at: that of the observable and those before it, a typical step of the data
-            apart. Before the first time the forcings are what they are then.
+        window: how many times it looks at: that of the observable and those before it, a typical
+            step of the data apart. Before the first time the forcings are what they are then.
         width: numbers that stand for each time, a multiple of `heads`.
         heads: of the attention.
         depth: layers of attention.
 
-    Raises: ModelError for rows that are no series, fields and populations, and sizes that do not fit; DataError for an
-    observable that was not seen.
-    Source: Vaswani et al. (2017), Attention is all you need; the norm before each layer of Xiong et al. (2020).
+    Raises: ModelError for rows that are no series, fields and populations, and sizes that do not
+    fit; DataError for an observable that was not seen.
+    Source: Vaswani et al. (2017), Attention is all you need; the norm before each layer of Xiong et
+    al. (2020).
     """
     seen = Seen.of(model, data)
     if not is_series(model, data):
-        raise ModelError("a transformer over time needs a series: rows in any order have no times before them")
+        raise ModelError(
+            "a transformer over time needs a series: rows in any order have no times before them"
+        )
     if width % heads or min(window, width, heads, depth) < 1:
-        raise ModelError(f"the width {width} must be a multiple of the heads {heads}, and all sizes at least 1")
+        raise ModelError(
+            f"the width {width} must be a multiple of the heads {heads}, and all sizes at least 1"
+        )
     scales = seen.scales
     step = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
     encoder = _Encoder(len(seen.inputs), len(scales), window, width, heads, depth, key=as_key(0))
-    network = _Attention(bayesian(encoder), seen.inputs, tuple(scales), tuple(step * k for k in range(window)))
+    network = _Attention(
+        bayesian(encoder), seen.inputs, tuple(scales), tuple(step * k for k in range(window))
+    )
     return seen.with_layer(
-        Windowed(Placed(network, scales), **seen.like, start=seen.span[0], interpolation=model.layer.interpolation)
+        Windowed(
+            Placed(network, scales),
+            **seen.like,
+            start=seen.span[0],
+            interpolation=model.layer.interpolation,
+        )
     )
 
 
@@ -183,14 +222,26 @@ def _normed(x):
 
 
 class _Encoder(eqx.Module):
-    """From what is known at each time of a window, the newest first, to the outputs at the newest."""
+    """From what is known at each time of a window, the newest first,
+    to the outputs at the newest.
+    """
 
     embed: eqx.nn.Linear
     place: jax.Array
     blocks: list[_Block]
     read: eqx.nn.Linear
 
-    def __init__(self, inputs: int, outputs: int, window: int, width: int, heads: int, depth: int, *, key: Any):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        window: int,
+        width: int,
+        heads: int,
+        depth: int,
+        *,
+        key: Any,
+    ):
         keys = iter(jax.random.split(key, 3 + 2 * depth))
         self.embed = eqx.nn.Linear(inputs, width, key=next(keys))
         self.place = jax.random.normal(next(keys), (window, width))
@@ -236,8 +287,8 @@ class Windowed(AbstractLayer):
     """A function of the forcings at a time and at times before it.
 
     Args:
-        function: a function `(t, y, u)` of `(lag,)` times, an empty dict, and the forcings then; its part `function`
-            says at which `lags`.
+        function: a function `(t, y, u)` of `(lag,)` times, an empty dict, and the forcings then;
+            its part `function` says at which `lags`.
         forcings: the data variables that it reads.
         units: those of forcings and outputs.
         index: the coordinate that the data run along.
@@ -250,7 +301,9 @@ class Windowed(AbstractLayer):
     units: Mapping[str, str] = eqx.field(static=True, converter=FrozenDict, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)
     start: float = eqx.field(static=True, kw_only=True)
-    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(
+        default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True
+    )
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -37,7 +37,9 @@ _EQUAL = 1e-10
 _MUCH = 0.1  # of a forcing that was filled
 _PATIENCE = 600  # seconds of a fit, above which a cheaper one is suggested
 _CHEAP = ("SVI", "Laplace")
-_COARSE = 1e-4  # a relative tolerance that often suffices: a PDE took a quarter of the steps of 1e-6
+_COARSE = (
+    1e-4  # a relative tolerance that often suffices: a PDE took a quarter of the steps of 1e-6
+)
 _FEW = 0.2  # of the steps of a regular series: the longer ones are then rows that were left out
 
 
@@ -56,17 +58,19 @@ class Check(Diagnosis):
         return f"{said} {self.unseen}" if self.unseen else said
 
 
-def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, *, key: int | Array = 0) -> Check:
+def check(
+    model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, *, key: int | Array = 0
+) -> Check:
     """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
 
-    Nothing is raised, whatever is wrong with model, data, engine or key: the rung that fails says what, and those above
-    it are not climbed.
+    Nothing is raised, whatever is wrong with model, data, engine or key: the rung that fails says
+    what, and those above it are not climbed.
 
     Args:
         model: the model.
         data: what it is to be fitted to, as for `fit`.
-        engine: the one whose cost is told, `NUTS()` unless given; where its `cost` says nothing only that of a gradient
-            is known.
+        engine: the one whose cost is told, `NUTS()` unless given; where its `cost` says nothing
+            only that of a gradient is known.
         key: a whole number or a JAX random key, for the prior draws.
     """
     found: list[Finding] = []
@@ -79,11 +83,15 @@ def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, 
         found.append(Finding("bad", "data and model", str(error), "mend this first"))
     except Exception as error:  # whatever a user's equation, noise or engine may raise
         said = f"{type(error).__name__}: {error}"
-        found.append(Finding("bad", "data and model", said, "mend this first: bd.fit would raise it too"))
+        found.append(
+            Finding("bad", "data and model", said, "mend this first: bd.fit would raise it too")
+        )
     return Check(tuple(found), unseen)
 
 
-def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: int | Array) -> Iterator[Finding]:
+def _rungs(
+    model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: int | Array
+) -> Iterator[Finding]:
     prepare()
     engine = NUTS() if engine is None else engine
     check_engine(engine)
@@ -110,15 +118,23 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
 
 def _data(problem: Problem, index: xr.DataArray) -> Finding:
     times = index.values
-    seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
+    seen = ", ".join(
+        f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items()
+    )
     rows = times.size - np.unique(times).size
     replicates = f", {rows} of them replicates" if rows else ""
-    span = f"{times.size} times from {told(index.values[0])} to {told(index.values[-1])}{replicates}"
-    return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
+    span = (
+        f"{times.size} times from {told(index.values[0])} to {told(index.values[-1])}{replicates}"
+    )
+    return Finding(
+        "good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers"
+    )
 
 
 def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Forcings of which nothing is known between the start of the solve and the first time of the data."""
+    """Forcings of which nothing is known between the start of the solve and the first time of the
+    data.
+    """
     inputs = problem.inputs
     if not problem.model.layer.begins:
         return
@@ -127,7 +143,8 @@ def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]
         if first > start:
             yield Finding(
                 "warning", f"forcing {name}",
-                f"known from {told_of(index, first)} on; from the start of the solve at {told_of(index, start)} until "
+                f"known from {told_of(index, first)} on; from the start of the solve at "
+                f"{told_of(index, start)} until "
                 "then it is held constant",
                 "give the data a row at the start, with NaN for what was not observed",
             )  # fmt: skip
@@ -138,12 +155,18 @@ def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
     for name in model.layer.forcings:
         if (said := data[name].attrs.get(FILLED)) is not None:
             share = int(said.split()[0]) / int(said.split()[2])
-            level, remedy = ("good", "") if share <= _MUCH else ("warning", "see whether what was filled matters")
+            level, remedy = (
+                ("good", "")
+                if share <= _MUCH
+                else ("warning", "see whether what was filled matters")
+            )
             yield Finding(level, f"forcing {name}", said, remedy)
 
 
 def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Forcings whose table leaves out times of what else is a regular series: nobody chose what they are there."""
+    """Forcings whose table leaves out times of what else is a regular series: nobody chose what
+    they are there.
+    """
     if not problem.inputs.forcings or not problem.model.layer.begins:
         return
     rows = np.unique(index.values)
@@ -155,9 +178,11 @@ def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
     begin, end = (told_of(index, float(rows[i])) for i in (at, at + 1))
     yield Finding(
         "warning", f"forcing {', '.join(problem.inputs.forcings)}",
-        f"{missing} rows of a regular series are left out, the most between {begin} and {end}: there the model "
+        f"{missing} rows of a regular series are left out, the most between {begin} and {end}: "
+        "there the model "
         "takes what the rows around them say",
-        "give the data a row at each time, as by data.resample or data.reindex, and bd.data.fill_gaps a rule",
+        "give the data a row at each time, as by data.resample or data.reindex, and "
+        "bd.data.fill_gaps a rule",
     )  # fmt: skip
 
 
@@ -166,12 +191,15 @@ def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
     start, is_jump = float(problem.inputs.start), lambda node: isinstance(node, Jump)
     nodes = jtu.tree_leaves_with_path(problem.model, is_leaf=is_jump)
     times = {f"{dotted(path)}.time" for path, node in nodes if is_jump(node)}
-    for path in dict.fromkeys(leaf.path for leaf in occurrences(problem.model) if times & {*leaf.places}):
+    for path in dict.fromkeys(
+        leaf.path for leaf in occurrences(problem.model) if times & {*leaf.places}
+    ):
         share = float(np.mean(draws[path] < start))
         if share:
             yield Finding(
                 "warning", "jump before the start",
-                f"{share:.0%} of the prior draws of {path} lie before the solve, which starts at {start:g}, where a "
+                f"{share:.0%} of the prior draws of {path} lie before the solve, which starts at "
+                f"{start:g}, where a "
                 "jump does not act",
                 f"give the layer an earlier start, or the time a prior above {start:g}",
             )  # fmt: skip
@@ -190,7 +218,11 @@ def _kept(problem: Problem) -> Iterator[Finding]:
 
 def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
     held, works_in = units_of(data), units_of(own)
-    changed = [f"{name} from {held[name]} to {units}" for name, units in works_in.items() if units != held[name]]
+    changed = [
+        f"{name} from {held[name]} to {units}"
+        for name, units in works_in.items()
+        if units != held[name]
+    ]
     if changed:
         yield Finding("good", "units of data", f"they are converted: {', '.join(changed)}")
 
@@ -198,7 +230,9 @@ def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
 def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
     failed, total = int((~pushed.ok).sum()), pushed.ok.size
     steps = f"{int(np.median(pushed.steps))} steps in the median, {int(pushed.steps.max())} at most"
-    message = f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
+    message = (
+        f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
+    )
     if failed == 0:
         yield Finding("good", "solver", f"all {total} prior draws were solved; {steps}")
     elif failed <= SELDOM * total:
@@ -206,7 +240,8 @@ def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
     elif failed < total / 2:
         yield Finding(
             "warning", "solver", message,
-            "such draws are rejected and counted; narrow the priors if they are not meant to be possible",
+            "such draws are rejected and counted; narrow the priors if they are not meant to be "
+            "possible",
         )  # fmt: skip
     else:
         yield Finding(
@@ -234,7 +269,9 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             continue
         seen = ~np.isnan(values)
         noise = problem.model.told(name, problem.inputs)
-        at_least, at_most = (np.asarray(end)[seen] for end in noise.known_between(np.asarray(values)))
+        at_least, at_most = (
+            np.asarray(end)[seen] for end in noise.known_between(np.asarray(values))
+        )
         low, high = np.quantile(predicted[finite][:, seen], [0.005, 0.995], axis=0)
         outside, number = int(((at_most < low) | (at_least > high)).sum()), at_most.size
         if outside <= 0.1 * number:
@@ -264,7 +301,8 @@ def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterat
     if broken.any():
         at = problem.labels()[int(np.argmin(np.isfinite(gradient[broken][0])))]
         yield Finding(
-            "bad", "gradient", f"{int(broken.sum())} of {_GRADIENTS} gradients are not finite, first in {at}",
+            "bad", "gradient", f"{int(broken.sum())} of {_GRADIENTS} gradients are not finite, "
+                f"first in {at}",
             "mask before a singular function: log(where(ok, y, 1)), never where(ok, log(y), 0)",
         )  # fmt: skip
     elif not finite.any():
@@ -274,7 +312,8 @@ def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterat
         )  # fmt: skip
     else:
         message = (
-            f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with finite gradients"
+            f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with "
+            "finite gradients"
         )
         yield Finding("good", "density and gradient", message)
         yield from _unused(problem, positions[finite], gradient[finite])
@@ -317,7 +356,9 @@ def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEn
     message += f"; {engine!r} should take about {seconds} s, compilation included"
     if most <= _PATIENCE:
         return Finding("good", "cost", message)
-    return Finding("warning", "cost", f"{message}: more than ten minutes", _cheaper(problem.model, engine))
+    return Finding(
+        "warning", "cost", f"{message}: more than ten minutes", _cheaper(problem.model, engine)
+    )
 
 
 def _cheaper(model: Model, engine: AbstractEngine) -> str:
@@ -325,9 +366,16 @@ def _cheaper(model: Model, engine: AbstractEngine) -> str:
     ways = []
     if isinstance(engine, NUTS):  # the steps of others do not hang on their draws
         ways.append(f"try fewer draws first, such as draws={max(engine.draws // 4, 1)}")
-    solved = [node for node in jax.tree.leaves(model.layer, is_leaf=_has_tolerance) if _has_tolerance(node)]
+    solved = [
+        node
+        for node in jax.tree.leaves(model.layer, is_leaf=_has_tolerance)
+        if _has_tolerance(node)
+    ]
     if any(node.rtol < _COARSE for node in solved):
-        ways.append(f"loosen the solver to rtol={_COARSE:g} and see by bd.updating.check_solver whether that suffices")
+        ways.append(
+            f"loosen the solver to rtol={_COARSE:g} and see by bd.updating.check_solver whether "
+            "that suffices"
+        )
     if any(isinstance(node, ODE) for node in solved):
         ways.append("let bd.checking.choose_solver find the quicker solver")
     if type(engine).__name__ not in _CHEAP:

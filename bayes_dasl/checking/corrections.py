@@ -19,7 +19,9 @@ _FEW = 20  # draws, below which nothing is said
 
 
 def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
-    """By how much the corrections of a hybrid move each observable under the prior; nothing is said of other models."""
+    """By how much the corrections of a hybrid move each observable under the prior; nothing is said
+    of other models.
+    """
     model = problem.model
     if not is_corrected(model.layer):
         return
@@ -35,7 +37,9 @@ def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
         return jnp.where(both[0].ok & both[1].ok, moved, jnp.nan)
 
     one, held, _ = parted(of, {path: v[0] for path, v in some.items()})
-    each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH))
+    each = jax.jit(
+        lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH)
+    )
     moved = np.asarray(each(held, some))
     for name, shares in zip(model.observables, moved.T, strict=True):
         known = shares[np.isfinite(shares)]
@@ -44,6 +48,7 @@ def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
         middle, most = np.quantile(known, [0.5, 0.95])
         yield Finding(
             "good", f"correction of {name}",
-            f"under the prior it moves {name} by {middle:.2g} of what the science says in the median draw, by "
+            f"under the prior it moves {name} by {middle:.2g} of what the science says in the "
+            "median draw, by "
             f"{most:.2g} in one of twenty",
         )  # fmt: skip

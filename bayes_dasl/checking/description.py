@@ -36,7 +36,9 @@ class Entry:
     shape: tuple[int, ...]
     units: str
     group: str
-    free: tuple[int, ...] | None = None  # the shape of what may move, where it is not that of all elements
+    free: tuple[int, ...] | None = (
+        None  # the shape of what may move, where it is not that of all elements
+    )
 
     @property
     def size(self) -> int:
@@ -100,14 +102,17 @@ class Description:
         return f"{lines}\n{self.unknowns} unknown numbers"
 
     def draw(self) -> matplotlib.figure.Figure:
-        """The tree as a diagram: boxes for parts, science and network told apart by colour and edge."""
+        """The tree as a diagram: boxes for parts, science and network told apart by colour and
+        edge.
+        """
         from ..plots import plot_tree
 
         return plot_tree(self.root)
 
 
 def describe(model: Module) -> Description:
-    """What a model is made of: every part with its kind and settings, every number with its prior or value.
+    """What a model is made of: every part with its kind and settings, every number with its prior
+    or value.
 
     Args:
         model: a `bd.Model`, or a part of one.
@@ -119,10 +124,14 @@ def describe(model: Module) -> Description:
     leaves = paths(model)
     root = _node("", "", model, "science", leaves)
     entries = tuple(
-        _inferred(path, leaf, leaf.places + leaf.within) for path, leaf in leaves.items() if path not in leaf.places
+        _inferred(path, leaf, leaf.places + leaf.within)
+        for path, leaf in leaves.items()
+        if path not in leaf.places
     )
     beside = Node(_BESIDE, "", "science", {}, entries, ())
-    return Description(dataclasses.replace(root, children=(*root.children, beside)) if entries else root)
+    return Description(
+        dataclasses.replace(root, children=(*root.children, beside)) if entries else root
+    )
 
 
 def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, RandomLeaf]) -> Node:
@@ -135,7 +144,11 @@ def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, Ran
         if metadata.get("static", False) or not _is_part(part):
             settings |= {field: said} if (said := _setting(part)) else {}
         elif _is_number(part):
-            entries.append(_inferred(field, leaves[at]) if at in leaves else _known(field, part, metadata, group))
+            entries.append(
+                _inferred(field, leaves[at])
+                if at in leaves
+                else _known(field, part, metadata, group)
+            )
         else:
             children.append(_node(field, at, part, group, leaves))
     return Node(name, _kind(value), group, settings, tuple(entries), tuple(children))
@@ -149,7 +162,9 @@ def _parts(value: Any) -> Iterator[tuple[str, Any, Mapping]]:
         names = getattr(value, "_fields", None) or map(str, range(len(value)))
         yield from ((name, item, {}) for name, item in zip(names, value, strict=True))
     elif dataclasses.is_dataclass(value):
-        yield from ((f.name, getattr(value, f.name, None), f.metadata) for f in dataclasses.fields(value))
+        yield from (
+            (f.name, getattr(value, f.name, None), f.metadata) for f in dataclasses.fields(value)
+        )
 
 
 def _is_part(value: Any) -> bool:
@@ -166,7 +181,9 @@ def _is_number(value: Any) -> bool:
     if is_random(value) or not eqx.is_array_like(value) or isinstance(value, bool):
         return is_random(value)
     # An array may also hold a key of random numbers, or text.
-    return any(jnp.issubdtype(getattr(value, "dtype", float), kind) for kind in (np.number, np.bool_))
+    return any(
+        jnp.issubdtype(getattr(value, "dtype", float), kind) for kind in (np.number, np.bool_)
+    )
 
 
 def _setting(value: Any) -> str:
@@ -178,18 +195,33 @@ def _setting(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         number = len(value)
         some = value if number <= _LISTED else (*value[: _LISTED - 2], "…", value[-1])
-        return "(" + ", ".join(map(_setting, some)) + ")" + (f", {number} of them" if number > _LISTED else "")
+        return (
+            "("
+            + ", ".join(map(_setting, some))
+            + ")"
+            + (f", {number} of them" if number > _LISTED else "")
+        )
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, eqx.Module):
         return type(value).__name__
-    return (getattr(value, "__name__", "") if callable(value) else str(value)).replace("<lambda>", "")
+    return (getattr(value, "__name__", "") if callable(value) else str(value)).replace(
+        "<lambda>", ""
+    )
 
 
 def _inferred(name: str, leaf: RandomLeaf, places: tuple[str, ...] = ()) -> Entry:
     where = f" in {' and '.join(places)}" if places else ""
     free = free_shape(leaf.distribution, leaf.shape)
-    return Entry(name, True, describe_distribution(leaf.distribution) + where, leaf.shape, leaf.units, leaf.group, free)
+    return Entry(
+        name,
+        True,
+        describe_distribution(leaf.distribution) + where,
+        leaf.shape,
+        leaf.units,
+        leaf.group,
+        free,
+    )
 
 
 def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:
@@ -208,7 +240,9 @@ def _value(value: Any) -> str:
     if not np.shape(value):
         return f"{float(value):.4g}"
     low, high = np.min(value), np.max(value)
-    return f"known numbers, all {low:.4g}" if low == high else f"known numbers, {low:.3g}…{high:.3g}"
+    return (
+        f"known numbers, all {low:.4g}" if low == high else f"known numbers, {low:.3g}…{high:.3g}"
+    )
 
 
 def _kind(value: Any) -> str:

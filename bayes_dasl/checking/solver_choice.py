@@ -57,17 +57,19 @@ class _Trial:
 
     def __str__(self) -> str:
         return (
-            f"{self.solver} solved {self.solved} of {self.draws} prior draws, in {self.steps} steps at the median and "
+            f"{self.solver} solved {self.solved} of {self.draws} prior draws, in {self.steps} "
+            "steps at the median and "
             f"{1e3 * self.seconds:.2g} ms a gradient"
         )
 
 
 def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> SolverChoice:
-    """Solve some prior draws with `tsit5`, for non-stiff equations, and with `rodas5p`, for stiff ones, and take one.
+    """Solve some prior draws with `tsit5`, for non-stiff equations, and with `rodas5p`, for stiff
+    ones, and take one.
 
-    It is the one that fails for fewer draws; if both do alike, the one whose gradient takes less time. The model that
-    is returned has it in every ODE. Which one is cheaper depends on the machine, so take the choice down: write
-    `solver="rodas5p"` where the model is built.
+    It is the one that fails for fewer draws; if both do alike, the one whose gradient takes less
+    time. The model that is returned has it in every ODE. Which one is cheaper depends on the
+    machine, so take the choice down: write `solver="rodas5p"` where the model is built.
 
     Args:
         model: a model with an ODE.
@@ -81,7 +83,9 @@ def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> So
     if not any(isinstance(node, ODE) for node in jax.tree.leaves(model, is_leaf=_is_ode)):
         raise ModelError("the model has no ODE, so there is no solver to choose")
     keep_programs()
-    trials = [_try(with_solver(model, solver), solver, data, key=as_key(key)) for solver in _SOLVERS]
+    trials = [
+        _try(with_solver(model, solver), solver, data, key=as_key(key)) for solver in _SOLVERS
+    ]
     best, other = sorted(trials, key=lambda trial: (-trial.solved, trial.seconds))
     return SolverChoice(best.model, best.solver, f"{best}; {other}: {_why(best, other)}")
 
@@ -89,16 +93,24 @@ def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> So
 def _why(best: _Trial, other: _Trial) -> str:
     if best.solved == 0:
         return f"neither will do, {best.solver} fails in less time"
-    return f"{best.solver} fails less often" if best.solved > other.solved else f"{best.solver} is cheaper"
+    return (
+        f"{best.solver} fails less often"
+        if best.solved > other.solved
+        else f"{best.solver} is cheaper"
+    )
 
 
 def _try(model: Model, solver: str, data: xr.Dataset, *, key: Array) -> _Trial:
     problem = pose(model, data)
-    draws = {path: np.asarray(values) for path, values in draw_prior(model, _DRAWS, key=key).items()}
+    draws = {
+        path: np.asarray(values) for path, values in draw_prior(model, _DRAWS, key=key).items()
+    }
     pushed = push(model, problem.inputs, draws)
     gradient, _ = traced_once(problem, choose(problem, "auto"))
     seconds = min(lap_times(gradient, problem.prior(_DRAWS, key=key), _DRAWS, laps=_LAPS)) / _DRAWS
-    return _Trial(solver, model, int(pushed.ok.sum()), _DRAWS, int(np.median(pushed.steps)), seconds)
+    return _Trial(
+        solver, model, int(pushed.ok.sum()), _DRAWS, int(np.median(pushed.steps)), seconds
+    )
 
 
 def _is_ode(node: Any) -> bool:

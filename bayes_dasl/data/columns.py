@@ -11,9 +11,24 @@ from .frames import Frame
 
 _OFFSET = r"[T ]\d.*(?:Z|[+-]\d{2}(?::?\d{2})?)$"
 _DATES = (
-    "%d.%m.%Y", "%m.%d.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%y",
-    "%d/%m/%y", "%m/%d/%y", "%d %b %Y", "%d-%b-%Y", "%d %B %Y", "%b %d %Y", "%b %d, %Y", "%B %d, %Y",
-)  # fmt: skip
+    "%d.%m.%Y",
+    "%m.%d.%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y/%m/%d",
+    "%Y.%m.%d",
+    "%d.%m.%y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+    "%d %b %Y",
+    "%d-%b-%Y",
+    "%d %B %Y",
+    "%b %d %Y",
+    "%b %d, %Y",
+    "%B %d, %Y",
+)
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p")
 _PACKED = {6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}
 """How dates are written as whole numbers, by the number of digits."""
@@ -21,7 +36,8 @@ _YEARS = (1800, 2200)
 
 
 def times(frame: Frame, column: str, date_format: str | None = None) -> np.ndarray:
-    """The time of each row, in the units that are wanted: float64, or dates; those with an offset in UTC.
+    """The time of each row, in the units that are wanted: float64, or dates; those with an offset
+    in UTC.
 
     Args:
         frame: the table.
@@ -30,7 +46,9 @@ def times(frame: Frame, column: str, date_format: str | None = None) -> np.ndarr
 
     Raises: DataError where it is missing or no number, or where dates can only be guessed.
     """
-    frame.refuse_missing(column, "time", np.ones(len(frame), bool), "every row needs one, also that of a dose")
+    frame.refuse_missing(
+        column, "time", np.ones(len(frame), bool), "every row needs one, also that of a dose"
+    )
     cells = frame.cells(column, "times")
     if cells.dtype.kind == "O" and all(isinstance(cell, pd.Period) for cell in cells):
         cells = pd.Series(pd.PeriodIndex(cells), cells.index)
@@ -47,8 +65,11 @@ def times(frame: Frame, column: str, date_format: str | None = None) -> np.ndarr
         _refuse_other_dates(frame, column, cells.astype(str).str.strip())
         if dates.notna().any():
             at = int(np.argmax(dates.isna()))
-            raise DataError(f"'{column}' is {str(cells.iloc[at])!r} in {frame.row(at)}, which is no date: write dates "
-                            "as 2004-02-29, or 2004-02-29 13:30")  # fmt: skip
+            raise DataError(
+                f"'{column}' is {str(cells.iloc[at])!r} in {frame.row(at)}, which is "
+                "no date: write dates "
+                "as 2004-02-29, or 2004-02-29 13:30"
+            )
     values = frame.numbers(column, "times")
     if not frame.units(column, "time"):
         _refuse_packed_dates(frame, column, values)
@@ -57,7 +78,11 @@ def times(frame: Frame, column: str, date_format: str | None = None) -> np.ndarr
 
 def _in_utc(dates: Any) -> np.ndarray:
     """Dates without a time zone; those that have one in UTC."""
-    known = dates if getattr(dates.dt, "tz", None) is None else dates.dt.tz_convert("UTC").dt.tz_localize(None)
+    known = (
+        dates
+        if getattr(dates.dt, "tz", None) is None
+        else dates.dt.tz_convert("UTC").dt.tz_localize(None)
+    )
     return known.to_numpy("datetime64[ns]")
 
 
@@ -68,7 +93,8 @@ def _iso(frame: Frame, column: str, cells: Any) -> Any:
     if dates.notna().all() and offset.any() and not offset.all():
         one, other = int(np.argmax(offset)), int(np.argmin(offset))
         raise DataError(
-            f"'{column}' has an offset from UTC in {frame.row(one)}, {str(cells.iloc[one])!r}, but none in "
+            f"'{column}' has an offset from UTC in {frame.row(one)}, {str(cells.iloc[one])!r}, but "
+            "none in "
             f"{frame.row(other)}, {str(cells.iloc[other])!r}: write all times with one, or none"
         )
     return dates
@@ -77,18 +103,25 @@ def _iso(frame: Frame, column: str, cells: Any) -> Any:
 def _as_said(frame: Frame, column: str, date_format: str) -> np.ndarray:
     texts = frame.written(column)
     try:
-        dates = pd.to_datetime(texts, format=date_format, errors="coerce", utc="%z" in date_format.lower())
+        dates = pd.to_datetime(
+            texts, format=date_format, errors="coerce", utc="%z" in date_format.lower()
+        )
     except ValueError as error:
-        raise DataError(f"date_format='{date_format}' cannot be read: {error}; an example is '%d.%m.%Y'") from error
+        raise DataError(
+            f"date_format='{date_format}' cannot be read: {error}; an example is '%d.%m.%Y'"
+        ) from error
     for at in np.flatnonzero(dates.isna())[:1]:
         raise DataError(
-            f"'{column}' is {texts.iloc[at]!r} in {frame.row(at)}, which is not written as date_format='{date_format}'"
+            f"'{column}' is {texts.iloc[at]!r} in {frame.row(at)}, which is not written as "
+            f"date_format='{date_format}'"
         )
     return _in_utc(dates)
 
 
 def _refuse_other_dates(frame: Frame, column: str, texts: pd.Series) -> None:
-    """Raises: DataError for dates that are not in ISO 8601, with the formats in which they may be written."""
+    """Raises: DataError for dates that are not in ISO 8601, with the formats in which they may be
+    written.
+    """
     of_first = _formats(texts.iloc[:1])
     fitting = [form for form in of_first if _formats(texts, (form,))]
     said = f"'{column}' is {texts.iloc[0]!r} in {frame.row(0)}, which may be a date: "
@@ -97,15 +130,20 @@ def _refuse_other_dates(frame: Frame, column: str, texts: pd.Series) -> None:
         raise DataError(f"{said}say how dates are written, by {options}")
     for form in of_first[:1]:
         at = int(np.argmax(pd.to_datetime(texts, format=form, errors="coerce").isna()))
-        raise DataError(f"{said}but {texts.iloc[at]!r} in {frame.row(at)} is not written alike: mend it, and say how "
-                        f"dates are written, such as by date_format='{form}'")  # fmt: skip
+        raise DataError(
+            f"{said}but {texts.iloc[at]!r} in {frame.row(at)} is not written alike: "
+            "mend it, and say how "
+            f"dates are written, such as by date_format='{form}'"
+        )
 
 
 def _formats(texts: pd.Series, among: Iterable[str] | None = None) -> list[str]:
     """The formats in which all texts are dates."""
     every = [day + clock for clock in _CLOCKS for day in _DATES] if among is None else among
     once = pd.Series(texts.unique())
-    return [form for form in every if pd.to_datetime(once, format=form, errors="coerce").notna().all()]
+    return [
+        form for form in every if pd.to_datetime(once, format=form, errors="coerce").notna().all()
+    ]
 
 
 def _refuse_packed_dates(frame: Frame, column: str, values: np.ndarray) -> None:
@@ -116,16 +154,22 @@ def _refuse_packed_dates(frame: Frame, column: str, values: np.ndarray) -> None:
     texts = pd.Series([f"{value:.0f}" for value in once])
     digits = set(texts.str.len())
     form = _PACKED.get(digits.pop()) if len(digits) == 1 else None
-    if form is None or not texts.str[:4].astype(int).between(*_YEARS).all() or not _formats(texts, (form,)):
+    if (
+        form is None
+        or not texts.str[:4].astype(int).between(*_YEARS).all()
+        or not _formats(texts, (form,))
+    ):
         return
     raise DataError(
-        f"'{column}' holds whole numbers such as {texts[0]}, which all are dates if read so: say date_format='{form}', "
+        f"'{column}' holds whole numbers such as {texts[0]}, which all are dates if read so: say "
+        f"date_format='{form}', "
         "or, if they are numbers, their unit, as in units={'time': 's'}"
     )
 
 
 def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the number of its subject, from 0, and what the subjects are called: numbers or words.
+    """Of each row the number of its subject, from 0, and what the subjects are called: numbers or
+    words.
 
     Raises: DataError where it is missing, or one number is written in two ways.
     """
@@ -141,19 +185,24 @@ def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _refuse_one_in_two_ways(frame: Frame, column: str, cells: Any) -> None:
-    """Raises: DataError for subjects that are one number in two ways of writing, such as 01 and 1."""
+    """Raises: DataError for subjects that are one number in two ways of writing,
+    such as 01 and 1.
+    """
     texts = frame.written(column)
     first = texts.groupby(cells.to_numpy()).transform("first")
     for at in np.flatnonzero((texts != first).to_numpy())[:1]:
         other = int(np.argmax(texts.to_numpy() == first.iloc[at]))
         raise DataError(
-            f"'{column}' is {first.iloc[at]!r} in {frame.row(other)} and {texts.iloc[at]!r} in {frame.row(at)}, which "
-            "are one number: write each subject in one way, or, if they are two, with a letter, such as 's01'"
+            f"'{column}' is {first.iloc[at]!r} in {frame.row(other)} and {texts.iloc[at]!r} in "
+            f"{frame.row(at)}, which "
+            "are one number: write each subject in one way, or, if they are two, with a letter, "
+            "such as 's01'"
         )
 
 
 def as_coordinate(members: np.ndarray) -> np.ndarray:
-    """What subjects are called, as a coordinate of data and as the members of a model: float64, or text.
+    """What subjects are called, as a coordinate of data and as the members of a model: float64, or
+    text.
 
     Whole numbers that float64 would not tell apart become text.
     """
@@ -163,7 +212,9 @@ def as_coordinate(members: np.ndarray) -> np.ndarray:
 
 
 def observations(frame: Frame) -> np.ndarray:
-    """Which rows are observations: in NONMEM's layout those with `evid` 0 and `mdv` 0, or without an amount."""
+    """Which rows are observations: in NONMEM's layout those with `evid` 0 and `mdv` 0, or without
+    an amount.
+    """
     kept = np.ones(len(frame), bool)
     for name in ("evid", "mdv") if frame.has("evid") or frame.has("mdv") else ("amt",):
         if frame.has(name):
@@ -173,14 +224,23 @@ def observations(frame: Frame) -> np.ndarray:
 
 
 def sorted_within(frame: Frame, when: np.ndarray, who: np.ndarray, among: np.ndarray) -> None:
-    """Raises: DataError that names the first row, among those, whose time is before that of the row before it."""
+    """Raises: DataError that names the first row, among those, whose time is before that of the row
+    before it.
+    """
     rows = np.flatnonzero(among)
     rows = rows[np.argsort(who[rows], kind="stable")]
-    falls = (np.diff(who[rows]) == 0) & (np.diff(when[rows]) < np.zeros((), np.diff(when[:1]).dtype))
+    falls = (np.diff(who[rows]) == 0) & (
+        np.diff(when[rows]) < np.zeros((), np.diff(when[:1]).dtype)
+    )
     for i in np.flatnonzero(falls)[:1]:
         one, other = rows[i], rows[i + 1]
-        several = "" if who.any() else ", or, if they are of several subjects, give the column of these as subject=…"
+        several = (
+            ""
+            if who.any()
+            else ", or, if they are of several subjects, give the column of these as subject=…"
+        )
         raise DataError(
-            f"time falls from {when[one]} in {frame.row(one)} to {when[other]} in {frame.row(other)}: mend it, or sort "
+            f"time falls from {when[one]} in {frame.row(one)} to {when[other]} in "
+            f"{frame.row(other)}: mend it, or sort "
             f"the rows by time first{several}"
         )

@@ -1,4 +1,5 @@
-"""Data are an xarray.Dataset with a coordinate `time`; NaN means missing. Here they are checked and split.
+"""Data are an xarray.Dataset with a coordinate `time`; NaN means missing. Here they are checked and
+split.
 
 Rows that have the same time are replicates.
 """
@@ -16,7 +17,18 @@ from jaxtyping import Float, Int, Shaped
 
 from .._statistics.describe_distributions import describe_support
 from ..errors import DataError
-from .dates import SINCE, are_dates, as_date, as_numbers, has_dates, no_index, numbers, place_of, told, told_of
+from .dates import (
+    SINCE,
+    are_dates,
+    as_date,
+    as_numbers,
+    has_dates,
+    no_index,
+    numbers,
+    place_of,
+    told,
+    told_of,
+)
 from .forcings import KINDS, AbstractForcing, interpolated
 from .layer_inputs import Inputs
 from .units import agree, convert, same_text
@@ -26,7 +38,9 @@ _UNSEEN = 1.0  # stands where there is no datum: a number that harms no gradient
 JOINT, DATUM = "joint", "datum"
 """In results: all data as one variable, and the dimension of data."""
 FILLED, FILLED_BETWEEN = "filled", "filled_between"
-"""Attributes of a variable: how much of it `fill_gaps` filled and by which rule, and between which places."""
+"""Attributes of a variable: how much of it `fill_gaps` filled and by which rule, and between which
+places.
+"""
 
 
 def inputs(
@@ -44,19 +58,19 @@ def inputs(
 
     Args:
         data: a dataset; its index never falls, and rows with the same value of it are replicates.
-        start: the time of the initial state, in the units of the index, or a date; the first time of the data unless
-            given.
-        forcings: the variables that drive the model; unless given, every variable of numbers along the index alone of
-            which none is missing and that is the same in replicates.
+        start: the time of the initial state, in the units of the index, or a date; the first time
+            of the data unless given.
+        forcings: the variables that drive the model; unless given, every variable of numbers along
+            the index alone of which none is missing and that is the same in replicates.
         interpolation: which forcings are not "linear" between their data, but "step" or "cubic".
         index: the coordinate that the data run along.
         places: the other coordinates that the model looks at.
         members: the dimension of a population, along which forcings may differ.
-        units: what dates are counted in, as the layer says by its `units`: `h`, or `day since 2001-01-01`. Days since
-            1970 unless given, as in a layer that says nothing.
+        units: what dates are counted in, as the layer says by its `units`: `h`, or
+            `day since 2001-01-01`. Days since 1970 unless given, as in a layer that says nothing.
 
-    Raises: DataError if times fall, a forcing is unknown, has gaps or differs between replicates, or it is not plain in
-    which unit dates are to be counted.
+    Raises: DataError if times fall, a forcing is unknown, has gaps or differs between replicates,
+    or it is not plain in which unit dates are to be counted.
     """
     dated = has_dates(data, index)
     data = as_numbers(data, index, units)
@@ -75,7 +89,9 @@ def inputs(
     def forcing(data: xr.Dataset, name: str) -> AbstractForcing:
         kind, knots = kinds.get(name, "linear"), times[first]
         if kind not in KINDS:
-            raise DataError(f"forcing '{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}")
+            raise DataError(
+                f"forcing '{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}"
+            )
         if kind == "cubic" and len(knots) < 2:
             raise DataError(f"forcing '{name}' needs at least two values for a cubic spline")
         return interpolated(knots, _forcing(data, name, index)[first], kind)
@@ -83,8 +99,12 @@ def inputs(
     own = [name for name in forcings if name in data and members in data[name].dims]
     named = {name: forcing(data, name) for name in forcings if name not in own}
     of_members = {name: _of_each(data, name, str(members), forcing) for name in own}
-    coordinates = {name: jnp.asarray(checked_coordinate(data, name)) for name in places if name != members}
-    return Inputs(jnp.asarray(start), jnp.asarray(times), named, coordinates, own_forcings=of_members)
+    coordinates = {
+        name: jnp.asarray(checked_coordinate(data, name)) for name in places if name != members
+    }
+    return Inputs(
+        jnp.asarray(start), jnp.asarray(times), named, coordinates, own_forcings=of_members
+    )
 
 
 def _of_each(
@@ -114,7 +134,11 @@ def averaged(
 
 
 def _complete_series(variable: xr.DataArray, index: str) -> bool:
-    complete = variable.dims == (index,) and variable.dtype.kind in "iuf" and bool(np.isfinite(variable).all())
+    complete = (
+        variable.dims == (index,)
+        and variable.dtype.kind in "iuf"
+        and bool(np.isfinite(variable).all())
+    )
     return complete and _differing(variable[index].values, variable.values).size == 0
 
 
@@ -132,7 +156,8 @@ def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
     if missing.any():
         at, last = float(places[missing][0]), places[~missing].max(initial=-np.inf)
         when, then, end = (
-            told_of(data[index], place) if np.isfinite(place) else "" for place in (at, last, places[-1])
+            told_of(data[index], place) if np.isfinite(place) else ""
+            for place in (at, last, places[-1])
         )
         ends = f"; it ends at {then}, before the solve does at {end}" if at > last > -np.inf else ""
         way = f"fill the gap first, as by bd.data.fill_gaps(data, {name}='interpolate')"
@@ -140,21 +165,26 @@ def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
     for row in _differing(places, values)[:1]:
         when = told_of(data[index], float(places[row]))
         raise DataError(
-            f"forcing '{name}' has two values at {index} {when}: rows of one {index} are replicates under one forcing; "
+            f"forcing '{name}' has two values at {index} {when}: rows of one {index} are "
+            "replicates under one forcing; "
             "give rows under others an index of their own, such as the number of the sample"
         )
     return values
 
 
 def index_of(data: xr.Dataset | xr.DataArray) -> str:
-    """The coordinate that draws or data run along: the first dimension that is not the chain's or the draw's."""
+    """The coordinate that draws or data run along: the first dimension that is not the chain's or
+    the draw's.
+    """
     variables = data.data_vars.values() if isinstance(data, xr.Dataset) else (data,)
     dims = [str(d) for v in variables for d in v.dims if d not in ("chain", "draw")]
     return dims[0] if dims else next((str(d) for d in data.dims), "time")
 
 
 def series_index(data: xr.Dataset) -> str:
-    """The coordinate along which rows lie: `time` where data have it, else the first one of most variables."""
+    """The coordinate along which rows lie: `time` where data have it, else the first one of most
+    variables.
+    """
     if not isinstance(data, xr.Dataset) or "time" in data.dims:
         return "time"
     dims = [str(v.dims[0]) for v in data.data_vars.values() if v.dims]
@@ -167,25 +197,30 @@ def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
     Raises: DataError unless it is a 1-D coordinate of finite numbers that never fall.
     """
     if not isinstance(data, xr.Dataset):
-        raise DataError(f"data must be an xarray.Dataset with a coordinate '{index}', not {type(data).__name__}")
+        raise DataError(
+            f"data must be an xarray.Dataset with a coordinate '{index}', not {type(data).__name__}"
+        )
     return checked_coordinate(data, index, repeated=True)
 
 
 def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -> np.ndarray:
     """A 1-D coordinate as float64.
 
-    Raises: DataError unless it holds finite numbers that strictly increase; if some may be `repeated`, that never fall.
+    Raises: DataError unless it holds finite numbers that strictly increase; if some may be
+    `repeated`, that never fall.
     """
     if name not in data.coords or data[name].dims != (name,):
         raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
     if are_dates(data[name]):
         raise DataError(
-            f"{name} holds dates, where numbers are needed: model.in_numbers(data) makes them, or convert dates first, "
+            f"{name} holds dates, where numbers are needed: model.in_numbers(data) makes them, or "
+            "convert dates first, "
             f"by ({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
         )
     if data[name].dtype.kind not in "iuf":
         raise DataError(
-            f"{name} must be numbers (years, days, …) or dates (datetime64), not {no_index(data[name], name)}"
+            f"{name} must be numbers (years, days, …) or dates (datetime64), not "
+            f"{no_index(data[name], name)}"
         )
     values = np.asarray(data[name].values, dtype=np.float64)
     if values.size == 0:
@@ -205,10 +240,15 @@ def _refuse_disorder(values: np.ndarray, name: str, repeated: bool) -> None:
 
 
 def _in_its_place(data: xr.Dataset, name: str) -> str:
-    """What data have in place of a coordinate, and how to make it one where it is there under another dimension."""
+    """What data have in place of a coordinate, and how to make it one where it is there under
+    another dimension.
+    """
     if name in data.variables and data[name].ndim == 1:
         (dim,) = data[name].dims
-        return f"theirs lies along '{dim}': make it the dimension by data.swap_dims({{'{dim}': '{name}'}})"
+        return (
+            f"theirs lies along '{dim}': make it the dimension by data.swap_dims({{'{dim}': "
+            f"'{name}'}})"
+        )
     return f"their coordinates are {_names(data.coords)}"
 
 
@@ -222,10 +262,14 @@ def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time"
     values = series(data, name, "observable", dims)
     if np.isinf(values).any():
         at = told(data[dims[0]].values[np.nonzero(np.isinf(values))[0][0]])
-        raise DataError(f"observable '{name}' is infinite at {dims[0]} {at}; a missing value is NaN")
+        raise DataError(
+            f"observable '{name}' is infinite at {dims[0]} {at}; a missing value is NaN"
+        )
     seen = values[~np.isnan(values)]
     if seen.size == 0:
-        raise DataError(f"observable '{name}' has no value at all: leave it out of the model's noise")
+        raise DataError(
+            f"observable '{name}' has no value at all: leave it out of the model's noise"
+        )
     return values
 
 
@@ -236,7 +280,11 @@ def series(data: xr.Dataset, name: str, role: str, dims: tuple[str, ...] = ("tim
     """
     variable = data[name]
     if set(variable.dims) != set(dims):
-        want = f"the one dimension {dims[0]}" if len(dims) == 1 else f"the dimensions {', '.join(dims)}"
+        want = (
+            f"the one dimension {dims[0]}"
+            if len(dims) == 1
+            else f"the dimensions {', '.join(dims)}"
+        )
         raise DataError(f"{role} '{name}' must have {want}, not {variable.dims}")
     if variable.dtype.kind not in "iuf":
         raise DataError(f"{role} '{name}' must hold numbers, not {variable.dtype}")
@@ -254,10 +302,11 @@ def per_datum(
 ) -> Float[np.ndarray, "time ..."]:
     """The numbers of a variable for each datum of an observable, over `dims`.
 
-    `support` says which numbers there may be; `otherwise` is that of a datum of which nothing says it: one that is
-    forecast, where there is no observable, or any where it is not `needed`.
+    `support` says which numbers there may be; `otherwise` is that of a datum of which nothing says
+    it: one that is forecast, where there is no observable, or any where it is not `needed`.
     Where an observation is missing (NaN) nothing is needed.
-    Raises: DataError that names the row where a number is missing or cannot be, or for other dimensions.
+    Raises: DataError that names the row where a number is missing or cannot be, or for other
+    dimensions.
     """
     who = f"the noise of '{observable}' reads '{variable}' of each datum"
     fitted = observable in data
@@ -266,9 +315,16 @@ def per_datum(
         if lenient:
             return np.full([data.sizes[dim] for dim in dims], otherwise)
         known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
-        raise DataError(f"{who}, which is not in the data; they hold {known}{'' if fitted else _ahead(variable)}")
+        raise DataError(
+            f"{who}, which is not in the data; they hold "
+            f"{known}{'' if fitted else _ahead(variable)}"
+        )
     values = series(data, variable, f"for the noise of '{observable}', variable", dims)
-    seen = data[observable].notnull().transpose(*dims).values if fitted else np.ones(values.shape, bool)
+    seen = (
+        data[observable].notnull().transpose(*dims).values
+        if fitted
+        else np.ones(values.shape, bool)
+    )
     missing = np.isnan(values)
     if (missing & seen).any() and not lenient:
         at = _where(data, dims, missing & seen)
@@ -278,7 +334,8 @@ def per_datum(
     if wrong.any():
         value = values[tuple(np.argwhere(wrong)[0])]
         raise DataError(
-            f"'{variable}' is {value:g} at {_where(data, dims, wrong)}, but what the noise of '{observable}' reads "
+            f"'{variable}' is {value:g} at {_where(data, dims, wrong)}, but what the noise of "
+            f"'{observable}' reads "
             f"there must be finite: {describe_support(support)}"
         )
     return np.where(missing | ~seen, _UNSEEN if otherwise is None else otherwise, values)
@@ -286,7 +343,8 @@ def per_datum(
 
 def _ahead(variable: str) -> str:
     return (
-        f": of data that are forecast it must be known too. Ask for a dataset of times that has it, or say "
+        ": of data that are forecast it must be known too. Ask for a dataset of times that has "
+        "it, or say "
         f"bd.noise.PerDatum('{variable}', otherwise=…)"
     )
 
@@ -301,10 +359,12 @@ def _where(data: xr.Dataset, dims: tuple[str, ...], at: np.ndarray) -> str:
 
 
 def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = False) -> xr.Dataset:
-    """The data in given units: variables that are in other units of the same dimension are converted.
+    """The data in given units: variables that are in other units of the same dimension are
+    converted.
 
-    Coordinates are not, since the times that are asked for later would then mean others. Where one side states no units
-    nothing is said. Those that cannot be compared pass if they may be `doubtful`.
+    Coordinates are not, since the times that are asked for later would then mean others. Where one
+    side states no units nothing is said. Those that cannot be compared pass if they may be
+    `doubtful`.
 
     Raises: DataError for units of another dimension, or of a coordinate.
     """
@@ -318,15 +378,29 @@ def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = Fal
             raise DataError(f"the units of '{name}' must be text such as 'mg/L', not {held!r}")
         if not expected or (doubtful and not held):
             continue
-        if name in data.coords and (SINCE in held or SINCE in expected) and not same_text(held, expected):
-            raise DataError(f"'{name}' is in '{held}' but was in '{expected}': give it dates, by xarray.decode_cf")
+        if (
+            name in data.coords
+            and (SINCE in held or SINCE in expected)
+            and not same_text(held, expected)
+        ):
+            raise DataError(
+                f"'{name}' is in '{held}' but was in '{expected}': give it dates, by "
+                "xarray.decode_cf"
+            )
         same = agree(held, expected)
         variable = data[name]
         if same or (same is None and doubtful) or variable.dtype.kind not in "iuf":
             continue
-        values = None if name in data.coords else convert(np.asarray(variable.values, dtype=np.float64), held, expected)
+        values = (
+            None
+            if name in data.coords
+            else convert(np.asarray(variable.values, dtype=np.float64), held, expected)
+        )
         if values is None:
-            raise DataError(f"'{name}' is in '{held}' but the model works in '{expected}': convert the data first")
+            raise DataError(
+                f"'{name}' is in '{held}' but the model works in '{expected}': convert the data "
+                "first"
+            )
         attributes = variable.attrs | {"units": expected}
         data = data.assign({name: (variable.dims, values, attributes)})
     return data
@@ -334,29 +408,35 @@ def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = Fal
 
 def units_of(data: xr.Dataset) -> dict[str, str]:
     """The units that variables and coordinates state, as far as they are text."""
-    stated = {str(name): variable.attrs.get("units", "") for name, variable in data.variables.items()}
+    stated = {
+        str(name): variable.attrs.get("units", "") for name, variable in data.variables.items()
+    }
     return {name: units for name, units in stated.items() if isinstance(units, str)}
 
 
 def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
-    """Training data up to and including a value of the index, and test data after it: `split(data, time=1912)`.
+    """Training data up to and including a value of the index, and test data after it:
+    `split(data, time=1912)`.
 
     Args:
         data: a dataset; its index never falls, and replicates stay together.
-        at: the last value of the index that is training data, by the name of the index: a number in its units or, where
-            it holds dates, a date, such as "2001-06-30".
+        at: the last value of the index that is training data, by the name of the index: a number in
+            its units or, where it holds dates, a date, such as "2001-06-30".
 
-    Raises: DataError if one side would be empty, it is neither number nor date as the index is, or not exactly one
-    coordinate is named.
+    Raises: DataError if one side would be empty, it is neither number nor date as the index is, or
+    not exactly one coordinate is named.
     """
     if len(at) != 1:
-        raise DataError("split needs one coordinate and where to split it, such as split(data, time=1912)")
+        raise DataError(
+            "split needs one coordinate and where to split it, such as split(data, time=1912)"
+        )
     ((index, value),) = at.items()
     values, value = checked_index(data, index), place_of(data, index, value)
     train, test = data.isel({index: values <= value}), data.isel({index: values > value})
     if train.sizes[index] == 0 or test.sizes[index] == 0:
         raise DataError(
-            f"a split at {told(value)} leaves one side empty: the data run from {told(values[0])} to {told(values[-1])}"
+            f"a split at {told(value)} leaves one side empty: the data run from {told(values[0])} "
+            f"to {told(values[-1])}"
         )
     return train, test
 
@@ -364,7 +444,8 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
 def split_members(
     data: xr.Dataset, members: Mapping[str, Sequence[Any]], observables: Sequence[str]
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Training data without the observations of some members, and test data with these alone: all else stays in both.
+    """Training data without the observations of some members, and test data with these alone: all
+    else stays in both.
 
     Args:
         data: a dataset.
@@ -377,15 +458,23 @@ def split_members(
         raise DataError("members are held out along one dimension, such as {'subject': [6, 11]}")
     ((dim, names),) = members.items()
     if dim not in data.indexes:
-        raise DataError(f"members are held out of '{dim}', but the data have {', '.join(map(str, data.indexes))}")
+        raise DataError(
+            f"members are held out of '{dim}', but the data have "
+            f"{', '.join(map(str, data.indexes))}"
+        )
     for name in np.asarray(names).tolist():
         if name not in data.indexes[dim]:
             raise DataError(f"{dim} {name} is held out, but the data have none of it")
     out = data[dim].isin(names)
     whole = [name for name in observables if name in data and dim in data[name].dims]
-    train, test = (data.assign({name: data[name].where(there) for name in whole}) for there in (~out, out))
+    train, test = (
+        data.assign({name: data[name].where(there) for name in whole}) for there in (~out, out)
+    )
     if not whole or any(all(part[name].isnull().all() for name in whole) for part in (train, test)):
-        raise DataError(f"holding out {dim} {', '.join(map(str, np.asarray(names).tolist()))} leaves one side empty")
+        raise DataError(
+            f"holding out {dim} {', '.join(map(str, np.asarray(names).tolist()))} leaves one side "
+            "empty"
+        )
     return train, test
 
 
@@ -408,12 +497,12 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
 
     Args:
         data: a dataset.
-        names: the variables, whose missing values (NaN) are left out. `"t"` is the index, unless the data have a
-            variable of that name. Dates count as days since 1970, as in a layer that states no unit of time; for others
-            give `model.in_numbers(data)`.
+        names: the variables, whose missing values (NaN) are left out. `"t"` is the index, unless
+            the data have a variable of that name. Dates count as days since 1970, as in a layer
+            that states no unit of time; for others give `model.in_numbers(data)`.
 
-    Raises: DataError for a variable that is not there or holds no numbers, or for dates that leave open whether days
-    are meant.
+    Raises: DataError for a variable that is not there or holds no numbers, or for dates that leave
+    open whether days are meant.
     """
     index = series_index(data)
     scales = {}
@@ -421,13 +510,17 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
         if name in (index, "t") and name not in data.data_vars:
             values = checked_times(as_numbers(data, index), index)
         else:
-            values = observations(data, name, dims=tuple(map(str, data[name].dims)) if name in data else ())
+            values = observations(
+                data, name, dims=tuple(map(str, data[name].dims)) if name in data else ()
+            )
         scales[name] = (float(np.nanmean(values)), float(np.nanstd(values)) or 1.0)
     return scales
 
 
 def fingerprint(data: xr.Dataset) -> str:
-    """SHA-256 of coordinates, variable names and values: the same data give the same text on every machine."""
+    """SHA-256 of coordinates, variable names and values: the same data give the same text on every
+    machine.
+    """
     index = index_of(data)
     times = checked_index(data, index)
     times = times.astype("M8[us]").astype("<i8") if are_dates(times) else times.astype("<f8")
@@ -437,7 +530,11 @@ def fingerprint(data: xr.Dataset) -> str:
         digest.update(name.encode())
         values = data[name].values
         text = values.dtype.kind not in "iufb"
-        digest.update(repr(values.tolist()).encode() if text else np.ascontiguousarray(values).astype("<f8").tobytes())
+        digest.update(
+            repr(values.tolist()).encode()
+            if text
+            else np.ascontiguousarray(values).astype("<f8").tobytes()
+        )
     return digest.hexdigest()
 
 

@@ -1,4 +1,6 @@
-"""Dates of an index: inside a model they are numbers, so many units of time since a date that no data set chooses."""
+"""Dates of an index: inside a model they are numbers, so many units of time since a date that no
+data set chooses.
+"""
 
 import datetime
 import math
@@ -35,7 +37,9 @@ type Dates = Shaped[np.ndarray, " time"]
 
 
 def are_dates(values: Any) -> bool:
-    """Whether an array, or a coordinate, holds dates of NumPy; those of pandas with a time zone are others."""
+    """Whether an array, or a coordinate, holds dates of NumPy; those of pandas with a time zone are
+    others.
+    """
     kind = getattr(values, "dtype", None)
     return isinstance(kind, np.dtype) and kind.kind == "M"
 
@@ -53,7 +57,10 @@ def seconds_in(units: str) -> int:
     unit = unit_of(units) or DAY
     unit = unit if unit in _SECONDS else unit.lower()
     if unit not in _SECONDS:
-        raise ModelError(f"'{unit}' is no unit in which dates can be counted: take s, min, h, day, week, month or year")
+        raise ModelError(
+            f"'{unit}' is no unit in which dates can be counted: take s, min, h, day, week, month "
+            "or year"
+        )
     return _SECONDS[unit]
 
 
@@ -81,7 +88,9 @@ def as_date(value: Any) -> np.datetime64:
     stamp = pd.Timestamp(value)
     if stamp is pd.NaT:
         raise ValueError("a date is missing")
-    return (stamp if stamp.tz is None else stamp.tz_convert("UTC").tz_localize(None)).to_datetime64()
+    return (
+        stamp if stamp.tz is None else stamp.tz_convert("UTC").tz_localize(None)
+    ).to_datetime64()
 
 
 def told(value: Any) -> str:
@@ -89,7 +98,11 @@ def told(value: Any) -> str:
     value = np.asarray(value)
     if value.dtype.kind in "UO":
         return str(value)
-    return np.datetime_as_string(value, unit="auto").item() if are_dates(value) else f"{float(value):g}"
+    return (
+        np.datetime_as_string(value, unit="auto").item()
+        if are_dates(value)
+        else f"{float(value):g}"
+    )
 
 
 def numbers(values: Any, units: str = "") -> Float[np.ndarray, "..."]:
@@ -117,7 +130,9 @@ def numbers(values: Any, units: str = "") -> Float[np.ndarray, "..."]:
 def dates(values: Any, like: Dates, units: str = "") -> Shaped[np.ndarray, "..."]:
     """Dates from numbers that count `units`, to the millisecond or as finely as `like` has them."""
     origin = as_date(counted_in(units).partition(SINCE)[2]).astype("M8[ms]")
-    since = np.round(np.asarray(values) * seconds_in(units) * 1000).astype(np.int64).astype("m8[ms]")
+    since = (
+        np.round(np.asarray(values) * seconds_in(units) * 1000).astype(np.int64).astype("m8[ms]")
+    )
     found = origin + since
     return np.asarray(found).astype(np.promote_types(found.dtype, like.dtype))
 
@@ -126,14 +141,20 @@ def _finer(*several: Any) -> tuple[str, int]:
     """The finest step of some dates, as NumPy names it, and how many of them a second has."""
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
     units = {np.datetime_data(values.dtype)[0] for values in several}
-    fine = max((unit for unit in units if unit in per_second), key=lambda unit: per_second[unit], default="s")
+    fine = max(
+        (unit for unit in units if unit in per_second),
+        key=lambda unit: per_second[unit],
+        default="s",
+    )
     return fine, per_second[fine]
 
 
 def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
-    """Data whose index are numbers, also where it holds dates; `units` are those in which a model counts them.
+    """Data whose index are numbers, also where it holds dates; `units` are those in which a model
+    counts them.
 
-    Raises: DataError for dates that the numbers could not tell apart, ModelError for what is no unit of time.
+    Raises: DataError for dates that the numbers could not tell apart, ModelError for what is no
+    unit of time.
     """
     if not has_dates(data, index):
         return data
@@ -143,23 +164,29 @@ def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
     shortest = steps[steps > 0].min(initial=np.inf)
     if np.spacing(np.abs(found).max(initial=0.0)) * seconds_in(units) > _LOST * shortest:
         raise DataError(
-            f"{index} has steps of {shortest:g} s, which are lost in numbers that count {counted_in(units)}: count "
-            f"them from a date nearby, with units={{'{index}': '{unit_of(units) or DAY} since {told(held[0])}'}} in "
+            f"{index} has steps of {shortest:g} s, which are lost in numbers that count "
+            f"{counted_in(units)}: count "
+            f"them from a date nearby, with units={{'{index}': '{unit_of(units) or DAY} since "
+            f"{told(held[0])}'}} in "
             "the layer"
         )
-    return data.assign_coords({index: (index, found, {"units": unit_of(units) or DAY, _COUNTS: counted_in(units)})})
+    return data.assign_coords(
+        {index: (index, found, {"units": unit_of(units) or DAY, _COUNTS: counted_in(units)})}
+    )
 
 
 def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
-    """Data with numbers for dates, as a layer that states these units counts them; others as they are.
+    """Data with numbers for dates, as a layer that states these units counts them; others as they
+    are.
 
     Args:
         data: a dataset with the index.
         index: that of the dates.
-        units: what dates are counted in, such as `h` or `day since 2001-01-01`; days since 1970 unless given.
+        units: what dates are counted in, such as `h` or `day since 2001-01-01`; days since 1970
+            unless given.
 
-    Raises: DataError where it is not plain that days are meant, or for dates that numbers cannot tell apart;
-    ModelError for what is no unit of time.
+    Raises: DataError where it is not plain that days are meant, or for dates that numbers cannot
+    tell apart; ModelError for what is no unit of time.
     """
     if has_dates(data, index):
         refuse_unsaid(data, index, units)
@@ -167,7 +194,8 @@ def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
 
 
 def counts_of(data: xr.Dataset, index: str, units: str) -> str:
-    """In what the dates of an index are counted, or were where it holds numbers by now; empty for other numbers.
+    """In what the dates of an index are counted, or were where it holds numbers by now; empty for
+    other numbers.
 
     Args:
         data: a dataset with the index.
@@ -192,7 +220,10 @@ def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> fl
         return start
     counts = counts_of(data, index, units)
     if not counts:
-        raise DataError(f"the layer starts at {told(as_date(start))}, but {index} holds no dates: give one of both")
+        raise DataError(
+            f"the layer starts at {told(as_date(start))}, but {index} holds no dates: give one of "
+            "both"
+        )
     return float(numbers(as_date(start), counts))
 
 
@@ -220,14 +251,21 @@ def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
     try:
         return as_date(value)
     except ValueError as error:
-        raise DataError(f"'{index}' holds dates, so give one, such as '2001-06-30', not {value!r}") from error
+        raise DataError(
+            f"'{index}' holds dates, so give one, such as '2001-06-30', not {value!r}"
+        ) from error
 
 
 def no_index(values: xr.DataArray, name: str) -> str:
     """What is no number and no date, and how to make it one."""
     index = f"data.indexes['{name}']"
-    in_utc = f"times of a zone: take UTC, by data.assign_coords({name}={index}.tz_convert('UTC').tz_localize(None))"
-    if isinstance(values.dtype, pd.DatetimeTZDtype):  # of which pandas' plain values have lost the zone
+    in_utc = (
+        "times of a zone: take UTC, by "
+        f"data.assign_coords({name}={index}.tz_convert('UTC').tz_localize(None))"
+    )
+    if isinstance(
+        values.dtype, pd.DatetimeTZDtype
+    ):  # of which pandas' plain values have lost the zone
         return in_utc
     first: Any = values.values.ravel()[0] if values.size else None
     if getattr(first, "tzinfo", None) is not None:
@@ -237,25 +275,31 @@ def no_index(values: xr.DataArray, name: str) -> str:
     if values.dtype.kind == "m":
         return f"{values.dtype}: divide it by a unit of time, such as np.timedelta64(1, 'D')"
     if hasattr(first, "calendar"):
-        return f"dates of the calendar {first.calendar}: take data.convert_calendar('standard', align_on='date')"
+        return (
+            f"dates of the calendar {first.calendar}: take data.convert_calendar('standard', "
+            "align_on='date')"
+        )
     return f"{values.dtype}: make dates by pandas.to_datetime(…, utc=True).tz_localize(None)"
 
 
 def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str] = ()) -> None:
-    """Refuse dates of which it is not plain in which unit of time a model's rates are: daily and weekly ones are.
+    """Refuse dates of which it is not plain in which unit of time a model's rates are: daily and
+    weekly ones are.
 
     Args:
         data: a dataset with dates.
         index: that of the dates.
         units: what a layer states of them.
-        times: numbers of the layer that are times, in words: of these it must be stated since when they count.
+        times: numbers of the layer that are times, in words: of these it must be stated since when
+            they count.
 
     Raises: DataError that says how to state it, ModelError for such numbers.
     """
     if times and SINCE not in units:
         since = f"{unit_of(units) or DAY} since {told(data[index].values[0])}"
         raise ModelError(
-            f"{index} holds dates, but {times[0]} is a number: say what it counts, by units={{'{index}': '{since}'}} "
+            f"{index} holds dates, but {times[0]} is a number: say what it counts, by "
+            f"units={{'{index}': '{since}'}} "
             "in the layer; a start may be a date itself"
         )
     if units:
@@ -265,7 +309,8 @@ def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str]
     if np.any(whole != held) or (steps.size and steps.min() >= _SPARSE):
         step = "are not whole days" if np.any(whole != held) else "lie a month or more apart"
         raise DataError(
-            f"the dates of {index} {step}, so say in which unit of time the numbers of the model are: "
+            f"the dates of {index} {step}, so say in which unit of time the numbers of the model "
+            "are: "
             f"units={{'{index}': 'h'}} in the layer, or 'day', 'year', …"
         )
 
@@ -281,12 +326,19 @@ def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
 
     Raises: DataError.
     """
-    if not isinstance(data, xr.Dataset) or index not in data.coords or data[index].dtype.kind not in "iufM":
+    if (
+        not isinstance(data, xr.Dataset)
+        or index not in data.coords
+        or data[index].dtype.kind not in "iufM"
+    ):
         return  # which is told where it is read
     kinds = {True: "dates", False: "numbers"}
     ours, theirs = are_dates(data[index]), are_dates(like)
     if ours != theirs:
-        raise DataError(f"{index} holds {kinds[ours]} here, but {kinds[theirs]} in {whose}: give it {kinds[theirs]}")
+        raise DataError(
+            f"{index} holds {kinds[ours]} here, but {kinds[theirs]} in {whose}: give it "
+            f"{kinds[theirs]}"
+        )
 
 
 def as_attribute(value: Any) -> float | str:
@@ -302,4 +354,6 @@ def from_attribute(attributes: Mapping, name: str) -> Any:
 
 def seconds(step: float, units: str) -> np.timedelta64:
     """A time that is told in a unit, to the millisecond; zero where it is not finite."""
-    return np.timedelta64(round(step * seconds_in(units) * 1000) if math.isfinite(step) else 0, "ms")
+    return np.timedelta64(
+        round(step * seconds_in(units) * 1000) if math.isfinite(step) else 0, "ms"
+    )

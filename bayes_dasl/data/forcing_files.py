@@ -28,19 +28,21 @@ def read_series(
 ) -> xr.Dataset:
     """Some variables of a file along its index: numbers, or dates.
 
-    Dates of a table are read as by `bd.from_table`: in ISO 8601, as in `2001-06-30`, or as `date_format` says.
+    Dates of a table are read as by `bd.from_table`: in ISO 8601, as in `2001-06-30`, or as
+    `date_format` says.
 
     Args:
         path: a file `.csv`, with a column for each variable, or `.nc`.
         index: what the variables run along.
         names: those that are read.
         also: others that are read if they are there.
-        columns: what a table calls some of these, by name. A table that lacks such a column may have their own names.
-            Their case does not matter, and units may follow in brackets.
+        columns: what a table calls some of these, by name. A table that lacks such a column may
+            have their own names. Their case does not matter, and units may follow in brackets.
         date_format: how a table may write dates beside ISO 8601, as in `"%d.%m.%Y"`.
         missing: numbers or texts that stand for a missing value in a table.
 
-    Raises: ReadError if there is no such file or it cannot be read; DataError if it lacks the index or a variable.
+    Raises: ReadError if there is no such file or it cannot be read; DataError if it lacks the index
+    or a variable.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,10 +51,17 @@ def read_series(
     is_table = path.suffix.lower() == ".csv"
     try:
         data = _table(path, index, called, date_format, missing) if is_table else _netcdf(path)
-    except (OSError, ValueError, KeyError, MemoryError) as error:  # pandas has its own errors below ValueError
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        MemoryError,
+    ) as error:  # pandas has its own errors below ValueError
         if isinstance(error, DataError):
             raise
-        raise ReadError(f"{path} can be read neither as CSV nor as netCDF, by its name: {error}") from error
+        raise ReadError(
+            f"{path} can be read neither as CSV nor as netCDF, by its name: {error}"
+        ) from error
     held = ", ".join(map(str, (*data.coords, *data.data_vars))) or "nothing"
     for name in (index, *names):
         if name not in data.variables:
@@ -66,7 +75,11 @@ def _netcdf(path: Path) -> xr.Dataset:
 
 
 def _table(
-    path: Path, index: str, called: Mapping[str, str], date_format: str | None, missing: Sequence[float | str]
+    path: Path,
+    index: str,
+    called: Mapping[str, str],
+    date_format: str | None,
+    missing: Sequence[float | str],
 ) -> xr.Dataset:
     """A table as a dataset; a column of dates becomes dates.
 
@@ -84,7 +97,10 @@ def _table(
     except DataError as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     held = ", ".join(map(str, frame.frame))
-    labels = {name: _label(frame.frame, column) or _label(frame.frame, name) for name, column in called.items()}
+    labels = {
+        name: _label(frame.frame, column) or _label(frame.frame, name)
+        for name, column in called.items()
+    }
     chosen = {label: name for name, label in labels.items() if label is not None}
     if (place := labels[index]) is None:
         other = f" (or '{called[index]}')" if called[index] != index else ""
@@ -101,7 +117,8 @@ def _table(
 
 
 def _places(path: Path, frame: Frame, label: str, date_format: str | None) -> np.ndarray:
-    """The index of each row: numbers, or dates in ISO 8601 or in the way of the table that the data come from.
+    """The index of each row: numbers, or dates in ISO 8601 or in the way of the table that the data
+    come from.
 
     Raises: DataError that names the file and the row.
     """
@@ -114,12 +131,19 @@ def _places(path: Path, frame: Frame, label: str, date_format: str | None) -> np
         also = (
             f", or in date_format='{date_format}' as the data of the study"
             if date_format
-            else "; other dates can be read if the data of the study come from bd.from_table(…, date_format=…)"
+            else "; other dates can be read if the data of the study come from bd.from_table(…, "
+            "date_format=…)"
         )
-        raise DataError(f"{path}: {error} (a file holds numbers, or dates such as 2001-06-30{also})") from error
+        raise DataError(
+            f"{path}: {error} (a file holds numbers, or dates such as 2001-06-30{also})"
+        ) from error
 
 
 def _label(table: pd.DataFrame, name: str) -> str | None:
     """The one column of a name, whatever its case and the units in brackets after it."""
-    alike = [label for label in map(str, table) if name.lower() in (label.strip().lower(), bare(label.strip()).lower())]
+    alike = [
+        label
+        for label in map(str, table)
+        if name.lower() in (label.strip().lower(), bare(label.strip()).lower())
+    ]
     return alike[0] if len(alike) == 1 else None

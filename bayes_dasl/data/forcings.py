@@ -19,7 +19,8 @@ class AbstractForcing(eqx.Module):
         """The value at one time."""
 
     def since(self, time: float) -> "AbstractForcing":
-        """The forcing from the last knot at or before a time on; of lines and steps, whose arrays run along the knots.
+        """The forcing from the last knot at or before a time on; of lines and steps, whose arrays
+        run along the knots.
 
         Args:
             time: from when on it will be asked for.

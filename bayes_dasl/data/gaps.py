@@ -18,25 +18,30 @@ _FEWEST = 3  # known values of a season
 
 
 def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
-    """Fill what is missing (NaN) in forcings, each by its rule: `fill_gaps(data, rain=0.0, air="climatology")`.
+    """Fill what is missing (NaN) in forcings, each by its rule:
+    `fill_gaps(data, rain=0.0, air="climatology")`.
 
-    `attrs["filled"]` of the variable says how much was filled, and `attrs["filled_between"]` the first and last place
-    of each gap. `check` tells it, a fit keeps it, and `diagnose` names it beside residuals. Observables are left as
-    they are: a missing observation is NaN, and a model with an observable that was filled is refused.
+    `attrs["filled"]` of the variable says how much was filled, and `attrs["filled_between"]` the
+    first and last place of each gap. `check` tells it, a fit keeps it, and `diagnose` names it
+    beside residuals. Observables are left as they are: a missing observation is NaN, and a model
+    with an observable that was filled is refused.
 
     Args:
         data: a dataset whose variables run along its index, numbers or dates.
-        rules: by the name of the variable "interpolate" (a straight line between the neighbours), "last" (the last
-            value before), "climatology" (the mean over all years of what is known within 15 days of that day of the
-            year), or a number.
+        rules: by the name of the variable "interpolate" (a straight line between the neighbours),
+            "last" (the last value before), "climatology" (the mean over all years of what is known
+            within 15 days of that day of the year), or a number.
 
     Returns: the data with these variables filled.
-    Raises: DataError for an unknown variable or rule, a gap at an end that a rule knows nothing of, a season of which
-    fewer than three values are known, or, for a climatology, an index without a unit of time.
+    Raises: DataError for an unknown variable or rule, a gap at an end that a rule knows nothing of,
+    a season of which fewer than three values are known, or, for a climatology, an index without a
+    unit of time.
     """
     for name, rule in rules.items():
         if name not in data:
-            raise DataError(f"there is no '{name}' to fill; the data hold {', '.join(map(str, data.data_vars))}")
+            raise DataError(
+                f"there is no '{name}' to fill; the data hold {', '.join(map(str, data.data_vars))}"
+            )
         index = index_of(data[name])
         values = series(data, name, "forcing", (index,))
         times, missing = checked_index(data, index), ~np.isfinite(values)
@@ -45,16 +50,23 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
         if missing.all():
             raise DataError(f"'{name}' has no value at all, from which a gap could be filled")
         if not (isinstance(rule, Real) and np.isfinite(rule)) and rule not in _RULES:
-            raise DataError(f"'{name}' is filled by one of {', '.join(_RULES)} or by a number, not by {rule!r}")
+            raise DataError(
+                f"'{name}' is filled by one of {', '.join(_RULES)} or by a number, not by {rule!r}"
+            )
         if isinstance(rule, str):
             whole = _RULES[rule](data[index], times, np.where(missing, np.nan, values))
         else:
             whole = np.full(values.shape, float(rule))
         for i in np.flatnonzero(missing & ~np.isfinite(whole))[:1]:
-            raise DataError(f"'{name}' is missing at {index} {told(times[i])}, of which '{rule}' knows nothing")
+            raise DataError(
+                f"'{name}' is missing at {index} {told(times[i])}, of which '{rule}' knows nothing"
+            )
         filled = np.where(missing, whole, values)
         between = [[as_attribute(times[i]), as_attribute(times[j])] for i, j in _gaps(missing)]
-        attributes = data[name].attrs | {FILLED: _said(missing, rule), FILLED_BETWEEN: json.dumps(between)}
+        attributes = data[name].attrs | {
+            FILLED: _said(missing, rule),
+            FILLED_BETWEEN: json.dumps(between),
+        }
         data = data.assign({name: (index, filled, attributes)})
     return data
 
@@ -69,7 +81,9 @@ def _gaps(missing: np.ndarray) -> list[tuple[int, int]]:
 def _said(missing: np.ndarray, rule: str | float) -> str:
     longest = max(last - first + 1 for first, last in _gaps(missing))
     by = rule if isinstance(rule, str) else f"{float(rule):g}"
-    return f"{int(missing.sum())} of {missing.size} values filled by {by}, at most {longest} in a row"
+    return (
+        f"{int(missing.sum())} of {missing.size} values filled by {by}, at most {longest} in a row"
+    )
 
 
 def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:

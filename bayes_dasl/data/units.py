@@ -1,7 +1,8 @@
-"""Units as texts: whether two mean the same, what turns one into the other, and of which dimensions they are.
+"""Units as texts: whether two mean the same, what turns one into the other, and of which dimensions
+they are.
 
-What they mean is asked of pint, which is optional and loads when two texts differ or an equation is checked. A word
-that pint does not know, such as `pelts`, is a dimension of its own.
+What they mean is asked of pint, which is optional and loads when two texts differ or an equation is
+checked. A word that pint does not know, such as `pelts`, is a dimension of its own.
 """
 
 import functools
@@ -16,16 +17,18 @@ _UNKNOWN = 20  # words of one text
 
 
 class Unit(NamedTuple):
-    """A unit as a multiple of base units; its factor is none for a scale with an offset, such as degrees Celsius.
+    """A unit as a multiple of base units; its factor is none for a scale with an offset, such as
+    degrees Celsius.
 
     Args:
         name: its text as pint writes it.
         factor: how many of the base units it is.
-        scale: that without words that have no dimension, such as percent and degree: a formula turns those by itself.
-            For a scale with an offset it is that of differences; none for a logarithmic scale.
+        scale: that without words that have no dimension, such as percent and degree: a formula
+            turns those by itself. For a scale with an offset it is that of differences; none for a
+            logarithmic scale.
         dimensions: the powers of base dimensions.
-        offset: how far the zero of the scale lies above that of the base units, in this unit: 273.15 for degrees
-            Celsius.
+        offset: how far the zero of the scale lies above that of the base units, in this unit:
+            273.15 for degrees Celsius.
     """
 
     name: str
@@ -57,8 +60,12 @@ def parsed(text: str) -> Unit | None:
 
 
 def _factor(registry: Any, quantity: float, unit: Any) -> tuple[float | None, float]:
-    """How many base units a step of a unit is, none for a logarithmic scale, and the offset of its zero."""
-    zero, one, two = (registry.Quantity(number, unit).to_root_units().magnitude for number in (0.0, 1.0, 2.0))
+    """How many base units a step of a unit is, none for a logarithmic scale, and the offset of its
+    zero.
+    """
+    zero, one, two = (
+        registry.Quantity(number, unit).to_root_units().magnitude for number in (0.0, 1.0, 2.0)
+    )
     step = one - zero
     if not np.isclose(two - one, step):
         return None, 0.0
@@ -79,8 +86,12 @@ def agree(one: str, other: str) -> bool | None:
     return bool(np.isclose(a.factor, b.factor, rtol=1e-9, atol=0.0))
 
 
-def convert(values: Float[np.ndarray, "..."], have: str, want: str) -> Float[np.ndarray, "..."] | None:
-    """Values in another unit; none if the units have other dimensions, or one of them cannot be read."""
+def convert(
+    values: Float[np.ndarray, "..."], have: str, want: str
+) -> Float[np.ndarray, "..."] | None:
+    """Values in another unit; none if the units have other dimensions, or one of them cannot be
+    read.
+    """
     a, b = parsed(have), parsed(want)
     if a is None or b is None or a.dimensions != b.dimensions:
         return None

@@ -23,23 +23,29 @@ _NODES, _WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(3)[i] + (1, 0)[i]) fo
 class Compartments(AbstractLayer):
     r"""The concentration in a central compartment, of which a linear model has a closed form.
 
-    $\dot a = k_a\,d - (CL + Q)\,a / V + Q\,p / V_2, \quad \dot d = -k_a\,d, \quad \dot p = Q\,a / V - Q\,p / V_2$
+    $\dot
+    a = k_a\,d - (CL + Q)\,a / V + Q\,p / V_2, \quad \dot d = -k_a\,d, \quad \dot p = Q\,a / V -
+    Q\,p / V_2$
 
-    The same as the `bd.ODE` of these equations under the same doses, and much faster: each dose is a sum of
-    exponentials. All are empty before the first dose and after a reset. Rates may coincide.
+    The same as the `bd.ODE` of these equations under the same doses, and much faster: each dose is
+    a sum of exponentials. All are empty before the first dose and after a reset. Rates may
+    coincide.
 
     Args:
         clearance: CL, a volume per time.
         volume: V, of the central compartment.
-        exchange: Q, the clearance between both compartments, a volume per time; with `peripheral`, else there is one.
+        exchange: Q, the clearance between both compartments, a volume per time; with `peripheral`,
+            else there is one.
         peripheral: V₂, the volume of the peripheral compartment.
-        absorption: kₐ, the rate at which a dose leaves the depot, per time; needed for doses into it.
-        doses: what `bd.dosing.doses` reads from a table, with compartments named "central" and "depot".
+        absorption: kₐ, the rate at which a dose leaves the depot, per time; needed for doses into
+            it.
+        doses: what `bd.dosing.doses` reads from a table, with compartments named "central" and
+            "depot".
         output: what the concentration is called.
         units: those of the concentration, by its name, and of time.
 
-    Raises: ModelError for doses into other compartments or a depot without `absorption`, one of `exchange` and
-    `peripheral` without the other, or what are no doses.
+    Raises: ModelError for doses into other compartments or a depot without `absorption`, one of
+    `exchange` and `peripheral` without the other, or what are no doses.
     """
 
     clearance: Scalar
@@ -49,19 +55,27 @@ class Compartments(AbstractLayer):
     absorption: Scalar | None = eqx.field(default=None, kw_only=True)
     doses: Doses = eqx.field(kw_only=True)
     output: str = eqx.field(default="conc", static=True, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)  # pyright: ignore
+    units: Mapping[str, str] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )  # pyright: ignore
     forcings = ()
 
     def __check_init__(self):
         if not isinstance(self.doses, Doses):
-            raise ModelError(f"doses must be what bd.dosing.doses(table, …) returns, not {self.doses!r}")
+            raise ModelError(
+                f"doses must be what bd.dosing.doses(table, …) returns, not {self.doses!r}"
+            )
         for given in self.doses.given:
             if given.into not in ("central", "depot"):
-                raise ModelError(f"doses go into '{given.into}', but the compartments are central and depot")
+                raise ModelError(
+                    f"doses go into '{given.into}', but the compartments are central and depot"
+                )
             if given.into == "depot" and self.absorption is None:
                 raise ModelError("doses go into the depot: give the rate of absorption")
         if (self.exchange is None) != (self.peripheral is None):
-            raise ModelError("exchange and peripheral belong together: give both for two compartments, or none")
+            raise ModelError(
+                "exchange and peripheral belong together: give both for two compartments, or none"
+            )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -76,10 +90,13 @@ class Compartments(AbstractLayer):
         return []
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        return predict_rows(lambda times: {self.output: self._at(times)}, inputs.times, self._possible())
+        return predict_rows(
+            lambda times: {self.output: self._at(times)}, inputs.times, self._possible()
+        )
 
     def concentration(self, t: Any) -> Any:
-        """The concentration at one time, for equations that the drug drives: `self.drug.concentration(t)` in a field.
+        """The concentration at one time, for equations that the drug drives:
+        `self.drug.concentration(t)` in a field.
 
         Args:
             t: the time, in the units of that of the doses.
@@ -89,10 +106,18 @@ class Compartments(AbstractLayer):
     def _at(self, times: Any) -> Any:
         rates, shares = self._modes()
         volume: Any = self.volume
-        return sum(self._seen(given, times, rates, shares) for given in {g.into: 0 for g in self.doses.given}) / volume
+        return (
+            sum(
+                self._seen(given, times, rates, shares)
+                for given in {g.into: 0 for g in self.doses.given}
+            )
+            / volume
+        )
 
     def _modes(self) -> tuple[Any, Any]:
-        """The rates of decay, and the share of a dose into the central compartment that goes with each."""
+        """The rates of decay, and the share of a dose into the central compartment that goes with
+        each.
+        """
         known: Any = self  # numbers in place of what is unknown
         out = known.clearance / known.volume
         if self.exchange is None:
@@ -112,9 +137,13 @@ class Compartments(AbstractLayer):
         return absorption * shares @ _differences(left, rates, absorption)
 
     def _left(self, into: str, times: Any) -> Callable[[Any], Any]:
-        """What would be left of the doses into a compartment that loses them at a rate, as a function of the rate."""
+        """What would be left of the doses into a compartment that loses them at a rate, as a
+        function of the rate.
+        """
         parts = [
-            _arrived(self.doses.pulses(given), given.until, times) for given in self.doses.given if given.into == into
+            _arrived(self.doses.pulses(given), given.until, times)
+            for given in self.doses.given
+            if given.into == into
         ]
         parts += [
             _forever(self.doses, steady, steady.place[..., steady.into.index(into)], times)
@@ -133,7 +162,9 @@ class Compartments(AbstractLayer):
 
 
 def _infused(rate: Any, since: Any, lasting: Any) -> Any:
-    """What is left of an infusion of one per time that began `since` ago, in what loses it at a rate."""
+    """What is left of an infusion of one per time that began `since` ago, in what loses it at a
+    rate.
+    """
     done = jnp.clip(since, 0.0, lasting)
     return jnp.exp(-rate * (jnp.maximum(since, 0.0) - done)) * -jnp.expm1(-rate * done) / rate
 
@@ -167,7 +198,11 @@ def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[
             cycles = 1.0 / -jnp.expm1(-rate * steady.interval)
             each = amount * jnp.exp(-rate * since) * cycles
             if steady.infused:
-                before = jnp.exp(-rate * (since + steady.interval - duration)) * -jnp.expm1(-rate * duration) / rate
+                before = (
+                    jnp.exp(-rate * (since + steady.interval - duration))
+                    * -jnp.expm1(-rate * duration)
+                    / rate
+                )
                 each = each + speed * (_infused(rate, since, duration) + before * cycles)
         return jnp.sum(jnp.where(counts, place * each, 0.0), axis=1)
 
@@ -175,12 +210,16 @@ def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[
 
 
 def _differences(left: Callable[[Any], Any], rates: Any, other: Any) -> Any:
-    """The difference of a function at each rate and at another, over that of the rates, also where they coincide."""
+    """The difference of a function at each rate and at another, over that of the rates, also where
+    they coincide.
+    """
     other = jnp.asarray(other, float)
     slope = lambda rate: jax.jvp(left, (rate,), (jnp.ones(()),))[1]  # noqa: E731
     at = jax.vmap(left)(jnp.append(rates, other))
     slopes = jax.vmap(slope)((rates[:, None] + _NODES * (other - rates)[:, None]).ravel())
-    mean = jnp.einsum("n,rnt->rt", jnp.asarray(_WEIGHTS), slopes.reshape(len(rates), len(_NODES), -1))
+    mean = jnp.einsum(
+        "n,rnt->rt", jnp.asarray(_WEIGHTS), slopes.reshape(len(rates), len(_NODES), -1)
+    )
     near = (jnp.abs(rates - other) < _NEAR * (rates + other))[:, None]
     gap = jnp.where(near, 1.0, (rates - other)[:, None])
     return jnp.where(near, -mean, (at[-1] - at[:-1]) / gap)

@@ -1,4 +1,6 @@
-"""Records of doses in NONMEM's layout: read, checked row by row, repeats written out, one row for each subject."""
+"""Records of doses in NONMEM's layout: read, checked row by row, repeats written out, one row for
+each subject.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -42,8 +44,9 @@ class DoseArrays(NamedTuple):
 
     Args:
         given: `time`, `amount`, `rate`, `duration` and `until` of each dose.
-        steady: the same of those that begin at a steady state, by whether it is that of an endless infusion, with
-            `interval`, `replaces`, and `place`, which is 1 at the state that they go into, `(subject, dose, state)`.
+        steady: the same of those that begin at a steady state, by whether it is that of an endless
+            infusion, with `interval`, `replaces`, and `place`, which is 1 at the state that they go
+            into, `(subject, dose, state)`.
         resets: when all states go back to what they were at the start, `(subject, reset)`.
         members: the subjects.
         start: the first time in the table.
@@ -56,12 +59,15 @@ class DoseArrays(NamedTuple):
     start: float
 
 
-def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, subject: str | None) -> DoseArrays:
+def read_doses(
+    frame: Frame, into: str | Sequence[str] | Mapping, time: str, subject: str | None
+) -> DoseArrays:
     """The doses of a table.
 
     Args:
         frame: the table.
-        into: the state that doses go into, or those of `cmt` 1, 2, …, or a dict by what stands in `cmt`.
+        into: the state that doses go into, or those of `cmt` 1, 2, …, or a dict by what stands in
+            `cmt`.
         time: the column of times.
         subject: the column that says whose the row is.
 
@@ -70,8 +76,10 @@ def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, sub
     when, (who, members) = times(frame, time), subjects(frame, subject)
     if when.dtype.kind == "M":
         raise DataError(
-            f"the times of doses in '{frame.label(time)}' are dates: give numbers, such as hours, and where "
-            "data have dates say in the layer since when they count: units={'time': 'h since 2001-01-01'}"
+            f"the times of doses in '{frame.label(time)}' are dates: give numbers, such as hours, "
+            "and where "
+            "data have dates say in the layer since when they count: units={'time': 'h since "
+            "2001-01-01'}"
         )
     sorted_within(frame, when, who, np.ones(len(frame), bool))
     kinds = _kinds(frame)
@@ -79,7 +87,9 @@ def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, sub
     columns = _Columns(frame, kinds)
     records: list[list[tuple[str, Record]]] = [[] for _ in members]
     resets: list[list[float]] = [[] for _ in members]
-    anew = np.isin(kinds, (_RESET, _RESET_AND_DOSE)) | ((columns.ss == 1) & np.isin(kinds, (_DOSE, _RESET_AND_DOSE)))
+    anew = np.isin(kinds, (_RESET, _RESET_AND_DOSE)) | (
+        (columns.ss == 1) & np.isin(kinds, (_DOSE, _RESET_AND_DOSE))
+    )
     for row in np.flatnonzero(kinds != _NOTHING).tolist():
         of, later = who[row], np.flatnonzero(anew & (who == who[row]))
         until = next((float(when[k]) for k in later if k > row), NEVER)
@@ -94,14 +104,25 @@ def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, sub
     given, steady = {}, {}
     for name in names:
         # An endless infusion up to now is a state, not a dose.
-        own = [[x for state, r in rows if state == name and not r.endless for x in _repeated(r)] for rows in records]
+        own = [
+            [x for state, r in rows if state == name and not r.endless for x in _repeated(r)]
+            for rows in records
+        ]
         given[name] = _filled(own, _EMPTY)
     for endless in (False, True):
-        first = [[(state, r) for state, r in rows if r.steady and r.endless == endless] for rows in records]
+        first = [
+            [(state, r) for state, r in rows if r.steady and r.endless == endless]
+            for rows in records
+        ]
         if any(first):
             arrays = _filled([[r for _, r in rows] for rows in first], _EMPTY | {"interval": 1.0})
-            arrays["replaces"] = _array([[float(r.steady == 1) for _, r in rows] for rows in first], 0.0)
-            places = [_array([[float(state == name) for state, _ in rows] for rows in first], 0.0) for name in names]
+            arrays["replaces"] = _array(
+                [[float(r.steady == 1) for _, r in rows] for rows in first], 0.0
+            )
+            places = [
+                _array([[float(state == name) for state, _ in rows] for rows in first], 0.0)
+                for name in names
+            ]
             steady[endless] = arrays | {"place": np.stack(places, axis=-1)}
     return DoseArrays(given, steady, _array(resets, NEVER), members, float(when.min()))
 
@@ -111,17 +132,23 @@ def _kinds(frame: Frame) -> np.ndarray:
     amounts = frame.numbers("amt", "amounts")
     if not frame.has("evid"):
         rates = frame.numbers("rate", "rates") if frame.has("rate") else np.zeros(len(frame))
-        return np.where((np.nan_to_num(amounts) != 0) | (np.nan_to_num(rates) != 0), _DOSE, _NOTHING)
+        return np.where(
+            (np.nan_to_num(amounts) != 0) | (np.nan_to_num(rates) != 0), _DOSE, _NOTHING
+        )
     kinds = np.nan_to_num(frame.numbers("evid", "events"))
-    old = (kinds > 100) & (kinds < 10000) & (kinds % 100 == 1)  # RxODE's: 201 is a dose to the second compartment
+    old = (
+        (kinds > 100) & (kinds < 10000) & (kinds % 100 == 1)
+    )  # RxODE's: 201 is a dose to the second compartment
     for row in np.flatnonzero(~np.isin(kinds, range(5)) & ~old)[:1]:
         raise DataError(
-            f"evid is {kinds[row]:g} in {frame.row(row)}: it is 0 for an observation, 1 for a dose, 2 for nothing, 3 "
+            f"evid is {kinds[row]:g} in {frame.row(row)}: it is 0 for an observation, 1 for a "
+            "dose, 2 for nothing, 3 "
             "for a reset, 4 for a reset and a dose"
         )
     for row in np.flatnonzero((kinds == 0) & (np.nan_to_num(amounts) != 0))[:1]:
         raise DataError(
-            f"amt is {amounts[row]:g} in {frame.row(row)}, but evid 0 says that it is no dose: write evid 1"
+            f"amt is {amounts[row]:g} in {frame.row(row)}, but evid 0 says that it is no dose: "
+            "write evid 1"
         )
     return np.where(old, _DOSE, np.where(kinds == _OTHER, _NOTHING, kinds)).astype(int)
 
@@ -135,15 +162,21 @@ def _states(frame: Frame, into: str | Sequence[str] | Mapping, kinds: np.ndarray
     if not frame.has("cmt"):
         if len(named) == 1:
             return dict.fromkeys(rows.tolist(), next(iter(named.values())))
-        raise DataError("the table has no column 'cmt' that says which compartment a dose goes into")
+        raise DataError(
+            "the table has no column 'cmt' that says which compartment a dose goes into"
+        )
     cells, missing, found = frame.cells("cmt"), frame.missing("cmt"), {}
     for row in rows.tolist():
         code = str(cells.iloc[row]).strip()
-        name = next((name for key, name in named.items() if code in (name, str(key)) or _same(code, key)), None)
+        name = next(
+            (name for key, name in named.items() if code in (name, str(key)) or _same(code, key)),
+            None,
+        )
         if missing[row] or name is None:
             raise DataError(
                 f"the dose in {frame.row(row)} goes to the compartment {code}, which is not known: "
-                f"into={{{code}: 'gut'}} would name it; named are {', '.join(f'{c} ({n})' for c, n in named.items())}"
+                f"into={{{code}: 'gut'}} would name it; named are "
+                f"{', '.join(f'{c} ({n})' for c, n in named.items())}"
             )
         found[row] = name
     return found
@@ -169,7 +202,9 @@ class _Columns:
     def __init__(self, frame: Frame, kinds: np.ndarray):
         self.frame, self.dosed = frame, np.isin(kinds, (_DOSE, _RESET_AND_DOSE))
         hours = (
-            frame.converted(np.ones(len(frame)), frame.label("time"), "time", difference=True) if frame.wanted else 1.0
+            frame.converted(np.ones(len(frame)), frame.label("time"), "time", difference=True)
+            if frame.wanted
+            else 1.0
         )
         self.amt = frame.converted(self._of("amt", np.nan), "amt", "amt")
         self.ss, self.addl = self._of("ss", 0.0), self._of("addl", 0.0)
@@ -195,23 +230,30 @@ class _Columns:
             "amt is missing: write how much was given": np.isnan(self.amt) & ~endless,
             "amt is negative: a dose is a positive amount": amount < 0,
             "amt is 0: a dose is a positive amount": (amount == 0) & ~endless,
-            "rate is negative: it is positive, 0 for a dose at once, or −2 for an unknown duration": (self.rate < 0)
+            "rate is negative: it is positive, 0 for a dose at once, or −2 for one unknown": (
+                self.rate < 0
+            )
             & (self.rate != -2),
             "dur is negative: it is positive, or 0 for a dose at once": self.dur < 0,
             "rate and dur are both given: leave one of them 0": (self.rate != 0) & (self.dur != 0),
-            "addl is no whole number of at least 0": (self.addl < 0) | (self.addl != np.round(self.addl)),
-            "addl is given, but the interval ii is not: write the time from one dose to the next": (self.addl > 0)
+            "addl is no whole number of at least 0": (self.addl < 0)
+            | (self.addl != np.round(self.addl)),
+            "addl is given, but the interval ii is not: write the time from one dose to the next": (
+                self.addl > 0
+            )
             & (self.ii <= 0),
             "ii is negative: it is the time from one dose to the next": self.ii < 0,
             "ss is neither 0, 1 nor 2": ~np.isin(self.ss, (0, 1, 2)),
-            "ss is given, but the interval ii is not: a steady state is that of doses which repeat": (self.ss > 0)
+            "ss is given, but the interval ii is not: a steady state is of repeated doses": (
+                self.ss > 0
+            )
             & (self.ii <= 0)
             & ~endless,
             "the infusion of a steady state lasts longer than the interval ii": (self.ss > 0)
             & (self.ii > 0)
             & (np.maximum(self.dur, amount / np.where(known, self.rate, np.inf)) > self.ii),
             "addl repeats an endless infusion, which has no amount": endless & (self.addl > 0),
-        }  # fmt: skip
+        }
         for fault, where in faults.items():
             for row in np.flatnonzero(where & self.dosed)[:1]:
                 raise DataError(f"in {self.frame.row(row)} {fault}")
@@ -220,20 +262,34 @@ class _Columns:
         duration = UNKNOWN if self.rate[row] == -2 else self.dur[row]
         amount, rate = np.nan_to_num(self.amt[row]), max(float(self.rate[row]), 0.0)
         return Record(
-            row, time, float(amount), rate, float(duration), float(self.ii[row]), int(self.addl[row]),
-            int(self.ss[row]), until,
-        )  # fmt: skip
+            row,
+            time,
+            float(amount),
+            rate,
+            float(duration),
+            float(self.ii[row]),
+            int(self.addl[row]),
+            int(self.ss[row]),
+            until,
+        )
 
 
 def _repeated(record: Record) -> list[Record]:
-    return [record._replace(time=record.time + k * record.interval) for k in range(1 + record.repeats)]
+    return [
+        record._replace(time=record.time + k * record.interval) for k in range(1 + record.repeats)
+    ]
 
 
 def _filled(rows: list[list[Record]], fill: dict[str, float]) -> dict[str, np.ndarray]:
-    return {name: _array([[getattr(r, name) for r in of] for of in rows], by) for name, by in fill.items()}
+    return {
+        name: _array([[getattr(r, name) for r in of] for of in rows], by)
+        for name, by in fill.items()
+    }
 
 
 def _array(rows: list[list[float]], fill: float) -> np.ndarray:
     """Rows of different lengths, filled up."""
     width = max(map(len, rows))
-    return np.array([[*row, *[fill] * (width - len(row))] for row in rows]).reshape(len(rows), width)
+    return np.array([[*row, *[fill] * (width - len(row))] for row in rows]).reshape(
+        len(rows), width
+    )

@@ -1,4 +1,6 @@
-"""Doses into the states of an ODE: at once or as infusions, with lags, repeats, steady states and resets."""
+"""Doses into the states of an ODE: at once or as infusions, with lags, repeats, steady states and
+resets.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -36,7 +38,9 @@ class Given(Module):
 
 
 class Steady(Module):
-    """Records of doses that begin at a steady state, `(record,)` each; `place` `(record, state)` is 1 where they go."""
+    """Records of doses that begin at a steady state, `(record,)` each; `place` `(record, state)` is
+    1 where they go.
+    """
 
     time: Any
     amount: Any
@@ -52,11 +56,14 @@ class Steady(Module):
 
     def of(self, numbers: Mapping[str, Any], default: float) -> Any:
         """The number of the state that each record goes into."""
-        return sum(self.place[..., i] * numbers.get(name, default) for i, name in enumerate(self.into))
+        return sum(
+            self.place[..., i] * numbers.get(name, default) for i, name in enumerate(self.into)
+        )
 
 
 class Doses(AbstractScheduled):
-    """Doses of one subject, or of each member of a population; `bd.dosing.doses` reads them from a table.
+    """Doses of one subject, or of each member of a population; `bd.dosing.doses` reads them from a
+    table.
 
     Args:
         given: those of each state.
@@ -80,8 +87,12 @@ class Doses(AbstractScheduled):
     has_a_time: ClassVar[str] = "doses"
 
     def __repr__(self) -> str:
-        """Whose doses they are, into which states, and since when: arrays of them would fill pages."""
-        states = dict.fromkeys([given.into for given in self.given] + [name for s in self.steady for name in s.into])
+        """Whose doses they are, into which states, and since when:
+        arrays of them would fill pages.
+        """
+        states = dict.fromkeys(
+            [given.into for given in self.given] + [name for s in self.steady for name in s.into]
+        )
         whose = f"{len(self.members)} subjects" if self.members else "one subject"
         return f"<doses of {whose} into {', '.join(states)}, from time {self.start:g} on>"
 
@@ -95,12 +106,17 @@ class Doses(AbstractScheduled):
         """
         for given in self.given:
             if given.into not in shapes:
-                raise ModelError(f"doses go into '{given.into}', but the states are {', '.join(shapes)}")
+                raise ModelError(
+                    f"doses go into '{given.into}', but the states are {', '.join(shapes)}"
+                )
             if shapes[given.into]:
-                raise ModelError(f"doses go into '{given.into}', which is an array of shape {shapes[given.into]}")
+                raise ModelError(
+                    f"doses go into '{given.into}', which is an array of shape {shapes[given.into]}"
+                )
 
     def refuse_before(self, start: Any) -> None:
-        """Refuse a table that is known to begin before the start of a solve: what is given before would be lost.
+        """Refuse a table that is known to begin before the start of a solve: what is given before
+        would be lost.
 
         Args:
             start: that of the solve.
@@ -109,8 +125,10 @@ class Doses(AbstractScheduled):
         """
         if not isinstance(start, Tracer) and self.start < float(start):
             raise ModelError(
-                f"the table of doses begins at {self.start:g}, before the solve does at {float(start):g}, and what is "
-                "given before would be lost. A forecast starts where the fit did: let that begin at the first time of "
+                f"the table of doses begins at {self.start:g}, before the solve does at "
+                f"{float(start):g}, and what is "
+                "given before would be lost. A forecast starts where the fit did: let that begin "
+                "at the first time of "
                 f"all tables, by start={self.start:g} in the layer, or a date"
             )
 
@@ -137,14 +155,18 @@ class Doses(AbstractScheduled):
             given: these doses.
         """
         begin = given.time + self.lag.get(given.into, 0.0)
-        share, unknown = self.bioavailability.get(given.into, 1.0), self.duration.get(given.into, 0.0)
+        share, unknown = (
+            self.bioavailability.get(given.into, 1.0),
+            self.duration.get(given.into, 0.0),
+        )
         duration, rate, amount = _lasting(given, share, unknown)
         end, counts = jnp.minimum(begin + duration, given.until), begin < given.until
         none = lambda x: jnp.where(counts, x, 0.0)  # noqa: E731
         return Pulses(begin, end, none(rate), none(amount), given.into, given.infused)
 
     def lasting(self, steady: Steady) -> tuple[Any, Any, Any, Any]:
-        """Lags of records of a steady state, how long they last, at which rate, and what arrives at once.
+        """Lags of records of a steady state, how long they last, at which rate, and what arrives at
+        once.
 
         Args:
             steady: these records.
@@ -170,13 +192,16 @@ class Doses(AbstractScheduled):
 def _lasting(doses: Given | Steady, share: Any, unknown: Any) -> tuple[Any, Any, Any]:
     """How long doses last, at which rate, and what arrives at once.
 
-    Of a known rate the share that arrives makes the infusion shorter, of a known duration its rate lower.
+    Of a known rate the share that arrives makes the infusion shorter, of a known duration its rate
+    lower.
     """
     amount, rated = doses.amount * share, doses.rate > 0
     duration = jnp.where(doses.duration < 0, unknown, doses.duration)
     duration = jnp.where(rated, amount / jnp.where(rated, doses.rate, 1.0), duration)
     long = duration > 0
-    rate = jnp.where(rated, doses.rate, jnp.where(long, amount / jnp.where(long, duration, 1.0), 0.0))
+    rate = jnp.where(
+        rated, doses.rate, jnp.where(long, amount / jnp.where(long, duration, 1.0), 0.0)
+    )
     return duration, rate, jnp.where(long, 0.0, amount)
 
 
@@ -194,8 +219,9 @@ class Pulses(Module):
 class Schedule(AbstractSchedule):
     """What happens to the states of one solve, as a `Jump` of all of it.
 
-    Infusions are rates between two times. Whoever solves the ODE may hold these fixed: one that begins later by an
-    amount too small to see has given that much less, which is taken away where it begins.
+    Infusions are rates between two times. Whoever solves the ODE may hold these fixed: one that
+    begins later by an amount too small to see has given that much less, which is taken away where
+    it begins.
     """
 
     pulses: tuple[Pulses, ...]
@@ -212,23 +238,35 @@ class Schedule(AbstractSchedule):
 
     @property
     def times(self) -> Float[Array, " jumps"]:
-        return jnp.concatenate([jnp.atleast_1d(jnp.asarray(times, float)) for times in self._parts()])
+        return jnp.concatenate(
+            [jnp.atleast_1d(jnp.asarray(times, float)) for times in self._parts()]
+        )
 
     def _parts(self) -> list[Any]:
-        of_pulses = [times for p in self.pulses for times in ((p.begin, p.end) if p.infused else (p.begin,))]
+        of_pulses = [
+            times for p in self.pulses for times in ((p.begin, p.end) if p.infused else (p.begin,))
+        ]
         return [self.resets, *(steady.time for steady in self.steady), *of_pulses]
 
-    def __call__(self, acting: Bool[Array, " jumps"], t: Any, y: Values, u: Values) -> dict[str, Any]:
+    def __call__(
+        self, acting: Bool[Array, " jumps"], t: Any, y: Values, u: Values
+    ) -> dict[str, Any]:
         """The states after what is `acting`: first resets, then steady states, then doses."""
         back, *parts = jnp.split(acting, _ends(self._parts()))
         now, parts = parts[: len(self.steady)], iter(parts[len(self.steady) :])
         back = jnp.any(back)
-        y = {name: jnp.where(back, jnp.asarray(self.initial[name], value.dtype), value) for name, value in y.items()}
+        y = {
+            name: jnp.where(back, jnp.asarray(self.initial[name], value.dtype), value)
+            for name, value in y.items()
+        }
         for replaces in (1.0, 0.0):  # what is added comes after what replaces the states
             for acts, steady, states in zip(now, self.steady, self.states, strict=True):
                 here = acts & (steady.replaces == replaces)
                 for k in range(here.size):
-                    y = {n: jnp.where(here[k], states[n][k] + (1 - replaces) * v, v) for n, v in y.items()}
+                    y = {
+                        n: jnp.where(here[k], states[n][k] + (1 - replaces) * v, v)
+                        for n, v in y.items()
+                    }
         for pulses in self.pulses:
             begun = next(parts).astype(float)
             added = jnp.sum(begun * (pulses.amount - _late(pulses.begin) * pulses.rate))
@@ -247,7 +285,9 @@ class Schedule(AbstractSchedule):
         rates: dict[str, Any] = {}
         for p in self.pulses:
             if p.infused:
-                on = (t >= jnp.where(p.begin > last, jnp.inf, p.begin)) & (t < jnp.where(p.end > last, jnp.inf, p.end))
+                on = (t >= jnp.where(p.begin > last, jnp.inf, p.begin)) & (
+                    t < jnp.where(p.end > last, jnp.inf, p.end)
+                )
                 rates[p.into] = rates.get(p.into, 0.0) + jnp.sum(jnp.where(on, p.rate, 0.0))
         return rates
 
@@ -275,14 +315,18 @@ def steady_states(
         into = dict(zip(steady.into, place, strict=True))
         if steady.endless:
             return _endless(ode, into, rate, time, inputs)
-        return _periodic(ode, into, steady.infused, time, interval, lag, duration, rate, amount, inputs)
+        return _periodic(
+            ode, into, steady.infused, time, interval, lag, duration, rate, amount, inputs
+        )
 
     # What only fills the array is worked out at the start, and not used.
     time = jnp.where(steady.time < NEVER, steady.time, inputs.start)
     return jax.vmap(one)(time, steady.interval, steady.place, lag, duration, rate, amount)
 
 
-def _endless(ode: Any, into: Values, rate: Any, time: Any, inputs: Inputs) -> tuple[dict[str, Any], Any]:
+def _endless(
+    ode: Any, into: Values, rate: Any, time: Any, inputs: Inputs
+) -> tuple[dict[str, Any], Any]:
     """Where an infusion that never began holds the states."""
     field = ode.with_schedule(Schedule.empty(ode.initial), ode.initial).rates_at(inputs)
 
@@ -296,10 +340,19 @@ def _endless(ode: Any, into: Values, rate: Any, time: Any, inputs: Inputs) -> tu
 
 
 def _periodic(
-    ode: Any, into: Values, infused: bool, time: Any, interval: Any, lag: Any, duration: Any, rate: Any, amount: Any,
+    ode: Any,
+    into: Values,
+    infused: bool,
+    time: Any,
+    interval: Any,
+    lag: Any,
+    duration: Any,
+    rate: Any,
+    amount: Any,
     inputs: Inputs,
-) -> tuple[dict[str, Any], Any]:  # fmt: skip
-    """The states that a cycle of doses brings back, found by Newton's method without a gradient; one more step has it.
+) -> tuple[dict[str, Any], Any]:
+    """The states that a cycle of doses brings back, found by Newton's method without a gradient;
+    one more step has it.
 
     A cycle goes from one interval before the record to the record.
     """
@@ -307,8 +360,10 @@ def _periodic(
     # The dose of this cycle, and what lasts into it of the one before.
     starts = begin + lag - jnp.stack([interval, jnp.zeros_like(interval)])
     once = jnp.stack([0.0 * amount, amount])
-    pulses = tuple(Pulses(starts, starts + duration, jnp.full(2, rate * place), once * place, name, infused)
-                   for name, place in into.items())  # fmt: skip
+    pulses = tuple(
+        Pulses(starts, starts + duration, jnp.full(2, rate * place), once * place, name, infused)
+        for name, place in into.items()
+    )
     initial, unravel = ravel_pytree(jax.tree.map(lambda v: jnp.asarray(v, float), ode.initial))
     at = Inputs(begin, jnp.reshape(time, 1), inputs.forcings)
 
@@ -323,7 +378,9 @@ def _periodic(
     def search(y):
         def step(carry):
             y, _, number, _ = carry
-            slopes, (after, ok) = jax.jacfwd(lambda y: cycle(y, diffrax.ForwardMode()), has_aux=True)(y)
+            slopes, (after, ok) = jax.jacfwd(
+                lambda y: cycle(y, diffrax.ForwardMode()), has_aux=True
+            )(y)
             left = jnp.linalg.inv(slopes - jnp.eye(y.size))
             off = jnp.max(jnp.abs(after - y) / (ode.atol + ode.rtol * jnp.abs(y)))
             moved = y - left @ (after - y)

@@ -1,4 +1,6 @@
-"""Further engines: sequential Monte Carlo, variational inference, many short chains, Laplace, SWAG and dropout."""
+"""Further engines: sequential Monte Carlo, variational inference, many short chains, Laplace, SWAG
+and dropout.
+"""
 
 from .dropout import MCDropout as MCDropout
 from .laplace import Laplace as Laplace

@@ -24,24 +24,27 @@ SUBSETS = ("all", "last")
 
 @dataclasses.dataclass(frozen=True)
 class Laplace(AbstractEngine):
-    r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of the priors.
+    r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of
+    the priors.
 
-    J are the derivatives of the predictions, and of the logarithms of their standard deviations, W what each datum
-    tells of them, both at the mode (generalised Gauss–Newton): unlike the Hessian it is never negative, however rough
-    the network. No direction is wider than under the prior, priors taken to be independent: correlated ones come out
-    too narrow where data say little.
-    Where a network sits inside a solver draws are made in the conditional coordinates in which `NUTS` moves: last
-    layers then follow the hidden weights. In the weights themselves predictions are far wider than the posterior's.
+    J are the derivatives of the predictions, and of the logarithms of their standard deviations, W
+    what each datum tells of them, both at the mode (generalised Gauss–Newton): unlike the Hessian
+    it is never negative, however rough the network. No direction is wider than under the prior,
+    priors taken to be independent: correlated ones come out too narrow where data say little.
+    Where a network sits inside a solver draws are made in the conditional coordinates in which
+    `NUTS` moves: last layers then follow the hidden weights. In the weights themselves predictions
+    are far wider than the posterior's.
 
     Args:
-        subset: "all", or "last": all other weights of networks, those of variance heads and random scales of networks
-            included, then stay at the mode.
+        subset: "all", or "last": all other weights of networks, those of variance heads and random
+            scales of networks included, then stay at the mode.
         draws: how many.
         starts: descents, each from a prior draw of its own; the best ends at the mode.
         descent: steps, learning rates and patience of the way to the mode.
 
     Source: Daxberger et al. (2021), Laplace redux.
-    Raises: ModelError for numbers that make no sense, or, when run, for "last" without a last layer to be found.
+    Raises: ModelError for numbers that make no sense, or, when run, for "last" without a last layer
+    to be found.
     """
 
     subset: str = "all"
@@ -69,13 +72,18 @@ class Laplace(AbstractEngine):
         """
         free = self._free(problem)
         key_descent, key_draw = jax.random.split(key)
-        found = descended(problem, self.starts, self.descent, key=key_descent, journal=journal, bar=bar)
+        found = descended(
+            problem, self.starts, self.descent, key=key_descent, journal=journal, bar=bar
+        )
         value = log_densities(problem, found.positions)
         best = int(np.nanargmax(np.where(np.isfinite(value), value, -np.inf)))
         mode = found.positions[best]
-        curvature = journal.step("curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))})
+        curvature = journal.step(
+            "curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))}
+        )
         precision = curvature["precision"]
-        # In units of the prior's width: no direction is wider than there, even if the log density bends upwards.
+        # In units of the prior's width: no direction is wider than there, even if the log density
+        # bends upwards.
         unit = problem.prior_widths()[free]
         values, vectors = np.linalg.eigh(precision[np.ix_(free, free)] * np.outer(unit, unit))
         root = unit[:, None] * vectors / np.sqrt(np.maximum(values, 1.0))
@@ -88,7 +96,10 @@ class Laplace(AbstractEngine):
         log_posterior = log_densities(problem, proposed["position"])
         proposals = solvable(proposed["position"], log_posterior, self.draws)
         if len(free) < problem.dimension:
-            known, spread = {}, unshown_spread("what the weights of hidden layers leave open is left out")
+            known, spread = (
+                {},
+                unshown_spread("what the weights of hidden layers leave open is left out"),
+            )
         else:
             log_normal = -0.5 * (noise**2).sum(axis=1) - proposed["log_volume"]
             known, spread = spread_of_normal(proposed["position"], log_posterior, log_normal)
@@ -110,16 +121,20 @@ class Laplace(AbstractEngine):
         last = last_layer(problem).coordinates
         if not last:
             raise ModelError(
-                "Laplace(subset='last') needs a bd.Network that is linear in the weights of its last layer"
+                "Laplace(subset='last') needs a bd.Network that is linear in the weights of its "
+                "last layer"
             )
         hidden = set(problem.of_groups("network")) - set(last)
         return np.asarray([i for i in range(problem.dimension) if i not in hidden])
 
 
 def _away(
-    references: References | None, mode: Float[np.ndarray, " dimension"], steps: Float[np.ndarray, "draw dimension"]
+    references: References | None,
+    mode: Float[np.ndarray, " dimension"],
+    steps: Float[np.ndarray, "draw dimension"],
 ) -> Arrays:
-    """Positions so many steps away from the mode, and the log volume by which the coordinates stretch on the way there.
+    """Positions so many steps away from the mode, and the log volume by which the coordinates
+    stretch on the way there.
 
     Steps are taken in conditional coordinates, if there are any.
     """
@@ -135,7 +150,9 @@ def _away(
 
 
 @jax.jit
-def _turned(frame: Conditional, mode: Float[Array, " dimension"], steps: Float[Array, "draw dimension"]) -> Array:
+def _turned(
+    frame: Conditional, mode: Float[Array, " dimension"], steps: Float[Array, "draw dimension"]
+) -> Array:
     """The coordinates of positions so many steps away, to first order."""
     begin, along = jax.linearize(frame.coordinates, mode)
     return begin + jax.vmap(along)(steps)

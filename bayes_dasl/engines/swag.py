@@ -8,7 +8,13 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from .._runs.journal import Journal, ProgressBar
-from ..inference.descent.members import descended, log_densities, proposals_to_draw, solvable, usable
+from ..inference.descent.members import (
+    descended,
+    log_densities,
+    proposals_to_draw,
+    solvable,
+    usable,
+)
 from ..inference.descent.settings import WINDOW, Descent
 from ..inference.descent.spread import spread_of_normal
 from ..inference.engine import AbstractEngine, Cost, Samples
@@ -21,21 +27,24 @@ _RANK = 20
 class SWAG(AbstractEngine):
     r"""Stochastic weight averaging, Gaussian, of an ensemble.
 
-    Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each member descends,
-    and then goes on at a constant learning rate, each step at a minibatch of the data drawn anew (half of the times, or
-    all where there are constraints, unless the descent has one of its own). The mean of where it is at each look, their
-    variances and the last K = 20 deviations D from the mean make the normal. Members are dropped as in `DeepEnsemble`.
-    Importance weights against the posterior say whether these normals are as wide as it is.
+    Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each
+    member descends, and then goes on at a constant learning rate, each step at a minibatch of the
+    data drawn anew (half of the times, or all where there are constraints, unless the descent has
+    one of its own). The mean of where it is at each look, their variances and the last K = 20
+    deviations D from the mean make the normal. Members are dropped as in `DeepEnsemble`. Importance
+    weights against the posterior say whether these normals are as wide as it is.
 
     Args:
         members: how many descend, each from a prior draw of its own.
         draws: draws of all members together.
         collected: looks at each member as it wanders, 50 steps apart.
-        learning_rate: the constant one, in widths of the prior: how far a member wanders grows with the root of
-            `learning_rate` × `collected`, whatever data know.
-        descent: steps and learning rates of the way there; all steps are taken unless it has patience.
+        learning_rate: the constant one, in widths of the prior: how far a member wanders grows with
+            the root of `learning_rate` × `collected`, whatever data know.
+        descent: steps and learning rates of the way there; all steps are taken unless it has
+            patience.
 
-    Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024), arXiv:2401.00161.
+    Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024),
+    arXiv:2401.00161.
     Raises: ModelError for numbers that make no sense.
     """
 
@@ -57,12 +66,15 @@ class SWAG(AbstractEngine):
 
     def cost(self, problem: Problem) -> Cost:
         there = self.descent.cost(problem)
-        return there._replace(least=there.least + WINDOW * self.collected, most=there.most + WINDOW * self.collected)
+        return there._replace(
+            least=there.least + WINDOW * self.collected, most=there.most + WINDOW * self.collected
+        )
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws of the members' normals.
 
-        Raises: ModelError if no member has a finite log density, or for a minibatch where there are constraints.
+        Raises: ModelError if no member has a finite log density, or for a minibatch where there are
+        constraints.
         """
         key_descent, key_collect, key_draw = jax.random.split(key, 3)
         found = descended(
@@ -74,16 +86,23 @@ class SWAG(AbstractEngine):
             bar=bar,
         )
         wandered = descended(
-            problem, self.members, self._wandering(problem), key=key_collect, journal=journal, bar=bar,
+            problem,
+            self.members,
+            self._wandering(problem),
+            key=key_collect,
+            journal=journal,
+            bar=bar,
             begin_at=found.positions,
-        )  # fmt: skip
+        )
         visited = wandered.visited
         kept = usable(problem, visited.mean(axis=1), found.weights)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key_draw)).ravel())
         each = -(-(proposals_to_draw(self.draws) - 1) // int(kept.members.sum()))
         # Member by member in turn, so that any number of them has its share of each.
         normals = visited[kept.members]
-        proposed = np.concatenate(np.stack([_draws(places, each, rng) for places in normals], axis=1))
+        proposed = np.concatenate(
+            np.stack([_draws(places, each, rng) for places in normals], axis=1)
+        )
         log_posterior = log_densities(problem, proposed)
         proposals = solvable(proposed, log_posterior, self.draws)
         log_normal = logsumexp([_log_density(proposed, places) for places in normals], axis=0)
@@ -91,7 +110,12 @@ class SWAG(AbstractEngine):
         return Samples(
             proposals.positions[None],
             {"lp": proposals.log_densities[None]},
-            facts={"descent_steps": found.steps + wandered.steps, **kept.facts, **proposals.facts, **known},
+            facts={
+                "descent_steps": found.steps + wandered.steps,
+                **kept.facts,
+                **proposals.facts,
+                **known,
+            },
             findings=(kept.finding, *proposals.findings, spread),
             curves=found.curves,
             draws_are=f"draws around {kept.draws_are}",

@@ -1,4 +1,6 @@
-"""What a delay differential equation remembers: the states so far as cubics, and where each step looks in them."""
+"""What a delay differential equation remembers: the states so far as cubics, and where each step
+looks in them.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +21,9 @@ class Solution(NamedTuple):
 
     def with_step(self, k: Any, first: Array, last: Array, state: Array) -> "Solution":
         return self._replace(
-            states=self.states.at[k + 1].set(state), first=self.first.at[k].set(first), last=self.last.at[k].set(last)
+            states=self.states.at[k + 1].set(state),
+            first=self.first.at[k].set(first),
+            last=self.last.at[k].set(last),
         )
 
     def at(self, t: Any) -> Float[Array, " state"]:
@@ -37,7 +41,9 @@ class Solution(NamedTuple):
 
 
 class Lookup(NamedTuple):
-    """Of each step, or of all: the past times of its stages, in which steps they lie, and what history says of them."""
+    """Of each step, or of all: the past times of its stages, in which steps they lie, and what
+    history says of them.
+    """
 
     times: Float[Array, "... stage"]
     step: Any

@@ -14,7 +14,15 @@ from jaxtyping import Array, Float
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..layers._assumed import refuse_assumed
-from ..layers._functions import by_name, check_tolerances, method_of, named, output_names, several_names, shapes_of
+from ..layers._functions import (
+    by_name,
+    check_tolerances,
+    method_of,
+    named,
+    output_names,
+    several_names,
+    shapes_of,
+)
 from ..layers.algebraic import at_rows, forced_rows
 from ..layers.implicit import check_guess, guess_function, matching
 from ..layers.layer import AbstractLayer, Prediction, predict_rows
@@ -28,7 +36,9 @@ def _domain(ends: Any) -> tuple[float, ...]:
     try:
         return tuple(map(float, ends))
     except (TypeError, ValueError):
-        raise ModelError(f"domain must be two finite numbers (a, b) with a less than b, not {ends!r}") from None
+        raise ModelError(
+            f"domain must be two finite numbers (a, b) with a less than b, not {ends!r}"
+        ) from None
 
 
 class BoundaryValue(AbstractLayer):
@@ -36,35 +46,42 @@ class BoundaryValue(AbstractLayer):
 
     $y' = f(x, y, u(x))$ for $a \le x \le b$, with $g(y(a), y(b), u) = 0$
 
-    The Hermite–Simpson method on `nodes` equally spaced nodes, of order 4, and cubic Hermite polynomials between them,
-    of the same order: twice the nodes leave a sixteenth of the error. The linear algebra of its damped Newton iteration
-    is dense, so the cost grows as the cube of nodes times states: up to a few hundred is fine. Derivatives follow from
-    the implicit-function theorem. A solve that fails, and rows outside the domain, are reported by `ok=False`, never by
+    The Hermite–Simpson method on `nodes` equally spaced nodes, of order 4, and cubic Hermite
+    polynomials between them, of the same order: twice the nodes leave a sixteenth of the error. The
+    linear algebra of its damped Newton iteration is dense, so the cost grows as the cube of nodes
+    times states: up to a few hundred is fine. Derivatives follow from the implicit-function
+    theorem. A solve that fails, and rows outside the domain, are reported by `ok=False`, never by
     an exception.
 
     Args:
-        vector_field: a function `(x, y, u)` of the place, a dict of states and a dict of forcings, which returns a dict
-            with the derivative of every state; an equation of second order has the slope as a state of its own.
-        boundary: a function `(left, right, u)` of the states at both ends and, for each forcing, its values at both
-            ends, which returns a dict of residuals, as many numbers as there are states.
-        guess: a rough profile, in the units of the states: a dict with a number for every state, or a function
-            `(x, {}, u)` that returns one. Where several solutions exist it selects one of them.
-        observe: a function `(x, y, u)` that turns states into a dict of the values that are predicted; without it the
-            states themselves are.
+        vector_field: a function `(x, y, u)` of the place, a dict of states and a dict of forcings,
+            which returns a dict with the derivative of every state; an equation of second order has
+            the slope as a state of its own.
+        boundary: a function `(left, right, u)` of the states at both ends and, for each forcing,
+            its values at both ends, which returns a dict of residuals, as many numbers as there are
+            states.
+        guess: a rough profile, in the units of the states: a dict with a number for every state, or
+            a function `(x, {}, u)` that returns one. Where several solutions exist it selects one
+            of them.
+        observe: a function `(x, y, u)` that turns states into a dict of the values that are
+            predicted; without it the states themselves are.
         domain: (a, b), the two ends, in the units of the index.
         nodes: equally spaced nodes, both ends included.
-        forcings: the data variables that the equation reads: a name, or several. They run linearly between their data.
-        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+        forcings: the data variables that the equation reads: a name, or several. They run linearly
+            between their data.
+        units: the units of states, forcings and observed values, by name: data in others are
+            converted, or refused.
         index: the coordinate that the data run along.
-        rtol: the size of the last correction of the damped Newton iteration, relative to the states; it says nothing of
-            the error that the nodes leave.
+        rtol: the size of the last correction of the damped Newton iteration, relative to the
+            states; it says nothing of the error that the nodes leave.
         atol: what that may be besides, in the units of the states, the same for all.
         max_steps: the most steps of that iteration.
 
-    Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
-    Raises: ModelError for a domain that is none, fewer than 3 nodes, a guess of the wrong shape, or bad tolerances;
-    when called, ModelError for derivatives of other names or shapes than those of the states or another number of
-    boundary conditions, and DataError for data outside the domain.
+    Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are
+    `(row,)`.
+    Raises: ModelError for a domain that is none, fewer than 3 nodes, a guess of the wrong shape, or
+    bad tolerances; when called, ModelError for derivatives of other names or shapes than those of
+    the states or another number of boundary conditions, and DataError for data outside the domain.
     Source: Kierzenka & Shampine (2001), A BVP solver based on residual control and the MATLAB PSE.
     """
 
@@ -74,8 +91,12 @@ class BoundaryValue(AbstractLayer):
     observe: Callable[..., Values] | None = None
     domain: tuple[float, ...] = eqx.field(static=True, converter=_domain, kw_only=True)
     nodes: int = eqx.field(default=50, static=True, kw_only=True)
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
     index: str = eqx.field(default="x", static=True, kw_only=True)
     rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
     atol: float = eqx.field(default=1e-9, static=True, kw_only=True)
@@ -86,7 +107,9 @@ class BoundaryValue(AbstractLayer):
             if not is_function(getattr(self, name)):
                 raise ModelError(f"{name} must be a function, not {getattr(self, name)!r}")
         if len(self.domain) != 2 or not -np.inf < self.domain[0] < self.domain[1] < np.inf:
-            raise ModelError(f"domain must be two finite numbers (a, b) with a less than b, not {self.domain}")
+            raise ModelError(
+                f"domain must be two finite numbers (a, b) with a less than b, not {self.domain}"
+            )
         if not isinstance(self.nodes, int) or self.nodes < 3:
             raise ModelError(f"nodes must be a whole number of at least 3, not {self.nodes!r}")
         check_tolerances(self)
@@ -114,7 +137,10 @@ class BoundaryValue(AbstractLayer):
             return
         a, b = self.domain
         for x in np.asarray(inputs.times)[~self._inside(np.asarray(inputs.times))][:1]:
-            raise DataError(f"{self.index} {x:g} lies outside the domain of the model, which is from {a:g} to {b:g}")
+            raise DataError(
+                f"{self.index} {x:g} lies outside the domain of the model, which is from {a:g} to "
+                f"{b:g}"
+            )
 
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
@@ -125,7 +151,9 @@ class BoundaryValue(AbstractLayer):
 
         def residuals(flat):
             y = unravel(flat)
-            return jnp.concatenate([self._boundary_residuals(inputs, y), ravel_pytree(_defects(x, y, rates))[0]])
+            return jnp.concatenate(
+                [self._boundary_residuals(inputs, y), ravel_pytree(_defects(x, y, rates))[0]]
+            )
 
         root, ok, steps = search(residuals, guesses, self.rtol, self.atol, self.max_steps)
 
@@ -135,7 +163,11 @@ class BoundaryValue(AbstractLayer):
             if self.observe is None:
                 return states
             return at_rows(
-                method_of(self.vector_field, self.observe), "observe", times, states, forced_rows(inputs, self.forcings)
+                method_of(self.vector_field, self.observe),
+                "observe",
+                times,
+                states,
+                forced_rows(inputs, self.forcings),
             )
 
         ok = ok & jnp.all(self._inside(inputs.times))
@@ -158,18 +190,25 @@ class BoundaryValue(AbstractLayer):
         wanted = ravel_pytree(left)[0].size
         if flat.size != wanted:
             raise ModelError(
-                f"the boundary returns {flat.size} residuals but there are {wanted} states: as many are needed"
+                f"the boundary returns {flat.size} residuals but there are {wanted} states: as "
+                "many are needed"
             )
         return flat
 
 
 def _defects(x: Float[Array, " node"], y: Values, rates: Callable) -> Values:
-    """By how much each interval misses Simpson's rule, with the middle of the Hermite polynomial."""
+    """By how much each interval misses Simpson's rule,
+    with the middle of the Hermite polynomial.
+    """
     h, f = jnp.diff(x), rates(x, y)
-    middle = {name: (v[1:] + v[:-1]) / 2 - _by_row(h, f[name][1:] - f[name][:-1]) / 8 for name, v in y.items()}
+    middle = {
+        name: (v[1:] + v[:-1]) / 2 - _by_row(h, f[name][1:] - f[name][:-1]) / 8
+        for name, v in y.items()
+    }
     between = rates((x[1:] + x[:-1]) / 2, middle)
     return {
-        name: v[1:] - v[:-1] - _by_row(h, f[name][:-1] + 4 * between[name] + f[name][1:]) / 6 for name, v in y.items()
+        name: v[1:] - v[:-1] - _by_row(h, f[name][:-1] + 4 * between[name] + f[name][1:]) / 6
+        for name, v in y.items()
     }
 
 

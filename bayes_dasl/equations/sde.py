@@ -17,27 +17,44 @@ from ..data.forcings import Step
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..layers._assumed import refuse_assumed
-from ..layers._functions import any_state, by_name, check_initial, method_of, output_names, several_names, shapes_of
+from ..layers._functions import (
+    any_state,
+    by_name,
+    check_initial,
+    method_of,
+    output_names,
+    several_names,
+    shapes_of,
+)
 from ..layers._initial import AbstractFromStates
 from ..layers._times import ROUNDING, checked_grid, known
 from ..layers.layer import Prediction, finite, predict_rows, prediction, shielded
 from ..random import Values, VectorField, is_function, shape_of
 
-# A state this many times its start (or 1) is lost: well before derivatives overflow, which would turn gradients NaN.
+# A state this many times its start (or 1) is lost: well before derivatives overflow, which would
+# turn gradients NaN.
 _LARGEST = 1e30
 
 
 class StochasticEquation(AbstractFromStates):
-    """What the layers of stochastic equations share: the equation, its states, and what may be asked of it."""
+    """What the layers of stochastic equations share: the equation, its states, and what may be
+    asked of it.
+    """
 
     drift: VectorField
     diffusion: Callable[[Any, Values, Values], Values] | Mapping[str, Any]
     initial: dict[str, Any]
     observe: Callable[..., Values] | None = eqx.field(default=None, kw_only=True)
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
     # A default that is a value, not a factory: it must hide the property of the base class.
-    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
 
     def __post_init__(self):
         if not is_function(self.drift):
@@ -45,10 +62,13 @@ class StochasticEquation(AbstractFromStates):
         check_initial(self.initial, self.observe)
         if not is_function(self.diffusion) and not isinstance(self.diffusion, Mapping):
             raise ModelError(
-                f"diffusion must be a dict of numbers by state, or callable as g(t, y, u), not {self.diffusion!r}"
+                "diffusion must be a dict of numbers by state, or callable as g(t, y, u), not "
+                f"{self.diffusion!r}"
             )
         if not self.noisy:
-            raise ModelError("the diffusion names no state: use bd.ODE for an equation without noise")
+            raise ModelError(
+                "the diffusion names no state: use bd.ODE for an equation without noise"
+            )
 
     @property
     def noisy(self) -> tuple[str, ...]:
@@ -72,21 +92,30 @@ class StochasticEquation(AbstractFromStates):
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
         unknown = [name for name in amplitudes if name not in self.initial]
         if unknown:
-            raise ModelError(f"the diffusion names {', '.join(unknown)} but the states are {', '.join(self.initial)}")
+            raise ModelError(
+                f"the diffusion names {', '.join(unknown)} but the states are "
+                f"{', '.join(self.initial)}"
+            )
 
     def _initial(self, dtype: Any) -> tuple[Float[Array, " state"], Callable]:
         """The initial states as one vector, and the way from such a vector back to names."""
-        return ravel_pytree({name: jnp.asarray(value, dtype) for name, value in self.initial.items()})
+        return ravel_pytree(
+            {name: jnp.asarray(value, dtype) for name, value in self.initial.items()}
+        )
 
     def _rates(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
         rates = self.drift(t, y, u)
         if set(rates) != set(y):
-            raise ModelError(f"the drift returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
+            raise ModelError(
+                f"the drift returns rates for {', '.join(rates)} but the states are {', '.join(y)}"
+            )
         return _vector(rates, y)
 
     def _amplitudes(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
         """The diffusion of every state; 0 for those that it does not name."""
-        diffusion = self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
+        diffusion = (
+            self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
+        )
         self._refuse_unknown(diffusion)
         return _vector({name: diffusion.get(name, 0.0) for name in y}, y)
 
@@ -96,51 +125,61 @@ class StochasticEquation(AbstractFromStates):
 
 
 def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
-    shaped = {name: jnp.broadcast_to(jnp.asarray(values[name], y.dtype), y.shape) for name, y in like.items()}
+    shaped = {
+        name: jnp.broadcast_to(jnp.asarray(values[name], y.dtype), y.shape)
+        for name, y in like.items()
+    }
     return ravel_pytree(shaped)[0]
 
 
 class SDE(StochasticEquation):
-    r"""A stochastic differential equation in the sense of Itô, whose Brownian path is a latent variable.
+    r"""A stochastic differential equation in the sense of Itô, whose Brownian path is a latent
+    variable.
 
     $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) = x_0$
 
-    Between the grid's times states are interpolated linearly, which leaves out up to $g^2 h / 4$ of their variance: put
-    the times of the data on the grid, and those at which a step forcing changes.
+    Between the grid's times states are interpolated linearly, which leaves out up to $g^2 h / 4$ of
+    their variance: put the times of the data on the grid, and those at which a step forcing
+    changes.
 
-    Each step is Milstein's with the drift of Heun's method (Diffrax's `Heun` where the noise is additive, its
-    `ItoMilstein` where there is no drift), in one scan over the grid, so that the gradient in $n$ increments costs
-    $n$ steps. A state that blows up is reported by `ok=False`. The scheme is of strong order 1 if the noise is
-    additive or each g depends on its own state alone, else 1/2; with additive noise it is of weak order 2. An equation
-    in the sense of Stratonovich becomes one of Itô's with the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations
-    need steps shorter than their fastest time.
+    Each step is Milstein's with the drift of Heun's method (Diffrax's `Heun` where the noise is
+    additive, its `ItoMilstein` where there is no drift), in one scan over the grid, so that the
+    gradient in $n$ increments costs $n$ steps. A state that blows up is reported by `ok=False`. The
+    scheme is of strong order 1 if the noise is additive or each g depends on its own state alone,
+    else 1/2; with additive noise it is of weak order 2. An equation in the sense of Stratonovich
+    becomes one of Itô's with the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations need steps
+    shorter than their fastest time.
 
     Args:
-        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns a dict with the
-            drift of every state, in its units per unit of time.
-        diffusion: a dict of numbers (additive noise), or a function of the same signature that returns such a dict
-            (diagonal noise: each state has a Brownian motion of its own), in the units of the state per square root of
-            time. States that it does not name have no noise.
-        initial: a dict of the states at the start of the grid, each a number, an array or a random leaf, in the units
-            of the state.
-        grid: (start, end, steps), in the units of time of the data: the times of the steps, evenly spaced. **It must
-            cover the times of forecasts too**: the increments after the data keep their prior, and so a forecast
-            spreads as it must; a time beyond the grid is refused.
-        path: the standard normal increments $z_k$ of each state with noise, $W_{k+1} - W_k = \sqrt{h}\, z_k$; unless
-            given, all of them are random leaves Normal(0, 1), one for each step of the grid.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
-            states themselves are.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
-            unless `interpolation` says otherwise.
-        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
-            smooth spline.
-        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which
+            returns a dict with the drift of every state, in its units per unit of time.
+        diffusion: a dict of numbers (additive noise), or a function of the same signature that
+            returns such a dict (diagonal noise: each state has a Brownian motion of its own), in
+            the units of the state per square root of time. States that it does not name have no
+            noise.
+        initial: a dict of the states at the start of the grid, each a number, an array or a random
+            leaf, in the units of the state.
+        grid: (start, end, steps), in the units of time of the data: the times of the steps, evenly
+            spaced. **It must cover the times of forecasts too**: the increments after the data keep
+            their prior, and so a forecast spreads as it must; a time beyond the grid is refused.
+        path: the standard normal increments $z_k$ of each state with noise,
+            $W_{k+1} - W_k = \sqrt{h}\, z_k$; unless given, all of them are random leaves Normal(0,
+            1), one for each step of the grid.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are
+            predicted; without it the states themselves are.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly
+            between their data, unless `interpolation` says otherwise.
+        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next
+            one, `"cubic"` is a smooth spline.
+        units: the units of states, forcings and observed values, by name: data in others are
+            converted, or refused.
 
-    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is `(steps,)` followed by
-    the shape of the state; predictions are `(time,)`.
-    Raises: ModelError if built with a bad grid, a path of the wrong shape or a diffusion of unknown states; DataError
-    for times outside the grid.
-    Source: Kloeden & Platen (1992), Numerical Solution of Stochastic Differential Equations, 10.3 and 14.1.
+    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is
+    `(steps,)` followed by the shape of the state; predictions are `(time,)`.
+    Raises: ModelError if built with a bad grid, a path of the wrong shape or a diffusion of unknown
+    states; DataError for times outside the grid.
+    Source: Kloeden & Platen (1992), Numerical Solution of Stochastic Differential Equations, 10.3
+    and 14.1.
     """
 
     latent_fields: ClassVar[tuple[str, ...]] = ("path",)
@@ -190,12 +229,15 @@ class SDE(StochasticEquation):
         if fixed[0] < start or last > steps + ROUNDING:
             at = fixed[0] if fixed[0] < start else fixed[-1]
             raise DataError(
-                f"time {at:g} lies outside the grid of the path, from {start:g} to {end:g}: build the layer with a "
+                f"time {at:g} lies outside the grid of the path, from {start:g} to {end:g}: build "
+                "the layer with a "
                 "grid that covers data and forecasts"
             )
         return min(max(math.ceil(last - ROUNDING), 1), steps)
 
-    def _solve(self, inputs: Inputs, steps: int) -> tuple[Float[Array, "grid state"], Array, Callable]:
+    def _solve(
+        self, inputs: Inputs, steps: int
+    ) -> tuple[Float[Array, "grid state"], Array, Callable]:
         """The states at the first times of the grid; they stand still from where they blow up."""
         h = self.step
         first, unravel = self._initial(inputs.times.dtype)
@@ -207,7 +249,10 @@ class SDE(StochasticEquation):
 
             def forced(t):
                 within = jnp.clip(t, *inside)
-                return {name: f(within if isinstance(f, Step) else t) for name, f in inputs.forcings.items()}
+                return {
+                    name: f(within if isinstance(f, Step) else t)
+                    for name, f in inputs.forcings.items()
+                }
 
             return _step(
                 lambda t, y: self._rates(t, unravel(y), forced(t)),
@@ -219,19 +264,25 @@ class SDE(StochasticEquation):
 
         def step(before, at):
             y, alive = before
-            new, alive = shielded(after, lambda new: alive & jnp.all(jnp.abs(new) < largest), y, *at)
+            new, alive = shielded(
+                after, lambda new: alive & jnp.all(jnp.abs(new) < largest), y, *at
+            )
             y = jnp.where(alive, new, y)
             return (y, alive), y
 
         normals = self._normals(first.dtype)[:steps]
-        (_, alive), vectors = jax.lax.scan(step, (first, finite(first)), (jnp.arange(steps), normals))
+        (_, alive), vectors = jax.lax.scan(
+            step, (first, finite(first)), (jnp.arange(steps), normals)
+        )
         return jnp.concatenate([first[None], vectors]), alive, unravel
 
     def _normals(self, dtype: Any) -> Float[Array, "steps state"]:
         """Increments of every state; 0 for those without noise."""
         steps = self.grid[2]
         every = {
-            name: jnp.asarray(self.path[name], dtype) if name in self.path else jnp.zeros((steps, *y.shape), dtype)
+            name: jnp.asarray(self.path[name], dtype)
+            if name in self.path
+            else jnp.zeros((steps, *y.shape), dtype)
             for name, y in any_state(self.initial).items()
         }
         return jax.vmap(lambda row: ravel_pytree(row)[0])(every)
@@ -258,17 +309,23 @@ def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: 
 def _checked_path(path: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The increments of each state: those that are given, or standard normal leaves."""
     if path is None:
-        return {name: dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape)) for name, shape in shapes.items()}
+        return {
+            name: dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))
+            for name, shape in shapes.items()
+        }
     if not isinstance(path, Mapping):
         if len(shapes) > 1:
             raise ModelError(f"path must be a dict of increments for each of {', '.join(shapes)}")
         path = dict.fromkeys(shapes, path)
     if set(path) != set(shapes):
         raise ModelError(
-            f"path names {', '.join(path) or 'nothing'}, but the states with noise are {', '.join(shapes)}"
+            f"path names {', '.join(path) or 'nothing'}, but the states with noise are "
+            f"{', '.join(shapes)}"
         )
     for name, shape in shapes.items():
         found = shape_of(path[name])
         if found != shape:
-            raise ModelError(f"path['{name}'] has shape {found}, but the grid and the state need {shape}")
+            raise ModelError(
+                f"path['{name}'] has shape {found}, but the grid and the state need {shape}"
+            )
     return dict(path)

@@ -1,4 +1,6 @@
-"""Long or chaotic series of an ODE, solved in short segments that start from states of their own."""
+"""Long or chaotic series of an ODE,
+solved in short segments that start from states of their own.
+"""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -39,32 +41,35 @@ def _gap(gap: Any) -> Any:
 class MultipleShooting(AroundTrajectory):
     r"""An ODE solved from knot to knot, with the states at each knot as unknowns of their own.
 
-    $\dot y = f(t, y, u)$ from $s_k$ at $\tau_k$ up to $\tau_{k+1}$, with $(y(\tau_{k+1}^-) - s_{k+1}) / g \sim N(0, 1)$
+    $\dot y = f(t, y, u)$ from $s_k$ at $\tau_k$ up to $\tau_{k+1}$, with
+    $(y(\tau_{k+1}^-) - s_{k+1}) / g \sim N(0, 1)$
 
-    Over a long time, the end of one single solve of a chaotic equation says nothing of where it started, and its
-    gradient explodes; over a segment neither happens. The smaller the `gap` is, the more the segments are one solution
-    of the equation, and the harder is the posterior to sample. A gap that is not zero is a model of its own: the
-    equation with a small kick of that standard deviation at each knot. It must be known: the density of the gaps counts
-    up to a constant only.
+    Over a long time, the end of one single solve of a chaotic equation says nothing of where it
+    started, and its gradient explodes; over a segment neither happens. The smaller the `gap` is,
+    the more the segments are one solution of the equation, and the harder is the posterior to
+    sample. A gap that is not zero is a model of its own: the equation with a small kick of that
+    standard deviation at each knot. It must be known: the density of the gaps counts up to a
+    constant only.
 
-    A time before a knot belongs to the segment that ends there, a time at a knot to the one that starts there. After
-    the last knot the last segment goes on. A knot after the last time has no say; one after the data is refused by a
-    fit, as a later forecast would start anew from a state there that nothing is known of. A jump at a knot acts at the
-    end of the earlier segment. All segments are solved side by side, each with at most `ode.max_steps` steps.
+    A time before a knot belongs to the segment that ends there, a time at a knot to the one that
+    starts there. After the last knot the last segment goes on. A knot after the last time has no
+    say; one after the data is refused by a fit, as a later forecast would start anew from a state
+    there that nothing is known of. A jump at a knot acts at the end of the earlier segment. All
+    segments are solved side by side, each with at most `ode.max_steps` steps.
 
     Args:
         ode: the `bd.ODE`; the first segment starts from its `initial`.
-        knots: the times at which later segments start, in the units of time of the data: they increase, and lie after
-            the start.
-        segments: for each state of `ode` its values at the knots, in its units, usually a random leaf of that shape
-            (see `segment_states`).
-        gap: how far the end of a segment may lie from the start of the next one, in the units of the states: a number,
-            or a dict of them by state.
+        knots: the times at which later segments start, in the units of time of the data: they
+            increase, and lie after the start.
+        segments: for each state of `ode` its values at the knots, in its units, usually a random
+            leaf of that shape (see `segment_states`).
+        gap: how far the end of a segment may lie from the start of the next one, in the units of
+            the states: a number, or a dict of them by state.
 
-    Shapes: `knots` `(knots,)`; each segment state `(knots,)`, or `(knots, …)` for a state that is an array;
-    predictions `(time,)`; `mismatches` `(knots, …)`, in units of the gap.
-    Raises: ModelError for knots that do not increase or lie before the start, for segment states of other names or
-    shapes than those of the ODE, and for a gap that is not a known positive number.
+    Shapes: `knots` `(knots,)`; each segment state `(knots,)`, or `(knots, …)` for a state that is
+    an array; predictions `(time,)`; `mismatches` `(knots, …)`, in units of the gap.
+    Raises: ModelError for knots that do not increase or lie before the start, for segment states of
+    other names or shapes than those of the ODE, and for a gap that is not a known positive number.
     Source: Bock (1981), Numerical treatment of inverse problems in chemical reaction kinetics.
     """
 
@@ -83,32 +88,57 @@ class MultipleShooting(AroundTrajectory):
             raise ModelError(f"knots must be finite times that increase, not {self.knots}")
         self._check_start(self.ode.start)
         if self.ode.sums or self.ode.means:
-            raise ModelError("an ODE with sums or means over intervals is solved in one go: leave MultipleShooting out")
+            raise ModelError(
+                "an ODE with sums or means over intervals is solved in one go: leave "
+                "MultipleShooting out"
+            )
         self._check_segments()
         for name, gap in self._gaps.items():
             if not isinstance(gap, Real) or isinstance(gap, bool) or not 0 < float(gap) < np.inf:
-                raise ModelError(f"the gap of '{name}' must be a known positive number, not {gap!r}")
+                raise ModelError(
+                    f"the gap of '{name}' must be a known positive number, not {gap!r}"
+                )
 
     def _check_start(self, start: Any) -> None:
-        if start is not None and not isinstance(start, (Tracer, datetime)) and self.knots[0] <= float(start):
-            raise ModelError(f"the first knot at {self.knots[0]:g} must lie after the start at {float(start):g}")
+        if (
+            start is not None
+            and not isinstance(start, (Tracer, datetime))
+            and self.knots[0] <= float(start)
+        ):
+            raise ModelError(
+                f"the first knot at {self.knots[0]:g} must lie after the start at {float(start):g}"
+            )
 
     def _check_segments(self) -> None:
         if not isinstance(self.segments, Mapping) or set(self.segments) != set(self.ode.initial):
-            named = ", ".join(self.segments) if isinstance(self.segments, Mapping) else repr(self.segments)
-            raise ModelError(f"segments are given for {named}, but the states are {', '.join(self.ode.initial)}")
+            named = (
+                ", ".join(self.segments)
+                if isinstance(self.segments, Mapping)
+                else repr(self.segments)
+            )
+            raise ModelError(
+                f"segments are given for {named}, but the states are {', '.join(self.ode.initial)}"
+            )
         for name, value in self.segments.items():
             want = (len(self.knots), *shape_of(self.ode.initial[name]))
             if shape_of(value) != want:
                 raise ModelError(
-                    f"segments['{name}'] must have the shape {want}, one state a knot, not {shape_of(value)}"
+                    f"segments['{name}'] must have the shape {want}, one state a knot, not "
+                    f"{shape_of(value)}"
                 )
         if isinstance(self.gap, Mapping) and set(self.gap) != set(self.ode.initial):
-            raise ModelError(f"gaps are given for {', '.join(self.gap)}, but the states are {', '.join(self.segments)}")
+            raise ModelError(
+                f"gaps are given for {', '.join(self.gap)}, but the states are "
+                f"{', '.join(self.segments)}"
+            )
 
     @property
     def _gaps(self) -> dict[str, Any]:
-        return dict(self.gap) if isinstance(self.gap, Mapping) else dict.fromkeys(self.ode.initial, self.gap)
+        return (
+            dict(self.gap)
+            if isinstance(self.gap, Mapping)
+            else dict.fromkeys(self.ode.initial, self.gap)
+        )
 
     @property
     def states(self) -> int:
@@ -125,7 +155,8 @@ class MultipleShooting(AroundTrajectory):
         """
         if self.knots[-1] > times[-1]:
             raise ModelError(
-                f"the knot at {self.knots[-1]:g} lies after the data, which end at {times[-1]:g}: nothing would be "
+                f"the knot at {self.knots[-1]:g} lies after the data, which end at {times[-1]:g}: "
+                "nothing would be "
                 "known of the state there, from which a forecast would start anew"
             )
 
@@ -155,7 +186,9 @@ class MultipleShooting(AroundTrajectory):
 
         states, ok, steps = jax.vmap(solve)(starts, asked, begins)
         segment = jnp.searchsorted(knots, times, side="right")
-        found = {name: y[segment, jnp.arange(len(times)) - first[segment]] for name, y in states.items()}
+        found = {
+            name: y[segment, jnp.arange(len(times)) - first[segment]] for name, y in states.items()
+        }
         ended = {name: y[:-1, -1] for name, y in states.items()}
         mismatches = self._mismatches(ended, begins, knots <= times[-1], jnp.all(ok))
         return self.ode.predict(inputs, found, jnp.all(ok), jnp.sum(steps), mismatches=mismatches)
@@ -172,7 +205,9 @@ class MultipleShooting(AroundTrajectory):
         return {name: jnp.concatenate([y[None], later[name]]) for name, y in first.items()}
 
     def _mismatches(self, ended: Any, begins: Any, inside: Any, ok: Any) -> dict[str, Any]:
-        """How far each segment ends from the start of the next, in units of the gap; zero for knots after the end."""
+        """How far each segment ends from the start of the next, in units of the gap; zero for knots
+        after the end.
+        """
 
         def gaps(name):
             each = (ended[name] - begins[name][1:]) / self._gaps[name]
@@ -193,27 +228,35 @@ def segment_states(
 
     $s_k \sim N(y(\tau_k), \sigma)$, where $y$ runs linearly between the observations
 
-    They look at the data, so they are no priors in the strict sense: to say little, `scale` must be several times the
-    noise of the data and what a state changes between two of them.
+    They look at the data, so they are no priors in the strict sense: to say little, `scale` must be
+    several times the noise of the data and what a state changes between two of them.
 
     Args:
         data: a dataset with a coordinate `time` and observations of the states, NaN where missing.
         names: the states, which the data must hold under the same names.
         knots: the times of the knots, none after the last time of the data and in its units.
-        scale: the standard deviation σ, in the units of the states: a number, or a dict of them by name.
-        units: what the knots count where data have dates, as the layer says: `day since 2001-01-01`.
+        scale: the standard deviation σ, in the units of the states: a number, or a dict of them by
+            name.
+        units: what the knots count where data have dates, as the layer says:
+            `day since 2001-01-01`.
 
-    Raises: DataError for a name that the data do not hold, or dates without `units`; ModelError for knots after the
-    data and for a scale that is missing or not positive.
+    Raises: DataError for a name that the data do not hold, or dates without `units`; ModelError for
+    knots after the data and for a scale that is missing or not positive.
     """
     if has_dates(data, "time") and SINCE not in units:
         raise DataError(
             "time holds dates, but knots are numbers: say what they count, as the layer does, by "
             f"units='{unit_of(units) or DAY} since {told(data['time'].values[0])}'"
         )
-    times, priors, knots = checked_times(as_numbers(data, "time", units)), {}, np.asarray([*knots], float)
+    times, priors, knots = (
+        checked_times(as_numbers(data, "time", units)),
+        {},
+        np.asarray([*knots], float),
+    )
     if (knots > times[-1]).any():
-        raise ModelError(f"the knot at {knots.max():g} lies after the data, which end at {times[-1]:g}")
+        raise ModelError(
+            f"the knot at {knots.max():g} lies after the data, which end at {times[-1]:g}"
+        )
     for name in names:
         spread = scale.get(name) if isinstance(scale, Mapping) else scale
         if not isinstance(spread, Real) or not spread > 0:

@@ -1,4 +1,6 @@
-"""Levels, return periods, spans, blocks and probabilities, as far as they can be looked at without a forecast."""
+"""Levels, return periods, spans, blocks and probabilities, as far as they can be looked at without
+a forecast.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import xarray as xr
 from ..data.dates import are_dates, as_date
 from ..errors import DataError
 
-_MISSING = 0.01  # of a block of numbers, that may be missing at its end: 365 days fill a year of 365.25
+_MISSING = (
+    0.01  # of a block of numbers, that may be missing at its end: 365 days fill a year of 365.25
+)
 
 BLOCKS = {"year": "Y", "month": "M", "week": "W", "day": "D"}
 """What a block of dates may be, and how pandas calls it."""
@@ -27,7 +31,9 @@ def check_level(level: object) -> float:
 def check_return_period(period: object) -> float:
     """Raises: DataError for what is no number above 1."""
     if not (_is_number(period) and period > 1):  # pyright: ignore
-        raise DataError(f"a return period is a number of blocks above 1, such as 10, not {period!r}")
+        raise DataError(
+            f"a return period is a number of blocks above 1, such as 10, not {period!r}"
+        )
     return float(period)  # pyright: ignore
 
 
@@ -36,11 +42,15 @@ def check_block(block: Any) -> None:
     if block is None or (isinstance(block, str) and block in BLOCKS):
         return
     if not (_is_number(block) and float(block) > 0):
-        raise DataError(f"a block is a positive number, or of dates {', '.join(map(repr, BLOCKS))}, not {block!r}")
+        raise DataError(
+            f"a block is a positive number, or of dates {', '.join(map(repr, BLOCKS))}, not "
+            f"{block!r}"
+        )
 
 
 def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
-    """The number of the block of each time, below zero in blocks that the times do not fill; and what a block is.
+    """The number of the block of each time, below zero in blocks that the times do not fill; and
+    what a block is.
 
     Raises: DataError for a block of another kind than the index, or times that fill none.
     """
@@ -49,9 +59,14 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
         return np.zeros(times.size, int), "all times"
     dated = are_dates(index)
     if dated is not isinstance(block, str):
-        wanted = f"one of {', '.join(map(repr, BLOCKS))}" if dated else f"a number of units of '{index.name}'"
+        wanted = (
+            f"one of {', '.join(map(repr, BLOCKS))}"
+            if dated
+            else f"a number of units of '{index.name}'"
+        )
         raise DataError(
-            f"'{index.name}' holds {'dates' if dated else 'numbers'}, so a block is {wanted}, not {block!r}"
+            f"'{index.name}' holds {'dates' if dated else 'numbers'}, so a block is {wanted}, not "
+            f"{block!r}"
         )
     if dated:
         spans = pd.DatetimeIndex(times).to_period(BLOCKS[block])
@@ -82,7 +97,9 @@ def within(index: xr.DataArray, period: Any) -> np.ndarray:
         first, last = ((as_date(at) if dated else float(at)) for at in period)
     except (TypeError, ValueError) as error:
         kind = "dates" if dated else "numbers"
-        raise DataError(f"give a first and a last {index.name}, {kind} as the forecast has, not {period!r}") from error
+        raise DataError(
+            f"give a first and a last {index.name}, {kind} as the forecast has, not {period!r}"
+        ) from error
     return (index.values >= first) & (index.values <= last)
 
 
@@ -97,13 +114,17 @@ def likely(probability: float) -> str:
 
 
 def _unfilled(times: np.ndarray, begin: Any, end: Any) -> tuple[bool, bool]:
-    """Whether one more time would fit between the begin of the first block and the first time; and at the other end."""
+    """Whether one more time would fit between the begin of the first block and the first time; and
+    at the other end.
+    """
     if times.size < 2:
         return False, False
     step = np.median(np.diff(times))
     if are_dates(times) and step >= np.timedelta64(28, "D"):
         dates = pd.DatetimeIndex(times)
-        if (dates.day == dates.day[0]).all() or dates.is_month_end.all():  # months and years differ in length
+        if (
+            dates.day == dates.day[0]
+        ).all() or dates.is_month_end.all():  # months and years differ in length
             months = pd.DateOffset(months=round(step / np.timedelta64(1, "D") / 30.4375))
             return bool(dates[0] - months >= begin), bool(dates[-1] + months <= end)
     return bool(times[0] - begin >= step), bool(end - times[-1] > step * 1.001)

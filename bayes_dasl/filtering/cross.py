@@ -26,26 +26,28 @@ class CrossCorrelation(AbstractCrossCorrelation):
 
     $ds_i = F_i s_i\,dt + l_i\,dW_i, \quad \mathrm{corr}(dW_i, dW_j) = R_{ij}$
 
-    Each is by itself what its own noise says, such as an AR(1) with its scale and correlation; R correlates what drives
-    them. Of processes of one kind that forget equally fast R is the correlation of the residuals at one time, too; of
-    others that is smaller, as is what is new in them over a step (of AR(1)s with correlations of 0.9 and 0.1 at most
-    0.41 and 0.86). The white noise beside a process stays independent. For residuals that are independent in time take
-    `bd.filtering.CorrelatedNoise(bd.filtering.White(scale))` for each. One Kalman filter goes through all of them: of a time each
-    observable is judged given the data before and those of the observables named before it, which gives the exact
-    joint density, whatever is missing; their draws in a forecast hold together.
+    Each is by itself what its own noise says, such as an AR(1) with its scale and correlation; R
+    correlates what drives them. Of processes of one kind that forget equally fast R is the
+    correlation of the residuals at one time, too; of others that is smaller, as is what is new in
+    them over a step (of AR(1)s with correlations of 0.9 and 0.1 at most 0.41 and 0.86). The white
+    noise beside a process stays independent. For residuals that are independent in time take
+    `bd.filtering.CorrelatedNoise(bd.filtering.White(scale))` for each. One Kalman filter goes
+    through all of them: of a time each observable is judged given the data before and those of the
+    observables named before it, which gives the exact joint density, whatever is missing; their
+    draws in a forecast hold together.
 
     It is the argument `cross_correlation` of a `bd.Model`.
 
     Args:
-        observables: which, each with a noise of its own that is a `CorrelatedNoise`, or one inside a `Censored`; their
-            processes are stationary.
-        correlation: of two a number between −1 and 1, such as `dist.Uniform(-1, 1)`; of any number of them R, a matrix
-            of correlations, or `dist.LKJ(number, 1.0)`.
+        observables: which, each with a noise of its own that is a `CorrelatedNoise`, or one inside
+            a `Censored`; their processes are stationary.
+        correlation: of two a number between −1 and 1, such as `dist.Uniform(-1, 1)`; of any number
+            of them R, a matrix of correlations, or `dist.LKJ(number, 1.0)`.
 
     Shapes: the observables have the same dimensions.
     Raises: ModelError for fewer than two observables, or what is no matrix of their correlations.
-    Source: Gelfand et al. (2004) for processes that are correlated at one time; Lewandowski, Kurowicka & Joe (2009) for
-    the prior.
+    Source: Gelfand et al. (2004) for processes that are correlated at one time; Lewandowski,
+    Kurowicka & Joe (2009) for the prior.
     """
 
     observables: tuple[str, ...] = eqx.field(static=True)
@@ -53,48 +55,71 @@ class CrossCorrelation(AbstractCrossCorrelation):
 
     def __check_init__(self):
         names, number = self.observables, len(self.observables)
-        if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names) or len({*names}) != number:
-            raise ModelError(f"CrossCorrelation is of a tuple of different names of observables, not {names!r}")
+        if (
+            not isinstance(names, tuple)
+            or not all(isinstance(n, str) for n in names)
+            or len({*names}) != number
+        ):
+            raise ModelError(
+                f"CrossCorrelation is of a tuple of different names of observables, not {names!r}"
+            )
         if number < 2:
             raise ModelError("CrossCorrelation is of two observables or more")
         given = self.correlation
         if not _is_number_or_matrix(given):
-            raise ModelError(f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}")
+            raise ModelError(
+                f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}"
+            )
         shape = shape_of(given) if is_random(given) else np.shape(given)
         if shape == () and number == 2:
             if not _lies_within(given):
                 raise ModelError(
-                    f"a correlation lies between −1 and 1, as dist.Uniform(-1, 1) does, not {_told(given)}"
+                    "a correlation lies between −1 and 1, as dist.Uniform(-1, 1) does, not "
+                    f"{_told(given)}"
                 )
         elif shape != (number, number):
-            raise ModelError(f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}")
+            raise ModelError(
+                f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}"
+            )
         elif is_random(given):
             if given.support is not dist.constraints.corr_matrix:
-                raise ModelError(f"a random matrix of correlations is dist.LKJ({number}, …), not {_told(given)}")
+                raise ModelError(
+                    f"a random matrix of correlations is dist.LKJ({number}, …), not {_told(given)}"
+                )
         elif not isinstance(given, Tracer) and not _is_correlation(np.asarray(given, float)):
             raise ModelError(
-                f"a matrix of correlations is symmetric, positive definite and has ones on its diagonal: not {given!r}"
+                "a matrix of correlations is symmetric, positive definite and has ones on its "
+                f"diagonal: not {given!r}"
             )
 
     def refuse(self, observables: Mapping[str, tuple[AbstractNoise, tuple[str, ...]]]) -> None:
         white = []
         for name in self.observables:
             if name not in observables:
-                raise ModelError(f"CrossCorrelation names '{name}', which is no observable: {', '.join(observables)}")
+                raise ModelError(
+                    f"CrossCorrelation names '{name}', which is no observable: "
+                    f"{', '.join(observables)}"
+                )
             own, _ = observables[name]
             own = _uncensored(own)
             if not isinstance(own, CorrelatedNoise):
                 raise ModelError(
-                    f"'{name}' is to be correlated with other observables: give it a bd.filtering.CorrelatedNoise, of a "
-                    f"bd.filtering.White if its residuals are independent in time, not {type(own).__name__}"
+                    f"'{name}' is to be correlated with other observables: give it a "
+                    "bd.filtering.CorrelatedNoise, of a "
+                    "bd.filtering.White if its residuals are independent in time, not "
+                    f"{type(own).__name__}"
                 )
             white.append(isinstance(own.process, White))
             if not white[-1] and type(own.process).equation is AbstractProcess.equation:
                 kind = type(own.process).__name__
-                raise ModelError(f"'{name}' has a {kind}, which is not stationary: CrossCorrelation cannot have it")
+                raise ModelError(
+                    f"'{name}' has a {kind}, which is not stationary: CrossCorrelation cannot have "
+                    "it"
+                )
         if any(white) and not all(white):
             raise ModelError(
-                "residuals that are independent in time, of bd.filtering.White, have no correlation with those that are "
+                "residuals that are independent in time, of bd.filtering.White, have no "
+                "correlation with those that are "
                 "not: give all observables of a CrossCorrelation one or the other"
             )
         if len({observables[name][1] for name in self.observables}) > 1:
@@ -108,10 +133,16 @@ class CrossCorrelation(AbstractCrossCorrelation):
         befores: Mapping[str, Before | None],
     ) -> dict[str, dist.Distribution]:
         own = [_uncensored(noises[name]) for name in self.observables]
-        values, before = [predictions[name] for name in self.observables], [befores[name] for name in self.observables]
+        values, before = (
+            [predictions[name] for name in self.observables],
+            [befores[name] for name in self.observables],
+        )
         system = _Together(tuple(noise.process for noise in own), _matrix_of(self.correlation))
         laws = given_before(system, system.begin_at, own, values, times, before)
-        return {name: _as_seen(noises[name], law) for name, law in zip(self.observables, laws, strict=True)}
+        return {
+            name: _as_seen(noises[name], law)
+            for name, law in zip(self.observables, laws, strict=True)
+        }
 
 
 class _Together(Module):
@@ -134,9 +165,13 @@ class _Together(Module):
     def first(self) -> Float[Array, "*member state state"]:
         own = [process.first for process in self.processes]
         number = range(len(own))
-        return _blocks([[own[i] if i == j else self._between(i, j) for j in number] for i in number])
+        return _blocks(
+            [[own[i] if i == j else self._between(i, j) for j in number] for i in number]
+        )
 
-    def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
+    def over(
+        self, lag: Float[Array, "..."]
+    ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
         each = [process.over(lag) for process in self.processes]
         number = range(len(each))
 
@@ -176,7 +211,10 @@ def _covariance(f: Array, own: Array, g: Array, other: Array) -> Array:
     """S with F S + S Gᵀ + l mᵀ = 0, of two processes that one Wiener process drives."""
     sizes = f.shape[-1], g.shape[-1]
     one, two = (jnp.eye(size) for size in sizes)
-    system = f[..., :, None, :, None] * two[:, None, :] + one[:, None, :, None] * g[..., None, :, None, :]
+    system = (
+        f[..., :, None, :, None] * two[:, None, :]
+        + one[:, None, :, None] * g[..., None, :, None, :]
+    )
     driven = own[..., :, None] * other[..., None, :]
     system = system.reshape(*system.shape[:-4], sizes[0] * sizes[1], -1)
     found = jnp.linalg.solve(system, -driven.reshape(*driven.shape[:-2], -1, 1))
@@ -186,7 +224,9 @@ def _covariance(f: Array, own: Array, g: Array, other: Array) -> Array:
 def _blocks(rows: list[list[Array]]) -> Array:
     """One matrix of several, which may be those of each member, or the same for all."""
     shape = jnp.broadcast_shapes(*(block.shape[:-2] for row in rows for block in row))
-    alike = [[jnp.broadcast_to(block, (*shape, *block.shape[-2:])) for block in row] for row in rows]
+    alike = [
+        [jnp.broadcast_to(block, (*shape, *block.shape[-2:])) for block in row] for row in rows
+    ]
     return jnp.concatenate([jnp.concatenate(row, axis=-1) for row in alike], axis=-2)
 
 

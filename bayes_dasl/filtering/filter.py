@@ -1,4 +1,6 @@
-"""Residuals along the index as a linear Gaussian system, filtered: what each datum is given those before it."""
+"""Residuals along the index as a linear Gaussian system, filtered: what each datum is given those
+before it.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +13,9 @@ from jaxtyping import Array, Bool, Float
 from ..noise.sequential import Autocorrelated, Before, Seen, within
 
 type System = Any
-"""A process, or several of which the innovations are correlated: when it begins, its first state and later ones."""
+"""A process, or several of which the innovations are correlated: when it begins, its first state
+and later ones.
+"""
 
 
 class Belief(NamedTuple):
@@ -23,10 +27,14 @@ class Belief(NamedTuple):
 
 
 class Paths(eqx.Module):
-    """What paths through the times that are asked for are drawn from, of one observable or of several together."""
+    """What paths through the times that are asked for are drawn from, of one observable or of
+    several together.
+    """
 
     system: System
-    numbers: tuple[int, ...] = eqx.field(static=True)  # where in the state the residual of each observable stands
+    numbers: tuple[int, ...] = eqx.field(
+        static=True
+    )  # where in the state the residual of each observable stands
     times: Float[Array, " time"]
     last: Belief  # before each time, given the data
     anew: Bool[Array, "time ..."]  # whether a datum lies between this time and the one before
@@ -40,20 +48,28 @@ class Paths(eqx.Module):
         Of a time, observables are given those named before them: their data where these were seen.
         """
         keys = jax.random.split(key, len(self.places)) if len(self.places) > 1 else [key]
-        noise = tuple(jax.random.normal(k, place.shape) for k, place in zip(keys, self.places, strict=True))
+        noise = tuple(
+            jax.random.normal(k, place.shape) for k, place in zip(keys, self.places, strict=True)
+        )
         start = jax.tree.map(lambda part: part[0], self.last)
 
         def step(belief: Belief, at: tuple) -> tuple[Belief, list[Array]]:
             time, last, anew, seen, white, xi = at
             begun = Belief(*(_where(anew, a, b) for a, b in zip(last, belief, strict=True)))
-            by_data, ahead, drawn = _moved(self.system, last, time), _moved(self.system, begun, time), []
+            by_data, ahead, drawn = (
+                _moved(self.system, last, time),
+                _moved(self.system, begun, time),
+                [],
+            )
             for number, datum, own, z in zip(self.numbers, seen, white, xi, strict=True):
                 total = _total(ahead, number, own)
                 drawn.append(ahead.mean[..., number] + jnp.sqrt(total) * z)
                 ahead = _told(ahead, number, Seen(drawn[-1], total > 0), total)
                 if len(drawn) < len(xi):  # the others of this time are given its datum, and no path
                     by_data = _told(by_data, number, datum, _total(by_data, number, own))
-                    ahead = Belief(*(_where(datum.there, a, b) for a, b in zip(by_data, ahead, strict=True)))
+                    ahead = Belief(
+                        *(_where(datum.there, a, b) for a, b in zip(by_data, ahead, strict=True))
+                    )
             return ahead, drawn
 
         rows = self.times, self.last, self.anew, self.seen, self.white, noise
@@ -79,7 +95,8 @@ def given_before(
     times: Float[Array, " time"],
     befores: Sequence[Before | None],
 ) -> list[Autocorrelated]:
-    """The distribution of each datum given those before it, and those of its time of the observables before its own.
+    """The distribution of each datum given those before it, and those of its time of the
+    observables before its own.
 
     Args:
         system: whose state the residuals are numbers of.
@@ -90,7 +107,10 @@ def given_before(
         befores: what was seen of each; none for draws from what is known of no datum.
     """
     linked = [noise.link(value) for noise, value in zip(noises, predictions, strict=True)]
-    white = [jnp.broadcast_to(jnp.asarray(n.white, float), v.shape) for n, v in zip(noises, predictions, strict=True)]
+    white = [
+        jnp.broadcast_to(jnp.asarray(n.white, float), v.shape)
+        for n, v in zip(noises, predictions, strict=True)
+    ]
     told = next((b for b in befores if b is not None), None)
     when, same = (times[:0], False) if told is None else (told.times, told.same)
     nothing = jnp.zeros((when.size, *predictions[0].shape[1:]))
@@ -102,7 +122,9 @@ def given_before(
     rows = jnp.arange(times.size) if same else jnp.searchsorted(when, times)
     last = Belief(*(part[rows] for part in beliefs))
     counted = jnp.cumsum(jnp.stack([b.seen.there for b in known]).any(axis=0), axis=0, dtype=int)
-    number = jnp.concatenate([jnp.zeros_like(counted, shape=(1, *counted.shape[1:])), counted])[rows]
+    number = jnp.concatenate([jnp.zeros_like(counted, shape=(1, *counted.shape[1:])), counted])[
+        rows
+    ]
     anew = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
     seen = tuple(_seen_at(times, before) for before in known)
     paths = Paths(system, numbers, times, last, anew, seen, tuple(linked), tuple(white))
@@ -131,16 +153,22 @@ def _seen_at(times: Array, before: Before) -> Seen:
 
 
 def _origin(system: System, times: Array, past: Array) -> Array:
-    """When nothing was known yet: where it begins, or the first of all times for what has always been."""
+    """When nothing was known yet: where it begins, or the first of all times for what has always
+    been.
+    """
     if system.begins is not None:
         return jnp.asarray(system.begins, float)
     return jnp.min(jnp.concatenate([times, past]))
 
 
-def _filtered(system: System, numbers: tuple[int, ...], befores: Sequence[Before], origin: Array) -> Belief:
+def _filtered(
+    system: System, numbers: tuple[int, ...], befores: Sequence[Before], origin: Array
+) -> Belief:
     """Beliefs before anything was seen and after each past row, `(1 + past, …)`."""
     places = befores[0].seen.there.shape[1:]
-    covariance = jnp.broadcast_to(jnp.asarray(system.first), (*places, *jnp.shape(system.first)[-2:]))
+    covariance = jnp.broadcast_to(
+        jnp.asarray(system.first), (*places, *jnp.shape(system.first)[-2:])
+    )
     first = Belief(jnp.broadcast_to(origin, places), jnp.zeros(covariance.shape[:-1]), covariance)
 
     def step(belief: Belief, at: tuple) -> tuple[Belief, Belief]:
@@ -172,10 +200,12 @@ def _total(ahead: Belief, number: int, white: Array) -> Array:
 def _told(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief:
     r"""The belief once a residual is known, whose variance was `total`.
 
-    A censored residual r changes it by the mean and variance of r given its bounds (moment matching):
-    with the gain $K = \mathrm{cov}(s, r) / \mathrm{var}(r)$ the mean becomes $m + K (E[r \mid \text{bounds}] - E[r])$
-    and the covariance $P - K (\mathrm{var}(r) - \mathrm{var}(r \mid \text{bounds})) K^T$.
-    Source: Maybeck (1982), Stochastic Models, Estimation, and Control 2, chapter 12 (assumed density filter).
+    A censored residual r changes it by the mean and variance of r given its bounds (moment
+    matching): with the gain $K = \mathrm{cov}(s, r) / \mathrm{var}(r)$ the mean becomes
+    $m + K (E[r \mid \text{bounds}] - E[r])$ and the covariance
+    $P - K (\mathrm{var}(r) - \mathrm{var}(r \mid \text{bounds})) K^T$.
+    Source: Maybeck (1982), Stochastic Models, Estimation, and Control 2, chapter 12 (assumed
+    density filter).
     """
     there = seen.there & (total > 0)
     total = jnp.where(there, total, 1.0)
@@ -194,4 +224,6 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _where(condition: Array, a: Array, b: Array) -> Array:
-    return jnp.where(jnp.reshape(condition, (*condition.shape, *[1] * (a.ndim - condition.ndim))), a, b)
+    return jnp.where(
+        jnp.reshape(condition, (*condition.shape, *[1] * (a.ndim - condition.ndim))), a, b
+    )

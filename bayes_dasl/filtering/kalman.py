@@ -41,46 +41,55 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) \sim N(x_0, \mathrm{diag}(s_0^2))$
 
-    $\dot m = f(t, m, u), \quad \dot P = F P + P F^\top + \mathrm{diag}(g(t, m, u)^2), \quad F = f_m$
+    $\dot
+    m = f(t, m, u), \quad \dot P = F P + P F^\top + \mathrm{diag}(g(t, m, u)^2), \quad F = f_m$
 
     The noise of the data must be `bd.NormalNoise`.
 
-    The prediction of a datum is its mean and variance given the data before it, and the product of these densities is
-    the marginal likelihood of the data. Data of one time count one after the other, in the order of `outputs`; a time
-    that is asked for uses only what lies before it. Without any past (`inputs.past` is None) it is the mean and
-    variance at each time alone.
+    The prediction of a datum is its mean and variance given the data before it, and the product of
+    these densities is the marginal likelihood of the data. Data of one time count one after the
+    other, in the order of `outputs`; a time that is asked for uses only what lies before it.
+    Without any past (`inputs.past` is None) it is the mean and variance at each time alone.
 
-    Where drift and `observe` are linear in the states and the noise is additive, this is exact to the tolerance of the
-    solver. Elsewhere it is first order: both are linearised about the mean, and g is taken there, so that the spread
-    must be small against the distance over which they bend.
+    Where drift and `observe` are linear in the states and the noise is additive, this is exact to
+    the tolerance of the solver. Elsewhere it is first order: both are linearised about the mean,
+    and g is taken there, so that the spread must be small against the distance over which they
+    bend.
 
     Args:
-        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns a dict with the
-            drift of every state, in its units per unit of time.
-        diffusion: a dict of numbers (additive noise), or a function of the same signature that returns such a dict, in
-            the units of the state per square root of time. States that it does not name have no noise.
-        initial: a dict of the means of the states at `start`, each a number, an array or a random leaf, in the units of
-            the state.
-        initial_sd: their standard deviations, likewise; a state that it does not name is known exactly.
+        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which
+            returns a dict with the drift of every state, in its units per unit of time.
+        diffusion: a dict of numbers (additive noise), or a function of the same signature that
+            returns such a dict, in the units of the state per square root of time. States that it
+            does not name have no noise.
+        initial: a dict of the means of the states at `start`, each a number, an array or a random
+            leaf, in the units of the state.
+        initial_sd: their standard deviations, likewise; a state that it does not name is known
+            exactly.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
-        start: the time of `initial`, in the units of time of the data, or a date; unless given, the first time of the
-            data that the model is fitted to.
-        rtol: the error that a step may make, relative to the means; covariances are exact to it relative to the spread
-            of their states.
-        atol: the error in the means that it may make besides, in the units of the states, the same for all.
+        start: the time of `initial`, in the units of time of the data, or a date; unless given, the
+            first time of the data that the model is fitted to.
+        rtol: the error that a step may make, relative to the means; covariances are exact to it
+            relative to the spread of their states.
+        atol: the error in the means that it may make besides, in the units of the states, the same
+            for all.
         max_steps: the most steps of the solver in each interval between two data.
         adjoint: how Diffrax differentiates the solve.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
-            states themselves are.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
-            unless `interpolation` says otherwise.
-        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
-            smooth spline.
-        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are
+            predicted; without it the states themselves are.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly
+            between their data, unless `interpolation` says otherwise.
+        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next
+            one, `"cubic"` is a smooth spline.
+        units: the units of states, forcings and observed values, by name: data in others are
+            converted, or refused.
 
-    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
-    Raises: ModelError as `SDE` does, and for an `initial_sd` of unknown states; DataError for a past before the start.
-    Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, algorithm 10.20; Bucy & Joseph (1968).
+    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
+    `(time,)`.
+    Raises: ModelError as `SDE` does, and for an `initial_sd` of unknown states; DataError for a
+    past before the start.
+    Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, algorithm 10.20; Bucy
+    & Joseph (1968).
     """
 
     initial_sd: Mapping[str, Any]
@@ -94,15 +103,25 @@ class Kalman(StochasticEquation, AbstractFilter):
     def __post_init__(self):
         super().__post_init__()
         if not isinstance(self.initial_sd, Mapping):
-            raise ModelError("initial_sd must be a dict of standard deviations by state; {} if all are known")
+            raise ModelError(
+                "initial_sd must be a dict of standard deviations by state; {} if all are known"
+            )
         for name, value in self.initial_sd.items():
             if name not in self.initial:
-                raise ModelError(f"initial_sd names {name} but the states are {', '.join(self.initial)}")
+                raise ModelError(
+                    f"initial_sd names {name} but the states are {', '.join(self.initial)}"
+                )
             if self.observe is None:
                 check_scalar(value, f"initial_sd['{name}']")
             fixed = None if is_random(value) else known(value)
-            if (is_random(value) and may_be_negative(value)) or (fixed is not None and (fixed < 0).any()):
-                what = f"a {type(value).__name__} has negative numbers too" if is_random(value) else f"is {value}"
+            if (is_random(value) and may_be_negative(value)) or (
+                fixed is not None and (fixed < 0).any()
+            ):
+                what = (
+                    f"a {type(value).__name__} has negative numbers too"
+                    if is_random(value)
+                    else f"is {value}"
+                )
                 raise ModelError(f"initial_sd['{name}'] must not be negative, and {what}")
         check_tolerances(self)
 
@@ -128,16 +147,24 @@ class Kalman(StochasticEquation, AbstractFilter):
             t0, t1, data = at
             before = self._propagate(inputs, unravel, belief, t0, t1)
             linearised = partial(self._linearised, inputs, unravel)
-            seen, fine = shielded(linearised, lambda seen: before.ok & finite(seen), before.mean, t1)
+            seen, fine = shielded(
+                linearised, lambda seen: before.ok & finite(seen), before.mean, t1
+            )
             before = before._replace(ok=fine)
             seen = jax.tree.map(lambda part: jnp.where(fine, part, 0.0), seen)
-            (after, _), predicted = jax.lax.scan(_update, (before, before.mean), (*seen, data, noise))
+            (after, _), predicted = jax.lax.scan(
+                _update, (before, before.mean), (*seen, data, noise)
+            )
             return after, predicted
 
-        belief = _Belief(first, self._initial_covariance(first.dtype), finite(first), jnp.zeros((), int))
+        belief = _Belief(
+            first, self._initial_covariance(first.dtype), finite(first), jnp.zeros((), int)
+        )
         belief, predicted = jax.lax.scan(event, belief, (begin, times, rows))
         asked = jnp.searchsorted(times, inputs.times)
-        mean, variance = ({name: part[asked, k] for k, name in enumerate(names)} for part in predicted)
+        mean, variance = (
+            {name: part[asked, k] for k, name in enumerate(names)} for part in predicted
+        )
         ok = belief.ok & (times[0] >= inputs.start) & finite(predicted)
         masked = {name: jnp.where(ok, value, 1.0) for name, value in variance.items()}
         return prediction(mean, ok, {"steps": belief.steps}, variances=masked)
@@ -160,7 +187,9 @@ class Kalman(StochasticEquation, AbstractFilter):
         }
         return jnp.diag(jnp.square(ravel_pytree(deviations)[0]))
 
-    def _propagate(self, inputs: Inputs, unravel: Callable, belief: _Belief, t0: Any, t1: Any) -> _Belief:
+    def _propagate(
+        self, inputs: Inputs, unravel: Callable, belief: _Belief, t0: Any, t1: Any
+    ) -> _Belief:
         """Mean and covariance from one event to the next."""
         # A forcing may jump at t1: here it is what it was before.
         before = jax.lax.stop_gradient(jnp.nextafter(t1, t0))
@@ -172,8 +201,13 @@ class Kalman(StochasticEquation, AbstractFilter):
         def amplitudes(y, t):
             return self._amplitudes(t, unravel(y), inputs.forced(jnp.minimum(t, before)))
 
-        # The solver sees covariances relative to the spread of their states, whose tolerance is then rtol.
-        spread = jnp.diag(belief.covariance) + jnp.square(amplitudes(belief.mean, t0)) * (t1 - t0) + self.atol**2
+        # The solver sees covariances relative to the spread of their states, whose tolerance is
+        # then rtol.
+        spread = (
+            jnp.diag(belief.covariance)
+            + jnp.square(amplitudes(belief.mean, t0)) * (t1 - t0)
+            + self.atol**2
+        )
         spread = jnp.sqrt(jax.lax.stop_gradient(jnp.where(jnp.isfinite(spread), spread, 1.0)))
         unit = jnp.outer(spread, spread) * self.rtol / self.atol
 
@@ -194,18 +228,29 @@ class Kalman(StochasticEquation, AbstractFilter):
             None,
             first,
             saveat=diffrax.SaveAt(t1=True),
-            stepsize_controller=RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol)),
+            stepsize_controller=RetryingController(
+                diffrax.PIDController(rtol=self.rtol, atol=self.atol)
+            ),
             max_steps=self.max_steps,
             adjoint=self.adjoint,
             throw=False,
         )
         mean, covariance = jax.tree.map(lambda y: y[-1], solution.ys)
-        ok = belief.ok & (solution.result == diffrax.RESULTS.successful) & finite((mean, covariance))
-        mean, covariance = jnp.where(ok, mean, belief.mean), jnp.where(ok, covariance * unit, belief.covariance)
+        ok = (
+            belief.ok & (solution.result == diffrax.RESULTS.successful) & finite((mean, covariance))
+        )
+        mean, covariance = (
+            jnp.where(ok, mean, belief.mean),
+            jnp.where(ok, covariance * unit, belief.covariance),
+        )
         return _Belief(mean, covariance, ok, belief.steps + solution.stats["num_steps"])
 
-    def _linearised(self, inputs: Inputs, unravel: Callable, mean: Array, t: Any) -> tuple[Array, Array]:
-        """What is observed at the mean, and its derivative in the states: one row for each output."""
+    def _linearised(
+        self, inputs: Inputs, unravel: Callable, mean: Array, t: Any
+    ) -> tuple[Array, Array]:
+        """What is observed at the mean, and its derivative in the states:
+        one row for each output.
+        """
 
         def observed(y):
             states = unravel(y)
@@ -218,8 +263,12 @@ class Kalman(StochasticEquation, AbstractFilter):
         return values, slopes
 
 
-def _update(carry: tuple[_Belief, Array], observable: tuple) -> tuple[tuple[_Belief, Array], tuple[Array, Array]]:
-    """Predict one observable, then condition on its datum, if there is one; Joseph's form of the covariance."""
+def _update(
+    carry: tuple[_Belief, Array], observable: tuple
+) -> tuple[tuple[_Belief, Array], tuple[Array, Array]]:
+    """Predict one observable, then condition on its datum, if there is one; Joseph's form of the
+    covariance.
+    """
     belief, about = carry
     value, slope, datum, noise = observable
     predicted = value + slope @ (belief.mean - about)
@@ -236,31 +285,44 @@ def _update(carry: tuple[_Belief, Array], observable: tuple) -> tuple[tuple[_Bel
 
 
 def _within(start: Any, asked: list, kinks: list, numpy: Any) -> Any:
-    """All times together, kinks moved to where something is asked; by NumPy, or JAX's where times are traced."""
+    """All times together, kinks moved to where something is asked; by NumPy, or JAX's where times
+    are traced.
+    """
     every = numpy.concatenate(asked)
     return numpy.concatenate([every, *(numpy.clip(times, start, every.max()) for times in kinks)])
 
 
-def _rows(times: Float[Array, " event"], past: Past | None, names: tuple[str, ...]) -> Float[Array, "event output"]:
+def _rows(
+    times: Float[Array, " event"], past: Past | None, names: tuple[str, ...]
+) -> Float[Array, "event output"]:
     """The past observations at each event, NaN where there are none."""
     nothing = jnp.full(times.shape, jnp.nan, times.dtype)
     if past is None:
         return jnp.stack([nothing] * len(names), axis=1)
     at = jnp.clip(jnp.searchsorted(past.times, times), 0, len(past.times) - 1)
     seen = past.times[at] == times
-    columns = [jnp.where(seen, past.values[n][at], jnp.nan) if n in past.values else nothing for n in names]
+    columns = [
+        jnp.where(seen, past.values[n][at], jnp.nan) if n in past.values else nothing for n in names
+    ]
     return jnp.stack(columns, axis=1)
 
 
 def _check_past(inputs: Inputs, variances: Mapping[str, Any], names: tuple[str, ...]) -> None:
     for name in variances:
         if name not in names:
-            raise ModelError(f"'{name}' has noise but is not an output; the outputs are {', '.join(names)}")
+            raise ModelError(
+                f"'{name}' has noise but is not an output; the outputs are {', '.join(names)}"
+            )
     if inputs.past is None:
         return
     for name in inputs.past.values:
         if name not in variances:
-            raise ModelError(f"the past holds '{name}', whose noise has no variance; known are {', '.join(variances)}")
+            raise ModelError(
+                f"the past holds '{name}', whose noise has no variance; known are "
+                f"{', '.join(variances)}"
+            )
     times, start = known(inputs.past.times), known(inputs.start)
     if times is not None and start is not None and times[0] < start:
-        raise DataError(f"the past begins at {times[0]:g}, before the start of the model at {start:g}")
+        raise DataError(
+            f"the past begins at {times[0]:g}, before the start of the model at {start:g}"
+        )

@@ -21,16 +21,16 @@ class VarianceHead(Module):
 
     $m(t, y, u) + \sigma(t, y, u)\,\varepsilon, \quad \varepsilon_i \sim N(0, 1)$
 
-    ε is what no data will tell: one number for each name, the same along a trajectory. `Unscented` takes it into
-    account; without it ε is 0.
+    ε is what no data will tell: one number for each name, the same along a trajectory. `Unscented`
+    takes it into account; without it ε is 0.
 
     Args:
         mean: m, a function `(t, y, u)` such as `bd.Network`.
-        scales: σ of some or all of its values by name, in their units: a number, a distribution, or a function
-            `(t, y, u)` such as `bd.noise.VaryingScale`, a head of its own.
+        scales: σ of some or all of its values by name, in their units: a number, a distribution, or
+            a function `(t, y, u)` such as `bd.noise.VaryingScale`, a head of its own.
 
-    Raises: ModelError if the mean is no function or there are no scales; when called, for a scale of a value that the
-    mean does not have.
+    Raises: ModelError if the mean is no function or there are no scales; when called, for a scale
+    of a value that the mean does not have.
     """
 
     mean: VectorField
@@ -40,18 +40,27 @@ class VarianceHead(Module):
     def __init__(self, mean: VectorField, scales: Mapping[str, Scalar | Any]):
         check_function(mean, "mean")
         if not isinstance(scales, Mapping) or not scales:
-            raise ModelError(f"scales must be a dict of standard deviations by the name of a value, not {scales!r}")
+            raise ModelError(
+                "scales must be a dict of standard deviations by the name of a value, not "
+                f"{scales!r}"
+            )
         for name, scale in scales.items():
             if not is_function(scale):
                 check_scalar(scale, f"scales['{name}']")
         # In the order of JAX, which sorts the keys of a dict.
-        self.mean, self.scales, self.deviates = mean, dict(sorted(scales.items())), jnp.zeros(len(scales))
+        self.mean, self.scales, self.deviates = (
+            mean,
+            dict(sorted(scales.items())),
+            jnp.zeros(len(scales)),
+        )
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         values = dict(self.mean(t, y, u))
         for i, (name, scale) in enumerate(self.scales.items()):
             if name not in values:
-                raise ModelError(f"there is a scale of '{name}', but the mean returns {', '.join(values)}")
+                raise ModelError(
+                    f"there is a scale of '{name}', but the mean returns {', '.join(values)}"
+                )
             sd = scale(t, y, u) if is_function(scale) else scale
             values[name] = values[name] + jnp.asarray(sd) * self.deviates[i]
         return values
@@ -60,19 +69,23 @@ class VarianceHead(Module):
 class Unscented(AroundLayer):
     r"""Mean and variance of what a layer predicts where `VarianceHead`s inside are uncertain.
 
-    $E[z] \approx \sum_k w_k z(\varepsilon_k)$ and the variance likewise, over the $2n + 1$ sigma points of the n
+    $E[z] \approx \sum_k w_k z(\varepsilon_k)$ and the variance likewise, over the $2n + 1$ sigma
+    points of the n
     deviates: 0 and $\pm\sqrt{n + \kappa}$ along each, with $\kappa = \max(3 - n, 0)$.
 
-    That variance counts as aleatoric, beside that of the noise, which must be normal or log-normal; means are exact
-    where predictions are quadratic in ε, and so are variances where they are linear. It costs as many solves as there
-    are points. Values at different times are taken as independent given the parameters, as in the source.
+    That variance counts as aleatoric, beside that of the noise, which must be normal or log-normal;
+    means are exact where predictions are quadratic in ε, and so are variances where they are
+    linear. It costs as many solves as there are points. Values at different times are taken as
+    independent given the parameters, as in the source.
 
     Args:
         layer: a layer with one or more `VarianceHead`s inside.
 
-    Raises: ModelError unless there is a `VarianceHead` inside, or for a layer that looks back at observations.
-    Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161, who draw ε anew at each
-    step of a solver of fixed steps: theirs is noise that depends on the step, ours an error that stays.
+    Raises: ModelError unless there is a `VarianceHead` inside, or for a layer that looks back at
+    observations.
+    Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161, who
+    draw ε anew at each step of a solver of fixed steps: theirs is noise that depends on the step,
+    ours an error that stays.
     """
 
     layer: AbstractLayer
@@ -80,10 +93,13 @@ class Unscented(AroundLayer):
     def __check_init__(self):
         if not is_layer(self.layer) or isinstance(self.layer, AbstractFilter):
             kind = type(self.layer).__name__
-            raise ModelError(f"Unscented needs a layer that looks at no observations, such as bd.ODE, not {kind}")
+            raise ModelError(
+                f"Unscented needs a layer that looks at no observations, such as bd.ODE, not {kind}"
+            )
         if not self.deviates:
             raise ModelError(
-                "Unscented needs a bd.filtering.VarianceHead inside of its layer: nothing there is uncertain"
+                "Unscented needs a bd.filtering.VarianceHead inside of its layer: nothing there is "
+                "uncertain"
             )
 
     @property
@@ -112,7 +128,11 @@ class Unscented(AroundLayer):
         left = list(jnp.split(deviates, _ends(self.layer)))
 
         def placed(node):
-            return eqx.tree_at(lambda head: head.deviates, node, left.pop(0)) if _is_head(node) else node
+            return (
+                eqx.tree_at(lambda head: head.deviates, node, left.pop(0))
+                if _is_head(node)
+                else node
+            )
 
         return jax.tree.map(placed, self.layer, is_leaf=_is_head)
 
@@ -124,14 +144,20 @@ class Unscented(AroundLayer):
             return jnp.tensordot(weights, values, 1)
 
         means = {name: mean(values) for name, values in found.values.items()}
-        variances = {name: mean((values - means[name]) ** 2) for name, values in found.values.items()}
+        variances = {
+            name: mean((values - means[name]) ** 2) for name, values in found.values.items()
+        }
         mismatches = {name: values[0] for name, values in found.mismatches.items()}
         stats = {name: jnp.sum(values) for name, values in found.stats.items()}
-        return prediction(means, jnp.all(found.ok), stats, mismatches=mismatches, variances=variances)
+        return prediction(
+            means, jnp.all(found.ok), stats, mismatches=mismatches, variances=variances
+        )
 
 
 def sigma_points(number: int) -> tuple[Float[Array, "point number"], Float[Array, " point"]]:
-    """Points whose weighted moments up to the third are those of as many standard normal numbers, and their weights."""
+    """Points whose weighted moments up to the third are those of as many standard normal numbers,
+    and their weights.
+    """
     centre = max(3.0 - number, 0.0)
     spread = number + centre
     steps = jnp.sqrt(spread) * jnp.eye(number)

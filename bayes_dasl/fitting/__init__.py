@@ -1,4 +1,9 @@
 """`fit` and `resume`."""
 
-from .fit import belongs_to as belongs_to, fit as fit, resume as resume, run_identity as run_identity
+from .fit import (
+    belongs_to as belongs_to,
+    fit as fit,
+    resume as resume,
+    run_identity as run_identity,
+)
 from .groups import data_groups as data_groups

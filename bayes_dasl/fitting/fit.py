@@ -30,7 +30,15 @@ from ..model.unit_check import check_units
 from ..prediction.confounding import confounding
 from ..prediction.identity import versions
 from ..priors import draw_prior
-from .groups import PRIOR_DRAWS, data_groups, looked_at, modes_group, predictive_groups, provenance, training_group
+from .groups import (
+    PRIOR_DRAWS,
+    data_groups,
+    looked_at,
+    modes_group,
+    predictive_groups,
+    provenance,
+    training_group,
+)
 
 
 def fit(
@@ -45,39 +53,45 @@ def fit(
 ) -> xr.DataTree:
     """Draw from the posterior of a model given data.
 
-    Data, model and shapes are checked before anything is compiled. Ctrl-C while NUTS or ManyChain sample keeps the
-    draws so far: a warning says so, and so does the attribute `interrupted`. Before there are draws of the posterior,
-    which other engines make in their last steps, Ctrl-C raises KeyboardInterrupt, and a checkpoint keeps the steps. A
-    runtime check by `eqx.error_if` in the model does not raise here: return NaN, and the draw is rejected.
+    Data, model and shapes are checked before anything is compiled. Ctrl-C while NUTS or ManyChain
+    sample keeps the draws so far: a warning says so, and so does the attribute `interrupted`.
+    Before there are draws of the posterior, which other engines make in their last steps, Ctrl-C
+    raises KeyboardInterrupt, and a checkpoint keeps the steps. A runtime check by `eqx.error_if` in
+    the model does not raise here: return NaN, and the draw is rejected.
 
     Args:
         model: the model.
-        data: a dataset with the index, the observables (NaN where missing), the forcings of the model and what its
-            noise reads of each datum. Those in other units than the model says are converted to its units.
+        data: a dataset with the index, the observables (NaN where missing), the forcings of the
+            model and what its noise reads of each datum. Those in other units than the model says
+            are converted to its units.
         engine: how draws are made, `NUTS()` unless given.
         progress: whether a bar is shown; unless told, on a terminal.
-        checkpoint: a folder in which every step of the run is kept as it is done. Called again after the process was
-            killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run. One
-            process at a time can be at work in it.
-        device: "cpu", "gpu", or "auto": the kind with the most gradients a second, as the attribute `device` says.
-        key: a whole number or a JAX random key. The same key gives the same draws on the same machine, as long as the
-            cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
+        checkpoint: a folder in which every step of the run is kept as it is done. Called again
+            after the process was killed, `fit` (or `resume`) goes on from the last step and returns
+            the draws of an uninterrupted run. One process at a time can be at work in it.
+        device: "cpu", "gpu", or "auto": the kind with the most gradients a second, as the attribute
+            `device` says.
+        key: a whole number or a JAX random key. The same key gives the same draws on the same
+            machine, as long as the cache folder remembers how gradients were measured to be the
+            fastest; with other devices, to rounding.
 
-    Returns: a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`, `log_likelihood`,
-    `posterior_predictive`, `prior`, `prior_predictive`, `sample_stats_prior`, `observed_data`, `constant_data`, and
-    `conditional_mean` (the mean of each datum given each draw). Data that are missing are left out of `log_likelihood`,
-    `posterior_predictive`, `prior_predictive` and `observed_data`: an observable that has gaps runs along
-    `<name>_datum` there, and `fitted_data` has it as it was given. `log_likelihood` has one variable: of several
-    observables it is `joint`, beside which each is a coordinate.
-    Engines that look for modes add `modes`; those that descend add `training`, the loss and its terms; a
-    network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
-    at the mean states of all draws and along the paths of four; a model with constraints, or a layer with mismatches of
-    its own, adds `mismatch`, their root mean square, in units of what is tolerated.
+    Returns: a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`,
+    `log_likelihood`, `posterior_predictive`, `prior`, `prior_predictive`, `sample_stats_prior`,
+    `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum given each
+    draw). Data that are missing are left out of `log_likelihood`, `posterior_predictive`,
+    `prior_predictive` and `observed_data`: an observable that has gaps runs along `<name>_datum`
+    there, and `fitted_data` has it as it was given. `log_likelihood` has one variable: of several
+    observables it is `joint`, beside which each is a coordinate. Engines that look for modes add
+    `modes`; those that descend add `training`, the loss and its terms; a network in the vector
+    field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
+    at the mean states of all draws and along the paths of four; a model with constraints, or a
+    layer with mismatches of its own, adds `mismatch`, their root mean square, in units of what is
+    tolerated.
 
-    Raises: DataError, ModelError (also where the units of numbers and data make the equations wrong by a factor, and
-    for a checkpoint of a model that cannot be told from others); MismatchError for a checkpoint of another run;
-    ReadError for a folder that holds something else; WriteError where another process is at work in it, or a step
-    cannot be written.
+    Raises: DataError, ModelError (also where the units of numbers and data make the equations wrong
+    by a factor, and for a checkpoint of a model that cannot be told from others); MismatchError for
+    a checkpoint of another run; ReadError for a folder that holds something else; WriteError where
+    another process is at work in it, or a step cannot be written.
     """
     began = time.perf_counter()
     prepare()
@@ -97,21 +111,32 @@ def fit(
     with (
         alone_in(checkpoint),
         one_thread_a_factor(),
-        computing_on(device, problem, engine.batch, journal := Journal(checkpoint, identity)) as computed_on,
+        computing_on(
+            device, problem, engine.batch, journal := Journal(checkpoint, identity)
+        ) as computed_on,
     ):
         with _told_if_stopped(journal, "before there were draws"), ProgressBar(progress) as bar:
             samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
         if samples.interrupted:
             drawn = samples.positions.shape[1]
-            warnings.warn(f"stopped early: {drawn} of {engine.draws} draws of each chain are kept", stacklevel=2)
+            warnings.warn(
+                f"stopped early: {drawn} of {engine.draws} draws of each chain are kept",
+                stacklevel=2,
+            )
         sampled = time.perf_counter()
         told: list[Finding] = []
         with _told_if_stopped(journal, "while the draws were looked at"):
-            draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
+            draws, log_prior = jax.tree.map(
+                np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions)
+            )
             prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
-            predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, told, key=key_predict)
+            predictive = predictive_groups(
+                problem, data, draws, log_prior, prior, samples, told, key=key_predict
+            )
             flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
-            confounded = looked_at("confounding", lambda: confounding(model, problem.inputs, flat), told)
+            confounded = looked_at(
+                "confounding", lambda: confounding(model, problem.inputs, flat), told
+            )
     tree = xr.DataTree.from_dict(
         predictive
         | ({} if confounded is None else {"confounding": confounded})
@@ -154,7 +179,8 @@ def resume(
     progress: bool | None = None,
     device: str = "auto",
 ) -> xr.DataTree:
-    """Go on with the fit whose checkpoint lies in a folder; engine and key are those that it was begun with.
+    """Go on with the fit whose checkpoint lies in a folder; engine and key are those that it was
+    begun with.
 
     The result is that of `fit` without the interruption, to the last bit on the same machine.
 
@@ -165,12 +191,14 @@ def resume(
         progress: whether a bar is shown; unless told, on a terminal.
         device: as for `fit`.
 
-    Raises: ReadError if there is no checkpoint; MismatchError if it belongs to another model or other data;
-    DataError, ModelError, WriteError as `fit`.
+    Raises: ReadError if there is no checkpoint; MismatchError if it belongs to another model or
+    other data; DataError, ModelError, WriteError as `fit`.
     """
     identity = read_identity(checkpoint)
     engine, key = _engine(identity.get("engine")), _key(identity.get("key"))
-    return fit(model, data, engine, progress=progress, checkpoint=checkpoint, device=device, key=key)
+    return fit(
+        model, data, engine, progress=progress, checkpoint=checkpoint, device=device, key=key
+    )
 
 
 def _engine(held: int | str | None) -> AbstractEngine:
@@ -181,41 +209,60 @@ def _engine(held: int | str | None) -> AbstractEngine:
     try:
         stored = json.loads(str(held))
     except ValueError as error:
-        raise ReadError(f"the checkpoint was made by {held!r}, which is no engine: call bd.fit again") from error
+        raise ReadError(
+            f"the checkpoint was made by {held!r}, which is no engine: call bd.fit again"
+        ) from error
     if not isinstance(stored, dict):
-        raise ReadError(f"the checkpoint was made by {held!r}, which is no engine: call bd.fit again")
+        raise ReadError(
+            f"the checkpoint was made by {held!r}, which is no engine: call bd.fit again"
+        )
     return restored(stored)
 
 
 def _key(held: int | str | None) -> int | Array:
     """The key from what a checkpoint says of it.
 
-    Raises: ReadError if it is none, or one of another kind than JAX's own: its numbers do not say which.
+    Raises: ReadError if it is none, or one of another kind than JAX's own: its numbers do not say
+    which.
     """
     if isinstance(held, int):
         return held
     try:
         found = json.loads(str(held))
-        return found if isinstance(found, int) else jax.random.wrap_key_data(jnp.asarray(found, jnp.uint32))
+        return (
+            found
+            if isinstance(found, int)
+            else jax.random.wrap_key_data(jnp.asarray(found, jnp.uint32))
+        )
     except (ValueError, TypeError, OverflowError) as error:
         raise ReadError(
-            f"the checkpoint was made with {held}, which is no key of jax.random.key(…): call bd.fit with the same "
+            f"the checkpoint was made with {held}, which is no key of jax.random.key(…): call "
+            "bd.fit with the same "
             "engine, key and checkpoint instead"
         ) from error
 
 
 def belongs_to(
-    checkpoint: str | os.PathLike, model: Model, data: xr.Dataset, engine: AbstractEngine, *, key: int | Array
+    checkpoint: str | os.PathLike,
+    model: Model,
+    data: xr.Dataset,
+    engine: AbstractEngine,
+    *,
+    key: int | Array,
 ) -> bool:
     """Whether a checkpoint is that of this fit, so that the fit can go on from it.
 
     Raises: ReadError if there is none, or it is torn.
     """
-    return read_identity(checkpoint) == run_identity(pose(model, data).fingerprint(needed=True), engine, key)
+    return read_identity(checkpoint) == run_identity(
+        pose(model, data).fingerprint(needed=True), engine, key
+    )
 
 
 def run_identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
-    """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a sample of neither."""
+    """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a
+    sample of neither.
+    """
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "engine": json.dumps(engine.stored(), sort_keys=True, default=repr),

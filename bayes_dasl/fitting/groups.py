@@ -1,4 +1,6 @@
-"""The groups of a posterior: what its draws and prior draws say of the data, and where they come from."""
+"""The groups of a posterior: what its draws and prior draws say of the data, and where they come
+from.
+"""
 
 import datetime
 import json
@@ -43,7 +45,9 @@ PRIOR_DRAWS = 500
 
 
 def looked_at[T](subject: str, look: Callable[[], T], told: list[Finding]) -> T | None:
-    """What a look at the draws finds; nothing where it raises, which is told then: draws are worth more than that."""
+    """What a look at the draws finds; nothing where it raises, which is told then: draws are worth
+    more than that.
+    """
     try:
         return look()
     except Exception as error:
@@ -53,7 +57,9 @@ def looked_at[T](subject: str, look: Callable[[], T], told: list[Finding]) -> T 
 
 
 def _stats(samples: Samples) -> xr.Dataset:
-    return with_coordinates(xr.Dataset({name: (("chain", "draw"), v) for name, v in samples.stats.items()}))
+    return with_coordinates(
+        xr.Dataset({name: (("chain", "draw"), v) for name, v in samples.stats.items()})
+    )
 
 
 def predictive_groups(
@@ -67,12 +73,16 @@ def predictive_groups(
     *,
     key: Array,
 ) -> dict[str, xr.Dataset]:
-    """Posterior draws and what they say of the data, and how prior draws fare in the solver: pushed in one go.
+    """Posterior draws and what they say of the data, and how prior draws fare in the solver: pushed
+    in one go.
 
     What cannot be looked at is added to what is `told`.
     """
     model = problem.model
-    both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
+    both = {
+        path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])])
+        for path, v in draws.items()
+    }
     flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
     along = watched(model, problem.inputs, len(next(iter(flat.values()))), after=PRIOR_DRAWS)
     pusher = Pusher(model, problem.inputs, both, observed=problem.observed, key=key, watched=along)
@@ -90,12 +100,18 @@ def predictive_groups(
         states = pusher.watched_states
         look = lambda: rates_along_paths(model, problem.inputs, flat, along.times, states)  # noqa: E731
         if (rates := looked_at("vector field", look, told)) is not None:
-            rates = rates.assign_coords({model.index: data[model.index].isel({model.index: along.times})})
+            rates = rates.assign_coords(
+                {model.index: data[model.index].isel({model.index: along.times})}
+            )
             groups |= {"vector_field": by_chain(rates, groups)}
-    asked = looked_at("inputs of functions", lambda: _fitted_inputs(problem, data, along, pusher), told)
+    asked = looked_at(
+        "inputs of functions", lambda: _fitted_inputs(problem, data, along, pusher), told
+    )
     groups |= {} if asked is None else {"function_inputs": asked}
     return groups | {
-        **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data), problem.own_rows),
+        **said_of_data(
+            pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data), problem.own_rows
+        ),
         "prior": (before := draws_dataset(model, {path: v[None] for path, v in prior.items()})),
         **prior_predictive(pushed, PRIOR_DRAWS, before, ordered(model, data), problem.own_rows),
         "sample_stats_prior": with_coordinates(stats),
@@ -103,28 +119,41 @@ def predictive_groups(
     }
 
 
-def _fitted_inputs(problem: Problem, data: xr.Dataset, along: Watched | None, pusher: Pusher) -> xr.Dataset | None:
+def _fitted_inputs(
+    problem: Problem, data: xr.Dataset, along: Watched | None, pusher: Pusher
+) -> xr.Dataset | None:
     """The inputs of unknown functions at rows of the data where something was observed."""
     model, index = problem.model, problem.model.index
-    seen = [data[n].notnull().any([d for d in data[n].dims if d != index]).values for n in model.observables]
+    seen = [
+        data[n].notnull().any([d for d in data[n].dims if d != index]).values
+        for n in model.observables
+    ]
     observed = np.any(seen, axis=0)
     rows, states = (
-        (thinned(observed.size, FUNCTION_ROWS), None) if along is None else (along.times, pusher.watched_states)
+        (thinned(observed.size, FUNCTION_ROWS), None)
+        if along is None
+        else (along.times, pusher.watched_states)
     )
     found = function_inputs(model, problem.inputs, data[index], rows, states)
     return found if found is None else found.isel({index: observed[rows]})
 
 
 def modes_group(problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
-    """The modes by name, best first, with their log density in the unconstrained space, and their weights if known."""
+    """The modes by name, best first, with their log density in the unconstrained space, and their
+    weights if known.
+    """
     if modes is None:
         return {}
     values = jax.jit(jax.vmap(problem.constrain))(modes.positions)
-    dataset = draws_dataset(problem.model, {path: np.asarray(v)[None] for path, v in values.items()})
+    dataset = draws_dataset(
+        problem.model, {path: np.asarray(v)[None] for path, v in values.items()}
+    )
     dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
     dataset = dataset.assign(lp=("mode", modes.log_densities))
     if modes.weights is not None:
-        dataset = dataset.assign(mode_weight=("mode", modes.weights), mode_weight_se=("mode", modes.weight_errors))
+        dataset = dataset.assign(
+            mode_weight=("mode", modes.weights), mode_weight_se=("mode", modes.weight_errors)
+        )
     return {"modes": dataset}
 
 
@@ -134,13 +163,17 @@ def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset
         return {}
     steps, looks = curves["loss"].shape[1], curves["held_out"].shape[1]
     dims = {name: "look" if name == "held_out" else "step" for name in curves}
-    dataset = xr.Dataset({name: (("member", dims[name]), values) for name, values in curves.items()})
+    dataset = xr.Dataset(
+        {name: (("member", dims[name]), values) for name, values in curves.items()}
+    )
     at = {"step": np.arange(1, steps + 1), "look": np.arange(1, looks + 1) * (steps // looks)}
     return {"training": dataset.assign_coords(at)}
 
 
 def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Dataset]:
-    """Observables, forcings and what the noise reads; where something is missing, `fitted_data` has the gaps."""
+    """Observables, forcings and what the noise reads; where something is missing, `fitted_data` has
+    the gaps.
+    """
     known = data[[*model.layer.forcings, *(name for name in model.read if name in data)]]
     known.attrs = {"start": start}
     if has_dates(data, model.index):
@@ -168,7 +201,9 @@ def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
         "inference_library": "bayes_dasl",
         "version_python": platform.python_version(),
         **made_with(),
-        "data_sha256": fingerprint(data[[*dict.fromkeys((*model.observables, *model.layer.forcings, *read))]]),
+        "data_sha256": fingerprint(
+            data[[*dict.fromkeys((*model.observables, *model.layer.forcings, *read))]]
+        ),
         "signature": signature(model),
         "bounds": known_bounds(model),
         "shortest_lengths": shortest_lengths(model),

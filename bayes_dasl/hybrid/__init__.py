@@ -1,4 +1,6 @@
-"""Ways to join scientific models and networks: the same combinators for vector fields and for whole layers."""
+"""Ways to join scientific models and networks: the same combinators for vector fields and for whole
+layers.
+"""
 
 from ._joined import AbstractHybrid as AbstractHybrid
 from .beginning import corrected as corrected

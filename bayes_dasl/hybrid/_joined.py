@@ -1,4 +1,6 @@
-"""What all combinators share: parts that are vector fields make a vector field, layers make a layer."""
+"""What all combinators share: parts that are vector fields make a vector field, layers make a
+layer.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -21,12 +23,15 @@ type Part = Callable[..., Any]
 
 
 class AbstractHybrid(AbstractLayer):
-    """Parts joined point by point: `hybrid(t, y, u)` of functions, `hybrid(inputs)` where a part is a layer.
+    """Parts joined point by point: `hybrid(t, y, u)` of functions, `hybrid(inputs)` where a part is
+    a layer.
 
-    What a part returns is known to networks, closures and gates as `part.name`, and as `name` where that is no state
-    and no other part returns it. In a layer, functions see no states; `extra` names the data variables that they read
-    and the layers do not (a vector field sees the forcings of its `ODE`).
-    Raises: ModelError if layers state different units of one name, or read one forcing by different interpolation.
+    What a part returns is known to networks, closures and gates as `part.name`, and as `name` where
+    that is no state and no other part returns it. In a layer, functions see no states; `extra`
+    names the data variables that they read and the layers do not (a vector field sees the forcings
+    of its `ODE`).
+    Raises: ModelError if layers state different units of one name, or read one forcing by different
+    interpolation.
     """
 
     extra: eqx.AbstractVar[tuple[str, ...]]
@@ -55,7 +60,9 @@ class AbstractHybrid(AbstractLayer):
     @property
     def _layers(self) -> dict[str, Any]:
         if not self.layered:
-            raise ModelError(f"this {type(self).__name__} joins vector fields, not layers: put it into a bd.ODE")
+            raise ModelError(
+                f"this {type(self).__name__} joins vector fields, not layers: put it into a bd.ODE"
+            )
         return {name: part for name, part in self.parts.items() if is_layer(part)}
 
     def __check_init__(self):
@@ -64,23 +71,34 @@ class AbstractHybrid(AbstractLayer):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        found = {name: dict.fromkeys(part.outputs, jnp.ones(())) for name, part in self._layers.items()}
+        found = {
+            name: dict.fromkeys(part.outputs, jnp.ones(())) for name, part in self._layers.items()
+        }
         known, u = with_possible(self), dict.fromkeys(self.forcings, jnp.zeros(()))
         return tuple(jax.eval_shape(lambda: dict(known._at(jnp.zeros(()), {}, u, found))))
 
     @property
     def forcings(self) -> tuple[str, ...]:
         """All that the layers read, and what the functions read beside that."""
-        return tuple(dict.fromkeys([f for part in self._layers.values() for f in part.forcings] + [*self.extra]))
+        return tuple(
+            dict.fromkeys(
+                [f for part in self._layers.values() for f in part.forcings] + [*self.extra]
+            )
+        )
 
     @property
     def units(self) -> Mapping[str, str]:
         layers = self._layers.items()
-        return agreed("units", ((part, name, unit) for part, layer in layers for name, unit in layer.units.items()))
+        return agreed(
+            "units",
+            ((part, name, unit) for part, layer in layers for name, unit in layer.units.items()),
+        )
 
     @property
     def interpolation(self) -> Mapping[str, str]:
-        return agreed_interpolation(self._layers, {part: layer.forcings for part, layer in self._layers.items()})
+        return agreed_interpolation(
+            self._layers, {part: layer.forcings for part, layer in self._layers.items()}
+        )
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
@@ -106,12 +124,18 @@ class AbstractHybrid(AbstractLayer):
     @property
     def trajectories(self) -> list[AbstractTrajectory] | None:
         of_parts = [part.trajectories for part in self._layers.values()]
-        return None if any(found is None for found in of_parts) else [t for found in of_parts for t in found]
+        return (
+            None
+            if any(found is None for found in of_parts)
+            else [t for found in of_parts for t in found]
+        )
 
     def _shared(self, name: str, default: Any) -> Any:
         values = {getattr(part, name, default) for part in self._layers.values()} - {None}
         if len(values) > 1:
-            raise ModelError(f"the layers of this {type(self).__name__} have different {name}: {values}")
+            raise ModelError(
+                f"the layers of this {type(self).__name__} have different {name}: {values}"
+            )
         return values.pop() if values else default
 
     def prepared(self) -> Any:
@@ -124,7 +148,8 @@ class AbstractHybrid(AbstractLayer):
         if self.layered:
             kind = type(self).__name__
             raise ModelError(
-                f"this {kind} joins layers, so it is a layer itself: it cannot be a vector field, as in ODE"
+                f"this {kind} joins layers, so it is a layer itself: it cannot be a vector field, "
+                "as in ODE"
             )
         found = {name: dict(part(t, y, u)) for name, part in self.parts.items()}
         return self._at(t, y, u, found)
@@ -137,9 +162,13 @@ class AbstractHybrid(AbstractLayer):
 
     @staticmethod
     def known(y: Values, found: Mapping[str, Values]) -> Values:
-        """States, what each part returns by `part.name`, and by `name` where that is unambiguous."""
+        """States, what each part returns by `part.name`,
+        and by `name` where that is unambiguous.
+        """
         returned = [name for values in found.values() for name in values]
-        plain = {n: v for values in found.values() for n, v in values.items() if returned.count(n) == 1}
+        plain = {
+            n: v for values in found.values() for n, v in values.items() if returned.count(n) == 1
+        }
         full = {f"{part}.{name}": v for part, values in found.items() for name, v in values.items()}
         return {**plain, **full, **y}
 
@@ -159,9 +188,14 @@ class AbstractHybrid(AbstractLayer):
 
     def _solved(self, part: Any, inputs: Inputs) -> Prediction:
         if isinstance(part, AbstractFilter):
-            raise ModelError(f"{type(part).__name__} looks back at observations: it cannot be part of a hybrid")
+            raise ModelError(
+                f"{type(part).__name__} looks back at observations: it cannot be part of a hybrid"
+            )
         found = part(inputs)
         if found.variances:
             kind = type(part).__name__
-            raise ModelError(f"{kind} predicts a variance too, which a hybrid would lose: put the hybrid inside of it")
+            raise ModelError(
+                f"{kind} predicts a variance too, which a hybrid would lose: put the hybrid inside "
+                "of it"
+            )
         return found

@@ -1,4 +1,6 @@
-"""A layer's values and what a small change of its parameters does to them, differentiable in their turn."""
+"""A layer's values and what a small change of its parameters does to them, differentiable in their
+turn.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -23,7 +25,8 @@ from ..random import Module, RandomLeaf, Values
 
 @dataclasses.dataclass(frozen=True)
 class Coordinates:
-    """How far a leaf can move: in its own numbers, or in those of a support of another dimension, as of shares.
+    """How far a leaf can move: in its own numbers, or in those of a support of another dimension,
+    as of shares.
 
     A shared leaf moves in all of its `places` at once.
     """
@@ -45,14 +48,22 @@ class Coordinates:
 
 
 def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """The coordinates of random leaves, by path; of those that only the priors of others depend on there are none."""
-    return FrozenDict((path, _coordinates(leaf)) for path, leaf in leaves.items() if leaf.places or leaf.within)
+    """The coordinates of random leaves, by path; of those that only the priors of others depend on
+    there are none.
+    """
+    return FrozenDict(
+        (path, _coordinates(leaf)) for path, leaf in leaves.items() if leaf.places or leaf.within
+    )
 
 
 def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """The same of what stands in a tree itself: a number that is worked out of others counts as one of its own."""
+    """The same of what stands in a tree itself: a number that is worked out of others counts as one
+    of its own.
+    """
     worked_out = {place: Coordinates((place,)) for leaf in leaves.values() for place in leaf.within}
-    return FrozenDict({path: how for path, how in coordinates(leaves).items() if how.places} | worked_out)
+    return FrozenDict(
+        {path: how for path, how in coordinates(leaves).items() if how.places} | worked_out
+    )
 
 
 def _coordinates(leaf: RandomLeaf) -> Coordinates:
@@ -61,8 +72,12 @@ def _coordinates(leaf: RandomLeaf) -> Coordinates:
     return Coordinates(leaf.places, shape, None if same else leaf.distribution.support)
 
 
-def parameters(tree: Any, leaves: Mapping[str, Coordinates]) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
-    """The coordinates of some leaves of a realised tree as one vector, and the tree for another such vector."""
+def parameters(
+    tree: Any, leaves: Mapping[str, Coordinates]
+) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
+    """The coordinates of some leaves of a realised tree as one vector, and the tree for another
+    such vector.
+    """
     held, structure = jtu.tree_flatten_with_path(tree)
     number = {dotted(path): i for i, (path, _) in enumerate(held)}
     moving = [how for how in leaves.values() if how.places[0] in number]
@@ -83,8 +98,8 @@ def tangents(
 ) -> tuple[Values, dict[str, Float[Array, "n time ..."]]]:
     """The values of a layer, and their derivatives along directions of the parameters at `leaves`.
 
-    Of an ODE these are solved for along with the states: a solver that can be differentiated backwards through its
-    checkpoints cannot be differentiated forwards as well.
+    Of an ODE these are solved for along with the states: a solver that can be differentiated
+    backwards through its checkpoints cannot be differentiated forwards as well.
     """
     flat, rebuild = parameters(layer, leaves)
     if isinstance(layer, AbstractTrajectory) and layer.smooth:
@@ -92,7 +107,9 @@ def tangents(
 
     def predict(numbers):
         # Can be differentiated forwards and then backwards.
-        twice = with_adjoint(rebuild(numbers), diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint)
+        twice = with_adjoint(
+            rebuild(numbers), diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint
+        )
         return dict(twice(inputs).values)
 
     one = lambda direction: jax.jvp(predict, (flat,), (direction,))  # noqa: E731
@@ -129,9 +146,13 @@ def _parted(y: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     return states, {name: y[_MOVED + name] for name in states}
 
 
-def _along(layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions: Array, inputs: Inputs):
+def _along(
+    layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions: Array, inputs: Inputs
+):
     initial = lambda p: {n: jnp.asarray(v, float) for n, v in rebuild(p).initial.items()}  # noqa: E731
-    start, moved = jax.vmap(lambda d: jax.jvp(initial, (flat,), (d,)), out_axes=(None, 0))(directions)
+    start, moved = jax.vmap(lambda d: jax.jvp(initial, (flat,), (d,)), out_axes=(None, 0))(
+        directions
+    )
     field = _Variational(lambda p: prepared(rebuild(p).vector_field), flat, directions)
 
     def observe(t, y, u):
@@ -142,9 +163,9 @@ def _along(layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions
             observed = method_of(at.vector_field, at.observe)
             return dict(observed(t, states, u)) if observed else states
 
-        values, moved = jax.vmap(lambda d, s: jax.jvp(of, (flat, states), (d, s)), out_axes=(None, 0))(
-            directions, along
-        )
+        values, moved = jax.vmap(
+            lambda d, s: jax.jvp(of, (flat, states), (d, s)), out_axes=(None, 0)
+        )(directions, along)
         return _joined(values, moved)
 
     both = eqx.tree_at(

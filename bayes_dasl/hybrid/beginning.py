@@ -12,7 +12,13 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._jax.keys import as_key
-from ..data.datasets import checked_times, in_units, inputs as layer_inputs, series_index, standardise
+from ..data.datasets import (
+    checked_times,
+    in_units,
+    inputs as layer_inputs,
+    series_index,
+    standardise,
+)
 from ..data.dates import as_numbers, start_in_numbers, unit_of
 from ..errors import DataError, ModelError
 from ..layers import AbstractTrajectory
@@ -24,7 +30,8 @@ from ..random import VectorField, realise
 from .residual import Residual
 
 _DRAWS = 200
-# The 95 % quantile of the product of a standard half-Cauchy variable and a draw of the features at the data.
+# The 95 % quantile of the product of a standard half-Cauchy variable and a draw of the features at
+# the data.
 _SELDOM = 15.0
 
 
@@ -41,53 +48,70 @@ def corrected(
 
     $s(t, y, u) + a\,r \odot g(y)$
 
-    The correction g is a smooth unknown function of all states, `Network.fourier`. Its units r are the science's own
-    rates: the root mean square over the rows of the data, as a median over prior draws. Its scale a has a half-Cauchy
-    prior. Under this prior the correction exceeds `share` of these rates with a probability of about 5 %. The prior
-    favours small corrections, and its heavy tail allows large ones. Beyond the data the uncertainty of g grows with the
-    distance.
+    The correction g is a smooth unknown function of all states, `Network.fourier`. Its units r are
+    the science's own
+    rates: the root mean square over the rows of the data, as a median over prior draws. Its scale a
+        has a half-Cauchy
+    prior. Under this prior the correction exceeds `share` of these rates with a probability of
+    about 5 %. The prior favours small corrections, and its heavy tail allows large ones. Beyond the
+    data the uncertainty of g grows with the distance.
 
     The result is a `Residual` with a `Network`. Change parts of it by `eqx.tree_at`.
 
     Source: Gelman (2006), Prior distributions for variance parameters, for the half-Cauchy scale.
 
     Args:
-        science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is then returned with the
-            correction. States that the data lack come from a solve of the `ODE` at the prior medians.
-        data: the training data, with every state and forcing that the science reads. Rows with gaps are left out, and
-            the index is `t`. Dates become numbers as in the layer; without a layer they become days since 1970.
+        science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is then
+            returned with the correction. States that the data lack come from a solve of the `ODE`
+            at the prior medians.
+        data: the training data, with every state and forcing that the science reads. Rows with gaps
+            are left out, and the index is `t`. Dates become numbers as in the layer; without a
+            layer they become days since 1970.
         outputs: the states whose rates are corrected.
-        inputs: what the correction depends on: states, forcings, or `"t"`; by default all states of the science that
-            vary in the data.
+        inputs: what the correction depends on: states, forcings, or `"t"`; by default all states of
+            the science that vary in the data.
         relative: whether the rate per unit of state is corrected, as in `Residual`.
         share: the share of the science's rates that the correction seldom exceeds.
         size: how many features the unknown function has.
 
     Units: of the correction, those of the rates.
-    Raises: ModelError for no outputs, a rate that the science does not have, a rate that is zero or not finite under
-    the prior, or a share that is not positive; DataError if the data lack a variable that is read or have no complete
-    row, or if a state with a `relative` correction is zero in them.
+    Raises: ModelError for no outputs, a rate that the science does not have, a rate that is zero or
+    not finite under the prior, or a share that is not positive; DataError if the data lack a
+    variable that is read or have no complete row, or if a state with a `relative` correction is
+    zero in them.
     """
     _refuse(science, outputs, inputs, share)
     if isinstance(science, AbstractTrajectory):
         options: Any = {"inputs": inputs, "relative": relative, "share": share, "size": size}
         units = dict(science.units) | {science.index: unit_of(science.units.get(science.index, ""))}
-        field = corrected(science.vector_field, _with_states(science, in_units(data, units)), *outputs, **options)
+        field = corrected(
+            science.vector_field, _with_states(science, in_units(data, units)), *outputs, **options
+        )
         return eqx.tree_at(lambda layer: layer.vector_field, science, field)
     check_function(science, "science")
     data = as_numbers(data, series_index(data))
     units, states = _rates(science, data, outputs, relative)
     named = inputs or tuple(name for name in states if _changes(data, name)) or outputs
-    network = Network.fourier(standardise(data, *named), units, dist.HalfCauchy(share / _SELDOM), size=size)
+    network = Network.fourier(
+        standardise(data, *named), units, dist.HalfCauchy(share / _SELDOM), size=size
+    )
     return Residual(science, network, relative)
 
 
 def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> None:
     """Raises: ModelError for arguments that could not make a correction."""
-    if not isinstance(science, AbstractTrajectory) and isinstance(getattr(science, "layer", None), AbstractTrajectory):
-        raise ModelError(f"corrected takes a vector field or an ODE, not a {type(science).__name__}: give its layer")
+    if not isinstance(science, AbstractTrajectory) and isinstance(
+        getattr(science, "layer", None), AbstractTrajectory
+    ):
+        raise ModelError(
+            f"corrected takes a vector field or an ODE, not a {type(science).__name__}: give its "
+            "layer"
+        )
     if not outputs or not all(isinstance(name, str) for name in outputs):
-        raise ModelError("name the states whose rates are corrected, as in corrected(science, data, 'hare', 'lynx')")
+        raise ModelError(
+            "name the states whose rates are corrected, as in corrected(science, data, 'hare', "
+            "'lynx')"
+        )
     if isinstance(inputs, str):
         raise ModelError(f"inputs must be a tuple of names, such as ('{inputs}',)")
     if isinstance(share, (str, bytes)) or not 0 < share < np.inf:
@@ -95,21 +119,37 @@ def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> 
 
 
 def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
-    """The data with times as in the layer, and with states that they lack from a solve at the prior medians.
+    """The data with times as in the layer, and with states that they lack from a solve at the prior
+    medians.
 
     Raises: ModelError if the solver fails there.
     """
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
     units = layer.units.get(layer.index, "")
-    start, data = start_in_numbers(start_of(layer), data, layer.index, units), as_numbers(data, layer.index, units)
-    given = layer_inputs(
-        data, start=start, forcings=layer.forcings, interpolation=layer.interpolation, index=layer.index
+    start, data = (
+        start_in_numbers(start_of(layer), data, layer.index, units),
+        as_numbers(data, layer.index, units),
     )
-    states, ok, _ = middle.solve(given, {name: jnp.asarray(v, float) for name, v in middle.initial.items()})
+    given = layer_inputs(
+        data,
+        start=start,
+        forcings=layer.forcings,
+        interpolation=layer.interpolation,
+        index=layer.index,
+    )
+    states, ok, _ = middle.solve(
+        given, {name: jnp.asarray(v, float) for name, v in middle.initial.items()}
+    )
     if not bool(ok):
-        raise ModelError("the solver does not get through the prior medians: give data that hold all states")
-    lacking = {name: (layer.index, np.asarray(v)) for name, v in states.items() if name not in data and v.ndim == 1}
+        raise ModelError(
+            "the solver does not get through the prior medians: give data that hold all states"
+        )
+    lacking = {
+        name: (layer.index, np.asarray(v))
+        for name, v in states.items()
+        if name not in data and v.ndim == 1
+    }
     return data.assign(lacking)
 
 
@@ -123,12 +163,20 @@ def _changes(data: xr.Dataset, name: str) -> bool:
 def _rates(
     science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The size of each rate (`relative`: per unit of state) over data and prior; and the names of all states."""
+    """The size of each rate (`relative`: per unit of state) over data and prior; and the names of
+    all states.
+    """
     index = series_index(data)
     points = {index: np.asarray(checked_times(data, index), float)}
-    numbers = {str(n): v.values for n, v in data.data_vars.items() if v.dims == (index,) and v.dtype.kind in "iuf"}
+    numbers = {
+        str(n): v.values
+        for n, v in data.data_vars.items()
+        if v.dims == (index,) and v.dtype.kind in "iuf"
+    }
     # Ignore empty columns: they would leave no complete row.
-    points |= {name: values.astype(float) for name, values in numbers.items() if np.isfinite(values).any()}
+    points |= {
+        name: values.astype(float) for name, values in numbers.items() if np.isfinite(values).any()
+    }
     whole = np.all([np.isfinite(v) for v in points.values()], axis=0)
     if not whole.any():
         raise DataError("corrected needs data with at least one row without a gap")
@@ -143,11 +191,15 @@ def _rates(
         try:
             rates = field(point[index], given, given)
         except KeyError as error:
-            raise DataError(f"the science reads {error}, which the data lack: they hold {', '.join(points)}") from error
+            raise DataError(
+                f"the science reads {error}, which the data lack: they hold {', '.join(points)}"
+            ) from error
         states[:] = rates
         for name in outputs:
             if name not in rates:
-                raise ModelError(f"'{name}' is to be corrected; the science has rates of {', '.join(rates)}")
+                raise ModelError(
+                    f"'{name}' is to be corrected; the science has rates of {', '.join(rates)}"
+                )
         found = jnp.stack([jnp.asarray(rates[name], float) for name in outputs])
         return found / jnp.stack([point[name] for name in outputs]) if relative else found
 
@@ -161,13 +213,21 @@ def _rates(
     found = np.median(sizes, axis=0)
     for name, value in zip(outputs, found, strict=True):
         if not 0 < value < np.inf:
-            raise ModelError(f"the rate of '{name}' is {value:g} under the prior: there is nothing to measure it by")
+            raise ModelError(
+                f"the rate of '{name}' is {value:g} under the prior: there is nothing to measure "
+                "it by"
+            )
     return dict(zip(outputs, map(float, found), strict=True)), tuple(states)
 
 
 def _refuse_zeros(points: Mapping[str, np.ndarray], outputs: tuple[str, ...]) -> None:
     for name in outputs:
         if name not in points:
-            raise DataError(f"a relative correction of '{name}' needs it in the data, which hold {', '.join(points)}")
+            raise DataError(
+                f"a relative correction of '{name}' needs it in the data, which hold "
+                f"{', '.join(points)}"
+            )
         if not np.all(points[name]):
-            raise DataError(f"'{name}' is 0 in the data: a relative correction needs data other than 0")
+            raise DataError(
+                f"'{name}' is 0 in the data: a relative correction needs data other than 0"
+            )

@@ -15,7 +15,10 @@ from ..random import Module, Values, VectorField
 def _frozen(totals: Any) -> FrozenDict:
     groups = totals.values() if isinstance(totals, Mapping) else (None,)
     if not all(isinstance(weights, Mapping) for weights in groups):
-        raise ModelError(f"totals must be a dict of dicts, such as {{'mass': {{'a': 1, 'b': 1}}}}, not {totals!r}")
+        raise ModelError(
+            f"totals must be a dict of dicts, such as {{'mass': {{'a': 1, 'b': 1}}}}, not "
+            f"{totals!r}"
+        )
     return FrozenDict((name, FrozenDict(weights)) for name, weights in totals.items())
 
 
@@ -31,8 +34,8 @@ class Conserve(Module):
         totals: each conserved total by name, with the weight of every state in it:
             `{"mass": {"substrate": 1, "product": 1}}`.
 
-    Raises: ModelError for what is no function, no totals, totals that depend on each other, or, when called, a state
-    that there is not.
+    Raises: ModelError for what is no function, no totals, totals that depend on each other, or,
+    when called, a state that there is not.
     """
 
     vector_field: VectorField
@@ -42,20 +45,28 @@ class Conserve(Module):
         check_function(self.vector_field, "vector_field")
         states = dict.fromkeys(state for total in self.totals.values() for state in total)
         if not states:
-            raise ModelError("totals must name what is conserved and give the weight of each state in it")
+            raise ModelError(
+                "totals must name what is conserved and give the weight of each state in it"
+            )
         matrix = self._matrix(tuple(states))
         if jnp.linalg.matrix_rank(matrix) < len(matrix):
-            raise ModelError(f"the totals {', '.join(self.totals)} depend on each other: leave one out")
+            raise ModelError(
+                f"the totals {', '.join(self.totals)} depend on each other: leave one out"
+            )
 
     def _matrix(self, states: tuple[str, ...]) -> Any:
-        return jnp.asarray([[total.get(state, 0.0) for state in states] for total in self.totals.values()])
+        return jnp.asarray(
+            [[total.get(state, 0.0) for state in states] for total in self.totals.values()]
+        )
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         rates = dict(self.vector_field(t, y, u))
         states = tuple(dict.fromkeys(state for total in self.totals.values() for state in total))
         unknown = [state for state in states if state not in rates]
         if unknown:
-            raise ModelError(f"the totals weigh {', '.join(unknown)}; the states are {', '.join(rates)}")
+            raise ModelError(
+                f"the totals weigh {', '.join(unknown)}; the states are {', '.join(rates)}"
+            )
         matrix = self._matrix(states)
         along = jnp.stack([rates[state] for state in states])
         excess = jnp.tensordot(matrix.T @ jnp.linalg.inv(matrix @ matrix.T) @ matrix, along, 1)

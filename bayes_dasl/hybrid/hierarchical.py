@@ -18,9 +18,10 @@ class Hierarchical(AbstractHybrid):
 
     Args:
         sciences: vector fields or layers by name.
-        network: a function `(t, y, u)` that reads what each science returns as `name.value`, and returns all that is to
-            be returned.
-        extra: the data variables that the network reads and the sciences do not, where they are layers.
+        network: a function `(t, y, u)` that reads what each science returns as `name.value`, and
+            returns all that is to be returned.
+        extra: the data variables that the network reads and the sciences do not, where they are
+            layers.
 
     Raises: ModelError unless there are named sciences and the network is a function.
     """

@@ -19,7 +19,8 @@ from ..layers.layer import start_of
 from ..random import Module, Values, paths
 from ._sensitivity import parameters, standing, tangents
 
-# Of sensitivities that depend on each other one is as good as another: the smallest solution is stable.
+# Of sensitivities that depend on each other one is as good as another: the smallest solution is
+# stable.
 _RIDGE = 1e-10
 _SMALLEST = 1e-12
 
@@ -31,11 +32,16 @@ def scientific(science: Any) -> FrozenDict:
     """
     leaves = {path: leaf for path, leaf in paths(science).items() if leaf.group == "science"}
     if not leaves:
-        raise ModelError("nothing in the science is random: there is nothing that a closure could be orthogonal to")
+        raise ModelError(
+            "nothing in the science is random: there is nothing that a closure could be orthogonal "
+            "to"
+        )
     return standing(leaves)
 
 
-def least_squares(matrix: Float[Array, "row k"], target: Float[Array, " row"]) -> Float[Array, " k"]:
+def least_squares(
+    matrix: Float[Array, "row k"], target: Float[Array, " row"]
+) -> Float[Array, " k"]:
     """The coefficients with which the columns come closest to the target."""
     norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
     scaled = matrix / jnp.where(norms > 0, norms, 1.0)
@@ -56,9 +62,13 @@ def _of(values: Values, added: Values) -> dict[str, Any]:
 
 
 def _weighted(
-    moved: Mapping[str, Float[Array, "row k"]], added: Values, weight: Mapping[str, Float[Array, " row"]]
+    moved: Mapping[str, Float[Array, "row k"]],
+    added: Values,
+    weight: Mapping[str, Float[Array, " row"]],
 ) -> Float[Array, " k"]:
-    """The coefficients with which the sensitivities of all values together come closest to what is added to them."""
+    """The coefficients with which the sensitivities of all values together come closest to what is
+    added to them.
+    """
     rows = jnp.concatenate([moved[name] * weight[name][:, None] for name in added])
     return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
 
@@ -81,13 +91,17 @@ class Projection(Module):
         columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
         odd = [name for name, v in columns.items() if v.shape != columns[self.index].shape]
         if odd:
-            raise DataError(f"orthogonal needs series over {self.index}; {', '.join(odd)} have other dimensions")
+            raise DataError(
+                f"orthogonal needs series over {self.index}; {', '.join(odd)} have other dimensions"
+            )
         whole = np.all([np.isfinite(v) for v in columns.values()], axis=0)
         if not whole.any():
             raise DataError("orthogonal needs data with at least one row without a gap")
         self.points = {name: jnp.asarray(v[whole]) for name, v in columns.items()}
 
-    def coefficients(self, science: Any, correction: Callable[..., Values], relative: bool) -> Float[Array, " k"]:
+    def coefficients(
+        self, science: Any, correction: Callable[..., Values], relative: bool
+    ) -> Float[Array, " k"]:
         """What of the correction the sensitivities can do, in units of the parameters."""
         flat, rebuild = parameters(science, self.leaves)
 
@@ -117,20 +131,26 @@ class Projection(Module):
             at = np.flatnonzero(np.asarray(self.points.get(name, 1.0)) == 0)
             if at.size:
                 where = f"{self.index} {float(self.points[self.index][at[0]]):g}"
-                raise DataError(f"'{name}' is 0 at {where}: a relative correction needs data other than 0")
+                raise DataError(
+                    f"'{name}' is 0 at {where}: a relative correction needs data other than 0"
+                )
 
     def _weight(self, name: str, relative: bool) -> Float[Array, " point"]:
         if name not in self.points:
             raise ModelError(self._lack(f"'{name}'"))
         values = self.points[name]
         spread = jnp.std(values)
-        return 1 / values if relative else jnp.ones_like(values) / jnp.where(spread > 0, spread, 1.0)
+        return (
+            1 / values if relative else jnp.ones_like(values) / jnp.where(spread > 0, spread, 1.0)
+        )
 
     def _lack(self, what: str) -> str:
         held = ", ".join([self.index, *sorted(set(self.points) - {self.index})])
         return f"orthogonal needs {what} at every point, but its data hold {held}"
 
-    def removed(self, science: Any, added: Values, shift: Array, t: Any, y: Values, u: Values) -> dict[str, Any]:
+    def removed(
+        self, science: Any, added: Values, shift: Array, t: Any, y: Values, u: Values
+    ) -> dict[str, Any]:
         """The correction at a point, less what the parameters could do."""
         flat, rebuild = parameters(science, self.leaves)
         along = jax.jvp(lambda p: _of(rebuild(p)(t, y, u), added), (flat,), (shift,))[1]
@@ -156,7 +176,9 @@ class LayerProjection(Module):
         )
 
     def shift(self, layer: Any, correct: Callable[[Inputs, Values], Values]) -> Float[Array, " k"]:
-        """What of the correction at the rows of the data the sensitivities can do, in units of the parameters."""
+        """What of the correction at the rows of the data the sensitivities can do, in units of the
+        parameters.
+        """
         each = jnp.eye(parameters(layer, self.leaves)[0].size)
         values, moved = tangents(layer, self.leaves, each, self.inputs)
         added = correct(self.inputs, values)

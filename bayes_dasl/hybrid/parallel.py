@@ -27,13 +27,14 @@ class Parallel(AbstractHybrid):
 
     Args:
         models: vector fields or layers by name.
-        weights: their shares: an array that sums to one or a distribution over the simplex (uniform unless given), in
-            the order of the models; or a gate, a function `(t, y, u)` such as a `Network` that returns a logit for each
-            model by its name, so that the shares vary with what it reads.
+        weights: their shares: an array that sums to one or a distribution over the simplex (uniform
+            unless given), in the order of the models; or a gate, a function `(t, y, u)` such as a
+            `Network` that returns a logit for each model by its name, so that the shares vary with
+            what it reads.
         extra: the data variables that functions read and the layers do not.
 
-    Raises: ModelError for fewer than two models, weights of another number or that are no shares, or models that
-    predict other values.
+    Raises: ModelError for fewer than two models, weights of another number or that are no shares,
+    or models that predict other values.
     """
 
     models: Mapping[str, Any]
@@ -42,9 +43,13 @@ class Parallel(AbstractHybrid):
     names: tuple[str, ...] = eqx.field(static=True)
     extra: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, models: Mapping[str, Any], weights: Any = None, *, extra: tuple[str, ...] = ()):
+    def __init__(
+        self, models: Mapping[str, Any], weights: Any = None, *, extra: tuple[str, ...] = ()
+    ):
         if not isinstance(models, Mapping) or len(models) < 2:
-            raise ModelError("models must be a dict of at least two vector fields or layers, by name")
+            raise ModelError(
+                "models must be a dict of at least two vector fields or layers, by name"
+            )
         for name, model in models.items():
             check_part(model, f"models['{name}']")
         self.models, self.names, self.extra = models, tuple(models), tuple(extra)
@@ -56,7 +61,9 @@ class Parallel(AbstractHybrid):
             self.weights = _numbers(self.weights)
         shape = shape_of(self.weights)
         if shape != (len(models),):
-            raise ModelError(f"there are {len(models)} models, but weights of shape {shape}: give one for each")
+            raise ModelError(
+                f"there are {len(models)} models, but weights of shape {shape}: give one for each"
+            )
         _check_shares(self.weights)
 
     @property
@@ -68,12 +75,15 @@ class Parallel(AbstractHybrid):
         for name, values in others:
             if set(values) != set(first[1]):
                 raise ModelError(
-                    f"'{first[0]}' returns {', '.join(first[1])}, but '{name}' returns {', '.join(values)}: models "
+                    f"'{first[0]}' returns {', '.join(first[1])}, but '{name}' returns "
+                    f"{', '.join(values)}: models "
                     "side by side must return the same"
                 )
         shares = self._shares(t, y, u)
         return {
-            name: sum((share * found[model][name] for model, share in shares.items()), jnp.zeros(()))
+            name: sum(
+                (share * found[model][name] for model, share in shares.items()), jnp.zeros(())
+            )
             for name in first[1]
         }
 
@@ -83,7 +93,8 @@ class Parallel(AbstractHybrid):
         logits: Values = self.weights(t, y, u)  # type: ignore[operator]
         if set(logits) != set(self.models):
             raise ModelError(
-                f"the gate returns {', '.join(logits)}: it must return a logit for each of {', '.join(self.models)}"
+                f"the gate returns {', '.join(logits)}: it must return a logit for each of "
+                f"{', '.join(self.models)}"
             )
         stacked = jnp.stack(jnp.broadcast_arrays(*(logits[model] for model in self.names)))
         return dict(zip(self.names, jax.nn.softmax(stacked, axis=0), strict=True))
@@ -93,7 +104,9 @@ def _numbers(weights: Any) -> Any:
     try:
         return jnp.asarray(weights, float)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"weights must be an array, a distribution or a gate (t, y, u), not {weights!r}") from error
+        raise ModelError(
+            f"weights must be an array, a distribution or a gate (t, y, u), not {weights!r}"
+        ) from error
 
 
 def _check_shares(weights: Any) -> None:
@@ -101,8 +114,13 @@ def _check_shares(weights: Any) -> None:
     if is_random(weights):
         if weights.support != constraints.simplex:
             kind = type(weights).__name__
-            raise ModelError(f"weights must be a distribution over shares that sum to 1, as Dirichlet is, not {kind}")
+            raise ModelError(
+                "weights must be a distribution over shares that sum to 1, as Dirichlet is, not "
+                f"{kind}"
+            )
     elif not isinstance(weights, Tracer):
         shares = np.asarray(weights, float)
         if not (np.all(shares >= 0) and abs(shares.sum() - 1) <= _ROUND_OFF):
-            raise ModelError(f"weights must be shares that are not negative and sum to 1, not {shares}")
+            raise ModelError(
+                f"weights must be shares that are not negative and sum to 1, not {shares}"
+            )

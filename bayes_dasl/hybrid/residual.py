@@ -22,30 +22,35 @@ class Residual(AbstractHybrid):
 
     $s(t, y, u) + g(t, y, u)$, or $s(t, y, u) + y \odot g(t, y, u)$ if `relative`
 
-    The closure $g$ may correct some of the states, or outputs, only. With `relative` it corrects the rate per unit of
-    state, so that a state that starts positive stays positive; of a layer's output it corrects the share.
+    The closure $g$ may correct some of the states, or outputs, only. With `relative` it corrects
+    the rate per unit of state, so that a state that starts positive stays positive; of a layer's
+    output it corrects the share.
 
     With `orthogonal` the closure is projected: $g_\perp = g - S c$ with
-    $c = \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$, where $S$ are the sensitivities of the science to
-    its random leaves, at the values that the draw has, and $x_j$ are the rows of the data. Its target are then the
-    parameters with which the science alone comes closest to the truth at these points, in the norm of the weights
-    $w_j$: one over the standard deviation of each state or output over the points, or, for a vector field that is
-    `relative`, one over the state itself. Which leaves are random is looked up when the Residual is built.
+    $c = \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$, where $S$ are the
+    sensitivities of the science to its random leaves, at the values that the draw has, and $x_j$
+    are the rows of the data. Its target are then the parameters with which the science alone comes
+    closest to the truth at these points, in the norm of the weights $w_j$: one over the standard
+    deviation of each state or output over the points, or, for a vector field that is `relative`,
+    one over the state itself. Which leaves are random is looked up when the Residual is built.
 
     Args:
         science: a vector field `(t, y, u)`, or a layer.
-        closure: g, a function `(t, y, u)` such as a `Network`, which returns corrections by name, in the units of what
-            it corrects, or without a unit (per time for a rate) with `relative`.
+        closure: g, a function `(t, y, u)` such as a `Network`, which returns corrections by name,
+            in the units of what it corrects, or without a unit (per time for a rate) with
+            `relative`.
         relative: whether g is multiplied by the state, or the output, that it corrects.
-        orthogonal: data, as a dataset, for which the closure is kept from doing what the scientific parameters could
-            do; for a vector field they name every state and forcing that the equations and the closure read (rows with
-            gaps are left out; the index counts as `t`, dates as days since 1970), for a layer its times, forcings and
-            places.
-        extra: the data variables that the closure reads and the science does not, where that is a layer.
+        orthogonal: data, as a dataset, for which the closure is kept from doing what the scientific
+            parameters could do; for a vector field they name every state and forcing that the
+            equations and the closure read (rows with gaps are left out; the index counts as `t`,
+            dates as days since 1970), for a layer its times, forcings and places.
+        extra: the data variables that the closure reads and the science does not, where that is a
+            layer.
 
-    Raises: ModelError if the closure is no function; DataError if a state that is corrected `relative` to itself is
-    zero in the data of `orthogonal`; ModelError when called, if the closure corrects something that the science does
-    not have, or if the data of `orthogonal` lack something that is read.
+    Raises: ModelError if the closure is no function; DataError if a state that is corrected
+    `relative` to itself is zero in the data of `orthogonal`; ModelError when called, if the closure
+    corrects something that the science does not have, or if the data of `orthogonal` lack something
+    that is read.
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
     """
 
@@ -68,7 +73,12 @@ class Residual(AbstractHybrid):
         check_function(closure, "closure")
         if orthogonal is not None and not isinstance(orthogonal, xr.Dataset):
             raise ModelError(f"orthogonal takes the data, an xarray.Dataset, not {orthogonal!r}")
-        self.science, self.closure, self.relative, self.extra = science, closure, relative, tuple(extra)
+        self.science, self.closure, self.relative, self.extra = (
+            science,
+            closure,
+            relative,
+            tuple(extra),
+        )
         self.orthogonal = None
         if orthogonal is not None and is_layer(science):
             self.orthogonal = LayerProjection(science, orthogonal, self.extra)
@@ -87,13 +97,18 @@ class Residual(AbstractHybrid):
         if not isinstance(inside.orthogonal, Projection):
             return inside
         return eqx.tree_at(
-            lambda r: r.orthogonal.shift, inside, inside._shift(inside.orthogonal), is_leaf=lambda x: x is None
+            lambda r: r.orthogonal.shift,
+            inside,
+            inside._shift(inside.orthogonal),
+            is_leaf=lambda x: x is None,
         )
 
     def join(self, t, y: Values, u: Values, found) -> Values:
         added = self._correction(t, y, u)
         if isinstance(self.orthogonal, Projection):
-            added = self.orthogonal.removed(self.science, added, self._shift(self.orthogonal), t, y, u)
+            added = self.orthogonal.removed(
+                self.science, added, self._shift(self.orthogonal), t, y, u
+            )
         return self._corrected(found["science"], added)
 
     def _shift(self, projection: Projection) -> Any:
@@ -121,7 +136,10 @@ class Residual(AbstractHybrid):
         shift = self.orthogonal.shift(self.science, self._added)
         removed = self.orthogonal.along(self.science, inputs, shift)
         changed = self._added(inputs, found["science"])
-        return {name: value - removed[name] if name in changed else value for name, value in joined.items()}
+        return {
+            name: value - removed[name] if name in changed else value
+            for name, value in joined.items()
+        }
 
     def _added(self, inputs: Inputs, values: Values) -> Values:
         """What the closure adds to the values of a layer, at each of its rows."""
@@ -144,7 +162,9 @@ class _Amplified(Module):
 
 def amplified(layer: Any, factor: Scalar) -> Any:
     """A layer whose corrections are multiplied by a factor."""
-    return _at_residuals(layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor)))
+    return _at_residuals(
+        layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor))
+    )
 
 
 class _Nothing(Module):

@@ -13,14 +13,15 @@ class Series(AbstractHybrid):
 
     $n\big(t,\ y,\ s(t, y, u),\ u\big)$
 
-    The network reads what the science returns as `science.name` (and as `name`, where that is no state), beside time,
-    states and forcings.
+    The network reads what the science returns as `science.name` (and as `name`, where that is no
+    state), beside time, states and forcings.
 
     Args:
         science: a vector field `(t, y, u)`, or a layer.
-        network: a function `(t, y, u)` that returns all that is to be returned: the rates of every state in a vector
-            field, the outputs of a layer.
-        extra: the data variables that the network reads and the science does not, where that is a layer.
+        network: a function `(t, y, u)` that returns all that is to be returned: the rates of every
+            state in a vector field, the outputs of a layer.
+        extra: the data variables that the network reads and the science does not, where that is a
+            layer.
 
     Raises: ModelError if the network is no function.
     """

@@ -28,27 +28,36 @@ def kinds() -> list[str]:
 def check_device(device: str) -> None:
     """Raises: ModelError for a device that is not here."""
     if device != "auto" and device not in kinds():
-        extra = "; for an NVIDIA GPU install bayes-dasl[cuda12] or bayes-dasl[cuda13]" if device == "gpu" else ""
-        raise ModelError(f"there is no device '{device}': give 'auto' or one of {', '.join(kinds())}{extra}")
+        extra = (
+            "; for an NVIDIA GPU install bayes-dasl[cuda12] or bayes-dasl[cuda13]"
+            if device == "gpu"
+            else ""
+        )
+        raise ModelError(
+            f"there is no device '{device}': give 'auto' or one of {', '.join(kinds())}{extra}"
+        )
 
 
 @contextlib.contextmanager
 def computing_on(device: str, problem: Problem, batch: int, journal: Journal) -> Iterator[str]:
     """Compute on this kind of device; says which it is and why.
 
-    `auto` takes the kind with the most gradients a second for a batch of so many positions. The choice is a step of
-    the journal: the rest of a run is computed on what it was begun with.
+    `auto` takes the kind with the most gradients a second for a batch of so many positions. The
+    choice is a step of the journal: the rest of a run is computed on what it was begun with.
     Raises: ModelError if that is not here; MismatchError if another is asked for.
     """
     chosen = journal.step("device", lambda: _choose(device, problem, batch))
     kind, reason = str(chosen["kind"]), str(chosen["reason"])
     if device not in ("auto", kind):
-        raise MismatchError(f"the checkpoint was computed on {kind}: resume it there, not with device='{device}'")
+        raise MismatchError(
+            f"the checkpoint was computed on {kind}: resume it there, not with device='{device}'"
+        )
     check_device(kind)
     begun_on, here = int(chosen["number"]), _number(kind)
     if begun_on != here:
         warnings.warn(
-            f"the checkpoint was begun on {begun_on} {kind} devices and here are {here}: the draws will be those of an "
+            f"the checkpoint was begun on {begun_on} {kind} devices and here are {here}: the draws "
+            "will be those of an "
             "uninterrupted run to rounding only",
             stacklevel=2,
         )
@@ -67,7 +76,11 @@ def _choose(device: str, problem: Problem, batch: int) -> Arrays:
         kind = max(speeds, key=lambda k: speeds[k])
         measured = ", ".join(f"{speed:.0f} on {name}" for name, speed in speeds.items())
         reason = f"gradients a second for a batch of {batch}: {measured}"
-    return {"kind": np.asarray(kind), "reason": np.asarray(reason), "number": np.asarray(_number(kind))}
+    return {
+        "kind": np.asarray(kind),
+        "reason": np.asarray(reason),
+        "number": np.asarray(_number(kind)),
+    }
 
 
 def _number(kind: str) -> int:
@@ -77,5 +90,7 @@ def _number(kind: str) -> int:
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:
     with jax.default_device(jax.devices(kind)[0]):
         value_and_gradient, _ = traced_once(problem)
-        times = lap_times(value_and_gradient, problem.prior(batch, key=jax.random.key(0)), batch, laps=_LAPS)
+        times = lap_times(
+            value_and_gradient, problem.prior(batch, key=jax.random.key(0)), batch, laps=_LAPS
+        )
     return batch * _LAPS / sum(times)

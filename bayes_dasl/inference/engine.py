@@ -60,14 +60,16 @@ class Samples:
     Args:
         positions: the draws, `(chain, draw, dimension)`.
         stats: what is known of each draw, `(chain, draw)` by name, such as `lp`, its log density.
-        facts: what is known of the run: numbers and text by name, which become attributes of the result.
+        facts: what is known of the run: numbers and text by name, which become attributes of the
+            result.
         findings: what should be said of the run, in `diagnose`.
         modes: modes of the posterior that were found, if any.
         curves: what a descent went through, `(member, step)` by name.
         draws_are: what a draw is, in words.
-        markov: whether the draws of a chain follow from one another, so that R-hat and effective sample sizes mean
-            something.
-        superchains: how many groups of chains, each too short for R-hat, begin at one point; none unless given.
+        markov: whether the draws of a chain follow from one another, so that R-hat and effective
+            sample sizes mean something.
+        superchains: how many groups of chains, each too short for R-hat, begin at one point; none
+            unless given.
         interrupted: whether Ctrl-C ended the run early.
 
     Raises: ModelError for arrays of other shapes.
@@ -87,11 +89,14 @@ class Samples:
     def __post_init__(self):
         shape = np.shape(self.positions)
         if len(shape) != 3:
-            raise ModelError(f"positions of Samples are (chain, draw, dimension), not an array of shape {shape}")
+            raise ModelError(
+                f"positions of Samples are (chain, draw, dimension), not an array of shape {shape}"
+            )
         for name, values in self.stats.items():
             if np.shape(values) != shape[:2]:
                 raise ModelError(
-                    f"stats of Samples are one number for each draw, {shape[:2]}: '{name}' is {np.shape(values)}"
+                    f"stats of Samples are one number for each draw, {shape[:2]}: '{name}' is "
+                    f"{np.shape(values)}"
                 )
 
     @property
@@ -108,20 +113,30 @@ class Samples:
 
 
 class Settings:
-    """Settings of an engine or of a strategy: a frozen dataclass of numbers, words and other settings.
+    """Settings of an engine or of a strategy: a frozen dataclass of numbers, words and other
+    settings.
 
-    They are stored by the name of their class and its fields, so that a run can be resumed from what it wrote down.
+    They are stored by the name of their class and its fields, so that a run can be resumed from
+    what it wrote down.
     """
 
     def stored(self) -> dict[str, Any]:
         """The settings as plain values, ready for JSON."""
         held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        plain = {name: value.stored() if isinstance(value, Settings) else value for name, value in held.items()}
+        plain = {
+            name: value.stored() if isinstance(value, Settings) else value
+            for name, value in held.items()
+        }
         return {"class": _class_name(type(self)), **plain}
 
     @classmethod
     def _from_stored(cls, settings: dict[str, Any]) -> "Settings":
-        return cls(**{name: restored(value) if isinstance(value, dict) else value for name, value in settings.items()})
+        return cls(
+            **{
+                name: restored(value) if isinstance(value, dict) else value
+                for name, value in settings.items()
+            }
+        )
 
     def _check_numbers(self, **least: int) -> None:
         """Raises: ModelError unless fields are whole numbers of at least so much."""
@@ -129,7 +144,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
                 raise ModelError(
-                    f"{type(self).__name__}({name}={value!r}): {name} must be a whole number, at least {smallest}"
+                    f"{type(self).__name__}({name}={value!r}): {name} must be a whole number, at "
+                    f"least {smallest}"
                 )
 
     def _check_words(self, **allowed: tuple[str, ...]) -> None:
@@ -137,14 +153,20 @@ class Settings:
         for name, words in allowed.items():
             value = getattr(self, name)
             if value not in words:
-                raise ModelError(f"{type(self).__name__}({name}={value!r}): {name} must be one of {', '.join(words)}")
+                raise ModelError(
+                    f"{type(self).__name__}({name}={value!r}): {name} must be one of "
+                    f"{', '.join(words)}"
+                )
 
     def _check_settings(self, **kinds: type["Settings"]) -> None:
         """Raises: ModelError unless fields are settings of these kinds."""
         for name, kind in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
-                raise ModelError(f"{type(self).__name__}({name}={value!r}): {name} must be a bd.{kind.__name__}(…)")
+                raise ModelError(
+                    f"{type(self).__name__}({name}={value!r}): {name} must be a "
+                    f"bd.{kind.__name__}(…)"
+                )
 
     def _check_floats(self, *names: str, below: float = 1.0, zero: bool = False) -> None:
         """Make fields plain floats.
@@ -159,15 +181,17 @@ class Settings:
                 number = float("nan")
             if not (0 < number < below or (zero and number == 0)):
                 limits = f"at least 0 and below {below:g}" if zero else f"between 0 and {below:g}"
-                raise ModelError(f"{type(self).__name__}({name}={value!r}): {name} must lie {limits}")
+                raise ModelError(
+                    f"{type(self).__name__}({name}={value!r}): {name} must lie {limits}"
+                )
             object.__setattr__(self, name, number)
 
 
 class AbstractEngine(abc.ABC, Settings):
     """Draws from the posterior of a problem: a frozen dataclass of its settings.
 
-    An engine owns what it costs, how it is stored and restored, and what is said of its run. Long work is done in
-    steps of the journal, so that it can be resumed.
+    An engine owns what it costs, how it is stored and restored, and what is said of its run. Long
+    work is done in steps of the journal, so that it can be resumed.
     """
 
     draws: int
@@ -227,7 +251,8 @@ def check_engine(engine: object) -> None:
 def restored(stored: dict[str, Any]) -> Any:
     """An engine or a strategy from what `stored` made of it.
 
-    Raises: ReadError if no class of that name is defined, or its settings are no longer what they were.
+    Raises: ReadError if no class of that name is defined, or its settings are no longer what they
+    were.
     """
     name, settings = stored.get("class"), {k: v for k, v in stored.items() if k != "class"}
     for cls in _kinds(Settings):
@@ -235,9 +260,12 @@ def restored(stored: dict[str, Any]) -> Any:
             try:
                 return cls._from_stored(settings)
             except (TypeError, ModelError) as error:
-                raise ReadError(f"the checkpoint was made by {json.dumps(stored)}: {error}") from error
+                raise ReadError(
+                    f"the checkpoint was made by {json.dumps(stored)}: {error}"
+                ) from error
     raise ReadError(
-        f"the checkpoint was made by {name}, which is not defined here: call bd.fit with the same engine, key and "
+        f"the checkpoint was made by {name}, which is not defined here: call bd.fit with the same "
+        "engine, key and "
         "checkpoint instead"
     )
 

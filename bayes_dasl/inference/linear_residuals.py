@@ -28,7 +28,9 @@ _FLATTEST = 1e-4  # curvature that a log prior is taken to have at least
 def with_mismatches(problem: Problem, prediction: Prediction) -> dict[str, Array]:
     """What is predicted of the data, and of mismatches, whose data are 0."""
     values = {name: prediction.values[name] for name in problem.observed}
-    return values | {_MISMATCH + name: jnp.asarray(value) for name, value in prediction.mismatches.items()}
+    return values | {
+        _MISMATCH + name: jnp.asarray(value) for name, value in prediction.mismatches.items()
+    }
 
 
 def residuals(
@@ -38,7 +40,8 @@ def residuals(
     variances: dict[str, Array],
     values: dict[str, Array],
 ) -> Float[Array, " datum"]:
-    """How far data lie from what is predicted, given those before them, in units of their spread; 0 if missing.
+    """How far data lie from what is predicted, given those before them, in units of their spread; 0
+    if missing.
 
     `realised` has the numbers of the noise, whose spread is that around `centre`.
     """
@@ -60,18 +63,27 @@ def residuals(
             linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
         # A datum without spread, as none of no trials, tells nothing here.
         told = seen & (scale > 0) & jnp.isfinite(scale)
-        found.append(jnp.ravel(jnp.where(told, (linked - location) / jnp.where(told, scale, 1.0), 0.0)))
+        found.append(
+            jnp.ravel(jnp.where(told, (linked - location) / jnp.where(told, scale, 1.0), 0.0))
+        )
     return jnp.concatenate(found)
 
 
-def _told_on_link(noise: Any, value: Array, observed: Array, location: Array, scale: Array) -> tuple[Array, Array]:
-    """Data on the scale of `link`, and which of them count: a censored datum is its mean given its bounds."""
+def _told_on_link(
+    noise: Any, value: Array, observed: Array, location: Array, scale: Array
+) -> tuple[Array, Array]:
+    """Data on the scale of `link`, and which of them count: a censored datum is its mean given its
+    bounds.
+    """
     nowhen = jnp.zeros(observed.shape[:1])
     seen = noise.before(nowhen, observed, value, same=True).seen
     linked = noise.link(jnp.where(seen.there, observed, 1.0))
     if seen.bounds is not None:
         middle = noise.link(value)
-        linked = middle + within(seen, location - middle, jnp.where(scale > 0, jnp.square(scale), 1.0))[0]
+        linked = (
+            middle
+            + within(seen, location - middle, jnp.where(scale > 0, jnp.square(scale), 1.0))[0]
+        )
     return linked, seen.there
 
 
@@ -94,7 +106,8 @@ type Enrich = Callable[[Model, Float[Array, " coefficient"]], Model]
 
 
 class Around:
-    """The residuals of a problem around any position, and their slopes by its numbers and by coefficients of more.
+    """The residuals of a problem around any position, and their slopes by its numbers and by
+    coefficients of more.
 
     Its programs are compiled once.
 
@@ -105,11 +118,19 @@ class Around:
         at: a position like those that will be asked for.
     """
 
-    def __init__(self, problem: Problem, enrich: Enrich, coefficients: int, at: Float[np.ndarray, " dimension"]):
+    def __init__(
+        self,
+        problem: Problem,
+        enrich: Enrich,
+        coefficients: int,
+        at: Float[np.ndarray, " dimension"],
+    ):
         self.problem, self.coefficients = problem.reversible(), coefficients
         self._enrich, self._forward = enrich, problem.forward()
         self._log_density = Program(self.problem.log_density)
-        self._of_prior = Program(lambda x: (jax.grad(problem.log_prior)(x), jax.hessian(problem.log_prior)(x)))
+        self._of_prior = Program(
+            lambda x: (jax.grad(problem.log_prior)(x), jax.hessian(problem.log_prior)(x))
+        )
         self._moved = Program(self._move)
         observed = self.problem.observed
         found = jax.eval_shape(self._moved, at, np.zeros((_BATCH, at.size + coefficients)))[2]
@@ -130,7 +151,10 @@ class Around:
                 rows = start + np.arange(size).reshape(len(times), places)
                 for own, when in zip(rows.T, at.T, strict=True):
                     seen = self._seen[own]
-                    before[own[seen][1:]], steps[own[seen][1:]] = own[seen][:-1], np.diff(when[seen])
+                    before[own[seen][1:]], steps[own[seen][1:]] = (
+                        own[seen][:-1],
+                        np.diff(when[seen]),
+                    )
             start += size
         place = np.cumsum(self._seen) - 1
         before, steps = before[self._seen], steps[self._seen]
@@ -138,17 +162,23 @@ class Around:
         # Replicates at one time count as a step apart.
         return Series(np.where(before >= 0, place[before], -1), np.maximum(steps / usual, 1.0))
 
-    def likeliest(self, positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " dimension"]:
+    def likeliest(
+        self, positions: Float[np.ndarray, "n dimension"]
+    ) -> Float[np.ndarray, " dimension"]:
         """The position of the highest density.
 
         Raises: ModelError if all are such that a solver fails.
         """
         densities = [self._density(x) for x in positions]
         if not np.isfinite(max(densities)):
-            raise ModelError(f"the log density is finite at none of {len(densities)} draws of this posterior")
+            raise ModelError(
+                f"the log density is finite at none of {len(densities)} draws of this posterior"
+            )
         return positions[np.argmax(densities)]
 
-    def best(self, x: Float[np.ndarray, " dimension"]) -> tuple[Float[np.ndarray, " dimension"], bool]:
+    def best(
+        self, x: Float[np.ndarray, " dimension"]
+    ) -> tuple[Float[np.ndarray, " dimension"], bool]:
         """The position to which steps of Gauss and Newton lead, and whether they came to an end.
 
         Numbers that move no prediction stay as they are.
@@ -173,10 +203,11 @@ class Around:
     def linear(
         self, x: Float[np.ndarray, " dimension"], replicates: int, *, key: Array
     ) -> tuple[Linear, Float[np.ndarray, "datum coefficient"]]:
-        """The residuals as linear around a position, and by how much predictions move with the coefficients.
+        """The residuals as linear around a position, and by how much predictions move with the
+        coefficients.
 
-        Replicates are of data that the model draws there itself; where noise looks back, or data are censored, of
-        standard normal residuals.
+        Replicates are of data that the model draws there itself; where noise looks back, or data
+        are censored, of standard normal residuals.
         """
         linear, along, _ = self._linear(x, self.coefficients)
         found = self._moved(x, np.zeros((_BATCH, x.size + self.coefficients)))[2]
@@ -189,7 +220,9 @@ class Around:
         return value if np.isfinite(value) else -np.inf
 
     def _linear(self, x: np.ndarray, coefficients: int) -> tuple[Linear, np.ndarray, np.ndarray]:
-        """Without replicates; the slopes by so many of the coefficients; and which of its numbers move predictions."""
+        """Without replicates; the slopes by so many of the coefficients; and which of its numbers
+        move predictions.
+        """
         every = np.eye(x.size + coefficients, x.size + self.coefficients)
         parts, left = [], np.zeros(0)
         for start in range(0, len(every), _BATCH):
@@ -204,8 +237,12 @@ class Around:
         linear = Linear(left, slopes[:, moving], pull[moving], precision, np.zeros((0, len(left))))
         return linear, slopes[:, x.size :], moving
 
-    def _move(self, x: Array, directions: Float[Array, "batch number"]) -> tuple[Array, Array, Predicted]:
-        """By how much predictions move along some directions, in units of their noise, and what is left of the data."""
+    def _move(
+        self, x: Array, directions: Float[Array, "batch number"]
+    ) -> tuple[Array, Array, Predicted]:
+        """By how much predictions move along some directions, in units of their noise, and what is
+        left of the data.
+        """
         problem = self._forward
         held = realise(problem.model, problem.constrain(x))
 
@@ -219,7 +256,9 @@ class Around:
 
         def along(direction):
             parts = direction[: x.size], direction[x.size :]
-            _, slope, found = jax.jvp(fallen, (x, jnp.zeros(self.coefficients)), parts, has_aux=True)
+            _, slope, found = jax.jvp(
+                fallen, (x, jnp.zeros(self.coefficients)), parts, has_aux=True
+            )
             return slope, found
 
         slopes, found = jax.vmap(along, out_axes=(0, None))(directions)
@@ -227,10 +266,14 @@ class Around:
         left = self._left(held, found, problem.observed)
         return jnp.where(sound, slopes, 0.0), jnp.where(jnp.isfinite(left), left, 0.0), found
 
-    def _left(self, realised: Model, found: Predicted, observed: dict[str, Array]) -> Float[Array, " datum"]:
-        """The slope of the log likelihood by the prediction of each datum, over what the datum tells of it.
+    def _left(
+        self, realised: Model, found: Predicted, observed: dict[str, Array]
+    ) -> Float[Array, " datum"]:
+        """The slope of the log likelihood by the prediction of each datum, over what the datum
+        tells of it.
 
-        Of normal noise these are the residuals; of others numbers of mean 0 in a model that is right.
+        Of normal noise these are the residuals; of others numbers of mean 0 in a model that is
+        right.
         """
         problem = dataclasses.replace(self.problem, observed=observed)
         plain = residuals(problem, realised, found.centre, found.variances, found.centre)
@@ -241,7 +284,9 @@ class Around:
             laws, total = realised.conditional(prediction, problem.inputs), jnp.zeros(())
             for name in free:
                 seen = ~jnp.isnan(observed[name])
-                total += jnp.sum(jnp.where(seen, laws[name].log_prob(jnp.where(seen, observed[name], 1.0)), 0.0))
+                total += jnp.sum(
+                    jnp.where(seen, laws[name].log_prob(jnp.where(seen, observed[name], 1.0)), 0.0)
+                )
             return total
 
         slopes = jax.grad(log_likelihood)({name: found.centre[name] for name in free})
@@ -251,7 +296,10 @@ class Around:
             if name in slopes:
                 noise = realised.noise_at(name, found.centre, problem.inputs)
                 _, by_link = jax.jvp(noise.link, (value,), (jnp.ones_like(value),))
-                tells = jnp.broadcast_to(noise.spread(value, found.variances.get(name)), value.shape) / by_link
+                tells = (
+                    jnp.broadcast_to(noise.spread(value, found.variances.get(name)), value.shape)
+                    / by_link
+                )
                 own = jnp.where(jnp.isfinite(tells), slopes[name] * tells, 0.0).ravel()
             parts.append(own)
         return jnp.concatenate(parts)
@@ -260,20 +308,32 @@ class Around:
         every = {**found.centre, **values}
         return Prediction(every, jnp.asarray(True), variances=found.variances, before=every)
 
-    def _replicates(self, x: Array, found: Predicted, keys: Array) -> Float[Array, "replicate datum"]:
+    def _replicates(
+        self, x: Array, found: Predicted, keys: Array
+    ) -> Float[Array, "replicate datum"]:
         """What is left of data that the model draws itself."""
         problem, observed = self.problem, self.problem.observed
         realised = realise(problem.model, problem.constrain(x))
         laws = realised.conditional(self._given(found, {}), problem.inputs)
-        drawn = [n for n in laws if not realised.noise_of(n).looks_back and not hasattr(laws[n], "uncensored")]
-        normal = jnp.concatenate([jnp.full(v.size, n not in drawn) for n, v in sorted(found.centre.items())])
+        drawn = [
+            n
+            for n in laws
+            if not realised.noise_of(n).looks_back and not hasattr(laws[n], "uncensored")
+        ]
+        normal = jnp.concatenate(
+            [jnp.full(v.size, n not in drawn) for n, v in sorted(found.centre.items())]
+        )
         cross = problem.model.cross_correlation
 
         def one(key):
             of_data, of_rest = jax.random.split(key)
             own = dict(zip(laws, jax.random.split(of_data, len(laws)), strict=True))
-            own |= {} if cross is None else dict.fromkeys(cross.observables, of_data)  # by one key they hold together
-            made = {n: jnp.where(jnp.isnan(observed[n]), jnp.nan, laws[n].sample(own[n])) for n in drawn}
+            own |= (
+                {} if cross is None else dict.fromkeys(cross.observables, of_data)
+            )  # by one key they hold together
+            made = {
+                n: jnp.where(jnp.isnan(observed[n]), jnp.nan, laws[n].sample(own[n])) for n in drawn
+            }
             left = self._left(realised, found, observed | made)
             return jnp.where(normal, jax.random.normal(of_rest, normal.shape), left)
 

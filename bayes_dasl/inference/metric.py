@@ -1,4 +1,6 @@
-"""A linear map to coordinates in which the posterior is nearly a unit normal, estimated from draws and gradients."""
+"""A linear map to coordinates in which the posterior is nearly a unit normal, estimated from draws
+and gradients.
+"""
 
 import equinox as eqx
 import jax
@@ -12,8 +14,8 @@ from .._jax.lazily import lazily
 metric_estimators = lazily("blackjax.adaptation.metric_estimators")
 
 DENSE_UP_TO = 64
-# States at the knots of a chaotic system are correlated in more directions than a low rank has; their posterior is
-# close to a normal, so that few draws give its covariance.
+# States at the knots of a chaotic system are correlated in more directions than a low rank has;
+# their posterior is close to a normal, so that few draws give its covariance.
 DENSE_OF_SCIENCE = 128
 RANK = 20
 
@@ -23,10 +25,12 @@ _LEAST_PRECISION = 1e-2
 
 
 class Metric(eqx.Module):
-    r"""Whitened coordinates $z$ with $x = A z$: dense for a block of coordinates, low-rank for the rest.
+    r"""Whitened coordinates $z$ with $x = A z$: dense for a block of coordinates, low-rank for the
+    rest.
 
-    $A = \mathrm{diag}(\sigma)\,(I + U\,\mathrm{diag}(s - 1)\,U^T)$ on the rest, a Cholesky factor on the block. NUTS
-    with a unit metric in $z$ is NUTS in $x$ with the inverse mass matrix $A A^T$.
+    $A = \mathrm{diag}(\sigma)\,(I + U\,\mathrm{diag}(s - 1)\,U^T)$ on the rest, a Cholesky factor
+    on the block. NUTS with a unit metric in $z$ is NUTS in $x$ with the inverse mass matrix
+    $A A^T$.
     Source: Seyboldt, Carlson & Carpenter (2026), arXiv:2603.18845.
     """
 
@@ -52,12 +56,16 @@ class Metric(eqx.Module):
         """The gradient by position, from the gradient by whitened coordinates."""
         size = len(self.block)
         inner = self._stretched(whitened[size:], 1 / self.stretch) / self.scale
-        return self._join(solve_triangular(self.factor, whitened[:size], lower=True, trans=1), inner)
+        return self._join(
+            solve_triangular(self.factor, whitened[:size], lower=True, trans=1), inner
+        )
 
     def whitened_gradient(self, gradient: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
         """The gradient by whitened coordinates, from the gradient by position."""
         block, rest = self._parts(gradient)
-        return jnp.concatenate([self.factor.T @ block, self._stretched(rest * self.scale, self.stretch)])
+        return jnp.concatenate(
+            [self.factor.T @ block, self._stretched(rest * self.scale, self.stretch)]
+        )
 
     def _stretched(self, inner: Array, stretch: Array) -> Array:
         return inner + self.vectors @ ((stretch - 1) * (self.vectors.T @ inner))
@@ -74,7 +82,9 @@ class Metric(eqx.Module):
         return jnp.concatenate([block, rest])[order]
 
     def differs_from(self, other: "Metric") -> float:
-        """The largest ratio of variances that the two suppose, over all directions; 1 if they are the same."""
+        """The largest ratio of variances that the two suppose, over all directions; 1 if they are
+        the same.
+        """
         basis = np.eye(len(self.block) + len(self.rest))
         relative = np.asarray(_relative(self, other, basis))
         ratios = np.linalg.svd(relative, compute_uv=False) ** 2
@@ -91,13 +101,16 @@ def refine(
     positions: Float[np.ndarray, "chain draw dimension"],
     gradients: Float[np.ndarray, "chain draw dimension"],
 ) -> Metric:
-    """The metric that minimises the Fisher divergence on draws of the warm-up, spread within chains only.
+    """The metric that minimises the Fisher divergence on draws of the warm-up, spread within chains
+    only.
 
     The block's is shrunk towards the metric so far, which matters while draws are few.
     """
     x, g = (_within(a) for a in (positions, gradients))
     block, rest = list(metric.block), list(metric.rest)
-    factor = _fisher(np.asarray(metric.factor), x[:, block], g[:, block]) if block else metric.factor
+    factor = (
+        _fisher(np.asarray(metric.factor), x[:, block], g[:, block]) if block else metric.factor
+    )
     fitted = metric.scale, metric.vectors, metric.stretch
     if rest:
         low = metric_estimators.fisher_score_low_rank(
@@ -108,7 +121,9 @@ def refine(
 
 
 def _fisher(factor: np.ndarray, x: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """Cholesky factor of the geometric mean of the covariance of draws and the inverse covariance of gradients."""
+    """Cholesky factor of the geometric mean of the covariance of draws and the inverse covariance
+    of gradients.
+    """
     z, whitened_g = np.linalg.solve(factor, x.T).T, g @ factor
     weight, unit = _SHRINKAGE + 0.1 * z.shape[1], np.eye(z.shape[1])
     spread, slopes = ((a.T @ a + weight * unit) / (len(a) + weight) for a in (z, whitened_g))
@@ -118,7 +133,9 @@ def _fisher(factor: np.ndarray, x: np.ndarray, g: np.ndarray) -> np.ndarray:
 
 
 def lower_factor(root: Float[np.ndarray, "d n"]) -> Float[np.ndarray, "d d"]:
-    """The Cholesky factor of R Rᵀ from the root R; unlike R Rᵀ itself it may be of any condition."""
+    """The Cholesky factor of R Rᵀ from the root R;
+    unlike R Rᵀ itself it may be of any condition.
+    """
     lower = np.linalg.qr(root.T, mode="r").T
     return lower * np.where(np.diag(lower) < 0, -1.0, 1.0)
 
@@ -133,7 +150,9 @@ def _within(values: np.ndarray) -> np.ndarray:
 
 
 def root_of_inverse(precision: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-    """A root R of the covariance R Rᵀ at a mode; no direction is taken to be wider than a standard deviation of ten."""
+    """A root R of the covariance R Rᵀ at a mode; no direction is taken to be wider than a standard
+    deviation of ten.
+    """
     values, vectors = np.linalg.eigh(precision)
     return vectors / np.sqrt(np.maximum(np.abs(values), _LEAST_PRECISION))
 

@@ -13,7 +13,8 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
 
     Args:
         model: the model.
-        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model.
+        data: a dataset with the index, the observables (NaN where missing) and the forcings of the
+            model.
 
     Raises: DataError or ModelError, before anything is compiled.
     """

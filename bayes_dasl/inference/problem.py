@@ -1,9 +1,9 @@
 """The narrow waist: a model and data become one flat, unconstrained log density.
 
-Every engine uses this and nothing else of the model: the log density and its terms, prior draws in the same space, the
-way back to named values, subsets of the data, and what kind of solver there is. Of what makes draws only `coordinates`
-and `linearisation` look at the model, the inputs and the data inside; what is said of draws, before a fit and after it,
-pushes them through these.
+Every engine uses this and nothing else of the model: the log density and its terms, prior draws in
+the same space, the way back to named values, subsets of the data, and what kind of solver there is.
+Of what makes draws only `coordinates` and `linearisation` look at the model, the inputs and the
+data inside; what is said of draws, before a fit and after it, pushes them through these.
 """
 
 import dataclasses
@@ -37,7 +37,9 @@ type Weights = Mapping[str, Float[Array | np.ndarray, "time ..."]]
 """How often each datum of an observable counts."""
 
 type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
-type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
+type ValueAndGradient = Callable[
+    [Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]
+]
 
 
 class Terms(NamedTuple):
@@ -45,8 +47,8 @@ class Terms(NamedTuple):
 
     Args:
         data: the log likelihood.
-        science: the prior of what has a meaning, latent states included, with what soft constraints and mismatches say
-            and the volume of the way to the unconstrained space.
+        science: the prior of what has a meaning, latent states included, with what soft constraints
+            and mismatches say and the volume of the way to the unconstrained space.
         network: the prior of what is learned, with that volume.
     """
 
@@ -56,13 +58,15 @@ class Terms(NamedTuple):
 
 
 class Problem(eqx.Module):
-    """The posterior of a model given data, as a function of one flat vector of length `dimension`; `pose` makes it.
+    """The posterior of a model given data, as a function of one flat vector of length `dimension`;
+    `pose` makes it.
 
     Args:
         model: the model.
         inputs: what drives its layer: start, times, forcings, places.
-        observed: the data of each observable, `(time, …)`, NaN where missing. Of a population of which each member is
-            solved at its own times these, and what is read of each datum, are `(row, …, member)`.
+        observed: the data of each observable, `(time, …)`, NaN where missing. Of a population of
+            which each member is solved at its own times these, and what is read of each datum, are
+            `(row, …, member)`.
         own_rows: which rows of the data those of each member then are.
         sites: where each random leaf lies in the vector, and how it gets there, by path.
         dimension: the length of the vector.
@@ -82,7 +86,9 @@ class Problem(eqx.Module):
             position: where, in the unconstrained space, `(dimension,)`.
         """
         values, volumes = constrained(self.sites, position)
-        log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
+        log_joint, _ = log_density(
+            substitute(self.model, data=values), (self.inputs, self.observed), {}, {}
+        )
         value = log_joint + sum(volumes.values(), jnp.zeros(()))
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
@@ -96,7 +102,8 @@ class Problem(eqx.Module):
         return sum(log_priors_of(self.model, values).values(), sum(volumes.values(), jnp.zeros(())))
 
     def log_priors(self, position: Float[Array, " dimension"]) -> Priors:
-        """The log priors of a position by group, with the volume of the way to the unconstrained space.
+        """The log priors of a position by group, with the volume of the way to the unconstrained
+        space.
 
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
@@ -166,27 +173,37 @@ class Problem(eqx.Module):
         )
 
     def prior_widths(self) -> Float[np.ndarray, " dimension"]:
-        """How wide the prior is in the unconstrained space: half of its central 68 %, a normal's standard deviation.
+        """How wide the prior is in the unconstrained space: half of its central 68 %, a normal's
+        standard deviation.
 
-        One where there is no such number, as of a gamma distribution of which half of the draws are zero in floats.
+        One where there is no such number, as of a gamma distribution of which half of the draws are
+        zero in floats.
         """
         return self.prior_normal()[1]
 
-    def prior_normal(self) -> tuple[Float[np.ndarray, " dimension"], Float[np.ndarray, " dimension"]]:
-        """Means and standard deviations of normals that are close to the prior: its medians, and `prior_widths`."""
+    def prior_normal(
+        self,
+    ) -> tuple[Float[np.ndarray, " dimension"], Float[np.ndarray, " dimension"]]:
+        """Means and standard deviations of normals that are close to the prior: its medians, and
+        `prior_widths`.
+        """
         draws = self.prior(_WIDTH_DRAWS, key=jax.random.key(0))
         with np.errstate(invalid="ignore"):
             low, middle, high = np.quantile(draws, (_CENTRAL[0], 0.5, _CENTRAL[1]), axis=0)
             widths = (high - low) / 2
-        return np.where(np.isfinite(middle), middle, 0.0), np.where(np.isfinite(widths) & (widths > 0), widths, 1.0)
+        return np.where(np.isfinite(middle), middle, 0.0), np.where(
+            np.isfinite(widths) & (widths > 0), widths, 1.0
+        )
 
     def fingerprint(self, *, needed: bool = False) -> str:
-        """SHA-256 of the posterior, the same in every process; empty where the model cannot be told from others.
+        """SHA-256 of the posterior, the same in every process; empty where the model cannot be told
+        from others.
 
         Args:
             needed: whether it is refused to be empty.
 
-        Raises: ModelError where it is `needed`, and the model calls Python with something that cannot be read.
+        Raises: ModelError where it is `needed`, and the model calls Python with something that
+        cannot be read.
         """
         try:
             return posterior_fingerprint(self.model, self.inputs, self.observed)
@@ -237,12 +254,15 @@ class Problem(eqx.Module):
         past = self.inputs.past
         past = None if past is None else dataclasses.replace(past, same=False)
         read = {name: values[index] for name, values in self.inputs.per_datum.items()}
-        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index], past=past, per_datum=read)
+        inputs = dataclasses.replace(
+            self.inputs, times=self.inputs.times[index], past=past, per_datum=read
+        )
         observed = {name: values[index] for name, values in self.observed.items()}
         return dataclasses.replace(self, inputs=inputs, observed=observed, own_rows=None)
 
     def split(self, held_out: Bool[np.ndarray, " time"]) -> "tuple[Problem, Problem]":
-        """The problem in which the data at some times are missing, and the one in which all others are.
+        """The problem in which the data at some times are missing, and the one in which all others
+        are.
 
         What is predicted in the latter is predicted from all data that were before.
 
@@ -255,20 +275,29 @@ class Problem(eqx.Module):
 
     def _seeing(self, at: np.ndarray) -> "Problem":
         def some(values: Mapping[str, Array]) -> dict[str, Array]:
-            return {n: jnp.where(at.reshape(-1, *[1] * (v.ndim - 1)), v, jnp.nan) for n, v in values.items()}
+            return {
+                n: jnp.where(at.reshape(-1, *[1] * (v.ndim - 1)), v, jnp.nan)
+                for n, v in values.items()
+            }
 
         past = self.inputs.past
         seen = dataclasses.replace(self, observed=some(self.observed))
-        return seen if past is None else seen._with_inputs(past=dataclasses.replace(past, values=some(past.values)))
+        return (
+            seen
+            if past is None
+            else seen._with_inputs(past=dataclasses.replace(past, values=some(past.values)))
+        )
 
     def _with_inputs(self, **inputs: Any) -> "Problem":
         return dataclasses.replace(self, inputs=dataclasses.replace(self.inputs, **inputs))
 
     @property
     def movable(self) -> dict[str, Array]:
-        """Inputs that can be moved a little: values of forcings that run straight or in steps between them.
+        """Inputs that can be moved a little: values of forcings that run straight or in steps
+        between them.
 
-        Of a layer that solves nothing and has no forcings it is the index. Of a solver the times cannot change places.
+        Of a layer that solves nothing and has no forcings it is the index. Of a solver the times
+        cannot change places.
         """
         values = {n: getattr(force, "values", None) for n, force in self.inputs.forcings.items()}
         values = {n: v for n, v in values.items() if v is not None}
@@ -289,16 +318,24 @@ class Problem(eqx.Module):
     def adjoints(self) -> list[diffrax.AbstractAdjoint]:
         """How the solvers of the model are differentiated, in reverse mode."""
         kind = diffrax.AbstractAdjoint
-        return [a for a in jax.tree.leaves(self.model, is_leaf=lambda a: isinstance(a, kind)) if isinstance(a, kind)]
+        return [
+            a
+            for a in jax.tree.leaves(self.model, is_leaf=lambda a: isinstance(a, kind))
+            if isinstance(a, kind)
+        ]
 
     def forward(self) -> "Problem":
         """The problem with solvers that forward mode goes through."""
         return dataclasses.replace(self, model=with_adjoint(self.model, diffrax.ForwardMode()))
 
     def reversible(self) -> "Problem":
-        """The problem with solvers that reverse mode goes through, where they were given forward mode only."""
+        """The problem with solvers that reverse mode goes through, where they were given forward
+        mode only.
+        """
         reverse = diffrax.RecursiveCheckpointAdjoint()
-        return dataclasses.replace(self, model=with_adjoint(self.model, reverse, diffrax.ForwardMode))
+        return dataclasses.replace(
+            self, model=with_adjoint(self.model, reverse, diffrax.ForwardMode)
+        )
 
     def states(self) -> int:
         """How many numbers the solvers of the model carry along, all of them together."""
@@ -311,7 +348,11 @@ class Problem(eqx.Module):
             groups: some of "science", "latent" and "network".
         """
         leaves = paths(self.model)
-        spans = [(site.start, site.size) for path, site in self.sites.items() if leaves[path].group in groups]
+        spans = [
+            (site.start, site.size)
+            for path, site in self.sites.items()
+            if leaves[path].group in groups
+        ]
         return tuple(i for start, size in spans for i in range(start, start + size))
 
     def labels(self) -> list[str]:
@@ -321,4 +362,7 @@ class Problem(eqx.Module):
 
 def log_priors_of(model: Any, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
     """The log prior density of each random leaf at its own value, by path."""
-    return {path: jnp.sum(leaf.given(values).log_prob(values[path])) for path, leaf in paths(model).items()}
+    return {
+        path: jnp.sum(leaf.given(values).log_prob(values[path]))
+        for path, leaf in paths(model).items()
+    }

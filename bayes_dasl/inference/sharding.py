@@ -29,26 +29,34 @@ def lap_times(one: Callable[..., Any], items: Any, count: int, *, laps: int) -> 
 
 
 def shards_of(platform: str) -> int:
-    """Into how many parts work on devices of this kind is divided: the cores of a CPU, or the devices."""
+    """Into how many parts work on devices of this kind is divided: the cores of a CPU, or the
+    devices.
+    """
     return cores() if platform == "cpu" else len(jax.devices(platform))
 
 
 def most_even_shards(count: int) -> int:
-    """The most shards, not more than there are cores or accelerators, that divide a number of items."""
-    return max(n for n in range(1, shards_of(computing_devices()[0].platform) + 1) if count % n == 0)
+    """The most shards, not more than there are cores or accelerators, that divide a number of
+    items.
+    """
+    return max(
+        n for n in range(1, shards_of(computing_devices()[0].platform) + 1) if count % n == 0
+    )
 
 
 class Sharded:
-    """`one(item, *shared)` for `count` items, as few to a shard as possible; all shards run the same program.
+    """`one(item, *shared)` for `count` items, as few to a shard as possible; all shards run the
+    same program.
 
-    On a CPU a shard is a thread, and its items run one after another: in a batch each would wait for the hardest solve
-    of all, at every step. XLA lets go of Python's lock, so that one device serves all threads. On accelerators a shard
-    is a device, which takes its items as a batch (with `batched=False` one after another there too). The shards share
-    nothing, so that each goes at its own pace. `one` must be closed (`traced_once`): a solver itself cannot be used on
-    several accelerators (diffrax#765).
+    On a CPU a shard is a thread, and its items run one after another: in a batch each would wait
+    for the hardest solve of all, at every step. XLA lets go of Python's lock, so that one device
+    serves all threads. On accelerators a shard is a device, which takes its items as a batch (with
+    `batched=False` one after another there too). The shards share nothing, so that each goes at its
+    own pace. `one` must be closed (`traced_once`): a solver itself cannot be used on several
+    accelerators (diffrax#765).
 
-    A call takes and returns arrays with a leading axis of items, and is heard by Ctrl-C at once: what its threads
-    still compute is dropped.
+    A call takes and returns arrays with a leading axis of items, and is heard by Ctrl-C at once:
+    what its threads still compute is dropped.
     """
 
     def __init__(self, one: Callable[..., Any], count: int, *, batched: bool = True):
@@ -112,7 +120,9 @@ class Sharded:
             return function
         each, every = PartitionSpec("items"), PartitionSpec()
         in_specs, mesh = (each, *[every] * shared), Mesh(np.array(self._devices), ("items",))
-        return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=each, check_vma=False)
+        return jax.shard_map(
+            function, mesh=mesh, in_specs=in_specs, out_specs=each, check_vma=False
+        )
 
 
 def _kind(leaf: Any) -> str:

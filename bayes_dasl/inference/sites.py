@@ -1,4 +1,6 @@
-"""Where each random leaf lies in the flat vector, and the way from the real line to where it may lie."""
+"""Where each random leaf lies in the flat vector, and the way from the real line to where it may
+lie.
+"""
 
 import math
 from collections import OrderedDict
@@ -24,14 +26,15 @@ from numpyro.distributions.transforms import (
 from ..random import Dependent, RandomLeaf
 
 type Sites = OrderedDict[str, Site]
-"""By path, in the order of the vector; JAX would sort a plain dictionary whenever a tree is mapped."""
+"""By path, in the order of the vector; JAX would sort a plain dictionary whenever a tree is mapped.
+"""
 
 
 class Site(eqx.Module):
     """Where one random leaf lies in the flat vector, and how it gets there.
 
-    One whose prior has a location and a scale that depend on other leaves is there in units of these (non-centring), so
-    that no scale near zero makes a funnel; it is given as `standardised`.
+    One whose prior has a location and a scale that depend on other leaves is there in units of
+    these (non-centring), so that no scale near zero makes a funnel; it is given as `standardised`.
     """
 
     start: int
@@ -44,9 +47,15 @@ class Site(eqx.Module):
         """Unconstrained numbers: a point of the simplex of three has two."""
         return math.prod(self.bijector.inverse_shape(self.shape))
 
-    def value(self, position: Float[Array, " dimension"], values: Mapping[str, Array]) -> tuple[Array, Array]:
-        """The value of the leaf at a position, given those that it depends on, and the log of the volume stretched."""
-        x = position[self.start : self.start + self.size].reshape(self.bijector.inverse_shape(self.shape))
+    def value(
+        self, position: Float[Array, " dimension"], values: Mapping[str, Array]
+    ) -> tuple[Array, Array]:
+        """The value of the leaf at a position, given those that it depends on, and the log of the
+        volume stretched.
+        """
+        x = position[self.start : self.start + self.size].reshape(
+            self.bijector.inverse_shape(self.shape)
+        )
         volume = jnp.zeros(())
         if (way := self.way(values)) is not None:
             x, z = way(x), x
@@ -61,8 +70,12 @@ class Site(eqx.Module):
         return jnp.ravel(x if way is None else way.inv(x))
 
     def way(self, values: Mapping[str, Array]) -> Transform | None:
-        """The way from standardised numbers to unconstrained ones, given those that it depends on, if there is one."""
-        return None if self.standardised is None else _from_standard(self.standardised.given(values))
+        """The way from standardised numbers to unconstrained ones, given those that it depends on,
+        if there is one.
+        """
+        return (
+            None if self.standardised is None else _from_standard(self.standardised.given(values))
+        )
 
 
 def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
@@ -70,14 +83,22 @@ def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
     sites, start = OrderedDict(), 0
     for path, leaf in leaves.items():
         prior = leaf.distribution
-        standardised = leaf if isinstance(prior, Dependent) and _from_standard(prior.example()) is not None else None
+        standardised = (
+            leaf
+            if isinstance(prior, Dependent) and _from_standard(prior.example()) is not None
+            else None
+        )
         sites[path] = Site(start, leaf.shape, bijector(prior.support), standardised)
         start += sites[path].size
     return sites, start
 
 
-def constrained(sites: Sites, position: Float[Array, " dimension"]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Named values of a flat position, and of each the log of the volume that the way there stretches."""
+def constrained(
+    sites: Sites, position: Float[Array, " dimension"]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Named values of a flat position, and of each the log of the volume that the way there
+    stretches.
+    """
     values, volumes = {}, {}
     for path, site in sites.items():
         values[path], volumes[path] = site.value(position, values)
@@ -94,7 +115,9 @@ _RATED = (dist.Exponential, dist.Gamma)
 
 
 def _from_standard(prior: Any) -> Transform | None:
-    """The way from units of a prior's location and scale to its unconstrained numbers; none of other families."""
+    """The way from units of a prior's location and scale to its unconstrained numbers; none of
+    other families.
+    """
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution)):
         prior = prior.base_dist
     located = {"loc", "scale"} <= prior.arg_constraints.keys() and prior.support is constraints.real
@@ -102,7 +125,8 @@ def _from_standard(prior: Any) -> Transform | None:
         return AffineTransform(prior.loc, prior.scale)
     if type(prior) is dist.MultivariateNormal:
         return LowerCholeskyAffine(prior.loc, jnp.asarray(prior.scale_tril))
-    # Of what is positive the unconstrained number is the logarithm, whose location is that of the scale.
+    # Of what is positive the unconstrained number is the logarithm, whose location is that of the
+    # scale.
     if type(prior) in _SCALED:
         return AffineTransform(jnp.log(prior.scale), 1.0)
     return AffineTransform(-jnp.log(prior.rate), 1.0) if type(prior) in _RATED else None
@@ -110,13 +134,18 @@ def _from_standard(prior: Any) -> Transform | None:
 
 def labels(sites: Sites) -> list[str]:
     """A name for each coordinate."""
-    return [path if site.size == 1 else f"{path}[{i}]" for path, site in sites.items() for i in range(site.size)]
+    return [
+        path if site.size == 1 else f"{path}[{i}]"
+        for path, site in sites.items()
+        for i in range(site.size)
+    ]
 
 
 class NormalCDF(ParameterFreeTransform):
     r"""$y = \Phi(x)$, from the real line to the unit interval.
 
-    Where a posterior leans on a bound, the tail of x is that of a normal and not, as with a logistic function,
+    Where a posterior leans on a bound, the tail of x is that of a normal and not, as with a
+    logistic function,
     exponential: NUTS gets through it with one step size.
     """
 
@@ -135,10 +164,14 @@ class NormalCDF(ParameterFreeTransform):
 
 
 def bijector(support: Any) -> Transform:
-    """NumPyro's transform to a support, but with the normal's distribution function for an interval."""
+    """NumPyro's transform to a support, but with the normal's distribution function for an
+    interval.
+    """
     if isinstance(support, constraints.independent):
         return bijector(support.base_constraint)
     if not isinstance(support, constraints.interval) or support is constraints.circular:
         return biject_to(support)
     width = support.upper_bound - support.lower_bound
-    return ComposeTransform([NormalCDF(), AffineTransform(support.lower_bound, width, constraints.unit_interval)])
+    return ComposeTransform(
+        [NormalCDF(), AffineTransform(support.lower_bound, width, constraints.unit_interval)]
+    )

@@ -1,7 +1,11 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
 from ._functions import solver_settings as solver_settings
-from ._linear import AbstractLinear as AbstractLinear, is_linear as is_linear, linear_parts as linear_parts
+from ._linear import (
+    AbstractLinear as AbstractLinear,
+    is_linear as is_linear,
+    linear_parts as linear_parts,
+)
 from .algebraic import Algebraic as Algebraic
 from .calendar import phase as phase
 from .difference import Difference as Difference

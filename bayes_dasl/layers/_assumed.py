@@ -8,24 +8,34 @@ from .layer import start_of
 
 
 def refuse_assumed(layer: Any, inputs: Inputs) -> None:
-    """Refuse inputs that were made without this layer, and in which something else was assumed than it says.
+    """Refuse inputs that were made without this layer, and in which something else was assumed than
+    it says.
 
     Args:
         layer: the layer that is called.
         inputs: what it is called with.
 
-    Raises: ModelError for another start, another interpolation of a forcing, or places that are not read.
+    Raises: ModelError for another start, another interpolation of a forcing, or places that are not
+    read.
     """
     if (assumed := inputs.assumed) is None:
         return
     remedy = "make its inputs by bd.inputs(data, layer)"
     kind, start = type(layer).__name__, start_of(layer)
     if None not in (start, assumed.start) and start != assumed.start:
-        raise ModelError(f"{kind} starts at {start}, but these inputs at the first time, {assumed.start:g}: {remedy}")
+        raise ModelError(
+            f"{kind} starts at {start}, but these inputs at the first time, {assumed.start:g}: "
+            f"{remedy}"
+        )
     for name, how in layer.interpolation.items():
         if name in assumed.linear and how != "linear":
-            raise ModelError(f"{kind} reads the forcing '{name}' as '{how}', but these inputs have it linear: {remedy}")
+            raise ModelError(
+                f"{kind} reads the forcing '{name}' as '{how}', but these inputs have it linear: "
+                f"{remedy}"
+            )
     places = dict.fromkeys(dim for dims in layer.dims.values() for dim in dims)
     for name in places:
         if name in assumed.unread:
-            raise ModelError(f"{kind} predicts over '{name}', but these inputs do not have its places: {remedy}")
+            raise ModelError(
+                f"{kind} predicts over '{name}', but these inputs do not have its places: {remedy}"
+            )

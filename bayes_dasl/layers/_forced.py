@@ -9,12 +9,15 @@ from ..data.layer_inputs import Inputs
 from ..random import Module
 from .scheduled import AbstractSchedule
 
-# Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the solve.
+# Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the
+# solve.
 _LAST_PART = 1e-12
 
 
 class Forced(Module):
-    """The forcings as one function of time: the `u` of a vector field; and infusions until a `last` time."""
+    """The forcings as one function of time: the `u` of a vector field; and infusions until a `last`
+    time.
+    """
 
     forcings: dict[str, AbstractForcing]
     schedule: AbstractSchedule | None = None
@@ -29,12 +32,16 @@ class Forced(Module):
         return {name: rate + more[name] if name in more else rate for name, rate in rates.items()}
 
     def up_to(self, last: Any) -> "Forced":
-        """The same without what changes after a time: the last stage of the last step would see it."""
+        """The same without what changes after a time:
+        the last stage of the last step would see it.
+        """
 
         def held(force):
             return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
 
-        forcings = {name: held(f) if isinstance(f, Step) else f for name, f in self.forcings.items()}
+        forcings = {
+            name: held(f) if isinstance(f, Step) else f for name, f in self.forcings.items()
+        }
         return Forced(forcings, self.schedule, last)
 
 

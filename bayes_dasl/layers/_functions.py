@@ -1,4 +1,6 @@
-"""The functions `(t, y, u)` that users write: what they return, by name and shape, without running them."""
+"""The functions `(t, y, u)` that users write: what they return, by name and shape, without running
+them.
+"""
 
 import inspect
 import math
@@ -39,32 +41,41 @@ def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) ->
         raise
     except Exception as error:  # whatever a user's function may raise
         given = f"the states {_listed(states)} and the forcings {_listed(u)}"
-        raise ModelError(f"{what} cannot be evaluated with {given}: {type(error).__name__}: {error}") from error
+        raise ModelError(
+            f"{what} cannot be evaluated with {given}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "(none)"
 
 
-def output_names(observe: Any, equations: Any, states: Mapping[str, Any], forcings: Iterable[str]) -> tuple[str, ...]:
+def output_names(
+    observe: Any, equations: Any, states: Mapping[str, Any], forcings: Iterable[str]
+) -> tuple[str, ...]:
     """Names of what is predicted: of the states, or of what `observe` makes of them."""
     observe = method_of(with_possible(equations), observe)
     return tuple(states if observe is None else shapes_of(observe, "observe", states, forcings))
 
 
 def method_of(equations: Any, function: Any) -> Any:
-    """A function `(t, y, u)`; if it is a method of the equations, or of a part of them, that of these.
+    """A function `(t, y, u)`; if it is a method of the equations, or of a part of them, that of
+    these.
 
-    Raises: ModelError for a method that holds unknown numbers of its own, or that several parts have.
+    Raises: ModelError for a method that holds unknown numbers of its own, or that several parts
+    have.
     """
     owner = getattr(function, "__self__", None)
     if isinstance(owner, eqx.Module) and paths(owner):
         kind, name = type(owner).__name__, getattr(function, "__name__", "observe")
-        raise ModelError(f"observe is a method of another {kind}, with unknowns of its own: write {kind}.{name}")
+        raise ModelError(
+            f"observe is a method of another {kind}, with unknowns of its own: write {kind}.{name}"
+        )
     having = list(_having(equations, function)) if isinstance(function, FunctionType) else []
     if len(having) > 1:
         raise ModelError(
-            f"observe is the method '{function.__name__}' of {len(having)} parts of the equations: write a method of "
+            f"observe is the method '{function.__name__}' of {len(having)} parts of the equations: "
+            "write a method of "
             "the whole that calls that of the part that is observed"
         )
     return (lambda t, y, u: function(having[0], t, y, u)) if having else function
@@ -88,26 +99,38 @@ def _defines(kind: type, method: FunctionType) -> bool:
 
 def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:
     """States of the shapes that initial values give, random or not."""
-    return {name: jnp.ones(shape_of(v)) if is_random(v) else jnp.asarray(v, float) for name, v in initial.items()}
+    return {
+        name: jnp.ones(shape_of(v)) if is_random(v) else jnp.asarray(v, float)
+        for name, v in initial.items()
+    }
 
 
 def check_initial(initial: Any, observe: Any) -> None:
-    """Refuse initial values that do not name states, or are no numbers where the states are what is observed.
+    """Refuse initial values that do not name states, or are no numbers where the states are what is
+    observed.
 
     Raises: ModelError.
     """
     if not isinstance(initial, dict) or not initial:
-        raise ModelError("initial must be a dict that names every state and gives its initial value")
+        raise ModelError(
+            "initial must be a dict that names every state and gives its initial value"
+        )
     if observe is not None and not is_function(observe):
-        raise ModelError(f"observe must be a function (t, y, u) that returns named values, not {observe!r}")
+        raise ModelError(
+            f"observe must be a function (t, y, u) that returns named values, not {observe!r}"
+        )
     if observe is None:
         for name, value in initial.items():
             check_scalar(value, f"initial['{name}']")
 
 
 def check_tolerances(layer: Any) -> None:
-    """Raises: ModelError for tolerances that are no positive numbers, or no whole number of steps."""
-    positive = all(isinstance(v, Real) and 0 < float(v) < math.inf for v in (layer.rtol, layer.atol))
+    """Raises: ModelError for tolerances that are no positive numbers,
+    or no whole number of steps.
+    """
+    positive = all(
+        isinstance(v, Real) and 0 < float(v) < math.inf for v in (layer.rtol, layer.atol)
+    )
     if not positive or not isinstance(layer.max_steps, Integral) or layer.max_steps < 1:
         raise ModelError(
             "rtol and atol must be positive and max_steps at least 1, whole: not "
@@ -132,7 +155,10 @@ def by_name(values: Any) -> FrozenDict:
     Raises: ModelError for what is no dict.
     """
     if not isinstance(values, Mapping):
-        raise ModelError(f"units, interpolation, sums and means are dicts by name, as {{'prey': …}}, not {values!r}")
+        raise ModelError(
+            f"units, interpolation, sums and means are dicts by name, as {{'prey': …}}, not "
+            f"{values!r}"
+        )
     return FrozenDict(values)
 
 
@@ -145,21 +171,33 @@ def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     for part, name, value in stated:
         first, other = owner.setdefault(name, (part, value))
         if other != value:
-            raise ModelError(f"{what} of '{name}': '{other}' in '{first}' but '{value}' in '{part}'; choose one")
+            raise ModelError(
+                f"{what} of '{name}': '{other}' in '{first}' but '{value}' in '{part}'; choose one"
+            )
     return {name: value for name, (_, value) in owner.items()}
 
 
-def agreed_interpolation(layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """How the forcings that layers read run between their data, as far as not linearly; `read` names them by layer."""
+def agreed_interpolation(
+    layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]
+) -> dict[str, str]:
+    """How the forcings that layers read run between their data, as far as not linearly; `read`
+    names them by layer.
+    """
     kinds = agreed(
         "interpolation",
-        ((name, f, layer.interpolation.get(f, "linear")) for name, layer in layers.items() for f in read[name]),
+        (
+            (name, f, layer.interpolation.get(f, "linear"))
+            for name, layer in layers.items()
+            for f in read[name]
+        ),
     )
     return {name: kind for name, kind in kinds.items() if kind != "linear"}
 
 
 def solver_settings(layer: Any) -> tuple[str, ...]:
-    """Which settings that help a failing solve a layer has: of `max_steps`, `rtol` and `solver`; none for a formula."""
+    """Which settings that help a failing solve a layer has: of `max_steps`, `rtol` and `solver`;
+    none for a formula.
+    """
     every = ("max_steps", "rtol", "solver")
     parts = parts_inside(layer, lambda node: any(hasattr(node, name) for name in every))
     return tuple(name for name in every if any(hasattr(node, name) for _, node in parts))
@@ -179,13 +217,19 @@ def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, .
 
 def checked_rates(rates: Any, y: Any) -> dict[str, Any]:
     if not isinstance(rates, Mapping):
-        raise ModelError(f"the vector field must return a dict of rates by state, not {type(rates).__name__}")
+        raise ModelError(
+            f"the vector field must return a dict of rates by state, not {type(rates).__name__}"
+        )
     if set(rates) != set(y):
-        raise ModelError(f"the vector field returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
+        raise ModelError(
+            f"the vector field returns rates for {', '.join(rates)} but the states are "
+            f"{', '.join(y)}"
+        )
     for name, state in y.items():
         if jnp.shape(rates[name]) != state.shape:
             raise ShapeError(
-                f"the vector field returns a rate of shape {jnp.shape(rates[name])} for '{name}', which has the shape "
+                f"the vector field returns a rate of shape {jnp.shape(rates[name])} for '{name}', "
+                "which has the shape "
                 f"{state.shape}"
             )
     return {name: jnp.asarray(rates[name], state.dtype) for name, state in y.items()}

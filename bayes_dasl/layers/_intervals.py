@@ -1,4 +1,6 @@
-"""Sums and means over an interval up to each datum of what an ODE predicts, by integrals that the solver carries."""
+"""Sums and means over an interval up to each datum of what an ODE predicts, by integrals that the
+solver carries.
+"""
 
 import dataclasses
 import math
@@ -20,12 +22,16 @@ type Lengths = Mapping[str, float | None]
 
 
 def check_intervals(sums: Lengths, means: Lengths, outputs: tuple[str, ...]) -> None:
-    """Raises: ModelError for sums or means of what is not predicted, of both kinds, or over no positive length."""
+    """Raises: ModelError for sums or means of what is not predicted, of both kinds, or over no
+    positive length.
+    """
     for name, length in (*sums.items(), *means.items()):
         if name not in outputs:
             raise ModelError(f"sums and means are of {', '.join(outputs)}, not of '{name}'")
         if length is not None and not (isinstance(length, Real) and 0 < float(length) < math.inf):
-            raise ModelError(f"'{name}' is taken over a positive length of time, or None for all, not {length!r}")
+            raise ModelError(
+                f"'{name}' is taken over a positive length of time, or None for all, not {length!r}"
+            )
     if both := set(sums) & set(means):
         raise ModelError(f"'{both.pop()}' is either a sum or a mean")
 
@@ -109,4 +115,7 @@ class _WithTotals(Module):
         own = _visible(y)
         observe = method_of(self.field, self.observe)
         seen = dict(own if observe is None else observe(t, own, u))
-        return {**self.field(t, own, u), **{_total(name): jnp.asarray(seen[name], float) for name in self.names}}
+        return {
+            **self.field(t, own, u),
+            **{_total(name): jnp.asarray(seen[name], float) for name in self.names},
+        }

@@ -12,7 +12,8 @@ from ..random import Module
 class AbstractLinear(Module):
     """Something with weights in a field, in which it is linear through `coefficients`.
 
-    What scales the weights and is unknown stands in the coefficients, so that all else is the same for any scale.
+    What scales the weights and is unknown stands in the coefficients, so that all else is the same
+    for any scale.
     """
 
     weights_field: ClassVar[str] = "weights"

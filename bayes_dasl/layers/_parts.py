@@ -1,4 +1,6 @@
-"""Parts of a model: which are whole layers, which are functions, and whether they say what their times mean."""
+"""Parts of a model: which are whole layers, which are functions, and whether they say what their
+times mean.
+"""
 
 from typing import Any
 
@@ -12,7 +14,8 @@ from .layer import AbstractLayer, start_of
 
 
 def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> None:
-    """Refuse a model that leaves open what its rates, or its numbers that are times, mean for data with dates.
+    """Refuse a model that leaves open what its rates, or its numbers that are times, mean for data
+    with dates.
 
     Args:
         layer: that of the model, which says it by its `units`.
@@ -34,17 +37,21 @@ def is_layer(part: Any) -> bool:
 
 
 def check_function(value: Any, where: str) -> None:
-    """Refuse what is no function of time, states and forcings, such as a distribution or a whole layer."""
+    """Refuse what is no function of time, states and forcings, such as a distribution or a whole
+    layer.
+    """
     if type(value).__module__.startswith("equinox.nn"):
         raise ModelError(
-            f"{where} must be a function (t, y, u) that returns a dict: {type(value).__name__} knows no names, and its "
+            f"{where} must be a function (t, y, u) that returns a dict: {type(value).__name__} "
+            "knows no names, and its "
             "weights have no priors; put bd.Network(module, inputs, outputs) around it"
         )
     if not is_function(value) or is_layer(value):
         kind = f"the layer {type(value).__name__}" if is_layer(value) else repr(value)
         instead = getattr(type(value), "in_a_function", "") if is_layer(value) else ""
         raise ModelError(
-            f"{where} must be a function (t, y, u) that returns a dict, such as bd.Network, not {kind}{instead}"
+            f"{where} must be a function (t, y, u) that returns a dict, such as bd.Network, not "
+            f"{kind}{instead}"
         )
 
 

@@ -30,7 +30,8 @@ def check_priors(tree: Any) -> None:
         same = other is leaf or eqx.tree_equal(other.distribution, leaf.distribution)
         if not isinstance(same, Tracer) and not same:
             raise ModelError(
-                f"'{leaf.path}' is the name of two unknown numbers with different priors: call bd.shared once, and put "
+                f"'{leaf.path}' is the name of two unknown numbers with different priors: call "
+                "bd.shared once, and put "
                 "what it returns everywhere"
             )
     _refuse_one_object_in_two_places(tree)
@@ -39,12 +40,15 @@ def check_priors(tree: Any) -> None:
 
 
 def _refuse_other_groups(leaves: Mapping[str, RandomLeaf]) -> None:
-    """Refuse groups of one name that are others in two places: results have one dimension of that name."""
+    """Refuse groups of one name that are others in two places: results have one dimension of that
+    name.
+    """
     known: dict[str, Any] = {}
     for dim, labels in (of_leaf for leaf in leaves.values() for of_leaf in leaf.dims.items()):
         if known.setdefault(dim, labels) != labels:
             raise ModelError(
-                f"'{dim}' are {', '.join(map(str, known[dim]))} in one place and {', '.join(map(str, labels))} in "
+                f"'{dim}' are {', '.join(map(str, known[dim]))} in one place and "
+                f"{', '.join(map(str, labels))} in "
                 "another: give groups that are not the same different names"
             )
 
@@ -58,9 +62,15 @@ def _faults(distribution: dist.Distribution) -> Iterator[str]:
         if isinstance(part, dist.Delta):
             yield "has the distribution Delta, which is a known number: write the number itself"
         if isinstance(part, dist.MaskedDistribution):
-            yield "has a masked distribution, which counts for nothing where it is masked: write it without its mask"
+            yield (
+                "has a masked distribution, which counts for nothing where it is masked: write it "
+                "without its mask"
+            )
         if isinstance(part, (dist.ImproperUniform, dist.Unit)):
-            yield f"has the distribution {kind}, which cannot be drawn from: take a proper one, such as a wide Normal"
+            yield (
+                f"has the distribution {kind}, which cannot be drawn from: take a proper one, such "
+                "as a wide Normal"
+            )
     if unbound := getattr(distribution, "unbound", ""):
         yield unbound
         return
@@ -69,7 +79,10 @@ def _faults(distribution: dist.Distribution) -> Iterator[str]:
         yield f"has the discrete distribution {kind}: only continuous ones can be inferred"
     sides = bounds(of.support)
     if sides.get("lower", -np.inf) >= sides.get("upper", np.inf):
-        yield f"has the distribution {kind} from {sides['lower']:g} to {sides['upper']:g}: the latter must be larger"
+        yield (
+            f"has the distribution {kind} from {sides['lower']:g} to {sides['upper']:g}: the "
+            "latter must be larger"
+        )
 
 
 def _inside(distribution: Any) -> Iterator[Any]:
@@ -80,14 +93,18 @@ def _inside(distribution: Any) -> Iterator[Any]:
 
 
 def _refuse_unshared(leaves: Mapping[str, RandomLeaf]) -> None:
-    """Refuse one object that others depend on in several places, or that stands somewhere without its shared name."""
+    """Refuse one object that others depend on in several places, or that stands somewhere without
+    its shared name.
+    """
     named: dict[int, str] = {}
     for path, leaf in leaves.items():
         other = named.setdefault(id(leaf.distribution), path)
         if other != path and not all(name in leaves[name].places for name in (other, path)):
             raise ModelError(
-                f"'{other}' and '{path}' are one {type(leaf.distribution).__name__} object, of which two separate "
-                "unknowns would be made: put what one call of bd.shared(…, name) returns in both places if it is one "
+                f"'{other}' and '{path}' are one {type(leaf.distribution).__name__} object, of "
+                "which two separate "
+                "unknowns would be made: put what one call of bd.shared(…, name) returns in both "
+                "places if it is one "
                 "number, or write it twice if these are two"
             )
 
@@ -95,7 +112,11 @@ def _refuse_unshared(leaves: Mapping[str, RandomLeaf]) -> None:
 def _refuse_one_object_in_two_places(tree: Any) -> None:
     held: dict[int, Path] = {}
     for path, leaf in jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]:
-        if not is_random(leaf) or isinstance(leaf, Shared) or (isinstance(leaf, Dependent) and not leaf.drawn):
+        if (
+            not is_random(leaf)
+            or isinstance(leaf, Shared)
+            or (isinstance(leaf, Dependent) and not leaf.drawn)
+        ):
             continue
         first = held.setdefault(id(leaf), path)
         if first is not path and not (_by_default(tree, first) and _by_default(tree, path)):
@@ -103,30 +124,42 @@ def _refuse_one_object_in_two_places(tree: Any) -> None:
 
 
 def _by_default(tree: Any, path: Path) -> bool:
-    """Whether nobody wrote down what lies there: it, or what it lies in, is the default of a class."""
-    return any(child(node, key) is default for node, key in nodes_along(tree, path) for default in _defaults(node, key))
+    """Whether nobody wrote down what lies there: it, or what it lies in,
+    is the default of a class.
+    """
+    return any(
+        child(node, key) is default
+        for node, key in nodes_along(tree, path)
+        for default in _defaults(node, key)
+    )
 
 
 def _defaults(node: Any, key: Any) -> list[Any]:
     if not dataclasses.is_dataclass(node):
         return []
     of_fields = [f.default for f in dataclasses.fields(node) if f.name == key_name(key)]
-    return of_fields + [p.default for p in inspect.signature(type(node).__init__).parameters.values()]
+    return of_fields + [
+        p.default for p in inspect.signature(type(node).__init__).parameters.values()
+    ]
 
 
 def _told(tree: Any, one: Path, other: Path) -> str:
     """Names the largest part that both places share."""
     ones, others = ([node for node, _ in nodes_along(tree, path)] for path in (one, other))
     shared, kind = 0, "distribution"
-    for a, b, key, same in zip(reversed(ones[1:]), reversed(others[1:]), reversed(one), reversed(other), strict=False):
+    for a, b, key, same in zip(
+        reversed(ones[1:]), reversed(others[1:]), reversed(one), reversed(other), strict=False
+    ):
         if a is not b or key != same:
             break
         shared, kind = shared + 1, type(a).__name__
     names = [dotted(path[: len(path) - shared]) for path in (one, other)]
     of_noise = all(name.startswith("noise.") for name in names)
     return (
-        f"'{names[0]}' and '{names[1]}' are one {kind} object, of which two separate unknowns would be made: write it "
-        "twice, an object for each place, if these are meant; put what one call of bd.shared(…, name) returns in both "
+        f"'{names[0]}' and '{names[1]}' are one {kind} object, of which two separate unknowns "
+        "would be made: write it "
+        "twice, an object for each place, if these are meant; put what one call of bd.shared(…, "
+        "name) returns in both "
         "places if it is one unknown"
         + ("; one noise for all observables is bd.Model(layer, noise)" if of_noise else "")
     )

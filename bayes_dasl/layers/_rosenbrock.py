@@ -1,4 +1,6 @@
-"""A Rosenbrock method for stiff equations: one Jacobian and one factorisation a step, no Newton iteration."""
+"""A Rosenbrock method for stiff equations: one Jacobian and one factorisation a step, no Newton
+iteration.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -19,9 +21,30 @@ _A = (
     (2.849394379747939, 0.45842242204463923),
     (-6.954028509809101, 2.489845061869568, -10.358996098473584),
     (2.8029986275628964, 0.5072464736228206, -0.3988312541770524, -0.04721187230404641),
-    (-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256, 0.030198172008377946),
-    (-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256, 0.030198172008377946, 1.0),
-    (-7.502846399306121, 2.561846144803919, -11.627539656261098, -0.18268767659942256, 0.030198172008377946, 1.0, 1.0),
+    (
+        -7.502846399306121,
+        2.561846144803919,
+        -11.627539656261098,
+        -0.18268767659942256,
+        0.030198172008377946,
+    ),
+    (
+        -7.502846399306121,
+        2.561846144803919,
+        -11.627539656261098,
+        -0.18268767659942256,
+        0.030198172008377946,
+        1.0,
+    ),
+    (
+        -7.502846399306121,
+        2.561846144803919,
+        -11.627539656261098,
+        -0.18268767659942256,
+        0.030198172008377946,
+        1.0,
+        1.0,
+    ),
 )
 _C = (
     (),
@@ -29,25 +52,88 @@ _C = (
     (-17.97296035885952, -2.859693295451294),
     (147.12150275711716, -1.41221402718213, 71.68940251302358),
     (165.43517024871676, -0.4592823456491126, 42.90938336958603, -5.961986721573306),
-    (24.854864614690072, -3.0009227002832186, 47.4931110020768, 5.5814197821558125, -0.6610691825249471),
-    (30.91273214028599, -3.1208243349937974, 77.79954646070892, 34.28646028294783, -19.097331116725623,
-     -28.087943162872662),
-    (37.80277123390563, -3.2571969029072276, 112.26918849496327, 66.9347231244047, -40.06618937091002,
-     -54.66780262877968, -9.48861652309627),
-)  # fmt: skip
-_TIMES = (0.0, 0.6358126895828704, 0.4095798393397535, 0.9769306725060716, 0.4288403609558664, 1.0, 1.0, 1.0)
-_D = (_GAMMA, -0.42387512638858027, -0.3384627126235924, 1.8046452872882734, 2.325825639765069, 0.0, 0.0, 0.0)
-_H = np.array([
-    [25.948786856663858, -2.5579724845846235, 10.433815404888879, -2.3679251022685204, 0.524948541321073,
-     1.1241088310450404, 0.4272876194431874, -0.17202221070155493],
-    [-9.91568850695171, -0.9689944594115154, 3.0438037242978453, -24.495224566215796, 20.176138334709044,
-     15.98066361424651, -6.789040303419874, -6.710236069923372],
-    [11.419903575922262, 2.8879645146136994, 72.92137995996029, 80.12511834622643, -52.072871366152654,
-     -59.78993625266729, -0.15582684282751913, 4.883087185713722],
-])  # fmt: skip
+    (
+        24.854864614690072,
+        -3.0009227002832186,
+        47.4931110020768,
+        5.5814197821558125,
+        -0.6610691825249471,
+    ),
+    (
+        30.91273214028599,
+        -3.1208243349937974,
+        77.79954646070892,
+        34.28646028294783,
+        -19.097331116725623,
+        -28.087943162872662,
+    ),
+    (
+        37.80277123390563,
+        -3.2571969029072276,
+        112.26918849496327,
+        66.9347231244047,
+        -40.06618937091002,
+        -54.66780262877968,
+        -9.48861652309627,
+    ),
+)
+_TIMES = (
+    0.0,
+    0.6358126895828704,
+    0.4095798393397535,
+    0.9769306725060716,
+    0.4288403609558664,
+    1.0,
+    1.0,
+    1.0,
+)
+_D = (
+    _GAMMA,
+    -0.42387512638858027,
+    -0.3384627126235924,
+    1.8046452872882734,
+    2.325825639765069,
+    0.0,
+    0.0,
+    0.0,
+)
+_H = np.array(
+    [
+        [
+            25.948786856663858,
+            -2.5579724845846235,
+            10.433815404888879,
+            -2.3679251022685204,
+            0.524948541321073,
+            1.1241088310450404,
+            0.4272876194431874,
+            -0.17202221070155493,
+        ],
+        [
+            -9.91568850695171,
+            -0.9689944594115154,
+            3.0438037242978453,
+            -24.495224566215796,
+            20.176138334709044,
+            15.98066361424651,
+            -6.789040303419874,
+            -6.710236069923372,
+        ],
+        [
+            11.419903575922262,
+            2.8879645146136994,
+            72.92137995996029,
+            80.12511834622643,
+            -52.072871366152654,
+            -59.78993625266729,
+            -0.15582684282751913,
+            4.883087185713722,
+        ],
+    ]
+)
 
-# So few states are solved for by elimination written out, which compiles into a handful of operations; a call of
-# LAPACK costs more than the arithmetic.
+# So few states are solved for by elimination written out, which compiles into a handful of
+# operations; a call of LAPACK costs more than the arithmetic.
 _WRITTEN_OUT_UP_TO = 8
 _NO_LENGTH = 1e-12
 
@@ -63,7 +149,9 @@ class _Interpolation(diffrax.AbstractLocalInterpolation):
 
     def evaluate(self, t0: Any, t1: Any | None = None, left: bool = True) -> Any:
         if t1 is not None:
-            return jax.tree.map(lambda late, early: late - early, self.evaluate(t1), self.evaluate(t0))
+            return jax.tree.map(
+                lambda late, early: late - early, self.evaluate(t1), self.evaluate(t0)
+            )
         length = self.t1 - self.t0
         s = (t0 - self.t0) / jnp.where(length == 0, 1.0, length)
 
@@ -76,11 +164,13 @@ class _Interpolation(diffrax.AbstractLocalInterpolation):
 class Rodas5P(diffrax.AbstractAdaptiveSolver):
     r"""Rosenbrock–Wanner method of order 5(4) with eight stages, stiffly accurate and L-stable.
 
-    $(M/(\gamma h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j + h\,d_i\,f_t$
+    $(M/(\gamma
+    h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j +
+    h\,d_i\,f_t$
 
-    For stiff equations with few states, where it needs far fewer and far cheaper steps than an implicit Runge–Kutta
-    method; dense linear algebra. $M$ is one but for the states that are `algebraic`, of which $f$ is to be zero
-    (equations of index 1).
+    For stiff equations with few states, where it needs far fewer and far cheaper steps than an
+    implicit Runge–Kutta method; dense linear algebra. $M$ is one but for the states that are
+    `algebraic`, of which $f$ is to be zero (equations of index 1).
     Source: Steinebach (2023), Construction of Rosenbrock–Wanner method Rodas5P.
     """
 
@@ -101,7 +191,8 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[Any, Any, dict[str, Any], None, diffrax.RESULTS]:
         flat, unravel = ravel_pytree(y0)
-        # Of a batch, solves that have ended take steps of no length; their gradient is zero if it is finite.
+        # Of a batch, solves that have ended take steps of no length; their gradient is zero if it
+        # is finite.
         h = jnp.where(t1 == t0, _NO_LENGTH, t1 - t0)
 
         def rates(t, y):
@@ -113,18 +204,32 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         solve = _solver(jnp.diag(mass) / (_GAMMA * h) - jacobian)
         stages: list[Array] = []
         for a, c, at, d in zip(_A, _C, _TIMES, _D, strict=True):
-            y = flat + sum((weight * k for weight, k in zip(a, stages, strict=True)), jnp.zeros_like(flat))
-            carried = sum((weight * k for weight, k in zip(c, stages, strict=True)), jnp.zeros_like(flat))
+            y = flat + sum(
+                (weight * k for weight, k in zip(a, stages, strict=True)), jnp.zeros_like(flat)
+            )
+            carried = sum(
+                (weight * k for weight, k in zip(c, stages, strict=True)), jnp.zeros_like(flat)
+            )
             stages.append(solve(rates(t0 + at * h, y) + mass * carried / h + d * h * by_time))
-        end = y + stages[-1]  # the last stage begins at the embedded solution: it is the error estimate
+        end = (
+            y + stages[-1]
+        )  # the last stage begins at the embedded solution: it is the error estimate
         dense = jax.vmap(unravel)(jnp.asarray(_H) @ jnp.stack(stages))
         y1 = unravel(end)
-        return y1, unravel(stages[-1]), dict(y0=y0, y1=y1, coefficients=dense), None, diffrax.RESULTS.successful
+        return (
+            y1,
+            unravel(stages[-1]),
+            dict(y0=y0, y1=y1, coefficients=dense),
+            None,
+            diffrax.RESULTS.successful,
+        )
 
     def _mass(self, y: Any) -> Array:
         if not self.algebraic:
             return jnp.ones(ravel_pytree(y)[0].size)
-        return ravel_pytree({name: jnp.full_like(v, float(name not in self.algebraic)) for name, v in y.items()})[0]
+        return ravel_pytree(
+            {name: jnp.full_like(v, float(name not in self.algebraic)) for name, v in y.items()}
+        )[0]
 
 
 def _solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
@@ -145,7 +250,9 @@ def _inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
         chosen = rows[pivot]
         rows = jnp.where((jnp.arange(size) == pivot)[:, None], rows[i], rows)
         chosen = chosen / chosen[i]
-        rows = jnp.where((jnp.arange(size) == i)[:, None], chosen, rows - rows[:, i : i + 1] * chosen)
+        rows = jnp.where(
+            (jnp.arange(size) == i)[:, None], chosen, rows - rows[:, i : i + 1] * chosen
+        )
     return rows[:, size:]
 
 

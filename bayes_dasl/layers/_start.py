@@ -27,7 +27,8 @@ def start_time(start: Any) -> float | datetime.datetime | None:
         number = math.nan
     if not math.isfinite(number):
         raise ModelError(
-            f"start must be a known number, the time of the initial states, not {start!r}; for data with dates a date, "
+            f"start must be a known number, the time of the initial states, not {start!r}; for "
+            "data with dates a date, "
             "such as '2001-06-30'"
         )
     return number

@@ -1,4 +1,6 @@
-"""Steps that survive numbers that are not finite: how a vector field and a step size controller are made safe."""
+"""Steps that survive numbers that are not finite: how a vector field and a step size controller are
+made safe.
+"""
 
 from typing import Any
 
@@ -8,12 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-# A rate beyond the first is no rate: its square is still finite, and so are sums of some of them. No step that had such
-# a rate in it ends with numbers smaller than the second, unless it was very short.
+# A rate beyond the first is no rate: its square is still finite, and so are sums of some of them.
+# No step that had such a rate in it ends with numbers smaller than the second, unless it was very
+# short.
 _DOUBLE, _SINGLE = (1e100, 1e60), (1e18, 1e14)
-# As Diffrax shortens a step whose error is far too large; a tenth costs Kvaerno5 three times as many steps.
+# As Diffrax shortens a step whose error is far too large; a tenth costs Kvaerno5 three times as
+# many steps.
 _SHORTER = 0.2
-# The first step, as a share of the whole solve, where the usual choice meets a number that is not finite.
+# The first step, as a share of the whole solve, where the usual choice meets a number that is not
+# finite.
 _FIRST = 1e-6
 
 
@@ -42,9 +47,10 @@ def _huge(rates: Any) -> Any:
 def safe_rates(rates: Any, t: Any, y: Any, known: Any) -> Any:
     """`rates(t, y)`, huge and without a gradient where it is not finite.
 
-    A step that is too long may leave the states for which the equation makes sense. The error estimate is then huge,
-    so that the step is rejected; but the gradient through a rejected step, though multiplied by zero, must be finite.
-    It is taken at `known`, a time and states at which the rates are finite.
+    A step that is too long may leave the states for which the equation makes sense. The error
+    estimate is then huge, so that the step is rejected; but the gradient through a rejected step,
+    though multiplied by zero, must be finite. It is taken at `known`, a time and states at which
+    the rates are finite.
     """
     found = rates(t, y)
     return _choose(_are_rates(found), found, _huge(found))
@@ -56,14 +62,17 @@ def _safe_rates_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     fine = _are_rates(rates(t, y))
     t, y = _choose(fine, (t, y), known)
     found, tangent = eqx.filter_jvp(lambda *p: p[0](*p[1:]), (rates, t, y), tangents[:3])
-    return _choose(fine, found, _huge(found)), jax.tree.map(lambda d: jnp.where(fine, d, 0.0), tangent)
+    return _choose(fine, found, _huge(found)), jax.tree.map(
+        lambda d: jnp.where(fine, d, 0.0), tangent
+    )
 
 
 class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
-    """Rejects a step whose end or whose error estimate is not finite, and tries one of a fifth of its length.
+    """Rejects a step whose end or whose error estimate is not finite, and tries one of a fifth of
+    its length.
 
-    Diffrax's own controller never gets away from such a step if the state itself is infinite: the next length is then
-    not a number. A solve that finds no good step ends at `max_steps`.
+    Diffrax's own controller never gets away from such a step if the state itself is infinite: the
+    next length is then not a number. A solve that finds no good step ends at `max_steps`.
     Source: diffrax#752.
     """
 
@@ -91,9 +100,13 @@ class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
         first, state = self.controller.init(terms, t0, t1, y0, dt0, args, func, error_order)
         return jnp.where(jnp.isfinite(first) & (first > t0), first, t0 + _FIRST * (t1 - t0)), state
 
-    def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
+    def adapt_step_size(
+        self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+    ):
         fine = _all(lambda v: jnp.abs(v) < limits(v.dtype)[1], (y1_candidate, y_error))
-        y1, error = _choose(fine, (y1_candidate, y_error), (y0, jax.tree.map(jnp.zeros_like, y_error)))
+        y1, error = _choose(
+            fine, (y1_candidate, y_error), (y0, jax.tree.map(jnp.zeros_like, y_error))
+        )
         keep, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, error, error_order, controller_state
         )

@@ -27,8 +27,14 @@ def checked_grid(grid: Any) -> tuple[float, float, int]:
         checked = float(start), float(end), int(steps)
     except (TypeError, ValueError):
         checked = None
-    if checked is None or not -math.inf < checked[0] < checked[1] < math.inf or checked[2] < 1 or checked[2] != steps:
+    if (
+        checked is None
+        or not -math.inf < checked[0] < checked[1] < math.inf
+        or checked[2] < 1
+        or checked[2] != steps
+    ):
         raise ModelError(
-            f"grid must be numbers (start, end, steps) with start < end and at least one step, not {grid!r}"
+            "grid must be numbers (start, end, steps) with start < end and at least one step, not "
+            f"{grid!r}"
         )
     return checked

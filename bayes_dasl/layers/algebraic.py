@@ -23,8 +23,9 @@ class Algebraic(AbstractLayer):
     A row that is not finite is reported by `ok=False`, never by an exception.
 
     Args:
-        function: a function `(t, y, u)` of the value of the index at one row, an empty dict (there are no states) and a
-            dict of the forcings at that row, which returns a dict of named values.
+        function: a function `(t, y, u)` of the value of the index at one row, an empty dict (there
+            are no states) and a dict of the forcings at that row, which returns a dict of named
+            values.
         forcings: the data variables that enter the formula: a name, or several.
         units: the units of forcings and values, by name: data in others are converted, or refused.
         index: the coordinate that the data run along, such as `temperature` or `sample`.
@@ -34,8 +35,12 @@ class Algebraic(AbstractLayer):
     """
 
     function: VectorField
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
     index: str = eqx.field(default="time", static=True, kw_only=True)
 
     def __check_init__(self):
@@ -56,7 +61,9 @@ class Algebraic(AbstractLayer):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         def rows(times):
-            return at_rows(self.function, "the function", times, {}, forced_rows(inputs, self.forcings))
+            return at_rows(
+                self.function, "the function", times, {}, forced_rows(inputs, self.forcings)
+            )
 
         return predict_rows(rows, inputs.times, True)
 

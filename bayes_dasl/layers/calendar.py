@@ -10,21 +10,25 @@ from ..data.dates import SINCE, as_date, counted_in, seconds_in
 from ..errors import ModelError
 
 _DAY = 86400
-# Of the calendar that repeats after 400 years, of which each year begins in March, so that a leap day is the last one.
+# Of the calendar that repeats after 400 years, of which each year begins in March, so that a leap
+# day is the last one.
 _ERA, _MARCH = 146097, 719468
 _THURSDAY = 3  # days from Monday to the first day of 1970
 
 
 def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
-    r"""How much of the year, the week or the day has passed at a time: 0 when it begins, rising to 1.
+    r"""How much of the year, the week or the day has passed at a time: 0 when it begins, rising to
+    1.
 
-    A seasonal rate is `jnp.cos(2 * jnp.pi * (bd.layers.phase(t, "year") - peak))`, a curve that is known over a year
-    `jnp.interp(bd.layers.phase(t, "year"), share, values, period=1.0)`. `bd.Basis` takes it as an input like any other.
+    A seasonal rate is `jnp.cos(2 * jnp.pi * (bd.layers.phase(t, "year") - peak))`, a curve that is
+    known over a year `jnp.interp(bd.layers.phase(t, "year"), share, values, period=1.0)`.
+    `bd.Basis` takes it as an input like any other.
 
     Args:
         t: time, as the equation gets it for data with dates.
         of: "year" (from 1 January, leap years as they are), "week" (from Monday) or "day".
-        units: what `t` counts, as the layer states it, such as "h since 2001-01-01"; days since 1970 unless given.
+        units: what `t` counts, as the layer states it, such as "h since 2001-01-01"; days since
+            1970 unless given.
 
     Shapes: that of `t`.
     Raises: ModelError for another cycle, or what is no unit of time since a date.
@@ -38,7 +42,8 @@ def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
         return ((days + _THURSDAY) / 7.0) % 1.0
     if of != "year":
         raise ModelError(f"a phase is of a 'year', a 'week' or a 'day', not of {of!r}")
-    # Of the year that holds a day, from the years that begin in March: Howard Hinnant's days_from_civil turned round.
+    # Of the year that holds a day, from the years that begin in March: Howard Hinnant's
+    # days_from_civil turned round.
     whole = jnp.floor(days).astype(int) + _MARCH
     era = whole // _ERA
     day = whole - era * _ERA

@@ -1,4 +1,6 @@
-"""Difference equations: states that go from one step to the next, by the day, the year or the generation."""
+"""Difference equations: states that go from one step to the next, by the day, the year or the
+generation.
+"""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -17,7 +19,15 @@ from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError, ShapeError
 from ..random import Values, VectorField, is_function
 from ._assumed import refuse_assumed
-from ._functions import any_state, by_name, check_initial, method_of, named, output_names, several_names
+from ._functions import (
+    any_state,
+    by_name,
+    check_initial,
+    method_of,
+    named,
+    output_names,
+    several_names,
+)
 from ._initial import AbstractFromStates
 from ._start import start_time
 from ._steps import limits
@@ -31,40 +41,57 @@ class Difference(AbstractFromStates):
 
     $y_{k+1} = g(t_k, y_k, u_k), \quad t_k = t_0 + k\,\text{length}$
 
-    The forcings of a step are those at its beginning. The data lie on the grid of steps, with gaps where one likes. A
-    state that leaves the finite numbers is reported by `ok=False`, never by an exception.
+    The forcings of a step are those at its beginning. The data lie on the grid of steps, with gaps
+    where one likes. A state that leaves the finite numbers is reported by `ok=False`, never by an
+    exception.
 
     Args:
-        step: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns the next value of
-            every state, in its units.
-        initial: a dict of the states at `start`, each a number, an array or a random leaf, in the units of the state.
-        observe: a function `(t, y, u)` that turns the states at the beginning of a step, and its forcings, into a dict
-            of the values that are predicted, such as what flows in that step; without it the states themselves are. A
-            method of the equations' class, such as `Bucket.flow`, is called on the equations.
+        step: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns
+            the next value of every state, in its units.
+        initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
+            units of the state.
+        observe: a function `(t, y, u)` that turns the states at the beginning of a step, and its
+            forcings, into a dict of the values that are predicted, such as what flows in that step;
+            without it the states themselves are. A method of the equations' class, such as
+            `Bucket.flow`, is called on the equations.
         forcings: the data variables that drive the equation: a name, or several.
-        start: the time of `initial`, a number or a date; unless given, the first time of the data that the model is
-            fitted to.
+        start: the time of `initial`, a number or a date; unless given, the first time of the data
+            that the model is fitted to.
         length: that of a step, in the units of time of the data.
-        sums: values whose datum is the sum over the last steps, its own included, as of weekly cases: how many steps,
-            by name. Before the start nothing is counted; `None` counts from there.
+        sums: values whose datum is the sum over the last steps, its own included, as of weekly
+            cases: how many steps, by name. Before the start nothing is counted; `None` counts from
+                there.
         means: values whose datum is a mean over the last steps, likewise.
-        units: the units of states, forcings and observed values, by name: data in others are converted, or refused; of
-            `time` what numbers mean for data with dates, days since 1970 unless given.
+        units: the units of states, forcings and observed values, by name: data in others are
+            converted, or refused; of `time` what numbers mean for data with dates, days since 1970
+            unless given.
 
-    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
-    Raises: ModelError for what is no function, a length that is not positive, sums or means of what is not predicted;
-    when called, for other states or shapes than those of `initial`, and DataError for times beside the grid.
+    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
+    `(time,)`.
+    Raises: ModelError for what is no function, a length that is not positive, sums or means of what
+    is not predicted; when called, for other states or shapes than those of `initial`, and DataError
+    for times beside the grid.
     """
 
     step: VectorField
     initial: dict[str, Any]
     observe: Callable[..., Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    start: float | datetime | None = eqx.field(
+        default=None, static=True, converter=start_time, kw_only=True
+    )
     length: float = eqx.field(default=1.0, static=True, kw_only=True)
-    sums: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
-    means: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    sums: Mapping[str, int | None] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )
+    means: Mapping[str, int | None] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
 
     def __check_init__(self):
         if not is_function(self.step):
@@ -74,9 +101,14 @@ class Difference(AbstractFromStates):
             raise ModelError(f"the length of a step must be positive, not {self.length!r}")
         for name, number in (*self.sums.items(), *self.means.items()):
             if name not in self.outputs:
-                raise ModelError(f"sums and means are of {', '.join(self.outputs)}, not of '{name}'")
+                raise ModelError(
+                    f"sums and means are of {', '.join(self.outputs)}, not of '{name}'"
+                )
             if number is not None and (not isinstance(number, int) or number < 1):
-                raise ModelError(f"'{name}' is taken over a whole number of steps, or None for all, not {number!r}")
+                raise ModelError(
+                    f"'{name}' is taken over a whole number of steps, or None for all, not "
+                    f"{number!r}"
+                )
         if both := set(self.sums) & set(self.means):
             raise ModelError(f"'{both.pop()}' is either a sum or a mean")
 
@@ -92,14 +124,17 @@ class Difference(AbstractFromStates):
 
         Raises: DataError that names the first one.
         """
-        if self.start is None or isinstance(self.start, float):  # of a date the numbers are known when it is called
+        if self.start is None or isinstance(
+            self.start, float
+        ):  # of a date the numbers are known when it is called
             self._refuse_between(times, times[0] if self.start is None else self.start)
 
     def _refuse_between(self, times: np.ndarray, start: float) -> None:
         steps = (times - start) / self.length
         for time in times[np.abs(steps - np.round(steps)) > _OFF][:1]:
             raise DataError(
-                f"time {time:g} lies between two steps of length {self.length:g} from {start:g}: give every datum the "
+                f"time {time:g} lies between two steps of length {self.length:g} from {start:g}: "
+                "give every datum the "
                 "time of its step, or the layer another start or length"
             )
 
@@ -114,7 +149,10 @@ class Difference(AbstractFromStates):
         at = jnp.round((inputs.times - inputs.start) / self.length).astype(int)
 
         def rows(grid):
-            return {name: self._taken(name, each, at) for name, each in self._observed(step, grid, states, u).items()}
+            return {
+                name: self._taken(name, each, at)
+                for name, each in self._observed(step, grid, states, u).items()
+            }
 
         end = jax.tree.map(lambda y: y[-1], states)
         return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)}, end=end)
@@ -126,7 +164,9 @@ class Difference(AbstractFromStates):
     def from_end(self, states: Values) -> "Difference":
         return eqx.tree_at(lambda layer: layer.initial, self, dict(states))
 
-    def _states(self, step: VectorField, grid: Array, u: dict[str, Array]) -> tuple[dict[str, Any], Array]:
+    def _states(
+        self, step: VectorField, grid: Array, u: dict[str, Array]
+    ) -> tuple[dict[str, Any], Array]:
         """The states at all times of the grid, and whether they are numbers that a state may be."""
         initial = {name: jnp.asarray(value, grid.dtype) for name, value in self.initial.items()}
 
@@ -134,10 +174,15 @@ class Difference(AbstractFromStates):
             t, forced = when
             found = named(step(t, y, forced), "the step")
             if set(found) != set(y):
-                raise ModelError(f"the step returns {', '.join(found)}, but the states are {', '.join(y)}")
+                raise ModelError(
+                    f"the step returns {', '.join(found)}, but the states are {', '.join(y)}"
+                )
             for name, value in found.items():
                 if value.shape != y[name].shape:
-                    raise ShapeError(f"the step gives '{name}' the shape {value.shape}, not its own {y[name].shape}")
+                    raise ShapeError(
+                        f"the step gives '{name}' the shape {value.shape}, not its own "
+                        f"{y[name].shape}"
+                    )
             return {name: found[name].astype(y[name].dtype) for name in y}, y
 
         def every(initial, when):
@@ -147,7 +192,9 @@ class Difference(AbstractFromStates):
         # Of the whole series at once: where a step fails the draw is rejected anyway.
         return shielded(every, _are_states, initial, (grid[:-1], jax.tree.map(lambda v: v[:-1], u)))
 
-    def _observed(self, step: VectorField, grid: Array, states: dict[str, Any], u: dict[str, Array]) -> dict[str, Any]:
+    def _observed(
+        self, step: VectorField, grid: Array, states: dict[str, Any], u: dict[str, Array]
+    ) -> dict[str, Any]:
         observe = method_of(step, self.observe)
         if observe is None:
             return dict(states)
@@ -169,11 +216,15 @@ class Difference(AbstractFromStates):
         Raises: DataError for times beside the grid.
         """
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
-            raise ModelError("Difference needs to know the times of its data: fit it to all rows at a time")
+            raise ModelError(
+                "Difference needs to know the times of its data: fit it to all rows at a time"
+            )
         times, start = np.asarray(inputs.times), float(inputs.start)
         self._refuse_between(times, start)
         return round(float((times[-1] - start) / self.length))
 
 
 def _are_states(states: dict[str, Array]) -> Array:
-    return jnp.all(jnp.stack([jnp.all(jnp.abs(y) < limits(y.dtype)[1]) for y in jax.tree.leaves(states)]))
+    return jnp.all(
+        jnp.stack([jnp.all(jnp.abs(y) < limits(y.dtype)[1]) for y in jax.tree.leaves(states)])
+    )

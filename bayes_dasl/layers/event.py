@@ -1,4 +1,6 @@
-"""Changes of the states of an ODE that the states themselves trigger: bounces, thresholds, doses."""
+"""Changes of the states of an ODE that the states themselves trigger: bounces, thresholds,
+doses.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,26 +16,30 @@ from ..random import Module, is_function
 from .jump import Jump
 
 _DIRECTIONS = {"falling": False, "rising": True, "both": None}
-# Of the whole solve: what a solve that has ended goes over again, since one of no length has no gradient; and how far
-# ahead a number is looked at where a solve begins, since there it may be zero.
+# Of the whole solve: what a solve that has ended goes over again, since one of no length has no
+# gradient; and how far ahead a number is looked at where a solve begins, since there it may be
+# zero.
 _AGAIN, _AHEAD = 1e-3, 1e-7
 
 
 class Event(Module):
     """A sudden change of the states whenever a function of them passes through zero.
 
-    The time is found by Newton's method on the solver's own polynomial, and depends on parameters with a gradient. The
-    solution is continuous from the right. At the start nothing happens: what is at zero there has to leave it first.
+    The time is found by Newton's method on the solver's own polynomial, and depends on parameters
+    with a gradient. The solution is continuous from the right. At the start nothing happens: what
+    is at zero there has to leave it first.
 
     Args:
         when: a function `(t, y, u)` that returns one number, such as the height of a ball.
-        change: a dict that maps states to the amounts added to them, or a function `(t, y, u)` that returns the new
-            values of some states, as of a `bd.Jump`: `lambda t, y, u: {"speed": -0.9 * y["speed"]}` bounces.
+        change: a dict that maps states to the amounts added to them, or a function `(t, y, u)` that
+            returns the new values of some states, as of a `bd.Jump`:
+            `lambda t, y, u: {"speed": -0.9 * y["speed"]}` bounces.
         direction: whether the number is "falling" or "rising" through zero, or "both".
-        most: how often it may happen in one solve; a solve in which it does more often fails, and is reported as such.
-            Each costs a start of the solver.
+        most: how often it may happen in one solve; a solve in which it does more often fails, and
+            is reported as such. Each costs a start of the solver.
 
-    Raises: ModelError for what is no function, no change, an unknown direction, or a number that is not positive.
+    Raises: ModelError for what is no function, no change, an unknown direction, or a number that is
+    not positive.
     """
 
     when: Any
@@ -43,9 +49,13 @@ class Event(Module):
 
     def __check_init__(self):
         if not is_function(self.when):
-            raise ModelError(f"when must be a function (t, y, u) that returns one number, not {self.when!r}")
+            raise ModelError(
+                f"when must be a function (t, y, u) that returns one number, not {self.when!r}"
+            )
         if self.direction not in _DIRECTIONS:
-            raise ModelError(f"direction must be one of {', '.join(_DIRECTIONS)}, not {self.direction!r}")
+            raise ModelError(
+                f"direction must be one of {', '.join(_DIRECTIONS)}, not {self.direction!r}"
+            )
         if not isinstance(self.most, int) or self.most < 1:
             raise ModelError(f"most must be a whole number of at least 1, not {self.most!r}")
         _ = self.jump
@@ -61,7 +71,13 @@ def as_events(events: Any) -> tuple[Event, ...]:
 
     Raises: ModelError for anything else than events.
     """
-    events = (events,) if isinstance(events, Event) else tuple(events) if isinstance(events, Iterable) else (events,)
+    events = (
+        (events,)
+        if isinstance(events, Event)
+        else tuple(events)
+        if isinstance(events, Iterable)
+        else (events,)
+    )
     for event in events:
         if not isinstance(event, Event):
             raise ModelError(f"events must be bd.Event(when, change), not {event!r}")
@@ -79,7 +95,8 @@ def _number(value: Any) -> Any:
     else:
         return jnp.asarray(value, float)
     raise ModelError(
-        f"when of an event must return one number that passes through zero, such as y['c'] - 3.0, not {said}"
+        "when of an event must return one number that passes through zero, such as y['c'] - 3.0, "
+        f"not {said}"
     )
 
 
@@ -94,7 +111,8 @@ def solve_with_events(
 ) -> tuple[dict[str, Any], Any, Any]:
     """The states at all times, whether the solve got through, and its steps.
 
-    `solve(t0, y0, saveat, event)` is one solve from `t0` to the last of the times, `rates(t, y)` its vector field.
+    `solve(t0, y0, saveat, event)` is one solve from `t0` to the last of the times, `rates(t, y)`
+    its vector field.
     """
     end = times[-1]
     first, ahead = end - _AGAIN * (end - start), _AHEAD * (end - start)
@@ -122,9 +140,13 @@ def solve_with_events(
         (_, stops), (found, ends) = solution.ts, solution.ys
         stop = jnp.where(jnp.any(happened), stops[0], end)
         inside = ~done & (times >= t0) & ((times < stop) | ~jnp.any(happened))
-        masked = jax.tree.map(lambda y: jax.vmap(lambda i, y: jnp.where(i, y, 0.0))(inside, y), found)
+        masked = jax.tree.map(
+            lambda y: jax.vmap(lambda i, y: jnp.where(i, y, 0.0))(inside, y), found
+        )
         y = jax.tree.map(lambda y: y[0], ends)
-        fine = (solution.result == diffrax.RESULTS.successful) | (solution.result == diffrax.RESULTS.event_occurred)
+        fine = (solution.result == diffrax.RESULTS.successful) | (
+            solution.result == diffrax.RESULTS.event_occurred
+        )
         ok = ok & (done | fine)
         for number, e in enumerate(events):
             y = e.jump(happened[number][None], stop, y, forced(stop))

@@ -1,4 +1,6 @@
-"""Values that are defined by equations: roots and fixed points, solved for at each row of the data."""
+"""Values that are defined by equations: roots and fixed points,
+solved for at each row of the data.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -13,7 +15,15 @@ from jaxtyping import Array, Float
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random, paths
-from ._functions import by_name, check_tolerances, method_of, named, output_names, several_names, shapes_of
+from ._functions import (
+    by_name,
+    check_tolerances,
+    method_of,
+    named,
+    output_names,
+    several_names,
+    shapes_of,
+)
 from .algebraic import at_rows, forced_rows
 from .layer import AbstractLayer, Prediction, predict_rows
 from .root import Flat, System, differentiable, iterate, search
@@ -24,42 +34,52 @@ class Implicit(AbstractLayer):
 
     $f(t_i, y_i, u_i) = 0$, or $f(t_i, y_i, u_i) = y_i$ if `kind="fixed_point"`
 
-    An unknown that must be positive is best replaced by its logarithm. Derivatives follow from the implicit-function
-    theorem, whatever the steps of the search were. A row whose search fails within `max_steps` is reported by
-    `ok=False`, never by an exception; its derivatives are zero.
+    An unknown that must be positive is best replaced by its logarithm. Derivatives follow from the
+    implicit-function theorem, whatever the steps of the search were. A row whose search fails
+    within `max_steps` is reported by `ok=False`, never by an exception; its derivatives are zero.
 
     Args:
-        equations: a function `(t, y, u)` of the value of the index at one row, a dict of unknowns and a dict of the
-            forcings at that row, which returns a dict with the residual of one equation, or the next value, under the
-            name of each unknown.
-        guess: where the search starts, in the units of the unknowns: a dict of numbers, or a function `(t, {}, u)` that
-            returns one. Where several roots exist, it selects the branch.
-        observe: a function `(t, y, u)` that turns unknowns into a dict of the values that are predicted; without it the
-            unknowns themselves are.
+        equations: a function `(t, y, u)` of the value of the index at one row, a dict of unknowns
+            and a dict of the forcings at that row, which returns a dict with the residual of one
+            equation, or the next value, under the name of each unknown.
+        guess: where the search starts, in the units of the unknowns: a dict of numbers, or a
+            function `(t, {}, u)` that returns one. Where several roots exist, it selects the
+            branch.
+        observe: a function `(t, y, u)` that turns unknowns into a dict of the values that are
+            predicted; without it the unknowns themselves are.
         forcings: the data variables that the equations read: a name, or several.
-        units: the units of unknowns, forcings and observed values, by name: data in others are converted, or refused.
+        units: the units of unknowns, forcings and observed values, by name: data in others are
+            converted, or refused.
         index: the coordinate that the data run along.
         kind: "root" or "fixed_point".
-        method: "newton", a damped Newton method for both kinds; or "iteration", which puts a fixed point in its own
-            equation again and again before Newton's method confirms it, and so finds the one that attracts.
-        follow: whether the guess is for the first row only, and each other row starts from the root of the row before
-            it.
+        method: "newton", a damped Newton method for both kinds; or "iteration", which puts a fixed
+            point in its own equation again and again before Newton's method confirms it, and so
+            finds the one that attracts.
+        follow: whether the guess is for the first row only, and each other row starts from the root
+            of the row before it.
         rtol: the size of the last correction, relative to the unknowns.
         atol: what it may be besides, in the units of the unknowns, the same for all.
         max_steps: the most steps of the search, for each row.
 
-    Shapes: unknowns are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
-    Raises: ModelError for an unknown kind or method, a guess of the wrong shape, or bad tolerances; when called, for
-    equations of other names or shapes than those of the unknowns.
+    Shapes: unknowns are numbers, or arrays if `observe` reduces them to numbers; predictions are
+    `(row,)`.
+    Raises: ModelError for an unknown kind or method, a guess of the wrong shape, or bad tolerances;
+    when called, for equations of other names or shapes than those of the unknowns.
     """
 
-    in_a_function: ClassVar[str] = "; inside of a function call bd.layers.find_root(equations, guess)"
+    in_a_function: ClassVar[str] = (
+        "; inside of a function call bd.layers.find_root(equations, guess)"
+    )
 
     equations: VectorField
     guess: dict[str, Any] | Callable[[Any, Values, Values], Values]
     observe: Callable[..., Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
     index: str = eqx.field(default="time", static=True, kw_only=True)
     kind: str = eqx.field(default="root", static=True, kw_only=True)
     method: str = eqx.field(default="newton", static=True, kw_only=True)
@@ -73,9 +93,12 @@ class Implicit(AbstractLayer):
             raise ModelError(f"equations must be callable as f(t, y, u), not {self.equations!r}")
         if self.kind not in ("root", "fixed_point"):
             raise ModelError(f"kind must be 'root' or 'fixed_point', not {self.kind!r}")
-        if self.method not in ("newton", "iteration") or (self.method == "iteration" and self.kind == "root"):
+        if self.method not in ("newton", "iteration") or (
+            self.method == "iteration" and self.kind == "root"
+        ):
             raise ModelError(
-                f"method must be 'newton', or 'iteration' for a fixed point, not {self.method!r} for a {self.kind}"
+                f"method must be 'newton', or 'iteration' for a fixed point, not {self.method!r} "
+                f"for a {self.kind}"
             )
         check_tolerances(self)
         check_guess(self.guess, self.forcings, self.observe is None)
@@ -95,7 +118,9 @@ class Implicit(AbstractLayer):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         u = forced_rows(inputs, self.forcings)
-        guesses = jax.vmap(lambda t, u: named(guess_function(self.guess)(t, {}, u), "the guess"))(inputs.times, u)
+        guesses = jax.vmap(lambda t, u: named(guess_function(self.guess)(t, {}, u), "the guess"))(
+            inputs.times, u
+        )
         unravel = ravel_pytree(jax.tree.map(lambda x: x[0], guesses))[1]
         roots, found, steps = self._search((inputs.times, u), guesses, unravel)
 
@@ -139,7 +164,9 @@ class Implicit(AbstractLayer):
         flat = lax.stop_gradient(jax.vmap(lambda y: ravel_pytree(y)[0])(guesses))
         return lax.scan(following, flat[0], rows)[1] if self.follow else jax.vmap(near)(flat, rows)
 
-    def _search_row(self, t: Any, u: Any, guess: Flat, unravel: Callable) -> tuple[Flat, Array, Array]:
+    def _search_row(
+        self, t: Any, u: Any, guess: Flat, unravel: Callable
+    ) -> tuple[Flat, Array, Array]:
         residuals, options = self._residuals(t, u, unravel), (self.rtol, self.atol, self.max_steps)
         if self.method == "newton":
             return search(residuals, guess, *options)
@@ -159,22 +186,36 @@ def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
     Raises: ModelError.
     """
     if not callable(guess) and (not isinstance(guess, dict) or not guess):
-        raise ModelError("guess must be a dict that names every unknown and says where its search starts")
+        raise ModelError(
+            "guess must be a dict that names every unknown and says where its search starts"
+        )
     if paths(guess) or (isinstance(guess, dict) and any(map(is_random, guess.values()))):
-        raise ModelError("guess only says where the search starts, so nothing in it can be inferred: give numbers")
+        raise ModelError(
+            "guess only says where the search starts, so nothing in it can be inferred: give "
+            "numbers"
+        )
     for name, value in shapes_of(guess_function(guess), "the guess", {}, forcings).items():
         if scalar and value.shape:
-            raise ModelError(f"guess['{name}'] must be a number, not an array of shape {value.shape}, without observe")
+            raise ModelError(
+                f"guess['{name}'] must be a number, not an array of shape {value.shape}, without "
+                "observe"
+            )
 
 
-def matching(values: dict[str, Any], like: Values, what: str, unknowns: str = "unknowns") -> dict[str, Any]:
+def matching(
+    values: dict[str, Any], like: Values, what: str, unknowns: str = "unknowns"
+) -> dict[str, Any]:
     """The values, which must be those of the unknowns; `what` says whose they are, for the error.
 
     Raises: ModelError if their names or shapes differ from those of the unknowns.
     """
     if set(values) != set(like):
-        raise ModelError(f"{what} {', '.join(values) or 'nothing'} but the {unknowns} are {', '.join(like)}")
+        raise ModelError(
+            f"{what} {', '.join(values) or 'nothing'} but the {unknowns} are {', '.join(like)}"
+        )
     for name, value in values.items():
         if value.shape != like[name].shape:
-            raise ModelError(f"{what} '{name}' with shape {value.shape}, but its own shape is {like[name].shape}")
+            raise ModelError(
+                f"{what} '{name}' with shape {value.shape}, but its own shape is {like[name].shape}"
+            )
     return values

@@ -1,4 +1,6 @@
-"""What every layer is and returns, what may be part of one, and what a layer says without its solves."""
+"""What every layer is and returns, what may be part of one, and what a layer says without its
+solves.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -25,14 +27,15 @@ class Prediction(eqx.Module):
     """Named arrays, the solver's health and its work.
 
     Args:
-        values: what is predicted, `(time, …)` by name, in the units of the outputs; finite even where the solver
-            failed, so that gradients stay finite too: they mean nothing there.
+        values: what is predicted, `(time, …)` by name, in the units of the outputs; finite even
+            where the solver failed, so that gradients stay finite too: they mean nothing there.
         ok: whether the solver succeeded.
         stats: the work that it took, such as `steps`, by name.
-        mismatches: standardised numbers of any shape by name: the layer wants each of them to be a draw of the standard
-            normal, as the gap between two segments of a trajectory divided by the gap that is allowed.
-        variances: those of the values given the parameters, `(time, …)` by name, in the square of their units, where a
-            layer has integrated over a path that it does not know.
+        mismatches: standardised numbers of any shape by name: the layer wants each of them to be a
+            draw of the standard normal, as the gap between two segments of a trajectory divided by
+            the gap that is allowed.
+        variances: those of the values given the parameters, `(time, …)` by name, in the square of
+            their units, where a layer has integrated over a path that it does not know.
         before: the values at the times of `inputs.past`, where noise looks back at them.
         end: the states at the last time, from which `AbstractLayer.from_end` goes on.
     """
@@ -54,9 +57,10 @@ class Prediction(eqx.Module):
 class AbstractLayer(Module):
     """A differentiable scientific model: `layer(inputs) -> Prediction`.
 
-    `forcings` names the data variables that drive it; `units` are those of outputs and forcings, where known.
-    `interpolation` says which forcings are not linear between their data, `index` is the coordinate that the data run
-    along, and `dims` are the dimensions beyond it of the outputs that have any.
+    `forcings` names the data variables that drive it; `units` are those of outputs and forcings,
+    where known. `interpolation` says which forcings are not linear between their data, `index` is
+    the coordinate that the data run along, and `dims` are the dimensions beyond it of the outputs
+    that have any.
     """
 
     forcings: eqx.AbstractVar[tuple[str, ...]]
@@ -81,7 +85,9 @@ class AbstractLayer(Module):
 
     @property
     def rate_functions(self) -> list[tuple[str, VectorField]]:
-        """Functions `(t, y, u)` that return rates of its states, each after its name in messages."""
+        """Functions `(t, y, u)` that return rates of its states,
+        each after its name in messages.
+        """
         return []
 
     @property
@@ -91,9 +97,11 @@ class AbstractLayer(Module):
 
     @property
     def trajectories(self) -> "list[AbstractTrajectory] | None":
-        """The initial value problems that are all it solves, each for itself; none if it solves anything else.
+        """The initial value problems that are all it solves, each for itself; none if it solves
+        anything else.
 
-        Where there is a list, states can be given in place of solves, as the coordinates of hybrids do.
+        Where there is a list, states can be given in place of solves, as the coordinates of hybrids
+        do.
         """
         return None
 
@@ -114,7 +122,9 @@ class AbstractLayer(Module):
 
     @property
     def goes_on(self) -> bool:
-        """Whether the `end` of a prediction determines, with later forcings, all that comes after."""
+        """Whether the `end` of a prediction determines, with later forcings,
+        all that comes after.
+        """
         return False
 
     def from_end(self, states: Values) -> "AbstractLayer":
@@ -140,7 +150,8 @@ class AbstractLayer(Module):
 
 
 class AbstractTrajectory(AbstractLayer):
-    """A layer that solves one initial value problem by itself, so that its states can be given instead.
+    """A layer that solves one initial value problem by itself, so that its states can be given
+    instead.
 
     Its prediction is `predict(inputs, *solve(inputs, begin(inputs)))`.
     """
@@ -155,7 +166,8 @@ class AbstractTrajectory(AbstractLayer):
 
     @property
     def smooth(self) -> bool:
-        """Whether what is observed is a function of states that move by the rates of the vector field alone.
+        """Whether what is observed is a function of states that move by the rates of the vector
+        field alone.
 
         Then the derivatives of the states can be solved for along with them, which is faster.
         """
@@ -171,7 +183,8 @@ class AbstractTrajectory(AbstractLayer):
 
     @abstractmethod
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        """The states at all times from those at the start, whether the solve succeeded, and its steps.
+        """The states at all times from those at the start, whether the solve succeeded, and its
+        steps.
 
         Args:
             inputs: start, times and forcings.
@@ -201,7 +214,9 @@ class AbstractTrajectory(AbstractLayer):
 
 
 def start_of(layer: Any) -> Any:
-    """When the solve of a layer starts: as it says, else at the first time of its doses; none where neither is said."""
+    """When the solve of a layer starts: as it says, else at the first time of its doses; none where
+    neither is said.
+    """
     start = getattr(layer, "start", None)
     return getattr(getattr(layer, "doses", None), "start", None) if start is None else start
 
@@ -237,14 +252,17 @@ class AroundLayer(AbstractLayer):
 
 
 class AbstractPopulation(AroundLayer):
-    """A layer for each member of a population, such as `bd.Each`; `dim` is the dimension that they form."""
+    """A layer for each member of a population, such as `bd.Each`; `dim` is the dimension that they
+    form.
+    """
 
     members: eqx.AbstractVar[tuple[Any, ...]]
     dim: eqx.AbstractVar[str]
 
     @abstractmethod
     def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
-        """A tree with a number of each member wherever one is varying, and the paths at which it is.
+        """A tree with a number of each member wherever one is varying, and the paths at which it
+        is.
 
         Args:
             tree: a layer, or noise.
@@ -262,7 +280,8 @@ class AbstractPopulation(AroundLayer):
 
     @abstractmethod
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Where each member was observed; none where its layer looks at all times, or all were at all of them.
+        """Where each member was observed; none where its layer looks at all times, or all were at
+        all of them.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.
@@ -285,7 +304,9 @@ def of_members(tree: Any, varied: Sequence[str], at: Any) -> Any:
 
 
 class AroundTrajectory(AbstractLayer):
-    """A layer around one trajectory: what drives it and what it predicts are those of the trajectory."""
+    """A layer around one trajectory: what drives it and what it predicts are those of the
+    trajectory.
+    """
 
     ode: eqx.AbstractVar[AbstractTrajectory]
 
@@ -311,7 +332,9 @@ class AroundTrajectory(AbstractLayer):
 
 
 class AtStates(AroundTrajectory):
-    """A trajectory whose states at the times of the data are known, with the success and the steps of their solve."""
+    """A trajectory whose states at the times of the data are known, with the success and the steps
+    of their solve.
+    """
 
     ode: AbstractTrajectory
     known: States
@@ -349,26 +372,34 @@ def at_solutions(tree: Any, solutions: Sequence[tuple]) -> Any:
     """A tree with what `solve` returned in place of the solves of its trajectories."""
     left = list(solutions)
     return jax.tree.map(
-        lambda node: AtStates(node, *left.pop(0)) if _is_trajectory(node) else node, tree, is_leaf=_is_trajectory
+        lambda node: AtStates(node, *left.pop(0)) if _is_trajectory(node) else node,
+        tree,
+        is_leaf=_is_trajectory,
     )
 
 
 def with_adjoint(
-    tree: Any, adjoint: diffrax.AbstractAdjoint, instead_of: type[diffrax.AbstractAdjoint] = diffrax.AbstractAdjoint
+    tree: Any,
+    adjoint: diffrax.AbstractAdjoint,
+    instead_of: type[diffrax.AbstractAdjoint] = diffrax.AbstractAdjoint,
 ) -> Any:
     """The tree with another adjoint in place of every one of a kind."""
 
     def is_adjoint(node):
         return isinstance(node, diffrax.AbstractAdjoint)
 
-    return jax.tree.map(lambda node: adjoint if isinstance(node, instead_of) else node, tree, is_leaf=is_adjoint)
+    return jax.tree.map(
+        lambda node: adjoint if isinstance(node, instead_of) else node, tree, is_leaf=is_adjoint
+    )
 
 
 class AbstractFilter(AbstractLayer):
-    """A layer that looks back at observations: `layer(inputs, variances)` with the variance of each one's noise.
+    """A layer that looks back at observations: `layer(inputs, variances)` with the variance of each
+    one's noise.
 
-    Its prediction at a time is what the observations before it (in `inputs.past`) say, so that the product of the
-    densities of all observations is the likelihood with the unknown path integrated out.
+    Its prediction at a time is what the observations before it (in `inputs.past`) say, so that the
+    product of the densities of all observations is the likelihood with the unknown path integrated
+    out.
     """
 
     @abstractmethod
@@ -400,28 +431,40 @@ def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Predicti
     return Prediction(masked, ok, {} if stats is None else stats, **more)
 
 
-def shielded(function: Callable, fine: Callable[[Any], Any], *args: Any) -> tuple[Any, Bool[Array, ""]]:
-    """`function(*args)`, and whether that is `fine`; where it is not, no gradient flows through the function.
+def shielded(
+    function: Callable, fine: Callable[[Any], Any], *args: Any
+) -> tuple[Any, Bool[Array, ""]]:
+    """`function(*args)`, and whether that is `fine`; where it is not, no gradient flows through the
+    function.
 
-    Masking what it returns is not enough: where it is singular its derivative is infinite, and zero times that is NaN.
+    Masking what it returns is not enough: where it is singular its derivative is infinite, and zero
+    times that is NaN.
     """
     closed = eqx.filter_closure_convert(function, *args)
     ok = jnp.asarray(fine(frozen(closed)(*frozen(args))))
-    through = jax.tree.map(lambda x: jnp.where(ok, x, frozen(x)) if eqx.is_inexact_array(x) else x, (closed, args))
+    through = jax.tree.map(
+        lambda x: jnp.where(ok, x, frozen(x)) if eqx.is_inexact_array(x) else x, (closed, args)
+    )
     return through[0](*through[1]), ok
 
 
 def predict_rows(rows: Callable, times: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
-    """The prediction of a function of all rows; where it fails its gradient is zero, even if it is singular there."""
+    """The prediction of a function of all rows; where it fails its gradient is zero, even if it is
+    singular there.
+    """
     values, ok = shielded(rows, lambda values: ok & finite(values), times)
     return prediction(values, ok, stats, **more)
 
 
 def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: Any) -> Prediction:
-    """A prediction made of several: good only if all are, with the work and the mismatches of all."""
+    """A prediction made of several: good only if all are,
+    with the work and the mismatches of all.
+    """
     ok = jnp.all(jnp.asarray([part.ok for part in parts.values()]))
     stats: dict[str, Any] = {}
     for part in parts.values():
         stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}
-    mismatches = {f"{owner}.{name}": v for owner, part in parts.items() for name, v in part.mismatches.items()}
+    mismatches = {
+        f"{owner}.{name}": v for owner, part in parts.items() for name, v in part.mismatches.items()
+    }
     return prediction(values, ok, stats, mismatches=mismatches, **more)

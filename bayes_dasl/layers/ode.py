@@ -44,12 +44,19 @@ from .scheduled import AbstractSchedule, AbstractScheduled
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """A Diffrax solver from itself or from its name, in any case: `tsit5`, `dopri8`, `rodas5p`, …
 
-    Raises: ModelError if Diffrax has no adaptive solver of that name, or for one of fixed steps or of other equations.
+    Raises: ModelError if Diffrax has no adaptive solver of that name, or for one of fixed steps or
+    of other equations.
     """
     if isinstance(solver, diffrax.AbstractSolver):
         # Others are for equations in two parts: stochastic, or implicit and explicit.
-        if not isinstance(solver, diffrax.AbstractAdaptiveSolver) or solver.term_structure is not diffrax.AbstractTerm:
-            raise ModelError(f"{type(solver).__name__} does not choose its steps for one vector field: take tsit5")
+        if (
+            not isinstance(solver, diffrax.AbstractAdaptiveSolver)
+            or solver.term_structure is not diffrax.AbstractTerm
+        ):
+            raise ModelError(
+                f"{type(solver).__name__} does not choose its steps for one vector field: take "
+                "tsit5"
+            )
         return solver
     adaptive = {
         name.lower(): value
@@ -61,7 +68,8 @@ def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     } | {"rodas5p": Rodas5P}
     if not isinstance(solver, str) or solver.lower() not in adaptive:
         raise ModelError(
-            f"unknown solver {solver!r}: give a Diffrax solver, or one of the names {', '.join(sorted(adaptive))} "
+            f"unknown solver {solver!r}: give a Diffrax solver, or one of the names "
+            f"{', '.join(sorted(adaptive))} "
             "(rodas5p is for stiff equations)"
         )
     return adaptive[solver.lower()]()
@@ -72,79 +80,108 @@ class ODE(AbstractTrajectory):
 
     $\dot y = f(t, y, u(t)), \quad y(t_0) = y_0$
 
-    The solver ends a step at each time of a linear forcing, starts anew at each time of a step forcing and at each of
-    the `jumps`; none of these count in `max_steps`. A step that leaves the finite numbers, or the states for which the
-    equation makes sense, is tried again with a fifth of its length. A solve that needs more than `max_steps` steps is
-    reported by `ok=False`, never by an exception.
+    The solver ends a step at each time of a linear forcing, starts anew at each time of a step
+    forcing and at each of the `jumps`; none of these count in `max_steps`. A step that leaves the
+    finite numbers, or the states for which the equation makes sense, is tried again with a fifth of
+    its length. A solve that needs more than `max_steps` steps is reported by `ok=False`, never by
+    an exception.
 
     Args:
-        vector_field: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns a dict with
-            the rate of change of every state, in its units per unit of time.
-        initial: a dict of the states at `start`, each a number, an array or a random leaf, in the units of the state.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
-            states themselves are. A method of the equations' class, such as `Bucket.flow`, is called on the equations.
-        events: a `bd.Event`, or several of them: sudden changes whenever a function of the states passes through zero.
-        algebraic: the states of which the vector field gives not a rate but what must be zero (a differential–algebraic
-            equation of index 1, for `solver="rodas5p"`): a name, or several. What `initial` says of them is where the
-            search for their first value begins.
+        vector_field: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which
+            returns a dict with the rate of change of every state, in its units per unit of time.
+        initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
+            units of the state.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are
+            predicted; without it the states themselves are. A method of the equations' class, such
+            as `Bucket.flow`, is called on the equations.
+        events: a `bd.Event`, or several of them: sudden changes whenever a function of the states
+            passes through zero.
+        algebraic: the states of which the vector field gives not a rate but what must be zero (a
+            differential–algebraic equation of index 1, for `solver="rodas5p"`): a name, or several.
+            What `initial` says of them is where the search for their first value begins.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
-        start: the time of `initial`: a number in the units of time of the data, or a date such as "2001-06-30"; unless
-            given, the first time of the data that the model is fitted to.
+        start: the time of `initial`: a number in the units of time of the data, or a date such as
+            "2001-06-30"; unless given, the first time of the data that the model is fitted to.
         rtol: the error that a step may make, relative to the states.
         atol: the error that it may make besides, in the units of the states, the same for all.
         max_steps: the most steps of a solve.
         adjoint: how Diffrax differentiates the solve.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
-            unless `interpolation` says otherwise; outside them the first or the last one holds.
-        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
-            smooth spline.
-        jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
-        doses: what `bd.dosing.doses` reads from a table: doses at once or as infusions, steady states, resets, of which the
-            equation knows nothing. Unless `start` says another, the solve starts at the first time of the table.
-        process_noise: a `bd.layers.ProcessNoise` on states: what the equation does not know, which adds up with time.
-        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
-            That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
-            they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
-        sums: predicted values whose datum is their integral over an interval up to its time, such as weekly cases from
-            cases a day: how long that is, in the units of time, by name. An interval that would begin before the start
-            begins there; `None` is for all since the start.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly
+            between their data, unless `interpolation` says otherwise; outside them the first or the
+            last one holds.
+        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next
+            one, `"cubic"` is a smooth spline.
+        jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a
+            harvest.
+        doses: what `bd.dosing.doses` reads from a table: doses at once or as infusions, steady
+            states, resets, of which the equation knows nothing. Unless `start` says another, the
+            solve starts at the first time of the table.
+        process_noise: a `bd.layers.ProcessNoise` on states: what the equation does not know, which
+            adds up with time.
+        units: the units of states, forcings and observed values, by name: data in others are
+            converted, or refused. That of `time` says what numbers mean for data with dates:
+            `{"time": "h"}`, of rates per hour, or since when they count,
+            `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
+        sums: predicted values whose datum is their integral over an interval up to its time, such
+            as weekly cases from cases a day: how long that is, in the units of time, by name. An
+            interval that would begin before the start begins there; `None` is for all since the
+            start.
         means: values whose datum is a mean over such an interval.
 
-    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
-    Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
-    an unknown kind, a jump or a dose of an unknown state, a start that is no known number or after the first dose, or
-    bad tolerances; when called, for rates of other states or shapes, and a jump that is known to lie before the start.
+    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
+    `(time,)`.
+    Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation
+    of no forcing or of an unknown kind, a jump or a dose of an unknown state, a start that is no
+    known number or after the first dose, or bad tolerances; when called, for rates of other states
+    or shapes, and a jump that is known to lie before the start.
     """
 
     vector_field: VectorField
     initial: dict[str, Any]
     observe: Callable[..., Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    interpolation: Mapping[str, str] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
     doses: AbstractScheduled | AbstractSchedule | None = eqx.field(default=None, kw_only=True)
     process_noise: Any = eqx.field(default=None, kw_only=True)
-    algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
-    means: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    algebraic: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    sums: Mapping[str, float | None] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )
+    means: Mapping[str, float | None] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
     start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time)
     rtol: float = eqx.field(default=1e-6, static=True)
     atol: float = eqx.field(default=1e-6, static=True)
     max_steps: int = eqx.field(default=4096, static=True)
-    # Few checkpoints make a gradient cheap whatever max_steps allows: 81 against 168 µs on lynx–hare.
+    # Few checkpoints make a gradient cheap whatever max_steps allows: 81 against 168 µs on
+    # lynx–hare.
     adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=32)
 
     def __check_init__(self):
         if not is_function(self.vector_field):
-            raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
+            raise ModelError(
+                f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}"
+            )
         check_tolerances(self)
         check_initial(self.initial, self.observe)
         check_interpolation(self.interpolation, self.forcings)
         for jump in (*self.jumps, *(event.jump for event in self.events)):
-            jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+            jump.check_states(
+                {name: value.shape for name, value in any_state(self.initial).items()}
+            )
         self._check_doses()
         self._check_algebraic()
         if self.process_noise is not None:
@@ -154,44 +191,66 @@ class ODE(AbstractTrajectory):
 
     @property
     def smooth(self) -> bool:
-        sudden = self.jumps or self.events or self.doses is not None or self.process_noise is not None
+        sudden = (
+            self.jumps or self.events or self.doses is not None or self.process_noise is not None
+        )
         return not (sudden or self.algebraic or self.sums or self.means)
 
     def _check_doses(self) -> None:
         if self.doses is None or isinstance(self.doses, AbstractSchedule):
             return
         if not isinstance(self.doses, AbstractScheduled):
-            raise ModelError(f"doses must be what bd.dosing.doses(table, …) returns, not {self.doses!r}")
-        self.doses.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+            raise ModelError(
+                f"doses must be what bd.dosing.doses(table, …) returns, not {self.doses!r}"
+            )
+        self.doses.check_states(
+            {name: value.shape for name, value in any_state(self.initial).items()}
+        )
         if self.sums or self.means:
             raise ModelError(
-                "sums and means over intervals and doses do not go together yet: observe the states instead"
+                "sums and means over intervals and doses do not go together yet: observe the "
+                "states instead"
             )
         if isinstance(self.start, float) and self.start > self.doses.start:
-            raise ModelError(f"the table of doses begins at {self.doses.start:g}, before the start at {self.start:g}")
+            raise ModelError(
+                f"the table of doses begins at {self.doses.start:g}, before the start at "
+                f"{self.start:g}"
+            )
 
     def _check_algebraic(self) -> None:
         for name in self.algebraic:
             if name not in self.initial:
-                raise ModelError(f"algebraic names '{name}', but the states are {', '.join(self.initial)}")
+                raise ModelError(
+                    f"algebraic names '{name}', but the states are {', '.join(self.initial)}"
+                )
             value = self.initial[name]
             if is_random(value) and not isinstance(value, Unknown):
                 raise ModelError(
-                    f"initial of the algebraic state '{name}' is a guess, which the equations correct: give a number"
+                    f"initial of the algebraic state '{name}' is a guess, which the equations "
+                    "correct: give a number"
                 )
         if self.algebraic and not isinstance(self.solver, Rodas5P):
-            raise ModelError(f"algebraic states need solver='rodas5p', not {type(self.solver).__name__}")
+            raise ModelError(
+                f"algebraic states need solver='rodas5p', not {type(self.solver).__name__}"
+            )
         if self.algebraic and (self.jumps or self.events or self.doses is not None):
             raise ModelError(
-                "algebraic states and jumps or doses do not go together yet: solve for them by bd.layers.find_root instead"
+                "algebraic states and jumps or doses do not go together yet: solve for them by "
+                "bd.layers.find_root instead"
             )
 
     def _check_process_noise(self) -> None:
         if not isinstance(self.process_noise, ProcessNoise):
-            raise ModelError(f"process_noise must be a bd.layers.ProcessNoise, not {self.process_noise!r}")
-        self.process_noise.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+            raise ModelError(
+                f"process_noise must be a bd.layers.ProcessNoise, not {self.process_noise!r}"
+            )
+        self.process_noise.check_states(
+            {name: value.shape for name, value in any_state(self.initial).items()}
+        )
         if both := {*self.algebraic} & {*self.process_noise.scale}:
-            raise ModelError(f"process noise is on states with rates, but {', '.join(sorted(both))} is algebraic")
+            raise ModelError(
+                f"process noise is on states with rates, but {', '.join(sorted(both))} is algebraic"
+            )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -212,7 +271,9 @@ class ODE(AbstractTrajectory):
 
     @property
     def trajectories(self) -> list[AbstractTrajectory] | None:
-        """Itself; none where it predicts sums or means, which states at the times of the data do not determine."""
+        """Itself; none where it predicts sums or means, which states at the times of the data do
+        not determine.
+        """
         return None if self.sums or self.means else [self]
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
@@ -221,7 +282,13 @@ class ODE(AbstractTrajectory):
         Args:
             path: the names on the way from the layer to the leaf.
         """
-        state = path[1] if path[0] == "initial" else path[3] if path[0] == "jumps" and path[2] == "change" else ""
+        state = (
+            path[1]
+            if path[0] == "initial"
+            else path[3]
+            if path[0] == "jumps" and path[2] == "change"
+            else ""
+        )
         return self.units.get(state, "")
 
     def __call__(self, inputs: Inputs) -> Prediction:
@@ -240,7 +307,12 @@ class ODE(AbstractTrajectory):
     def _with(self, **fields: Any) -> "ODE":
         """The same with other fields, of which nothing is checked: their numbers may be traced."""
         where = lambda ode: [getattr(ode, name) for name in fields]  # noqa: E731
-        return eqx.tree_at(where, self, [*fields.values()], is_leaf=lambda x: any(x is held for held in where(self)))
+        return eqx.tree_at(
+            where,
+            self,
+            [*fields.values()],
+            is_leaf=lambda x: any(x is held for held in where(self)),
+        )
 
     def with_schedule(self, schedule: AbstractSchedule, initial: dict[str, Any]) -> "ODE":
         """The equations from other states under what is to happen, and nothing else.
@@ -269,19 +341,29 @@ class ODE(AbstractTrajectory):
         if isinstance(self.doses, AbstractScheduled):
             return self._scheduled(inputs).begin(inputs)
         refuse_before(self.jumps, inputs.start)
-        initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}
+        initial = {
+            name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()
+        }
         if self.algebraic:
             return self._consistent(inputs, initial)
         return self._jumped(inputs, inputs.start, initial, lambda times: times == inputs.start)
 
     def _consistent(self, inputs: Inputs, initial: dict[str, Any]) -> dict[str, Any]:
-        """The states at the start, the algebraic ones such that their equations hold, as far as a search finds any."""
+        """The states at the start, the algebraic ones such that their equations hold, as far as a
+        search finds any.
+        """
         guess = {name: initial[name] for name in self.algebraic}
         found = find_root(self._laws(inputs, initial), guess)
-        keep = finite(found)  # what is not finite would have no gradient; `solve` says that it failed
-        return initial | {name: jnp.where(keep, value, guess[name]) for name, value in found.items()}
+        keep = finite(
+            found
+        )  # what is not finite would have no gradient; `solve` says that it failed
+        return initial | {
+            name: jnp.where(keep, value, guess[name]) for name, value in found.items()
+        }
 
-    def _laws(self, inputs: Inputs, states: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def _laws(
+        self, inputs: Inputs, states: dict[str, Any]
+    ) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """What must be zero at the start, as a function of the algebraic states."""
         rates = self._field(self._forced(inputs))
 
@@ -292,7 +374,9 @@ class ODE(AbstractTrajectory):
         return laws
 
     def _hold(self, inputs: Inputs, states: dict[str, Any]) -> Any:
-        """Whether the laws of the algebraic states hold at the start: a step of Newton's would not move them."""
+        """Whether the laws of the algebraic states hold at the start: a step of Newton's would not
+        move them.
+        """
         flat, unravel = ravel_pytree({name: states[name] for name in self.algebraic})
         laws = self._laws(inputs, states)
         away = lambda y: ravel_pytree(laws(unravel(y)))[0]  # noqa: E731
@@ -300,16 +384,26 @@ class ODE(AbstractTrajectory):
         return jnp.all(jnp.abs(step) <= self.atol + self.rtol * jnp.abs(flat))
 
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        """The states at all times from those at the start, whether the solve succeeded, and its steps."""
+        """The states at all times from those at the start, whether the solve succeeded, and its
+        steps.
+        """
         if isinstance(self.doses, AbstractScheduled):
             return self._scheduled(inputs).solve(inputs, initial)
-        covered = True if self.process_noise is None else self.process_noise.covers(inputs.start, inputs.times)
+        covered = (
+            True
+            if self.process_noise is None
+            else self.process_noise.covers(inputs.start, inputs.times)
+        )
         if self.events:
             solve = lambda *part: self._solved(inputs, *part)  # noqa: E731
             forced, span = self._forced(inputs), (inputs.times, inputs.start)
-            found, ok, steps = solve_with_events(self.events, solve, self._field(forced), forced, *span, initial)
+            found, ok, steps = solve_with_events(
+                self.events, solve, self._field(forced), forced, *span, initial
+            )
         else:
-            solution = self._solved(inputs, inputs.start, initial, diffrax.SaveAt(ts=inputs.times), None)
+            solution = self._solved(
+                inputs, inputs.start, initial, diffrax.SaveAt(ts=inputs.times), None
+            )
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
             steps = jnp.asarray(solution.stats["num_steps"])
         ok = ok & finite(found) & covered
@@ -317,7 +411,8 @@ class ODE(AbstractTrajectory):
             ok = ok & self.doses.ok
         if self.algebraic:
             ok = ok & self._hold(inputs, jax.lax.stop_gradient(initial))
-        # Masked before jumps and `observe`, so that a singular function there still has a finite gradient.
+        # Masked before jumps and `observe`, so that a singular function there still has a finite
+        # gradient.
         states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), found)
         if self._sudden:
             end = inputs.times[-1]
@@ -326,10 +421,14 @@ class ODE(AbstractTrajectory):
             begun = jnp.maximum(last_part(inputs), inputs.start)
             after = self._jumped(inputs, end, last, lambda times: (times > begun) & (times <= end))
             at_end = inputs.times == end
-            states = jax.tree.map(lambda y, new: jax.vmap(lambda e, y: jnp.where(e, new, y))(at_end, y), states, after)
+            states = jax.tree.map(
+                lambda y, new: jax.vmap(lambda e, y: jnp.where(e, new, y))(at_end, y), states, after
+            )
         return states, ok, steps
 
-    def _solved(self, inputs: Inputs, start: Any, initial: dict[str, Any], saved: diffrax.SaveAt, event: Any) -> Any:
+    def _solved(
+        self, inputs: Inputs, start: Any, initial: dict[str, Any], saved: diffrax.SaveAt, event: Any
+    ) -> Any:
         """One solve to the last of the times."""
         kinks, breaks = self._discontinuities(inputs)
         controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
@@ -345,7 +444,8 @@ class ODE(AbstractTrajectory):
             args=(self._forced(inputs), self._sudden),
             saveat=saved,
             stepsize_controller=controller,
-            max_steps=self.max_steps + sum(len(times) for times in (kinks, breaks) if times is not None),
+            max_steps=self.max_steps
+            + sum(len(times) for times in (kinks, breaks) if times is not None),
             adjoint=self.adjoint,
             event=event,
             throw=False,
@@ -358,9 +458,15 @@ class ODE(AbstractTrajectory):
 
     @property
     def _solver(self) -> diffrax.AbstractSolver:
-        return dataclasses.replace(self.solver, algebraic=self.algebraic) if self.algebraic else self.solver
+        return (
+            dataclasses.replace(self.solver, algebraic=self.algebraic)
+            if self.algebraic
+            else self.solver
+        )
 
-    def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any) -> Prediction:
+    def predict(
+        self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any
+    ) -> Prediction:
         """What is observed of the states at all times.
 
         Args:
@@ -394,7 +500,9 @@ class ODE(AbstractTrajectory):
         return jax.vmap(self._scheduled(inputs).rates_at(inputs))(times, dict(states))
 
     def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
-        """The states after the jumps that are due at a time; outside the solve, those at its ends."""
+        """The states after the jumps that are due at a time; outside the solve,
+        those at its ends.
+        """
         if not self._sudden:
             return y
         rates = self._rates(inputs, y)
@@ -405,7 +513,9 @@ class ODE(AbstractTrajectory):
         return Forced({name: inputs.forcings[name] for name in self.forcings}, given)
 
     def _discontinuities(self, inputs: Inputs) -> tuple[Any, Any]:
-        """Times at which steps must end, and those at which they must start anew; none if there are no such times."""
+        """Times at which steps must end, and those at which they must start anew; none if there are
+        no such times.
+        """
         used = [inputs.forcings[name] for name in self.forcings]
         kinks = {id(f.times): f.times for f in used if isinstance(f, Linear)}.values()
         breaks = {id(f.times): f.times for f in used if isinstance(f, Step)}.values()
@@ -432,7 +542,8 @@ class ODE(AbstractTrajectory):
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""
         rates = self._field(self._forced(inputs).up_to(last_part(inputs)))
-        # Forward mode through an explicit solver needs no protection: no step that is rejected is multiplied by zero.
+        # Forward mode through an explicit solver needs no protection: no step that is rejected is
+        # multiplied by zero.
         if isinstance(self.adjoint, diffrax.ForwardMode) and not isinstance(
             self.solver, diffrax.AbstractImplicitSolver
         ):
@@ -443,5 +554,7 @@ class ODE(AbstractTrajectory):
 
 
 def _strong(tree: Any) -> Any:
-    """Arrays of a tree with types of their own, not those of Python's numbers: a closed function insists on them."""
+    """Arrays of a tree with types of their own, not those of Python's numbers: a closed function
+    insists on them.
+    """
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

@@ -20,26 +20,30 @@ from ._times import ROUNDING, checked_grid, known
 class ProcessNoise(AbstractLinear):
     r"""Noise on states, whose path is unknown: errors of a model that grow with the horizon.
 
-    $\dot y = f(t, y, u) + \sigma z_k / \sqrt h, \quad z_k \sim N(0, 1)$ in the k-th of the steps of length h, or
-    $f + \sigma y z_k / \sqrt h$ if `relative`
+    $\dot y = f(t, y, u) + \sigma z_k / \sqrt h, \quad z_k \sim N(0, 1)$ in the k-th of the steps of
+    length h, or $f + \sigma y z_k / \sqrt h$ if `relative`
 
-    A state is kicked by the same amount all through a step. At the ends of steps what has been added is a Brownian
-    motion, so that a step as long as the time between data is fine enough unless the equation is faster. A `relative`
-    one is a Brownian motion of the logarithm (Stratonovich's sense): a state that starts positive stays so. The
-    increments $z_k$ are inferred; those after the data keep their prior, and so a forecast spreads as it must. Members
+    A state is kicked by the same amount all through a step. At the ends of steps what has been
+    added is a Brownian motion, so that a step as long as the time between data is fine enough
+    unless the equation is faster. A `relative` one is a Brownian motion of the logarithm
+    (Stratonovich's sense): a state that starts positive stays so. The increments $z_k$ are
+    inferred; those after the data keep their prior, and so a forecast spreads as it must. Members
     of a population have the same. A steady state of doses is that of the equation without noise.
 
     Args:
-        scale: σ of each state that has noise, by name: numbers or random leaves such as `dist.HalfNormal(0.1)`, in the
-            units of the state per square root of time, or per square root of time if `relative`.
-        grid: (start, end, steps) of the steps, evenly spaced, numbers in the units of time of the data; of dates those
-            of the layer, days since 1970 unless it says another. **It must cover the times of forecasts too**: a time
-            beyond it is refused, or fails where a layer finds it out on its way.
+        scale: σ of each state that has noise, by name: numbers or random leaves such as
+            `dist.HalfNormal(0.1)`, in the units of the state per square root of time, or per square
+            root of time if `relative`.
+        grid: (start, end, steps) of the steps, evenly spaced, numbers in the units of time of the
+            data; of dates those of the layer, days since 1970 unless it says another. **It must
+            cover the times of forecasts too**: a time beyond it is refused, or fails where a layer
+            finds it out on its way.
         relative: whether noise is in proportion to the state.
         path: the increments of each state, `(steps, …)`, random leaves Normal(0, 1) unless given.
 
     Raises: ModelError for no state, a bad grid, or a scale that may be negative.
-    Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, 3.4; Wong & Zakai (1965).
+    Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, 3.4; Wong & Zakai
+    (1965).
     """
 
     latent_fields: ClassVar[tuple[str, ...]] = ("path",)
@@ -59,14 +63,24 @@ class ProcessNoise(AbstractLinear):
         path: Mapping[str, Any] | None = None,
     ):
         if not isinstance(scale, Mapping) or not scale:
-            raise ModelError(f"ProcessNoise takes a scale for each state that has noise, by name, not {scale!r}")
+            raise ModelError(
+                f"ProcessNoise takes a scale for each state that has noise, by name, not {scale!r}"
+            )
         for name, value in scale.items():
             if may_be_negative(value):
-                raise ModelError(f"the scale of the process noise of '{name}' must be positive, as HalfNormal is")
+                raise ModelError(
+                    f"the scale of the process noise of '{name}' must be positive, as HalfNormal is"
+                )
         self.scale, self.grid, self.relative = dict(scale), checked_grid(grid), bool(relative)
-        self.path = {name: _increments(self.grid[2]) for name in scale} if path is None else dict(path)
-        if {*self.path} != {*scale} or any(shape_of(z) != (self.grid[2],) for z in self.path.values()):
-            raise ModelError(f"path must hold {self.grid[2]} increments for each of {', '.join(scale)}")
+        self.path = (
+            {name: _increments(self.grid[2]) for name in scale} if path is None else dict(path)
+        )
+        if {*self.path} != {*scale} or any(
+            shape_of(z) != (self.grid[2],) for z in self.path.values()
+        ):
+            raise ModelError(
+                f"path must hold {self.grid[2]} increments for each of {', '.join(scale)}"
+            )
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse noise on what is no scalar state.
@@ -76,9 +90,14 @@ class ProcessNoise(AbstractLinear):
         """
         for name in self.scale:
             if name not in shapes:
-                raise ModelError(f"process noise names '{name}', but the states are {', '.join(shapes)}")
+                raise ModelError(
+                    f"process noise names '{name}', but the states are {', '.join(shapes)}"
+                )
             if shapes[name]:
-                raise ModelError(f"process noise is for states that are numbers: '{name}' has the shape {shapes[name]}")
+                raise ModelError(
+                    f"process noise is for states that are numbers: '{name}' has the shape "
+                    f"{shapes[name]}"
+                )
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
         """Refuse data that go beyond the grid.
@@ -90,16 +109,18 @@ class ProcessNoise(AbstractLinear):
         """
         last = self.grid[1]
         if times[-1] > last + ROUNDING * self.step:
-            raise DataError(f"time {times[-1]:g} lies beyond the grid of the process noise, which ends at {last:g}: "
+            raise DataError(f"time {times[-1]:g} lies beyond the grid of the process noise, which "
+                f"ends at {last:g}: "
                             "build it with a grid that covers data and forecasts")  # fmt: skip
 
     def covers(self, start: Any, times: Any) -> Bool[Array, ""]:
-        """Whether all of a solve lies on the grid; where that is known before it runs, it is refused instead.
+        """Whether all of a solve lies on the grid; where that is known before it runs, it is
+        refused instead.
 
         Args:
             start: the time at which the solve begins.
-            times: its times, in increasing order: all of them, since the last one is unknown once it is cut out of
-                them in a program that is being traced.
+            times: its times, in increasing order: all of them, since the last one is unknown once
+                it is cut out of them in a program that is being traced.
 
         Raises: DataError.
         """
@@ -109,7 +130,10 @@ class ProcessNoise(AbstractLinear):
         if until is not None:
             self.refuse_times(until)
         if since is not None and np.min(since) < first - slack:
-            raise DataError(f"the model starts at {np.min(since):g}, before the grid of the process noise at {first:g}")
+            raise DataError(
+                f"the model starts at {np.min(since):g}, before the grid of the process noise at "
+                f"{first:g}"
+            )
         return (start >= first - slack) & (times[-1] <= last + slack)
 
     @property
@@ -131,21 +155,29 @@ class ProcessNoise(AbstractLinear):
             t: the time.
             y: the states, by name.
         """
-        # By the very edges at which the solver starts anew: a quotient may round to the other side of one.
+        # By the very edges at which the solver starts anew: a quotient may round to the other side
+        # of one.
         now = jnp.searchsorted(self.edges, t, side="right")
         root = math.sqrt(self.step)
-        kicks = {name: scale * jnp.asarray(self.path[name])[now] / root for name, scale in self.scale.items()}
+        kicks = {
+            name: scale * jnp.asarray(self.path[name])[now] / root
+            for name, scale in self.scale.items()
+        }
         return {name: kick * y[name] if self.relative else kick for name, kick in kicks.items()}
 
     @property
     def coefficients(self) -> Float[Array, " size"]:
-        return jnp.concatenate([scale * jnp.asarray(self.path[name]) for name, scale in sorted(self.scale.items())])
+        return jnp.concatenate(
+            [scale * jnp.asarray(self.path[name]) for name, scale in sorted(self.scale.items())]
+        )
 
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "ProcessNoise":
         names = sorted(self.scale)
         parts = dict(zip(names, jnp.split(coefficients, len(names)), strict=True))
         ones = dict.fromkeys(self.scale, 1.0)
-        return eqx.tree_at(lambda noise: (noise.scale, noise.path), self, (ones, {n: parts[n] for n in self.path}))
+        return eqx.tree_at(
+            lambda noise: (noise.scale, noise.path), self, (ones, {n: parts[n] for n in self.path})
+        )
 
 
 def _increments(steps: int) -> dist.Distribution:

@@ -1,4 +1,6 @@
-"""Roots of equations, for a vector of unknowns, with derivatives by the implicit-function theorem."""
+"""Roots of equations, for a vector of unknowns,
+with derivatives by the implicit-function theorem.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,19 +21,21 @@ type Flat = Float[Array, " unknown"]
 type System = Callable[[Flat], Flat]
 
 _SHORTEST = 2.0**-20
-# In units of the rounding of a number: no correction is smaller than the first, no equations that determine their
-# unknowns have a condition (once they are scaled) worse than the second allows.
+# In units of the rounding of a number: no correction is smaller than the first, no equations that
+# determine their unknowns have a condition (once they are scaled) worse than the second allows.
 _ROUNDING, _WORST_CONDITION = 10.0, 1e3
 
 
 class DampedNewton(optx.AbstractRootFinder):
-    r"""Newton's method for a vector, with steps that are halved until the next correction is shorter.
+    r"""Newton's method for a vector, with steps that are halved until the next correction is
+    shorter.
 
     $y \leftarrow y - \lambda J(y)^{-1} f(y)$ with $\lambda \in \{1, \tfrac12, \tfrac14, \dots\}$
 
-    It ends when the correction, which has the units of the unknowns, is below `atol + rtol * abs(y)`: so the scale of
-    the equations does not matter, and the root is far more exact than the tolerance, since the order is two. It fails
-    where no step is short enough, where the Jacobian is singular, or where numbers are not finite. Dense algebra.
+    It ends when the correction, which has the units of the unknowns, is below
+    `atol + rtol * abs(y)`: so the scale of the equations does not matter, and the root is far more
+    exact than the tolerance, since the order is two. It fails where no step is short enough, where
+    the Jacobian is singular, or where numbers are not finite. Dense algebra.
     Source: Deuflhard (2011), Newton Methods for Nonlinear Problems, section 3.3.
     """
 
@@ -59,7 +63,9 @@ class DampedNewton(optx.AbstractRootFinder):
 
     def terminate(self, fn, y, args, options, state, tags):
         size, damping = state
-        stuck = optx.RESULTS.where(damping > _SHORTEST, optx.RESULTS.successful, optx.RESULTS.nonlinear_divergence)
+        stuck = optx.RESULTS.where(
+            damping > _SHORTEST, optx.RESULTS.successful, optx.RESULTS.nonlinear_divergence
+        )
         return size < 1, stuck
 
     def postprocess(self, fn, y, aux, args, options, state, tags, result):
@@ -69,10 +75,14 @@ class DampedNewton(optx.AbstractRootFinder):
 def search(
     system: System, guess: Flat, rtol: float, atol: float, max_steps: int
 ) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
-    """A root of a system near a guess, whether it is one, and the steps; no gradient flows through the search."""
+    """A root of a system near a guess, whether it is one, and the steps; no gradient flows through
+    the search.
+    """
     closed, guess = frozen((eqx.filter_closure_convert(system, guess), guess))
     solver = DampedNewton(rtol, atol)
-    solution = optx.root_find(lambda y, _: closed(y), solver, guess, max_steps=max_steps, throw=False)
+    solution = optx.root_find(
+        lambda y, _: closed(y), solver, guess, max_steps=max_steps, throw=False
+    )
     ok = (solution.result == optx.RESULTS.successful) & jnp.all(jnp.isfinite(solution.value))
     ok = ok & _determined(jax.jacfwd(closed)(solution.value))
     return jnp.where(ok, solution.value, guess), ok, solution.stats["num_steps"]
@@ -91,15 +101,21 @@ def _determined(jacobian: Float[Array, "equation unknown"]) -> Bool[Array, ""]:
 def iterate(
     system: System, guess: Flat, rtol: float, atol: float, max_steps: int
 ) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
-    """Where a system leads that is applied again and again, whether it settles, and the steps; without a gradient."""
+    """Where a system leads that is applied again and again, whether it settles, and the steps;
+    without a gradient.
+    """
     closed, guess = frozen((eqx.filter_closure_convert(system, guess), guess))
     solver = optx.FixedPointIteration(rtol, atol)
-    solution = optx.fixed_point(lambda y, _: closed(y), solver, guess, max_steps=max_steps, throw=False)
+    solution = optx.fixed_point(
+        lambda y, _: closed(y), solver, guess, max_steps=max_steps, throw=False
+    )
     return solution.value, solution.result == optx.RESULTS.successful, solution.stats["num_steps"]
 
 
 def differentiable(system: System, root: Flat) -> Flat:
-    """A root that `search` has found, as a differentiable function of all that the system is closed over."""
+    """A root that `search` has found, as a differentiable function of all that the system is closed
+    over.
+    """
     return _implicit(eqx.filter_closure_convert(system, root), lax.stop_gradient(root))
 
 
@@ -119,16 +135,24 @@ def _implicit_jvp(primals, tangents):
 
 
 def find_root(
-    equations: Callable[[Any], Any], guess: Any, *, rtol: float = 1e-8, atol: float = 1e-12, max_steps: int = 64
+    equations: Callable[[Any], Any],
+    guess: Any,
+    *,
+    rtol: float = 1e-8,
+    atol: float = 1e-12,
+    max_steps: int = 64,
 ) -> Any:
-    """Unknowns at which equations are zero, inside of a function of a model: an equilibrium, an inverse, a law.
+    """Unknowns at which equations are zero, inside of a function of a model: an equilibrium, an
+    inverse, a law.
 
-    Newton's method, damped; derivatives follow from the implicit-function theorem, whatever the steps of the search
-    were. Where none is found the unknowns are NaN, so that a solver tries a shorter step, and a layer is not `ok`.
+    Newton's method, damped; derivatives follow from the implicit-function theorem, whatever the
+    steps of the search were. Where none is found the unknowns are NaN, so that a solver tries a
+    shorter step, and a layer is not `ok`.
 
     Args:
         equations: a function of the unknowns, which returns as many numbers as they have.
-        guess: where the search starts: a number, an array or a dict of them. No gradient flows through it.
+        guess: where the search starts: a number, an array or a dict of them. No gradient flows
+            through it.
         rtol: the error that a root may have, relative to it.
         atol: the error that it may have besides, in its units.
         max_steps: the most steps.
@@ -142,7 +166,10 @@ def find_root(
         return ravel_pytree(equations(unravel(y)))[0]
 
     if jax.eval_shape(system, flat).shape != flat.shape:
-        raise ModelError(f"the equations return {jax.eval_shape(system, flat).size} values of {flat.size} unknowns")
+        raise ModelError(
+            f"the equations return {jax.eval_shape(system, flat).size} values of {flat.size} "
+            "unknowns"
+        )
     root, ok, _ = search(system, flat, rtol, atol, max_steps)
     closed = jax.tree.map(
         lambda x: jnp.where(ok, x, lax.stop_gradient(x)) if eqx.is_inexact_array(x) else x,

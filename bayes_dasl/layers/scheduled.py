@@ -12,7 +12,9 @@ from ..random import Module, Values
 
 
 class AbstractSchedule(Module):
-    """Inputs of which all times and amounts are known: sudden changes of states, and rates that add to theirs."""
+    """Inputs of which all times and amounts are known: sudden changes of states, and rates that add
+    to theirs.
+    """
 
     ok: eqx.AbstractVar[Any]
     """Whether they could be worked out."""
@@ -23,12 +25,16 @@ class AbstractSchedule(Module):
         """When states change suddenly."""
 
     @abstractmethod
-    def __call__(self, acting: Bool[Array, " changes"], t: Any, y: Values, u: Values) -> dict[str, Any]:
+    def __call__(
+        self, acting: Bool[Array, " changes"], t: Any, y: Values, u: Values
+    ) -> dict[str, Any]:
         """The states after the changes that are `acting`."""
 
     @abstractmethod
     def rates(self, t: Any, last: Any) -> dict[str, Any]:
-        """What adds to the rates of states at a time, of which nothing changes after the `last` one."""
+        """What adds to the rates of states at a time, of which nothing changes after the `last`
+        one.
+        """
 
 
 class AbstractScheduled(Module):
@@ -42,7 +48,9 @@ class AbstractScheduled(Module):
 
     @abstractmethod
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse inputs into a state that there is not, by the shapes of all states. Raises: ModelError."""
+        """Refuse inputs into a state that there is not, by the shapes of all states. Raises:
+        ModelError.
+        """
 
     @abstractmethod
     def refuse_before(self, start: Any) -> None:

@@ -32,31 +32,36 @@ class SteadyState(AbstractLayer):
 
     $f(t_i, y_i, u_i) = 0$, where $\dot y = f(t_i, y, u_i)$ leads from `guess`
 
-    From the `guess` the system is followed, however long it takes, until Newton's correction is small; so the state is
-    one that attracts (unless the guess is at rest itself, or within `atol` of it), and the guess selects it where there
-    are several. Newton's method then makes it exact. Derivatives follow from the implicit-function theorem, whatever
-    the way there was.
+    From the `guess` the system is followed, however long it takes, until Newton's correction is
+    small; so the state is one that attracts (unless the guess is at rest itself, or within `atol`
+    of it), and the guess selects it where there are several. Newton's method then makes it exact.
+    Derivatives follow from the implicit-function theorem, whatever the way there was.
 
-    A row that does not come to rest within `max_steps` steps (it oscillates, or grows without bound) is reported by
-    `ok=False`, never by an exception. So is one where the rates of all states do not determine the states, as those of
-    a closed system do not: leave out a state whose amount follows from a conserved total.
+    A row that does not come to rest within `max_steps` steps (it oscillates, or grows without
+    bound) is reported by `ok=False`, never by an exception. So is one where the rates of all states
+    do not determine the states, as those of a closed system do not: leave out a state whose amount
+    follows from a conserved total.
 
     Args:
-        vector_field: a function `(t, y, u)` of the value of the index at one row, a dict of states and a dict of the
-            forcings at that row, both held fixed, which returns a dict with the rate of every state.
-        guess: a dict of numbers, one for each state, in its units: where the system is followed from.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
-            states themselves are.
+        vector_field: a function `(t, y, u)` of the value of the index at one row, a dict of states
+            and a dict of the forcings at that row, both held fixed, which returns a dict with the
+            rate of every state.
+        guess: a dict of numbers, one for each state, in its units: where the system is followed
+            from.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are
+            predicted; without it the states themselves are.
         forcings: the data variables that the equation reads: a name, or several.
-        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+        units: the units of states, forcings and observed values, by name: data in others are
+            converted, or refused.
         index: the coordinate that the data run along.
         rtol: the size of Newton's last correction, relative to the states.
         atol: what it may be besides, in the units of the states, the same for all.
         max_steps: the most steps of the way to rest, for each row.
 
-    Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
-    Raises: ModelError for a guess that is no dict of numbers, or bad tolerances; when called, for rates of other names
-    or shapes than those of the states.
+    Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are
+    `(row,)`.
+    Raises: ModelError for a guess that is no dict of numbers, or bad tolerances; when called, for
+    rates of other names or shapes than those of the states.
     """
 
     in_a_function: ClassVar[str] = "; inside of a function call bd.layers.find_root(rates, guess)"
@@ -64,8 +69,12 @@ class SteadyState(AbstractLayer):
     vector_field: VectorField
     guess: dict[str, Any]
     observe: Callable[..., Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
     index: str = eqx.field(default="time", static=True, kw_only=True)
     rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
     atol: float = eqx.field(default=1e-12, static=True, kw_only=True)
@@ -73,14 +82,20 @@ class SteadyState(AbstractLayer):
 
     def __check_init__(self):
         if not is_function(self.vector_field):
-            raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
+            raise ModelError(
+                f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}"
+            )
         if not isinstance(self.guess, dict) or not self.guess:
-            raise ModelError("guess must be a dict that names every state and says where the system starts")
+            raise ModelError(
+                "guess must be a dict that names every state and says where the system starts"
+            )
         for name, value in self.guess.items():
             if not is_random(value) and not eqx.is_array_like(value):
                 raise ModelError(f"guess['{name}'] must be a number, not {value!r}")
             if is_random(value):
-                raise ModelError(f"guess['{name}'] only says where the system starts, so it must be a number")
+                raise ModelError(
+                    f"guess['{name}'] only says where the system starts, so it must be a number"
+                )
             if self.observe is None and jnp.ndim(value):
                 raise ModelError(f"guess['{name}'] must be a number, not an array, without observe")
         check_tolerances(self)
@@ -106,22 +121,28 @@ class SteadyState(AbstractLayer):
         def rates(t, u):
             def flat(y):
                 states = unravel(y)
-                return ravel_pytree(matching(named(field(t, states, u), "the vector field"), states, _RATES, "states"))[
-                    0
-                ]
+                return ravel_pytree(
+                    matching(
+                        named(field(t, states, u), "the vector field"), states, _RATES, "states"
+                    )
+                )[0]
 
             return flat
 
         roots, ok, steps = jax.vmap(lambda t, u: self._follow(rates(t, u), start))(inputs.times, u)
 
         def values(times):
-            y = jax.vmap(lambda t, u, root: unravel(differentiable(rates(t, u), root)))(times, u, roots)
+            y = jax.vmap(lambda t, u, root: unravel(differentiable(rates(t, u), root)))(
+                times, u, roots
+            )
             return y if observe is None else at_rows(observe, "observe", times, y, u)
 
         return predict_rows(values, inputs.times, jnp.all(ok), {"steps": jnp.max(steps)})
 
     def _follow(self, rates: Callable, start: Any) -> tuple[Any, Any, Any]:
-        """Where the system comes to rest, whether it does, and the steps; no gradient flows through the way."""
+        """Where the system comes to rest, whether it does, and the steps; no gradient flows through
+        the way.
+        """
         closed = frozen(eqx.filter_closure_convert(rates, start))
 
         def at_rest(t, y, args, **_):
@@ -132,11 +153,14 @@ class SteadyState(AbstractLayer):
             diffrax.ODETerm(lambda t, y, args: closed(y)),
             Rodas5P(),
             0.0,
-            # Longer than any transient, whatever the unit of time, while its square is still a number.
+            # Longer than any transient, whatever the unit of time, while its square is still a
+            # number.
             limits(start.dtype)[0],
             None,
             start,
-            stepsize_controller=RetryingController(diffrax.PIDController(rtol=_ON_THE_WAY, atol=self.atol)),
+            stepsize_controller=RetryingController(
+                diffrax.PIDController(rtol=_ON_THE_WAY, atol=self.atol)
+            ),
             event=diffrax.Event(at_rest),
             max_steps=self.max_steps,
             adjoint=diffrax.ForwardMode(),

@@ -1,4 +1,6 @@
-"""Many tasks, such as fits of several models to several data sets, over the workers of a Dask cluster."""
+"""Many tasks, such as fits of several models to several data sets, over the workers of a Dask
+cluster.
+"""
 
 import contextlib
 import hashlib
@@ -30,7 +32,11 @@ type _Done = tuple[dict[str, Any], float]
 """What a task returned, and its seconds."""
 
 _IN_FLIGHT = 4  # tasks that wait for each thread of a worker
-_FULL = 1 / 3  # share of its memory above which a worker forgets the programs that it compiled, some 50 MB for each fit
+_FULL = (
+    1 / 3
+    # Share of its memory above which a worker forgets the programs that it compiled, some 50 MB for
+    # each fit.
+)
 _OURS = {"task", "code", "seconds", "failed"}
 _INFINITE = ("inf", "-inf")
 
@@ -55,38 +61,48 @@ def run_many(
     code: str | None = None,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Do many tasks, each of which gives a row of a table, and keep each row as soon as it is there.
+    """Do many tasks, each of which gives a row of a table, and keep each row as soon as it is
+    there.
 
-    A task whose row is in the file is not done again, unless the row is of other code, or of a task that failed. What
-    is running when it is stopped, or killed, is lost; nothing else is.
+    A task whose row is in the file is not done again, unless the row is of other code, or of a task
+    that failed. What is running when it is stopped, or killed, is lost; nothing else is.
 
     Args:
         do: a function of a module, or of the script that runs, that takes a task by name,
-            `do(model="hybrid", seed=3)`. It returns a dict of what JSON can hold, and of NumPy's numbers and arrays. No
-            name in it or of an argument is "task", "code", "seconds" or "failed", and none in it that of an argument.
+            `do(model="hybrid", seed=3)`. It returns a dict of what JSON can hold, and of NumPy's
+            numbers and arrays. No name in it or of an argument is "task", "code", "seconds" or
+            "failed", and none in it that of an argument.
         tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
         rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
-        scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given, processes of this machine.
-        workers: how many processes of this machine, among which its cores are shared out; as many as there are cores
-            unless given. With 0 the tasks run one after the other in this process, without Dask.
+        scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given,
+            processes of this machine.
+        workers: how many processes of this machine, among which its cores are shared out; as many
+            as there are cores unless given. With 0 the tasks run one after the other in this
+            process, without Dask.
         retries: how often a task that raised is done again; one whose worker died goes to another.
-        code: names the code that makes the rows; a hash of the version of the package and of the file of `do` unless
-            given. Files that this imports do not count.
+        code: names the code that makes the rows; a hash of the version of the package and of the
+            file of `do` unless given. Files that this imports do not count.
         say: a function of one text that is called with how far it is.
 
-    Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`, `code`, and `failed`
-    with the error of a task that failed.
-    Raises: ModelError without Dask, for a scheduler together with workers, or one that does not answer, for tasks that
-    occur twice or whose arguments JSON cannot hold, without `code` for what is no function of a file, or hangs on more
-    than its arguments, for a class of a notebook, which workers cannot be sent, and for a script without a guard;
-    WriteError where the file cannot be written, or another process writes to it; ReadError where it cannot be read.
+    Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`,
+    `code`, and `failed` with the error of a task that failed.
+    Raises: ModelError without Dask, for a scheduler together with workers, or one that does not
+    answer, for tasks that occur twice or whose arguments JSON cannot hold, without `code` for what
+    is no function of a file, or hangs on more than its arguments, for a class of a notebook, which
+    workers cannot be sent, and for a script without a guard; WriteError where the file cannot be
+    written, or another process writes to it; ReadError where it cannot be read.
     """
     _refuse_while_run_on_a_worker(do)
     tasks, rows = [dict(task) for task in tasks], Path(rows)
     if taken := _OURS & {name for task in tasks for name in task}:
-        raise ModelError(f"an argument is called '{taken.pop()}', as a column of every row is: call it another name")
+        raise ModelError(
+            f"an argument is called '{taken.pop()}', as a column of every row is: call it another "
+            "name"
+        )
     if retries < 0 or (workers is not None and workers < 0):
-        raise ModelError(f"retries and workers are whole numbers from 0 on, not {retries} and {workers}")
+        raise ModelError(
+            f"retries and workers are whole numbers from 0 on, not {retries} and {workers}"
+        )
     if scheduler is not None and workers is not None:
         raise ModelError("a scheduler has the workers that it has: leave out workers, or scheduler")
     keys = [_key(task) for task in tasks]
@@ -99,7 +115,11 @@ def run_many(
         held = _held(rows, code)
         left = [task for task, key in zip(tasks, keys, strict=True) if key not in held]
         say(f"{len(tasks) - len(left)} of {len(tasks)} tasks are done")
-        done = _one_by_one(do, left, retries) if workers == 0 else _over_workers(do, left, scheduler, workers, retries)
+        done = (
+            _one_by_one(do, left, retries)
+            if workers == 0
+            else _over_workers(do, left, scheduler, workers, retries)
+        )
         number, failed = len(tasks) - len(left), 0
         with contextlib.closing(done):  # pyright: ignore
             for task, found in done:
@@ -107,7 +127,10 @@ def run_many(
                 _append(rows, json.dumps(row) + "\n")
                 held[_key(task)] = row
                 number, failed = number + 1, failed + ("failed" in row)
-                say(f"{number} of {len(tasks)} tasks are done" + (f", {failed} failed" if failed else ""))
+                say(
+                    f"{number} of {len(tasks)} tasks are done"
+                    + (f", {failed} failed" if failed else "")
+                )
     return _table(held[key] for key in keys)
 
 
@@ -124,7 +147,9 @@ def held_rows(tasks: Iterable[Task], rows: Path, code: str) -> pd.DataFrame:
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame([_numbers(row["task"] | {k: v for k, v in row.items() if k != "task"}) for row in rows])
+    return pd.DataFrame(
+        [_numbers(row["task"] | {k: v for k, v in row.items() if k != "task"}) for row in rows]
+    )
 
 
 def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
@@ -134,7 +159,9 @@ def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
         return {"failed": f"{type(found).__name__}: {found}"} | ours
     said, seconds = found
     if taken := {*_OURS, *task} & {*said}:
-        return {"failed": f"a row may not say '{taken.pop()}' itself, which is told beside it"} | ours
+        return {
+            "failed": f"a row may not say '{taken.pop()}' itself, which is told beside it"
+        } | ours
     try:
         row = _plain(said) | {"seconds": seconds} | ours
         json.dumps(row)
@@ -147,7 +174,9 @@ def _key(task: Task) -> str:
     try:
         return json.dumps(_plain(task), sort_keys=True)
     except TypeError as error:
-        raise ModelError(f"the arguments of a task must be numbers, texts and lists of them: {error}") from error
+        raise ModelError(
+            f"the arguments of a task must be numbers, texts and lists of them: {error}"
+        ) from error
 
 
 def _plain(value: Any) -> Any:
@@ -161,7 +190,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (np.bool_, np.integer)):
         return value.item()
     if isinstance(value, (float, np.floating)):
-        return None if np.isnan(value) else float(value) if np.isfinite(value) else str(float(value))
+        return (
+            None if np.isnan(value) else float(value) if np.isfinite(value) else str(float(value))
+        )
     return value
 
 
@@ -184,7 +215,10 @@ def _code_of(do: Callable[..., Any]) -> str:
     except (OSError, TypeError):  # of a notebook, or what is no function of Python's
         source = b""
     if not source or not inspect.isfunction(do) or do.__closure__:
-        raise ModelError("do must be a function of a file that hangs on its arguments alone; else name it by code=")
+        raise ModelError(
+            "do must be a function of a file that hangs on its arguments alone; else name it by "
+            "code="
+        )
     return hashlib.sha256(version("bayes_dasl").encode() + source).hexdigest()[:12]
 
 
@@ -241,7 +275,9 @@ def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
 
 
 def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Done]:
-    """The same in a worker, on so many cores; it clears away what the task left, programs too where memory fills."""
+    """The same in a worker, on so many cores; it clears away what the task left, programs too where
+    memory fills.
+    """
     timed = _timed(do)
 
     def work(task):
@@ -259,9 +295,12 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         try:
             return timed(task)
         finally:
-            hand_back()  # first: what is free counts as used, and programs would be forgotten too soon
+            # First: what is free counts as used, and programs would be forgotten too soon.
+            hand_back()
             limit, jax = worker.memory_manager.memory_limit, sys.modules.get("jax")
-            alone = worker.nanny is not None and worker.state.nthreads == 1  # else others use these programs
+            alone = (
+                worker.nanny is not None and worker.state.nthreads == 1
+            )  # else others use these programs
             if jax and alone and limit and psutil.Process().memory_info().rss > _FULL * limit:
                 jax.clear_caches()
                 hand_back()
@@ -273,7 +312,9 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         import sys
 
         gc.collect()
-        if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
+        if (
+            sys.platform == "linux"
+        ):  # what is free there stays with the process, some 60 MB more with each fit
             with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
                 ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -281,10 +322,11 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
 
 
 def _carried(do: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that workers get by its file, where they could not import that by its name; others as they are.
+    """A function that workers get by its file, where they could not import that by its name; others
+    as they are.
 
-    Its file goes along as text, which a worker runs once as a module. By value its classes would be made anew without
-    what makes them modules of Equinox, which then refuse their own fields.
+    Its file goes along as text, which a worker runs once as a module. By value its classes would be
+    made anew without what makes them modules of Equinox, which then refuse their own fields.
     """
     name, qualified = do.__module__, getattr(do, "__qualname__", "")
     module = sys.modules.get(name)
@@ -297,12 +339,16 @@ def _carried(do: Callable[..., Any]) -> Callable[..., Any]:
     with contextlib.suppress(AttributeError):
         if operator.attrgetter(qualified)(module) is do:
             alone = name if name.startswith(ALONE) else f"{ALONE}{Path(path).stem}"
-            return _by_file(alone, str(Path(path).resolve()), Path(path).read_text(encoding="utf-8"), qualified)
+            return _by_file(
+                alone, str(Path(path).resolve()), Path(path).read_text(encoding="utf-8"), qualified
+            )
     return do
 
 
 def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., Any]:
-    """Call a function of a module that is run from its text; it goes to workers by value, as `_timed` does."""
+    """Call a function of a module that is run from its text; it goes to workers by value, as
+    `_timed` does.
+    """
 
     def carried(**task):
         import operator
@@ -311,9 +357,13 @@ def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., A
         import types
 
         shared: Any = vars(threading)
-        with shared.setdefault("_bayes_dasl_files", threading.RLock()):  # threads of a worker run it once
+        with shared.setdefault(
+            "_bayes_dasl_files", threading.RLock()
+        ):  # threads of a worker run it once
             module = sys.modules.get(name)
-            if getattr(module, "__text__", None) != text:  # a worker may have it from before an edit
+            if (
+                getattr(module, "__text__", None) != text
+            ):  # a worker may have it from before an edit
                 module = types.ModuleType(name)
                 vars(module).update(__file__=path, __text__=text)
                 sys.modules[name] = module  # dataclasses look their module up
@@ -330,9 +380,14 @@ def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., A
 def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
     """Raises: ModelError for a notebook that defines one, since it has no file to send."""
     for name, held in vars(module).items() if module is not None else ():
-        if isinstance(held, type) and issubclass(held, eqx.Module) and held.__module__ == "__main__":
+        if (
+            isinstance(held, type)
+            and issubclass(held, eqx.Module)
+            and held.__module__ == "__main__"
+        ):
             raise ModelError(
-                f"workers cannot be sent the class '{name}' of a notebook: write it and the function into a file and "
+                f"workers cannot be sent the class '{name}' of a notebook: write it and the "
+                "function into a file and "
                 "import them, or say workers=0"
             )
 
@@ -340,7 +395,9 @@ def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
 def _refuse_while_run_on_a_worker(do: Callable[..., Any]) -> None:
     """Raises: ModelError where a worker that runs a file comes upon its own call of `run_many`."""
     if hasattr(sys.modules.get(do.__module__), "__text__"):
-        raise ModelError("workers run this file, too: put its call of run_many under if __name__ == '__main__':")
+        raise ModelError(
+            "workers run this file, too: put its call of run_many under if __name__ == '__main__':"
+        )
 
 
 def _one_by_one(
@@ -368,29 +425,46 @@ def _over_workers(
         import dask
         from distributed import Client, LocalCluster, as_completed
     except ImportError as error:
-        raise ModelError("workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0") from error
+        raise ModelError(
+            "workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0"
+        ) from error
     number = min(workers or cores(), len(tasks))
     share = max(cores() // number, 1) if scheduler is None and sys.platform == "linux" else None
     work = _work_of(_carried(do), share)
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             # No dashboard, and a port that no other study of this machine listens at.
-            free: dict[str, Any] = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": ":0"}}
-            # Dask gives a worker that uses most of its memory no more tasks, for ever: what fits leave is not freed.
+            free: dict[str, Any] = {
+                "dashboard_address": None,
+                "scheduler_kwargs": {"dashboard_address": ":0"},
+            }
+            # Dask gives a worker that uses most of its memory no more tasks, for ever: what fits
+            # leave is not freed.
             with dask.config.set({"distributed.worker.memory.pause": False}):
                 cluster = LocalCluster(n_workers=number, threads_per_worker=1, **free)
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
             try:
-                client = stack.enter_context(Client(scheduler)) if isinstance(scheduler, str) else scheduler
+                client = (
+                    stack.enter_context(Client(scheduler))
+                    if isinstance(scheduler, str)
+                    else scheduler
+                )
             except (OSError, ValueError) as error:
-                raise ModelError(f"no scheduler answers at {scheduler}, such as tcp://host:8786: {error}") from error
+                raise ModelError(
+                    f"no scheduler answers at {scheduler}, such as tcp://host:8786: {error}"
+                ) from error
         waiting, of, ended = iter(tasks), {}, as_completed([])
 
         def fill():
             """As many as the workers that there are now can have."""
-            threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
-            for task in itertools.islice(waiting, max(_IN_FLIGHT * max(threads, number) - len(of), 0)):
+            threads = sum(
+                worker["nthreads"]
+                for worker in client.scheduler_info(n_workers=-1)["workers"].values()
+            )
+            for task in itertools.islice(
+                waiting, max(_IN_FLIGHT * max(threads, number) - len(of), 0)
+            ):
                 future = client.submit(work, task, pure=False, retries=retries)
                 of[future] = task
                 ended.add(future)
@@ -399,7 +473,9 @@ def _over_workers(
         try:
             for future in ended:
                 if future.cancelled():
-                    raise ModelError("the scheduler was lost: rows so far are kept, and the same call goes on")
+                    raise ModelError(
+                        "the scheduler was lost: rows so far are kept, and the same call goes on"
+                    )
                 yield of.pop(future), future.exception() or future.result()
                 fill()
         finally:

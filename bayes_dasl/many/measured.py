@@ -36,33 +36,41 @@ def measure(
     each: str | None = None,
     key: int = 0,
 ) -> dict[str, Any]:
-    """Fit a model, forecast what it has not seen, and say in one row how good that was: what a task of many returns.
+    """Fit a model, forecast what it has not seen, and say in one row how good that was: what a task
+    of many returns.
 
     Args:
         model: the model.
         train: what it is fitted to.
-        ahead: data that it is to forecast, by name, such as `{"near": …, "far": …}`: with observations, and with the
-            forcings that the model reads. A pair of another model and data is forecast by that one with the same
-            posterior (`what_if` of `bd.forecast`), as for another known number or another start.
+        ahead: data that it is to forecast, by name, such as `{"near": …, "far": …}`: with
+            observations, and with the forcings that the model reads. A pair of another model and
+            data is forecast by that one with the same posterior (`what_if` of `bd.forecast`), as
+            for another known number or another start.
         engine: what fits it, `NUTS()` unless given.
-        derived: a function of the model, as for `bd.evaluate`, whose numbers are told by their median and the ends of
-            their 90 % interval.
-        each: a dimension of the data ahead, such as that of the members: what lies at each of its coordinates is scored
-            by itself too, as data ahead of the name "NAME, COORDINATE".
+        derived: a function of the model, as for `bd.evaluate`, whose numbers are told by their
+            median and the ends of their 90 % interval.
+        each: a dimension of the data ahead, such as that of the members: what lies at each of its
+            coordinates is scored by itself too, as data ahead of the name "NAME, COORDINATE".
         key: a whole number, for fit and forecasts.
 
-    Returns: `scores` by name of the data and observable, of `bd.score`; `derived` by name; `verdict`, the levels of
-    sampling and model, without the data ahead; `failed_draws`, the most that were left out of a forecast since a solve
-    failed; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the process had at a time
-    meanwhile, with what was there before (elsewhere than on Linux the most since it began).
-    Raises: ModelError if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the fit; as `bd.fit` and
-    `bd.forecast`.
+    Returns: `scores` by name of the data and observable, of `bd.score`; `derived` by name;
+    `verdict`, the levels of sampling and model, without the data ahead; `failed_draws`, the most
+    that were left out of a forecast since a solve failed; seconds of `fit_s` and `forecast_s`, and
+    `memory_mb`, the most that the process had at a time meanwhile, with what was there before
+    (elsewhere than on Linux the most since it began).
+    Raises: ModelError if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the
+    fit; as `bd.fit` and `bd.forecast`.
     """
     if not isinstance(ahead, Mapping):
-        raise ModelError(f"ahead is a dict of datasets by name, such as {{'ahead': test}}, not {type(ahead).__name__}")
+        raise ModelError(
+            f"ahead is a dict of datasets by name, such as {{'ahead': test}}, not "
+            f"{type(ahead).__name__}"
+        )
     for name, asked in ahead.items() if each else ():
         if each not in (dims := (asked[1] if isinstance(asked, tuple) else asked).dims):
-            raise ModelError(f"each='{each}' is no dimension of '{name}', which has {', '.join(map(str, dims))}")
+            raise ModelError(
+                f"each='{each}' is no dimension of '{name}', which has {', '.join(map(str, dims))}"
+            )
     _forget_peak()
     began = time.perf_counter()
     post = fit(model, train, engine or NUTS(), key=key, progress=False)
@@ -82,7 +90,9 @@ def measure(
             table = score(*held)
             lost = max(lost, int(table.attrs["failed_draws"]))
             table = table.drop(index="all", errors="ignore")
-            scores[part] = {str(of): {s: _plain(table.loc[of, s]) for s in _SCORES} for of in table.index}
+            scores[part] = {
+                str(of): {s: _plain(table.loc[of, s]) for s in _SCORES} for of in table.index
+            }
     found = diagnose(post)
     row = {
         "scores": scores,
@@ -95,28 +105,36 @@ def measure(
     return row if derived is None else row | {"derived": _told(evaluate(model, post, derived))}
 
 
-def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores", "derived"] = "scores") -> pd.DataFrame:
-    """What `measure` found in many tasks as a long table: a line for each score of data ahead, or each derived number.
+def tidy(
+    rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores", "derived"] = "scores"
+) -> pd.DataFrame:
+    """What `measure` found in many tasks as a long table: a line for each score of data ahead, or
+    each derived number.
 
     Args:
-        rows: what `run_many` returned; those of tasks that failed, or that have nothing of it, are left out.
-        of: what is wanted of each row. Of "scores" a line is one task, data ahead and observable; of "derived" one
-            task and derived number.
+        rows: what `run_many` returned; those of tasks that failed, or that have nothing of it, are
+            left out.
+        of: what is wanted of each row. Of "scores" a line is one task, data ahead and observable;
+            of "derived" one task and derived number.
 
-    Returns: the arguments of the task that are numbers or texts, `fit_s`, `forecast_s` and `memory_mb`; beside them
-    `ahead`, `observable` and each score, or `quantity` and its `low`, `median` and `high`, of an array a line for each
-    element, such as "eddy[3]".
+    Returns: the arguments of the task that are numbers or texts, `fit_s`, `forecast_s` and
+    `memory_mb`; beside them `ahead`, `observable` and each score, or `quantity` and its `low`,
+    `median` and `high`, of an array a line for each element, such as "eddy[3]".
     Raises: ModelError for tasks with an argument of the name of such a column.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
     if clash := _COLUMNS[of] & {*table.columns}:
-        raise ModelError(f"the argument '{min(clash)}' of the tasks is called as a column of {of}: rename it")
+        raise ModelError(
+            f"the argument '{min(clash)}' of the tasks is called as a column of {of}: rename it"
+        )
     lines = []
     for row in table.to_dict("records"):
         found = row.pop(of, None)
         if not isinstance(found, Mapping):
             continue
-        kept = {name: value for name, value in row.items() if not isinstance(value, (Mapping, list))}
+        kept = {
+            name: value for name, value in row.items() if not isinstance(value, (Mapping, list))
+        }
         if of == "derived":
             lines += [kept | line for name, ends in found.items() for line in _elements(name, ends)]
         else:
@@ -125,7 +143,11 @@ def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores",
                 for ahead, by_name in found.items()
                 for name, each in by_name.items()
             ]
-    plain = [name for name in table if not any(isinstance(value, (Mapping, list)) for value in table[name])]
+    plain = [
+        name
+        for name in table
+        if not any(isinstance(value, (Mapping, list)) for value in table[name])
+    ]
     found = pd.DataFrame(lines) if lines else pd.DataFrame(columns=[*plain, *sorted(_COLUMNS[of])])
     numbers = [name for name in (_SCORES if of == "scores" else _QUANTILES) if name in found]
     return found.astype(dict.fromkeys(numbers, float))  # a column of nothing but None is of objects
@@ -136,33 +158,53 @@ def _elements(name: str, ends: Mapping[str, Any]) -> list[dict[str, Any]]:
     arrays = {end: np.asarray(values, float) for end, values in ends.items()}
     places = [*np.ndindex(next(iter(arrays.values())).shape)]
     where = lambda place: f"[{', '.join(map(str, place))}]" if place else ""  # noqa: E731
-    return [{"quantity": name + where(at)} | {end: float(a[at]) for end, a in arrays.items()} for at in places]
+    return [
+        {"quantity": name + where(at)} | {end: float(a[at]) for end, a in arrays.items()}
+        for at in places
+    ]
 
 
 def paired(
-    table: pd.DataFrame, value: str, *, between: str, against: Any, over: str | Iterable[str] = ("seed",)
+    table: pd.DataFrame,
+    value: str,
+    *,
+    between: str,
+    against: Any,
+    over: str | Iterable[str] = ("seed",),
 ) -> pd.DataFrame:
-    """How much better or worse each is than one of them, by the differences of what belongs together.
+    """How much better or worse each is than one of them, by the differences of what belongs
+    together.
 
     Args:
         table: such as that of `tidy`.
         value: the column that is compared, such as "crps".
         between: the column that tells apart what is compared, such as "model".
         against: the value in it to which all others are compared.
-        over: the column that says which rows belong together, such as seeds, or blocks of the data; or several.
+        over: the column that says which rows belong together, such as seeds, or blocks of the data;
+            or several.
 
-    Returns: for each of the others the `median` of its value, the mean `difference`, its standard error (NaN of fewer
-    than two; too small where pairs share data), and in how many of how many pairs it was `better`, which means less.
-    Raises: ModelError for a column that is missing, where nothing has the name `against`, or several rows belong to one
+    Returns: for each of the others the `median` of its value, the mean `difference`, its standard
+    error (NaN of fewer than two; too small where pairs share data), and in how many of how many
+    pairs it was `better`, which means less.
+    Raises: ModelError for a column that is missing, where nothing has the name `against`, or
+    several rows belong to one
     place: choose one observable, and one of the data ahead, first.
     """
     over = [over] if isinstance(over, str) else [*over]
     if missing := [name for name in (value, between, *over) if name not in table]:
-        raise ModelError(f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}")
+        raise ModelError(
+            f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}"
+        )
     if against not in (known := [*table[between].unique()]):
-        raise ModelError(f"there is no {between} {against!r} to compare with: there are {', '.join(map(str, known))}")
+        raise ModelError(
+            f"there is no {between} {against!r} to compare with: there are "
+            f"{', '.join(map(str, known))}"
+        )
     if table.duplicated([*over, between]).any():
-        raise ModelError(f"several rows have the same {between} and {', '.join(over)}: choose one observable first")
+        raise ModelError(
+            f"several rows have the same {between} and {', '.join(over)}: choose one observable "
+            "first"
+        )
     wide = table.pivot(index=over, columns=between, values=value)
     lines = {}
     for name in wide.columns:
@@ -174,7 +216,9 @@ def paired(
             lines[name] = {
                 "median": float(np.median(own)) if own.size else np.nan,
                 "difference": float(np.mean(less)) if less.size else np.nan,
-                "error": float(np.std(less, ddof=1) / np.sqrt(less.size)) if less.size > 1 else np.nan,
+                "error": float(np.std(less, ddof=1) / np.sqrt(less.size))
+                if less.size > 1
+                else np.nan,
                 "better": int(np.sum(own < other)),
                 "pairs": less.size,
             }
@@ -183,9 +227,14 @@ def paired(
 
 
 def medians(
-    table: pd.DataFrame, values: str | Iterable[str], *, by: str | Iterable[str], across: str | None = None
+    table: pd.DataFrame,
+    values: str | Iterable[str],
+    *,
+    by: str | Iterable[str],
+    across: str | None = None,
 ) -> pd.DataFrame:
-    """The medians of columns over all rows that belong together, such as seeds, and how far these spread, to be read.
+    """The medians of columns over all rows that belong together, such as seeds, and how far these
+    spread, to be read.
 
     Args:
         table: such as that of `tidy`.
@@ -193,16 +242,22 @@ def medians(
         by: the columns that say which rows belong together, such as "model": a line for each.
         across: another such column, whose values are the columns of what is returned.
 
-    Returns: texts, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where these are the same to
-    three digits, nothing where there are no numbers. Nothing is left out for want of a value in `by` or `across`.
-    Raises: ModelError for a column that is missing, named twice or of no numbers, and for no columns at all.
+    Returns: texts, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where
+    these are the same to three digits, nothing where there are no numbers. Nothing is left out for
+    want of a value in `by` or `across`.
+    Raises: ModelError for a column that is missing, named twice or of no numbers, and for no
+    columns at all.
     """
     lines, told = ([names] if isinstance(names, str) else [*names] for names in (by, values))
     kept = [*lines, *([] if across is None else [across])]
     if missing := [name for name in (*kept, *told) if name not in table]:
-        raise ModelError(f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}")
+        raise ModelError(
+            f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}"
+        )
     if not lines or not told or len({*kept, *told}) < len(kept) + len(told):
-        raise ModelError(f"values={told}, by={lines} and across={across!r} must be columns, each named once")
+        raise ModelError(
+            f"values={told}, by={lines} and across={across!r} must be columns, each named once"
+        )
     if texts := [name for name in told if not pd.api.types.is_numeric_dtype(table[name])]:
         raise ModelError(f"there are no medians of {', '.join(texts)}, which holds no numbers")
     found: Any = table.groupby(kept, dropna=False)[told].agg(_with_ends)
@@ -233,7 +288,9 @@ def _plain(value: Any, digits: int = 6) -> Any:
 
 
 def _forget_peak() -> None:
-    """Let Linux count the most memory of the process from now on, which else is that of earlier tasks of a worker."""
+    """Let Linux count the most memory of the process from now on, which else is that of earlier
+    tasks of a worker.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a system that does not let it be set back
             Path("/proc/self/clear_refs").write_text("5")
@@ -241,9 +298,13 @@ def _forget_peak() -> None:
 
 def _peak() -> float:
     """The most memory that the process has had, in MB; NaN where the system does not tell."""
-    if sys.platform == "linux":  # where the other way counts what the process was before it became Python, too
+    if (
+        sys.platform == "linux"
+    ):  # where the other way counts what the process was before it became Python, too
         with contextlib.suppress(OSError, ValueError):
-            told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            told = dict(
+                line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+            )
             if "VmHWM" in told:
                 return int(told["VmHWM"].split()[0]) / 2**10
     try:

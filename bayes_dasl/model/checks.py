@@ -1,4 +1,6 @@
-"""Data and shapes that a model cannot be fitted to are refused here, before anything is compiled."""
+"""Data and shapes that a model cannot be fitted to are refused here,
+before anything is compiled.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,12 +27,15 @@ from .core import Model, Observed
 
 _FILLING = 1e15
 _BEYOND = 1e8
-"""A number of at least `_FILLING`, and so many times the next smaller one, is taken for a fill value."""
+"""A number of at least `_FILLING`, and so many times the next smaller one, is taken for a fill
+value.
+"""
 _COUNTED = 2.0**53
 
 
 def check_data(model: Model, data: xr.Dataset) -> Observed:
-    """Refuse data that the model cannot be fitted to, before anything is compiled; else the observed arrays.
+    """Refuse data that the model cannot be fitted to, before anything is compiled; else the
+    observed arrays.
 
     Raises: DataError or ModelError that names what is wrong and what would be right.
     """
@@ -38,27 +43,36 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
     checked_index(data, model.index)
     if not paths(model):
-        raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
+        raise ModelError(
+            "nothing in the model is random: put a distribution where a number is unknown"
+        )
     check_priors(model)
     if has_dates(data, model.index):
         refuse_open_times(model.layer, model.noise, data)
     check_times(model, data)
     for name in (*model.observables, *model.layer.forcings, *paths(model)):
         if "/" in name:
-            raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
+            raise ModelError(
+                f"'{name}' has a slash, which names a group in a DataTree: choose another name"
+            )
     _refuse_names_of_results(model)
     _refuse_unknown_units(model)
     for name in (*model.observables, *model.layer.forcings):
         if name not in data:
             role = "observable" if name in model.observables else "forcing"
             known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
-            hint = "" if role == "forcing" else ": if nobody observes it, let observe= of the layer return what is"
+            hint = (
+                ""
+                if role == "forcing"
+                else ": if nobody observes it, let observe= of the layer return what is"
+            )
             raise DataError(f"{role} '{name}' is not in the data; they hold {known}{hint}")
     data = model.in_own_units(data)
     for name in model.observables:
         if FILLED in data[name].attrs:
             raise DataError(
-                f"'{name}' is an observable: leave its gaps as NaN, of which nothing is said, and fill forcings only"
+                f"'{name}' is an observable: leave its gaps as NaN, of which nothing is said, and "
+                "fill forcings only"
             )
         refuse_censored(data, name, model.reads(name))
     values = {name: observations(data, name, dims=model.dims(name)) for name in model.observables}
@@ -89,27 +103,45 @@ def _looks_at_times(node: object) -> bool:
 
 
 def _refuse_names_of_results(model: Model) -> None:
-    """Raises: ModelError where an observable, one of several, has a name that results give to something else."""
+    """Raises: ModelError where an observable, one of several, has a name that results give to
+    something else.
+    """
     names = model.observables
     taken = {JOINT, DATUM, *(f"{n}_{beside}" for n in names for beside in (DATUM, *model.dims(n)))}
     for name in names if len(names) > 1 else ():
         if name in taken:
-            raise ModelError(f"an observable cannot have the name '{name}', which results need: choose another name")
+            raise ModelError(
+                f"an observable cannot have the name '{name}', which results need: choose another "
+                "name"
+            )
 
 
 def _refuse_unknown_units(model: Model) -> None:
-    """Raises: ModelError where a layer with states is given units of a name that it does not have."""
+    """Raises: ModelError where a layer with states is given units of a name that it does not
+    have.
+    """
     for layer, outputs in _layers_with_states(model.layer):
-        known = dict.fromkeys((*layer.initial, *outputs, *layer.forcings, *layer.axes, *model.read, layer.index))
+        known = dict.fromkeys(
+            (*layer.initial, *outputs, *layer.forcings, *layer.axes, *model.read, layer.index)
+        )
         for name in layer.units:
             if name not in known:
                 kind = type(layer).__name__
-                raise ModelError(f"units are given of '{name}', which {kind} does not have: it has {', '.join(known)}")
+                raise ModelError(
+                    f"units are given of '{name}', which {kind} does not have: it has "
+                    f"{', '.join(known)}"
+                )
 
 
-def _layers_with_states(node: Any, outputs: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """A layer that says how its states begin, and those inside of any node, each with its outputs."""
-    if isinstance(node, AbstractPopulation):  # of which the layer inside holds the numbers of all members
+def _layers_with_states(
+    node: Any, outputs: tuple[str, ...] = ()
+) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """A layer that says how its states begin, and those inside of any node,
+    each with its outputs.
+    """
+    if isinstance(
+        node, AbstractPopulation
+    ):  # of which the layer inside holds the numbers of all members
         outputs = node.outputs
     if isinstance(node, AbstractLayer) and isinstance(getattr(node, "initial", None), Mapping):
         yield node, outputs or node.outputs
@@ -120,7 +152,9 @@ def _layers_with_states(node: Any, outputs: tuple[str, ...] = ()) -> Iterator[tu
 
 
 def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
-    """Raises: DataError for a number so much larger than all others that it stands for a missing one."""
+    """Raises: DataError for a number so much larger than all others that it stands for a missing
+    one.
+    """
     role = "observable" if name in model.observables else "forcing"
     sizes = np.abs(np.asarray(data[name].values, float))
     once = np.unique(sizes[np.isfinite(sizes)])
@@ -129,8 +163,10 @@ def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
     place = tuple(np.argwhere(sizes == once[-1])[0])
     when = told(data[model.index].values[place[data[name].dims.index(model.index)]])
     raise DataError(
-        f"{role} '{name}' is {data[name].values[place]:g} at {model.index} {when}, and at most {once[-2]:g} elsewhere: "
-        f"this seems to be a fill value. Make it missing, by data['{name}'].where(abs(data['{name}']) < {_FILLING:g}), "
+        f"{role} '{name}' is {data[name].values[place]:g} at {model.index} {when}, and at most "
+        f"{once[-2]:g} elsewhere: "
+        "this seems to be a fill value. Make it missing, by "
+        f"data['{name}'].where(abs(data['{name}']) < {_FILLING:g}), "
         "or tell the reader of the file, as by bd.from_table(…, missing=…)"
     )
 
@@ -142,14 +178,20 @@ def _refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
     largest = float(np.nanmax(data[name].values))
     if largest > _COUNTED:
         raise DataError(
-            f"observable '{name}' has counts up to {largest:g}, which floating-point numbers no longer tell apart: are "
-            f"they in other units, or is this a fill value? Above {_COUNTED:.2g} take noise of numbers, such as "
+            f"observable '{name}' has counts up to {largest:g}, which floating-point numbers no "
+            "longer tell apart: are "
+            f"they in other units, or is this a fill value? Above {_COUNTED:.2g} take noise of "
+            "numbers, such as "
             "LogNormalNoise"
         )
 
 
 def _refuse_ruled_out(
-    model: Model, name: str, values: Float[np.ndarray, "time ..."], times: np.ndarray, inputs: Inputs
+    model: Model,
+    name: str,
+    values: Float[np.ndarray, "time ..."],
+    times: np.ndarray,
+    inputs: Inputs,
 ) -> None:
     """Raises: DataError for a datum that its noise cannot give."""
     noise = model.told(name, inputs)
@@ -160,7 +202,9 @@ def _refuse_ruled_out(
     shown = f"{values[where]:g}"
     rounded = values.copy()
     rounded[where] = float(shown)
-    shown = shown if noise.ruled_out(rounded)[0][where] else repr(float(values[where]))  # 5.000000001 is no count
+    shown = (
+        shown if noise.ruled_out(rounded)[0][where] else repr(float(values[where]))
+    )  # 5.000000001 is no count
     raise DataError(
         f"observable '{name}' is {shown} at {model.index} {told(times[where[0]])}, which "
         f"{type(model.noise_of(name)).__name__} rules out: its data are {possible}"
@@ -168,7 +212,9 @@ def _refuse_ruled_out(
 
 
 def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
-    """Raises: ModelError for a distribution that lacks something which a fit or its results are made of."""
+    """Raises: ModelError for a distribution that lacks something which a fit or its results are
+    made of.
+    """
     asked = {
         "mean": lambda: found.mean,
         "variance": lambda: found.variance,
@@ -179,18 +225,26 @@ def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
         try:
             ask()
         except NotImplementedError:
-            raise ModelError(f"{what} is a {type(found).__name__}, which has no {name}: write one") from None
+            raise ModelError(
+                f"{what} is a {type(found).__name__}, which has no {name}: write one"
+            ) from None
 
 
 def _instead_of_a_layer(model: Model, error: Exception) -> str:
-    """What to do where an equation calls a layer, which takes the inputs of a whole series; nothing otherwise."""
+    """What to do where an equation calls a layer, which takes the inputs of a whole series; nothing
+    otherwise.
+    """
     held: list[AbstractLayer] = []  # at any depth, as within the layer of a member
     jax.tree.leaves(model.layer, is_leaf=lambda node: is_layer(node) and bool(held.append(node)))
-    called = [type(layer) for layer in held[1:] if f"{type(layer).__name__}.__call__()" in str(error)]
+    called = [
+        type(layer) for layer in held[1:] if f"{type(layer).__name__}.__call__()" in str(error)
+    ]
     if not isinstance(error, TypeError) or not called:
         return ""
     kind = called[0]
-    instead = getattr(kind, "in_a_function", "; a layer is a whole series: put its equations into this function")
+    instead = getattr(
+        kind, "in_a_function", "; a layer is a whole series: put its equations into this function"
+    )
     return f": {kind.__name__} is a layer, and cannot be called in an equation{instead}"
 
 
@@ -198,18 +252,23 @@ def _mistake(error: Exception) -> str:
     """What to do about frequent mistakes in equations; nothing for others."""
     if isinstance(error, KeyError):
         return (
-            ": if equations look that up among states or forcings, it is none: give a state its start in initial=, and "
+            ": if equations look that up among states or forcings, it is none: give a state its "
+            "start in initial=, and "
             "name a forcing in forcings="
         )
     if isinstance(error, jax.errors.TracerArrayConversionError):
         return ": write equations with jax.numpy, such as jnp.exp, not with NumPy or math"
     if isinstance(error, jax.errors.ConcretizationTypeError):
-        return ": equations run for all draws at once: jnp.where(condition, a, b) in place of `if`, and no float(…)"
+        return (
+            ": equations run for all draws at once: jnp.where(condition, a, b) in place of `if`, "
+            "and no float(…)"
+        )
     return ""
 
 
 def check_shapes(model: Model, inputs: Inputs) -> None:
-    """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
+    """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the
+    layer refuses.
 
     Raises: ModelError that names the random leaves whose shape is not that of one number.
     """
@@ -217,7 +276,9 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
     shapes: dict = {}
 
     def wanted(name):
-        return inputs.times.shape + tuple(inputs.coordinates[place].size for place in model.dims(name)[1:])
+        return inputs.times.shape + tuple(
+            inputs.coordinates[place].size for place in model.dims(name)[1:]
+        )
 
     def evaluate():
         with numpyro.handlers.seed(rng_seed=0):
@@ -226,15 +287,25 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
             noise = realised.conditional(prediction, inputs)
             for name, d in noise.items():
                 if not isinstance(d, dist.Distribution):
-                    said = f"the noise of '{name}' must return a distribution of NumPyro when called"
+                    said = (
+                        f"the noise of '{name}' must return a distribution of NumPyro when called"
+                    )
                     raise ModelError(f"{said}, not {type(d).__name__}")
             shapes.update({name: d.batch_shape for name, d in noise.items()})
             for name, d in noise.items():
                 if shapes[name] == wanted(name):
                     _refuse_incomplete(d, f"the noise of '{name}'")
 
-    odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
-    hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}" if odd else ""
+    odd = [
+        f"{leaf.path} {leaf.shape}"
+        for leaf in leaves.values()
+        if leaf.shape and leaf.group == "science"
+    ]
+    hint = (
+        f"; look at the distributions of another shape than one number: {', '.join(odd)}"
+        if odd
+        else ""
+    )
     try:
         eqx.filter_eval_shape(evaluate)
     except ShapeError as error:
@@ -244,12 +315,19 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
     except Exception as error:  # whatever a user's equation may raise
         hint = _instead_of_a_layer(model, error) or _mistake(error) or hint
         said = str(error).partition("\n")[0]  # JAX goes on for pages
-        raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {said}{hint}") from error
+        raise ModelError(
+            f"the model cannot be evaluated: {type(error).__name__}: {said}{hint}"
+        ) from error
     for name, shape in shapes.items():
         want = wanted(name)
         if shape != want:
-            what = f"one number for each {'time' if len(want) == 1 else ' and '.join(model.dims(name))}"
-            raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")
+            what = (
+                "one number for each "
+                f"{'time' if len(want) == 1 else ' and '.join(model.dims(name))}"
+            )
+            raise ModelError(
+                f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}"
+            )
 
 
 def is_series(model: Model, data: xr.Dataset) -> bool:

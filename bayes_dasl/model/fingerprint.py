@@ -14,7 +14,9 @@ from ..data.layer_inputs import Inputs
 from ..random import paths
 
 
-def posterior_fingerprint(model: Any, inputs: Inputs, observed: Mapping[str, Float[Array, "time ..."]]) -> str:
+def posterior_fingerprint(
+    model: Any, inputs: Inputs, observed: Mapping[str, Float[Array, "time ..."]]
+) -> str:
     """SHA-256 of the traced log density of a model and data, and of where each random leaf may lie.
 
     It changes with any equation, prior, noise, known number, solver setting or datum.
@@ -25,6 +27,9 @@ def posterior_fingerprint(model: Any, inputs: Inputs, observed: Mapping[str, Flo
     def log_joint(values):
         return log_density(substitute(model, data=values), (inputs, observed), {}, {})[0]
 
-    examples = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(float)) for path, leaf in leaves.items()}
+    examples = {
+        path: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(float))
+        for path, leaf in leaves.items()
+    }
     supports = {path: leaf.distribution.support for path, leaf in leaves.items()}
     return fingerprint_of(log_joint, examples, beside=supports)

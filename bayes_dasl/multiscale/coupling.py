@@ -1,4 +1,6 @@
-"""Parts that run at different scales and see each other: of one vector field, or whole layers, one after another."""
+"""Parts that run at different scales and see each other: of one vector field, or whole layers, one
+after another.
+"""
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -23,8 +25,8 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar
 class Link(Module):
     """What one part sees of another: `Link("slow.x", "fast.drive", strength)`.
 
-    The value `x` of the part `slow`, times `strength`, is a forcing `drive` of the part `fast`. Several links to one
-    target add up.
+    The value `x` of the part `slow`, times `strength`, is a forcing `drive` of the part `fast`.
+    Several links to one target add up.
 
     Args:
         source: "part.value", where it comes from.
@@ -61,9 +63,17 @@ def as_links(links: Any) -> tuple[Link, ...]:
 
     Raises: ModelError for what is no link.
     """
-    found = (links,) if isinstance(links, Link) else tuple(links) if isinstance(links, Iterable) else (links,)
+    found = (
+        (links,)
+        if isinstance(links, Link)
+        else tuple(links)
+        if isinstance(links, Iterable)
+        else (links,)
+    )
     if not all(isinstance(link, Link) for link in found):
-        raise ModelError(f"links must be such as (bd.multiscale.Link('slow.x', 'fast.drive'),), not {links!r}")
+        raise ModelError(
+            f"links must be such as (bd.multiscale.Link('slow.x', 'fast.drive'),), not {links!r}"
+        )
     return found
 
 
@@ -77,20 +87,24 @@ class Coupling(Module):
     Args:
         parts: vector fields by name.
         links: what the parts see of each other: a `Link`, or several.
-        states: the names of the states of each part (no name twice, so that `ODE(initial=…)` holds them all).
+        states: the names of the states of each part (no name twice, so that `ODE(initial=…)` holds
+            them all).
         timescales: the τ of each part: 1 for a part without one, small for a fast one.
 
     Shapes: states of any shape; a link passes a state on as it is.
     Units: τ that of time, if f has none; else none.
-    Raises: ModelError if a part is no function, if a link or a time scale names an unknown part or state, if two parts
-    have a state of the same name, or, when called, if a part returns rates of other states or a forcing has the name of
-    a link's target.
+    Raises: ModelError if a part is no function, if a link or a time scale names an unknown part or
+    state, if two parts have a state of the same name, or, when called, if a part returns rates of
+    other states or a forcing has the name of a link's target.
     """
 
     parts: dict[str, VectorField]
     links: tuple[Link, ...] = eqx.field(converter=as_links)
     states: Mapping[str, tuple[str, ...]] = eqx.field(
-        static=True, converter=lambda states: FrozenDict((part, _names(names)) for part, names in states.items())
+        static=True,
+        converter=lambda states: FrozenDict(
+            (part, _names(names)) for part, names in states.items()
+        ),
     )
     timescales: dict[str, Scalar] = eqx.field(default_factory=dict)
 
@@ -98,12 +112,17 @@ class Coupling(Module):
         for part, field in self.parts.items():
             check_function(field, f"parts['{part}']")
         if set(self.states) != set(self.parts):
-            raise ModelError(f"states are given for {listed(self.states)}, but the parts are {listed(self.parts)}")
+            raise ModelError(
+                f"states are given for {listed(self.states)}, but the parts are "
+                f"{listed(self.parts)}"
+            )
         refuse_twice(self.states, "state")
         check_links(self.links, self.states)
         for part, value in self.timescales.items():
             if part not in self.parts:
-                raise ModelError(f"a time scale is given for '{part}'; the parts are {listed(self.parts)}")
+                raise ModelError(
+                    f"a time scale is given for '{part}'; the parts are {listed(self.parts)}"
+                )
             check_scalar(value, f"timescales['{part}']")
             if isinstance(value, (int, float)) and value <= 0:
                 raise ModelError(f"timescales['{part}'] must be positive, not {value}")
@@ -115,7 +134,10 @@ class Coupling(Module):
             _refuse_clash(seen, u, part)
             found = self.parts[part](t, {name: y[name] for name in names}, {**u, **seen})
             if set(found) != set(names):
-                raise ModelError(f"part '{part}' returns rates for {listed(found)}, but has states {listed(names)}")
+                raise ModelError(
+                    f"part '{part}' returns rates for {listed(found)}, but has states "
+                    f"{listed(names)}"
+                )
             slowness: Any = self.timescales.get(part, 1.0)
             rates |= {name: found[name] / slowness for name in names}
         return rates
@@ -126,20 +148,22 @@ class LayerCoupling(AbstractLayer):
 
     $u_{target}(t) = \sum \text{strength} \cdot y_{source}(t)$
 
-    The links go one way: each layer is solved once, after those that it depends on. What is passed on is known at
-    `points` times and linear between them, so its error falls with the square of their number. Name a linked forcing
-    among the `forcings` of the layer that receives it; the coupled layer asks the data for all other forcings. It
-    predicts what all its layers predict.
+    The links go one way: each layer is solved once, after those that it depends on. What is passed
+    on is known at `points` times and linear between them, so its error falls with the square of
+    their number. Name a linked forcing among the `forcings` of the layer that receives it; the
+    coupled layer asks the data for all other forcings. It predicts what all its layers predict.
 
     Args:
         layers: by name.
         links: what one layer passes on to another: a `Link`, or several.
-        points: how many equidistant times, from the start to the last time of the data, what is passed on is known at.
+        points: how many equidistant times, from the start to the last time of the data, what is
+            passed on is known at.
 
     Shapes: linked values are `(time,)`.
-    Raises: ModelError if a link names an unknown layer, output or forcing, links run in a circle, two layers predict
-    the same name, start at different times, run along different coordinates, read one forcing by different
-    interpolation or in different units, or want a linked one as steps or a spline, or if one of them is a filter.
+    Raises: ModelError if a link names an unknown layer, output or forcing, links run in a circle,
+    two layers predict the same name, start at different times, run along different coordinates,
+    read one forcing by different interpolation or in different units, or want a linked one as steps
+    or a spline, or if one of them is a filter.
     """
 
     layers: dict[str, AbstractLayer]
@@ -149,7 +173,10 @@ class LayerCoupling(AbstractLayer):
     def __check_init__(self):
         for name, layer in self.layers.items():
             if not isinstance(layer, AbstractLayer) or isinstance(layer, AbstractFilter):
-                raise ModelError(f"'{name}' must be a layer that needs no observations, not {type(layer).__name__}")
+                raise ModelError(
+                    f"'{name}' must be a layer that needs no observations, not "
+                    f"{type(layer).__name__}"
+                )
         outputs = {name: layer.outputs for name, layer in self.layers.items()}
         refuse_twice(outputs, "output")
         check_links(self.links, outputs)
@@ -159,32 +186,46 @@ class LayerCoupling(AbstractLayer):
             raise ModelError(f"points must be at least 2, not {self.points}")
         for what in ("index", "start"):
             if len(found := self._own(what)) > 1:
-                raise ModelError(f"coupled layers must have the same {what}, not {listed(map(str, found))}")
+                raise ModelError(
+                    f"coupled layers must have the same {what}, not {listed(map(str, found))}"
+                )
         _ = self.order, self.units, self.interpolation
 
     def _check_link(self, link: Link) -> None:
         (source, value), (target, forcing) = link.origin, link.goal
         if forcing not in self.layers[target].forcings:
             known = listed(self.layers[target].forcings)
-            raise ModelError(f"'{link.target}' is linked, but the forcings of '{target}' are {known}")
+            raise ModelError(
+                f"'{link.target}' is linked, but the forcings of '{target}' are {known}"
+            )
         kind = self.layers[target].interpolation.get(forcing, "linear")
         if kind != "linear":
-            raise ModelError(f"'{link.target}' is linked, so it is linear between points: it cannot be '{kind}'")
+            raise ModelError(
+                f"'{link.target}' is linked, so it is linear between points: it cannot be '{kind}'"
+            )
         if self.layers[source].dims.get(value):
             raise ModelError(f"'{link.source}' is a field; only a series of numbers can be linked")
 
     def _own(self, what: str) -> set:
-        return {value for layer in self.layers.values() if (value := getattr(layer, what, None)) is not None}
+        return {
+            value
+            for layer in self.layers.values()
+            if (value := getattr(layer, what, None)) is not None
+        }
 
     @property
     def order(self) -> tuple[str, ...]:
         """The layers, each after those that it depends on."""
-        before = {name: {k.origin[0] for k in self.links if k.goal[0] == name} for name in self.layers}
+        before = {
+            name: {k.origin[0] for k in self.links if k.goal[0] == name} for name in self.layers
+        }
         try:
             return tuple(TopologicalSorter(before).static_order())
         except CycleError as error:
             circle = " → ".join(error.args[1])
-            raise ModelError(f"the links run in a circle: {circle}; couple the vector fields instead") from error
+            raise ModelError(
+                f"the links run in a circle: {circle}; couple the vector fields instead"
+            ) from error
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -196,17 +237,29 @@ class LayerCoupling(AbstractLayer):
 
     @property
     def forcings(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(forcing for name in self.layers for forcing in self._external(name)))
+        return tuple(
+            dict.fromkeys(forcing for name in self.layers for forcing in self._external(name))
+        )
 
     @property
     def units(self) -> Mapping[str, str]:
-        own = {part: (*layer.outputs, *self._external(part), layer.index) for part, layer in self.layers.items()}
-        stated = ((part, n, u) for part, layer in self.layers.items() for n, u in layer.units.items() if n in own[part])
+        own = {
+            part: (*layer.outputs, *self._external(part), layer.index)
+            for part, layer in self.layers.items()
+        }
+        stated = (
+            (part, n, u)
+            for part, layer in self.layers.items()
+            for n, u in layer.units.items()
+            if n in own[part]
+        )
         return agreed("units", stated)
 
     @property
     def interpolation(self) -> Mapping[str, str]:
-        return agreed_interpolation(self.layers, {name: self._external(name) for name in self.layers})
+        return agreed_interpolation(
+            self.layers, {name: self._external(name) for name in self.layers}
+        )
 
     @property
     def index(self) -> str:
@@ -243,7 +296,9 @@ class LayerCoupling(AbstractLayer):
         variances = {name: v for p in predictions.values() for name, v in p.variances.items()}
         return joined(predictions, values, variances=variances)
 
-    def _inputs_of(self, name: str, inputs: Inputs, grid: Float[Array, " points"], passed: Mapping) -> Inputs:
+    def _inputs_of(
+        self, name: str, inputs: Inputs, grid: Float[Array, " points"], passed: Mapping
+    ) -> Inputs:
         arriving = linked(self.links, name, lambda link: passed[link.origin])
         forcings = {forcing: inputs.forcings[forcing] for forcing in self._external(name)}
         forcings |= {forcing: Linear(grid, values) for forcing, values in arriving.items()}
@@ -277,7 +332,9 @@ def check_links(links: Iterable[Link], values: Mapping[str, tuple[str, ...]]) ->
             if part not in values:
                 raise ModelError(f"a link names '{part}'; the parts are {listed(values)}")
         if name not in values[source]:
-            raise ModelError(f"a link comes from '{link.source}'; '{source}' has {listed(values[source])}")
+            raise ModelError(
+                f"a link comes from '{link.source}'; '{source}' has {listed(values[source])}"
+            )
 
 
 def refuse_twice(names: Mapping[str, Iterable[str]], what: str) -> None:
@@ -286,17 +343,23 @@ def refuse_twice(names: Mapping[str, Iterable[str]], what: str) -> None:
     for part, own in names.items():
         for name in own:
             if name in owner:
-                raise ModelError(f"{what} '{name}' is in '{owner[name]}' and in '{part}': give it two names")
+                raise ModelError(
+                    f"{what} '{name}' is in '{owner[name]}' and in '{part}': give it two names"
+                )
             owner[name] = part
 
 
 def _refuse_clash(linked: Mapping, u: Values, part: str) -> None:
     for name in linked:
         if name in u:
-            raise ModelError(f"'{part}.{name}' is linked, but '{name}' is a forcing of the model too: rename one")
+            raise ModelError(
+                f"'{part}.{name}' is linked, but '{name}' is a forcing of the model too: rename one"
+            )
 
 
 def _at(prediction: Prediction, places: Any) -> Prediction:
     """The prediction at some of its times."""
-    values, variances = ({k: v[places] for k, v in d.items()} for d in (prediction.values, prediction.variances))
+    values, variances = (
+        {k: v[places] for k, v in d.items()} for d in (prediction.values, prediction.variances)
+    )
     return Prediction(values, prediction.ok, prediction.stats, prediction.mismatches, variances)

@@ -27,22 +27,22 @@ class MultiFidelity(AbstractLayer):
 
     $\text{costly}(t) = \rho(t) \cdot \text{cheap}(t) + \delta(t, \text{cheap values}, u)$
 
-    Data of both fix ρ and δ; where costly data are few, the cheap ones carry the shape. In ρ and δ y are the values of
-    the cheap layer at that time.
+    Data of both fix ρ and δ; where costly data are few, the cheap ones carry the shape. In ρ and δ
+    y are the values of the cheap layer at that time.
 
     Args:
         low: the cheap layer.
         costly: what is predicted beside its outputs: `{"costly name": "cheap name"}`.
-        ratio: ρ, which has no unit: a number, a distribution, or a function of `(t, y, u)` that returns one for each
-            costly name.
-        discrepancy: δ, in the units of the values: a function of `(t, y, u)`, such as a `Basis` or a `Network`, that
-            returns a correction for some or all of the costly names.
+        ratio: ρ, which has no unit: a number, a distribution, or a function of `(t, y, u)` that
+            returns one for each costly name.
+        discrepancy: δ, in the units of the values: a function of `(t, y, u)`, such as a `Basis` or
+            a `Network`, that returns a correction for some or all of the costly names.
         extra: the data variables that ρ or δ look at and the cheap layer does not.
 
     Units: costly values have those of the cheap ones.
     Raises: ModelError if a name is unknown or taken, or ρ or δ return a name that is not costly.
-    Source: Kennedy & O'Hagan (2000), Predicting the output from a complex computer code when fast approximations are
-    available.
+    Source: Kennedy & O'Hagan (2000), Predicting the output from a complex computer code when fast
+    approximations are available.
     """
 
     low: AbstractLayer
@@ -53,12 +53,19 @@ class MultiFidelity(AbstractLayer):
 
     def __check_init__(self):
         if not isinstance(self.low, AbstractLayer) or isinstance(self.low, AbstractFilter):
-            raise ModelError(f"low must be a layer that needs no observations, not {type(self.low).__name__}")
+            raise ModelError(
+                f"low must be a layer that needs no observations, not {type(self.low).__name__}"
+            )
         for name, cheap in self.costly.items():
             if cheap not in self.low.outputs:
-                raise ModelError(f"'{name}' builds on '{cheap}'; the cheap layer has {', '.join(self.low.outputs)}")
+                raise ModelError(
+                    f"'{name}' builds on '{cheap}'; the cheap layer has "
+                    f"{', '.join(self.low.outputs)}"
+                )
             if name in self.low.outputs:
-                raise ModelError(f"'{name}' is an output of the cheap layer: give the costly one another name")
+                raise ModelError(
+                    f"'{name}' is an output of the cheap layer: give the costly one another name"
+                )
         check_function(self.discrepancy, "discrepancy")
         if is_function(self.ratio):
             check_function(self.ratio, "ratio")
@@ -76,7 +83,10 @@ class MultiFidelity(AbstractLayer):
     @property
     def units(self) -> Mapping[str, str]:
         known = self.low.units
-        return {**known, **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known}}
+        return {
+            **known,
+            **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known},
+        }
 
     @property
     def interpolation(self) -> Mapping[str, str]:
@@ -93,7 +103,10 @@ class MultiFidelity(AbstractLayer):
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         known = self.low.dims
-        return {**known, **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known}}
+        return {
+            **known,
+            **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known},
+        }
 
     @property
     def begins(self) -> bool:
@@ -105,14 +118,21 @@ class MultiFidelity(AbstractLayer):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         low = self.low(inputs)
-        costly = jax.vmap(lambda t, y: self._costly(t, y, inputs.forced(t)))(inputs.times, low.values)
+        costly = jax.vmap(lambda t, y: self._costly(t, y, inputs.forced(t)))(
+            inputs.times, low.values
+        )
         values = {**low.values, **costly}
-        return prediction(values, low.ok, low.stats, mismatches=low.mismatches, variances=low.variances)
+        return prediction(
+            values, low.ok, low.stats, mismatches=low.mismatches, variances=low.variances
+        )
 
     def _costly(self, t: Any, y: Values, u: Values) -> Values:
         ratio = self._ratio(t, y, u)
         correction = self._named(self.discrepancy(t, y, u), "discrepancy")
-        return {name: ratio[name] * y[cheap] + correction.get(name, 0.0) for name, cheap in self.costly.items()}
+        return {
+            name: ratio[name] * y[cheap] + correction.get(name, 0.0)
+            for name, cheap in self.costly.items()
+        }
 
     def _ratio(self, t: Any, y: Values, u: Values) -> Mapping[str, Any]:
         ratio: Any = self.ratio
@@ -127,5 +147,7 @@ class MultiFidelity(AbstractLayer):
     def _named(self, values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
         for name in values:
             if name not in self.costly:
-                raise ModelError(f"the {what} returns '{name}'; the costly names are {', '.join(self.costly)}")
+                raise ModelError(
+                    f"the {what} returns '{name}'; the costly names are {', '.join(self.costly)}"
+                )
         return values

@@ -17,19 +17,23 @@ type Arrays = dict[str, Array]
 class Adapted(eqx.Module):
     """A network of another library, as a pytree of its arrays by dotted name.
 
-    Arrays of more than one dimension have their outputs first, as in Equinox: so a prior finds the fan-in where it
-    looks for it.
+    Arrays of more than one dimension have their outputs first, as in Equinox: so a prior finds the
+    fan-in where it looks for it.
     """
 
     arrays: Arrays
     apply: Callable[[Arrays, Array], Any] = eqx.field(static=True)
 
     def __init__(self, arrays: Mapping[str, Any], apply: Callable[[Arrays, Array], Any]):
-        self.arrays = {name: jnp.moveaxis(jnp.asarray(value, float), -1, 0) for name, value in arrays.items()}
+        self.arrays = {
+            name: jnp.moveaxis(jnp.asarray(value, float), -1, 0) for name, value in arrays.items()
+        }
         self.apply = apply
 
     def __call__(self, x: Float[Array, " inputs"]) -> Any:
-        return self.apply({name: jnp.moveaxis(value, 0, -1) for name, value in self.arrays.items()}, x)
+        return self.apply(
+            {name: jnp.moveaxis(value, 0, -1) for name, value in self.arrays.items()}, x
+        )
 
 
 def from_flax(module: Any) -> Adapted:
@@ -38,23 +42,26 @@ def from_flax(module: Any) -> Adapted:
     `bd.Network(bd.networks.from_flax(module), inputs, outputs)`. Dropout must be deterministic.
 
     Args:
-        module: the `flax.nnx.Module`; its `nnx.Param`s become random leaves, named as in the module:
-            `arrays.hidden.kernel`.
+        module: the `flax.nnx.Module`; its `nnx.Param`s become random leaves, named as in the
+            module: `arrays.hidden.kernel`.
 
-    Raises: ModelError for something else than an NNX module, or one that keeps other numbers, as batch normalisation
-    does.
+    Raises: ModelError for something else than an NNX module, or one that keeps other numbers, as
+    batch normalisation does.
     """
     try:
         from flax import nnx
     except ImportError as error:
-        raise ModelError("from_flax needs Flax, which is not installed: pip install flax") from error
+        raise ModelError(
+            "from_flax needs Flax, which is not installed: pip install flax"
+        ) from error
     if not isinstance(module, nnx.Module):
         raise ModelError(f"from_flax takes a flax.nnx.Module, not {module!r}")
     definition, params, rest = nnx.split(module, nnx.Param, ...)
     kept = [leaf for leaf in jax.tree.leaves(rest) if eqx.is_inexact_array(leaf)]
     if kept:
         raise ModelError(
-            f"{type(module).__name__} keeps numbers that are no nnx.Param, as batch normalisation does: what it says "
+            f"{type(module).__name__} keeps numbers that are no nnx.Param, as batch normalisation "
+            "does: what it says "
             "would depend on data that it saw before; leave these layers out"
         )
     held = {tuple(path): jnp.asarray(value) for path, value in _flat(nnx.to_pure_dict(params))}
@@ -62,7 +69,9 @@ def from_flax(module: Any) -> Adapted:
 
     def apply(arrays: Arrays, x: Array) -> Any:
         state = jax.tree.map(lambda leaf: leaf, params)
-        nnx.replace_by_pure_dict(state, _nested({names[name]: value for name, value in arrays.items()}))
+        nnx.replace_by_pure_dict(
+            state, _nested({names[name]: value for name, value in arrays.items()})
+        )
         return nnx.merge(definition, state, rest)(x)
 
     return Adapted({name: held[path] for name, path in names.items()}, apply)
@@ -75,17 +84,21 @@ def from_haiku(transformed: Any, params: Any) -> Adapted:
 
     Args:
         transformed: what `hk.transform(f)` returns.
-        params: what its `init` returned, whose arrays become random leaves: of `mlp/~/linear_0` the array `w` is named
-            `arrays.mlp.linear_0.w`.
+        params: what its `init` returned, whose arrays become random leaves: of `mlp/~/linear_0` the
+            array `w` is named `arrays.mlp.linear_0.w`.
 
     Raises: ModelError for something else, or a function with state.
     """
     apply_of: Any = getattr(transformed, "apply", None)
     taken = inspect.signature(apply_of).parameters if callable(apply_of) else {}
     if "state" in taken:
-        raise ModelError("from_haiku takes a function without state: hk.transform, not hk.transform_with_state")
+        raise ModelError(
+            "from_haiku takes a function without state: hk.transform, not hk.transform_with_state"
+        )
     if "params" not in taken or not isinstance(params, Mapping):
-        raise ModelError("from_haiku takes what hk.transform returned and the parameters that its init returned")
+        raise ModelError(
+            "from_haiku takes what hk.transform returned and the parameters that its init returned"
+        )
     places = {
         f"{module.replace('/~/', '.').replace('/', '.')}.{name}": (module, name)
         for module, arrays in params.items()
@@ -94,16 +107,26 @@ def from_haiku(transformed: Any, params: Any) -> Adapted:
     no_key = (None,) if "rng" in taken else ()
 
     def apply(arrays: Arrays, x: Array) -> Any:
-        return apply_of(_nested({places[name]: value for name, value in arrays.items()}), *no_key, x)
+        return apply_of(
+            _nested({places[name]: value for name, value in arrays.items()}), *no_key, x
+        )
 
-    return Adapted({dotted: params[module][name] for dotted, (module, name) in places.items()}, apply)
+    return Adapted(
+        {dotted: params[module][name] for dotted, (module, name) in places.items()}, apply
+    )
 
 
-def _flat(tree: Mapping[Any, Any], before: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+def _flat(
+    tree: Mapping[Any, Any], before: tuple[Any, ...] = ()
+) -> list[tuple[tuple[Any, ...], Any]]:
     """Paths and leaves of nested dicts."""
     found = []
     for key, value in tree.items():
-        found += _flat(value, (*before, key)) if isinstance(value, Mapping) else [((*before, key), value)]
+        found += (
+            _flat(value, (*before, key))
+            if isinstance(value, Mapping)
+            else [((*before, key), value)]
+        )
     return found
 
 

@@ -19,9 +19,10 @@ class Fourier(eqx.Module):
 
     $\mathrm{net}(x) = W_1 \sqrt 2 \cos(F x / \ell + p) + W_2 x + b$
 
-    With standard normal frequencies F and weights $N(0, 1/\text{size})$ the waves approximate a Gaussian process with a
-    squared-exponential kernel of length ℓ. A quasi-random sequence replaces random numbers, so that few frequencies
-    fill the space evenly. Far from the data the trend lets the uncertainty grow.
+    With standard normal frequencies F and weights $N(0, 1/\text{size})$ the waves approximate a
+    Gaussian process with a squared-exponential kernel of length ℓ. A quasi-random sequence replaces
+    random numbers, so that few frequencies fill the space evenly. Far from the data the trend lets
+    the uncertainty grow.
 
     Args:
         inputs: the number of inputs.
@@ -29,7 +30,8 @@ class Fourier(eqx.Module):
         size: the number of waves.
         length: ℓ, in the units of the inputs.
 
-    Source: Rahimi & Recht (2007), Random features for large-scale kernel machines; Roberts (2018), the R-sequence.
+    Source: Rahimi & Recht (2007), Random features for large-scale kernel machines; Roberts (2018),
+    the R-sequence.
     """
 
     frequencies: Float[Array, "size inputs"]
@@ -47,7 +49,9 @@ class Fourier(eqx.Module):
         return self.last(jnp.concatenate([waves, x]))
 
     def prior(self, name: str, weight: Array) -> dist.Distribution:
-        """The prior of the weight or bias of `last`, which gives waves, trend and constant about the same size."""
+        """The prior of the weight or bias of `last`, which gives waves, trend and constant about
+        the same size.
+        """
         size, inputs = self.frequencies.shape
         sd = np.full(weight.shape, _CONSTANT)
         if weight.ndim == 2:
@@ -56,7 +60,9 @@ class Fourier(eqx.Module):
 
 
 def _evenly(size: int, dimension: int) -> Float[np.ndarray, "size dimension"]:
-    """Points that fill the unit cube evenly: the R-sequence, by powers of a root of x^(d + 1) = x + 1."""
+    """Points that fill the unit cube evenly: the R-sequence, by powers of a root of x^(d + 1) = x +
+    1.
+    """
     root = 1.0
     for _ in range(50):
         root = (1 + root) ** (1 / (dimension + 1))

@@ -37,11 +37,17 @@ def _is_shaped(node: Any) -> bool:
     return isinstance(node, _Shaped)
 
 
-def bayesian(module: Any, prior: WeightPrior | None = None, random: str | tuple[str, ...] = "all") -> Any:
-    """The arrays of a module become random leaves, or those that are to be `random`; see `Network`."""
+def bayesian(
+    module: Any, prior: WeightPrior | None = None, random: str | tuple[str, ...] = "all"
+) -> Any:
+    """The arrays of a module become random leaves, or those that are to be `random`;
+    see `Network`.
+    """
     prior = fan_in() if prior is None else prior
     arrays = [
-        dotted(path) for path, leaf in jtu.tree_flatten_with_path(module, is_leaf=is_random)[0] if _is_weight(leaf)
+        dotted(path)
+        for path, leaf in jtu.tree_flatten_with_path(module, is_leaf=is_random)[0]
+        if _is_weight(leaf)
     ]
     chosen = _chosen(module, arrays, random)
 
@@ -50,11 +56,15 @@ def bayesian(module: Any, prior: WeightPrior | None = None, random: str | tuple[
         if not _is_weight(leaf) or name not in chosen:
             return leaf
         # One object may be the prior of several arrays, each with numbers of its own.
-        found = jax.tree.map(lambda x: copy.copy(x) if is_random(x) else x, prior(name, leaf), is_leaf=is_random)
+        found = jax.tree.map(
+            lambda x: copy.copy(x) if is_random(x) else x, prior(name, leaf), is_leaf=is_random
+        )
         if isinstance(found, AbstractWeights):
             return _Shaped(found, leaf.shape)
         if not is_random(found) or shape_of(found) != leaf.shape:
-            raise ModelError(f"the prior of '{name}' must be a distribution of shape {leaf.shape}, not {found!r}")
+            raise ModelError(
+                f"the prior of '{name}' must be a distribution of shape {leaf.shape}, not {found!r}"
+            )
         return found
 
     return jtu.tree_map_with_path(replaced, module, is_leaf=is_random)
@@ -68,10 +78,18 @@ def _chosen(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> li
     if random == "all":
         return arrays
     layers = linear_layers(module)
-    wanted = tuple(layers[-1:]) if random == "last" else (random,) if isinstance(random, str) else tuple(random)
+    wanted = (
+        tuple(layers[-1:])
+        if random == "last"
+        else (random,)
+        if isinstance(random, str)
+        else tuple(random)
+    )
     chosen = [name for name in arrays if any(name == w or name.startswith(f"{w}.") for w in wanted)]
     if not chosen or not all(any(n == w or n.startswith(f"{w}.") for n in arrays) for w in wanted):
-        raise ModelError(f"random must be 'all', 'last' or some of {', '.join(layers or arrays)}, not {random!r}")
+        raise ModelError(
+            f"random must be 'all', 'last' or some of {', '.join(layers or arrays)}, not {random!r}"
+        )
     return chosen
 
 
@@ -80,31 +98,35 @@ class Network(Module):
 
     $g(x) = s\,u\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
 
-    Take a smooth activation: a solver's error control does not like kinks. `Network.mlp` builds a module from names
-    alone.
+    Take a smooth activation: a solver's error control does not like kinks. `Network.mlp` builds a
+    module from names alone.
 
     Its random leaves form the group *network*; all others are *science*.
 
     Args:
-        module: any Equinox module from a vector to a vector, for example `eqx.nn.MLP`, or what `from_flax` and
-            `from_haiku` make of theirs; its arrays become random leaves.
-        inputs: names of states, forcings or `"t"`: a mapping name → (location m, width w), in the units of the input,
-            standardises them (see `standardise`), a tuple of names takes them as they are; of fields it is taken at
-            every point.
-        outputs: the names of what it returns, in the order of the module's outputs; a mapping name → unit u measures
-            them in multiples of that, as of the rates that the science has (see `corrected`).
-        scale: s, about the standard deviation of the outputs under the prior, in these units: keep it small for a
-            correction, or give a distribution to learn it (weights are then drawn for a scale of one and multiplied by
-            it).
-        prior: the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its name and value.
-        random: which arrays are random: "all" of them, those of the "last" layer, or those of layers by name, such as
-            `("layers.2",)`; the others stay what they are in `module`.
-        fades: whether it goes to zero far from the middle of its inputs, where it has seen no data: with
-            $1 / (1 + (r / 3)^8)$, of the root mean square r of the standardised inputs.
+        module: any Equinox module from a vector to a vector, for example `eqx.nn.MLP`, or what
+            `from_flax` and `from_haiku` make of theirs; its arrays become random leaves.
+        inputs: names of states, forcings or `"t"`: a mapping name → (location m, width w), in the
+            units of the input, standardises them (see `standardise`), a tuple of names takes them
+            as they are; of fields it is taken at every point.
+        outputs: the names of what it returns, in the order of the module's outputs; a mapping name
+            → unit u measures them in multiples of that, as of the rates that the science has (see
+            `corrected`).
+        scale: s, about the standard deviation of the outputs under the prior, in these units: keep
+            it small for a correction, or give a distribution to learn it (weights are then drawn
+            for a scale of one and multiplied by it).
+        prior: the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its
+            name and value.
+        random: which arrays are random: "all" of them, those of the "last" layer, or those of
+            layers by name, such as `("layers.2",)`; the others stay what they are in `module`.
+        fades: whether it goes to zero far from the middle of its inputs, where it has seen no data:
+            with $1 / (1 + (r / 3)^8)$, of the root mean square r of the standardised inputs.
 
-    Raises: ModelError if the sizes of `module` do not match the names, for a prior of another shape, for an input whose
-    location and width are no such pair, or for a known scale that is not positive.
-    Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random in part.
+    Raises: ModelError if the sizes of `module` do not match the names, for a prior of another
+    shape, for an input whose location and width are no such pair, or for a known scale that is not
+    positive.
+    Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random
+    in part.
     """
 
     random_group: ClassVar[str] = "network"
@@ -127,7 +149,9 @@ class Network(Module):
         random: str | tuple[str, ...] = "all",
         fades: bool = False,
     ):
-        self.inputs, self.outputs, self.scale = named_values(type(self).__name__, inputs, outputs, scale)
+        self.inputs, self.outputs, self.scale = named_values(
+            type(self).__name__, inputs, outputs, scale
+        )
         self.units, self.fades = _units(outputs), fades
         _check_sizes(module, len(self.inputs), len(self.outputs))
         self.module = bayesian(module, prior, random)
@@ -159,9 +183,15 @@ class Network(Module):
 
         Raises: ModelError as for `Network`, and for a width or a depth that there cannot be.
         """
-        if not isinstance(width, Integral) or not isinstance(depth, Integral) or width < 1 or depth < 0:
+        if (
+            not isinstance(width, Integral)
+            or not isinstance(depth, Integral)
+            or width < 1
+            or depth < 0
+        ):
             raise ModelError(
-                f"width must be a whole number, at least 1, and depth at least 0: not {width!r}, {depth!r}"
+                f"width must be a whole number, at least 1, and depth at least 0: not {width!r}, "
+                f"{depth!r}"
             )
         size = len(inputs), len(outputs)
         module = eqx.nn.MLP(*size, width, depth, activation, key=as_key(key))
@@ -177,31 +207,39 @@ class Network(Module):
         size: int = 20,
         length: float = 2.0,
     ) -> "Network":
-        """A smooth function by random Fourier features, nearly a Gaussian process, with a linear trend.
+        """A smooth function by random Fourier features, nearly a Gaussian process, with a linear
+        trend.
 
-        It is linear in its random weights, so that it is easier to sample than a perceptron. Beyond the range of its
-        inputs the trend goes on, and the uncertainty grows with the distance.
+        It is linear in its random weights, so that it is easier to sample than a perceptron. Beyond
+        the range of its inputs the trend goes on, and the uncertainty grows with the distance.
 
         Args:
             inputs: as for `Network`.
             outputs: as for `Network`.
             scale: as for `Network`.
             size: the number of features.
-            length: the length over which the function changes, in standardised inputs; shorter lengths bend more.
+            length: the length over which the function changes, in standardised inputs; shorter
+                lengths bend more.
 
         Raises: ModelError as for `Network`, and for an impossible size or length.
         Source: Rahimi & Recht (2007), Random features for large-scale kernel machines.
         """
         if not isinstance(size, Integral) or size < 1 or not 0 < length < math.inf:
-            raise ModelError(f"size must be a whole number from 1 on, and length positive: not {size!r}, {length!r}")
+            raise ModelError(
+                f"size must be a whole number from 1 on, and length positive: not {size!r}, "
+                f"{length!r}"
+            )
         module = Fourier(len(inputs), len(outputs), size, length)
         return cls(module, inputs, outputs, scale, prior=module.prior, random="last")
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
-        """The range of each input that a figure of the function shows: 2.5 of its widths to either side."""
+        """The range of each input that a figure of the function shows: 2.5 of its widths to either
+        side.
+        """
         return {
-            name: (middle - _REACH * width, middle + _REACH * width) for name, (middle, width) in self.inputs.items()
+            name: (middle - _REACH * width, middle + _REACH * width)
+            for name, (middle, width) in self.inputs.items()
         }
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
@@ -238,20 +276,31 @@ def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array
 type Standardising = Mapping[str, tuple[float, float]]
 
 
-def named_values(kind: str, inputs: Any, outputs: Any, scale: Any) -> tuple[Standardising, tuple[str, ...], Any]:
-    """The inputs with a location and a width each, the names of the outputs, and their scale, as a network keeps them.
+def named_values(
+    kind: str, inputs: Any, outputs: Any, scale: Any
+) -> tuple[Standardising, tuple[str, ...], Any]:
+    """The inputs with a location and a width each, the names of the outputs, and their scale, as a
+    network keeps them.
 
-    Raises: ModelError for a name in place of several, two outputs of one name, a pair that standardises nothing, or a
-    scale that is not positive.
+    Raises: ModelError for a name in place of several, two outputs of one name, a pair that
+    standardises nothing, or a scale that is not positive.
     """
     if isinstance(inputs, str) or isinstance(outputs, str):
         raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
     if len({*outputs}) < len(tuple(outputs)):
         raise ModelError(f"two outputs have one name, in {tuple(outputs)!r}: give each its own")
     if isinstance(scale, float | int) and not 0 < scale < math.inf:
-        raise ModelError(f"{kind}.scale must be a positive number, or a distribution, not {scale!r}")
-    named = inputs.items() if isinstance(inputs, Mapping) else ((name, (0.0, 1.0)) for name in inputs)
-    return FrozenDict((name, _standardising(name, pair)) for name, pair in named), tuple(outputs), scale
+        raise ModelError(
+            f"{kind}.scale must be a positive number, or a distribution, not {scale!r}"
+        )
+    named = (
+        inputs.items() if isinstance(inputs, Mapping) else ((name, (0.0, 1.0)) for name in inputs)
+    )
+    return (
+        FrozenDict((name, _standardising(name, pair)) for name, pair in named),
+        tuple(outputs),
+        scale,
+    )
 
 
 def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array, "... inputs"]:
@@ -262,7 +311,9 @@ def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array
     missing = [name for name in inputs if name not in known]
     if missing:
         raise ModelError(f"network input {', '.join(missing)} is none of {', '.join(known)}")
-    features = jnp.stack(jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in inputs)), axis=-1)
+    features = jnp.stack(
+        jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in inputs)), axis=-1
+    )
     # Arrays, not numbers: compiled programs take them as arguments, and serve other data too.
     with jax.ensure_compile_time_eval():
         location, width = jnp.asarray(list(inputs.values())).T
@@ -271,7 +322,9 @@ def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array
 
 def realised(module: Any) -> Any:
     """A module whose weights are arrays, made of those of a basis where a prior gave it these."""
-    return jax.tree.map(lambda node: node() if _is_shaped(node) else node, module, is_leaf=_is_shaped)
+    return jax.tree.map(
+        lambda node: node() if _is_shaped(node) else node, module, is_leaf=_is_shaped
+    )
 
 
 def _units(outputs: Any) -> tuple[float, ...]:
@@ -280,28 +333,45 @@ def _units(outputs: Any) -> tuple[float, ...]:
         return ()
     for name, unit in outputs.items():
         if not (isinstance(unit, float | int) and 0 < unit < math.inf):
-            raise ModelError(f"the unit of the network output '{name}' must be a positive number, not {unit!r}")
+            raise ModelError(
+                f"the unit of the network output '{name}' must be a positive number, not {unit!r}"
+            )
     return tuple(map(float, outputs.values()))
 
 
 def _standardising(name: str, pair: Any) -> tuple[float, float]:
-    """Raises: ModelError unless a pair is a location and a width by which an input can be standardised."""
+    """Raises: ModelError unless a pair is a location and a width by which an input can be
+    standardised.
+    """
     try:
         location, width = map(float, pair)
     except (TypeError, ValueError):
         location = width = math.nan
     if not (math.isfinite(location) and 0 < width < math.inf):
-        raise ModelError(f"network input '{name}' needs a pair (location, width), the width positive, not {pair!r}")
+        raise ModelError(
+            f"network input '{name}' needs a pair (location, width), the width positive, not "
+            f"{pair!r}"
+        )
     return location, width
 
 
 def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
     try:
-        shape = jax.eval_shape(module, jax.ShapeDtypeStruct((inputs,), jnp.result_type(float))).shape
+        shape = jax.eval_shape(
+            module, jax.ShapeDtypeStruct((inputs,), jnp.result_type(float))
+        ).shape
     except (TypeError, ValueError, RuntimeError) as error:
         is_dropout = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
         drops = any(map(is_dropout, jax.tree.leaves(module, is_leaf=is_dropout)))
-        hint = "; leave dropout layers out: the engine bd.engines.MCDropout needs none" if drops else ""
-        raise ModelError(f"the network does not take a vector of {inputs} inputs: {error}{hint}") from error
+        hint = (
+            "; leave dropout layers out: the engine bd.engines.MCDropout needs none"
+            if drops
+            else ""
+        )
+        raise ModelError(
+            f"the network does not take a vector of {inputs} inputs: {error}{hint}"
+        ) from error
     if shape != (outputs,):
-        raise ModelError(f"the network returns shape {shape}, but {outputs} outputs are named: want ({outputs},)")
+        raise ModelError(
+            f"the network returns shape {shape}, but {outputs} outputs are named: want ({outputs},)"
+        )

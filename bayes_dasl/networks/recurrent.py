@@ -18,26 +18,30 @@ _CELLS = (eqx.nn.LSTMCell, eqx.nn.GRUCell)
 
 
 class Recurrent(Module):
-    r"""A Bayesian recurrent network, as the step of a `Difference`: a model of a series that knows no science.
+    r"""A Bayesian recurrent network, as the step of a `Difference`: a model of a series that knows
+    no science.
 
     $h_{k+1} = \mathrm{cell}\left((u_k - m) / w,\ h_k\right), \quad \hat y_k = s\,f(W h_{k+1} + b)$
 
-    Its place in a model is `bd.Difference(network, network.initial, bd.networks.Recurrent.read, forcings=("rain",))`.
+    Its place in a model is
+    `bd.Difference(network, network.initial, bd.networks.Recurrent.read, forcings=("rain",))`.
 
     Its random leaves form the group *network*.
 
     Args:
-        cell: `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, with as many inputs as are named; its arrays become random leaves.
-        inputs: names of forcings, or `"t"`: a mapping name → (location m, width w), in the units of the input,
-            standardises them (see `standardise`), a tuple of names takes them as they are.
+        cell: `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, with as many inputs as are named; its arrays
+            become random leaves.
+        inputs: names of forcings, or `"t"`: a mapping name → (location m, width w), in the units of
+            the input, standardises them (see `standardise`), a tuple of names takes them as they
+            are.
         outputs: the names of what `read` returns.
         scale: s, about the standard deviation of the outputs under the prior, in their units.
         activation: f, such as `jax.nn.softplus` for outputs that are positive.
         prior: as for `Network`.
 
-    Raises: ModelError for another cell, one whose size does not match the names, no output, an input whose location and
-    width are no such pair, a known scale that is not positive, what is no function, or a prior of another shape; when
-    called, for an input that is no forcing.
+    Raises: ModelError for another cell, one whose size does not match the names, no output, an
+    input whose location and width are no such pair, a known scale that is not positive, what is no
+    function, or a prior of another shape; when called, for an input that is no forcing.
     Source: Hochreiter & Schmidhuber (1997), Long short-term memory; Cho et al. (2014) for the GRU.
     """
 
@@ -64,14 +68,22 @@ class Recurrent(Module):
             raise ModelError(f"cell must be an eqx.nn.LSTMCell or an eqx.nn.GRUCell, not {cell!r}")
         self.inputs, self.outputs, self.scale = named_values("Recurrent", inputs, outputs, scale)
         if cell.input_size != len(self.inputs):
-            raise ModelError(f"the cell takes {cell.input_size} inputs, but {len(self.inputs)} are named")
+            raise ModelError(
+                f"the cell takes {cell.input_size} inputs, but {len(self.inputs)} are named"
+            )
         if not self.outputs:
-            raise ModelError("a recurrent network has no output: name what it returns, such as ('flow',)")
+            raise ModelError(
+                "a recurrent network has no output: name what it returns, such as ('flow',)"
+            )
         if not callable(activation):
-            raise ModelError(f"activation must be a function, such as jax.nn.softplus, not {activation!r}")
+            raise ModelError(
+                f"activation must be a function, such as jax.nn.softplus, not {activation!r}"
+            )
         self.activation = activation
         self.cell = bayesian(cell, prior)
-        self.readout = bayesian(eqx.nn.Linear(cell.hidden_size, len(self.outputs), key=as_key(0)), prior)
+        self.readout = bayesian(
+            eqx.nn.Linear(cell.hidden_size, len(self.outputs), key=as_key(0)), prior
+        )
 
     @property
     def initial(self) -> dict[str, Array]:

@@ -1,4 +1,6 @@
-"""Priors of weights: those of networks by their fan-in or sparse, those of bases shrunk where data ask for nothing."""
+"""Priors of weights: those of networks by their fan-in or sparse, those of bases shrunk where data
+ask for nothing.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -15,7 +17,9 @@ from ..random import Module, Scalar, is_random, shape_of
 
 
 class AbstractWeights(Module):
-    """Weights of a basis, made of random leaves: called, once these are known, it gives the weights."""
+    """Weights of a basis, made of random leaves: called, once these are known, it gives the
+    weights.
+    """
 
     size: eqx.AbstractVar[int]
 
@@ -57,17 +61,21 @@ class NormalShrinkage(AbstractWeights):
 
 
 class Horseshoe(AbstractWeights):
-    r"""The regularised horseshoe: most weights are almost zero, a few as large as they like, up to a slab.
+    r"""The regularised horseshoe: most weights are almost zero, a few as large as they like, up to
+    a slab.
 
-    $w_i = \tau \tilde\lambda_i z_i, \quad \tilde\lambda_i = \lambda_i / \sqrt{1 + \tau^2 \lambda_i^2 / c^2}, \quad
-    z_i \sim N(0, 1), \quad \lambda_i \sim C^+(0, 1)$
+    $w_i
+    = \tau \tilde\lambda_i z_i, \quad \tilde\lambda_i = \lambda_i / \sqrt{1 + \tau^2 \lambda_i^2 /
+    c^2}, \quad z_i \sim N(0, 1), \quad \lambda_i \sim C^+(0, 1)$
 
     Args:
         size: how many weights, one for each feature of the family.
         few: how many of them are thought to matter.
-        shrinkage: τ, $C^+(0, \tau_0)$ unless given, with $\tau_0 = \text{few} / (\text{size} - \text{few})$; the source
-            multiplies that by noise / √(number of data), if these are known.
-        slab: c², unless given inverse gamma, so that large weights are Student-t with 4 degrees of freedom and scale 1.
+        shrinkage: τ, $C^+(0, \tau_0)$ unless given, with
+            $\tau_0 = \text{few} / (\text{size} - \text{few})$; the source multiplies that by noise
+            / √(number of data), if these are known.
+        slab: c², unless given inverse gamma, so that large weights are Student-t with 4 degrees of
+            freedom and scale 1.
 
     Raises: ModelError unless 0 < few < size.
     Source: Piironen & Vehtari (2017), Sparsity information and regularization in the horseshoe.
@@ -79,10 +87,18 @@ class Horseshoe(AbstractWeights):
     shrinkage: Scalar
     slab: Scalar
 
-    def __init__(self, size: int, few: float = 1.0, shrinkage: Scalar | None = None, slab: Scalar | None = None):
+    def __init__(
+        self,
+        size: int,
+        few: float = 1.0,
+        shrinkage: Scalar | None = None,
+        slab: Scalar | None = None,
+    ):
         self.size, self.z = size, standard_normal(size)
         if not 0 < few < size:
-            raise ModelError(f"few={few} of {size} weights: it must lie between 0 and the number of weights")
+            raise ModelError(
+                f"few={few} of {size} weights: it must lie between 0 and the number of weights"
+            )
         self.local = dist.HalfCauchy(1.0).expand((size,)).to_event(1)
         self.shrinkage = dist.HalfCauchy(few / (size - few)) if shrinkage is None else shrinkage
         self.slab = dist.InverseGamma(2.0, 2.0) if slab is None else slab
@@ -97,13 +113,13 @@ class RandomWalk(AbstractWeights):
 
     $w = \sigma C z, \quad w_{i+1} - w_i \sim N(0, c^2 \sigma^2), \quad \sum_i w_i = 0$
 
-    The walk is centred, so that it shrinks to a constant: let the `level` of the basis be that. The constant c makes σ
-    what `scale` says.
+    The walk is centred, so that it shrinks to a constant: let the `level` of the basis be that. The
+    constant c makes σ what `scale` says.
 
     Args:
         size: how many weights, one for each feature of the family.
-        scale: σ, the root mean square of the standard deviations of the weights; unless given it is unknown,
-            HalfNormal(1).
+        scale: σ, the root mean square of the standard deviations of the weights; unless given it is
+            unknown, HalfNormal(1).
 
     Raises: ModelError for fewer than 2 weights.
     Source: Lang & Brezger (2004), Bayesian P-splines; first order.
@@ -131,17 +147,25 @@ def check_weights(weights: Any, size: int) -> None:
     elif is_random(weights) or eqx.is_array_like(weights):
         shape = shape_of(weights)
     else:
-        raise ModelError(f"weights must be NormalShrinkage, Horseshoe, an array or a distribution, not {weights!r}")
+        raise ModelError(
+            "weights must be NormalShrinkage, Horseshoe, an array or a distribution, not "
+            f"{weights!r}"
+        )
     if shape != (size,):
-        raise ModelError(f"the weights have shape {shape}, but the family has {size} features: want ({size},)")
+        raise ModelError(
+            f"the weights have shape {shape}, but the family has {size} features: want ({size},)"
+        )
 
 
 type WeightPrior = Callable[[str, Array], Any]
-"""From the dotted name of an array of a module and the array: a distribution of its shape, or `AbstractWeights`."""
+"""From the dotted name of an array of a module and the array: a distribution of its shape, or
+`AbstractWeights`.
+"""
 
 
 def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
-    r"""Weights N(0, scale² / fan-in), biases N(0, bias²): what a layer says does not grow with the width before it.
+    r"""Weights N(0, scale² / fan-in), biases N(0, bias²): what a layer says does not grow with the
+    width before it.
 
     Args:
         scale: how many times as wide as $1/\sqrt{\text{fan-in}}$ the weights are.
@@ -160,13 +184,15 @@ def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
 
 
 def sparse(few: float = 1.0, bias: float = 1.0) -> WeightPrior:
-    """Weights under a regularised horseshoe for each array, of which about `few` matter; biases N(0, bias²).
+    """Weights under a regularised horseshoe for each array, of which about `few` matter; biases
+    N(0, bias²).
 
     Args:
         few: how many weights of an array are thought to matter.
         bias: the standard deviation of the biases.
 
-    Raises: ModelError, when a network is built, unless `few` lies between 0 and the number of weights.
+    Raises: ModelError, when a network is built, unless `few` lies between 0 and the number of
+    weights.
     """
 
     def prior(name: str, weight: Array) -> Any:

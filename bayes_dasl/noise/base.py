@@ -13,7 +13,11 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from .._statistics.describe_distributions import describe_distribution, describe_support, may_be_negative
+from .._statistics.describe_distributions import (
+    describe_distribution,
+    describe_support,
+    may_be_negative,
+)
 from ..errors import ModelError
 from ..random import Module, Scalar, Values, VectorField, check_scalar, is_function, is_random
 
@@ -30,8 +34,9 @@ class VaryingScale(Module):
 
     Args:
         typical: the scale where h is zero, in its units.
-        head: h, a function `(t, y, u)` with one value, such as a `bd.Network` with one output; y are the predicted
-            values of the model's layer. A network of a small scale, such as 0.5, keeps the noise near what is typical.
+        head: h, a function `(t, y, u)` with one value, such as a `bd.Network` with one output; y
+            are the predicted values of the model's layer. A network of a small scale, such as 0.5,
+            keeps the noise near what is typical.
 
     Raises: ModelError if the head is no function, or, when called, returns more than one value.
     """
@@ -41,14 +46,19 @@ class VaryingScale(Module):
 
     def __check_init__(self):
         if not is_function(self.head):
-            raise ModelError(f"head must be a function (t, y, u) with one value, such as bd.Network, not {self.head!r}")
+            raise ModelError(
+                "head must be a function (t, y, u) with one value, such as bd.Network, not "
+                f"{self.head!r}"
+            )
         check_positive(self.typical, "VaryingScale.typical")
 
     def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "..."]:
         """The scale at one time or at many at once."""
         found = dict(self.head(t, y, u))
         if len(found) != 1:
-            raise ModelError(f"the head of a VaryingScale has one value, not {len(found)}: {', '.join(found)}")
+            raise ModelError(
+                f"the head of a VaryingScale has one value, not {len(found)}: {', '.join(found)}"
+            )
         (logarithm,) = found.values()
         return jnp.asarray(self.typical) * jnp.exp(jnp.clip(jnp.asarray(logarithm), -_FAR, _FAR))
 
@@ -65,18 +75,21 @@ class VaryingScale(Module):
 
 
 class PerDatum(Module):
-    """A known number of each datum, in place of a number of the noise: its measurement error, or how many were counted.
+    """A known number of each datum, in place of a number of the noise: its measurement error, or
+    how many were counted.
 
-    The data have it as a variable with the dimensions of the observable: `bd.NormalNoise(bd.noise.PerDatum("level_error"))`.
+    The data have it as a variable with the dimensions of the observable:
+    `bd.NormalNoise(bd.noise.PerDatum("level_error"))`.
 
     Args:
-        variable: the name of the variable in the data; `{observable}` in it stands for the name of the observable,
-            where one noise is that of several.
-        factor: multiplies what the data say: 1, or a distribution, such as `dist.LogNormal(0.0, 0.5)` on errors that
-            are known up to a factor.
-        otherwise: the number of a datum that is forecast, where nothing says it: in the units of the variable. Unless
-            given, such a datum is refused.
-        needed: whether the data of a fit must say it of each datum; else it is `otherwise` there too.
+        variable: the name of the variable in the data; `{observable}` in it stands for the name of
+            the observable, where one noise is that of several.
+        factor: multiplies what the data say: 1, or a distribution, such as
+            `dist.LogNormal(0.0, 0.5)` on errors that are known up to a factor.
+        otherwise: the number of a datum that is forecast, where nothing says it: in the units of
+            the variable. Unless given, such a datum is refused.
+        needed: whether the data of a fit must say it of each datum; else it is `otherwise` there
+            too.
 
     Raises: ModelError if the variable has no name, or the factor may be negative.
     """
@@ -88,7 +101,9 @@ class PerDatum(Module):
 
     def __check_init__(self):
         if not isinstance(self.variable, str) or not self.variable:
-            raise ModelError(f"PerDatum takes the name of a variable of the data, not {self.variable!r}")
+            raise ModelError(
+                f"PerDatum takes the name of a variable of the data, not {self.variable!r}"
+            )
         check_positive(self.factor, "PerDatum.factor")
 
     def named(self, observable: str) -> str:
@@ -117,7 +132,9 @@ def per_datum(value: Any) -> Any:
 
 
 class Read(NamedTuple):
-    """What a noise reads of each datum, where it may lie, and whether it has the units of the observable."""
+    """What a noise reads of each datum, where it may lie, and whether it has the units of the
+    observable.
+    """
 
     leaf: PerDatum
     support: constraints.Constraint
@@ -127,11 +144,12 @@ class Read(NamedTuple):
 class AbstractNoise(Module):
     """The distribution of a datum, given its prediction; its parameters may be random leaves.
 
-    `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson where these are equal
-    and negative binomial where the variance is larger; `positive`: the fields that must be positive;
-    `in_units_of_data`: the fields that have the units of the observable; `looks_back`: whether a datum is judged given
-    those before it, as of `CorrelatedNoise`; `not_inside`: why it may not stand inside of another noise, for most "".
-    What a field may hold beside a number its annotation says, such as `Scalar | VaryingScale | PerDatum`.
+    `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson
+    where these are equal and negative binomial where the variance is larger; `positive`: the fields
+    that must be positive; `in_units_of_data`: the fields that have the units of the observable;
+    `looks_back`: whether a datum is judged given those before it, as of `CorrelatedNoise`;
+    `not_inside`: why it may not stand inside of another noise, for most "". What a field may hold
+    beside a number its annotation says, such as `Scalar | VaryingScale | PerDatum`.
     """
 
     counts_by_moments: ClassVar[bool] = False
@@ -144,9 +162,13 @@ class AbstractNoise(Module):
         for inner in (getattr(self, each.name) for each in dataclasses.fields(self)):
             if not isinstance(inner, AbstractNoise):
                 continue
-            why = inner.not_inside or ("" if self.looks_back or not inner.looks_back else _LOOKS_BACK)
+            why = inner.not_inside or (
+                "" if self.looks_back or not inner.looks_back else _LOOKS_BACK
+            )
             if why:
-                raise ModelError(f"{type(self).__name__} cannot be around {type(inner).__name__}: {why}")
+                raise ModelError(
+                    f"{type(self).__name__} cannot be around {type(inner).__name__}: {why}"
+                )
         for name, kinds in _alternatives(type(self)).items():
             if not isinstance(getattr(self, name), kinds):
                 check_scalar(getattr(self, name), f"{type(self).__name__}.{name}")
@@ -168,7 +190,9 @@ class AbstractNoise(Module):
 
     @property
     def varies(self) -> bool:
-        """Whether one of its parameters depends on time, predictions or forcings, or is known of each datum."""
+        """Whether one of its parameters depends on time, predictions or forcings, or is known of
+        each datum.
+        """
         return any(map(may_vary, jax.tree.leaves(self, is_leaf=may_vary)))
 
     @property
@@ -178,7 +202,9 @@ class AbstractNoise(Module):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, PerDatum):
-                found.append(Read(value, self.support_of(field.name), field.name in self.in_units_of_data))
+                found.append(
+                    Read(value, self.support_of(field.name), field.name in self.in_units_of_data)
+                )
             elif isinstance(value, AbstractNoise):
                 found += value.reads
         return tuple(found)
@@ -200,7 +226,11 @@ class AbstractNoise(Module):
             u: the forcings at these times, by name.
             of_data: what it reads of each datum, by the `PerDatum.variable` that says so.
         """
-        return jax.tree.map(lambda leaf: leaf.at(t, y, u, of_data) if may_vary(leaf) else leaf, self, is_leaf=may_vary)
+        return jax.tree.map(
+            lambda leaf: leaf.at(t, y, u, of_data) if may_vary(leaf) else leaf,
+            self,
+            is_leaf=may_vary,
+        )
 
     def told(self, of_data: Mapping[str, Any]) -> "AbstractNoise":
         """Itself where what is known of each datum is in its place; what is unknown stays unknown.
@@ -218,13 +248,16 @@ class AbstractNoise(Module):
         """Which data cannot be, and what they would have to be.
 
         Args:
-            values: data, `(time, …)`, NaN where missing, of a noise that is `told` what is known of each.
+            values: data, `(time, …)`, NaN where missing, of a noise that is `told` what is known of
+                each.
         """
         outside = ~np.isnan(values) & ~np.asarray(self.support(values))
         if not outside.any():
             return outside, ""
         first = tuple(np.argwhere(outside)[0])
-        own = jax.tree.map(lambda end: end[first] if np.shape(end) == values.shape else end, self.support)
+        own = jax.tree.map(
+            lambda end: end[first] if np.shape(end) == values.shape else end, self.support
+        )
         return outside, describe_support(own)
 
     def known_between(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, np.ndarray]:
@@ -246,10 +279,13 @@ class AbstractNoise(Module):
 
         Raises: ModelError for a noise model that is not normal.
         """
-        raise ModelError(f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}")
+        raise ModelError(
+            f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}"
+        )
 
     def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """Data as what is predicted of them: the data themselves, but for counts of which a share is predicted.
+        """Data as what is predicted of them: the data themselves, but for counts of which a share
+        is predicted.
 
         Args:
             values: data, `(time, …)`.
@@ -267,11 +303,13 @@ class AbstractNoise(Module):
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        """About the standard deviation of the noise on the scale of `link`: what a datum tells of its prediction.
+        """About the standard deviation of the noise on the scale of `link`: what a datum tells of
+        its prediction.
 
         Args:
             prediction: that of the observable, `(time, …)`, in its units.
-            variance: that of the prediction itself, in the square of its units; none where it is certain.
+            variance: that of the prediction itself, in the square of its units; none where it is
+                certain.
         """
         return jnp.sqrt(self.around(prediction, variance).variance)
 
@@ -282,7 +320,8 @@ class AbstractNoise(Module):
 
         Args:
             prediction: that of the observable, `(time, …)`, in its units.
-            variance: that of the prediction itself, in the square of its units; none where it is certain.
+            variance: that of the prediction itself, in the square of its units; none where it is
+                certain.
 
         Raises: ModelError for a variance where the noise is not normal.
         """
@@ -317,7 +356,8 @@ class AbstractCrossCorrelation(Module):
         times: Float[Array, " time"],
         befores: Mapping[str, Any],
     ) -> dict[str, dist.Distribution]:
-        """The distribution of each datum, given those before it; drawn by one key, all of them hold together.
+        """The distribution of each datum, given those before it; drawn by one key, all of them hold
+        together.
 
         Args:
             noises: that of each observable.
@@ -330,9 +370,14 @@ class AbstractCrossCorrelation(Module):
 def check_positive(value: Any, where: str) -> None:
     """Refuse a number that is not positive, and a distribution that has negative numbers too."""
     if may_be_negative(value):
-        what = f"{describe_distribution(value)}, which may be negative" if is_random(value) else f"{value}"
+        what = (
+            f"{describe_distribution(value)}, which may be negative"
+            if is_random(value)
+            else f"{value}"
+        )
         raise ModelError(
-            f"{where} must be positive, or a distribution of positive numbers, as HalfNormal is: not {what}"
+            f"{where} must be positive, or a distribution of positive numbers, as HalfNormal is: "
+            f"not {what}"
         )
 
 
@@ -342,10 +387,16 @@ def may_vary(node: Any) -> bool:
 
 
 def _alternatives(noise: type) -> dict[str, tuple[type, ...]]:
-    """What may stand in place of a number, by the fields of a noise for which there is something."""
+    """What may stand in place of a number,
+    by the fields of a noise for which there is something.
+    """
     try:
         hints = get_type_hints(noise)
     except NameError:  # an annotation that is only known to the type checker
         return {}
     kinds = {name: get_args(hints[name]) for name in noise.__dataclass_fields__ if name in hints}
-    return {name: tuple(k for k in own if k is not Scalar) for name, own in kinds.items() if Scalar in own}
+    return {
+        name: tuple(k for k in own if k is not Scalar)
+        for name, own in kinds.items()
+        if Scalar in own
+    }

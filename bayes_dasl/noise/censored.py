@@ -1,4 +1,6 @@
-"""Censored data, of which only bounds are known: below a limit of quantification, or within an interval."""
+"""Censored data, of which only bounds are known: below a limit of quantification, or within an
+interval.
+"""
 
 import math
 from typing import Any, ClassVar
@@ -21,23 +23,29 @@ from .sequential import Before
 class Censored(AbstractNoise):
     r"""Data of which only bounds are known, around the noise of the values themselves.
 
-    A datum below a limit counts with $P(y \le \text{limit})$, one above it with $P(y \ge \text{limit})$, one between
-    two with the probability in between. Forecasts are of the values themselves, as if they could be seen.
+    A datum below a limit counts with $P(y \le \text{limit})$, one above it with
+    $P(y \ge \text{limit})$, one between two with the probability in between. Forecasts are of the
+    values themselves, as if they could be seen.
 
-    Without limits the data say which are censored, by a variable `<observable>_censored` with the dimensions of the
-    observable: 0 for a value that is seen, 1 (left-censored) for one that is at most the value given, −1
-    (right-censored) for one that is at least that. A variable `<observable>_limit` has the other bound of a datum that
-    lies in an interval, NaN for none; it may be left out.
+    Without limits the data say which are censored, by a variable `<observable>_censored` with the
+    dimensions of the
+    observable: 0 for a value that is seen, 1 (left-censored) for one that is at most the value
+        given, −1
+    (right-censored) for one that is at least that. A variable `<observable>_limit` has the other
+    bound of a datum that lies in an interval, NaN for none; it may be left out.
 
     Args:
         noise: that of the values, such as `bd.LogNormalNoise(0.2)`.
-        below: a limit of quantification, in the units of the observable: a datum at or below it is left-censored there.
+        below: a limit of quantification, in the units of the observable: a datum at or below it is
+            left-censored there.
         above: an upper one: a datum at or above it is right-censored there.
 
-    Around correlated residuals a censored datum tells the next ones what its bounds say of the residual: the filter
-    takes the mean and the variance that it then has, as if it were still normal. So log densities are approximate.
+    Around correlated residuals a censored datum tells the next ones what its bounds say of the
+    residual: the filter takes the mean and the variance that it then has, as if it were still
+        normal. So log densities are approximate.
 
-    Raises: ModelError for a noise whose distribution function is not known, or limits that are no rising numbers.
+    Raises: ModelError for a noise whose distribution function is not known, or limits that are no
+    rising numbers.
     """
 
     noise: AbstractNoise
@@ -49,16 +57,23 @@ class Censored(AbstractNoise):
     in_units_of_data: ClassVar[tuple[str, ...]] = ("limit",)
     not_inside: ClassVar[str] = "put bd.noise.Censored around the other noise"
 
-    def __init__(self, noise: AbstractNoise, below: float | None = None, above: float | None = None):
+    def __init__(
+        self, noise: AbstractNoise, below: float | None = None, above: float | None = None
+    ):
         if not isinstance(noise, AbstractNoise) or isinstance(noise, Censored):
             raise ModelError(f"Censored is around a noise such as bd.NormalNoise, not {noise!r}")
         limits = [_number(value) for value in (below, above) if value is not None]
         if not all(map(math.isfinite, limits)) or limits != sorted(set(limits)):
-            raise ModelError(f"the limits of censored data must be numbers, below < above: not {below!r} and {above!r}")
+            raise ModelError(
+                f"the limits of censored data must be numbers, below < above: not {below!r} and "
+                f"{above!r}"
+            )
         self.noise, self.below, self.above = noise, below, above
         by_datum = not limits
         self.code = PerDatum("{observable}" + CODE, otherwise=0.0) if by_datum else None
-        self.limit = PerDatum("{observable}" + LIMIT, otherwise=math.nan, needed=False) if by_datum else None
+        self.limit = (
+            PerDatum("{observable}" + LIMIT, otherwise=math.nan, needed=False) if by_datum else None
+        )
 
     @property
     def counts_by_moments(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -118,7 +133,9 @@ class Censored(AbstractNoise):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """The distribution of the data around a prediction that is uncertain by `variance` itself."""
+        """The distribution of the data around a prediction that is uncertain by `variance`
+        itself.
+        """
         return self.censored(self.noise.around(prediction, variance))
 
     def censored(self, law: dist.Distribution) -> dist.Distribution:
@@ -129,7 +146,8 @@ class Censored(AbstractNoise):
         """
         if not has_tails(law):
             raise ModelError(
-                f"{type(self.noise).__name__} cannot be censored: no distribution function of {type(law).__name__} is "
+                f"{type(self.noise).__name__} cannot be censored: no distribution function of "
+                f"{type(law).__name__} is "
                 "known here"
             )
         return CensoredLaw(law, jax.tree_util.Partial(known_between, **self._bounds()))
@@ -169,9 +187,14 @@ class Censored(AbstractNoise):
             return outside, said
         return (
             low > high,
-            "no lower than its other bound, where it is an upper one, or no higher, where it is a lower one",
+            "no lower than its other bound, where it is an upper one, or no higher, where it is a "
+            "lower one",
         )
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    return (
+        float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+        else math.nan
+    )

@@ -33,7 +33,8 @@ class AbstractOfTrials(AbstractNoise):
         known = not is_random(self.trials) and np.ndim(self.trials) == 0
         if not known or self.trials != np.round(self.trials) or self.trials < 1:
             raise ModelError(
-                f"{type(self).__name__}.trials must be a whole number, or the name of a variable of the data that has "
+                f"{type(self).__name__}.trials must be a whole number, or the name of a variable "
+                "of the data that has "
                 f"that of each datum, not {self.trials!r}"
             )
 
@@ -53,7 +54,9 @@ class AbstractOfTrials(AbstractNoise):
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        return jnp.sqrt(self.around(prediction, variance).variance) / jnp.maximum(jnp.asarray(self.trials, float), 1.0)
+        return jnp.sqrt(self.around(prediction, variance).variance) / jnp.maximum(
+            jnp.asarray(self.trials, float), 1.0
+        )
 
     @property
     def _number(self) -> Any:
@@ -65,10 +68,12 @@ def _share(prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
 
 
 class BinomialNoise(AbstractOfTrials):
-    r"""$y \sim \mathrm{Binomial}(n, z)$: so many of n trials succeed, each with the predicted probability z.
+    r"""$y \sim \mathrm{Binomial}(n, z)$: so many of n trials succeed, each with the predicted
+    probability z.
 
     Args:
-        trials: n: a number, or the name of a variable of the data that has the number of each datum.
+        trials: n: a number, or the name of a variable of the data that has the number of each
+            datum.
     """
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
@@ -76,10 +81,12 @@ class BinomialNoise(AbstractOfTrials):
 
 
 class BetaBinomialNoise(AbstractOfTrials):
-    r"""$y \sim \mathrm{BetaBinomial}(n, k z, k (1 - z))$: counts out of n that scatter more than by chance.
+    r"""$y \sim \mathrm{BetaBinomial}(n, k z, k (1 - z))$: counts out of n that scatter more than by
+    chance.
 
     Args:
-        trials: n: a number, or the name of a variable of the data that has the number of each datum.
+        trials: n: a number, or the name of a variable of the data that has the number of each
+            datum.
         concentration: k, which has no unit: the variance is $n z (1 - z)\, (k + n) / (k + 1)$.
     """
 

@@ -17,9 +17,10 @@ class AbstractScaled(AbstractNoise):
     """Noise with a scale that is unknown, known of each datum, or made of both.
 
     Args:
-        scale: what is not known of each datum, or a `VaryingScale`; none where `known_error` is all there is.
-        known_error: the measurement error of each datum, as the name of a variable of the data or a `PerDatum`; it adds
-            to the scale in quadrature.
+        scale: what is not known of each datum, or a `VaryingScale`; none where `known_error` is all
+            there is.
+        known_error: the measurement error of each datum, as the name of a variable of the data or a
+            `PerDatum`; it adds to the scale in quadrature.
 
     Raises: ModelError if there is neither.
     """
@@ -33,7 +34,10 @@ class AbstractScaled(AbstractNoise):
         if self.scale is None and self.known_error is None:
             raise ModelError(f"{kind} needs a scale, a known_error of each datum, or both")
         if not isinstance(self.known_error, PerDatum | None):
-            raise ModelError(f"{kind}.known_error must be the name of a variable of the data, not {self.known_error!r}")
+            raise ModelError(
+                f"{kind}.known_error must be the name of a variable of the data, not "
+                f"{self.known_error!r}"
+            )
 
     def support_of(self, field: str) -> constraints.Constraint:
         beside = field == "known_error" and self.scale is not None
@@ -52,9 +56,11 @@ class NormalNoise(AbstractScaled):
     r"""Normal noise: $y \sim N(z, \sigma)$.
 
     Args:
-        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is all there is.
-        known_error: the measurement error of each datum, in the same units, as the name of a variable of the data or a
-            `PerDatum`: $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
+        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is
+            all there is.
+        known_error: the measurement error of each datum, in the same units, as the name of a
+            variable of the data or a `PerDatum`:
+            $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
     """
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
@@ -66,14 +72,15 @@ class NormalNoise(AbstractScaled):
 
 
 class CombinedNoise(AbstractNoise):
-    r"""Normal noise that is proportional to what is predicted, with a floor: $y \sim N(z, \sqrt{a^2 + (b z)^2})$.
+    r"""Normal noise that is proportional to what is predicted, with a floor:
+    $y \sim N(z, \sqrt{a^2 + (b z)^2})$.
 
     Args:
-        additive: a, in the units of the observable: the error where little is predicted; none for an error that is
-            proportional alone.
+        additive: a, in the units of the observable: the error where little is predicted; none for
+            an error that is proportional alone.
         proportional: b, which has no unit: 0.2 is an error of 20 % where much is predicted.
-        known_error: the measurement error of each datum, in the units of the observable, as the name of a variable of
-            the data or a `PerDatum`; its square adds to the other two.
+        known_error: the measurement error of each datum, in the units of the observable, as the
+            name of a variable of the data or a `PerDatum`; its square adds to the other two.
 
     Raises: ModelError if a parameter may be negative.
     """
@@ -90,15 +97,23 @@ class CombinedNoise(AbstractNoise):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """Normal, with the mean and the variance of data around a prediction that is uncertain by `variance` itself."""
+        """Normal, with the mean and the variance of data around a prediction that is uncertain by
+        `variance` itself.
+        """
         if variance is None:
             return self(prediction)
-        return dist.Normal(prediction, jnp.sqrt(variance + self._variance(jnp.square(prediction) + variance)))
+        return dist.Normal(
+            prediction, jnp.sqrt(variance + self._variance(jnp.square(prediction) + variance))
+        )
 
     def _variance(self, square: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         """That of the noise, given the mean square of the prediction."""
-        constant = sum(jnp.square(jnp.asarray(v)) for v in (self.additive, self.known_error) if v is not None)
-        return jnp.maximum(constant + jnp.square(jnp.asarray(self.proportional)) * square, SMALLEST**2)
+        constant = sum(
+            jnp.square(jnp.asarray(v)) for v in (self.additive, self.known_error) if v is not None
+        )
+        return jnp.maximum(
+            constant + jnp.square(jnp.asarray(self.proportional)) * square, SMALLEST**2
+        )
 
 
 class LogNormalNoise(AbstractScaled):
@@ -106,8 +121,8 @@ class LogNormalNoise(AbstractScaled):
 
     Args:
         scale: σ, which has no unit, or a `VaryingScale`; none where `known_error` is all there is.
-        known_error: the standard error of each logarithm, as the name of a variable of the data or a `PerDatum`:
-            $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
+        known_error: the standard error of each logarithm, as the name of a variable of the data or
+            a `PerDatum`: $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
     """
 
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
@@ -126,19 +141,25 @@ class LogNormalNoise(AbstractScaled):
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
         scale = jnp.broadcast_to(jnp.asarray(self.sigma), prediction.shape)
-        return scale if variance is None else jnp.sqrt(scale**2 + _log_variance(prediction, variance))
+        return (
+            scale if variance is None else jnp.sqrt(scale**2 + _log_variance(prediction, variance))
+        )
 
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """The distribution of the data around a prediction that is itself log-normal, with this mean and `variance`."""
+        """The distribution of the data around a prediction that is itself log-normal, with this
+        mean and `variance`.
+        """
         if variance is None:
             return self(prediction)
         middle = self.link(prediction) - _log_variance(prediction, variance) / 2
         return dist.LogNormal(middle, self.spread(prediction, variance))
 
 
-def _log_variance(mean: Float[Array, "time ..."], variance: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+def _log_variance(
+    mean: Float[Array, "time ..."], variance: Float[Array, "time ..."]
+) -> Float[Array, "time ..."]:
     """The variance of the logarithm of a log-normal number with this mean and variance."""
     return jnp.log1p(variance / jnp.square(jnp.maximum(mean, SMALLEST)))
 
@@ -147,10 +168,12 @@ class StudentTNoise(AbstractScaled):
     r"""$y \sim t_\nu(z, \sigma)$: robust to outliers; the variance is infinite unless ν > 2.
 
     Args:
-        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is all there is.
+        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is
+            all there is.
         df: ν, the degrees of freedom: the fewer, the heavier the tails.
-        known_error: the measurement error of each datum, in the same units, as the name of a variable of the data or a
-            `PerDatum`: $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
+        known_error: the measurement error of each datum, in the same units, as the name of a
+            variable of the data or a `PerDatum`:
+            $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
     """
 
     df: Scalar = 4.0
@@ -164,7 +187,9 @@ class StudentTNoise(AbstractScaled):
     ) -> Float[Array, "time ..."]:
         # By the Fisher information of the location.
         df = jnp.asarray(self.df)
-        return jnp.broadcast_to(jnp.asarray(self.sigma) * jnp.sqrt((df + 3) / (df + 1)), prediction.shape)
+        return jnp.broadcast_to(
+            jnp.asarray(self.sigma) * jnp.sqrt((df + 3) / (df + 1)), prediction.shape
+        )
 
 
 class PoissonNoise(AbstractNoise):

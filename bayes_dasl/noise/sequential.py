@@ -1,4 +1,6 @@
-"""Noise that looks back: what it remembers of past data, and the distribution of each datum given those."""
+"""Noise that looks back: what it remembers of past data, and the distribution of each datum given
+those.
+"""
 
 from typing import Any, NamedTuple
 
@@ -16,8 +18,8 @@ class Seen(NamedTuple):
     Args:
         residuals: data minus predictions on the scale of `link`; any number where missing.
         there: where they are not missing.
-        bounds: the lower and upper bound of each censored residual; −∞ and ∞ for one that was measured. None if
-            nothing can be censored.
+        bounds: the lower and upper bound of each censored residual; −∞ and ∞ for one that was
+            measured. None if nothing can be censored.
     """
 
     residuals: Float[Array, "time ..."]
@@ -96,7 +98,8 @@ def on_link(law: Any) -> tuple[Array, Array]:
 
 
 def within(seen: Seen, expected: Array, variance: Array) -> tuple[Array, Array | None]:
-    """The mean of each residual given its bounds, and the share of its variance that these leave: none if measured.
+    """The mean of each residual given its bounds, and the share of its variance that these leave:
+    none if measured.
 
     Args:
         seen: residuals.
@@ -106,11 +109,16 @@ def within(seen: Seen, expected: Array, variance: Array) -> tuple[Array, Array |
     if seen.bounds is None:
         return seen.residuals, None
     scale = jnp.sqrt(variance)
-    # Infinite bounds are masked before they are scaled: their gradient would be infinity times zero.
-    ends = [(jnp.isinf(bound), jnp.where(jnp.isinf(bound), expected, bound)) for bound in seen.bounds]
+    # Infinite bounds are masked before they are scaled: their gradient would be infinity times
+    # zero.
+    ends = [
+        (jnp.isinf(bound), jnp.where(jnp.isinf(bound), expected, bound)) for bound in seen.bounds
+    ]
     (no_low, low), (no_high, high) = ends
     low = jnp.where(no_low, -jnp.inf, (low - expected) / scale)
     high = jnp.where(no_high, jnp.inf, (high - expected) / scale)
     measured = no_low & no_high
     mean, left = truncated_moments(low, high)
-    return jnp.where(measured, seen.residuals, expected + scale * mean), jnp.where(measured, 0.0, left)
+    return jnp.where(measured, seen.residuals, expected + scale * mean), jnp.where(
+        measured, 0.0, left
+    )

@@ -1,4 +1,6 @@
-"""Noise that is normal once data and predictions are transformed: a logarithm with an offset, a root, a power."""
+"""Noise that is normal once data and predictions are transformed: a logarithm with an offset, a
+root, a power.
+"""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -18,18 +20,20 @@ from .base import SMALLEST, AbstractNoise, VaryingScale
 
 
 class BoxCoxNoise(AbstractNoise):
-    r"""Noise that is normal once transformed: $g(y) \sim N(g(z), \sigma)$, $g(y) = ((y + c)^\lambda - 1) / \lambda$.
+    r"""Noise that is normal once transformed: $g(y) \sim N(g(z), \sigma)$,
+    $g(y) = ((y + c)^\lambda - 1) / \lambda$.
 
-    A power of 0 is the logarithm, $g(y) = \log(y + c)$; of 0.5 a square root, of which $g$ is twice; of 1 data as they
-    are. So errors grow with what is predicted, the faster the smaller the power. Densities, and so log scores, are
-    those of the data in their own units, and so are forecasts. Above a power of 0 the normal distribution is cut off
-    where y + c would be negative; the prediction is the median as long as that is far away.
+    A power of 0 is the logarithm, $g(y) = \log(y + c)$; of 0.5 a square root, of which $g$ is
+    twice; of 1 data as they are. So errors grow with what is predicted, the faster the smaller the
+    power. Densities, and so log scores, are those of the data in their own units, and so are
+    forecasts. Above a power of 0 the normal distribution is cut off where y + c would be negative;
+    the prediction is the median as long as that is far away.
 
     Args:
         scale: σ, on the transformed scale, or a `VaryingScale`.
         power: λ, not negative: known, or unknown, such as `dist.Uniform(0.0, 1.0)`.
-        shift: c, a known number in the units of the observable, such as half of the smallest value above zero where
-            data may be zero: data lie above −c.
+        shift: c, a known number in the units of the observable, such as half of the smallest value
+            above zero where data may be zero: data lie above −c.
 
     Raises: ModelError for a negative power, or a shift that is no known number or is negative.
     """
@@ -59,11 +63,15 @@ class BoxCoxNoise(AbstractNoise):
 
 
 def refuse_power_or_shift(noise: Any) -> None:
-    """Raises: ModelError for a noise on a Box–Cox scale whose power may be negative, or whose shift is unknown."""
+    """Raises: ModelError for a noise on a Box–Cox scale whose power may be negative, or whose shift
+    is unknown.
+    """
     kind, power, shift = type(noise).__name__, noise.power, noise.shift
     least = bounds(power.support).get("lower", -np.inf) if is_random(power) else float(power)
     if least < 0:
         said = describe_distribution(power) if is_random(power) else power
-        raise ModelError(f"{kind}.power must not be negative, as in {said}: moments would be infinite")
+        raise ModelError(
+            f"{kind}.power must not be negative, as in {said}: moments would be infinite"
+        )
     if not isinstance(shift, Real) or not 0 <= float(shift) < np.inf:
         raise ModelError(f"{kind}.shift must be a known number that is not negative, not {shift!r}")

@@ -1,4 +1,6 @@
-"""More zeros than a noise gives itself: counts with zeros of two kinds, and amounts that are zero or not."""
+"""More zeros than a noise gives itself: counts with zeros of two kinds, and amounts that are zero
+or not.
+"""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -34,12 +36,21 @@ class AbstractWithZeros(AbstractNoise):
     def __check_init__(self):
         kind = type(self).__name__
         if not isinstance(self.noise, AbstractNoise):
-            raise ModelError(f"{kind} is around a noise such as bd.PoissonNoise, not {self.noise!r}")
+            raise ModelError(
+                f"{kind} is around a noise such as bd.PoissonNoise, not {self.noise!r}"
+            )
         self._refuse_noise()
-        most = bounds(self.zeros.support).get("upper", jnp.inf) if is_random(self.zeros) else float(self.zeros)  # pyright: ignore
+        most = (
+            bounds(self.zeros.support).get("upper", jnp.inf)
+            if is_random(self.zeros)
+            else float(self.zeros)
+        )  # pyright: ignore
         if most > 1 or (most == 1 and not is_random(self.zeros)):
             said = describe_distribution(self.zeros) if is_random(self.zeros) else self.zeros
-            raise ModelError(f"{kind}.zeros must be a share between 0 and 1, such as dist.Beta(1.0, 4.0), not {said}")
+            raise ModelError(
+                f"{kind}.zeros must be a share between 0 and 1, such as dist.Beta(1.0, 4.0), not "
+                f"{said}"
+            )
 
     @abstractmethod
     def _refuse_noise(self) -> None:
@@ -51,21 +62,25 @@ class AbstractWithZeros(AbstractNoise):
 
 
 class ZeroInflatedNoise(AbstractWithZeros):
-    r"""Counts of which some are zero for a reason of their own; the others, zeros among them, follow a noise.
+    r"""Counts of which some are zero for a reason of their own; the others, zeros among them,
+    follow a noise.
 
     $P(y) = \pi\, [y = 0] + (1 - \pi)\, p(y \mid z)$, so that the mean of data is $(1 - \pi) z$
 
     Args:
         noise: that of the counts, such as `bd.NegativeBinomialNoise(3.0)`.
-        zeros: π, the share of data that are zero for that reason: known, or unknown, such as `dist.Beta(1.0, 4.0)`.
+        zeros: π, the share of data that are zero for that reason: known, or unknown, such as
+            `dist.Beta(1.0, 4.0)`.
 
-    Raises: ModelError for a noise of other data than counts, or a share that may lie outside 0 and 1.
+    Raises: ModelError for a noise of other data than counts, or a share that may lie outside 0 and
+    1.
     """
 
     def _refuse_noise(self) -> None:
         if not (self.noise.support.is_discrete and self._possible()):
             raise ModelError(
-                f"ZeroInflatedNoise is around a noise of counts, not {type(self.noise).__name__}: for amounts, "
+                f"ZeroInflatedNoise is around a noise of counts, not {type(self.noise).__name__}: "
+                "for amounts, "
                 "of which none is zero by itself, take bd.noise.HurdleNoise"
             )
 
@@ -74,23 +89,27 @@ class ZeroInflatedNoise(AbstractWithZeros):
         return self.noise.support
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        law: Any = dist.ZeroInflatedDistribution(self.noise(prediction), gate=jnp.asarray(self.zeros))
+        law: Any = dist.ZeroInflatedDistribution(
+            self.noise(prediction), gate=jnp.asarray(self.zeros)
+        )
         return law
 
 
 class HurdleNoise(AbstractWithZeros):
     r"""Data that are zero or positive, such as daily rain; those that are positive follow a noise.
 
-    $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, with the zeros of counts left out of p. Where an
-    amount is zero its log density is the logarithm of a probability. Around correlated residuals a zero says nothing
-    of these: as if it were missing. Where small amounts and zeros come together, take `bd.filtering.CorrelatedBoxCoxNoise`.
+    $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, with the zeros of counts left out of
+    p. Where an amount is zero its log density is the logarithm of a probability. Around correlated
+    residuals a zero says nothing of these: as if it were missing. Where small amounts and zeros
+    come together, take `bd.filtering.CorrelatedBoxCoxNoise`.
 
     Args:
-        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or a `bd.filtering.CorrelatedLogNoise`, or of counts.
+        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or a
+            `bd.filtering.CorrelatedLogNoise`, or of counts.
         zeros: π, the share of data that are zero: known, or unknown, such as `dist.Beta(1.0, 1.0)`.
 
-    Raises: ModelError for a noise that gives negative data, or amounts that are zero themselves, or a share that may
-    lie outside 0 and 1.
+    Raises: ModelError for a noise that gives negative data, or amounts that are zero themselves, or
+    a share that may lie outside 0 and 1.
     """
 
     @property
@@ -133,7 +152,9 @@ class HurdleNoise(AbstractWithZeros):
         """
         inner: Any = self.noise
         amounts, zeros = inner.given(prediction, times, before, variance), jnp.asarray(self.zeros)
-        return Autocorrelated(Hurdle(amounts.alone, zeros), jax.tree_util.Partial(_drawn, Hurdle(amounts, zeros)))
+        return Autocorrelated(
+            Hurdle(amounts.alone, zeros), jax.tree_util.Partial(_drawn, Hurdle(amounts, zeros))
+        )
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         return self.noise.link(values) if self.looks_back else values
@@ -146,7 +167,8 @@ class HurdleNoise(AbstractWithZeros):
             )
         if not self.noise.support.is_discrete and bool(self.noise.support(0.0)):
             raise ModelError(
-                f"HurdleNoise is around a noise of amounts above zero, but {type(self.noise).__name__} has zeros "
+                "HurdleNoise is around a noise of amounts above zero, but "
+                f"{type(self.noise).__name__} has zeros "
                 "itself: take it alone, or bd.LogNormalNoise inside"
             )
 

@@ -1,6 +1,14 @@
-"""Partial differential equations by the method of lines: grids, boundary conditions, vector fields and the layer."""
+"""Partial differential equations by the method of lines: grids, boundary conditions, vector fields
+and the layer.
+"""
 
-from .boundary import Dirichlet as Dirichlet, Flux as Flux, Neumann as Neumann, Periodic as Periodic, Robin as Robin
+from .boundary import (
+    Dirichlet as Dirichlet,
+    Flux as Flux,
+    Neumann as Neumann,
+    Periodic as Periodic,
+    Robin as Robin,
+)
 from .chebyshev import Chebyshev as Chebyshev
 from .finite_volume import FiniteVolume as FiniteVolume
 from .grid import Grid as Grid

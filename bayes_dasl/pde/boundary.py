@@ -1,4 +1,6 @@
-"""What holds at the sides of a grid: conditions whose values may be numbers, distributions or functions."""
+"""What holds at the sides of a grid: conditions whose values may be numbers, distributions or
+functions.
+"""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -14,9 +16,10 @@ ENDS = ("low", "high")
 class AbstractCondition(Module):
     """What holds for one field at one side.
 
-    A value is a number, an array along the side, a distribution over either, or a function `(t, y, u)` that is called
-    at every point of the side: `y` holds the fields in the cell there, `u` the forcings and the coordinates of the
-    point. A function that returns a dict gives its only entry, or the one of the field's name.
+    A value is a number, an array along the side, a distribution over either, or a function
+    `(t, y, u)` that is called at every point of the side: `y` holds the fields in the cell there,
+    `u` the forcings and the coordinates of the point. A function that returns a dict gives its only
+    entry, or the one of the field's name.
     """
 
     @property
@@ -26,15 +29,17 @@ class AbstractCondition(Module):
 
 
 class AbstractLinear(AbstractCondition):
-    r"""$a\,u + b\,\partial u/\partial n = \text{value}$, with the outward derivative; `values` are a, b and value."""
+    r"""$a\,u + b\,\partial u/\partial n = \text{value}$, with the outward derivative; `values` are
+    a, b and value.
+    """
 
 
 class Dirichlet(AbstractLinear):
     r"""The field itself is known: $u = \text{value}$.
 
     Args:
-        value: that of the field, in its units: a number, an array along the side, a distribution over either, or a
-            function `(t, y, u)` that is called at every point of the side.
+        value: that of the field, in its units: a number, an array along the side, a distribution
+            over either, or a function `(t, y, u)` that is called at every point of the side.
     """
 
     value: Any
@@ -47,12 +52,13 @@ class Dirichlet(AbstractLinear):
 class Neumann(AbstractLinear):
     r"""The outward derivative is known: $\partial u/\partial n = \text{gradient}$.
 
-    At the low end of x that is $-\partial u/\partial x$. It sets the diffusive flux only; what a velocity carries
-    through the side leaves with it.
+    At the low end of x that is $-\partial u/\partial x$. It sets the diffusive flux only; what a
+    velocity carries through the side leaves with it.
 
     Args:
-        gradient: in the units of the field per length: a number, an array along the side, a distribution over either,
-            or a function `(t, y, u)` that is called at every point of the side.
+        gradient: in the units of the field per length: a number, an array along the side, a
+            distribution over either, or a function `(t, y, u)` that is called at every point of the
+            side.
     """
 
     gradient: Any
@@ -63,11 +69,13 @@ class Neumann(AbstractLinear):
 
 
 class Robin(AbstractLinear):
-    r"""A mixture of both: $a\,u + b\,\partial u/\partial n = \text{value}$, with the outward derivative.
+    r"""A mixture of both: $a\,u + b\,\partial u/\partial n = \text{value}$, with the outward
+    derivative.
 
     Args:
-        a: the weight of the field; a, b and the value may be numbers, arrays along the side, distributions over either,
-            or functions `(t, y, u)` that are called at every point of the side.
+        a: the weight of the field; a, b and the value may be numbers, arrays along the side,
+            distributions over either, or functions `(t, y, u)` that are called at every point of
+            the side.
         b: the weight of the outward derivative, in units of length if a has none.
         value: in the units of the field if a has none.
 
@@ -79,8 +87,13 @@ class Robin(AbstractLinear):
     value: Any
 
     def __check_init__(self):
-        if all(not is_random(v) and isinstance(v, (int, float)) and v == 0 for v in (self.a, self.b)):
-            raise ModelError("Robin(a, b, value) needs an a or a b other than zero: as it is, it says nothing of u")
+        if all(
+            not is_random(v) and isinstance(v, (int, float)) and v == 0 for v in (self.a, self.b)
+        ):
+            raise ModelError(
+                "Robin(a, b, value) needs an a or a b other than zero: as it is, it says nothing "
+                "of u"
+            )
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -88,11 +101,13 @@ class Robin(AbstractLinear):
 
 
 class Flux(AbstractCondition):
-    r"""The whole outward flux is known: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; `Flux(0.0)` is a closed wall.
+    r"""The whole outward flux is known: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; `Flux(0.0)`
+    is a closed wall.
 
     Args:
-        value: in the units of the field times length per time: a number, an array along the side, a distribution over
-            either, or a function `(t, y, u)` that is called at every point of the side.
+        value: in the units of the field times length per time: a number, an array along the side, a
+            distribution over either, or a function `(t, y, u)` that is called at every point of the
+            side.
     """
 
     value: Any
@@ -117,7 +132,10 @@ def condition(boundary: Any, field: str, name: str, end: str) -> AbstractConditi
     """
     if _by_field(boundary):
         if field not in boundary:
-            raise ModelError(f"field '{field}' has no boundary conditions; those with some are {', '.join(boundary)}")
+            raise ModelError(
+                f"field '{field}' has no boundary conditions; those with some are "
+                f"{', '.join(boundary)}"
+            )
         boundary = boundary[field]
     if isinstance(boundary, AbstractCondition):
         return boundary
@@ -134,7 +152,8 @@ def check_boundary(boundary: Any, grid: Grid) -> None:
         _check_sides(group, grid)
     for name in grid.names:
         kinds = {
-            isinstance(condition(boundary, field, name, "low"), Periodic) for field in fields_of(boundary) or ("",)
+            isinstance(condition(boundary, field, name, "low"), Periodic)
+            for field in fields_of(boundary) or ("",)
         }
         if len(kinds) > 1:
             raise ModelError(f"{name} is periodic for one field but not for another")
@@ -148,11 +167,17 @@ def sides(grid: Grid) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 
 def _by_field(boundary: Any) -> bool:
-    return isinstance(boundary, Mapping) and bool(boundary) and all(isinstance(v, Mapping) for v in boundary.values())
+    return (
+        isinstance(boundary, Mapping)
+        and bool(boundary)
+        and all(isinstance(v, Mapping) for v in boundary.values())
+    )
 
 
 def fields_of(boundary: Any) -> tuple[str, ...]:
-    """The fields that have conditions of their own; none if one group of conditions holds for all."""
+    """The fields that have conditions of their own;
+    none if one group of conditions holds for all.
+    """
     return tuple(boundary) if _by_field(boundary) else ()
 
 
@@ -164,7 +189,9 @@ def _check_sides(group: Any, grid: Grid) -> None:
         if here is None:
             raise ModelError(f"the side {side} has no boundary condition")
         if not isinstance(here, AbstractCondition):
-            raise ModelError(f"the side {side} needs a condition such as bd.pde.Dirichlet(0.0), not {here!r}")
+            raise ModelError(
+                f"the side {side} needs a condition such as bd.pde.Dirichlet(0.0), not {here!r}"
+            )
         for value in here.values:
             check_value(value, ((), shape), f"a value of {type(here).__name__} at {side}")
     for name in grid.names:
@@ -181,10 +208,13 @@ def _check_names(group: Any, grid: Grid) -> None:
         if key not in ends and key not in grid.names:
             by_field = f"{{'{key}': {{'{grid.names[0]}': …}}}}"
             raise ModelError(
-                f"'{key}' is no side of the grid; its sides are {', '.join(sorted(ends))}. If it is a field, its "
+                f"'{key}' is no side of the grid; its sides are {', '.join(sorted(ends))}. If it "
+                "is a field, its "
                 f"conditions are a dict by side: {by_field}"
             )
     for name in grid.names:
         twice = [key for key in (f"{name}_low", f"{name}_high") if name in group and key in group]
         if twice:
-            raise ModelError(f"boundary gives a condition for both '{name}' and '{twice[0]}': give one of them")
+            raise ModelError(
+                f"boundary gives a condition for both '{name}' and '{twice[0]}': give one of them"
+            )

@@ -17,9 +17,9 @@ _DAMPING = 2 / 13
 class Chebyshev(diffrax.AbstractAdaptiveSolver):
     r"""Runge–Kutta–Chebyshev method of second order, for diffusion on many cells.
 
-    It is stable for real negative eigenvalues up to $0.65\,s^2 / h$ with s from 8 on ($0.5\,s^2 / h$ with 2), so that
-    each of its s evaluations reaches about s times as far as one of an ordinary explicit method. It suits no equation
-    that mainly carries.
+    It is stable for real negative eigenvalues up to $0.65\,s^2 / h$ with s from 8 on
+    ($0.5\,s^2 / h$ with 2), so that each of its s evaluations reaches about s times as far as one
+    of an ordinary explicit method. It suits no equation that mainly carries.
 
     Args:
         stages: s, the evaluations of a step, at least 2.
@@ -31,7 +31,9 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
     stages: int = eqx.field(default=16, static=True)
 
     term_structure: ClassVar = diffrax.AbstractTerm
-    interpolation_cls: ClassVar[Callable[..., Any]] = diffrax.ThirdOrderHermitePolynomialInterpolation
+    interpolation_cls: ClassVar[Callable[..., Any]] = (
+        diffrax.ThirdOrderHermitePolynomialInterpolation
+    )
 
     def __check_init__(self):
         if not isinstance(self.stages, int) or self.stages < 2:
@@ -63,7 +65,9 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
             mu, nu, mu_rate, gamma_rate, at = row
             k = slope(t0 + at * h, last)
             new = jax.tree.map(
-                lambda y, y2, y1, k, k0: (1 - mu - nu) * y + mu * y2 + nu * y1 + mu_rate * k + gamma_rate * k0,
+                lambda y, y2, y1, k, k0: (
+                    (1 - mu - nu) * y + mu * y2 + nu * y1 + mu_rate * k + gamma_rate * k0
+                ),
                 *(y0, last, before, k, k0),
             )
             return (last, new), None
@@ -75,10 +79,14 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
 
 
 def _coefficients(stages: int) -> tuple[float, np.ndarray]:
-    r"""The first weight; and $\mu, \nu, \tilde\mu, \tilde\gamma$ and the time of the last stage, of stages 2 to s."""
+    r"""The first weight; and $\mu, \nu, \tilde\mu, \tilde\gamma$ and the time of the last stage, of
+    stages 2 to s.
+    """
     w0 = 1 + _DAMPING / stages**2
     basis = [np.polynomial.Chebyshev.basis(j) for j in range(stages + 1)]
-    value, slope, bend = (np.array([p.deriv(m)(w0) if m else p(w0) for p in basis]) for m in range(3))
+    value, slope, bend = (
+        np.array([p.deriv(m)(w0) if m else p(w0) for p in basis]) for m in range(3)
+    )
     w1 = slope[-1] / bend[-1]
     b = np.empty(stages + 1)
     b[2:] = bend[2:] / slope[2:] ** 2

@@ -10,41 +10,54 @@ from jaxtyping import Array, Float
 
 from ..errors import ModelError
 from ..random import Module, Values, is_function
-from .boundary import ENDS, AbstractCondition, AbstractLinear, Flux, Periodic, check_boundary, condition, fields_of
+from .boundary import (
+    ENDS,
+    AbstractCondition,
+    AbstractLinear,
+    Flux,
+    Periodic,
+    check_boundary,
+    condition,
+    fields_of,
+)
 from .grid import Grid, by_field, check_value, each, evaluate, known, of_field
 
 
 class FiniteVolume(Module):
-    r"""Diffusion, advection and reaction of one or several fields, by fluxes through the faces of cells.
+    r"""Diffusion, advection and reaction of one or several fields, by fluxes through the faces of
+    cells.
 
     $\partial_t u = -\nabla\cdot(v\,u - D\,\nabla u) + R(t, y, u)$
 
-    D and v are numbers, distributions, arrays over the cells or functions `(t, y, u)`. Those of several fields may be
-    given as dicts by field; one value serves all. Every function is called at each point with single numbers: `y` holds
-    the fields there, `u` the forcings (and fields that a `Coupling` links) and the coordinates of the point by the
-    names of the grid's axes. Coefficients are evaluated on faces, at the mean of the two cells; of an array over cells,
-    a face takes the harmonic mean of D and the mean of v.
+    D and v are numbers, distributions, arrays over the cells or functions `(t, y, u)`. Those of
+    several fields may be given as dicts by field; one value serves all. Every function is called at
+    each point with single numbers: `y` holds the fields there, `u` the forcings (and fields that a
+    `Coupling` links) and the coordinates of the point by the names of the grid's axes. Coefficients
+    are evaluated on faces, at the mean of the two cells; of an array over cells, a face takes the
+    harmonic mean of D and the mean of v.
 
-    A limiter has kinks: where fields cross them, derivatives of a solve are right to about 1e-4 of their size; with
-    "upwind", to the solver's tolerance. A half-cell difference is used at a Dirichlet side, so that the field is of
-    second order but the flux through that side of first.
+    A limiter has kinks: where fields cross them, derivatives of a solve are right to about 1e-4 of
+    their size; with "upwind", to the solver's tolerance. A half-cell difference is used at a
+    Dirichlet side, so that the field is of second order but the flux through that side of first.
 
     Args:
         grid: the cells.
         diffusion: D, in squared length per time; nothing diffuses unless given.
-        velocity: v, in length per time; nothing is carried unless given. In two dimensions it is a dict by axis (of
-            each field, perhaps), or a function that returns one; along an axis that is not in it nothing moves.
-        reaction: R, in the units of the field per time: a function that returns rates by field, such as a `Network` or
-            a `Residual` of scalars, or a dict of sources by field, each a number, a distribution, an array over the
-            cells or a function.
-        boundary: one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both ends), or a dict of
-            such dicts by field.
-        limiter: "van_leer" or "minmod" (second order where smooth, no new extremes), or "upwind" (first order).
+        velocity: v, in length per time; nothing is carried unless given. In two dimensions it is a
+            dict by axis (of each field, perhaps), or a function that returns one; along an axis
+            that is not in it nothing moves.
+        reaction: R, in the units of the field per time: a function that returns rates by field,
+            such as a `Network` or a `Residual` of scalars, or a dict of sources by field, each a
+            number, a distribution, an array over the cells or a function.
+        boundary: one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both
+            ends), or a dict of such dicts by field.
+        limiter: "van_leer" or "minmod" (second order where smooth, no new extremes), or "upwind"
+            (first order).
 
     Shapes: fields are arrays over the cells.
-    Raises: ModelError for boundary conditions that contradict or are missing, coefficients of another shape, a known
-    diffusion below 0, an unknown limiter, or when called, for a field that has no coefficient or an unknown one that
-    has one or a rate.
+    Raises: ModelError for boundary conditions that contradict or are missing, coefficients of
+    another shape, a known diffusion below 0, an unknown limiter, or when called, for a field that
+    has no coefficient or an unknown one that has one or a rate.
     Source: LeVeque (2002), Finite Volume Methods for Hyperbolic Problems.
     """
 
@@ -69,15 +82,27 @@ class FiniteVolume(Module):
         for where, value in _leaves(self.velocity, "velocity"):
             by_axis = where.rsplit(".", 1)[-1] in self.grid.names
             if len(self.grid.names) > 1 and not by_axis and not is_function(value):
-                raise ModelError(f"{where} must say which axis it follows, as {{'{self.grid.names[0]}': …}}")
-        if self.reaction is not None and not isinstance(self.reaction, Mapping) and not is_function(self.reaction):
-            raise ModelError(f"reaction must be a function (t, y, u) or a dict by field, not {self.reaction!r}")
+                raise ModelError(
+                    f"{where} must say which axis it follows, as {{'{self.grid.names[0]}': …}}"
+                )
+        if (
+            self.reaction is not None
+            and not isinstance(self.reaction, Mapping)
+            and not is_function(self.reaction)
+        ):
+            raise ModelError(
+                f"reaction must be a function (t, y, u) or a dict by field, not {self.reaction!r}"
+            )
 
     @property
     def periodic(self) -> tuple[str, ...]:
         """The axes at whose ends a field meets itself."""
         field = next(iter(fields_of(self.boundary)), "")
-        return tuple(n for n in self.grid.names if isinstance(condition(self.boundary, field, n, "low"), Periodic))
+        return tuple(
+            n
+            for n in self.grid.names
+            if isinstance(condition(self.boundary, field, n, "low"), Periodic)
+        )
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         fluxes = self.fluxes(t, y, u)
@@ -87,7 +112,9 @@ class FiniteVolume(Module):
                 rates[field] -= jnp.diff(fluxes[field][name], axis=axis) / self.grid.width(name)
         for field, rate in self._reactions(t, y, u).items():
             if jnp.shape(rate) not in ((), self.grid.shape):
-                raise ModelError(f"the reaction must give one number for '{field}' in each cell, not an array")
+                raise ModelError(
+                    f"the reaction must give one number for '{field}' in each cell, not an array"
+                )
             rates[field] += rate
         return rates
 
@@ -101,24 +128,41 @@ class FiniteVolume(Module):
         """
         for field, values in y.items():
             if jnp.shape(values) != self.grid.shape:
-                raise ModelError(f"field '{field}' has the shape {jnp.shape(values)}, not the grid's {self.grid.shape}")
-        by_axis = {name: _Axis(self, axis, name, t, y, u).fluxes() for axis, name in enumerate(self.grid.names)}
+                raise ModelError(
+                    f"field '{field}' has the shape {jnp.shape(values)}, not the grid's "
+                    f"{self.grid.shape}"
+                )
+        by_axis = {
+            name: _Axis(self, axis, name, t, y, u).fluxes()
+            for axis, name in enumerate(self.grid.names)
+        }
         self._check_fields(y)
         return {field: {name: by_axis[name][field] for name in self.grid.names} for field in y}
 
     def _check_fields(self, y: Values) -> None:
         """Refuse what is given by field, for a field that there is not."""
         axes = self.grid.names
-        velocity = self.velocity if isinstance(self.velocity, Mapping) and not set(self.velocity) <= set(axes) else {}
+        velocity = (
+            self.velocity
+            if isinstance(self.velocity, Mapping) and not set(self.velocity) <= set(axes)
+            else {}
+        )
         diffusion = self.diffusion if isinstance(self.diffusion, Mapping) else {}
-        functions = {"diffusion": diffusion, "velocity": velocity, "boundary": dict.fromkeys(fields_of(self.boundary))}
+        functions = {
+            "diffusion": diffusion,
+            "velocity": velocity,
+            "boundary": dict.fromkeys(fields_of(self.boundary)),
+        }
         for what, named in functions.items():
             for field in named:
                 if field not in y:
-                    raise ModelError(f"{what} is given for '{field}'; the fields are {', '.join(y)}")
+                    raise ModelError(
+                        f"{what} is given for '{field}'; the fields are {', '.join(y)}"
+                    )
 
     def outflow(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
-        """What leaves through each side per time, as `heat_outflow_x_low`; in one dimension, per area.
+        """What leaves through each side per time, as `heat_outflow_x_low`; in one dimension, per
+        area.
 
         Args:
             t: the time.
@@ -140,7 +184,9 @@ class FiniteVolume(Module):
             return {}
         if isinstance(self.reaction, Mapping):
             sources = by_field(self.reaction, y, "the reaction")
-            return {f: evaluate(r, t, y, here, shape, f, f"reaction['{f}']") for f, r in sources.items()}
+            return {
+                f: evaluate(r, t, y, here, shape, f, f"reaction['{f}']") for f, r in sources.items()
+            }
         return by_field(each(self.reaction, t, y, here, shape), y, "the reaction")
 
 
@@ -153,19 +199,30 @@ class _Axis:
         self.cells = {field: jnp.moveaxis(values, axis, 0) for field, values in y.items()}
         across = law.grid.shape[:axis] + law.grid.shape[axis + 1 :]
         self.side, self.shape = across, (law.grid.axes[name][2] + 1, *across)
-        self.linked = {k: jnp.moveaxis(v, axis, 0) for k, v in u.items() if jnp.shape(v) == law.grid.shape}
+        self.linked = {
+            k: jnp.moveaxis(v, axis, 0) for k, v in u.items() if jnp.shape(v) == law.grid.shape
+        }
         self.place = self._places(u)
         self.padded = {field: self._padded(field) for field in y}
         self.faces = {field: (v[1:] + v[:-1]) / 2 for field, v in self.padded.items()}
 
     def fluxes(self) -> dict[str, Array]:
-        found = {field: self._closed(field, self._advected(field) - self._diffused(field)) for field in self.cells}
+        found = {
+            field: self._closed(field, self._advected(field) - self._diffused(field))
+            for field in self.cells
+        }
         return {field: jnp.moveaxis(flux, 0, self.axis) for field, flux in found.items()}
 
     def _places(self, u: Values) -> dict[str, Any]:
-        """The forcings, those that are fields as the mean of two cells, and the coordinates of every face."""
+        """The forcings, those that are fields as the mean of two cells, and the coordinates of
+        every face.
+        """
         grid, along = self.law.grid, jnp.asarray(self.law.grid.faces(self.name))
-        others = {name: jnp.broadcast_to(grid.centres(name), self.shape) for name in grid.names if name != self.name}
+        others = {
+            name: jnp.broadcast_to(grid.centres(name), self.shape)
+            for name in grid.names
+            if name != self.name
+        }
         padded = {name: self._extended(values) for name, values in self.linked.items()}
         linked = {name: (v[1:] + v[:-1]) / 2 for name, v in padded.items()}
         here = jnp.broadcast_to(along.reshape((-1,) + (1,) * len(self.side)), self.shape)
@@ -183,7 +240,9 @@ class _Axis:
         return evaluate(value, self.t, cell, here, self.side, field, where)
 
     def _padded(self, field: str) -> Array:
-        """The field with a cell more at each end, such that its difference to the last cell is the outward one."""
+        """The field with a cell more at each end, such that its difference to the last cell is the
+        outward one.
+        """
         ends = [self._ghost(field, end) for end in ENDS]
         return jnp.concatenate([ends[0][None], self.cells[field], ends[1][None]])
 
@@ -205,7 +264,9 @@ class _Axis:
         return mean(padded[1:], padded[:-1])
 
     def _extended(self, values: Array) -> Array:
-        """Values over cells with one more at each end, of which nothing is known but whether the axis is periodic."""
+        """Values over cells with one more at each end, of which nothing is known but whether the
+        axis is periodic.
+        """
         mode = "wrap" if self.name in self.law.periodic else "edge"
         return jnp.pad(values, [(1, 1)] + [(0, 0)] * len(self.side), mode=mode)
 
@@ -240,8 +301,14 @@ class _Axis:
         def part(t, y, u):
             found = velocity(t, y, u)
             if not isinstance(found, Mapping) or not set(found) <= set(names):
-                got = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
-                raise ModelError(f"velocity must return a dict by axis ({', '.join(names)}), not {got}")
+                got = (
+                    ", ".join(map(str, found))
+                    if isinstance(found, Mapping)
+                    else type(found).__name__
+                )
+                raise ModelError(
+                    f"velocity must return a dict by axis ({', '.join(names)}), not {got}"
+                )
             return jnp.asarray(found.get(name, 0.0), float)
 
         return part
@@ -257,12 +324,18 @@ class _Axis:
         return jnp.concatenate([before, high]), jnp.concatenate([low, after])
 
     def _closed(self, field: str, flux: Array) -> Array:
-        """The flux with those at the ends that are given; of a periodic axis both ends are one face."""
+        """The flux with those at the ends that are given; of a periodic axis both ends are one
+        face.
+        """
         for end, at, sign in zip(ENDS, (0, -1), (-1.0, 1.0), strict=True):
             here = self._condition(field, end)
             if isinstance(here, Flux):
                 flux = flux.at[at].set(sign * self._at_side(here.value, field, end))
-        return flux.at[-1].set(flux[0]) if isinstance(self._condition(field, "low"), Periodic) else flux
+        return (
+            flux.at[-1].set(flux[0])
+            if isinstance(self._condition(field, "low"), Periodic)
+            else flux
+        )
 
 
 def _harmonic(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -1,4 +1,6 @@
-"""The uniform grid of a partial differential equation, and what is evaluated at each of its points."""
+"""The uniform grid of a partial differential equation,
+and what is evaluated at each of its points.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,15 +21,17 @@ _LEAST_CELLS = 4
 
 
 class Grid(Module):
-    r"""A uniform grid of cells in one or two dimensions: `Grid(x=(low, high, cells), y=(low, high, cells))`.
+    r"""A uniform grid of cells in one or two dimensions:
+    `Grid(x=(low, high, cells), y=(low, high, cells))`.
 
     $x_i = \text{low} + (i + \tfrac12)\,h, \quad h = (\text{high} - \text{low}) / \text{cells}$
 
-    The names are those of the data's coordinates. They are in the order in which they are given, and so are the axes
-    of every array over the cells.
+    The names are those of the data's coordinates. They are in the order in which they are given,
+    and so are the axes of every array over the cells.
 
     Args:
-        axes: (low, high, cells) of one or two axes by name, low and high in the units of that coordinate of the data.
+        axes: (low, high, cells) of one or two axes by name, low and high in the units of that
+            coordinate of the data.
 
     Shapes: arrays over the cells are `(cells of x,)` or `(cells of x, cells of y)`.
     Raises: ModelError for no or more than two axes, an empty range, or fewer than four cells.
@@ -38,7 +42,9 @@ class Grid(Module):
     def __init__(self, **axes: tuple[float, float, int]):
         self.axes = FrozenDict({name: _axis(name, axis) for name, axis in axes.items()})
         if len(axes) not in (1, 2):
-            raise ModelError(f"a grid has one or two axes, such as Grid(x=(0.0, 1.0, 64)), not {len(axes)}")
+            raise ModelError(
+                f"a grid has one or two axes, such as Grid(x=(0.0, 1.0, 64)), not {len(axes)}"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,9 +116,14 @@ class Grid(Module):
         return jnp.mean(values)
 
     def interpolate(
-        self, values: Float[Array, "..."], degree: int = 1, periodic: tuple[str, ...] = (), **at: Any
+        self,
+        values: Float[Array, "..."],
+        degree: int = 1,
+        periodic: tuple[str, ...] = (),
+        **at: Any,
     ) -> Float[Array, "..."]:
-        """Values over cells at other coordinates, by a polynomial through the nearest cells: `interpolate(v, x=0.3)`.
+        """Values over cells at other coordinates, by a polynomial through the nearest cells:
+        `interpolate(v, x=0.3)`.
 
         Beyond the outermost cell centres the polynomial goes on.
 
@@ -120,8 +131,8 @@ class Grid(Module):
             values: an array over the cells.
             degree: that of the polynomial: 1 (straight lines, second order) or 3 (fourth order).
             periodic: the axes along which the cell after the last one is the first.
-            at: coordinates by axis, each a number or `(place,)`. An axis that is not named keeps its cells; one that is
-                given a single number is dropped.
+            at: coordinates by axis, each a number or `(place,)`. An axis that is not named keeps
+                its cells; one that is given a single number is dropped.
 
         Raises: DataError for a known coordinate outside the grid or of an unknown axis.
         """
@@ -130,16 +141,23 @@ class Grid(Module):
         for axis, name in reversed(list(enumerate(self.names))):
             if name in at:
                 beyond = degree if name in periodic else 0
-                values = self._along(values, axis, name, jnp.asarray(at[name], float), degree, beyond)
+                values = self._along(
+                    values, axis, name, jnp.asarray(at[name], float), degree, beyond
+                )
         return values
 
-    def _along(self, values: Array, axis: int, name: str, at: Array, degree: int, beyond: int) -> Array:
+    def _along(
+        self, values: Array, axis: int, name: str, at: Array, degree: int, beyond: int
+    ) -> Array:
         moved = jnp.moveaxis(values, axis, 0)
         moved = jnp.pad(moved, [(beyond, beyond)] + [(0, 0)] * (moved.ndim - 1), mode="wrap")
         position = (at - self.centres(name)[0]) / self.width(name) + beyond
         first = jnp.clip(jnp.floor(position).astype(int) - degree // 2, 0, len(moved) - 1 - degree)
         weights = _lagrange(position - first, degree)
-        total = sum(w.reshape(w.shape + (1,) * (moved.ndim - 1)) * moved[first + k] for k, w in enumerate(weights))
+        total = sum(
+            w.reshape(w.shape + (1,) * (moved.ndim - 1)) * moved[first + k]
+            for k, w in enumerate(weights)
+        )
         return jnp.moveaxis(jnp.asarray(total), 0, axis) if at.ndim else jnp.asarray(total)
 
     def check_inside(self, name: str, coordinate: Any) -> None:
@@ -147,7 +165,8 @@ class Grid(Module):
 
         Args:
             name: that of the axis.
-            coordinate: a number or an array of them, in its units; of a traced one nothing is known or refused.
+            coordinate: a number or an array of them, in its units; of a traced one nothing is known
+                or refused.
 
         Raises: DataError that names the coordinate and the grid's range.
         """
@@ -159,7 +178,9 @@ class Grid(Module):
         values = np.atleast_1d(np.asarray(coordinate, float))
         outside = values[(values < low) | (values > high)]
         if outside.size:
-            raise DataError(f"{name}={outside[0]:g} lies outside the grid, which runs from {low:g} to {high:g}")
+            raise DataError(
+                f"{name}={outside[0]:g} lies outside the grid, which runs from {low:g} to {high:g}"
+            )
 
 
 def _axis(name: str, axis: Any) -> tuple[float, float, int]:
@@ -169,9 +190,13 @@ def _axis(name: str, axis: Any) -> tuple[float, float, int]:
     except (TypeError, ValueError) as error:
         raise ModelError(f"axis '{name}' must be (low, high, cells), not {axis!r}") from error
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ModelError(f"axis '{name}' must run from a low to a higher number, not from {low:g} to {high:g}")
+        raise ModelError(
+            f"axis '{name}' must run from a low to a higher number, not from {low:g} to {high:g}"
+        )
     if int(cells) != cells or cells < _LEAST_CELLS:
-        raise ModelError(f"axis '{name}' needs a whole number of cells, at least {_LEAST_CELLS}, not {cells!r}")
+        raise ModelError(
+            f"axis '{name}' needs a whole number of cells, at least {_LEAST_CELLS}, not {cells!r}"
+        )
     return low, high, int(cells)
 
 
@@ -185,10 +210,13 @@ def _lagrange(position: Float[Array, "..."], degree: int) -> list[Array]:
     ]
 
 
-# Coefficients, sources and boundary values: numbers, arrays, or functions that are called at every point.
+# Coefficients, sources and boundary values: numbers, arrays, or functions that are called at every
+# point.
 
 
-def each(function: Callable, t: Any, y: Values, u: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
+def each(
+    function: Callable, t: Any, y: Values, u: Mapping[str, Any], shape: tuple[int, ...]
+) -> Any:
     """`function(t, y, u)` at each of `shape` points; it sees one number of every state and forcing.
 
     So a `Network`, a `Basis` or a `Residual` of scalars acts on fields.
@@ -196,7 +224,9 @@ def each(function: Callable, t: Any, y: Values, u: Mapping[str, Any], shape: tup
     if not shape:
         return function(t, y, u)
     spread = lambda values: {k: jnp.broadcast_to(v, shape).reshape(-1) for k, v in values.items()}  # noqa: E731
-    result = jax.vmap(lambda y, u: function(t, y, u), axis_size=math.prod(shape))(spread(y), spread(u))
+    result = jax.vmap(lambda y, u: function(t, y, u), axis_size=math.prod(shape))(
+        spread(y), spread(u)
+    )
     return jax.tree.map(lambda v: v.reshape(shape + v.shape[1:]), result)
 
 
@@ -208,7 +238,10 @@ def entry(result: Any, name: str, where: str) -> Any:
     if not isinstance(result, Mapping):
         return result
     if name not in result and len(result) != 1:
-        raise ModelError(f"{where} returns {', '.join(result) or 'nothing'}: one entry or one named '{name}' is needed")
+        raise ModelError(
+            f"{where} returns {', '.join(result) or 'nothing'}: one entry or one named '{name}' is "
+            "needed"
+        )
     return result.get(name, next(iter(result.values())))
 
 
@@ -218,7 +251,10 @@ def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any
     Raises: ModelError if that is no dict, or holds what is no field.
     """
     if not isinstance(result, Mapping):
-        raise ModelError(f"{what} must return a dict by field, such as {{'{next(iter(fields))}': …}}, not a number")
+        raise ModelError(
+            f"{what} must return a dict by field, such as {{'{next(iter(fields))}': …}}, not a "
+            "number"
+        )
     for name in result:
         if name not in fields:
             raise ModelError(f"{what} has a rate for '{name}'; the fields are {', '.join(fields)}")
@@ -238,9 +274,16 @@ def of_field(value: Any, field: str, what: str) -> Any:
 
 
 def evaluate(
-    value: Any, t: Any, y: Values, u: Mapping[str, Any], shape: tuple[int, ...], name: str, where: str
+    value: Any,
+    t: Any,
+    y: Values,
+    u: Mapping[str, Any],
+    shape: tuple[int, ...],
+    name: str,
+    where: str,
 ) -> Array:
-    """A coefficient of `name` at points: one number, an array of them, or a function called at each of them.
+    """A coefficient of `name` at points: one number, an array of them, or a function called at each
+    of them.
 
     Raises: ModelError if the function gives anything but one number at each point.
     """
@@ -249,16 +292,23 @@ def evaluate(
     result = jnp.asarray(entry(each(value, t, y, u, shape), name, where), float)
     if result.shape != shape:
         got = result.shape[len(shape) :]
-        raise ModelError(f"{where} must give one number at each point, but gives an array of shape {got}")
+        raise ModelError(
+            f"{where} must give one number at each point, but gives an array of shape {got}"
+        )
     return result
 
 
 def check_value(value: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> None:
-    """Refuse what is neither a function nor a number, array or distribution of one of the given shapes."""
+    """Refuse what is neither a function nor a number, array or distribution of one of the given
+    shapes.
+    """
     if is_function(value):
         return
     if not is_random(value) and not eqx.is_array_like(value):
-        raise ModelError(f"{where} must be a number, an array, a distribution or a function (t, y, u), not {value!r}")
+        raise ModelError(
+            f"{where} must be a number, an array, a distribution or a function (t, y, u), not "
+            f"{value!r}"
+        )
     shape = shape_of(value)
     if shape not in shapes:
         wanted = " or ".join(str(s) for s in dict.fromkeys(shapes))

@@ -14,7 +14,13 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers._assumed import refuse_assumed
-from ..layers._functions import by_name, check_interpolation, check_tolerances, method_of, several_names
+from ..layers._functions import (
+    by_name,
+    check_interpolation,
+    check_tolerances,
+    method_of,
+    several_names,
+)
 from ..layers._start import start_time
 from ..layers.jump import Jump, as_jumps
 from ..layers.layer import AbstractLayer, Prediction
@@ -22,7 +28,18 @@ from ..layers.ode import ODE, find_solver
 from ..random import Values, VectorField, with_possible
 from .grid import Grid, check_value, evaluate
 
-_OF_ODE = ("forcings", "interpolation", "jumps", "units", "solver", "start", "rtol", "atol", "max_steps", "adjoint")
+_OF_ODE = (
+    "forcings",
+    "interpolation",
+    "jumps",
+    "units",
+    "solver",
+    "start",
+    "rtol",
+    "atol",
+    "max_steps",
+    "adjoint",
+)
 
 
 class PDE(AbstractLayer):
@@ -30,52 +47,65 @@ class PDE(AbstractLayer):
 
     $\dot y_i = f(t, y, u)_i$ in every cell i, $y(t_0) = y_0$
 
-    Of what is observed, arrays over the cells are predicted at the coordinates of the data, by a polynomial of `degree`
-    between cell centres (without `observe`, across the ends of a periodic axis too); the others must be single numbers.
+    Of what is observed, arrays over the cells are predicted at the coordinates of the data, by a
+    polynomial of `degree` between cell centres (without `observe`, across the ends of a periodic
+    axis too); the others must be single numbers.
 
-    Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in one dimension, half of that in two.
-    `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps, but its gradients are slow. Draws that
-    make the equation stiff use up `max_steps` and are rejected: some hundred steps, if that is enough where the truth
-    may lie, keep them cheap.
+    Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in one dimension,
+    half of that in two. `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps,
+    but its gradients are slow. Draws that make the equation stiff use up `max_steps` and are
+    rejected: some hundred steps, if that is enough where the truth may lie, keep them cheap.
 
     Args:
-        vector_field: a function `(t, y, u)` that gives the rate of every field, as `FiniteVolume`, `Spectral` and
-            `Vorticity` do, alone or in a `Residual`; its grid is the one that lies in it.
-        initial: each field at `start`, in its units: a number, a distribution, an array over the cells, or a function
-            `(t, {}, u)` that is called in every cell with its coordinates in `u`, such as a `Basis` in x.
-        observe: a function `(t, y, u)` that turns the fields into a dict of the values that are predicted; without it
-            the fields themselves are. It sees in `u` the forcings, the coordinates of the cells and, of a
-            `FiniteVolume`, what leaves through each side (`heat_outflow_x_low`, …).
+        vector_field: a function `(t, y, u)` that gives the rate of every field, as `FiniteVolume`,
+            `Spectral` and `Vorticity` do, alone or in a `Residual`; its grid is the one that lies
+            in it.
+        initial: each field at `start`, in its units: a number, a distribution, an array over the
+            cells, or a function `(t, {}, u)` that is called in every cell with its coordinates in
+            `u`, such as a `Basis` in x.
+        observe: a function `(t, y, u)` that turns the fields into a dict of the values that are
+            predicted; without it the fields themselves are. It sees in `u` the forcings, the
+            coordinates of the cells and, of a `FiniteVolume`, what leaves through each side
+            (`heat_outflow_x_low`, …).
         degree: that of the polynomial between cell centres, 1 or 3.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
-            unless `interpolation` says otherwise.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly
+            between their data, unless `interpolation` says otherwise.
         interpolation: which forcings do not: "step" or "cubic" by name, as for `ODE`.
         jumps: a `bd.Jump`, or several of them: sudden changes of the fields.
-        units: the units of fields, forcings and observed values, by name: data in others are converted, or refused.
-        solver: a Diffrax solver or its name: `tsit5`, `rodas5p` for stiff equations, or `Chebyshev(stages)` for
-            diffusion.
-        start: the time of `initial`, in the units of time of the data, or a date; unless given, the first time of the
-            data that the model is fitted to.
+        units: the units of fields, forcings and observed values, by name: data in others are
+            converted, or refused.
+        solver: a Diffrax solver or its name: `tsit5`, `rodas5p` for stiff equations, or
+            `Chebyshev(stages)` for diffusion.
+        start: the time of `initial`, in the units of time of the data, or a date; unless given, the
+            first time of the data that the model is fitted to.
         rtol: the error that a step may make, relative to the fields.
         atol: the error that it may make besides, in the units of the fields, the same for all.
         max_steps: the most steps of a solve.
         adjoint: how Diffrax differentiates the solve.
 
     Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
-    Raises: ModelError if built with no grid or several, an initial state of the wrong shape or bad tolerances;
-    DataError when called, if the data lie outside the grid.
+    Raises: ModelError if built with no grid or several, an initial state of the wrong shape or bad
+    tolerances; DataError when called, if the data lie outside the grid.
     """
 
     vector_field: VectorField
     initial: dict[str, Any]
     observe: Callable[..., Values] | None = None
     degree: int = eqx.field(default=1, static=True, kw_only=True)
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(
+        default=(), static=True, converter=several_names, kw_only=True
+    )
+    interpolation: Mapping[str, str] = eqx.field(
+        default=FrozenDict(), static=True, converter=by_name, kw_only=True
+    )
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+    units: Mapping[str, str] = eqx.field(
+        default_factory=dict, static=True, converter=by_name, kw_only=True
+    )
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver, kw_only=True)
-    start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
+    start: float | datetime | None = eqx.field(
+        default=None, static=True, converter=start_time, kw_only=True
+    )
     rtol: float = eqx.field(default=1e-6, static=True, kw_only=True)
     atol: float = eqx.field(default=1e-6, static=True, kw_only=True)
     max_steps: int = eqx.field(default=4096, static=True, kw_only=True)
@@ -85,9 +115,13 @@ class PDE(AbstractLayer):
 
     def __check_init__(self):
         if not callable(self.vector_field):
-            raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
+            raise ModelError(
+                f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}"
+            )
         if not isinstance(self.initial, dict) or not self.initial:
-            raise ModelError("initial must be a dict that names every field and gives its initial value")
+            raise ModelError(
+                "initial must be a dict that names every field and gives its initial value"
+            )
         check_tolerances(self)
         if self.degree not in (1, 3):
             raise ModelError(f"degree must be 1 or 3, not {self.degree!r}")
@@ -99,15 +133,22 @@ class PDE(AbstractLayer):
         for what, names in (("forcing", self.forcings), ("field", self.initial)):
             for name in names:
                 if name in self.grid.names:
-                    raise ModelError(f"{what} '{name}' has the name of an axis of the grid: rename one of them")
+                    raise ModelError(
+                        f"{what} '{name}' has the name of an axis of the grid: rename one of them"
+                    )
 
     @property
     def grid(self) -> Grid:
         """The grid of the vector field."""
         is_grid = lambda node: isinstance(node, Grid)  # noqa: E731
-        grids = [node for node in jax.tree.leaves(self.vector_field, is_leaf=is_grid) if is_grid(node)]
+        grids = [
+            node for node in jax.tree.leaves(self.vector_field, is_leaf=is_grid) if is_grid(node)
+        ]
         if not grids or any(grid != grids[0] for grid in grids):
-            raise ModelError("the vector field must hold one grid, as FiniteVolume(Grid(x=(0.0, 1.0, 64)), …) does")
+            raise ModelError(
+                "the vector field must hold one grid, as FiniteVolume(Grid(x=(0.0, 1.0, 64)), …) "
+                "does"
+            )
         return grids[0]
 
     @property
@@ -119,7 +160,9 @@ class PDE(AbstractLayer):
         """The axes at whose ends all laws in the vector field meet again."""
         is_law = lambda node: hasattr(node, "periodic")  # noqa: E731
         laws = [node for node in jax.tree.leaves(self.vector_field, is_leaf=is_law) if is_law(node)]
-        return tuple(name for name in self.grid.names if laws and all(name in law.periodic for law in laws))
+        return tuple(
+            name for name in self.grid.names if laws and all(name in law.periodic for law in laws)
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -151,20 +194,26 @@ class PDE(AbstractLayer):
         grid = self.grid
         at = {name: inputs.coordinates[name] for name in grid.names if name in inputs.coordinates}
 
-        # What is observed may vary with the place too: only the fields themselves are known to be periodic.
+        # What is observed may vary with the place too: only the fields themselves are known to be
+        # periodic.
         periodic = self.periodic if self.observe is None else ()
 
         def observe(t, y, u):
             values = self._observed(t, y, u)
             return {
-                k: grid.interpolate(v, self.degree, periodic, **at) if jnp.ndim(v) else v for k, v in values.items()
+                k: grid.interpolate(v, self.degree, periodic, **at) if jnp.ndim(v) else v
+                for k, v in values.items()
             }
 
         initial = {name: self._start(name, value, inputs) for name, value in self.initial.items()}
-        return ODE(self.vector_field, initial, observe, **{name: getattr(self, name) for name in _OF_ODE})(inputs)
+        return ODE(
+            self.vector_field, initial, observe, **{name: getattr(self, name) for name in _OF_ODE}
+        )(inputs)
 
     def _start(self, name: str, value: Any, inputs: Inputs) -> jax.Array:
-        values = evaluate(value, inputs.start, {}, self.grid.places, self.grid.shape, name, f"initial['{name}']")
+        values = evaluate(
+            value, inputs.start, {}, self.grid.places, self.grid.shape, name, f"initial['{name}']"
+        )
         return jnp.broadcast_to(values, self.grid.shape)
 
     def _observed(self, t: Any, y: Values, u: Values) -> dict[str, Any]:
@@ -179,7 +228,8 @@ class PDE(AbstractLayer):
         for name, value in values.items():
             if value.shape not in ((), self.grid.shape):
                 raise ModelError(
-                    f"observe gives '{name}' the shape {value.shape}: want one number, or a field of {self.grid.shape}"
+                    f"observe gives '{name}' the shape {value.shape}: want one number, or a field "
+                    f"of {self.grid.shape}"
                 )
         return values
 

@@ -1,4 +1,6 @@
-"""Periodic fields through their Fourier coefficients: derivatives, products without aliasing, and a vector field."""
+"""Periodic fields through their Fourier coefficients: derivatives, products without aliasing, and a
+vector field.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +25,9 @@ def to_field(grid: Grid, spectrum: Any) -> Float[Array, "..."]:
 
 
 def modes(grid: Grid) -> dict[str, np.ndarray]:
-    """How many waves lie along each axis, for every coefficient: whole numbers, shaped to broadcast."""
+    """How many waves lie along each axis, for every coefficient: whole numbers, shaped to
+    broadcast.
+    """
     last = grid.names[-1]
     found = {}
     for axis, (name, cells) in enumerate(zip(grid.names, grid.shape, strict=True)):
@@ -38,12 +42,16 @@ def wavenumbers(grid: Grid) -> dict[str, np.ndarray]:
 
 
 def slopes(grid: Grid) -> dict[str, np.ndarray]:
-    """What turns coefficients into those of the derivative along each axis: i k, but 0 for the shortest wave.
+    """What turns coefficients into those of the derivative along each axis: i k, but 0 for the
+    shortest wave.
 
     An odd derivative of the wave of two cells is not seen on the grid.
     """
     cells, k = dict(zip(grid.names, grid.shape, strict=True)), wavenumbers(grid)
-    return {name: 1j * np.where(2 * np.abs(m) == cells[name], 0.0, k[name]) for name, m in modes(grid).items()}
+    return {
+        name: 1j * np.where(2 * np.abs(m) == cells[name], 0.0, k[name])
+        for name, m in modes(grid).items()
+    }
 
 
 def squared_wavenumber(grid: Grid) -> np.ndarray:
@@ -51,7 +59,9 @@ def squared_wavenumber(grid: Grid) -> np.ndarray:
 
 
 def resolved(grid: Grid) -> Bool[np.ndarray, "..."]:
-    """The coefficients that survive the two-thirds rule: the product of two such fields has no aliasing error there."""
+    """The coefficients that survive the two-thirds rule: the product of two such fields has no
+    aliasing error there.
+    """
     cells = dict(zip(grid.names, grid.shape, strict=True))
     kept = np.asarray(True)
     for name, count in modes(grid).items():
@@ -90,7 +100,9 @@ def laplacian(grid: Grid, values: Float[Array, "..."]) -> Float[Array, "..."]:
     return to_field(grid, -squared_wavenumber(grid) * to_spectrum(values))
 
 
-def dealiased_product(grid: Grid, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+def dealiased_product(
+    grid: Grid, a: Float[Array, "..."], b: Float[Array, "..."]
+) -> Float[Array, "..."]:
     """The product of two periodic fields by the two-thirds rule.
 
     Args:
@@ -102,21 +114,24 @@ def dealiased_product(grid: Grid, a: Float[Array, "..."], b: Float[Array, "..."]
 
 
 class Spectral(Module):
-    r"""Diffusion, conservation laws and reaction of one or several periodic fields, pseudo-spectral.
+    r"""Diffusion, conservation laws and reaction of one or several periodic fields,
+    pseudo-spectral.
 
     $\partial_t u = D\,\nabla^2 u - K\,\nabla^4 u - \nabla\cdot F(t, y, u) + R(t, y, u)$
 
-    F and R are called at each point with single numbers, as for `FiniteVolume`, and act on fields cut by the two-thirds
-    rule, which is exact for products of two. Burgers' equation has the flux u²/2; Kuramoto–Sivashinsky's also, with D =
-    −1 and K = 1.
+    F and R are called at each point with single numbers, as for `FiniteVolume`, and act on fields
+    cut by the two-thirds rule, which is exact for products of two. Burgers' equation has the flux
+    u²/2; Kuramoto–Sivashinsky's also, with D = −1 and K = 1.
 
     Args:
         grid: the cells of a periodic box.
-        diffusion: D, in squared length per time: a number or a distribution, for all fields or in a dict by field.
+        diffusion: D, in squared length per time: a number or a distribution, for all fields or in a
+            dict by field.
         hyperdiffusion: K, in the fourth power of length per time, likewise.
-        flux: F, in the units of the field times length per time: a function `(t, y, u)` that returns the flux by field,
-            in two dimensions a dict of such functions by axis.
-        reaction: R, in the units of the field per time: a function `(t, y, u)` that returns rates by field.
+        flux: F, in the units of the field times length per time: a function `(t, y, u)` that
+            returns the flux by field, in two dimensions a dict of such functions by axis.
+        reaction: R, in the units of the field per time: a function `(t, y, u)` that returns rates
+            by field.
 
     Shapes: fields are arrays over the cells, known at their centres.
     Raises: ModelError for a flux without an axis, or when called, for a rate of an unknown field.
@@ -137,9 +152,15 @@ class Spectral(Module):
         if self.flux is not None:
             for name, flux in self._fluxes().items():
                 if name not in self.grid.names:
-                    raise ModelError(f"flux along '{name}': the axes of the grid are {', '.join(self.grid.names)}")
+                    raise ModelError(
+                        f"flux along '{name}': the axes of the grid are "
+                        f"{', '.join(self.grid.names)}"
+                    )
                 if not is_function(flux):
-                    raise ModelError(f"flux must be a function (t, y, u) that returns the flux by field, not {flux!r}")
+                    raise ModelError(
+                        "flux must be a function (t, y, u) that returns the flux by field, not "
+                        f"{flux!r}"
+                    )
         if self.reaction is not None and not is_function(self.reaction):
             raise ModelError(f"reaction must be a function (t, y, u), not {self.reaction!r}")
 
@@ -174,5 +195,7 @@ class Spectral(Module):
     def _nonlinear(self) -> list[tuple[Any, Any]]:
         """Functions, and what turns the coefficients of their values into those of a rate."""
         fluxes = {} if self.flux is None else self._fluxes()
-        terms: list[tuple[Any, Any]] = [(-slopes(self.grid)[name], function) for name, function in fluxes.items()]
+        terms: list[tuple[Any, Any]] = [
+            (-slopes(self.grid)[name], function) for name, function in fluxes.items()
+        ]
         return terms if self.reaction is None else [*terms, (1.0, self.reaction)]

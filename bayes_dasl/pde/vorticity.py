@@ -10,7 +10,15 @@ from jaxtyping import Array, Float
 from ..errors import ModelError
 from ..random import Module, Scalar, Values
 from .grid import Grid, check_value, evaluate
-from .spectral import modes, resolved, slopes, squared_wavenumber, to_field, to_spectrum, wavenumbers
+from .spectral import (
+    modes,
+    resolved,
+    slopes,
+    squared_wavenumber,
+    to_field,
+    to_spectrum,
+    wavenumbers,
+)
 
 
 class Vorticity(Module):
@@ -19,21 +27,22 @@ class Vorticity(Module):
     $\partial_t\omega = -\nabla\cdot(v\,\omega) + \nu\,\nabla^2\omega - \mu\,\omega + F
     + \nabla\times\nabla\cdot(2\,\nu_e S)$
 
-    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$; the velocity v follows from it. Functions
-    `(t, y, u)` are called at each point with single numbers: `y` holds `vorticity` and, for `eddy`, `strain`
-    $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` the forcings and the coordinates of the point. Products follow the two-thirds
-    rule, so that without viscosity, drag and force a field cut by it (`truncated`) keeps its energy and its enstrophy;
-    the closure and the transport keep the total vorticity.
+    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$; the velocity v follows from
+    it. Functions `(t, y, u)` are called at each point with single numbers: `y` holds `vorticity`
+    and, for `eddy`, `strain` $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` the forcings and the coordinates
+    of the point. Products follow the two-thirds rule, so that without viscosity, drag and force a
+    field cut by it (`truncated`) keeps its energy and its enstrophy; the closure and the transport
+    keep the total vorticity.
 
     Args:
         grid: the cells of a periodic box of two axes.
         viscosity: ν, in squared length per time.
-        forcing: F, the curl of the force per mass, in units of vorticity per time: a number, a distribution, an array
-            over the cells or a function; none unless given.
+        forcing: F, the curl of the force per mass, in units of vorticity per time: a number, a
+            distribution, an array over the cells or a function; none unless given.
         drag: the linear drag μ, per time.
-        eddy: the viscosity $\nu_e$ of what the grid does not resolve, in squared length per time: a number, a
-            distribution, an array over the cells or a function such as `Smagorinsky`, a `Network` or a `Basis`; none
-            unless given.
+        eddy: the viscosity $\nu_e$ of what the grid does not resolve, in squared length per time: a
+            number, a distribution, an array over the cells or a function such as `Smagorinsky`, a
+            `Network` or a `Basis`; none unless given.
 
     Shapes: `vorticity` is an array over the cells, known at their centres.
     Raises: ModelError for a grid that has not two axes, or values of another shape.
@@ -47,7 +56,9 @@ class Vorticity(Module):
 
     def __check_init__(self):
         if len(self.grid.names) != 2:
-            raise ModelError(f"Vorticity needs a grid of two axes, not of {', '.join(self.grid.names)} alone")
+            raise ModelError(
+                f"Vorticity needs a grid of two axes, not of {', '.join(self.grid.names)} alone"
+            )
         for name, shapes in (("forcing", ((), self.grid.shape)), ("eddy", ((), self.grid.shape))):
             if getattr(self, name) is not None:
                 check_value(getattr(self, name), shapes, name)
@@ -75,7 +86,9 @@ class Vorticity(Module):
         return {"vorticity": values}
 
     def _closure(self, t: Any, vorticity: Array, flow: dict[str, Array], u: Values) -> Any:
-        r"""The curl of $\nabla\cdot\tau$: $(\partial_{xx} - \partial_{yy})\tau_{xy} - 2\partial_{xy}\tau_{xx}$."""
+        r"""The curl of $\nabla\cdot\tau$:
+        $(\partial_{xx} - \partial_{yy})\tau_{xy} - 2\partial_{xy}\tau_{xx}$.
+        """
         grid, (x, y) = self.grid, self.grid.names
         along, across = _strain(grid, flow)
         felt = {"vorticity": vorticity, "strain": _magnitude(along, across)}
@@ -86,7 +99,8 @@ class Vorticity(Module):
 
 
 class Smagorinsky(Module):
-    r"""The eddy viscosity of Smagorinsky (1963): $\nu_e = (c\,\Delta)^2\,|S|$, with the width Δ of a cell.
+    r"""The eddy viscosity of Smagorinsky (1963): $\nu_e = (c\,\Delta)^2\,|S|$, with the width Δ of
+    a cell.
 
     Args:
         coefficient: c, which has no unit.
@@ -109,9 +123,13 @@ def _velocity_spectra(grid: Grid, vorticity: Any) -> dict[str, Array]:
 
 
 def _strain(grid: Grid, flow: dict[str, Array]) -> tuple[Array, Array]:
-    """The strain rate along the first axis and the shear; incompressible, the one along the second is opposite."""
+    """The strain rate along the first axis and the shear; incompressible, the one along the second
+    is opposite.
+    """
     (x, y), slope = grid.names, slopes(grid)
-    return to_field(grid, slope[x] * flow[x]), to_field(grid, (slope[y] * flow[x] + slope[x] * flow[y]) / 2)
+    return to_field(grid, slope[x] * flow[x]), to_field(
+        grid, (slope[y] * flow[x] + slope[x] * flow[y]) / 2
+    )
 
 
 def _magnitude(along: Array, across: Array) -> Array:
@@ -127,7 +145,10 @@ def velocity(grid: Grid, vorticity: Float[Array, "x y"]) -> dict[str, Float[Arra
         grid: the grid, of two axes.
         vorticity: at the cell centres, per time.
     """
-    return {name: to_field(grid, part) for name, part in _velocity_spectra(grid, to_spectrum(vorticity)).items()}
+    return {
+        name: to_field(grid, part)
+        for name, part in _velocity_spectra(grid, to_spectrum(vorticity)).items()
+    }
 
 
 def strain_rate(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, "x y"]:
@@ -160,10 +181,14 @@ def enstrophy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
     return jnp.mean(vorticity**2) / 2
 
 
-def energy_spectrum(grid: Grid, vorticity: Float[Array, "x y"]) -> tuple[Float[np.ndarray, " k"], Float[Array, " k"]]:
-    r"""Wavenumbers $k_j = j\,\delta$ and the energy at them, such that $\sum_j E_j\,\delta$ is all of it.
+def energy_spectrum(
+    grid: Grid, vorticity: Float[Array, "x y"]
+) -> tuple[Float[np.ndarray, " k"], Float[Array, " k"]]:
+    r"""Wavenumbers $k_j = j\,\delta$ and the energy at them, such that $\sum_j E_j\,\delta$ is all
+    of it.
 
-    Shell j holds the wavenumbers nearest to $k_j$; δ is the wavenumber of the longest wave that fits in the box.
+    Shell j holds the wavenumbers nearest to $k_j$; δ is the wavenumber of the longest wave that
+    fits in the box.
 
     Args:
         grid: the grid, of two axes.
@@ -176,14 +201,15 @@ def energy_spectrum(grid: Grid, vorticity: Float[Array, "x y"]) -> tuple[Float[n
 
 
 def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "x y"]:
-    """A random field whose energy spectrum is the one given, as `energy_spectrum` counts it; its mean is zero.
+    """A random field whose energy spectrum is the one given, as `energy_spectrum` counts it; its
+    mean is zero.
 
     Waves are drawn at random within each shell; those that the two-thirds rule drops are left out.
 
     Args:
         grid: the grid, of two axes.
-        spectrum: a function of an array of wavenumbers, in radians per length, which returns the energy at each of
-            them, per wavenumber.
+        spectrum: a function of an array of wavenumbers, in radians per length, which returns the
+            energy at each of them, per wavenumber.
         key: a JAX random key.
     """
     noise = resolved(grid) * to_spectrum(jax.random.normal(key, grid.shape))
@@ -194,19 +220,28 @@ def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "
 
 
 def _shells(grid: Grid) -> tuple[float, np.ndarray, np.ndarray]:
-    """The spacing of the shells, the shell of every coefficient, and what its square adds to the energy."""
-    k2, spacing = squared_wavenumber(grid), 2 * np.pi / max(grid.length(name) for name in grid.names)
+    """The spacing of the shells, the shell of every coefficient, and what its square adds to the
+    energy.
+    """
+    k2, spacing = (
+        squared_wavenumber(grid),
+        2 * np.pi / max(grid.length(name) for name in grid.names),
+    )
     counts, cells = modes(grid)[grid.names[1]], grid.shape[1]
-    # A real field keeps only half of its coefficients: all but those of the first and the last stand for two.
+    # A real field keeps only half of its coefficients: all but those of the first and the last
+    # stand for two.
     twice = np.where((counts == 0) | (2 * counts == cells), 1.0, 2.0)
     weight = np.where(k2 > 0, twice / (2 * np.where(k2 > 0, k2, 1.0)), 0.0)
     return spacing, np.rint(np.sqrt(k2) / spacing).astype(int), weight
 
 
-def coarsen(values: Float[Array, "x y"], fine: Grid, coarse: Grid) -> Float[Array, "coarse_x coarse_y"]:
+def coarsen(
+    values: Float[Array, "x y"], fine: Grid, coarse: Grid
+) -> Float[Array, "coarse_x coarse_y"]:
     """A periodic field on a coarser grid of the same box, without the waves that grid cannot hold.
 
-    `Vorticity` transports fewer waves than its grid holds: compare it with `truncated(coarse, coarsen(...))`.
+    `Vorticity` transports fewer waves than its grid holds: compare it with
+    `truncated(coarse, coarsen(...))`.
 
     Args:
         values: the field at the cell centres of the fine grid.
@@ -215,13 +250,18 @@ def coarsen(values: Float[Array, "x y"], fine: Grid, coarse: Grid) -> Float[Arra
 
     Raises: ModelError if the grids are not of the same box or the other is no coarser.
     """
-    same = fine.names == coarse.names and all(fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names)
+    same = fine.names == coarse.names and all(
+        fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names
+    )
     if not same or any(many < few for many, few in zip(fine.shape, coarse.shape, strict=True)):
-        raise ModelError(f"cannot coarsen {dict(fine.axes)} to {dict(coarse.axes)}: the same box, fewer cells")
+        raise ModelError(
+            f"cannot coarsen {dict(fine.axes)} to {dict(coarse.axes)}: the same box, fewer cells"
+        )
     spectrum = to_spectrum(values)
     for axis, (name, count) in enumerate(modes(coarse).items()):
         spectrum = jnp.take(spectrum, count.ravel().astype(int), axis=axis)
-        # The centres of coarse cells lie half a coarse cell from the side, those of fine ones half a fine cell.
+        # The centres of coarse cells lie half a coarse cell from the side, those of fine ones half
+        # a fine cell.
         shift = (coarse.width(name) - fine.width(name)) / 2
         held = 2 * np.abs(count) < coarse.axes[name][2]
         spectrum *= held * np.exp(1j * wavenumbers(coarse)[name] * shift)

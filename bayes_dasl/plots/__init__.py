@@ -1,8 +1,8 @@
 """Figures of a forecast, its uncertainty, its calibration, its posterior, and of a model.
 
 Every function returns a `matplotlib.figure.Figure` and touches no global Matplotlib state, so it
-works without a display and from many threads. No figure leans on colour alone: line styles, markers,
-hatches or labels say the same.
+works without a display and from many threads. No figure leans on colour alone: line styles,
+markers, hatches or labels say the same.
 """
 
 from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as VERMILION

@@ -78,7 +78,9 @@ def say_above(fig: Figure, *texts: str) -> None:
 
 
 def say_recalibrated(fig: Figure, *attributes: Mapping) -> None:
-    """That what is drawn is recalibrated, and how, by the attributes of forecasts, transforms or scores."""
+    """That what is drawn is recalibrated, and how, by the attributes of forecasts, transforms or
+    scores.
+    """
     say_above(fig, *(found[RECALIBRATED] for found in attributes if RECALIBRATED in found))
 
 
@@ -98,7 +100,8 @@ def refuse_places(array: xr.DataArray) -> None:
     dims = [str(dim) for dim in array.dims if dim not in ("chain", "draw")]
     if len(dims) > 1:
         raise MismatchError(
-            f"'{array.name}' lies along {' and '.join(dims)}, but this draws a series: choose one place or member, as "
+            f"'{array.name}' lies along {' and '.join(dims)}, but this draws a series: choose one "
+            "place or member, as "
             f"by .sel({dims[1]}=…), or take plot_members or plot_field"
         )
 
@@ -107,7 +110,9 @@ def refuse_unknown(observable: str, held: Iterable) -> None:
     """Raises: MismatchError for an observable that is not among those held."""
     names = [str(name) for name in held]
     if observable not in names:
-        raise MismatchError(f"the forecast has no observable '{observable}'; it has {', '.join(names) or 'none'}")
+        raise MismatchError(
+            f"the forecast has no observable '{observable}'; it has {', '.join(names) or 'none'}"
+        )
 
 
 def plain(text: object) -> str:
@@ -131,7 +136,9 @@ def positions(values: Any) -> np.ndarray:
 
 
 class _Dates(AutoDateLocator):
-    """Places for ticks along dates, without a warning where more ticks than asked for are the best there are."""
+    """Places for ticks along dates, without a warning where more ticks than asked for are the best
+    there are.
+    """
 
     def get_locator(self, dmin, dmax):
         with warnings.catch_warnings():
@@ -140,7 +147,9 @@ class _Dates(AutoDateLocator):
 
 
 class _Named(ConciseDateFormatter):
-    """Dates in few words: beside ticks that name their months the corner of the axis says the year alone."""
+    """Dates in few words: beside ticks that name their months the corner of the axis says the year
+    alone.
+    """
 
     years = ""
 
@@ -192,7 +201,11 @@ def rows_of(count: int, columns: int) -> int:
 def grid(fig: Figure | SubFigure, count: int, columns: int, *, share: bool = False) -> list[Axes]:
     """So many panels, row by row; what is left of the last row stays empty."""
     wide = min(columns, max(count, 1))
-    axes = fig.subplots(rows_of(count, columns), wide, squeeze=False, sharex=share, sharey=share).ravel().tolist()
+    axes = (
+        fig.subplots(rows_of(count, columns), wide, squeeze=False, sharex=share, sharey=share)
+        .ravel()
+        .tolist()
+    )
     for ax in axes[max(count, 1) :]:
         ax.set_visible(False)
     return axes[:count]

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 def plot_pit(pit: xr.Dataset) -> Figure:
     """Draw the distribution of the probability integral transform against the uniform one.
 
-    The band holds 95 % of such lines, as a whole, when the forecast is calibrated and the values are independent.
+    The band holds 95 % of such lines, as a whole, when the forecast is calibrated and the values
+    are independent.
 
     Args:
         pit: what `bd.scores.pit` returned.
@@ -51,7 +52,9 @@ def plot_pit(pit: xr.Dataset) -> Figure:
         ax.fill_between(u, lower, upper, color=FAINT, lw=0, label="95 % band")
         ax.plot(u, u, color=GREY, lw=0.8)
         if 1 < len(values) <= len(SERIES):
-            for (name, v), color, line in zip(values.items(), SERIES, itertools.cycle(LINES[1:]), strict=False):
+            for (name, v), color, line in zip(
+                values.items(), SERIES, itertools.cycle(LINES[1:]), strict=False
+            ):
                 _draw_ecdf(ax, v, color=color, ls=line, lw=1.3, label=plain(name))
         _draw_ecdf(ax, pooled, color=BLACK, lw=1.8, label="all" if len(values) > 1 else "observed")
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability integral transform (PIT)")

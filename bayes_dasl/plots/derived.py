@@ -1,4 +1,6 @@
-"""Figures of derived quantities: numbers as densities, series as bands, series of members side by side."""
+"""Figures of derived quantities: numbers as densities, series as bands, series of members side by
+side.
+"""
 
 from __future__ import annotations
 
@@ -44,15 +46,16 @@ _ROOM = 60  # letters below a panel of the whole width
 def plot_derived(
     values: xr.Dataset, prior: xr.Dataset | None = None, *, members: str = "subject", most: int = 12
 ) -> Figure:
-    """Draw derived quantities: a number as a density, a series as its median with 50 and 90 % bands.
+    """Draw derived quantities: a number as a density, a series as its median with 50 and 90 %
+    bands.
 
-    A number of each member of a population, or along another dimension without numbers, as of schools by name, is
-    drawn as an interval for each; a series of each member in a panel for each, which have one scale. Draws that are not
-    finite, as of a failed solve, are left out.
+    A number of each member of a population, or along another dimension without numbers, as of
+    schools by name, is drawn as an interval for each; a series of each member in a panel for each,
+    which have one scale. Draws that are not finite, as of a failed solve, are left out.
 
     Args:
-        values: what `evaluate` returned, or the group `unobserved` of a forecast, as a dataset; each variable is a
-            number, a series along one dimension, or a series of each member.
+        values: what `evaluate` returned, or the group `unobserved` of a forecast, as a dataset;
+            each variable is a number, a series along one dimension, or a series of each member.
         prior: the same for prior draws, to lie below it.
         members: the dimension of members, as `bd.Each` calls it.
         most: so many members have a panel, evenly chosen.
@@ -62,8 +65,10 @@ def plot_derived(
     for name, variable in values.data_vars.items():
         if not {"chain", "draw"} <= set(variable.dims) or not can_be_drawn(variable, members):
             raise MismatchError(
-                f"'{name}' runs along {', '.join(map(str, variable.dims))}: a figure shows numbers, series and series "
-                "of members over chain and draw, so choose a part of it, as by .isel, or say what the members run "
+                f"'{name}' runs along {', '.join(map(str, variable.dims))}: a figure shows "
+                "numbers, series and series "
+                "of members over chain and draw, so choose a part of it, as by .isel, or say what "
+                "the members run "
                 f"along, as in members='{variable.dims[-1]}'"
             )
     if not values.data_vars:
@@ -76,23 +81,40 @@ def plot_derived(
         fig.get_layout_engine().set(hspace=0.06, wspace=0.06)  # type: ignore[union-attr]
         places = fig.subfigures(len(parts), 1, height_ratios=heights, squeeze=False).ravel()
         for place, names in zip(places, parts, strict=True):
-            before = {name: None if prior is None or name not in prior else prior[name] for name in names}
+            before = {
+                name: None if prior is None or name not in prior else prior[name] for name in names
+            }
             if series_of_members(values[names[0]], members):
                 _draw_members(place, values[names[0]], before[names[0]], of, members, most)
             else:
                 axes = grid(place, len(names), 1 if _is_wide(values[names[0]], members) else 2)
                 for ax, name in zip(axes, names, strict=True):
                     _draw_one(ax, values[name], before[name], of, members)
-        handles = {label: h for ax in fig.axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-        labels = sorted(handles, key=lambda label: _LEGEND.index(label.removesuffix(" of the prior")))
-        fig.legend([handles[label] for label in labels], labels, loc="outside upper left", ncols=min(4, len(labels)))
+        handles = {
+            label: h
+            for ax in fig.axes
+            for h, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        labels = sorted(
+            handles, key=lambda label: _LEGEND.index(label.removesuffix(" of the prior"))
+        )
+        fig.legend(
+            [handles[label] for label in labels],
+            labels,
+            loc="outside upper left",
+            ncols=min(4, len(labels)),
+        )
     return fig
 
 
 def _is_wide(variable: xr.DataArray, members: str) -> bool:
     """Whether it has so many intervals side by side that it needs the whole width."""
     dims = beside(variable)
-    return len(dims) == 1 and _are_apart(variable, dims[0], members) and variable.sizes[dims[0]] > _NARROW
+    return (
+        len(dims) == 1
+        and _are_apart(variable, dims[0], members)
+        and variable.sizes[dims[0]] > _NARROW
+    )
 
 
 def _are_apart(variable: xr.DataArray, dim: str, members: str) -> bool:
@@ -100,9 +122,13 @@ def _are_apart(variable: xr.DataArray, dim: str, members: str) -> bool:
 
 
 def _parts(values: xr.Dataset, members: str) -> list[list[str]]:
-    """What is drawn below one another: all small panels, and what takes the whole width by itself."""
+    """What is drawn below one another: all small panels,
+    and what takes the whole width by itself.
+    """
     names = [str(name) for name in values.data_vars]
-    alone = [n for n in names if _is_wide(values[n], members) or series_of_members(values[n], members)]
+    alone = [
+        n for n in names if _is_wide(values[n], members) or series_of_members(values[n], members)
+    ]
     small = [name for name in names if name not in alone]
     return [*([small] if small else []), *([name] for name in alone)]
 
@@ -118,7 +144,9 @@ def _height(variable: xr.DataArray, count: int, members: str, most: int) -> floa
     return 1.75 * rows_of(count, 2)
 
 
-def _draw_one(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of: str, members: str) -> None:
+def _draw_one(
+    ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of: str, members: str
+) -> None:
     ax.set_title(plain(values.name))
     dims = beside(values)
     if not dims:
@@ -135,7 +163,9 @@ def _draw_one(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of: st
     if values.attrs.get("units"):
         ax.set_ylabel(plain(values.attrs["units"]), fontsize=9)
     if apart:
-        _name_ticks([ax], along, *((_MANY, _ROOM) if _is_wide(values, members) else (_FEW, _ROOM // 2)))
+        _name_ticks(
+            [ax], along, *((_MANY, _ROOM) if _is_wide(values, members) else (_FEW, _ROOM // 2))
+        )
     else:
         x = positions(along.values)
         ax.set_xlim(float(x.min()), float(x.max()))
@@ -144,7 +174,12 @@ def _draw_one(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of: st
 
 
 def _draw_members(
-    fig: Figure | SubFigure, values: xr.DataArray, prior: xr.DataArray | None, of: str, members: str, most: int
+    fig: Figure | SubFigure,
+    values: xr.DataArray,
+    prior: xr.DataArray | None,
+    of: str,
+    members: str,
+    most: int,
 ) -> None:
     """A panel for each member, all with one scale."""
     dim = str(series_of_members(values, members))
@@ -168,17 +203,34 @@ def _draw_members(
         _name_ticks(axes, values[along], _FEW, _ROOM // COLUMNS)
     else:
         along_members(axes, values[along])
-    label_members(fig, axes, axis_label(values[along], along), plain(values.attrs.get("units") or "(no unit stated)"))
-    chosen = f", {len(shown)} of {values.sizes[dim]}, evenly chosen" if len(shown) < values.sizes[dim] else ""
+    label_members(
+        fig,
+        axes,
+        axis_label(values[along], along),
+        plain(values.attrs.get("units") or "(no unit stated)"),
+    )
+    chosen = (
+        f", {len(shown)} of {values.sizes[dim]}, evenly chosen"
+        if len(shown) < values.sizes[dim]
+        else ""
+    )
     lost = max(left_out)
     without = f"\nup to {lost} draws of a panel, which are not finite, are left out" if lost else ""
     fig.suptitle(plain(f"{values.name}{chosen}{without}"), fontsize=10, x=0.02, ha="left")
 
 
 def _draw_series(
-    ax: Axes, along: xr.DataArray, draws: np.ndarray, prior: xr.DataArray | None, of: str, *, apart: bool
+    ax: Axes,
+    along: xr.DataArray,
+    draws: np.ndarray,
+    prior: xr.DataArray | None,
+    of: str,
+    *,
+    apart: bool,
 ) -> np.ndarray | None:
-    """Bands of draws, one a row, or intervals that stand apart: the ends of those of 90 %; None if there is no draw."""
+    """Bands of draws, one a row, or intervals that stand apart: the ends of those of 90 %; None if
+    there is no draw.
+    """
     x = np.arange(along.size, dtype=float) if apart else positions(along.values)
     span = _interval if apart else _band
     if prior is not None and (before := finite_draws(prior)).size:
@@ -193,15 +245,22 @@ def _draw_series(
     q05, q25, q50, q75, q95 = np.quantile(draws, _QUANTILES, axis=0)
     span(ax, x, q05, q95, color=BLUE, alpha=0.18, label=f"90 % band{whose}")
     span(ax, x, q25, q75, color=BLUE, alpha=0.36, label=f"50 % band{whose}")
-    look: dict[str, Any] = {"ls": "none", "marker": "o", "ms": 4 if len(x) <= _MANY else 2} if apart else {}
+    look: dict[str, Any] = (
+        {"ls": "none", "marker": "o", "ms": 4 if len(x) <= _MANY else 2} if apart else {}
+    )
     ax.plot(x, q50, color=BLUE, lw=1.8, label=f"median{whose}", **look)
     return np.stack([q05, q95])
 
 
 def _name_ticks(axes: Sequence[Axes], along: xr.DataArray, most: int, room: int) -> None:
-    """The names of what stands apart, every n-th if there are many, upright where they have no room."""
+    """The names of what stands apart, every n-th if there are many, upright where they have no
+    room.
+    """
     names = _names(along, most)
-    at, angle = np.arange(along.size)[:: -(-along.size // most)], 90 if _are_upright(names, room) else 0
+    at, angle = (
+        np.arange(along.size)[:: -(-along.size // most)],
+        90 if _are_upright(names, room) else 0,
+    )
     for ax in axes:
         ax.set_xticks(at, names, rotation=angle)
         ax.set_xlim(-0.6, along.size - 0.4)

@@ -14,17 +14,31 @@ from matplotlib.figure import Figure
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..extremes.levels import likely
-from ._style import BLUE, LINES, MARKERS, SERIES, STYLE, WIDTH, note, percent, plain, positions, time_axis
+from ._style import (
+    BLUE,
+    LINES,
+    MARKERS,
+    SERIES,
+    STYLE,
+    WIDTH,
+    note,
+    percent,
+    plain,
+    positions,
+    time_axis,
+)
 
 
 def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -> Figure:
     """Draw how probable it is over time that a level is exceeded; of several levels together.
 
     Args:
-        found: what `bayes_dasl.extremes.exceedance` returned, or several of them for one observable.
+        found: what `bayes_dasl.extremes.exceedance` returned, or several of them for one
+            observable.
         units: those of the levels, for the legend.
 
-    Raises: MismatchError for what that did not return, too many to tell apart, or one with places or members.
+    Raises: MismatchError for what that did not return, too many to tell apart, or one with places
+    or members.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
     if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
@@ -38,8 +52,13 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
         ax = fig.add_subplot()
         for number, each in enumerate(several):
             level = f"{each.attrs['level']:g}{f' {units}' if units else ''}"
-            label = plain(f"{each.attrs['direction']} {level}; at some time {likely(float(each['ever']))}")
-            style: Any = {"color": SERIES[number], "ls": "" if apart else LINES[number % len(LINES)]}
+            label = plain(
+                f"{each.attrs['direction']} {level}; at some time {likely(float(each['ever']))}"
+            )
+            style: Any = {
+                "color": SERIES[number],
+                "ls": "" if apart else LINES[number % len(LINES)],
+            }
             style |= {"marker": MARKERS[number % len(MARKERS)], "ms": 4} if apart else {"lw": 1.8}
             ax.plot(positions(each[index].values), each["at"].values, label=label, **style)
         ax.set_ylim(-0.02, 1.02)
@@ -74,6 +93,8 @@ def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") ->
             note(ax, "too few blocks reach any of these levels")
         ax.minorticks_off()
         block = table.attrs.get("block", "")
-        ax.set_xlabel(plain(f"return period (blocks of {block})" if block else "return period (blocks)"))
+        ax.set_xlabel(
+            plain(f"return period (blocks of {block})" if block else "return period (blocks)")
+        )
         ax.set_ylabel(plain(f"{observable} ({units})" if units else observable))
     return fig

@@ -36,7 +36,11 @@ FAN = (95, 90, 80, 60, 40, 20)
 
 
 def plot_fan(
-    fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str, window: Any = None
+    fc: xr.DataTree,
+    train: xr.Dataset | None,
+    test: xr.Dataset | None,
+    observable: str,
+    window: Any = None,
 ) -> Figure:
     """Draw a forecast as a fan of bands from 20 to 95 %, over a window of time.
 
@@ -45,16 +49,20 @@ def plot_fan(
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers.
-        window: first and last time of the figure, numbers or dates; unless given, what is forecast after the fitted
-            data and as long a time before it.
+        window: first and last time of the figure, numbers or dates; unless given, what is forecast
+            after the fitted data and as long a time before it.
 
-    Raises: MismatchError for what is no forecast, an unknown observable, one with places or members, or rows in any
-    order; DataError for a window with fewer than two times.
+    Raises: MismatchError for what is no forecast, an unknown observable, one with places or
+    members, or rows in any order; DataError for a window with fewer than two times.
     """
     predictions = predictions_of(fc, observable)
     if not fc.attrs.get("series", True):
-        raise MismatchError("a fan is drawn of series, and these are rows in any order: take plot_forecast")
-    train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
+        raise MismatchError(
+            "a fan is drawn of series, and these are rows in any order: take plot_forecast"
+        )
+    train, test = (
+        None if data is None else in_units_of_forecast(fc, data) for data in (train, test)
+    )
     index = index_of(predictions)
     inside = np.flatnonzero(within(predictions[index], closer(fc) if window is None else window))
     shown = predictions.isel({index: inside})
@@ -80,7 +88,9 @@ def plot_fan(
         draw_boundaries(ax, time, _inside(fitted_between(fc), time))
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, shown[index])
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=5, handlelength=1.0)
+        fig.legend(
+            *ax.get_legend_handles_labels(), loc="outside upper left", ncols=5, handlelength=1.0
+        )
         say_recalibrated(fig, fc.attrs)
     return fig
 
@@ -92,7 +102,10 @@ def _draw_fan(ax: Any, time: np.ndarray, draws: np.ndarray) -> None:
         ax.fill_between(time, low, high, color="white", lw=0)
         ax.fill_between(time, low, high, color=shade, lw=0, label=f"{level} %")
     ax.plot(time, np.median(draws, axis=0), color=BLACK, lw=1.4, label="median")
-    if draws.min() >= 0 and np.quantile(draws, 0.025, axis=0).min() < 0.3 * np.median(draws, axis=0).max():
+    if (
+        draws.min() >= 0
+        and np.quantile(draws, 0.025, axis=0).min() < 0.3 * np.median(draws, axis=0).max()
+    ):
         ax.set_ylim(bottom=0)
 
 
@@ -104,5 +117,7 @@ def _near(data: xr.Dataset, index: str, time: np.ndarray) -> xr.Dataset:
 
 def _inside(fitted: Span, time: np.ndarray) -> Span:
     """Where the fitted data begin and end, as far as that lies within the times that are drawn."""
-    start, end = (None if at is None or not time.min() <= positions(at) <= time.max() else at for at in fitted)
+    start, end = (
+        None if at is None or not time.min() <= positions(at) <= time.max() else at for at in fitted
+    )
     return start, end

@@ -53,11 +53,14 @@ PARTS = {  # part of the variance: (colour, hatch)
 }
 
 
-def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str) -> Figure:
+def plot_forecast(
+    fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str
+) -> Figure:
     """Draw a forecast with 50 and 90 % bands, the data and the train/test boundary.
 
-    Of rows in any order, which are no series, an interval each. Draws whose solve failed are left out. Training data
-    are filled, test data open. A recalibrated forecast is labelled as one, here and in other figures.
+    Of rows in any order, which are no series, an interval each. Draws whose solve failed are left
+    out. Training data are filled, test data open. A recalibrated forecast is labelled as one, here
+    and in other figures.
 
     Args:
         fc: what `forecast` returned, or `recalibrate`.
@@ -65,10 +68,13 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
 
-    Raises: MismatchError for what is no forecast, or an unknown observable, or one with places or members.
+    Raises: MismatchError for what is no forecast, or an unknown observable, or one with places or
+    members.
     """
     predictions = predictions_of(fc, observable)
-    train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
+    train, test = (
+        None if data is None else in_units_of_forecast(fc, data) for data in (train, test)
+    )
     index = index_of(predictions)
     time, first = np.unique(positions(predictions[index].values), return_index=True)
     # Replicates are forecast alike: one band for each time.
@@ -100,9 +106,10 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
 def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     """The parts of the epistemic variance as far as they are known, by name; they add up to it.
 
-    Of an ensemble of forcings, forcing and parameters. Else science, network, process and interaction, as far as there
-    are such leaves; where one of the first two is unknown, what it explains at least, and the rest as unknown; and one
-    part only, where there were too few draws to split it.
+    Of an ensemble of forcings, forcing and parameters. Else science, network, process and
+    interaction, as far as there are such leaves; where one of the first two is unknown, what it
+    explains at least, and the rest as unknown; and one part only, where there were too few draws to
+    split it.
 
     Args:
         parts: what `decompose` returned.
@@ -116,7 +123,11 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     known = parts["split_known"]
     whole = bool((known | ~np.isfinite(epistemic)).all())
     if "network" not in parts:
-        return {"parameters": epistemic - process["process"], **process} if whole else {"epistemic": epistemic}
+        return (
+            {"parameters": epistemic - process["process"], **process}
+            if whole
+            else {"epistemic": epistemic}
+        )
     if not bool(np.isfinite(parts["network_least"]).any()):
         return {"epistemic": epistemic}
     if whole:
@@ -126,20 +137,23 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     return told | {"unknown": parts["unknown"]}
 
 
-def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None, train_start: Any = None) -> Figure:
+def plot_decomposition(
+    parts: xr.Dataset, observable: str, train_end: Any = None, train_start: Any = None
+) -> Figure:
     """Stack the parts of the predictive variance, above as they are and below as shares.
 
-    Science and network would vanish on average if that group were known, the interaction only if both were. Where the
-    groups say the same it is negative and hangs below zero, so that the total, drawn as a line, is always the height of
-    the stack less what hangs below it. Where they are unknown, what either group explains at least is drawn, and the
-    rest as unknown.
+    Science and network would vanish on average if that group were known, the interaction only if
+    both were. Where the groups say the same it is negative and hangs below zero, so that the total,
+    drawn as a line, is always the height of the stack less what hangs below it. Where they are
+    unknown, what either group explains at least is drawn, and the rest as unknown.
 
     Args:
         parts: what `decompose` returned.
         observable: its name.
-        train_end: the last time of the data of the fit, a number or a date, at which a line is drawn; no line unless
-            given.
-        train_start: the first one, at which a line is drawn if the parts begin before; no line unless given.
+        train_end: the last time of the data of the fit, a number or a date, at which a line is
+            drawn; no line unless given.
+        train_start: the first one, at which a line is drawn if the parts begin before; no line
+            unless given.
 
     Raises: MismatchError for an unknown observable, or one with places or members beside the index.
     """
@@ -182,7 +196,9 @@ def draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray, *, apart: bool = F
     """
     every = slice(None, None, math.ceil(len(time) / MOST_TIMES))
     time = time[every]
-    q05, q25, q50, q75, q95 = bands = np.quantile(draws[:, every], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
+    q05, q25, q50, q75, q95 = bands = np.quantile(
+        draws[:, every], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0
+    )
     if apart:
         wide = 0.7 * (np.diff(time).min() if len(time) > 1 else 1.0)
         ax.bar(time, q95 - q05, wide, q05, color=BLUE, alpha=0.18, lw=0, label="90 % interval")
@@ -198,7 +214,9 @@ def draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray, *, apart: bool = F
 def draw_observations(
     ax: Axes, data: xr.Dataset | None, predictions: xr.DataArray, label: str, face: str, edge: str
 ) -> list[np.ndarray]:
-    """Data as points, and censored ones as triangles that say where they lie: the values that were drawn."""
+    """Data as points, and censored ones as triangles that say where they lie: the values that were
+    drawn.
+    """
     observable = str(predictions.name)
     if data is None or observable not in data:
         return []
@@ -217,9 +235,18 @@ def draw_observations(
     ):
         if marker == "o" or at.any():
             ax.plot(
-                time[at], values[at], marker, ms=size, mfc=face, mec=edge, mew=1.3, label=name, zorder=5, ls="",
+                time[at],
+                values[at],
+                marker,
+                ms=size,
+                mfc=face,
+                mec=edge,
+                mew=1.3,
+                label=name,
+                zorder=5,
+                ls="",
                 rasterized=seen.sum() > 2000,
-            )  # fmt: skip
+            )
     return [values[seen]]
 
 
@@ -235,15 +262,24 @@ def _clip(ax: Axes, bands: np.ndarray | None, seen: np.ndarray) -> None:
     if high > ceiling:
         ax.set_ylim(top=ceiling)
         ax.text(
-            0.02, 0.97, f"the 90 % band goes on up to {high:.3g}", transform=ax.transAxes,
-            va="top", fontsize=9, color=GREY,
-        )  # fmt: skip
+            0.02,
+            0.97,
+            f"the 90 % band goes on up to {high:.3g}",
+            transform=ax.transAxes,
+            va="top",
+            fontsize=9,
+            color=GREY,
+        )
     if low < floor:
         ax.set_ylim(bottom=floor)
         ax.text(
-            0.02, 0.03, f"the 90 % band goes on down to {low:.3g}", transform=ax.transAxes,
-            fontsize=9, color=GREY,
-        )  # fmt: skip
+            0.02,
+            0.03,
+            f"the 90 % band goes on down to {low:.3g}",
+            transform=ax.transAxes,
+            fontsize=9,
+            color=GREY,
+        )
     if low >= 0 and core.min() >= 0 and low - margin < 0.1 * high:
         ax.set_ylim(bottom=0)
 
@@ -253,7 +289,11 @@ def draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = T
     start, end = (None if at is None else float(positions(at)) for at in fitted)
     if start is not None and time.min() < start:
         _draw_boundary(ax, start, ("forecast", "fitted") if label else None)
-    if end is not None and np.isfinite(end) and (start is None or time.max() > end or time.min() >= start):
+    if (
+        end is not None
+        and np.isfinite(end)
+        and (start is None or time.max() > end or time.min() >= start)
+    ):
         _draw_boundary(ax, end, ("fitted", "forecast") if label else None)
 
 
@@ -262,7 +302,15 @@ def _draw_boundary(ax: Axes, at: float, sides: tuple[str, str] | None) -> None:
     where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
     for text, side, align in zip(sides or (), (-4, 4), ("right", "left"), strict=False):
         ax.annotate(
-            text, (at, 1.0), (side, 1), **where, ha=align, va="bottom", fontsize=9, color=GREY, annotation_clip=False
+            text,
+            (at, 1.0),
+            (side, 1),
+            **where,
+            ha=align,
+            va="bottom",
+            fontsize=9,
+            color=GREY,
+            annotation_clip=False,
         )
 
 
@@ -275,7 +323,9 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
         for edge, part in ((top, values.clip(min=0)), (bottom, values.clip(max=0))):
             if not part.any():
                 continue
-            ax.fill_between(time, edge, edge + part, facecolor=color, hatch=hatch, lw=0, label=label)
+            ax.fill_between(
+                time, edge, edge + part, facecolor=color, hatch=hatch, lw=0, label=label
+            )
             edge += part
             label = None
     if bottom.any():

@@ -44,40 +44,56 @@ def plot_function(
 ) -> Figure:
     """Draw an unknown function, or a rate that is computed from it, over each of its inputs.
 
-    The other inputs are held in the middle of their range. Under the prior: 90 % of the functions, and eight of them;
-    with a fit `post`, the median and 90 % of the posterior on top. So a prior can be looked at before there are data:
-    whether its functions are as large and as rough as one would believe. With a fit, ticks at the bottom mark the
-    inputs at the rows of the data: between and beyond them the prior speaks. An input of a `bd.Network` runs 2.5 of its
-    widths to either side of its middle, one of a `bd.Basis` over its range; its units are those of the model, else
-    those of the data of the fit. Functions of other kinds are drawn where they have a property `drawn_over`, from the
-    name of each input to its range.
+    The other inputs are held in the middle of their range. Under the prior: 90 % of the functions,
+    and eight of them; with a fit `post`, the median and 90 % of the posterior on top. So a prior
+    can be looked at before there are data: whether its functions are as large and as rough as one
+    would believe. With a fit, ticks at the bottom mark the inputs at the rows of the data: between
+    and beyond them the prior speaks. An input of a `bd.Network` runs 2.5 of its widths to either
+    side of its middle, one of a `bd.Basis` over its range; its units are those of the model, else
+    those of the data of the fit. Functions of other kinds are drawn where they have a property
+    `drawn_over`, from the name of each input to its range.
 
-    A derived rate is a function `(m, u)` of the model, with a number in place of each unknown, and a dict of inputs,
-    each a number; it returns a dict of numbers. It runs for all draws at once, so write it with `jnp`. Here the rate of
-    a state x, which a law and the factor of a network make together, over x:
+    A derived rate is a function `(m, u)` of the model, with a number in place of each unknown, and
+    a dict of inputs, each a number; it returns a dict of numbers. It runs for all draws at once, so
+    write it with `jnp`. Here the rate of a state x, which a law and the factor of a network make
+    together, over x:
 
-    `plot_function(model, post, lambda m, u: {"growth": m.layer.vector_field(0.0, u, {})["x"]}, over={"x": (0.1, 5.0)})`
+    `plot_function(model,
+    post, lambda m, u: {"growth": m.layer.vector_field(0.0, u, {})["x"]}, over={"x": (0.1, 5.0)})`
 
     Args:
         model: a model, with a `bd.Network` or `bd.Basis` in it unless `function` is a rate.
         post: what `fit` returned; only the prior is drawn unless given.
-        function: where there are several, the dotted path of the one to be drawn, or an unambiguous end of it; or a
-            derived rate.
-        over: the range of an input, by name, in place of its usual one. A rate is drawn over these inputs alone; unless
-            given, over those of the unknown functions.
+        function: where there are several, the dotted path of the one to be drawn, or an unambiguous
+            end of it; or a derived rate.
+        over: the range of an input, by name, in place of its usual one. A rate is drawn over these
+            inputs alone; unless given, over those of the unknown functions.
         key: a whole number or a JAX random key, for the prior draws.
 
-    Raises: ModelError for a model without unknown functions, or several where none is named, or a rate that returns no
-    dict of numbers; MismatchError for an unknown name, an empty range, or a posterior of another model.
+    Raises: ModelError for a model without unknown functions, or several where none is named, or a
+    rate that returns no dict of numbers; MismatchError for an unknown name, an empty range, or a
+    posterior of another model.
     """
     if post is not None:
         check_belongs(model, post)
     rate, inputs, seen = _chosen(model, post, function, dict(over or {}))
-    draws = {path: np.asarray(values) for path, values in draw_prior(model, _MOST_DRAWS, key=as_key(key)).items()}
-    drawn = {"prior": draws} if post is None else {"prior": draws, "posterior": _some(draws_of(model, post))}
-    said = {which: {name: _along(model, rate, inputs, name, d) for name in inputs} for which, d in drawn.items()}
+    draws = {
+        path: np.asarray(values)
+        for path, values in draw_prior(model, _MOST_DRAWS, key=as_key(key)).items()
+    }
+    drawn = (
+        {"prior": draws}
+        if post is None
+        else {"prior": draws, "posterior": _some(draws_of(model, post))}
+    )
+    said = {
+        which: {name: _along(model, rate, inputs, name, d) for name in inputs}
+        for which, d in drawn.items()
+    }
     panels = [(output, name) for name in inputs for output in said["prior"][name]]
-    panels = sorted(panels, key=lambda panel: [*said["prior"][panel[1]]].index(panel[0]))[:_MOST_PANELS]
+    panels = sorted(panels, key=lambda panel: [*said["prior"][panel[1]]].index(panel[0]))[
+        :_MOST_PANELS
+    ]
     units = _units(model, post)
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(panels), height=1.75)
@@ -86,7 +102,12 @@ def plot_function(
             for which, values in said.items():
                 _draw_functions(ax, grid, values[name][output], which)
             if name in seen:
-                ticks = {"color": GREY, "ms": 6, "alpha": 0.7, "transform": ax.get_xaxis_transform()}
+                ticks = {
+                    "color": GREY,
+                    "ms": 6,
+                    "alpha": 0.7,
+                    "transform": ax.get_xaxis_transform(),
+                }
                 ax.plot(seen[name], np.full(seen[name].size, 0.02), "|", label="data", **ticks)
             ax.set_title(plain(output))
             ax.set_xlabel(plain(f"{name} ({units[name]})" if units.get(name) else name), fontsize=9)
@@ -98,27 +119,45 @@ def plot_function(
 
 
 def _chosen(
-    model: Model, post: xr.DataTree | None, function: str | Rate | None, over: dict[str, tuple[float, float]]
+    model: Model,
+    post: xr.DataTree | None,
+    function: str | Rate | None,
+    over: dict[str, tuple[float, float]],
 ) -> tuple[Rate, dict[str, tuple[float, float]], dict[str, np.ndarray]]:
-    """The function to be drawn, the range of each of its inputs, and the inputs at the rows of the data.
+    """The function to be drawn, the range of each of its inputs, and the inputs at the rows of the
+    data.
 
     Raises: ModelError or MismatchError.
     """
     for name, (low, high) in over.items():
         if not -np.inf < low < high < np.inf:
-            raise MismatchError(f"over['{name}'] must be a range (low, high) with low < high, not {(low, high)}")
+            raise MismatchError(
+                f"over['{name}'] must be a range (low, high) with low < high, not {(low, high)}"
+            )
     if callable(function):
-        ranges = {name: range_ for found in functions_of(model).values() for name, range_ in found.drawn_over.items()}
+        ranges = {
+            name: range_
+            for found in functions_of(model).values()
+            for name, range_ in found.drawn_over.items()
+        }
         inputs = over or ranges
         if not inputs:
-            raise ModelError("say over which inputs the rate is drawn, as in over={'x': (0.0, 5.0)}")
+            raise ModelError(
+                "say over which inputs the rate is drawn, as in over={'x': (0.0, 5.0)}"
+            )
         return function, inputs, _seen(post)
     path, found = _only(model, function)
     inputs = dict(found.drawn_over)
     for name in over:
         if name not in inputs:
-            raise MismatchError(f"the function has no input '{name}': its inputs are {', '.join(inputs)}")
-    return lambda m, u: functions_of(m)[path](u.get("t", 0.0), {}, u), inputs | over, _seen(post, path)
+            raise MismatchError(
+                f"the function has no input '{name}': its inputs are {', '.join(inputs)}"
+            )
+    return (
+        lambda m, u: functions_of(m)[path](u.get("t", 0.0), {}, u),
+        inputs | over,
+        _seen(post, path),
+    )
 
 
 def _seen(post: xr.DataTree | None, path: str | None = None) -> dict[str, np.ndarray]:
@@ -126,8 +165,8 @@ def _seen(post: xr.DataTree | None, path: str | None = None) -> dict[str, np.nda
 
     Args:
         post: what `fit` returned.
-        path: the dotted path of an unknown function, of which they are inputs; those of all unless given, and where
-            none has an input of that name, what the data themselves hold of it.
+        path: the dotted path of an unknown function, of which they are inputs; those of all unless
+            given, and where none has an input of that name, what the data themselves hold of it.
     """
     if post is None:
         return {}
@@ -148,9 +187,10 @@ def _seen(post: xr.DataTree | None, path: str | None = None) -> dict[str, np.nda
 def plot_training(post: xr.DataTree) -> Figure:
     """Draw the loss of a descent and each of its terms, step by step, one line a member.
 
-    What members were judged by at each look has a panel of its own where it is not that loss: it was on data held out,
-    say, or on all data where a step saw some of them. What the descent gained in its first twentieth is cut off, or it
-    would hide the rest. A step whose solve failed is a gap.
+    What members were judged by at each look has a panel of its own where it is not that loss: it
+    was on data held out, say, or on all data where a step saw some of them. What the descent gained
+    in its first twentieth is cut off, or it would hide the rest. A step whose solve failed is a
+    gap.
 
     Args:
         post: what `fit` returned, by an engine that descends.
@@ -158,11 +198,17 @@ def plot_training(post: xr.DataTree) -> Figure:
     Raises: MismatchError for a result of an engine that does not descend.
     """
     if "training" not in post.children:
-        raise MismatchError("there are no training curves: only engines that descend, such as bd.Joint, have them")
+        raise MismatchError(
+            "there are no training curves: only engines that descend, such as bd.Joint, have them"
+        )
     curves = post["training"].to_dataset()
-    panels = {"loss": "loss (nats)"} | ({"held_out": "as judged (nats)"} if _judged_by_another(curves) else {})
+    panels = {"loss": "loss (nats)"} | (
+        {"held_out": "as judged (nats)"} if _judged_by_another(curves) else {}
+    )
     panels |= {
-        str(name): f"log density: {name} (nats)" for name in curves.data_vars if name not in ("loss", "held_out")
+        str(name): f"log density: {name} (nats)"
+        for name in curves.data_vars
+        if name not in ("loss", "held_out")
     }
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(panels), height=1.75)
@@ -185,7 +231,9 @@ def plot_training(post: xr.DataTree) -> Figure:
 
 
 def _judged_by_another(curves: xr.Dataset) -> bool:
-    """Whether a look says another thing than the loss of the next step, which begins where the look was."""
+    """Whether a look says another thing than the loss of the next step, which begins where the look
+    was.
+    """
     held_out = curves["held_out"].transpose("member", "look").values
     loss = curves["loss"].transpose("member", "step").values[:, curves["look"].values[:-1]]
     judged, loss = _finite(held_out[:, :-1]), _finite(loss)
@@ -206,10 +254,14 @@ def functions_of(model: Model) -> dict[str, Any]:
 def _only(model: Model, name: str | None) -> tuple[str, Any]:
     found = functions_of(model)
     if not found:
-        raise ModelError("there is no unknown function in the model, such as a bd.Network or a bd.Basis")
+        raise ModelError(
+            "there is no unknown function in the model, such as a bd.Network or a bd.Basis"
+        )
     if name is None:
         if len(found) > 1:
-            raise ModelError(f"there are several functions: name one of {', '.join(short_names(found).values())}")
+            raise ModelError(
+                f"there are several functions: name one of {', '.join(short_names(found).values())}"
+            )
         return next(iter(found.items()))
     chosen = [path for path in found if path == name or path.endswith(f".{name}")]
     if len(chosen) != 1:
@@ -218,7 +270,9 @@ def _only(model: Model, name: str | None) -> tuple[str, Any]:
 
 
 def _units(model: Model, post: xr.DataTree | None) -> dict[str, str]:
-    """What the model says of units, and where it says nothing, the data of the fit; "t" is the time of either."""
+    """What the model says of units, and where it says nothing, the data of the fit; "t" is the time
+    of either.
+    """
     data = xr.Dataset() if post is None else fitted_data(post)
     found = {str(name): str(v.attrs.get("units", "")) for name, v in data.variables.items()}
     found |= {name: units for name, units in model.layer.units.items() if units}
@@ -232,7 +286,11 @@ def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _along(
-    model: Model, rate: Rate, ranges: Mapping[str, tuple[float, float]], name: str, draws: dict[str, np.ndarray]
+    model: Model,
+    rate: Rate,
+    ranges: Mapping[str, tuple[float, float]],
+    name: str,
+    draws: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """The values of each draw of a function along one input: `(draw, input)` by output.
 
@@ -246,9 +304,12 @@ def _along(
 
         def at(u):
             values = rate(drawn, u)
-            if not isinstance(values, Mapping) or any(jnp.shape(value) for value in values.values()):
+            if not isinstance(values, Mapping) or any(
+                jnp.shape(value) for value in values.values()
+            ):
                 raise ModelError(
-                    "a rate returns a dict of numbers, one for each name, for inputs that are numbers; of arrays, such "
+                    "a rate returns a dict of numbers, one for each name, for inputs that are "
+                    "numbers; of arrays, such "
                     "as those of members, choose one part"
                 )
             return {output: jnp.asarray(value, float) for output, value in values.items()}
@@ -264,7 +325,14 @@ def _draw_functions(ax: Axes, grid: np.ndarray, values: np.ndarray, which: str) 
     if which == "prior":
         ax.fill_between(grid, low, high, color=FAINT, lw=0, label="prior, 90 %")
         for i, line in enumerate(values[:_LINES_SHOWN]):
-            ax.plot(grid, line, color=GREY, lw=0.7, ls=LINES[i % len(LINES)], label="prior draws" if i == 0 else None)
+            ax.plot(
+                grid,
+                line,
+                color=GREY,
+                lw=0.7,
+                ls=LINES[i % len(LINES)],
+                label="prior draws" if i == 0 else None,
+            )
         lowest, highest = np.nanquantile(values, [0.01, 0.99])
         ax.set_ylim(*_around(lowest, highest, 1.1))
     else:
@@ -274,7 +342,9 @@ def _draw_functions(ax: Axes, grid: np.ndarray, values: np.ndarray, which: str) 
 
 
 def _window(prior: tuple[float, float], posterior: tuple[float, float]) -> tuple[float, float]:
-    """All of a posterior, and of its prior what lies near: it may be so wide that nothing else could be seen."""
+    """All of a posterior, and of its prior what lies near: it may be so wide that nothing else
+    could be seen.
+    """
     (low, high), (lowest, highest) = _around(*posterior, 1.1), _around(*posterior, 3.0)
     return max(lowest, min(low, prior[0])), min(highest, max(high, prior[1]))
 

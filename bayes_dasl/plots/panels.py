@@ -1,4 +1,6 @@
-"""How many dimensions a figure shows: those of a number, of a series, or of a series of each member."""
+"""How many dimensions a figure shows: those of a number, of a series, or of a series of each
+member.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ def can_be_drawn(variable: xr.DataArray, members: str) -> bool:
 
 
 def series_of_members(variable: xr.DataArray, members: str) -> str | None:
-    """The dimension whose members have a panel each: of members, or the only one without numbers; None of others."""
+    """The dimension whose members have a panel each: of members, or the only one without numbers;
+    None of others.
+    """
     dims = beside(variable)
     if len(dims) != 2:
         return None
@@ -25,5 +29,7 @@ def beside(variable: xr.DataArray) -> list[str]:
 
 
 def has_numbers(variable: xr.DataArray, dim: str) -> bool:
-    """Whether there are numbers or dates along a dimension, so that a line may join what lies beside one another."""
+    """Whether there are numbers or dates along a dimension, so that a line may join what lies
+    beside one another.
+    """
     return dim in variable.coords and variable[dim].dtype.kind in "iufM"

@@ -1,4 +1,6 @@
-"""Figures of the members of a population: each of them, and all against what the model makes of them."""
+"""Figures of the members of a population: each of them, and all against what the model makes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,18 @@ _QUANTILES = {0.1: ORANGE, 0.5: BLUE, 0.9: ORANGE}
 
 
 def plot_members(
-    fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str, *, most: int = 12
+    fc: xr.DataTree,
+    train: xr.Dataset | None,
+    test: xr.Dataset | None,
+    observable: str,
+    *,
+    most: int = 12,
 ) -> Figure:
-    """Draw the forecast of each member of a population with 50 and 90 % bands and its data, side by side.
+    """Draw the forecast of each member of a population with 50 and 90 % bands and its data, side by
+    side.
 
-    Draws whose solve failed are left out. Training data are filled, test data open. All panels have one scale.
+    Draws whose solve failed are left out. Training data are filled, test data open. All panels have
+    one scale.
 
     Args:
         fc: what `forecast` returned for a model with `bd.Each`.
@@ -70,7 +79,9 @@ def plot_members(
     members = evenly_chosen(held, most)
     data = [None if d is None else in_units_of_forecast(fc, d) for d in (train, test)]
     with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 0.9 + 1.5 * rows_of(len(members), COLUMNS)), layout="constrained")
+        fig = Figure(
+            figsize=(WIDTH, 0.9 + 1.5 * rows_of(len(members), COLUMNS)), layout="constrained"
+        )
         axes = grid(fig, len(members), COLUMNS, share=True)
         time = positions(predictions[index].values)
         for ax, member in zip(axes, members, strict=True):
@@ -89,8 +100,14 @@ def plot_members(
                     draw_observations(ax, part.sel({dim: member}), own, label, face, edge)
             ax.set_title(plain(member_name(dim, member)), fontsize=9, loc="left")
         along_members(axes, predictions[index])
-        label_members(fig, axes, axis_label(predictions[index], index), axis_label(predictions, observable))
-        by_label = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        label_members(
+            fig, axes, axis_label(predictions[index], index), axis_label(predictions, observable)
+        )
+        by_label = {
+            label: handle
+            for ax in axes
+            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
         fig.legend(by_label.values(), by_label.keys(), loc="outside upper left", ncols=5)
         if len(members) < len(held):
             say_above(fig, f"{len(members)} of {len(held)}, evenly chosen")
@@ -109,33 +126,37 @@ def plot_vpc(
     bins: int = 8,
     key: int | Array = 0,
 ) -> Figure:
-    r"""Draw a visual predictive check: quantiles of the data of all members over time, and what the model says of them.
+    r"""Draw a visual predictive check: quantiles of the data of all members over time, and what the
+    model says of them.
 
-    The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many data each. The bands
-    hold the same quantile of simulated data in 90 % of the draws. These are of new members, by default: with the doses,
-    covariates and times of the members of the data, and random effects drawn anew. Bands of the fitted members
-    themselves would be too narrow, since each of them has learned from its own data.
+    The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many
+    data each. The bands hold the same quantile of simulated data in 90 % of the draws. These are of
+    new members, by default: with the doses, covariates and times of the members of the data, and
+    random effects drawn anew. Bands of the fitted members themselves would be too narrow, since
+    each of them has learned from its own data.
 
-    Data that are censored are at their limit, drawn as triangles that point to where they may lie; simulated data
-    beyond a limit are at that limit too.
+    Data that are censored are at their limit, drawn as triangles that point to where they may lie;
+    simulated data beyond a limit are at that limit too.
 
     Args:
         model: the model, with `bd.Each`.
         post: what `fit` returned.
         data: the data, fitted or not, `(time, subject)`, with the forcings of the model.
         observable: its name.
-        new_members: whether members are drawn anew; else the bands are conditional on those of the fit.
-        corrected: whether data and simulated data are corrected for what differs between members by design, such as
-            dose and covariates (pcVPC): each is multiplied by $\tilde m_b / m_{ij}$, with the median over draws
-            $m_{ij}$ of the conditional mean of a new member there, and its median $\tilde m_b$ in the bin. Where some
-            $m_{ij}$ is not positive, $\tilde m_b - m_{ij}$ is added.
+        new_members: whether members are drawn anew; else the bands are conditional on those of the
+            fit.
+        corrected: whether data and simulated data are corrected for what differs between members by
+            design, such as dose and covariates (pcVPC): each is multiplied by
+            $\tilde m_b / m_{ij}$, with the median over draws $m_{ij}$ of the conditional mean of a
+            new member there, and its median $\tilde m_b$ in the bin. Where some $m_{ij}$ is not
+            positive, $\tilde m_b - m_{ij}$ is added.
         bins: how many, at most.
         key: a whole number or a JAX random key, for the observation noise.
 
-    Raises: MismatchError for a posterior of another model, a model without members, an unknown observable, or data
-    that hold no number.
-    Source: Bergstrand, Hooker, Wallin & Karlsson (2011), Prediction-corrected visual predictive checks for diagnosing
-    nonlinear mixed-effects models.
+    Raises: MismatchError for a posterior of another model, a model without members, an unknown
+    observable, or data that hold no number.
+    Source: Bergstrand, Hooker, Wallin & Karlsson (2011), Prediction-corrected visual predictive
+    checks for diagnosing nonlinear mixed-effects models.
     """
     check_belongs(model, post)
     fc = forecast(model, post, data, new_members=new_members, key=key)
@@ -154,19 +175,43 @@ def plot_vpc(
     edges = _edges(np.sort(at), bins)
     part_of = np.searchsorted(edges, at, side="right") - 1
     if corrected:
-        expected = np.median(_rows(fc["conditional_mean"].to_dataset()[observable], index, dim)[whole][:, kept], axis=0)
+        expected = np.median(
+            _rows(fc["conditional_mean"].to_dataset()[observable], index, dim)[whole][:, kept],
+            axis=0,
+        )
         shown, draws = (_corrected(each, expected, part_of) for each in (shown, draws))
     middles = np.asarray([at[part_of == i].mean() for i in range(len(edges))])
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
         for quantile, color in _QUANTILES.items():
-            of = lambda v, q=quantile: np.stack([np.quantile(v[..., part_of == i], q, -1) for i in range(len(edges))])  # noqa: E731
+
+            def of(v, q=quantile):
+                return np.stack(
+                    [np.quantile(v[..., part_of == i], q, -1) for i in range(len(edges))]
+                )
+
             low, high = np.quantile(of(draws), (0.05, 0.95), axis=1)
             name = f"{100 * quantile:.0f} % quantile"
-            ax.fill_between(middles, low, high, color=color, alpha=0.25, lw=0, label=f"{name} of new data, 90 % band")
+            ax.fill_between(
+                middles,
+                low,
+                high,
+                color=color,
+                alpha=0.25,
+                lw=0,
+                label=f"{name} of new data, 90 % band",
+            )
             style = "-" if quantile == 0.5 else "--" if quantile > 0.5 else ":"
-            ax.plot(middles, of(shown), style, color=BLACK, lw=1.5, marker=".", label=f"{name} of the data")
+            ax.plot(
+                middles,
+                of(shown),
+                style,
+                color=BLACK,
+                lw=1.5,
+                marker=".",
+                label=f"{name} of the data",
+            )
         low, high = (ends[kept] for ends in bounds(observed))
         above = (low < high) & (np.isposinf(high) | (low == values[kept]))
         for marker, there in (("o", low == high), ("v", (low < high) & ~above), ("^", above)):
@@ -188,12 +233,16 @@ def _rows(draws: xr.DataArray, index: str, dim: str) -> np.ndarray:
 
 def _corrected(values: np.ndarray, expected: np.ndarray, part_of: np.ndarray) -> np.ndarray:
     """Values `(…, datum)` corrected to the median of what is expected in their bin."""
-    middle = np.asarray([np.median(expected[part_of == i]) for i in range(part_of.max() + 1)])[part_of]
+    middle = np.asarray([np.median(expected[part_of == i]) for i in range(part_of.max() + 1)])[
+        part_of
+    ]
     return values * (middle / expected) if (expected > 0).all() else values + (middle - expected)
 
 
 def _edges(times: np.ndarray, bins: int) -> np.ndarray:
-    """Where bins of sorted times begin that hold about as many each; data of one time, and no long gap, lie in one."""
+    """Where bins of sorted times begin that hold about as many each; data of one time, and no long
+    gap, lie in one.
+    """
     even = [part[0] for part in np.array_split(times, bins) if part.size]
     return np.unique([*even, *times[1:][np.diff(times) > _GAP * np.ptp(times)]])
 
@@ -201,7 +250,9 @@ def _edges(times: np.ndarray, bins: int) -> np.ndarray:
 def _of_members(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
     predictions, dim = predictions_of(fc, observable), fc.attrs.get("members")
     if dim is None or dim not in predictions.dims:
-        raise MismatchError(f"this forecast of '{observable}' has no members: it takes a model with bd.Each")
+        raise MismatchError(
+            f"this forecast of '{observable}' has no members: it takes a model with bd.Each"
+        )
     if predictions.ndim > 4:
         raise MismatchError(f"'{observable}' has places beside members: choose one of them first")
     return predictions, dim
@@ -209,7 +260,9 @@ def _of_members(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
 
 def evenly_chosen(members: np.ndarray, most: int) -> np.ndarray:
     """So many of them at most, the first and the last among them."""
-    return members[np.unique(np.linspace(0, len(members) - 1, min(most, len(members))).round().astype(int))]
+    return members[
+        np.unique(np.linspace(0, len(members) - 1, min(most, len(members))).round().astype(int))
+    ]
 
 
 def member_name(dim: str, member: object) -> str:

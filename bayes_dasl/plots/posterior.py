@@ -14,7 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, band, plain, small_multiples, sorted_finite
+from ._style import (
+    BLUE,
+    FAINT,
+    GREY,
+    LINES,
+    SERIES,
+    STYLE,
+    band,
+    plain,
+    small_multiples,
+    sorted_finite,
+)
 
 FEWEST_WORTH = 50.0
 _MOST_LINES = 16  # of chains in one panel
@@ -31,7 +42,11 @@ def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str,
     Shapes: every value is `(chain, draw)`; an array parameter gives one entry an element.
     """
     posterior, source = post["posterior"].dataset, post[group].dataset
-    names = [name for name, v in posterior.data_vars.items() if v.attrs.get("group", "science") == "science"]
+    names = [
+        name
+        for name, v in posterior.data_vars.items()
+        if v.attrs.get("group", "science") == "science"
+    ]
     return {
         label: scalar.assign_attrs(posterior[name].attrs)
         for name in names
@@ -55,7 +70,9 @@ def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) 
         for ax, name in zip(axes, names, strict=True):
             draw_densities(ax, posterior[name], prior.get(name))
             ax.set_title(plain(name))
-            ax.set_xlabel(plain(posterior[name].attrs.get("units") or "(no unit stated)"), fontsize=9)
+            ax.set_xlabel(
+                plain(posterior[name].attrs.get("units") or "(no unit stated)"), fontsize=9
+            )
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return fig
 
@@ -65,12 +82,13 @@ def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
 
     The line is $F_c(u) - u$, where $F_c$ is the empirical distribution of the fractional ranks of
     chain $c$ among all draws. The band holds 99 % of such lines (as a whole) when the chains agree,
-    for as many independent draws as the chain is worth. A single chain is compared half with half; more
-    than 16 chains are taken together in 16 groups.
+    for as many independent draws as the chain is worth. A single chain is compared half with half;
+    more than 16 chains are taken together in 16 groups.
 
     Args:
         post: what `fit` returned.
-        names: labels of some science parameters, as `science_parameters` gives them; all unless given.
+        names: labels of some science parameters, as `science_parameters` gives them; all unless
+            given.
 
     Source: Säilynoja, Bürkner & Vehtari (2022); band after Kolmogorov and Stephens (1970).
     """
@@ -102,7 +120,9 @@ def _elements(name: Hashable, array: xr.DataArray) -> list[tuple[str, xr.DataArr
     return found
 
 
-def draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None, label: str = "posterior") -> None:
+def draw_densities(
+    ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None, label: str = "posterior"
+) -> None:
     """Draw the density of the draws of one number, on that of its prior."""
     after = sorted_finite(posterior.values)
     before = after[:0] if prior is None else sorted_finite(prior.values)
@@ -123,7 +143,9 @@ def draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None
 
 
 def _shown(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """The axis: nearly all of the posterior, and of the prior as much as leaves the posterior to be seen."""
+    """The axis: nearly all of the posterior, and of the prior as much as leaves the posterior to be
+    seen.
+    """
     low, high = np.quantile(after, (0.001, 0.999))
     if before.size > 1:
         middle, room = (low + high) / 2, _WIDEST / 2 * (high - low)
@@ -133,7 +155,9 @@ def _shown(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
 
 
 def _density(draws: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """The density of all draws, from those on the axis and as far again beside it: a long tail would make it coarse."""
+    """The density of all draws, from those on the axis and as far again beside it: a long tail
+    would make it coarse.
+    """
     if np.ptp(draws) == 0:  # a constant has no density: draw a spike
         return np.array([draws[0], draws[0]]), np.array([0.0, 1.0])
     near = draws[(draws >= 2 * low - high) & (draws <= 2 * high - low)]

@@ -36,10 +36,23 @@ def plot_profile(profile: xr.Dataset) -> Figure:
         for end in ends:
             ax.axvline(end, color=GREY, ls=":", lw=1)
         level = f"{100 * profile.attrs['level']:g} %"
-        open_to = [side for side, name in (("below", "low"), ("above", "high")) if not np.isfinite(profile.attrs[name])]
-        said = f"{level} interval" + (f", no end {' or '.join(open_to)} among these values" if open_to else "")
+        open_to = [
+            side
+            for side, name in (("below", "low"), ("above", "high"))
+            if not np.isfinite(profile.attrs[name])
+        ]
+        said = f"{level} interval" + (
+            f", no end {' or '.join(open_to)} among these values" if open_to else ""
+        )
         ax.text(
-            0.99, -allowed, said, transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=9, color=GREY
+            0.99,
+            -allowed,
+            said,
+            transform=ax.get_yaxis_transform(),
+            ha="right",
+            va="bottom",
+            fontsize=9,
+            color=GREY,
         )
         ax.set_ylim(-6 * allowed, 0.6 * allowed)
         ax.set_xlabel(plain(profile.attrs["name"]))

@@ -28,7 +28,9 @@ from ._style import (
 from .forecast import draw_boundaries, draw_observations, finite_draws
 
 
-def plot_scenarios(forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | None, observable: str) -> Figure:
+def plot_scenarios(
+    forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | None, observable: str
+) -> Figure:
     """Draw the median and the 90 % band of each of several forecasts, with the data of the fit.
 
     Args:
@@ -36,10 +38,13 @@ def plot_scenarios(forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | Non
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         observable: its name; it must be a series of numbers.
 
-    Raises: MismatchError for what is no forecast, none at all or too many to tell apart, or an unknown observable.
+    Raises: MismatchError for what is no forecast, none at all or too many to tell apart, or an
+    unknown observable.
     """
     if not 0 < len(forecasts) <= len(SERIES):
-        raise MismatchError(f"a figure tells 1 to {len(SERIES)} forecasts apart, not {len(forecasts)}")
+        raise MismatchError(
+            f"a figure tells 1 to {len(SERIES)} forecasts apart, not {len(forecasts)}"
+        )
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
@@ -62,5 +67,7 @@ def plot_scenarios(forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | Non
         time_axis(ax, predictions[index])
         fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3)
         named = {name: fc.attrs for name, fc in forecasts.items() if RECALIBRATED in fc.attrs}
-        say_recalibrated(fig, *({RECALIBRATED: f"{name}: {a[RECALIBRATED]}"} for name, a in named.items()))
+        say_recalibrated(
+            fig, *({RECALIBRATED: f"{name}: {a[RECALIBRATED]}"} for name, a in named.items())
+        )
     return fig

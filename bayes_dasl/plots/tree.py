@@ -21,10 +21,11 @@ _LETTERS_PER_INCH = 15.5
 
 
 def plot_tree(root: Any) -> Figure:
-    """Draw a description's tree: a box for each part, inside what it hangs from, with the numbers that it holds.
+    """Draw a description's tree: a box for each part, inside what it hangs from, with the numbers
+    that it holds.
 
-    Science has a blue edge, a network a dashed orange one; `~` marks what is inferred. What is inside a network is
-    counted, not drawn.
+    Science has a blue edge, a network a dashed orange one; `~` marks what is inferred. What is
+    inside a network is counted, not drawn.
 
     Args:
         root: `describe(model).root`.
@@ -50,8 +51,12 @@ def plot_tree(root: Any) -> Figure:
     return fig
 
 
-def _boxes(node: Any, depth: int, parent: int | None, taken: list[int] | None = None) -> Iterator[tuple]:
-    """Every part that gets a box: the part, its depth, its rows and the number of the box that it hangs from."""
+def _boxes(
+    node: Any, depth: int, parent: int | None, taken: list[int] | None = None
+) -> Iterator[tuple]:
+    """Every part that gets a box: the part, its depth, its rows and the number of the box that it
+    hangs from.
+    """
     taken = [0] if taken is None else taken
     number, closed = taken[0], node.group == "network" and not _is_learned_structure(node)
     taken[0] += 1
@@ -93,7 +98,14 @@ def _draw(ax: Axes, node: Any, rows: list[str], depth: int, top: float) -> None:
     style = "round,pad=0,rounding_size=0.05"
     ax.add_patch(
         FancyBboxPatch(
-            (left, top), width, _height(rows), boxstyle=style, fc=_FILL[node.group], ec=edge, ls=line, lw=1.1
+            (left, top),
+            width,
+            _height(rows),
+            boxstyle=style,
+            fc=_FILL[node.group],
+            ec=edge,
+            ls=line,
+            lw=1.1,
         )
     )
     letters = int((width - 2 * _PAD) * _LETTERS_PER_INCH)

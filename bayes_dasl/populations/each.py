@@ -28,17 +28,20 @@ _WASTE = 0.3
 class Each(AbstractPopulation):
     """One layer for each member of a population, all of them solved at once.
 
-    What is `varying` in the layer, or in the noise of the model, has a number for each member, all else is common to
-    them. The predictions have one more dimension: data are `(time, subject)`, with NaN where a member was not observed.
-    So may forcings be; those along time alone are the same for all.
+    What is `varying` in the layer, or in the noise of the model, has a number for each member, all
+    else is common to them. The predictions have one more dimension: data are `(time, subject)`,
+    with NaN where a member was not observed. So may forcings be; those along time alone are the
+    same for all.
 
     Args:
         layer: that of one member.
-        members: what they are called in the data, such as the values of `data["subject"]`: numbers or names.
+        members: what they are called in the data, such as the values of `data["subject"]`: numbers
+            or names.
         dim: the dimension that they form.
 
-    Raises: ModelError for a layer that looks back at observations, members that are no numbers or names or not
-    different ones, nothing that varies, or known numbers or doses of others than these members.
+    Raises: ModelError for a layer that looks back at observations, members that are no numbers or
+    names or not different ones, nothing that varies, or known numbers or doses of others than these
+    members.
     """
 
     layer: AbstractLayer
@@ -51,18 +54,23 @@ class Each(AbstractPopulation):
             raise ModelError(f"Each takes a layer such as bd.ODE, not {type(layer).__name__}")
         names = np.asarray(members)
         if names.ndim != 1 or not names.size or names.dtype.kind not in "iufUOT":
-            raise ModelError(f"members must be numbers or names, such as data['{dim}'].values, not {members!r}")
+            raise ModelError(
+                f"members must be numbers or names, such as data['{dim}'].values, not {members!r}"
+            )
         self.members, self.dim = tuple(names.tolist()), dim
         _refuse_doses_of_others(layer, self.members)
         for name in self.members:
             if self.members.count(name) > 1 or not isinstance(name, (int, float, str)):
-                raise ModelError(f"members must be different numbers or names: {name!r} is no such one")
+                raise ModelError(
+                    f"members must be different numbers or names: {name!r} is no such one"
+                )
         self.layer, self.varied = self.over_members(layer)
         if not self.varied:
             raise ModelError("nothing in the layer is varying: its members would all be the same")
 
     def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
-        """A tree with a number of each member wherever one is `varying`, and the paths at which it is.
+        """A tree with a number of each member wherever one is `varying`, and the paths at which it
+        is.
 
         Args:
             tree: a layer, or noise.
@@ -72,8 +80,14 @@ class Each(AbstractPopulation):
         every = Over(len(self.members))
         over_all = lambda leaf: expanded(leaf, every) if varies(leaf) else leaf  # noqa: E731
         found = jax.tree.map(over_all, tree, is_leaf=is_random)
-        for dim in {dim for leaf in paths(found).values() for dim in leaf.dims} & {self.dim, "chain", "draw"}:
-            raise ModelError(f"groups cannot be called '{dim}', which has another meaning: rename them in by=")
+        for dim in {dim for leaf in paths(found).values() for dim in leaf.dims} & {
+            self.dim,
+            "chain",
+            "draw",
+        }:
+            raise ModelError(
+                f"groups cannot be called '{dim}', which has another meaning: rename them in by="
+            )
         return found, varied
 
     def positions(self, names: Any) -> np.ndarray:
@@ -88,8 +102,10 @@ class Each(AbstractPopulation):
         for name in np.asarray(names).tolist():
             if name not in known:
                 raise DataError(
-                    f"{self.dim} {name} is no member of the model, which has {len(known)}, from {self.members[0]} to "
-                    f"{self.members[-1]}: for one that the fit has not seen, make the model with it among the members"
+                    f"{self.dim} {name} is no member of the model, which has {len(known)}, from "
+                    f"{self.members[0]} to "
+                    f"{self.members[-1]}: for one that the fit has not seen, make the model with "
+                    "it among the members"
                 )
         return np.asarray([known[name] for name in np.asarray(names).tolist()])
 
@@ -126,7 +142,8 @@ class Each(AbstractPopulation):
         return jtu.tree_map_with_path(first, self.layer, is_leaf=is_random)
 
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Where each member was observed; none where its layer looks at all times, or where that would save little.
+        """Where each member was observed; none where its layer looks at all times, or where that
+        would save little.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.
@@ -154,7 +171,9 @@ class Each(AbstractPopulation):
             found = of_members(self.layer, self.varied, member)(drives)
             return found.values, found.ok, found.stats, found.mismatches, found.variances
 
-        values, ok, stats, mismatches, variances = self._of_all(one, at, inputs.times, inputs.own_forcings)
+        values, ok, stats, mismatches, variances = self._of_all(
+            one, at, inputs.times, inputs.own_forcings
+        )
 
         def over_members(values):
             return {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}
@@ -167,11 +186,14 @@ class Each(AbstractPopulation):
             over_members(variances),
         )
 
-    def _of_all(self, one: Callable[..., tuple], at: Array, times: Array, forcings: Any) -> tuple[Any, ...]:
-        """The predictions of all members, in one `vmap`, or in one for all that have about as many rows of their own.
+    def _of_all(
+        self, one: Callable[..., tuple], at: Array, times: Array, forcings: Any
+    ) -> tuple[Any, ...]:
+        """The predictions of all members, in one `vmap`, or in one for all that have about as many
+        rows of their own.
 
-        A row costs what solves nothing; a solver's steps are the same however many of them are looked at, and a second
-        program of it takes as long again to compile.
+        A row costs what solves nothing; a solver's steps are the same however many of them are
+        looked at, and a second program of it takes as long again to compile.
         """
         if times.ndim == 1:
             return jax.vmap(one, in_axes=(0, None, 0))(at, times, forcings)
@@ -179,7 +201,11 @@ class Each(AbstractPopulation):
             return jax.vmap(one, in_axes=(0, 1, 0))(at, times, forcings)
         parts, order = [], []
         for members, rows in buckets(np.asarray(times)):
-            of_these = at[members], times[:rows, members], jax.tree.map(lambda f, of=members: f[of], forcings)
+            of_these = (
+                at[members],
+                times[:rows, members],
+                jax.tree.map(lambda f, of=members: f[of], forcings),
+            )
             values, *others, variances = jax.vmap(one, in_axes=(0, 1, 0))(*of_these)
             # Each has as many rows as the longest: the last is repeated, as its time is.
             filled = np.minimum(np.arange(len(times)), rows - 1)
@@ -191,7 +217,8 @@ class Each(AbstractPopulation):
 
 
 def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, int]]:
-    """Members that have about as many rows, and how many at most: padding is less than a third of what is needed.
+    """Members that have about as many rows, and how many at most: padding is less than a third of
+    what is needed.
 
     Args:
         times: of each member, in their order; of one with fewer rows the last is repeated.
@@ -210,7 +237,9 @@ def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, in
 
 
 def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
-    """Raises: ModelError for doses of other members, or of these in another order: arrays hold them by place."""
+    """Raises: ModelError for doses of other members, or of these in another order: arrays hold them
+    by place.
+    """
     are_doses = lambda node: isinstance(node, AbstractScheduled)  # noqa: E731
     for doses in filter(are_doses, jax.tree.leaves(layer, is_leaf=are_doses)):
         if doses.members and doses.members != members:
@@ -219,6 +248,7 @@ def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
                 for one, other in ((members, doses.members), (doses.members, members))
             )
             raise ModelError(
-                "the members are not those of the doses, in their order: give bd.Each(layer, doses.members), with "
+                "the members are not those of the doses, in their order: give bd.Each(layer, "
+                "doses.members), with "
                 f"doses of them alone; members without doses: {without}; doses of others: {beside}"
             )

@@ -19,7 +19,9 @@ _BASE = "base_dist"
 
 
 class Conditional(NamedTuple):
-    """A family of distributions, as `family_of` names it, and its parameters; the leading axis is the draw."""
+    """A family of distributions, as `family_of` names it, and its parameters; the leading axis is
+    the draw.
+    """
 
     family: str
     parameters: Parameters
@@ -31,7 +33,11 @@ class Conditional(NamedTuple):
 
 def family_of(distribution: dist.Distribution) -> str:
     """`Normal`, or `ZeroInflatedProbs(Poisson)` for one around another."""
-    inner = getattr(distribution, _BASE, None) if _BASE in inspect.signature(type(distribution)).parameters else None
+    inner = (
+        getattr(distribution, _BASE, None)
+        if _BASE in inspect.signature(type(distribution)).parameters
+        else None
+    )
     name = type(distribution).__name__
     return name if inner is None else f"{name}({family_of(inner)})"
 
@@ -69,7 +75,9 @@ def alone(distribution: dist.Distribution) -> dist.Distribution:
 
 
 def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
-    """What makes a distribution anew, each with as many axes as its batch; nothing where that is not enough."""
+    """What makes a distribution anew, each with as many axes as its batch; nothing where that is
+    not enough.
+    """
     distribution = alone(distribution)
     shape = distribution.batch_shape
     found = _parameters(distribution)
@@ -78,24 +86,37 @@ def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
             return {}
         made(family_of(distribution), found)
         whole = np.broadcast_shapes(*(v.shape for v in found.values())) == shape
-    except (TypeError, ValueError):  # a distribution of a distribution, or parameters with axes of their own
+    except (
+        TypeError,
+        ValueError,
+    ):  # a distribution of a distribution, or parameters with axes of their own
         return {}
-    return {name: v.reshape((1,) * (len(shape) - v.ndim) + v.shape) for name, v in found.items()} if whole else {}
+    return (
+        {name: v.reshape((1,) * (len(shape) - v.ndim) + v.shape) for name, v in found.items()}
+        if whole
+        else {}
+    )
 
 
 def _parameters(distribution: dist.Distribution) -> dict[str, Any]:
-    """Its parameters, and those of the one it is around by names such as `base_dist.rate`; nothing if not known."""
+    """Its parameters, and those of the one it is around by names such as `base_dist.rate`; nothing
+    if not known.
+    """
     family = family_of(distribution)
     if class_of(family) is not type(distribution):
         return {}
-    found = {name: jnp.asarray(getattr(distribution, name)) for name in distribution.arg_constraints}
+    found = {
+        name: jnp.asarray(getattr(distribution, name)) for name in distribution.arg_constraints
+    }
     if "(" not in family:
         return found
     inner = _parameters(getattr(distribution, _BASE))
     return found | {f"{_BASE}.{name}": value for name, value in inner.items()} if inner else {}
 
 
-def noise_group(families: Iterable[tuple[str, str]], noise: Mapping[str, Parameters], like: xr.Dataset) -> xr.Dataset:
+def noise_group(
+    families: Iterable[tuple[str, str]], noise: Mapping[str, Parameters], like: xr.Dataset
+) -> xr.Dataset:
     """The parameters of each observable's noise as a dataset, over the draws of its predictions.
 
     A parameter lacks the dimensions along which it does not change.
@@ -113,7 +134,8 @@ def noise_group(families: Iterable[tuple[str, str]], noise: Mapping[str, Paramet
 
 
 def conditional(noise: xr.Dataset, like: xr.DataArray) -> Conditional | None:
-    """The noise of an observable from the group `noise` of a forecast, for each draw of its predictions.
+    """The noise of an observable from the group `noise` of a forecast, for each draw of its
+    predictions.
 
     None where the group does not say, as in forecasts that were made by hand.
     Shapes: parameters are `(chain · draw, time, …)`, of size 1 where they do not change.
@@ -124,6 +146,10 @@ def conditional(noise: xr.Dataset, like: xr.DataArray) -> Conditional | None:
         return None
     parameters = {}
     for variable in held:
-        values = variable.expand_dims([d for d in like.dims if d not in variable.dims]).transpose(*like.dims).values
+        values = (
+            variable.expand_dims([d for d in like.dims if d not in variable.dims])
+            .transpose(*like.dims)
+            .values
+        )
         parameters[str(variable.attrs["parameter"])] = values.reshape(-1, *values.shape[2:])
     return Conditional(family, parameters)

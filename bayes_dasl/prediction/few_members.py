@@ -1,4 +1,6 @@
-"""Forecasts of a few members: as many draws as intervals need, as wide as so few members allow to say."""
+"""Forecasts of a few members: as many draws as intervals need, as wide as so few members allow to
+say.
+"""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +17,10 @@ from .conditional import Parameters, constraint_of, made
 from .posterior import are_chains
 from .predictive import Pushed
 
-_DRAWS, _FEWEST = 1000, 100  # that intervals are taken from; and of a field, if more would be too large
+_DRAWS, _FEWEST = (
+    1000,
+    100,
+)  # that intervals are taken from; and of a field, if more would be too large
 _LARGEST = 10**8  # numbers of a forecast
 _TAIL = 0.05  # the widest spreads, which hardly move an interval and would ruin a mean
 _LOCATIONS = ("loc", "logits", "rate", "mean", "probs")
@@ -26,7 +31,8 @@ type Scale = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np
 
 
 def repetitions(post: xr.DataTree, numbers: int) -> int:
-    """How many predictive draws are made of each posterior draw: one of those of chains, several of few members.
+    """How many predictive draws are made of each posterior draw: one of those of chains, several of
+    few members.
 
     `numbers` are those of one predictive draw.
     """
@@ -36,14 +42,17 @@ def repetitions(post: xr.DataTree, numbers: int) -> int:
     return -(-max(_FEWEST, min(_DRAWS, _LARGEST // numbers)) // members)
 
 
-def repeated(pushed: Pushed, repeats: int, *, key: Array) -> tuple[dict[str, np.ndarray], dict[str, Parameters]]:
+def repeated(
+    pushed: Pushed, repeats: int, *, key: Array
+) -> tuple[dict[str, np.ndarray], dict[str, Parameters]]:
     r"""Predictions of members that are repeated, and the parameters of their noise.
 
-    Members are a sample of size $n$ from what may be: another one lies as far from their mean $\bar m$ as Student's t
-    with $n - 1$ degrees of freedom says, $\sqrt{1 + 1/n}$ wider than they scatter. So member $i$ is moved at repetition
-    $r$ to $\bar m + c_r (m_i - \bar m)$ with $c_r^2 = (n + 1) / \chi^2_r$, where $\chi^2_r$ goes through the quantiles
-    of $\chi^2_{n-1}$; all members, observables and times share it. What is moved is the location of the noise, on a
-    scale that keeps it in its bounds. Of one member nothing can be said of its spread.
+    Members are a sample of size $n$ from what may be: another one lies as far from their mean
+    $\bar m$ as Student's t with $n - 1$ degrees of freedom says, $\sqrt{1 + 1/n}$ wider than they
+    scatter. So member $i$ is moved at repetition $r$ to $\bar m + c_r (m_i - \bar m)$ with
+    $c_r^2 = (n + 1) / \chi^2_r$, where $\chi^2_r$ goes through the quantiles of $\chi^2_{n-1}$; all
+    members, observables and times share it. What is moved is the location of the noise, on a scale
+    that keeps it in its bounds. Of one member nothing can be said of its spread.
 
     Shapes: the leading axis is `member · repeats`, the repetitions of a member one after the other.
     """
@@ -60,8 +69,12 @@ def repeated(pushed: Pushed, repeats: int, *, key: Array) -> tuple[dict[str, np.
         }
         sound = _sound(noise[name])
         given = pushed.predictions[name]
-        if given.ndim > pushed.mean[name].ndim:  # draws that hold together have been made, and are moved
-            before = _sound({p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()})
+        if (
+            given.ndim > pushed.mean[name].ndim
+        ):  # draws that hold together have been made, and are moved
+            before = _sound(
+                {p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()}
+            )
             given = np.where(np.isnan(given), 1.0, given).reshape(-1, *given.shape[2:])
             drawn = np.asarray(_carried(family, before, sound, given))
         else:
@@ -78,8 +91,12 @@ def spread_factors(members: int, repeats: int) -> np.ndarray:
     return np.sqrt((members + 1) / (2 * gammaincinv((members - 1) / 2, level)))
 
 
-def widened(values: np.ndarray, ok: np.ndarray, factors: np.ndarray, scale: Scale | None) -> np.ndarray:
-    """Members `(member, …)` at every repetition, `(member · repetition, …)`, further apart where there is a scale."""
+def widened(
+    values: np.ndarray, ok: np.ndarray, factors: np.ndarray, scale: Scale | None
+) -> np.ndarray:
+    """Members `(member, …)` at every repetition, `(member · repetition, …)`, further apart where
+    there is a scale.
+    """
     if scale is None or not ok.any():
         return np.repeat(values, len(factors), axis=0)
     there, back = scale
@@ -90,7 +107,9 @@ def widened(values: np.ndarray, ok: np.ndarray, factors: np.ndarray, scale: Scal
 
 
 def _scale(family: str, parameter: str) -> Scale | None:
-    """The scale on which a location is moved, and the way back; none for a parameter that is no location."""
+    """The scale on which a location is moved, and the way back; none for a parameter that is no
+    location.
+    """
     if parameter.rpartition(".")[2] not in _LOCATIONS:
         return None
     return _SCALES.get(tuple(bounds(constraint_of(family, parameter)).items()))

@@ -1,4 +1,6 @@
-"""The inputs that unknown functions are given: in a fit, and in a forecast that may leave their range."""
+"""The inputs that unknown functions are given: in a fit, and in a forecast that may leave their
+range.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +23,11 @@ FUNCTION_ROWS = 200
 def function_inputs(
     model: Model, inputs: Inputs, index: xr.DataArray, rows: np.ndarray, states: Paths | None
 ) -> xr.Dataset | None:
-    """The inputs of each unknown function at some rows; those that are states are medians over the draws.
+    """The inputs of each unknown function at some rows; those that are states are medians over the
+    draws.
 
-    States are known where `watched` keeps them. An input that is the product of a user's own code is not looked at,
-    nor are the functions of a population, whose members have times of their own.
+    States are known where `watched` keeps them. An input that is the product of a user's own code
+    is not looked at, nor are the functions of a population, whose members have times of their own.
 
     Args:
         model: the model.
@@ -33,10 +36,12 @@ def function_inputs(
         rows: the indices of some times.
         states: those of the watched draws at these times.
 
-    Returns: a dataset over the index, a variable `function.input` for each, with the attributes `function` and `input`;
-    None where nothing is known.
+    Returns: a dataset over the index, a variable `function.input` for each, with the attributes
+    `function` and `input`; None where nothing is known.
     """
-    functions = [] if isinstance(model.layer, AbstractPopulation) else unknown_functions(model.layer)
+    functions = (
+        [] if isinstance(model.layer, AbstractPopulation) else unknown_functions(model.layer)
+    )
     if not functions:
         return None
     given = {"t": np.asarray(inputs.times)[rows]} | _forcings(inputs, rows)
@@ -57,7 +62,9 @@ def function_inputs(
 def _forcings(inputs: Inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
     """The forcings that are numbers, at some times."""
     times = inputs.times[rows]
-    found = {name: np.asarray(jax.vmap(forcing)(times)) for name, forcing in inputs.forcings.items()}
+    found = {
+        name: np.asarray(jax.vmap(forcing)(times)) for name, forcing in inputs.forcings.items()
+    }
     return {name: values for name, values in found.items() if values.ndim == 1}
 
 
@@ -74,7 +81,9 @@ def _medians(states: Mapping[str, Any]) -> dict[str, np.ndarray]:
     for name, values in states.items():
         if np.ndim(values) == 2:
             solved = values[np.isfinite(values).all(axis=1)]
-            found[name] = np.median(solved, axis=0) if len(solved) else np.full(values.shape[1], np.nan)
+            found[name] = (
+                np.median(solved, axis=0) if len(solved) else np.full(values.shape[1], np.nan)
+            )
     return found
 
 

@@ -1,4 +1,6 @@
-"""Whether a posterior is that of a model: by its random leaves, and by the program of its density."""
+"""Whether a posterior is that of a model: by its random leaves,
+and by the program of its density.
+"""
 
 import hashlib
 import importlib.metadata
@@ -23,15 +25,18 @@ _LIBRARIES = ("jax", "numpyro", "diffrax", "blackjax")
 _SOURCE = Path(__file__).parents[1]
 OWN = "that of the fit"
 _REMEDY = (
-    "fit it anew, or ask what_if=True of bd.forecast to forecast with it all the same; after a correction by "
+    "fit it anew, or ask what_if=True of bd.forecast to forecast with it all the same; after a "
+    "correction by "
     "bd.updating.check_solver the model is bd.updating.tightened(model)"
 )
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide the draws; ours ends with a hash of its source, as in 0.1.0+1a2b3c4d.
+    """The versions of the packages that decide the draws; ours ends with a hash of its source, as
+    in 0.1.0+1a2b3c4d.
 
-    An editable install, or a wheel built between two releases, changes its source under the same version.
+    An editable install, or a wheel built between two releases, changes its source under the same
+    version.
     """
     own = f"{importlib.metadata.version('bayes_dasl')}+{source_hash(_SOURCE)}"
     return {"bayes_dasl": own} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -41,8 +46,8 @@ def versions() -> dict[str, str]:
 def source_hash(folder: Path) -> str:
     """Eight hexadecimal digits of the SHA-256 of all Python files in a folder.
 
-    The hash is kept for the life of the process, whose modules were imported from these files: an edit on disk does
-    not change code that runs already.
+    The hash is kept for the life of the process, whose modules were imported from these files: an
+    edit on disk does not change code that runs already.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
@@ -58,9 +63,11 @@ def made_with() -> dict[str, str]:
 
 
 def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
-    """Refuse a posterior of another model: other equations, priors or solver settings, not only other random leaves.
+    """Refuse a posterior of another model: other equations, priors or solver settings, not only
+    other random leaves.
 
-    Of a posterior from other versions of the libraries, or from another system, only the random leaves can be compared.
+    Of a posterior from other versions of the libraries, or from another system, only the random
+    leaves can be compared.
     Returns: whether all was compared.
     Raises: MismatchError.
     """
@@ -70,24 +77,30 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
         return False
     data = fitted_data(post)
     try:
-        observed = {n: jnp.asarray(observations(data, n, dims=model.dims(n))) for n in model.observables}
+        observed = {
+            n: jnp.asarray(observations(data, n, dims=model.dims(n))) for n in model.observables
+        }
         inputs, observed, _ = model.at_own_rows(model.inputs(data), observed)
         same = held == posterior_fingerprint(model, inputs, observed)
     except Exception as error:  # whatever the equations of another model raise
         raise MismatchError(
-            f"this posterior belongs to another model: this one cannot be evaluated on the data of the fit "
+            "this posterior belongs to another model: this one cannot be evaluated on the data of "
+            "the fit "
             f"({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
     if not same and all(post.attrs.get(name) == value for name, value in made_with().items()):
         raise MismatchError(
-            "this posterior belongs to another model with the same random leaves: an equation, a prior, the noise, a "
+            "this posterior belongs to another model with the same random leaves: an equation, a "
+            "prior, the noise, a "
             f"known number or a solver setting differs; {_REMEDY}"
         )
     return same
 
 
 def _asks_others(model: Model, post: xr.DataTree) -> bool:
-    """Whether the members of a model are others than those of the fit, of whom no number may be unknown."""
+    """Whether the members of a model are others than those of the fit, of whom no number may be
+    unknown.
+    """
     if not isinstance(layer := model.layer, AbstractPopulation):
         return False
     seen = fitted_observables(post)
@@ -95,13 +108,17 @@ def _asks_others(model: Model, post: xr.DataTree) -> bool:
 
 
 def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str | int]:
-    """What a forecast's attributes say of its model: whether it is that of the fit, or, with `what_if`, another.
+    """What a forecast's attributes say of its model: whether it is that of the fit, or, with
+    `what_if`, another.
 
     Raises: MismatchError, with `what_if` for other random leaves alone.
     """
     if differ(paths(model), post["posterior"].to_dataset()) or _asks_others(model, post):
         check_belongs(model, post)
-        return {"model": "that of the fit for other members, as far as its random leaves tell", "what_if": int(what_if)}
+        return {
+            "model": "that of the fit for other members, as far as its random leaves tell",
+            "what_if": int(what_if),
+        }
     try:
         same = check_same_posterior(model, post)
     except MismatchError:
@@ -116,8 +133,10 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
     said = "that of the fit as far as its random leaves tell"
     if post.attrs.get("posterior_sha256"):
         warnings.warn(
-            "this posterior was fitted by other versions of the libraries or on another system: that its equations, "
-            "priors, noise and known numbers are those of the model cannot be told, only that its random leaves are",
+            "this posterior was fitted by other versions of the libraries or on another system: "
+            "that its equations, "
+            "priors, noise and known numbers are those of the model cannot be told, only that its "
+            "random leaves are",
             stacklevel=3,
         )
     return {"model": said, "what_if": 0}

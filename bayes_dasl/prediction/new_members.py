@@ -15,10 +15,11 @@ from ..random import RandomLeaf
 def of_members(
     leaf: RandomLeaf, held: xr.DataArray, draws: Mapping[str, Float[np.ndarray, "draw ..."]]
 ) -> Float[np.ndarray, "draw member ..."]:
-    """Draws of a number for the members of a model, one after another for each draw of the posterior.
+    """Draws of a number for the members of a model, one after another for each draw of the
+    posterior.
 
-    Members that the fit has seen keep their draws; those of new ones are drawn from the prior, given what it depends on
-    in the same draw: the same numbers whenever they are asked for.
+    Members that the fit has seen keep their draws; those of new ones are drawn from the prior,
+    given what it depends on in the same draw: the same numbers whenever they are asked for.
 
     Args:
         leaf: what is known of the number.
@@ -46,11 +47,16 @@ def differ(leaves: Mapping[str, RandomLeaf], held: xr.Dataset) -> bool:
         held: draws of the posterior.
     """
     dims = {dim: members for leaf in leaves.values() for dim, members in leaf.dims.items()}
-    return any(tuple(held[dim].values.tolist()) != members for dim, members in dims.items() if dim in held.dims)
+    return any(
+        tuple(held[dim].values.tolist()) != members
+        for dim, members in dims.items()
+        if dim in held.dims
+    )
 
 
 def as_unseen(post: xr.DataTree, leaves: Mapping[str, RandomLeaf]) -> xr.DataTree:
-    """A posterior as if its fit had seen other members, so that a forecast draws all of them, and groups, anew.
+    """A posterior as if its fit had seen other members, so that a forecast draws all of them, and
+    groups, anew.
 
     Nothing is known of their past either. Draws of what all members share stay.
 
@@ -61,9 +67,13 @@ def as_unseen(post: xr.DataTree, leaves: Mapping[str, RandomLeaf]) -> xr.DataTre
     groups = {str(name): group.to_dataset() for name, group in post.children.items()}
     drawn = groups["posterior"]
     dims = {dim for leaf in leaves.values() for dim in leaf.dims} & {*map(str, drawn.dims)}
-    groups["posterior"] = drawn.assign_coords({dim: [f"fitted {name}" for name in drawn[dim].values] for dim in dims})
+    groups["posterior"] = drawn.assign_coords(
+        {dim: [f"fitted {name}" for name in drawn[dim].values] for dim in dims}
+    )
     for name in {"observed_data", "fitted_data"} & {*groups}:
-        groups[name] = groups[name].map(lambda values: xr.full_like(values, np.nan, float), keep_attrs=True)
+        groups[name] = groups[name].map(
+            lambda values: xr.full_like(values, np.nan, float), keep_attrs=True
+        )
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = dict(post.attrs)
     return tree

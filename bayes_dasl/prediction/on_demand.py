@@ -10,7 +10,8 @@ from xarray.core import indexing
 
 
 def on_demand(like: xr.Dataset, made: Callable[[], dict[str, np.ndarray]]) -> xr.Dataset:
-    """A dataset whose variables are computed, all together and once, when the first of them is looked at.
+    """A dataset whose variables are computed, all together and once, when the first of them is
+    looked at.
 
     A copy, a pickle or a file of it holds the numbers themselves.
 
@@ -20,16 +21,23 @@ def on_demand(like: xr.Dataset, made: Callable[[], dict[str, np.ndarray]]) -> xr
     """
     once = _Once(made)
     return like.assign(
-        {name: (v.dims, indexing.MemoryCachedArray(_lazy(str(name), v, once)), v.attrs) for name, v in like.items()}
+        {
+            name: (v.dims, indexing.MemoryCachedArray(_lazy(str(name), v, once)), v.attrs)
+            for name, v in like.items()
+        }
     )
 
 
 def _lazy(name: str, like: xr.DataArray, once: "_Once") -> indexing.LazilyIndexedArray:
-    return indexing.LazilyIndexedArray(_OnDemand(like.shape, like.dtype, lambda: once()[name].reshape(like.shape)))
+    return indexing.LazilyIndexedArray(
+        _OnDemand(like.shape, like.dtype, lambda: once()[name].reshape(like.shape))
+    )
 
 
 class _Once:
-    """A function of no arguments that is called once; it is then forgotten, and what it held is free."""
+    """A function of no arguments that is called once; it is then forgotten, and what it held is
+    free.
+    """
 
     def __init__(self, function: Callable[[], dict[str, np.ndarray]]):
         self._function: Callable[[], dict[str, np.ndarray]] | None = function
@@ -47,7 +55,9 @@ class _OnDemand(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         basic = indexing.IndexingSupport.BASIC
-        return indexing.explicit_indexing_adapter(key, self.shape, basic, lambda key: self._values()[key])
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, basic, lambda key: self._values()[key]
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return indexing.as_indexable, (self._values(),)

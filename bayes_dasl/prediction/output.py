@@ -68,7 +68,9 @@ def new_file(path: str | os.PathLike, groups: Mapping[str, xr.Dataset]) -> Itera
         # On a full disk HDF5 would not raise but crash Python.
         needed = _MARGIN * sum(group.nbytes for group in groups.values())
         if shutil.disk_usage(temporary.parent).free < needed:
-            raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB are needed, {os.strerror(errno.ENOSPC)}")
+            raise OSError(
+                errno.ENOSPC, f"{needed / 2**30:.1f} GiB are needed, {os.strerror(errno.ENOSPC)}"
+            )
         yield File(temporary, groups)
         seal(temporary)
 
@@ -80,10 +82,18 @@ class _Variable:
         self._draws = like.shape[1]
         sizes = {str(dim): like.sizes[dim] for dim in like.dims[2:]}
         part = next(blocks(sizes, _DATA_OF_A_CHUNK))
-        chunks = (1, min(self._draws, _DRAWS_OF_A_CHUNK), *(at.stop - at.start for at in part.values()))
+        chunks = (
+            1,
+            min(self._draws, _DRAWS_OF_A_CHUNK),
+            *(at.stop - at.start for at in part.values()),
+        )
         dims = tuple(map(str, like.dims))
-        fill = np.nan if like.dtype.kind == "f" else None  # whole numbers, such as one of trials, have none
-        self._variable = group.create_variable(like.name, dims, like.dtype, fillvalue=fill, chunks=chunks)
+        fill = (
+            np.nan if like.dtype.kind == "f" else None
+        )  # whole numbers, such as one of trials, have none
+        self._variable = group.create_variable(
+            like.name, dims, like.dtype, fillvalue=fill, chunks=chunks
+        )
         for name, value in like.attrs.items():
             self._variable.attrs[name] = value
 
@@ -93,4 +103,6 @@ class _Variable:
             begin, end = max(rows.start, first), min(rows.stop, first + self._draws)
             some = values[begin - rows.start : end - rows.start]
             # A parameter of the noise has axes of size one where it does not change.
-            self._variable[chain, begin - first : end - first] = some.reshape(len(some), *self._variable.shape[2:])
+            self._variable[chain, begin - first : end - first] = some.reshape(
+                len(some), *self._variable.shape[2:]
+            )

@@ -36,26 +36,29 @@ def simulate(
 ) -> xr.Dataset:
     """Simulate observations of a model at the times of a dataset, and keep the true values.
 
-    The solve starts as in a fit to the template: at `start=` of the layer, or else at the first time.
+    The solve starts as in a fit to the template: at `start=` of the layer, or else at the first
+    time.
 
     Args:
         model: the model.
-        template: a dataset with the times, forcings, places, members and known errors, as for `fit`. Observations in
-            it only say where values are missing.
-        values: the true values. A dict by path, or by name as in results: values that are left out are drawn from the
-            prior given the others. Or a posterior: one draw is taken, also for members of the model that it has not
-            seen. By default one draw of the prior.
+        template: a dataset with the times, forcings, places, members and known errors, as for
+            `fit`. Observations in it only say where values are missing.
+        values: the true values. A dict by path, or by name as in results: values that are left out
+            are drawn from the prior given the others. Or a posterior: one draw is taken, also for
+            members of the model that it has not seen. By default one draw of the prior.
         missing: whether values are missing where the template has none.
         key: a whole number or a JAX random key, for the draw and the observation noise.
 
-    Returns: a copy of the template with simulated observations, in the units that the layer states. Further variables
-    are `true_<observable>`, the prediction without noise; `true_<output>` for outputs that are not observed; and
-    `true_<parameter>` for each parameter, by its name in results. `fit` ignores them. Values beyond a limit of
-    `bd.noise.Censored` are set to that limit. If the data have codes for censoring, no simulated value is censored.
+    Returns: a copy of the template with simulated observations, in the units that the layer states.
+    Further variables are `true_<observable>`, the prediction without noise; `true_<output>` for
+    outputs that are not observed; and `true_<parameter>` for each parameter, by its name in
+    results. `fit` ignores them. Values beyond a limit of `bd.noise.Censored` are set to that limit.
+    If the data have codes for censoring, no simulated value is censored.
 
-    Raises: MismatchError for values that are not random leaves of the model or have another shape, or a posterior of
-    another model; DataError for times or forcings that the model cannot take; ModelError if the solver fails, or for a
-    model with a filter, which integrates out the path of the states.
+    Raises: MismatchError for values that are not random leaves of the model or have another shape,
+    or a posterior of another model; DataError for times or forcings that the model cannot take;
+    ModelError if the solver fails, or for a model with a filter, which integrates out the path of
+    the states.
 
     Example:
         >>> simulated = bd.simulate(model, data, {"growth": 0.5}, key=1)
@@ -65,25 +68,36 @@ def simulate(
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
     if isinstance(model.layer, AbstractFilter):
         raise ModelError(
-            f"{type(model.layer).__name__} has the states integrated out, and so no path to simulate: take bd.equations.SDE"
+            f"{type(model.layer).__name__} has the states integrated out, and so no path to "
+            "simulate: take bd.equations.SDE"
         )
     checked_index(template, model.index)
     data = model.in_own_units(template)
-    known = data if missing else data.drop_vars([name for name in model.observables if name in data])
+    known = (
+        data if missing else data.drop_vars([name for name in model.observables if name in data])
+    )
     inputs = dataclasses.replace(model.driven(data), per_datum=model.per_datum(known))
     check_shapes(model, inputs)
     key_values, key_noise = jax.random.split(as_key(key))
     draw = _draw(model, values, key_values)
     # Inputs are constants of the program, since layers that go by steps must know their times.
-    predicted, observed, ok = jax.jit(lambda draw, key: _simulated(model, draw, inputs, key))(draw, key_noise)
+    predicted, observed, ok = jax.jit(lambda draw, key: _simulated(model, draw, inputs, key))(
+        draw, key_noise
+    )
     if not ok:
-        said = "these values" if values is not None else "this draw of the prior: take another key, or tighter priors"
+        said = (
+            "these values"
+            if values is not None
+            else "this draw of the prior: take another key, or tighter priors"
+        )
         raise ModelError(f"the solver fails for {said}")
     found = {name: _over_data(model, data, name, values) for name, values in observed.items()}
     for name, simulated in found.items():
         if missing and name in data:
             found[name] = simulated.where(data[name].notnull()).assign_attrs(simulated.attrs)
-    truth = {f"{TRUE}{name}": _over_data(model, data, name, values) for name, values in predicted.items()}
+    truth = {
+        f"{TRUE}{name}": _over_data(model, data, name, values) for name, values in predicted.items()
+    }
     return template.assign(found | _as_seen(model, template) | truth | _parameters(model, draw))
 
 
@@ -110,7 +124,9 @@ def _ends(limits: Mapping[str, float]) -> tuple[float, float]:
     return limits.get(BELOW, -np.inf), limits.get(ABOVE, np.inf)
 
 
-def _draw(model: Model, values: Mapping[str, Any] | xr.DataTree | None, key: Array) -> dict[str, Array]:
+def _draw(
+    model: Model, values: Mapping[str, Any] | xr.DataTree | None, key: Array
+) -> dict[str, Array]:
     """One value of each random leaf, by path.
 
     Raises: MismatchError.
@@ -136,7 +152,9 @@ def _by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
     Raises: MismatchError for a name that the model does not have, or another shape.
     """
     if not isinstance(values, Mapping):
-        raise MismatchError(f"values are a dict by name, or a posterior, not {type(values).__name__}")
+        raise MismatchError(
+            f"values are a dict by name, or a posterior, not {type(values).__name__}"
+        )
     leaves, path_of = paths(model), {short: path for path, short in names(model).items()}
     found = {}
     for name, value in values.items():
@@ -150,7 +168,9 @@ def _by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
                 f"the value of '{name}' must be a number or an array of numbers, not {value!r}"
             ) from error
         if array.shape != leaves[path].shape:
-            raise MismatchError(f"'{name}' has the shape {array.shape}, but the model's has {leaves[path].shape}")
+            raise MismatchError(
+                f"'{name}' has the shape {array.shape}, but the model's has {leaves[path].shape}"
+            )
         found[path] = jnp.asarray(array)
     return found
 
@@ -161,7 +181,12 @@ def _over_data(model: Model, data: xr.Dataset, name: str, values: Array) -> xr.D
     units = model.layer.units.get(name, "")
     attributes = plain_attributes(data[name].attrs) if name in data else {}
     coordinates = {dim: data[dim] for dim in dims if dim in data.coords}
-    return xr.DataArray(np.asarray(values), coordinates, dims, attrs=attributes | ({"units": units} if units else {}))
+    return xr.DataArray(
+        np.asarray(values),
+        coordinates,
+        dims,
+        attrs=attributes | ({"units": units} if units else {}),
+    )
 
 
 def _as_seen(model: Model, template: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -171,7 +196,11 @@ def _as_seen(model: Model, template: xr.Dataset) -> dict[str, xr.DataArray]:
         noise = model.noise_of(name)
         if isinstance(noise, Censored) and not noise.limits:
             found |= {n: xr.zeros_like(template[n]) for n in (name + CODE,) if n in template}
-            found |= {n: xr.full_like(template[n], np.nan, float) for n in (name + LIMIT,) if n in template}
+            found |= {
+                n: xr.full_like(template[n], np.nan, float)
+                for n in (name + LIMIT,)
+                if n in template
+            }
     return found
 
 
@@ -183,6 +212,10 @@ def _parameters(model: Model, draw: Mapping[str, Array]) -> dict[str, xr.DataArr
         name = f"{TRUE}{short[path]}"
         dims = [*leaf.dims, *(f"{name}_dim_{i}" for i in range(len(leaf.dims), value.ndim))]
         members = {dim: np.asarray(of) for dim, of in leaf.dims.items()}
-        attributes = {"path": path, "group": leaf.group, **({"units": leaf.units} if leaf.units else {})}
+        attributes = {
+            "path": path,
+            "group": leaf.group,
+            **({"units": leaf.units} if leaf.units else {}),
+        }
         found[name] = xr.DataArray(value, members, dims, attrs=attributes)
     return found

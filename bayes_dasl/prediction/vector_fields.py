@@ -20,21 +20,27 @@ _BATCH = 16
 
 
 def watched(model: Model, inputs: Inputs, draws: int, *, after: int = 0) -> Watched | None:
-    """Of which draws `rates_along_paths` needs the states, at 50 times at most; `after` so many others are pushed.
+    """Of which draws `rates_along_paths` needs the states, at 50 times at most; `after` so many
+    others are pushed.
 
     None where no network is part of the vector field of an ODE.
     """
-    if model.layer.trajectories is None or not any(_has_network(ode) for ode in trajectories(model.layer)):
+    if model.layer.trajectories is None or not any(
+        _has_network(ode) for ode in trajectories(model.layer)
+    ):
         return None
     return Watched(after + thinned(draws, _DRAWS), thinned(inputs.times.size, _TIMES))
 
 
-def rates_along_paths(model: Model, inputs: Inputs, draws: Draws, times: np.ndarray, states: Paths) -> xr.Dataset:
-    """The rates of every state for each draw, at states where the draws go: at their mean, and along the paths of four.
+def rates_along_paths(
+    model: Model, inputs: Inputs, draws: Draws, times: np.ndarray, states: Paths
+) -> xr.Dataset:
+    """The rates of every state for each draw, at states where the draws go: at their mean, and
+    along the paths of four.
 
-    What several draws say of a vector field can be compared only at the same states; weights of a network cannot be
-    compared at all. Returns a dataset over `draw`, `path` (the first is that of mean states) and the index, by the name
-    of the state.
+    What several draws say of a vector field can be compared only at the same states; weights of a
+    network cannot be compared at all. Returns a dataset over `draw`, `path` (the first is that of
+    mean states) and the index, by the name of the state.
 
     Args:
         model: the model.
@@ -56,7 +62,9 @@ def rates_along_paths(model: Model, inputs: Inputs, draws: Draws, times: np.ndar
         return [jax.vmap(lambda path, ode=ode: at(ode, path))(several) for ode, several in pairs]
 
     one, held, _ = parted(rates, {path: values[0] for path, values in draws.items()})
-    each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH))
+    each = jax.jit(
+        lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH)
+    )
     found = each(held, dict(draws))
     variables = {}
     for prefix, of_ode in zip(_prefixes(model), found, strict=True):

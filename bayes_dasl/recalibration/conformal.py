@@ -1,4 +1,6 @@
-"""Quantiles of what comes next, from errors of the same kind: the finite-sample quantiles of conformal prediction."""
+"""Quantiles of what comes next, from errors of the same kind: the finite-sample quantiles of
+conformal prediction.
+"""
 
 import numpy as np
 from jaxtyping import Float
@@ -29,10 +31,11 @@ def next_quantiles(
 ) -> Float[np.ndarray, " level"]:
     r"""Quantiles of one more error, from errors that are like it.
 
-    The next one exceeds the $k$-th smallest of $n$ exchangeable errors with probability $1 - k / (n + 1)$: so the
-    quantile of level $p$ is the $p (n + 1)$-th smallest one, interpolated where that is no whole number. Beyond the
-    first and the last nothing is known, and the quantile stays there. With weights, or several errors of one origin,
-    the step from $p n$ to $p (n + 1)$ is that of `number` errors.
+    The next one exceeds the $k$-th smallest of $n$ exchangeable errors with probability
+    $1 - k / (n + 1)$: so the quantile of level $p$ is the $p (n + 1)$-th smallest one, interpolated
+    where that is no whole number. Beyond the first and the last nothing is known, and the quantile
+    stays there. With weights, or several errors of one origin, the step from $p n$ to $p (n + 1)$
+    is that of `number` errors.
 
     Args:
         errors: with their signs.
@@ -41,18 +44,25 @@ def next_quantiles(
         number: as how many independent errors of equal weight they count.
         by_sides: whether each side is told by itself; else the sizes of errors tell both.
 
-    Source: Vovk, Gammerman & Shafer (2005), Algorithmic Learning in a Random World; Johansson et al. (2015), Handling
-    small calibration sets in Mondrian inductive conformal regressors, for the interpolation; Barber et al. (2023),
-    Conformal prediction beyond exchangeability, for the weights.
+    Source: Vovk, Gammerman & Shafer (2005), Algorithmic Learning in a Random World; Johansson et
+    al. (2015), Handling small calibration sets in Mondrian inductive conformal regressors, for the
+    interpolation; Barber et al. (2023), Conformal prediction beyond exchangeability, for the
+    weights.
     """
     if by_sides:
-        return _quantiles(errors, weights, np.clip(levels, 1 / (number + 1), number / (number + 1)), number)
+        return _quantiles(
+            errors, weights, np.clip(levels, 1 / (number + 1), number / (number + 1)), number
+        )
     central = np.minimum(np.abs(2 * levels - 1), largest_level(number, by_sides=False))
     return np.sign(levels - 0.5) * _quantiles(np.abs(errors), weights, central, number, least=0.0)
 
 
 def _quantiles(
-    values: np.ndarray, weights: np.ndarray, levels: np.ndarray, number: float, least: float | None = None
+    values: np.ndarray,
+    weights: np.ndarray,
+    levels: np.ndarray,
+    number: float,
+    least: float | None = None,
 ) -> np.ndarray:
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]

@@ -1,4 +1,6 @@
-"""How far data lay from forecasts that had not seen them, and from how many witnesses that is known."""
+"""How far data lay from forecasts that had not seen them, and from how many witnesses that is
+known.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ from .held_out_errors import HELD_OUT, along_origins, held_out_errors
 type Pair = tuple[xr.DataTree, xr.Dataset]
 """A forecast, and data that it had not seen."""
 
-_WHAT = "past is what bd.weighting.leave_future_out returned, a pair of a forecast and data that it had not seen, or a list of such"
+_WHAT = (
+    "past is what bd.weighting.leave_future_out returned, a pair of a forecast and data that it "
+    "had not seen, or a list of such"
+)
 
 
 class Past(NamedTuple):
@@ -39,7 +44,9 @@ class Past(NamedTuple):
     apart: np.ndarray | None = None
 
     def shared(self, lead: int) -> np.ndarray | None:
-        """The share of their times up to a lead that two windows have in common, `(origin, origin)`, and 0 of one."""
+        """The share of their times up to a lead that two windows have in common,
+        `(origin, origin)`, and 0 of one.
+        """
         if self.elapsed is None or self.apart is None:
             return None
         return np.maximum(0.0, 1 - self.apart / self.elapsed[lead]) * (self.apart > 0)
@@ -74,13 +81,16 @@ class Witnesses(NamedTuple):
 
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
         """Those of one more error."""
-        return next_quantiles(self.errors, self.weights, levels, self.number, by_sides=self.by_sides)
+        return next_quantiles(
+            self.errors, self.weights, levels, self.number, by_sides=self.by_sides
+        )
 
 
 def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> Past:
     """What was held out, of the model and the observables of a forecast.
 
-    Raises: MismatchError for other models, observables or data; DataError for data that are censored.
+    Raises: MismatchError for other models, observables or data; DataError for data that are
+    censored.
     """
     if isinstance(past, xr.DataTree):
         found = _of_rolling_origins(fc, past)
@@ -90,11 +100,14 @@ def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> P
         found = _of_pairs(fc, past)
     names = [str(name) for name in fc["predictions"].data_vars]
     if absent := [name for name in names if name not in found.errors["observable"].values]:
-        raise MismatchError(f"nothing was held out of the observables {', '.join(absent)} that are forecast")
+        raise MismatchError(
+            f"nothing was held out of the observables {', '.join(absent)} that are forecast"
+        )
     for name in names:
         if bool((found.errors["censored"].sel(observable=name) > 0).any()):
             raise DataError(
-                f"held-out values of '{name}' are censored: nobody knows how far from them a forecast was, and so no "
+                f"held-out values of '{name}' are censored: nobody knows how far from them a "
+                "forecast was, and so no "
                 "recalibration learns from them"
             )
     return found
@@ -107,14 +120,18 @@ def fitted_until(fc: xr.DataTree) -> Any:
     """
     end = fitted_between(fc)[1]
     if end is None:
-        raise MismatchError("a forecast does not say until when its data were fitted under its forcings: forecast anew")
+        raise MismatchError(
+            "a forecast does not say until when its data were fitted under its forcings: forecast "
+            "anew"
+        )
     return end
 
 
 def witnesses(
     past: Past, names: Sequence[str], leads: np.ndarray, *, of_pit: bool, half_life: float | None
 ) -> dict[tuple[str, int], Witnesses]:
-    """The errors of each observable at each of some leads: standardised ones, or of the PIT, from −1 to 1.
+    """The errors of each observable at each of some leads: standardised ones, or of the PIT, from
+    −1 to 1.
 
     Raises: DataError where they are too few for the 90 % interval, or infinite.
     """
@@ -131,13 +148,17 @@ def witnesses(
             seen = ~np.isnan(values[lead])
             if np.isinf(values[lead][seen]).any():
                 raise DataError(
-                    f"a held-out value of '{name}' lies where its forecast has no spread on that side, so that no "
-                    "multiple of it reaches there: see why most draws are equal, or take method='isotonic'"
+                    f"a held-out value of '{name}' lies where its forecast has no spread on that "
+                    "side, so that no "
+                    "multiple of it reaches there: see why most draws are equal, or take "
+                    "method='isotonic'"
                 )
             there, shared = of_origin * seen.any(axis=-1), past.shared(lead)
             _refuse_few(past, name, lead, there)
             weights = np.broadcast_to(of_origin[:, None], seen.shape)[seen]
-            own = Witnesses(values[lead][seen], weights, int(np.count_nonzero(there)), 0.0, by_sides=False)
+            own = Witnesses(
+                values[lead][seen], weights, int(np.count_nonzero(there)), 0.0, by_sides=False
+            )
             of_sizes = _count(there, None if shared is None else persistence * shared**2)
             # Errors with their signs are more alike than their sizes.
             of_sides = _count(there, None if shared is None else persistence**0.5 * shared)
@@ -149,10 +170,12 @@ def witnesses(
 
 
 def _persistence(past: Past, errors: np.ndarray) -> float:
-    """How alike sizes of errors are where windows overlap, as a share of the square of the times that both have.
+    """How alike sizes of errors are where windows overlap, as a share of the square of the times
+    that both have.
 
-    Errors that add up along a window, as those of a random walk, are alike by the share of times, and their sizes by
-    its square: 1. Where each time has an error of its own it is 0. Rank correlations over all leads tell it.
+    Errors that add up along a window, as those of a random walk, are alike by the share of times,
+    and their sizes by its square: 1. Where each time has an error of its own it is 0. Rank
+    correlations over all leads tell it.
     Shapes: `errors` is `(lead, origin, value)`.
     """
     found, most = 0.0, 0.0
@@ -164,16 +187,23 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
         sizes = np.where(seen, np.abs(of_lead), 0.0)[there].sum(axis=-1) / seen[there].sum(axis=-1)
         alike = shared[np.ix_(there, there)] ** 2
         ranks = (np.argsort(np.argsort(sizes)) - (number - 1) / 2) / np.sqrt((number**2 - 1) / 12)
-        found += ranks @ alike @ ranks + alike.sum() / (number - 1)  # ranks of independent sizes repel a little
+        found += ranks @ alike @ ranks + alike.sum() / (
+            number - 1
+        )  # ranks of independent sizes repel a little
         most += (alike**2).sum()
     return float(np.clip(found / most, 0.0, 1.0)) if most else 0.0
 
 
 def _count(weights: np.ndarray, alike: np.ndarray | None) -> float:
-    """As how many independent values of equal weight these count, of which two are so much `alike`."""
+    """As how many independent values of equal weight these count,
+    of which two are so much `alike`.
+    """
     own = float(weights @ weights)
     return (
-        float(weights.sum()) ** 2 / (own + (0.0 if alike is None else float(weights @ alike @ weights))) if own else 0.0
+        float(weights.sum()) ** 2
+        / (own + (0.0 if alike is None else float(weights @ alike @ weights)))
+        if own
+        else 0.0
     )
 
 
@@ -181,11 +211,14 @@ def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
     number, held_out = _count(weights, None), np.count_nonzero(weights)
     if number > FEWEST - 1e-9:
         return
-    ahead = f" {lead + 1} {'time' if lead == 0 else 'times'} ahead" if past.elapsed is not None else ""
+    ahead = (
+        f" {lead + 1} {'time' if lead == 0 else 'times'} ahead" if past.elapsed is not None else ""
+    )
     weighed = f", which count as {number:.3g} by their age" if number < held_out - 1e-9 else ""
     remedy = "take more origins" if past.elapsed is not None else "hold out more"
     raise DataError(
-        f"the 90 % interval of '{name}'{ahead} is known from {FEWEST} {past.units} on, but {held_out} are held out"
+        f"the 90 % interval of '{name}'{ahead} is known from {FEWEST} {past.units} on, but "
+        f"{held_out} are held out"
         f"{weighed}: {remedy}, or stay with the model's own forecast"
     )
 
@@ -194,8 +227,10 @@ def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], Witnesses]) -> No
     (name, lead), fewest = min(found.items(), key=lambda each: each[1].effective)
     if fewest.effective < FEWEST - 1e-9:
         warnings.warn(
-            f"errors of '{name}' {lead + 1} times ahead are alike where windows overlap: {fewest.held_out} "
-            f"{past.units} count as {fewest.effective:.2g}, and intervals may hold less than they say. Take origins "
+            f"errors of '{name}' {lead + 1} times ahead are alike where windows overlap: "
+            f"{fewest.held_out} "
+            f"{past.units} count as {fewest.effective:.2g}, and intervals may hold less than they "
+            "say. Take origins "
             "further apart",
             stacklevel=4,
         )
@@ -203,7 +238,11 @@ def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], Witnesses]) -> No
 
 def _of_rolling_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
     if HELD_OUT not in past.children:
-        said = ": this one keeps no errors, as those of earlier versions did not" if "log_density" in past else ""
+        said = (
+            ": this one keeps no errors, as those of earlier versions did not"
+            if "log_density" in past
+            else ""
+        )
         raise MismatchError(_WHAT + said)
     _refuse_other_model(fc, past)
     windows = past.to_dataset()
@@ -224,10 +263,14 @@ def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
     ahead = [_came_after(earlier, data) for earlier, data in pairs]
     horizon = min(map(len, ahead))
     if not horizon:
-        raise MismatchError("one of these forecasts has no time after the end of its fit at which data came")
+        raise MismatchError(
+            "one of these forecasts has no time after the end of its fit at which data came"
+        )
     times = np.stack([each[:horizon] for each in ahead])
     _refuse_seen(fc, times)
-    errors = [held_out_errors(earlier, data, at) for (earlier, data), at in zip(pairs, times, strict=True)]
+    errors = [
+        held_out_errors(earlier, data, at) for (earlier, data), at in zip(pairs, times, strict=True)
+    ]
     return _along(along_origins(errors), origins, times)
 
 
@@ -254,13 +297,19 @@ def _of_rows_or_members(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) ->
     _refuse_other_model(fc, held)
     ours, theirs = (tree.attrs.get("posterior_sha256", "") for tree in (fc, held))
     if ours and theirs and ours != theirs:
-        raise MismatchError("these forecasts are from fits to other data: rows are held out of one fit")
+        raise MismatchError(
+            "these forecasts are from fits to other data: rows are held out of one fit"
+        )
     predictions = held["predictions"].to_dataset()
     index, members = index_of(predictions), held.attrs.get("members")
     of_members = all(members in variable.dims for variable in predictions.data_vars.values())
-    if held.attrs.get("series", index == "time" or are_dates(predictions[index])) and not of_members:
+    if (
+        held.attrs.get("series", index == "time" or are_dates(predictions[index]))
+        and not of_members
+    ):
         raise MismatchError(
-            f"data along '{index}' hold together: one forecast of them is one witness, however many they are. Give "
+            f"data along '{index}' hold together: one forecast of them is one witness, however "
+            "many they are. Give "
             "what bd.weighting.leave_future_out returned, or a list of pairs from several origins"
         )
     errors = held_out_errors(held, data)
@@ -275,18 +324,26 @@ def _of_rows_or_members(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) ->
 def _refuse_other_model(fc: xr.DataTree, other: xr.DataTree) -> None:
     if RECALIBRATED in other.attrs:
         raise MismatchError(
-            f"what was held out was forecast {other.attrs[RECALIBRATED]}: give the model's own forecasts"
+            f"what was held out was forecast {other.attrs[RECALIBRATED]}: give the model's own "
+            "forecasts"
         )
     if other.attrs.get("what_if", 0):
-        raise MismatchError("what was held out was forecast as a what-if, by no model that was fitted")
+        raise MismatchError(
+            "what was held out was forecast as a what-if, by no model that was fitted"
+        )
     if "mixture" in other.attrs and "mixture" not in fc.attrs:
-        raise MismatchError("what was held out was forecast by a mixture: recalibrate by the errors of this model")
+        raise MismatchError(
+            "what was held out was forecast by a mixture: recalibrate by the errors of this model"
+        )
     ours, theirs = (tree.attrs.get("signature", "") for tree in (fc, other))
     if ours and theirs and ours != theirs:
-        raise MismatchError("what was held out was forecast by another model: recalibrate by the errors of this one")
+        raise MismatchError(
+            "what was held out was forecast by another model: recalibrate by the errors of this one"
+        )
     if "mixture" in fc.attrs and "mixture" not in other.attrs:
         raise MismatchError(
-            "a mixture has errors of its own: give a list of pairs, each a mixture from an earlier origin and the data"
+            "a mixture has errors of its own: give a list of pairs, each a mixture from an earlier "
+            "origin and the data"
         )
 
 
@@ -294,7 +351,8 @@ def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
     """Raises: MismatchError where errors are of what is to be forecast."""
     if times.max() > (end := fitted_until(fc)):
         raise MismatchError(
-            f"the errors reach to {told(times.max())}, but the forecast begins after {told(end)}: it would learn from "
+            f"the errors reach to {told(times.max())}, but the forecast begins after {told(end)}: "
+            "it would learn from "
             "the data that it is to forecast; hold out data up to there"
         )
 
@@ -302,4 +360,6 @@ def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
 def known_counts(found: Mapping[Any, Witnesses], units: str) -> str:
     """How many are held out, in words."""
     counts = [each.held_out for each in found.values()]
-    return f"{min(counts)}{f' to {max(counts)}' if min(counts) < max(counts) else ''} {units} held out"
+    return (
+        f"{min(counts)}{f' to {max(counts)}' if min(counts) < max(counts) else ''} {units} held out"
+    )

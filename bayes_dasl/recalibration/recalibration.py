@@ -1,4 +1,6 @@
-"""Forecasts whose intervals hold as much as they say, by how far data lay from forecasts that had not seen them."""
+"""Forecasts whose intervals hold as much as they say, by how far data lay from forecasts that had
+not seen them.
+"""
 
 from __future__ import annotations
 
@@ -29,66 +31,85 @@ def recalibrate(
     method: str = "conformal",
     half_life: float | None = None,
 ) -> xr.DataTree:
-    r"""A forecast as wide as its past errors say that it should be; it is labelled so, and is no posterior predictive.
+    r"""A forecast as wide as its past errors say that it should be; it is labelled so, and is no
+    posterior predictive.
 
-    Errors of forecasts at data that these had not seen are taken to be like those to come. For `conformal` an error is
-    that of the median in units of half the forecast's own 90 % interval, on its side:
-    $z = (y - q_{50}) / (q_{95} - q_{50})$ above, $(y - q_{50}) / (q_{50} - q_5)$ below; the new quantile of a level
-    lies where an error of that level leads from the median. For `isotonic` an error is the probability integral
-    transform (PIT) of the datum: its distribution function, which rises, says which level of the forecast is which in
-    truth. Such intervals keep the shape of the draws, and never go beyond them.
+    Errors of forecasts at data that these had not seen are taken to be like those to come. For
+    `conformal` an error is that of the median in units of half the forecast's own 90 % interval, on
+    its side: $z = (y - q_{50}) / (q_{95} - q_{50})$ above, $(y - q_{50}) / (q_{50} - q_5)$ below;
+    the new quantile of a level lies where an error of that level leads from the median. For
+    `isotonic` an error is the probability integral transform (PIT) of the datum: its distribution
+    function, which rises, says which level of the forecast is which in truth. Such intervals keep
+    the shape of the draws, and never go beyond them.
 
-    Of $n$ errors the central interval of level $a$ goes to the $a (n + 1)$-th smallest by size, as far on both sides.
-    If rows are exchangeable it holds the next datum with probability $a$, whatever the model and the data are; from 39
-    on each side is told by itself, so that a bias is taken off. Of a series origins count, at each lead by itself,
-    since what follows one origin holds together. The probability is $a$ if errors are stationary; those of windows that
-    overlap count as fewer, by how alike they are (docs/benchmarks.md has what such intervals hold).
+    Of $n$ errors the central interval of level $a$ goes to the $a (n + 1)$-th smallest by size, as
+    far on both sides. If rows are exchangeable it holds the next datum with probability $a$,
+    whatever the model and the data are; from 39 on each side is told by itself, so that a bias is
+    taken off. Of a series origins count, at each lead by itself, since what follows one origin
+    holds together. The probability is $a$ if errors are stationary; those of windows that overlap
+    count as fewer, by how alike they are (docs/benchmarks.md has what such intervals hold).
 
-    Each draw keeps its rank at each time: draws hold together over times, places and observables as those of the model.
-    Those of a count are rounded away from the median, and none leaves the support of the noise.
+    Each draw keeps its rank at each time: draws hold together over times, places and observables as
+    those of the model. Those of a count are rounded away from the median, and none leaves the
+    support of the noise.
 
     Args:
-        fc: what `forecast` returned, or `mixture`: of rows or members like those held out, or of a series, of which the
-            times after the fit are recalibrated, up to the longest lead of `past`; others are left out.
-        past: of a series, what `leave_future_out` returned for the same model, or a list of pairs, each a forecast from
-            an earlier origin and the data that came. Of rows in any order, or members of a population, a pair: one
-            forecast of those that were not fitted, and their data.
+        fc: what `forecast` returned, or `mixture`: of rows or members like those held out, or of a
+            series, of which the times after the fit are recalibrated, up to the longest lead of
+            `past`; others are left out.
+        past: of a series, what `leave_future_out` returned for the same model, or a list of pairs,
+            each a forecast from an earlier origin and the data that came. Of rows in any order, or
+            members of a population, a pair: one forecast of those that were not fitted, and their
+            data.
         method: "conformal" or "isotonic".
-        half_life: for a series that changes: so many origins back an error counts half as much as the last one. All
-            count the same unless given.
+        half_life: for a series that changes: so many origins back an error counts half as much as
+            the last one. All count the same unless given.
 
-    Returns: a tree with the group `predictions`, of the dimensions and units of those of `fc`, for `score`, `pit`,
-    `save` and figures; and the group `recalibration`, by observable and time: `held_out`, of how many origins, rows or
-    members errors are known, `effective`, as how many independent ones they count, and `width_ratio`, how many
-    times as wide the 90 % interval is as the model's. The attribute `recalibrated` says in words how it was made, and
-    `known_level` which central interval is known throughout: draws end there, and `score` says nothing of wider ones.
-    What `decompose` and `diagnose` say is of the model: they refuse this forecast, which can be a rival.
+    Returns: a tree with the group `predictions`, of the dimensions and units of those of `fc`, for
+    `score`, `pit`, `save` and figures; and the group `recalibration`, by observable and time:
+    `held_out`, of how many origins, rows or members errors are known, `effective`, as how many
+    independent ones they count, and `width_ratio`, how many times as wide the 90 % interval is as
+    the model's. The attribute `recalibrated` says in words how it was made, and `known_level` which
+    central interval is known throughout: draws end there, and `score` says nothing of wider ones.
+    What `decompose` and `diagnose` say is of the model: they refuse this forecast, which can be a
+    rival.
 
-    Raises: DataError where fewer than 9 are held out, which tell no 90 % interval, for times beyond the longest lead,
-    censored data, or errors that no interval holds; MismatchError for what is no forecast, is recalibrated already or a
-    what-if, for errors of another model or other observables, or of data after the end of the fit.
-    Source: Lei et al. (2018), Distribution-free predictive inference for regression; Kuleshov, Fenner & Ermon (2018),
-    Accurate uncertainties for deep learning using calibrated regression; Barber et al. (2023), Conformal prediction
-    beyond exchangeability, for weights by age; Schefzik, Thorarinsdottir & Gneiting (2013), Uncertainty quantification
-    in complex simulation models using ensemble copula coupling, for the ranks.
+    Raises: DataError where fewer than 9 are held out, which tell no 90 % interval, for times beyond
+    the longest lead, censored data, or errors that no interval holds; MismatchError for what is no
+    forecast, is recalibrated already or a what-if, for errors of another model or other
+    observables, or of data after the end of the fit.
+    Source: Lei et al. (2018), Distribution-free predictive inference for regression; Kuleshov,
+    Fenner & Ermon (2018), Accurate uncertainties for deep learning using calibrated regression;
+    Barber et al. (2023), Conformal prediction beyond exchangeability, for weights by age; Schefzik,
+    Thorarinsdottir & Gneiting (2013), Uncertainty quantification in complex simulation models using
+    ensemble copula coupling, for the ranks.
     """
     _check(fc, method)
     known = past_errors(fc, past)
     if half_life is not None and (known.units != "origins" or not half_life > 0):
-        raise DataError(f"half_life is a positive number of origins of a series, not {half_life!r} of {known.units}")
+        raise DataError(
+            f"half_life is a positive number of origins of a series, not {half_life!r} of "
+            f"{known.units}"
+        )
     rows, leads = _ahead(fc, known)
     old = fc["predictions"].to_dataset()
     old = old.isel({index_of(old): rows})
-    found = witnesses(known, [*map(str, old)], np.unique(leads), of_pit=method == "isotonic", half_life=half_life)
+    found = witnesses(
+        known, [*map(str, old)], np.unique(leads), of_pit=method == "isotonic", half_life=half_life
+    )
     limits = _supports(fc, rows)
     label = f"recalibrated by {METHODS[method]}, {known_counts(found, known.units)}"
     new = old.assign(
         {
-            name: variable.copy(data=np.clip(_moved(variable, found, leads, method), *limits[str(name)]))
+            name: variable.copy(
+                data=np.clip(_moved(variable, found, leads, method), *limits[str(name)])
+            )
             for name, variable in old.data_vars.items()
         }
     ).assign_attrs({RECALIBRATED: label})
-    tree = xr.DataTree.from_dict({"predictions": new, "recalibration": _told(old, new, found, leads)})
+    tree = xr.DataTree.from_dict(
+        {"predictions": new, "recalibration": _told(old, new, found, leads)}
+    )
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         RECALIBRATED: label,
@@ -103,9 +124,13 @@ def recalibrate(
 def _check(fc: xr.DataTree, method: str) -> None:
     check_forecast(fc, "predictions")
     if RECALIBRATED in fc.attrs:
-        raise MismatchError(f"this forecast is {fc.attrs[RECALIBRATED]} already: give the model's own")
+        raise MismatchError(
+            f"this forecast is {fc.attrs[RECALIBRATED]} already: give the model's own"
+        )
     if fc.attrs.get("what_if", 0):
-        raise MismatchError("a what-if is of another model than the fitted one, of whose errors nothing is known")
+        raise MismatchError(
+            "a what-if is of another model than the fitted one, of whose errors nothing is known"
+        )
     if method not in METHODS:
         raise MismatchError(f"method is one of {', '.join(METHODS)}, not {method!r}")
 
@@ -127,34 +152,46 @@ def _ahead(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
     longest = elapsed[-1] + np.diff(elapsed, prepend=0.0)[-1] / 2
     if (after > longest).any():
         raise DataError(
-            f"the forecast goes further ahead than the errors, which are known up to {len(elapsed)} times ahead: hold "
+            "the forecast goes further ahead than the errors, which are known up to "
+            f"{len(elapsed)} times ahead: hold "
             "out more of them (horizon=… of bd.weighting.leave_future_out), or forecast fewer times"
         )
     return rows, np.abs(np.subtract.outer(after, elapsed)).argmin(axis=1)
 
 
 def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Between which bounds each observable can lie at these rows, as far as the noise of the forecast says it."""
+    """Between which bounds each observable can lie at these rows, as far as the noise of the
+    forecast says it.
+    """
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     predictions = fc["predictions"].to_dataset()
     here = {index_of(predictions): rows}
     found = {}
     for name, variable in predictions.isel(here).data_vars.items():
-        own = noise[[n for n, held in noise.data_vars.items() if held.attrs.get("observable") == name]]
+        own = noise[
+            [n for n, held in noise.data_vars.items() if held.attrs.get("observable") == name]
+        ]
         kept = conditional(own.isel(here, missing_dims="ignore"), variable)
         support = None if kept is None else kept.distribution.support
         low, high = (
             np.asarray(getattr(support, "lower_bound", -np.inf)),
             np.asarray(getattr(support, "upper_bound", np.inf)),
         )
-        found[str(name)] = low.min(axis=0) if low.ndim else low, high.max(axis=0) if high.ndim else high
+        found[str(name)] = (
+            low.min(axis=0) if low.ndim else low,
+            high.max(axis=0) if high.ndim else high,
+        )
     return found
 
 
 def _moved(
-    variable: xr.DataArray, found: Mapping[tuple[str, int], Witnesses], leads: np.ndarray, method: str
+    variable: xr.DataArray,
+    found: Mapping[tuple[str, int], Witnesses],
+    leads: np.ndarray,
+    method: str,
 ) -> np.ndarray:
-    """Draws with the quantiles that errors ask for, each of the rank that it had at its time and place.
+    """Draws with the quantiles that errors ask for, each of the rank that it had at its time and
+    place.
 
     Raises: DataError where there are no draws, or these do not reach so far.
     """
@@ -162,8 +199,12 @@ def _moved(
     ordered, values = variable.transpose("chain", "draw", index, ...), _draws(variable)
     whole = _whole(values)
     if len(whole) < 2:
-        raise DataError(f"{len(whole)} draws of '{name}' are finite: a forecast is recalibrated from two on")
-    whole = np.random.default_rng(0).permutation(whole)  # equal draws, as of counts, take their ranks by chance
+        raise DataError(
+            f"{len(whole)} draws of '{name}' are finite: a forecast is recalibrated from two on"
+        )
+    whole = np.random.default_rng(0).permutation(
+        whole
+    )  # equal draws, as of counts, take their ranks by chance
     levels = np.arange(len(whole)) / (len(whole) - 1)
     moved = np.full_like(values, np.nan)
     for lead in np.unique(leads):
@@ -175,7 +216,9 @@ def _moved(
             middle, below, above = spread(draws)
             new = middle + np.where(errors[:, None] < 0, below, above) * errors[:, None]
         else:
-            new = _at_levels(np.take_along_axis(draws, order, axis=0), (errors + 1) / 2, levels, name)
+            new = _at_levels(
+                np.take_along_axis(draws, order, axis=0), (errors + 1) / 2, levels, name
+            )
         if are_whole(draws, draws):
             exact = np.round(new, 9)  # so that no rounding error makes one more of a count
             new = np.where(levels[:, None] < 0.5, np.floor(exact), np.ceil(exact))
@@ -197,7 +240,8 @@ def _whole(draws: np.ndarray) -> np.ndarray:
 
 
 def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: str) -> np.ndarray:
-    """The quantiles of draws, in their order, at the levels that are `asked` for in place of `levels`.
+    """The quantiles of draws, in their order, at the levels that are `asked` for in place of
+    `levels`.
 
     Raises: DataError where those of the 90 % interval lie beyond all draws.
     """
@@ -206,7 +250,8 @@ def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: 
     ends = np.interp([0.05, 0.95], levels, place)
     if ends[0] < 0 or ends[1] > last:
         raise DataError(
-            f"held-out values of '{name}' lie beyond all draws more often than once in twenty times, and draws tell no "
+            f"held-out values of '{name}' lie beyond all draws more often than once in twenty "
+            "times, and draws tell no "
             "quantile there: take method='conformal'"
         )
     place = np.clip(place, 0, last)
@@ -218,7 +263,9 @@ def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: 
 def _told(
     old: xr.Dataset, new: xr.Dataset, found: Mapping[tuple[str, int], Witnesses], leads: np.ndarray
 ) -> xr.Dataset:
-    """Of how many witnesses errors are known at each time, and how much wider intervals are: means over places."""
+    """Of how many witnesses errors are known at each time, and how much wider intervals are: means
+    over places.
+    """
     index, names = index_of(old), [str(name) for name in old.data_vars]
 
     def width(variable: xr.DataArray) -> np.ndarray:
@@ -234,5 +281,7 @@ def _told(
         "effective": [[each.effective for each in row] for row in of_each],
         "width_ratio": ratios,
     }
-    variables = {name: (("observable", index), np.array(values)) for name, values in columns.items()}
+    variables = {
+        name: (("observable", index), np.array(values)) for name, values in columns.items()
+    }
     return xr.Dataset(variables, {"observable": names, index: old[index]})

@@ -33,18 +33,26 @@ def forecast_cards(
         card(
             _forecast_figure(fc, name)(fc, train, test, name),
             f"forecast-{slug(f'{of} {name}')}",
-            f"{of}: {name}" if of else str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
+            f"{of}: {name}"
+            if of
+            else str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
             _data_words(train, test, name),
-            f"Forecast of {name}{f' by {of}' if of else ''}: median, {_spread_words(fc, name)}, and the data.",
+            f"Forecast of {name}{f' by {of}' if of else ''}: median, {_spread_words(fc, name)}, "
+            "and the data.",
         )
         for name in names
     ]
 
 
 def recalibrated_cards(
-    forecasts: Mapping[str, xr.DataTree], train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]
+    forecasts: Mapping[str, xr.DataTree],
+    train: xr.Dataset,
+    test: xr.Dataset | None,
+    names: Sequence[str],
 ) -> list[Card]:
-    """Draw each observable of each of some forecasts that were recalibrated, and say how they were."""
+    """Draw each observable of each of some forecasts that were recalibrated,
+    and say how they were.
+    """
     return [
         card(
             _forecast_figure(fc, name)(fc, train, test, name),
@@ -60,24 +68,43 @@ def recalibrated_cards(
 
 
 def member_cards(
-    forecasts: Mapping[str, xr.DataTree], train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]
+    forecasts: Mapping[str, xr.DataTree],
+    train: xr.Dataset,
+    test: xr.Dataset | None,
+    names: Sequence[str],
 ) -> list[Card]:
-    """Draw what each model of a mixture forecasts by itself, observable by observable, as far as there is room."""
+    """Draw what each model of a mixture forecasts by itself, observable by observable, as far as
+    there is room.
+    """
     shown = names[: max(1, MOST_PANELS // len(forecasts))]
     return [
-        card for name in shown for of, fc in forecasts.items() for card in forecast_cards(fc, train, test, [name], of)
+        card
+        for name in shown
+        for of, fc in forecasts.items()
+        for card in forecast_cards(fc, train, test, [name], of)
     ]
 
 
 def comparison_cards(comparison: Comparison) -> list[Card]:
-    """Draw by how much each model's CRPS within the training data is above that of the best one, by lead."""
+    """Draw by how much each model's CRPS within the training data is above that of the best one, by
+    lead.
+    """
     figure = plots.plot_comparison(comparison)
     best = comparison.by_lead.attrs["best"]
     caption = (
-        f"By how much the CRPS is above that of {best}, by how far ahead; bars are two standard errors to either side, "
+        f"By how much the CRPS is above that of {best}, by how far ahead; bars are two standard "
+        "errors to either side, "
         "rough ones of few windows."
     )
-    return [card(figure, "comparison", "How far ahead.", caption, f"CRPS of each model above that of {best}, by lead.")]
+    return [
+        card(
+            figure,
+            "comparison",
+            "How far ahead.",
+            caption,
+            f"CRPS of each model above that of {best}, by lead.",
+        )
+    ]
 
 
 def _forecast_figure(fc: xr.DataTree, name: str) -> Callable[..., Figure]:
@@ -91,7 +118,9 @@ def is_field(fc: xr.DataTree, name: str) -> bool:
 
 
 def _has_members(fc: xr.DataTree, name: str) -> bool:
-    return fc.attrs.get("members") in fc["predictions"].dataset[name].dims  # not where one was chosen
+    return (
+        fc.attrs.get("members") in fc["predictions"].dataset[name].dims
+    )  # not where one was chosen
 
 
 def _spread_words(fc: xr.DataTree, name: str) -> str:
@@ -99,7 +128,9 @@ def _spread_words(fc: xr.DataTree, name: str) -> str:
 
 
 def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[Card]:
-    """Draw the parts of the predictive variance of each observable; `of` names the model, where there are several."""
+    """Draw the parts of the predictive variance of each observable; `of` names the model, where
+    there are several.
+    """
     return [
         card(
             plots.plot_decomposition(parts, name, fitted[1], fitted[0]),
@@ -113,18 +144,22 @@ def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[C
 
 
 def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
-    """Draw what each unknown function of the model says over its inputs, under the prior and the posterior.
+    """Draw what each unknown function of the model says over its inputs, under the prior and the
+    posterior.
 
     Of a population nothing is drawn: a function may differ between its members.
     """
-    found = {} if model is None or isinstance(model.layer, AbstractPopulation) else functions_of(model)
+    found = (
+        {} if model is None or isinstance(model.layer, AbstractPopulation) else functions_of(model)
+    )
     called = short_names(found)
     return [
         card(
             plots.plot_function(model, post, path),  # pyright: ignore
             f"function-{slug(called[path])}",
             called[path],
-            "Over each input, the others in their middle: 90 % of what the prior allows, and the posterior.",
+            "Over each input, the others in their middle: 90 % of what the prior allows, and the "
+            "posterior.",
             f"Prior and posterior of the unknown function {called[path]} over its inputs.",
         )
         for path in list(found)[:MOST_OBSERVABLES]
@@ -132,7 +167,9 @@ def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
 
 
 def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
-    """Draw derived quantities, and outputs of the model that nobody observes; series of members one by one."""
+    """Draw derived quantities, and outputs of the model that nobody observes; series of members one
+    by one.
+    """
     members = _members_of(fc)
     cards = []
     for kind, values in _quantities(fc, derived).items():
@@ -164,13 +201,18 @@ def not_drawn(fc: xr.DataTree, derived: xr.Dataset | None) -> list[str]:
                 dims = beside(values[name])
                 chosen = ", ".join(f"{dim}=0" for dim in dims[1:] if dim != members)
                 said.append(
-                    f"{name} is not drawn, since it has {len(dims)} dimensions beside chain and draw, {listed(dims)}: "
-                    f"it is {held}['{name}'], of which bd.plots.plot_derived draws a part, such as .isel({chosen})."
+                    f"{name} is not drawn, since it has {len(dims)} dimensions beside chain and "
+                    f"draw, {listed(dims)}: "
+                    f"it is {held}['{name}'], of which bd.plots.plot_derived draws a part, such as "
+                    f".isel({chosen})."
                 )
         together, alone, more = _shown(values, members)
         if more:
             found = listed([f"{held}['{name}']" for name in more])
-            said.append(f"Not drawn, since the page has room for {len(together) + len(alone)} of them: {found}.")
+            said.append(
+                f"Not drawn, since the page has room for {len(together) + len(alone)} of them: "
+                f"{found}."
+            )
     return said
 
 
@@ -190,7 +232,10 @@ _KINDS = {
 
 
 def _quantities(fc: xr.DataTree, derived: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    held = {"unobserved": fc["unobserved"].to_dataset() if "unobserved" in fc.children else None, "derived": derived}
+    held = {
+        "unobserved": fc["unobserved"].to_dataset() if "unobserved" in fc.children else None,
+        "derived": derived,
+    }
     return {kind: values for kind, values in held.items() if values is not None}
 
 
@@ -199,8 +244,12 @@ def _members_of(fc: xr.DataTree) -> str:
 
 
 def _shown(values: xr.Dataset, members: str) -> tuple[list[str], list[str], list[str]]:
-    """Names of what is drawn in one figure, of what has a figure of its own, and of what is too much of either."""
-    drawn = [str(name) for name, variable in values.data_vars.items() if can_be_drawn(variable, members)]
+    """Names of what is drawn in one figure, of what has a figure of its own, and of what is too
+    much of either.
+    """
+    drawn = [
+        str(name) for name, variable in values.data_vars.items() if can_be_drawn(variable, members)
+    ]
     alone = [name for name in drawn if series_of_members(values[name], members)]
     together = [name for name in drawn if name not in alone]
     more = [*together[MOST_PANELS:], *alone[MOST_OBSERVABLES:]]
@@ -261,9 +310,15 @@ def training_cards(post: xr.DataTree) -> list[Card]:
 
 
 def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) -> list[Card]:
-    """Draw the distribution of the PIT and the coverage of intervals; of a series, or of rows in any order."""
+    """Draw the distribution of the PIT and the coverage of intervals; of a series, or of rows in
+    any order.
+    """
     n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
-    alike = "neighbours in time and not independent" if series else "which share the parameters of one fit"
+    alike = (
+        "neighbours in time and not independent"
+        if series
+        else "which share the parameters of one fit"
+    )
     guide = f"{count(n, 'test value')}, {alike}: a guide, no test."
     return [
         card(
@@ -271,7 +326,8 @@ def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) ->
             "pit",
             "Where the truth falls in the forecast.",
             "A calibrated forecast follows the diagonal. A line that is flat in the middle means "
-            "bands too narrow; steep in the middle, bands too wide; all to one side, a bias. " + guide,
+            "bands too narrow; steep in the middle, bands too wide; all to one side, a bias. "
+            + guide,
             "Empirical distribution of the probability integral transform of the test data.",
         ),
         card(
@@ -323,7 +379,10 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
     lost = ahead.sizes[index] - whole.sizes[index]
     total = float(whole["total"].mean()) if whole.sizes[index] else np.nan
     if np.isnan(total) and np.isfinite(ahead["aleatoric"]).any():
-        return f"One draw has no epistemic uncertainty: what is known of the variance {where} is aleatoric."
+        return (
+            f"One draw has no epistemic uncertainty: what is known of the variance {where} is "
+            "aleatoric."
+        )
     if np.isnan(total):
         return f"The predictive variance {where} is not known: it is not finite."
     if not total > 0:

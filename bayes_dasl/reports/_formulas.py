@@ -18,14 +18,18 @@ _UNWANTED = ("href", "style", "class", "id")
 
 
 def with_formulas(words: str) -> Markup:
-    """Words as HTML: what stands in LaTeX between dollars, or two of them, as MathML, all else as it is.
+    """Words as HTML: what stands in LaTeX between dollars, or two of them, as MathML, all else as
+    it is.
 
-    A formula that has lines to itself is set as one, with its limits above and below. What does not look like LaTeX, or
-    cannot be read, stays as it was written, with its dollars.
+    A formula that has lines to itself is set as one, with its limits above and below. What does not
+    look like LaTeX, or cannot be read, stays as it was written, with its dollars.
     """
     made, at = [], 0
     for found in _FORMULA.finditer(words):
-        before, after = words[: found.start()].rpartition("\n")[2], words[found.end() :].partition("\n")[0]
+        before, after = (
+            words[: found.start()].rpartition("\n")[2],
+            words[found.end() :].partition("\n")[0],
+        )
         alone = found["small"] is None or not (before + after).strip()
         made += [escape(words[at : found.start()]), _formula(found, alone)]
         at = found.end()
@@ -34,7 +38,8 @@ def with_formulas(words: str) -> Markup:
 
 def _formula(found: re.Match[str], alone: bool) -> Markup:
     latex = found["large"] or found["small"]
-    # Prices and shell variables have brackets that do not close; of what follows a % LaTeX sees nothing.
+    # Prices and shell variables have brackets that do not close; of what follows a % LaTeX sees
+    # nothing.
     if not _balanced(latex) or re.search(r"(?<!\\)%", latex):
         return escape(found[0])
     try:

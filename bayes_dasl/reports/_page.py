@@ -18,12 +18,23 @@ from ..data.dates import are_dates, told
 from ..errors import MismatchError
 from ..model import Model
 from ..plots import epistemic_parts, science_parameters
-from ..prediction.posterior import are_chains, fitted_observables, of_particles, with_what_is_censored
+from ..prediction.posterior import (
+    are_chains,
+    fitted_observables,
+    of_particles,
+    with_what_is_censored,
+)
 from ..scores.baselines import BASELINES
 from ..scores.decomposition import decompose
 from ..scores.draws_at_data import lower_by
 from ..scores.failures import usable_draws
-from ..scores.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
+from ..scores.matching import (
+    RECALIBRATED,
+    check_forecast,
+    fitted_between,
+    held_out,
+    in_units_of_forecast,
+)
 from ..scores.scores import pit, score, score_baselines
 from ..verdict.diagnosis import diagnose
 from ..weighting.comparison import BayesFactors, EqualWeights
@@ -75,67 +86,86 @@ def render(
     summary = _tables.summaries(post)
     options = options.told_of(test)
     test, all_fitted = _held_out(fc, train, test, observables)
-    # What the page is about: the mixture where there is one, beside which each of its models stands.
-    about, head, members = (fc, name, rivals) if mixture is None else (mixture.forecast, MIXTURE, {name: fc, **rivals})
+    # What the page is about: the mixture where there is one, beside which each of its models
+    # stands.
+    about, head, members = (
+        (fc, name, rivals) if mixture is None else (mixture.forecast, MIXTURE, {name: fc, **rivals})
+    )
     scored = None if test is None else _scored(about, train, test, head, members, observables)
     units = _units(fc, observables)
     recalibrated = {rival: found for rival, found in rivals.items() if RECALIBRATED in found.attrs}
     known = with_what_is_censored(post)
-    return _environment().get_template("template.html").render(
-        title=title,
-        name=name,
-        head=head,
-        mixture=None if mixture is None else _of_mixture(mixture, members, known, test, shown),
-        subtitle=_subtitle(fc, train, test, all_fitted),
-        diagnosis=diagnosis,
-        faults=_faults(diagnosis.findings),
-        passed=[f for f in diagnosis.findings if f.level == "good"],
-        symbols=SYMBOLS,
-        skill=_skill(scored, units) if scored else "",
-        facts=_facts(post, about, summary, scored, units, "" if mixture is None else f" of {name}"),
-        forecast=_figures.forecast_cards(about, known, test, shown),
-        closer=_events.window_cards(about, known, test, shown, options),
-        events=_events.event_cards(about, options),
-        no_events=_events.not_drawn(about, options),
-        recalibrated=_figures.recalibrated_cards(recalibrated, known, test, shown),
-        not_posterior=[f"{rival} is {found.attrs[RECALIBRATED]}" for rival, found in recalibrated.items()],
-        fields=any(_figures.is_field(fc, name) for name in shown),
-        curves=not all(_figures.is_field(fc, name) for name in shown),
-        failed=_failed(about),
-        observables=observables,
-        shown=shown,
-        scores=_tables.score_groups(scored.tables, units) if scored else [],
-        mixed_units=len({units[name] for name in observables}) > 1,
-        losses=_tables.LOSSES,
-        metrics=list(options.metrics),
-        measured=_tables.metric_groups({head: about, **members}, scored.data, options.metrics) if scored else [],
-        estimated=_tables.estimated(scored.tables) if scored else "",
-        coverages=list(_tables.COVERAGES.values()),
-        calibration=_figures.calibration_cards(scored.pit, scored.own, series=bool(fc.attrs.get("series", True)))
-        if scored
-        else [],
-        split="interaction" in (told := _told(parts := _parts(fc, shown))),
-        unknown="unknown" in told,
-        forcing="forcing" in told,
-        process="process" in told,
-        negative=any(bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told),
-        decomposition=_figures.decomposition_cards(parts, fitted_between(fc), "" if mixture is None else name),
-        laws=_tables.law_rows(fc),
-        functions=_figures.function_cards(model, post),
-        derived=_figures.derived_cards(fc, derived),
-        not_drawn=_figures.not_drawn(fc, derived),
-        parameters=_tables.parameter_rows(post, summary),
-        parameter_total=len(summary),
-        weights=_tables.weight_rows(post),
-        densities=_densities(post),
-        chains=are_chains(post),
-        ranks=_ranks(post, summary) if are_chains(post) else [],
-        training=_figures.training_cards(post),
-        most_panels=_figures.MOST_PANELS,
-        methods=_methods.methods(model, description, post, fc, train, options),
-        provenance=_provenance(post, fc),
-        percent=percent,
-    )  # fmt: skip
+    return (
+        _environment()
+        .get_template("template.html")
+        .render(
+            title=title,
+            name=name,
+            head=head,
+            mixture=None if mixture is None else _of_mixture(mixture, members, known, test, shown),
+            subtitle=_subtitle(fc, train, test, all_fitted),
+            diagnosis=diagnosis,
+            faults=_faults(diagnosis.findings),
+            passed=[f for f in diagnosis.findings if f.level == "good"],
+            symbols=SYMBOLS,
+            skill=_skill(scored, units) if scored else "",
+            facts=_facts(
+                post, about, summary, scored, units, "" if mixture is None else f" of {name}"
+            ),
+            forecast=_figures.forecast_cards(about, known, test, shown),
+            closer=_events.window_cards(about, known, test, shown, options),
+            events=_events.event_cards(about, options),
+            no_events=_events.not_drawn(about, options),
+            recalibrated=_figures.recalibrated_cards(recalibrated, known, test, shown),
+            not_posterior=[
+                f"{rival} is {found.attrs[RECALIBRATED]}" for rival, found in recalibrated.items()
+            ],
+            fields=any(_figures.is_field(fc, name) for name in shown),
+            curves=not all(_figures.is_field(fc, name) for name in shown),
+            failed=_failed(about),
+            observables=observables,
+            shown=shown,
+            scores=_tables.score_groups(scored.tables, units) if scored else [],
+            mixed_units=len({units[name] for name in observables}) > 1,
+            losses=_tables.LOSSES,
+            metrics=list(options.metrics),
+            measured=_tables.metric_groups({head: about, **members}, scored.data, options.metrics)
+            if scored
+            else [],
+            estimated=_tables.estimated(scored.tables) if scored else "",
+            coverages=list(_tables.COVERAGES.values()),
+            calibration=_figures.calibration_cards(
+                scored.pit, scored.own, series=bool(fc.attrs.get("series", True))
+            )
+            if scored
+            else [],
+            split="interaction" in (told := _told(parts := _parts(fc, shown))),
+            unknown="unknown" in told,
+            forcing="forcing" in told,
+            process="process" in told,
+            negative=any(
+                bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told
+            ),
+            decomposition=_figures.decomposition_cards(
+                parts, fitted_between(fc), "" if mixture is None else name
+            ),
+            laws=_tables.law_rows(fc),
+            functions=_figures.function_cards(model, post),
+            derived=_figures.derived_cards(fc, derived),
+            not_drawn=_figures.not_drawn(fc, derived),
+            parameters=_tables.parameter_rows(post, summary),
+            parameter_total=len(summary),
+            weights=_tables.weight_rows(post),
+            densities=_densities(post),
+            chains=are_chains(post),
+            ranks=_ranks(post, summary) if are_chains(post) else [],
+            training=_figures.training_cards(post),
+            most_panels=_figures.MOST_PANELS,
+            methods=_methods.methods(model, description, post, fc, train, options),
+            provenance=_provenance(post, fc),
+            percent=percent,
+        )
+    )
 
 
 def _faults(findings: Iterable[Finding]) -> list[Finding]:
@@ -161,7 +191,9 @@ def _of_mixture(
         **_of_weights(mixture.comparison),
         "said": mixture.comparison.findings,
         "members": _figures.member_cards(members, train, test, shown),
-        "decomposition": _figures.decomposition_cards(parts, fitted_between(mixture.forecast), MIXTURE),
+        "decomposition": _figures.decomposition_cards(
+            parts, fitted_between(mixture.forecast), MIXTURE
+        ),
     }
 
 
@@ -181,13 +213,21 @@ def _of_weights(comparison: Weighed) -> dict[str, Any]:
 
 
 def _check_arguments(
-    post: xr.DataTree, fc: xr.DataTree, name: str, rivals: Mapping[str, xr.DataTree], mixture: Mixed | None
+    post: xr.DataTree,
+    fc: xr.DataTree,
+    name: str,
+    rivals: Mapping[str, xr.DataTree],
+    mixture: Mixed | None,
 ) -> None:
-    if not isinstance(post, xr.DataTree) or not {"posterior", "observed_data"} <= set(post.children):
+    if not isinstance(post, xr.DataTree) or not {"posterior", "observed_data"} <= set(
+        post.children
+    ):
         raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
     check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
     if not isinstance(rivals, Mapping):
-        raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
+        raise MismatchError(
+            f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}"
+        )
     if mixture is not None and not isinstance(mixture, Mixed):
         raise MismatchError(f"mixture is what judge_mixture returned, not {type(mixture).__name__}")
     taken = {name, *BASELINES, *([] if mixture is None else [MIXTURE])} & set(rivals)
@@ -208,13 +248,19 @@ def _environment() -> jinja2.Environment:
 def _held_out(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, observables: list[str]
 ) -> tuple[xr.Dataset | None, bool]:
-    """The test data without values that were fitted, or none where nothing is left; and whether that is so."""
+    """The test data without values that were fitted, or none where nothing is left; and whether
+    that is so.
+    """
     if test is None:
         return test, False
     test = in_units_of_forecast(fc, test)
     left = held_out(train, test, fitted_between(fc))
     seen = [name for name in observables if name in left]
-    none = bool(seen) and any(test[n].notnull().any() for n in seen) and not any(left[n].notnull().any() for n in seen)
+    none = (
+        bool(seen)
+        and any(test[n].notnull().any() for n in seen)
+        and not any(left[n].notnull().any() for n in seen)
+    )
     return (None if none else left), none
 
 
@@ -243,7 +289,9 @@ def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
         alike.setdefault(predictions[name].dims, []).append(name)
     parts = [decompose(fc, names) for names in alike.values()]
     index = index_of(predictions)
-    return xr.concat([p.mean([d for d in p.dims if d not in ("observable", index)]) for p in parts], "observable")
+    return xr.concat(
+        [p.mean([d for d in p.dims if d not in ("observable", index)]) for p in parts], "observable"
+    )
 
 
 def _told(parts: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -262,7 +310,9 @@ def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
     return units | {"all": shared.pop() if len(shared) == 1 else ""}
 
 
-def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_fitted: bool) -> list[str]:
+def _subtitle(
+    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_fitted: bool
+) -> list[str]:
     index = index_of(train)
     fitted = train[index]
     unit = str(fitted.attrs.get("units", ""))
@@ -295,7 +345,11 @@ def _skill(scored: Scored, units: Mapping[str, str]) -> str:
     if not np.isfinite(own):
         return "No test value could be scored."
     unit = f" {units['all']}" if units["all"] else ""
-    others = {k: t for k, t in scored.tables.items() if k != scored.name and np.isfinite(t.loc["all", "crps"])}
+    others = {
+        k: t
+        for k, t in scored.tables.items()
+        if k != scored.name and np.isfinite(t.loc["all", "crps"])
+    }
     said = [_against(name, scored.own, table) for name, table in others.items()]
     several = "on average over the observables " if len(scored.own) > 2 else ""
     compared = f": {several}{'; '.join(said)}" if said else ""
@@ -307,8 +361,12 @@ def _skill(scored: Scored, units: Mapping[str, str]) -> str:
 
 def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
     """Which is lower, and by what share of the other, as the verdict says it."""
-    rows = [row for row in own.index if row != "all" and row in other.index and own.loc[row, "n"] > 0]
-    ours, theirs, n = (t.loc[rows, c].to_numpy(float) for t, c in ((own, "crps"), (other, "crps"), (own, "n")))
+    rows = [
+        row for row in own.index if row != "all" and row in other.index and own.loc[row, "n"] > 0
+    ]
+    ours, theirs, n = (
+        t.loc[rows, c].to_numpy(float) for t, c in ((own, "crps"), (other, "crps"), (own, "n"))
+    )
     mean = number(other.loc["all", "crps"])
     if (lower := lower_by(ours, theirs, n)) > 0.005:
         return f"that of {name} is {percent(lower)} lower ({mean})"
@@ -361,7 +419,9 @@ def _origin(post: xr.DataTree) -> tuple[str, str, str]:
 
 
 def _failed(fc: xr.DataTree) -> tuple[int, int]:
-    """How many draws failed in the solver or are not finite, and how many there are; a repeated member counts once."""
+    """How many draws failed in the solver or are not finite, and how many there are; a repeated
+    member counts once.
+    """
     usable = usable_draws(fc)
     return int((~usable).sum()), usable.size
 

@@ -11,7 +11,13 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.summary import summary
 
-from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat, thinned
+from .._statistics.convergence import (
+    effective_sizes,
+    finite_draws,
+    moving_quantities,
+    rhat,
+    thinned,
+)
 from ..plots import science_parameters
 from ..scores.log_score import EXACT
 from ..scores.metrics import Metric, measured_by
@@ -131,7 +137,9 @@ class ScoreGroup:
 
 
 def summaries(post: xr.DataTree) -> pd.DataFrame:
-    """Return a summary of the scalar science parameters, indexed by label; of how they mix as the verdict has it."""
+    """Return a summary of the scalar science parameters, indexed by label; of how they mix as the
+    verdict has it.
+    """
     return _summary(science_parameters(post))
 
 
@@ -189,7 +197,9 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
 def metric_groups(
     forecasts: Mapping[str, xr.DataTree], data: xr.Dataset, metrics: Mapping[str, Metric]
 ) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
-    """Metrics of the user's choice by observable, with the number of its data, and then by forecast."""
+    """Metrics of the user's choice by observable, with the number of its data, and then by
+    forecast.
+    """
     if not metrics:
         return []
     tables = {name: measured_by(fc, data, metrics) for name, fc in forecasts.items()}
@@ -198,7 +208,10 @@ def metric_groups(
         (
             str(row),
             int(first.loc[row, "n"]),
-            [(name, [number(table.loc[row, metric]) for metric in metrics]) for name, table in tables.items()],
+            [
+                (name, [number(table.loc[row, metric]) for metric in metrics])
+                for name, table in tables.items()
+            ],
         )
         for row in first.index
     ]
@@ -216,14 +229,18 @@ def _summary(scalars: Mapping[str, xr.DataArray]) -> pd.DataFrame:
         return pd.DataFrame(columns=["mean", "sd", "r_hat", "ess_bulk", "ess_tail"], dtype=float)
     # A label such as `rate[2]` is one scalar here, and coordinates that differ must not be aligned.
     dataset = xr.Dataset({k: v.drop_vars(set(v.coords)) for k, v in scalars.items()})
-    table = pd.DataFrame(summary(dataset, kind="stats", ci_prob=0.9, ci_kind="eti", round_to="none"))
+    table = pd.DataFrame(
+        summary(dataset, kind="stats", ci_prob=0.9, ci_kind="eti", round_to="none")
+    )
     values = np.stack([v.transpose("chain", "draw").values for v in scalars.values()], axis=2)
     mixing = dict(zip(("r_hat", "ess_bulk", "ess_tail"), _mixing(values), strict=True))
     return table.assign(**{name: pd.Series(found, list(scalars)) for name, found in mixing.items()})
 
 
 def _mixing(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """R-hat, bulk and tail ESS of `(chain, draw, quantity)`; NaN for what never moves, and of too few draws."""
+    """R-hat, bulk and tail ESS of `(chain, draw, quantity)`; NaN for what never moves, and of too
+    few draws.
+    """
     finite, _ = finite_draws(values.astype(float))
     found = np.full((3, values.shape[2]), np.nan)
     if finite.shape[1] >= FEWEST_DRAWS and (moving := moving_quantities(finite)).any():
@@ -247,7 +264,9 @@ def _quantiles(draws: np.ndarray) -> Quantiles:
 
 
 def _written(spread: float, *values: float) -> Callable[[float], str]:
-    """How numbers that scatter by so much are written: with two digits of the spread, unless they are very large."""
+    """How numbers that scatter by so much are written: with two digits of the spread, unless they
+    are very large.
+    """
     if not (math.isfinite(spread) and spread > 1e-5 and max(map(abs, values)) < 1e6):
         return number
     decimals = max(0, 1 - math.floor(math.log10(spread)))
@@ -276,7 +295,9 @@ def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) ->
     )
 
 
-def _score_rows(tables: Mapping[str, pd.DataFrame], observable: str) -> list[tuple[str, list[Cell]]]:
+def _score_rows(
+    tables: Mapping[str, pd.DataFrame], observable: str
+) -> list[tuple[str, list[Cell]]]:
     columns = [*LOSSES, *COVERAGES]
     values = np.array([[float(t.loc[observable, c]) for c in columns] for t in tables.values()])
     nominal = np.array([COVERAGES.get(c, 0.0) for c in columns])
@@ -299,7 +320,9 @@ def _score_rows(tables: Mapping[str, pd.DataFrame], observable: str) -> list[tup
 
 
 def model_rows(comparison: Comparison) -> list[ModelRow]:
-    """Return one row for each model, the best one first; differences with their standard errors are to that one."""
+    """Return one row for each model, the best one first; differences with their standard errors are
+    to that one.
+    """
     rows = comparison.table.iterrows()
     return [
         ModelRow(

@@ -22,17 +22,21 @@ class ReportOptions:
     """What is asked for of a report, beyond what every report has.
 
     Args:
-        window: first and last time, numbers or dates, of a closer look at each forecast, drawn as a fan. Unless given,
-            what is forecast after the fitted data and as long a time before it, where that is a small part of the
-            figure; False for no such figures.
-        thresholds: a level by observable, or up to six, of which it is said how probable it is that they are exceeded.
+        window: first and last time, numbers or dates, of a closer look at each forecast, drawn as a
+            fan. Unless given, what is forecast after the fitted data and as long a time before it,
+            where that is a small part of the figure; False for no such figures.
+        thresholds: a level by observable, or up to six, of which it is said how probable it is that
+            they are exceeded.
         below: the observables whose levels are those that it goes below.
-        return_periods: numbers of blocks by observable; the report says which level is exceeded once in so many.
+        return_periods: numbers of blocks by observable; the report says which level is exceeded
+            once in so many.
         block: how long a block is, as for `bayes_dasl.extremes.return_levels`.
-        metrics: scores of the predictive mean by name, such as `{"NSE": bd.scores.metrics.nse}`, beside those of every report.
-        source: where the data come from. Unless given, a study takes `data.attrs["source"]`, and a report by itself
-            that of the test data.
-        licence: under which licence; unless given, `attrs["licence"]` or `attrs["license"]`, likewise.
+        metrics: scores of the predictive mean by name, such as `{"NSE": bd.scores.metrics.nse}`,
+            beside those of every report.
+        source: where the data come from. Unless given, a study takes `data.attrs["source"]`, and a
+            report by itself that of the test data.
+        licence: under which licence; unless given, `attrs["licence"]` or `attrs["license"]`,
+            likewise.
 
     Raises: DataError for what is none of these.
     """
@@ -49,16 +53,26 @@ class ReportOptions:
     def __post_init__(self):
         for name in ("thresholds", "return_periods", "metrics"):
             if not isinstance(getattr(self, name), Mapping):
-                raise DataError(f"{name} is a dict by name, not {type(getattr(self, name)).__name__}")
+                raise DataError(
+                    f"{name} is a dict by name, not {type(getattr(self, name)).__name__}"
+                )
         if not all(callable(metric) for metric in self.metrics.values()):
             raise DataError("metrics are functions by name, such as {'NSE': bd.scores.metrics.nse}")
         if isinstance(self.below, (str, bool)) or not isinstance(self.below, Iterable):
-            raise DataError(f"below is a list of observables, such as {[*self.thresholds][:1]}, not {self.below!r}")
+            raise DataError(
+                f"below is a list of observables, such as {[*self.thresholds][:1]}, not "
+                f"{self.below!r}"
+            )
         if stray := set(self.below) - set(self.thresholds):
-            raise DataError(f"below names {', '.join(sorted(stray))}, of which there are no thresholds")
+            raise DataError(
+                f"below names {', '.join(sorted(stray))}, of which there are no thresholds"
+            )
         for name in self.thresholds:
             if not 0 < len(self.levels(name)) <= MOST_LEVELS:
-                raise DataError(f"give one to {MOST_LEVELS} thresholds of '{name}', not {len(self.levels(name))}")
+                raise DataError(
+                    f"give one to {MOST_LEVELS} thresholds of '{name}', not "
+                    f"{len(self.levels(name))}"
+                )
         for name in self.return_periods:
             if not self.periods(name):
                 raise DataError(f"give return periods of '{name}', such as [2, 10, 100]")
@@ -94,29 +108,39 @@ class ReportOptions:
         return dataclasses.replace(self, source=source, licence=licence)
 
     def check(self, observables: Iterable[str], index: xr.DataArray, during: Any = None) -> None:
-        """Refuse, before any fit, what no forecast of these observables along this index could show.
+        """Refuse, before any fit, what no forecast of these observables along this index could
+        show.
 
         Args:
             observables: names of what is forecast.
             index: its times, or what stands for them.
             during: the first and the last of them that were not fitted; all unless given.
 
-        Raises: MismatchError for an observable that is not among them; DataError for dates where there are numbers, or
-        the other way round, in the window or the block, for a window with fewer than two times, and for times that
-        fill no block.
+        Raises: MismatchError for an observable that is not among them; DataError for dates where
+        there are numbers, or the other way round, in the window or the block, for a window with
+        fewer than two times, and for times that fill no block.
         """
         held = list(observables)
         for what in ("thresholds", "return_periods"):
             if stray := [name for name in getattr(self, what) if name not in held]:
-                raise MismatchError(f"{what} names {', '.join(stray)}, but the forecast has {', '.join(held)}")
+                raise MismatchError(
+                    f"{what} names {', '.join(stray)}, but the forecast has {', '.join(held)}"
+                )
         dated, kind = are_dates(index), "dates" if are_dates(index) else "numbers"
         if self.window not in (None, False) and dated is _are_numbers(self.window):
-            raise DataError(f"'{index.name}' holds {kind}, so a window is two {kind}, not {self.window!r}")
-        if self.window not in (None, False) and len(np.unique(index.values[within(index, self.window)])) < 2:
+            raise DataError(
+                f"'{index.name}' holds {kind}, so a window is two {kind}, not {self.window!r}"
+            )
+        if (
+            self.window not in (None, False)
+            and len(np.unique(index.values[within(index, self.window)])) < 2
+        ):
             raise DataError(f"fewer than two times are forecast in the window {self.window!r}")
         if self.return_periods:
             times = np.unique(index.values[within(index, during)])
-            blocks_of(xr.DataArray(times, dims=index.dims, attrs=index.attrs, name=index.name), self.block)
+            blocks_of(
+                xr.DataArray(times, dims=index.dims, attrs=index.attrs, name=index.name), self.block
+            )
 
 
 def _several(held: Any) -> list[Any]:
@@ -138,7 +162,9 @@ def _checked(window: Any) -> tuple[Any, Any]:
         raise DataError(wrong)
     try:
         first, last = window
-        first, last = (first, last) if _are_numbers((first, last)) else (as_date(first), as_date(last))
+        first, last = (
+            (first, last) if _are_numbers((first, last)) else (as_date(first), as_date(last))
+        )
     except (TypeError, ValueError) as error:
         raise DataError(wrong) from error
     if not first < last:

@@ -35,7 +35,8 @@ _CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "3
 
 
 def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    """Forecast, at every time, the ensemble of all training values (of a field, at each place its own).
+    """Forecast, at every time, the ensemble of all training values (of a field, at each place its
+    own).
 
     A place, or a member, without any of its own has quantiles of those of all others.
 
@@ -58,15 +59,16 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
 
 def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    r"""Forecast the last value observed before, dressed with the changes seen over the same lead time.
+    r"""Forecast the last value observed before, dressed with the changes seen over the same lead
+    time.
 
     $x_k(t) = y(t_n) + y(t_j) - y(t_i)$ for the training pairs $k = (i, j)$ with
     $t_j - t_i \approx t - t_n$
 
-    The pairs are those within half a typical time step of the lead, and at least the five nearest; training values of a
-    single time are repeated as they are, and replicates of the last time are taken in turn. Before all training times
-    it is the first value with the changes taken backwards. Memory grows with the number of training values, for each
-    time asked for.
+    The pairs are those within half a typical time step of the lead, and at least the five nearest;
+    training values of a single time are repeated as they are, and replicates of the last time are
+    taken in turn. Before all training times it is the first value with the changes taken backwards.
+    Memory grows with the number of training values, for each time asked for.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
     """
@@ -82,7 +84,8 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
 
 def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    """Forecast, at every time, the training values of its season: of all years, within 15 days of its day of the year.
+    """Forecast, at every time, the training values of its season: of all years, within 15 days of
+    its day of the year.
 
     Where the data have less than five values there, the five that are nearest in season.
 
@@ -106,13 +109,15 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
 
 def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    r"""Forecast the last value of the same season, dressed with the changes over as many whole years.
+    r"""Forecast the last value of the same season, dressed with the changes over as many whole
+    years.
 
-    $x_k(t) = y(t - m a) + y(t_j) - y(t_j - m a)$ for a year $a$, the smallest whole $m$ for which $t - m a$ is a
-    training time, and the training pairs $k = (t_j - m a, t_j)$ within 15 days of the season of $t$
+    $x_k(t) = y(t - m a) + y(t_j) - y(t_j - m a)$ for a year $a$, the smallest whole $m$ for which
+    $t - m a$ is a training time, and the training pairs $k = (t_j - m a, t_j)$ within 15 days of
+    the season of $t$
 
-    Times count as the same within half a typical step. Where data have fewer than five such pairs in that season, those
-    of all seasons count.
+    Times count as the same within half a typical step. Where data have fewer than five such pairs
+    in that season, those of all seasons count.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
     Raises: DataError if the index says no unit of time.
@@ -132,21 +137,26 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 def baseline_forecasts(
     train: xr.Dataset, data: xr.Dataset, *, observables: Sequence[str] | None = None
 ) -> dict[str, xr.DataTree]:
-    """Forecasts that know no science, by name, for `score` and `pit`: what a model must beat to be worth its cost.
+    """Forecasts that know no science, by name, for `score` and `pit`: what a model must beat to be
+    worth its cost.
 
-    "climatology" repeats all training values, "persistence" goes on from the last one. Of data with seasons, two years
-    at least, "seasonal climatology" repeats those within 15 days of the same day of the year, and "seasonal naive" goes
-    on from the value of a year before.
+    "climatology" repeats all training values, "persistence" goes on from the last one. Of data with
+    seasons, two years at least, "seasonal climatology" repeats those within 15 days of the same day
+    of the year, and "seasonal naive" goes on from the value of a year before.
 
-    Each has at most 1000 draws, quantiles of its ensemble at each time by itself: they do not hold together as paths.
+    Each has at most 1000 draws, quantiles of its ensemble at each time by itself: they do not hold
+    together as paths.
 
     Args:
         train: the training data, NaN where missing.
         data: a dataset of the times that are forecast, such as the test data.
-        observables: which variables of the training data; all unless given. Name them where the data hold forcings too.
+        observables: which variables of the training data; all unless given. Name them where the
+            data hold forcings too.
 
-    Returns: forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the training data.
-    Raises: MismatchError for an observable that the training data lack; DataError for one without a value.
+    Returns: forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the
+    training data.
+    Raises: MismatchError for an observable that the training data lack; DataError for one without a
+    value.
 
     Example:
         ```python
@@ -164,37 +174,47 @@ def baseline_forecasts(
         )
     for name in names:
         if not train[name].notnull().any():
-            raise DataError(f"the training data hold no value of '{name}', which a baseline could go on from")
+            raise DataError(
+                f"the training data hold no value of '{name}', which a baseline could go on from"
+            )
     every = baselines(train[names])
     if SEASONAL in every:
         every[SEASONAL_NAIVE] = seasonal_naive
-    return {label: _as_forecast(baseline_at(one, train[names], data)) for label, one in every.items()}
+    return {
+        label: _as_forecast(baseline_at(one, train[names], data)) for label, one in every.items()
+    }
 
 
 def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:
     """The baselines that there are for some data, by name.
 
-    A seasonal climatology is one of them if the index has a unit of time and the data have seasons: at least two years,
-    at least four values in each on average.
+    A seasonal climatology is one of them if the index has a unit of time and the data have seasons:
+    at least two years, at least four values in each on average.
     """
     found = {"climatology": climatology, "persistence": persistence}
     year, time = _year_of(train), np.asarray(train[index_of(train)].values)
     if year is None or time.dtype.kind not in "iufM" or time.size < 2:
         return found
     years = float(np.ptp(numbers(time[[0, -1]]))) / year
-    return found | ({SEASONAL: seasonal_climatology} if years >= 2 * _WHOLE and time.size >= 4 * years else {})
+    return found | (
+        {SEASONAL: seasonal_climatology} if years >= 2 * _WHOLE and time.size >= 4 * years else {}
+    )
 
 
 def _year(data: xr.Dataset) -> float:
     """Raises: DataError for an index without a unit of time."""
     year = _year_of(data)
     if year is None:
-        raise DataError(f"'{index_of(data)}' has no unit of time such as 'day' or 'h' in attrs['units']")
+        raise DataError(
+            f"'{index_of(data)}' has no unit of time such as 'day' or 'h' in attrs['units']"
+        )
     return year
 
 
 def _year_of(data: xr.Dataset) -> float | None:
-    """A year in the units of the index: `day`, or as in netCDF `days since 2001-01-01`; none where they are no time."""
+    """A year in the units of the index: `day`, or as in netCDF `days since 2001-01-01`; none where
+    they are no time.
+    """
     if are_dates(data[index_of(data)]):
         return _DAYS
     attributes = data[index_of(data)].attrs
@@ -202,13 +222,18 @@ def _year_of(data: xr.Dataset) -> float | None:
     units = units if len(units) < 3 else units.lower()
     if units in _OF_A_YEAR:
         return _OF_A_YEAR[units]
-    return _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS) if units in _OF_A_DAY else None
+    return (
+        _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS)
+        if units in _OF_A_DAY
+        else None
+    )
 
 
 def baseline_at(
     baseline: Callable[[xr.Dataset, ArrayLike], xr.Dataset], train: xr.Dataset, test: xr.Dataset
 ) -> xr.Dataset:
-    """A baseline at the times of the test data and for their members or places, which need not be those of the fit.
+    """A baseline at the times of the test data and for their members or places, which need not be
+    those of the fit.
 
     Args:
         baseline: one of `baselines`.
@@ -216,7 +241,9 @@ def baseline_at(
         test: the test data.
     """
     index = index_of(test)
-    both = [dim for dim in test.dims if dim != index and dim in test.indexes and dim in train.indexes]
+    both = [
+        dim for dim in test.dims if dim != index and dim in test.indexes and dim in train.indexes
+    ]
     other = [dim for dim in both if not test.indexes[dim].equals(train.indexes[dim])]
     whole = train.reindex({dim: train.indexes[dim].union(test.indexes[dim]) for dim in other})
     return baseline(whole, test[index].values).sel({dim: test[dim].values for dim in other})
@@ -244,12 +271,20 @@ def _forecast(
 
 
 def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> np.ndarray:
-    """The value of the same season before a time, with each change over as many years in that season."""
-    width = float(np.median(np.diff(np.unique(seen)))) / 2 * (1 + 1e-9)  # so that rounding keeps equal times together
+    """The value of the same season before a time, with each change over as many years in that
+    season.
+    """
+    width = (
+        float(np.median(np.diff(np.unique(seen)))) / 2 * (1 + 1e-9)
+    )  # so that rounding keeps equal times together
     # 1. The last year that has a value at this season, or else the one that comes nearest.
     years = np.arange(1, max(int((t - seen[0]) / year), 1) + 1)
     apart = np.abs(seen - (t - years * year)[:, None]).min(axis=1)
-    back = years[np.flatnonzero(apart <= width)[0]] if (apart <= width).any() else years[np.argmin(apart)]
+    back = (
+        years[np.flatnonzero(apart <= width)[0]]
+        if (apart <= width).any()
+        else years[np.argmin(apart)]
+    )
     last = values[np.argmin(np.abs(seen - (t - back * year)))]
     # 2. The changes over as many years, of this season if there are enough of them.
     earlier = np.clip(np.searchsorted(seen, seen - back * year - width), 0, seen.size - 1)
@@ -262,7 +297,9 @@ def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> n
 
 
 def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
-    """A forecast of as many draws at each time: quantiles of the members there, of which some are NaN."""
+    """A forecast of as many draws at each time: quantiles of the members there, of which some are
+    NaN.
+    """
     draws = min(_MOST, max(ensemble.sizes["draw"], 1))
     level = (np.arange(draws) + 0.5) / draws
     found = {}
@@ -291,7 +328,8 @@ def _padded(block: np.ndarray, draws: int) -> np.ndarray:
 
 
 def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
-    """The last value before `t` with each change over the same lead; of one training value, that value.
+    """The last value before `t` with each change over the same lead; of one training value, that
+    value.
 
     Replicates of the last time are taken in turn.
     """
@@ -300,12 +338,18 @@ def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
     last = max(int(np.searchsorted(seen, t, side="right")) - 1, 0)
     sign = 1.0 if seen[last] <= t else -1.0
     replicates = values[seen == seen[last]]
-    earlier, later = _pairs(seen, abs(t - seen[last]), float(np.median(np.diff(np.unique(seen)))) / 2)
-    return replicates[np.arange(earlier.size) % replicates.size] + sign * (values[later] - values[earlier])
+    earlier, later = _pairs(
+        seen, abs(t - seen[last]), float(np.median(np.diff(np.unique(seen)))) / 2
+    )
+    return replicates[np.arange(earlier.size) % replicates.size] + sign * (
+        values[later] - values[earlier]
+    )
 
 
 def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pairs of times whose distance is within `width` of the lead, and of the five nearest with ties."""
+    """Indices of the pairs of times whose distance is within `width` of the lead, and of the five
+    nearest with ties.
+    """
     first = np.arange(seen.size)
     at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)
     # The five nearest pairs of all are among the five nearest on either side for each earlier time.

@@ -24,17 +24,23 @@ MEANINGS = {
     "total": "total variance",
     "aleatoric": "variance of the observation given the draw",
     "epistemic": "variance of the conditional mean over draws",
-    "science": "epistemic variance that knowing the science leaves would remove; at least, where the split is unknown",
-    "network": "epistemic variance that knowing the network leaves would remove; at least, where the split is unknown",
-    "process": "epistemic variance that would be left if all but the path of states were known; 0 where unknown",
-    "interaction": "epistemic variance less science, network and process; 0 where one of them is unknown",
+    "science": "epistemic variance that knowing the science leaves would remove; at least, where "
+    "the split is unknown",
+    "network": "epistemic variance that knowing the network leaves would remove; at least, where "
+    "the split is unknown",
+    "process": "epistemic variance that would be left if all but the path of states were known; 0 "
+    "where unknown",
+    "interaction": "epistemic variance less science, network and process; 0 where one of them is "
+    "unknown",
     "unknown": "epistemic variance that no other part is known to have; 0 where the split is known",
     "split_known": "whether exchanged draws tell all parts of the epistemic variance",
-    "forcing": "epistemic variance that knowing which member of the forcings comes true would remove",
+    "forcing": "epistemic variance that knowing which member of the forcings comes true would "
+    "remove",
     "science_least": "what knowing the science leaves would remove at least",
     "network_least": "what knowing the network leaves would remove at least",
 }
-# By how much exchanged draws may differ from the posterior's, in shares of the variance, besides chance.
+# By how much exchanged draws may differ from the posterior's, in shares of the variance, besides
+# chance.
 _UNLIKE_VARIANCE, _UNLIKE_SHARE, _MOST_FAILED = 0.1, 0.05, 0.05
 _COARSEST = 0.25
 
@@ -43,53 +49,63 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     r"""Split the predictive variance of each observable at each time (law of total variance).
 
     $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$,
-    `total = aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$. The epistemic part,
-    the variance of $m = E(y \mid \theta)$, is that of independent chains or members, however few: a share $1/n$ of it
-    is not lost. A single chain counts as independent draws.
+    `total = aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$.
+    The epistemic part, the variance of $m = E(y \mid \theta)$, is that of independent chains or
+    members, however few: a share $1/n$ of it is not lost. A single chain counts as independent
+    draws.
 
-    With science and network leaves in the model, the epistemic part is split by first-order conditional variances under
-    the joint posterior: `science` $= \mathrm{Var}[E(m \mid \text{science})]$ is what would vanish on average if the
-    science leaves were known, `network` the same for the network's. `interaction` is what is left of it. It is positive
-    where only both groups together determine the mean: a true interaction, or two groups that compensate each other, so
-    that neither alone tells much. It is negative where either group alone tells the same, so that both count it.
+    With science and network leaves in the model, the epistemic part is split by first-order
+    conditional variances under the joint posterior: `science`
+    $= \mathrm{Var}[E(m \mid \text{science})]$ is what would vanish on average if the science leaves
+    were known, `network` the same for the network's. `interaction` is what is left of it. It is
+    positive where only both groups together determine the mean: a true interaction, or two groups
+    that compensate each other, so that neither alone tells much. It is negative where either group
+    alone tells the same, so that both count it.
 
-    Science and network are the covariance of the means of two draws that share that group and nothing else, which
-    `forecast` makes from 100 draws on, whatever the model is. The standard error of such a share of the epistemic
-    variance is about `attrs["share_error"]`, $1/\sqrt{n}$ for $n$ independent draws, or less. Such pairs
-    can be made where the groups are independent under the posterior, or depend on each other linearly. Where they do
-    not look like draws of the posterior, in mean, variance, or what the group's leaves explain, `split_known` is false.
-    There science and network are what they explain at least, and `unknown` is the rest. So science, network, process,
-    interaction and unknown add up to the epistemic variance everywhere, and so do their means.
+    Science and network are the covariance of the means of two draws that share that group and
+    nothing else, which `forecast` makes from 100 draws on, whatever the model is. The standard
+    error of such a share of the epistemic variance is about `attrs["share_error"]`, $1/\sqrt{n}$
+    for $n$ independent draws, or less. Such pairs can be made where the groups are independent
+    under the posterior, or depend on each other linearly. Where they do not look like draws of the
+    posterior, in mean, variance, or what the group's leaves explain, `split_known` is false. There
+    science and network are what they explain at least, and `unknown` is the rest. So science,
+    network, process, interaction and unknown add up to the epistemic variance everywhere, and so do
+    their means.
 
-    Where the states have noise of their own, as by `ProcessNoise` or in an `SDE`, or a layer has states at knots,
-    `process` is the epistemic variance that would be left if all else were known: it grows with the horizon, and is no
-    noise of the observation. It is in no other part.
+    Where the states have noise of their own, as by `ProcessNoise` or in an `SDE`, or a layer has
+    states at knots, `process` is the epistemic variance that would be left if all else were known:
+    it grows with the horizon, and is no noise of the observation. It is in no other part.
 
-    `science_least` and `network_least` are known everywhere: regressions on the draws, which say what a group explains
-    at least. What they miss may be interaction, or the group's own.
+    `science_least` and `network_least` are known everywhere: regressions on the draws, which say
+    what a group explains at least. What they miss may be interaction, or the group's own.
 
-    Of a forecast over an ensemble of forcings the epistemic part has that of these in it, and `forcing` is
-    $\mathrm{Var}[E(m \mid \text{forcings})]$, from draws that share a member; science and network are not split then.
+    Of a forecast over an ensemble of forcings the epistemic part has that of these in it, and
+    `forcing` is $\mathrm{Var}[E(m \mid \text{forcings})]$, from draws that share a member; science
+    and network are not split then.
 
-    Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, that
-    draw's own variance: the others are NaN, and all of them where no draw is left. The split of fewer than 20 is
-    unknown.
-    A forecast in a file is read block by block: memory is bounded whatever the number of times and draws.
+    Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric
+    part is known, that draw's own variance: the others are NaN, and all of them where no draw is
+    left. The split of fewer than 20 is unknown.
+    A forecast in a file is read block by block: memory is bounded whatever the number of times and
+    draws.
 
-    `print` shows the shares of the variance in per cent, near, in the middle and far from the end of the fitted data.
+    `print` shows the shares of the variance in per cent, near, in the middle and far from the end
+    of the fitted data.
 
     Args:
         fc: what `forecast` returned.
         observables: some that have the same dimensions; all unless given.
 
-    Returns: a dataset with the parts, which prints as a table of their shares (`shares()` returns it).
+    Returns: a dataset with the parts, which prints as a table of their shares (`shares()` returns
+    it).
 
     Shapes: each variable is `(observable, time, …)`, over the places of a field.
     Units: the square of the observable's, which the coordinate `units` names.
-    Raises: MismatchError for what is no forecast, an unknown observable, or several that have different dimensions:
-    name those of one kind.
-    Source: Saltelli et al. (2008), Global Sensitivity Analysis; Janon et al. (2014), Asymptotic normality and
-    efficiency of two Sobol index estimators; Kucherenko, Tarantola & Annoni (2012), for dependent inputs.
+    Raises: MismatchError for what is no forecast, an unknown observable, or several that have
+    different dimensions: name those of one kind.
+    Source: Saltelli et al. (2008), Global Sensitivity Analysis; Janon et al. (2014), Asymptotic
+    normality and efficiency of two Sobol index estimators; Kucherenko, Tarantola & Annoni (2012),
+    for dependent inputs.
     """
     check_forecast(fc, "conditional_mean", "conditional_variance")
     means = chosen(fc["conditional_mean"].to_dataset(), observables)
@@ -102,7 +118,11 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     for row, (name, mean) in enumerate(means.data_vars.items()):
         ok = whole_draws(mean, variances[name], lambda v: ~np.isnan(v))
         failed = max(failed, int((~ok).sum()))
-        chain = np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"]) if member is None else member
+        chain = (
+            np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"])
+            if member is None
+            else member
+        )
         split.look_at(str(name), ok, chain)
         for at in blocks_of(mean):
             values = draws_at(mean, at)
@@ -114,7 +134,9 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
             for part, numbers in found.items():
                 put(parts[part][row], at, numbers)
     told = labelled(parts, means, failed, {name: {"long_name": MEANINGS[name]} for name in names})
-    told = told.assign_attrs({"share_error": split.error} if split.leaves and member is None else {})
+    told = told.assign_attrs(
+        {"share_error": split.error} if split.leaves and member is None else {}
+    )
     span = {name: fc.attrs[name] for name in ("train_start", "train_end") if name in fc.attrs}
     return Decomposition(told.data_vars, told.coords, told.attrs | span)
 
@@ -127,11 +149,13 @@ def _members(fc: xr.DataTree) -> np.ndarray | None:
 
 
 def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The variance of the mean of a group over groups, `(time,)`, unbiased by how few draws each has.
+    """The variance of the mean of a group over groups, `(time,)`, unbiased by how few draws each
+    has.
 
     It is the mean product of two draws of one group, less that of two draws of different ones.
 
-    Shapes: `mean` is `(draw, time)`, `group` `(draw,)`. NaN where no group has two draws, or there is one group.
+    Shapes: `mean` is `(draw, time)`, `group` `(draw,)`. NaN where no group has two draws, or there
+    is one group.
     """
     _, of_draw, number = np.unique(group, return_inverse=True, return_counts=True)
     within, across = (number * (number - 1)).sum(), len(mean) ** 2 - (number**2).sum()
@@ -143,24 +167,40 @@ def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
     return (together - (centred**2).sum(axis=0)) / within + together / across
 
 
-def total_variance(mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def total_variance(
+    mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     r"""Return total, aleatoric and epistemic `(time,)` from conditional moments `(draw, time)`.
 
-    $E[m]^2$ is the mean product of draws of different chains, which is unbiased for independent chains, whatever the
-    draws within one do; each draw is a chain of its own where there is one chain only.
+    $E[m]^2$ is the mean product of draws of different chains, which is unbiased for independent
+    chains, whatever the draws within one do; each draw is a chain of its own where there is one
+    chain only.
 
-    Shapes: `chain` is `(draw,)`. NaN where there is no draw. Of one draw only the aleatoric part is known.
+    Shapes: `chain` is `(draw,)`. NaN where there is no draw. Of one draw only the aleatoric part is
+    known.
     """
     draws = len(mean)
     if draws < 2:
         unknown = np.full(mean.shape[1], np.nan)
-        return {"total": unknown, "aleatoric": variance[0] if len(variance) else unknown, "epistemic": unknown}
+        return {
+            "total": unknown,
+            "aleatoric": variance[0] if len(variance) else unknown,
+            "epistemic": unknown,
+        }
     several = chain is not None and bool((chain != chain[0]).any())
-    of_chain = np.unique(chain, return_inverse=True)[1] if chain is not None and several else np.arange(draws)
+    of_chain = (
+        np.unique(chain, return_inverse=True)[1]
+        if chain is not None and several
+        else np.arange(draws)
+    )
     # Variance knows no origin; near zero the squares lose no digits.
     centred = mean - mean[0]
     centred = centred - centred.mean(axis=0)
-    sums = np.stack([centred[of_chain == c].sum(axis=0) for c in range(of_chain.max() + 1)]) if several else centred
+    sums = (
+        np.stack([centred[of_chain == c].sum(axis=0) for c in range(of_chain.max() + 1)])
+        if several
+        else centred
+    )
     pairs = draws**2 - (np.bincount(of_chain) ** 2).sum()
     square_of_mean = -(sums**2).sum(axis=0) / pairs  # all draws together sum to zero
     return {
@@ -171,11 +211,15 @@ def total_variance(mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | N
 
 
 class _Split:
-    """What leaves and exchanged draws of each group say of the mean of one observable after another."""
+    """What leaves and exchanged draws of each group say of the mean of one observable after
+    another.
+    """
 
     def __init__(self, fc: xr.DataTree):
         self.leaves = _leaves(fc)
-        self._exchanged = fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else None
+        self._exchanged = (
+            fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else None
+        )
         number = 0 if self._exchanged is None else self._exchanged.sizes["exchange"]
         self.error = float(number**-0.5) if number else float("nan")
         self._variable: xr.DataArray | None = None
@@ -188,13 +232,25 @@ class _Split:
         process = [PROCESS] if PROCESS in self.leaves else []
         if "network" not in self.leaves:
             return [*process, "unknown", KNOWN] if process else []
-        return [*GROUPS, *process, "interaction", "unknown", "science_least", "network_least", KNOWN]
+        return [
+            *GROUPS,
+            *process,
+            "interaction",
+            "unknown",
+            "science_least",
+            "network_least",
+            KNOWN,
+        ]
 
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
         """From now on at an observable, of which some draws are whole."""
         self._ok, self._pairs, self._chains = ok, {}, int(chain[-1]) + 1
         # Regressions are tried on other chains than they were fitted to.
-        self._half = 2 * chain >= self._chains if self._chains > 1 else np.arange(len(chain)) * 2 >= len(chain)
+        self._half = (
+            2 * chain >= self._chains
+            if self._chains > 1
+            else np.arange(len(chain)) * 2 >= len(chain)
+        )
         self._variable = None if self._exchanged is None else self._exchanged[name]
         if self._variable is None or not self.leaves or not ok.any():
             return
@@ -207,14 +263,20 @@ class _Split:
             if finite[ok[index]].sum() >= (1 - _MOST_FAILED) * ok[index].sum():
                 self._pairs[group] = of_group, np.flatnonzero(finite & ok[index])
 
-    def parts(self, mean: np.ndarray, at: dict[str, slice], epistemic: np.ndarray) -> dict[str, np.ndarray]:
-        """The parts of the epistemic variance, and the least of science and network, of means `(draw, datum)`."""
+    def parts(
+        self, mean: np.ndarray, at: dict[str, slice], epistemic: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The parts of the epistemic variance, and the least of science and network, of means
+        `(draw, datum)`.
+        """
         if not self.leaves:
             return {}
         found = {}
         if self._ok.sum() < DRAWS_PER_FEATURE:
             unsaid = np.full(len(epistemic), np.nan)
-            found = dict.fromkeys(self.leaves, unsaid) | {f"{group}_least": unsaid for group in GROUPS}
+            found = dict.fromkeys(self.leaves, unsaid) | {
+                f"{group}_least": unsaid for group in GROUPS
+            }
             return self._whole(found, epistemic)
         whole = mean[self._ok]
         spread = whole.var(axis=0)
@@ -223,7 +285,9 @@ class _Split:
             if group in GROUPS:
                 columns, one = self._basis(group, self._ok), self._chains == 1
                 least = (
-                    explained_by(columns, whole) if one else explained_elsewhere(columns, whole, self._half[self._ok])
+                    explained_by(columns, whole)
+                    if one
+                    else explained_elsewhere(columns, whole, self._half[self._ok])
                 )
                 scale = np.divide(epistemic, spread, out=np.ones_like(spread), where=spread > 0)
                 found[f"{group}_least"] = least * scale
@@ -232,14 +296,21 @@ class _Split:
                 index = of_group["exchange"].values[some]
                 held = np.zeros(len(mean), bool)
                 held[index] = True
-                share = shared(mean[index], draws_at(of_group, at)[some], self._basis(group, held), self._half[index])
+                share = shared(
+                    mean[index],
+                    draws_at(of_group, at)[some],
+                    self._basis(group, held),
+                    self._half[index],
+                )
                 found[group] = share * epistemic
         if PROCESS in found:
             found[PROCESS] = epistemic - found[PROCESS]
         return self._whole(found, epistemic)
 
     def _whole(self, found: dict[str, np.ndarray], epistemic: np.ndarray) -> dict[str, np.ndarray]:
-        """Parts that add up to the epistemic variance, where some of them may be NaN: what these have is unknown."""
+        """Parts that add up to the epistemic variance, where some of them may be NaN: what these
+        have is unknown.
+        """
         parts = [name for name in (*GROUPS, PROCESS) if name in found]
         known = np.isfinite([found[name] for name in parts]).all(axis=0)
         told = {}
@@ -261,13 +332,17 @@ class _Split:
         return self._bases[key]
 
 
-def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half: np.ndarray) -> np.ndarray:
-    """The share `(datum,)` of the variance that a group of leaves determines, from pairs that share nothing else.
+def shared(
+    mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half: np.ndarray
+) -> np.ndarray:
+    """The share `(datum,)` of the variance that a group of leaves determines, from pairs that share
+    nothing else.
 
-    NaN where the pairs are none of the posterior's: where mean or variance of the other draw, or its covariance with
-    what a regression on the group's features predicts, differ by more than a little and chance.
-    Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features `(draw, p)`, `half`
-    is `(draw,)`.
+    NaN where the pairs are none of the posterior's: where mean or variance of the other draw, or
+    its covariance with what a regression on the group's features predicts, differ by more than a
+    little and chance.
+    Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features
+    `(draw, p)`, `half` is `(draw,)`.
     """
     draws = len(mean)
     if columns is None:
@@ -277,9 +352,18 @@ def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half
     pooled = (squares[0] + squares[1]) / 2
     pooled = np.where(pooled > 0, pooled, 1.0)
     foreseen = predicted(columns, mean, half)
-    with_one, with_two = (foreseen * one).mean(axis=0) / pooled, (foreseen * two).mean(axis=0) / pooled
+    with_one, with_two = (
+        (foreseen * one).mean(axis=0) / pooled,
+        (foreseen * two).mean(axis=0) / pooled,
+    )
     share = (one * two).mean(axis=0) / pooled
-    error = np.sqrt(sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True)) / draws) / pooled
+    error = (
+        np.sqrt(
+            sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True))
+            / draws
+        )
+        / pooled
+    )
     shift = np.abs(mean.mean(axis=0) - other.mean(axis=0)) / np.sqrt(pooled)
     alike = (
         (error <= _COARSEST)
@@ -291,19 +375,25 @@ def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half
 
 
 def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
-    """Features `(draw, feature)` of what is kept for each part; none where there is one group alone."""
+    """Features `(draw, feature)` of what is kept for each part; none where there is one group
+    alone.
+    """
     posterior = fc["posterior"].to_dataset() if "posterior" in fc.children else xr.Dataset()
     found = {}
     for group in GROUPS:
         scalars = [
-            leaf.transpose("chain", "draw", ...).values.reshape(leaf.sizes["chain"] * leaf.sizes["draw"], -1)
+            leaf.transpose("chain", "draw", ...).values.reshape(
+                leaf.sizes["chain"] * leaf.sizes["draw"], -1
+            )
             for leaf in posterior.data_vars.values()
             if leaf.attrs.get("group") == group
         ]
         if scalars:
             found[group] = np.concatenate(scalars, axis=1, dtype=float)
     both = found if len(found) == len(GROUPS) else {}
-    exchanged = fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else xr.Dataset()
+    exchanged = (
+        fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else xr.Dataset()
+    )
     if found and PROCESS in exchanged.get("kept", xr.DataArray([])).values:
         return both | {PROCESS: np.concatenate([*found.values()], axis=1)}
     return both
@@ -317,12 +407,18 @@ def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
     unknown = [name for name in observables or () if name not in means]
     if unknown:
         raise MismatchError(
-            f"the forecast has no observable {', '.join(unknown)}; it has {', '.join(map(str, means.data_vars))}"
+            f"the forecast has no observable {', '.join(unknown)}; it has "
+            f"{', '.join(map(str, means.data_vars))}"
         )
     found = means if observables is None else means[list(observables)]
     if len({_dims(variable) for variable in found.data_vars.values()}) > 1:
-        kinds = "; ".join(f"{name} has {', '.join(_dims(v))}" for name, v in found.data_vars.items())
-        raise MismatchError(f"the observables have different dimensions ({kinds}): decompose(fc, [names of one kind])")
+        kinds = "; ".join(
+            f"{name} has {', '.join(_dims(v))}" for name, v in found.data_vars.items()
+        )
+        raise MismatchError(
+            f"the observables have different dimensions ({kinds}): decompose(fc, [names of one "
+            "kind])"
+        )
     return found
 
 
@@ -330,7 +426,9 @@ def _dims(variable: xr.DataArray) -> tuple[str, ...]:
     return tuple(str(dim) for dim in variable.dims if dim not in ("chain", "draw"))
 
 
-def whole_draws(mean: xr.DataArray, variance: xr.DataArray, known: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def whole_draws(
+    mean: xr.DataArray, variance: xr.DataArray, known: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """Which draws have a finite mean and a known variance at all times `(draw,)`."""
     ok = np.ones(mean.sizes["chain"] * mean.sizes["draw"], bool)
     for at in blocks_of(mean):
@@ -351,13 +449,18 @@ def put(part: np.ndarray, at: Mapping[str, slice], numbers: np.ndarray) -> None:
 
 
 def labelled(
-    parts: dict[str, np.ndarray], means: xr.Dataset, failed: int, attrs: Mapping[str, Mapping[str, str]]
+    parts: dict[str, np.ndarray],
+    means: xr.Dataset,
+    failed: int,
+    attrs: Mapping[str, Mapping[str, str]],
 ) -> xr.Dataset:
     """Parts `(observable, time, …)` as a dataset, with the attributes of each part."""
     names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
     dims = _dims(next(iter(means.data_vars.values())))
-    variables = {name: (("observable", *dims), values, dict(attrs[name])) for name, values in parts.items()}
+    variables = {
+        name: (("observable", *dims), values, dict(attrs[name])) for name, values in parts.items()
+    }
     coords = {
         "observable": names,
         "units": ("observable", units),

@@ -10,7 +10,9 @@ type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
-    """Whether the central interval of draws `(draw, datum)` holds each datum, 1 or 0; NaN without a datum or a draw."""
+    """Whether the central interval of draws `(draw, datum)` holds each datum, 1 or 0; NaN without a
+    datum or a draw.
+    """
     found = np.full(observed.size, np.nan)
     for times, obs, fct in complete(draws, observed):
         low, high = central(fct, level / 100)
@@ -25,7 +27,9 @@ def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
 
 
 def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The fair CRPS of one forecast at many values: the mean distance to a draw, less half of that between draws."""
+    """The fair CRPS of one forecast at many values: the mean distance to a draw, less half of that
+    between draws.
+    """
     ordered, m = np.sort(draws), len(draws)
     total = np.concatenate([[0.0], np.cumsum(ordered)])
     below = np.searchsorted(ordered, y)
@@ -35,7 +39,9 @@ def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised where draws equal it."""
+    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised where draws equal
+    it.
+    """
     below = (draws < observed).sum(axis=0)
     equal = (draws == observed).sum(axis=0)
     uniform = rng.uniform(size=observed.size)
@@ -44,17 +50,26 @@ def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> 
 
 
 def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
-    """By how much another mean score is lower, as a share of ours; of several observables on average over all data.
+    """By how much another mean score is lower, as a share of ours; of several observables on
+    average over all data.
 
     Shapes: `(observable,)`, with the number of data of each; NaN where nothing is known of one.
     """
     known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
     whole = known.any() and known[number > 0].all()
-    return float(np.average(1 - theirs[known] / ours[known], weights=number[known])) if whole else np.nan
+    return (
+        float(np.average(1 - theirs[known] / ours[known], weights=number[known]))
+        if whole
+        else np.nan
+    )
 
 
-def complete(draws: np.ndarray, observed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Data that have the same finite draws: which they are, they themselves, and these draws `(datum, draw)`."""
+def complete(
+    draws: np.ndarray, observed: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Data that have the same finite draws: which they are, they themselves, and these draws
+    `(datum, draw)`.
+    """
     finite, seen = np.isfinite(draws), np.isfinite(observed)
     for pattern in np.unique(finite[:, seen], axis=1).T:
         times = seen & (finite == pattern[:, None]).all(axis=0)

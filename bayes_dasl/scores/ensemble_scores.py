@@ -26,7 +26,9 @@ type Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 class ScoreTable(pd.DataFrame):
-    """A table of which every column is printed, however narrow the terminal is, and what was left out of it."""
+    """A table of which every column is printed, however narrow the terminal is, and what was left
+    out of it.
+    """
 
     @property
     def _constructor(self) -> type["ScoreTable"]:
@@ -37,11 +39,23 @@ class ScoreTable(pd.DataFrame):
 
     def _notes(self) -> list[str]:
         kinds = self.attrs.get("log_score", {})
-        said = [f"log_score of {name}: {kind}" for name, kind in kinds.items() if kind != EXACT and name in self.index]
-        failed, times = (int(self.attrs.get(name, 0)) for name in ("failed_draws", "times_left_out"))
-        said += [f"{self.attrs['recalibrated']}: no posterior predictive"] if "recalibrated" in self.attrs else []
+        said = [
+            f"log_score of {name}: {kind}"
+            for name, kind in kinds.items()
+            if kind != EXACT and name in self.index
+        ]
+        failed, times = (
+            int(self.attrs.get(name, 0)) for name in ("failed_draws", "times_left_out")
+        )
+        said += (
+            [f"{self.attrs['recalibrated']}: no posterior predictive"]
+            if "recalibrated" in self.attrs
+            else []
+        )
         said += [f"left out: {failed} draws that are not finite"] if failed else []
-        return said + ([f"left out: {times} times of the data that are not forecast"] if times else [])
+        return said + (
+            [f"left out: {times} times of the data that are not forecast"] if times else []
+        )
 
 
 def score_ensemble(
@@ -49,11 +63,11 @@ def score_ensemble(
 ) -> dict[str, float | int]:
     """Score draws against observations; each score is the mean over the observed times.
 
-    The CRPS is the fair estimator, unbiased whatever the number of draws. The log score is that of a Gaussian kernel
-    density (Silverman's bandwidth), NaN where all draws are equal, or where all draws and observations are whole
-    numbers.
-    At each time the draws that are not finite are left out; where none is left, or without an observation, every score
-    is NaN.
+    The CRPS is the fair estimator, unbiased whatever the number of draws. The log score is that of
+    a Gaussian kernel density (Silverman's bandwidth), NaN where all draws are equal, or where all
+    draws and observations are whole numbers.
+    At each time the draws that are not finite are left out; where none is left, or without an
+    observation, every score is NaN.
 
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
@@ -62,7 +76,9 @@ def score_ensemble(
 
 
 class Scored(NamedTuple):
-    """The scores of an observable, of which kind its log score is, and which draws `(draw,)` are finite throughout."""
+    """The scores of an observable, of which kind its log score is, and which draws `(draw,)` are
+    finite throughout.
+    """
 
     scores: dict[str, float | int]
     kind: str
@@ -90,7 +106,9 @@ def scored(parts: Iterable[Part]) -> Scored:
 
 
 def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None) -> np.ndarray:
-    """Scores `(score, time)` in the order of POINTWISE; NaN where there is no observation or no finite draw."""
+    """Scores `(score, time)` in the order of POINTWISE; NaN where there is no observation or no
+    finite draw.
+    """
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
     for times, obs, fct in complete(draws, observed):
         at_times[:, times] = _pointwise(obs, fct, kernel=log_scores is None)
@@ -100,15 +118,21 @@ def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | 
     return at_times
 
 
-def at_each(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Every score of each datum `(datum,)`, of what `scored` takes as a part; NaN where it is not known."""
+def at_each(
+    draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Every score of each datum `(datum,)`, of what `scored` takes as a part; NaN where it is not
+    known.
+    """
     found = dict(zip(POINTWISE, _at_times(draws, observed, log_scores), strict=True))
     unknown = log_scores is None and are_whole(draws, observed)
     return found | ({"log_score": np.full(observed.size, np.nan)} if unknown else {})
 
 
 def score_table(ensembles: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> ScoreTable:
-    """Tabulate `score_ensemble` of named (draws, observed) pairs, and as `all` their mean, or share of all data."""
+    """Tabulate `score_ensemble` of named (draws, observed) pairs, and as `all` their mean, or share
+    of all data.
+    """
     return table_of({name: scored([(*pair, None)]) for name, pair in ensembles.items()})
 
 
@@ -120,11 +144,17 @@ def table_of(rows: Mapping[str, Scored]) -> ScoreTable:
     shares = [f"coverage_{level}" for level in LEVELS]
     if len(known):  # by whole numbers of data, so that equal shares are equal to the last bit
         counts = known["n"].to_numpy(float)
-        overall[shares] = np.round(known[shares].to_numpy(float).T * counts).sum(axis=1) / counts.sum()
+        overall[shares] = (
+            np.round(known[shares].to_numpy(float).T * counts).sum(axis=1) / counts.sum()
+        )
     overall["n"] = known["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"
-    table = ScoreTable(table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]))
+    table = ScoreTable(
+        table.astype({"n": int}).reindex(
+            columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]
+        )
+    )
     table.attrs["log_score"] = {name: row.kind for name, row in rows.items()}
     return table
 

@@ -1,4 +1,6 @@
-"""Draws that are lost: the solver failed, or a prediction is infinite or no number. They are left out, and told."""
+"""Draws that are lost: the solver failed, or a prediction is infinite or no number. They are left
+out, and told.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from .matching import check_forecast, repeats
 
 FEW = 0.05  # a share of draws up to which the others may stand for those that are left out
 SELDOM = 0.01
-"""A share of lost draws that needs no warning: without them no probability changes by more than that."""
+"""A share of lost draws that needs no warning: without them no probability changes by more than
+that.
+"""
 HARDLY = 0.001
-"""A share of transitions that may go wrong without a warning: the Monte-Carlo error of a probability, 0.8 % of 4000
-independent draws, is far larger."""
+"""A share of transitions that may go wrong without a warning: the Monte-Carlo error of a
+probability, 0.8 % of 4000 independent draws, is far larger."""
 
 
 def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
@@ -30,7 +34,9 @@ def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Findi
 
 
 def usable_draws(fc: xr.DataTree) -> np.ndarray:
-    """Which draws of the posterior `(chain, draw)` were solved in a forecast and have finite predictions only."""
+    """Which draws of the posterior `(chain, draw)` were solved in a forecast and have finite
+    predictions only.
+    """
     sizes = fc["predictions"].dataset.sizes
     usable = np.ones((sizes["chain"], sizes["draw"] // repeats(fc)), bool)
     for found in _not_finite(fc, "predictions").values():
@@ -40,7 +46,8 @@ def usable_draws(fc: xr.DataTree) -> np.ndarray:
 
 
 def usable(fc: xr.DataTree) -> np.ndarray:
-    """Which predictive draws, all chains one after the other, were solved and are finite throughout.
+    """Which predictive draws, all chains one after the other, were solved and are finite
+    throughout.
 
     Raises: MismatchError for what is no forecast.
     """
@@ -49,11 +56,19 @@ def usable(fc: xr.DataTree) -> np.ndarray:
 
 
 def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
-    """By observable, which draws of the posterior `(chain, draw)` have a value that is infinite or no number."""
+    """By observable, which draws of the posterior `(chain, draw)` have a value that is infinite or
+    no number.
+    """
     each = repeats(tree) if group == "predictions" else 1
     variables = tree[group].to_dataset().data_vars if group in tree.children else {}
-    values = {str(name): variable.transpose("chain", "draw", ...).values for name, variable in variables.items()}
-    return {name: ~np.isfinite(v.reshape(len(v), v.shape[1] // each, -1)).all(axis=2) for name, v in values.items()}
+    values = {
+        str(name): variable.transpose("chain", "draw", ...).values
+        for name, variable in variables.items()
+    }
+    return {
+        name: ~np.isfinite(v.reshape(len(v), v.shape[1] // each, -1)).all(axis=2)
+        for name, v in values.items()
+    }
 
 
 def _flags(tree: xr.DataTree | None, group: str, name: str) -> np.ndarray | None:
@@ -65,7 +80,10 @@ def _flags(tree: xr.DataTree | None, group: str, name: str) -> np.ndarray | None
 
 def _solved(tree: xr.DataTree) -> np.ndarray | None:
     """Which draws are not counted as failures of the solver already."""
-    solved, failed = _flags(tree, "sample_stats_predictions", "ok"), _flags(tree, "sample_stats", "solver_failure")
+    solved, failed = (
+        _flags(tree, "sample_stats_predictions", "ok"),
+        _flags(tree, "sample_stats", "solver_failure"),
+    )
     return ~failed if solved is None and failed is not None else solved
 
 
@@ -76,9 +94,11 @@ def _told(odd: dict[str, np.ndarray], solved: np.ndarray | None, draws: str) -> 
             yield Finding(
                 "bad" if found.mean() > FEW else "warning",
                 f"finite {name}",
-                f"'{name}' is infinite or not a number in {int(found.sum())} of {found.size} {draws} draws, and these "
+                f"'{name}' is infinite or not a number in {int(found.sum())} of {found.size} "
+                f"{draws} draws, and these "
                 "are left out",
-                "look at these draws: the scale of the noise may be so large that the mean overflows, a sign that the "
+                "look at these draws: the scale of the noise may be so large that the mean "
+                "overflows, a sign that the "
                 "model predicts nothing like the data, or an equation may divide by zero",
             )
 
@@ -88,27 +108,40 @@ def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Find
     prior = _flags(post, "sample_stats_prior", "ok")
     posterior = _flags(post, "sample_stats", "solver_failure")
     forecast = _flags(fc, "sample_stats_predictions", "ok")
-    # A posterior that does not say what its layer has is of a version whose remedies named all of it.
-    solver = for_a_failing_solve(json.loads(post.attrs.get("solver_settings", '["max_steps", "rtol", "solver"]')))
+    # A posterior that does not say what its layer has is of a version whose remedies named all of
+    # it.
+    solver = for_a_failing_solve(
+        json.loads(post.attrs.get("solver_settings", '["max_steps", "rtol", "solver"]'))
+    )
     if prior is not None:
         remedy = "narrow the priors that give trajectories nobody believes in; else " + solver
         yield _failures("prior", "sample_stats_prior", ~prior, remedy)
     if posterior is not None:
         yield _cut_short(posterior, solver)
     if forecast is not None:
-        remedy = "the failed draws are left out, so the forecast is conditional on success: " + solver
+        remedy = (
+            "the failed draws are left out, so the forecast is conditional on success: " + solver
+        )
         yield _failures("forecast", "sample_stats_predictions", ~forecast, remedy)
 
 
 def _cut_short(failed: np.ndarray, solver: str) -> Finding:
-    """Draws of the posterior are all solved; some transitions met a failing solve and turned back, exactly."""
+    """Draws of the posterior are all solved; some transitions met a failing solve and turned back,
+    exactly.
+    """
     count, size = int(failed.sum()), failed.size
     if count == 0:
         return Finding("good", FAILURES, f"none met in {size} posterior draws (sample_stats)")
-    message = f"a failing solve cut short {count} of {size} posterior draws ({100 * count / size:.3g} %, sample_stats)"
+    message = (
+        f"a failing solve cut short {count} of {size} posterior draws ({100 * count / size:.3g} %, "
+        "sample_stats)"
+    )
     if count <= HARDLY * size:
         return Finding("good", FAILURES, f"{message}: too few to matter")
-    remedy = "the draws are valid: the posterior reaches to where the solver fails. If it should not, narrow the priors"
+    remedy = (
+        "the draws are valid: the posterior reaches to where the solver fails. If it should not, "
+        "narrow the priors"
+    )
     return Finding("warning", FAILURES, message, f"{remedy}; else {solver}")
 
 
@@ -120,16 +153,20 @@ def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Findin
     message = f"the solver failed in {count} of {size} {draws} draws ({share}, {group})"
     if count <= SELDOM * size:
         return Finding("good", FAILURES, f"{message}: too few to matter")
-    # A wide prior may fail often and the posterior be sound; a forecast that fails often is conditional on success.
+    # A wide prior may fail often and the posterior be sound; a forecast that fails often is
+    # conditional on success.
     level: Level = "bad" if draws != "prior" and count > FEW * size else "warning"
     return Finding(level, FAILURES, message, remedy)
 
 
 def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
-    """What a forecast predicts, in the draws that are usable throughout, all chains one after the other as `sample`.
+    """What a forecast predicts, in the draws that are usable throughout, all chains one after the
+    other as `sample`.
 
     Raises: MismatchError for what is no forecast.
     """
     kept = usable(fc)
     held = fc["predictions"].to_dataset().drop_vars(["chain", "draw"], errors="ignore")
-    return held.stack(sample=("chain", "draw"), create_index=False).isel(sample=np.flatnonzero(kept))
+    return held.stack(sample=("chain", "draw"), create_index=False).isel(
+        sample=np.flatnonzero(kept)
+    )

@@ -16,14 +16,15 @@ LEVELS = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
 
 
 def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
-    """A forecast as a long table, a row for each time, place and observable: `table.to_csv(…)`, `table.to_parquet(…)`.
+    """A forecast as a long table, a row for each time, place and observable: `table.to_csv(…)`,
+    `table.to_parquet(…)`.
 
     Args:
         fc: what `forecast` returned, or `recalibrate`.
         levels: which quantiles of the predictive draws, between 0 and 1.
 
-    Returns: columns for the index and places, if any; `observable`, `units`; `mean`, `sd` and a column such as `q0.05`
-    for each level. Draws of which a solve failed, or a prediction is not
+    Returns: columns for the index and places, if any; `observable`, `units`; `mean`, `sd` and a
+    column such as `q0.05` for each level. Draws of which a solve failed, or a prediction is not
     finite, do not count.
     Raises: MismatchError for what is no forecast, DataError for levels that are none.
     """
@@ -32,7 +33,9 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
     except (TypeError, ValueError):
         wanted = np.zeros(0)
     if wanted.ndim != 1 or not wanted.size or not np.all((wanted > 0) & (wanted < 1)):
-        raise DataError(f"levels are numbers between 0 and 1, such as [0.05, 0.5, 0.95], not {levels!r}")
+        raise DataError(
+            f"levels are numbers between 0 and 1, such as [0.05, 0.5, 0.95], not {levels!r}"
+        )
     held = usable_predictions(fc)
     index = index_of(fc["predictions"].to_dataset())
     tables = []
@@ -40,10 +43,16 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         draws = variable.transpose("sample", index, ...)
         dims = [str(dim) for dim in draws.dims[1:]]
         values = draws.values.reshape(draws.sizes["sample"], -1)
-        found = [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)] if len(values) else []
+        found = (
+            [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)]
+            if len(values)
+            else []
+        )
         columns = ["mean", "sd", *(f"q{level:.10g}" for level in wanted)]
         said = {"observable": str(name), "units": str(variable.attrs.get("units", ""))}
-        numbers = dict(zip(columns, found, strict=True)) if found else dict.fromkeys(columns, np.nan)
+        numbers = (
+            dict(zip(columns, found, strict=True)) if found else dict.fromkeys(columns, np.nan)
+        )
         tables.append(_rows(draws, dims).assign(**said, **numbers))
     return pd.concat(tables, ignore_index=True)
 
@@ -52,4 +61,6 @@ def _rows(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
     """Index and places of each value, by position where they have no coordinate."""
     at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
     grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")
-    return pd.DataFrame({dim: values[where.ravel()] for dim, values, where in zip(dims, at, grid, strict=True)})
+    return pd.DataFrame(
+        {dim: values[where.ravel()] for dim, values, where in zip(dims, at, grid, strict=True)}
+    )

@@ -22,13 +22,14 @@ _FEWEST_TIMES = 20  # that are kept before places are left out
 
 
 class _Lead(NamedTuple):
-    """By how much the CRPS of another forecast is lower at each value, in units of our mean CRPS; and for replicates.
+    """By how much the CRPS of another forecast is lower at each value, in units of our mean CRPS;
+    and for replicates.
 
-    The mean lead is a ratio of two means. `residual` has the same standard error (delta method): it is the lead minus
-    the mean lead times our own relative score.
+    The mean lead is a ratio of two means. `residual` has the same standard error (delta method): it
+    is the lead minus the mean lead times our own relative score.
 
-    Shapes: `grid` and `residual` are that of the data, time first, NaN where nothing is compared; `replicates` is
-    `(replicate, value)`.
+    Shapes: `grid` and `residual` are that of the data, time first, NaN where nothing is compared;
+    `replicates` is `(replicate, value)`.
     """
 
     grid: np.ndarray
@@ -44,15 +45,19 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
         other: those of the other forecast.
         data: the observations, with time as first dimension.
 
-    Returns: the share, its standard error, which allows for dependent errors, and the number of values; NaN, NaN and 0
-    if no value can be compared.
+    Returns: the share, its standard error, which allows for dependent errors, and the number of
+    values; NaN, NaN and 0 if no value can be compared.
     """
     leads = _leads(own, other, data, replicates=0)
     values = _values(leads)
-    return (float(values.mean()), _error(leads), values.size) if values.size else (np.nan, np.nan, 0)
+    return (
+        (float(values.mean()), _error(leads), values.size) if values.size else (np.nan, np.nan, 0)
+    )
 
 
-def against_rival(name: str, own: Ensembles, other: Ensembles, data: xr.Dataset) -> Iterator[Finding]:
+def against_rival(
+    name: str, own: Ensembles, other: Ensembles, data: xr.Dataset
+) -> Iterator[Finding]:
     """Whether a rival's CRPS is lower by more than a twentieth and more than the standard error.
 
     Args:
@@ -68,11 +73,16 @@ def against_rival(name: str, own: Ensembles, other: Ensembles, data: xr.Dataset)
     if values.mean() > max(_LEAD, _error(leads)):
         yield _better(name, "warning", leads, own, other)
     else:
-        yield _finding("good", f"against {name}", "its forecast of held-out data is not better than this one")
+        yield _finding(
+            "good", f"against {name}", "its forecast of held-out data is not better than this one"
+        )
 
 
-def against_baseline(name: str, own: Ensembles, other: Ensembles, data: xr.Dataset) -> Iterator[Finding]:
-    """Whether a baseline forecasts better than it would by chance, compared with replicates of the held-out data.
+def against_baseline(
+    name: str, own: Ensembles, other: Ensembles, data: xr.Dataset
+) -> Iterator[Finding]:
+    """Whether a baseline forecasts better than it would by chance, compared with replicates of the
+    held-out data.
 
     Args:
         name: that of the baseline.
@@ -91,19 +101,29 @@ def against_baseline(name: str, own: Ensembles, other: Ensembles, data: xr.Datas
         yield _better(name, "bad" if usual < _CLEARLY else "warning", leads, own, other)
 
 
-def _better(name: str, level: Level, leads: Sequence[_Lead], own: Ensembles, other: Ensembles) -> Finding:
-    """The finding: the lead is that of all values, as in the scores; its error may come from some of them."""
+def _better(
+    name: str, level: Level, leads: Sequence[_Lead], own: Ensembles, other: Ensembles
+) -> Finding:
+    """The finding: the lead is that of all values, as in the scores; its error may come from some
+    of them.
+    """
     ours, theirs = (np.array([mean_crps(*e[n]) for n in own]) for e in (own, other))
     lower = lower_by(ours, theirs, _numbers(own))
     number, among = _values(leads).size, int(_numbers(own).sum())
-    of = f"{among} value{'s' if among > 1 else ''}" if number == among else f"{number} of {among} values"
+    of = (
+        f"{among} value{'s' if among > 1 else ''}"
+        if number == among
+        else f"{number} of {among} values"
+    )
     several = ", on average over the observables" if len(own) > 1 else ""
     error = _error(leads)
     error_said = f"standard error {error:.0%}" if np.isfinite(error) else "standard error unknown"
     return _finding(
         level, f"against {name}",
-        f"{name} forecasts the held-out data better: its CRPS is {lower:.0%} lower{several} ({error_said}, of {of})",
-        f"prefer {name}, or find what makes this forecast worse: a correction that the data do not bear out, or an "
+        f"{name} forecasts the held-out data better: its CRPS is {lower:.0%} lower{several} "
+        f"({error_said}, of {of})",
+        f"prefer {name}, or find what makes this forecast worse: a correction that the data do not "
+        "bear out, or an "
         "equation that does not hold ahead",
     )  # fmt: skip
 
@@ -122,12 +142,16 @@ def _numbers(ensembles: Ensembles) -> np.ndarray:
     return np.array([np.isfinite(observed).sum() for _, observed in ensembles.values()])
 
 
-def _leads(own: Ensembles, other: Ensembles, data: xr.Dataset, replicates: int = _REPLICATES) -> list[_Lead]:
+def _leads(
+    own: Ensembles, other: Ensembles, data: xr.Dataset, replicates: int = _REPLICATES
+) -> list[_Lead]:
     """The lead of another forecast, observable by observable."""
     return [_lead(pair, other[name][0], data[name].shape, replicates) for name, pair in own.items()]
 
 
-def _lead(own: tuple[np.ndarray, np.ndarray], other: np.ndarray, shape: tuple[int, ...], replicates: int) -> _Lead:
+def _lead(
+    own: tuple[np.ndarray, np.ndarray], other: np.ndarray, shape: tuple[int, ...], replicates: int
+) -> _Lead:
     draws, observed = own
     grid = np.full((2, observed.size), np.nan)
     known = np.isfinite(observed) & np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0)
@@ -138,7 +162,10 @@ def _lead(own: tuple[np.ndarray, np.ndarray], other: np.ndarray, shape: tuple[in
     made = whole[thinned(len(whole), replicates)]
     each = np.concatenate([observed[None, seen], made])
     ours = np.stack([crps_at(column, y) for column, y in zip(whole.T, each.T, strict=True)], axis=1)
-    theirs = np.stack([crps_at(d[np.isfinite(d)], y) for d, y in zip(other[:, seen].T, each.T, strict=True)], axis=1)
+    theirs = np.stack(
+        [crps_at(d[np.isfinite(d)], y) for d, y in zip(other[:, seen].T, each.T, strict=True)],
+        axis=1,
+    )
     mean = np.maximum(ours.mean(axis=1, keepdims=True), 1e-300)
     lead = (ours - theirs) / mean
     grid[:, seen] = lead[0], lead[0] - lead[0].mean() * ours[0] / mean[0]
@@ -156,7 +183,9 @@ def _some(known: np.ndarray) -> np.ndarray:
     places = max(number // len(known), 1)
     times = thinned(len(known), max(_VALUES // places, min(len(known), _FEWEST_TIMES)))
     flat = known.reshape(len(known), -1)
-    columns = thinned(flat.shape[1], max(_VALUES * flat.shape[1] // max(int(flat[times].sum()), 1), 1))
+    columns = thinned(
+        flat.shape[1], max(_VALUES * flat.shape[1] // max(int(flat[times].sum()), 1), 1)
+    )
     kept = np.zeros_like(flat)
     kept[np.ix_(times, columns)] = flat[np.ix_(times, columns)]
     return kept.reshape(known.shape)

@@ -1,4 +1,6 @@
-"""The log score: minus the logarithm of the predictive density of what came, or of the mass of a count."""
+"""The log score: minus the logarithm of the predictive density of what came, or of the mass of a
+count.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,17 @@ KERNEL = "a kernel estimate from the draws"
 UNKNOWN = "not known: of whole numbers draws alone give no mass"
 
 
-def exact_log_scores(predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset) -> dict[str, np.ndarray]:
-    r"""Minus the log of the mean over draws of the density that each draw's noise gives to the datum, $-\log \bar p$.
+def exact_log_scores(
+    predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
+) -> dict[str, np.ndarray]:
+    r"""Minus the log of the mean over draws of the density that each draw's noise gives to the
+    datum, $-\log \bar p$.
 
-    Only of observables whose noise the forecast keeps. Draws that failed are left out; NaN without a datum or a draw.
+    Only of observables whose noise the forecast keeps. Draws that failed are left out; NaN without
+    a datum or a draw.
 
-    Shapes: `observed` has the dimensions of `predictions` but chain and draw; each score is `(datum,)`.
+    Shapes: `observed` has the dimensions of `predictions` but chain and draw; each score is
+    `(datum,)`.
     """
     found = {}
     for name, variable in predictions.data_vars.items():
@@ -34,14 +41,19 @@ def exact_log_scores(predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Da
             ends = (end.reshape(y.shape) for end in bounds(observed[name]))
             low, high = (np.nan_to_num(end, posinf=np.inf, neginf=-np.inf) for end in ends)
             between = None if np.array_equal(low, high) else (low, high)
-            scores = np.asarray(_mixture(kept.family, dict(kept.parameters), np.nan_to_num(y), between))
+            scores = np.asarray(
+                _mixture(kept.family, dict(kept.parameters), np.nan_to_num(y), between)
+            )
             found[str(name)] = np.where(np.isnan(y), np.nan, scores).ravel()
     return found
 
 
 @functools.partial(jax.jit, static_argnames="family")
 def _mixture(
-    family: str, parameters: Parameters, observed: jax.Array, between: tuple[jax.Array, jax.Array] | None
+    family: str,
+    parameters: Parameters,
+    observed: jax.Array,
+    between: tuple[jax.Array, jax.Array] | None,
 ) -> jax.Array:
     given = Conditional(family, parameters).distribution
     allowed = given.support(observed)  # pyright: ignore
@@ -52,7 +64,9 @@ def _mixture(
         seen = between[0] == between[1]
         density = censored_log_prob(given, safe, *(jnp.where(seen, safe, end) for end in between))
         density = jnp.where(allowed | ~seen, density, -jnp.inf)
-    failed = functools.reduce(jnp.logical_or, map(jnp.isnan, parameters.values()), jnp.isnan(density))
+    failed = functools.reduce(
+        jnp.logical_or, map(jnp.isnan, parameters.values()), jnp.isnan(density)
+    )
     number = jnp.sum(~failed, axis=0)
     total = jax.nn.logsumexp(jnp.where(failed, -jnp.inf, density), axis=0)
     return jnp.where(number > 0, jnp.log(number) - total, jnp.nan)
@@ -64,7 +78,9 @@ def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
 
 
 def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN where they are all equal."""
+    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN where they are all
+    equal.
+    """
     import scoringrules
 
     width = _bandwidth(draws)

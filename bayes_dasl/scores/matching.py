@@ -1,4 +1,6 @@
-"""Which draws of a forecast belong to which data: times, places and units that both have, and what was held out."""
+"""Which draws of a forecast belong to which data: times, places and units that both have, and what
+was held out.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +33,20 @@ def repeats(fc: xr.DataTree) -> int:
 
 
 def check_forecast(fc: object, *groups: str) -> None:
-    """Raises: MismatchError for what is no forecast, which has these groups, or one that a recalibration has left."""
+    """Raises: MismatchError for what is no forecast, which has these groups, or one that a
+    recalibration has left.
+    """
     for group in groups:
         if isinstance(fc, xr.DataTree) and RECALIBRATED in fc.attrs and group not in fc.children:
             raise MismatchError(
-                f"this forecast is {fc.attrs[RECALIBRATED]}, and has draws alone: what the group '{group}' tells is of "
+                f"this forecast is {fc.attrs[RECALIBRATED]}, and has draws alone: what the group "
+                f"'{group}' tells is of "
                 "the model, so give the model's own forecast"
             )
         if not isinstance(fc, xr.DataTree) or group not in fc.children:
-            raise MismatchError(f"this is no forecast: it has no group '{group}'; give the result of bd.forecast")
+            raise MismatchError(
+                f"this is no forecast: it has no group '{group}'; give the result of bd.forecast"
+            )
 
 
 def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]) -> None:
@@ -48,7 +55,8 @@ def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]
     for name, theirs in rivals.items():
         if set(held) != set(other := [*map(str, theirs)]):
             raise MismatchError(
-                f"the rival '{name}' forecasts {', '.join(other)}, but is compared with a model of {', '.join(held)}: "
+                f"the rival '{name}' forecasts {', '.join(other)}, but is compared with a model of "
+                f"{', '.join(held)}: "
                 "give models of the same observables, others by themselves"
             )
 
@@ -59,7 +67,8 @@ def fitted_between(fc: xr.DataTree) -> Span:
 
 
 def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
-    """The fitted data between two times; none where a forecast is of other rows than those that were fitted.
+    """The fitted data between two times; none where a forecast is of other rows than those that
+    were fitted.
 
     `fitted` is what `fitted_between` says: it has no end where inputs differ from the first row on.
     """
@@ -71,7 +80,8 @@ def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
 
 
 def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None:
-    """Refuse data that have the labels of fitted rows but other inputs, as a second table with rows 0, 1, 2, … has.
+    """Refuse data that have the labels of fitted rows but other inputs, as a second table with rows
+    0, 1, 2, … has.
 
     `known` are the inputs of the fit: forcings, and what the noise reads of each datum.
 
@@ -95,17 +105,22 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
         if changed.any():
             row = then[index].values[np.argwhere(changed)[0][0]]
             raise MismatchError(
-                f"the data have another '{name}' than the fit at {index} {told(row)}: they are other rows with the "
-                "same labels. Forecast these data by bd.forecast(model, post, data), or give them other labels"
+                f"the data have another '{name}' than the fit at {index} {told(row)}: they are "
+                "other rows with the "
+                "same labels. Forecast these data by bd.forecast(model, post, data), or give them "
+                "other labels"
             )
 
 
 def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
-    """The data without those values that were fitted: at the same times and places, between two times.
+    """The data without those values that were fitted: at the same times and places, between two
+    times.
 
-    At the time of replicates of which one was fitted all are left out: none can be told from another.
+    At the time of replicates of which one was fitted all are left out: none can be told from
+    another.
 
-    Under other forcings the same times are forecast: `fitted` says which are not, and has no end where all are.
+    Under other forcings the same times are forecast: `fitted` says which are not, and has no end
+    where all are.
     """
     start, end = fitted
     if end is None:
@@ -121,30 +136,38 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
         times = at.pop(index.name, known[index.name])
         dated = are_dates(times)
         rounding: Any = np.timedelta64(0, "ns") if dated else _rounding(index.values, times.values)
-        known = known.astype(float).reindex({index.name: times}, method="nearest", tolerance=rounding)
+        known = known.astype(float).reindex(
+            {index.name: times}, method="nearest", tolerance=rounding
+        )
         return values.where(~(known.reindex(at) > 0))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
 
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
-    """Pair each observable's draws with its observations at the times that both have; and these observations.
+    """Pair each observable's draws with its observations at the times that both have; and these
+    observations.
 
-    Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
-    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or places or
-    units differ; DataError for data that are no numbers.
+    Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are
+    data in their turn.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is
+    shared, or places or units differ; DataError for data that are no numbers.
     """
     predictions, _, observed = shared(fc, data)
     return paired(predictions, observed), observed
 
 
 def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
-    """The draws of each observable `(draw, datum)` and its observations `(datum,)`, of what `shared` returns.
+    """The draws of each observable `(draw, datum)` and its observations `(datum,)`, of what
+    `shared` returns.
 
     Draws within the bounds of a censored datum equal it.
     """
     flat = {str(name): merged(variable) for name, variable in predictions.data_vars.items()}
-    return {name: (alike(draws, observed[name]), observed[name].values.ravel()) for name, draws in flat.items()}
+    return {
+        name: (alike(draws, observed[name]), observed[name].values.ravel())
+        for name, draws in flat.items()
+    }
 
 
 def merged(variable: xr.DataArray) -> np.ndarray:
@@ -153,12 +176,14 @@ def merged(variable: xr.DataArray) -> np.ndarray:
 
 
 def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Predictions, what is kept of their noise, and observations, at the times that the forecast and the data share.
+    """Predictions, what is kept of their noise, and observations, at the times that the forecast
+    and the data share.
 
     Observations that are censored have their bounds as coordinates.
-    Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise may have less.
-    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the data
-    lack one of its places; DataError for data that are no numbers.
+    Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise
+    may have less.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is
+    shared, or the data lack one of its places; DataError for data that are no numbers.
     """
     check_forecast(fc, "predictions")
     index = index_of(fc["predictions"].to_dataset())
@@ -185,7 +210,11 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         seen = with_bounds(there[name], there, variable.attrs)
         observed[name] = seen.isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
-    return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
+    return (
+        xr.Dataset(draws),
+        noise.isel({index: columns}, missing_dims="ignore"),
+        xr.Dataset(observed),
+    )
 
 
 def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
@@ -205,14 +234,18 @@ def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     if (index := index_of(predictions)) in predictions.coords:
         refuse_mixed(data, index, predictions[index], "the forecast")
     units = units_of(predictions)
-    return in_units(data, units | {f"{name}{LIMIT}": unit for name, unit in units.items()}, doubtful=True)
+    return in_units(
+        data, units | {f"{name}{LIMIT}": unit for name, unit in units.items()}, doubtful=True
+    )
 
 
 def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
     theirs, ours = units_of(predictions), units_of(data)
     for name in map(str, predictions.data_vars):
         if theirs[name] and ours[name] and agree(theirs[name], ours[name]) is False:
-            raise MismatchError(f"'{name}' is forecast in '{theirs[name]}' but the data are in '{ours[name]}'")
+            raise MismatchError(
+                f"'{name}' is forecast in '{theirs[name]}' but the data are in '{ours[name]}'"
+            )
 
 
 def _at_places(draws: xr.DataArray, data: xr.Dataset, name: str) -> xr.Dataset:
@@ -220,22 +253,33 @@ def _at_places(draws: xr.DataArray, data: xr.Dataset, name: str) -> xr.Dataset:
     for place in draws.dims[3:]:
         asked = draws[place].values
         if place not in data[name].dims or not np.isin(asked, data[place].values).all():
-            raise MismatchError(f"'{name}' is forecast at other places '{place}' than those of the data")
+            raise MismatchError(
+                f"'{name}' is forecast at other places '{place}' than those of the data"
+            )
         if not np.array_equal(asked, data[place].values):
             data = data.sel({place: asked})
     return data
 
 
-def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices into `data` and into `forecast` of the times that both have, up to the rounding of either.
+def _shared_times(
+    forecast: np.ndarray, data: np.ndarray, index: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices into `data` and into `forecast` of the times that both have, up to the rounding of
+    either.
 
-    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts. The first
-    of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
-    that their noise is drawn apart; where it has fewer rows they begin anew.
+    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the
+    nearest counts. The first of some replicates is paired with the first row that the forecast has
+    at that time, the second with the second, so that their noise is drawn apart; where it has fewer
+    rows they begin anew.
     """
-    theirs, ours = (f"from {told(times.min())} to {told(times.max())}" for times in (data, forecast))
+    theirs, ours = (
+        f"from {told(times.min())} to {told(times.max())}" for times in (data, forecast)
+    )
     if are_dates(forecast):
-        forecast, data = ((times - min(forecast[0], data[0])) / np.timedelta64(1, "s") for times in (forecast, data))
+        forecast, data = (
+            (times - min(forecast[0], data[0])) / np.timedelta64(1, "s")
+            for times in (forecast, data)
+        )
     tolerance = _rounding(forecast, data)
     forecast, data = np.asarray(forecast, float), np.asarray(data, float)
     order = np.argsort(forecast, kind="stable")
@@ -244,7 +288,8 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
     rows = np.flatnonzero(nearest >= 0)
     if rows.size == 0:
         raise MismatchError(
-            f"no {index} of the data ({theirs}) is in the forecast ({ours}); forecast at the times of the data"
+            f"no {index} of the data ({theirs}) is in the forecast ({ours}); forecast at the times "
+            "of the data"
         )
     at = nearest[rows]
     return rows, order[first[at] + occurrence(at) % number[at]]

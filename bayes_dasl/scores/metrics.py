@@ -19,7 +19,8 @@ type Metric = Callable[[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]
 
 
 def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    r"""The efficiency of Nash and Sutcliffe: 1 where all is predicted, 0 where the mean of the data is as good.
+    r"""The efficiency of Nash and Sutcliffe: 1 where all is predicted, 0 where the mean of the data
+    is as good.
 
     $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$, NaN of data that are all equal.
 
@@ -34,11 +35,13 @@ def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
 
 def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    r"""The efficiency of Kling and Gupta: 1 where all is predicted, -0.41 where no more than the mean of the data is.
+    r"""The efficiency of Kling and Gupta: 1 where all is predicted, -0.41 where no more than the
+    mean of the data is.
 
     $1 - \sqrt{(r - 1)^2 + (\sigma_x / \sigma_y - 1)^2 + (\bar x / \bar y - 1)^2}$
 
-    NaN where predictions or data are all equal, since they then have no correlation r, or the mean of the data is zero.
+    NaN where predictions or data are all equal, since they then have no correlation r, or the mean
+    of the data is zero.
 
     Args:
         predicted: one number for each datum.
@@ -50,7 +53,9 @@ def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
     if not (_varies(x) and _varies(y)) or y.mean() == 0:
         return np.nan
     correlation = np.mean((x - x.mean()) * (y - y.mean())) / (x.std() * y.std())
-    return 1 - float(np.linalg.norm([correlation - 1, x.std() / y.std() - 1, x.mean() / y.mean() - 1]))
+    return 1 - float(
+        np.linalg.norm([correlation - 1, x.std() / y.std() - 1, x.mean() / y.mean() - 1])
+    )
 
 
 def bias(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
@@ -71,7 +76,8 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
     Args:
         fc: what `forecast` returned.
         data: a dataset with the observables, NaN where missing.
-        metrics: functions of what is predicted and what is observed, both `(datum,)`, by name, such as `nse`.
+        metrics: functions of what is predicted and what is observed, both `(datum,)`, by name, such
+            as `nse`.
 
     Raises: MismatchError for metrics that are no functions by name, and as `bayes_dasl.score`.
     """
@@ -84,7 +90,10 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
         draws, seen = alike(merged(variable)[kept], observed[name]), observed[name].values.ravel()
         known = np.isfinite(seen) & bool(len(draws))
         pair = draws[:, known].mean(axis=0) if known.any() else np.zeros(0), seen[known]
-        found = {called: float(metric(*pair)) if known.any() else np.nan for called, metric in metrics.items()}
+        found = {
+            called: float(metric(*pair)) if known.any() else np.nan
+            for called, metric in metrics.items()
+        }
         rows[str(name)] = found | {"n": int(known.sum())}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("observable")
 
@@ -101,7 +110,8 @@ def check_metrics(data: xr.Dataset, metrics: Mapping[str, Metric]) -> None:
                 _ = float(metric(1.1 * seen + 0.5, seen))
             except Exception as error:  # whatever a user's function may raise
                 raise DataError(
-                    f"the metric '{called}' takes what was predicted and what was observed, two arrays, and returns a "
+                    f"the metric '{called}' takes what was predicted and what was observed, two "
+                    "arrays, and returns a "
                     f"number; of the test data of '{name}', predicted too high, it failed: "
                     f"{type(error).__name__}: {error}"
                 ) from error

@@ -1,4 +1,6 @@
-"""The log likelihood of each datum at given values of the parameters, or in each draw of a posterior."""
+"""The log likelihood of each datum at given values of the parameters, or in each draw of a
+posterior.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,27 +17,36 @@ from ..prediction.predictive import push
 from ..random import paths
 
 
-def log_likelihood(model: Model, data: xr.Dataset, values: Mapping[str, Any] | xr.DataTree) -> xr.Dataset:
+def log_likelihood(
+    model: Model, data: xr.Dataset, values: Mapping[str, Any] | xr.DataTree
+) -> xr.Dataset:
     r"""The log likelihood $\log p(y_i \mid \theta)$ of each datum.
 
     `bd.scores.log_likelihood(model, data, {"rate": 0.5, "scale": 0.1})["y"].sum()`
 
     Args:
         model: the model.
-        data: the data, with the index, the observables (NaN where missing) and the forcings of the model.
-        values: a value of every unknown parameter, by its name in results or by its path; of a population a value for
-            each member. Arrays with one more axis, of the same length for all parameters, are draws. Or what `fit`
-            returned, for its posterior draws. Data and model may have other members than these: for new members random
-            effects are drawn from their prior, given the hyperparameters of each draw.
+        data: the data, with the index, the observables (NaN where missing) and the forcings of the
+            model.
+        values: a value of every unknown parameter, by its name in results or by its path; of a
+            population a value for each member. Arrays with one more axis, of the same length for
+            all parameters, are draws. Or what `fit` returned, for its posterior draws. Data and
+            model may have other members than these: for new members random effects are drawn from
+            their prior, given the hyperparameters of each draw.
 
-    Returns: a dataset with each observable over the dimensions of its data, in nats; NaN where a datum is missing, −∞
-    for all data where the solver fails. Draws come first: `draw`, or `chain` and `draw` of a posterior.
-    Raises: MismatchError for a name that is no unknown parameter, and for a posterior of another model; ModelError for
-    parameters without a value, and for values of another shape; DataError for bad data.
+    Returns: a dataset with each observable over the dimensions of its data, in nats; NaN where a
+    datum is missing, −∞ for all data where the solver fails. Draws come first: `draw`, or `chain`
+    and `draw` of a posterior.
+    Raises: MismatchError for a name that is no unknown parameter, and for a posterior of another
+    model; ModelError for parameters without a value, and for values of another shape; DataError for
+    bad data.
     """
     problem = pose(model, data)
     if isinstance(values, xr.DataTree):
-        draws, lead = draws_of(model, values), {d: values["posterior"].sizes[d] for d in ("chain", "draw")}
+        draws, lead = (
+            draws_of(model, values),
+            {d: values["posterior"].sizes[d] for d in ("chain", "draw")},
+        )
     else:
         draws, lead = _values_of(model, values)
     flat = {path: v.reshape(-1, *paths(model)[path].shape) for path, v in draws.items()}
@@ -45,12 +56,18 @@ def log_likelihood(model: Model, data: xr.Dataset, values: Mapping[str, Any] | x
         for name, each in found.items()
     }
     data = model.in_own_units(data)
-    coords = {str(c): v for n in found for c, v in data[n].coords.items()} | {d: np.arange(n) for d, n in lead.items()}
+    coords = {str(c): v for n in found for c, v in data[n].coords.items()} | {
+        d: np.arange(n) for d, n in lead.items()
+    }
     return xr.Dataset(variables, coords)
 
 
-def of_problem(problem: Problem, data: xr.Dataset, draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The log likelihood of each datum, `(draw, …)` over the dimensions of the data, for draws `(draw, …)` by path."""
+def of_problem(
+    problem: Problem, data: xr.Dataset, draws: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The log likelihood of each datum, `(draw, …)` over the dimensions of the data, for draws
+    `(draw, …)` by path.
+    """
     model, rows = problem.model, problem.own_rows
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     found = {}
@@ -59,31 +76,43 @@ def of_problem(problem: Problem, data: xr.Dataset, draws: Mapping[str, np.ndarra
         if rows is not None:  # each member at its own times: back to the rows of the data
             time, *others = np.nonzero(seen)
             whole = np.full((len(each), *seen.shape), np.nan)
-            whole[(slice(None), time, *others)] = each[(slice(None), rows.places(time, others[-1]), *others)]
+            whole[(slice(None), time, *others)] = each[
+                (slice(None), rows.places(time, others[-1]), *others)
+            ]
             each = whole
         found[name] = np.where(seen, each, np.nan)
     return found
 
 
-def _values_of(model: Model, values: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Values by path, `(draw, …)` where there are several draws, and the size of that dimension, if any."""
+def _values_of(
+    model: Model, values: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """Values by path, `(draw, …)` where there are several draws, and the size of that dimension, if
+    any.
+    """
     if not isinstance(values, Mapping):
-        raise ModelError(f"values must be a dict by name or what bd.fit returned, not {type(values).__name__}")
+        raise ModelError(
+            f"values must be a dict by name or what bd.fit returned, not {type(values).__name__}"
+        )
     short, leaves = names(model), paths(model)
     by_name = {name: path for path, name in short.items()} | {path: path for path in leaves}
     if unknown := [str(name) for name in values if name not in by_name]:
         raise MismatchError(
-            f"'{unknown[0]}' is no unknown parameter of the model; these are {', '.join(short.values())}"
+            f"'{unknown[0]}' is no unknown parameter of the model; these are "
+            f"{', '.join(short.values())}"
         )
     given = {by_name[name]: np.asarray(value, float) for name, value in values.items()}
     if missing := [short[path] for path in leaves if path not in given]:
-        raise ModelError(f"values are missing of {', '.join(missing)}: give one for every unknown parameter")
+        raise ModelError(
+            f"values are missing of {', '.join(missing)}: give one for every unknown parameter"
+        )
     lengths = set()
     for path, value in given.items():
         shape = leaves[path].shape
         if value.shape != shape and value.shape[1:] != shape:
             raise ModelError(
-                f"the value of '{short[path]}' has the shape {value.shape}, but must have {shape}, or (draws, …) before"
+                f"the value of '{short[path]}' has the shape {value.shape}, but must have {shape}, "
+                "or (draws, …) before"
             )
         lengths.add(None if value.shape == shape else len(value))
     if len(lengths) > 1:

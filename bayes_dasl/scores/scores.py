@@ -1,4 +1,6 @@
-"""How good a forecast is against the data: scores, probability integral transforms, and how far it breaks laws."""
+"""How good a forecast is against the data: scores, probability integral transforms, and how far it
+breaks laws.
+"""
 
 from __future__ import annotations
 
@@ -22,36 +24,42 @@ from .matching import RECALIBRATED, check_forecast, in_units_of_forecast, repeat
 def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     """Score a forecast against the data, one row for each observable and one for `all`.
 
-    Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many of the data are not
-    forecast. Of places, or members, those of the forecast count, all of which the data must have. Missing
-    observations are left out, and so are draws that are not finite (a failed solve); `attrs["failed_draws"]` counts
-    those, of members each once. Row `all` is the mean over the observables that have
-    data, NaN where one of them is; its coverages are shares of all values, and its `n` is their number.
+    Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many
+    of the data are not forecast. Of places, or members, those of the forecast count, all of which
+    the data must have. Missing observations are left out, and so are draws that are not finite (a
+    failed solve); `attrs["failed_draws"]` counts those, of members each once. Row `all` is the mean
+    over the observables that have data, NaN where one of them is; its coverages are shares of all
+    values, and its `n` is their number.
 
-    The log score is exact: minus the log of the mean over draws of the density, or mass, that the noise of each draw
-    gives to the datum. A forecast without the group `noise`, made by hand, has draws only: then it is that of a kernel
-    density of these, which is an estimate, and NaN where draws and data are whole numbers, of which draws alone give no
-    mass. `attrs["log_score"]` says which by observable, and so does the printed table where it is not exact.
+    The log score is exact: minus the log of the mean over draws of the density, or mass, that the
+    noise of each draw gives to the datum. A forecast without the group `noise`, made by hand, has
+    draws only: then it is that of a kernel density of these, which is an estimate, and NaN where
+    draws and data are whole numbers, of which draws alone give no mass. `attrs["log_score"]` says
+    which by observable, and so does the printed table where it is not exact.
 
-    A censored datum is scored by what is known of it: its log score is that of the probability that the forecast gives
-    to its bounds. For the other scores draws within its bounds count as equal to it, and those beyond a limit at which
-    data are censored as at the limit.
+    A censored datum is scored by what is known of it: its log score is that of the probability that
+    the forecast gives to its bounds. For the other scores draws within its bounds count as equal to
+    it, and those beyond a limit at which data are censored as at the limit.
 
-    Of a recalibrated forecast, which `attrs["recalibrated"]` and the printed table name, coverages of intervals beyond
-    those that it knows are NaN.
+    Of a recalibrated forecast, which `attrs["recalibrated"]` and the printed table name, coverages
+    of intervals beyond those that it knows are NaN.
 
     Args:
         fc: what `forecast` returned, or `recalibrate`.
         data: a dataset with the observables, NaN where missing.
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
-    units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is better, but for these.
-    Raises: MismatchError if an observable is not in the data, or no time is shared; DataError for units of another
-    dimension than the forecast's (others are converted).
+    units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is
+    better, but for these.
+    Raises: MismatchError if an observable is not in the data, or no time is shared; DataError for
+    units of another dimension than the forecast's (others are converted).
     """
     data = in_units_of_forecast(fc, data)
     predictions, noise, common = shared(fc, data)
-    rows = {name: scored(_parts(name, predictions, noise, common)) for name in map(str, predictions.data_vars)}
+    rows = {
+        name: scored(_parts(name, predictions, noise, common))
+        for name in map(str, predictions.data_vars)
+    }
     table = table_of(rows)
     failed = [~row.whole for row in rows.values()]
     table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum()) // repeats(fc)
@@ -61,7 +69,8 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
 
 def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
-    """The CRPS and the log score of each datum, each over the times that the forecast and the data share.
+    """The CRPS and the log score of each datum, each over the times that the forecast and the data
+    share.
 
     Args:
         fc: what `forecast` returned.
@@ -84,14 +93,15 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
     $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for $m$ draws $x$ and $u \sim U(0, 1)$
 
-    For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed. All draws within the
-    bounds of a censored datum equal it.
+    For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed. All
+    draws within the bounds of a censored datum equal it.
 
     Args:
         fc: what `forecast` returned.
         data: a dataset with the observables, NaN where missing.
 
-    Shapes: each observable has the dimensions of the data, over the times that the forecast and the data share.
+    Shapes: each observable has the dimensions of the data, over the times that the forecast and the
+    data share.
     Raises: MismatchError as for `score`.
     """
     predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
@@ -104,35 +114,50 @@ def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
     for name, variable in predictions.data_vars.items():
         whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
         found = [
-            ranks(alike(draws_at(variable, at)[whole], seen := common[name].isel(at)), seen.values.ravel(), rng)
+            ranks(
+                alike(draws_at(variable, at)[whole], seen := common[name].isel(at)),
+                seen.values.ravel(),
+                rng,
+            )
             for at in blocks_of(variable)
         ]
         of_each[name] = np.concatenate(found).reshape(common[name].shape)
-    return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in of_each.items()}, common.coords)
+    return xr.Dataset(
+        {name: (common[name].dims, v, {"units": ""}) for name, v in of_each.items()}, common.coords
+    )
 
 
 def consistency(tree: xr.DataTree) -> ScoreTable:
     """How far a posterior or a forecast breaks each constraint, one row for each law.
 
-    `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 % quantile of the draws,
-    `within` the share of draws with less than one, all in units of what the constraint tolerates. Draws for which a law
-    is not finite are left out; `attrs["failed_draws"]` says how many they are at most.
+    `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 %
+    quantile of the draws, `within` the share of draws with less than one, all in units of what the
+    constraint tolerates. Draws for which a law is not finite are left out; `attrs["failed_draws"]`
+    says how many they are at most.
 
     Args:
-        tree: what `fit` returned, judged at the times of its data, or what `forecast` returned, judged at its own.
+        tree: what `fit` returned, judged at the times of its data, or what `forecast` returned,
+            judged at its own.
 
     Raises: MismatchError if nothing was constrained, or for a recalibrated forecast.
     """
     if RECALIBRATED in tree.attrs:
         check_forecast(tree, "mismatch")
     if "mismatch" not in tree.children:
-        raise MismatchError("nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, inputs)})")
+        raise MismatchError(
+            "nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, "
+            "inputs)})"
+        )
     rows, failed = {}, 0
     for name, variable in tree["mismatch"].data_vars.items():
         rms = variable.values[np.isfinite(variable.values)]
         failed = max(failed, variable.size - rms.size)
         median, high = np.quantile(rms, [0.5, 0.95]) if rms.size else (np.nan, np.nan)
-        rows[str(name)] = {"rms": median, "rms_95": high, "within": np.mean(rms < 1) if rms.size else np.nan}
+        rows[str(name)] = {
+            "rms": median,
+            "rms_95": high,
+            "within": np.mean(rms < 1) if rms.size else np.nan,
+        }
     table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index"))
     table.attrs["failed_draws"] = failed
     table.index.name = "law"
@@ -140,7 +165,9 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
 
 
 def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
-    """Without the coverage of intervals of which a recalibrated forecast knows nothing, and labelled."""
+    """Without the coverage of intervals of which a recalibrated forecast knows nothing, and
+    labelled.
+    """
     unknown = [level for level in LEVELS if level / 100 > fc.attrs.get("known_level", 1.0) + 1e-9]
     table[[f"coverage_{level}" for level in unknown]] = np.nan
     table.attrs |= _label(fc)
@@ -151,9 +178,15 @@ def _label(fc: xr.DataTree) -> dict[str, str]:
     return {RECALIBRATED: fc.attrs[RECALIBRATED]} if RECALIBRATED in fc.attrs else {}
 
 
-def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset) -> Iterator[Part]:
+def _parts(
+    name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
+) -> Iterator[Part]:
     """An observable block by block, from the file where the forecast lies in one."""
-    own = [parameter for parameter, held in noise.data_vars.items() if held.attrs.get("observable") == name]
+    own = [
+        parameter
+        for parameter, held in noise.data_vars.items()
+        if held.attrs.get("observable") == name
+    ]
     needed = predictions[[name]], noise[own], observed[[name]]
     for at in blocks_of(predictions[name]):
         here = [part.isel(at, missing_dims="ignore").compute() for part in needed]
@@ -186,7 +219,11 @@ def score_baselines(
         members = baseline_at(baseline, train[names], test[names])
         found = {}
         for name in names:
-            seen = with_bounds(test[name], test, test[name].attrs).transpose(*members[name].dims[1:]).astype(float)
+            seen = (
+                with_bounds(test[name], test, test[name].attrs)
+                .transpose(*members[name].dims[1:])
+                .astype(float)
+            )
             draws = members[name].values.reshape(members.sizes["draw"], test[name].size)
             found[name] = alike(draws, seen), seen.values.ravel()
         tables[label] = score_table(found)

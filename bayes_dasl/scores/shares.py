@@ -18,7 +18,8 @@ _THIRDS = ("near", "middle", "far")
 
 
 class Decomposition(xr.Dataset):
-    """The parts of the predictive variance, as `decompose` returns them: a dataset that prints as their shares.
+    """The parts of the predictive variance, as `decompose` returns them: a dataset that prints as
+    their shares.
 
     It is an `xarray.Dataset` in all else.
 
@@ -33,27 +34,34 @@ class Decomposition(xr.Dataset):
     def shares(self) -> pd.DataFrame:
         """Shares of the predictive variance in per cent, by observable and horizon.
 
-        Each share is a mean over rows of the part's share of the variance in that row, so that shares add up to 100. A
-        negative share is an interaction of groups that carry the same information.
+        Each share is a mean over rows of the part's share of the variance in that row, so that
+        shares add up to 100. A negative share is an interaction of groups that carry the same
+        information.
 
-        Returns: a row for each observable and horizon: "fitted" for the rows up to the end of the fitted data, then
-        "near", "middle" and "far" for the thirds of those after it. If no end of the fitted data is known, these are
-        thirds of all rows. `from` and `to` are the first and the last row, and `rows` is the number of rows with a
-        known variance. Science and network are lower bounds if `unknown` is not zero.
+        Returns: a row for each observable and horizon: "fitted" for the rows up to the end of the
+        fitted data, then "near", "middle" and "far" for the thirds of those after it. If no end of
+        the fitted data is known, these are thirds of all rows. `from` and `to` are the first and
+        the last row, and `rows` is the number of rows with a known variance. Science and network
+        are lower bounds if `unknown` is not zero.
         """
         index = str(next(dim for dim in self["total"].dims if dim != "observable"))
         table = []
         for name in self["observable"].values:
             own = self.sel(observable=name)
             for horizon, rows in _horizons(self, index).items():
-                table.append({"observable": name, "horizon": horizon, **_row(own.isel({index: rows}), index)})
+                table.append(
+                    {"observable": name, "horizon": horizon, **_row(own.isel({index: rows}), index)}
+                )
         return pd.DataFrame(table).set_index(["observable", "horizon"])
 
     def __repr__(self) -> str:
         if not _is_whole(self):
             return super().__repr__()
         table = self.shares().to_string(float_format="{:.0f}".format, na_rep="–")
-        return f"{_TITLE}\n{table}{_notes(self)}\n{', '.join(map(str, self.data_vars))}: variances {dict(self.sizes)}"
+        return (
+            f"{_TITLE}\n{table}{_notes(self)}\n{', '.join(map(str, self.data_vars))}: variances "
+            f"{dict(self.sizes)}"
+        )
 
     def _repr_html_(self) -> str:
         if not _is_whole(self):
@@ -99,7 +107,9 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
 
 
 def _row(parts: xr.Dataset, index: str) -> dict[str, object]:
-    """The shares of some rows of one observable, mean over all rows and places whose variance is known."""
+    """The shares of some rows of one observable, mean over all rows and places whose variance is
+    known.
+    """
     when = parts[index].values if index in parts.coords else np.arange(parts.sizes[index])
     columns = _added_up(parts)
     held = {name: values.values.ravel() for name, values in columns.items()}
@@ -123,5 +133,9 @@ def _added_up(parts: xr.Dataset) -> dict[str, xr.DataArray]:
         return {name: parts[name] for name in _PARTS if name in parts}
     if PROCESS in parts:
         rest = epistemic - parts[PROCESS] - parts["unknown"]
-        return aleatoric | {"parameters": rest, PROCESS: parts[PROCESS], "unknown": parts["unknown"]}
+        return aleatoric | {
+            "parameters": rest,
+            PROCESS: parts[PROCESS],
+            "unknown": parts["unknown"],
+        }
     return aleatoric | {"epistemic": epistemic}

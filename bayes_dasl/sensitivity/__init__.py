@@ -1,4 +1,6 @@
-"""What parameters do and what data can tell: sensitivity, information, profiles, entropy and shrinkage."""
+"""What parameters do and what data can tell: sensitivity, information, profiles, entropy and
+shrinkage.
+"""
 
 from .entropy import decompose_entropy as decompose_entropy
 from .indices import sensitivity as sensitivity

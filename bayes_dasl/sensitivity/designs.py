@@ -20,7 +20,9 @@ _EDGE = 1e-9  # uniform numbers stay inside (0, 1), where quantiles are finite
 
 
 class Unknowns(NamedTuple):
-    """The unknowns of a model that are independent under the prior: the paths of each, by its name in results."""
+    """The unknowns of a model that are independent under the prior: the paths of each, by its name
+    in results.
+    """
 
     leaves: dict[str, RandomLeaf]
     of: dict[str, list[str]]
@@ -33,7 +35,11 @@ class Unknowns(NamedTuple):
     def numbers(self) -> list[str]:
         """The name of the unknown that each number belongs to."""
         owner = {path: name for name, members in self.of.items() for path in members}
-        return [owner[path] for path, size in zip(self.leaves, self.sizes, strict=True) for _ in range(size)]
+        return [
+            owner[path]
+            for path, size in zip(self.leaves, self.sizes, strict=True)
+            for _ in range(size)
+        ]
 
 
 def unknowns_of(model: Model) -> Unknowns:
@@ -43,7 +49,9 @@ def unknowns_of(model: Model) -> Unknowns:
     """
     leaves, short = paths(model), names(model)
     if not leaves:
-        raise ModelError("nothing in the model is unknown: put a distribution where a number may vary")
+        raise ModelError(
+            "nothing in the model is unknown: put a distribution where a number may vary"
+        )
     group = {path: path for path in leaves}
     before: dict[str, Array] = {}
     for path, leaf in leaves.items():
@@ -55,7 +63,9 @@ def unknowns_of(model: Model) -> Unknowns:
     of: dict[str, list[str]] = {}
     for path, first in group.items():
         of.setdefault(first, []).append(path)
-    return Unknowns(leaves, {", ".join(short[path] for path in members): members for members in of.values()})
+    return Unknowns(
+        leaves, {", ".join(short[path] for path in members): members for members in of.values()}
+    )
 
 
 def _needs(leaf: RandomLeaf, other: str, values: Mapping[str, Array]) -> bool:
@@ -77,7 +87,9 @@ def uniform(rows: int, columns: int, *, key: int) -> Float[np.ndarray, "row colu
     return sequence.random_base2(int(np.ceil(np.log2(rows))))[:rows]
 
 
-def prior_at(unknowns: Unknowns, u: Float[np.ndarray, "row number"], *, key: Array, strict: bool = False) -> Draws:
+def prior_at(
+    unknowns: Unknowns, u: Float[np.ndarray, "row number"], *, key: Array, strict: bool = False
+) -> Draws:
     """Draws of the prior at quantiles, path → `(row, …)`, one column of them for each number.
 
     A prior without quantiles, such as a Dirichlet or a gamma distribution, is drawn from instead.
@@ -88,12 +100,17 @@ def prior_at(unknowns: Unknowns, u: Float[np.ndarray, "row number"], *, key: Arr
     def one(u: Array, key: Array) -> dict[str, Array]:
         values: dict[str, Array] = {}
         keys = jax.random.split(key, len(unknowns.leaves))
-        for (path, leaf), own, key in zip(unknowns.leaves.items(), jnp.split(u, ends), keys, strict=True):
+        for (path, leaf), own, key in zip(
+            unknowns.leaves.items(), jnp.split(u, ends), keys, strict=True
+        ):
             prior = leaf.given(values)
             found = _quantile(prior, own.reshape(leaf.shape))
             if found is None and strict:
                 kind = type(prior).__name__
-                raise ModelError(f"the prior of '{path}', {kind}, has no quantiles to step along: take method='sobol'")
+                raise ModelError(
+                    f"the prior of '{path}', {kind}, has no quantiles to step along: take "
+                    "method='sobol'"
+                )
             values[path] = prior.sample(key) if found is None else found
         return values
 
@@ -103,7 +120,9 @@ def prior_at(unknowns: Unknowns, u: Float[np.ndarray, "row number"], *, key: Arr
 
 
 def _quantile(prior: Any, u: Array) -> Array | None:
-    """The quantiles of the independent numbers of a distribution; none where there are no formulas of them."""
+    """The quantiles of the independent numbers of a distribution; none where there are no formulas
+    of them.
+    """
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution, Shared)):
         prior = prior.unknown if isinstance(prior, Shared) else prior.base_dist
     if prior.event_shape:
@@ -115,7 +134,8 @@ def _quantile(prior: Any, u: Array) -> Array | None:
 
 
 def exchanged(unknowns: Unknowns, first: Draws, second: Draws) -> Draws:
-    """For each row the first draw, those with one unknown after the other of the second, and the second.
+    """For each row the first draw, those with one unknown after the other of the second, and the
+    second.
 
     Path → `(row · (unknown + 2), …)`.
     """

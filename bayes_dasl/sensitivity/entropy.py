@@ -21,7 +21,8 @@ MEANINGS = {
 }
 _MOST_DRAWS = 500
 _TAIL = 1e-9
-# Counts of which no draw tells one from the next are taken together: cells of a draw, and of each doubling of counts.
+# Counts of which no draw tells one from the next are taken together: cells of a draw, and of each
+# doubling of counts.
 _CELLS, _CELLS_A_DOUBLING = 512, 64
 _LEAST_EXCESS = 1e-7  # of a variance over its mean, as a share: a Poisson law to as many digits
 _SMALLEST = 1e-12
@@ -31,18 +32,20 @@ _BLOCK = 2**20
 def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.Dataset:
     r"""Split the predictive entropy of each count at each time, in nats.
 
-    $H[E_\theta\, p(y \mid \theta)] = E_\theta H[p(y \mid \theta)] + I(y; \theta)$: `total`, what chance makes of it
-    (`aleatoric`) and what knowing the parameters would remove (`epistemic`, the mutual information). Where a count is
-    often zero its variance is a poor measure, and this is the better one; for the variance see `decompose`.
+    $H[E_\theta\, p(y \mid \theta)] = E_\theta H[p(y \mid \theta)] + I(y; \theta)$: `total`, what
+    chance makes of it (`aleatoric`) and what knowing the parameters would remove (`epistemic`, the
+    mutual information). Where a count is often zero its variance is a poor measure, and this is the
+    better one; for the variance see `decompose`.
 
-    Of more than 500 draws 500 evenly spaced ones are taken; failed ones are left out (`attrs["failed_draws"]`). Where
-    one draw is left only the aleatoric part is known, and where none is left nothing: what is not known is NaN. Sums
-    leave out 1e-9 of the mass of each draw at either end.
+    Of more than 500 draws 500 evenly spaced ones are taken; failed ones are left out
+    (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, and where
+    none is left nothing: what is not known is NaN. Sums leave out 1e-9 of the mass of each draw at
+    either end.
 
     Args:
         fc: what `forecast` returned.
-        observables: some that are counts and have the same dimensions; unless given all whose noise is `PoissonNoise`
-            or `NegativeBinomialNoise`, or says that data are `counts_by_moments`.
+        observables: some that are counts and have the same dimensions; unless given all whose noise
+            is `PoissonNoise` or `NegativeBinomialNoise`, or says that data are `counts_by_moments`.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
     Raises: MismatchError for what is no forecast, an unknown observable, or one that is no count.
@@ -50,16 +53,27 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     """
     check_forecast(fc, "conditional_mean", "conditional_variance")
     everything = fc["conditional_mean"].to_dataset()
-    others = {str(name): v.attrs.get("noise", "") for name, v in everything.data_vars.items() if not _are_counts(v)}
-    names = [str(n) for n in everything if n not in others] if observables is None else list(observables)
+    others = {
+        str(name): v.attrs.get("noise", "")
+        for name, v in everything.data_vars.items()
+        if not _are_counts(v)
+    }
+    names = (
+        [str(n) for n in everything if n not in others]
+        if observables is None
+        else list(observables)
+    )
     for name in names:
         if name in others:
             raise MismatchError(
-                f"'{name}' is no count whose law follows from its moments ({others[name]}): its uncertainty is split "
+                f"'{name}' is no count whose law follows from its moments ({others[name]}): its "
+                "uncertainty is split "
                 "by decompose(fc)"
             )
     if not names:
-        raise MismatchError("the forecast has no counts whose law follows from their moments: see decompose(fc)")
+        raise MismatchError(
+            "the forecast has no counts whose law follows from their moments: see decompose(fc)"
+        )
     means = chosen(everything, names)
     variances = fc["conditional_variance"].to_dataset()
     parts = {part: np.empty(block_shape(means)) for part in MEANINGS}
@@ -115,9 +129,11 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
 
 
 def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of counts that cover the ranges of all draws, ends included: their first counts and their widths.
+    """Cells of counts that cover the ranges of all draws, ends included: their first counts and
+    their widths.
 
-    A range begins and ends with a cell. Within a cell the law of no draw that reaches there changes much.
+    A range begins and ends with a cell. Within a cell the law of no draw that reaches there changes
+    much.
     """
     doublings = 2.0 ** np.arange(np.ceil(np.log2(high.max() + 2)))
     edges = np.unique(np.concatenate([low, high + 1, doublings]))

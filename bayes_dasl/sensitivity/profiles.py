@@ -1,4 +1,6 @@
-"""Profile likelihoods: how likely data are for each value of one number, with the best values of all others."""
+"""Profile likelihoods: how likely data are for each value of one number, with the best values of
+all others.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,27 +33,29 @@ def profile_likelihood(
     post: xr.DataTree | None = None,
     level: float = 0.95,
 ) -> xr.Dataset:
-    r"""How likely data are for each value of one unknown number, with the most likely values of all others.
+    r"""How likely data are for each value of one unknown number, with the most likely values of all
+    others.
 
-    No prior counts. Where the profile stays within $\chi^2_1 / 2$ of its maximum to an end of the values, the data do
-    not bound the number there.
+    No prior counts. Where the profile stays within $\chi^2_1 / 2$ of its maximum to an end of the
+    values, the data do not bound the number there.
 
     Args:
         model: the model.
         data: the data.
         name: of a number, as it is called in results.
-        values: for which, in increasing order; 21 over the central 99 % of its prior unless given. The most
-            likely one is added, and some where the interval ends.
+        values: for which, in increasing order; 21 over the central 99 % of its prior unless given.
+            The most likely one is added, and some where the interval ends.
         post: what `fit` returned, whose mean is a start, too.
         level: of the interval.
 
-    Returns: over `value` the profile `log_likelihood`, in nats below its maximum, which may lie outside of the values,
-    and under their own names the most likely values of all other numbers. The attributes `low` and `high` are the ends
-    of the interval, NaN where it has none among the values or a solver fails before it ends; `best` is the most likely
-    value, `failed` of how many values no solve succeeded.
+    Returns: over `value` the profile `log_likelihood`, in nats below its maximum, which may lie
+    outside of the values, and under their own names the most likely values of all other numbers.
+    The attributes `low` and `high` are the ends of the interval, NaN where it has none among the
+    values or a solver fails before it ends; `best` is the most likely value, `failed` of how many
+    values no solve succeeded.
     Source: Raue et al. (2009).
-    Raises: MismatchError for a name that is no unknown number; ModelError for values that make no sense, where the
-    solver fails everywhere, and as `fisher_information`; DataError for bad data.
+    Raises: MismatchError for a name that is no unknown number; ModelError for values that make no
+    sense, where the solver fails everywhere, and as `fisher_information`; DataError for bad data.
     """
     from scipy.stats import chi2  # a second of every import
 
@@ -59,9 +63,14 @@ def profile_likelihood(
     refuse_bound(problem, model)
     labels = numbers_of(problem, model)
     if taken := {"value", "log_likelihood"} & {*labels}:
-        raise ModelError(f"a number is called '{taken.pop()}', as a part of what this returns is: call it another name")
+        raise ModelError(
+            f"a number is called '{taken.pop()}', as a part of what this returns is: call it "
+            "another name"
+        )
     if labels.count(name) != 1:
-        raise MismatchError(f"'{name}' is no unknown number of the model; its numbers are {', '.join(labels[:20])}")
+        raise MismatchError(
+            f"'{name}' is no unknown number of the model; its numbers are {', '.join(labels[:20])}"
+        )
     if not 0 < level < 1:
         raise ModelError(f"level must lie between 0 and 1, not {level}")
     place = labels.index(name)
@@ -85,8 +94,12 @@ def profile_likelihood(
     best = np.asarray(shown(jnp.asarray(profile.top[None])))[0, place]
     failed = int((~np.isfinite(fall)).sum())
     attributes = {"name": name, "level": level, "best": float(best), "failed": failed}
-    low, high = sorted(at_ends) if np.isfinite(at_ends).all() else at_ends[:: 1 if own[0] < own[-1] else -1]
-    return xr.Dataset(variables, {"value": own}, attributes | {"low": low, "high": high}).isel(value=order)
+    low, high = (
+        sorted(at_ends) if np.isfinite(at_ends).all() else at_ends[:: 1 if own[0] < own[-1] else -1]
+    )
+    return xr.Dataset(variables, {"value": own}, attributes | {"low": low, "high": high}).isel(
+        value=order
+    )
 
 
 def _numbers(problem: Problem, x: Array) -> Float[Array, " number"]:
@@ -109,7 +122,9 @@ def _grid(problem: Problem, place: int, values: Any) -> np.ndarray:
     return np.sort(found)
 
 
-def _inverse(value_of: Callable[[Array], Array], value: float, middle: float, width: float) -> float:
+def _inverse(
+    value_of: Callable[[Array], Array], value: float, middle: float, width: float
+) -> float:
     """Where on the real line a number has a value, by halving: sites go there as a whole."""
     low, high = middle - _WIDEST * width, middle + _WIDEST * width
     first, last = np.asarray(value_of(jnp.asarray([low, high])))
@@ -169,11 +184,15 @@ class _Profile:
             self.positions[i, self.free] = np.asarray(found)
 
     def climb(self, begins: Float[np.ndarray, "start dimension"]) -> None:
-        """From each start at the value that is nearest, and from the best of them outwards and back."""
+        """From each start at the value that is nearest, and from the best of them outwards and
+        back.
+        """
         for begin in begins:
             self.take(int(np.argmin(np.abs(self.grid - begin[self.place]))), begin)
         start, last = int(np.argmax(self.best)), len(self.grid) - 1
-        outwards = [(i, i - 1) for i in range(start + 1, last + 1)] + [(i, i + 1) for i in range(start - 1, -1, -1)]
+        outwards = [(i, i - 1) for i in range(start + 1, last + 1)] + [
+            (i, i + 1) for i in range(start - 1, -1, -1)
+        ]
         for i, near in outwards:
             self.take(i, self.positions[near])
         # What is found on the way out may be better than where one came from.
@@ -185,15 +204,21 @@ class _Profile:
         begin = self.positions[np.argmax(self.best)]
         value, found = self._lowest_of_all(jnp.asarray(begin))
         better = -float(value) > self.best.max()
-        self.highest, self.top = (-float(value), np.asarray(found)) if better else (self.best.max(), begin)
+        self.highest, self.top = (
+            (-float(value), np.asarray(found)) if better else (self.best.max(), begin)
+        )
         own = float(found[self.place])
         if better and self.grid[0] < own < self.grid[-1]:
             at = int(np.searchsorted(self.grid, own))
             self._insert(at, own)
-            self.best[at], self.positions[at, self.free] = -float(value), np.asarray(found)[self.free]
+            self.best[at], self.positions[at, self.free] = (
+                -float(value),
+                np.asarray(found)[self.free],
+            )
 
     def end(self, side: int, allowed: float) -> float | None:
-        """Where the profile falls below what is allowed on a side of its maximum; none where it does not.
+        """Where the profile falls below what is allowed on a side of its maximum; none where it
+        does not.
 
         Nor where the maximum lies outside of the grid, or a solver fails before.
         """

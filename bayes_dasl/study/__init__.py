@@ -1,4 +1,6 @@
-"""Studies: a model, its rivals, data, split and engine in one bundle; what is done with it fills a run folder."""
+"""Studies: a model, its rivals, data, split and engine in one bundle; what is done with it fills a
+run folder.
+"""
 
 from .bundle import Run as Run, Study as Study
 from .files import is_trusted as is_trusted, module_of as module_of, study_files as study_files

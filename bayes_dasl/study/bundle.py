@@ -36,37 +36,44 @@ from .times import forecast_times, unknown_to
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A model and the rivals it is compared with, fitted to the data up to a time and scored after it.
+    """A model and the rivals it is compared with, fitted to the data up to a time and scored after
+    it.
 
     Args:
         name: that of the study; the title of the report unless there is a `title`.
         model: the model.
         data: a dataset with the index, the observables and the forcings of all models.
-        split: the last value of the index that is training data, in its units, or a date; or the members that are held
-            out at all times, as in `{"subject": [6, 11]}`: members of the models, of which the fit sees no observation.
+        split: the last value of the index that is training data, in its units, or a date; or the
+            members that are held out at all times, as in `{"subject": [6, 11]}`: members of the
+            models, of which the fit sees no observation.
         rivals: other models by name.
         engine: what fits every model, `NUTS()` unless given.
         label: names the model in tables and figures, as the keys of `rivals` name the others.
         title: that of the report.
         source: where the command line finds the study again.
         derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
-        options: what else the report shows; source and licence are those in `data.attrs` unless it tells others.
-        mix: whether the forecast is a mixture of those of all models (`bd.mixture`). It heads the report, each model
-            stands beside it. Where all models but one add a network or process noise to that one, as `bd.corrected`
-            does, they are weighed by their "evidence", from the fits that are there (`bd.weighting.bayes_factors`); others, and
-            those that have none, by their "forecasts" of the end of the training data (`bd.weighting.leave_future_out`,
-            `bd.compare`), which takes more fits. Either word asks for that. Where the training data are too short for
-            both, weights are equal (`bd.weighting.model_weights`). There is no mixture without rivals, where members are held
-            out, or by forecasts where rows are no series.
-        origins: from how many times within the training data the models forecast at most, for their weights; or the
-            last time that is known at each, numbers or dates. Each takes one fit of each model at most, with a quarter
-            of the engine's draws, 250 at least.
-        horizon: how many observed times they forecast from each. Unless given, as many as there are in the test data,
-            or half of those in the last half of the training data, if these are fewer.
+        options: what else the report shows; source and licence are those in `data.attrs` unless it
+            tells others.
+        mix: whether the forecast is a mixture of those of all models (`bd.mixture`). It heads the
+            report, each model stands beside it. Where all models but one add a network or process
+            noise to that one, as `bd.corrected` does, they are weighed by their "evidence", from
+            the fits that are there (`bd.weighting.bayes_factors`); others, and those that have
+            none, by their "forecasts" of the end of the training data
+            (`bd.weighting.leave_future_out`, `bd.compare`), which takes more fits. Either word asks
+            for that. Where the training data are too short for both, weights are equal
+            (`bd.weighting.model_weights`). There is no mixture without rivals, where members are
+            held out, or by forecasts where rows are no series.
+        origins: from how many times within the training data the models forecast at most, for their
+            weights; or the last time that is known at each, numbers or dates. Each takes one fit of
+            each model at most, with a quarter of the engine's draws, 250 at least.
+        horizon: how many observed times they forecast from each. Unless given, as many as there are
+            in the test data, or half of those in the last half of the training data, if these are
+            fewer.
 
-    Raises: ModelError for two models of one name, a name that cannot be that of a folder, and another `mix`;
-    MismatchError for models that cannot be weighed by evidence; DataError if the split leaves one side empty, or names
-    no members of the data, and for options, origins or a horizon that are none.
+    Raises: ModelError for two models of one name, a name that cannot be that of a folder, and
+    another `mix`; MismatchError for models that cannot be weighed by evidence; DataError if the
+    split leaves one side empty, or names no members of the data, and for options, origins or a
+    horizon that are none.
     """
 
     name: str
@@ -106,7 +113,9 @@ class Study:
     @property
     def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
         if isinstance(self.split, Mapping):
-            observables = dict.fromkeys(name for model in self.models.values() for name in model.observables)
+            observables = dict.fromkeys(
+                name for model in self.models.values() for name in model.observables
+            )
             return split_members(self.data, self.split, tuple(observables))
         return split(self.data, **{self.index: self.split})
 
@@ -146,47 +155,65 @@ class Study:
         return any(model.layer.forcings for model in self.models.values())
 
     def refuse_bad_input(self) -> None:
-        """Check, before any fit, all that would fail after it: data, shapes and each time of the forecast, by model.
+        """Check, before any fit, all that would fail after it: data, shapes and each time of the
+        forecast, by model.
 
         Raises: DataError, ModelError or MismatchError.
         """
         check_input(self)
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
-        """The ladder of cheap checks for each model, and whether forecast, scores and report could be made.
+        """The ladder of cheap checks for each model, and whether forecast, scores and report could
+        be made.
 
         Args:
             key: a whole number, for the prior draws.
         """
-        found = {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
-        if any(result.level == "bad" for result in found.values()):  # which would be refused here for the same reason
+        found = {
+            name: check(model, self.train, self.engine, key=key)
+            for name, model in self.models.items()
+        }
+        if any(
+            result.level == "bad" for result in found.values()
+        ):  # which would be refused here for the same reason
             return found
         try:
             self.refuse_bad_input()
         except BayesDaslError as error:
-            later = Finding("bad", "forecast and report", str(error), "mend this first: a run would refuse it")
-            found[self.label] = dataclasses.replace(found[self.label], findings=(*found[self.label].findings, later))
+            later = Finding(
+                "bad", "forecast and report", str(error), "mend this first: a run would refuse it"
+            )
+            found[self.label] = dataclasses.replace(
+                found[self.label], findings=(*found[self.label].findings, later)
+            )
         return found
 
     def run(
-        self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None
+        self,
+        folder: str | Path,
+        *,
+        key: int = 0,
+        progress: bool | None = None,
+        say: Say = lambda text: None,
     ) -> "Run":
-        """Fit every model, forecast, mix the forecasts, score and report; what is done is on disk at once.
+        """Fit every model, forecast, mix the forecasts, score and report; what is done is on disk
+        at once.
 
-        Where no mixture can be made it is said why, and the report is that of the study's own model. A fit that the
-        folder already holds whole, from the same model, data, engine and key, is kept, and one that was killed goes on
-        from its last step. Ctrl-C while sampling keeps the draws so far. One process at a time can be at work in a
-        folder.
+        Where no mixture can be made it is said why, and the report is that of the study's own
+        model. A fit that the folder already holds whole, from the same model, data, engine and key,
+        is kept, and one that was killed goes on from its last step. Ctrl-C while sampling keeps the
+        draws so far. One process at a time can be at work in a folder.
 
         Args:
             folder: where the run is kept; it is made if there is none.
             key: a whole number, for fits and forecasts.
             progress: whether a bar is shown; unless told, on a terminal.
-            say: a function of one text that is called with what goes on; nothing is said unless given.
+            say: a function of one text that is called with what goes on; nothing is said unless
+                given.
 
-        Raises: DataError or ModelError, before any work; Interrupted, with what was kept; WriteError if the folder
-        cannot be written, or another process is at work in it; MismatchError if the folder holds a run of something
-        else.
+        Raises: DataError or ModelError, before any work; Interrupted, with what was kept;
+        WriteError if the folder cannot be written, or another process is at work in it;
+        MismatchError if the folder holds a run of something else.
         """
         self.refuse_bad_input()
         run = Run(self, Path(folder))
@@ -200,10 +227,11 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each rival,
-    `scores.json`, `report.html`, `forecast.csv` with quantiles of what that is about, and `study.json`, which says what
-    made them. Where forecasts are mixed, `mixture.nc` is the mixture, and `origins.nc` of each model what it forecast
-    within the training data, where that weighs it."""
+    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the
+    same for each rival, `scores.json`, `report.html`, `forecast.csv` with quantiles of what that is
+    about, and `study.json`, which says what made them. Where forecasts are mixed, `mixture.nc` is
+    the mixture, and `origins.nc` of each model what it forecast within the training data, where
+    that weighs it."""
 
     study: Study
     folder: Path
@@ -215,19 +243,26 @@ class Run:
         return self.folder / file if name == self.study.label else self.folder / name / file
 
     def claim(self, key: int) -> None:
-        """Make sure, before any work, that the folder can be written and holds no other run; for who is alone in it.
+        """Make sure, before any work, that the folder can be written and holds no other run; for
+        who is alone in it.
 
-        Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of ours.
+        Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of
+        ours.
         """
         wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
         wanted |= {"data_sha256": fingerprint(used_data(self.study)), "source": self.study.source}
         note = self.folder / "study.json"
         if note.is_file():
             held = read_note(self.folder)
-            other = [f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]]
+            other = [
+                f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]
+            ]
             if other:
                 differing = ", ".join(other)
-                raise MismatchError(f"{self.folder} holds another run ({differing}): choose another folder, by --out")
+                raise MismatchError(
+                    f"{self.folder} holds another run ({differing}): choose another folder, by "
+                    "--out"
+                )
         for folder in {self.path(name, note.name).parent for name in self.study.models}:
             forget_unfinished(folder)
         write_text(note, json.dumps(wanted, indent=2) + "\n")
@@ -241,13 +276,23 @@ class Run:
 
     def _task(self, name: str, key: int, progress: bool | None, say: Say) -> Task:
         folder = self.path(name, ORIGINS).parent
-        return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
+        return Task(
+            name,
+            self.study.models[name],
+            self.study.train,
+            self.study.engine,
+            folder,
+            key,
+            progress,
+            say,
+        )
 
     def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
-        """Weigh the models by `bd.weighting.model_weights`; past forecasts are made unless the folder holds them.
+        """Weigh the models by `bd.weighting.model_weights`; past forecasts are made unless the
+        folder holds them.
 
-        Returns: what the weights of their mixture come from, or what stood in the way, which costs no fit; nothing if
-        none are mixed.
+        Returns: what the weights of their mixture come from, or what stood in the way, which costs
+        no fit; nothing if none are mixed.
 
         Raises: Interrupted if the user stopped it, and WriteError: the origins so far are kept.
         """
@@ -276,18 +321,24 @@ class Run:
                 found[name] = load(self.path(name, "posterior.nc"))
         return found
 
-    def update(self, new_data: xr.Dataset, *, progress: bool | None = None, key: int = 0) -> dict[str, xr.DataTree]:
-        """Take new observations into every posterior of the folder, as `bd.update` does, and save them.
+    def update(
+        self, new_data: xr.Dataset, *, progress: bool | None = None, key: int = 0
+    ) -> dict[str, xr.DataTree]:
+        """Take new observations into every posterior of the folder, as `bd.update` does, and save
+        them.
 
-        The posterior of the fit is kept once, as `posterior.fit.nc`; `forecast.nc` and the report stay as they were.
+        The posterior of the fit is kept once, as `posterior.fit.nc`; `forecast.nc` and the report
+        stay as they were.
 
         Args:
-            new_data: observations and forcings; what a posterior knows already, by the same values, is left out.
+            new_data: observations and forcings; what a posterior knows already, by the same values,
+                is left out.
             progress: as for `bd.update`, where a model must be fitted anew.
             key: a whole number, for the resampling.
 
         Returns: the posteriors by name.
-        Raises: as `bd.update`, before any is saved; ReadError if the study's own posterior is missing; WriteError.
+        Raises: as `bd.update`, before any is saved; ReadError if the study's own posterior is
+        missing; WriteError.
         """
         with alone_in(self.folder):
             posts = self.fitted()
@@ -295,7 +346,9 @@ class Run:
             for name, post in posts.items():
                 model, engine = self.study.models[name], self.study.engine
                 fresh = unknown_to(model, post, new_data)
-                updated[name] = update(model, post, fresh, engine=engine, progress=progress, key=key)
+                updated[name] = update(
+                    model, post, fresh, engine=engine, progress=progress, key=key
+                )
             for name, post in updated.items():
                 path = self.path(name, "posterior.nc")
                 if not (kept := path.with_name("posterior.fit.nc")).exists():
@@ -306,7 +359,8 @@ class Run:
     def forecast(
         self, at: Asked | None = None, *, what_if: bool = False, say: Say = lambda text: None
     ) -> dict[str, xr.DataTree]:
-        """Forecast with every posterior of the folder, by default over all data, mix the forecasts, and save.
+        """Forecast with every posterior of the folder, by default over all data, mix the forecasts,
+        and save.
 
         Args:
             at: as for `bd.forecast`.
@@ -314,8 +368,9 @@ class Run:
             say: is told why there is no mixture, where a study wants one.
 
         Returns: the forecasts by name; the mixture, "mixture", is the first where there is one.
-        Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is saved then. ReadError
-        if the study's own posterior is missing; WriteError, also where another process is at work.
+        Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is
+        saved then. ReadError if the study's own posterior is missing; WriteError, also where
+        another process is at work.
         """
         forecasts, comparison = self._forecast(self.fitted(), at, what_if)
         self._say_why_not(comparison, say)
@@ -341,7 +396,9 @@ class Run:
                 try:
                     forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
                 except MismatchError as error:
-                    raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
+                    raise MismatchError(
+                        f"{name}: {error} (bayes-dasl: run it anew, or --what-if)"
+                    ) from error
             if self.study.mixes and not isinstance(comparison, str):
                 try:
                     comparison = comparison or self._weighed(posts)
@@ -356,7 +413,11 @@ class Run:
         return forecasts, comparison
 
     def finish(
-        self, *, what_if: bool = False, say: Say = lambda text: None, comparison: Weighed | str | None = None
+        self,
+        *,
+        what_if: bool = False,
+        say: Say = lambda text: None,
+        comparison: Weighed | str | None = None,
     ) -> None:
         """Forecast over all data, mix, score and report, from what the folder holds.
 
@@ -394,7 +455,8 @@ class Run:
             title=self.study.title or self.study.name,
             name=own,
             rivals={name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)},
-            derived=self.study.derived and evaluate(self.study.model, posts[own], self.study.derived),
+            derived=self.study.derived
+            and evaluate(self.study.model, posts[own], self.study.derived),
             mixture=found,
             model=self.study.model,
             options=self.study.options.told_of(self.study.data),
@@ -402,7 +464,10 @@ class Run:
         page.save(self.folder / "report.html")
 
     def _weighed(
-        self, posts: Mapping[str, xr.DataTree], look_ahead: Callable[[Origins], None] | None = None, **say: Any
+        self,
+        posts: Mapping[str, xr.DataTree],
+        look_ahead: Callable[[Origins], None] | None = None,
+        **say: Any,
     ) -> Weighed:
         """What weighs the models, from what the folder holds once they have looked ahead."""
         refuse_unfitted(self.study.models, posts)
@@ -410,7 +475,9 @@ class Run:
         def past() -> dict[str, xr.DataTree]:
             origins = self.study.looks_from  # raises DataError for too few times
             _ = look_ahead and look_ahead(origins)
-            return past_forecasts(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+            return past_forecasts(
+                posts, {name: self.path(name, ORIGINS) for name in self.study.models}
+            )
 
         by = self.study.mix if isinstance(self.study.mix, str) else None
         return model_weights(self.study.models, posts, by=by, past=past, **say)
@@ -425,13 +492,18 @@ class Run:
         """What is to be said of the mixture, if there is one."""
         if comparison is None or isinstance(comparison, str):
             return None
-        own, members = self.study.label, {name: fc for name, fc in forecasts.items() if name != MIXTURE}
+        own, members = (
+            self.study.label,
+            {name: fc for name, fc in forecasts.items() if name != MIXTURE},
+        )
         science = science_of(own, self.study.models)
         given = forecasts[MIXTURE], comparison, members, verdicts, posts[own], self.study.test
         return judge_mixture(*given, own=own, science=science)
 
     def diagnose(self) -> dict[str, Diagnosis]:
-        """A verdict on the mixture, if there is one, and on each posterior of the folder, with its forecast."""
+        """A verdict on the mixture, if there is one, and on each posterior of the folder, with its
+        forecast.
+        """
         posts = self.fitted()
         paths = {name: self.path(name, "forecast.nc") for name in posts}
         forecasts = {name: load(path) for name, path in paths.items() if path.is_file()}
@@ -443,8 +515,12 @@ class Run:
         found = self._mixed(posts, forecasts, comparison, verdicts)
         return ({MIXTURE: found.diagnosis} if found else {}) | verdicts
 
-    def _judged(self, name: str, post: xr.DataTree, forecasts: Mapping[str, xr.DataTree]) -> Diagnosis:
+    def _judged(
+        self, name: str, post: xr.DataTree, forecasts: Mapping[str, xr.DataTree]
+    ) -> Diagnosis:
         """The verdict on one posterior; the study's own model is compared with its rivals."""
         own = name == self.study.label
-        rivals = {other: fc for other, fc in forecasts.items() if own and other not in (name, MIXTURE)}
+        rivals = {
+            other: fc for other, fc in forecasts.items() if own and other not in (name, MIXTURE)
+        }
         return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)

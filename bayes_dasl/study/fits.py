@@ -1,4 +1,6 @@
-"""What one model of a run does in its folder: a fit, and forecasts of its own data. What is done is on disk at once."""
+"""What one model of a run does in its folder: a fit, and forecasts of its own data. What is done is
+on disk at once.
+"""
 
 import dataclasses
 import shutil
@@ -69,7 +71,8 @@ class Task:
             if post.attrs["interrupted"]:
                 drawn = post["posterior"].sizes["draw"]
                 raise Interrupted(
-                    f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
+                    f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each "
+                    "chain; "
                     f"they are kept in {saved}"
                 )
             self.tell(f"fitted ({post.attrs['wall_time_s']:.0f} s)")
@@ -81,7 +84,8 @@ class Task:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
     def look_ahead(self, origins: Origins, look: Callable[..., xr.DataTree]) -> None:
-        """Let the model, once it is fitted, forecast the end of its data from within, unless the folder holds that.
+        """Let the model, once it is fitted, forecast the end of its data from within, unless the
+        folder holds that.
 
         Args:
             origins: from where.
@@ -96,8 +100,16 @@ class Task:
                 return self.tell("forecasts from within the training data, kept")
             self.put_aside(path)
         number = len(origins.at)
-        self.tell(f"forecasting {origins.horizon} times ahead from {number} origins within the training data")
-        settings: dict[str, Any] = {"origins": origins.at, "horizon": origins.horizon, "engine": engine, "post": post}
+        self.tell(
+            f"forecasting {origins.horizon} times ahead from {number} origins within the training "
+            "data"
+        )
+        settings: dict[str, Any] = {
+            "origins": origins.at,
+            "horizon": origins.horizon,
+            "engine": engine,
+            "post": post,
+        }
         settings |= {"progress": self.progress, "checkpoint": steps, "key": self.key}
         try:
             found = look(self.model, self.data, **settings)
@@ -115,16 +127,27 @@ class Task:
         self.say(f"{self.name}: {text}")
 
     def _fit(self, checkpoint: Path) -> xr.DataTree:
-        """A fit whose steps are kept; steps that belong to an older version of the model are put aside."""
+        """A fit whose steps are kept; steps that belong to an older version of the model are put
+        aside.
+        """
         if checkpoint.is_dir() and not self._goes_on(checkpoint):
             self.put_aside(checkpoint)
         self.tell(f"{'going on with' if checkpoint.is_dir() else 'fitting by'} {self.engine!r}")
-        return fit(self.model, self.data, self.engine, progress=self.progress, checkpoint=checkpoint, key=self.key)
+        return fit(
+            self.model,
+            self.data,
+            self.engine,
+            progress=self.progress,
+            checkpoint=checkpoint,
+            key=self.key,
+        )
 
     def put_aside(self, path: Path) -> None:
         """Rename what an older version of the model left."""
         if (aside := put_aside(path)) is not None:
-            self.tell(f"{path} belongs to another version of the model or the libraries: moved to {aside}")
+            self.tell(
+                f"{path} belongs to another version of the model or the libraries: moved to {aside}"
+            )
 
     def _goes_on(self, checkpoint: Path) -> bool:
         try:
@@ -150,7 +173,8 @@ def _save(post: xr.DataTree, path: Path) -> Path:
         refuge = Path(tempfile.mkdtemp(prefix="bayes-dasl-")) / path.name
         save(post, refuge)
         raise WriteError(
-            f"{error}; the draws are safe in {refuge}: once {path} can be written, move them there and run again"
+            f"{error}; the draws are safe in {refuge}: once {path} can be written, move them there "
+            "and run again"
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""Checks of a study before any fit: names, origins, and input that a forecast or report would fail on."""
+"""Checks of a study before any fit: names, origins, and input that a forecast or report would fail
+on.
+"""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -27,10 +29,16 @@ def check_names(names: Iterable[str]) -> None:
         if name.casefold() in BASELINES:
             raise ModelError(f"'{name}' is the name of a baseline: give the model another")
         if (alike := taken.get(_folded(name))) is not None:
-            both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"
+            both = (
+                f"'{name}'"
+                if alike == name
+                else f"'{alike}' and '{name}', which some systems take for the same"
+            )
             raise ModelError(f"two models are named {both}: give the model another label")
         if _folded(name) == MIXTURE:
-            raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
+            raise ModelError(
+                f"'{name}' is the name of the mixture of the models: give this one another"
+            )
         taken[_folded(name)] = name
 
 
@@ -39,13 +47,15 @@ def check_origins(origins: Any, horizon: Any) -> None:
     numbers = [n for n in (origins, horizon) if n is not None and not are_several(n)]
     if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
         raise DataError(
-            f"origins and horizon are whole numbers from 1 on, not {origins!r} and {horizon!r}: for no "
+            f"origins and horizon are whole numbers from 1 on, not {origins!r} and {horizon!r}: "
+            "for no "
             "mixture of forecasts say mix=False"
         )
 
 
 def check_input(study: Any) -> None:
-    """Check all that would fail after a fit: data, shapes and each time of the forecast, for every model.
+    """Check all that would fail after a fit: data, shapes and each time of the forecast, for every
+    model.
 
     Raises: DataError, ModelError or MismatchError.
     """
@@ -55,9 +65,13 @@ def check_input(study: Any) -> None:
     for model in study.models.values():
         check_times(model, at)
         check_shapes(model, model.inputs(at))
-        for name in model.observables:  # also where they are held out, since forecasts are scored there
+        for (
+            name
+        ) in model.observables:  # also where they are held out, since forecasts are scored there
             observations(study.data, name, dims=model.dims(name))
-    check_same(study.model.observables, {name: rival.observables for name, rival in study.rivals.items()})
+    check_same(
+        study.model.observables, {name: rival.observables for name, rival in study.rivals.items()}
+    )
     _ = study.derived and evaluate(study.model, None, study.derived)
     check_asked(study, at[study.index])
 

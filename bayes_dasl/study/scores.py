@@ -31,13 +31,16 @@ def results(
     """Scores, verdicts, and what is said of the mixture of the forecasts, or why there is none."""
     verdicts = ({MIXTURE: mixture.diagnosis} if mixture else {}) | dict(verdicts)
     why_not = {"why_not": comparison} if comparison else None
-    return _scored(forecasts, train, test, verdicts) | {"mixture": _told(mixture) if mixture else why_not}
+    return _scored(forecasts, train, test, verdicts) | {
+        "mixture": _told(mixture) if mixture else why_not
+    }
 
 
 def table_of(forecast: xr.DataTree) -> str:
     """Quantiles of a forecast as CSV, to seven digits; times and places as they are.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe, which spreadsheets do not show.
+    A text that a spreadsheet would take for a formula begins with an apostrophe, which spreadsheets
+    do not show.
     """
     table = quantiles(forecast)
     numbers = table.columns[list(table.columns).index("units") + 1 :]
@@ -47,7 +50,11 @@ def table_of(forecast: xr.DataTree) -> str:
 
 def _no_formula(cell: Any) -> Any:
     # Source: OWASP, CSV injection; a name such as "-" or "+1" is guarded, too.
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    return (
+        f"'{cell}"
+        if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else cell
+    )
 
 
 def check_asked(study: Any, times: xr.DataArray) -> None:
@@ -66,8 +73,12 @@ def check_asked(study: Any, times: xr.DataArray) -> None:
     check_metrics(held, study.options.metrics)
 
 
-def asked(forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: ReportOptions) -> dict[str, Any]:
-    """What the options of a report ask for: metrics of every forecast, thresholds and return levels of the first."""
+def asked(
+    forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: ReportOptions
+) -> dict[str, Any]:
+    """What the options of a report ask for: metrics of every forecast, thresholds and return levels
+    of the first.
+    """
     first = next(iter(forecasts.values()))
     found: dict[str, Any] = {}
     if options.metrics:
@@ -75,11 +86,22 @@ def asked(forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: Repor
         found["metrics"] = {name: _plain(table) for name, table in tables.items()}
     during = unseen(first)
     for name in (name for name in options.thresholds if is_series(first, name)):
-        each = [exceedance(first, name, at, below=name in options.below, during=during) for at in options.levels(name)]
-        levels = [{"level": e.attrs["level"]} | {what: _number(e[what]) for what in ("ever", "times")} for e in each]
-        found.setdefault("exceedance", {})[name] = {"direction": each[0].attrs["direction"], "levels": levels}
+        each = [
+            exceedance(first, name, at, below=name in options.below, during=during)
+            for at in options.levels(name)
+        ]
+        levels = [
+            {"level": e.attrs["level"]} | {what: _number(e[what]) for what in ("ever", "times")}
+            for e in each
+        ]
+        found.setdefault("exceedance", {})[name] = {
+            "direction": each[0].attrs["direction"],
+            "levels": levels,
+        }
     for name in (name for name in options.return_periods if is_series(first, name)):
-        table = return_levels(first, name, options.periods(name), block=options.block, during=during)
+        table = return_levels(
+            first, name, options.periods(name), block=options.block, during=during
+        )
         found.setdefault("return_levels", {})[name] = table.attrs | {"levels": _plain(table)}
     return found
 
@@ -92,10 +114,16 @@ def told_split(study: Any) -> Any:
 
 
 def _scored(
-    forecasts: Mapping[str, xr.DataTree], train: xr.Dataset, test: xr.Dataset, verdicts: Mapping[str, Diagnosis]
+    forecasts: Mapping[str, xr.DataTree],
+    train: xr.Dataset,
+    test: xr.Dataset,
+    verdicts: Mapping[str, Diagnosis],
 ) -> dict[str, Any]:
     """Forecasts and baselines on the test data, and the verdicts."""
-    tables, others = {name: score(fc, test) for name, fc in forecasts.items()}, score_baselines(train, test)
+    tables, others = (
+        {name: score(fc, test) for name, fc in forecasts.items()},
+        score_baselines(train, test),
+    )
     return {
         "scores": {name: _plain(table) for name, table in tables.items()},
         "baselines": {name: _plain(table) for name, table in others.items()},
@@ -111,7 +139,10 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
         return value if isinstance(value, bool) else _number(value)
 
     rows = table.to_dict("index")  # unlike `iterrows` this keeps truth values as they are
-    return {str(row): {str(name): plain(value) for name, value in values.items()} for row, values in rows.items()}
+    return {
+        str(row): {str(name): plain(value) for name, value in values.items()}
+        for row, values in rows.items()
+    }
 
 
 def _number(value: Any) -> float | None:

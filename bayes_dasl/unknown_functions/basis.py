@@ -22,39 +22,43 @@ class Basis(AbstractLinear):
 
     $g(x) = \text{level} + \text{scale} \cdot f(x), \quad f(x) = \sum_i w_i \phi_i(x)$
 
-    or, with `positive`, $\text{level} + \text{scale} \cdot e^{f(x)}$; or, with `monotone` (B-splines only), integrated
-    splines with positive weights, $\text{level} + \text{scale} \cdot \sum_i e^{w_i} I_i(x)$, for `decreasing` with
-    $I_i(high) - I_i(x)$. With zero weights the latter is a straight line that rises by `scale` from `low` to `high`, or
-    falls. Neither is below `level` anywhere.
+    or, with `positive`, $\text{level} + \text{scale} \cdot e^{f(x)}$; or, with `monotone`
+    (B-splines only), integrated splines with positive weights,
+    $\text{level} + \text{scale} \cdot \sum_i e^{w_i} I_i(x)$, for `decreasing` with
+    $I_i(high) - I_i(x)$. With zero weights the latter is a straight line that rises by `scale` from
+    `low` to `high`, or falls. Neither is below `level` anywhere.
 
-    With the weights that are there unless others are given, `scale` times the scale of the weights is under the prior
-    about the standard deviation of g all over the range. A `HilbertGP`, or a `Product` with one, has an amplitude for
-    that, so its weights are standard normal; `NormalShrinkage` would add a second scale.
+    With the weights that are there unless others are given, `scale` times the scale of the weights
+    is under the prior about the standard deviation of g all over the range. A `HilbertGP`, or a
+    `Product` with one, has an amplitude for that, so its weights are standard normal;
+    `NormalShrinkage` would add a second scale.
 
-    Its random leaves form the group *network*, hyperparameters included: it is what is learned, as a network is, apart
-    from parameters that have a meaning; so `decompose` and `diagnose` treat it as they do a network.
+    Its random leaves form the group *network*, hyperparameters included: it is what is learned, as
+    a network is, apart from parameters that have a meaning; so `decompose` and `diagnose` treat it
+    as they do a network.
 
     Args:
-        family: what gives the features (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`, `Product`), each on its
-            own range.
+        family: what gives the features (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`,
+            `Product`), each on its own range.
         input: the name of a state, a forcing or `"t"`; for a `Product` one for each family.
         output: the name of the value that is returned.
-        weights: a prior that shrinks (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or distribution of
-            shape `(size,)`; `NormalShrinkage` with an unknown scale unless given, or standard normal for a family with
-            an amplitude of its own.
+        weights: a prior that shrinks (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or
+            distribution of shape `(size,)`; `NormalShrinkage` with an unknown scale unless given,
+            or standard normal for a family with an amplitude of its own.
         level: the constant that is added, in the units of g.
         scale: the factor of f, in the units of g.
         positive: whether f stands in an exponential.
         monotone: "increasing" or "decreasing", for a `BSpline`; neither unless given.
-        through: a point (x0, value) that g passes through exactly, such as `(0.0, 1.0)` for a factor that is 1 where
-            nothing inhibits; x0 is a tuple for a `Product`. f is then replaced by f(x) − f(x0), and the value takes the
-            place of `level`; with `positive` g is level + (value − level) · exp(f(x) − f(x0)), so that the value takes
-            the place of `scale`. The prior of g is then narrow near x0.
+        through: a point (x0, value) that g passes through exactly, such as `(0.0, 1.0)` for a
+            factor that is 1 where nothing inhibits; x0 is a tuple for a `Product`. f is then
+            replaced by f(x) − f(x0), and the value takes the place of `level`; with `positive` g is
+            level + (value − level) · exp(f(x) − f(x0)), so that the value takes the place of
+            `scale`. The prior of g is then narrow near x0.
 
     Shapes: any shape of x, and the same of g.
-    Raises: ModelError if names, weights and features differ in number, if a positive or monotone function could change
-    its sign by `scale`, for a point outside the range or one that leaves no room for `level` or `scale`, or if it is
-    called and nobody gives its input.
+    Raises: ModelError if names, weights and features differ in number, if a positive or monotone
+    function could change its sign by `scale`, for a point outside the range or one that leaves no
+    room for `level` or `scale`, or if it is called and nobody gives its input.
     """
 
     random_group: ClassVar[str] = "network"
@@ -90,7 +94,10 @@ class Basis(AbstractLinear):
 
     def __check_init__(self):
         if len(self.input) != self.family.inputs:
-            raise ModelError(f"the family takes {self.family.inputs} inputs, not {', '.join(self.input) or 'none'}")
+            raise ModelError(
+                f"the family takes {self.family.inputs} inputs, not "
+                f"{', '.join(self.input) or 'none'}"
+            )
         if not isinstance(self.output, str):
             raise ModelError(f"output must be one name, not {self.output!r}")
         check_weights(self.weights, self.family.size)
@@ -99,13 +106,18 @@ class Basis(AbstractLinear):
 
     def _check_shape(self):
         if self.monotone not in _MONOTONE:
-            raise ModelError(f"monotone must be 'increasing' or 'decreasing', not {self.monotone!r}")
+            raise ModelError(
+                f"monotone must be 'increasing' or 'decreasing', not {self.monotone!r}"
+            )
         if self.monotone and (self.positive or not self.family.intervals):
             raise ModelError(
-                "a monotone function needs a BSpline family, and not `positive` too: it is never below its level"
+                "a monotone function needs a BSpline family, and not `positive` too: it is never "
+                "below its level"
             )
         if (self.monotone or self.positive) and may_be_negative(self.scale):
-            raise ModelError("the scale of a positive or monotone function must be positive, as HalfNormal is")
+            raise ModelError(
+                "the scale of a positive or monotone function must be positive, as HalfNormal is"
+            )
 
     def _check_point(self):
         if self.through is None:
@@ -115,12 +127,17 @@ class Basis(AbstractLinear):
             low <= at <= high for at, (low, high) in zip(x, self.family.ranges, strict=True)
         ):
             ranges = " × ".join(f"[{low:g}, {high:g}]" for low, high in self.family.ranges)
-            raise ModelError(f"through must be a point of the range {ranges} and a value, not {self.through!r}")
+            raise ModelError(
+                f"through must be a point of the range {ranges} and a value, not {self.through!r}"
+            )
         taken, default = ("scale", 1.0) if self.positive else ("level", 0.0)
         if not _is_number(getattr(self, taken), default):
             raise ModelError(f"through gives the function its {taken}: leave `{taken}` out")
         if self.positive and isinstance(self.level, float | int) and not value > self.level:
-            raise ModelError(f"a positive function is above its level {self.level:g}: it cannot pass through {value:g}")
+            raise ModelError(
+                f"a positive function is above its level {self.level:g}: it cannot pass through "
+                f"{value:g}"
+            )
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
@@ -143,7 +160,11 @@ class Basis(AbstractLinear):
 
     @property
     def _weights(self) -> Any:
-        return self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
+        return (
+            self.weights()
+            if isinstance(self.weights, AbstractWeights)
+            else jnp.asarray(self.weights)
+        )
 
     @property
     def _is_linear(self) -> bool:
@@ -161,7 +182,9 @@ class Basis(AbstractLinear):
 
     def prepared(self) -> "Basis":
         """Itself with its coefficients worked out: they are the same at every point of a solve."""
-        return self if isinstance(self.family, Unscaled) else self.with_coefficients(self.coefficients)
+        return (
+            self if isinstance(self.family, Unscaled) else self.with_coefficients(self.coefficients)
+        )
 
     def _shape(self, x: list, weights: Any) -> Any:
         """The function without its level and scale."""
@@ -198,7 +221,9 @@ def _point(through: Any) -> tuple[tuple[float, ...], float]:
         inputs = tuple(map(float, at)) if isinstance(at, tuple | list) else (float(at),)
         value = float(value)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"through must be a point (x0, value), such as (0.0, 1.0), not {through!r}") from error
+        raise ModelError(
+            f"through must be a point (x0, value), such as (0.0, 1.0), not {through!r}"
+        ) from error
     if not all(map(math.isfinite, (*inputs, value))):
         raise ModelError(f"through must be a point (x0, value) of finite numbers, not {through!r}")
     return inputs, value

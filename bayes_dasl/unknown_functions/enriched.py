@@ -13,7 +13,11 @@ from .bases.families import AbstractFamily
 from .basis import Basis
 
 _FINER = (2, 4)  # times as fine as a basis
-_WIDTHS = (1, 2, 4)  # lengths to a width of an input, of what is tried beside a function that is no basis
+_WIDTHS = (
+    1,
+    2,
+    4,
+)  # lengths to a width of an input, of what is tried beside a function that is no basis
 _LARGEST = 256  # features that are tried at once
 _RANGE = 5.0  # widths of an input, of the range over which such a function is drawn
 
@@ -21,7 +25,9 @@ _RANGE = 5.0  # widths of an input, of the range over which such a function is d
 class Waves(AbstractFamily):
     r"""Waves of random lengths and directions: about a Gaussian process of several inputs.
 
-    $\phi_k = \{\cos \omega_k \cdot z, \sin \omega_k \cdot z\} / \sqrt{\text{number}}, \quad \omega_k \sim N(0, 1)$
+    $\phi_k
+    = \{\cos \omega_k \cdot z, \sin \omega_k \cdot z\} / \sqrt{\text{number}}, \quad \omega_k \sim
+    N(0, 1)$
 
     with z the inputs in units of the lengths. The waves are the same every time.
 
@@ -60,7 +66,8 @@ class Waves(AbstractFamily):
 
 
 class Enriched(Module):
-    """An unknown function and features beside it, which have a coefficient for each output of the function.
+    """An unknown function and features beside it, which have a coefficient for each output of the
+    function.
 
     Beside a positive function they stand in its exponential.
 
@@ -79,13 +86,18 @@ class Enriched(Module):
         x = [known[name] for name in self.function.drawn_over]
         positive = isinstance(self.function, Basis) and self.function.positive
         for i, name in enumerate(outputs_of(self.function)):
-            added = sum(family(*x) @ c[i] for family, c in zip(self.families, self.coefficients, strict=True))
+            added = sum(
+                family(*x) @ c[i]
+                for family, c in zip(self.families, self.coefficients, strict=True)
+            )
             found[name] += (found[name] - self.function.level) * added if positive else added
         return found
 
 
 def is_unknown_function(node: Any) -> bool:
-    """Whether something is an unknown function, as figures draw them: what says over which inputs."""
+    """Whether something is an unknown function, as figures draw them:
+    what says over which inputs.
+    """
     return hasattr(node, "drawn_over") and (isinstance(node, Basis) or hasattr(node, "outputs"))
 
 
@@ -95,21 +107,26 @@ def functions_inside(layer: Any) -> list[tuple[str, Any]]:
 
 
 def unknown_functions(layer: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """Where the unknown functions of a layer stand, and each with something possible in place of what is unknown.
+    """Where the unknown functions of a layer stand, and each with something possible in place of
+    what is unknown.
 
-    One that is shared stands in several places. Those that differ between the members of a population are left out.
+    One that is shared stands in several places. Those that differ between the members of a
+    population are left out.
     """
     leaves, found = paths(layer), {}
     for path, node in functions_inside(with_possible(layer)):
         inside = lambda place, path=path: place.startswith(f"{path}.")  # noqa: E731
-        own = tuple(name for name, leaf in leaves.items() if any(map(inside, leaf.places + leaf.within)))
+        own = tuple(
+            name for name, leaf in leaves.items() if any(map(inside, leaf.places + leaf.within))
+        )
         if own and not any(leaves[name].dims for name in own):
             found.setdefault(own, []).append((path, node))
     return [(tuple(path for path, _ in standing), standing[0][1]) for standing in found.values()]
 
 
 def function_names(layer: Any) -> list[str]:
-    """What the unknown functions of a layer are called, in their order: by the last two parts of their paths, or more.
+    """What the unknown functions of a layer are called, in their order: by the last two parts of
+    their paths, or more.
 
     The last alone may be no more than `value`.
     """
@@ -125,14 +142,19 @@ def outputs_of(function: Any) -> tuple[str, ...]:
 def finer_families(function: Any) -> tuple[AbstractFamily, ...]:
     """Features that are tried beside an unknown function, the coarser first.
 
-    Of a basis these are its own families, finer; of anything else waves that are as long as its inputs are wide, and
-    shorter ones: a figure draws it over five widths.
+    Of a basis these are its own families, finer; of anything else waves that are as long as its
+    inputs are wide, and shorter ones: a figure draws it over five widths.
     """
     if isinstance(function, Basis):
-        finer = tuple(f for times in _FINER for f in function.family.finer(times) if f.size <= _LARGEST)
+        finer = tuple(
+            f for times in _FINER for f in function.family.finer(times) if f.size <= _LARGEST
+        )
         if finer:
             return finer
     ranges = tuple(function.drawn_over.values())
-    middles, widths = [(low + high) / 2 for low, high in ranges], [(high - low) / _RANGE for low, high in ranges]
+    middles, widths = (
+        [(low + high) / 2 for low, high in ranges],
+        [(high - low) / _RANGE for low, high in ranges],
+    )
     shorter = (tuple(width / times for width in widths) for times in _WIDTHS)
     return tuple(Waves(tuple(middles), lengths) for lengths in shorter)

@@ -22,7 +22,13 @@ from ..inference.problem import log_priors_of
 from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group, said_of_data
-from ..prediction.posterior import check_belongs, draws_dataset, draws_of, fitted_observables, in_units_of_fit
+from ..prediction.posterior import (
+    check_belongs,
+    draws_dataset,
+    draws_of,
+    fitted_observables,
+    in_units_of_fit,
+)
 from ..prediction.predictive import Draws, push
 from ..random import RandomLeaf, paths
 
@@ -31,7 +37,8 @@ _FIRST, _MOST = 16, 2**18  # candidates for each draw at first, and for all draw
 
 
 def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
-    """The members of a population that the fit has not seen; empty for a model without a population.
+    """The members of a population that the fit has not seen; empty for a model without a
+    population.
 
     Raises: MismatchError for a model with both new and fitted members.
     """
@@ -42,19 +49,26 @@ def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
     new = tuple(member for member in layer.members if member not in known)
     if new and len(new) < len(layer.members):
         named = ", ".join(map(str, new))
-        raise MismatchError(f"the fit has not seen {layer.dim} {named}: give a model of these alone, with their data")
+        raise MismatchError(
+            f"the fit has not seen {layer.dim} {named}: give a model of these alone, with their "
+            "data"
+        )
     return new
 
 
-def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int | Array) -> xr.DataTree:
+def conditioned(
+    model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int | Array
+) -> xr.DataTree:
     r"""Draws for new members, whose random effects follow the fitted population and their own data.
 
-    1. For each posterior draw $\theta_i$ of the population draw candidates $b_{imk} \sim p(b_m \mid \theta_i)$.
-    2. Weigh $\theta_i$ by $\prod_m \hat p(y_m \mid \theta_i)$, where $\hat p$ is the mean likelihood of the candidates.
+    1. For each posterior draw $\theta_i$ of the population draw candidates
+       $b_{imk} \sim p(b_m \mid \theta_i)$.
+    2. Weigh $\theta_i$ by $\prod_m \hat p(y_m \mid \theta_i)$, where $\hat p$ is the mean
+       likelihood of the candidates.
     3. Resample $\theta_i$ by these weights, and for each member one candidate by its likelihood.
 
-    Members are independent given $\theta$, so each one is resampled alone. The number of candidates doubles until all
-    weights are reliable.
+    Members are independent given $\theta$, so each one is resampled alone. The number of candidates
+    doubles until all weights are reliable.
 
     Raises: DataError if they stay unreliable; MismatchError for a posterior of another model.
     """
@@ -69,30 +83,52 @@ def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int |
         likelihood = of_members(problem, drawn).reshape(number, copies, -1)
         of_member = logsumexp(likelihood, axis=1) - np.log(copies)
         log_weights = of_member.sum(axis=1)
-        common = {path: v[::copies] for path, v in drawn.items() if not differs(model, paths(model)[path])}
+        common = {
+            path: v[::copies] for path, v in drawn.items() if not differs(model, paths(model)[path])
+        }
         weights = weigh(log_weights, as_rows(common), earlier_log_weights(post))
         of_candidates = [
-            weigh((log_weights[:, None] + likelihood[..., m] - of_member[:, m, None]).ravel(), _own(model, drawn, m))
+            weigh(
+                (log_weights[:, None] + likelihood[..., m] - of_member[:, m, None]).ravel(),
+                _own(model, drawn, m),
+            )
             for m in range(likelihood.shape[-1])
         ]
-        if weights.may_replace(number) and all(w.trusted and w.effective >= 0.1 * number for w in of_candidates):
+        if weights.may_replace(number) and all(
+            w.trusted and w.effective >= 0.1 * number for w in of_candidates
+        ):
             break
         copies *= 2
         if copies * number > _MOST:
             worst = max((weights, *of_candidates), key=lambda w: w.pareto_k)
             raise DataError(
                 f"the new data cannot be taken in by weights (PSIS k-hat {worst.pareto_k:.2f}, "
-                f"{min(w.effective for w in (weights, *of_candidates)):.0f} effective draws of {number}): fit all "
+                f"{min(w.effective for w in (weights, *of_candidates)):.0f} effective draws of "
+                f"{number}): fit all "
                 "members together"
             )
     taken = weights.resample(number, key=key_choice)
-    chosen = _chosen(likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice))))
+    chosen = _chosen(
+        likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice)))
+    )
     draws = _picked(model, drawn, taken, chosen, copies)
-    return _tree(model, post, data, problem, draws, log_weights, taken, (weights, *of_candidates), key=key_predict)
+    return _tree(
+        model,
+        post,
+        data,
+        problem,
+        draws,
+        log_weights,
+        taken,
+        (weights, *of_candidates),
+        key=key_predict,
+    )
 
 
 def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[str, np.ndarray]:
-    """Draws of the population, each repeated `copies` times, with newly drawn random effects of the members."""
+    """Draws of the population, each repeated `copies` times, with newly drawn random effects of the
+    members.
+    """
     size = len(next(iter(held.values())))
     draws: dict[str, np.ndarray] = {}
     for path, leaf in paths(model).items():
@@ -114,7 +150,9 @@ def differs(model: Model, leaf: RandomLeaf) -> bool:
 
 
 def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member"]:
-    """The log likelihood of each member's data for each draw; minus infinity where the solver failed."""
+    """The log likelihood of each member's data for each draw; minus infinity where the solver
+    failed.
+    """
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
     total: np.ndarray | float = 0.0
     for values in pushed.log_likelihood.values():
@@ -124,17 +162,23 @@ def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member
 
 def _own(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw numbers"]:
     of_each = {path for path, leaf in paths(model).items() if differs(model, leaf)}
-    return as_rows({path: draws[path][:, member] if path in of_each else draws[path] for path in paths(model)})
+    return as_rows(
+        {path: draws[path][:, member] if path in of_each else draws[path] for path in paths(model)}
+    )
 
 
-def _chosen(likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator) -> np.ndarray:
+def _chosen(
+    likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator
+) -> np.ndarray:
     """One candidate for each draw and member, with probability proportional to its likelihood."""
     share = np.cumsum(np.exp(likelihood - likelihood.max(axis=1, keepdims=True)), axis=1)
     at = rng.uniform(size=(len(share), 1, share.shape[-1])) * share[:, -1:]
     return np.minimum((share < at).sum(axis=1), share.shape[1] - 1)
 
 
-def _picked(model: Model, draws: Draws, taken: np.ndarray, chosen: np.ndarray, copies: int) -> dict[str, np.ndarray]:
+def _picked(
+    model: Model, draws: Draws, taken: np.ndarray, chosen: np.ndarray, copies: int
+) -> dict[str, np.ndarray]:
     rows = taken[:, None] * copies + chosen
     members = np.arange(chosen.shape[1])
     return {
@@ -163,7 +207,9 @@ def _tree(
     groups = {"posterior": draws_dataset(model, by_chain)}
     groups["log_prior"] = log_prior_group(model, jax.tree.map(np.asarray, log_prior))
     if "sample_stats" in post.children:
-        groups["sample_stats"] = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
+        groups["sample_stats"] = resample_stats(
+            post["sample_stats"].to_dataset(), log_weights, taken
+        )
     groups |= said_of_data(pushed, slice(None), groups, ordered(model, data), problem.own_rows)
     tree = xr.DataTree.from_dict(groups | data_groups(model, data, float(problem.inputs.start)))
     pareto_k, effective = max(w.pareto_k for w in weights), min(w.effective for w in weights)
@@ -171,11 +217,18 @@ def _tree(
     named = ", ".join(map(str, layer.members))
     said = Finding(
         "good", "update",
-        f"{layer.dim} {named} taken in by importance weights: PSIS k-hat {pareto_k:.2f}, {effective:.0f} "
+        f"{layer.dim} {named} taken in by importance weights: PSIS k-hat {pareto_k:.2f}, "
+        f"{effective:.0f} "
         "effective draws",
     )  # fmt: skip
-    kept = [f for f in from_json(post.attrs.get("findings", "[]")) if f.subject not in (EVIDENCE, "update")]
-    tree.attrs = {str(n): v for n, v in post.attrs.items() if not str(n).startswith("log_evidence")} | {
+    kept = [
+        f
+        for f in from_json(post.attrs.get("findings", "[]"))
+        if f.subject not in (EVIDENCE, "update")
+    ]
+    tree.attrs = {
+        str(n): v for n, v in post.attrs.items() if not str(n).startswith("log_evidence")
+    } | {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data_sha256": fingerprint(data),
         "posterior_sha256": problem.fingerprint(),

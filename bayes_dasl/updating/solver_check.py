@@ -1,4 +1,6 @@
-"""Whether the solver was accurate enough for a posterior: some draws are solved again, far more finely."""
+"""Whether the solver was accurate enough for a posterior: some draws are solved again, far more
+finely.
+"""
 
 import copy
 import math
@@ -30,7 +32,13 @@ from ..inference import Problem, pose
 from ..model import Model
 from ..prediction.arviz_groups import said_of_data
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import draws_of, fitted_data, fitted_observables, mismatch_group, with_log_factor
+from ..prediction.posterior import (
+    draws_of,
+    fitted_data,
+    fitted_observables,
+    mismatch_group,
+    with_log_factor,
+)
 from ..prediction.predictive import Pushed, push
 from ..random import is_random
 
@@ -48,44 +56,60 @@ def check_solver(
     correct: bool = False,
     key: int | Array = 0,
 ) -> xr.DataTree:
-    r"""Solve posterior draws again with tolerances `factor` times tighter, and say what that changes.
+    r"""Solve posterior draws again with tolerances `factor` times tighter, and say what that
+    changes.
 
-    The log weight of a draw is its log likelihood under the tight solver less that under the solver of the fit. Where
-    $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for 200), means under the weights are
-    those of the posterior under the tight solver; `largest_shift_sd` says how far they lie from the posterior's own.
+    The log weight of a draw is its log likelihood under the tight solver less that under the solver
+    of the fit. Where $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for
+    200), means under the weights are those of the posterior under the tight solver;
+    `largest_shift_sd` says how far they lie from the posterior's own.
 
     Args:
         model: the model of the fit.
         post: what `fit` returned; it is never changed.
-        draws: how many are solved again, 25 or more, evenly spaced over all chains; all with `correct`.
+        draws: how many are solved again, 25 or more, evenly spaced over all chains; all with
+            `correct`.
         factor: how many times tighter the tolerances are, more than 1.
-        correct: whether all draws are solved again and resampled by their smoothed weights, so that a coarse solver may
-            be used for sampling: the result is the posterior of `tightened(model, factor)`, which is to be used with it
-            from then on.
+        correct: whether all draws are solved again and resampled by their smoothed weights, so that
+            a coarse solver may be used for sampling: the result is the posterior of
+            `tightened(model, factor)`, which is to be used with it from then on.
         key: a whole number or a JAX random key, for the resampling.
 
-    Returns: the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each draw that was solved
-    again (dim `check_draw`). Its attributes: `pareto_k`; `largest_shift_sd`, the largest shift of a mean or change of a
-    standard deviation of a scientific parameter, in posterior standard deviations, and the `parameter`; the tight
-    `rtol` and `atol`; `failures` of the tight solver among these draws.
+    Returns: the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each
+    draw that was solved again (dim `check_draw`). Its attributes: `pareto_k`; `largest_shift_sd`,
+    the largest shift of a mean or change of a standard deviation of a scientific parameter, in
+    posterior standard deviations, and the `parameter`; the tight `rtol` and `atol`; `failures` of
+    the tight solver among these draws.
 
-    Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7 or more, the
-    weights are worth less than a tenth of the draws, or the chains (of one alone, its halves) disagree, with R-hat
-    above 1.1; MismatchError for a posterior of another model.
-    Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient inference in Bayesian
-    ordinary differential equation models.
+    Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is
+    0.7 or more, the weights are worth less than a tenth of the draws, or the chains (of one alone,
+    its halves) disagree, with R-hat above 1.1; MismatchError for a posterior of another model.
+    Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient
+    inference in Bayesian ordinary differential equation models.
     """
     if not isinstance(draws, int) or draws < FEWEST or not 1 < factor < math.inf:
-        raise ModelError(f"draws must be at least {FEWEST} and factor more than 1, not {draws!r} and {factor!r}")
+        raise ModelError(
+            f"draws must be at least {FEWEST} and factor more than 1, not {draws!r} and {factor!r}"
+        )
     check_same_posterior(model, post)
     keep_programs()
     problem = pose(tightened(model, factor), fitted_data(post))
     total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     index = np.arange(total) if correct else thinned(total, draws)
     earlier = earlier_log_weights(post) if correct else None
-    again = _solve_again(problem, post, index, earlier, key=jax.random.fold_in(as_key(key), 1) if correct else None)
-    found = {"pareto_k": again.weights.pareto_k, **_largest_shift(post, again), **_tolerances(problem.model)}
-    found |= {"failures": int((~again.pushed.ok).sum()), "draws": len(index), "factor": float(factor)}
+    again = _solve_again(
+        problem, post, index, earlier, key=jax.random.fold_in(as_key(key), 1) if correct else None
+    )
+    found = {
+        "pareto_k": again.weights.pareto_k,
+        **_largest_shift(post, again),
+        **_tolerances(problem.model),
+    }
+    found |= {
+        "failures": int((~again.pushed.ok).sum()),
+        "draws": len(index),
+        "factor": float(factor),
+    }
     found |= {"corrected": int(correct), "effective_draws": again.weights.effective}
     tree = post.copy()
     if correct:
@@ -106,10 +130,15 @@ class _Again:
 
 
 def _solve_again(
-    problem: Problem, post: xr.DataTree, index: np.ndarray, earlier: np.ndarray | None, *, key: Array | None
+    problem: Problem,
+    post: xr.DataTree,
+    index: np.ndarray,
+    earlier: np.ndarray | None,
+    *,
+    key: Array | None,
 ) -> _Again:
-    """`earlier` are log weights of all draws of the posterior, to be judged with those of the solver; with a `key`
-    the draws are also those of data."""
+    """`earlier` are log weights of all draws of the posterior, to be judged with those of the
+    solver; with a `key` the draws are also those of data."""
     draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
     before = stored_log_likelihood(post)[index]
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed, key=key)
@@ -126,7 +155,8 @@ def has_tolerances(model: Any) -> bool:
 def tightened(model: Any, factor: float = 100.0) -> Any:
     """The model with all tolerances tighter, and as many more steps allowed as that may take.
 
-    Every number called `rtol` or `atol` is a tolerance, however deep it lies: of a layer, or a root finder in it.
+    Every number called `rtol` or `atol` is a tolerance, however deep it lies: of a layer, or a root
+    finder in it.
 
     Args:
         model: a model, or a layer.
@@ -135,7 +165,10 @@ def tightened(model: Any, factor: float = 100.0) -> Any:
     Raises: ModelError if there is none.
     """
     if not has_tolerances(model):
-        raise ModelError("nothing in the model has tolerances (rtol, atol) to tighten: its solver cannot be checked")
+        raise ModelError(
+            "nothing in the model has tolerances (rtol, atol) to tighten: its solver cannot be "
+            "checked"
+        )
     return _tighten(model, factor)
 
 
@@ -145,7 +178,9 @@ def _own_tolerances(node: Any) -> dict[str, float]:
 
 
 def _inside(node: Any) -> Callable[[Any], bool]:
-    """Where to stop on the way down from a node: at random leaves, and at the next nodes with tolerances."""
+    """Where to stop on the way down from a node: at random leaves, and at the next nodes with
+    tolerances.
+    """
     return lambda part: part is not node and (is_random(part) or bool(_own_tolerances(part)))
 
 
@@ -160,16 +195,21 @@ def _tolerances(node: Any) -> dict[str, float]:
 
 def _tighten(node: Any, factor: float) -> Any:
     tight = jax.tree.map(
-        lambda part: _tighten(part, factor) if _own_tolerances(part) else part, node, is_leaf=_inside(node)
+        lambda part: _tighten(part, factor) if _own_tolerances(part) else part,
+        node,
+        is_leaf=_inside(node),
     )
     finer = {name: value / factor for name, value in _own_tolerances(node).items()}
     if finer.get("rtol", 1.0) < _FINEST_RTOL:
         finer["rtol"] = min(node.rtol, _FINEST_RTOL)
     if finer and isinstance(getattr(node, "max_steps", None), int):
-        # Steps shrink by the p-th root of the factor, p the order: the square root is enough from two on.
+        # Steps shrink by the p-th root of the factor, p the order: the square root is enough from
+        # two on.
         finer["max_steps"] = math.ceil(node.max_steps * math.sqrt(factor))
     if finer and isinstance(getattr(node, "longest_step", None), float):
-        finer["longest_step"] = node.longest_step / factor**0.25  # of a method of fixed steps, whose order is four
+        finer["longest_step"] = (
+            node.longest_step / factor**0.25
+        )  # of a method of fixed steps, whose order is four
     tight = copy.copy(tight)
     for name, value in finer.items():
         # Not by the constructor: it may take other arguments than there are fields.
@@ -178,7 +218,9 @@ def _tighten(node: Any, factor: float) -> Any:
 
 
 def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
-    """How far a mean or a standard deviation moves under the weights, at most, and of which parameter."""
+    """How far a mean or a standard deviation moves under the weights, at most, and of which
+    parameter.
+    """
     shifts = {"none": 0.0}
     weights = again.weights.values
     for name, variable in _parameters(post).items():
@@ -195,8 +237,13 @@ def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
 
 def _parameters(post: xr.DataTree) -> dict[str, xr.DataArray]:
     """Draws of the scientific parameters, or of all where none is."""
-    all_of_them = {str(name): v.transpose("chain", "draw", ...) for name, v in post["posterior"].data_vars.items()}
-    science = {name: v for name, v in all_of_them.items() if v.attrs.get("group", "science") == "science"}
+    all_of_them = {
+        str(name): v.transpose("chain", "draw", ...)
+        for name, v in post["posterior"].data_vars.items()
+    }
+    science = {
+        name: v for name, v in all_of_them.items() if v.attrs.get("group", "science") == "science"
+    }
     return science or all_of_them
 
 
@@ -208,23 +255,28 @@ def _largest_rhat(post: xr.DataTree) -> float:
 
 
 def _correct(tree: xr.DataTree, again: _Again, problem: Problem, *, key: Array) -> None:
-    """Resample the groups of posterior draws; what the solver says of the data is what the tight one says.
+    """Resample the groups of posterior draws; what the solver says of the data is what the tight
+    one says.
 
-    Raises: ModelError if the weights cannot be relied on, or the chains (or the halves of one) disagree.
+    Raises: ModelError if the weights cannot be relied on, or the chains (or the halves of one)
+    disagree.
     """
     weights, total = again.weights, len(again.index)
     if not weights.may_replace(total):
         raise ModelError(
-            f"the solver of the fit is too coarse to be corrected by weights: their k-hat is {weights.pareto_k:.2f}, "
+            "the solver of the fit is too coarse to be corrected by weights: their k-hat is "
+            f"{weights.pareto_k:.2f}, "
             f"which must be below {largest_pareto_k(len(weights.values)):.2f}, and they are worth "
-            f"{weights.effective:.0f} of {total} draws, which must be a tenth; fit again with rtol and atol ten times "
+            f"{weights.effective:.0f} of {total} draws, which must be a tenth; fit again with rtol "
+            "and atol ten times "
             "tighter"
         )
     chains_apart = _largest_rhat(tree)
     if chains_apart > _APART:
         raise ModelError(
             "the chains of this posterior, or the halves of its only one, disagree "
-            f"(R-hat {chains_apart:.3g}), which no weights can mend: fit again with rtol and atol ten times tighter"
+            f"(R-hat {chains_apart:.3g}), which no weights can mend: fit again with rtol and atol "
+            "ten times tighter"
         )
     taken = again.weights.resample(len(again.index), key=key)
     groups = resample_groups(tree, taken)
@@ -246,4 +298,6 @@ def _group(post: xr.DataTree, again: _Again, found: dict[str, Any]) -> xr.Datase
         "chain": posterior["chain"].values[chain],
         "draw": posterior["draw"].values[draw],
     }
-    return xr.Dataset({name: ("check_draw", values) for name, values in columns.items()}, attrs=found)
+    return xr.Dataset(
+        {name: ("check_draw", values) for name, values in columns.items()}, attrs=found
+    )

@@ -1,4 +1,6 @@
-"""Take new observations into draws: by importance weights, or by a new fit if weights are not reliable."""
+"""Take new observations into draws: by importance weights, or by a new fit if weights are not
+reliable.
+"""
 
 import dataclasses
 import datetime
@@ -49,7 +51,9 @@ type Refit = Callable[[xr.Dataset, Float[np.ndarray, "draws dimension"]], xr.Dat
 """A fit to all data, given these and the old unconstrained draws, near which it may start."""
 
 
-def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit, *, key: int | Array) -> xr.DataTree:
+def taken_in(
+    model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit, *, key: int | Array
+) -> xr.DataTree:
     """The result of `update`; `refit` is used if weights are not reliable.
 
     Raises: as `update`.
@@ -68,7 +72,9 @@ def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit
     if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
         groups = _resampled(post, problem, pushed, log_weights, taken, joined)
-        tree = xr.DataTree.from_dict(groups | data_groups(model, joined, float(problem.inputs.start)))
+        tree = xr.DataTree.from_dict(
+            groups | data_groups(model, joined, float(problem.inputs.start))
+        )
         tree.attrs = _attributes(post, problem, joined)
         tree.attrs |= {"updated_by": "importance weights"}
     else:
@@ -82,15 +88,24 @@ def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit
 
 
 def _gone_on(
-    model: Model, post: xr.DataTree, joined: xr.Dataset, draws: Mapping[str, np.ndarray], *, key: Array
+    model: Model,
+    post: xr.DataTree,
+    joined: xr.Dataset,
+    draws: Mapping[str, np.ndarray],
+    *,
+    key: Array,
 ) -> Pushed | None:
-    """Predictions of all data, with a solve from the end of the old data on; None if the model does not allow it.
+    """Predictions of all data, with a solve from the end of the old data on; None if the model does
+    not allow it.
 
-    Only new rows are solved. An update with as many new rows as an earlier one needs no compilation.
+    Only new rows are solved. An update with as many new rows as an earlier one needs no
+    compilation.
     """
     held, old = ends_of(post), fitted_observables(post)
     number = old.sizes[model.index]
-    reaches_back = model.looks_back or isinstance(model.layer, AbstractFilter) or not model.layer.goes_on
+    reaches_back = (
+        model.looks_back or isinstance(model.layer, AbstractFilter) or not model.layer.goes_on
+    )
     if held is None or reaches_back or model.constraints:
         return None
     if not np.array_equal(joined[model.index].values[:number], old[model.index].values):
@@ -119,9 +134,14 @@ def _gained(now: xr.DataArray, before: xr.DataArray) -> bool:
 def _after(
     post: xr.DataTree, group: str, old: xr.Dataset, new: Mapping[str, np.ndarray]
 ) -> dict[str, Float[np.ndarray, "draw time ..."]]:
-    """The rows of a posterior followed by new ones, without the first of these, which repeats the last old row."""
+    """The rows of a posterior followed by new ones, without the first of these, which repeats the
+    last old row.
+    """
     held = post[group].to_dataset().reset_coords()
-    return {name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1) for name, v in new.items()}
+    return {
+        name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1)
+        for name, v in new.items()
+    }
 
 
 def _at_all_rows(held: xr.DataArray, data: xr.DataArray) -> Float[np.ndarray, "draw time ..."]:
@@ -136,7 +156,10 @@ def _at_all_rows(held: xr.DataArray, data: xr.DataArray) -> Float[np.ndarray, "d
 
 
 def _finding(tree: xr.DataTree) -> Finding:
-    weights = f"PSIS k-hat {tree.attrs['update_pareto_k']:.2f}, {tree.attrs['effective_draws']:.0f} effective draws"
+    weights = (
+        f"PSIS k-hat {tree.attrs['update_pareto_k']:.2f}, {tree.attrs['effective_draws']:.0f} "
+        "effective draws"
+    )
     how = f"{tree.attrs['updated_by']}: {weights}"
     if tree.attrs["updated_by"] == "refit":
         how = f"a refit, since weights of the old draws would not do ({weights})"
@@ -151,7 +174,9 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
     if model.layer.begins and float(numbers(new_times[0], model.index_units)) < start:
         began = told(dates(start, new_times, model.index_units) if are_dates(new_times) else start)
-        raise DataError(f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}")
+        raise DataError(
+            f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}"
+        )
     if model.layer.forcings:
         in_numbers = lambda times: np.asarray(numbers(times, model.index_units), float)  # noqa: E731
         refuse_a_gap(model, in_numbers(known[index].values), in_numbers(new_times), new_times)
@@ -170,7 +195,10 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
             _refuse_other(name, times, held, now)
         columns[name] = (before.dims, np.where(np.isnan(held), now, held), before.attrs)
     if not gained:
-        raise DataError(f"the new data hold no value of {', '.join(model.observables)}: there is nothing to update by")
+        raise DataError(
+            f"the new data hold no value of {', '.join(model.observables)}: there is nothing to "
+            "update by"
+        )
     columns |= _beside(model, observed, known, new_data, times)
     return xr.Dataset(columns, {index: (index, times, observed[index].attrs), **places})
 
@@ -198,7 +226,10 @@ def _beside(
 def _refuse_other_places(places: dict[str, xr.DataArray], new_data: xr.Dataset) -> None:
     for name, known in places.items():
         if not (name in new_data.coords and np.array_equal(new_data[name].values, known.values)):
-            raise DataError(f"the new data must lie at the places '{name}' of the fit: put NaN where nothing was seen")
+            raise DataError(
+                f"the new data must lie at the places '{name}' of the fit: put NaN where nothing "
+                "was seen"
+            )
 
 
 def _new_values(
@@ -214,7 +245,9 @@ def _new_values(
 def _rows(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
     """All times of both, each as often as in the one with more rows there."""
     once = np.unique(np.concatenate([before, now]))
-    often = [np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)]
+    often = [
+        np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)
+    ]
     return np.repeat(once, np.maximum(*often))
 
 
@@ -228,7 +261,8 @@ def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndar
 def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
     for at in map(tuple, np.argwhere(~np.isnan(held) & ~np.isnan(now))[:1]):
         raise DataError(
-            f"the posterior knows '{name}' at time {told(times[at[0]])} already ({held[at]:g}; the new data say "
+            f"the posterior knows '{name}' at time {told(times[at[0]])} already ({held[at]:g}; the "
+            "new data say "
             f"{now[at]:g}): a "
             "datum must not count twice, so leave it out of the new data"
         )
@@ -239,7 +273,8 @@ def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
         raise DataError(f"forcing '{name}' is missing at the new time {told(times[at[0]])}")
     for at in map(tuple, np.argwhere(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]):
         raise DataError(
-            f"forcing '{name}' at time {told(times[at[0]])} was {held[at]:g} in the fit and is {now[at]:g} in the new "
+            f"forcing '{name}' at time {told(times[at[0]])} was {held[at]:g} in the fit and is "
+            f"{now[at]:g} in the new "
             "data: an update adds observations; to change what is known, fit again"
         )
 
@@ -261,15 +296,26 @@ def _resampled(
         groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
     groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
     groups |= end_group(
-        {n: v[taken] for n, v in pushed.end.items()}, post, float(np.max(np.asarray(problem.inputs.times)))
+        {n: v[taken] for n, v in pushed.end.items()},
+        post,
+        float(np.max(np.asarray(problem.inputs.times))),
     )
     return groups | said_of_data(pushed, taken, post, joined, problem.own_rows)
 
 
 def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:
-    # The evidence is that of fewer data, and of updates the last one is told, whose weights are those of all.
-    said = [f for f in from_json(post.attrs.get("findings", "[]")) if f.subject not in (EVIDENCE, _SUBJECT)]
-    kept = {str(name): value for name, value in post.attrs.items() if not str(name).startswith("log_evidence")}
+    # The evidence is that of fewer data, and of updates the last one is told, whose weights are
+    # those of all.
+    said = [
+        f
+        for f in from_json(post.attrs.get("findings", "[]"))
+        if f.subject not in (EVIDENCE, _SUBJECT)
+    ]
+    kept = {
+        str(name): value
+        for name, value in post.attrs.items()
+        if not str(name).startswith("log_evidence")
+    }
     return kept | {
         "findings": to_json(said),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,6 @@
-"""Whether a model fits: its residuals, data that it has not seen, its prior, and what forecasts better than it does."""
+"""Whether a model fits: its residuals, data that it has not seen, its prior, and what forecasts
+better than it does.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,13 @@ def adequacy_findings(
 ) -> Iterator[Finding]:
     r"""Findings on the model rather than on its sampling, as far as a forecast and data allow.
 
-    A statistic of the data is compared with that of replicates which the model draws itself, so that it is known how
-    often a sound model does worse. On training data it is one of the residuals about the mean of all draws; of
-    replicates, of $z = (y_\theta - \mu_\theta) / \sigma_\theta$, which no fit has made smaller.
+    A statistic of the data is compared with that of replicates which the model draws itself, so
+    that it is known how often a sound model does worse. On training data it is one of the residuals
+    about the mean of all draws; of replicates, of $z = (y_\theta - \mu_\theta) / \sigma_\theta$,
+    which no fit has made smaller.
 
-    Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006) for the prior.
+    Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006)
+    for the prior.
     """
     yield from prior_findings(post)
     yield from outlying_findings(post)
@@ -65,7 +69,9 @@ def adequacy_findings(
 def forecast_findings(
     post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None, rivals: Mapping[str, xr.DataTree]
 ) -> Iterator[Finding]:
-    """Findings on a forecast, whatever it was made from, at the times of the data of a fit and beyond them."""
+    """Findings on a forecast, whatever it was made from, at the times of the data of a fit and
+    beyond them.
+    """
     train = fitted_observables(post)
     if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
         yield from _training_findings(fc, fitted, _filled(post))
@@ -78,10 +84,14 @@ def forecast_findings(
     yield from extrapolation_findings(post, fc, unseen)
 
 
-def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset) -> tuple[float, float, int]:
-    """By which share of its mean the CRPS of one forecast of held-out data lies above that of another.
+def crps_apart(
+    post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset
+) -> tuple[float, float, int]:
+    """By which share of its mean the CRPS of one forecast of held-out data lies above that of
+    another.
 
-    Returns: the share, its standard error and of how many values, as `lead_of`; NaN where neither forecasts any.
+    Returns: the share, its standard error and of how many values, as `lead_of`; NaN where neither
+    forecasts any.
     """
     train, test = fitted_observables(post), in_units_of_forecast(fc, test)
     unseen = held_out(train, test, fitted_between(fc))
@@ -94,33 +104,52 @@ def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.
 
 
 def _filled(post: xr.DataTree) -> str:
-    """The forcings that were filled in the period of the fit, as the first thing to look at; "" if there are none."""
+    """The forcings that were filled in the period of the fit, as the first thing to look at; "" if
+    there are none.
+    """
     index, known = index_of(fitted_observables(post)), known_inputs(post)
     said = []
     for name, forcing in known.data_vars.items():
         gaps = filled_between(forcing, *forcing[index].values[[0, -1]])
         number = "1 gap" if gaps == 1 else f"{gaps} gaps"
-        said += [f"{name} ({number} in the period of the fit; in all {forcing.attrs[FILLED]})"] if gaps else []
-    return f"first see whether filled values of a forcing explain it: {', '.join(said)}. Else " if said else ""
+        said += (
+            [f"{name} ({number} in the period of the fit; in all {forcing.attrs[FILLED]})"]
+            if gaps
+            else []
+        )
+    return (
+        f"first see whether filled values of a forcing explain it: {', '.join(said)}. Else "
+        if said
+        else ""
+    )
 
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> Iterator[Finding]:
-    """Findings on the residuals of what was fitted; `filled` says which forcings have values that were filled."""
+    """Findings on the residuals of what was fitted; `filled` says which forcings have values that
+    were filled.
+    """
     found, population = _with_moments(fc, train), "members" in fc.attrs
     looked_at = (NUMBER + population) * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
-        ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1) & np.isfinite(variance).all(axis=1)
+        ok = (
+            np.isfinite(drawn).all(axis=1)
+            & np.isfinite(mean).all(axis=1)
+            & np.isfinite(variance).all(axis=1)
+        )
         ok &= (variance > 0).any(axis=1)
-        # A draw may be sure of a datum, as of the zeros of a river in a drought: no noise tells its residual's size.
+        # A draw may be sure of a datum, as of the zeros of a river in a drought: no noise tells its
+        # residual's size.
         seen &= (variance > 0)[ok].all(axis=0)
         if seen.sum() < _FEWEST:
             continue
         if not ok.any():
             yield _finding(
-                "warning", f"residuals of {name}", "not looked at: no draw of the forecast has a finite variance",
-                "noise without a variance, such as bd.StudentTNoise with df below 2, cannot be judged by residuals",
+                "warning", f"residuals of {name}", "not looked at: no draw of the forecast has a "
+                    "finite variance",
+                "noise without a variance, such as bd.StudentTNoise with df below 2, cannot be "
+                "judged by residuals",
             )  # fmt: skip
             continue
         left_out = max(left_out, int((~ok).sum()))
@@ -135,13 +164,17 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
             sound = False
             yield replace(finding, remedy=f"{filled}{finding.remedy}")
     if sound and number:
-        without = f", without {left_out} draws that have no finite mean and variance" if left_out else ""
+        without = (
+            f", without {left_out} draws that have no finite mean and variance" if left_out else ""
+        )
         message = f"the residuals of {number} values are like those that the model draws{without}"
         yield _finding("good", "training data", message)
 
 
 def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
-    """Which member each datum that was `seen` belongs to, in the order of `_with_moments`; None if it has none."""
+    """Which member each datum that was `seen` belongs to, in the order of `_with_moments`; None if
+    it has none.
+    """
     dim, predictions = str(fc.attrs["members"]), fc["predictions"].to_dataset()
     variable = predictions[name]
     if dim not in variable.dims:
@@ -156,7 +189,8 @@ def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
 def _with_moments(
     fc: xr.DataTree, data: xr.Dataset
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """By observable its draws, observations, and the mean and variance that each draw was drawn from.
+    """By observable its draws, observations, and the mean and variance that each draw was drawn
+    from.
 
     A draw stands for a censored datum. Nothing where the forecast says nothing of these times.
     Shapes: all `(draw, datum)`, but for observed `(datum,)`.
@@ -168,7 +202,9 @@ def _with_moments(
         return {}
     if "members" in fc.attrs:  # neighbours are those of one member
         last = ..., index_of(common)
-        predictions, common, *moments = (each.transpose(*last) for each in (predictions, common, *moments))
+        predictions, common, *moments = (
+            each.transpose(*last) for each in (predictions, common, *moments)
+        )
     found = {}
     for name, variable in predictions.data_vars.items():
         draws, mean, variance = map(merged, (variable, *(group[name] for group in moments)))
@@ -180,15 +216,22 @@ def _with_moments(
 def _of_each(
     mean: np.ndarray, variance: np.ndarray, predictions: xr.DataArray, noise: xr.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The moments that each predictive draw was drawn from, `(draw, datum)`, also where members are repeated."""
+    """The moments that each predictive draw was drawn from, `(draw, datum)`, also where members are
+    repeated.
+    """
     shape = (predictions.shape[0] * predictions.shape[1], *predictions.shape[2:])
     if len(mean) == shape[0]:
         return mean, variance
     kept = conditional(noise, predictions)
     if kept is None:
-        return np.repeat(mean, shape[0] // len(mean), axis=0), np.repeat(variance, shape[0] // len(mean), axis=0)
+        return np.repeat(mean, shape[0] // len(mean), axis=0), np.repeat(
+            variance, shape[0] // len(mean), axis=0
+        )
     given = kept.distribution
-    mean, variance = (np.broadcast_to(np.asarray(m), shape).reshape(shape[0], -1) for m in (given.mean, given.variance))
+    mean, variance = (
+        np.broadcast_to(np.asarray(m), shape).reshape(shape[0], -1)
+        for m in (given.mean, given.variance)
+    )
     return mean, variance
 
 
@@ -206,7 +249,8 @@ def _held_out_findings(
     lost = [name for name, (draws, y) in scored.items() if y.size and not len(draws)]
     if lost:
         yield _finding(
-            "warning", "held-out data", f"no draw of the forecast of {', '.join(lost)} is finite there",
+            "warning", "held-out data", f"no draw of the forecast of {', '.join(lost)} is finite "
+                "there",
             "see why draws fail or overflow",
         )  # fmt: skip
     scored = {name: pair for name, pair in scored.items() if pair[0].shape[0] > 1 and pair[1].size}
@@ -228,18 +272,24 @@ def _held_out_findings(
 def borne_out_by(
     post: xr.DataTree, fc: xr.DataTree | None, test: xr.Dataset | None, said: tuple[Finding, ...]
 ) -> tuple[Finding, ...]:
-    """What an engine said: that nothing shows its draws to be wide enough holds no more if held-out data show it."""
+    """What an engine said: that nothing shows its draws to be wide enough holds no more if held-out
+    data show it.
+    """
     if fc is None or test is None or not any(map(leaves_unshown, said)):
         return said
-    shown = _spread_shown(fc, held_out(fitted_observables(post), in_units_of_forecast(fc, test), fitted_between(fc)))
+    shown = _spread_shown(
+        fc, held_out(fitted_observables(post), in_units_of_forecast(fc, test), fitted_between(fc))
+    )
     return tuple(borne_out(finding, shown) for finding in said) if shown else said
 
 
 def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
-    """What shows draws to spread as far as they ought to; nothing unless data that they have not seen do.
+    """What shows draws to spread as far as they ought to; nothing unless data that they have not
+    seen do.
 
-    They do if so many of them lie within the intervals as would hardly do so were the draws to be twice as wide: where
-    noise is most of a forecast its coverage says nothing of how wide its draws are.
+    They do if so many of them lie within the intervals as would hardly do so were the draws to be
+    twice as wide: where noise is most of a forecast its coverage says nothing of how wide its draws
+    are.
     """
     try:
         predictions, noise, common = shared(fc, unseen)
@@ -266,7 +316,8 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
     if not number or often >= _WIDER:
         return ""
     return (
-        f"held-out data bear it out: the 90 % intervals hold {inside} of {number} values, which they would in "
+        f"held-out data bear it out: the 90 % intervals hold {inside} of {number} values, which "
+        "they would in "
         f"{often:.0%} of cases if the draws were to be twice as wide"
     )
 

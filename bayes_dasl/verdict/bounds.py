@@ -11,21 +11,27 @@ import xarray as xr
 from .._findings import Finding
 from .element_names import element_names, is_common, read_more, rows_of
 
-# If draws are evenly spread at a bound, the nearest three tenths reach 3 times as far as the nearest tenth, and nine
-# tenths 9 times. Three tenths reach 2.6 times as far if a normal density is highest a standard deviation away.
+# If draws are evenly spread at a bound, the nearest three tenths reach 3 times as far as the
+# nearest tenth, and nine tenths 9 times. Three tenths reach 2.6 times as far if a normal density is
+# highest a standard deviation away.
 _TENTH, _HIGHEST = 0.1, 2.55
 _FAVOURED = 5.0  # times as likely as under the prior, times the number of bounds (at least two)
-# Quantiles of correlated draws are less exact, so a little below 3 counts as even. The density near a bound may differ
-# by a quarter from that of the draws beyond. Nine tenths then reach 1 + 8 * 0.8 to 1 + 8 * 1.25 times as far.
+# Quantiles of correlated draws are less exact, so a little below 3 counts as even. The density near
+# a bound may differ by a quarter from that of the draws beyond. Nine tenths then reach 1 + 8 * 0.8
+# to 1 + 8 * 1.25 times as far.
 _EVEN, _EVEN_FROM_NINE, _EVEN_TO_NINE = 2.3, 7.4, 11.0
-_WIDE, _FACTOR = 0.5, 10.0  # least span of nine tenths of the draws: share of the prior's range, or factor
+_WIDE, _FACTOR = (
+    0.5,
+    10.0,
+)  # least span of nine tenths of the draws: share of the prior's range, or factor
 _UNIFORM = 1.95  # Kolmogorov's bound at one in a thousand
 
 
 def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
     """Findings on posteriors that are level up to a bound of the prior, or highest there.
 
-    `taken` are the names of parameters that are known only in combination. They have a finding of their own.
+    `taken` are the names of parameters that are known only in combination. They have a finding of
+    their own.
     """
     if "prior" not in post.children:
         return
@@ -37,8 +43,16 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
     }
     number = sum(len(sides) * math.prod(held[name].shape[2:]) for name, sides in bounds.items())
     for name, sides in bounds.items():
-        ends = {side: np.broadcast_to(value, held[name].shape[2:]).ravel() for side, value in sides.items()}
-        rows = zip(element_names(name, held[name]), rows_of(held[name]).T, rows_of(prior[name]).T, strict=True)
+        ends = {
+            side: np.broadcast_to(value, held[name].shape[2:]).ravel()
+            for side, value in sides.items()
+        }
+        rows = zip(
+            element_names(name, held[name]),
+            rows_of(held[name]).T,
+            rows_of(prior[name]).T,
+            strict=True,
+        )
         each = [
             _Bounded(label, {side: float(end[i]) for side, end in ends.items()}, draws, before)
             for i, (label, draws, before) in enumerate(rows)
@@ -59,7 +73,9 @@ class _Bounded(NamedTuple):
 
     @property
     def _on_logs(self) -> bool | None:
-        """Whether the prior is uniform on the log scale; None if it is not uniform on either scale."""
+        """Whether the prior is uniform on the log scale;
+        None if it is not uniform on either scale.
+        """
         for logs in (False, True):
             if len(self.ends) == 2 and (self.ends["lower"] > 0 or not logs):
                 low, high = _scaled([self.ends["lower"], self.ends["upper"]], logs)
@@ -71,7 +87,9 @@ class _Bounded(NamedTuple):
         return None
 
     def reach(self, side: str, values: np.ndarray, shares: list[float]) -> np.ndarray:
-        """Quantiles of the distance from a bound, on the log scale if the prior is uniform there."""
+        """Quantiles of the distance from a bound,
+        on the log scale if the prior is uniform there.
+        """
         logs = self._on_logs is True
         return np.quantile(np.abs(_scaled(values, logs) - _scaled(self.ends[side], logs)), shares)
 
@@ -85,7 +103,11 @@ class _Bounded(NamedTuple):
         for side in self.ends:
             near, nearby, most = self.reach(side, self.draws, [_TENTH, 3 * _TENTH, 9 * _TENTH])
             wide = most >= _WIDE * (high - low) or (logs and most >= math.log(_FACTOR))
-            if wide and nearby >= _EVEN * near and _EVEN_FROM_NINE * near <= most <= _EVEN_TO_NINE * near:
+            if (
+                wide
+                and nearby >= _EVEN * near
+                and _EVEN_FROM_NINE * near <= most <= _EVEN_TO_NINE * near
+            ):
                 found.append(side)
         return found
 
@@ -108,24 +130,34 @@ def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterat
                 f"the data say nothing about {one.label}: its posterior is its prior, level from "
                 f"{one.ends['lower']:g} to {one.ends['upper']:g}"
             )
-            remedy = f"fix {one.label}, give it an informative prior, or observe something that depends on it"
+            remedy = (
+                f"fix {one.label}, give it an informative prior, or observe something that depends "
+                "on it"
+            )
         else:
             (side,) = sides
             way, rest, share = ("down", "below", 0.95) if side == "lower" else ("up", "above", 0.05)
             message = (
-                f"the data set no {side} limit: the posterior is level {way} to the bound of {one.ends[side]:g}, and "
+                f"the data set no {side} limit: the posterior is level {way} to the bound of "
+                f"{one.ends[side]:g}, and "
                 f"95 % of it lies {rest} {np.quantile(one.draws, share):.3g}"
             )
             remedy = "report a limit on the other side only: a wider prior would just move this end"
-        yield Finding("warning", f"identifiability of {one.label}", message + also, f"{remedy}; {read_more(one.label)}")
+        yield Finding(
+            "warning",
+            f"identifiability of {one.label}",
+            message + also,
+            f"{remedy}; {read_more(one.label)}",
+        )
 
 
 def _peak_findings(name: str, each: list[_Bounded], number: int) -> Iterator[Finding]:
     r"""Posteriors that pile up at a bound of the prior: at most one finding for each side.
 
-    The ratio $R = p(b \mid y) / p(b)$ at the bound b comes from the distances that the nearest tenth of the draws and
-    of prior draws reach. Over data simulated from the prior, the mean of R is 1. For a normal likelihood and a uniform
-    prior, R exceeds r at one of m bounds in at most 0.36 m / r of fits. The density must also be highest at the bound.
+    The ratio $R = p(b \mid y) / p(b)$ at the bound b comes from the distances that the nearest
+    tenth of the draws and of prior draws reach. Over data simulated from the prior, the mean of R
+    is 1. For a normal likelihood and a uniform prior, R exceeds r at one of m bounds in at most
+    0.36 m / r of fits. The density must also be highest at the bound.
     """
     for side in each[0].ends if each else ():
         worst, said = 0.0, None
@@ -136,13 +168,17 @@ def _peak_findings(name: str, each: list[_Bounded], number: int) -> Iterator[Fin
             leans = favoured >= _FAVOURED * max(number, 2) and nearby >= _HIGHEST * near
             if leans and favoured > worst:
                 worst = favoured
-                tenths = [np.quantile(np.abs(v - one.ends[side]), _TENTH) for v in (one.draws, one.prior)]
+                tenths = [
+                    np.quantile(np.abs(v - one.ends[side]), _TENTH) for v in (one.draws, one.prior)
+                ]
                 said = (
-                    f"a tenth of the draws lies within {tenths[0]:.2g} of {one.ends[side]:g}, a tenth of the prior "
+                    f"a tenth of the draws lies within {tenths[0]:.2g} of {one.ends[side]:g}, a "
+                    "tenth of the prior "
                     f"within {tenths[1]:.2g}"
                 )
         if said:
             yield Finding(
                 "warning", f"{side} bound of {name}", said,
-                "widen the prior unless the bound is a law of nature: the posterior is what the bound allows",
+                "widen the prior unless the bound is a law of nature: the posterior is what the "
+                "bound allows",
             )  # fmt: skip

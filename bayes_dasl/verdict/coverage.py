@@ -1,4 +1,6 @@
-"""Whether a forecast is too sure of itself: its intervals and its CRPS beside data that the fit has not seen."""
+"""Whether a forecast is too sure of itself: its intervals and its CRPS beside data that the fit has
+not seen.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +30,18 @@ _GROUPS = {
 }
 """Groups of forecasts by their medians: the quantiles between which these lie."""
 _TOO_SURE = (
-    "the forecast is too sure of itself: look for effects that the model misses, or values that it takes as known"
+    "the forecast is too sure of itself: look for effects that the model misses, or values that it "
+    "takes as known"
 )
 _TOO_FEW = "hold out more data, or data over a longer time"
 
 
 class _Hits(NamedTuple):
-    """Counts of values inside and outside the 90 % intervals, and the number of independent values they are worth.
+    """Counts of values inside and outside the 90 % intervals, and the number of independent values
+    they are worth.
 
-    `inside` counts as `bd.score` does: an interval that ends at zero holds all zeros. `missed` counts by the randomised
-    PIT, so that a right forecast misses a tenth of its zeros, too.
+    `inside` counts as `bd.score` does: an interval that ends at zero holds all zeros. `missed`
+    counts by the randomised PIT, so that a right forecast misses a tenth of its zeros, too.
     """
 
     inside: int
@@ -52,7 +56,9 @@ class _Hits(NamedTuple):
         return float(betainc(missed, self.worth - missed + 1, _OUTSIDE)) if missed > 0 else 1.0
 
     def not_below(self, worth: float) -> float:
-        """Lower end of the one-sided 95 % interval of the coverage (Clopper & Pearson 1934) from `worth` values."""
+        """Lower end of the one-sided 95 % interval of the coverage (Clopper & Pearson 1934) from
+        `worth` values.
+        """
         held = (1 - self.missed / self.number) * worth
         return float(betaincinv(held, worth - held + 1, 1 - _SURE)) if held > 0 else 0.0
 
@@ -74,26 +80,32 @@ def finite_at(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.n
     return draws[some][:, seen], observed[seen]
 
 
-def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]) -> Finding:
+def coverage_finding(
+    own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]
+) -> Finding:
     r"""Whether a forecast is too sure of itself, and whether these data could have shown it.
 
-    A forecast is called too sure if one of these would happen to less than one of a hundred right ones:
+    A forecast is called too sure if one of these would happen to less than one of a hundred right
+    ones:
 
-    1. Too many values lie outside the 90 % intervals, by the PIT: of all values, or of a group by size of forecast.
-       Errors may be correlated. So n values count as fewer independent ones, from the correlation of the normal scores
-       $z = \Phi^{-1}(\mathrm{PIT})$.
-    2. Too few values lie inside, or the mean CRPS is too high, compared with data simulated from the forecast. These
+    1. Too many values lie outside the 90 % intervals, by the PIT: of all values, or of a group by
+       size of forecast.
+       Errors may be correlated. So n values count as fewer independent ones, from the correlation
+       of the normal scores $z = \Phi^{-1}(\mathrm{PIT})$.
+    2. Too few values lie inside, or the mean CRPS is too high, compared with data simulated from
+       the forecast. These
        are as correlated as the forecast says.
 
-    Otherwise it is good if the data rule out that the intervals hold less than half, and inconclusive if they do not.
-    This uses the smaller number of independent values from 1 and 2.
+    Otherwise it is good if the data rule out that the intervals hold less than half, and
+    inconclusive if they do not. This uses the smaller number of independent values from 1 and 2.
 
     Args:
         own: draws `(draw, datum)` and observations `(datum,)` of each observable.
         scored: the same for observed data and draws that are finite there.
         shapes: the shape of the data of each observable, time first.
 
-    Source: Czado, Gneiting & Held (2009), Predictive model assessment for count data, for the PIT of counts.
+    Source: Czado, Gneiting & Held (2009), Predictive model assessment for count data, for the PIT
+    of counts.
     """
     found, *groups = _hits(own, scored, shapes)
     fewer, further, ratio, worth = _beside_replicates(scored, found)
@@ -105,25 +117,40 @@ def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tup
     if odd >= DOUBTFUL:
         worth = min(worth, found.worth)
         low = found.not_below(worth)
-        message += "" if worth > 0.9 * found.number else f", worth about {worth:.2g} independent ones"
+        message += (
+            "" if worth > 0.9 * found.number else f", worth about {worth:.2g} independent ones"
+        )
         if low >= _LEAST:
             return _finding("good", f"{message}; a coverage below {low:.0%} is ruled out")
-        return _finding("inconclusive", f"{message}; a coverage of {max(low, 0.01):.0%} is not ruled out", _TOO_FEW)
+        return _finding(
+            "inconclusive",
+            f"{message}; a coverage of {max(low, 0.01):.0%} is not ruled out",
+            _TOO_FEW,
+        )
     said = []
     if by_own < DOUBTFUL:
-        said += [f"their CRPS is {ratio:.2g} times the one that the forecast expects"] if further < fewer else []
+        said += (
+            [f"their CRPS is {ratio:.2g} times the one that the forecast expects"]
+            if further < fewer
+            else []
+        )
         often = min(fewer, further)
         share = "none" if often < 1 / _REPLICATES else f"{often:.1%}"
         said += [f"{share} of the data sets that the forecast simulates itself fare as badly"]
     elif found.chance < DOUBTFUL:
-        said += [f"worth about {found.worth:.2g} independent ones, of which so many miss by chance in {_rare(found)}"]
+        said += [
+            f"worth about {found.worth:.2g} independent ones, of which so many miss by chance in "
+            f"{_rare(found)}"
+        ]
     if by_group < DOUBTFUL:
         said += [f"at the {name} of forecasts they hold {worst}, by chance in {_rare(worst)}"]
     level: Level = "bad" if odd < ABSURD or found.inside < found.number / 2 else "warning"
     return _finding(level, "; ".join([message, *said]), _TOO_SURE)
 
 
-def _hits(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[_Hits]:
+def _hits(
+    own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[_Hits]:
     """The hits of all held-out values, then of each group of forecasts by size."""
     from scipy.stats import rankdata  # which loads half of SciPy
 
@@ -140,7 +167,9 @@ def _hits(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...
             kind.append(grid.reshape(shapes[name]))
     yield _hits_of(held, normal)
     for low, high in _GROUPS.values():
-        of_group = [np.where((low <= s) & (s < high), z, np.nan) for s, z in zip(size, normal, strict=True)]
+        of_group = [
+            np.where((low <= s) & (s < high), z, np.nan) for s, z in zip(size, normal, strict=True)
+        ]
         yield _hits_of(held, of_group)
 
 
@@ -153,17 +182,19 @@ def _hits_of(held: Sequence[np.ndarray], normal: Sequence[np.ndarray]) -> _Hits:
 
 
 def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, float, float]:
-    """Data simulated from the forecast: how often as few lie inside, how often the CRPS is as high; ratio; worth.
+    """Data simulated from the forecast: how often as few lie inside, how often the CRPS is as high;
+    ratio; worth.
 
-    If all errors are nearly one shared error, the intervals of a tenth of right forecasts hold nothing. Then only the
-    CRPS can show a fault.
+    If all errors are nearly one shared error, the intervals of a tenth of right forecasts hold
+    nothing. Then only the CRPS can show a fault.
     """
     counts = np.zeros(min(len(draws) for draws, _ in scored.values()))
     independent = 0.0
     for draws, _ in scored.values():
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         inside = (low <= draws) & (draws <= high)
-        # Draws are correlated in time as the forecast expects of the truth, so they show how much a share varies.
+        # Draws are correlated in time as the forecast expects of the truth, so they show how much a
+        # share varies.
         counts += inside.sum(axis=1)[: len(counts)]
         share = inside.mean(axis=0)
         independent += float((share * (1 - share)).sum())
@@ -173,17 +204,24 @@ def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, f
 
 
 def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
-    """The mean CRPS of the data and of replicates, in units of the CRPS that the forecast expects."""
+    """The mean CRPS of the data and of replicates,
+    in units of the CRPS that the forecast expects.
+    """
     blocks = []
     for draws, observed in scored.values():
         some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
         each = np.concatenate([observed[None, some], made[:, some]])
-        crps = np.stack([crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1)
-        with np.errstate(over="ignore"):  # a forecast without any spread may be infinitely far from a datum
+        crps = np.stack(
+            [crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1
+        )
+        with np.errstate(
+            over="ignore"
+        ):  # a forecast without any spread may be infinitely far from a datum
             blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
     shortest = min(map(len, blocks))
     means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
-    # Values whose replicates are all zero add nothing to the expected CRPS, so the mean may be below one.
+    # Values whose replicates are all zero add nothing to the expected CRPS, so the mean may be
+    # below one.
     with np.errstate(over="ignore"):
         means /= max(float(means[1:].mean()), 1e-300)
     return float(means[0]), means[1:]

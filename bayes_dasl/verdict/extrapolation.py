@@ -33,16 +33,19 @@ class Leaving(NamedTuple):
 
 
 def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
-    """The unknown functions that a forecast evaluates beyond their training range, and in which rows ahead.
+    """The unknown functions that a forecast evaluates beyond their training range, and in which
+    rows ahead.
 
-    Each input has its own range, widened by a twentieth at each end. Only rows that were not fitted, and whose inputs
-    are known, count.
+    Each input has its own range, widened by a twentieth at each end. Only rows that were not
+    fitted, and whose inputs are known, count.
     """
     if any("function_inputs" not in tree.children for tree in (post, fc)):
         return []
     seen, ahead = (tree["function_inputs"].to_dataset() for tree in (post, fc))
     index = index_of(ahead)
-    ahead = ahead.isel({index: ~_fitted(ahead[index].values, seen[index].values, fitted_between(fc))})
+    ahead = ahead.isel(
+        {index: ~_fitted(ahead[index].values, seen[index].values, fitted_between(fc))}
+    )
     found: dict[str, list[tuple[str, np.ndarray, tuple[float, float]]]] = {}
     for name, variable in ahead.data_vars.items():
         known = seen[name].values if name in seen else np.zeros(0)
@@ -52,7 +55,9 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
         low, high = float(known.min()), float(known.max())
         slack = _SLACK * (high - low)
         beyond = (variable.values < low - slack) | (variable.values > high + slack)
-        found.setdefault(variable.attrs["function"], []).append((variable.attrs["input"], beyond, (low, high)))
+        found.setdefault(variable.attrs["function"], []).append(
+            (variable.attrs["input"], beyond, (low, high))
+        )
     result = []
     for function, inputs in found.items():
         outside = np.any([beyond for _, beyond, _ in inputs], axis=0)
@@ -63,15 +68,20 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
 
 
 def _fitted(labels: np.ndarray, seen: np.ndarray, span: Span) -> np.ndarray:
-    """Which rows of a forecast were fitted: rows of another table may have the same labels, and then no span."""
+    """Which rows of a forecast were fitted: rows of another table may have the same labels, and
+    then no span.
+    """
     start, end = span
     if end is None:
         return np.zeros(labels.shape, bool)
     return np.isin(labels, seen) & (labels <= end) & (True if start is None else labels >= start)
 
 
-def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None) -> Iterator[Finding]:
-    """Findings on forecasts beyond the training range of an unknown function: how many rows, and what checks them.
+def extrapolation_findings(
+    post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None
+) -> Iterator[Finding]:
+    """Findings on forecasts beyond the training range of an unknown function: how many rows, and
+    what checks them.
 
     Args:
         post: the posterior.
@@ -82,10 +92,12 @@ def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset 
         if left.outside.mean() <= _FEW:
             continue
         ranges = " and ".join(
-            f"{n} ({low:.3g} to {high:.3g})" for n, (low, high) in zip(left.inputs, left.ranges, strict=True)
+            f"{n} ({low:.3g} to {high:.3g})"
+            for n, (low, high) in zip(left.inputs, left.ranges, strict=True)
         )
         message = (
-            f"in {left.outside.sum()} of {left.outside.size} rows ahead ({left.outside.mean():.0%}) the forecast "
+            f"in {left.outside.sum()} of {left.outside.size} rows ahead "
+            f"({left.outside.mean():.0%}) the forecast "
             f"leaves the range of {ranges} over which this function was fitted"
         )
         yield _judged(left, message, fc, test)
@@ -98,24 +110,36 @@ def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | Non
     if found is None:
         return Finding(
             "warning", subject, f"{message}; nothing has checked it there",
-            "hold out data from there; without them the forecast there rests on the prior of the function",
+            "hold out data from there; without them the forecast there rests on the prior of the "
+            "function",
             aspect="model",
         )  # fmt: skip
     message, level, remedy = f"{message}; there {found.message}", found.level, ""
     if level == "inconclusive" and not _few(ensembles):
         remedy = f"{found.remedy} there"
-    elif level != "good":  # few values inside may come from one shared error, but do not support the forecast there
+    elif (
+        level != "good"
+    ):  # few values inside may come from one shared error, but do not support the forecast there
         level = "warning"
-        remedy = "do not rely on the forecast there: fit data from there, or give the function a wider prior"
+        remedy = (
+            "do not rely on the forecast there: fit data from there, or give the function a wider "
+            "prior"
+        )
     return Finding(level, subject, message, remedy, aspect="model")
 
 
 def _coverage(ensembles: Ensembles, common: xr.Dataset) -> Finding | None:
     """Whether a forecast is too sure of itself, by held-out values; None without any."""
-    scored = {name: pair for name, (draws, y) in ensembles.items() if (pair := observed_pair(draws, y)) is not None}
+    scored = {
+        name: pair
+        for name, (draws, y) in ensembles.items()
+        if (pair := observed_pair(draws, y)) is not None
+    }
     if not scored:
         return None
-    return coverage_finding({n: ensembles[n] for n in scored}, scored, {n: common[n].shape for n in scored})
+    return coverage_finding(
+        {n: ensembles[n] for n in scored}, scored, {n: common[n].shape for n in scored}
+    )
 
 
 def _few(ensembles: Ensembles) -> bool:
@@ -124,7 +148,9 @@ def _few(ensembles: Ensembles) -> bool:
     return bool(bdtr(np.nansum(held), np.isfinite(held).sum(), 0.9) < _TOO_FEW_COVERED)
 
 
-def _there(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> tuple[Ensembles, xr.Dataset]:
+def _there(
+    fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray
+) -> tuple[Ensembles, xr.Dataset]:
     """Draws and held-out values at some rows, by observable; nothing where there are none."""
     index = index_of(fc["predictions"].to_dataset())
     if test is None or not (some := np.isin(test[index].values, rows)).any():

@@ -1,7 +1,8 @@
-"""Combinations of parameters that the data do not identify: draws of the posterior compared with prior draws.
+"""Combinations of parameters that the data do not identify: draws of the posterior compared with
+prior draws.
 
-No solver runs. Random effects, weights of networks and latent states are left out: a population is judged by its
-hyperparameters.
+No solver runs. Random effects, weights of networks and latent states are left out: a population is
+judged by its hyperparameters.
 """
 
 import math
@@ -19,11 +20,15 @@ from .element_names import element_names, is_common, read_more, rows_of
 _CENTRAL = (0.15866, 0.84134)
 # A parameter is tied to the others if less than a tenth of its variance is left, given these.
 _TIED, _LINKED = 0.1, 0.3
-# A combination is unidentified if half of its prior variance is left, and two of its parameters keep a fifth of theirs.
+# A combination is unidentified if half of its prior variance is left, and two of its parameters
+# keep a fifth of theirs.
 _LEFT, _KEPT = 0.5, 0.2
 _TWO_MODES = 1.6  # kurtosis: 1 of two points, 1.8 of a uniform distribution
 _DRAWS_A_NUMBER, _TAILS = 10, 4.0
-_MOSTLY, _FEWEST_PRIOR = 0.8, 100  # least positive share of the prior of a positive parameter; such prior draws
+_MOSTLY, _FEWEST_PRIOR = (
+    0.8,
+    100,
+)  # least positive share of the prior of a positive parameter; such prior draws
 
 
 class Numbers(NamedTuple):
@@ -35,7 +40,9 @@ class Numbers(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        """Which are positive in the posterior and mostly positive under the prior, as a normal prior may be."""
+        """Which are positive in the posterior and mostly positive under the prior, as a normal
+        prior may be.
+        """
         told = (self.draws > 0).all(axis=0)
         mostly = told & ((self.prior > 0).mean(axis=0) >= _MOSTLY)
         enough = (self.prior[:, mostly] > 0).all(axis=1).sum() >= _FEWEST_PRIOR
@@ -43,12 +50,18 @@ class Numbers(NamedTuple):
 
 
 def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
-    """The names and the finding of each group of parameters that the data identify only in combination.
+    """The names and the finding of each group of parameters that the data identify only in
+    combination.
 
-    Two parameters may both keep most of their prior spread while their product is known to a per cent. A single
-    parameter about which the data say little is no fault: it has an informative prior.
+    Two parameters may both keep most of their prior spread while their product is known to a per
+    cent. A single parameter about which the data say little is no fault: it has an informative
+    prior.
     """
-    numbers = _numbers(post) if "prior" in post.children else Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
+    numbers = (
+        _numbers(post)
+        if "prior" in post.children
+        else Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
+    )
     if len(numbers.labels) < 2:
         return
     # Products first: positive parameters on a log scale. Then sums.
@@ -58,7 +71,8 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
     taken: set[int] = set()
     for scale in scales:
         for group in scale.tied():
-            # A sum of positive parameters is tied on the raw scale, but may be wide on the log scale alone.
+            # A sum of positive parameters is tied on the raw scale, but may be wide on the log
+            # scale alone.
             if not taken & set(group.tolist()) and any(each.untold(group) for each in scales):
                 taken |= set(group.tolist())
                 labels = [numbers.labels[i] for i in group]
@@ -76,7 +90,11 @@ def _numbers(post: xr.DataTree) -> Numbers:
             before.append(rows_of(prior[name]))
     if not labels:
         return Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
-    held = Numbers(labels, np.concatenate(draws, axis=1).astype(float), np.concatenate(before, axis=1).astype(float))
+    held = Numbers(
+        labels,
+        np.concatenate(draws, axis=1).astype(float),
+        np.concatenate(before, axis=1).astype(float),
+    )
     with np.errstate(invalid="ignore"):
         moving = np.isfinite(held.draws).all(axis=0) & np.isfinite(held.prior).all(axis=0)
         moving &= (np.ptp(held.draws, axis=0) > 0) & (_middle_and_width(held.prior)[1] > 0)
@@ -93,7 +111,8 @@ def _middle_and_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Scale:
-    r"""Posterior and prior covariances in units of the prior's widths, on the log scale where `logs`.
+    r"""Posterior and prior covariances in units of the prior's widths, on the log scale where
+    `logs`.
 
     Given the others, parameter i has the variance $1 / (C^{-1})_{ii}$.
     """
@@ -102,7 +121,9 @@ class _Scale:
         self.logs = logs
         # On the log scale, compare with the positive part of the prior.
         before = numbers.prior[(numbers.prior[:, logs] > 0).all(axis=1)]
-        draws, prior = (np.where(logs, np.log(np.where(logs, v, 1.0)), v) for v in (numbers.draws, before))
+        draws, prior = (
+            np.where(logs, np.log(np.where(logs, v, 1.0)), v) for v in (numbers.draws, before)
+        )
         middle, self.width = _middle_and_width(prior)
         self.draws = (draws - middle) / self.width
         self.covariance = np.atleast_2d(np.cov(self.draws, rowvar=False))
@@ -126,9 +147,11 @@ class _Scale:
         return [members for members in groups if members.size > 1]
 
     def left(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Combinations of a group, and the shares of the prior variance that are left along them, least first.
+        """Combinations of a group, and the shares of the prior variance that are left along them,
+        least first.
 
-        A combination is a row of weights of parameters in units of the prior's widths. Its prior variance is one.
+        A combination is a row of weights of parameters in units of the prior's widths. Its prior
+        variance is one.
         """
         within = np.ix_(group, group)
         shares, combinations = eigh(self.covariance[within], self.prior[within])
@@ -146,16 +169,23 @@ class _Scale:
         return bool(shares[-1] >= _LEFT and wide.sum() >= 2 and kurtosis >= _TWO_MODES)
 
     def spread(self, group: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        """Posterior and prior standard deviation of a combination, from weights of the parameters themselves."""
+        """Posterior and prior standard deviation of a combination, from weights of the parameters
+        themselves.
+        """
         each = weights * self.width[group]
         within = np.ix_(group, group)
         # Rounding may leave the variance of an exact tie a little below zero.
-        variances = (max(float(each @ matrix[within] @ each), 0.0) for matrix in (self.covariance, self.prior))
+        variances = (
+            max(float(each @ matrix[within] @ each), 0.0)
+            for matrix in (self.covariance, self.prior)
+        )
         after, before = map(math.sqrt, variances)
         return after, before
 
     def weights(self, group: np.ndarray, combination: np.ndarray) -> np.ndarray:
-        """The weights of the parameters themselves in a combination; the first of the largest is one."""
+        """The weights of the parameters themselves in a combination; the first of the largest is
+        one.
+        """
         found = combination / self.width[group]
         first = np.flatnonzero(np.abs(found) > 0.9 * np.abs(found).max())[0]
         found = found / found[first]
@@ -173,25 +203,39 @@ def _finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
     if len(group) == 2:
         contrast = told * [1, -1]
         after, before = scale.spread(group, contrast)
-        message = f"{known} is known {within}, {_written(labels, contrast, logs)} is not: {_as_wide(after / before)}"
+        message = (
+            f"{known} is known {within}, {_written(labels, contrast, logs)} is not: "
+            f"{_as_wide(after / before)}"
+        )
     elif (shares < _TIED * shares[-1]).sum() == 1:
-        message = f"only {known} is known, {within}: along other combinations of them {_as_wide(math.sqrt(shares[-1]))}"
+        message = (
+            f"only {known} is known, {within}: along other combinations of them "
+            f"{_as_wide(math.sqrt(shares[-1]))}"
+        )
     else:
         unknown = _written(labels, scale.weights(group, combinations[-1]), logs)
-        message = f"the data tie them to each other, but do not identify {unknown}: {_as_wide(math.sqrt(shares[-1]))}"
+        message = (
+            f"the data tie them to each other, but do not identify {unknown}: "
+            f"{_as_wide(math.sqrt(shares[-1]))}"
+        )
     few = labels if len(labels) <= 4 else [*labels[:3], f"{len(labels) - 3} more"]
     return Finding(
         "warning",
         f"identifiability of {', '.join(few[:-1])} and {few[-1]}",
         message,
-        f"measure one of them, give it an informative prior, or make {known} the parameter; {read_more(labels[0])}",
+        f"measure one of them, give it an informative prior, or make {known} the parameter; "
+        f"{read_more(labels[0])}",
     )
 
 
 def _to_within(sd: float, logs: bool) -> str:
     if not logs:
         return f"to within {sd:.2g}"
-    return f"to within {100 * math.expm1(sd):.2g} %" if sd < 0.5 else f"to within a factor of {math.exp(sd):.2g}"
+    return (
+        f"to within {100 * math.expm1(sd):.2g} %"
+        if sd < 0.5
+        else f"to within a factor of {math.exp(sd):.2g}"
+    )
 
 
 def _as_wide(share: float) -> str:
@@ -201,12 +245,17 @@ def _as_wide(share: float) -> str:
 def _written(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
     """`k1 · k2 / k3^0.5` of logarithms, else `level + 0.5 · slope`."""
     if logs.all():
-        powers = [label if abs(w) == 1 else f"{label}^{abs(w):.2g}" for label, w in zip(labels, weights, strict=True)]
+        powers = [
+            label if abs(w) == 1 else f"{label}^{abs(w):.2g}"
+            for label, w in zip(labels, weights, strict=True)
+        ]
         signs = [" · " if w > 0 else " / " for w in weights]
         lead = "1 / " if weights[0] < 0 else ""
     else:
         named = [f"log({label})" if log else label for label, log in zip(labels, logs, strict=True)]
-        powers = [n if abs(w) == 1 else f"{abs(w):.2g} · {n}" for n, w in zip(named, weights, strict=True)]
+        powers = [
+            n if abs(w) == 1 else f"{abs(w):.2g} · {n}" for n, w in zip(named, weights, strict=True)
+        ]
         signs = [" + " if w > 0 else " − " for w in weights]
         lead = "−" if weights[0] < 0 else ""
     kept = [i for i, w in enumerate(weights) if w != 0]

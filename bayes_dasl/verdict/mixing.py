@@ -30,7 +30,9 @@ FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
 
 
 class Words(NamedTuple):
-    """How draws are spoken of: those of chains, or of runs of particles, which have neither starts nor warm-up."""
+    """How draws are spoken of: those of chains, or of runs of particles, which have neither starts
+    nor warm-up.
+    """
 
     one: str
     more: str
@@ -76,17 +78,23 @@ class Quantities(NamedTuple):
 
 
 def quantities(post: xr.DataTree, fc: xr.DataTree | None) -> tuple[Quantities, ...]:
-    """What is to mix: the science parameters, the trajectories and the vector field, here and in the forecast."""
+    """What is to mix: the science parameters, the trajectories and the vector field, here and in
+    the forecast.
+    """
     science = _of_group(post, "posterior", "science")
     # Where only the noise is unknown, the trajectories rightly never move.
-    trajectories = _of_group(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
+    trajectories = (
+        _of_group(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
+    )
     # The vector field where the forecast goes.
     ahead = [] if fc is None else [_of_group(fc, "vector_field")._replace(subject=_AHEAD)]
     return science, trajectories, _of_group(post, "vector_field"), *ahead
 
 
 def _layer_is_inferred(post: xr.DataTree) -> bool:
-    found = [variable for group in ("posterior", "latent") for _, variable in variables(post, group)]
+    found = [
+        variable for group in ("posterior", "latent") for _, variable in variables(post, group)
+    ]
     of_noise = "noise.", "cross_correlation."
     return any(not str(variable.attrs.get("path", "")).startswith(of_noise) for variable in found)
 
@@ -113,7 +121,11 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
             values = variable.transpose("chain", "draw", ...)
             block = values.values.reshape(*values.shape[:2], -1)
             may_move = _may_move(block)
-            names += [element for element, may in zip(element_names(name, values), may_move, strict=True) if may]
+            names += [
+                element
+                for element, may in zip(element_names(name, values), may_move, strict=True)
+                if may
+            ]
             blocks.append(block[..., may_move])
     if not blocks:
         return _none(subject)
@@ -125,9 +137,11 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
 
 
 def _may_move(block: np.ndarray) -> np.ndarray:
-    """All elements of a number; without those that are alike in all draws while others of the same number move.
+    """All elements of a number; without those that are alike in all draws while others of the same
+    number move.
 
-    A sampler moves all elements at once: the others are such by their support, as the diagonal of correlations is.
+    A sampler moves all elements at once: the others are such by their support, as the diagonal of
+    correlations is.
     """
     with np.errstate(invalid="ignore"):  # of what is infinite
         alike = np.ptp(block, axis=(0, 1)) <= _ROUNDING * np.abs(block).max(axis=(0, 1))
@@ -140,7 +154,9 @@ def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray
             yield str(name), variable
 
 
-def mixing_findings(judged: Iterable[Quantities], superchains: int, words: Words) -> Iterator[Finding]:
+def mixing_findings(
+    judged: Iterable[Quantities], superchains: int, words: Words
+) -> Iterator[Finding]:
     for columns in judged:
         yield from _mixing(columns, superchains, words)
 
@@ -148,8 +164,8 @@ def mixing_findings(judged: Iterable[Quantities], superchains: int, words: Words
 def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Finding]:
     """R-hat and effective sample size of a set of quantities; nothing for an empty set.
 
-    Of many short chains R-hat is above one whatever they do: there it is the nested one, of `superchains`, which for
-    the parameters themselves the run has found already.
+    Of many short chains R-hat is above one whatever they do: there it is the nested one, of
+    `superchains`, which for the parameters themselves the run has found already.
     """
     subject, values, moving = columns.subject, columns.values, columns.moving
     if not columns.names:
@@ -164,7 +180,9 @@ def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Fin
     if values.shape[1] < FEWEST_DRAWS:
         remedy = f"draw at least {FEWEST_DRAWS}, better 1000, in each {words.one}"
         if columns.left_out > values.shape[0] * values.shape[1]:
-            without_mean = ": noise such as Cauchy's has no mean at all" if subject == "trajectories" else ""
+            without_mean = (
+                ": noise such as Cauchy's has no mean at all" if subject == "trajectories" else ""
+            )
             remedy = f"see why the others are not finite{without_mean}"
         yield Finding(
             "bad",
@@ -195,19 +213,26 @@ def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Fin
         yield _ess_finding(subject, names, values[..., moving], allowed, words, apart=apart)
 
 
-def _rhat_finding(subject: str, names: list[str], found: np.ndarray, allowed: float, words: Words) -> Finding:
+def _rhat_finding(
+    subject: str, names: list[str], found: np.ndarray, allowed: float, words: Words
+) -> Finding:
     worst, most = int(found.argmax()), 1 + 0.01 * allowed
     level = grade(-found[worst], good=-most, warning=-_PASSABLE_RHAT)
     of = f" for {len(names)} of them" if allowed > 1 else ""
     value, bound = beside(found[worst], most)
     message = f"highest {value} ({names[worst]}), good below {bound}{of}"
     remedies = {
-        "science parameters": f"{words.more}, or give the parameters that move together a stronger prior",
-        "trajectories": f"{words.more}; if {words.one}s stay apart for good, {words.apart} and a tighter prior",
-        "vector field": f"draw more; if {words.one}s stay apart, a smaller network or a smaller scale of its prior",
+        "science parameters": f"{words.more}, or give the parameters that move together a stronger "
+        "prior",
+        "trajectories": f"{words.more}; if {words.one}s stay apart for good, {words.apart} and a "
+        "tighter prior",
+        "vector field": f"draw more; if {words.one}s stay apart, a smaller network or a smaller "
+        "scale of its prior",
     }
     remedies[_AHEAD] = remedies["vector field"]
-    return Finding(level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject])
+    return Finding(
+        level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject]
+    )
 
 
 def _ess_finding(
@@ -226,7 +251,9 @@ def _ess_finding(
     needed = int(np.ceil(draws * wanted / max(low, 1.0) / 100)) * 100
     longer = f"{words.longer.format(needed=needed)}, or {words.slow}"
     remedy = f"see why the {words.one}s disagree first (R-hat)" if apart else longer
-    return Finding(level, f"effective sample size of {subject}", message, "" if level == "good" else remedy)
+    return Finding(
+        level, f"effective sample size of {subject}", message, "" if level == "good" else remedy
+    )
 
 
 def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[Finding]:
@@ -248,7 +275,8 @@ def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[
         "bad",
         f"stuck {words.one}{several}",
         f"{chains} sit{'' if several else 's'} {where}",
-        f"{words.again}; if it comes back, the posterior has several modes: tighten the prior, or report them",
+        f"{words.again}; if it comes back, the posterior has several modes: tighten the prior, or "
+        "report them",
     )
 
 

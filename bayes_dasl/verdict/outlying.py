@@ -20,10 +20,14 @@ _DRAWS = 1000
 def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
     r"""Findings on members that differ from the others more than prior draws do.
 
-    1. Each draw is transformed to the unconstrained scale. Each member is compared with the others by
-       $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the mean nor the scale of the population.
-    2. Prior draws show which largest $\log |t_i|$ a sound population has, whatever its distribution.
-    3. The posterior median of the largest is compared with these. A member without information in the data is drawn
+    1. Each draw is transformed to the unconstrained scale. Each member is compared with the others
+       by
+       $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the mean nor the scale of the
+       population.
+    2. Prior draws show which largest $\log |t_i|$ a sound population has, whatever its
+       distribution.
+    3. The posterior median of the largest is compared with these. A member without information in
+       the data is drawn
        from the population, and so looks usual.
 
     Source: Grubbs (1950), Sample criteria for testing outlying observations, for the statistic.
@@ -34,7 +38,10 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
     pooled = {
         name: variable
         for name, variable in post["posterior"].to_dataset().data_vars.items()
-        if name in prior and variable.attrs.get("pooled", 0) and variable.ndim == 3 and variable.shape[2] >= _FEWEST
+        if name in prior
+        and variable.attrs.get("pooled", 0)
+        and variable.ndim == 3
+        and variable.shape[2] >= _FEWEST
     }
     for name, variable in pooled.items():
         scale = Scale.of(variable.attrs)
@@ -51,9 +58,12 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
         dim = variable.dims[2]
         yield Finding(
             "warning", f"outlying {name}",
-            f"{name} of {dim} {variable[dim].values[member]} lies {np.exp(found):.2g} standard deviations{scale.said} "
-            f"from the middle of the others, where {np.exp(np.median(usual)):.2g} are usual for the furthest",
-            f"look at the data of this {dim}; if they are right, explain the difference by what is known of it, or let "
+            f"{name} of {dim} {variable[dim].values[member]} lies {np.exp(found):.2g} standard "
+            f"deviations{scale.said} "
+            f"from the middle of the others, where {np.exp(np.median(usual)):.2g} are usual for "
+            "the furthest",
+            f"look at the data of this {dim}; if they are right, explain the difference by what is "
+            "known of it, or let "
             "members differ by a law with heavier tails",
             aspect="model",
         )  # fmt: skip

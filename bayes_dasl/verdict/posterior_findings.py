@@ -1,4 +1,6 @@
-"""What a posterior says beside its draws: modes, accuracy of the solver, confounding, bounds, laws, functions."""
+"""What a posterior says beside its draws: modes, accuracy of the solver, confounding, bounds, laws,
+functions.
+"""
 
 import itertools
 import json
@@ -16,7 +18,8 @@ from .element_names import element_names
 from .identifiability import ties
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
-# From these on a parameter and what a closure does in its place are told apart by the prior more than by the data.
+# From these on a parameter and what a closure does in its place are told apart by the prior more
+# than by the data.
 _CONFOUNDED, _SHARE = 0.7, 0.3
 _TENTH = 0.1
 _TO_AND_FRO, _FEW_CHANGES = 0.1, 10.0
@@ -24,7 +27,9 @@ _SELDOM = 1e-3  # from which on of a thousand replicates none has as much
 _BROKEN = 2.0  # times what is tolerated
 _NO_VARIANCE = 0.5  # the tail index from which on there is none
 _FAR_OUT = 10.0  # interquartile ranges from the median
-_SURELY = 1.645  # standard errors: normal, gamma and log-normal tails lie so far below that many need no wider bound
+# Standard errors: normal, gamma and log-normal tails lie so far below that many need no wider
+# bound.
+_SURELY = 1.645
 _APART = 4.0  # standard deviations within modes, from which a second parameter is named
 _WEIGHED = 0.05  # the standard error up to which the weights of modes are good
 _UNSETTLED = 0.5  # of its prior's width: a parameter that wide is unsettled
@@ -51,11 +56,16 @@ def unseen_functions(post: xr.DataTree) -> str:
     names = json.loads(post.attrs.get("unknown_functions", "[]"))
     if not names or "function_check" in post.children:
         return ""
-    return f"Whether what is unknown of {', '.join(names)} is fine enough was not looked at: bd.updating.check_functions does."
+    return (
+        f"Whether what is unknown of {', '.join(names)} is fine enough was not looked at: "
+        "bd.updating.check_functions does."
+    )
 
 
 def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
-    """Several modes: which they are, and their weights, or which chains sit there and whether any moved."""
+    """Several modes: which they are, and their weights, or which chains sit there and whether any
+    moved.
+    """
     stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
     if "mode" not in stats or "modes" not in post.children:
         return
@@ -73,24 +83,36 @@ def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
     where = _places(post, modes, nearest, found)
     described = "; ".join(f"{where[m]} ({_held(modes, nearest, int(m))})" for m in visited)
     if empty.size:
-        described += f"; without draws: {'; '.join(f'{where[m]} (log density {modes.lp[m]:.4g})' for m in empty)}"
+        described += (
+            "; without draws: "
+            f"{'; '.join(f'{where[m]} (log density {modes.lp[m]:.4g})' for m in empty)}"
+        )
     of = f" of {found.size}" if empty.size else ""
     moved = (nearest != nearest[:, :1]).any(axis=1)
     if visited.size == 1:
-        yield Finding("good", "modes", f"{found.size} modes were started from; all draws are near one: {described}")
+        yield Finding(
+            "good",
+            "modes",
+            f"{found.size} modes were started from; all draws are near one: {described}",
+        )
     elif moved.all():
-        yield Finding("good", "modes", f"every chain moves between {visited.size}{of} modes: {described}")
+        yield Finding(
+            "good", "modes", f"every chain moves between {visited.size}{of} modes: {described}"
+        )
     elif agreed:
         yield Finding(
             "good", "modes",
-            f"chains stay in {visited.size}{of} modes that say the same of the science and the trajectories: "
+            f"chains stay in {visited.size}{of} modes that say the same of the science and the "
+            "trajectories: "
             f"{described}",
         )  # fmt: skip
     else:
         yield Finding(
             "bad", "modes",
-            f"chains stay in {visited.size}{of} modes, so that their weights mean nothing: {described}",
-            "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not believed",
+            f"chains stay in {visited.size}{of} modes, so that their weights mean nothing: "
+            f"{described}",
+            "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not "
+            "believed",
         )  # fmt: skip
 
 
@@ -101,13 +123,21 @@ def _weights(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Findi
     known = np.isfinite(errors).all()
     each = [
         f"{place} (weight {weight:.1%}{f' ± {error:.1%}' if known else ''}, log density {top:.4g})"
-        for place, weight, error, top in zip(where.values(), weights, errors, modes["lp"].values, strict=True)
+        for place, weight, error, top in zip(
+            where.values(), weights, errors, modes["lp"].values, strict=True
+        )
     ]
     message = f"{len(each)} modes hold draws: {'; '.join(each)}"
     if not known:
-        return Finding("warning", "modes", message, "take several runs for standard errors of the weights")
+        return Finding(
+            "warning", "modes", message, "take several runs for standard errors of the weights"
+        )
     level = grade(-float(errors.max()), good=-_WEIGHED, warning=-3 * _WEIGHED)
-    remedy = "" if level == "good" else "take more particles or runs: each run has to find every mode by itself"
+    remedy = (
+        ""
+        if level == "good"
+        else "take more particles or runs: each run has to find every mode by itself"
+    )
     return Finding(level, "modes", message, remedy)
 
 
@@ -119,9 +149,12 @@ def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     same = np.arange(len(log_densities))
     for i, j in itertools.combinations(np.unique(nearest), 2):
         in_one, in_other = nearest == i, nearest == j
-        changes = ((in_one[:, 1:] & in_other[:, :-1]) | (in_one[:, :-1] & in_other[:, 1:])).sum(axis=1)
+        changes = ((in_one[:, 1:] & in_other[:, :-1]) | (in_one[:, :-1] & in_other[:, 1:])).sum(
+            axis=1
+        )
         usual = 2 * in_one.mean() * in_other.mean() * (nearest.shape[1] - 1)
-        # Where a chain is hardly ever expected in one of them, that it was never there says nothing.
+        # Where a chain is hardly ever expected in one of them, that it was never there says
+        # nothing.
         every = (changes >= _TO_AND_FRO * usual).all() or usual < _FEW_CHANGES
         if every and changes.sum() >= _TO_AND_FRO * usual * len(nearest):
             pair = same[[i, j]]
@@ -129,8 +162,11 @@ def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     return same
 
 
-def _places(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray, shown: np.ndarray) -> dict[int, str]:
-    """Each mode by the one or two parameters of the science that separate the modes best: `birth = 0.54`.
+def _places(
+    post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray, shown: np.ndarray
+) -> dict[int, str]:
+    """Each mode by the one or two parameters of the science that separate the modes best:
+    `birth = 0.54`.
 
     A parameter separates modes by their distance in standard deviations within modes.
     """
@@ -140,7 +176,9 @@ def _places(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray, shown: np
             draws = held[name].transpose("chain", "draw", ...).values.reshape(*nearest.shape, -1)
             names += element_names(str(name), held[name])
             tops.append(variable.transpose("mode", ...).values.reshape(modes.sizes["mode"], -1))
-            within.append(np.mean([draws[nearest == m].std(axis=0) for m in np.unique(nearest)], axis=0))
+            within.append(
+                np.mean([draws[nearest == m].std(axis=0) for m in np.unique(nearest)], axis=0)
+            )
     if not names:
         return {int(m): f"mode {m}" for m in shown}
     top = np.concatenate(tops, axis=1)
@@ -162,19 +200,26 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
     if "solver_check" not in post.children:
         return
     found = post["solver_check"].attrs
-    k, shift, failures = float(found["pareto_k"]), float(found["largest_shift_sd"]), int(found["failures"])
+    k, shift, failures = (
+        float(found["pareto_k"]),
+        float(found["largest_shift_sd"]),
+        int(found["failures"]),
+    )
     bound = largest_pareto_k(int(found["draws"]))
     moved = f"at most {shift:.2g} sd ({found['parameter']}), PSIS k-hat {k:.2f}"
     if int(found.get("corrected", 0)):
         worth = float(found["effective_draws"])
         yield Finding(
             "good", SOLVER_ACCURACY,
-            f"{found['factor']:g} times finer tolerances moved the posterior by {moved}; it was corrected by weights "
+            f"{found['factor']:g} times finer tolerances moved the posterior by {moved}; it was "
+            "corrected by weights "
             f"worth {worth:.0f} of {found['draws']} draws",
         )  # fmt: skip
         return
     limits = f"good below {_SHIFT:g} sd and {bound:.2f}"
-    message = f"at {found['factor']:g} times finer tolerances the posterior moves by {moved}; {limits}"
+    message = (
+        f"at {found['factor']:g} times finer tolerances the posterior moves by {moved}; {limits}"
+    )
     if failures:
         message += f"; the finer solve failed in {failures} of {found['draws']} draws"
     if k >= bound or shift >= _FAR:
@@ -182,7 +227,8 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
             "bad",
             SOLVER_ACCURACY,
             message,
-            "fit again with tighter rtol and atol, before all else: a coarse solver makes a rough posterior, in which "
+            "fit again with tighter rtol and atol, before all else: a coarse solver makes a rough "
+            "posterior, in which "
             "chains stick",
         )
     elif shift >= _SHIFT or failures:
@@ -197,10 +243,12 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _confounding(post: xr.DataTree) -> Iterator[Finding]:
-    """Whether an unknown function does what a scientific parameter could do, and leaves it unknown (Plumlee 2017).
+    """Whether an unknown function does what a scientific parameter could do, and leaves it unknown
+    (Plumlee 2017).
 
-    Parameters and corrections of sound hybrids correlate, too. That matters where data and the prior of the correction
-    do not settle the parameter: its posterior is then nearly as wide as its prior.
+    Parameters and corrections of sound hybrids correlate, too. That matters where data and the
+    prior of the correction do not settle the parameter: its posterior is then nearly as wide as its
+    prior.
     """
     if "confounding" not in post.children or not post["confounding"].attrs["draws"]:
         return
@@ -209,7 +257,9 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     strong = (np.abs(correlation) >= _CONFOUNDED) & (share >= _SHARE)
     worst = int(np.abs(np.where(strong.any() & ~strong, 0.0, correlation)).argmax())
     said = ", ".join(
-        f"{found['parameter'].values[i]} {correlation[i]:+.2f}" for i in np.flatnonzero(strong) if i != worst
+        f"{found['parameter'].values[i]} {correlation[i]:+.2f}"
+        for i in np.flatnonzero(strong)
+        if i != worst
     )
     of = found.attrs.get("of", "correction")
     could = f"the parameters could do {found.attrs['explained']:.0%} of what the {of} does"
@@ -217,24 +267,38 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
         yield Finding("good", "confounding", could)
         return
     message = (
-        f"the {of} moves most with {found['parameter'].values[worst]} (correlation {correlation[worst]:+.2f}"
+        f"the {of} moves most with {found['parameter'].values[worst]} (correlation "
+        f"{correlation[worst]:+.2f}"
         f"{'; also ' + said if said else ''}); {could}"
     )
-    remedy = "Residual(…, orthogonal=data), a smaller scale of the closure, or a stronger prior of the parameter"
+    remedy = (
+        "Residual(…, orthogonal=data), a smaller scale of the closure, or a stronger prior of the "
+        "parameter"
+    )
     if of != "correction":
-        remedy = "say what it is at one place, such as 1 where it is a factor, or give the parameter a stronger prior"
-    open_ones = [name for name in found["parameter"].values[strong] if _left(post, str(name)) >= _UNSETTLED]
+        remedy = (
+            "say what it is at one place, such as 1 where it is a factor, or give the parameter a "
+            "stronger prior"
+        )
+    open_ones = [
+        name for name in found["parameter"].values[strong] if _left(post, str(name)) >= _UNSETTLED
+    ]
     if strong.any() and not open_ones:
         message += (
-            "; the data settle these parameters all the same: their posteriors are much narrower than their priors"
+            "; the data settle these parameters all the same: their posteriors are much narrower "
+            "than their priors"
         )
     level, remedy = ("warning", remedy) if open_ones else ("good", "")
     yield Finding(level, "confounding", message, remedy)
 
 
 def _left(post: xr.DataTree, name: str) -> float:
-    """The width of a parameter's posterior in that of its prior; 1 where that is not known of a single number."""
-    if "prior" not in post.children or any(name not in post[group] for group in ("posterior", "prior")):
+    """The width of a parameter's posterior in that of its prior; 1 where that is not known of a
+    single number.
+    """
+    if "prior" not in post.children or any(
+        name not in post[group] for group in ("posterior", "prior")
+    ):
         return 1.0
     held, before = (post[group].to_dataset()[name] for group in ("posterior", "prior"))
     draws, prior = held.values.ravel(), before.values.ravel()
@@ -263,11 +327,23 @@ def _constraints(post: xr.DataTree) -> Iterator[Finding]:
     for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
         broken = variable.values[np.isfinite(variable.values)]
         if not broken.size:
-            yield Finding("bad", f"constraint {name}", "not finite in any draw", "look at what the law divides by")
+            yield Finding(
+                "bad",
+                f"constraint {name}",
+                "not finite in any draw",
+                "look at what the law divides by",
+            )
             continue
         typical = float(np.median(broken))
-        without = f", {variable.size - broken.size} that are not finite left out" if broken.size < variable.size else ""
-        message = f"broken by {typical:.2g} times what is tolerated (root mean square, median of the draws{without})"
+        without = (
+            f", {variable.size - broken.size} that are not finite left out"
+            if broken.size < variable.size
+            else ""
+        )
+        message = (
+            f"broken by {typical:.2g} times what is tolerated (root mean square, median of the "
+            f"draws{without})"
+        )
         if typical < _BROKEN:
             yield Finding("good", f"constraint {name}", message)
         else:
@@ -278,14 +354,17 @@ def _constraints(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _functions(post: xr.DataTree) -> Iterator[Finding]:
-    """Whether finer unknown functions take up what the residuals hold, where `bd.updating.check_functions` has looked."""
+    """Whether finer unknown functions take up what the residuals hold, where
+    `bd.updating.check_functions` has looked.
+    """
     if "function_check" not in post.children:
         return
     found = post["function_check"].to_dataset()
     if not found.attrs["settled"]:
         yield Finding(
             "warning", "unknown functions",
-            "not judged: steps from the likeliest draw came to no best position, beside which to try finer ones",
+            "not judged: steps from the likeliest draw came to no best position, beside which to "
+            "try finer ones",
             "see what is said of the sampling: the draws may lie far from where the posterior is",
             aspect="model",
         )  # fmt: skip
@@ -297,22 +376,28 @@ def _functions(post: xr.DataTree) -> Iterator[Finding]:
         near = "" if math.isnan(row["near"]) else f", most near {row['input']} = {row['near']:.3g}"
         yield Finding(
             "warning", f"unknown function {name}",
-            f"too coarse: {row['finer']} beside it takes up what residuals hold{near}; that raises the log evidence by "
+            f"too coarse: {row['finer']} beside it takes up what residuals hold{near}; that raises "
+            "the log evidence by "
             f"{row['gain']:.3g}, as much as in {often} of data sets that the model itself draws",
-            f"let it be as fine as that, or finer; else the data hang on {row['input']} in another way too",
+            f"let it be as fine as that, or finer; else the data hang on {row['input']} in another "
+            "way too",
             aspect="model",
         )  # fmt: skip
     if coarse.sizes["function"]:
         return
     which, most = ", ".join(map(str, found["function"].values)), float(found["gain"].max())
-    message = f"finer ones beside {which} raise the log evidence by {most:.2g} at most, as by chance"
+    message = (
+        f"finer ones beside {which} raise the log evidence by {most:.2g} at most, as by chance"
+    )
     if (correlation := float(found.attrs.get("correlation", 0.0))) > 0:
         independent = float(found["gain_if_independent"].max())
         yield Finding(
             "warning", "unknown functions",
-            f"residuals are serially correlated (about {correlation:g} from one datum to the next); beside such noise "
+            f"residuals are serially correlated (about {correlation:g} from one datum to the "
+            "next); beside such noise "
             f"{message}; beside independent noise it would be {independent:.3g}",
-            "let the noise be correlated (bd.filtering.CorrelatedNoise), then fit and check again; if a finer function is more "
+            "let the noise be correlated (bd.filtering.CorrelatedNoise), then fit and check again; "
+            "if a finer function is more "
             "plausible, more data tell the two apart",
             aspect="model",
         )  # fmt: skip
@@ -321,7 +406,9 @@ def _functions(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _lengths(post: xr.DataTree) -> Iterator[Finding]:
-    """Gaussian processes whose draws are shorter than what so many functions represent (Riutort-Mayol et al. 2023)."""
+    """Gaussian processes whose draws are shorter than what so many functions represent
+    (Riutort-Mayol et al. 2023).
+    """
     held = post["posterior"].to_dataset()
     for name, (shortest, size) in json.loads(post.attrs.get("shortest_lengths", "{}")).items():
         draws = held[name].values[np.isfinite(held[name].values)] if name in held else np.zeros(0)
@@ -329,23 +416,30 @@ def _lengths(post: xr.DataTree) -> Iterator[Finding]:
             needed = math.ceil(size * shortest / np.quantile(draws, _TENTH))
             yield Finding(
                 "warning", f"shortness of {name}",
-                f"{below:.0%} of the draws lie below {shortest:.3g}, the shortest that {size} functions represent",
+                f"{below:.0%} of the draws lie below {shortest:.3g}, the shortest that {size} "
+                "functions represent",
                 f"give the process a size of {needed}, and a prior that allows such lengths",
                 aspect="model",
             )  # fmt: skip
 
 
 def _tails(post: xr.DataTree) -> Iterator[Finding]:
-    """Parameters whose draws have tails so heavy that their means and standard deviations say nothing."""
+    """Parameters whose draws have tails so heavy that their means and standard deviations say
+    nothing.
+    """
     heavy = {}
     for name, variable in post["posterior"].to_dataset().data_vars.items():
-        if variable.attrs.get("group", "science") in ("network", "latent"):  # which nobody reads one by one
+        if variable.attrs.get("group", "science") in (
+            "network",
+            "latent",
+        ):  # which nobody reads one by one
             continue
         values, _ = finite_draws(_elements(variable))
         if not values.size:
             continue
         low, half, high = np.quantile(values, [0.25, 0.5, 0.75], axis=(0, 1))
-        # A fit of a tail takes milliseconds: only where some draws lie so far out that they could spoil a mean.
+        # A fit of a tail takes milliseconds: only where some draws lie so far out that they could
+        # spoil a mean.
         far = np.abs(values - half).max(axis=(0, 1)) > _FAR_OUT * (high - low)
         for i in np.flatnonzero(far):
             k, error = tail_index(values[..., i])
@@ -357,7 +451,9 @@ def _tails(post: xr.DataTree) -> Iterator[Finding]:
         more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
         yield Finding(
             "warning", "heavy tails",
-            f"{said}{more}: draws with a k-hat above {_NO_VARIANCE} have no variance that more draws would settle",
-            "read medians and quantiles, not means and standard deviations; take a prior with lighter tails where such "
+            f"{said}{more}: draws with a k-hat above {_NO_VARIANCE} have no variance that more "
+            "draws would settle",
+            "read medians and quantiles, not means and standard deviations; take a prior with "
+            "lighter tails where such "
             "values are not meant to be possible",
         )  # fmt: skip

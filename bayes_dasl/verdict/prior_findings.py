@@ -14,8 +14,9 @@ from .residuals import ABSURD, share_beyond
 _QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
 _FAR = 4.0  # standard deviations from the middle of a prior up to which nothing is reported
 _LEAST = 1e-300  # distance to a bound
-# Mean excess of the outer tenth of prior draws over their nearest one, on the unconstrained scale. It is 1 if the
-# density at the bound is positive, as for a half-normal or uniform prior, and less if it falls to zero.
+# Mean excess of the outer tenth of prior draws over their nearest one, on the unconstrained scale.
+# It is 1 if the density at the bound is positive, as for a half-normal or uniform prior, and less
+# if it falls to zero.
 _FAVOURS_ITS_BOUND = 0.75
 
 
@@ -32,7 +33,9 @@ class Scale(NamedTuple):
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         above = np.log(np.maximum(values - self.lower, _LEAST)) if np.isfinite(self.lower) else None
-        below = -np.log(np.maximum(self.upper - values, _LEAST)) if np.isfinite(self.upper) else None
+        below = (
+            -np.log(np.maximum(self.upper - values, _LEAST)) if np.isfinite(self.upper) else None
+        )
         if above is None:
             return values if below is None else below
         return above if below is None else above + below
@@ -41,40 +44,58 @@ class Scale(NamedTuple):
     def said(self) -> str:
         if np.isinf(self.lower) and np.isinf(self.upper):
             return ""
-        return " of its logarithm" if self.lower == 0 and np.isinf(self.upper) else " on its unconstrained scale"
+        return (
+            " of its logarithm"
+            if self.lower == 0 and np.isinf(self.upper)
+            else " on its unconstrained scale"
+        )
 
 
 def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Findings on parameters whose posterior lies where their prior has hardly any probability.
 
-    Each parameter is tested on its unconstrained scale. The test is the prior probability of values as far out as the
-    posterior median, times the number of parameters. Members of a population are not tested: all share one draw of
-    their hyperparameters, which are tested in their place.
+    Each parameter is tested on its unconstrained scale. The test is the prior probability of values
+    as far out as the posterior median, times the number of parameters. Members of a population are
+    not tested: all share one draw of their hyperparameters, which are tested in their place.
     """
     if "prior" not in post.children:
         return
     prior, judged = post["prior"].to_dataset(), {}
     for name, variable in post["posterior"].to_dataset().data_vars.items():
         attributes = variable.attrs
-        if name in prior and attributes.get("group", "science") == "science" and not attributes.get("pooled", 0):
-            judged[name] = _rows(prior[name]), np.median(_rows(variable), axis=0), Scale.of(attributes)
+        if (
+            name in prior
+            and attributes.get("group", "science") == "science"
+            and not attributes.get("pooled", 0)
+        ):
+            judged[name] = (
+                _rows(prior[name]),
+                np.median(_rows(variable), axis=0),
+                Scale.of(attributes),
+            )
     number = sum(middle.size for _, middle, _ in judged.values())
     for name, (before, middle, scale) in judged.items():
         with np.errstate(invalid="ignore"):  # of draws beyond a bound, as no engine makes them
             draws, at = scale(before), scale(middle)
         low, half, high = np.quantile(draws, [0.25, 0.5, 0.75], axis=0)
         spread = (high - low) / _QUARTILES
-        away = np.abs(at - half) / np.where(spread > 0, spread, np.inf)  # nothing is far out of a prior without spread
-        outside = np.flatnonzero(((at > draws.max(axis=0)) | (at < draws.min(axis=0))) & (away > _FAR))
+        away = np.abs(at - half) / np.where(
+            spread > 0, spread, np.inf
+        )  # nothing is far out of a prior without spread
+        outside = np.flatnonzero(
+            ((at > draws.max(axis=0)) | (at < draws.min(axis=0))) & (away > _FAR)
+        )
         chances = {i: 2 * number * _chance(draws[:, i], at[i], half[i], scale) for i in outside}
         worst = min(chances, key=lambda i: chances[i], default=None)
         if worst is None or chances[worst] >= ABSURD:
             continue
         yield Finding(
             "bad", f"prior of {name}",
-            f"the posterior lies around {middle[worst]:.3g}, {away[worst]:.0f} standard deviations{scale.said} from "
+            f"the posterior lies around {middle[worst]:.3g}, {away[worst]:.0f} standard "
+            f"deviations{scale.said} from "
             f"the middle of its prior, {np.median(before[:, worst]):.3g}",
-            "the prior and the data contradict each other: look for an error in units or data, or widen the prior",
+            "the prior and the data contradict each other: look for an error in units or data, or "
+            "widen the prior",
             aspect="model",
         )  # fmt: skip
 
@@ -85,7 +106,8 @@ def _chance(draws: np.ndarray, at: float, half: float, scale: Scale) -> float:
     bounded = scale.upper if side > 0 else scale.lower
     tail = np.quantile(side * draws, 0.9)
     reach = np.mean(side * draws[side * draws >= tail]) - tail
-    # A half-normal or uniform prior favours its bound: a value near that bound is small, but no contradiction.
+    # A half-normal or uniform prior favours its bound: a value near that bound is small, but no
+    # contradiction.
     if np.isfinite(bounded) and reach >= _FAVOURS_ITS_BOUND:
         return 1.0
     return share_beyond(side * draws, side * at)

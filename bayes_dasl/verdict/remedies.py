@@ -1,4 +1,6 @@
-"""Remedies for residuals that are unlike the noise: never a noise that the model has, or that it cannot have."""
+"""Remedies for residuals that are unlike the noise: never a noise that the model has, or that it
+cannot have.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Noise(NamedTuple):
         lowest: the lowest datum.
         correlated: whether each datum has a distribution given those before it.
         filtered: whether the layer predicts a variance too, so that the noise must be normal.
-        varies: whether a parameter of the noise depends on time, predictions or forcings, or is known of each datum.
+        varies: whether a parameter of the noise depends on time, predictions or forcings, or is
+            known of each datum.
     """
 
     kind: str = ""
@@ -38,7 +41,9 @@ class Noise(NamedTuple):
         """The noise of an observable of a forecast, and of its data `(datum,)`."""
         said = fc["conditional_mean"][name].attrs
         held = fc["noise"].to_dataset().data_vars.values() if "noise" in fc.children else ()
-        families = [str(v.attrs.get("distribution", "")) for v in held if v.attrs.get("observable") == name]
+        families = [
+            str(v.attrs.get("distribution", "")) for v in held if v.attrs.get("observable") == name
+        ]
         flags = {field: bool(said.get(field, 0)) for field in ("correlated", "filtered", "varies")}
         lowest = float(np.nanmin(observed)) if np.isfinite(observed).any() else -np.inf
         return cls(str(said.get("noise", "")), "".join(families[:1]), lowest, **flags)
@@ -70,9 +75,17 @@ def larger(noise: Noise) -> str:
 def ordered(noise: Noise) -> str:
     """Remedy for residuals that are serially correlated."""
     missing = "the model misses something that the data follow: a term or a forcing"
-    if noise.correlated or noise.filtered or noise.counts or noise.kind in _AROUND or noise.has("BoxCox"):
+    if (
+        noise.correlated
+        or noise.filtered
+        or noise.counts
+        or noise.kind in _AROUND
+        or noise.has("BoxCox")
+    ):
         return missing
-    kind = "bd.filtering.CorrelatedLogNoise" if noise.logarithmic else "bd.filtering.CorrelatedNoise"
+    kind = (
+        "bd.filtering.CorrelatedLogNoise" if noise.logarithmic else "bd.filtering.CorrelatedNoise"
+    )
     return f"{missing}; or the noise is correlated ({kind})"
 
 
@@ -89,9 +102,13 @@ def heavy_tailed(noise: Noise) -> str:
 
 
 def skewed(noise: Noise, *, above: bool) -> str:
-    """Remedy for residuals that are skewed upwards (`above`) or downwards, compared with the noise."""
+    """Remedy for residuals that are skewed upwards (`above`) or downwards,
+    compared with the noise.
+    """
     other = _more_skewed(noise) if above else _less_skewed(noise)
-    return _look(f"some data lie far {'above' if above else 'below'} what is predicted", noise.inside(other))
+    return _look(
+        f"some data lie far {'above' if above else 'below'} what is predicted", noise.inside(other)
+    )
 
 
 def uneven(noise: Noise, *, grow: bool) -> str:
@@ -101,7 +118,10 @@ def uneven(noise: Noise, *, grow: bool) -> str:
     choices = [each for each in (other, "a bd.noise.VaryingScale" if free else "") if each]
     if not choices:
         return f"look for what the model misses where {'much' if grow else 'little'} is predicted"
-    return f"take noise that grows {'' if grow else 'less '}with the prediction: {', or '.join(choices)}"
+    return (
+        f"take noise that grows {'' if grow else 'less '}with the prediction: "
+        f"{', or '.join(choices)}"
+    )
 
 
 def own_scales(noise: Noise, dim: str) -> str:
@@ -110,7 +130,8 @@ def own_scales(noise: Noise, dim: str) -> str:
         own = _overdispersed(noise) or "an over-dispersion that is bd.varying"
         return f"take {own}, or look for what the model misses of some {dim}s"
     return (
-        f"let the scale of the noise be one of each {dim}, such as bd.varying(dist.HalfNormal(1.0)), or look for what "
+        f"let the scale of the noise be one of each {dim}, such as "
+        "bd.varying(dist.HalfNormal(1.0)), or look for what "
         f"the model misses of some {dim}s"
     )
 
@@ -125,7 +146,11 @@ def _more_skewed(noise: Noise) -> str:
         return ""
     if noise.correlated:
         return "bd.filtering.CorrelatedLogNoise" if noise.lowest > 0 else ""
-    return "bd.LogNormalNoise" if noise.lowest > 0 else "bd.noise.BoxCoxNoise with a shift, as some data are zero"
+    return (
+        "bd.LogNormalNoise"
+        if noise.lowest > 0
+        else "bd.noise.BoxCoxNoise with a shift, as some data are zero"
+    )
 
 
 def _less_skewed(noise: Noise) -> str:
@@ -134,7 +159,11 @@ def _less_skewed(noise: Noise) -> str:
         return "a larger power of bd.noise.BoxCoxNoise"
     if not noise.logarithmic:
         return ""
-    return "bd.filtering.CorrelatedNoise" if noise.correlated else "bd.noise.BoxCoxNoise, which is less skewed"
+    return (
+        "bd.filtering.CorrelatedNoise"
+        if noise.correlated
+        else "bd.noise.BoxCoxNoise, which is less skewed"
+    )
 
 
 def _growing(noise: Noise) -> str:
@@ -172,7 +201,10 @@ def _overdispersed(noise: Noise) -> str:
 
 
 def _look(said: str, other: str) -> str:
-    return f"{said}: check these data, or {f'take {other}' if other else 'look for what the model misses'}"
+    return (
+        f"{said}: check these data, or "
+        f"{f'take {other}' if other else 'look for what the model misses'}"
+    )
 
 
 def _either(other: str, else_: str) -> str:

@@ -1,4 +1,6 @@
-"""Whether residuals are like those that the model draws itself: in size, order, tails, symmetry and evenness."""
+"""Whether residuals are like those that the model draws itself: in size, order, tails, symmetry and
+evenness.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +51,22 @@ def residual_findings(
     noise: Noise = Noise(),  # noqa: B008
     members: Members | None = None,
 ) -> Iterator[Finding]:
-    """What is unusual about the residuals of data `(value,)`, beside those of draws `(draw, value)`.
+    """What is unusual about the residuals of data `(value,)`, beside those of draws
+    `(draw, value)`.
 
-    `mean` and `sd` are those from which each draw was drawn; `looked_at` is how many statistics are looked at in all.
-    `noise` says which remedies there are. Where the scale differs between `members`, each member is judged in units of
-    its own scale, since a mixture of scales has heavy tails and an unsteady skewness.
+    `mean` and `sd` are those from which each draw was drawn; `looked_at` is how many statistics are
+    looked at in all. `noise` says which remedies there are. Where the scale differs between
+    `members`, each member is judged in units of its own scale, since a mixture of scales has heavy
+    tails and an unsteady skewness.
     """
     own = (observed - mean.mean(axis=0)) / np.sqrt((sd**2).mean(axis=0))
     made = (drawn - mean) / sd
     yield from _of_statistic("size", name, own, made, looked_at, noise, members)
     scales = None if members is None else _scales(own, made, mean, sd, members)
     if scales is not None and (level := scales.level(looked_at)):
-        yield Finding(level, f"scale of {name} differs between members", *scales.said(noise), aspect="model")
+        yield Finding(
+            level, f"scale of {name} differs between members", *scales.said(noise), aspect="model"
+        )
         own, made = _in_own_scales(own, made, scales.members)
     for subject in ("order", "tails", "symmetry"):
         yield from _of_statistic(subject, name, own, made, looked_at, noise, members)
@@ -82,14 +88,23 @@ def _of_statistic(
     usual = float(np.median(theirs))
     side = 1.0
     often = share_beyond(theirs, value)
-    # A fit makes residuals smaller and neighbours alternate, so that only one side says something, but of skewness.
+    # A fit makes residuals smaller and neighbours alternate, so that only one side says something,
+    # but of skewness.
     if subject == "symmetry":
         below = share_beyond(-theirs, -value)
         often, side = 2 * min(often, below), -1.0 if below < often else 1.0
     if level := _level(often, looked_at, strong=subject != "order" or value >= _STRONG):
         sign = -1 if subject == "tails" else 1
-        message = message.format(sign * value, sign * usual) + _most(statistic, own, made, members, side)
-        yield Finding(level, f"{subject} of residuals of {name}", message, remedy(noise, side > 0), aspect="model")
+        message = message.format(sign * value, sign * usual) + _most(
+            statistic, own, made, members, side
+        )
+        yield Finding(
+            level,
+            f"{subject} of residuals of {name}",
+            message,
+            remedy(noise, side > 0),
+            aspect="model",
+        )
 
 
 def _most(
@@ -99,16 +114,28 @@ def _most(
     members: Members | None,
     side: float,
 ) -> str:
-    """The member whose residuals are the most unusual on the same side, 1 for above and -1 for below."""
+    """The member whose residuals are the most unusual on the same side, 1 for above and -1 for
+    below.
+    """
     found = {}
     for label, rows in () if members is None else members.rows():
         theirs = statistic(made[:, rows])
-        found[label] = side * float(statistic(own[None, rows])[0] - np.median(theirs)) / max(theirs.std(), 1e-300)
-    return f"; most of {members.dim} {max(found, key=lambda label: found[label])}" if found and members else ""
+        found[label] = (
+            side
+            * float(statistic(own[None, rows])[0] - np.median(theirs))
+            / max(theirs.std(), 1e-300)
+        )
+    return (
+        f"; most of {members.dim} {max(found, key=lambda label: found[label])}"
+        if found and members
+        else ""
+    )
 
 
 class _Scales(NamedTuple):
-    """The scale of the residuals of each member beside that of the noise, and how often members differ as much."""
+    """The scale of the residuals of each member beside that of the noise, and how often members
+    differ as much.
+    """
 
     members: Members
     scale: dict[str, float]
@@ -121,18 +148,27 @@ class _Scales(NamedTuple):
 
     def said(self, noise: Noise) -> tuple[str, str]:
         """The message and the remedy."""
-        dim, ends = self.members.dim, [pick(self.scale, key=lambda m: self.scale[m]) for pick in (min, max)]
-        least, most = (f"{self.scale[label]:.2g} times as large as the noise for {dim} {label}" for label in ends)
+        dim, ends = (
+            self.members.dim,
+            [pick(self.scale, key=lambda m: self.scale[m]) for pick in (min, max)],
+        )
+        least, most = (
+            f"{self.scale[label]:.2g} times as large as the noise for {dim} {label}"
+            for label in ends
+        )
         return f"residuals are {most}, and {least}", own_scales(noise, dim)
 
 
-def _scales(own: np.ndarray, made: np.ndarray, mean: np.ndarray, sd: np.ndarray, members: Members) -> _Scales | None:
+def _scales(
+    own: np.ndarray, made: np.ndarray, mean: np.ndarray, sd: np.ndarray, members: Members
+) -> _Scales | None:
     r"""Whether the spread of residuals differs between members more than that of replicates.
 
-    A fit leaves the share $1 - h$ of the variance of a datum, where $h = \mathrm{var}(\mu) / \sigma^2$ among draws. A
-    member's variance $v$ is divided by the mean of $1 - h$ over its data, and by the variance that all members have in
-    common. Its cube root is nearly normal. Its deviations from replicates, in units of their error, are judged by those
-    of replicates, which allows for the number of members.
+    A fit leaves the share $1 - h$ of the variance of a datum, where
+    $h = \mathrm{var}(\mu) / \sigma^2$ among draws. A member's variance $v$ is divided by the mean
+    of $1 - h$ over its data, and by the variance that all members have in common. Its cube root is
+    nearly normal. Its deviations from replicates, in units of their error, are judged by those of
+    replicates, which allows for the number of members.
 
     Source: Wilson & Hilferty (1931), The distribution of chi-square, for the cube root.
     """
@@ -156,14 +192,21 @@ def _scales(own: np.ndarray, made: np.ndarray, mean: np.ndarray, sd: np.ndarray,
     usual, spread = made_roots.mean(axis=0), np.maximum(made_roots.std(axis=0), 1e-300)
     deviations = (np.cbrt(found / max(of_all, 1e-300)) - usual) / (spread * error)
     of_made = (made_roots - usual) / spread
-    # One member that is far off shows in the largest deviation, several that are a little off in their squares.
+    # One member that is far off shows in the largest deviation, several that are a little off in
+    # their squares.
     largest = share_beyond(np.abs(of_made).max(axis=1), float(np.abs(deviations).max()))
     together = share_beyond((of_made**2).mean(axis=1), float((deviations**2).mean()))
-    return _Scales(members, dict(zip(labels, np.sqrt(found).tolist(), strict=True)), 2 * min(largest, together))
+    return _Scales(
+        members, dict(zip(labels, np.sqrt(found).tolist(), strict=True)), 2 * min(largest, together)
+    )
 
 
-def _in_own_scales(own: np.ndarray, made: np.ndarray, members: Members) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals of each member in units of their own root mean square, of data and of replicates alike."""
+def _in_own_scales(
+    own: np.ndarray, made: np.ndarray, members: Members
+) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals of each member in units of their own root mean square, of data and of replicates
+    alike.
+    """
     own, made = own.copy(), made.copy()
     for _, rows in members.rows():
         own[rows] /= max(_size(own[None, rows])[0], 1e-300)
@@ -176,17 +219,21 @@ def _evenness(
 ) -> Iterator[Finding]:
     """Whether residuals are as large where much is predicted as where little is.
 
-    Here both sides say something: noise that grows with the prediction, and noise that is said to grow and does not.
+    Here both sides say something: noise that grows with the prediction, and noise that is said to
+    grow and does not.
     """
     some = thinned(mean.shape[1], _VALUES)
     each = _correlation(np.abs(made[:, some]), np.abs(mean[:, some]))
-    value = float(_correlation(np.abs(own[None, some]), np.abs(mean[:, some].mean(axis=0, keepdims=True)))[0])
+    value = float(
+        _correlation(np.abs(own[None, some]), np.abs(mean[:, some].mean(axis=0, keepdims=True)))[0]
+    )
     often = share_beyond(np.abs(each), abs(value))
     if level := _level(often, looked_at, strong=abs(value) >= _STRONG):
         does, remedy = "grow" if value > 0 else "shrink", uneven(noise, grow=value > 0)
         usual = float(np.median(np.abs(each)))
         told = (
-            f"they {does} with what is predicted: rank correlation {value:.2f}, where {usual:.2f} either way is usual"
+            f"they {does} with what is predicted: rank correlation {value:.2f}, where {usual:.2f} "
+            "either way is usual"
         )
         yield Finding(level, f"evenness of residuals of {name}", told, remedy, aspect="model")
 
@@ -200,8 +247,9 @@ def _level(often: float, looked_at: int, *, strong: bool) -> Level | None:
 def share_beyond(replicates: np.ndarray, value: float) -> float:
     """How often a statistic reaches a value, by its replicates.
 
-    Beyond all of them their largest tenth says how fast they grow rare, as if exponentially: a normal tail is lighter.
-    Of many statistics the most unusual is judged, and no thousand replicates would show how rare it is.
+    Beyond all of them their largest tenth says how fast they grow rare, as if exponentially: a
+    normal tail is lighter. Of many statistics the most unusual is judged, and no thousand
+    replicates would show how rare it is.
     """
     often = float(np.mean(replicates >= value))
     tail = np.quantile(replicates, 1 - _TAIL)
@@ -216,12 +264,16 @@ def _size(z: np.ndarray) -> np.ndarray:
 
 
 def _order(z: np.ndarray) -> np.ndarray:
-    """The correlation of neighbours, about zero: residuals that all lie on one side are correlated too."""
+    """The correlation of neighbours, about zero: residuals that all lie on one side are correlated
+    too.
+    """
     return (z[:, 1:] * z[:, :-1]).sum(axis=1) / np.maximum((z**2).sum(axis=1), 1e-300)
 
 
 def _tails(z: np.ndarray) -> np.ndarray:
-    """Geary's ratio, with a minus: 0.80 of normal residuals, less where some are far larger than the others."""
+    """Geary's ratio, with a minus: 0.80 of normal residuals, less where some are far larger than
+    the others.
+    """
     return -np.abs(z).mean(axis=1) / np.maximum(_size(z), 1e-300)
 
 
@@ -232,7 +284,9 @@ def _skewness(z: np.ndarray) -> np.ndarray:
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Spearman's, of each row with the same row of the other; none where one of them does not vary."""
+    """Spearman's, of each row with the same row of the other;
+    none where one of them does not vary.
+    """
     from scipy.stats import rankdata
 
     one, other = (rankdata(v, axis=1) for v in (one, other))
@@ -266,4 +320,6 @@ _STATISTICS: dict[str, _Statistic] = {
         lambda noise, above: skewed(noise, above=above),
     ),
 }
-NUMBER = len(_STATISTICS) + 1  # of statistics that are looked at, for each observable; of a population one more
+NUMBER = (
+    len(_STATISTICS) + 1
+)  # of statistics that are looked at, for each observable; of a population one more

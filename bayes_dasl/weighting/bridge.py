@@ -23,17 +23,24 @@ def log_mean(log_likelihood: Float[np.ndarray, " draw"]) -> LogMean:
 
 
 def bridged(
-    before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other"], effective: float | None = None
+    before: Float[np.ndarray, " draw"],
+    after: Float[np.ndarray, " other"],
+    effective: float | None = None,
 ) -> LogMean:
-    r"""The same from log likelihoods of draws before the data and of draws that know these data, too.
+    r"""The same from log likelihoods of draws before the data and of draws that know these data,
+    too.
 
-    $r = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}{\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$ with shares
-    $s_1, s_2$ of the draws, solved for r. No term is larger than one over a share, so that no mean hangs on a few
-    draws; where the two sets of draws hardly meet the error says so. Those after count as `effective` independent ones,
-    if they are of chains.
+    $r
+    = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}{\mathrm{mean}_{after}\, 1 / (s_2 l + s_1
+    r)}$ with shares $s_1,
+    s_2$
+    of the draws, solved for r. No term is larger than one over a share, so that no mean hangs on a
+    few draws; where the two sets of draws hardly meet the error says so. Those after count as
+    `effective` independent ones, if they are of chains.
 
-    Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity; Frühwirth-Schnatter
-    (2004), Estimating marginal likelihoods for mixture and Markov switching models using bridge sampling techniques.
+    Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity;
+    Frühwirth-Schnatter (2004), Estimating marginal likelihoods for mixture and Markov switching
+    models using bridge sampling techniques.
     """
     worth = after.size if effective is None else effective
     shares = np.log([before.size, worth]) - np.log(before.size + worth)
@@ -48,9 +55,13 @@ def bridged(
 
     def beyond(value: float) -> float:
         above, below = terms(value)
-        return float(logsumexp(above) - np.log(before.size) - logsumexp(below) + np.log(after.size)) - value
+        return (
+            float(logsumexp(above) - np.log(before.size) - logsumexp(below) + np.log(after.size))
+            - value
+        )
 
-    # The ratio lies between the least and the largest likelihood, and what it is iterated to falls against it.
+    # The ratio lies between the least and the largest likelihood, and what it is iterated to falls
+    # against it.
     low, high = float(finite.min()) - 1.0, float(finite.max()) + 1.0
     while high - low > 1e-9 * max(1.0, abs(low)):
         value = (low + high) / 2

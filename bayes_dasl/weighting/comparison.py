@@ -1,4 +1,6 @@
-"""Which of several models forecasts better, how sure that is, and with which weights they are mixed."""
+"""Which of several models forecasts better, how sure that is, and with which weights they are
+mixed.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,13 @@ class _Table:
     weighed_by: ClassVar[str]
 
     def __str__(self) -> str:
-        return "\n".join([self.basis, self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
+        return "\n".join(
+            [
+                self.basis,
+                self.table.to_string(float_format="{:.3g}".format),
+                *map(str, self.findings),
+            ]
+        )
 
     def _repr_html_(self) -> str:
         said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
@@ -58,16 +66,19 @@ class Comparison(_Table):
     """How models forecast the same windows of a series.
 
     Args:
-        table: a row for each model, the best one first. `log_score` is minus the log of the joint density of the data
-            of a window, in nats, and `crps` the mean over observables and leads, in their units; both are means over
-            origins, and lower is better. `…_difference` is to the model of the first row, over the same windows, and
-            `…_error` its standard error. `weight` is that in a mixture, `refits` at how many origins after the first
-            the model was fitted anew.
+        table: a row for each model, the best one first. `log_score` is minus the log of the joint
+            density of the data of a window, in nats, and `crps` the mean over observables and
+            leads, in their units; both are means over origins, and lower is better. `…_difference`
+            is to the model of the first row, over the same windows, and `…_error` its standard
+            error. `weight` is that in a mixture, `refits` at how many origins after the first the
+            model was fitted anew.
         findings: what can be said of the differences, with the caution where they may be chance.
-        by_lead: `log_score` and `crps` of each datum by itself, their differences and errors, by `model`, `observable`
-            and `lead`. `step` is how far ahead a lead is, where that is the same at all origins.
+        by_lead: `log_score` and `crps` of each datum by itself, their differences and errors, by
+            `model`, `observable` and `lead`. `step` is how far ahead a lead is, where that is the
+            same at all origins.
         windows: as how many that share no time and no origin the windows count.
-        why: why `bd.weighting.model_weights` did not weigh the models by their evidence; empty if nobody expects it.
+        why: why `bd.weighting.model_weights` did not weigh the models by their evidence; empty if
+            nobody expects it.
     """
 
     by_lead: xr.Dataset
@@ -77,18 +88,22 @@ class Comparison(_Table):
     @property
     def weights(self) -> dict[str, float]:
         """By model, in the order in which they were given: for `bd.mixture`."""
-        return {str(name): float(self.table.loc[name, "weight"]) for name in self.by_lead["model"].values}
+        return {
+            str(name): float(self.table.loc[name, "weight"])
+            for name in self.by_lead["model"].values
+        }
 
 
 @dataclass(frozen=True)
 class BayesFactors(_Table):
-    """How much more probable the data are under each of some models than under the one that is part of all others.
+    """How much more probable the data are under each of some models than under the one that is part
+    of all others.
 
     Args:
-        table: a row for each model, in the order in which they were given. `log_bayes_factor` is the log of that ratio,
-            in nats, and `error` its Monte-Carlo standard error; `by_bridge` says whether it is by bridge sampling;
-            `weight` is the probability of the model given the data, of these models and under the `prior`
-            probabilities.
+        table: a row for each model, in the order in which they were given. `log_bayes_factor` is
+            the log of that ratio, in nats, and `error` its Monte-Carlo standard error; `by_bridge`
+            says whether it is by bridge sampling; `weight` is the probability of the model given
+            the data, of these models and under the `prior` probabilities.
         findings: what can be said of them.
         base: the name of that model.
         why: empty.
@@ -100,7 +115,10 @@ class BayesFactors(_Table):
     @property
     def weights(self) -> dict[str, float]:
         """By model, in the order in which they were given: for `bd.mixture`."""
-        return {str(name): float(weight) for name, weight in zip(self.table.index, self.table["weight"], strict=True)}
+        return {
+            str(name): float(weight)
+            for name, weight in zip(self.table.index, self.table["weight"], strict=True)
+        }
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,10 @@ class EqualWeights(_Table):
     @property
     def weights(self) -> dict[str, float]:
         """By model, in the order in which they were given: for `bd.mixture`."""
-        return {str(name): float(weight) for name, weight in zip(self.table.index, self.table["weight"], strict=True)}
+        return {
+            str(name): float(weight)
+            for name, weight in zip(self.table.index, self.table["weight"], strict=True)
+        }
 
 
 def equal_weights(models: Iterable[str], why: str) -> EqualWeights:
@@ -130,7 +151,8 @@ def equal_weights(models: Iterable[str], why: str) -> EqualWeights:
     """
     names = [*models]
     said = Finding(
-        "warning", "weights", "all models have the same weight: neither evidence nor past forecasts were compared",
+        "warning", "weights", "all models have the same weight: neither evidence nor past "
+            "forecasts were compared",
         "weigh them by what you know of them, or take more data", aspect="model",
     )  # fmt: skip
     table = pd.DataFrame({"weight": 1 / len(names)}, index=pd.Index(names, name="model"))
@@ -140,43 +162,55 @@ def equal_weights(models: Iterable[str], why: str) -> EqualWeights:
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     r"""Compare models by how they forecast from the same origins of the same series.
 
-    Differences are paired: taken window by window, since a window that is hard is so for all. Windows that share times
-    are no independent witnesses. Two of $n$ windows count as correlated by the share $\rho_{ij}$ of their times that
-    both have, so that the squared standard error of a mean difference is
-    $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance $s^2$ between windows
-    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too. It
-    is no less than the error of an autoregression of order one over windows, from 20 windows on; of log scores no less
-    than the Monte-Carlo error of the densities.
+    Differences are paired: taken window by window, since a window that is hard is so for all.
+    Windows that share times are no independent witnesses. Two of $n$ windows count as correlated by
+    the share $\rho_{ij}$ of their times that both have, so that the squared standard error of a
+    mean difference is
+    $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance
+    $s^2$ between windows and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side.
+    That of a single lead, too. It is no less than the error of an autoregression of order one over
+    windows, from 20 windows on; of log scores no less than the Monte-Carlo error of the densities.
 
-    A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of freedom for as many
-    as $m$ independent windows, does not hold zero: from 2 standard errors on of many windows, from 4.3 on of three,
-    from 13 on of two. A window in which no model thinks what came possible tells nothing: log scores and weights
-    leave it out. Where the joint density of a model hangs on fewer than four draws its size is not known: in such a
-    window the densities of each datum by itself, multiplied, stand for it, of all models.
+    A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of
+    freedom for as many as $m$ independent windows, does not hold zero: from 2 standard errors on of
+    many windows, from 4.3 on of three, from 13 on of two. A window in which no model thinks what
+    came possible tells nothing: log scores and weights leave it out. Where the joint density of a
+    model hangs on fewer than four draws its size is not known: in such a window the densities of
+    each datum by itself, multiplied, stand for it, of all models.
 
     The weights $w$ of a mixture of models are those of stacking, kept from the edge:
-    $\max_w \frac{m}{n} \sum_i \log \sum_k w_k\, p_{ik} + \sum_k \log w_k$, with the joint density $p_{ik}$ that model
-    k gave to window i. Stacking alone, which lacks the last term, puts all weight on one model that is a little ahead
-    in each of three windows. The last term is a Dirichlet prior, as if each model had won one window more: a model that
-    won all of m has weight $(m + 1) / (m + K)$ of K models, and models that are alike have the same.
+    $\max_w \frac{m}{n} \sum_i \log \sum_k w_k\, p_{ik} + \sum_k \log w_k$, with the joint density
+    $p_{ik}$ that model k gave to window i. Stacking alone, which lacks the last term, puts all
+    weight on one model that is a little ahead in each of three windows. The last term is a
+    Dirichlet prior, as if each model had won one window more: a model that won all of m has weight
+    $(m + 1) / (m + K)$ of K models, and models that are alike have the same.
 
     Args:
-        results: what `leave_future_out` returned for each model, by name, of the same data, origins and horizon.
+        results: what `leave_future_out` returned for each model, by name, of the same data, origins
+            and horizon.
 
-    Raises: MismatchError for fewer than two, for what is none, or where data, origins or observables differ.
-    Source: Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions; Diebold
-    & Mariano (1995), Comparing predictive accuracy, for paired differences of windows that overlap.
+    Raises: MismatchError for fewer than two, for what is none, or where data, origins or
+    observables differ.
+    Source: Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive
+    distributions; Diebold & Mariano (1995), Comparing predictive accuracy, for paired differences
+    of windows that overlap.
     """
     found = _checked(results)
     names = list(found)
-    of_all = xr.concat(found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts")
+    of_all = xr.concat(
+        found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts"
+    )
     shared = shared_times(of_all["time"].values)
     density, coarse = _densities(of_all)
     possible = np.isfinite(density.max(axis=0))
     windows = independent(shared[np.ix_(possible, possible)])
     weights = stacking_weights(density[:, possible], windows)
     at_origin = {"log_score": np.where(possible, -density, np.nan), "crps": _means(of_all["crps"])}
-    best = int(np.argmin(np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)))
+    best = int(
+        np.argmin(
+            np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)
+        )
+    )
     columns = {}
     for score, values in at_origin.items():
         mean, _ = paired(values, shared)
@@ -186,15 +220,23 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
             error = np.maximum(error, _of_densities(each[:, possible], best))
         columns |= {score: mean, f"{score}_difference": difference, f"{score}_error": error}
     refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
-    table = pd.DataFrame(columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model"))
-    order = np.argsort(np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable")
+    table = pd.DataFrame(
+        columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model")
+    )
+    order = np.argsort(
+        np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable"
+    )
     table = table.iloc[order]
     findings = (*_findings(table, of_all, windows), *_one_by_one(coarse), *_impossible(possible))
     return Comparison(table, findings, _by_lead(of_all, best, shared), windows)
 
 
-def _densities(of_all: xr.Dataset) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
-    """Log densities of the data of each window, and in which of them each datum is taken by itself."""
+def _densities(
+    of_all: xr.Dataset,
+) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
+    """Log densities of the data of each window,
+    and in which of them each datum is taken by itself.
+    """
     joint = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     coarse = ((of_all["density_error"].values >= _COARSEST) & np.isfinite(joint)).any(axis=0)
     alone = -of_all["log_score"].transpose("model", "origin", ...).values.reshape(*joint.shape, -1)
@@ -205,8 +247,10 @@ def _densities(of_all: xr.Dataset) -> tuple[Float[np.ndarray, "model window"], B
 def _one_by_one(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
     if coarse.any():
         yield Finding(
-            "warning", "joint densities", f"in {coarse.sum()} of {coarse.size} windows that of a model hangs on fewer "
-            "than four draws: there each datum is taken by itself, which does not see whether errors hold together",
+            "warning", "joint densities", f"in {coarse.sum()} of {coarse.size} windows that of a "
+                "model hangs on fewer "
+            "than four draws: there each datum is taken by itself, which does not see whether "
+            "errors hold together",
             "take more draws, or shorter windows", aspect="model",
         )  # fmt: skip
 
@@ -215,7 +259,8 @@ class Lead(NamedTuple):
     """By how much the best model is ahead of another one.
 
     Args:
-        kind: "clear", by "chance", "impossible" where the other rules out data that came, or "unknown".
+        kind: "clear", by "chance", "impossible" where the other rules out data that came, or
+            "unknown".
         far: the difference of their log scores, in words.
     """
 
@@ -225,7 +270,9 @@ class Lead(NamedTuple):
 
 def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
     """How far the model of the first row of a comparison's table is ahead of another one."""
-    difference, error = (float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error"))
+    difference, error = (
+        float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error")
+    )
     far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
     if np.isnan(difference):
         return Lead("unknown", far)
@@ -240,9 +287,13 @@ def clearly(windows: float) -> float:
 
 
 def _of_densities(errors: np.ndarray, best: int) -> np.ndarray:
-    """The Monte-Carlo error of the mean difference of log densities, `(model,)`: few windows may agree by chance."""
+    """The Monte-Carlo error of the mean difference of log densities, `(model,)`: few windows may
+    agree by chance.
+    """
     other = np.arange(len(errors)) != best
-    return np.where(other, np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1)) / max(errors.shape[1], 1), 0.0)
+    return np.where(
+        other, np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1)) / max(errors.shape[1], 1), 0.0
+    )
 
 
 def _above(values: np.ndarray, best: int) -> np.ndarray:
@@ -251,8 +302,12 @@ def _above(values: np.ndarray, best: int) -> np.ndarray:
         return values - values[best]
 
 
-def stacking_weights(density: Float[np.ndarray, "model window"], windows: float) -> Float[np.ndarray, " model"]:
-    """The weights of `compare`, from log joint densities of windows that some model thinks possible."""
+def stacking_weights(
+    density: Float[np.ndarray, "model window"], windows: float
+) -> Float[np.ndarray, " model"]:
+    """The weights of `compare`, from log joint densities of windows that some model thinks
+    possible.
+    """
     number = len(density)
     weights = np.full(number, 1 / number)
     if not density.size:
@@ -269,7 +324,9 @@ def stacking_weights(density: Float[np.ndarray, "model window"], windows: float)
 
 
 def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
-    """The share of times that two windows, rows of `times`, have in common; 1 of each with itself."""
+    """The share of times that two windows, rows of `times`, have in common;
+    1 of each with itself.
+    """
     each, at = np.unique(times, return_inverse=True)
     there = np.zeros((len(times), len(each)))
     np.put_along_axis(there, at.reshape(times.shape), 1.0, axis=1)
@@ -284,7 +341,8 @@ def independent(shared: Float[np.ndarray, "window window"]) -> float:
 def paired(
     differences: Float[np.ndarray, "... window"], shared: Float[np.ndarray, "window window"]
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The mean over windows and its standard error, as `compare` says; over those that are there (NaN are none).
+    """The mean over windows and its standard error, as `compare` says; over those that are there
+    (NaN are none).
 
     The error is NaN of a single window, where nothing tells it.
     """
@@ -294,7 +352,9 @@ def paired(
         here = ~np.isnan(row)
         number = int(here.sum())
         if number:
-            with np.errstate(invalid="ignore"):  # one score may be infinite in one window, the other in another
+            with np.errstate(
+                invalid="ignore"
+            ):  # one score may be infinite in one window, the other in another
                 means[i] = row[here].mean()
         if number > 1 and np.isfinite(row[here]).all():
             together = shared[np.ix_(here, here)]
@@ -321,12 +381,18 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
         parts = {score: mean, f"{score}_difference": difference, f"{score}_error": error}
         found |= {name: (("model", "observable", "lead"), part) for name, part in parts.items()}
     kept = of_all[["observable", "units", "lead", "model"]].coords
-    by_lead = xr.Dataset(found, {name: kept[name] for name in ("model", "observable", "units", "lead")})
+    by_lead = xr.Dataset(
+        found, {name: kept[name] for name in ("model", "observable", "units", "lead")}
+    )
     by_lead = by_lead.drop_vars("origin", errors="ignore")
     steps = of_all["time"] - of_all["origin"]
     first = steps.isel(origin=0)
-    if bool((np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first).all()):
-        by_lead = by_lead.assign_coords(step=("lead", steps.isel(origin=0).values, of_all["time"].attrs))
+    if bool(
+        (np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first).all()
+    ):
+        by_lead = by_lead.assign_coords(
+            step=("lead", steps.isel(origin=0).values, of_all["time"].attrs)
+        )
     best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
     return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
@@ -337,12 +403,18 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
     Raises: MismatchError.
     """
     if not isinstance(results, Mapping) or len(results) < 2:
-        raise MismatchError("compare takes a dict of two results of bd.weighting.leave_future_out or more, by name")
+        raise MismatchError(
+            "compare takes a dict of two results of bd.weighting.leave_future_out or more, by name"
+        )
     found: dict[str, xr.Dataset] = {}
     for name, result in results.items():
-        if not (isinstance(result, xr.DataTree) and {"log_density", "draws", *SCORES} <= {*map(str, result.data_vars)}):
+        if not (
+            isinstance(result, xr.DataTree)
+            and {"log_density", "draws", *SCORES} <= {*map(str, result.data_vars)}
+        ):
             raise MismatchError(
-                f"'{name}' is no result of bd.weighting.leave_future_out: models are compared by forecasts of the same windows"
+                f"'{name}' is no result of bd.weighting.leave_future_out: models are compared by "
+                "forecasts of the same windows"
             )
         found[str(name)] = result.to_dataset()
     first, *others = found
@@ -350,16 +422,22 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
         for what, same in _alike(found[first], found[name]).items():
             if not same:
                 raise MismatchError(
-                    f"'{first}' and '{name}' have other {what}: give bd.weighting.leave_future_out the same data, origins and "
+                    f"'{first}' and '{name}' have other {what}: give bd.weighting.leave_future_out "
+                    "the same data, origins and "
                     "horizon for each model"
                 )
-        found[name] = found[name].sel(observable=found[first]["observable"]).assign_coords(units=found[first]["units"])
+        found[name] = (
+            found[name]
+            .sel(observable=found[first]["observable"])
+            .assign_coords(units=found[first]["units"])
+        )
     return found
 
 
 def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
     units = [
-        dict(zip(of["observable"].values.tolist(), of["units"].values.tolist(), strict=True)) for of in (one, other)
+        dict(zip(of["observable"].values.tolist(), of["units"].values.tolist(), strict=True))
+        for of in (one, other)
     ]
     return {
         "observables": {*units[0]} == {*units[1]},
@@ -378,7 +456,11 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
             yield Finding("warning", subject, "no window tells them apart", aspect="model")
         elif lead.kind == "impossible":
             failed = bool((of_all["draws"].sel(model=name) == 0).any())
-            said = "has a solver that fails in all draws of a window" if failed else "rules out data that came"
+            said = (
+                "has a solver that fails in all draws of a window"
+                if failed
+                else "rules out data that came"
+            )
             yield Finding("good", subject, f"{name} {said}", aspect="model")
         elif lead.kind == "clear":
             yield Finding("good", subject, f"it forecasts better by {lead.far}", aspect="model")
@@ -390,15 +472,20 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
     crps = table["crps"].to_numpy(float)
     lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
     if lowest != first:
-        difference, error = (float(table.loc[lowest, f"crps_{what}"]) for what in ("difference", "error"))
+        difference, error = (
+            float(table.loc[lowest, f"crps_{what}"]) for what in ("difference", "error")
+        )
         yield Finding(
-            "warning", "CRPS", f"the CRPS of {lowest} is lower than that of {first}, by {-difference:.3g} (standard "
-            f"error {error:.2g})", "see at which leads and how far out: the log score punishes what a forecast rules "
+            "warning", "CRPS", f"the CRPS of {lowest} is lower than that of {first}, by "
+                f"{-difference:.3g} (standard "
+            f"error {error:.2g})", "see at which leads and how far out: the log score punishes "
+                "what a forecast rules "
             "out, the CRPS its distance", aspect="model",
         )  # fmt: skip
     if windows < _FEW:
         yield Finding(
-            "warning", "windows", f"these count as {windows:.2g} that share nothing: standard errors are rough "
+            "warning", "windows", f"these count as {windows:.2g} that share nothing: standard "
+                "errors are rough "
             "themselves", "take more origins, or a shorter horizon", aspect="model",
         )  # fmt: skip
     for name in of_all["model"].values:
@@ -408,7 +495,8 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
         bad = int((alone & (of_model["density_error"].values < _COARSEST)).sum())
         if bad:
             yield Finding(
-                "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} origins the joint density "
+                "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} "
+                    "origins the joint density "
                 f"hangs on a few draws (k-hat from {largest.min():.2g} on) and is likely too low",
                 "take more draws, windows that lie side by side, or the scores by lead instead",
             )  # fmt: skip
@@ -418,7 +506,9 @@ def _impossible(possible: np.ndarray) -> Iterator[Finding]:
     number = int((~possible).sum())
     if number:
         yield Finding(
-            "warning", "impossible data", f"in {number} of {possible.size} windows no model thinks what came possible: "
-            "log scores and weights are those of the others", "see what all models rule out: the support of the noise, "
+            "warning", "impossible data", f"in {number} of {possible.size} windows no model thinks "
+                "what came possible: "
+            "log scores and weights are those of the others", "see what all models rule out: the "
+                "support of the noise, "
             "or where their solvers fail", aspect="model",
         )  # fmt: skip

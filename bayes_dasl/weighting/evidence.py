@@ -1,4 +1,6 @@
-"""Whether data ask for what is added to a science: Bayes factors of models that are it where a size is zero."""
+"""Whether data ask for what is added to a science: Bayes factors of models that are it where a size
+is zero.
+"""
 
 from __future__ import annotations
 
@@ -37,45 +39,60 @@ _PRIOR_DRAWS = 100_000
 _NARROW = 0.9  # times Silverman's width, of kernels
 _UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
 _TINY = (1e-200, 1e-300)
-_FEWEST = 10  # draws that count as near zero, of posterior or prior, below which bridge sampling stands in
+# Draws that count as near zero, of posterior or prior, below which bridge sampling stands in.
+_FEWEST = 10
 _LEAST = 1e-150
 _BATCHES = 5  # of each chain, for the error
-_PROBES, _APART = 3, 0.01  # draws at which models are to be alike, and by which share log likelihoods may differ
+_PROBES, _APART = (
+    3,
+    0.01,
+)  # draws at which models are to be alike, and by which share log likelihoods may differ
 _LARGE = 10.0  # nats, from which on it is told as a power
-_TELLING = 1.0  # nats, up to which data are said to tell little: Kass & Raftery's "not worth more than a bare mention"
+# Nats, up to which data are said to tell little: Kass & Raftery's "not worth more than a bare
+# mention".
+_TELLING = 1.0
 
 
 def bayes_factors(
-    models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], *, prior: Mapping[str, float] | None = None
+    models: Mapping[str, Model],
+    posts: Mapping[str, xr.DataTree],
+    *,
+    prior: Mapping[str, float] | None = None,
 ) -> BayesFactors:
-    r"""Weigh a science and models that add something to it, by their evidence: from the fits that are there.
+    r"""Weigh a science and models that add something to it, by their evidence: from the fits that
+    are there.
 
-    What is added has a size with a prior: a `Network` with a scale that is a distribution, as of `corrected`, or a
-    `ProcessNoise`. Where all sizes $s$ are zero such a model is the science, so that the Bayes factor between both is
-    the Savage–Dickey ratio of how dense prior and posterior are there,
+    What is added has a size with a prior: a `Network` with a scale that is a distribution, as of
+    `corrected`, or a `ProcessNoise`. Where all sizes $s$ are zero such a model is the science, so
+    that the Bayes factor between both is the Savage–Dickey ratio of how dense prior and posterior
+    are there,
 
     $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
 
-    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near zero it is the ratio
-    of the evidences themselves, by bridge sampling, which takes two densities for each draw of both models.
+    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near
+    zero it is the ratio of the evidences themselves, by bridge sampling, which takes two densities
+    for each draw of both models.
 
-    That models are alike where sizes are zero is asked of the log likelihood, at a few draws of the science.
+    That models are alike where sizes are zero is asked of the log likelihood, at a few draws of the
+    science.
 
-    Forecasts mixed by these `weights` do hardly worse than the science where it is right, since what is not asked for
-    loses to it, and as well as what corrects it where it is wrong. That holds of models which are all wrong too, but
-    then weights say which of them fits all of the data best, and not which forecasts best: see `compare` for that.
+    Forecasts mixed by these `weights` do hardly worse than the science where it is right, since
+    what is not asked for loses to it, and as well as what corrects it where it is wrong. That holds
+    of models which are all wrong too, but then weights say which of them fits all of the data best,
+    and not which forecasts best: see `compare` for that.
 
     Args:
         models: by name, one of which has nothing added to it.
         posts: what `fit` returned for each, of the same data.
-        prior: probabilities of the models before the data, which are divided by their sum. Unless given, one half that
-            nothing is lacking, and one half shared by the others evenly.
+        prior: probabilities of the models before the data, which are divided by their sum. Unless
+            given, one half that nothing is lacking, and one half shared by the others evenly.
 
-    Raises: MismatchError for models that are not the same one where sizes are zero, sizes that are known or whose prior
-    has no finite density there, posteriors of other models, of other data or without draws of chains, a prior that is
-    none, or draws that do not tell an evidence.
-    Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a generalization of the
-    Savage–Dickey density ratio; Gronau et al. (2017), A tutorial on bridge sampling.
+    Raises: MismatchError for models that are not the same one where sizes are zero, sizes that are
+    known or whose prior has no finite density there, posteriors of other models, of other data or
+    without draws of chains, a prior that is none, or draws that do not tell an evidence.
+    Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a
+    generalization of the Savage–Dickey density ratio; Gronau et al. (2017), A tutorial on bridge
+    sampling.
     """
     base = check_nested(models)
     _refuse_other(models, posts)
@@ -117,18 +134,25 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
     found: dict[str, RandomLeaf] = {}
     for part, node in _added(model).items():
         if not all(is_random(scale) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)):
-            raise MismatchError(f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior")
+            raise MismatchError(
+                f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior"
+            )
         for path, leaf in paths(model).items():
             if not _is_inside(leaf, f"{part}.scale"):
                 continue
             if isinstance(leaf.distribution, Dependent) or not _dense_at_zero(leaf.distribution):
                 raise MismatchError(
-                    f"the prior of '{path}' has no finite density at zero by itself, as HalfNormal has: where it rules "
+                    f"the prior of '{path}' has no finite density at zero by itself, as HalfNormal "
+                    "has: where it rules "
                     "out that nothing is added, there is nothing to compare"
                 )
             found[path] = leaf
-        if any(isinstance(scale, Dependent) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)):
-            raise MismatchError(f"a size of '{part}' is worked out of other numbers: give it a prior of its own")
+        if any(
+            isinstance(scale, Dependent) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)
+        ):
+            raise MismatchError(
+                f"a size of '{part}' is worked out of other numbers: give it a prior of its own"
+            )
     return found
 
 
@@ -149,11 +173,14 @@ def check_nested(models: Mapping[str, Model]) -> str:
     Raises: MismatchError if there is none.
     """
     if not isinstance(models, Mapping) or len(models) < 2:
-        raise MismatchError("bayes_factors takes a dict of two models or more, by name, and one of their posteriors")
+        raise MismatchError(
+            "bayes_factors takes a dict of two models or more, by name, and one of their posteriors"
+        )
     bare = [name for name, model in models.items() if not _added(model)]
     if len(bare) != 1:
         raise MismatchError(
-            f"one model is to be the science that the others add a network or process noise to; of these "
+            "one model is to be the science that the others add a network or process noise to; of "
+            "these "
             f"{' and '.join(bare) or 'none'} would be that. bd.compare takes any models"
         )
     base = models[bare[0]]
@@ -164,7 +191,8 @@ def check_nested(models: Mapping[str, Model]) -> str:
             differing = [place for place, _ in (left - own) + (own - left)]
             raise MismatchError(
                 f"'{name}' is not '{bare[0]}' where what is added to it is zero: they differ in "
-                f"{', '.join(sorted({*differing})) or 'what is observed'}; bd.compare takes any models"
+                f"{', '.join(sorted({*differing})) or 'what is observed'}; bd.compare takes any "
+                "models"
             )
     return bare[0]
 
@@ -185,7 +213,11 @@ def _others(model: Model) -> Counter[tuple[str, str]]:
 
 def _outside(model: Model) -> dict[str, RandomLeaf]:
     parts = [*_added(model)]
-    return {path: leaf for path, leaf in paths(model).items() if not any(_is_inside(leaf, part) for part in parts)}
+    return {
+        path: leaf
+        for path, leaf in paths(model).items()
+        if not any(_is_inside(leaf, part) for part in parts)
+    }
 
 
 def _kind(leaf: RandomLeaf) -> tuple[str, str]:
@@ -195,20 +227,27 @@ def _kind(leaf: RandomLeaf) -> tuple[str, str]:
 def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
     """Raises: MismatchError for posteriors that are not those of the models, or of other data."""
     if {*models} != {*posts}:
-        raise MismatchError(f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}")
+        raise MismatchError(
+            f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}"
+        )
     for name, model in models.items():
         check_same_posterior(model, posts[name])
         if not are_chains(posts[name]):
             raise MismatchError(
-                f"the draws of '{name}' are not those of chains: fit it with bd.NUTS, or take bd.weighting.model_weights"
+                f"the draws of '{name}' are not those of chains: fit it with bd.NUTS, or take "
+                "bd.weighting.model_weights"
             )
     observed = [fitted_observables(post) for post in posts.values()]
     if not all(one.equals(observed[0][[*one]]) for one in observed):
         raise MismatchError("the models were fitted to other data than each other")
 
 
-def _refuse_unlike(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str) -> None:
-    """Raises: MismatchError for a model that says something else than the science where its sizes are zero."""
+def _refuse_unlike(
+    models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str
+) -> None:
+    """Raises: MismatchError for a model that says something else than the science where its sizes
+    are zero.
+    """
     drawn = {name: draws_of(model, posts[name]) for name, model in models.items()}
     fewest = min((len(values) for found in drawn.values() for values in found.values()), default=0)
     some = thinned(fewest, _PROBES) if fewest else np.zeros(1, int)
@@ -220,44 +259,63 @@ def _refuse_unlike(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]
         ours: dict[tuple[str, str], list[str]] = {}
         for path, leaf in _outside(models[base]).items():
             ours.setdefault(_kind(leaf), []).append(path)
-        own |= {path: known[ours[_kind(leaf)].pop(0)] for path, leaf in _outside(models[name]).items()}
+        own |= {
+            path: known[ours[_kind(leaf)].pop(0)] for path, leaf in _outside(models[name]).items()
+        }
         apart = np.abs(_log_likelihoods(models[name], posts[name], own) - wanted)
         if (apart > _APART * (1 + np.abs(wanted))).any():
             raise MismatchError(
-                f"'{name}' is not '{base}' where what is added to it is zero: there the log likelihood differs by "
+                f"'{name}' is not '{base}' where what is added to it is zero: there the log "
+                "likelihood differs by "
                 f"{apart.max():.3g}; bd.compare takes any models"
             )
 
 
-def _log_likelihoods(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+def _log_likelihoods(
+    model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]
+) -> np.ndarray:
     """Of a few draws, by path; zero where the solver fails."""
     problem = pose(model, fitted_data(post))
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     return np.where(pushed.ok, np.asarray(pushed.log_weight(problem.observed)), 0.0)
 
 
-def _shares(models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None) -> dict[str, float]:
+def _shares(
+    models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None
+) -> dict[str, float]:
     if prior is None:
         return {name: 0.5 if name == base else 0.5 / (len(models) - 1) for name in models}
     if not isinstance(prior, Mapping):
-        raise MismatchError(f"the prior is a dict of a probability for each of {', '.join(models)}, not {prior!r}")
+        raise MismatchError(
+            f"the prior is a dict of a probability for each of {', '.join(models)}, not {prior!r}"
+        )
     found = np.array([float(prior.get(name, np.nan)) for name in models])
     if {*prior} != {*models} or not (np.isfinite(found).all() and (found > 0).all()):
-        raise MismatchError(f"the prior has a positive number for each of {', '.join(models)}, not {dict(prior)}")
+        raise MismatchError(
+            f"the prior has a positive number for each of {', '.join(models)}, not {dict(prior)}"
+        )
     return dict(zip(models, map(float, found / found.sum()), strict=True))
 
 
-def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str) -> dict[str, _Ratio]:
+def _ratios(
+    models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str
+) -> dict[str, _Ratio]:
     """Of each model, by name; by bridge sampling where few draws are near zero.
 
     Raises: MismatchError where that does not tell.
     """
-    rows = {name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0) for name in models}
+    rows = {
+        name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0)
+        for name in models
+    }
     far = [name for name, row in rows.items() if row is None]
-    evidences = {name: _log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())}
+    evidences = {
+        name: _log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())
+    }
     if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
         raise MismatchError(
-            f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or weigh models by "
+            f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or "
+            "weigh models by "
             "bd.weighting.model_weights, which then compares past forecasts"
         )
     for name in far:
@@ -269,19 +327,28 @@ def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base:
 def _log_evidence(model: Model, post: xr.DataTree) -> LogMean:
     """Of the training data, by bridge sampling; NaN where the draws do not tell it."""
     problem, sizes = pose(model, fitted_data(post)), post["posterior"].sizes
-    positions = jax.jit(jax.vmap(problem.unconstrain))(jax.tree.map(jnp.asarray, draws_of(model, post)))
+    positions = jax.jit(jax.vmap(problem.unconstrain))(
+        jax.tree.map(jnp.asarray, draws_of(model, post))
+    )
     return log_evidence(
-        problem.log_density, np.asarray(positions).reshape(sizes["chain"], sizes["draw"], problem.dimension)
+        problem.log_density,
+        np.asarray(positions).reshape(sizes["chain"], sizes["draw"], problem.dimension),
     )
 
 
 def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
-    """The Savage–Dickey ratio of all sizes at zero; none where few draws of posterior or prior are near it."""
+    """The Savage–Dickey ratio of all sizes at zero; none where few draws of posterior or prior are
+    near it.
+    """
     short, sizes, columns, before = names(model), _sizes(model), [], []
-    for key, (path, leaf) in zip(jax.random.split(jax.random.key(0), len(sizes)), sizes.items(), strict=True):
+    for key, (path, leaf) in zip(
+        jax.random.split(jax.random.key(0), len(sizes)), sizes.items(), strict=True
+    ):
         drawn = np.asarray(post["posterior"].to_dataset()[short[path]].values)
         columns.append(drawn.reshape(*drawn.shape[:2], -1))
-        before.append(np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,))).reshape(_PRIOR_DRAWS, -1))
+        before.append(
+            np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,))).reshape(_PRIOR_DRAWS, -1)
+        )
     values, prior = np.concatenate(columns, axis=-1), np.concatenate(before, axis=-1)
     if not np.isfinite(values).all():
         raise MismatchError(f"draws of {', '.join(short[path] for path in sizes)} are not finite")
@@ -301,7 +368,9 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
     """Of a kernel for draws of several sizes, by Silverman's rule."""
     number, size = values.shape[0] * values.shape[1], values.shape[-1]
-    spread = np.maximum(values.reshape(number, size).std(axis=0), np.abs(values).max(axis=(0, 1)) / number)
+    spread = np.maximum(
+        values.reshape(number, size).std(axis=0), np.abs(values).max(axis=(0, 1)) / number
+    )
     return _NARROW * np.maximum(spread, _LEAST) * number ** (-1 / (size + 4))
 
 
@@ -321,9 +390,15 @@ def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
             yield Finding("good", subject, said, aspect="model")
         else:
             which = "with" if row.value > 0 else "without"
-            yield Finding("good", subject, f"the data are {times} as probable {which} what it adds", aspect="model")
+            yield Finding(
+                "good",
+                subject,
+                f"the data are {times} as probable {which} what it adds",
+                aspect="model",
+            )
         if not row.error <= _UNCERTAIN:
             yield Finding(
-                "warning", subject, f"its Bayes factor is known to a factor of {np.exp(row.error):.2g} only",
+                "warning", subject, "its Bayes factor is known to a factor of "
+                    f"{np.exp(row.error):.2g} only",
                 "take more draws, and see the verdict on its sampling",
             )  # fmt: skip

@@ -14,17 +14,20 @@ _UNKNOWN = LogMean(np.nan, np.nan)
 _FEWEST = 4  # draws in half of a chain
 
 
-def log_evidence(density: Callable[..., Any], positions: Float[np.ndarray, "chain draw dimension"]) -> LogMean:
+def log_evidence(
+    density: Callable[..., Any], positions: Float[np.ndarray, "chain draw dimension"]
+) -> LogMean:
     """The log of the integral of a density, as of the evidence of a model, by bridge sampling.
 
-    The bridge leads from a normal: half of each chain says which, the other half is where densities are compared, and
-    then the other way about.
+    The bridge leads from a normal: half of each chain says which, the other half is where densities
+    are compared, and then the other way about.
 
     Args:
         density: the log of the density at a position, of JAX.
         positions: draws of it, unconstrained.
 
-    Returns: it and its standard error; NaN where draws are too few or do not move, or the normal does not meet them.
+    Returns: it and its standard error; NaN where draws are too few or do not move, or the normal
+    does not meet them.
     Source: Gronau et al. (2017), A tutorial on bridge sampling.
     """
     chains, total, dimension = positions.shape
@@ -33,12 +36,19 @@ def log_evidence(density: Callable[..., Any], positions: Float[np.ndarray, "chai
     if not all(_tell_a_normal(half) for half in halves):
         return _UNKNOWN
     normals = [_Normal(half.reshape(-1, dimension)) for half in halves[::-1]]
-    drawn = np.stack([normal.draw(chains * each, np.random.default_rng(i)) for i, normal in enumerate(normals)])
+    drawn = np.stack(
+        [normal.draw(chains * each, np.random.default_rng(i)) for i, normal in enumerate(normals)]
+    )
     at = np.concatenate([halves.reshape(-1, dimension), drawn.reshape(-1, dimension)])
     of_draws, of_drawn = np.split(np.asarray(Sharded(density, len(at))(at)), 2)
     found = []
     for normal, half, there, its, of_other in zip(
-        normals, halves, drawn, of_draws.reshape(2, chains, each), of_drawn.reshape(2, -1), strict=True
+        normals,
+        halves,
+        drawn,
+        of_draws.reshape(2, chains, each),
+        of_drawn.reshape(2, -1),
+        strict=True,
     ):
         own, other = its - normal.log_density(half), of_other - normal.log_density(there)
         effective = float(effective_sizes(own[..., None])[0][0])
@@ -52,19 +62,25 @@ def log_evidence(density: Callable[..., Any], positions: Float[np.ndarray, "chai
 
 def _tell_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> bool:
     """Whether draws all move, and are worth more independent ones than they have numbers."""
-    if draws.shape[1] < _FEWEST or not (np.isfinite(draws).all() and moving_quantities(draws).all()):
+    if draws.shape[1] < _FEWEST or not (
+        np.isfinite(draws).all() and moving_quantities(draws).all()
+    ):
         return False
     return bool(np.median(effective_sizes(draws)[0]) > draws.shape[2])
 
 
 class _Normal:
-    """A normal with mean and covariance of draws; correlations are the smaller, the fewer draws tell them."""
+    """A normal with mean and covariance of draws; correlations are the smaller, the fewer draws
+    tell them.
+    """
 
     def __init__(self, draws: Float[np.ndarray, "draw dimension"]):
         number, dimension = draws.shape
         self.mean, covariance = draws.mean(axis=0), np.atleast_2d(np.cov(draws, rowvar=False))
         told = 1 - min(1.0, dimension / number) ** 2
-        self.factor = np.linalg.cholesky(told * covariance + (1 - told) * np.diag(np.diag(covariance)))
+        self.factor = np.linalg.cholesky(
+            told * covariance + (1 - told) * np.diag(np.diag(covariance))
+        )
 
     def draw(self, number: int, rng: np.random.Generator) -> Float[np.ndarray, "draw dimension"]:
         return self.mean + rng.normal(size=(number, self.mean.size)) @ self.factor.T

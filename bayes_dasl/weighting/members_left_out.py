@@ -30,32 +30,38 @@ _DRAWS = 1000  # of the posterior: common parameters need no more
 _BATCH = 50
 
 
-def loo_members(model: Model, post: xr.DataTree, *, copies: int = 1000, key: int | Array = 0) -> Any:
+def loo_members(
+    model: Model, post: xr.DataTree, *, copies: int = 1000, key: int | Array = 0
+) -> Any:
     r"""Leave-one-member-out cross-validation of a population, without another fit.
 
     $\log p(y_m \mid y_{-m})$ by Pareto-smoothed importance sampling with the likelihood
-    $p(y_m \mid \theta) = \int p(y_m \mid b)\, p(b \mid \theta)\, db$ of all data of a member. The random effects b are
-    integrated out by draws from the fitted population. Weights from the member's own random effects would hardly ever
-    be reliable.
+    $p(y_m \mid \theta) = \int p(y_m \mid b)\, p(b \mid \theta)\, db$ of all data of a member. The
+    random effects b are integrated out by draws from the fitted population. Weights from the
+    member's own random effects would hardly ever be reliable.
 
-    If the k-hat of a member is too large, moment matching moves its draws to the posterior without that member. Each
-    iteration solves all members once per draw. Then the integral of that member is computed once more.
+    If the k-hat of a member is too large, moment matching moves its draws to the posterior without
+    that member. Each iteration solves all members once per draw. Then the integral of that member
+    is computed once more.
 
     `print(bd.weighting.loo_members(model, post))`
 
     Args:
         model: the model of the fit, of a population.
         post: what `fit` returned.
-        copies: the number of draws of the random effects for each of up to 1000 posterior draws. If a k-hat exceeds
-            0.7, there may be too few: hardly any come near the data of an unusual member.
+        copies: the number of draws of the random effects for each of up to 1000 posterior draws. If
+            a k-hat exceeds 0.7, there may be too few: hardly any come near the data of an unusual
+            member.
         key: a whole number or a JAX random key, for these draws.
 
-    Returns: ArviZ's `ELPDData`, one value for each member in `elpd_i`, and its k-hat in `pareto_k`. The k-hat before
-    moment matching is in `influence_pareto_k`; `log_weights` are also from before it.
-    Raises: ModelError for a model without a population, or fewer than one copy; MismatchError for a posterior of
-    another model.
-    Source: Merkle, Furr & Rabe-Hesketh (2019), Bayesian comparison of latent variable models; Vehtari, Gelman & Gabry
-    (2017) for the smoothing; Paananen et al. (2021), Implicitly adaptive importance sampling, for moment matching.
+    Returns: ArviZ's `ELPDData`, one value for each member in `elpd_i`, and its k-hat in `pareto_k`.
+    The k-hat before moment matching is in `influence_pareto_k`; `log_weights` are also from before
+    it.
+    Raises: ModelError for a model without a population, or fewer than one copy; MismatchError for a
+    posterior of another model.
+    Source: Merkle, Furr & Rabe-Hesketh (2019), Bayesian comparison of latent variable models;
+    Vehtari, Gelman & Gabry (2017) for the smoothing; Paananen et al. (2021), Implicitly adaptive
+    importance sampling, for moment matching.
     """
     from arviz_stats import loo
 
@@ -69,23 +75,34 @@ def loo_members(model: Model, post: xr.DataTree, *, copies: int = 1000, key: int
     data, key = fitted_data(post), as_key(key)
     problem = pose(model, data)
     posterior = post["posterior"].to_dataset()
-    posterior = posterior.isel(draw=thinned(posterior.sizes["draw"], max(_DRAWS // posterior.sizes["chain"], 1)))
+    posterior = posterior.isel(
+        draw=thinned(posterior.sizes["draw"], max(_DRAWS // posterior.sizes["chain"], 1))
+    )
     chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
     chosen = post.copy()
     chosen["posterior"] = xr.DataTree(posterior)
     held = draws_of(model, chosen)
     integrated = _integrated(problem, held, copies, key=key)
     dims = ("chain", "draw", layer.dim)
-    coords = {"chain": np.arange(chains), "draw": np.arange(draws), layer.dim: np.asarray(layer.members)}
+    coords = {
+        "chain": np.arange(chains),
+        "draw": np.arange(draws),
+        layer.dim: np.asarray(layer.members),
+    }
     of_data = xr.Dataset({"all_data": (dims, integrated.reshape(chains, draws, -1))}, coords)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of k-hats before moment matching
-        found: Any = loo(xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": of_data}), pointwise=True)
+        found: Any = loo(
+            xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": of_data}),
+            pointwise=True,
+        )
     found.influence_pareto_k = found.pareto_k.copy()
     for m in np.flatnonzero(~(found.pareto_k <= found.good_k)):
         key_m = jax.random.fold_in(key, m)
         alone = pose(model, data.isel({layer.dim: [m]}))
-        elpd, pareto_k = _moments_matched(problem, alone, held, int(m), integrated[:, m], copies, key=key_m)
+        elpd, pareto_k = _moments_matched(
+            problem, alone, held, int(m), integrated[:, m], copies, key=key_m
+        )
         if pareto_k < found.pareto_k[m]:
             found.elpd_i[m], found.pareto_k[m] = elpd, pareto_k
     seen = logsumexp(integrated, axis=0) - np.log(len(integrated))
@@ -95,14 +112,19 @@ def loo_members(model: Model, post: xr.DataTree, *, copies: int = 1000, key: int
     if found.warning:
         named = ", ".join(str(layer.members[m]) for m in bad)
         warnings.warn(
-            f"the k-hat of {layer.dim} {named} is above {found.good_k:.2f}: take more copies, or fit without them",
+            f"the k-hat of {layer.dim} {named} is above {found.good_k:.2f}: take more copies, or "
+            "fit without them",
             stacklevel=2,
         )
     return found
 
 
-def _integrated(problem: Problem, held: Draws, copies: int, *, key: Array) -> Float[np.ndarray, "draw member"]:
-    """The log likelihood of each member's data for each draw, with the random effects integrated out."""
+def _integrated(
+    problem: Problem, held: Draws, copies: int, *, key: Array
+) -> Float[np.ndarray, "draw member"]:
+    """The log likelihood of each member's data for each draw, with the random effects integrated
+    out.
+    """
     likelihood = of_members(problem, candidates(problem.model, held, copies, key=key))
     return logsumexp(likelihood.reshape(-1, copies, likelihood.shape[-1]), axis=1) - np.log(copies)
 
@@ -119,8 +141,9 @@ def _moments_matched(
 ) -> tuple[float, float]:
     """The log predictive density of a member's data, and its k-hat, from draws that are moved.
 
-    The member's own random effects are drawn anew from the population, so that they do not depend on its data. These
-    draws have the log density of the model without the data, plus the integrated log likelihood.
+    The member's own random effects are drawn anew from the population, so that they do not depend
+    on its data. These draws have the log density of the model without the data, plus the integrated
+    log likelihood.
     """
     key_effects, key_copies = jax.random.split(key)
     anew, draws = candidates(problem.model, held, 1, key=key_effects), dict(held)
@@ -128,13 +151,22 @@ def _moments_matched(
         if differs(problem.model, leaf):
             draws[path] = np.array(held[path])
             draws[path][:, m] = anew[path][:, m]
-    unseen = {name: jnp.asarray(values).at[..., m].set(jnp.nan) for name, values in problem.observed.items()}
+    unseen = {
+        name: jnp.asarray(values).at[..., m].set(jnp.nan)
+        for name, values in problem.observed.items()
+    }
     rest = eqx.tree_at(lambda problem: problem.observed, problem, unseen)
-    log_rest = jax.jit(lambda x: jax.lax.map(lambda one: sum(rest.terms(one)), x, batch_size=_BATCH))
-    constrain, unconstrain = (jax.jit(jax.vmap(way)) for way in (problem.constrain, problem.unconstrain))
+    log_rest = jax.jit(
+        lambda x: jax.lax.map(lambda one: sum(rest.terms(one)), x, batch_size=_BATCH)
+    )
+    constrain, unconstrain = (
+        jax.jit(jax.vmap(way)) for way in (problem.constrain, problem.unconstrain)
+    )
     return left_out(
         np.asarray(unconstrain(draws)),
         integrated,
         lambda x: np.asarray(log_rest(x)),
-        lambda x: _integrated(alone, jax.tree.map(np.asarray, constrain(x)), copies, key=key_copies)[:, 0],
+        lambda x: _integrated(
+            alone, jax.tree.map(np.asarray, constrain(x)), copies, key=key_copies
+        )[:, 0],
     )

@@ -33,9 +33,11 @@ class Mixed:
     Args:
         forecast: what `bd.mixture` returned.
         comparison: what its weights come from.
-        diagnosis: the verdict on it: on the sampling of each model that has a weight, and on the mixture as a forecast.
-        words: sentences that say what is mixed by which weights, which model the training data speak for, or which
-            forecast their end better, and which forecasts the held-out data better, and how sure that is.
+        diagnosis: the verdict on it: on the sampling of each model that has a weight, and on the
+            mixture as a forecast.
+        words: sentences that say what is mixed by which weights, which model the training data
+            speak for, or which forecast their end better, and which forecasts the held-out data
+            better, and how sure that is.
     """
 
     forecast: xr.DataTree
@@ -62,7 +64,8 @@ def judge_mixture(
 
     Args:
         mixture: what `bd.mixture` returned.
-        comparison: what `bd.weighting.model_weights`, `bd.compare` or `bd.weighting.bayes_factors` returned, from which its weights are.
+        comparison: what `bd.weighting.model_weights`, `bd.compare` or `bd.weighting.bayes_factors`
+            returned, from which its weights are.
         forecasts: those that are mixed, by name.
         verdicts: what `bd.diagnose` said of each model, by name.
         post: the posterior of one of the models, which knows the training data.
@@ -74,11 +77,17 @@ def judge_mixture(
     """
     check_forecast(mixture, "predictions", "conditional_mean", "conditional_variance")
     if own not in forecasts:
-        raise MismatchError(f"own is the name of one of the forecasts, {', '.join(forecasts)}, not {own!r}")
+        raise MismatchError(
+            f"own is the name of one of the forecasts, {', '.join(forecasts)}, not {own!r}"
+        )
     sampling = (_sampling(name, verdicts[name]) for name in forecasts if name in verdicts)
-    weighty = [name for name, weight in comparison.weights.items() if weight > _SLIGHT and name in verdicts]
+    weighty = [
+        name for name, weight in comparison.weights.items() if weight > _SLIGHT and name in verdicts
+    ]
     beyond = (finding for name in weighty for finding in _extrapolation(name, verdicts[name]))
-    diagnosis = Diagnosis((*sampling, *forecast_findings(post, mixture, test, forecasts), *beyond), of=MIXTURE)
+    diagnosis = Diagnosis(
+        (*sampling, *forecast_findings(post, mixture, test, forecasts), *beyond), of=MIXTURE
+    )
     words = (*_weighed(comparison), *_held_out(forecasts, post, test, own, science))
     return Mixed(mixture, comparison, diagnosis, words)
 
@@ -101,7 +110,8 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
     if isinstance(comparison, BayesFactors):
         before = comparison.table.loc[comparison.base, "prior"]
         yield (
-            f"{mixture}, weighed by how probable the training data are under each. Before them the probability that "
+            f"{mixture}, weighed by how probable the training data are under each. Before them the "
+            "probability that "
             f"{comparison.base} lacks nothing was {before:.2g}."
         )
         yield from (f"{finding.subject}: {finding.message}." for finding in comparison.findings)
@@ -112,7 +122,10 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
     leads, number = comparison.by_lead.sizes["lead"], comparison.by_lead.attrs["origins"]
     times = "time" if leads == 1 else f"{leads} times"
     origins = "one origin" if number == 1 else f"{number} origins"
-    yield f"{mixture}, weighed by how well each forecast the next {times} from {origins} within the training data."
+    yield (
+        f"{mixture}, weighed by how well each forecast the next {times} from {origins} within the "
+        "training data."
+    )
     if comparison.why:
         yield f"Past forecasts weigh them because {comparison.why}."
     if any(finding.subject == "windows" for finding in comparison.findings):
@@ -131,7 +144,8 @@ def _within(comparison: Comparison) -> Iterator[str]:
             "unknown": f"Within the training data nothing tells {first} from {name}.",
             "impossible": f"Within the training data {name} rules out what came.",
             "clear": f"Within the training data {first} forecast better than {name}: {lead.far}.",
-            "chance": f"Within the training data {first} is ahead of {name}, which may be chance: {lead.far}.",
+            "chance": f"Within the training data {first} is ahead of {name}, which may be chance: "
+            f"{lead.far}.",
         }[lead.kind]
     crps = table["crps"].to_numpy(float)
     lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
@@ -141,7 +155,11 @@ def _within(comparison: Comparison) -> Iterator[str]:
 
 
 def _held_out(
-    forecasts: Mapping[str, xr.DataTree], post: xr.DataTree, test: xr.Dataset, own: str, science: str | None
+    forecasts: Mapping[str, xr.DataTree],
+    post: xr.DataTree,
+    test: xr.Dataset,
+    own: str,
+    science: str | None,
 ) -> Iterator[str]:
     for other in (name for name in forecasts if name != own):
         better, worse = other, own
@@ -155,9 +173,14 @@ def _held_out(
             yield f"On the held-out data {own} and {other} are level."
             continue
         chance = ", which may be chance" if not share > _CHANCE * error else ""
-        several = ", on average over the observables," if len(forecasts[own]["predictions"].data_vars) > 1 else ""
+        several = (
+            ", on average over the observables,"
+            if len(forecasts[own]["predictions"].data_vars) > 1
+            else ""
+        )
         yield (
-            f"On the held-out data the CRPS of {better} is{several} {share:.0%} lower than that of {worse} (standard "
+            f"On the held-out data the CRPS of {better} is{several} {share:.0%} lower than that of "
+            f"{worse} (standard "
             f"error {error:.0%}, of {number} values){chance}."
         )
         if other == science:

@@ -23,36 +23,47 @@ _DRAWN = ("predictions", *_MOMENTS)
 def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) -> xr.DataTree:
     r"""Forecasts of several models as one: $p(y) = \sum_k w_k\, p_k(y)$.
 
-    Each forecast gives as many of its draws as its weight says, to one draw, evenly spaced: there is no chance in it.
-    Draws are whole, so that they hold together over times and observables. What models differ by is uncertainty that
-    knowing the right one would remove, and so `decompose` counts it as epistemic. Draws in which a solver failed are
-    left out, or a model of many would have less than its weight. A forecast of few members, as of `bd.DeepEnsemble`,
-    gives its predictive draws, each with the conditional mean and variance of its member.
+    Each forecast gives as many of its draws as its weight says, to one draw, evenly spaced: there
+    is no chance in it. Draws are whole, so that they hold together over times and observables. What
+    models differ by is uncertainty that knowing the right one would remove, and so `decompose`
+    counts it as epistemic. Draws in which a solver failed are left out, or a model of many would
+    have less than its weight. A forecast of few members, as of `bd.DeepEnsemble`, gives its
+    predictive draws, each with the conditional mean and variance of its member.
 
     Args:
         forecasts: what `forecast` returned for each model, by name, at the same times.
         weights: by the same names, such as `compare(…).weights`; they are divided by their sum.
 
-    Returns: a tree as from `forecast`, of one chain, with the groups `predictions`, `conditional_mean`,
-    `conditional_variance`, `noise`, `sample_stats_predictions` and `unobserved`, as far as all forecasts have them.
-    `model_of_draw` in `sample_stats_predictions` says which of the names, in their order, a draw is from. The noise of
-    an observable is kept where it has the same distribution in all models; else `score` takes a kernel density of
-    the draws, and says so. What belongs to one model, such as `posterior` or `vector_field`, is left out: `diagnose`
-    and `report` take a mixture as a rival. The attribute `mixture` has the weights.
+    Returns: a tree as from `forecast`, of one chain, with the groups `predictions`,
+    `conditional_mean`, `conditional_variance`, `noise`, `sample_stats_predictions` and
+    `unobserved`, as far as all forecasts have them. `model_of_draw` in `sample_stats_predictions`
+    says which of the names, in their order, a draw is from. The noise of an observable is kept
+    where it has the same distribution in all models; else `score` takes a kernel density of the
+    draws, and says so. What belongs to one model, such as `posterior` or `vector_field`, is left
+    out: `diagnose` and `report` take a mixture as a rival. The attribute `mixture` has the weights.
 
-    Raises: MismatchError for what is no forecast, forecasts of other times, observables, places or units, a what-if,
-    forecasts of different scenarios, or of which no draw is whole, and for weights that are none.
+    Raises: MismatchError for what is no forecast, forecasts of other times, observables, places or
+    units, a what-if, forecasts of different scenarios, or of which no draw is whole, and for
+    weights that are none.
     """
     shares = _shares(forecasts, weights)
     first = next(iter(forecasts.values()))
     for name, fc in forecasts.items():
         check_forecast(fc, *_DRAWN)
         if fc.attrs.get("what_if", 0):
-            raise MismatchError(f"'{name}' is a what-if, by no model that was fitted: mix forecasts of fitted models")
+            raise MismatchError(
+                f"'{name}' is a what-if, by no model that was fitted: mix forecasts of fitted "
+                "models"
+            )
         if fc.attrs.get("scenario") != first.attrs.get("scenario"):
-            raise MismatchError(f"'{name}' is of another scenario than others: mix forecasts of the same one")
+            raise MismatchError(
+                f"'{name}' is of another scenario than others: mix forecasts of the same one"
+            )
         _refuse_other(name, first["predictions"].to_dataset(), fc["predictions"].to_dataset())
-    draws = max(fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"] for fc in forecasts.values())
+    draws = max(
+        fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"]
+        for fc in forecasts.values()
+    )
     numbers = np.diff(np.round(np.cumsum([*shares.values()]) * draws).astype(int), prepend=0)
     whole = [_whole(name, fc) for name, fc in forecasts.items()]
     drawn = [fc["predictions"].sizes["draw"] for fc in forecasts.values()]
@@ -60,7 +71,11 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
         if all(group in fc.children for fc in forecasts.values()):
             held = [fc[group].to_dataset() for fc in forecasts.values()]
-            names = _same_noise(held) if group == "noise" else [n for n in held[0] if all(n in each for each in held)]
+            names = (
+                _same_noise(held)
+                if group == "noise"
+                else [n for n in held[0] if all(n in each for each in held)]
+            )
             groups[group] = _pooled([each[names] for each in held], whole, numbers, drawn)
     of_draw = ("chain", "draw"), np.repeat(np.arange(len(shares)), numbers)[None]
     stats = groups.get("sample_stats_predictions", xr.Dataset())
@@ -70,7 +85,11 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "mixture": json.dumps({name: round(share, 6) for name, share in shares.items()}),
         **_span(forecasts),
-        **{name: first.attrs[name] for name in ("members", "scenario", "series") if name in first.attrs},
+        **{
+            name: first.attrs[name]
+            for name in ("members", "scenario", "series")
+            if name in first.attrs
+        },
     }
     return tree
 
@@ -82,26 +101,38 @@ def _shares(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     """
     if not isinstance(forecasts, Mapping) or not forecasts or {*forecasts} != {*weights}:
         named = ", ".join(map(str, weights)), ", ".join(map(str, forecasts)) or "nothing"
-        raise MismatchError(f"a mixture needs a weight for each forecast: there are {named[0]} and {named[1]}")
+        raise MismatchError(
+            f"a mixture needs a weight for each forecast: there are {named[0]} and {named[1]}"
+        )
     found = np.array([weights[name] for name in forecasts], float)
     if not (np.isfinite(found).all() and (found >= 0).all() and found.sum() > 0):
-        raise MismatchError(f"weights are numbers from 0 on, of which one is positive, not {dict(weights)}")
+        raise MismatchError(
+            f"weights are numbers from 0 on, of which one is positive, not {dict(weights)}"
+        )
     return dict(zip(map(str, forecasts), map(float, found / found.sum()), strict=True))
 
 
 def _refuse_other(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
     """Raises: MismatchError for forecasts that cannot be mixed."""
     if {*one.data_vars} != {*other.data_vars}:
-        raise MismatchError(f"'{name}' forecasts {', '.join(map(str, other))}, others {', '.join(map(str, one))}")
+        raise MismatchError(
+            f"'{name}' forecasts {', '.join(map(str, other))}, others {', '.join(map(str, one))}"
+        )
     for observable, variable in one.data_vars.items():
         theirs = other[observable]
-        dims, ours = (tuple(d for d in v.dims if d not in ("chain", "draw")) for v in (theirs, variable))
+        dims, ours = (
+            tuple(d for d in v.dims if d not in ("chain", "draw")) for v in (theirs, variable)
+        )
         if dims != ours or not all(np.array_equal(one[dim], other[dim]) for dim in dims):
-            raise MismatchError(f"'{name}' forecasts '{observable}' at other times or places: forecast at the same")
+            raise MismatchError(
+                f"'{name}' forecasts '{observable}' at other times or places: forecast at the same"
+            )
         for what in ("units", BELOW, ABOVE):
             kept, own = (v.attrs.get(what, "none") for v in (variable, theirs))
             if kept != own:
-                raise MismatchError(f"'{name}' forecasts '{observable}' with {what} {own}, others with {kept}")
+                raise MismatchError(
+                    f"'{name}' forecasts '{observable}' with {what} {own}, others with {kept}"
+                )
 
 
 def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
@@ -110,15 +141,23 @@ def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
     def of(group: xr.Dataset) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         for name, variable in group.data_vars.items():
-            found.setdefault(variable.attrs["observable"], {})[str(name)] = variable.attrs["distribution"]
+            found.setdefault(variable.attrs["observable"], {})[str(name)] = variable.attrs[
+                "distribution"
+            ]
         return found
 
     first, *others = map(of, held)
-    return [name for o, own in first.items() if all(other.get(o) == own for other in others) for name in own]
+    return [
+        name
+        for o, own in first.items()
+        if all(other.get(o) == own for other in others)
+        for name in own
+    ]
 
 
 def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
-    """The draws, chain by chain, in which no solver failed: those with a prediction of everything that any has one of.
+    """The draws, chain by chain, in which no solver failed: those with a prediction of everything
+    that any has one of.
 
     Raises: MismatchError if there are none.
     """
@@ -129,7 +168,9 @@ def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
         flat = np.isfinite(values.reshape(values.shape[0] * values.shape[1], -1))
         found &= flat[:, flat.any(axis=0)].all(axis=1) & flat.any(axis=1)
     if not np.any(found):
-        raise MismatchError(f"the solver fails in all draws of '{name}': leave it out of the mixture")
+        raise MismatchError(
+            f"the solver fails in all draws of '{name}': leave it out of the mixture"
+        )
     return np.flatnonzero(found)
 
 
@@ -139,21 +180,33 @@ def _pooled(
     numbers: Int[np.ndarray, " forecast"],
     predictive: Sequence[int],
 ) -> xr.Dataset:
-    """So many whole draws of each, evenly spaced, as one chain; with the attributes in which all agree.
+    """So many whole draws of each, evenly spaced, as one chain; with the attributes in which all
+    agree.
 
-    A group may have one draw for several of the `predictive` draws of each chain, which lie one after the other.
+    A group may have one draw for several of the `predictive` draws of each chain, which lie one
+    after the other.
     """
     variables = {}
-    repeated = [n // group.sizes["draw"] if group.data_vars else 1 for n, group in zip(predictive, held, strict=True)]
+    repeated = [
+        n // group.sizes["draw"] if group.data_vars else 1
+        for n, group in zip(predictive, held, strict=True)
+    ]
     # From the middle of equal parts: repetitions of a member lie in the order of their spread.
-    taken = [i[((np.arange(n) + 0.5) * len(i) / max(n, 1)).astype(int)] for i, n in zip(whole, numbers, strict=True)]
+    taken = [
+        i[((np.arange(n) + 0.5) * len(i) / max(n, 1)).astype(int)]
+        for i, n in zip(whole, numbers, strict=True)
+    ]
     for name in held[0].data_vars:
         each = [group[name] for group in held]
         sizes = {dim: v.sizes[dim] for v in each for dim in v.dims if dim not in _CHAINS}
         alike = [v.expand_dims({d: n for d, n in sizes.items() if d not in v.dims}) for v in each]
         flat = [v.transpose(*_CHAINS, *sizes).values.reshape(-1, *sizes.values()) for v in alike]
         drawn = [v[rows // each] for v, rows, each in zip(flat, taken, repeated, strict=True)]
-        variables[name] = ((*_CHAINS, *sizes), np.concatenate(drawn)[None], _agreed([v.attrs for v in each]))
+        variables[name] = (
+            (*_CHAINS, *sizes),
+            np.concatenate(drawn)[None],
+            _agreed([v.attrs for v in each]),
+        )
     coords = {name: c for name, c in held[0].coords.items() if not {*_CHAINS} & {*c.dims}}
     return with_coordinates(xr.Dataset(variables, coords))
 

@@ -1,4 +1,6 @@
-"""Moment matching: move draws to the posterior without some data, so that importance weights become reliable."""
+"""Moment matching: move draws to the posterior without some data, so that importance weights become
+reliable.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -25,11 +27,14 @@ def left_out(
     r"""The log predictive density of some fitted data, given the rest of the data, and its k-hat.
 
     1. Compute the weights $p(x \mid \text{rest}) / p(x \mid \text{all})$ of the draws.
-    2. Find an affine map that gives the draws their weighted moments: the mean, or also standard deviations, or the
-       covariance. Keep it if the k-hat of the weights falls. Repeat; T is the composition of all maps.
-    3. Move half of the draws by T. All have the weights $p(z \mid \text{rest}) / g(z)$, where g is the density of the
-       mixture, $[p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Unmoved draws cover the
-       numerator of the predictive density, and moved draws its denominator.
+    2. Find an affine map that gives the draws their weighted moments: the mean, or also standard
+       deviations, or the
+       covariance. Keep it if the k-hat of the weights falls. Repeat; T is the composition of all
+       maps.
+    3. Move half of the draws by T. All have the weights $p(z \mid \text{rest}) / g(z)$, where g is
+       the density of the
+       mixture, $[p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Unmoved draws
+       cover the numerator of the predictive density, and moved draws its denominator.
 
     Args:
         draws: from the posterior of all data, unconstrained.
@@ -41,7 +46,9 @@ def left_out(
     """
     rest = log_rest(draws)
     with np.errstate(invalid="ignore"):
-        matrix, offset = _matched(draws, rest + log_likelihood, log_rest, weigh(-log_likelihood, draws))
+        matrix, offset = _matched(
+            draws, rest + log_likelihood, log_rest, weigh(-log_likelihood, draws)
+        )
         moved = np.arange(len(draws)) % 2 == 1
         there = draws @ matrix.T + offset
         back = np.linalg.solve(matrix, (draws - offset).T).T
@@ -50,15 +57,21 @@ def left_out(
         as_they_are, through_map = rest + log_likelihood, other_rest + other_likelihood
         volume = np.linalg.slogdet(matrix)[1]
         mixture = np.where(
-            moved, np.logaddexp(through_map, as_they_are - volume), np.logaddexp(as_they_are, through_map - volume)
+            moved,
+            np.logaddexp(through_map, as_they_are - volume),
+            np.logaddexp(as_they_are, through_map - volume),
         )
-        weights = weigh(np.where(moved, other_rest, rest) - mixture, np.where(moved[:, None], other, draws))
+        weights = weigh(
+            np.where(moved, other_rest, rest) - mixture, np.where(moved[:, None], other, draws)
+        )
     likelihood = np.where(moved, other_likelihood, log_likelihood)[weights.first]
     with np.errstate(divide="ignore"):
         return float(np.logaddexp.reduce(likelihood + np.log(weights.values))), weights.pareto_k
 
 
-def _matched(draws: Draws, log_density: Densities, log_rest: Callable[[Draws], Densities], weights: Weights) -> Affine:
+def _matched(
+    draws: Draws, log_density: Densities, log_rest: Callable[[Draws], Densities], weights: Weights
+) -> Affine:
     """The map of draws with a given log density to that of the rest."""
     matrix, offset = np.eye(draws.shape[1]), np.zeros(draws.shape[1])
     for _ in range(_MOST_MAPS):
@@ -76,7 +89,9 @@ def _matched(draws: Draws, log_density: Densities, log_rest: Callable[[Draws], D
 
 
 def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
-    """Maps to the weighted mean, then also to the standard deviations, then also to the covariance."""
+    """Maps to the weighted mean, then also to the standard deviations,
+    then also to the covariance.
+    """
     some, mean, dimension = draws[weights.first], draws.mean(axis=0), draws.shape[1]
     weighted = weights.values @ some
     apart = some - weighted

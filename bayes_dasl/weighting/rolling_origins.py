@@ -1,4 +1,6 @@
-"""Leave-future-out: models forecast the end of their own data from several origins, as they will be asked to."""
+"""Leave-future-out: models forecast the end of their own data from several origins, as they will be
+asked to.
+"""
 
 import dataclasses
 import datetime
@@ -60,50 +62,56 @@ def leave_future_out(
 ) -> xr.DataTree:
     r"""How well a model forecasts its own series: from several origins, the times ahead of each.
 
-    The model is fitted to the data up to the first origin, but solved to the end of the last window, where a draw that
-    the solver cannot follow counts as impossible. At each later one the draws of the last fit are weighed by
-    the likelihood of what came since then, as `update` does, and where the weights cannot be trusted ($\hat k$ from 0.7
-    on, a little less of fewer than 2200 draws, or worth less than a tenth of the draws) the model is fitted anew, from
-    starts near these draws where the engine looks for any.
+    The model is fitted to the data up to the first origin, but solved to the end of the last
+    window, where a draw that the solver cannot follow counts as impossible. At each later one the
+    draws of the last fit are weighed by the likelihood of what came since then, as `update` does,
+    and where the weights cannot be trusted ($\hat k$ from 0.7 on, a little less of fewer than 2200
+    draws, or worth less than a tenth of the draws) the model is fitted anew, from starts near these
+    draws where the engine looks for any.
 
-    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the mean over draws of the joint density of all
-    data ahead: of noise that looks back, and of a filter, each datum given those before it, also those ahead. What a
-    draw says of the data ahead may differ so much between draws that their mean hangs on a few of them: then
-    `density_pareto_k` is as high as that. Where the model is fitted anew at the very end of the window, the density is
-    bridged between the draws of both fits; elsewhere it is likely too low.
+    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the mean over draws of the
+    joint density of all data ahead: of noise that looks back, and of a filter, each datum given
+    those before it, also those ahead. What a draw says of the data ahead may differ so much between
+    draws that their mean hangs on a few of them: then `density_pareto_k` is as high as that. Where
+    the model is fitted anew at the very end of the window, the density is bridged between the draws
+    of both fits; elsewhere it is likely too low.
 
     Args:
         model: the model.
-        data: a series, as for `fit`, with the forcings up to its end: those ahead are taken as known.
-        origins: how many, which lie evenly over the last third of the times at which anything was observed; or the last
-            time that is known at each, numbers or dates.
-        horizon: how many of these times are forecast from each origin. Give as many as the forecast will be asked for:
-            what forecasts best one time ahead may not do so ten ahead. Unless given, as many as leave no time to two
-            origins.
+        data: a series, as for `fit`, with the forcings up to its end: those ahead are taken as
+            known.
+        origins: how many, which lie evenly over the last third of the times at which anything was
+            observed; or the last time that is known at each, numbers or dates.
+        horizon: how many of these times are forecast from each origin. Give as many as the forecast
+            will be asked for: what forecasts best one time ahead may not do so ten ahead. Unless
+            given, as many as leave no time to two origins.
         engine: what fits, `NUTS()` unless given.
-        post: what `fit` returned for all of these data, if that is there already: the density of a window that ends
-            with them is bridged to its draws.
+        post: what `fit` returned for all of these data, if that is there already: the density of a
+            window that ends with them is bridged to its draws.
         progress: whether a bar is shown; unless told, on a terminal.
-        checkpoint: a folder that keeps what is known of each origin as soon as it is, and the steps of the fit that is
-            under way. Called again after the process was killed, it goes on from there, to the same numbers.
+        checkpoint: a folder that keeps what is known of each origin as soon as it is, and the steps
+            of the fit that is under way. Called again after the process was killed, it goes on from
+            there, to the same numbers.
         device: as for `fit`.
         key: a whole number or a JAX random key.
 
-    Returns: a tree, for `compare`, `recalibrate`, `save` and `load`, in the units of the data; where these may have
-    probabilities rather than densities, as counts and censored data have, in those of the model. By `origin`, the last
-    time that is known there: `log_density`, in nats, of `number` data, from all draws but `failed_draws`, of which
-    `draws` are distinct; `density_error`, its standard error if the draws were independent; `density_pareto_k`, and
-    `bridged` (1 where it was); how the draws were made: `refitted` (1 where the model was fitted, as at the first),
-    `update_pareto_k` and `effective_draws` of the weights. By `origin`, `observable` and `lead`, from 1 on: `log_score`
-    and `crps`, as `score` has them, each datum by itself, mean over replicates, places and members. `time` says when
-    each lead is. The group `held_out` has the error of each datum, by which `recalibrate` makes another forecast of
-    this model as wide as its past ones should have been.
+    Returns: a tree, for `compare`, `recalibrate`, `save` and `load`, in the units of the data;
+    where these may have probabilities rather than densities, as counts and censored data have, in
+    those of the model. By `origin`, the last time that is known there: `log_density`, in nats, of
+    `number` data, from all draws but `failed_draws`, of which `draws` are distinct;
+    `density_error`, its standard error if the draws were independent; `density_pareto_k`, and
+    `bridged` (1 where it was); how the draws were made: `refitted` (1 where the model was fitted,
+    as at the first), `update_pareto_k` and `effective_draws` of the weights. By `origin`,
+    `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them, each datum by
+    itself, mean over replicates, places and members. `time` says when each lead is. The group
+    `held_out` has the error of each datum, by which `recalibrate` makes another forecast of this
+    model as wide as its past ones should have been.
 
-    Raises: DataError for rows that are no series, or origins and horizons that the data do not have; MismatchError for
-    a posterior of another model or other data, or a checkpoint of something else; Interrupted if the user stopped a
-    fit; as `fit`.
-    Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for Bayesian time series
-    models.
+    Raises: DataError for rows that are no series, or origins and horizons that the data do not
+    have; MismatchError for a posterior of another model or other data, or a checkpoint of something
+    else; Interrupted if the user stopped a fit; as `fit`.
+    Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for
+    Bayesian time series models.
     """
     began = time.perf_counter()
     prepare()
@@ -115,17 +123,22 @@ def leave_future_out(
     _refuse_unseen(model, data, windows[0])
     of = "" if checkpoint is None and post is None else pose(model, given).fingerprint(needed=True)
     if post is not None and post.attrs.get("posterior_sha256") != of:
-        raise MismatchError("post must be a posterior of this model given all of these data, as bd.fit returns it")
+        raise MismatchError(
+            "post must be a posterior of this model given all of these data, as bd.fit returns it"
+        )
     folder = None if checkpoint is None else Path(checkpoint)
     with alone_in(folder):
-        journal = Journal(folder, run_identity(of, engine, key) | {"windows": _told_windows(windows)})
+        journal = Journal(
+            folder, run_identity(of, engine, key) | {"windows": _told_windows(windows)}
+        )
         seen = data.isel({model.index: slice(0, windows[-1].end)})
         look = _Look(model, seen, engine, progress, device, folder)
         held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
     known = [_known(arrays) for arrays in held]
     whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
     joint = [
-        joint_density(model, seen, at, window, [*known, *whole]) for at, window in zip(known, windows, strict=True)
+        joint_density(model, seen, at, window, [*known, *whole])
+        for at, window in zip(known, windows, strict=True)
     ]
     rows = [_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)]
     found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
@@ -134,7 +147,9 @@ def leave_future_out(
     found.attrs = {
         "horizon": len(windows[0].times),
         "index": model.index,
-        "data_sha256": fingerprint(given[sorted(model.observables)].isel({model.index: slice(0, windows[-1].end)})),
+        "data_sha256": fingerprint(
+            given[sorted(model.observables)].isel({model.index: slice(0, windows[-1].end)})
+        ),
         "signature": signature(model),
         "engine": repr(engine),
         "key": printable(key),
@@ -142,7 +157,9 @@ def leave_future_out(
         "wall_time_s": time.perf_counter() - began,
         **({"posterior_sha256": of} if of else {}),
     }
-    return xr.DataTree.from_dict({"/": found, HELD_OUT: along_origins([_errors(model, arrays) for arrays in held])})
+    return xr.DataTree.from_dict(
+        {"/": found, HELD_OUT: along_origins([_errors(model, arrays) for arrays in held])}
+    )
 
 
 def model_weights(
@@ -161,50 +178,59 @@ def model_weights(
 ) -> Weighed:
     """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
 
-    1. **Evidence** (`bd.weighting.bayes_factors`), where one model is a science and the others add something with a size to it.
+    1. **Evidence** (`bd.weighting.bayes_factors`), where one model is a science and the others add
+       something with a size to it.
        It takes no further fit, but draws of chains.
-    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), where that is not so or draws do not tell the evidence.
-       Each model forecasts the end of the data from `origins` within them. Any engine will do. Each origin costs one
-       fit of each model at most, with a quarter of the engine's draws, 250 at least.
+    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), where that is not so or
+       draws do not tell the evidence.
+       Each model forecasts the end of the data from `origins` within them. Any engine will do. Each
+       origin costs one fit of each model at most, with a quarter of the engine's draws, 250 at
+       least.
     3. **Equal weights**, where rows are no series or the data are too short for past forecasts.
 
-    The result says which one it is: `weighed_by` is "evidence", "forecasts" or "equal", and `why` says why it is not an
-    earlier one. `print` shows both. A `bd.Study` weighs its models by this function.
+    The result says which one it is: `weighed_by` is "evidence", "forecasts" or "equal", and `why`
+    says why it is not an earlier one. `print` shows both. A `bd.Study` weighs its models by this
+    function.
 
     Args:
         models: by name, two or more.
         posts: what `fit` returned for each, of the same data, which the posterior holds.
-        by: "evidence", "forecasts" or "equal" for that one alone; the first that can be had unless given.
-        past: what `leave_future_out` returned for each model, by name, if that is there already; or a function of no
-            arguments that makes it.
-        origins: from how many times within the data the models forecast at most. Their windows lie side by side over
-            the last half of the data.
-        horizon: how many observed times are forecast from each. Give as many as the forecast will be asked for. Unless
-            given, as many as leave room for two windows.
-        engine: what fits the models up to each origin; `NUTS()` unless given. Models that another engine fitted need
-            it, since a fit by NUTS may take much longer.
+        by: "evidence", "forecasts" or "equal" for that one alone; the first that can be had unless
+            given.
+        past: what `leave_future_out` returned for each model, by name, if that is there already; or
+            a function of no arguments that makes it.
+        origins: from how many times within the data the models forecast at most. Their windows lie
+            side by side over the last half of the data.
+        horizon: how many observed times are forecast from each. Give as many as the forecast will
+            be asked for. Unless given, as many as leave room for two windows.
+        engine: what fits the models up to each origin; `NUTS()` unless given. Models that another
+            engine fitted need it, since a fit by NUTS may take much longer.
         progress: whether a bar is shown; unless told, on a terminal.
         checkpoint: a folder that keeps the work of each model; the same call goes on from there.
         say: a function of one text that is called with what goes on; nothing is said unless given.
         key: a whole number or a JAX random key.
 
-    Returns: a table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or `compare`, or an
-    `EqualWeights`.
+    Returns: a table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or
+    `compare`, or an `EqualWeights`.
 
-    Raises: MismatchError for models without posterior, or where `by` asks for an evidence that cannot be had, or
-    an engine is needed; DataError where it asks for past forecasts of too few data; as `leave_future_out`.
-    Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao, Vehtari, Simpson &
-    Gelman (2018), Using stacking to average Bayesian predictive distributions.
+    Raises: MismatchError for models without posterior, or where `by` asks for an evidence that
+    cannot be had, or an engine is needed; DataError where it asks for past forecasts of too few
+    data; as `leave_future_out`.
+    Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao,
+    Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions.
 
     Example:
         >>> weights = bd.weighting.model_weights(models, posts, horizon=10)
         >>> print(weights)
-        >>> fc = bd.mixture({name: bd.forecast(m, posts[name], at) for name, m in models.items()}, weights.weights)
+        >>> fc = bd.mixture({name: bd.forecast(m, posts[name], at) for name, m in models.items()},
+        weights.weights)
     """
     if by not in _WEIGHED_BY:
         raise MismatchError(f"models are weighed by 'evidence', 'forecasts' or 'equal', not {by!r}")
     if not isinstance(models, Mapping) or len(models) < 2 or {*models} != {*posts}:
-        raise MismatchError("model_weights takes a dict of two models or more, by name, and one of their posteriors")
+        raise MismatchError(
+            "model_weights takes a dict of two models or more, by name, and one of their posteriors"
+        )
     if by == "equal":
         return equal_weights(models, "as asked")
     why = ""
@@ -244,7 +270,9 @@ class _Look:
         """What is known of each origin, from the journal as far as it goes."""
         held: list[Arrays] = []
         last = None  # the fit that draws are weighed from
-        for number, (window, (key_fit, key_forecast)) in enumerate(zip(windows, keys, strict=True), 1):
+        for number, (window, (key_fit, key_forecast)) in enumerate(
+            zip(windows, keys, strict=True), 1
+        ):
             work = functools.partial(self._from_origin, window, last, key_fit, key_forecast)
             held.append(journal.step(f"origin {number}", work))
             last = held[-1] if held[-1]["refitted"] else last
@@ -258,18 +286,29 @@ class _Look:
         return folder / f"fit-{window.known}"
 
     def _known_until(self, rows: int) -> xr.Dataset:
-        """The data, of which what was observed in later rows is missing: so all fits run the same compiled programs."""
+        """The data, of which what was observed in later rows is missing: so all fits run the same
+        compiled programs.
+        """
         index, observables = self.model.index, self.model.observables
-        if {*observables} & {*self.model.layer.forcings}:  # an observable that drives the model is no more known later
+        if {*observables} & {
+            *self.model.layer.forcings
+        }:  # an observable that drives the model is no more known later
             return self.data.isel({index: slice(0, rows)})
         seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)
         return self.data.assign({name: self.data[name].where(seen) for name in observables})
 
-    def _from_origin(self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array) -> Arrays:
+    def _from_origin(
+        self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array
+    ) -> Arrays:
         index = self.model.index
         new = self.data.isel({index: slice(0 if last is None else int(last["rows"]), window.known)})
         checkpoint = None if self.folder is None else self._steps(self.folder, window)
-        asked = {"progress": self.progress, "checkpoint": checkpoint, "device": self.device, "key": key_fit}
+        asked = {
+            "progress": self.progress,
+            "checkpoint": checkpoint,
+            "device": self.device,
+            "key": key_fit,
+        }
 
         def refit(joined: xr.Dataset, near: Float[np.ndarray, "draws dimension"]) -> xr.DataTree:
             return fit(self.model, joined, self.engine.near(near), **asked)
@@ -277,10 +316,18 @@ class _Look:
         if last is None:
             post = fit(self.model, self._known_until(window.known), self.engine, **asked)
         else:
-            post = taken_in(self.model, from_bytes(last["posterior"].tobytes()), new, refit, key=key_fit)
+            post = taken_in(
+                self.model, from_bytes(last["posterior"].tobytes()), new, refit, key=key_fit
+            )
         if post.attrs["interrupted"]:
-            kept = "nothing is kept" if checkpoint is None else f"what is done is kept in {self.folder}"
-            raise Interrupted(f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}")
+            kept = (
+                "nothing is kept"
+                if checkpoint is None
+                else f"what is done is kept in {self.folder}"
+            )
+            raise Interrupted(
+                f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}"
+            )
         refitted = post.attrs.get("updated_by", "refit") == "refit"
         ahead = self.data.isel({index: slice(window.known, window.end)})
         fc = forecast(self.model, post, ahead, key=key_forecast)
@@ -293,7 +340,10 @@ class _Look:
             "refitted": np.asarray(int(refitted)),
             **{name: np.asarray(float(value)) for name, value in weights.items()},
             **_by_lead(self.model, fc, ahead, window),
-            **{f"{_ERRORS}{name}": v.values for name, v in held_out_errors(fc, ahead, window.times).items()},
+            **{
+                f"{_ERRORS}{name}": v.values
+                for name, v in held_out_errors(fc, ahead, window.times).items()
+            },
             **{f"{_DRAW}{path}": values for path, values in known.draws.items()},
             **({"posterior": np.frombuffer(to_bytes(post), np.uint8)} if refitted else {}),
         }
@@ -307,7 +357,8 @@ def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
             first = told(data[model.index].values[np.flatnonzero(seen)[0]])
             raise DataError(
                 f"nothing was observed of '{name}' up to the first origin, "
-                f"{told(data[model.index].values[window.known - 1])}: its data begin at {first}, so take later origins"
+                f"{told(data[model.index].values[window.known - 1])}: its data begin at {first}, "
+                "so take later origins"
             )
 
 
@@ -316,17 +367,25 @@ def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
 
 
 def _known(held: Arrays) -> Known:
-    draws = {name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)}
+    draws = {
+        name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)
+    }
     return Known(int(held["rows"]), draws, float(held["start"]), int(held["fit"]))
 
 
 def _row(held: Arrays) -> xr.Dataset:
     scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
-    return xr.Dataset({"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores})
+    return xr.Dataset(
+        {"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores}
+    )
 
 
 def _errors(model: Model, held: Arrays) -> xr.Dataset:
-    found = {name.removeprefix(_ERRORS): values for name, values in held.items() if name.startswith(_ERRORS)}
+    found = {
+        name.removeprefix(_ERRORS): values
+        for name, values in held.items()
+        if name.startswith(_ERRORS)
+    }
     variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
     return xr.Dataset(variables, {"observable": [*model.observables]})
 
@@ -357,7 +416,11 @@ def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> d
     index = data[model.index]
     attributes = {name: v for name, v in index.attrs.items() if name in ("units", "long_name")}
     return {
-        "origin": ("origin", np.array([index.values[window.known - 1] for window in windows]), attributes),
+        "origin": (
+            "origin",
+            np.array([index.values[window.known - 1] for window in windows]),
+            attributes,
+        ),
         "observable": list(model.observables),
         "lead": np.arange(1, 1 + len(windows[0].times)),
         "time": (("origin", "lead"), np.stack([window.times for window in windows]), attributes),
@@ -367,7 +430,9 @@ def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> d
 def _in_order(found: Comparison, models: Mapping[str, Model]) -> Comparison:
     """Raises: MismatchError for past forecasts of other models."""
     if {*found.weights} != {*models}:
-        raise MismatchError(f"past forecasts are of {', '.join(found.weights)}, the models are {', '.join(models)}")
+        raise MismatchError(
+            f"past forecasts are of {', '.join(found.weights)}, the models are {', '.join(models)}"
+        )
     return found
 
 
@@ -389,7 +454,12 @@ class _Looking:
         data = fitted_data(self.posts[first])
         at, horizon = side_by_side(self.models[first], data, None, self.origins, self.horizon)
         engine = sparing(self._engine())
-        settings: dict[str, Any] = {"origins": at, "horizon": horizon, "engine": engine, "progress": self.progress}
+        settings: dict[str, Any] = {
+            "origins": at,
+            "horizon": horizon,
+            "engine": engine,
+            "progress": self.progress,
+        }
         found = {}
         for name, model in self.models.items():
             folder = None if self.checkpoint is None else Path(self.checkpoint) / name
@@ -406,7 +476,8 @@ class _Looking:
             by = str(post.attrs.get("engine", "NUTS"))
             if not by.startswith("NUTS"):
                 raise MismatchError(
-                    f"'{name}' was fitted by {by.partition('(')[0]}: say by engine= what fits the models up to past "
+                    f"'{name}' was fitted by {by.partition('(')[0]}: say by engine= what fits the "
+                    "models up to past "
                     "times, such as the same engine, or take by='equal'"
                 )
         return NUTS()

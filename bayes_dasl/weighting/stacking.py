@@ -16,26 +16,31 @@ from ..errors import MismatchError
 
 
 def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
-    r"""Combine chains by stacking: weights with which their mixture predicts each datum best from all others.
+    r"""Combine chains by stacking: weights with which their mixture predicts each datum best from
+    all others.
 
-    $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$, with the densities of
-    each chain $c$ by Pareto-smoothed leave-one-out.
+    $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$, with
+    the densities of each chain $c$ by Pareto-smoothed leave-one-out.
 
-    Chains that stay in different modes, as those of a network may, say nothing of how much each mode holds. Their
-    stacked draws are a mixture for prediction, not draws of the posterior: the attribute `draws_are` and the verdict
-    say so. `stacking_weights` are those of the chains, `stacking_pareto_k` is the highest k-hat of a
-    datum in a chain that has any weight (good below 0.7). A chain gives as many draws as its weight says, evenly
-    spaced; they lie in random order, so that chains of the result mean nothing.
+    Chains that stay in different modes, as those of a network may, say nothing of how much each
+    mode holds. Their stacked draws are a mixture for prediction, not draws of the posterior: the
+    attribute `draws_are` and the verdict say so. `stacking_weights` are those of the chains,
+    `stacking_pareto_k` is the highest k-hat of a datum in a chain that has any weight (good below
+    0.7). A chain gives as many draws as its weight says, evenly spaced; they lie in random order,
+    so that chains of the result mean nothing.
 
     Args:
         post: what `fit` returned, of two chains or more.
         key: a whole number or a JAX random key, for the order of the draws.
 
     Raises: MismatchError for a posterior of one chain, or without its log likelihood.
-    Source: Yao, Vehtari & Gelman (2022), Stacking for non-mixing Bayesian computations; loo and weights by ArviZ.
+    Source: Yao, Vehtari & Gelman (2022), Stacking for non-mixing Bayesian computations; loo and
+    weights by ArviZ.
     """
     if "log_likelihood" not in post.children or "posterior" not in post.children:
-        raise MismatchError("stacking needs a posterior with its group log_likelihood, as bd.fit returns it")
+        raise MismatchError(
+            "stacking needs a posterior with its group log_likelihood, as bd.fit returns it"
+        )
     chains, draws = (post["posterior"].sizes[dim] for dim in ("chain", "draw"))
     if chains < 2:
         raise MismatchError("one chain is all there is: stacking needs several")
@@ -45,7 +50,9 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     shares = np.diff(ends, prepend=0)
     index = [c * draws + np.arange(n) * draws // n for c, n in enumerate(shares) if n]
     taken = rng.permutation(np.concatenate(index))
-    groups = {name: _resampled(group.to_dataset(), taken, draws) for name, group in post.children.items()}
+    groups = {
+        name: _resampled(group.to_dataset(), taken, draws) for name, group in post.children.items()
+    }
     groups.pop("modes", None)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = post.attrs | {
@@ -62,10 +69,12 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
 def _finding(weights: Float[np.ndarray, " chain"]) -> Finding:
     shares = ", ".join(f"{w:.2g}" for w in weights)
     return Finding(
-        "warning", "stacked chains",
-        f"chains are weighed by how well they predict ({shares}): a mixture, no draws of the posterior",
+        "warning",
+        "stacked chains",
+        f"chains are weighed by how well they predict ({shares}): a mixture, no draws of the "
+        "posterior",
         "read forecasts, not parameters; a stronger prior may make the chains agree",
-    )  # fmt: skip
+    )
 
 
 def _pointwise(post: xr.DataTree) -> Float[np.ndarray, "chain draw datum"]:
@@ -76,29 +85,43 @@ def _pointwise(post: xr.DataTree) -> Float[np.ndarray, "chain draw datum"]:
     return np.concatenate(blocks, axis=2)
 
 
-def _weights(log_likelihood: Float[np.ndarray, "chain draw datum"]) -> tuple[Float[np.ndarray, " chain"], float]:
+def _weights(
+    log_likelihood: Float[np.ndarray, "chain draw datum"],
+) -> tuple[Float[np.ndarray, " chain"], float]:
     import arviz_stats  # it takes a second to load
 
     trees = {
         str(chain): xr.DataTree.from_dict(
-            {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "datum"), told_apart(values)[None])}),
-             "posterior": xr.Dataset({"y": (("chain", "draw"), np.zeros((1, len(values))))})}
+            {
+                "log_likelihood": xr.Dataset(
+                    {"y": (("chain", "draw", "datum"), told_apart(values)[None])}
+                ),
+                "posterior": xr.Dataset({"y": (("chain", "draw"), np.zeros((1, len(values))))}),
+            }
         )
         for chain, values in enumerate(log_likelihood)
-    }  # fmt: skip
-    with warnings.catch_warnings():  # k-hat of a chain that predicts nothing does not matter; the others' is told
+    }
+    with (
+        warnings.catch_warnings()
+    ):  # k-hat of a chain that predicts nothing does not matter; the others' is told
         warnings.simplefilter("ignore", UserWarning)
-        left_out: Any = {name: arviz_stats.loo(tree, pointwise=True) for name, tree in trees.items()}
+        left_out: Any = {
+            name: arviz_stats.loo(tree, pointwise=True) for name, tree in trees.items()
+        }
         found = arviz_stats.compare(left_out)
     weights = np.array([float(found.loc[name, "weight"]) for name in trees]).clip(min=0)
     weights /= weights.sum()
     highest = [
-        float(left_out[name].pareto_k.max()) for name, weight in zip(trees, weights, strict=True) if weight > 0.01
+        float(left_out[name].pareto_k.max())
+        for name, weight in zip(trees, weights, strict=True)
+        if weight > 0.01
     ]
     return weights, max(highest)
 
 
 def _resampled(group: xr.Dataset, taken: np.ndarray, draws: int) -> xr.Dataset:
     """A group of draws made of others; groups of anything else are left as they are."""
-    of_draws = group.sizes.get("draw") == draws and len(taken) == group.sizes.get("chain", 0) * draws
+    of_draws = (
+        group.sizes.get("draw") == draws and len(taken) == group.sizes.get("chain", 0) * draws
+    )
     return resample_draws(group, taken) if of_draws else group

@@ -38,7 +38,9 @@ class Known(NamedTuple):
 def in_units_of(
     found: xr.Dataset, model: Model, own: xr.Dataset, given: xr.Dataset, windows: Sequence[Window]
 ) -> xr.Dataset:
-    """Densities and scores in the units of the data, where the model works in others: models may differ in these."""
+    """Densities and scores in the units of the data, where the model works in others: models may
+    differ in these.
+    """
     units, wanted = units_of(own), units_of(given)
     for name in model.observables:
         if units[name] == wanted[name] or _has_masses(model.noise_of(name)):
@@ -46,9 +48,14 @@ def in_units_of(
         ends = convert(np.array([0.0, 1.0]), wanted[name], units[name])
         assert ends is not None  # the data were converted
         factor, units[name] = float(np.diff(ends)[0]), wanted[name]
-        numbers = [own[name].isel({model.index: slice(w.known, w.end)}).notnull().sum().item() for w in windows]
+        numbers = [
+            own[name].isel({model.index: slice(w.known, w.end)}).notnull().sum().item()
+            for w in windows
+        ]
         here = found["observable"] == name
-        found["log_density"] = found["log_density"] + np.log(factor) * xr.DataArray(numbers, dims="origin")
+        found["log_density"] = found["log_density"] + np.log(factor) * xr.DataArray(
+            numbers, dims="origin"
+        )
         found["log_score"] = found["log_score"] - xr.where(here, np.log(factor), 0.0)
         found["crps"] = found["crps"] / xr.where(here, factor, 1.0)
     return found.assign_coords(units=("observable", [units[name] for name in model.observables]))
@@ -59,10 +66,13 @@ def _has_masses(noise: AbstractNoise) -> bool:
     return bool(noise.support.is_discrete) or isinstance(noise, Censored | HurdleNoise)
 
 
-def joint_density(model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]) -> dict[str, Any]:
+def joint_density(
+    model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]
+) -> dict[str, Any]:
     """The joint density of all data of a window, given those before it.
 
-    Solved to the end of the data, whichever window it is: for all of them it is one compiled program.
+    Solved to the end of the data, whichever window it is: for all of them it is one compiled
+    program.
     """
     inputs, observed = model.inputs(data, start=at.start), {}
     for name in model.observables:
@@ -78,8 +88,12 @@ def joint_density(model: Model, data: xr.Dataset, at: Known, window: Window, oth
         return total_log_likelihood(pushed.log_likelihood, observed), np.asarray(pushed.ok)
 
     each, ok = of_each(at.draws)
-    found, weights = log_mean(each[ok]), weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None
-    # Draws of another fit that know just these data, too; those of the same one would say nothing new.
+    found, weights = (
+        log_mean(each[ok]),
+        weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None,
+    )
+    # Draws of another fit that know just these data, too; those of the same one would say nothing
+    # new.
     then = [other for other in others if other.rows == window.end and other.fit != at.fit]
     if then and weights is not None and not weights.trusted:
         after, sound = of_each(then[0].draws)

@@ -31,7 +31,9 @@ class Window(NamedTuple):
     times: np.ndarray
 
 
-def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None) -> list[Window]:
+def windows_of(
+    model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None
+) -> list[Window]:
     """What is forecast from each origin.
 
     Raises: DataError for rows that are no series, or what the data do not have.
@@ -40,13 +42,16 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
     values = checked_index(data, index)
     if not is_series(model, data):
         raise DataError(
-            f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
+            f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any "
+            "order, leave out "
             "each in turn: ArviZ's loo and compare take what bd.fit returns"
         )
     times = observed_times(model, data)
     known, horizon = _chosen(times, data, index, origins, horizon)
     rows = np.searchsorted(values, times, side="right")
-    return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
+    return [
+        Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known
+    ]
 
 
 def seen_rows(values: xr.DataArray, index: str) -> Bool[np.ndarray, " row"]:
@@ -66,10 +71,12 @@ def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
 def side_by_side(
     model: Model, train: xr.Dataset, test: xr.Dataset | None, most: int, horizon: int | None
 ) -> tuple[list, int]:
-    """Origins and horizon of windows side by side up to the end of the training data, over their last half at most.
+    """Origins and horizon of windows side by side up to the end of the training data, over their
+    last half at most.
 
-    Windows are as long as the test data unless a `horizon` is given, or as leaves room for two of them. So each takes
-    one fit at most, whose draws tell its density well, and no datum counts twice.
+    Windows are as long as the test data unless a `horizon` is given, or as leaves room for two of
+    them. So each takes one fit at most, whose draws tell its density well, and no datum counts
+    twice.
 
     Raises: DataError if there is no room for one window.
     """
@@ -80,32 +87,45 @@ def side_by_side(
     number = min(most, room // max(horizon, 1))
     if not (horizon and number):
         raise DataError(
-            f"the {len(times)} observed times of the training data are too few: at least {horizon or 1} of their last "
+            f"the {len(times)} observed times of the training data are too few: at least "
+            f"{horizon or 1} of their last "
             "half would have to be forecast"
         )
     return [times[-1 - horizon * back] for back in range(number, 0, -1)], int(horizon)
 
 
 def sparing(engine: AbstractEngine) -> AbstractEngine:
-    """The same engine with a quarter of its draws, 250 at least: to weigh models takes fewer than to forecast."""
+    """The same engine with a quarter of its draws, 250 at least: to weigh models takes fewer than
+    to forecast.
+    """
     fewer = max(engine.draws // 4, min(engine.draws, _FEWEST))
     chosen = {field.name for field in dataclasses.fields(engine)}  # pyright: ignore
     return dataclasses.replace(engine, draws=fewer) if "draws" in chosen else engine  # pyright: ignore
 
 
 def _chosen(
-    times: np.ndarray, data: xr.Dataset, index: str, origins: int | Sequence[Any], horizon: int | None
+    times: np.ndarray,
+    data: xr.Dataset,
+    index: str,
+    origins: int | Sequence[Any],
+    horizon: int | None,
 ) -> tuple[np.ndarray, int]:
     """How many of the observed times are known at each origin, and how many are forecast."""
     number = len(times)
     if horizon is not None and not (isinstance(horizon, (int, np.integer)) and horizon > 0):
-        raise DataError(f"horizon is how many times are forecast, a whole number from 1 on, not {horizon!r}")
+        raise DataError(
+            f"horizon is how many times are forecast, a whole number from 1 on, not {horizon!r}"
+        )
     if isinstance(origins, (int, np.integer)):
         if not 0 < origins < number:
-            raise DataError(f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}")
+            raise DataError(
+                f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}"
+            )
         horizon = int(horizon or max(1, number // _SHARE // origins))
         first, last = number - max(number // _SHARE, horizon), number - horizon
-        known = np.unique(np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int))
+        known = np.unique(
+            np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int)
+        )
     else:
         asked = np.asarray([place_of(data, index, origin) for origin in origins])
         known = np.searchsorted(times, asked, side="right")
@@ -114,7 +134,9 @@ def _chosen(
         horizon = int(horizon or np.diff(known, append=number).min())
     if known[0] < 1 or known[-1] + max(horizon, 1) > number or horizon < 1:
         raise DataError(
-            f"{horizon} observed times are to be forecast from each origin, but the data have {known[0]} before the "
-            f"first one and {number - known[-1]} after the last one: take other origins, or another horizon"
+            f"{horizon} observed times are to be forecast from each origin, but the data have "
+            f"{known[0]} before the "
+            f"first one and {number - known[-1]} after the last one: take other origins, or "
+            "another horizon"
         )
     return known, horizon

@@ -1,7 +1,7 @@
 """A daily catchment model for any river: `from case_studies.catchment import Catchment, daily`.
 
-Priors, the names of the forcings and the snow are arguments, so another river needs no copy of the equations.
-`case_studies/piscataquis.py` uses it for a river in Maine.
+Priors, the names of the forcings and the snow are arguments, so another river needs no copy of the
+equations. `case_studies/piscataquis.py` uses it for a river in Maine.
 """
 
 from .equations import Catchment as Catchment, Snow as Snow, Soil as Soil, taken as taken

@@ -19,9 +19,11 @@ def _between(low: float, high: float, units: str) -> Any:
 
 
 class Snow(bd.Module):
-    r"""Snow that falls in the cold, melts by degree-days above a threshold, and melts slowly from the ground.
+    r"""Snow that falls in the cold, melts by degree-days above a threshold, and melts slowly from
+    the ground.
 
-    $\text{melt} = s\,(1 - e^{-m/s}), \quad m = \text{degree\_day}\,\max(T - T_m, 0) + \text{ground}$
+    $\text{melt}
+    = s\,(1 - e^{-m/s}), \quad m = \text{degree\_day}\,\max(T - T_m, 0) + \text{ground}$
 
     A deep pack melts by m, a shallow one by its own depth. The maximum is smooth over a kelvin.
 
@@ -32,7 +34,8 @@ class Snow(bd.Module):
         ground: the melt from the ground, mm/day.
 
     Units: mm of water, days, °C.
-    Source: Martinec & Rango (1986) for degree-days; Bergström (1976), HBV; Seibert & Vis (2012) for the priors.
+    Source: Martinec & Rango (1986) for degree-days; Bergström (1976), HBV; Seibert & Vis (2012) for
+    the priors.
     """
 
     falls_below: bd.Scalar = _between(-3.0, 2.0, "°C")
@@ -50,9 +53,11 @@ class Snow(bd.Module):
 
 
 class Soil(bd.Module):
-    r"""A soil that passes on a larger share of its water when it is wetter, and loses water to plants.
+    r"""A soil that passes on a larger share of its water when it is wetter, and loses water to
+    plants.
 
-    $\text{recharge} = \text{water}\,(s/c)^\beta, \quad \text{lost} = f\,\text{demand}\,(1 - e^{-s/(h c)})$
+    $\text{recharge}
+    = \text{water}\,(s/c)^\beta, \quad \text{lost} = f\,\text{demand}\,(1 - e^{-s/(h c)})$
 
     Args:
         capacity: the water c that the soil can hold, mm.
@@ -70,7 +75,9 @@ class Soil(bd.Module):
     dryness: bd.Scalar = _between(0.2, 1.5, "")
 
     def __call__(self, soil, water, demand):
-        """The water in the soil at the end of a day, the water that passes on, and the evaporation."""
+        """The water in the soil at the end of a day, the water that passes on,
+        and the evaporation.
+        """
         filled = soil / self.capacity
         wet: Any = jnp.clip(filled, 1e-6, 1.0)
         recharge = water * wet**self.beta
@@ -85,10 +92,12 @@ class Catchment(bd.Module):
 
     $q_\text{quick} = s\,(1 - e^{-(s/20\,\text{mm})^\alpha\,k})$
 
-    The quick reservoir drains faster when it is fuller. Water seeps from it to the slow one at a rate of at most
-    `percolation`. Two equal linear reservoirs delay the quick flow in the river (Nash 1957).
+    The quick reservoir drains faster when it is fuller. Water seeps from it to the slow one at a
+    rate of at most `percolation`. Two equal linear reservoirs delay the quick flow in the river
+    (Nash 1957).
 
-    Each parameter is a number or a prior. The default priors suit cold catchments. `daily` turns it into a layer.
+    Each parameter is a number or a prior. The default priors suit cold catchments. `daily` turns it
+    into a layer.
 
     Args:
         snow: its snow; `None` for a river without snow, whose forcings then include no temperature.
@@ -119,7 +128,11 @@ class Catchment(bd.Module):
     @property
     def forcings(self) -> tuple[str, ...]:
         """The names of the forcings in the data."""
-        return (self.rain, self.demand) if self.snow is None else (self.rain, self.temperature, self.demand)
+        return (
+            (self.rain, self.demand)
+            if self.snow is None
+            else (self.rain, self.temperature, self.demand)
+        )
 
     def day(self, y, u):
         """The stores at the end of a day, and the flow and the evaporation of that day."""

@@ -20,7 +20,8 @@ class Hybrid(bd.Module):
 
     Args:
         science: the catchment.
-        closure: the network g, with the outputs `evaporation`, `quick` and, with snow, `melt`; see `with_network`.
+        closure: the network g, with the outputs `evaporation`, `quick` and, with snow, `melt`; see
+            `with_network`.
 
     Units: as for `Catchment`.
     """
@@ -37,7 +38,9 @@ class Hybrid(bd.Module):
         factor = {name: jnp.exp(value) for name, value in self.closure(None, wet, u).items()}
         today = eqx.tree_at(lambda c: c.quick, science, science.quick * factor["quick"])
         if science.snow is not None:
-            today = eqx.tree_at(lambda c: c.snow.degree_day, today, science.snow.degree_day * factor["melt"])
+            today = eqx.tree_at(
+                lambda c: c.snow.degree_day, today, science.snow.degree_day * factor["melt"]
+            )
         return today.day(y, u | {science.demand: u[science.demand] * factor["evaporation"]})
 
     def __call__(self, t, y, u):
@@ -48,7 +51,8 @@ class Hybrid(bd.Module):
 
 
 def with_network(science: Catchment, weather: xr.Dataset) -> Hybrid:
-    """A catchment with a small network, whose factors differ from one by about a third under the prior.
+    """A catchment with a small network, whose factors differ from one by about a third under the
+    prior.
 
     Args:
         science: the catchment.

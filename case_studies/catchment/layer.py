@@ -24,32 +24,54 @@ def daily(equations: Catchment | Hybrid, **initial: Any) -> bd.Difference:
 
     Args:
         equations: the catchment, perhaps with a network.
-        initial: stores on the first day by name, mm, as numbers or priors. The defaults are usual stores in January;
-            they do not matter after a year of spin-up.
+        initial: stores on the first day by name, mm, as numbers or priors. The defaults are usual
+            stores in January; they do not matter after a year of spin-up.
 
     Raises: ModelError for equations of something else, or a store that the catchment does not have.
     """
     science = equations if isinstance(equations, Catchment) else getattr(equations, "science", None)
     if not isinstance(science, Catchment):
-        raise ModelError(f"daily takes a Catchment, or one with a network beside it, not {type(equations).__name__}")
-    usual = {name: value for name, value in _JANUARY.items() if science.snow is not None or name != "snow"}
+        raise ModelError(
+            "daily takes a Catchment, or one with a network beside it, not "
+            f"{type(equations).__name__}"
+        )
+    usual = {
+        name: value
+        for name, value in _JANUARY.items()
+        if science.snow is not None or name != "snow"
+    }
     for name in initial:
         if name not in usual:
-            raise ModelError(f"the catchment has no store '{name}': its stores are {', '.join(usual)}")
-    units = {science.rain: RATE, science.demand: RATE, "flow": RATE, "time": "day", **dict.fromkeys(usual, "mm")}
+            raise ModelError(
+                f"the catchment has no store '{name}': its stores are {', '.join(usual)}"
+            )
+    units = {
+        science.rain: RATE,
+        science.demand: RATE,
+        "flow": RATE,
+        "time": "day",
+        **dict.fromkeys(usual, "mm"),
+    }
     if science.snow is not None:
         units[science.temperature] = "°C"
     stores, flow = {**usual, **initial}, type(equations).flow
-    return bd.Difference(step=equations, initial=stores, observe=flow, forcings=science.forcings, units=units)
+    return bd.Difference(
+        step=equations, initial=stores, observe=flow, forcings=science.forcings, units=units
+    )
 
 
 def scattered() -> bd.noise.Censored:
-    """A noise that is normal on the square-root scale, so that errors grow with the flow; zeros are censored."""
-    return bd.noise.Censored(bd.noise.BoxCoxNoise(dist.HalfNormal(1.0), power=0.5, shift=0.01), below=0.0)
+    """A noise that is normal on the square-root scale, so that errors grow with the flow; zeros are
+    censored.
+    """
+    return bd.noise.Censored(
+        bd.noise.BoxCoxNoise(dist.HalfNormal(1.0), power=0.5, shift=0.01), below=0.0
+    )
 
 
 def spun_up(data: xr.Dataset, begin: str, until: str) -> xr.Dataset:
-    """The data from a date on, without the flow of the spin-up, in which the stores forget their start.
+    """The data from a date on, without the flow of the spin-up, in which the stores forget their
+    start.
 
     Args:
         data: weather and `flow` by date.

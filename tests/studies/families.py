@@ -1,4 +1,6 @@
-"""Models with priors from which their own data are drawn, for the study of verdicts: closed forms, mostly."""
+"""Models with priors from which their own data are drawn, for the study of verdicts: closed forms,
+mostly.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -33,7 +35,9 @@ class Law(bd.Module):
         return found if isinstance(found, dict) else {"y": found}
 
 
-def curve(formula: Callable, noise: Any, *, forcings: tuple[str, ...] = (), **numbers: Any) -> bd.Model:
+def curve(
+    formula: Callable, noise: Any, *, forcings: tuple[str, ...] = (), **numbers: Any
+) -> bd.Model:
     return bd.Model(bd.Algebraic(Law(formula, numbers), forcings=forcings), noise)
 
 
@@ -78,11 +82,18 @@ class Family:
         if self.members:
             at = at.assign_coords({self.members: np.arange(MEMBERS)})
         key_truth, key_noise = jax.random.split(jax.random.key(seed))
-        truth = {path: np.asarray(v) for path, v in draw_prior(self.model, 1, key=key_truth).items()}
+        truth = {
+            path: np.asarray(v) for path, v in draw_prior(self.model, 1, key=key_truth).items()
+        }
         made = push(self.model, self.model.inputs(at), truth, key=key_noise)
         assert made.ok.all(), seed
         dims = ("time", self.members) if self.members else ("time",)
-        return at.assign({name: (dims, np.asarray(values[0], float)) for name, values in made.predictions.items()})
+        return at.assign(
+            {
+                name: (dims, np.asarray(values[0], float))
+                for name, values in made.predictions.items()
+            }
+        )
 
 
 def template(seed: int) -> xr.Dataset:

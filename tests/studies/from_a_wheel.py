@@ -1,8 +1,10 @@
-"""What a user does with an installed wheel, in an empty folder, with a dated table: each command must exit with 0.
+"""What a user does with an installed wheel, in an empty folder, with a dated table: each command
+must exit with 0.
 
-Run: `uv run python -m tests.studies.from_a_wheel`. It builds the wheel and installs it into an environment of its own,
-which borrows its dependencies from this one. It checks and runs a study with `bd.corrected`, does many fits on two
-workers, and takes in three days, with a forecast after each.
+Run: `uv run python -m tests.studies.from_a_wheel`. It builds the wheel and installs it into an
+environment of its own, which borrows its dependencies from this one. It checks and runs a study
+with `bd.corrected`, does many fits on two workers, and takes in three days, with a forecast after
+each.
 """
 
 import resource
@@ -72,7 +74,9 @@ COMMAND = "from bayes_dasl.cli import app\n\nif __name__ == '__main__':\n    app
 
 
 def write_tables(folder: Path) -> None:
-    """A river whose store loses more the fuller it is: the table of a study, rows of three days, and rain ahead."""
+    """A river whose store loses more the fuller it is: the table of a study, rows of three days,
+    and rain ahead.
+    """
     rng, number = np.random.default_rng(0), KNOWN + 10
     rain, store, flow = rng.gamma(0.5, 4.0, number), 20.0, []
     for fallen in rain:
@@ -80,7 +84,9 @@ def write_tables(folder: Path) -> None:
         store += fallen - flow[-1]
     seen = np.round(np.asarray(flow) * np.exp(0.1 * rng.normal(size=number)), 3)
     days = pd.date_range("2020-01-01", periods=number)
-    table = pd.DataFrame({"Datum": days.strftime("%d.%m.%Y"), "Rain (mm)": rain.round(2), "Flow (mm)": seen})
+    table = pd.DataFrame(
+        {"Datum": days.strftime("%d.%m.%Y"), "Rain (mm)": rain.round(2), "Flow (mm)": seen}
+    )
     table.iloc[:KNOWN].to_csv(folder / "river.csv", index=False)
     dated = table.assign(Datum=days.strftime("%Y-%m-%d"))
     for day in range(DAYS):
@@ -91,8 +97,13 @@ def write_tables(folder: Path) -> None:
 
 def install(folder: Path) -> Path:
     """An environment with the wheel, and Python in it."""
-    subprocess.run(["uv", "build", "--wheel", "--quiet", "--out-dir", str(folder / "dist"), str(ROOT)], check=True)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+    subprocess.run(
+        ["uv", "build", "--wheel", "--quiet", "--out-dir", str(folder / "dist"), str(ROOT)],
+        check=True,
+    )
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True
+    )
     packages = next((folder / "venv" / "lib").glob("python*")) / "site-packages"
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     with zipfile.ZipFile(next((folder / "dist").glob("*.whl"))) as wheel:
@@ -115,8 +126,14 @@ def main() -> None:
         many = ["study", "my_study.py", "--quick", "--workers", "2"]
         for command in (["run", "my_study.py"], many, *daily):
             before = _seconds()
-            done = subprocess.run([str(python), "command.py", *command], cwd=work, capture_output=True, text=True)
-            print(f"exit code {done.returncode}, {_seconds() - before:.0f} CPU s: {' '.join(command)}", flush=True)
+            done = subprocess.run(
+                [str(python), "command.py", *command], cwd=work, capture_output=True, text=True
+            )
+            print(
+                f"exit code {done.returncode}, {_seconds() - before:.0f} CPU s: "
+                f"{' '.join(command)}",
+                flush=True,
+            )
             if done.returncode:
                 raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
 

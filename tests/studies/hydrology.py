@@ -1,14 +1,15 @@
-"""Daily flow of the Piscataquis: twenty years forecast from the weather alone, by science, a hybrid and an LSTM.
+"""Daily flow of the Piscataquis: twenty years forecast from the weather alone, by science, a hybrid
+and an LSTM.
 
-Run: `uv run python -m tests.studies.hydrology`; what is done is kept, `--table` prints it, `--figure` draws
-catchment and hybrid, both by the ensemble, after four years (some three minutes).
+Run: `uv run python -m tests.studies.hydrology`; what is done is kept, `--table` prints it,
+`--figure` draws catchment and hybrid, both by the ensemble, after four years (some three minutes).
 
-Each row is a model fitted over 14 years (1981–1994), or the last ten or four of them, each after a year of spin-up, and
-judged over 1995–2014: the mean of its forecast by NSE and KGE, its draws by coverage and CRPS. Catchment and bucket are
-fitted by NUTS; hybrid and LSTM, which have weights by the dozen, by an ensemble, with several keys after four years
-(and the catchment once, to tell engine from model).
-Differences of CRPS are those of whole years. Seconds are those of the processor over the fit, compilation included, and
-those of the clock, on a machine whose load the row tells.
+Each row is a model fitted over 14 years (1981–1994), or the last ten or four of them, each after a
+year of spin-up, and judged over 1995–2014: the mean of its forecast by NSE and KGE, its draws by
+coverage and CRPS. Catchment and bucket are fitted by NUTS; hybrid and LSTM, which have weights by
+the dozen, by an ensemble, with several keys after four years (and the catchment once, to tell
+engine from model). Differences of CRPS are those of whole years. Seconds are those of the processor
+over the fit, compilation included, and those of the clock, on a machine whose load the row tells.
 """
 
 import hashlib
@@ -70,11 +71,16 @@ def model_of(name: str, years: int) -> tuple[bd.Model, bd.inference.AbstractEngi
     return {"hybrid": piscataquis.hybrid, "LSTM": piscataquis.lstm}[name](study.train), ENSEMBLE
 
 
-def forecast_of(name: str, years: int, key: int) -> tuple[xr.DataTree, xr.DataTree, dict[str, float]]:
+def forecast_of(
+    name: str, years: int, key: int
+) -> tuple[xr.DataTree, xr.DataTree, dict[str, float]]:
     study, (model, engine) = of_years(years), model_of(name, years)
     wall, cpu = time.perf_counter(), time.process_time()
     post = bd.fit(model, study.train, engine, key=key, progress=False)
-    took = {"seconds": round(time.perf_counter() - wall), "cpu_seconds": round(time.process_time() - cpu)}
+    took = {
+        "seconds": round(time.perf_counter() - wall),
+        "cpu_seconds": round(time.process_time() - cpu),
+    }
     return post, bd.forecast(model, post, study.data, key=key), took
 
 
@@ -84,12 +90,17 @@ def run(name: str, years: int, key: int) -> dict:
     scores = bd.score(fc, test).loc["flow"]
     mean = fc["predictions"]["flow"].mean(("chain", "draw"))
     without_zeros = test["flow"].where(test["flow"] > 0)
-    by_year = [float(bd.score(fc, part).loc["flow", "crps"]) for _, part in test.groupby("time.year")]
+    by_year = [
+        float(bd.score(fc, part).loc["flow", "crps"]) for _, part in test.groupby("time.year")
+    ]
     return {
         "model": name,
         "years": years,
         "key": key,
-        **{key: round(value, 4) for key, value in piscataquis.efficiencies(mean, test["flow"]).items()},
+        **{
+            key: round(value, 4)
+            for key, value in piscataquis.efficiencies(mean, test["flow"]).items()
+        },
         "nse_above_zero": round(piscataquis.efficiencies(mean, without_zeros)["nse"], 4),
         "covered": round(float(scores["coverage_90"]), 4),
         "crps": round(float(scores["crps"]), 4),
@@ -110,7 +121,9 @@ def code_of(name: str, years: int, key: int) -> str:
 
 
 def tables() -> str:
-    rows = latest([{"key": 0} | r for r in held(RESULTS)], TASK)  # the first rows were of one key and told no years
+    rows = latest(
+        [{"key": 0} | r for r in held(RESULTS)], TASK
+    )  # the first rows were of one key and told no years
     test = of_years(14).test["flow"]
     yardstick = piscataquis.efficiencies(piscataquis.sac_sma(), test)
     header = (
@@ -125,12 +138,29 @@ def tables() -> str:
     )
     lines: list[tuple] = [
         (*header, "years of 20 better", "processor, s", "clock, s (load)"),
-        ("SAC-SMA, as supplied", "", f"{yardstick['nse']:.3f}", f"{yardstick['kge']:.3f}", *[""] * 7),
+        (
+            "SAC-SMA, as supplied",
+            "",
+            f"{yardstick['nse']:.3f}",
+            f"{yardstick['kge']:.3f}",
+            *[""] * 7,
+        ),
     ]
-    science = {r["years"]: np.array(r.get("crps_by_year", [])) for r in rows if r["model"] == "catchment"}
-    for r in sorted(rows, key=lambda r: (r["years"], [*MODELS, BY_ENSEMBLE, "bucket"].index(r["model"]), r["key"])):
+    science = {
+        r["years"]: np.array(r.get("crps_by_year", [])) for r in rows if r["model"] == "catchment"
+    }
+    for r in sorted(
+        rows,
+        key=lambda r: (r["years"], [*MODELS, BY_ENSEMBLE, "bucket"].index(r["model"]), r["key"]),
+    ):
         log_score = f"{r['log_score']:.3f}" if "log_score" in r else ""
-        shown = f"{r['nse']:.3f}", f"{r['kge']:.3f}", f"{r['covered']:.1%}", f"{r['crps']:.3f}", log_score
+        shown = (
+            f"{r['nse']:.3f}",
+            f"{r['kge']:.3f}",
+            f"{r['covered']:.1%}",
+            f"{r['crps']:.3f}",
+            log_score,
+        )
         own, other = np.array(r.get("crps_by_year", [])), science.get(r["years"], np.zeros(0))
         beside = "", ""
         if own.size == other.size > 0 and r["model"] != "catchment":
@@ -138,24 +168,41 @@ def tables() -> str:
             beside = f"{less.mean():+.3f} ± {error:.3f}", int((less < 0).sum())
         name = r["model"] + (f", key {r['key']}" if r["key"] else "")
         lines.append(
-            (name, f"{r['years']} years", *shown, *beside, r["cpu_seconds"], f"{r['seconds']} ({r['load']:.0f})")
+            (
+                name,
+                f"{r['years']} years",
+                *shown,
+                *beside,
+                r["cpu_seconds"],
+                f"{r['seconds']} ({r['load']:.0f})",
+            )
         )
     return f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
 
 
 def figure() -> None:
-    """One of the twenty years, the middle one, and the CRPS of each, of catchment and hybrid by the same ensemble."""
+    """One of the twenty years, the middle one, and the CRPS of each, of catchment and hybrid by the
+    same ensemble.
+    """
     drawn, (left, right) = panels()
     test = of_years(4).test["flow"]
     one = test.sel(time="2005")
     forecasts = {
-        label: forecast_of(name, 4, 0)[1] for label, name in (("catchment", BY_ENSEMBLE), ("hybrid", "hybrid"))
+        label: forecast_of(name, 4, 0)[1]
+        for label, name in (("catchment", BY_ENSEMBLE), ("hybrid", "hybrid"))
     }
     years = of_years(4).test.groupby("time.year")
     for place, (label, fc) in enumerate(forecasts.items()):
         by_year = {year: float(bd.score(fc, part).loc["flow", "crps"]) for year, part in years}
         color, _ = STYLES[place]
-        right.plot([*by_year], [*by_year.values()], "^o"[place], mfc="white", color=color, label=f"{label}, each year")
+        right.plot(
+            [*by_year],
+            [*by_year.values()],
+            "^o"[place],
+            mfc="white",
+            color=color,
+            label=f"{label}, each year",
+        )
     flow = forecasts["hybrid"]["predictions"].dataset["flow"].sel(time="2005")
     band(left, flow["time"].values, flow, "hybrid", 1)
     left.plot(one["time"], one, label="observed, not fitted", **UNSEEN | {"ms": 2.5})

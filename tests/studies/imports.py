@@ -1,7 +1,8 @@
 """Which file of a package imports which, read from the sources without running them.
 
-A name that a package's `__init__` only hands on counts as imported from the file that defines it, wherever it was
-handed through. Imports inside functions count, those under `TYPE_CHECKING` do not: they never run.
+A name that a package's `__init__` only hands on counts as imported from the file that defines it,
+wherever it was handed through. Imports inside functions count, those under `TYPE_CHECKING` do not:
+they never run.
 """
 
 import ast
@@ -25,13 +26,19 @@ def working_tree(root: Path, package: str) -> Sources:
 def revision(root: Path, package: str, name: str) -> Sources:
     """The same of a git revision, which is not checked out."""
     with tarfile.open(fileobj=io.BytesIO(archive(root, package, name))) as tar:
-        files = {member.name: tar.extractfile(member) for member in tar if member.name.endswith(".py")}
-        return {path: file.read().decode("utf-8") for path, file in files.items() if file is not None}
+        files = {
+            member.name: tar.extractfile(member) for member in tar if member.name.endswith(".py")
+        }
+        return {
+            path: file.read().decode("utf-8") for path, file in files.items() if file is not None
+        }
 
 
 def archive(root: Path, path: str, name: str) -> bytes:
     """A tar of a path of a git revision, such as a package; `.` is all of it."""
-    return subprocess.run(["git", "archive", name, path], cwd=root, check=True, capture_output=True).stdout
+    return subprocess.run(
+        ["git", "archive", name, path], cwd=root, check=True, capture_output=True
+    ).stdout
 
 
 class Graph:
@@ -40,7 +47,9 @@ class Graph:
     def __init__(self, sources: Sources):
         self.sources = sources
         self._files = {_module(path): path for path in sources}
-        self._taken = {path: list(imported(path, ast.parse(text))) for path, text in sources.items()}
+        self._taken = {
+            path: list(imported(path, ast.parse(text))) for path, text in sources.items()
+        }
         self._handed = {
             (path, name): (target, name)
             for path, taken in self._taken.items()
@@ -51,7 +60,9 @@ class Graph:
 
     @cached_property
     def arrows(self) -> Mapping[str, frozenset[str]]:
-        """From each file to those that it imports; a package taken as a whole stands for its `__init__`."""
+        """From each file to those that it imports; a package taken as a whole stands for its
+        `__init__`.
+        """
         found = {}
         for path, taken in self._taken.items():
             targets = {self._defines(target, name) for target, name in taken}
@@ -106,7 +117,9 @@ def _is_package(path: str) -> bool:
 
 
 def imported(path: str, tree: ast.Module) -> Iterator[tuple[str, str | None]]:
-    """Module and name of each import that can run, the module absolute; no name where a module is imported."""
+    """Module and name of each import that can run, the module absolute; no name where a module is
+    imported.
+    """
     here = _module(path).split(".")
     package = here if _is_package(path) else here[:-1]
     for node in _running(tree):

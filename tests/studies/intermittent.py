@@ -1,12 +1,14 @@
-"""An intermittent river: four years of daily flow forecast from the weather, with zero flow on about half the days.
+"""An intermittent river: four years of daily flow forecast from the weather, with zero flow on
+about half the days.
 
 Run: `uv run python -m tests.studies.intermittent`; what is done is kept, `--table` prints it.
 
-The river is simulated: a bucket driven by synthetic rain, whose residuals are correlated from day to day. In the truth
-"root" they are an AR(1) on the scale of the square root, cut off at zero, as the fitted noise has it. In "loss" they
-multiply the flow, and the bed swallows the first 0.3 mm of each day: no noise of the package is of that kind. Two years
-are fitted, the next four are forecast without any flow in between. The power of the transform is unknown in each fit.
-The highest forecasts are the 5 % of the days with the largest predictive mean.
+The river is simulated: a bucket driven by synthetic rain, whose residuals are correlated from day
+to day. In the truth "root" they are an AR(1) on the scale of the square root, cut off at zero, as
+the fitted noise has it. In "loss" they multiply the flow, and the bed swallows the first 0.3 mm of
+each day: no noise of the package is of that kind. Two years are fitted, the next four are forecast
+without any flow in between. The power of the transform is unknown in each fit. The highest
+forecasts are the 5 % of the days with the largest predictive mean.
 """
 
 import time
@@ -41,7 +43,9 @@ PROCESSES = {
 
 
 class Bucket(bd.Module):
-    r"""A store that runs off above a threshold: $q = k (s - s_0)$; below it q says how dry it is."""
+    r"""A store that runs off above a threshold: $q = k (s - s_0)$;
+    below it q says how dry it is.
+    """
 
     rate: bd.Scalar = bd.field(units="1/day")
     threshold: bd.Scalar = bd.field(units="mm")
@@ -58,12 +62,20 @@ class Bucket(bd.Module):
 
 
 def layer(bucket: Bucket) -> bd.Difference:
-    return bd.Difference(bucket, {"store": 60.0}, Bucket.flow, forcings=("rain", "demand"), units=UNITS)
+    return bd.Difference(
+        bucket, {"store": 60.0}, Bucket.flow, forcings=("rain", "demand"), units=UNITS
+    )
 
 
 def model(name: str) -> bd.Model:
-    bucket = Bucket(rate=bd.between(0.02, 0.5), threshold=bd.between(20.0, 150.0), evaporation=bd.between(0.4, 1.6))
-    noise = bd.filtering.CorrelatedBoxCoxNoise(PROCESSES[name], power=dist.Uniform(0.0, 1.0), shift=SHIFT)
+    bucket = Bucket(
+        rate=bd.between(0.02, 0.5),
+        threshold=bd.between(20.0, 150.0),
+        evaporation=bd.between(0.4, 1.6),
+    )
+    noise = bd.filtering.CorrelatedBoxCoxNoise(
+        PROCESSES[name], power=dist.Uniform(0.0, 1.0), shift=SHIFT
+    )
     return bd.Model(layer(bucket), {"flow": noise})
 
 
@@ -75,7 +87,9 @@ def weather(rng: np.random.Generator) -> xr.Dataset:
         wet[day] = rng.uniform() < (0.6 if wet[day - 1] else 0.2)
     rain = wet * rng.gamma(0.7, 9.0 + 2.0 * season)
     demand = 2.2 - 1.4 * season
-    return xr.Dataset({"rain": ("time", rain), "demand": ("time", demand)}, {"time": days.astype(float)})
+    return xr.Dataset(
+        {"rain": ("time", rain), "demand": ("time", demand)}, {"time": days.astype(float)}
+    )
 
 
 def simulated(truth: str, seed: int) -> xr.Dataset:
@@ -86,11 +100,15 @@ def simulated(truth: str, seed: int) -> xr.Dataset:
     for day in range(1, DAYS):
         x[day] = CORRELATION * x[day - 1] + np.sqrt(1 - CORRELATION**2) * rng.normal()
     x *= SD[truth]
-    prediction = np.asarray(layer(Bucket(**TRUTH))(bd.inputs(data, forcings=("rain", "demand"))).values["flow"])
+    prediction = np.asarray(
+        layer(Bucket(**TRUTH))(bd.inputs(data, forcings=("rain", "demand"))).values["flow"]
+    )
     if truth == "root":
         slope, zero = SHIFT**-0.5, 2 * SHIFT**0.5
         latent = x + np.where(
-            prediction > 0, 2 * np.sqrt(np.maximum(prediction, 0.0) + SHIFT), zero + slope * prediction
+            prediction > 0,
+            2 * np.sqrt(np.maximum(prediction, 0.0) + SHIFT),
+            zero + slope * prediction,
         )
         flow = np.where(latent > zero, np.square(latent / 2) - SHIFT, 0.0)
     else:
@@ -120,7 +138,9 @@ def run(truth: str, name: str, seed: int) -> dict:
         "covered_highest": round(float(inside[mean >= np.quantile(mean, 0.95)].mean()), 4),
         "crps": round(float(scores["crps"]), 5),
         "log_score": round(float(scores["log_score"]), 4),
-        "rate": [round(float(q), 4) for q in np.quantile(post["posterior"]["rate"], [0.05, 0.5, 0.95])],
+        "rate": [
+            round(float(q), 4) for q in np.quantile(post["posterior"]["rate"], [0.05, 0.5, 0.95])
+        ],
         "verdict": str(bd.diagnose(post).verdict),
         "seconds": round(time.perf_counter() - began),
     }
@@ -149,7 +169,9 @@ def tables() -> str:
     ]
     for truth, name in dict.fromkeys((r["truth"], r["noise"]) for r in rows):
         of = [r for r in rows if (r["truth"], r["noise"]) == (truth, name)]
-        mean = {key: np.mean([r[key] for r in of]) for key in of[0] if isinstance(of[0][key], float)}
+        mean = {
+            key: np.mean([r[key] for r in of]) for key in of[0] if isinstance(of[0][key], float)
+        }
         highest = [r["covered_highest"] for r in of]
         shares = (f"{mean[key]:.0%}" for key in ("zero_days", "covered", "covered_above_zero"))
         hit = sum(r["rate"][0] <= TRUTH["rate"] <= r["rate"][2] for r in of)

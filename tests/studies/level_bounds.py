@@ -1,8 +1,10 @@
-"""How often a sound fit is said to be level at a bound of a uniform prior, and how often a parameter that is level.
+"""How often a sound fit is said to be level at a bound of a uniform prior, and how often a
+parameter that is level.
 
-Run: `uv run python -m tests.studies.level_bounds`; a minute. Truths come from uniform priors and data from the models;
-posteriors are prior draws resampled by their likelihood. Level parameters have a likelihood that rises as a normal
-distribution function somewhere in the range of a uniform or log-uniform prior, and is level from there to a bound.
+Run: `uv run python -m tests.studies.level_bounds`; a minute. Truths come from uniform priors and
+data from the models; posteriors are prior draws resampled by their likelihood. Level parameters
+have a likelihood that rises as a normal distribution function somewhere in the range of a uniform
+or log-uniform prior, and is level from there to a bound.
 """
 
 import json
@@ -24,7 +26,9 @@ type Numbers = dict[str, np.ndarray]
 
 
 class Sound(NamedTuple):
-    """A formula of time and numbers with uniform priors, and the standard deviations that noise has in turn."""
+    """A formula of time and numbers with uniform priors, and the standard deviations that noise has
+    in turn.
+    """
 
     ranges: dict[str, tuple[float, float]]
     formula: Callable
@@ -33,7 +37,9 @@ class Sound(NamedTuple):
 
 MODELS = {
     "saturation": Sound(
-        {"most": (1, 5), "half": (0.2, 4)}, lambda t, most, half: most * t / (half + t), (0.1, 0.3, 0.5)
+        {"most": (1, 5), "half": (0.2, 4)},
+        lambda t, most, half: most * t / (half + t),
+        (0.1, 0.3, 0.5),
     ),
     "peak": Sound(
         {"height": (1, 5), "centre": (1, 3), "width": (0.5, 1.5)},
@@ -42,13 +48,19 @@ MODELS = {
     ),
     "growth": Sound(
         {"rate": (0.5, 2), "capacity": (5, 20), "first": (0.2, 2)},
-        lambda t, rate, capacity, first: capacity / (1 + (capacity / first - 1) * np.exp(-rate * t)),
+        lambda t, rate, capacity, first: (
+            capacity / (1 + (capacity / first - 1) * np.exp(-rate * t))
+        ),
         (0.3, 1.0),
     ),
     "decay": Sound(
-        {"amount": (1, 8), "rate": (0.1, 2)}, lambda t, amount, rate: amount * np.exp(-rate * t), (0.1, 0.5)
+        {"amount": (1, 8), "rate": (0.1, 2)},
+        lambda t, amount, rate: amount * np.exp(-rate * t),
+        (0.1, 0.5),
     ),
-    "line": Sound({"level": (-4, 4), "slope": (-2, 2)}, lambda t, level, slope: level + slope * t, (0.5,)),
+    "line": Sound(
+        {"level": (-4, 4), "slope": (-2, 2)}, lambda t, level, slope: level + slope * t, (0.5,)
+    ),
     "decay to a plateau": Sound(
         {"amount": (1, 8), "rate": (0.2, 2), "plateau": (0, 2)},
         lambda t, amount, rate, plateau: plateau + amount * np.exp(-rate * t),
@@ -61,14 +73,23 @@ def said(draws: Numbers, prior: Numbers, bounds: dict[str, tuple[float, float]])
     """Whether a parameter is said to be level at a bound."""
 
     def group(numbers: Numbers) -> xr.Dataset:
-        return xr.Dataset({name: (("chain", "draw"), v[None], {"group": "science"}) for name, v in numbers.items()})
+        return xr.Dataset(
+            {
+                name: (("chain", "draw"), v[None], {"group": "science"})
+                for name, v in numbers.items()
+            }
+        )
 
     tree = xr.DataTree.from_dict({"posterior": group(draws), "prior": group(prior)})
-    tree.attrs["bounds"] = json.dumps({name: {"lower": low, "upper": high} for name, (low, high) in bounds.items()})
+    tree.attrs["bounds"] = json.dumps(
+        {name: {"lower": low, "upper": high} for name, (low, high) in bounds.items()}
+    )
     return any(" level " in finding.message for finding in posterior_findings(tree, agreed=True))
 
 
-def _uniform(rng: np.random.Generator, ranges: dict[str, tuple[float, float]], size: tuple[int, ...]) -> Numbers:
+def _uniform(
+    rng: np.random.Generator, ranges: dict[str, tuple[float, float]], size: tuple[int, ...]
+) -> Numbers:
     return {name: rng.uniform(*ends, size=size) for name, ends in ranges.items()}
 
 
@@ -97,18 +118,27 @@ def _around(values: np.ndarray, ends: tuple[float, float]) -> tuple[float, float
 
 
 def level(seed: int) -> tuple[float, bool, bool]:
-    """Over which share of the range a parameter is level, whether on a log scale, and whether that is said."""
+    """Over which share of the range a parameter is level, whether on a log scale, and whether that
+    is said.
+    """
     rng = np.random.default_rng([55, seed])
     where, upper, logs = rng.uniform(0.05, 0.95), rng.integers(2) == 1, rng.integers(2) == 1
     softness, u = rng.uniform(0.02, 0.15), rng.uniform(size=PROPOSALS)
     likelihood = ndtr(((u if upper else 1 - u) - where) / softness)
-    draws, prior = rng.choice(u, DRAWS, p=likelihood / likelihood.sum()), rng.uniform(size=PRIOR_DRAWS)
+    draws, prior = (
+        rng.choice(u, DRAWS, p=likelihood / likelihood.sum()),
+        rng.uniform(size=PRIOR_DRAWS),
+    )
 
     def scaled(v: np.ndarray) -> np.ndarray:
         return 10 ** (DECADES[0] + (DECADES[1] - DECADES[0]) * v) if logs else v
 
     ends = scaled(np.array([0.0, 1.0]))
-    return 1 - where, logs, said({"k": scaled(draws)}, {"k": scaled(prior)}, {"k": (float(ends[0]), float(ends[1]))})
+    return (
+        1 - where,
+        logs,
+        said({"k": scaled(draws)}, {"k": scaled(prior)}, {"k": (float(ends[0]), float(ends[1]))}),
+    )
 
 
 if __name__ == "__main__":

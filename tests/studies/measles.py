@@ -1,13 +1,15 @@
-"""Forecasts of measles over half a year, in twenty towns and from ten origins, beside climatologies.
+"""Forecasts of measles over half a year, in twenty towns and from ten origins, beside
+climatologies.
 
-Run: `uv run python -m tests.studies.measles`; what is done is kept, `--table` prints it, `--figure` draws some towns.
-A fit of the 20 towns compiles nothing anew after the first one with the environment variables of docs/inference.md.
+Run: `uv run python -m tests.studies.measles`; what is done is kept, `--table` prints it, `--figure`
+draws some towns. A fit of the 20 towns compiles nothing anew after the first one with the
+environment variables of docs/inference.md.
 
-At each origin, every 13 fortnights from the beginning of 1955 on, the model is fitted to the six years before it, all
-towns at once, and forecasts the next 13 fortnights; births, people and reports are known up to there. Rivals, from
-all cases of the town since 1944 up to the origin: the seasonal climatology of the package (cases within 15 days of the
-day of the year, of all years), the same of years of the same parity alone, since measles had a cycle of two years, and
-persistence.
+At each origin, every 13 fortnights from the beginning of 1955 on, the model is fitted to the six
+years before it, all towns at once, and forecasts the next 13 fortnights; births, people and reports
+are known up to there. Rivals, from all cases of the town since 1944 up to the origin: the seasonal
+climatology of the package (cases within 15 days of the day of the year, of all years), the same of
+years of the same parity alone, since measles had a cycle of two years, and persistence.
 """
 
 import argparse
@@ -51,7 +53,9 @@ def first_rows() -> list[int]:
 def forecast_from(row: int):
     """What came after an origin, the posterior and the forecast of all towns."""
     known = measles.as_known_at(data(), row, ahead=AHEAD)
-    post = bd.fit(measles.reconstructed(known), measles.known(known), ENGINE, key=row, progress=False)
+    post = bd.fit(
+        measles.reconstructed(known), measles.known(known), ENGINE, key=row, progress=False
+    )
     ahead = known.isel(time=known["known"].values < 0.5)
     return ahead, post, bd.forecast(measles.model(known), post, ahead, what_if=True, key=row)
 
@@ -73,7 +77,12 @@ def run(origin: str, town: str) -> dict:
     ahead, post, fc = forecast_from(row)
     scores = bd.score(fc.sel(town=town), ahead.sel(town=town)).loc["cases"]
     verdict = bd.diagnose(post)
-    own = {"crps": "crps", "log_score": "log_score", "covered_50": "coverage_50", "covered_90": "coverage_90"}
+    own = {
+        "crps": "crps",
+        "log_score": "log_score",
+        "covered_50": "coverage_50",
+        "covered_90": "coverage_90",
+    }
     return {
         "origin": origin,
         "town": town,
@@ -104,17 +113,30 @@ def example() -> xr.Dataset:
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    header = "town", "people, 1955", "origins", "CRPS, cases", "/ seasonal", "/ biennial", "/ persistence"
+    header = (
+        "town",
+        "people, 1955",
+        "origins",
+        "CRPS, cases",
+        "/ seasonal",
+        "/ biennial",
+        "/ persistence",
+    )
     lines: list[tuple] = [(*header, "in 50 %", "in 90 %")]
     wins = dict.fromkeys(("seasonal", "biennial", "persistence"), 0)
     for town in sorted({r["town"] for r in rows}, key=people):
         of = [r for r in rows if r["town"] == town]
-        mean = {name: np.mean([r[name] for r in of]) for name in ("crps", *wins, "covered_50", "covered_90")}
+        mean = {
+            name: np.mean([r[name] for r in of])
+            for name in ("crps", *wins, "covered_50", "covered_90")
+        }
         ratios = {name: mean["crps"] / mean[name] for name in wins}
         wins = {name: wins[name] + (ratio < 1) for name, ratio in ratios.items()}
         shown = [f"{ratio:.2f}" for ratio in ratios.values()]
         held_in = [f"{mean[name]:.0%}" for name in ("covered_50", "covered_90")]
-        lines.append((town, f"{people(town):.0f}", len(of), f"{mean['crps']:.1f}", *shown, *held_in))
+        lines.append(
+            (town, f"{people(town):.0f}", len(of), f"{mean['crps']:.1f}", *shown, *held_in)
+        )
     won = ", ".join(f"{name}: {number}" for name, number in wins.items())
     counted = f"Number of towns, of {len(lines) - 1}, with a lower CRPS than {won}."
     return f"{table(lines)}\n\n{counted}\n\n{age(rows, TASK, code_of)}"
@@ -132,8 +154,12 @@ def figure() -> None:
             start = int(np.searchsorted(data()["time"].values, np.datetime64(row["origin"])))
             ahead, bands = data()["time"].values[start : start + AHEAD], row["quantiles"]
             named = ("90 % interval", "50 % interval", "median") if not number else (None,) * 3
-            axis.fill_between(ahead, bands[0], bands[4], color="C0", alpha=0.25, lw=0, label=named[0])
-            axis.fill_between(ahead, bands[1], bands[3], color="C0", alpha=0.35, lw=0, label=named[1])
+            axis.fill_between(
+                ahead, bands[0], bands[4], color="C0", alpha=0.25, lw=0, label=named[0]
+            )
+            axis.fill_between(
+                ahead, bands[1], bands[3], color="C0", alpha=0.35, lw=0, label=named[1]
+            )
             axis.plot(ahead, bands[2], color="C0", lw=1.2, label=named[2])
             axis.axvline(ahead[0], color="0.8", lw=0.6, zorder=0)
         axis.plot(cases["time"], cases, "k.-", ms=3, lw=0.7, label="reported")
@@ -156,6 +182,8 @@ if __name__ == "__main__":
     parser.add_argument("--table", action="store_true", help="print what is held, and run nothing")
     parser.add_argument("--figure", action="store_true", help="draw what is held, and run nothing")
     asked = parser.parse_args()
-    for task in () if asked.table or asked.figure else lacking(held(RESULTS), TASK, tasks(), code_of):
+    for task in (
+        () if asked.table or asked.figure else lacking(held(RESULTS), TASK, tasks(), code_of)
+    ):
         print(keep(RESULTS, run(*task), code_of(*task)), flush=True)
     figure() if asked.figure else print(tables())

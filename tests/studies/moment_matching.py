@@ -1,11 +1,12 @@
-"""How far the filter's approximation of censored residuals moves an estimate: against the exact likelihood.
+"""How far the filter's approximation of censored residuals moves an estimate: against the exact
+likelihood.
 
 Run: `uv run python -m tests.studies.moment_matching`; what is done is kept, `--table` prints it.
 
-A thousand AR(1) numbers about zero, of which those below zero are censored at zero: about half. Mean, standard
-deviation and correlation are estimated by maximum likelihood twice: with the package's filter, which matches the first
-two moments of a censored residual, and with its density on a grid, which is exact. Shifts are in standard errors of the
-exact estimate.
+A thousand AR(1) numbers about zero, of which those below zero are censored at zero: about half.
+Mean, standard deviation and correlation are estimated by maximum likelihood twice: with the
+package's filter, which matches the first two moments of a censored residual, and with its density
+on a grid, which is exact. Shifts are in standard errors of the exact estimate.
 """
 
 from functools import cache
@@ -46,9 +47,15 @@ def constrained(at):
 
 def by_the_filter(at, y):
     mean, scale, correlation = constrained(at)
-    noise = bd.noise.Censored(bd.filtering.CorrelatedNoise(bd.filtering.AR1(scale, correlation)), below=0.0)
+    noise = bd.noise.Censored(
+        bd.filtering.CorrelatedNoise(bd.filtering.AR1(scale, correlation)), below=0.0
+    )
     times, prediction = jnp.arange(float(NUMBER)), jnp.full(NUMBER, mean)
-    return noise.given(prediction, times, noise.before(times, y, prediction, same=True)).log_prob(y).sum()
+    return (
+        noise.given(prediction, times, noise.before(times, y, prediction, same=True))
+        .log_prob(y)
+        .sum()
+    )
 
 
 def on_a_grid(at, y):
@@ -56,17 +63,24 @@ def on_a_grid(at, y):
     mean, scale, correlation = constrained(at)
     innovation = scale * jnp.sqrt(1 - correlation**2)
     half = 5.0 * scale
-    nodes, weights = -mean - half * (1 - NODES), half * WEIGHTS  # residuals below the limit, down to ten deviations
+    nodes, weights = (
+        -mean - half * (1 - NODES),
+        half * WEIGHTS,
+    )  # residuals below the limit, down to ten deviations
     kernel = norm.pdf(nodes[:, None], correlation * nodes[None], innovation) * weights[None]
     stationary = norm.pdf(nodes, 0.0, scale)
 
     def step(before, value):
         density, last, was_censored = before
         residual, censored = value - mean, value <= 0
-        ahead = jnp.where(was_censored, kernel @ density, norm.pdf(nodes, correlation * last, innovation))
+        ahead = jnp.where(
+            was_censored, kernel @ density, norm.pdf(nodes, correlation * last, innovation)
+        )
         below = weights @ ahead
         after_censored = (norm.pdf(residual, correlation * nodes, innovation) * weights) @ density
-        above = jnp.where(was_censored, after_censored, norm.pdf(residual, correlation * last, innovation))
+        above = jnp.where(
+            was_censored, after_censored, norm.pdf(residual, correlation * last, innovation)
+        )
         log = jnp.log(jnp.where(censored, below, above))
         return (ahead / below, residual, censored), log
 
@@ -79,7 +93,9 @@ def on_a_grid(at, y):
 
 @cache
 def program(log_density):
-    return jax.jit(jax.value_and_grad(lambda at, y: -log_density(at, y))), jax.jit(jax.hessian(log_density))
+    return jax.jit(jax.value_and_grad(lambda at, y: -log_density(at, y))), jax.jit(
+        jax.hessian(log_density)
+    )
 
 
 def likeliest(log_density, y, start):
@@ -111,7 +127,13 @@ def code_of(correlation: float, seed: int) -> str:
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    header = "correlation", "series", "censored", "log likelihood, nats", *(f"shift of {name}" for name in NAMES)
+    header = (
+        "correlation",
+        "series",
+        "censored",
+        "log likelihood, nats",
+        *(f"shift of {name}" for name in NAMES),
+    )
     lines: list[tuple] = [header]
     for correlation in CORRELATIONS:
         of = [r for r in rows if r["correlation"] == correlation]
@@ -119,10 +141,21 @@ def tables() -> str:
             shifts = ([r["shift"][name] for r in of] for name in NAMES)
             told = (f"{np.mean(s):+.2f} ({min(s):+.2f}, {max(s):+.2f})" for s in shifts)
             off = f"{np.mean([r['log_likelihood'] for r in of]):+.1f}"
-            lines.append((correlation, len(of), f"{np.mean([r['censored'] for r in of]):.0%}", off, *told))
+            lines.append(
+                (correlation, len(of), f"{np.mean([r['censored'] for r in of]):.0%}", off, *told)
+            )
     return f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
 
 
 if __name__ == "__main__":
-    go_on(__doc__, RESULTS, SEEDS, TASK, lambda seed: [(c, seed) for c in CORRELATIONS], run, code_of, tables)
+    go_on(
+        __doc__,
+        RESULTS,
+        SEEDS,
+        TASK,
+        lambda seed: [(c, seed) for c in CORRELATIONS],
+        run,
+        code_of,
+        tables,
+    )
     write_section(PAGE, "moment matching", tables())

@@ -1,8 +1,10 @@
-"""Do the tests see a mistake? Each of some sixty is put into a copy of the package for the tests that look there.
+"""Do the tests see a mistake? Each of some sixty is put into a copy of the package for the tests
+that look there.
 
-Run: `uv run python -m tests.studies.mutants` goes on where it was stopped; `--only NAME` does one, `--table` none.
-A row stands as long as the mutant, the file that it changes and the files of its tests do. The tests are those of the
-default run. What survives is a gap: add a test that is sharp and quick.
+Run: `uv run python -m tests.studies.mutants` goes on where it was stopped; `--only NAME` does one,
+`--table` none. A row stands as long as the mutant, the file that it changes and the files of its
+tests do. The tests are those of the default run. What survives is a gap: add a test that is sharp
+and quick.
 """
 
 import argparse
@@ -35,10 +37,15 @@ BATCH = 16  # mutants whose tests are first run together as the code is
 
 
 def code(name: str, root: Path = ROOT) -> str:
-    """A hash of a mutant, the file that it changes without comments and layout, and the files of its tests."""
+    """A hash of a mutant, the file that it changes without comments and layout, and the files of
+    its tests.
+    """
     mutant = NAMES[name]
     paths = (mutant.file, *sorted({test.partition("::")[0] for test in mutant.tests}))
-    said = [repr(dataclasses.astuple(mutant)), *(meaning((root / path).read_text(encoding="utf-8")) for path in paths)]
+    said = [
+        repr(dataclasses.astuple(mutant)),
+        *(meaning((root / path).read_text(encoding="utf-8")) for path in paths),
+    ]
     return hashlib.sha256("\n".join(said).encode("utf-8")).hexdigest()[:12]
 
 
@@ -61,7 +68,10 @@ class Copy:
                 shutil.copy(ROOT / name, self.root / name)
         if (ROOT.parent / "shared").is_dir():
             (folder / "shared").symlink_to((ROOT.parent / "shared").resolve())
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+        cache = {
+            "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        }
         self._environment = os.environ | cache | {"PYTHONPATH": str(self.root)}
         self._refuse_another_package()
 
@@ -90,8 +100,19 @@ class Copy:
             compiled.unlink()
 
     def test(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, list[str], str]:
-        """Pytest's exit code, the tests that failed, and all that it said; code −1 where it took too long."""
-        options = ["-q", "--quick", "-n0", "-p", "no:cacheprovider", "--tb=short", "-rfE", *(["-x"] if stop else [])]
+        """Pytest's exit code, the tests that failed, and all that it said; code −1 where it took
+        too long.
+        """
+        options = [
+            "-q",
+            "--quick",
+            "-n0",
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            "-rfE",
+            *(["-x"] if stop else []),
+        ]
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", *options, *tests],
@@ -104,14 +125,19 @@ class Copy:
 
 
 def unsound(copy: Copy, mutants: Sequence[Mutant]) -> set[str]:
-    """The mutants whose tests do not pass as the code is; all tests run in one go, which fills JAX's cache too.
+    """The mutants whose tests do not pass as the code is; all tests run in one go, which fills
+    JAX's cache too.
 
     Raises: SystemExit if pytest cannot run them at all.
     """
-    returned, failed, said = copy.test(list(dict.fromkeys(t for m in mutants for t in m.tests)), stop=False)
+    returned, failed, said = copy.test(
+        list(dict.fromkeys(t for m in mutants for t in m.tests)), stop=False
+    )
     if returned not in (0, 1):
         raise SystemExit(f"the tests cannot be run:\n{said[-4000:]}")
-    return {m.name for m in mutants if any(_covers(test, node) for test in m.tests for node in failed)}
+    return {
+        m.name for m in mutants if any(_covers(test, node) for test in m.tests for node in failed)
+    }
 
 
 def _covers(test: str, node: str) -> bool:
@@ -155,13 +181,24 @@ def shown() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", action="append", choices=list(NAMES), help="one mutant, run again; may be repeated")
-    parser.add_argument("--table", action="store_true", help="write the table of what is held, and run nothing")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=list(NAMES),
+        help="one mutant, run again; may be repeated",
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of what is held, and run nothing"
+    )
     asked = parser.parse_args()
     for name, times in misplaced().items():
-        print(f"{name}: `old` occurs {times} times in {NAMES[name].file}: mend the mutant", flush=True)
+        print(
+            f"{name}: `old` occurs {times} times in {NAMES[name].file}: mend the mutant", flush=True
+        )
     if not asked.table:
-        undone = (name for (name,) in lacking(held(ROWS), ("name",), [(name,) for name in NAMES], code))
+        undone = (
+            name for (name,) in lacking(held(ROWS), ("name",), [(name,) for name in NAMES], code)
+        )
         left = [NAMES[name] for name in asked.only or undone if name not in misplaced()]
         with tempfile.TemporaryDirectory() as folder:
             _all(Path(folder), left)

@@ -1,4 +1,5 @@
-"""The mistakes of `mutants`: what stands in a file, what a mistake would put there, and the tests that look at it.
+"""The mistakes of `mutants`: what stands in a file, what a mistake would put there, and the tests
+that look at it.
 
 Quickest first. They are like those that people make, spread over the rooms of the package.
 """
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mutant:
-    """A mistake: `old`, which occurs once in `file`, becomes `new`; `tests` are those of the default run nearby."""
+    """A mistake: `old`, which occurs once in `file`, becomes `new`; `tests` are those of the
+    default run nearby.
+    """
 
     name: str
     file: str
@@ -466,7 +469,8 @@ MUTANTS = (
     Mutant(
         "swapped observables", "bayes_dasl/model/core.py",
         "noise.around(values[name], variances.get(name))",
-        "noise.around(values[self.layer.outputs[self.observables.index(name)]], variances.get(name))",
+        "noise.around(values[self.layer.outputs[self.observables.index(name)]], "
+        "variances.get(name))",
         ("tests/test_model.py::TestNoise", "tests/test_model.py::TestDensity::test_against_scipy"),
     ),
     Mutant(
@@ -477,7 +481,8 @@ MUTANTS = (
     ),
     Mutant(
         "data of a failing solve are as likely as their mask", "bayes_dasl/prediction/predictive.py",
-        "{name: jnp.where(ok | jnp.isnan(value), value, -jnp.inf) for name, value in likelihood.items()},",
+        "{name: jnp.where(ok | jnp.isnan(value), value, -jnp.inf) for name, value in "
+        "likelihood.items()},",
         "dict(likelihood),",
         ("tests/test_model.py::TestFailure",),
     ),
@@ -502,7 +507,8 @@ MUTANTS = (
     ),
     Mutant(
         "the metric of NUTS is frozen", "bayes_dasl/inference/nuts/warmup.py",
-        "metric, state = _refined(metric, trace), enter_new_metric(state)", "state = enter_new_metric(state)",
+        "metric, state = _refined(metric, trace), enter_new_metric(state)", "state = "
+            "enter_new_metric(state)",
         ("tests/test_metric.py",),
     ),
     Mutant(
@@ -513,7 +519,8 @@ MUTANTS = (
     ),
     Mutant(
         "SWAG without its half", "bayes_dasl/engines/swag.py",
-        "return mean + (rng.normal(size=(number, mean.size)) * places.std(axis=0) + along) / np.sqrt(2)",
+        "return mean + (rng.normal(size=(number, mean.size)) * places.std(axis=0) + along) / "
+        "np.sqrt(2)",
         "return mean + rng.normal(size=(number, mean.size)) * places.std(axis=0) + along",
         ("tests/test_members.py::test_swag_draws_from_its_normal",),
     ),
@@ -809,7 +816,8 @@ MUTANTS = (
     ),
     Mutant(
         "a solver may change standard deviations", "bayes_dasl/updating/solver_check.py",
-        "moved = np.maximum(np.abs(mean - some.mean(axis=0)), np.abs(deviation - some.std(axis=0)))",
+        "moved = np.maximum(np.abs(mean - some.mean(axis=0)), np.abs(deviation - "
+        "some.std(axis=0)))",
         "moved = np.abs(mean - some.mean(axis=0))",
         ("tests/test_solver_check.py::test_a_standard_deviation_that_changes_is_a_shift_too",),
     ),
@@ -827,7 +835,8 @@ MUTANTS = (
     ),
     Mutant(
         "windows that overlap taken for independent", "bayes_dasl/weighting/comparison.py",
-        "return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0", "return float(len(shared))",
+        "return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0", "return "
+            "float(len(shared))",
         ("tests/test_compare.py",),
     ),
     Mutant(
@@ -838,7 +847,8 @@ MUTANTS = (
     ),
     Mutant(
         "one error too few for a quantile", "bayes_dasl/recalibration/conformal.py",
-        "return np.interp(levels + (levels - 0.5) / number, below, values)", "return np.interp(levels, below, values)",
+        "return np.interp(levels + (levels - 0.5) / number, below, values)", "return "
+            "np.interp(levels, below, values)",
         ("tests/test_recalibration.py",),
     ),
     Mutant(
@@ -854,7 +864,8 @@ MUTANTS = (
     ),
     Mutant(
         "finer functions at no price", "bayes_dasl/_statistics/variance_component.py",
-        "price = np.array([np.sum(np.log1p(v * told)) for v in variances])", "price = np.zeros(len(variances))",
+        "price = np.array([np.sum(np.log1p(v * told)) for v in variances])", "price = "
+            "np.zeros(len(variances))",
         ("tests/test_function_check.py",),
     ),
     Mutant(
@@ -880,7 +891,8 @@ MUTANTS = (
     ),
     Mutant(
         "a forecast of what a window does not hold", "bayes_dasl/weighting/window_densities.py",
-        "values[: window.known], values[window.end :] = np.nan, np.nan", "values[: window.known] = np.nan",
+        "values[: window.known], values[window.end :] = np.nan, np.nan", "values[: window.known] = "
+            "np.nan",
         ("tests/test_leave_future_out.py",),
     ),
 )  # fmt: skip

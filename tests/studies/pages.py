@@ -7,7 +7,9 @@ from pathlib import Path
 def table(lines: Iterable[Iterable[object]]) -> str:
     """A GitHub table; the first line is the header."""
     header, *body = [[str(cell) for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *body])
+    return "\n".join(
+        "| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *body]
+    )
 
 
 def write_section(path: Path, name: str, content: str) -> None:

@@ -41,9 +41,16 @@ def prior_against_data() -> Judged:
 
 
 def minutes_for_hours() -> Judged:
-    data = series(5.0 * np.exp(-0.5 * 60 * (TIMES / 60)) + 0.1 * NORMAL).assign_coords(time=TIMES / 60)
+    data = series(5.0 * np.exp(-0.5 * 60 * (TIMES / 60)) + 0.1 * NORMAL).assign_coords(
+        time=TIMES / 60
+    )
     train, test = bd.split(data, time=UNTIL / 60)
-    model = curve(fading, bd.NormalNoise(0.1), amount=dist.LogNormal(1.5, 0.5), rate=dist.LogNormal(np.log(0.5), 0.3))
+    model = curve(
+        fading,
+        bd.NormalNoise(0.1),
+        amount=dist.LogNormal(1.5, 0.5),
+        rate=dist.LogNormal(np.log(0.5), 0.3),
+    )
     post = bd.fit(model, train, key=1, progress=False)
     return Judged(post, bd.forecast(model, post, data), test)
 
@@ -56,7 +63,9 @@ def outliers() -> Judged:
 
 
 def skewed_noise() -> Judged:
-    return fitted(curve(line, UNKNOWN, **LINE), series(1.0 + TIMES + RNG(3).exponential(size=TIMES.size) ** 2))
+    return fitted(
+        curve(line, UNKNOWN, **LINE), series(1.0 + TIMES + RNG(3).exponential(size=TIMES.size) ** 2)
+    )
 
 
 def relative_noise_taken_for_absolute() -> Judged:
@@ -71,7 +80,9 @@ def noise_known_too_small() -> Judged:
 
 
 def poisson_for_bursts() -> Judged:
-    model = curve(lambda t, u, level: jnp.exp(level + 0.0 * t), bd.PoissonNoise(), level=dist.Normal(3.0, 1.0))
+    model = curve(
+        lambda t, u, level: jnp.exp(level + 0.0 * t), bd.PoissonNoise(), level=dist.Normal(3.0, 1.0)
+    )
     return fitted(model, series(RNG(4).negative_binomial(2, 2 / (2 + 20), TIMES.size)))
 
 
@@ -86,11 +97,16 @@ def missing_forcing() -> Judged:
 
 def wrong_forcing() -> Judged:
     data = series(1.0 + 2.0 * template(6)["x"].values + 0.3 * NORMAL, x=template(7)["x"].values)
-    return fitted(curve(driven, UNKNOWN, forcings=("x",), level=dist.Normal(0, 2), gain=dist.Normal(0, 1)), data)
+    return fitted(
+        curve(driven, UNKNOWN, forcings=("x",), level=dist.Normal(0, 2), gain=dist.Normal(0, 1)),
+        data,
+    )
 
 
 def season_left_out() -> Judged:
-    return fitted(curve(line, UNKNOWN, **LINE), series(1.0 + 0.3 * TIMES + np.sin(3 * TIMES) + 0.3 * NORMAL))
+    return fitted(
+        curve(line, UNKNOWN, **LINE), series(1.0 + 0.3 * TIMES + np.sin(3 * TIMES) + 0.3 * NORMAL)
+    )
 
 
 def regime_that_changes() -> Judged:
@@ -99,7 +115,9 @@ def regime_that_changes() -> Judged:
 
 
 def half_of_the_intervals() -> Judged:
-    """Noise that is 2.44 times as large after the fit: of a normal half lies within 0.67, nine tenths within 1.64."""
+    """Noise that is 2.44 times as large after the fit: of a normal half lies within 0.67, nine
+    tenths within 1.64.
+    """
     y = 1.0 + 0.3 * TIMES + np.where(TIMES > UNTIL, 2.44, 1.0) * 0.5 * NORMAL
     return fitted(curve(line, UNKNOWN, **LINE), series(y))
 
@@ -130,7 +148,13 @@ def baseline_that_wins() -> Judged:
 def beyond_the_upper_bound() -> Judged:
     y = 5.0 * np.exp(-1.3 * TIMES) + 0.1 * NORMAL
     return fitted(
-        curve(fading, bd.NormalNoise(0.1), amount=dist.LogNormal(1.5, 0.5), rate=dist.Uniform(0.0, 1.0)), series(y)
+        curve(
+            fading,
+            bd.NormalNoise(0.1),
+            amount=dist.LogNormal(1.5, 0.5),
+            rate=dist.Uniform(0.0, 1.0),
+        ),
+        series(y),
     )
 
 
@@ -142,12 +166,22 @@ def below_the_lower_bound() -> Judged:
 def factors_of_one_rate() -> Judged:
     """Of two factors the data see the product alone."""
     rates = {"one": dist.LogNormal(0.0, 0.5), "other": dist.LogNormal(0.0, 0.5)}
-    return fitted(curve(lambda t, u, one, other: 5.0 * jnp.exp(-one * other * t), bd.NormalNoise(0.1), **rates), FADED)
+    return fitted(
+        curve(
+            lambda t, u, one, other: 5.0 * jnp.exp(-one * other * t), bd.NormalNoise(0.1), **rates
+        ),
+        FADED,
+    )
 
 
 def factors_under_uniform_priors() -> Judged:
     rates = {"one": dist.Uniform(0.0, 10.0), "other": dist.Uniform(0.0, 10.0)}
-    return fitted(curve(lambda t, u, one, other: 5.0 * jnp.exp(-one * other * t), bd.NormalNoise(0.1), **rates), FADED)
+    return fitted(
+        curve(
+            lambda t, u, one, other: 5.0 * jnp.exp(-one * other * t), bd.NormalNoise(0.1), **rates
+        ),
+        FADED,
+    )
 
 
 def step_too_fast_to_see() -> Judged:
@@ -182,10 +216,16 @@ def correction_in_place_of_a_parameter() -> Judged:
 
 
 def solver_too_coarse() -> Judged:
-    """A tolerance of 0.3, where the noise is 0.05; by an engine that takes no trajectories, which would be long."""
+    """A tolerance of 0.3, where the noise is 0.05; by an engine that takes no trajectories, which
+    would be long.
+    """
     field = Fading(bd.between(0.2, 2.0))
     model = bd.Model(bd.ODE(field, {"y": 5.0}, start=0.0, rtol=0.3, atol=0.3), bd.NormalNoise(0.05))
-    judged = fitted(model, series(5.0 * np.exp(-0.6 * TIMES) + 0.05 * NORMAL), bd.engines.SVI("laplace", draws=250))
+    judged = fitted(
+        model,
+        series(5.0 * np.exp(-0.6 * TIMES) + 0.05 * NORMAL),
+        bd.engines.SVI("laplace", draws=250),
+    )
     return judged._replace(post=bd.updating.check_solver(model, judged.post))
 
 
@@ -199,7 +239,8 @@ class Exploding(bd.Module):
 def solves_that_fail() -> Judged:
     """The equation ends at t = 1 / rate, for most draws before the forecast does."""
     model = bd.Model(
-        bd.ODE(Exploding(bd.between(0.05, 0.3)), {"y": 1.0}, start=0.0, max_steps=256), bd.NormalNoise(0.5)
+        bd.ODE(Exploding(bd.between(0.05, 0.3)), {"y": 1.0}, start=0.0, max_steps=256),
+        bd.NormalNoise(0.5),
     )
     y = 1 / np.maximum(1 - 0.19 * TIMES, 0.05) + 0.5 * NORMAL
     return fitted(model, series(y).isel(time=TIMES <= 6.0))
@@ -211,7 +252,9 @@ def of_a_line(engine: AbstractEngine) -> Callable[[], Judged]:
 
 def of_a_network(engine: AbstractEngine) -> Callable[[], Judged]:
     """A wave by a small network, told by few data."""
-    network = bd.Network(eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=jax.random.key(0)), {"t": (3.0, 2.0)}, ("y",), 2.0)
+    network = bd.Network(
+        eqx.nn.MLP(1, 1, 8, 1, jnp.tanh, key=jax.random.key(0)), {"t": (3.0, 2.0)}, ("y",), 2.0
+    )
     model = bd.Model(bd.Algebraic(network), bd.NormalNoise(0.1))
     return lambda: fitted(model, series(np.sin(2 * TIMES) + 0.1 * NORMAL), engine)
 
@@ -224,7 +267,9 @@ def bent(engine: AbstractEngine) -> Callable[[], Judged]:
 
 
 def two_roots() -> Judged:
-    model = curve(lambda t, u, root: root**2 + 0.0 * t, bd.NormalNoise(0.1), root=dist.Normal(0.0, 2.0))
+    model = curve(
+        lambda t, u, root: root**2 + 0.0 * t, bd.NormalNoise(0.1), root=dist.Normal(0.0, 2.0)
+    )
     return fitted(model, series(2.25 + 0.1 * NORMAL))
 
 
@@ -234,7 +279,8 @@ def interchangeable_terms() -> Judged:
 
     rates = {"fast": dist.LogNormal(0.0, 1.0), "slow": dist.LogNormal(0.0, 1.0)}
     return fitted(
-        curve(two, bd.NormalNoise(0.02), **rates), series(np.exp(-2 * TIMES) + np.exp(-0.3 * TIMES) + 0.02 * NORMAL)
+        curve(two, bd.NormalNoise(0.02), **rates),
+        series(np.exp(-2 * TIMES) + np.exp(-0.3 * TIMES) + 0.02 * NORMAL),
     )
 
 
@@ -255,7 +301,10 @@ def altered(group: str, change: Callable[[xr.Dataset], xr.Dataset]) -> Callable[
 
     def make() -> Judged:
         judged = of_a_line(bd.NUTS())()
-        for tree in (judged.post, judged.forecast):  # a forecast holds the draws that it was made from
+        for tree in (
+            judged.post,
+            judged.forecast,
+        ):  # a forecast holds the draws that it was made from
             if tree is not None and group in tree.children:
                 tree[group] = xr.DataTree(change(tree[group].to_dataset()))
         return judged
@@ -264,12 +313,18 @@ def altered(group: str, change: Callable[[xr.Dataset], xr.Dataset]) -> Callable[
 
 
 def moved_chain(posterior: xr.Dataset) -> xr.Dataset:
-    return posterior.assign(level=posterior["level"] + 6 * posterior["level"].std() * (posterior["chain"] == 2))
+    return posterior.assign(
+        level=posterior["level"] + 6 * posterior["level"].std() * (posterior["chain"] == 2)
+    )
 
 
 def frozen(posterior: xr.Dataset) -> xr.Dataset:
-    """Every chain stays where it began: its steps were so long that nothing was accepted, or of no length."""
-    return posterior.map(lambda v: v.copy(data=np.broadcast_to(v.values[:, :1], v.shape)), keep_attrs=True)
+    """Every chain stays where it began: its steps were so long that nothing was accepted, or of no
+    length.
+    """
+    return posterior.map(
+        lambda v: v.copy(data=np.broadcast_to(v.values[:, :1], v.shape)), keep_attrs=True
+    )
 
 
 def creeping(posterior: xr.Dataset) -> xr.Dataset:
@@ -280,7 +335,11 @@ def creeping(posterior: xr.Dataset) -> xr.Dataset:
 
 
 def diverging(stats: xr.Dataset) -> xr.Dataset:
-    return stats.assign(diverging=stats["diverging"].copy(data=RNG(10).uniform(size=stats["diverging"].shape) < 0.03))
+    return stats.assign(
+        diverging=stats["diverging"].copy(
+            data=RNG(10).uniform(size=stats["diverging"].shape) < 0.03
+        )
+    )
 
 
 def stiff_energy(stats: xr.Dataset) -> xr.Dataset:
@@ -295,7 +354,9 @@ FAULTS: dict[str, Fault] = {
     "a prior N(0, 0.5) against data at 50": Fault(prior_against_data, ("prior of",)),
     "minutes taken for hours": Fault(minutes_for_hours, ("prior of",)),
     "a fifth gross outliers under normal noise": Fault(outliers, ("tails of residuals",)),
-    "skewed noise taken for normal": Fault(skewed_noise, ("tails of residuals", "symmetry of residuals")),
+    "skewed noise taken for normal": Fault(
+        skewed_noise, ("tails of residuals", "symmetry of residuals")
+    ),
     "relative noise taken for absolute": Fault(relative_noise_taken_for_absolute, RESIDUALS),
     "noise known to be half of what it is": Fault(noise_known_too_small, ("size of residuals",)),
     "bursts of counts taken for Poisson": Fault(poisson_for_bursts, ("size of residuals",)),
@@ -307,26 +368,38 @@ FAULTS: dict[str, Fault] = {
     "growth that saturates after the fit": Fault(growth_that_saturates, ("held-out data",)),
     "a forecast that covers half at 90 %": Fault(half_of_the_intervals, ("held-out data",)),
     "a hybrid that loses to its science": Fault(worse_than_its_science, ("against science",)),
-    "a baseline that wins": Fault(baseline_that_wins, ("against climatology", "against persistence")),
+    "a baseline that wins": Fault(
+        baseline_that_wins, ("against climatology", "against persistence")
+    ),
     "a truth above a chosen bound": Fault(beyond_the_upper_bound, ("upper bound of rate",)),
     "a truth below a chosen bound": Fault(below_the_lower_bound, ("lower bound of level",)),
     "two factors of one rate": Fault(factors_of_one_rate, ("identifiability of one and other",)),
-    "two factors under uniform priors": Fault(factors_under_uniform_priors, ("identifiability of one and other",)),
+    "two factors under uniform priors": Fault(
+        factors_under_uniform_priors, ("identifiability of one and other",)
+    ),
     "a step too fast to see": Fault(step_too_fast_to_see, ("identifiability of delay",)),
     "a law that does not hold": Fault(law_that_does_not_hold, ("constraint flat", *RESIDUALS)),
-    "a correction in place of a parameter": Fault(correction_in_place_of_a_parameter, ("confounding",)),
+    "a correction in place of a parameter": Fault(
+        correction_in_place_of_a_parameter, ("confounding",)
+    ),
     "a solver that is too coarse": Fault(solver_too_coarse, ("solver accuracy",)),
     "solves that fail": Fault(solves_that_fail, ("solver failures",)),
     "SWAG on a line": Fault(of_a_line(bd.engines.SWAG(descent=SHORT)), (SPREAD,)),
-    "members that are anchored only": Fault(of_a_line(bd.DeepEnsemble(bootstrap=False, descent=SHORT)), (SPREAD,)),
+    "members that are anchored only": Fault(
+        of_a_line(bd.DeepEnsemble(bootstrap=False, descent=SHORT)), (SPREAD,)
+    ),
     "members told apart by their starts": Fault(
         of_a_line(bd.DeepEnsemble(anchored=False, bootstrap=False, descent=SHORT)), (SPREAD,)
     ),
-    "Laplace of the last layer": Fault(of_a_network(bd.engines.Laplace("last", descent=SHORT)), (SPREAD,)),
+    "Laplace of the last layer": Fault(
+        of_a_network(bd.engines.Laplace("last", descent=SHORT)), (SPREAD,)
+    ),
     "dropout": Fault(of_a_network(bd.engines.MCDropout(descent=SHORT)), (SPREAD, "point estimate")),
     "a point for a posterior": Fault(of_a_line(bd.Joint(descent=SHORT)), ("point estimate",)),
     "Laplace of a bent posterior": Fault(bent(bd.engines.Laplace(descent=SHORT)), (SPREAD,)),
-    "a diagonal guide of a bent posterior": Fault(bent(bd.engines.SVI("mean_field")), ("variational guide",)),
+    "a diagonal guide of a bent posterior": Fault(
+        bent(bd.engines.SVI("mean_field")), ("variational guide",)
+    ),
     "chains in two roots": Fault(two_roots, ("modes",)),
     "terms that can change places": Fault(interchangeable_terms, ("modes", *MIXING)),
     "six draws": Fault(few_draws, MIXING),
@@ -335,7 +408,9 @@ FAULTS: dict[str, Fault] = {
     "a chain elsewhere": Fault(altered("posterior", moved_chain), MIXING),
     "chains that never move": Fault(altered("posterior", frozen), MIXING),
     "steps far too short": Fault(altered("posterior", creeping), MIXING),
-    "divergences in three of a hundred draws": Fault(altered("sample_stats", diverging), ("divergences",)),
+    "divergences in three of a hundred draws": Fault(
+        altered("sample_stats", diverging), ("divergences",)
+    ),
     "an energy that hardly changes": Fault(altered("sample_stats", stiff_energy), ("BFMI",)),
 }
 FAULTS |= planted_observations.FAULTS | planted_numbers.FAULTS | planted_functions.FAULTS

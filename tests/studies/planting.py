@@ -55,15 +55,23 @@ class Fault(NamedTuple):
 
     def seen(self, findings: Sequence[Finding]) -> list[Finding]:
         """The findings that name the fault."""
-        named = [f for f in findings if f.level in self.levels and f.subject.startswith(self.subjects)]
+        named = [
+            f for f in findings if f.level in self.levels and f.subject.startswith(self.subjects)
+        ]
         return [f for f in named if not self.says or any(words in str(f) for words in self.says)]
 
     def misled(self, findings: Sequence[Finding]) -> list[Finding]:
         """The findings that blame something else."""
-        return [f for f in findings if f.level in FLAGGED and self.silent and f.subject.startswith(self.silent)]
+        return [
+            f
+            for f in findings
+            if f.level in FLAGGED and self.silent and f.subject.startswith(self.silent)
+        ]
 
 
-def fitted(model: bd.Model, data: xr.Dataset, engine: AbstractEngine | None = None, **rivals: bd.Model) -> Judged:
+def fitted(
+    model: bd.Model, data: xr.Dataset, engine: AbstractEngine | None = None, **rivals: bd.Model
+) -> Judged:
     """A fit to the data up to a time and the forecast of all of them, beside those of rivals."""
     train, test = bd.split(data, time=UNTIL)
     post = bd.fit(model, train, engine, key=1, progress=False)
@@ -73,7 +81,9 @@ def fitted(model: bd.Model, data: xr.Dataset, engine: AbstractEngine | None = No
 
 
 def series(y: Any, times: np.ndarray = TIMES, **forcings: Any) -> xr.Dataset:
-    columns = {name: ("time", np.asarray(values, float)) for name, values in ({"y": y} | forcings).items()}
+    columns = {
+        name: ("time", np.asarray(values, float)) for name, values in ({"y": y} | forcings).items()
+    }
     return xr.Dataset(columns, {"time": times})
 
 
@@ -82,7 +92,9 @@ NORMAL = RNG(0).normal(size=TIMES.size)
 SLOPED = series(1.0 + 1.5 * TIMES + 0.5 * NORMAL)
 LINE = {"level": dist.Normal(0.0, 2.0), "slope": dist.Normal(0.0, 1.0)}
 UNKNOWN = bd.NormalNoise(dist.HalfNormal(1.0))
-RESIDUALS = tuple(f"{kind} of residuals" for kind in ("size", "order", "tails", "symmetry", "evenness"))
+RESIDUALS = tuple(
+    f"{kind} of residuals" for kind in ("size", "order", "tails", "symmetry", "evenness")
+)
 MIXING = ("R-hat", "effective sample size", "mixing", "stuck chain")
 
 

@@ -23,20 +23,25 @@ def place() -> str:
     """Machine and versions in words."""
     names = ("jax", "numpyro", "diffrax", "blackjax")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    return f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, {versions}"
+    return (
+        f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, {versions}"
+    )
 
 
 def fingerprint(*parts: Any) -> str:
     """A hash of the package's code behind functions, engines and models.
 
-    That is the file of each function and class that occurs in them, at any depth, and every file that these import, as
-    they stood when the process first asked. Comments, docstrings and layout do not count.
+    That is the file of each function and class that occurs in them, at any depth, and every file
+    that these import, as they stood when the process first asked. Comments, docstrings and layout
+    do not count.
     """
     return code_hash(_graph(), modules_of(*parts))
 
 
 def fingerprint_with(case_study: ModuleType, *parts: Any) -> str:
-    """A fingerprint of fits, forecasts, scores and what else is in the parts, and of the case study behind them."""
+    """A fingerprint of fits, forecasts, scores and what else is in the parts, and of the case study
+    behind them.
+    """
     import bayes_dasl as bd  # not above: who measures another checkout imports that first
 
     said = meaning(Path(str(case_study.__file__)).read_text(encoding="utf-8"))
@@ -88,7 +93,11 @@ def meaning(text: str) -> str:
 
 
 def _is_text(line: ast.stmt) -> bool:
-    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
+    return (
+        isinstance(line, ast.Expr)
+        and isinstance(line.value, ast.Constant)
+        and isinstance(line.value.value, str)
+    )
 
 
 def _processor() -> str:

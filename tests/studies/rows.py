@@ -1,7 +1,9 @@
-"""What a study has found so far: rows of JSON, one for each fit, and whether the code that made them still stands.
+"""What a study has found so far: rows of JSON, one for each fit, and whether the code that made
+them still stands.
 
-A row names the fingerprint of its code. One that names another, or none because it is from before rows had one, is
-older than the code: tables show it and say so, and a run of the study measures it again.
+A row names the fingerprint of its code. One that names another, or none because it is from before
+rows had one, is older than the code: tables show it and say so, and a run of the study measures it
+again.
 """
 
 import argparse
@@ -33,9 +35,12 @@ def held(path: Path) -> list[Row]:
 def keep(path: Path, row: Row, code: str | None) -> Row:
     """Add a row with where it comes from; no code where none of ours made it.
 
-    It holds the load of the machine over five minutes, which tells whether its seconds are those of a fit alone.
+    It holds the load of the machine over five minutes, which tells whether its seconds are those of
+    a fit alone.
     """
-    row |= {"place": place(), "load": round(os.getloadavg()[1], 2)} | ({} if code is None else {"code": code})
+    row |= {"place": place(), "load": round(os.getloadavg()[1], 2)} | (
+        {} if code is None else {"code": code}
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -72,7 +77,9 @@ def latest(rows: Iterable[Row], names: tuple[str, ...]) -> list[Row]:
     return list({task_of(row, names): row for row in rows}.values())
 
 
-def lacking(rows: Iterable[Row], names: tuple[str, ...], tasks: Iterable[Task], code: Code) -> Iterator[Task]:
+def lacking(
+    rows: Iterable[Row], names: tuple[str, ...], tasks: Iterable[Task], code: Code
+) -> Iterator[Task]:
     """Tasks that no row tells of, or only one that is older than the code."""
     made_by = {task_of(row, names): row.get("code") for row in rows}
     return (task for task in tasks if made_by.get(task) != code(*task))
@@ -84,7 +91,9 @@ def age(rows: list[Row], names: tuple[str, ...], code: Code) -> str:
     if not old:
         return f"All {len(rows)} rows are of the code as it stands."
     unnamed = sum("code" not in row for row in old)
-    from_before = f"; {unnamed} are from before rows named the code that made them" if unnamed else ""
+    from_before = (
+        f"; {unnamed} are from before rows named the code that made them" if unnamed else ""
+    )
     return f"{len(old)} of {len(rows)} rows are older than the code{from_before}."
 
 

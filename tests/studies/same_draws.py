@@ -1,10 +1,11 @@
-"""Whether NUTS draws with the same key what it drew in another revision: lynx–hare, mechanistic and hybrid.
+"""Whether NUTS draws with the same key what it drew in another revision: lynx–hare, mechanistic and
+hybrid.
 
 Run: `uv run python -m tests.studies.same_draws --before 8713163`
 
-Each fit is a process of its own, with the package and the case study of its revision. Where the draws differ, means and
-standard deviations of the scientific parameters and of the predictions are compared in Monte-Carlo standard errors of
-the two runs together.
+Each fit is a process of its own, with the package and the case study of its revision. Where the
+draws differ, means and standard deviations of the scientific parameters and of the predictions are
+compared in Monte-Carlo standard errors of the two runs together.
 """
 
 import argparse
@@ -49,7 +50,9 @@ print(json.dumps([digest.hexdigest(), {{name: [float(v) for v in said(x)] for na
 
 
 def said(rival: str, root: Path) -> tuple[str, dict[str, list[float]]]:
-    """A digest of all draws, and mean and standard deviation with their errors by what is compared."""
+    """A digest of all draws, and mean and standard deviation with their errors by what is
+    compared.
+    """
     digest, found = json.loads(printed(JOB.format(rival=rival), root=root, BAYES_DASL_CACHE="off"))
     return digest, found
 
@@ -58,20 +61,31 @@ def compared(rival: str, before: Path) -> list[str]:
     """A line of the table."""
     (digest, found), (other_digest, other) = (said(rival, root) for root in (ROOT, before))
     both = np.array([(found[name], other[name]) for name in found if name in other])
-    apart = [np.abs(both[:, 0, i] - both[:, 1, i]) / np.hypot(both[:, 0, i + 1], both[:, 1, i + 1]) for i in (0, 2)]
+    apart = [
+        np.abs(both[:, 0, i] - both[:, 1, i]) / np.hypot(both[:, 0, i + 1], both[:, 1, i + 1])
+        for i in (0, 2)
+    ]
     same = "yes" if digest == other_digest else "no"
     return [rival, same, str(len(both)), *(f"{np.median(a):.2f} ({a.max():.2f})" for a in apart)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.same_draws", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.same_draws", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--before", required=True, help="a git revision")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive(ROOT, ".", asked.before))) as tar:
             tar.extractall(folder, filter="data")
         lines = [compared(rival, Path(folder)) for rival in RIVALS]
-    header = ["model", "equal to the bit", "quantities", "means apart: median (most)", "sds apart: median (most)"]
+    header = [
+        "model",
+        "equal to the bit",
+        "quantities",
+        "means apart: median (most)",
+        "sds apart: median (most)",
+    ]
     print(table([header, *lines]))
 
 

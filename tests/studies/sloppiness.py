@@ -1,9 +1,10 @@
-"""Which combinations of unknown numbers the data of the case studies do not tell, in words, by Fisher information.
+"""Which combinations of unknown numbers the data of the case studies do not tell, in words, by
+Fisher information.
 
 Run: `uv run python -m tests.studies.sloppiness` (a minute)
 
-For each science at the medians of its priors: what the data say less of than the prior, and by which shares the
-variances fall from prior to posterior along all directions.
+For each science at the medians of its priors: what the data say less of than the prior, and by
+which shares the variances fall from prior to posterior along all directions.
 """
 
 import warnings

@@ -1,4 +1,6 @@
-"""A run meets a fault and is gone on with: what it then ends with, beside an uninterrupted run, bit by bit."""
+"""A run meets a fault and is gone on with: what it then ends with, beside an uninterrupted run, bit
+by bit.
+"""
 
 import contextlib
 import dataclasses
@@ -28,7 +30,14 @@ from .victims import FITS, KEY, STUDY, Fault, in_small_steps, seen, study
 LIMIT_S = 300
 RESUMED, REFUSED, ASIDE = "resumed", "refused clearly", "moved aside"
 _NOBODY = 65534  # whom the system lets write nowhere, where this script may write everywhere
-_TIMED = {"created", "sampling_time_s", "wall_time_s", "start_time_s", "warmup_time_s", "draws_time_s"}
+_TIMED = {
+    "created",
+    "sampling_time_s",
+    "wall_time_s",
+    "start_time_s",
+    "warmup_time_s",
+    "draws_time_s",
+}
 
 type Trees = dict[str, xr.DataTree]
 
@@ -57,7 +66,8 @@ class Place:
         self.folder = folder
         in_small_steps()
         self._whole: dict[str, tuple[Path, Trees]] = {}
-        # JAX does not write its programs whole or not at all: processes that are killed have a cache of their own.
+        # JAX does not write its programs whole or not at all: processes that are killed have a
+        # cache of their own.
         self._environment = os.environ | {
             "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"), "BAYES_DASL_CACHE": str(folder / "cache"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
@@ -84,7 +94,9 @@ class Place:
         return 1 + round(share * (total - 1))
 
     def ended(self, engine: str, folder: Path) -> Trees:
-        """What the same call ends with in this process, which goes on with what is in the folder."""
+        """What the same call ends with in this process,
+        which goes on with what is in the folder.
+        """
         if engine == STUDY:
             study().run(folder, key=KEY, progress=False)
             found = results(folder)
@@ -97,7 +109,9 @@ class Place:
         require(not left, f"leaves {left}")
         return found
 
-    def start(self, engine: str, folder: Path, fault: Fault | None = None, **how: Any) -> subprocess.Popen:
+    def start(
+        self, engine: str, folder: Path, fault: Fault | None = None, **how: Any
+    ) -> subprocess.Popen:
         """A process that runs an engine in a folder, and may meet a fault."""
         told = {"engine": engine, "folder": str(folder), "word": str(folder.parent)}
         told |= {"fault": dataclasses.asdict(fault)} if fault else {}
@@ -105,7 +119,9 @@ class Place:
         program = [sys.executable, "-m", "tests.studies.victims", json.dumps(told)]
         return subprocess.Popen(program, cwd=ROOT, env=self._environment, **options)
 
-    def process(self, engine: str, folder: Path, fault: Fault | None = None, **how: Any) -> tuple[int, str]:
+    def process(
+        self, engine: str, folder: Path, fault: Fault | None = None, **how: Any
+    ) -> tuple[int, str]:
         """What such a process returned, and what it said."""
         process = self.start(engine, folder, fault, **how)
         try:
@@ -122,14 +138,21 @@ class Place:
 
 def results(folder: Path) -> Trees:
     """Posteriors and forecasts of a run folder, by file; nothing that was put aside."""
-    paths = [path for path in sorted(folder.rglob("*.nc")) if ".old-" not in str(path.relative_to(folder))]
+    paths = [
+        path
+        for path in sorted(folder.rglob("*.nc"))
+        if ".old-" not in str(path.relative_to(folder))
+    ]
     return {str(path.relative_to(folder)): bd.load(path) for path in paths}
 
 
 def contents(folder: Path) -> dict[str, str]:
     """A digest of each file."""
     paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+    }
 
 
 def steps(engine: str, run: Path) -> dict[str, int]:
@@ -145,7 +168,9 @@ def compared(outcome: str, found: Trees, whole: Trees) -> Outcome:
     for name, expected in whole.items():
         group = "posterior" if "posterior" in expected.children else "predictions"
         lost += _draws(expected[group]) - _draws(found[name][group])
-    return Outcome(outcome, lost, sum(differing(found[name], expected) for name, expected in whole.items()))
+    return Outcome(
+        outcome, lost, sum(differing(found[name], expected) for name, expected in whole.items())
+    )
 
 
 def _draws(group: Any) -> int:
@@ -158,8 +183,13 @@ def differing(found: xr.DataTree, expected: xr.DataTree) -> int:
     for group in set(found.groups) & set(expected.groups):
         ours, theirs = (tree[group].to_dataset(inherit=False) for tree in (found, expected))
         count += len(set(ours.variables) ^ set(theirs.variables))
-        count += sum(_unlike(ours[name], theirs[name]) for name in set(ours.variables) & set(theirs.variables))
-    untimed = [{k: v for k, v in tree.attrs.items() if k not in _TIMED} for tree in (found, expected)]
+        count += sum(
+            _unlike(ours[name], theirs[name])
+            for name in set(ours.variables) & set(theirs.variables)
+        )
+    untimed = [
+        {k: v for k, v in tree.attrs.items() if k not in _TIMED} for tree in (found, expected)
+    ]
     names = untimed[0].keys() | untimed[1].keys()
     return count + sum(repr(untimed[0].get(name)) != repr(untimed[1].get(name)) for name in names)
 
@@ -171,12 +201,18 @@ def _unlike(found: xr.DataArray, expected: xr.DataArray) -> int:
         return max(b.size, 1)
     if a.dtype == object:
         return int((a != b).sum())
-    bits = [np.frombuffer(v.tobytes(), np.uint8).reshape(v.size, -1) for v in (a, b)] if a.size else [a, b]
+    bits = (
+        [np.frombuffer(v.tobytes(), np.uint8).reshape(v.size, -1) for v in (a, b)]
+        if a.size
+        else [a, b]
+    )
     return int((bits[0] != bits[1]).any(axis=-1).sum())
 
 
 def check_draws_so_far(early: xr.DataTree, whole: xr.DataTree) -> None:
-    """Draws that were kept of a run that was stopped are the first ones of the whole run, and it is said so."""
+    """Draws that were kept of a run that was stopped are the first ones of the whole run, and it is
+    said so.
+    """
     require(early.attrs["interrupted"] == 1, "does not say that draws are lacking")
     kept = early["posterior"].sizes["draw"]
     require(kept < whole["posterior"].sizes["draw"], "was not stopped")
@@ -189,20 +225,34 @@ def check_draws_so_far(early: xr.DataTree, whole: xr.DataTree) -> None:
 
 
 def killed(
-    place: Place, engine: str, fault: Fault, codes: set[int], says: str = "", *, keeps_draws: bool = False, **how: Any
+    place: Place,
+    engine: str,
+    fault: Fault,
+    codes: set[int],
+    says: str = "",
+    *,
+    keeps_draws: bool = False,
+    **how: Any,
 ) -> Outcome:
     """Let a process meet a fault, and go on: steps that were kept are used, not made again."""
     (_, whole), run = place.whole(engine), place.new()
     code, said = place.process(engine, run, fault, **how)
-    quiet = "Traceback" not in said or fault.strikes == "twice"  # which Python may hear when it has nearly ended
+    quiet = (
+        "Traceback" not in said or fault.strikes == "twice"
+    )  # which Python may hear when it has nearly ended
     require(code in codes and quiet, f"ended with {code}: {said[-500:]}")
     require(says in said, f"says {said[-500:]}")
     if keeps_draws:
         kept, name = (run, "posterior.nc") if engine == STUDY else (run.parent, "returned.nc")
-        check_draws_so_far(bd.load(kept / name), whole["posterior.nc" if engine == STUDY else "posterior"])
+        check_draws_so_far(
+            bd.load(kept / name), whole["posterior.nc" if engine == STUDY else "posterior"]
+        )
     before = steps(engine, run)
     found = place.ended(engine, run)
-    require(engine == STUDY or steps(engine, run).items() >= before.items(), "makes steps anew that it had")
+    require(
+        engine == STUDY or steps(engine, run).items() >= before.items(),
+        "makes steps anew that it had",
+    )
     return compared(RESUMED, found, whole)
 
 
@@ -211,12 +261,20 @@ def killed_without_a_terminal(place: Place, fault: Fault, codes: set[int]) -> Ou
     screen, terminal = pty.openpty()
     os.close(screen)
     try:
-        return killed(place, STUDY, fault, codes, keeps_draws=True, stdout=terminal, stderr=terminal)
+        return killed(
+            place, STUDY, fault, codes, keeps_draws=True, stdout=terminal, stderr=terminal
+        )
     finally:
         os.close(terminal)
 
 
-def torn(place: Place, engine: str, name: str, how: Callable[[bytes], bytes], refused: tuple[str, ...] = ()) -> Outcome:
+def torn(
+    place: Place,
+    engine: str,
+    name: str,
+    how: Callable[[bytes], bytes],
+    refused: tuple[str, ...] = (),
+) -> Outcome:
     """Damage a file of a whole run, and go on; where it is refused, put the file back first."""
     (folder, whole), run = place.whole(engine), place.new()
     shutil.copytree(folder, run)
@@ -230,7 +288,9 @@ def torn(place: Place, engine: str, name: str, how: Callable[[bytes], bytes], re
 
 
 def refuses(place: Place, engine: str, run: Path, *says: str, **how: Any) -> None:
-    """A clear error that says one of these, and nothing is touched; `how` is for a process of its own."""
+    """A clear error that says one of these, and nothing is touched; `how` is for a process of its
+    own.
+    """
     before = contents(run)
     if how:
         code, said = place.process(engine, run, **how)
@@ -258,7 +318,10 @@ def foreign(place: Place, engine: str) -> Outcome:
         require("is not empty and holds no checkpoint" in str(error), str(error))
     else:
         raise Wrong("is not refused")
-    require(list(theirs.parent.iterdir()) == [theirs] and theirs.read_text() == "mine", "touches what is not its own")
+    require(
+        list(theirs.parent.iterdir()) == [theirs] and theirs.read_text() == "mine",
+        "touches what is not its own",
+    )
     theirs.unlink()
     return compared(REFUSED, place.ended(engine, run), place.whole(engine)[1])
 
@@ -296,30 +359,53 @@ def _at_work(place: Place, engine: str, run: Path, step: int) -> Iterator[subpro
 
 
 def two_processes(place: Place, engine: str, *, kill: bool) -> Outcome:
-    """A second process in the folder of one that is at work, which then goes on, or is killed and leaves no lock."""
+    """A second process in the folder of one that is at work, which then goes on, or is killed and
+    leaves no lock.
+    """
     (_, whole), run = place.whole(engine), place.new()
     with _at_work(place, engine, run, place.number(engine, 0.5)) as first:
         refuses(place, engine, run, "another process is at work in")
         if not kill:
             (run.parent / "go").touch()
             first.communicate(timeout=LIMIT_S)
-            found = results(run) if engine == STUDY else {"posterior": bd.load(run.parent / "returned.nc")}
+            found = (
+                results(run)
+                if engine == STUDY
+                else {"posterior": bd.load(run.parent / "returned.nc")}
+            )
             return compared(REFUSED, found, whole)
     return compared(RESUMED, place.ended(engine, run), whole)
 
 
 def another_prior(place: Place, *, ended: bool) -> Outcome:
-    """A run folder of a study that had another prior: what is there is put aside, whole, and nothing of it is used."""
+    """A run folder of a study that had another prior: what is there is put aside, whole, and
+    nothing of it is used.
+    """
     run, older = place.new(), study(sd=1.0)
     if ended:
         older.run(run, key=KEY, progress=False)
     else:
-        bd.fit(older.model, older.train, older.engine, checkpoint=run / "checkpoint", key=KEY, progress=False)
+        bd.fit(
+            older.model,
+            older.train,
+            older.engine,
+            checkpoint=run / "checkpoint",
+            key=KEY,
+            progress=False,
+        )
     before = contents(run)
     found = place.ended(STUDY, run)
-    aside = {"posterior.nc": "posterior.old-1.nc", "forecast.nc": "forecast.old-1.nc", "checkpoint": "checkpoint.old-1"}
+    aside = {
+        "posterior.nc": "posterior.old-1.nc",
+        "forecast.nc": "forecast.old-1.nc",
+        "checkpoint": "checkpoint.old-1",
+    }
     after = contents(run)
-    moved = {name: name.replace(first, aside[first], 1) for name in before if (first := name.split("/")[0]) in aside}
+    moved = {
+        name: name.replace(first, aside[first], 1)
+        for name in before
+        if (first := name.split("/")[0]) in aside
+    }
     require(moved, "there was nothing")
     lacking = [name for name, to in moved.items() if after.get(to) != before[name]]
     require(not lacking, f"does not put aside {lacking}")

@@ -1,9 +1,12 @@
-"""How often the intervals of theophylline hold what was left out: people whom the fit has not seen, and last times.
+"""How often the intervals of theophylline hold what was left out: people whom the fit has not seen,
+and last times.
 
-Run: `uv run python -m tests.studies.theophylline`; what is done is kept, `--table` prints it, `--figure` draws both.
+Run: `uv run python -m tests.studies.theophylline`; what is done is kept, `--table` prints it,
+`--figure` draws both.
 
-Each of the twelve people is left out in turn, and forecast as a new member of the population, by the dose alone; and
-the last one, two, three or four samples of all of them are left out, and forecast from their earlier ones.
+Each of the twelve people is left out in turn, and forecast as a new member of the population, by
+the dose alone; and the last one, two, three or four samples of all of them are left out, and
+forecast from their earlier ones.
 """
 
 import argparse
@@ -57,17 +60,23 @@ def run(noise: str, left_out: str) -> dict:
     test, post, fc = forecast_of(noise, left_out)
     scores = bd.score(fc, test).loc["conc"]
     people = test["subject"].values
-    each = [bd.score(fc.sel(subject=[person]), test).loc["conc", "coverage_90"] for person in people]
+    each = [
+        bd.score(fc.sel(subject=[person]), test).loc["conc", "coverage_90"] for person in people
+    ]
     return {
         "noise": noise,
         "left_out": left_out,
         "draws": ENGINE.draws,
         "n": int(scores["n"]),
-        "covered": {str(level): round(scores["n"] * scores[f"coverage_{level}"]) for level in LEVELS},
+        "covered": {
+            str(level): round(scores["n"] * scores[f"coverage_{level}"]) for level in LEVELS
+        },
         "lowest": round(float(min(each)), 4),
         "crps": round(float(scores["crps"]), 4),
         "log_score": round(float(scores["log_score"]), 4),
-        "rhat": round(float(max(v.max() for v in az.rhat(post["posterior"]).data_vars.values())), 4),
+        "rhat": round(
+            float(max(v.max() for v in az.rhat(post["posterior"]).data_vars.values())), 4
+        ),
         "divergences": int(post["sample_stats"]["diverging"].sum()),
         "processor": round(time.process_time() - began),
     }
@@ -75,14 +84,26 @@ def run(noise: str, left_out: str) -> dict:
 
 @cache
 def code_of(noise: str, left_out: str) -> str:
-    return f"{fingerprint(bd.fit, bd.forecast, bd.score, ENGINE, model(NOISES[noise]()))}, {ENGINE.draws} draws"
+    return (
+        f"{fingerprint(bd.fit, bd.forecast, bd.score, ENGINE, model(NOISES[noise]()))}, "
+        f"{ENGINE.draws} draws"
+    )
 
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
     shares = [f"in {level} % intervals" for level in LEVELS]
     lines: list[list] = [
-        ["left out", "noise", "values", *shares, "lowest of a person", "CRPS, mg/L", "log score, nats", "highest R-hat"]
+        [
+            "left out",
+            "noise",
+            "values",
+            *shares,
+            "lowest of a person",
+            "CRPS, mg/L",
+            "log score, nats",
+            "highest R-hat",
+        ]
     ]
     for name in (PEOPLE, *LAST):
         for noise in NOISES:
@@ -96,17 +117,30 @@ def tables() -> str:
 def summary(rows: list[dict]) -> list:
     """Sums and means over rows, by their numbers of values."""
     n = np.array([row["n"] for row in rows])
-    inside = [f"{sum(row['covered'][str(level)] for row in rows) / n.sum():.0%}" for level in LEVELS]
+    inside = [
+        f"{sum(row['covered'][str(level)] for row in rows) / n.sum():.0%}" for level in LEVELS
+    ]
     lowest = min(row["lowest"] for row in rows)
-    crps, logs = (np.average([row[score] for row in rows], weights=n) for score in ("crps", "log_score"))
-    return [n.sum(), *inside, f"{lowest:.0%}", f"{crps:.3f}", f"{logs:.2f}", f"{max(row['rhat'] for row in rows):.3f}"]
+    crps, logs = (
+        np.average([row[score] for row in rows], weights=n) for score in ("crps", "log_score")
+    )
+    return [
+        n.sum(),
+        *inside,
+        f"{lowest:.0%}",
+        f"{crps:.3f}",
+        f"{logs:.2f}",
+        f"{max(row['rhat'] for row in rows):.3f}",
+    ]
 
 
 def figure() -> None:
     import matplotlib.pyplot as plt
 
     data, later = load(), np.linspace(0.0, 25.0, 101)
-    drawn, axes = plt.subplots(2, len(SHOWN), figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
+    drawn, axes = plt.subplots(
+        2, len(SHOWN), figsize=(9, 5), sharex=True, sharey=True, layout="constrained"
+    )
     known = fitted("additive", data.sel(time=slice(None, LAST["3 samples"])))
     for person, (above, below) in zip(SHOWN, axes.T, strict=True):
         post = fitted("additive", data.drop_sel(subject=[person]))
@@ -116,7 +150,9 @@ def figure() -> None:
             values = fc["predictions"]["conc"].values.reshape(-1, later.size)
             for level, alpha in ((0.9, 0.2), (0.5, 0.35)):
                 low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
-                axis.fill_between(later, low, high, color="C0", alpha=alpha, lw=0, label=f"{level:.0%} interval")
+                axis.fill_between(
+                    later, low, high, color="C0", alpha=alpha, lw=0, label=f"{level:.0%} interval"
+                )
             seen = data["conc"].sel(subject=person).dropna("time")
             fit = (seen["time"] <= LAST["3 samples"]) & (axis is below)
             axis.plot(seen["time"][~fit], seen[~fit], "o", color="C3", ms=4, label="left out")
@@ -138,7 +174,9 @@ def main() -> None:
     if asked.figure:
         figure()
         return
-    tasks = [(noise, left_out) for noise in asked.noises.split(",") for left_out in (*LAST, *SUBJECTS)]
+    tasks = [
+        (noise, left_out) for noise in asked.noises.split(",") for left_out in (*LAST, *SUBJECTS)
+    ]
     for task in [] if asked.table else lacking(held(RESULTS), TASK, tasks, code_of):
         print(keep(RESULTS, run(*task), code_of(*task)), flush=True)
     print(tables())

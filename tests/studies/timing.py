@@ -31,15 +31,21 @@ def printed(job: str, *, root: Path = ROOT, **environment: str) -> str:
 
     Programs that are compiled stay in no cache but the one that `environment` names.
     """
-    known = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    known = {
+        name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"
+    }
     known |= {"PYTHONPATH": str(root)} | environment
     command = [sys.executable, "-W", "ignore", "-c", job]
-    done = subprocess.run(command, cwd=root, env=known, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, cwd=root, env=known, check=True, stdout=subprocess.PIPE, text=True
+    )
     return done.stdout.strip().splitlines()[-1]
 
 
 def by_turns(ways: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
-    """What each way measures, one after the other, so that a change of the machine's load meets all."""
+    """What each way measures, one after the other, so that a change of the machine's load meets
+    all.
+    """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repetitions):
         for name, measure in ways.items():
@@ -51,5 +57,7 @@ def by_turns(ways: Mapping[str, Callable[[], float]], repetitions: int) -> dict[
 def medians(of: str, unit: str, found: Mapping[str, list[float]], digits: int = 1) -> str:
     """A table of the median of each way, with the lowest and the highest."""
     kinds = (statistics.median, min, max)
-    lines = [[name, *(f"{kind(values):.{digits}f}" for kind in kinds)] for name, values in found.items()]
+    lines = [
+        [name, *(f"{kind(values):.{digits}f}" for kind in kinds)] for name, values in found.items()
+    ]
     return table([[of, f"median, {unit}", "lowest", "highest"], *lines])

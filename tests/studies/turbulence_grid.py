@@ -1,9 +1,10 @@
-"""Whether the fine grid of the turbulence study resolves its least viscous flow: the same field on twice as many cells.
+"""Whether the fine grid of the turbulence study resolves its least viscous flow: the same field on
+twice as many cells.
 
 Run: `uv run python -m tests.studies.turbulence_grid` (some four minutes)
 
-It prints, for each time, how far apart the two flows are when cut to what the coarse grid transports, as a share of the
-size of the vorticity.
+It prints, for each time, how far apart the two flows are when cut to what the coarse grid
+transports, as a share of the size of the vorticity.
 """
 
 import equinox as eqx
@@ -41,7 +42,11 @@ def main() -> None:
     both = []
     for cells, start in ((FINE, spun), (2 * FINE, finer(spun))):
         every = solved(cells, start, times)
-        both.append(np.stack([bd.pde.truncated(coarse, bd.pde.coarsen(w, grid(cells), coarse)) for w in every]))
+        both.append(
+            np.stack(
+                [bd.pde.truncated(coarse, bd.pde.coarsen(w, grid(cells), coarse)) for w in every]
+            )
+        )
     for time, one, two in zip(times, *both, strict=True):
         print(f"{time:.2f}: {np.sqrt(np.mean((one - two) ** 2)) / two.std():.4f}")
 

@@ -2,10 +2,10 @@
 
 Run: `uv run python -m tests.studies.verdicts`; what is done is kept, `--table` prints it.
 
-Faults are planted (`planted.py` and the modules that it joins), and sound fits made whose truths come from their priors
-and whose data come from their models (`families.py`). A fault is caught if a finding under one of its subjects is a
-warning or bad, says what it should, and nothing else is blamed for it. A sound fit is called unsound if any finding is
-a warning or bad.
+Faults are planted (`planted.py` and the modules that it joins), and sound fits made whose truths
+come from their priors and whose data come from their models (`families.py`). A fault is caught if a
+finding under one of its subjects is a warning or bad, says what it should, and nothing else is
+blamed for it. A sound fit is called unsound if any finding is a warning or bad.
 """
 
 import hashlib
@@ -16,7 +16,15 @@ from pathlib import Path
 
 import bayes_dasl as bd
 
-from . import ROOT, families as sound, planted, planted_functions, planted_numbers, planted_observations, planting
+from . import (
+    ROOT,
+    families as sound,
+    planted,
+    planted_functions,
+    planted_numbers,
+    planted_observations,
+    planting,
+)
 from .families import families
 from .pages import table, write_section
 from .planted import FAULTS
@@ -39,7 +47,12 @@ def tasks(seed: int) -> list[tuple[str, str, int]]:
 @cache
 def _code() -> str:
     return fingerprint(
-        bd.fit, bd.forecast, bd.diagnose, bd.updating.check_solver, bd.updating.check_functions, bd.simulate
+        bd.fit,
+        bd.forecast,
+        bd.diagnose,
+        bd.updating.check_solver,
+        bd.updating.check_functions,
+        bd.simulate,
     )
 
 
@@ -79,17 +92,23 @@ def run(kind: str, case: str, seed: int) -> Row:
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    faults, sound_fits = ([row for row in rows if row["kind"] == kind] for kind in ("fault", "sound"))
+    faults, sound_fits = (
+        [row for row in rows if row["kind"] == kind] for kind in ("fault", "sound")
+    )
     caught = [row for row in faults if row["seen"] and not row.get("misled")]
     unsound = [row for row in sound_fits if row["seen"]]
     left = sum(len(tasks(seed)) for seed in SEEDS) - len(rows)
     missing = f" {left} cases are still to be run." if left else ""
     text = (
-        f"**{len(caught)} of {len(faults)} faults are caught; of {len(sound_fits)} sound fits {len(unsound)} are "
+        f"**{len(caught)} of {len(faults)} faults are caught; of {len(sound_fits)} sound fits "
+        f"{len(unsound)} are "
         f"called unsound.**{missing} {age(rows, TASK, code_of)}\n\n"
     )
     lines = [("fault", "engine", "caught by", "said", "also")]
-    lines += [(row["case"], row["engine"], *_told(row), ", ".join(dict.fromkeys(row["also"]))) for row in faults]
+    lines += [
+        (row["case"], row["engine"], *_told(row), ", ".join(dict.fromkeys(row["also"])))
+        for row in faults
+    ]
     others = [("sound fit", "engine", "data set", "called unsound by", "said")]
     others += [(row["case"], row["engine"], row["seed"], *_told(row, "–")) for row in sound_fits]
     text += f"{table(lines)}\n\n{table(others)}"
@@ -98,7 +117,9 @@ def tables() -> str:
 
 
 def _told(row: Row, nothing: str = "**not caught**") -> tuple[str, str]:
-    """The subject and the message of the first finding that was meant, or of one that blames something else."""
+    """The subject and the message of the first finding that was meant, or of one that blames
+    something else.
+    """
     if not (shown := row.get("misled") or row["seen"]):
         return nothing, ""
     level, _, rest = shown[0].partition("] ")

@@ -67,7 +67,9 @@ def decay() -> bd.Model:
 
 def network() -> bd.Model:
     """The one with units that dropout can leave out."""
-    return bd.Model(bd.Algebraic(bd.Network.mlp({"t": (4.0, 3.0)}, ("y",), width=4, depth=1)), _noise())
+    return bd.Model(
+        bd.Algebraic(bd.Network.mlp({"t": (4.0, 3.0)}, ("y",), width=4, depth=1)), _noise()
+    )
 
 
 def seen() -> xr.Dataset:
@@ -82,7 +84,10 @@ _ALL_STEPS = bd.Descent(steps=400, patience=None)
 FITS: dict[str, tuple[bd.Model, AbstractEngine]] = {
     "NUTS": (line(), bd.NUTS(chains=2, warmup=100, draws=150)),
     "NUTS, ODE": (decay(), bd.NUTS(chains=2, warmup=50, draws=75)),
-    "ManyChain": (line(), bd.engines.ManyChain("chees", chains=16, warmup=48, draws=64, superchains=4)),
+    "ManyChain": (
+        line(),
+        bd.engines.ManyChain("chees", chains=16, warmup=48, draws=64, superchains=4),
+    ),
     "SMC": (line(), bd.engines.SMC(particles=100, runs=2)),
     "SVI": (line(), bd.engines.SVI(steps=600, draws=50)),
     "DeepEnsemble": (line(), bd.DeepEnsemble(members=4, descent=_STEPS)),
@@ -97,7 +102,13 @@ def study(sd: float = 2.0) -> bd.Study:
     """Two models, by NUTS."""
     rival = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 2.0), 0.0)), _noise())
     engine = bd.NUTS(chains=2, warmup=100, draws=150)
-    given = {"model": line(sd), "label": "line", "rivals": {"level": rival}, "data": seen(), "split": 9.0}
+    given = {
+        "model": line(sd),
+        "label": "line",
+        "rivals": {"level": rival},
+        "data": seen(),
+        "split": 9.0,
+    }
     return bd.Study(name="line", engine=engine, mix=False, **given)
 
 
@@ -106,8 +117,8 @@ class Fault:
     """What befalls a process, and when.
 
     Args:
-        strikes: the name of a signal, or "twice" for Ctrl-C and again; "full" for a disk without room; "waits" for
-            none, but a process that stands still until there is a file `go`.
+        strikes: the name of a signal, or "twice" for Ctrl-C and again; "full" for a disk without
+            room; "waits" for none, but a process that stands still until there is a file `go`.
         step: the number of the step that is under way.
         file: or, the beginning of the name of a file that is half-written.
         room: or, how large a file may become, in bytes.

@@ -1,9 +1,11 @@
-"""Which unknown numbers do the forecasts of the case studies hang on, before there are data and after?
+"""Which unknown numbers do the forecasts of the case studies hang on, before there are data and
+after?
 
-Run: `bayes-dasl study tests/studies/which_unknowns.py`; rows that stand are kept, `--table` prints them.
+Run: `bayes-dasl study tests/studies/which_unknowns.py`; rows that stand are kept, `--table` prints
+them.
 
-Before: Sobol's indices over the prior. After: PAWN's distances over the posterior of the training data, by which also
-numbers that go together with others show.
+Before: Sobol's indices over the prior. After: PAWN's distances over the posterior of the training
+data, by which also numbers that go together with others show.
 """
 
 from typing import Any
@@ -27,15 +29,19 @@ def warming(_: bd.Model, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def cold(_: bd.Model, values: dict[str, Any]) -> dict[str, Any]:
-    """The second virial coefficient of the cold gas, in hundreds of cm³/mol, by its inverse hyperbolic sine: under the
-    prior it has a heavy tail, from which no shares of a variance can be told."""
+    """The second virial coefficient of the cold gas, in hundreds of cm³/mol, by its inverse
+    hyperbolic sine: under the prior it has a heavy tail, from which no shares of a variance can be
+    told."""
     return {f"arsinh B at {KELVIN:.0f} K": jnp.arcsinh(values["b"][0] / 100.0)}
 
 
 def middle(_: bd.Model, values: dict[str, Any]) -> dict[str, Any]:
     """The velocities nearest to the middle of two channels."""
     last = np.cumsum([fluids.rows_of([number]).sizes["row"] for number in fluids.TESTED]) - 1
-    return {f"velocity at {name}": values["velocity"][row] for name, row in zip(fluids.TESTED, last, strict=True)}
+    return {
+        f"velocity at {name}": values["velocity"][row]
+        for name, row in zip(fluids.TESTED, last, strict=True)
+    }
 
 
 def asked(study: str) -> tuple[bd.Model, xr.Dataset, Any, Any, xr.Dataset]:
@@ -44,7 +50,13 @@ def asked(study: str) -> tuple[bd.Model, xr.Dataset, Any, Any, xr.Dataset]:
         data = climate.load()
         ahead = climate.scenarios(data)[next(iter(climate.SCENARIOS))]
         train, _ = bd.split(data, time=climate.SPLIT)
-        return climate.observed(climate.yearly(climate.earth())), train, bd.NUTS(chains=2, draws=500), warming, ahead
+        return (
+            climate.observed(climate.yearly(climate.earth())),
+            train,
+            bd.NUTS(chains=2, draws=500),
+            warming,
+            ahead,
+        )
     if study == "argon":
         train, _ = bd.split(molecules.load(ARGON), coldness=1000.0 / ARGON.warm)
         made = molecules.model(ARGON, molecules.potentials(ARGON)["hybrid"]())
@@ -69,7 +81,10 @@ def row(study: str, over: str) -> dict:
     told = {}
     for name, values in found.data_vars.items():
         table = values.transpose("index", "unknown").to_pandas()
-        told[str(name)] = {str(index): {str(k): float(v) for k, v in line.items()} for index, line in table.iterrows()}
+        told[str(name)] = {
+            str(index): {str(k): float(v) for k, v in line.items()}
+            for index, line in table.iterrows()
+        }
     verdict = {} if post is None else {"verdict": bd.diagnose(post).level}
     return {"indices": told, "lost": found.attrs["lost"]} | verdict
 

@@ -15,19 +15,30 @@ from ...inference.sharding import Sharded, most_even_shards
 from .methods import FIRST_STEP_SIZE, AbstractMethod, Chain
 
 CHUNK = 16
-"""Draws between two returns to Python: for progress, checkpoints, and an interruption that loses little."""
+"""Draws between two returns to Python: for progress, checkpoints, and an interruption that loses
+little.
+"""
 
 type Trace = dict[str, np.ndarray]
 
 
 class BatchedChains:
-    """All chains in batches of equal size, one for each core or accelerator; compiles in the background.
+    """All chains in batches of equal size, one for each core or accelerator; compiles in the
+    background.
 
-    What the tuning wants to know of all chains is put together once a draw while adapting: by the program itself where
-    there is one batch, else here. While sampling the batches go at their own pace.
+    What the tuning wants to know of all chains is put together once a draw while adapting: by the
+    program itself where there is one batch, else here. While sampling the batches go at their own
+    pace.
     """
 
-    def __init__(self, method: AbstractMethod, density: LogDensity, chains: int, metric: Metric, dimension: int):
+    def __init__(
+        self,
+        method: AbstractMethod,
+        density: LogDensity,
+        chains: int,
+        metric: Metric,
+        dimension: int,
+    ):
         self.chains, self.dimension = chains, dimension
         self._method, self._density = method, density
         self._batches = most_even_shards(chains)
@@ -44,9 +55,17 @@ class BatchedChains:
         return str(self._draws)
 
     def _of_a_batch(
-        self, batch: Any, tuning: Any, begin: Any, number: Any, adapting: Any, entering: Any, metric: Metric
+        self,
+        batch: Any,
+        tuning: Any,
+        begin: Any,
+        number: Any,
+        adapting: Any,
+        entering: Any,
+        metric: Metric,
     ) -> tuple[Any, Any, Any, Any]:
-        """So many draws of the chains of a batch: the chains, the tuning, what it wants to know of them, the trace.
+        """So many draws of the chains of a batch: the chains, the tuning, what it wants to know of
+        them, the trace.
 
         Chains are in whitened coordinates, unless they are `entering` them.
         """
@@ -58,7 +77,9 @@ class BatchedChains:
         def draw(chains, tuning, iteration):
             setting = method.setting(tuning, iteration, adapting)
             now = jax.vmap(jax.random.fold_in, (0, None))(keys, iteration)
-            chains, stats, seen = jax.vmap(lambda k, c: method.transition(k, c, setting, density))(now, chains)
+            chains, stats, seen = jax.vmap(lambda k, c: method.transition(k, c, setting, density))(
+                now, chains
+            )
             if self._batches == 1:
                 tuning = jax.lax.cond(adapting, lambda: method.adapt(tuning, seen), lambda: tuning)
             return (chains, tuning, seen), _kept(chains, setting, stats, metric)
@@ -68,38 +89,58 @@ class BatchedChains:
             after, kept = draw(chains, tuning, begin + row)
             return after, jax.tree.map(lambda rows, one: rows.at[row].set(one), trace, kept)
 
-        chains = jax.tree.map(lambda new, old: jnp.where(entering, new, old), _whitened(chains, metric), chains)
+        chains = jax.tree.map(
+            lambda new, old: jnp.where(entering, new, old), _whitened(chains, metric), chains
+        )
         (_, _, seen), kept = jax.eval_shape(draw, chains, tuning, begin)
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), seen)
         trace = jax.tree.map(lambda a: jnp.zeros((CHUNK, *a.shape), a.dtype), kept)
-        (chains, tuning, seen), trace = jax.lax.fori_loop(0, number, advance, ((chains, tuning, blank), trace))
+        (chains, tuning, seen), trace = jax.lax.fori_loop(
+            0, number, advance, ((chains, tuning, blank), trace)
+        )
         return chains, tuning, seen, trace
 
     def _compile(self, metric: Metric) -> None:
         place, value = np.zeros((self.chains, self.dimension)), np.zeros(self.chains)
-        chains, keys = Chain(place, value, place, place, value), jax.random.split(jax.random.key(0), self.chains)
-        _, (_, tuning) = jax.eval_shape(self._first, place, value, place, jax.eval_shape(lambda: jax.random.key(0)))
+        chains, keys = (
+            Chain(place, value, place, place, value),
+            jax.random.split(jax.random.key(0), self.chains),
+        )
+        _, (_, tuning) = jax.eval_shape(
+            self._first, place, value, place, jax.eval_shape(lambda: jax.random.key(0))
+        )
         number, flag = jax.ShapeDtypeStruct((), int), jax.ShapeDtypeStruct((), bool)
-        self._draws.compile(self._in_batches((chains, keys)), tuning, number, number, flag, flag, metric)
+        self._draws.compile(
+            self._in_batches((chains, keys)), tuning, number, number, flag, flag, metric
+        )
 
     def _in_batches(self, tree: Any) -> Any:
         return jax.tree.map(lambda a: a.reshape(self._batches, -1, *a.shape[1:]), tree)
 
     def _first(self, position: Any, value: Any, gradient: Any, key: Any) -> Any:
-        keys, for_momentum, for_slice = (jax.random.split(k, self.chains) for k in jax.random.split(key, 3))
+        keys, for_momentum, for_slice = (
+            jax.random.split(k, self.chains) for k in jax.random.split(key, 3)
+        )
         momentum = jax.vmap(lambda k: self._method.momentum(k, self.dimension))(for_momentum)
         slices = jax.vmap(lambda k: jax.random.uniform(k, minval=-1.0, maxval=1.0))(for_slice)
         tuning = self._method.untuned(self.dimension, jnp.asarray(FIRST_STEP_SIZE), jnp.asarray(0))
-        return keys, (Chain(position, value, gradient, momentum, slices), jax.tree.map(jnp.asarray, tuning))
+        return keys, (
+            Chain(position, value, gradient, momentum, slices),
+            jax.tree.map(jnp.asarray, tuning),
+        )
 
-    def begin(self, position: np.ndarray, value: np.ndarray, gradient: np.ndarray, *, key: Array) -> None:
+    def begin(
+        self, position: np.ndarray, value: np.ndarray, gradient: np.ndarray, *, key: Array
+    ) -> None:
         """Place each chain at its first position."""
         self._keys, self._state = self._first(position, value, gradient, key)
 
     def tune_anew(self) -> None:
         """Begin to tune anew, from the step size so far; for a new metric."""
         chains, tuning = self._state
-        step_size = self._method.setting(tuning, jnp.asarray(self._iteration), jnp.asarray(False)).step_size
+        step_size = self._method.setting(
+            tuning, jnp.asarray(self._iteration), jnp.asarray(False)
+        ).step_size
         fresh = self._method.untuned(self.dimension, step_size, jnp.asarray(self._iteration))
         self._state = chains, jax.tree.map(jnp.asarray, fresh)
 
@@ -116,7 +157,9 @@ class BatchedChains:
             state, trace = self._chunk(adapting, metric)
             if not adapting:
                 trace.pop("gradient")  # only a metric is refined from it
-            return {f"state {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))} | trace
+            return {
+                f"state {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))
+            } | trace
 
         # The chains move on only when a chunk is whole.
         arrays = journal.step(f"{'warm-up' if adapting else 'draws'} from {self._iteration}", work)
@@ -136,7 +179,9 @@ class BatchedChains:
             tuning = jax.tree.map(lambda a: a[0], tunings)
             if each < CHUNK:
                 tuning = self._adapt(tuning, jax.tree.map(_joined, seen))
-            traces.append({name: _joined(rows[:, :each].swapaxes(1, 2)) for name, rows in trace.items()})
+            traces.append(
+                {name: _joined(rows[:, :each].swapaxes(1, 2)) for name, rows in trace.items()}
+            )
         joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
         last = jax.tree.map(_joined, chains)
         last = last._replace(position=joined["position"][:, -1], gradient=joined["gradient"][:, -1])
@@ -153,7 +198,10 @@ def _joined(batches: np.ndarray) -> np.ndarray:
 
 
 def _whitened(chains: Chain, metric: Metric) -> Chain:
-    position, gradient = jax.vmap(metric.whitened)(chains.position), jax.vmap(metric.whitened_gradient)(chains.gradient)
+    position, gradient = (
+        jax.vmap(metric.whitened)(chains.position),
+        jax.vmap(metric.whitened_gradient)(chains.gradient),
+    )
     return chains._replace(position=position, gradient=gradient)
 
 

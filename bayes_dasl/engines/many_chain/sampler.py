@@ -41,23 +41,27 @@ _FEWEST_DRAWS = 4
 class ManyChain(AbstractEngine):
     """Many short chains that are tuned from one another.
 
-    The fact `nested_rhat` compares the superchains, in all numbers but the weights of networks: chains too short for
-    R-hat can be judged by it. `diagnose` does the same for trajectories and vector fields. All draws are kept in
+    The fact `nested_rhat` compares the superchains, in all numbers but the weights of networks:
+    chains too short for R-hat can be judged by it. `diagnose` does the same for trajectories and
+    vector fields. All draws are kept in
     memory: chains × draws × dimension × 8 bytes.
 
     Args:
-        method: "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical, Metropolis-adjusted) or
-            "unadjusted_mclmc" (biased: its step size is kept so small that the energy error per dimension stays below
-            `ENERGY_VARIANCE`, and the fact `energy_variance_per_dimension` says whether it did). The microcanonical
-            ones need at least two dimensions.
+        method: "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical,
+            Metropolis-adjusted) or "unadjusted_mclmc" (biased: its step size is kept so small that
+            the energy error per dimension stays below `ENERGY_VARIANCE`, and the fact
+            `energy_variance_per_dimension` says whether it did). The microcanonical ones need at
+            least two dimensions.
         chains: how many, a multiple of the superchains.
         warmup: draws of each chain that are not kept.
         draws: draws of each chain that are kept.
-        superchains: groups of chains of equal size, one after the other; those of one begin at the same point.
-        max_steps: the most integration steps of a draw, since a batch is as slow as its slowest chain.
+        superchains: groups of chains of equal size, one after the other; those of one begin at the
+            same point.
+        max_steps: the most integration steps of a draw, since a batch is as slow as its slowest
+            chain.
 
-    Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman (2024) for superchains and nested R-hat;
-    kernels from BlackJAX.
+    Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman (2024) for superchains and
+    nested R-hat; kernels from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """
 
@@ -70,8 +74,12 @@ class ManyChain(AbstractEngine):
 
     def __post_init__(self):
         if self.method not in _METHODS:
-            raise ModelError(f"ManyChain(method={self.method!r}): the methods are {', '.join(_METHODS)}")
-        self._check_numbers(chains=4, warmup=3 * CHUNK, draws=_FEWEST_DRAWS, superchains=2, max_steps=1)
+            raise ModelError(
+                f"ManyChain(method={self.method!r}): the methods are {', '.join(_METHODS)}"
+            )
+        self._check_numbers(
+            chains=4, warmup=3 * CHUNK, draws=_FEWEST_DRAWS, superchains=2, max_steps=1
+        )
         if self.chains % self.superchains:
             raise ModelError(
                 f"{self.chains} chains do not make {self.superchains} superchains of equal size: "
@@ -91,11 +99,13 @@ class ManyChain(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
 
-        Raises: ModelError if no start has a finite log density, or for a microcanonical method in one dimension.
+        Raises: ModelError if no start has a finite log density, or for a microcanonical method in
+        one dimension.
         """
         if "mclmc" in self.method and problem.dimension < 2:
             raise ModelError(
-                f"method '{self.method}' moves at constant speed and needs a posterior of at least 2 dimensions, not "
+                f"method '{self.method}' moves at constant speed and needs a posterior of at least "
+                "2 dimensions, not "
                 f"{problem.dimension}: take method='chees'"
             )
         key_start, key_place, key_chains = jax.random.split(key, 3)
@@ -108,8 +118,12 @@ class ManyChain(AbstractEngine):
         try:
             bar.start("finding modes", 1)
             optimiser = Optimiser(value_and_gradient)
-            begun = journal.step("starts", lambda: self._begin(problem, optimiser, key_start, key_place))
-            chains.begin(*(begun[name] for name in ("position", "value", "gradient")), key=key_chains)
+            begun = journal.step(
+                "starts", lambda: self._begin(problem, optimiser, key_start, key_place)
+            )
+            chains.begin(
+                *(begun[name] for name in ("position", "value", "gradient")), key=key_chains
+            )
             laplace = laplace_metric(begun["precisions"][0], judged, science)
             metric, steps = self._warm_up(chains, laplace, journal, bar)
             if isinstance(method, UnadjustedMCLMC):
@@ -119,7 +133,9 @@ class ManyChain(AbstractEngine):
             chains.close()
         return self._samples(trace, interrupted, begun, chains, method.gradients, steps, judged)
 
-    def _begin(self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array) -> Arrays:
+    def _begin(
+        self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array
+    ) -> Arrays:
         """The modes, and the first position of every chain with its value and gradient."""
         start = find_start(problem, optimiser, key=key)
         places = first_positions(start, optimiser, self.superchains, key=key_place)
@@ -131,8 +147,12 @@ class ManyChain(AbstractEngine):
             "gradient": np.repeat(gradient, each, axis=0),
         }
 
-    def _warm_up(self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar) -> tuple[Metric, int]:
-        """The metric in the end and the integration steps spent; it is refined after the first two thirds."""
+    def _warm_up(
+        self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar
+    ) -> tuple[Metric, int]:
+        """The metric in the end and the integration steps spent; it is refined after the first two
+        thirds.
+        """
         bar.start("warm-up", self.warmup)
         thirds, steps = np.array_split(np.arange(-(-self.warmup // CHUNK)), 3), 0
         for number, third in enumerate(thirds):
@@ -143,12 +163,16 @@ class ManyChain(AbstractEngine):
                 bar.advance(CHUNK)
             if number < 2:
                 # Within superchains, so that modes far apart do not widen it.
-                grouped = (trace[name].reshape(self.superchains, -1, chains.dimension) for name in _PLACES)
+                grouped = (
+                    trace[name].reshape(self.superchains, -1, chains.dimension) for name in _PLACES
+                )
                 metric = refine(metric, *grouped)
                 chains.tune_anew()
         return metric, steps
 
-    def _sample(self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar) -> tuple[Trace, bool]:
+    def _sample(
+        self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar
+    ) -> tuple[Trace, bool]:
         bar.start("sampling", self.draws)
         traces: list[Trace] = []
         divergences, interrupted = 0, False
@@ -174,28 +198,52 @@ class ManyChain(AbstractEngine):
         steps: int,
         judged: Sequence[int],
     ) -> Samples:
-        """Draws, statistics and facts; `steps` are those of the warm-up, `judged` the numbers that chains agree on."""
+        """Draws, statistics and facts; `steps` are those of the warm-up, `judged` the numbers that
+        chains agree on.
+        """
         position, error = trace.pop("position"), trace.pop("energy_variance", None)
         facts = fared(begun) | {
             "devices": chains.devices,
-            "nested_rhat": nested_rhat(np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains),
+            "nested_rhat": nested_rhat(
+                np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains
+            ),
             "gradients": gradients * (steps + int(trace["n_steps"].sum())),
         }
         if error is not None:
-            facts |= {"energy_variance_per_dimension": float(error.mean()), "energy_variance_bound": ENERGY_VARIANCE}
+            facts |= {
+                "energy_variance_per_dimension": float(error.mean()),
+                "energy_variance_bound": ENERGY_VARIANCE,
+            }
         if len(begun["modes"]) > 1:
             trace["mode"] = nearest_mode(position, begun["modes"], begun["precisions"])
         modes = Modes(begun["modes"], begun["log_densities"])
         said = tuple(findings(facts))
-        return Samples(position, trace, facts, said, modes, superchains=self.superchains, interrupted=interrupted)
+        return Samples(
+            position,
+            trace,
+            facts,
+            said,
+            modes,
+            superchains=self.superchains,
+            interrupted=interrupted,
+        )
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     yield nested_finding(float(facts["nested_rhat"]))
     if "energy_variance_per_dimension" in facts:
-        value, bound = (float(facts[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound"))
-        remedy = "" if value <= bound else "take an adjusted method, such as 'chees': these draws are biased"
-        message = f"{value:.2g} for each dimension, at most {bound:.2g} for draws without an acceptance step"
+        value, bound = (
+            float(facts[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound")
+        )
+        remedy = (
+            ""
+            if value <= bound
+            else "take an adjusted method, such as 'chees': these draws are biased"
+        )
+        message = (
+            f"{value:.2g} for each dimension, at most {bound:.2g} for draws without an acceptance "
+            "step"
+        )
         yield Finding("good" if value <= bound else "bad", "energy variance", message, remedy)
 
 
@@ -208,7 +256,9 @@ _METHODS = {
 
 
 def _keep_energy(chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar) -> int:
-    """Reduce the step size of unadjusted chains until their energy error is small enough; the steps spent on it."""
+    """Reduce the step size of unadjusted chains until their energy error is small enough; the steps
+    spent on it.
+    """
     bar.start("checking the energy", _TRIES * CHUNK)
     steps = 0
     for _ in range(_TRIES):

@@ -18,15 +18,18 @@ _GAP = 0.5  # standard deviations of either side
 
 
 def modes_among(
-    position: Float[np.ndarray, "run particle dimension"], log_density: Float[np.ndarray, "run particle"]
+    position: Float[np.ndarray, "run particle dimension"],
+    log_density: Float[np.ndarray, "run particle"],
 ) -> tuple[Modes, Int[np.ndarray, "run particle"]]:
     """The modes, the one with the largest weight first, and the number of each particle's mode.
 
     1. Particles are split where a coordinate has a wide gap, group by group.
-    2. Within a group each particle is linked to its nearest neighbours, in units of the group's standard deviations.
-       Unlinked sets are different modes if their distance exceeds half the standard deviation of either. Without this
-       condition, links along a line would break by chance.
-    3. Small groups join the nearest mode. A weight is a share of the particles, with a standard error from the runs.
+    2. Within a group each particle is linked to its nearest neighbours, in units of the group's
+       standard deviations.
+       Unlinked sets are different modes if their distance exceeds half the standard deviation of
+       either. Without this condition, links along a line would break by chance.
+    3. Small groups join the nearest mode. A weight is a share of the particles, with a standard
+       error from the runs.
     """
     runs, size, dimension = position.shape
     flat = position.reshape(-1, dimension)
@@ -53,7 +56,9 @@ def _parted(flat: np.ndarray, members: np.ndarray, least: float) -> Iterator[np.
 
 
 def _by_gap(values: np.ndarray, least: float) -> list[np.ndarray]:
-    """The two parts beside the widest gap of a coordinate, in standard deviations; none if the gap is small."""
+    """The two parts beside the widest gap of a coordinate, in standard deviations; none if the gap
+    is small.
+    """
     side, widest, found = int(np.ceil(least)), _GAP, []
     if len(values) < 2 * side:
         return []
@@ -69,7 +74,9 @@ def _by_gap(values: np.ndarray, least: float) -> list[np.ndarray]:
 
 
 def _by_links(values: np.ndarray, least: float) -> list[np.ndarray]:
-    """Parts that are not connected by links between nearest neighbours; none if there is only one."""
+    """Parts that are not connected by links between nearest neighbours;
+    none if there is only one.
+    """
     # A resampled particle that was never moved occurs several times.
     unique, inverse = np.unique(values, axis=0, return_inverse=True)
     if len(unique) < 2 * _FEWEST:

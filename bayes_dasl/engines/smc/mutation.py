@@ -1,4 +1,6 @@
-r"""Moves of a particle within a tempered posterior, $\text{prior} \cdot \text{likelihood}^\beta$."""
+r"""Moves of a particle within a tempered posterior,
+$\text{prior} \cdot \text{likelihood}^\beta$.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,7 +31,8 @@ type Move = Callable[[Array, Particle], tuple[Particle, Array]]
 
 
 class Walk:
-    """Random-walk Metropolis: a move is twice as many steps as there are dimensions, and needs no gradient.
+    """Random-walk Metropolis: a move is twice as many steps as there are dimensions, and needs no
+    gradient.
 
     `target_acceptance` is what the step size is adapted to, and `counted` is what a step costs.
     Source: Roberts, Gelman & Gilks (1997) for the step size and the rate of acceptance.
@@ -54,7 +57,8 @@ class Walk:
 
     def _log_likelihood(self, position: Array) -> tuple[Array, Array]:
         log_prior, value = self.log_prior(position), self._log_density(position)
-        # A position so far out that the prior has no density there is worth as little as one that cannot be solved.
+        # A position so far out that the prior has no density there is worth as little as one that
+        # cannot be solved.
         lost = ~jnp.isfinite(value) | ~jnp.isfinite(log_prior)
         return jnp.where(lost, -jnp.inf, value - log_prior), jnp.where(lost, -jnp.inf, log_prior)
 
@@ -71,8 +75,14 @@ class Walk:
                 gain = at_proposal - log_prior + beta * (log_likelihood - particle.log_likelihood)
                 taken = jnp.log(jax.random.uniform(key_accept)) < gain
                 proposal = particle._replace(position=position, log_likelihood=log_likelihood)
-                chosen = jax.tree.map(lambda new, old: jnp.where(taken, new, old), proposal, particle)
-                return chosen, jnp.where(taken, at_proposal, log_prior), accepted + jnp.exp(jnp.minimum(gain, 0.0))
+                chosen = jax.tree.map(
+                    lambda new, old: jnp.where(taken, new, old), proposal, particle
+                )
+                return (
+                    chosen,
+                    jnp.where(taken, at_proposal, log_prior),
+                    accepted + jnp.exp(jnp.minimum(gain, 0.0)),
+                )
 
             first = particle, self.log_prior(particle.position), jnp.zeros(())
             particle, _, accepted = jax.lax.fori_loop(0, steps, step, first)
@@ -108,7 +118,9 @@ class Hamiltonian:
         log_prior, prior_slope = self._prior(position)
         live = jnp.isfinite(value)
         return Particle(
-            position, jnp.where(live, value - log_prior, -jnp.inf), jnp.where(live, slope - prior_slope, 0.0)
+            position,
+            jnp.where(live, value - log_prior, -jnp.inf),
+            jnp.where(live, slope - prior_slope, 0.0),
         )
 
     def mover(self, beta: Array, metric: Array, step_size: Array, steps: Array) -> Move:

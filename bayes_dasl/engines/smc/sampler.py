@@ -1,4 +1,6 @@
-"""Sequential Monte Carlo: particles move from the prior to the posterior, and estimate the evidence on the way."""
+"""Sequential Monte Carlo: particles move from the prior to the posterior, and estimate the evidence
+on the way.
+"""
 
 import dataclasses
 import functools
@@ -22,39 +24,45 @@ from .tempering import FEWEST_MOVES, Swarm, Tempering
 
 MOVES = ("auto", "walk", "hamiltonian")
 
-# A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two steps a dimension.
+# A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two
+# steps a dimension.
 WALK_UP_TO = 15
 _FEWEST_LIVE = 10
 _FEWEST_IN_RUN = 4  # particles of a mode, for an effective number
 # Costs that are assumed before a run; so many values cost as much as a gradient.
 _TEMPERATURES, _MOVES, _STEPS_A_MOVE, _VALUES = (5, 15), (2, 10), (3, 12), 4
-# With the default `target_ess` resampling leaves particles that are worth half as many: below that, moves have not even
-# made up for the last one. Checked on 12 new mixtures of 2 to 4 normals (1 to 6 dimensions, scales apart by up to 16,
-# 2 or 20 moves), with effective sizes of means in place of bulk ones. A run was unsound if the mean of a mode was worth
-# less than a fifth of its particles, or moments were off by 0.1 sd. Of unsound runs 84 % are below, of the others 11 %.
-# A correlation with positions before the moves, pooled over modes, found 48 and 5 % above 0.7, 75 and 30 % above 0.3.
+# With the default `target_ess` resampling leaves particles that are worth half as many: below that,
+# moves have not even made up for the last one. Checked on 12 new mixtures of 2 to 4 normals (1 to 6
+# dimensions, scales apart by up to 16, 2 or 20 moves), with effective sizes of means in place of
+# bulk ones. A run was unsound if the mean of a mode was worth less than a fifth of its particles,
+# or moments were off by 0.1 sd. Of unsound runs 84 % are below, of the others 11 %. A correlation
+# with positions before the moves, pooled over modes, found 48 and 5 % above 0.7, 75 and 30 % above
+# 0.3.
 _FEWEST_EFFECTIVE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class SMC(AbstractEngine):
-    r"""Particles through the tempered posteriors $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
+    r"""Particles through the tempered posteriors
+    $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
 
-    Each of several independent populations of particles begins with prior draws. The next inverse temperature $\beta$
-    is the one at which the weights have the effective sample size `target_ess`. The particles are resampled and moved,
-    with their covariance as metric. Moves end when no coordinate is correlated with its start, when correlations no
-    longer fall, or after `most_moves`.
+    Each of several independent populations of particles begins with prior draws. The next inverse
+    temperature $\beta$ is the one at which the weights have the effective sample size `target_ess`.
+    The particles are resampled and moved, with their covariance as metric. Moves end when no
+    coordinate is correlated with its start, when correlations no longer fall, or after
+    `most_moves`.
 
-    SMC finds the modes that prior draws reach, and their weights. The group `modes` of the result has a row for each
-    mode, with `mode_weight` and its standard error from the runs. `sample_stats` has the `mode` of each draw. The
-    spread of the evidences of the runs gives the error of the evidence.
+    SMC finds the modes that prior draws reach, and their weights. The group `modes` of the result
+    has a row for each mode, with `mode_weight` and its standard error from the runs. `sample_stats`
+    has the `mode` of each draw. The spread of the evidences of the runs gives the error of the
+    evidence.
 
     Args:
         particles: how many in each run; they are the draws of a chain.
         runs: independent populations, each of which is a chain of the result.
         moves: a random "walk", "hamiltonian", or "auto": a walk up to 15 dimensions.
-        target_ess: the effective sample size of the weights, as a share of the particles, at which the next $\beta$ is
-            set.
+        target_ess: the effective sample size of the weights, as a share of the particles, at which
+            the next $\beta$ is set.
         most_moves: the largest number of moves at each $\beta$.
 
     Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
@@ -96,8 +104,8 @@ class SMC(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Equally weighted particles of each run.
 
-        Raises: ModelError if too few particles of a run have a finite log density; DataError if the data lie so far
-        from all predictions that rounding hides differences between particles.
+        Raises: ModelError if too few particles of a run have a finite log density; DataError if the
+        data lie so far from all predictions that rounding hides differences between particles.
         """
         key_prior, key_stages = jax.random.split(key)
         moves = Walk(problem) if self._walks(problem) else Hamiltonian(problem)
@@ -117,7 +125,9 @@ class SMC(AbstractEngine):
         number, done, hottest = 0, 0, 1.0
         while (swarm.temperature < 1).any():
             number += 1
-            swarm = Swarm(**journal.step(f"temperature {number}", functools.partial(advance, swarm, number)))
+            swarm = Swarm(
+                **journal.step(f"temperature {number}", functools.partial(advance, swarm, number))
+            )
             beta = float(swarm.temperature.min())
             hottest = beta if number == 1 else hottest
             # The steps of the inverse temperature are about even on a log scale.
@@ -129,14 +139,18 @@ class SMC(AbstractEngine):
         if len(modes.log_densities) > 1:
             stats["mode"] = number
         facts = _facts(swarm, moves.counted, failed, number)
-        return Samples(swarm.position, stats, facts, tuple(findings(facts)), modes, draws_are=PARTICLES)
+        return Samples(
+            swarm.position, stats, facts, tuple(findings(facts)), modes, draws_are=PARTICLES
+        )
 
     def _require_live(self, swarm: Swarm) -> None:
         live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
         if live < _FEWEST_LIVE:
             raise ModelError(
-                f"only {live} of {self.particles} prior draws lead to a finite log density: run bd.check(model, data), "
-                "which says how prior draws fare in the solver, and narrow the priors or loosen the solver"
+                f"only {live} of {self.particles} prior draws lead to a finite log density: run "
+                "bd.check(model, data), "
+                "which says how prior draws fare in the solver, and narrow the priors or loosen "
+                "the solver"
             )
         refuse_unresolved(swarm.log_likelihood)  # else the first temperatures never end
 
@@ -146,8 +160,9 @@ def effective_share(
 ) -> float:
     """Effective draws per particle, for the mode and the coordinate with the fewest.
 
-    Copies of a particle are neighbours in the array. So autocorrelation shows how alike moves left them, and runs with
-    few ancestors differ from each other. Each mode counts by itself: together, modes would only show their weights.
+    Copies of a particle are neighbours in the array. So autocorrelation shows how alike moves left
+    them, and runs with few ancestors differ from each other. Each mode counts by itself: together,
+    modes would only show their weights.
     """
     shares = [1.0]
     for mode in np.unique(number):
@@ -163,11 +178,14 @@ def effective_share(
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"), "take more particles")
+    yield evidence_finding(
+        facts["log_evidence"], facts.get("log_evidence_se"), "take more particles"
+    )
     share, several = facts["effective_share"], facts.get("modes", 1) > 1
     if share < _FEWEST_EFFECTIVE:
         message = (
-            f"the particles{' of a mode' if several else ''} are worth only {share:.0%} as many independent draws: "
+            f"the particles{' of a mode' if several else ''} are worth only {share:.0%} as many "
+            "independent draws: "
             "moves do not take them far enough from their copies"
         )
         # A walk counts evaluations, Hamiltonian moves count gradients.
@@ -176,7 +194,9 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("warning", "moves of the particles", message, remedy)
 
 
-def _facts(swarm: Swarm, counted: str, failed: int, number: np.ndarray) -> dict[str, int | float | str]:
+def _facts(
+    swarm: Swarm, counted: str, failed: int, number: np.ndarray
+) -> dict[str, int | float | str]:
     """The evidence, its standard error from the spread of the runs, and how the runs went."""
     best = swarm.log_evidence.max()
     relative = np.exp(swarm.log_evidence - best)

@@ -1,4 +1,6 @@
-"""Programs that lead particles from the prior to the posterior, run by run, spread over the devices."""
+"""Programs that lead particles from the prior to the posterior, run by run, spread over the
+devices.
+"""
 
 from typing import Any, NamedTuple
 
@@ -13,13 +15,16 @@ from ..._jax.lazily import lazily
 from ...inference.sharding import Sharded
 from .mutation import Hamiltonian, Particle, Walk
 
-ess, resampling, solver = (lazily(f"blackjax.smc.{name}") for name in ("ess", "resampling", "solver"))
+ess, resampling, solver = (
+    lazily(f"blackjax.smc.{name}") for name in ("ess", "resampling", "solver")
+)
 
 FEWEST_MOVES = 2
 _BATCH = 32
 _DENSE_UP_TO = 64
 _MOVED = 0.1
-# A coordinate that no longer gets away from where it began is held by a mode, and further moves would not free it.
+# A coordinate that no longer gets away from where it began is held by a mode, and further moves
+# would not free it.
 _STUCK, _GROWTH = 0.02, 0.05
 _SMALLEST_LOG_INCREMENT = -600.0
 
@@ -27,8 +32,9 @@ _SMALLEST_LOG_INCREMENT = -600.0
 class Swarm(NamedTuple):
     """Every run's particles, equally weighted at its temperature, and how they came there.
 
-    `step_size`, `acceptance`, `correlation` (of each coordinate with that before the moves, `(run, dimension)`) and
-    `moves` are those of the last temperature; `temperatures` and `steps` (of moves) are totals.
+    `step_size`, `acceptance`, `correlation` (of each coordinate with that before the moves,
+    `(run, dimension)`) and `moves` are those of the last temperature; `temperatures` and `steps`
+    (of moves) are totals.
     """
 
     position: Any  # (run, particle, dimension)
@@ -62,7 +68,9 @@ class Tempering:
         return self._begin(position)
 
     def advance(self, swarm: Swarm, *, key: Array) -> Swarm:
-        """Every run at its next temperature; a run that has reached the posterior stays as it is."""
+        """Every run at its next temperature;
+        a run that has reached the posterior stays as it is.
+        """
         keys = jax.random.split(key, len(swarm.temperature))
         return self._advance((swarm, keys))
 
@@ -92,7 +100,9 @@ class Tempering:
         batch = min(_BATCH, size) if self._on_cpu else size
         blocks = -(-size // batch)
         index = (jnp.arange(blocks * batch) % size).reshape(blocks, batch)
-        done = jax.lax.map(lambda i: jax.vmap(work)(*jax.tree.map(lambda a: a[i], arguments)), index)
+        done = jax.lax.map(
+            lambda i: jax.vmap(work)(*jax.tree.map(lambda a: a[i], arguments)), index
+        )
         return jax.tree.map(lambda a: a.reshape(blocks * batch, *a.shape[2:])[:size], done)
 
     def _advance_run(self, swarm: Swarm, key: Array) -> Swarm:
@@ -107,7 +117,8 @@ class Tempering:
         total = logsumexp(log_weight)
         weight = jnp.exp(log_weight - total)
         metric = weighted_metric(swarm.position, weight)
-        # Siblings stay side by side: the effective sample size of the draws in their order then sees their kinship.
+        # Siblings stay side by side: the effective sample size of the draws in their order then
+        # sees their kinship.
         chosen = resampling.systematic(key_resample, weight, len(weight))
         resampled = swarm._replace(
             position=swarm.position[chosen],
@@ -126,11 +137,13 @@ class Tempering:
         def unfinished(carry):
             _, seen, before = carry
             gained = before - seen["correlation"]
-            # In a mode that is narrow beside the distance of modes the correlation stays near one. The mean square of
-            # the jumps, 2 (1 - correlation) variances, still grows until particles are spread over their mode.
+            # In a mode that is narrow beside the distance of modes the correlation stays near one.
+            # The mean square of the jumps, 2 (1 - correlation) variances, still grows until
+            # particles are spread over their mode.
             getting_on = (gained > _STUCK) | (gained > _GROWTH * (1 - before))
             loose = (seen["correlation"] > _MOVED) & getting_on
-            # With half the acceptance that is aimed at, the step size is still too long to judge by.
+            # With half the acceptance that is aimed at, the step size is still too long to judge
+            # by.
             wanted = loose.any() | (seen["acceptance"] < 0.5 * moves.target_acceptance)
             return (seen["moves"] < FEWEST_MOVES) | (wanted & (seen["moves"] < self._most_moves))
 
@@ -163,19 +176,27 @@ def _tempered_weight(log_likelihood: Array, increment: Array) -> Array:
     return jnp.where(live, increment * jnp.where(live, log_likelihood, 0.0), -jnp.inf)
 
 
-def next_increment(log_likelihood: Float[Array, " particle"], most: Any, target_ess: float) -> Float[Array, ""]:
-    """How far the inverse temperature can go before the weights' effective sample size meets its target.
+def next_increment(
+    log_likelihood: Float[Array, " particle"], most: Any, target_ess: float
+) -> Float[Array, ""]:
+    """How far the inverse temperature can go before the weights' effective sample size meets its
+    target.
 
     The target is a share `target_ess` of the particles that live; `most` is the most there is.
     """
     live = jnp.isfinite(log_likelihood).sum()
 
     def above_target(log_increment):
-        return ess.log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(target_ess * live)
+        return ess.log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(
+            target_ess * live
+        )
 
-    # On a log scale, where the increment cannot vanish: log likelihoods of prior draws spread over many powers of ten.
+    # On a log scale, where the increment cannot vanish: log likelihoods of prior draws spread over
+    # many powers of ten.
     log_most = jnp.log(jnp.asarray(most))
-    found = jnp.asarray(solver.dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most))
+    found = jnp.asarray(
+        solver.dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most)
+    )
     return jnp.where(found >= log_most, most, jnp.exp(found))
 
 
@@ -188,7 +209,8 @@ def weighted_metric(
     if position.shape[1] > _DENSE_UP_TO:
         return variance
     covariance = (apart * weight[:, None]).T @ apart
-    # As if one more particle were seen without correlations: it keeps few particles from a singular metric.
+    # As if one more particle were seen without correlations: it keeps few particles from a singular
+    # metric.
     seen = 1 / jnp.sum(weight**2)
     return (seen * covariance + jnp.diag(variance)) / (seen + 1)
 

@@ -1,4 +1,6 @@
-"""Variational inference: a guide of a simple family is fitted to the posterior, and corrected by importance weights."""
+"""Variational inference: a guide of a simple family is fitted to the posterior, and corrected by
+importance weights.
+"""
 
 import dataclasses
 import functools
@@ -42,24 +44,26 @@ _RICH = ("full_rank", "flow")
 class SVI(AbstractEngine):
     """A guide fitted around the best mode by gradients of the ELBO, then resampled by importance.
 
-    Whenever the mean ELBO of 100 steps has ceased to rise the learning rate is lowered; at the third time the fit has
-    converged.
+    Whenever the mean ELBO of 100 steps has ceased to rise the learning rate is lowered; at the
+    third time the fit has converged.
 
-    Four draws of the guide for each that is asked for get Pareto-smoothed weights. Below a Pareto k of 0.7 the draws
-    are resampled by them, so that they agree with the posterior; above it the draws are the guide's own. Neither sees
-    a mode that the guide does not reach.
+    Four draws of the guide for each that is asked for get Pareto-smoothed weights. Below a Pareto k
+    of 0.7 the draws are resampled by them, so that they agree with the posterior; above it the
+    draws are the guide's own. Neither sees a mode that the guide does not reach.
 
     Args:
-        guide: the family in the unconstrained space: a normal with the curvature at the mode ("laplace"), a normal
-            fitted with a diagonal ("mean_field"), a diagonal plus low-rank ("low_rank") or any ("full_rank")
-            covariance, or an inverse autoregressive "flow".
+        guide: the family in the unconstrained space: a normal with the curvature at the mode
+            ("laplace"), a normal fitted with a diagonal ("mean_field"), a diagonal plus low-rank
+            ("low_rank") or any ("full_rank") covariance, or an inverse autoregressive "flow".
         steps: the most that are taken, in windows of 100; "laplace" takes none.
         chains: among how many the draws are shared out.
         draws: draws of each chain that are kept.
         particles: gradients of a step, at as many draws of the guide.
-        learning_rate: the first one of Adam, in the coordinates in which the normal at the mode is about standard.
+        learning_rate: the first one of Adam, in the coordinates in which the normal at the mode is
+            about standard.
 
-    Source: Kucukelbir et al. (2017); Roeder et al. (2017); Yao et al. (2018); Dhaka et al. (2020); guides from NumPyro.
+    Source: Kucukelbir et al. (2017); Roeder et al. (2017); Yao et al. (2018); Dhaka et al. (2020);
+    guides from NumPyro.
     Raises: ModelError for an unknown guide or numbers that make no sense.
     """
 
@@ -92,12 +96,16 @@ class SVI(AbstractEngine):
         Raises: ModelError if no start has a finite log density, or for a flow of one dimension.
         """
         if self.guide == "flow" and problem.dimension < 2:
-            raise ModelError("SVI(guide='flow') needs two dimensions or more: take guide='full_rank'")
+            raise ModelError(
+                "SVI(guide='flow') needs two dimensions or more: take guide='full_rank'"
+            )
         key_start, key_family, key_fit, key_draw, key_choose = jax.random.split(key, 5)
         value_and_gradient, log_density = traced_once(problem)
         bar.start("finding modes", 1)
         optimiser = Optimiser(value_and_gradient)
-        found = journal.step("modes", lambda: find_start(problem, optimiser, key=key_start).arrays())
+        found = journal.step(
+            "modes", lambda: find_start(problem, optimiser, key=key_start).arrays()
+        )
         centre = found["modes"][0]
         family = build_family(self.guide, root_of_inverse(found["precisions"][0]), key=key_family)
         ascent = _Ascent(family, log_density, self.particles, (centre, family.scale))
@@ -109,7 +117,11 @@ class SVI(AbstractEngine):
             position = centre + z @ family.scale.T
             lp, log_volume = _evaluate(log_density, position), np.linalg.slogdet(family.scale)[1]
             ratio = lp - log_guide + log_volume
-            return {"position": position, "lp": lp, "log_weight": np.where(np.isnan(ratio), -np.inf, ratio)}
+            return {
+                "position": position,
+                "lp": lp,
+                "log_weight": np.where(np.isnan(ratio), -np.inf, ratio),
+            }
 
         proposals = journal.step("draws", propose)
         chosen, judged = self._choose(proposals, key_choose)
@@ -138,7 +150,8 @@ class SVI(AbstractEngine):
             state, average, trace = ascent.unpack(journal.step(f"window {done + 1}", climb))
             failed += int(trace["failed"].sum())
             if before is not None and not _rises(before, trace["elbo"]):
-                # Noise of the iterates averages out; the next window, with shorter steps, goes on from there.
+                # Noise of the iterates averages out; the next window, with shorter steps, goes on
+                # from there.
                 plateaus, rate, state = plateaus + 1, _SLOWER * rate, (average, state[1])
             before, done = trace["elbo"], done + 1
             bar.advance(WINDOW, f"ELBO {trace['elbo'].mean():.2f}")
@@ -149,7 +162,9 @@ class SVI(AbstractEngine):
             "converged": int(windows == 0 or plateaus == _PLATEAUS),
         }
 
-    def _choose(self, proposals: Arrays, key: Array) -> tuple[np.ndarray, dict[str, int | float | str]]:
+    def _choose(
+        self, proposals: Arrays, key: Array
+    ) -> tuple[np.ndarray, dict[str, int | float | str]]:
         """Which proposals to keep, and what the weights say of the guide."""
         ratio, wanted = proposals["log_weight"], self.chains * self.draws
         finite = np.isfinite(ratio)
@@ -157,7 +172,9 @@ class SVI(AbstractEngine):
         trusted = weights.trusted
         facts: dict[str, int | float | str] = {
             "pareto_k": weights.pareto_k,
-            "elbo": float(ratio[finite].mean() + np.log(finite.mean())) if finite.any() else -np.inf,
+            "elbo": float(ratio[finite].mean() + np.log(finite.mean()))
+            if finite.any()
+            else -np.inf,
             "resampled": int(trusted),
             "proposals": len(ratio),
             "proposals_failed": int((~finite).sum()),
@@ -168,7 +185,8 @@ class SVI(AbstractEngine):
             facts["log_evidence_se"] = float(relative.std() / relative.mean() / np.sqrt(len(ratio)))
             facts["importance_ess"] = weights.effective
             return weights.resample(wanted, key=key), facts
-        # Weights that cannot be trusted still tell where the solver fails: that is no draw of the posterior.
+        # Weights that cannot be trusted still tell where the solver fails: that is no draw of the
+        # posterior.
         usable = np.flatnonzero(finite) if finite.any() else np.arange(len(ratio))
         return usable[np.arange(wanted) * len(usable) // wanted], facts
 
@@ -177,28 +195,42 @@ def findings(facts: Mapping[str, Any], guide: str) -> Iterator[Finding]:
     """How far the draws of a guide may be trusted (Yao et al. 2018)."""
     richer = [other for other in _RICH if GUIDES.index(other) > GUIDES.index(guide)]
     take = f"take a richer guide ({', '.join(richer)}), or" if richer else "take"
-    k, good, bound = facts["pareto_k"], bool(facts["resampled"]), largest_pareto_k(facts["proposals"])
+    k, good, bound = (
+        facts["pareto_k"],
+        bool(facts["resampled"]),
+        largest_pareto_k(facts["proposals"]),
+    )
     done = "its draws are resampled by their weights" if good else "its draws are left as they are"
     yield Finding(
-        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {bound:.2f}; {done}",
+        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below "
+            f"{bound:.2f}; {done}",
         "" if good else f"{take} {SAMPLER}",
     )  # fmt: skip
     if not facts["converged"]:
         yield Finding(
-            "warning", "variational guide", f"the ELBO still rose after {facts['svi_steps']} steps", "allow more steps"
+            "warning",
+            "variational guide",
+            f"the ELBO still rose after {facts['svi_steps']} steps",
+            "allow more steps",
         )
     if facts["modes_missed"]:
         yield Finding(
             "warning", "modes",
-            f"{facts['modes_missed']} of {facts['modes']} modes that were found hold no draw of the guide",
-            "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not believed",
+            f"{facts['modes_missed']} of {facts['modes']} modes that were found hold no draw of "
+            "the guide",
+            "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not "
+            "believed",
         )  # fmt: skip
     if "log_evidence" in facts:
-        yield evidence_finding(facts["log_evidence"], facts["log_evidence_se"], f"{take} bd.engines.SMC()")
+        yield evidence_finding(
+            facts["log_evidence"], facts["log_evidence_se"], f"{take} bd.engines.SMC()"
+        )
 
 
 def _missed(proposals: Arrays, found: Arrays) -> int:
-    """How many modes the guide does not reach. One that it does is its own: a climb that ended short of the top."""
+    """How many modes the guide does not reach. One that it does is its own: a climb that ended
+    short of the top.
+    """
     reached = nearest_mode(proposals["position"][None], found["modes"], found["precisions"])[0]
     held = np.bincount(reached[np.isfinite(proposals["log_weight"])], minlength=len(found["modes"]))
     return int((held < max(1.0, _REACHED * held.sum())).sum())
@@ -207,7 +239,13 @@ def _missed(proposals: Arrays, found: Arrays) -> int:
 class _Ascent:
     """Adam on the ELBO; one compiled program climbs a window of steps."""
 
-    def __init__(self, family: Family, log_density: LogDensity, particles: int, frame: tuple[np.ndarray, np.ndarray]):
+    def __init__(
+        self,
+        family: Family,
+        log_density: LogDensity,
+        particles: int,
+        frame: tuple[np.ndarray, np.ndarray],
+    ):
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(b2=0.99))
         # As the journal returns them, or the second window would be another program.
         self.first = jax.tree.map(np.asarray, (family.initial, adam.init(family.initial)))
@@ -218,7 +256,9 @@ class _Ascent:
             def step(carry, number):
                 (parameters, memory), total = carry
                 now = jax.random.fold_in(key, number)
-                slope_of = jax.grad(lambda p: elbo(family, p, log_density, frame, particles, key=now), has_aux=True)
+                slope_of = jax.grad(
+                    lambda p: elbo(family, p, log_density, frame, particles, key=now), has_aux=True
+                )
                 slope, seen = slope_of(parameters)
                 descent = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0.0), slope)
                 update, memory = adam.update(descent, memory)
@@ -234,7 +274,10 @@ class _Ascent:
     def climb(self, state: Any, key: Array, rate: float) -> Arrays:
         """State, mean parameters and trace after a window, as arrays by name."""
         state, average, trace = self._climb(state, key, rate, self._frame)
-        leaves = {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves((state, average)))}
+        leaves = {
+            f"leaf {i}": np.asarray(leaf)
+            for i, leaf in enumerate(jax.tree.leaves((state, average)))
+        }
         return leaves | {name: np.asarray(values) for name, values in trace.items()}
 
     def unpack(self, arrays: Arrays) -> tuple[Any, Parameters, Arrays]:
@@ -244,12 +287,18 @@ class _Ascent:
 
 
 def elbo(
-    family: Family, parameters: Parameters, log_density: LogDensity, frame: Any, particles: int, *, key: Array
+    family: Family,
+    parameters: Parameters,
+    log_density: LogDensity,
+    frame: Any,
+    particles: int,
+    *,
+    key: Array,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Estimate of the evidence lower bound of the guide, restricted to where the solver succeeds.
 
-    Where the density of the guide is closed, only the path of the draws carries a gradient: its noise vanishes as the
-    guide comes close to the posterior.
+    Where the density of the guide is closed, only the path of the draws carries a gradient: its
+    noise vanishes as the guide comes close to the posterior.
     Source: Roeder, Wu & Duvenaud (2017), Sticking the landing.
     """
     centre, scale = frame
@@ -265,7 +314,9 @@ def elbo(
     return value, {"elbo": value, "failed": particles - finite.sum()}
 
 
-def _draw(family: Family, parameters: Parameters, number: int, key: Array) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    family: Family, parameters: Parameters, number: int, key: Array
+) -> tuple[np.ndarray, np.ndarray]:
     """Draws of the guide in its own coordinates, and its log density there."""
 
     def draw(parameters, key):
@@ -277,17 +328,24 @@ def _draw(family: Family, parameters: Parameters, number: int, key: Array) -> tu
     return np.asarray(z), np.asarray(log_guide)
 
 
-def _evaluate(log_density: LogDensity, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
-    """The log density at many positions, in small batches, since a batch is as slow as its slowest solve."""
+def _evaluate(
+    log_density: LogDensity, x: Float[np.ndarray, "n dimension"]
+) -> Float[np.ndarray, " n"]:
+    """The log density at many positions, in small batches, since a batch is as slow as its slowest
+    solve.
+    """
     blocks = -(-len(x) // _BATCH)
     filled = np.minimum(np.arange(blocks * _BATCH), len(x) - 1)
-    return Sharded(jax.vmap(log_density), blocks)(x[filled].reshape(blocks, _BATCH, -1)).reshape(-1)[: len(x)]
+    return Sharded(jax.vmap(log_density), blocks)(x[filled].reshape(blocks, _BATCH, -1)).reshape(
+        -1
+    )[: len(x)]
 
 
 def _rises(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether the mean ELBO of a window is better than that of the one before by more than chance.
 
-    Steps at which the solver failed for every particle do not count; with nothing to compare, it may still rise.
+    Steps at which the solver failed for every particle do not count; with nothing to compare, it
+    may still rise.
     """
     before, after = before[np.isfinite(before)], after[np.isfinite(after)]
     if not before.size or not after.size:

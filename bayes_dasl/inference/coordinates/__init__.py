@@ -1,2 +1,2 @@
-"""Coordinates in which draws move well: last layers of networks given all else, and numbers of populations; starts
-without a solve, by matching gradients."""
+"""Coordinates in which draws move well: last layers of networks given all else, and numbers of
+populations; starts without a solve, by matching gradients."""

@@ -1,4 +1,6 @@
-"""Coordinates of numbers whose priors depend on others: centred as far as the data say what they are."""
+"""Coordinates of numbers whose priors depend on others: centred as far as the data say what they
+are.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,19 +22,26 @@ from ..sites import Site, Sites, constrained
 from ..starts import Optimiser, falls
 
 _FEW_DRAWS = 10
-"""So many draws for each number of a member let what they say of how numbers go together count for half."""
+"""So many draws for each number of a member let what they say of how numbers go together count for
+half.
+"""
 
 _TOGETHER = 8
-"""So many numbers of a member are centred together at most; of longer vectors each is told by itself."""
+"""So many numbers of a member are centred together at most; of longer vectors each is told by
+itself.
+"""
 
 _APART = 0.05  # of a fall of the gradient: so much of it may be due to other members
 
 type Told = tuple[Float[Array, "_ _ _"], Float[Array, "_ _"]]
-"""What data say of the numbers of a block: a precision P, `(number, number, member)`, and P m of their mean m."""
+"""What data say of the numbers of a block: a precision P, `(number, number, member)`, and P m of
+their mean m.
+"""
 
 
 class Block(NamedTuple):
-    """Numbers that are centred together: those of one site, or of several that have one number for each of the members.
+    """Numbers that are centred together: those of one site, or of several that have one number for
+    each of the members.
 
     `places` are theirs in the flat vector, `(number, member)`.
     """
@@ -41,18 +50,27 @@ class Block(NamedTuple):
     places: Int[np.ndarray, "number member"]
 
     def prior(self, sites: Sites, values: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Location and scale, `(number, member)`; of vectors the scale is a factor `(number, number, member)`."""
+        """Location and scale, `(number, member)`; of vectors the scale is a factor
+        `(number, number, member)`.
+        """
         ways, shape = [sites[path].way(values) for path in self.paths], _shape(sites[self.paths[0]])
         if isinstance(ways[0], LowerCholeskyAffine):
             number = shape[-1]
             location = jnp.broadcast_to(ways[0].loc, shape).reshape(-1, number)
-            factor = jnp.broadcast_to(ways[0].scale_tril, (*shape, number)).reshape(-1, number, number)
+            factor = jnp.broadcast_to(ways[0].scale_tril, (*shape, number)).reshape(
+                -1, number, number
+            )
             return location.T, jnp.moveaxis(factor, 0, -1)
-        of_all = lambda name: jnp.stack([jnp.broadcast_to(getattr(w, name), shape).ravel() for w in ways])  # noqa: E731
+
+        def of_all(name):
+            return jnp.stack([jnp.broadcast_to(getattr(w, name), shape).ravel() for w in ways])
+
         return of_all("loc"), of_all("scale")
 
     def given(self, told: Told, sites: Sites, values: Mapping[str, Array]) -> tuple[Array, Array]:
-        """The lower factor L of the precision of standardised numbers given data, and L⁻¹ precision mean."""
+        """The lower factor L of the precision of standardised numbers given data, and L⁻¹ precision
+        mean.
+        """
         precision, pulled = told
         location, scale = self.prior(sites, values)
         pulled = pulled - _times(precision, location)
@@ -66,24 +84,31 @@ class Block(NamedTuple):
 
 
 class PartlyCentred(eqx.Module):
-    r"""Coordinates in which numbers with a dependent prior are nearly standard normal, given what they depend on.
+    r"""Coordinates in which numbers with a dependent prior are nearly standard normal, given what
+    they depend on.
 
-    Numbers $x = \mu + S z$ are standard normal in $z$ by their prior. If the data say $x = m$ with a precision $P$,
-    then $z$ is $N(M, Q^{-1})$ given $\mu$ and $S$, where $Q = 1 + S^\top P S$ and $Q M = S^\top P (m - \mu)$. Their
-    coordinates are $\xi = L^\top (z - M)$ with $L L^\top = Q$: they are non-centred where the data say nothing ($P =
-    0$), and centred where they say all. The numbers of one member of a population are centred together, since data
-    tell them together. The posterior stays what it is.
+    Numbers $x = \mu + S z$ are standard normal in $z$ by their prior. If the data say $x = m$ with
+    a precision $P$, then $z$ is $N(M, Q^{-1})$ given $\mu$ and $S$, where $Q = 1 + S^\top P S$ and
+    $Q M = S^\top P (m - \mu)$. Their coordinates are $\xi = L^\top (z - M)$ with $L L^\top = Q$:
+    they are non-centred where the data say nothing ($P = 0$), and centred where they say all. The
+    numbers of one member of a population are centred together, since data tell them together. The
+    posterior stays what it is.
 
     `told` is P and P m of each block of numbers.
 
-    Source: Papaspiliopoulos, Roberts & Sköld (2007), whose weight between the two ways is here what data and prior say.
+    Source: Papaspiliopoulos, Roberts & Sköld (2007), whose weight between the two ways is here what
+    data and prior say.
     """
 
     told: tuple[Told, ...]
     centring: "Centring" = eqx.field(static=True)
 
-    def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there stretches."""
+    def position(
+        self, xi: Float[Array, " dimension"]
+    ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
+        """The position that coordinates stand for, and the log of the volume that the way there
+        stretches.
+        """
         return self.centring.ways[0](self.told, xi)
 
     def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
@@ -109,17 +134,27 @@ class Centring:
         self.dependent = tuple(np.sort(dependent).tolist())
         self.others = tuple(np.setdiff1d(np.arange(problem.dimension), dependent).tolist())
         vector = jnp.zeros(problem.dimension)
-        self.ways = tuple(traced(way, nothing, vector) for way in (self._position, self._coordinates))
+        self.ways = tuple(
+            traced(way, nothing, vector) for way in (self._position, self._coordinates)
+        )
         self._scores = Program(jax.vmap(self._score))
         self._by_prior = Program(jax.vmap(jax.grad(problem.log_prior)))
         self._given = Program(self._standards)
 
-    def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]) -> Arrays:
-        """The arrays of the frame that draws, and the gradients of the log density there, ask for."""
+    def frame(
+        self,
+        positions: Float[np.ndarray, "n dimension"],
+        gradients: Float[np.ndarray, "n dimension"],
+    ) -> Arrays:
+        """The arrays of the frame that draws, and the gradients of the log density there,
+        ask for.
+        """
         x, score = map(np.asarray, self._scores(positions, gradients))
         arrays = {}
         for i, block in enumerate(self._blocks):
-            arrays[f"precision {i}"], arrays[f"weighted {i}"] = _told(x[:, block.places], score[:, block.places])
+            arrays[f"precision {i}"], arrays[f"weighted {i}"] = _told(
+                x[:, block.places], score[:, block.places]
+            )
         return arrays
 
     def around(
@@ -143,12 +178,20 @@ class Centring:
             places = block.places.T
             known, eigenvalues = _known(_of_each_member(by_likelihood, position, places))
             by_data, pulled = _precision_and_pull(
-                known, eigenvalues, position[places], np.where(np.isfinite(slope), slope, 0.0)[places]
+                known,
+                eigenvalues,
+                position[places],
+                np.where(np.isfinite(slope), slope, 0.0)[places],
             )
             to_standard = np.linalg.inv(factor)
             by_data = np.einsum("mki,mkl,mlj->mij", to_standard, by_data, to_standard)
-            pulled = np.einsum("mki,mk->mi", to_standard, pulled) + np.einsum("mij,mj->mi", by_data, location)
-            arrays[f"precision {i}"], arrays[f"weighted {i}"] = np.moveaxis(by_data, 0, -1), pulled.T
+            pulled = np.einsum("mki,mk->mi", to_standard, pulled) + np.einsum(
+                "mij,mj->mi", by_data, location
+            )
+            arrays[f"precision {i}"], arrays[f"weighted {i}"] = (
+                np.moveaxis(by_data, 0, -1),
+                pulled.T,
+            )
         return arrays
 
     def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
@@ -161,7 +204,10 @@ class Centring:
     def restored(self, arrays: Mapping[str, Any]) -> PartlyCentred:
         """The frame of such arrays."""
         of = lambda name: jnp.asarray(arrays[name])  # noqa: E731
-        return PartlyCentred(tuple((of(f"precision {i}"), of(f"weighted {i}")) for i in range(len(self._blocks))), self)
+        return PartlyCentred(
+            tuple((of(f"precision {i}"), of(f"weighted {i}")) for i in range(len(self._blocks))),
+            self,
+        )
 
     def _position(self, told: Sequence[Told], xi: Array) -> tuple[Array, Array]:
         x, volume, values = xi, jnp.zeros(()), {}
@@ -192,7 +238,8 @@ class Centring:
     def _score(self, x: Array, gradient: Array) -> tuple[Array, Array]:
         """Each number on its unconstrained scale, and the score of the likelihood there.
 
-        Scores are those with what it depends on held: of a standardised number divided by the scale.
+        Scores are those with what it depends on held: of a standardised number divided by the
+        scale.
         """
         by_likelihood = gradient - jax.grad(self._problem.log_prior)(x)
         own, score = x, by_likelihood
@@ -204,7 +251,9 @@ class Centring:
 
 
 def centring_of(problem: Problem) -> Centring | None:
-    """What makes frames for the numbers of a problem whose priors depend on others; none where there are none."""
+    """What makes frames for the numbers of a problem whose priors depend on others; none where
+    there are none.
+    """
     return Centring(problem) if has_dependent(problem) else None
 
 
@@ -220,22 +269,30 @@ def _of_each_member(
 ) -> Float[np.ndarray, "member number number"]:
     """How the gradient by a member's numbers falls along each of them.
 
-    A number is nudged in all members at once, so that it takes no more gradients for a thousand of them than for two.
-    Whether members go apart is tried by nudges of which half go up and half go down; if they do not, each member is
-    nudged by itself.
+    A number is nudged in all members at once, so that it takes no more gradients for a thousand of
+    them than for two. Whether members go apart is tried by nudges of which half go up and half go
+    down; if they do not, each member is nudged by itself.
     """
     (members, number), dimension = places.shape, len(position)
     of_all = np.zeros((number, dimension))
     of_all[np.arange(number)[:, None], places.T] = 1.0
     tried = np.zeros((1, dimension))
     signs = np.where(np.arange(members) % 2, 1.0, -1.0)
-    tried[0, places] = np.random.default_rng(0).permuted(np.repeat(signs[:, None], number, axis=1), axis=0)
-    fell = falls(gradients, position, np.concatenate([of_all, tried]))[:, places]  # (direction, member, number)
+    tried[0, places] = np.random.default_rng(0).permuted(
+        np.repeat(signs[:, None], number, axis=1), axis=0
+    )
+    fell = falls(gradients, position, np.concatenate([of_all, tried]))[
+        :, places
+    ]  # (direction, member, number)
     found, along = np.moveaxis(fell[:-1], 0, 1), fell[-1]
     missed = along - np.einsum("mij,mi->mj", found, tried[0, places])
     if np.linalg.norm(missed) > _APART * np.linalg.norm(along):
-        each = falls(gradients, position, np.eye(dimension)[places.ravel()]).reshape(members, number, dimension)
-        found = np.stack([of_member[:, where] for of_member, where in zip(each, places, strict=True)])
+        each = falls(gradients, position, np.eye(dimension)[places.ravel()]).reshape(
+            members, number, dimension
+        )
+        found = np.stack(
+            [of_member[:, where] for of_member, where in zip(each, places, strict=True)]
+        )
     return found
 
 
@@ -252,10 +309,11 @@ class _Asked(dict[str, Array]):
 
 
 def _blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
-    """The blocks, and in which order sites have values and blocks are gone through, by path and by number.
+    """The blocks, and in which order sites have values and blocks are gone through, by path and by
+    number.
 
-    Sites that have one number for each of the same members, on which no other prior depends, are one block, which comes
-    last.
+    Sites that have one number for each of the same members, on which no other prior depends, are
+    one block, which comes last.
     """
     sites = problem.sites
     values = _Asked(constrained(sites, jnp.zeros(problem.dimension))[0])
@@ -294,27 +352,40 @@ def _shape(site: Site) -> tuple[int, ...]:
 def _told(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What data say of the numbers of a block, by draws of them and of the score of the likelihood.
 
-    The score of a normal likelihood is linear in the numbers, by minus the precision. What few draws say of how numbers
-    go together counts for less than it seems.
+    The score of a normal likelihood is linear in the numbers, by minus the precision. What few
+    draws say of how numbers go together counts for less than it seems.
 
     Shapes: `(draw, number, member)`; those of `Told`.
     """
-    x, score = np.moveaxis(x, -1, 1), np.moveaxis(score, -1, 1)  # (draw, member, number), as NumPy's algebra has it
+    x, score = (
+        np.moveaxis(x, -1, 1),
+        np.moveaxis(score, -1, 1),
+    )  # (draw, member, number), as NumPy's algebra has it
     draws, _, number = x.shape
     sd = np.std(x, axis=0)
     usable = (np.isfinite(score).all(0) & np.isfinite(x).all(0) & (sd > 0)).all(-1)
-    sd, mean = (np.where(usable[:, None], values, fill) for values, fill in ((sd, 1.0), (x.mean(0), 0.0)))
-    deviation, score = (np.where(usable[:, None], values, 0.0) for values in ((x - mean) / sd, score * sd))
-    shrinkage = np.where(np.eye(number), 1.0, draws / (draws + _FEW_DRAWS * number) if number <= _TOGETHER else 0.0)
+    sd, mean = (
+        np.where(usable[:, None], values, fill) for values, fill in ((sd, 1.0), (x.mean(0), 0.0))
+    )
+    deviation, score = (
+        np.where(usable[:, None], values, 0.0) for values in ((x - mean) / sd, score * sd)
+    )
+    shrinkage = np.where(
+        np.eye(number), 1.0, draws / (draws + _FEW_DRAWS * number) if number <= _TOGETHER else 0.0
+    )
     # The regression of scores on numbers, in units of their standard deviations.
-    of_numbers, of_scores = (shrinkage * np.einsum("dmi,dmj->mij", deviation, v) / draws for v in (deviation, score))
+    of_numbers, of_scores = (
+        shrinkage * np.einsum("dmi,dmj->mij", deviation, v) / draws for v in (deviation, score)
+    )
     slope = np.linalg.solve(np.where(usable[:, None, None], of_numbers, np.eye(number)), -of_scores)
     precision, weighted = _precision_and_pull(*_known(slope), mean / sd, score.mean(0))
     return np.moveaxis(precision / (sd[:, :, None] * sd[:, None]), 0, -1), (weighted / sd).T
 
 
 def _known(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The directions of which data say something, as columns, the others zero; and how precisely, of each member."""
+    """The directions of which data say something, as columns, the others zero; and how precisely,
+    of each member.
+    """
     eigenvalues, vectors = np.linalg.eigh((precision + np.swapaxes(precision, -1, -2)) / 2)
     return np.where((eigenvalues > 0)[:, None], vectors, 0.0), eigenvalues
 
@@ -322,9 +393,13 @@ def _known(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _precision_and_pull(
     known: np.ndarray, eigenvalues: np.ndarray, at: np.ndarray, score: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The precision P in the known directions, and P m, where a likelihood has this score at some numbers."""
+    """The precision P in the known directions, and P m, where a likelihood has this score at some
+    numbers.
+    """
     precision = np.einsum("mik,mk,mjk->mij", known, eigenvalues, known)
-    return precision, np.einsum("mij,mj->mi", precision, at) + np.einsum("mik,mjk,mj->mi", known, known, score)
+    return precision, np.einsum("mij,mj->mi", precision, at) + np.einsum(
+        "mik,mjk,mj->mi", known, known, score
+    )
 
 
 def _times(matrix: Array, vector: Array) -> Array:
@@ -342,7 +417,9 @@ def _cholesky(matrix: Float[Array, "number number member"]) -> Float[Array, "num
     return jnp.stack(columns, axis=1)
 
 
-def _solve(lower: Array, right: Float[Array, "number member"], *, transposed: bool = False) -> Array:
+def _solve(
+    lower: Array, right: Float[Array, "number member"], *, transposed: bool = False
+) -> Array:
     """The solution v of L v = right, or of Lᵀ v = right, for each lower factor L."""
     if len(right) > _TOGETHER:
         solve = partial(solve_triangular, trans=int(transposed), lower=True)

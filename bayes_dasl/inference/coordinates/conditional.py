@@ -26,9 +26,10 @@ _LINEAR = 1e-9
 class Path(eqx.Module):
     """A solution of a trajectory, and what small changes of its rates and its start do to it.
 
-    `along` are its states at the times `grid`, and `rates` what its vector field says there; `states` are those at the
-    times of the data. `by_rates` and `by_start` are the derivatives of the latter by rates that run as a cubic spline
-    between the times of the grid, and by the states at the start.
+    `along` are its states at the times `grid`, and `rates` what its vector field says there;
+    `states` are those at the times of the data. `by_rates` and `by_start` are the derivatives of
+    the latter by rates that run as a cubic spline between the times of the grid, and by the states
+    at the start.
     """
 
     grid: Float[Array, " grid"]
@@ -40,7 +41,9 @@ class Path(eqx.Module):
     by_start: Float[Array, "time_state state"]
 
     def change(self, ode: AbstractTrajectory, inputs: Any) -> States:
-        """To first order, how far the states at the times of the data are from the path if the ODE is this one."""
+        """To first order, how far the states at the times of the data are from the path if the ODE
+        is this one.
+        """
         faster = in_rows(ode.rates_along(inputs, self.grid, self.along)) - self.rates
         away = in_rows(jax.tree.map(lambda y: y[None], ode.begin(inputs)))[0] - self.start
         moved = self.by_rates @ faster.ravel() + self.by_start @ away
@@ -49,7 +52,9 @@ class Path(eqx.Module):
 
 def in_rows(values: Any) -> Float[Array, "time state"]:
     """Named states over time as columns of a matrix, in the order of their names."""
-    return jnp.concatenate([jnp.reshape(values[name], (len(values[name]), -1)) for name in sorted(values)], axis=1)
+    return jnp.concatenate(
+        [jnp.reshape(values[name], (len(values[name]), -1)) for name in sorted(values)], axis=1
+    )
 
 
 def from_rows(rows: Float[Array, "time state"], like: States) -> States:
@@ -65,7 +70,9 @@ class LinearModel:
     `coordinates` are those of the last layers' weights, `mean` and `sd` their normal prior.
     """
 
-    def __init__(self, problem: Problem, coordinates: tuple[int, ...], mean: np.ndarray, sd: np.ndarray):
+    def __init__(
+        self, problem: Problem, coordinates: tuple[int, ...], mean: np.ndarray, sd: np.ndarray
+    ):
         self.model, self.inputs, self.observed = problem.model, problem.inputs, problem.observed
         self.sites, self.dimension = problem.sites, problem.dimension
         self.weights, self.mean, self.sd = np.asarray(coordinates, int), mean, sd
@@ -74,11 +81,15 @@ class LinearModel:
         self._moments: Any = None
 
     def moments(self, frame: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
-        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the others count."""
+        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the
+        others count.
+        """
         return self._moments(frame, x)
 
     def trace(self, like: "Conditional") -> None:
-        """Trace the moments once, for all frames: what a model closes over is of no use in `shard_map`."""
+        """Trace the moments once, for all frames: what a model closes over is of no use in
+        `shard_map`.
+        """
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         self._moments = traced(Conditional.normal, blank, jnp.zeros(self.dimension))
 
@@ -86,16 +97,23 @@ class LinearModel:
         return realise(self.model, constrained(self.sites, x)[0])
 
     def reweighted(self, x: Float[Array, " dimension"], weights: Float[Array, " w"]) -> Model:
-        """The model of a position with other last layers, whose derivatives by these go through nothing else of `x`."""
+        """The model of a position with other last layers, whose derivatives by these go through
+        nothing else of `x`.
+        """
         position, values = x.at[self.weights].set(weights), {}
         for path, site in self.sites.items():
             values[path], _ = site.value(position if path in self._last else x, values)
         return realise(self.model, values)
 
     def predicted(self, realised: Model, paths: tuple[Path, ...]) -> tuple[Any, Any]:
-        """What the layer predicts on the reference paths, and how far it is from that to first order."""
+        """What the layer predicts on the reference paths, and how far it is from that to first
+        order.
+        """
         inputs = self.inputs
-        changes = [path.change(ode, inputs) for path, ode in zip(paths, trajectories(realised.layer), strict=True)]
+        changes = [
+            path.change(ode, inputs)
+            for path, ode in zip(paths, trajectories(realised.layer), strict=True)
+        ]
 
         def at(share):
             states = [
@@ -110,13 +128,14 @@ class LinearModel:
 class Conditional(eqx.Module):
     r"""Non-centred coordinates of the last layers of networks, given everything else.
 
-    To first order around reference paths the data are linear in the weights $w$ of the last layers, so that given all
-    other numbers $h$ they are nearly normal, with a precision $\Lambda(h) = L L^\top$ and a mean $m(h)$. The
-    coordinates are $h$ and $\xi = L^\top (w - m)$. The posterior stays exactly what it is; only the coordinates change.
+    To first order around reference paths the data are linear in the weights $w$ of the last layers,
+    so that given all other numbers $h$ they are nearly normal, with a precision
+    $\Lambda(h) = L L^\top$ and a mean $m(h)$. The coordinates are $h$ and $\xi = L^\top (w - m)$.
+    The posterior stays exactly what it is; only the coordinates change.
 
-    `centre` is what the layer predicts on the reference paths, `slack` how far a datum is spread beyond its noise,
-    for the purpose of these coordinates, because of what the first order misses: by observable, on the scale of
-    `AbstractNoise.link`.
+    `centre` is what the layer predicts on the reference paths, `slack` how far a datum is spread
+    beyond its noise, for the purpose of these coordinates, because of what the first order misses:
+    by observable, on the scale of `AbstractNoise.link`.
     """
 
     paths: tuple[Path, ...]
@@ -124,8 +143,12 @@ class Conditional(eqx.Module):
     slack: dict[str, Array]
     linear: LinearModel = eqx.field(static=True)
 
-    def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there stretches."""
+    def position(
+        self, xi: Float[Array, " dimension"]
+    ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
+        """The position that coordinates stand for, and the log of the volume that the way there
+        stretches.
+        """
         mean, factor = self.linear.moments(self, xi)
         at = self.linear.weights
         weights = mean + solve_triangular(factor, xi[at], lower=True, trans=1)
@@ -137,8 +160,12 @@ class Conditional(eqx.Module):
         at = self.linear.weights
         return x.at[at].set(factor.T @ (x[at] - mean))
 
-    def normal(self, x: Float[Array, " dimension"]) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
-        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the others count."""
+    def normal(
+        self, x: Float[Array, " dimension"]
+    ) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
+        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the
+        others count.
+        """
         linear, at = self.linear, self.linear.weights
 
         def predict(weights):
@@ -166,7 +193,9 @@ class Conditional(eqx.Module):
         return jnp.concatenate(parts)
 
     def _innovation(self, realised: Model, predicted: Array) -> tuple[Array, Array]:
-        """How far data are from predictions, and the precision of each; 0 where a datum is missing."""
+        """How far data are from predictions, and the precision of each;
+        0 where a datum is missing.
+        """
         data, precisions = [], []
         for name in realised.observables:
             observed = self.linear.observed[name]
@@ -187,11 +216,17 @@ class LastLayer(NamedTuple):
 
 
 def last_layer(problem: Problem) -> LastLayer:
-    """Those of all networks of a model; none of a network whose outputs are not linear in the last of its layers."""
+    """Those of all networks of a model; none of a network whose outputs are not linear in the last
+    of its layers.
+    """
     leaves = paths(problem.model)
-    inside = [(where, network) for where, network in networks(problem.model) if where.startswith("layer.")]
+    inside = [
+        (where, network) for where, network in networks(problem.model) if where.startswith("layer.")
+    ]
     # A network that is shared stands in several places.
-    parts = dict.fromkeys(path for where, network in inside for path in _linear_paths(where, network, leaves))
+    parts = dict.fromkeys(
+        path for where, network in inside for path in _linear_paths(where, network, leaves)
+    )
     coordinates: list[int] = []
     moments: list[list[np.ndarray]] = [[], []]
     for path in parts:
@@ -204,7 +239,9 @@ def last_layer(problem: Problem) -> LastLayer:
 
 
 def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -> list[str]:
-    """The paths of weight and bias of its last layer, if the network is linear in them and their prior is normal."""
+    """The paths of weight and bias of its last layer, if the network is linear in them and their
+    prior is normal.
+    """
     layers = linear_layers(network)
     if not layers:
         return []
@@ -225,7 +262,9 @@ def is_normal(leaf: RandomLeaf) -> bool:
 def _is_affine(network: Network, where: str, last: list[RandomLeaf]) -> bool:
     """Whether halfway between two values of these weights the outputs are halfway as well."""
     names = {path.removeprefix(f"{where}.") for leaf in last for path in (leaf.path, *leaf.places)}
-    draws = {path: np.asarray(v) for path, v in draw_prior(network, 2, key=jax.random.key(0)).items()}
+    draws = {
+        path: np.asarray(v) for path, v in draw_prior(network, 2, key=jax.random.key(0)).items()
+    }
     two = {path: v if path in names else v[[0, 0]] for path, v in draws.items()}
     three = {path: np.concatenate([v, v.mean(axis=0, keepdims=True)]) for path, v in two.items()}
     at = dict.fromkeys(network.inputs, jnp.asarray(0.5))

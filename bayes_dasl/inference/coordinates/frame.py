@@ -1,4 +1,6 @@
-"""Coordinates in which chains and members move: the posterior's own, or others that are made to suit it."""
+"""Coordinates in which chains and members move: the posterior's own, or others that are made to
+suit it.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -21,12 +23,16 @@ _BATCH = 100
 class Frame(Protocol):
     """A way from coordinates to positions and back, a pytree of arrays.
 
-    One whose ways have most of their work in common has a method `both_ways`, so that one program serves both. One that
-    may be off, so that its coordinates are the plain ones, has a flag `on`.
+    One whose ways have most of their work in common has a method `both_ways`, so that one program
+    serves both. One that may be off, so that its coordinates are the plain ones, has a flag `on`.
     """
 
-    def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there stretches."""
+    def position(
+        self, xi: Float[Array, " dimension"]
+    ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
+        """The position that coordinates stand for, and the log of the volume that the way there
+        stretches.
+        """
         ...
 
     def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
@@ -39,8 +45,12 @@ class Plain(eqx.Module):
 
     kind: ClassVar[str] = "plain"
 
-    def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there stretches."""
+    def position(
+        self, xi: Float[Array, " dimension"]
+    ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
+        """The position that coordinates stand for, and the log of the volume that the way there
+        stretches.
+        """
         return xi, jnp.zeros(())
 
     def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
@@ -55,7 +65,8 @@ def is_on(frame: Frame) -> bool:
 
 @runtime_checkable
 class FrameMaker(Protocol):
-    """Makes frames from draws and the gradients of the log density there, as arrays that a journal can keep.
+    """Makes frames from draws and the gradients of the log density there, as arrays that a journal
+    can keep.
 
     `kind` says in a word what its coordinates are.
     """
@@ -63,7 +74,9 @@ class FrameMaker(Protocol):
     kind: str
 
     def frame(
-        self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]
+        self,
+        positions: Float[np.ndarray, "n dimension"],
+        gradients: Float[np.ndarray, "n dimension"],
     ) -> Arrays: ...
 
     def restored(self, arrays: Arrays) -> Frame: ...
@@ -82,12 +95,17 @@ def frame_of(arrays: Mapping[str, Any], like: Any) -> Any:
     structure = jax.tree.structure(like)
     if {f"leaf {i}" for i in range(structure.num_leaves)} - {*arrays}:
         raise MismatchError(
-            "the checkpoint holds coordinates of another version of bayes_dasl: delete it, and fit anew"
+            "the checkpoint holds coordinates of another version of bayes_dasl: delete it, and fit "
+            "anew"
         )
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
+    return jax.tree.unflatten(
+        structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)]
+    )
 
 
-def moved(log_density: Callable[[Array], Array], frame: Frame, xi: Float[Array, " dimension"]) -> Float[Array, ""]:
+def moved(
+    log_density: Callable[[Array], Array], frame: Frame, xi: Float[Array, " dimension"]
+) -> Float[Array, ""]:
     """The log density of coordinates in a frame."""
     if isinstance(frame, Plain):
         return log_density(xi)
@@ -97,7 +115,9 @@ def moved(log_density: Callable[[Array], Array], frame: Frame, xi: Float[Array, 
 
 
 def moved_gradient(
-    value_and_gradient: Callable[[Array], tuple[Array, Array]], frame: Frame, xi: Float[Array, " dimension"]
+    value_and_gradient: Callable[[Array], tuple[Array, Array]],
+    frame: Frame,
+    xi: Float[Array, " dimension"],
 ) -> tuple[Float[Array, ""], Float[Array, " dimension"]]:
     """The log density of coordinates in a frame, and its gradient by them."""
     if isinstance(frame, Plain):
@@ -114,34 +134,50 @@ def positions(frame: Frame, xi: Float[np.ndarray, "n dimension"]) -> tuple[np.nd
     return _in_batches(_positions, (frame,), (xi,))  # pyright: ignore
 
 
-def coordinates(frame: Frame, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
+def coordinates(
+    frame: Frame, x: Float[np.ndarray, "n dimension"]
+) -> Float[np.ndarray, "n dimension"]:
     """The coordinates of many positions in a frame."""
     if hasattr(frame, "both_ways"):
         return with_volumes(frame, x)[0]
     return _in_batches(_coordinates, (frame,), (x,))[0]
 
 
-def with_volumes(frame: Frame, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
+def with_volumes(
+    frame: Frame, x: Float[np.ndarray, "n dimension"]
+) -> tuple[np.ndarray, np.ndarray]:
     """The coordinates of many positions in a frame that knows both ways, and the log volumes."""
     return _in_batches(_both_ways, (frame, True), (x,))  # pyright: ignore
 
 
 def entered(
-    frame: Frame, x: Float[np.ndarray, "n dimension"], lp: Float[np.ndarray, " n"], gradient: np.ndarray
+    frame: Frame,
+    x: Float[np.ndarray, "n dimension"],
+    lp: Float[np.ndarray, " n"],
+    gradient: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
-    """Coordinates of positions in a frame, with log densities and gradients there; no solver runs."""
+    """Coordinates of positions in a frame, with log densities and gradients there;
+    no solver runs.
+    """
     return _in_batches(_entered, (frame,), (x, lp, gradient))
 
 
 def left(
-    frame: Frame, xi: Float[np.ndarray, "n dimension"], lp: Float[np.ndarray, " n"], gradient: np.ndarray
+    frame: Frame,
+    xi: Float[np.ndarray, "n dimension"],
+    lp: Float[np.ndarray, " n"],
+    gradient: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
-    """Positions of coordinates in a frame, with log densities and gradients of their own; no solver runs."""
+    """Positions of coordinates in a frame, with log densities and gradients of their own; no solver
+    runs.
+    """
     return _in_batches(_left, (frame,), (xi, lp, gradient))
 
 
 def _each(one: Callable[..., Any], *rows: Array) -> Any:
-    """What becomes of each row: on a CPU one after another, whose work fits its cache; on accelerators all at once."""
+    """What becomes of each row: on a CPU one after another, whose work fits its cache; on
+    accelerators all at once.
+    """
     if computing_devices()[0].platform == "cpu":
         return jax.lax.map(lambda row: one(*row), rows)
     return jax.vmap(one)(*rows)
@@ -183,10 +219,15 @@ def _left(frame, xi, lp, gradient):
     return _each(one, xi, lp, gradient)
 
 
-def _in_batches(program: Any, shared: tuple, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+def _in_batches(
+    program: Any, shared: tuple, arrays: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, ...]:
     """Results for any number of rows; always so many at once that one compiled program serves."""
     number, parts = len(arrays[0]), []
     for begin in range(0, number, _BATCH):
         index = np.minimum(np.arange(begin, begin + _BATCH), number - 1)
         parts.append(program(*shared, *(np.asarray(a)[index] for a in arrays)))
-    return tuple(np.concatenate([np.asarray(p) for p in column])[:number] for column in zip(*parts, strict=True))
+    return tuple(
+        np.concatenate([np.asarray(p) for p in column])[:number]
+        for column in zip(*parts, strict=True)
+    )

@@ -29,7 +29,9 @@ _FEWEST = 5  # data that a smoothing spline takes
 
 
 class _Paths:
-    """Splines for the states of an AbstractTrajectory: the logarithm of a state that starts positive."""
+    """Splines for the states of an AbstractTrajectory: the logarithm of a state that starts
+    positive.
+    """
 
     def __init__(
         self,
@@ -50,10 +52,14 @@ class _Paths:
         begun = ode.begin(inputs)
         seen = observed if ode.observe is None else {}
         self.positive = {
-            name: _is_positive(known.initial[name], supports.get(name), seen.get(name)) and bool(jnp.all(value > 0))
+            name: _is_positive(known.initial[name], supports.get(name), seen.get(name))
+            and bool(jnp.all(value > 0))
             for name, value in begun.items()
         }
-        first = {name: self._first(name, np.asarray(value), times, seen.get(name)) for name, value in begun.items()}
+        first = {
+            name: self._first(name, np.asarray(value), times, seen.get(name))
+            for name, value in begun.items()
+        }
         self.first: dict[str, Any] = {name: value for name, (value, *_) in first.items()}
         self.scale = {name: scale for name, (_, scale, _) in first.items()}
         # A path through data that could also move would come as close to them as it liked.
@@ -63,12 +69,16 @@ class _Paths:
         from scipy.interpolate import BSpline
 
         size = len(self._knots) - 4
-        return np.stack([BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1)
+        return np.stack(
+            [BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1
+        )
 
     def _first(
         self, name: str, start: np.ndarray, times: np.ndarray, seen: Array | None
     ) -> tuple[np.ndarray, float, bool]:
-        """Coefficients `(knot, …)` of a spline through the data of a state, how much it varies, if it is a guess."""
+        """Coefficients `(knot, …)` of a spline through the data of a state, how much it varies, if
+        it is a guess.
+        """
         link = np.log if self.positive[name] else lambda v: v
         constant = np.broadcast_to(link(start), (self.at_times.shape[1], *start.shape))
         if seen is None or seen.ndim != 1:
@@ -83,14 +93,20 @@ class _Paths:
         smooth = make_smoothing_spline(at, mean)(self.grid)
         outside = (self.grid < at[0]) | (self.grid > at[-1])
         smooth = np.where(outside, np.interp(self.grid, at, mean), smooth)
-        return np.linalg.lstsq(self.at_grid, smooth, rcond=None)[0], max(float(np.std(smooth)), 1e-3), False
+        return (
+            np.linalg.lstsq(self.at_grid, smooth, rcond=None)[0],
+            max(float(np.std(smooth)), 1e-3),
+            False,
+        )
 
     def along(self, coefficients: Mapping[str, Any], features: np.ndarray) -> States:
         rows = {name: jnp.tensordot(features, c, 1) for name, c in coefficients.items()}
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
     def agree(self, ode: AbstractTrajectory, c: Mapping[str, Any]) -> Float[Array, ""]:
-        """How well the rates of an ODE agree with those of the path of these coefficients, as a log density."""
+        """How well the rates of an ODE agree with those of the path of these coefficients, as a log
+        density.
+        """
         inputs = self._inputs
         along = self.along(c, self.at_grid)
         found, value = ode.rates_along(inputs, jnp.asarray(self.grid), along), jnp.zeros(())
@@ -110,7 +126,9 @@ class _Paths:
 
 
 def _is_positive(initial: Any, support: Any, seen: Array | None) -> bool:
-    """Whether a state is known to stay positive: it starts so for sure, or is observed with noise that needs it."""
+    """Whether a state is known to stay positive: it starts so for sure, or is observed with noise
+    that needs it.
+    """
     if seen is not None:
         if bounds(support).get("lower", -math.inf) >= 0 and not bool(support(0.0)):
             return True
@@ -127,16 +145,28 @@ class Matching:
         first = realise(problem.model, problem.constrain(jnp.zeros(problem.dimension)))
         supports = {name: problem.model.noise_of(name).support for name in problem.observed}
         told = {name: problem.model.told(name, problem.inputs) for name in problem.observed}
-        predicted = {name: told[name].as_predicted(values) for name, values in problem.observed.items()}
+        predicted = {
+            name: told[name].as_predicted(values) for name, values in problem.observed.items()
+        }
         pairs = zip(trajectories(problem.model.layer), trajectories(first.layer), strict=True)
-        self._paths = [_Paths(known, ode, problem.inputs, predicted, supports) for known, ode in pairs]
+        self._paths = [
+            _Paths(known, ode, problem.inputs, predicted, supports) for known, ode in pairs
+        ]
 
     def climb(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
         """Positions after a climb from these, by Adam."""
-        adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS)))
+        adam = optax.chain(
+            optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
+        )
 
         def one(x):
-            begun = x, [{name: jnp.zeros_like(value) for name, value in p.first.items()} for p in self._paths]
+            begun = (
+                x,
+                [
+                    {name: jnp.zeros_like(value) for name, value in p.first.items()}
+                    for p in self._paths
+                ],
+            )
 
             def step(_, carry):
                 at, memory = carry
@@ -150,22 +180,29 @@ class Matching:
         return np.asarray(Program(jax.vmap(one))(jnp.asarray(x)))
 
     def _agreement(self, x: Array, away: list[States]) -> Float[Array, ""]:
-        """Log density of a position and of paths, with the solves replaced by how well the rates agree."""
+        """Log density of a position and of paths, with the solves replaced by how well the rates
+        agree.
+        """
         problem, inputs = self._problem, self._problem.inputs
         realised = realise(problem.model, problem.constrain(x))
         value, states = problem.log_prior(x), []
         for paths, ode, offset in zip(self._paths, trajectories(realised.layer), away, strict=True):
             c = {
-                name: first + paths.free[name] * paths.scale[name] * offset[name] for name, first in paths.first.items()
+                name: first + paths.free[name] * paths.scale[name] * offset[name]
+                for name, first in paths.first.items()
             }
             states.append(paths.along(c, paths.at_times))
             value += paths.agree(ode, c)
         # Noise that could shrink while paths move would end at nothing.
         judges = lambda m: (m.noise, m.cross_correlation)  # noqa: E731
         realised = at_states(realised, states)
-        realised = eqx.tree_at(judges, realised, frozen(judges(realised)), is_leaf=lambda node: node is None)
+        realised = eqx.tree_at(
+            judges, realised, frozen(judges(realised)), is_leaf=lambda node: node is None
+        )
         prediction = realised.predict(inputs)
         for name, noise in realised.conditional(prediction, inputs).items():
             seen = ~jnp.isnan(problem.observed[name])
-            value += jnp.sum(jnp.where(seen, noise.log_prob(jnp.where(seen, problem.observed[name], 1.0)), 0.0))
+            value += jnp.sum(
+                jnp.where(seen, noise.log_prob(jnp.where(seen, problem.observed[name], 1.0)), 0.0)
+            )
         return value

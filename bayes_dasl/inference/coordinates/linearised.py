@@ -1,4 +1,6 @@
-"""Coordinates in which science and unknown functions, both at once, are nearly normal given their hyperparameters."""
+"""Coordinates in which science and unknown functions, both at once, are nearly normal given their
+hyperparameters.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -25,27 +27,36 @@ from ..starts import Optimiser, chosen_for_reference, falls
 from .conditional import is_normal
 from .frame import arrays_of, frame_of, with_volumes
 
-_PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
+_PROBES, _TRIED = (
+    3,
+    20,
+)  # prior draws at which it is looked what predictions hang on directly, of so many tried
 _BATCH = 16
-# A direction of the weights counts as told by data from such a precision on, of its likelihood in that of its prior.
+# A direction of the weights counts as told by data from such a precision on, of its likelihood in
+# that of its prior.
 _TOLD_FROM = (0.2, 1.0, 5.0)
 _FEWEST = 20  # positions by which frames are compared
-_BETTER = 0.005  # nats of each weight by which another frame must suit better: a hundredth of a unit normal's square
+# Nats of each weight by which another frame must suit better: a hundredth of a unit normal's
+# square.
+_BETTER = 0.005
 _FEW = 2  # so many told directions at most follow the slopes of the model where they are
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
 _DEAREST = 50_000_000
 
 
 class Linearised(eqx.Module):
-    r"""Coordinates of science $\theta$ and weights $w$ of unknown functions, given hyperparameters $h$.
+    r"""Coordinates of science $\theta$ and weights $w$ of unknown functions, given hyperparameters
+    $h$.
 
-    To first order around a reference predictions are linear in $\theta$ and in the coefficients $c(h, w)$ of the
-    functions, which are linear in $w$. So $\theta$ given $h$, with $w$ integrated out, is nearly normal, and so is $w$
-    given both. The slopes are those of the reference. Two things are done where they suit draws better: $w$ may be
-    given the values of the science, as the equations see them, and not its numbers on the real line, which may be
-    logarithms; and directions of $w$ of which data say little may come first. The mean of the others is corrected by
-    what the model itself predicts where those are; if they are few, and the model solves nothing, by its slopes there
-    too. Coordinates are $h$, $\theta$ and $w$ in units of these normals. The posterior stays what it is.
+    To first order around a reference predictions are linear in $\theta$ and in the coefficients
+    $c(h, w)$ of the functions, which are linear in $w$. So $\theta$ given $h$, with $w$ integrated
+    out, is nearly normal, and so is $w$ given both. The slopes are those of the reference. Two
+    things are done where they suit draws better: $w$ may be given the values of the science, as the
+    equations see them, and not its numbers on the real line, which may be logarithms; and
+    directions of $w$ of which data say little may come first. The mean of the others is corrected
+    by what the model itself predicts where those are; if they are few, and the model solves
+    nothing, by its slopes there too. Coordinates are $h$, $\theta$ and $w$ in units of these
+    normals. The posterior stays what it is.
 
     Args:
         on: whether they are that; else the plain ones.
@@ -58,7 +69,8 @@ class Linearised(eqx.Module):
         values: those of all that are no weights, `(value,)`.
         by_values: the slopes of what predictions hang on directly by the values, `(direct, value)`.
         follows_values: whether weights are given the values of the science.
-        turn: orthogonal directions of the standardised weights, `(weight, direction)`, by how much data say of them.
+        turn: orthogonal directions of the standardised weights, `(weight, direction)`, by how much
+            data say of them.
         told: how many of them, from the first on, follow all others by the model itself.
         linear: what made it.
     """
@@ -77,25 +89,33 @@ class Linearised(eqx.Module):
     told: Int[Array, ""]
     linear: "Linearisation" = eqx.field(static=True)
 
-    def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there stretches."""
+    def position(
+        self, xi: Float[Array, " dimension"]
+    ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
+        """The position that coordinates stand for, and the log of the volume that the way there
+        stretches.
+        """
         return self.both_ways(xi, jnp.asarray(False))
 
     def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
         """The coordinates of a position."""
         return self.both_ways(x, jnp.asarray(True))[0]
 
-    def both_ways(self, v: Float[Array, " dimension"], back: Bool[Array, ""]) -> tuple[Array, Array]:
-        """From coordinates to a position, or `back`, and the log of the volume that the way there stretches."""
+    def both_ways(
+        self, v: Float[Array, " dimension"], back: Bool[Array, ""]
+    ) -> tuple[Array, Array]:
+        """From coordinates to a position, or `back`, and the log of the volume that the way there
+        stretches.
+        """
         return self.linear.way(self, v, back)
 
 
 class Linearisation:
     """Makes frames around the mean of some positions.
 
-    `weights` are the places of the numbers in which the unknown functions are linear, `direct` those of all that
-    predictions hang on otherwise; what is left are hyperparameters. With `slopes_there` few told directions follow the
-    slopes of the model where they are.
+    `weights` are the places of the numbers in which the unknown functions are linear, `direct`
+    those of all that predictions hang on otherwise; what is left are hyperparameters. With
+    `slopes_there` few told directions follow the slopes of the model where they are.
     """
 
     kind = "linearised"
@@ -107,9 +127,13 @@ class Linearisation:
         self.sites, self.dimension = problem.sites, problem.dimension
         sizes = [self.sites[path].size for path in paths]
         ends = np.cumsum(sizes)
-        self._where = {path: np.arange(end - n, end) for path, n, end in zip(paths, sizes, ends, strict=True)}
+        self._where = {
+            path: np.arange(end - n, end) for path, n, end in zip(paths, sizes, ends, strict=True)
+        }
         starts = [self.sites[path].start for path in paths]
-        self.weights = np.concatenate([np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)])
+        self.weights = np.concatenate(
+            [np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)]
+        )
         self._mean, self._sd = _prior_normal(problem)
         self._slopes_there = slopes_there
         draws = np.asarray(problem.prior(_TRIED, key=jax.random.key(0)))
@@ -121,13 +145,17 @@ class Linearisation:
         self.hyper = self._others[~self._moving]
         middle = self._middle(draws[:1])
         self._information = Program(self._by_data)
-        self.like = self._frame(False, *jax.tree.map(jnp.zeros_like, (*middle, *self._slopes(*middle))))
+        self.like = self._frame(
+            False, *jax.tree.map(jnp.zeros_like, (*middle, *self._slopes(*middle)))
+        )
         self.way = traced(self._way, self.like, jnp.zeros(self.dimension), jnp.asarray(False))
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around the mean of some positions; see `restored`."""
         middle = self._middle(chosen_for_reference(positions))
-        return arrays_of(self._suiting(self._frame(True, *middle, *self._slopes(*middle)), positions))
+        return arrays_of(
+            self._suiting(self._frame(True, *middle, *self._slopes(*middle)), positions)
+        )
 
     def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around a position."""
@@ -138,7 +166,9 @@ class Linearisation:
         return frame_of(arrays, self.like)
 
     def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
-        """What stands for minus the Hessian in a frame that suits: 1 for all but the hyperparameters."""
+        """What stands for minus the Hessian in a frame that suits: 1 for all but the
+        hyperparameters.
+        """
         precision, hyper = np.eye(self.dimension), list(self.hyper)
         if not hyper:
             return precision
@@ -163,7 +193,9 @@ class Linearisation:
     def _values(self, x: Array) -> Float[Array, " value"]:
         """The values of all that are no weights, as the equations see them."""
         values, _ = constrained(self.sites, x)
-        return jnp.concatenate([jnp.zeros(0), *(jnp.ravel(v) for path, v in values.items() if path not in self._where)])
+        return jnp.concatenate(
+            [jnp.zeros(0), *(jnp.ravel(v) for path, v in values.items() if path not in self._where)]
+        )
 
     def _coefficients(self, realised: Model) -> Float[Array, " coefficient"]:
         return jnp.concatenate([part.coefficients for _, part in linear_parts(realised)])
@@ -174,7 +206,9 @@ class Linearisation:
         found = [part for _, part in linear_parts(realised)]
         each = jnp.split(coefficients, np.cumsum([part.coefficients.size for part in found])[:-1])
         held = iter([part.with_coefficients(own) for part, own in zip(found, each, strict=True)])
-        realised = jax.tree.map(lambda node: next(held) if is_linear(node) else node, realised, is_leaf=is_linear)
+        realised = jax.tree.map(
+            lambda node: next(held) if is_linear(node) else node, realised, is_leaf=is_linear
+        )
         prediction = realised.predict(problem.inputs)
         return with_mismatches(self.problem, prediction), dict(prediction.variances), prediction.ok
 
@@ -184,12 +218,16 @@ class Linearisation:
         return at, np.mean(np.asarray(self._coefficients_of(np.asarray(chosen))), axis=0)
 
     def _around(self, at: Array, coefficients: Array) -> tuple[Any, ...]:
-        """Predictions and values at a reference, and slopes of both: by all but the weights, and by coefficients."""
+        """Predictions and values at a reference, and slopes of both: by all but the weights, and by
+        coefficients.
+        """
         size = len(self._others)
 
         def flat(numbers, coefficients):
             found = self._predicted(at.at[self._others].set(numbers), coefficients, self._forward)
-            return jnp.concatenate([jnp.ravel(value) for _, value in sorted(found[0].items())]), found
+            return jnp.concatenate(
+                [jnp.ravel(value) for _, value in sorted(found[0].items())]
+            ), found
 
         def along(i):
             direction = jnp.zeros(size + coefficients.size).at[i].set(1.0)
@@ -202,12 +240,14 @@ class Linearisation:
         sound = lambda v: jnp.where(ok & jnp.isfinite(v), v, 0.0)  # noqa: E731
         slopes = sound(slopes.T)
         centre, variances = jax.tree.map(sound, (values, variances))
-        of_values = jax.jacfwd(lambda numbers: self._values(at.at[self._others].set(numbers)))(at[self._others])
+        of_values = jax.jacfwd(lambda numbers: self._values(at.at[self._others].set(numbers)))(
+            at[self._others]
+        )
         return centre, variances, slopes[:, :size], slopes[:, size:], self._values(at), of_values
 
     def _frame(self, on: bool, *found: Any) -> Linearised:
-        at, coefficients, centre, variances, by_others, by_coefficients, values, of_values = jax.tree.map(
-            jnp.asarray, found
+        at, coefficients, centre, variances, by_others, by_coefficients, values, of_values = (
+            jax.tree.map(jnp.asarray, found)
         )
         number = self.weights.size
         return Linearised(
@@ -226,23 +266,36 @@ class Linearisation:
             linear=self,
         )
 
-    def _suiting(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> Linearised:
-        """The frame that suits positions: as it is, or by values; and then that, or with directions data tell last."""
+    def _suiting(
+        self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]
+    ) -> Linearised:
+        """The frame that suits positions: as it is, or by values; and then that, or with directions
+        data tell last.
+        """
         if len(positions) < _FEWEST:
             return frame
         by_values = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True))
         frame, nats = self._better(positions, frame, self._nats(frame, positions), [by_values])
         precision, turn = np.linalg.eigh(np.nan_to_num(self._information(frame)))
-        numbers = sorted({int((precision >= bound).sum()) for bound in _TOLD_FROM} - {len(precision)})
+        numbers = sorted(
+            {int((precision >= bound).sum()) for bound in _TOLD_FROM} - {len(precision)}
+        )
         turned = [
-            eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), _number(n))) for n in numbers
+            eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), _number(n)))
+            for n in numbers
         ]
         return self._better(positions, frame, nats, turned)[0]
 
     def _better(
-        self, positions: Float[np.ndarray, "n dimension"], frame: Linearised, nats: float, others: list[Linearised]
+        self,
+        positions: Float[np.ndarray, "n dimension"],
+        frame: Linearised,
+        nats: float,
+        others: list[Linearised],
     ) -> tuple[Linearised, float]:
-        """The best of other frames with its nats, if it is by so much better than this one; else this one."""
+        """The best of other frames with its nats, if it is by so much better than this one; else
+        this one.
+        """
         best, fewest = frame, nats - _BETTER * self.weights.size
         for other in others:
             own = self._nats(other, positions)
@@ -257,7 +310,9 @@ class Linearisation:
         return float(np.nan_to_num(nats, nan=np.inf))
 
     def _by_data(self, frame: Linearised) -> Array:
-        """What data say of the standardised weights at the reference: the product of their slopes with themselves."""
+        """What data say of the standardised weights at the reference: the product of their slopes
+        with themselves.
+        """
         slopes = self._lowered(frame, self._without(frame, frame.at)).by_weights
         return slopes.T @ slopes
 
@@ -267,28 +322,49 @@ class Linearisation:
 
     def _without(self, frame: Linearised, v: Array) -> Array:
         """The hyperparameters of a position, with all else as in the middle."""
-        return v.at[self.direct].set(frame.at[self.direct]).at[self.weights].set(self._mean[self.weights])
+        return (
+            v.at[self.direct]
+            .set(frame.at[self.direct])
+            .at[self.weights]
+            .set(self._mean[self.weights])
+        )
 
     def _lowered(self, frame: Linearised, x: Array) -> "_Residuals":
-        """What is left of the data to first order, in units of the noise, given the hyperparameters in `x`."""
+        """What is left of the data to first order, in units of the noise, given the hyperparameters
+        in `x`.
+        """
         problem, weights = self.problem, self.weights
         values, _ = constrained(self.sites, x)
 
-        def own(z):  # of all numbers these alone have slopes: others would be pushed along for nothing
+        def own(
+            z,
+        ):  # of all numbers these alone have slopes: others would be pushed along for nothing
             w = self._in_own_units(frame, z)
-            given = {path: w[index].reshape(self.sites[path].shape) for path, index in self._where.items()}
+            given = {
+                path: w[index].reshape(self.sites[path].shape)
+                for path, index in self._where.items()
+            }
             return self._coefficients(realise(problem.model, values | given))
 
         middle = jnp.zeros(weights.size)
         offset, by_weights = own(middle), jax.jacfwd(own)(middle)
         realised = self._realised(x)
-        residual = lambda values: residuals(problem, realised, frame.centre, frame.variances, values)  # noqa: E731
+
+        def residual(values):
+            return residuals(problem, realised, frame.centre, frame.variances, values)
+
         left, push = jax.linearize(residual, frame.centre)
-        lowered = jax.vmap(lambda column: -push(_by_name(column, frame.centre)), in_axes=1, out_axes=1)
+        lowered = jax.vmap(
+            lambda column: -push(_by_name(column, frame.centre)), in_axes=1, out_axes=1
+        )
         by_direct = lowered(frame.by_direct)
-        shifted = push(_by_name(frame.by_coefficients @ (offset - frame.coefficients), frame.centre))
+        shifted = push(
+            _by_name(frame.by_coefficients @ (offset - frame.coefficients), frame.centre)
+        )
         in_the_middle = left + by_direct @ frame.at[self.direct] + shifted
-        return _Residuals(in_the_middle, lowered(frame.by_coefficients @ by_weights), by_direct, residual)
+        return _Residuals(
+            in_the_middle, lowered(frame.by_coefficients @ by_weights), by_direct, residual
+        )
 
     def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
         weights, direct, number = self.weights, self.direct, self.weights.size
@@ -304,10 +380,16 @@ class Linearisation:
         first, second = factor[number:, number:], factor[:number, :number]
         spread = lambda xi: solve_triangular(second, xi, lower=True, trans=1)  # noqa: E731
 
-        science = jnp.where(back, v[direct], mean + solve_triangular(first, v[direct], lower=True, trans=1))
-        by_values = frame.at[direct] + frame.by_values @ (self._values(x.at[direct].set(science)) - frame.values)
+        science = jnp.where(
+            back, v[direct], mean + solve_triangular(first, v[direct], lower=True, trans=1)
+        )
+        by_values = frame.at[direct] + frame.by_values @ (
+            self._values(x.at[direct].set(science)) - frame.values
+        )
         given = jnp.where(frame.follows_values, by_values, science)
-        middle = cho_solve((second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ given))
+        middle = cho_solve(
+            (second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ given)
+        )
         there = frame.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
         xi = jnp.where(back, second.T @ (there - middle), v[weights])
         # Directions that data tell come last, and so follow all others by the model itself.
@@ -320,23 +402,33 @@ class Linearisation:
         xi = jnp.where(back & told, lower.T @ (there - middle), xi)
         of_told = solve_triangular(lower, jnp.where(told, v[weights], 0.0), lower=True, trans=1)
         found = v.at[direct].set(jnp.where(back, first.T @ (science - mean), science))
-        found = found.at[weights].set(jnp.where(back, xi, self._in_own_units(frame, middle + of_told)))
+        found = found.at[weights].set(
+            jnp.where(back, xi, self._in_own_units(frame, middle + of_told))
+        )
         of_weights = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(lower)))
         volume = of_weights - jnp.sum(jnp.log(jnp.diag(first)))
         # Not a `cond`, whose gradient keeps all that a prediction works out on its way.
         return jnp.where(frame.on, found, v), jnp.where(frame.on, volume, 0.0)
 
     def _left(self, x: Array, linear: "_Residuals") -> tuple[Array, Array]:
-        """What the model itself leaves of the data at a position, in units of the noise, and whether it is usable."""
+        """What the model itself leaves of the data at a position, in units of the noise, and
+        whether it is usable.
+        """
         prediction = self._realised(x).predict(self.problem.inputs)
         left = linear.of(with_mismatches(self.problem, prediction))
         usable = prediction.ok & jnp.isfinite(left).all()
         return jnp.where(usable, left, 0.0), usable
 
     def _corrected(
-        self, frame: Linearised, middle: Array, second: Array, linear: "_Residuals", left_at: Callable[[Array], Any]
+        self,
+        frame: Linearised,
+        middle: Array,
+        second: Array,
+        linear: "_Residuals",
+        left_at: Callable[[Array], Any],
     ) -> tuple[Array, Array]:
-        """The mean of the told directions given all others by the model itself, and the factor of their precision.
+        """The mean of the told directions given all others by the model itself, and the factor of
+        their precision.
 
         `left_at` is what the model leaves of the data where the weights are so.
         """
@@ -365,15 +457,18 @@ class Linearisation:
 
         if not self._slopes_there:
             return middle, second
-        # What the gradient of a `cond` keeps is little where nothing is solved, and who gains nothing pays nothing.
+        # What the gradient of a `cond` keeps is little where nothing is solved, and who gains
+        # nothing pays nothing.
         are_few = (frame.told > 0) & (frame.told <= few)
         return jax.lax.cond(are_few, gauss_newton, lambda middle: (middle, second), middle)
 
 
 class _Residuals(NamedTuple):
-    """Residuals to first order: `left` where weights have their prior means and all they hang on directly is zero.
+    """Residuals to first order: `left` where weights have their prior means and all they hang on
+    directly is zero.
 
-    `by_weights` and `by_direct` is by how much each number lowers them; `of` makes residuals of what is predicted.
+    `by_weights` and `by_direct` is by how much each number lowers them; `of` makes residuals of
+    what is predicted.
     """
 
     left: Float[Array, " datum"]
@@ -383,7 +478,9 @@ class _Residuals(NamedTuple):
 
 
 def _number(of: int) -> Int[Array, ""]:
-    """A number as it comes from a journal: of JAX's weak type each program would be compiled twice."""
+    """A number as it comes from a journal:
+    of JAX's weak type each program would be compiled twice.
+    """
     return jnp.asarray(of, int)
 
 
@@ -401,14 +498,19 @@ def has_linear(problem: Problem) -> bool:
 
 
 def linearisation_of(problem: Problem) -> Linearisation | None:
-    """What makes frames for the unknown functions of a problem; none where none is linear in normal weights."""
+    """What makes frames for the unknown functions of a problem; none where none is linear in normal
+    weights.
+    """
     model = problem.model
     linear = linear_parts(model.layer)
     if not linear or networks(model) or isinstance(model.layer, AbstractPopulation):
         return None
     leaves = paths(model)
     places = [f"layer.{where}.{part.weights_field}" for where, part in linear]
-    inside = lambda leaf: any(p.startswith(place) for place in places for p in (leaf.path, *leaf.places))  # noqa: E731
+
+    def inside(leaf):
+        return any(p.startswith(place) for place in places for p in (leaf.path, *leaf.places))
+
     found = tuple(path for path, leaf in leaves.items() if is_normal(leaf) and inside(leaf))
     dear = problem.data * problem.dimension**2 > _DEAREST
     if not found or dear:
@@ -417,15 +519,21 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
     for slopes_there in (True, False) if solves_nothing else (False,):
         try:
             maker = Linearisation(problem, found, slopes_there=slopes_there)
-            jax.eval_shape(jax.grad(lambda xi: maker.like.position(xi)[1]), jnp.zeros(problem.dimension))  # noqa: B023
-        except Exception:  # whatever JAX, or a rule of the user, may raise: equations may have derivatives one way only
+            like = maker.like
+            jax.eval_shape(
+                jax.grad(lambda xi, like=like: like.position(xi)[1]), jnp.zeros(problem.dimension)
+            )
+        except Exception:
+            # Whatever JAX or a user's rule may raise: equations may have derivatives one way only.
             continue
         return maker
     return None
 
 
 def _prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each number under the prior: exact where it is normal, else about."""
+    """Mean and standard deviation of each number under the prior: exact where it is normal, else
+    about.
+    """
     mean, sd = problem.prior_normal()
     for path, leaf in paths(problem.model).items():
         if is_normal(leaf):

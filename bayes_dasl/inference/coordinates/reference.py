@@ -35,7 +35,9 @@ from .frame import arrays_of, frame_of, positions
 from .gradient_matching import Matching
 
 COORDINATES = ("auto", "plain")
-"""In what an engine may be asked to move: conditional coordinates where there are any, or the plain ones."""
+"""In what an engine may be asked to move: conditional coordinates where there are any, or the plain
+ones.
+"""
 
 _FEWEST, _MOST = 31, 121  # times of a grid
 _BATCH = 64
@@ -50,15 +52,21 @@ _PROGRAMS, _PROGRAMS_OF_NETWORKS = 4, 30
 
 
 class _MeanField(Module):
-    """The mean of several vector fields, and rates of its own that run linearly between the times of a grid."""
+    """The mean of several vector fields, and rates of its own that run linearly between the times
+    of a grid.
+    """
 
     fields: Any
     grid: Float[Array, " grid"]
     added: Values
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        several = eqx.filter_vmap(lambda field: field(t, y, u), in_axes=(eqx.if_array(0),))(self.fields)
-        return {name: jnp.mean(rates, axis=0) + self._added(t, name) for name, rates in several.items()}
+        several = eqx.filter_vmap(lambda field: field(t, y, u), in_axes=(eqx.if_array(0),))(
+            self.fields
+        )
+        return {
+            name: jnp.mean(rates, axis=0) + self._added(t, name) for name, rates in several.items()
+        }
 
     def _added(self, t: Any, name: str) -> Array:
         value = self.added[name]
@@ -72,18 +80,27 @@ def has_reference(problem: Problem) -> bool:
     if problem.model.layer.trajectories is None or times < 3:
         return False
     columns = int(np.clip(times, _FEWEST, _MOST))
-    return all(times * ode.states * columns * ode.states <= _LARGEST for ode in trajectories(problem.model.layer))
+    return all(
+        times * ode.states * columns * ode.states <= _LARGEST
+        for ode in trajectories(problem.model.layer)
+    )
 
 
 def references_of(problem: Problem) -> "References | None":
-    """What makes frames for the networks of a problem; none where there is no network whose last layer is linear."""
+    """What makes frames for the networks of a problem; none where there is no network whose last
+    layer is linear.
+    """
     problem = problem.reversible()
     last = last_layer(problem) if has_reference(problem) else None
-    return References(LinearModel(problem, *last)) if last is not None and last.coordinates else None
+    return (
+        References(LinearModel(problem, *last)) if last is not None and last.coordinates else None
+    )
 
 
 def programs(problem: Problem) -> int:
-    """How many times as long as a gradient the programs of an engine take to compile in these coordinates."""
+    """How many times as long as a gradient the programs of an engine take to compile in these
+    coordinates.
+    """
     return _PROGRAMS_OF_NETWORKS if networks_inside(problem) else _PROGRAMS
 
 
@@ -93,7 +110,9 @@ def networks_inside(problem: Problem) -> bool:
 
 
 def is_sound(frame: Arrays) -> bool:
-    """Whether the arrays of a frame are finite: they are not where the reference could not be solved."""
+    """Whether the arrays of a frame are finite: they are not where the reference could not be
+    solved.
+    """
     return all(np.isfinite(leaf).all() for leaf in frame.values())
 
 
@@ -108,23 +127,33 @@ class References:
         linear.trace(self.like)
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
-        """The arrays of the frame around the mean of some positions, evenly chosen; see `restored`."""
+        """The arrays of the frame around the mean of some positions, evenly chosen;
+        see `restored`.
+        """
         return arrays_of(self._program(jnp.asarray(chosen_for_reference(positions))))
 
     def widths(self, prior: Float[np.ndarray, " dimension"]) -> Float[np.ndarray, " dimension"]:
-        """By how much a coordinate varies: as under the prior, or by one where frames make it a unit normal."""
+        """By how much a coordinate varies: as under the prior, or by one where frames make it a
+        unit normal.
+        """
         widths = prior.copy()
         widths[self.linear.weights] = 1.0
         return widths
 
     def most_likely(self, frame: Conditional, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Positions whose last layers have the weights that are most likely to first order, given all else."""
+        """Positions whose last layers have the weights that are most likely to first order, given
+        all else.
+        """
         xi = np.array(x)
         xi[:, self.linear.weights] = 0.0
         return positions(frame, xi)[0]
 
-    def drawn(self, frame: Conditional, x: Float[np.ndarray, "n dimension"], *, key: Array) -> np.ndarray:
-        """The same positions with weights of the last layers drawn anew, to first order, given all else."""
+    def drawn(
+        self, frame: Conditional, x: Float[np.ndarray, "n dimension"], *, key: Array
+    ) -> np.ndarray:
+        """The same positions with weights of the last layers drawn anew, to first order, given all
+        else.
+        """
         xi = np.array(x)
         at = self.linear.weights
         xi[:, at] = jax.random.normal(key, (len(x), len(at)))
@@ -136,7 +165,9 @@ class References:
 
     @functools.cached_property
     def like(self) -> Conditional:
-        """The shapes of a frame, from the trace that frames around several positions are compiled from."""
+        """The shapes of a frame, from the trace that frames around several positions are compiled
+        from.
+        """
         return self._program.shapes(chosen_for_reference(np.zeros((2, self.linear.dimension))))
 
     def _frame(self, chosen: Float[Array, "n dimension"]) -> Conditional:
@@ -148,26 +179,38 @@ class References:
             realised = linear.realised(x)
             centre = linear.predicted(realised, paths)[0]
             inputs = linear.inputs
-            return centre, {n: realised.noise_at(n, centre, inputs).spread(centre[n]) for n in model.observables}
+            return centre, {
+                n: realised.noise_at(n, centre, inputs).spread(centre[n]) for n in model.observables
+            }
 
         centre, spread = jax.tree.map(lambda v: v.mean(0), jax.vmap(at)(chosen))
-        return Conditional(paths, centre, {name: _SLACK * value for name, value in spread.items()}, linear)
+        return Conditional(
+            paths, centre, {name: _SLACK * value for name, value in spread.items()}, linear
+        )
 
     def _path(self, chosen: Array, number: int) -> Path:
         """The path of one of the ODEs under the mean of its vector fields and starts."""
         inputs = self.linear.inputs
         ode = lambda x: trajectories(self.linear.realised(x).layer)[number]  # noqa: E731
-        fields = eqx.filter_vmap(lambda x: prepared(ode(x).vector_field), out_axes=eqx.if_array(0))(chosen)
+        fields = eqx.filter_vmap(lambda x: prepared(ode(x).vector_field), out_axes=eqx.if_array(0))(
+            chosen
+        )
         start = jax.tree.map(lambda y: y.mean(0), jax.vmap(lambda x: ode(x).begin(inputs))(chosen))
         first = ode(chosen[0])
         grid, fine, spline = self._grids(inputs)
         no_rates = jax.tree.map(lambda y: jnp.zeros((fine.size, *y.shape)), start)
 
         def pushed(rates: Array) -> AbstractTrajectory:
-            return eqx.tree_at(lambda o: o.vector_field, first, _MeanField(fields, fine, from_rows(rates, no_rates)))
+            return eqx.tree_at(
+                lambda o: o.vector_field,
+                first,
+                _MeanField(fields, fine, from_rows(rates, no_rates)),
+            )
 
         def solved(times: Inputs, rates: Array, at_start: Array) -> tuple[Any, Any]:
-            begun = {name: value[0] for name, value in from_rows(at_start[None], _as_row(start)).items()}
+            begun = {
+                name: value[0] for name, value in from_rows(at_start[None], _as_row(start)).items()
+            }
             states, ok, _ = pushed(rates).solve(times, begun)
             return states, ok
 
@@ -188,14 +231,20 @@ class References:
         return Path(grid, along, rates, at_start, states, by_rates, by_start)
 
     def _grids(self, inputs: Inputs) -> tuple[Array, Array, Array]:
-        """A grid, a finer one, and the cubic spline from values on the one to values on the other."""
+        """A grid, a finer one, and the cubic spline from values on the one to values on the
+        other.
+        """
         from scipy.interpolate import CubicSpline
 
         times = np.asarray(inputs.times)
         size = int(np.clip(times.size, _FEWEST, _MOST))
         grid = np.linspace(float(inputs.start), times[-1], size)
         fine = np.linspace(grid[0], grid[-1], _FINER * (size - 1) + 1)
-        return jnp.asarray(grid), jnp.asarray(fine), jnp.asarray(CubicSpline(grid, np.eye(size))(fine))
+        return (
+            jnp.asarray(grid),
+            jnp.asarray(fine),
+            jnp.asarray(CubicSpline(grid, np.eye(size))(fine)),
+        )
 
 
 def _as_row(values: Any) -> Any:
@@ -211,18 +260,24 @@ def matched_start(
     chains: int,
     key: Array,
 ) -> Arrays:
-    """Starts of the chains of a model with a network: as `Start.arrays`, and at least one good position for each chain.
+    """Starts of the chains of a model with a network: as `Start.arrays`, and at least one good
+    position for each chain.
 
-    1. Start positions climb by gradient matching. They are prior draws; in every second the networks' scales are one.
-    2. The last layers' weights are set to their most likely values, given all else, in a frame around the best
+    1. Start positions climb by gradient matching. They are prior draws; in every second the
+       networks' scales are one.
+    2. The last layers' weights are set to their most likely values, given all else, in a frame
+       around the best
        positions. This is repeated a few times.
-    3. The best positions climb on in the frame around them. There the last layers' weights follow all other parameters,
-       so that the log density is nearly marginal in these: climbs then find a larger scale of a correction and less
-       noise.
+    3. The best positions climb on in the frame around them. There the last layers' weights follow
+       all other parameters,
+       so that the log density is nearly marginal in these: climbs then find a larger scale of a
+       correction and less noise.
     4. Each position gets newly drawn last layers, since several climbs may end at one place.
 
-    Only the highest position is reported as a mode, since different weights of a network can mean the same function.
-    Raises: ModelError if no position has a finite log density; DataError if rounding hides differences between them.
+    Only the highest position is reported as a mode, since different weights of a network can mean
+    the same function.
+    Raises: ModelError if no position has a finite log density; DataError if rounding hides
+    differences between them.
     """
     number = optimiser.climbs
     x = _prior_draws(problem, number, key=key)
@@ -257,9 +312,11 @@ def matched_start(
 
 
 def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
-    """Prior draws; in every second the learned scales of networks are one, the scale of their units.
+    """Prior draws; in every second the learned scales of networks are one, the scale of their
+    units.
 
-    A climb from a scale near zero seldom finds a large correction: the gradient by the weights is nearly zero there.
+    A climb from a scale near zero seldom finds a large correction: the gradient by the weights is
+    nearly zero there.
     """
     x = np.array(problem.prior(number, key=key))
     scales = {f"{where}.scale" for where, _ in networks(problem.model)}
@@ -271,7 +328,9 @@ def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
     return x
 
 
-def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _better(
+    optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Of each pair of positions the one of the higher log density, and that."""
     there = or_lowest(optimiser.evaluate(other)[0])
     return np.where((there > value)[:, None], other, x), np.maximum(value, there)

@@ -1,7 +1,8 @@
-"""Descent of several members at once, with a transform and a learning rate of its own for each group of random leaves.
+"""Descent of several members at once, with a transform and a learning rate of its own for each
+group of random leaves.
 
-Where networks sit inside solvers each member moves in conditional coordinates of its own (`coordinates`): their last
-layers then follow what moves.
+Where networks sit inside solvers each member moves in conditional coordinates of its own
+(`coordinates`): their last layers then follow what moves.
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ from .settings import WINDOW, Descent
 
 GROUPS = ("science", "network")
 
-# Over a window a group that goes straight on gets a higher learning rate, one that goes to and fro a lower one.
+# Over a window a group that goes straight on gets a higher learning rate, one that goes to and fro
+# a lower one.
 _STRAIGHT, _TO_AND_FRO = 0.4, 0.2
 _FASTER, _SLOWER = 1.3, 0.6
 _HIGHEST, _LOWEST = 100.0, 1e-3  # of a learning rate, as multiples of the first one
@@ -36,15 +38,18 @@ _LARGEST_GRADIENT = 10.0  # norm, per group
 _NEW_FRAMES = (0, 2, 6, 14, 30, 62)  # windows before which members get frames around where they are
 
 type Objective = Callable[[Array, Any, Array], tuple[Array, Terms]]
-"""From a position, what is a member's own, and a random key: what to lower, and the terms of the log density."""
+"""From a position, what is a member's own, and a random key: what to lower, and the terms of the
+log density.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Descended:
     """Where the members ended, `(member, dimension)`, and their curves `(member, step)` by term.
 
-    `visited` is where they were after each window, `weights` how often each saw each datum. `stopped_early` is none
-    where all steps were to be taken. `references` make the coordinates in which members moved; none for plain ones.
+    `visited` is where they were after each window, `weights` how often each saw each datum.
+    `stopped_early` is none where all steps were to be taken. `references` make the coordinates in
+    which members moved; none for plain ones.
     """
 
     positions: Float[np.ndarray, "member dimension"]
@@ -76,7 +81,9 @@ class Descended:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What members lower, and the loss by which they are judged, on data held out if there are any."""
+    """What members lower, and the loss by which they are judged,
+    on data held out if there are any.
+    """
 
     objective: Objective
     judge: Callable[[Array, Any], Array]
@@ -95,9 +102,9 @@ def descend(
 ) -> Descended:
     """Adam on a loss, clipped, by group, from several positions at once.
 
-    A step is measured in widths of the prior, whatever the unit of a parameter; last layers in conditional coordinates
-    are unit normals there. A member keeps the best position of any window, and has done when none was better by a
-    twentieth of a nat for as long as its patience.
+    A step is measured in widths of the prior, whatever the unit of a parameter; last layers in
+    conditional coordinates are unit normals there. A member keeps the best position of any window,
+    and has done when none was better by a twentieth of a nat for as long as its patience.
 
     Args:
         problem: the posterior, without the data that are held out.
@@ -118,19 +125,29 @@ def descend(
     held: Arrays = {}
     while done < windows and not np.all(state["stopped"]):
         if done in _NEW_FRAMES:
-            held = journal.step(f"frames {done + 1}", functools.partial(frames.around, state["at"], held))
+            held = journal.step(
+                f"frames {done + 1}", functools.partial(frames.around, state["at"], held)
+            )
             state = program.entered(state, held)
         work = functools.partial(program.window, state, held, own, jax.random.fold_in(key, done))
         arrays = journal.step(f"window {done + 1}", work)
         state = {n: v for n, v in arrays.items() if not n.startswith("curve/")}
-        curves.append({n.removeprefix("curve/"): v for n, v in arrays.items() if n.startswith("curve/")})
+        curves.append(
+            {n.removeprefix("curve/"): v for n, v in arrays.items() if n.startswith("curve/")}
+        )
         visited.append(state["at"])
         done += 1
         bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
     joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
     stopped = None if descent.patience is None else bool(np.all(state["stopped"]))
     return Descended(
-        state["best"], np.stack(visited, axis=1), joined, own["weights"], done * WINDOW, stopped, references
+        state["best"],
+        np.stack(visited, axis=1),
+        joined,
+        own["weights"],
+        done * WINDOW,
+        stopped,
+        references,
     )
 
 
@@ -155,7 +172,9 @@ class _Frames:
         return {f"leaf {i}": jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
 
     def around(self, x: Float[np.ndarray, "member dimension"], before: Arrays) -> Arrays:
-        """Frames around where members are; where one has none, it keeps that from before, or takes another's."""
+        """Frames around where members are; where one has none, it keeps that from before, or takes
+        another's.
+        """
         if self._references is None:
             return {}
         found = [self._references.frame(row[None]) for row in x]
@@ -171,7 +190,15 @@ class _Frames:
 class _Program:
     """A window of steps for every member, compiled once."""
 
-    def __init__(self, descent: Descent, loss: Loss, problem: Problem, frames: _Frames, x: np.ndarray, own: Any):
+    def __init__(
+        self,
+        descent: Descent,
+        loss: Loss,
+        problem: Problem,
+        frames: _Frames,
+        x: np.ndarray,
+        own: Any,
+    ):
         self._descent, self._frames = descent, frames
         self._learning_rates = np.asarray([descent.science_rate, descent.network_rate])
         self._patience = np.inf if descent.patience is None else descent.patience
@@ -182,14 +209,18 @@ class _Program:
             "network": np.asarray(network, int),
         }
         clipped = optax.chain(optax.clip_by_global_norm(_LARGEST_GRADIENT), optax.scale_by_adam())
-        self._transform = optax.multi_transform(dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS})
+        self._transform = optax.multi_transform(
+            dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS}
+        )
         at, mine = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
         held, self._widths = frames.blank(), jnp.asarray(frames.widths(problem))
 
         def objective(xi: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
             return loss.objective(frames.of(held).position(xi)[0], own, key)
 
-        self._slope = traced(jax.value_and_grad(objective, has_aux=True), at, held, mine, jax.random.key(0))
+        self._slope = traced(
+            jax.value_and_grad(objective, has_aux=True), at, held, mine, jax.random.key(0)
+        )
         self._judge = traced(loss.judge, at, mine)
         self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).coordinates(x)))
         blank = lambda x: self._transform.init(self._parted(x))  # noqa: E731
@@ -221,15 +252,22 @@ class _Program:
         }
 
     def entered(self, state: Arrays, held: Arrays) -> Arrays:
-        """The state in new frames: the same places, and nothing remembered of slopes in the old ones."""
+        """The state in new frames: the same places, and nothing remembered of slopes in the old
+        ones.
+        """
         if not held:
             return state
-        xi = np.asarray(self._enter(jnp.asarray(state["at"]), {n: jnp.asarray(v) for n, v in held.items()}))
+        xi = np.asarray(
+            self._enter(jnp.asarray(state["at"]), {n: jnp.asarray(v) for n, v in held.items()})
+        )
         return state | self._no_memory(xi) | {"position": xi}
 
     def _no_memory(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
         """What the transforms remember of slopes before the first one."""
-        return {f"memory/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self._blank(x)))}
+        return {
+            f"memory/{i}": np.asarray(leaf)
+            for i, leaf in enumerate(jax.tree.leaves(self._blank(x)))
+        }
 
     def window(self, state: Arrays, held: Arrays, own: Any, key: Array) -> Arrays:
         """The state of all members after a window, and their curves."""
@@ -239,14 +277,22 @@ class _Program:
     def _of_a_member(self, item: Any) -> Any:
         state, held, own, key = item
         still = self._still(state)
-        return jax.lax.cond(state["stopped"], lambda: still, lambda: self._advanced(state, held, own, key))
+        return jax.lax.cond(
+            state["stopped"], lambda: still, lambda: self._advanced(state, held, own, key)
+        )
 
     def _still(self, state: Any) -> Any:
         nothing = jnp.full(WINDOW, jnp.nan)
-        return state | {f"curve/{name}": nothing for name in ("loss", *Terms._fields)} | {"curve/held_out": nothing[:1]}
+        return (
+            state
+            | {f"curve/{name}": nothing for name in ("loss", *Terms._fields)}
+            | {"curve/held_out": nothing[:1]}
+        )
 
     def _advanced(self, state: Any, held: Any, own: Any, key: Array) -> Any:
-        memory = jax.tree.unflatten(self._structure, [state[f"memory/{i}"] for i in range(self._structure.num_leaves)])
+        memory = jax.tree.unflatten(
+            self._structure, [state[f"memory/{i}"] for i in range(self._structure.num_leaves)]
+        )
 
         def step(carry, number):
             x, memory, length = carry
@@ -256,7 +302,10 @@ class _Program:
             update, memory = self._transform.update(self._parted(slope), memory)
             moved = {g: -state["learning_rates"][i] * update[g] for i, g in enumerate(GROUPS)}
             length = length + jnp.stack([jnp.linalg.norm(moved[g]) for g in GROUPS])
-            return (x + self._widths * self._joined(moved), memory, length), {"loss": loss, **found._asdict()}
+            return (x + self._widths * self._joined(moved), memory, length), {
+                "loss": loss,
+                **found._asdict(),
+            }
 
         begun = state["position"], memory, jnp.zeros(len(GROUPS))
         (x, memory, length), curve = jax.lax.scan(step, begun, jnp.arange(WINDOW))
@@ -274,15 +323,23 @@ class _Program:
             "stopped": since >= self._patience,
         }
         leaves = {f"memory/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(memory))}
-        curves = {f"curve/{name}": values for name, values in curve.items()} | {"curve/held_out": held_out[None]}
+        curves = {f"curve/{name}": values for name, values in curve.items()} | {
+            "curve/held_out": held_out[None]
+        }
         return after | leaves | curves
 
     def _new_learning_rates(self, state: Any, x: Array, length: Array) -> Array:
         if not self._descent.adaptive:
             return state["learning_rates"]
         away = self._parted((x - state["position"]) / self._widths)
-        straight = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS]) / jnp.where(length > 0, length, 1.0)
-        factor = jnp.where(straight > _STRAIGHT, _FASTER, jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0))
+        straight = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS]) / jnp.where(
+            length > 0, length, 1.0
+        )
+        factor = jnp.where(
+            straight > _STRAIGHT, _FASTER, jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0)
+        )
         return jnp.clip(
-            state["learning_rates"] * factor, _LOWEST * self._learning_rates, _HIGHEST * self._learning_rates
+            state["learning_rates"] * factor,
+            _LOWEST * self._learning_rates,
+            _HIGHEST * self._learning_rates,
         )

@@ -1,4 +1,6 @@
-"""Deep ensembles: members over scientific parameters and weights, each from a prior draw of its own."""
+"""Deep ensembles: members over scientific parameters and weights, each from a prior draw of its
+own.
+"""
 
 import dataclasses
 
@@ -14,24 +16,28 @@ from .spread import spread_by_density
 
 @dataclasses.dataclass(frozen=True)
 class DeepEnsemble(AbstractEngine):
-    r"""Point estimates from several starts, over science and networks alike; their spread is the epistemic uncertainty.
+    r"""Point estimates from several starts, over science and networks alike; their spread is the
+    epistemic uncertainty.
 
-    For a normal posterior the variances of anchored and of bootstrapped members add up to that of the posterior, which
-    either alone falls short of, if residuals are as large as the noise is said to be: a bootstrap looks at residuals
-    only. With neither, only their starts tell members apart. Members whose solve fails, or to whom the data they saw
-    are far less likely than to the median member (half a nat for each datum), are dropped and counted:
-    `members_failed`, `members_stuck`. A draw is a member. For noise that varies give the model a `VaryingScale`.
+    For a normal posterior the variances of anchored and of bootstrapped members add up to that of
+    the posterior, which either alone falls short of, if residuals are as large as the noise is said
+    to be: a bootstrap looks at residuals only. With neither, only their starts tell members apart.
+    Members whose solve fails, or to whom the data they saw are far less likely than to the median
+    member (half a nat for each datum), are dropped and counted: `members_failed`, `members_stuck`.
+    A draw is a member. For noise that varies give the model a `VaryingScale`.
 
     Args:
         members: how many begin, each near prior draws of its own.
-        anchored: whether the prior of each is centred at a draw of the prior rather than where the prior is, in the
-            unconstrained space, so that members differ by as much as the prior allows wherever the data say nothing.
-            Anchored priors are independent normals; soft constraints hold for all.
-        bootstrap: whether each sees the times of the data as often as they were drawn with replacement, so that
-            members differ by what the noise of the data leaves open.
-        adversarial: a share of the range of each forcing (0.01 in the source). Half of what the data say at each step
-            is said at forcings moved by so much to where the data are least likely, which makes members smooth; of a
-            layer that solves nothing and has no forcings the index is moved.
+        anchored: whether the prior of each is centred at a draw of the prior rather than where the
+            prior is, in the unconstrained space, so that members differ by as much as the prior
+            allows wherever the data say nothing. Anchored priors are independent normals; soft
+            constraints hold for all.
+        bootstrap: whether each sees the times of the data as often as they were drawn with
+            replacement, so that members differ by what the noise of the data leaves open.
+        adversarial: a share of the range of each forcing (0.01 in the source). Half of what the
+            data say at each step is said at forcings moved by so much to where the data are least
+            likely, which makes members smooth; of a layer that solves nothing and has no forcings
+            the index is moved.
         descent: steps, learning rates and patience, data held out, and minibatches.
 
     Source: Lakshminarayanan, Pritzel & Blundell (2017); Pearce, Leibfried & Brintrup (2020).
@@ -57,9 +63,14 @@ class DeepEnsemble(AbstractEngine):
     def _apart(self) -> str:
         """What tells members apart."""
         if self.anchored and self.bootstrap:
-            return "anchored and bootstrapped members spread as a normal posterior does, and only to first order"
+            return (
+                "anchored and bootstrapped members spread as a normal posterior does, and only to "
+                "first order"
+            )
         if self.anchored or self.bootstrap:
-            kind, lacking = ("anchored", "the noise") if self.anchored else ("bootstrapped", "the prior")
+            kind, lacking = (
+                ("anchored", "the noise") if self.anchored else ("bootstrapped", "the prior")
+            )
             return f"members that are {kind} only leave out what {lacking} leaves open"
         return "only where they began tells members apart"
 
@@ -75,8 +86,8 @@ class DeepEnsemble(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The members that came to an end.
 
-        Raises: ModelError if no member has a finite log density, there are no inputs for `adversarial` to move, or the
-        share held out leaves no data on one side.
+        Raises: ModelError if no member has a finite log density, there are no inputs for
+        `adversarial` to move, or the share held out leaves no data on one side.
         """
         found = descended(
             problem,
@@ -96,7 +107,11 @@ class DeepEnsemble(AbstractEngine):
             members[None],
             {"lp": value[None]},
             facts={**found.facts, **kept.facts},
-            findings=(*found.findings, kept.finding, spread_by_density(value, problem.dimension, self._apart)),
+            findings=(
+                *found.findings,
+                kept.finding,
+                spread_by_density(value, problem.dimension, self._apart),
+            ),
             curves=found.curves,
             draws_are=kept.draws_are,
             markov=False,

@@ -15,12 +15,14 @@ from .settings import Descent
 
 @dataclasses.dataclass(frozen=True)
 class Joint(AbstractEngine):
-    r"""A point estimate: the position of the lowest loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$.
+    r"""A point estimate: the position of the lowest loss
+    $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$.
 
-    $L_{data}$ is the log likelihood, $L_{science}$ the log prior of the scientific parameters together with what soft
-    constraints say, $L_{network}$ the log prior of the networks' weights, all in the unconstrained space; so with both
-    weights 1 it is the mode of the posterior. The best of several descents is the result: one draw, without epistemic
-    uncertainty. The group `training` holds the loss and its terms at every step.
+    $L_{data}$ is the log likelihood, $L_{science}$ the log prior of the scientific parameters
+    together with what soft constraints say, $L_{network}$ the log prior of the networks' weights,
+    all in the unconstrained space; so with both weights 1 it is the mode of the posterior. The best
+    of several descents is the result: one draw, without epistemic uncertainty. The group `training`
+    holds the loss and its terms at every step.
 
     Args:
         starts: descents, each from a prior draw of its own.
@@ -56,8 +58,8 @@ class Joint(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The best position that was reached.
 
-        Raises: ModelError if no start has a finite log density, for a share held out that leaves no data on one side,
-        or a minibatch where there are constraints.
+        Raises: ModelError if no start has a finite log density, for a share held out that leaves no
+        data on one side, or a minibatch where there are constraints.
         """
         found = descended(
             problem,
@@ -78,7 +80,10 @@ class Joint(AbstractEngine):
             chosen[None],
             {"lp": log_densities(problem, chosen)[None]},
             facts={**found.facts, "lowest_loss": float(lowest[best])},
-            findings=(point_estimate("one draw says nothing of how uncertain it is"), *found.findings),
+            findings=(
+                point_estimate("one draw says nothing of how uncertain it is"),
+                *found.findings,
+            ),
             curves=found.curves_of(best),
             draws_are="a point estimate",
             markov=False,

@@ -1,4 +1,6 @@
-"""What engines of several members share: what they lower, where they begin, and what is kept of them."""
+"""What engines of several members share: what they lower, where they begin, and what is kept of
+them.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,29 +23,37 @@ from .adam import Descended, Loss, descend
 from .settings import Descent
 
 _DRAWS_A_MEMBER = 4
-# A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
+# A member whose data are so much less likely than the median member's, in nats for each datum,
+# ended elsewhere.
 _FAR_OFF = 0.5
 _LOST = 0.2  # share of members, or of proposals
 _SPARE = 1.25
 
 
 class Adversary:
-    """Moves forcings, or the index where there are none, by a share of the range of each (fast gradient sign).
+    """Moves forcings, or the index where there are none, by a share of the range of each (fast
+    gradient sign).
 
-    Raises: ModelError for a model that reads neither: of a solver the times cannot change their places.
+    Raises: ModelError for a model that reads neither: of a solver the times cannot change their
+    places.
     Source: Goodfellow, Shlens & Szegedy (2015).
     """
 
     def __init__(self, problem: Problem, share: float):
         if not problem.movable:
             raise ModelError(
-                "adversarial needs inputs that can be moved: forcings (linear or step), or the index of a layer that "
+                "adversarial needs inputs that can be moved: forcings (linear or step), or the "
+                "index of a layer that "
                 "solves nothing; this model has neither"
             )
-        self._by = {name: share * float(np.ptp(np.asarray(v))) for name, v in problem.movable.items()}
+        self._by = {
+            name: share * float(np.ptp(np.asarray(v))) for name, v in problem.movable.items()
+        }
 
     def moved(self, problem: Problem, log_likelihood: Callable[[Problem], Array]) -> Problem:
-        """The problem with inputs at which the data are less likely; no gradient flows through the move."""
+        """The problem with inputs at which the data are less likely; no gradient flows through the
+        move.
+        """
         now = frozen({name: problem.movable[name] for name in self._by})
         slopes = jax.grad(lambda values: log_likelihood(problem.moved_to(values)))(now)
         away = {n: v - self._by[n] * jnp.sign(jnp.nan_to_num(slopes[n])) for n, v in now.items()}
@@ -62,11 +72,12 @@ def descended(
     bootstrap: bool = False,
     **loss: Any,
 ) -> Descended:
-    """Where members end that begin at prior draws of their own, or `begin_at` these; `loss` is as in `weighted_loss`.
+    """Where members end that begin at prior draws of their own, or `begin_at` these; `loss` is as
+    in `weighted_loss`.
 
     What is held out is the same for all members, as they could not be compared otherwise.
-    Raises: ModelError if no start has a finite log density, nothing would be held out, or nothing left, or for a
-    minibatch where there are constraints.
+    Raises: ModelError if no start has a finite log density, nothing would be held out, or nothing
+    left, or for a minibatch where there are constraints.
     """
     descent.check(problem)
     # The gradient is that of many numbers, whatever is the best for a sampler of few.
@@ -75,7 +86,9 @@ def descended(
     training, judged = held_back(problem, descent.held_out, key=key_rows)
     x = begin_at
     if x is None:
-        x = journal.step("start", lambda: {"position": begin(training, members, key=key_start)})["position"]
+        x = journal.step("start", lambda: {"position": begin(training, members, key=key_start)})[
+            "position"
+        ]
     own = {"weights": counts(training, members, bootstrap=bootstrap, key=key_boot)}
     own |= {"anchor": np.asarray(problem.prior(members, key=key_anchor))}
     lowered = weighted_loss(training, judged, minibatch=descent.minibatch, **loss)
@@ -83,7 +96,8 @@ def descended(
 
 
 def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "member dimension"]:
-    """A position of finite log density for each member, as far as there are any, from prior draws of its own.
+    """A position of finite log density for each member, as far as there are any, from prior draws
+    of its own.
 
     Where the states of the data are known a network is first matched to them, which takes no solve.
     """
@@ -107,7 +121,8 @@ def held_back(problem: Problem, share: float, *, key: Array) -> tuple[Problem, P
     training, judged = problem.split(np.isin(np.arange(problem.times), chosen))
     if not (training.data and judged.data):
         raise ModelError(
-            f"held_out={share:g} of {problem.times} times leaves one side without data: take another share"
+            f"held_out={share:g} of {problem.times} times leaves one side without data: take "
+            "another share"
         )
     return training, judged
 
@@ -123,13 +138,14 @@ def weighted_loss(
     adversary: Adversary | None = None,
     altered: Callable[[Array, Array], Array] | None = None,
 ) -> Loss:
-    r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its judge.
+    r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its
+    judge.
 
-    A member's own are `weights`, how often each datum counts, and `anchor`: a position about which the priors of an
-    `anchored` one are normal, as wide as the prior. With `minibatch` each step looks at so many rows, drawn anew. An
-    `adversary` moves the inputs: half of what the data say is then said there. The data see the position `altered` by a
-    random key, if that is given. A member is judged by how likely the data of `judged` are, or by its loss on all rows,
-    unaltered.
+    A member's own are `weights`, how often each datum counts, and `anchor`: a position about which
+    the priors of an `anchored` one are normal, as wide as the prior. With `minibatch` each step
+    looks at so many rows, drawn anew. An `adversary` moves the inputs: half of what the data say is
+    then said there. The data see the position `altered` by a random key, if that is given. A member
+    is judged by how likely the data of `judged` are, or by its loss on all rows, unaltered.
     """
     size = problem.times
     widths = jnp.asarray(problem.prior_widths() if anchored else 1.0)
@@ -140,7 +156,9 @@ def weighted_loss(
         learned = jnp.sum(each[of_network])
         return {"science": jnp.sum(each) - learned, "latent": jnp.zeros(()), "network": learned}
 
-    def value(position: Array, own: Any, some: Problem, weights: Any, seen: Any = None) -> tuple[Array, Terms]:
+    def value(
+        position: Array, own: Any, some: Problem, weights: Any, seen: Any = None
+    ) -> tuple[Array, Terms]:
         priors = anchors(position, own["anchor"]) if anchored else None
         found = some.terms(position, weights, priors=priors, data_at=seen)
         if adversary is not None:
@@ -148,7 +166,9 @@ def weighted_loss(
             def likely(moved):
                 return moved.terms(frozen(position), weights, data_at=frozen(seen)).data
 
-            there = adversary.moved(some, likely).terms(position, weights, priors=priors, data_at=seen)
+            there = adversary.moved(some, likely).terms(
+                position, weights, priors=priors, data_at=seen
+            )
             found = found._replace(data=(found.data + there.data) / 2)
         total = -(found.data + science * found.science + network * found.network)
         return jnp.where(jnp.isfinite(total), total, jnp.inf), found
@@ -171,21 +191,35 @@ def weighted_loss(
     return Loss(objective, judge)
 
 
-def counts(problem: Problem, members: int, *, bootstrap: bool = False, key: Array) -> dict[str, Any]:
-    """How often each datum counts for each member: once, or as often as its time is drawn with replacement."""
+def counts(
+    problem: Problem, members: int, *, bootstrap: bool = False, key: Array
+) -> dict[str, Any]:
+    """How often each datum counts for each member: once, or as often as its time is drawn with
+    replacement.
+    """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     number = problem.times
     shape = (members, number)
-    times = rng.multinomial(number, np.full(number, 1 / number), size=members) if bootstrap else np.ones(shape)
+    times = (
+        rng.multinomial(number, np.full(number, 1 / number), size=members)
+        if bootstrap
+        else np.ones(shape)
+    )
     return problem.weights(times.astype(float))
 
 
-def log_densities(problem: Problem, positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
-    return np.asarray(jax.jit(lambda x: jax.lax.map(problem.log_density, x))(jnp.asarray(positions)))
+def log_densities(
+    problem: Problem, positions: Float[np.ndarray, "n dimension"]
+) -> Float[np.ndarray, " n"]:
+    return np.asarray(
+        jax.jit(lambda x: jax.lax.map(problem.log_density, x))(jnp.asarray(positions))
+    )
 
 
 class Kept(NamedTuple):
-    """Which members are kept, and how many failed or ended where their data are far less likely than elsewhere."""
+    """Which members are kept, and how many failed or ended where their data are far less likely
+    than elsewhere.
+    """
 
     members: Bool[np.ndarray, " member"]
     failed: int
@@ -197,7 +231,11 @@ class Kept(NamedTuple):
 
     @property
     def facts(self) -> Facts:
-        return {"members": self.members.size, "members_failed": self.failed, "members_stuck": self.stuck}
+        return {
+            "members": self.members.size,
+            "members_failed": self.failed,
+            "members_stuck": self.stuck,
+        }
 
     @property
     def finding(self) -> Finding:
@@ -205,7 +243,11 @@ class Kept(NamedTuple):
         lost = self.failed + self.stuck > _LOST * self.members.size
         message = f"{int(self.members.sum())} of {self.members.size} members"
         message += f"; {self.failed} failed" if self.failed else ""
-        message += f"; to {self.stuck} the data are far less likely than to the others" if self.stuck else ""
+        message += (
+            f"; to {self.stuck} the data are far less likely than to the others"
+            if self.stuck
+            else ""
+        )
         return Finding(
             "warning" if lost else "good", "ensemble",
             message,
@@ -213,7 +255,11 @@ class Kept(NamedTuple):
         )  # fmt: skip
 
 
-def usable(problem: Problem, positions: Float[np.ndarray, "member dimension"], weights: dict[str, np.ndarray]) -> Kept:
+def usable(
+    problem: Problem,
+    positions: Float[np.ndarray, "member dimension"],
+    weights: dict[str, np.ndarray],
+) -> Kept:
     """Which members can be used; `weights` say how often each saw each datum.
 
     Raises: ModelError if all of them failed; DataError if rounding hides how well they do.
@@ -233,7 +279,9 @@ def usable(problem: Problem, positions: Float[np.ndarray, "member dimension"], w
 
 
 class Proposals(NamedTuple):
-    """Proposals of finite log density, some of them twice where there were too few; how many were lost, of how many."""
+    """Proposals of finite log density, some of them twice where there were too few; how many were
+    lost, of how many.
+    """
 
     positions: Float[np.ndarray, "draw dimension"]
     log_densities: Float[np.ndarray, " draw"]
@@ -282,4 +330,9 @@ def solvable(
 
 def point_estimate(of: str) -> Finding:
     """To be said where scientific parameters have one value only."""
-    return Finding("warning", "point estimate", of, f"take {SAMPLER}, or bd.DeepEnsemble(), where uncertainty matters")
+    return Finding(
+        "warning",
+        "point estimate",
+        of,
+        f"take {SAMPLER}, or bd.DeepEnsemble(), where uncertainty matters",
+    )

@@ -15,17 +15,21 @@ WINDOW = 50
 class Descent(Settings):
     """Adam with a clipped gradient and a learning rate for each group, in widths of the prior.
 
-    Where a network sits inside a solver the descent moves in conditional coordinates, as `NUTS` does.
+    Where a network sits inside a solver the descent moves in conditional coordinates, as `NUTS`
+    does.
 
     Args:
         steps: the most that are taken; they are taken in windows of 50.
-        science_rate: the first learning rate of scientific parameters and latent states, in widths of the prior.
+        science_rate: the first learning rate of scientific parameters and latent states, in widths
+            of the prior.
         network_rate: the same for the weights of networks.
-        adaptive: whether a group that goes straight on gets a higher learning rate, and one that goes to and fro less.
-        held_out: share of the times that the descent does not see, the same for all members. After each window it
-            looks how likely they are, and keeps the position at which they were most likely; without any it looks
-            at the loss.
-        patience: windows in which no position was better, after which a descent stops; all steps are taken if none.
+        adaptive: whether a group that goes straight on gets a higher learning rate, and one that
+            goes to and fro less.
+        held_out: share of the times that the descent does not see, the same for all members. After
+            each window it looks how likely they are, and keeps the position at which they were most
+            likely; without any it looks at the loss.
+        patience: windows in which no position was better, after which a descent stops; all steps
+            are taken if none.
         minibatch: times that a step looks at, drawn anew each time; all of them unless given.
         coordinates: "auto", or "plain" to move in the weights themselves.
 
@@ -60,7 +64,8 @@ class Descent(Settings):
         """
         if self.minibatch is not None and self.minibatch < problem.times and problem.constraints:
             raise ModelError(
-                f"minibatch={self.minibatch} would hold the constraints {', '.join(problem.constraints)} against some "
+                f"minibatch={self.minibatch} would hold the constraints "
+                f"{', '.join(problem.constraints)} against some "
                 "of the times only: leave minibatch out"
             )
 

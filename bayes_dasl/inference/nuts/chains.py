@@ -1,4 +1,6 @@
-"""Run NUTS chains: their step sizes, adapted by dual averaging, and one program for all devices, in chunks of draws."""
+"""Run NUTS chains: their step sizes, adapted by dual averaging, and one program for all devices, in
+chunks of draws.
+"""
 
 import dataclasses
 import time
@@ -32,8 +34,9 @@ _CAUTIOUS = 0.125  # of the step size
 class Kernel:
     """What a chunk needs to know of NUTS.
 
-    With probability `cautious` a draw takes steps of an eighth: a chain in a pocket of the posterior that is much more
-    bent than elsewhere gets out of it. The choice does not depend on where the chain is, so the draws are exact.
+    With probability `cautious` a draw takes steps of an eighth: a chain in a pocket of the
+    posterior that is much more bent than elsewhere gets out of it. The choice does not depend on
+    where the chain is, so the draws are exact.
     """
 
     log_density: LogDensity
@@ -52,7 +55,8 @@ class Kernel:
         metric: Metric,
         frame: Frame,
     ) -> tuple[Any, Any]:
-        """`number` transitions of one chain, in the metric's coordinates; the trace has so many `rows`.
+        """`number` transitions of one chain, in the metric's coordinates; the trace has so many
+        `rows`.
 
         Positions, gradients and log densities of state and trace are those in the frame.
         """
@@ -70,7 +74,10 @@ class Kernel:
             if self.cautious:
                 now, key_cautious = jax.random.split(now)
                 small = jax.random.bernoulli(key_cautious, self.cautious)
-                step_size, adapts = jnp.where(small, _CAUTIOUS * step_size, step_size), adapting & ~small
+                step_size, adapts = (
+                    jnp.where(small, _CAUTIOUS * step_size, step_size),
+                    adapting & ~small,
+                )
             chain, info = step_nuts(now, chain, log_density, step_size, unit, self.max_tree_depth)
             tuned = adapt(tuning, info.acceptance_rate)
             tuning = jax.tree.map(lambda new, old: jnp.where(adapts, new, old), tuned, tuning)
@@ -82,10 +89,16 @@ class Kernel:
             return chain, tuning, jax.tree.map(lambda held, one: held.at[row].set(one), trace, kept)
 
         # Whitening a position again would round it: draws would depend on where chunks end.
-        place = jnp.where(state["in_new_metric"], metric.whitened(state["position"]), state["whitened"])
+        place = jnp.where(
+            state["in_new_metric"], metric.whitened(state["position"]), state["whitened"]
+        )
         slope = metric.whitened_gradient(state["gradient"])
         slope = jnp.where(state["in_new_metric"], slope, state["whitened_gradient"])
-        first = nuts.hmc.HMCState(place, state["lp"], slope), _tuning(state), _empty_trace(rows, place.size)
+        first = (
+            nuts.hmc.HMCState(place, state["lp"], slope),
+            _tuning(state),
+            _empty_trace(rows, place.size),
+        )
         chain, tuning, trace = jax.lax.fori_loop(0, number, advance, first)
         last = {
             "position": metric.position(chain.position),
@@ -99,7 +112,9 @@ class Kernel:
 
 
 def _empty_trace(rows: int, dimension: int) -> dict[str, Array]:
-    """Room for what is kept of so many draws; to ask JAX for the shapes would trace NUTS a second time, for seconds."""
+    """Room for what is kept of so many draws; to ask JAX for the shapes would trace NUTS a second
+    time, for seconds.
+    """
     vectors, numbers = ("position", "gradient"), ("lp", "energy", "acceptance_rate", "step_size")
     return (
         {name: jnp.zeros((rows, dimension)) for name in vectors}
@@ -143,19 +158,27 @@ def _tuning(state: Any) -> Any:
 
 def _with_step_size(state: Arrays, step_size: np.ndarray) -> Arrays:
     """The state with the adaptation of the step size begun anew."""
-    return state | {name: np.asarray(values) for name, values in _tuning_arrays(_new_tunings(step_size)).items()}
+    return state | {
+        name: np.asarray(values) for name, values in _tuning_arrays(_new_tunings(step_size)).items()
+    }
 
 
 def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> Arrays:
     """The state of chains that begin at these positions."""
     nowhere = np.full_like(position, np.nan)
     state = {"position": position, "lp": value, "gradient": gradient}
-    state |= {"whitened": nowhere, "whitened_gradient": nowhere, "in_new_metric": np.ones(len(position), bool)}
+    state |= {
+        "whitened": nowhere,
+        "whitened_gradient": nowhere,
+        "in_new_metric": np.ones(len(position), bool),
+    }
     return _with_step_size(state, np.full(len(position), _FIRST_STEP_SIZE))
 
 
 def enter_new_metric(state: Arrays) -> Arrays:
-    """The state for chunks in another metric: the step size is adapted anew, from its average so far."""
+    """The state for chunks in another metric: the step size is adapted anew, from its average so
+    far.
+    """
     state = state | {"in_new_metric": np.ones(len(state["position"]), bool)}
     return _with_step_size(state, np.exp(state["tuning_log_step_size_avg"]))
 
@@ -169,7 +192,16 @@ def share_step_size(state: Arrays) -> Arrays:
 class Chains:
     """Chains on all cores or accelerators; their program compiles in the background."""
 
-    def __init__(self, kernel: Kernel, chains: int, metric: Metric, frame: Frame, dimension: int, *, key: Array):
+    def __init__(
+        self,
+        kernel: Kernel,
+        chains: int,
+        metric: Metric,
+        frame: Frame,
+        dimension: int,
+        *,
+        key: Array,
+    ):
         def of_a_chain(chain, *shared):
             return kernel.chunk(self.longest_chunk, *chain, *shared)
 
@@ -195,14 +227,18 @@ class Chains:
     def chunk(
         self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric, frame: Frame
     ) -> tuple[Arrays, Arrays]:
-        """`number` draws of every chain: the state after them and the trace, arrays `(chain, draw, …)`."""
+        """`number` draws of every chain: the state after them and the trace, arrays
+        `(chain, draw, …)`.
+        """
         self._compiled.result()
         began = time.perf_counter()
         numbers = map(np.asarray, (begin, number, adapting))
         after, trace = self._sharded((state, self._keys), *numbers, metric, frame)
         seconds = np.asarray(time.perf_counter() - began)
         # Copies: a part would keep all rows in memory.
-        return after, {name: rows[:, :number].copy() for name, rows in trace.items()} | {"seconds": seconds}
+        return after, {name: rows[:, :number].copy() for name, rows in trace.items()} | {
+            "seconds": seconds
+        }
 
     def close(self) -> None:
         """Let go of the thread; what it still compiles is dropped."""

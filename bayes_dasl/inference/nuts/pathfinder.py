@@ -22,11 +22,17 @@ class Pathfinder:
     def __init__(self, log_density: LogDensity, *, key: Array):
         self._log_density, self._key = log_density, key
 
-    def optimise(self, x: Float[np.ndarray, "batch dimension"]) -> Float[np.ndarray, "batch dimension"]:
-        """The point of the highest ELBO on each path; where no point has one, the position itself."""
+    def optimise(
+        self, x: Float[np.ndarray, "batch dimension"]
+    ) -> Float[np.ndarray, "batch dimension"]:
+        """The point of the highest ELBO on each path; where no point has one,
+        the position itself.
+        """
 
         def of_one(item):
-            state, _ = pathfinder.approximate(item[0], self._log_density, item[1], num_samples=_SAMPLES)
+            state, _ = pathfinder.approximate(
+                item[0], self._log_density, item[1], num_samples=_SAMPLES
+            )
             return state.position
 
         points = Sharded(of_one, len(x))((jax.random.split(self._key, len(x)), x))

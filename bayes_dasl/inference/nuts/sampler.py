@@ -1,4 +1,6 @@
-"""The No-U-Turn sampler with robust starts, a metric that adapts, and a warm-up as long as it needs to be."""
+"""The No-U-Turn sampler with robust starts, a metric that adapts, and a warm-up as long as it needs
+to be.
+"""
 
 import dataclasses
 import hashlib
@@ -16,7 +18,14 @@ from ..coordinates.centring import centring_of, has_dependent
 from ..coordinates.frame import Frame, Plain, coordinates, positions
 from ..coordinates.framed_start import LocalFrames, framed_start
 from ..coordinates.linearised import Linearisation, has_linear, linearisation_of
-from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
+from ..coordinates.reference import (
+    COORDINATES,
+    References,
+    matched_start,
+    networks_inside,
+    programs,
+    references_of,
+)
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, differentiated
 from ..problem import Problem
@@ -40,7 +49,8 @@ from .pathfinder import Pathfinder
 from .warmup import Warm, WarmUp, chunk, into_frame
 
 _STARTS = ("modes", "pathfinder")
-# Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
+# Where steps are short because the posterior of hidden weights is bent, longer trajectories only
+# come back.
 DEEPEST = 7
 _CAUTIOUS = 0.2
 _WARMUP = 300  # about what a warm-up takes that ends by itself
@@ -52,39 +62,45 @@ _LONGEST_PAUSE = 1.0  # seconds between two returns to Python
 class NUTS(AbstractEngine):
     """NUTS from the best modes of many prior draws, with the Laplace metric there.
 
-    Chains begin at draws of the normal around modes, or at draws of another engine. The metric is dense up to 64
-    unknown numbers; above that it is dense for up to 128 numbers of the science and its latent states, and low-rank for
-    the rest. It is refined from the draws of the warm-up, pooled over chains.
+    Chains begin at draws of the normal around modes, or at draws of another engine. The metric is
+    dense up to 64 unknown numbers; above that it is dense for up to 128 numbers of the science and
+    its latent states, and low-rank for the rest. It is refined from the draws of the warm-up,
+    pooled over chains.
 
-    Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
-    last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
-    the data without a solve, and with at most 127 steps a draw. Where unknown functions are linear in their weights, as
-    of a `Basis`, science and weights are nearly normal given hyperparameters, in any layer. Numbers whose priors depend
-    on others, such as those of a population, are centred as far as the data say what they are, by the curvature at the
-    start and then by draws of the warm-up; chains begin where the posterior is high on average over the members. Chains
-    with a network begin where one of the best climbs ended, with weights of the last layer drawn anew.
+    Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in
+    which the weights of its last layer are nearly normal given all else (the attribute `sampled_in`
+    says so), from vector fields matched to the data without a solve, and with at most 127 steps a
+    draw. Where unknown functions are linear in their weights, as of a `Basis`, science and weights
+    are nearly normal given hyperparameters, in any layer. Numbers whose priors depend on others,
+    such as those of a population, are centred as far as the data say what they are, by the
+    curvature at the start and then by draws of the warm-up; chains begin where the posterior is
+    high on average over the members. Chains with a network begin where one of the best climbs
+    ended, with weights of the last layer drawn anew.
 
     Args:
         chains: how many; they share the metric and the step size.
-        warmup: draws of each chain that are not kept, in chunks of 25. Unless given it lasts until the chains agree
-            and the metric has settled, at most 2000.
+        warmup: draws of each chain that are not kept, in chunks of 25. Unless given it lasts until
+            the chains agree and the metric has settled, at most 2000.
         draws: draws of each chain that are kept.
         target_acceptance: what the step size is tuned to.
         max_tree_depth: a draw takes at most 2 to this power gradients, less one.
-        gradient: "forward" or "reverse" mode through the solver. "auto" takes forward mode for up to 8 unknown numbers
-            (and fewer than 30 states), reverse mode from 65, and between them forward mode if a short measurement finds
-            it faster by a fifth, and the other mode where an equation forbids the one.
-        start: "modes" climbs by Adam, "pathfinder" by L-BFGS to the points of the highest ELBO on its paths. An engine,
-            such as `bd.DeepEnsemble(members=4)`, is run first: each chain begins at one of its draws, some at the same
-            where it has fewer.
-        climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior draws: a few suffice
-            where a solve is dear and the posterior has one mode. Of a population, of unknown functions and of networks
+        gradient: "forward" or "reverse" mode through the solver. "auto" takes forward mode for up
+            to 8 unknown numbers (and fewer than 30 states), reverse mode from 65, and between them
+            forward mode if a short measurement finds it faster by a fifth, and the other mode where
+            an equation forbids the one.
+        start: "modes" climbs by Adam, "pathfinder" by L-BFGS to the points of the highest ELBO on
+            its paths. An engine, such as `bd.DeepEnsemble(members=4)`, is run first: each chain
+            begins at one of its draws, some at the same where it has fewer.
+        climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior
+            draws: a few suffice where a solve is dear and the posterior has one mode. Of a
+                population, of unknown functions and of networks
             a quarter of them, at least one, goes on for as long again.
-        coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with a network and any other
-            start than "modes", and in numbers in units of what their priors depend on.
+        coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with a
+            network and any other start than "modes", and in numbers in units of what their priors
+            depend on.
 
-    Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX;
-    Sommer et al. (2024) for chains from an ensemble.
+    Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel
+    from BlackJAX; Sommer et al. (2024) for chains from an ensemble.
     Raises: ModelError for numbers that make no sense.
     """
 
@@ -106,7 +122,8 @@ class NUTS(AbstractEngine):
         self._check_words(gradient=STRATEGIES, coordinates=COORDINATES)
         if not isinstance(self.start, AbstractEngine) and self.start not in _STARTS:
             raise ModelError(
-                f"NUTS(start={self.start!r}): start must be one of {', '.join(_STARTS)}, or an engine such as "
+                f"NUTS(start={self.start!r}): start must be one of {', '.join(_STARTS)}, or an "
+                "engine such as "
                 "bd.DeepEnsemble(members=4)"
             )
 
@@ -150,7 +167,8 @@ class NUTS(AbstractEngine):
 
         Args:
             problem: the posterior, as a function of one flat vector.
-            near: draws of a similar posterior, `(draw, dimension)`, near which modes are looked for as well.
+            near: draws of a similar posterior, `(draw, dimension)`, near which modes are looked for
+                as well.
             key: a JAX random key.
             journal: keeps each step of long work as it is done.
             bar: shows how far the work has come.
@@ -159,7 +177,9 @@ class NUTS(AbstractEngine):
         """
         bar.start("finding modes", 1)
         key_find, key_place, key_paths, key_chains = jax.random.split(key, 4)
-        chosen = journal.step("gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))})
+        chosen = journal.step(
+            "gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))}
+        )
         strategy, value_and_gradient, log_density = differentiated(
             problem, str(chosen["strategy"]), other=self.gradient == "auto"
         )
@@ -169,7 +189,9 @@ class NUTS(AbstractEngine):
         if self.coordinates != "plain" and not references:
             local = centring_of(problem) or linearisation_of(problem)
         depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
-        kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
+        kernel = Kernel(
+            log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0
+        )
         chains = Chains(
             kernel,
             self.chains,
@@ -182,23 +204,33 @@ class NUTS(AbstractEngine):
             dependent = local.dependent if local else ()
             optimiser = Optimiser(value_and_gradient, self.climbs, local and local.like, dependent)
             climb = (
-                Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
+                Pathfinder(log_density, key=key_paths).optimise
+                if self.start == "pathfinder"
+                else optimiser.optimise
             )
             if isinstance(self.start, AbstractEngine):
                 found = self.start.run(problem, key=key_paths, journal=journal, bar=bar)
                 near = found.positions.reshape(-1, problem.dimension)
             begun = journal.step(
                 "start",
-                lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references or local),
+                lambda: self._begin(
+                    problem, optimiser, climb, near, key_find, key_place, references or local
+                ),
             )
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
             frame: Frame = local.restored(begun) if local else Plain()
             if references:
-                frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
+                frame = references.restored(
+                    journal.step("frame", lambda: references.frame(begun["reached"]))
+                )
                 state |= into_frame(frame, state)
             evaluate = optimiser.evaluate_in if isinstance(local, Linearisation) else None
-            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or local, evaluate)
-            warm = warm_up.run(state, laplace_metric(begun["start_precision"], judged, science), frame)
+            warm_up = WarmUp(
+                self.warmup, chains, journal, bar, judged, references or local, evaluate
+            )
+            warm = warm_up.run(
+                state, laplace_metric(begun["start_precision"], judged, science), frame
+            )
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
@@ -244,14 +276,18 @@ class NUTS(AbstractEngine):
         key: Array,
         maker: References | LocalFrames | None,
     ) -> Arrays:
-        """The modes, the first position of every chain with its value and gradient, and what that took."""
+        """The modes, the first position of every chain with its value and gradient, and what that
+        took.
+        """
         if isinstance(maker, References):
             found = matched_start(problem, maker, optimiser, near, chains=self.chains, key=key_find)
             position, precision = found["reached"][: self.chains], found["precisions"][0]
         else:
             given = near if isinstance(self.start, AbstractEngine) else None
             if given is None:
-                x, heights, tried, failed = climbed(problem, optimiser, climb=climb, near=near, key=key_find)
+                x, heights, tried, failed = climbed(
+                    problem, optimiser, climb=climb, near=near, key=key_find
+                )
             else:
                 some = evenly(given, min(len(given), 4 * self.climbs))
                 (x, heights), tried, failed = best_first(optimiser, some), len(some), 0
@@ -267,10 +303,20 @@ class NUTS(AbstractEngine):
                 position = coordinates(optimiser.frame, given[np.arange(self.chains) % len(given)])
             found, precision = found | plain.arrays(), start.precisions[0]
         value, gradient = optimiser.evaluate(position)
-        found |= {"start_precision": precision, "position": position, "lp": value, "gradient": gradient}
-        return found | {"steps": np.asarray(optimiser.steps), "seconds": np.asarray(optimiser.seconds)}
+        found |= {
+            "start_precision": precision,
+            "position": position,
+            "lp": value,
+            "gradient": gradient,
+        }
+        return found | {
+            "steps": np.asarray(optimiser.steps),
+            "seconds": np.asarray(optimiser.seconds),
+        }
 
-    def _sample(self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
+    def _sample(
+        self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar
+    ) -> tuple[Arrays, bool]:
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
         state, divergences, interrupted = warm.state, 0, False
@@ -282,10 +328,13 @@ class NUTS(AbstractEngine):
         try:
             while begin < end:
                 name, number = f"draws from {begin}", min(length, end - begin)
-                state, trace = chunk(chains, journal, name, state, begin, number, False, warm.metric, warm.frame)
+                state, trace = chunk(
+                    chains, journal, name, state, begin, number, False, warm.metric, warm.frame
+                )
                 traces.append(trace)
                 divergences += int(trace["diverging"].sum())
-                # What a checkpoint holds may be of another length, which the draws do not depend on.
+                # What a checkpoint holds may be of another length, which the draws do not depend
+                # on.
                 done = trace["lp"].shape[1]
                 begin += done
                 bar.advance(done, f"{divergences} divergences" if divergences else "")
@@ -303,14 +352,18 @@ def findings(facts: Facts) -> Iterator[Finding]:
     if not facts["warmup_settled"]:
         yield Finding(
             "warning", "warm-up",
-            f"the chains had not agreed, or the metric not settled, after {facts['warmup_draws']} draws",
-            "judge by R-hat; a stronger prior or another parametrisation makes the posterior easier",
+            f"the chains had not agreed, or the metric not settled, after {facts['warmup_draws']} "
+            "draws",
+            "judge by R-hat; a stronger prior or another parametrisation makes the posterior "
+            "easier",
         )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Warmed(AbstractEngine):
-    """NUTS whose search for modes begins at draws of a similar posterior as well as at prior draws."""
+    """NUTS whose search for modes begins at draws of a similar posterior as well as at prior
+    draws.
+    """
 
     engine: NUTS
     positions: Float[np.ndarray, "draw dimension"]
@@ -334,7 +387,10 @@ class Warmed(AbstractEngine):
 
     @classmethod
     def _from_stored(cls, settings: dict[str, Any]) -> "Warmed":
-        raise ReadError("the checkpoint was made by bd.update: call it again, with the same arguments and checkpoint")
+        raise ReadError(
+            "the checkpoint was made by bd.update: call it again, with the same arguments and "
+            "checkpoint"
+        )
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior, as `NUTS.run`."""
@@ -342,7 +398,9 @@ class Warmed(AbstractEngine):
 
 
 def _in_own_coordinates(trace: Arrays, frame: Frame) -> Float[np.ndarray, "chain draw dimension"]:
-    """The positions of a trace whose chains moved in a frame; its log densities become those of the positions."""
+    """The positions of a trace whose chains moved in a frame; its log densities become those of the
+    positions.
+    """
     xi = trace.pop("position")
     if isinstance(frame, Plain):
         return xi

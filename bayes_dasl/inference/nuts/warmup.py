@@ -1,4 +1,6 @@
-"""The warm-up of NUTS: it lasts as long as it needs to, and finds a metric and a frame on its way."""
+"""The warm-up of NUTS: it lasts as long as it needs to,
+and finds a metric and a frame on its way.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +13,8 @@ from ..metric import Metric, refine
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size
 
 LONGEST_WARMUP = 2000
-# R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
+# R-hat of a window, and the change of variance in any direction that its draws call for, of a
+# warm-up that is done.
 _AGREED, _FITTING = 1.1, 2.0
 _LAST = 2  # chunks in which the step size settles
 # Draws after which the frame stays what it is.
@@ -37,10 +40,10 @@ class Warm(NamedTuple):
 class WarmUp:
     """Windows of draws, each twice as long as the one before; after each the metric is refined.
 
-    The first window finds the typical set, the last settles the step size. With `frames` the frame is made anew from
-    the draws of each early window; gradients in it are worked out of those in the old one, unless it is said how to
-    `evaluate` them. The chains must agree about the coordinates `judged`: all others are weights
-    of networks, of which several say the same.
+    The first window finds the typical set, the last settles the step size. With `frames` the frame
+    is made anew from the draws of each early window; gradients in it are worked out of those in the
+    old one, unless it is said how to `evaluate` them. The chains must agree about the coordinates
+    `judged`: all others are weights of networks, of which several say the same.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class WarmUp:
             if first:  # on its way to the typical set
                 trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
             early = self._frames is not None and self._begin <= _REFRESHED_UNTIL
-            # Frames that are worked out of draws and their gradients are better each time; others need but suit.
+            # Frames that are worked out of draws and their gradients are better each time; others
+            # need but suit.
             last = self._evaluate is not None and self._begin == _REFRESHED_UNTIL
             long_enough = not fixed and self._begin >= 4 * CHUNK and (last or not early)
             settled = long_enough and self._settled(trace, metric, everywhere=early)
@@ -76,36 +80,55 @@ class WarmUp:
             metric, state = _refined(metric, trace), enter_new_metric(state)
             length = 1 if first else 2 * length
         state, _ = self._window(state, metric, frame, self._left() if fixed else _LAST)
-        return Warm(share_step_size(state), metric, frame, self._begin, settled, self._steps, self._seconds)
+        return Warm(
+            share_step_size(state), metric, frame, self._begin, settled, self._steps, self._seconds
+        )
 
     def _left(self) -> int:
         """Chunks that may still be run."""
         return -(-((self._draws or LONGEST_WARMUP) - self._begin) // CHUNK)
 
-    def _window(self, state: Arrays, metric: Metric, frame: Frame, chunks: int) -> tuple[Arrays, Arrays]:
+    def _window(
+        self, state: Arrays, metric: Metric, frame: Frame, chunks: int
+    ) -> tuple[Arrays, Arrays]:
         traces = []
         for _ in range(chunks):
             name = f"warm-up from {self._begin}"
-            state, trace = chunk(self._chains, self._journal, name, state, self._begin, CHUNK, True, metric, frame)
+            state, trace = chunk(
+                self._chains, self._journal, name, state, self._begin, CHUNK, True, metric, frame
+            )
             traces.append(trace)
             self._begin += CHUNK
             self._steps += int(trace["n_steps"].sum())
             self._seconds += float(trace["seconds"])
             self._bar.advance(CHUNK)
-        return state, {n: np.concatenate([t[n] for t in traces], axis=1) for n in ("position", "gradient", "lp")}
+        return state, {
+            n: np.concatenate([t[n] for t in traces], axis=1)
+            for n in ("position", "gradient", "lp")
+        }
 
     def _refresh(self, old: Frame, state: Arrays, trace: Arrays) -> tuple[Frame, Arrays, Arrays]:
         """A frame around the later half of a window, and state and trace in it."""
         assert self._frames is not None
         frames, evaluate = self._frames, self._evaluate
-        leave = (lambda a: out_of_frame(old, a)) if evaluate is None else (lambda a: _positions_of(old, a))
+        leave = (
+            (lambda a: out_of_frame(old, a))
+            if evaluate is None
+            else (lambda a: _positions_of(old, a))
+        )
         state, trace = state | leave(state), trace | leave(trace)
         later = (trace[name][:, trace["lp"].shape[1] // 2 :] for name in ("position", "gradient"))
         reached = [values.reshape(-1, values.shape[-1]) for values in later]
-        new = frames.restored(self._journal.step(f"coordinates at {self._begin}", lambda: frames.frame(*reached)))
+        new = frames.restored(
+            self._journal.step(f"coordinates at {self._begin}", lambda: frames.frame(*reached))
+        )
         if evaluate is None:
             return new, state | into_frame(new, state), trace | into_frame(new, trace)
-        return new, state | _evaluated(evaluate, new, state), trace | _evaluated(evaluate, new, trace)
+        return (
+            new,
+            state | _evaluated(evaluate, new, state),
+            trace | _evaluated(evaluate, new, trace),
+        )
 
     def _settled(self, trace: Arrays, metric: Metric, *, everywhere: bool) -> bool:
         """Whether the chains agree over a window and its draws call for the metric that there is.
@@ -120,7 +143,8 @@ class WarmUp:
         rhat: Any = array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)
         if not np.all(rhat < _AGREED):
             return False
-        # The posterior of hidden weights has no metric: what a window calls for depends on where its chains were.
+        # The posterior of hidden weights has no metric: what a window calls for depends on where
+        # its chains were.
         weights = not everywhere and len(self._judged) < trace["position"].shape[-1]
         return weights or _refined(metric, trace).differs_from(metric) < _FITTING
 
@@ -132,7 +156,9 @@ def _refined(metric: Metric, trace: Arrays) -> Metric:
 def _positions_of(frame: Frame, arrays: Arrays) -> Arrays:
     """Positions in the posterior's own coordinates, from those in a frame."""
     found = arrays["position"]
-    return {"position": positions(frame, found.reshape(-1, found.shape[-1]))[0].reshape(found.shape)}
+    return {
+        "position": positions(frame, found.reshape(-1, found.shape[-1]))[0].reshape(found.shape)
+    }
 
 
 def _evaluated(evaluate: Evaluate, frame: Frame, arrays: Arrays) -> Arrays:
@@ -140,24 +166,38 @@ def _evaluated(evaluate: Evaluate, frame: Frame, arrays: Arrays) -> Arrays:
     xi = coordinates(frame, arrays["position"].reshape(-1, arrays["position"].shape[-1]))
     lp, gradient = evaluate(frame, xi)
     shape = arrays["position"].shape
-    return {"position": xi.reshape(shape), "lp": lp.reshape(shape[:-1]), "gradient": gradient.reshape(shape)}
+    return {
+        "position": xi.reshape(shape),
+        "lp": lp.reshape(shape[:-1]),
+        "gradient": gradient.reshape(shape),
+    }
 
 
 def into_frame(frame: Frame, arrays: Arrays) -> Arrays:
-    """Positions, log densities and gradients in a frame, from those in the posterior's own coordinates."""
+    """Positions, log densities and gradients in a frame, from those in the posterior's own
+    coordinates.
+    """
     return _moved(entered, frame, arrays)
 
 
 def out_of_frame(frame: Frame, arrays: Arrays) -> Arrays:
-    """Positions, log densities and gradients in the posterior's own coordinates, from those in a frame."""
+    """Positions, log densities and gradients in the posterior's own coordinates, from those in a
+    frame.
+    """
     return _moved(left, frame, arrays)
 
 
 def _moved(move: Callable[..., tuple[np.ndarray, ...]], frame: Frame, arrays: Arrays) -> Arrays:
     shape = arrays["lp"].shape
-    flat = (arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in ("position", "lp", "gradient"))
+    flat = (
+        arrays[n].reshape(-1, *arrays[n].shape[len(shape) :])
+        for n in ("position", "lp", "gradient")
+    )
     moved = move(frame, *flat)
-    return {n: v.reshape(*shape, *v.shape[1:]) for n, v in zip(("position", "lp", "gradient"), moved, strict=True)}
+    return {
+        n: v.reshape(*shape, *v.shape[1:])
+        for n, v in zip(("position", "lp", "gradient"), moved, strict=True)
+    }
 
 
 def chunk(
@@ -177,8 +217,13 @@ def chunk(
         after, trace = chains.chunk(state, begin, number, adapting, metric, frame)
         if not adapting:
             del trace["gradient"]  # for the metric alone
-        return {f"state/{n}": v for n, v in after.items()} | {f"trace/{n}": v for n, v in trace.items()}
+        return {f"state/{n}": v for n, v in after.items()} | {
+            f"trace/{n}": v for n, v in trace.items()
+        }
 
     arrays = journal.step(name, work)
-    after, trace = ({n.removeprefix(p): v for n, v in arrays.items() if n.startswith(p)} for p in ("state/", "trace/"))
+    after, trace = (
+        {n.removeprefix(p): v for n, v in arrays.items() if n.startswith(p)}
+        for p in ("state/", "trace/")
+    )
     return after, trace

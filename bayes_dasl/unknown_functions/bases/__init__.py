@@ -1,6 +1,10 @@
 """Bases of unknown functions, and the priors of their weights."""
 
-from ...networks.weights import Horseshoe as Horseshoe, NormalShrinkage as NormalShrinkage, RandomWalk as RandomWalk
+from ...networks.weights import (
+    Horseshoe as Horseshoe,
+    NormalShrinkage as NormalShrinkage,
+    RandomWalk as RandomWalk,
+)
 from .families import (
     RBF as RBF,
     AbstractFamily as AbstractFamily,

@@ -1,4 +1,6 @@
-"""Families of features of one number, all scaled so that weights of variance 1 give a function of variance about 1."""
+"""Families of features of one number, all scaled so that weights of variance 1 give a function of
+variance about 1.
+"""
 
 import math
 from abc import abstractmethod
@@ -32,12 +34,16 @@ class AbstractFamily(Module):
 
     @property
     def has_amplitude(self) -> bool:
-        """Whether it is scaled by an unknown of its own, so that its weights are standard normal."""
+        """Whether it is scaled by an unknown of its own,
+        so that its weights are standard normal.
+        """
         return False
 
     @property
     def intervals(self) -> int:
-        """The sum of its integrals at the upper end; 0 where it has none, and cannot make a monotone function."""
+        """The sum of its integrals at the upper end; 0 where it has none, and cannot make a
+        monotone function.
+        """
         return 0
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
@@ -46,11 +52,15 @@ class AbstractFamily(Module):
         Args:
             x: where, in the units of the input, of any shape.
         """
-        raise ModelError(f"{type(self).__name__} has no integrals, which a monotone function is made of")
+        raise ModelError(
+            f"{type(self).__name__} has no integrals, which a monotone function is made of"
+        )
 
     @property
     def scales(self) -> Float[Array, " size"]:
-        """By how much each feature is scaled by what is unknown of the family; 1 where nothing is."""
+        """By how much each feature is scaled by what is unknown of the family;
+        1 where nothing is.
+        """
         return jnp.ones(self.size)
 
     def unscaled(self, *x: Any) -> Float[Array, "... size"]:
@@ -62,7 +72,8 @@ class AbstractFamily(Module):
         return self(*x)
 
     def finer(self, times: int) -> "tuple[AbstractFamily, ...]":
-        """Families of the same kind that are finer, as `bd.updating.check_functions` tries them; none unless it says so.
+        """Families of the same kind that are finer, as `bd.updating.check_functions` tries them;
+        none unless it says so.
 
         Args:
             times: how many times as fine; of several inputs each is made finer by itself.
@@ -88,9 +99,10 @@ class BSpline(AbstractFamily):
 
     $\phi_i(x) = B_{i,p}(x) / \sqrt{c_p}$, with $c_p$ the mean of $\sum_i B_{i,p}^2$ over the domain
 
-    The knots go on beyond the ends, so that the prior is the same everywhere in [low, high]. Outside, a function is
-    held constant: its slope jumps to 0 at the ends. `integrals` are $\int_{low}^x B_{i,p}$, in units of a knot
-    interval, so they add up to the number of intervals at `high`: positive weights of them make an increasing function.
+    The knots go on beyond the ends, so that the prior is the same everywhere in [low, high].
+    Outside, a function is held constant: its slope jumps to 0 at the ends. `integrals` are
+    $\int_{low}^x B_{i,p}$, in units of a knot interval, so they add up to the number of intervals
+    at `high`: positive weights of them make an increasing function.
 
     Args:
         low: the lower end of the range, in the units of x.
@@ -111,7 +123,8 @@ class BSpline(AbstractFamily):
         check_range(self, self.low, self.high)
         if self.degree < 0 or self.size <= self.degree:
             raise ModelError(
-                f"{self.size} B-splines of degree {self.degree}: there must be more splines than the degree, at least 0"
+                f"{self.size} B-splines of degree {self.degree}: there must be more splines than "
+                "the degree, at least 0"
             )
 
     @property
@@ -125,7 +138,8 @@ class BSpline(AbstractFamily):
         return self._splines(x, self.degree) / math.sqrt(mean_square(self.degree))
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
-        """Integrals of the splines (without their scale) from `low`, held constant outside [low, high].
+        """Integrals of the splines (without their scale) from `low`, held constant outside [low,
+        high].
 
         Args:
             x: where, in the units of the input, of any shape.
@@ -133,8 +147,12 @@ class BSpline(AbstractFamily):
         return self._primitives(x) - self._primitives(self.low)
 
     def _primitives(self, x: Any) -> Float[Array, "... size"]:
-        """The integral of a spline is the sum of those of the next degree that start with it or after it."""
-        return jnp.flip(jnp.cumsum(jnp.flip(self._splines(x, self.degree + 1), -1), -1), -1)[..., 1:]
+        """The integral of a spline is the sum of those of the next degree that start with it or
+        after it.
+        """
+        return jnp.flip(jnp.cumsum(jnp.flip(self._splines(x, self.degree + 1), -1), -1), -1)[
+            ..., 1:
+        ]
 
     def _splines(self, x: Any, degree: int) -> Float[Array, "... splines"]:
         """The B-splines of a degree on these knots, by the recursion of Cox and de Boor."""
@@ -154,8 +172,8 @@ class RBF(AbstractFamily):
 
     $\phi_i(x) = \pi^{-1/4} e^{-(x - c_i)^2 / (2 h^2)}$, with $h$ the distance of two centres
 
-    The first and the last centre lie one distance outside [low, high], so that the prior is the same everywhere in it.
-    Outside, a function is held constant.
+    The first and the last centre lie one distance outside [low, high], so that the prior is the
+    same everywhere in it. Outside, a function is held constant.
 
     Args:
         low: the lower end of the range, in the units of x.
@@ -172,14 +190,19 @@ class RBF(AbstractFamily):
     def __check_init__(self):
         check_range(self, self.low, self.high)
         if self.size < 4:
-            raise ModelError(f"RBF needs at least 4 bumps, of which two lie outside the range, not {self.size}")
+            raise ModelError(
+                f"RBF needs at least 4 bumps, of which two lie outside the range, not {self.size}"
+            )
 
     def finer(self, times: int) -> "tuple[RBF, ...]":
         return (replace(self, size=times * (self.size - 3) + 3),)
 
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         z = (held(x, self.low, self.high) - self.low) * ((self.size - 3) / (self.high - self.low))
-        return jnp.exp(-0.5 * jnp.square(z[..., None] - jnp.arange(-1, self.size - 1))) * math.pi**-0.25
+        return (
+            jnp.exp(-0.5 * jnp.square(z[..., None] - jnp.arange(-1, self.size - 1)))
+            * math.pi**-0.25
+        )
 
 
 class Fourier(AbstractFamily):
@@ -204,7 +227,9 @@ class Fourier(AbstractFamily):
     def __check_init__(self):
         check_range(self, self.low, self.high)
         if self.size < 1 or self.size % 2 == 0:
-            raise ModelError(f"Fourier needs an odd size (a constant, pairs of cosine and sine), not {self.size}")
+            raise ModelError(
+                f"Fourier needs an odd size (a constant, pairs of cosine and sine), not {self.size}"
+            )
 
     def finer(self, times: int) -> "tuple[Fourier, ...]":
         return (replace(self, size=2 * _times(self.size // 2, times) + 1),)
@@ -220,10 +245,11 @@ class Fourier(AbstractFamily):
 class Polynomial(AbstractFamily):
     r"""Orthogonal polynomials up to a degree, on [low, high] as [−1, 1].
 
-    $\phi_k(x) = P_k(z) / \sqrt c$, with $P_k$ those of `legendre` or `chebyshev` and $c$ the mean of $\sum_k P_k^2$
+    $\phi_k(x) = P_k(z) / \sqrt c$, with $P_k$ those of `legendre` or `chebyshev` and $c$ the mean
+    of $\sum_k P_k^2$
 
-    Under the prior their spread is largest at both ends: 1.3 (Chebyshev) or 1.7 (Legendre) times its root mean square
-    for degree 4. Outside [low, high] a function is held constant.
+    Under the prior their spread is largest at both ends: 1.3 (Chebyshev) or 1.7 (Legendre) times
+    its root mean square for degree 4. Outside [low, high] a function is held constant.
 
     Args:
         low: the lower end of the range, in the units of x.
@@ -232,7 +258,8 @@ class Polynomial(AbstractFamily):
         kind: "legendre" or "chebyshev".
         lowest: the lowest degree; 1 leaves out the constant, as where another function has it.
 
-    Raises: ModelError for an empty range, a degree below the lowest, a negative one, or another kind.
+    Raises: ModelError for an empty range, a degree below the lowest, a negative one, or another
+    kind.
     """
 
     low: float = eqx.field(static=True, converter=float)
@@ -266,14 +293,17 @@ class Polynomial(AbstractFamily):
             a, b = (2.0, 1.0) if self.kind == "chebyshev" else ((2 * k + 1) / (k + 1), k / (k + 1))
             values.append(a * z * values[-1] - b * values[-2])
         kept = range(self.lowest, self.degree + 1)
-        return jnp.stack([values[k] for k in kept], -1) / math.sqrt(sum(map(self._mean_square, kept)))
+        return jnp.stack([values[k] for k in kept], -1) / math.sqrt(
+            sum(map(self._mean_square, kept))
+        )
 
     def _mean_square(self, k: int) -> float:
         return 1 / (2 * k + 1) if self.kind == "legendre" else (1 - 1 / (4 * k**2 - 1)) / 2
 
 
 class Product(AbstractFamily):
-    """All products of the features of several families, one for each input: a function of two (or more) numbers.
+    """All products of the features of several families, one for each input: a function of two (or
+    more) numbers.
 
     Args:
         families: two or more, each of one input.
@@ -311,17 +341,24 @@ class Product(AbstractFamily):
         return f"Product of sizes {' × '.join(str(family.size) for family in self.families)}"
 
     def finer(self, times: int) -> "tuple[Product, ...]":
-        one = [(*self.families[:i], finer, *self.families[i + 1 :])
-               for i, family in enumerate(self.families) for finer in family.finer(times)]  # fmt: skip
+        one = [
+            (*self.families[:i], finer, *self.families[i + 1 :])
+            for i, family in enumerate(self.families)
+            for finer in family.finer(times)
+        ]
         return tuple(Product(*families) for families in one)
 
     def unscaled(self, *x: Any) -> Float[Array, "... size"]:
         points = jnp.broadcast_arrays(*map(jnp.asarray, x))
-        return _products([family.unscaled(value) for family, value in zip(self.families, points, strict=True)])
+        return _products(
+            [family.unscaled(value) for family, value in zip(self.families, points, strict=True)]
+        )
 
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
         points = jnp.broadcast_arrays(*map(jnp.asarray, x))
-        return _products([family(value) for family, value in zip(self.families, points, strict=True)])
+        return _products(
+            [family(value) for family, value in zip(self.families, points, strict=True)]
+        )
 
 
 def _products(several: list[Array]) -> Float[Array, "... size"]:
@@ -364,7 +401,9 @@ class Unscaled(AbstractFamily):
 
 @cache
 def mean_square(degree: int) -> float:
-    """The mean of the sum of squares of B-splines of a degree: a B-spline of twice the degree and one at its middle."""
+    """The mean of the sum of squares of B-splines of a degree: a B-spline of twice the degree and
+    one at its middle.
+    """
     from scipy.interpolate import BSpline as Spline
 
     return float(Spline.basis_element(range(2 * degree + 3))(degree + 1))
@@ -373,7 +412,9 @@ def mean_square(degree: int) -> float:
 def check_range(family: AbstractFamily, low: float, high: float) -> None:
     """Refuse a range that is empty or infinite."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ModelError(f"{type(family).__name__}({low:g}, {high:g}): low must be less than high, both finite")
+        raise ModelError(
+            f"{type(family).__name__}({low:g}, {high:g}): low must be less than high, both finite"
+        )
 
 
 def _times(number: int, times: int) -> int:

@@ -17,36 +17,41 @@ from ...priors import between
 from ...random import Scalar
 from .families import AbstractFamily, check_range, held
 
-# A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half range.
+# A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half
+# range.
 _SPECTRA = {"squared_exponential": (1.75, 3.2), "matern32": (3.42, 4.5), "matern52": (2.65, 4.1)}
-# Over data a process spans half of their range beyond each end, and can be nearly as long as their range: a shorter
-# one falls back to its mean next to the data, and is too sure there.
+# Over data a process spans half of their range beyond each end, and can be nearly as long as their
+# range: a shorter one falls back to its mean next to the data, and is too sure there.
 _BEYOND, _BOUNDARY = 0.5, 3.0
 
 
 class HilbertGP(AbstractFamily):
-    r"""A Gaussian process by the `size` lowest Laplace eigenfunctions of an interval that is `boundary` times as wide.
+    r"""A Gaussian process by the `size` lowest Laplace eigenfunctions of an interval that is
+    `boundary` times as wide.
 
     $\phi_j(x) = \sqrt{S(\sqrt{\lambda_j})} \sin(\sqrt{\lambda_j}(x - m + L)) / \sqrt L, \quad
     \sqrt{\lambda_j} = j \pi / (2 L), \quad L = \text{boundary} \cdot (high - low) / 2$
 
-    $S$ is the spectral density of the kernel with `length` and `amplitude`. The weights are standard normal: the
-    amplitude shrinks them. Outside [low, high] a function is held constant.
+    $S$ is the spectral density of the kernel with `length` and `amplitude`. The weights are
+    standard normal: the amplitude shrinks them. Outside [low, high] a function is held constant.
 
     Args:
         low: the lower end of the range, in the units of x.
         high: its upper end.
         size: how many eigenfunctions.
-        length: that of the kernel, in the units of x, which may be random; unless given its prior is the range that so
-            many functions can represent, `resolved_lengths`.
-        amplitude: the standard deviation of the process, in the units of the function, which may be random; unless
-            given its prior is HalfNormal(1).
+        length: that of the kernel, in the units of x, which may be random; unless given its prior
+            is the range that so many functions can represent, `resolved_lengths`.
+        amplitude: the standard deviation of the process, in the units of the function, which may be
+            random; unless given its prior is HalfNormal(1).
         kernel: "squared_exponential", "matern32" or "matern52".
-        boundary: how many times as wide as the range the interval of the eigenfunctions is, at least 1.2.
+        boundary: how many times as wide as the range the interval of the eigenfunctions is, at
+            least 1.2.
 
     Units: `length` those of x, `amplitude` those of the function.
-    Raises: ModelError for an empty range, another kernel, a boundary below 1.2 or too few functions for any length.
-    Source: Riutort-Mayol et al. (2023), Practical Hilbert space approximate Bayesian Gaussian processes.
+    Raises: ModelError for an empty range, another kernel, a boundary below 1.2 or too few functions
+    for any length.
+    Source: Riutort-Mayol et al. (2023), Practical Hilbert space approximate Bayesian Gaussian
+    processes.
     """
 
     low: float = eqx.field(static=True)
@@ -67,11 +72,18 @@ class HilbertGP(AbstractFamily):
         kernel: str = "squared_exponential",
         boundary: float = 1.5,
     ):
-        self.low, self.high, self.size, self.kernel, self.boundary = float(low), float(high), size, kernel, boundary
+        self.low, self.high, self.size, self.kernel, self.boundary = (
+            float(low),
+            float(high),
+            size,
+            kernel,
+            boundary,
+        )
         check_range(self, low, high)
         if kernel not in _SPECTRA or boundary < 1.2 or size < 1:
             raise ModelError(
-                f"HilbertGP needs a kernel of {', '.join(_SPECTRA)}, a boundary of at least 1.2 and a size of at least "
+                f"HilbertGP needs a kernel of {', '.join(_SPECTRA)}, a boundary of at least 1.2 "
+                "and a size of at least "
                 f"1, not {kernel!r}, {boundary} and {size}"
             )
         self.length = between(*self.resolved_lengths) if length is None else length
@@ -79,39 +91,54 @@ class HilbertGP(AbstractFamily):
 
     @classmethod
     def over(
-        cls, data: xr.Dataset, name: str, unit: float | None, size: int = 20, kernel: str = "squared_exponential"
+        cls,
+        data: xr.Dataset,
+        name: str,
+        unit: float | None,
+        size: int = 20,
+        kernel: str = "squared_exponential",
     ) -> "HilbertGP":
-        """A process over what the data hold of one of their variables, with hyperparameters that are unknown.
+        """A process over what the data hold of one of their variables, with hyperparameters that
+        are unknown.
 
-        Its range is that of the data, and half of that beyond at each end. Its length has as prior the lengths that so
-        many functions can represent: from a quarter to nine tenths of the range of the data, where there are 20. Its
-        amplitude is half-normal with the unit as its scale.
+        Its range is that of the data, and half of that beyond at each end. Its length has as prior
+        the lengths that so many functions can represent: from a quarter to nine tenths of the range
+        of the data, where there are 20. Its amplitude is half-normal with the unit as its scale.
 
         Args:
             data: the training data; gaps are left out.
-            name: the variable that the function hangs on; `"t"` for the index. Dates count as days since 1970, as in a
-                layer that states no unit of time; for others give `model.in_numbers(data)`.
-            unit: how large the function may well be, in its own units, such as a tenth of what it corrects; None for an
-                amplitude of 1, as in a `Product`, of which one family has it for all.
+            name: the variable that the function hangs on; `"t"` for the index. Dates count as days
+                since 1970, as in a layer that states no unit of time; for others give
+                `model.in_numbers(data)`.
+            unit: how large the function may well be, in its own units, such as a tenth of what it
+                corrects; None for an amplitude of 1, as in a `Product`, of which one family has it
+                for all.
             size: how many functions.
             kernel: as for a `HilbertGP`.
 
         Units: `length` those of the variable, `amplitude` those of the function.
-        Raises: DataError for a variable that is not there, or of which there are not two values; ModelError for a unit
-        that is not positive, and as a `HilbertGP`.
+        Raises: DataError for a variable that is not there, or of which there are not two values;
+        ModelError for a unit that is not positive, and as a `HilbertGP`.
         """
         if unit is not None and not 0 < unit < math.inf:
-            raise ModelError(f"unit must be a positive number, such as a tenth of what is corrected, not {unit!r}")
+            raise ModelError(
+                "unit must be a positive number, such as a tenth of what is corrected, not "
+                f"{unit!r}"
+            )
         index = series_index(data)
         if name == index or (name == "t" and "t" not in data):
             values = checked_times(as_numbers(data, index), index)
         elif name in data:
             values = np.asarray(data[name].values, float)
         else:
-            raise DataError(f"the data have no '{name}': they hold {', '.join(map(str, data.variables))}")
+            raise DataError(
+                f"the data have no '{name}': they hold {', '.join(map(str, data.variables))}"
+            )
         values = values[np.isfinite(values)]
         if not values.size or values.min() == values.max():
-            raise DataError(f"'{name}' has no two values, so there is no range for a function of it")
+            raise DataError(
+                f"'{name}' has no two values, so there is no range for a function of it"
+            )
         beyond = _BEYOND * float(values.max() - values.min())
         low, high = float(values.min()) - beyond, float(values.max()) + beyond
         amplitude = 1.0 if unit is None else dist.HalfNormal(unit)
@@ -125,11 +152,16 @@ class HilbertGP(AbstractFamily):
 
     @property
     def resolved_lengths(self) -> tuple[float, float]:
-        """The shortest and the longest length that this many functions and this boundary represent well."""
+        """The shortest and the longest length that this many functions and this boundary represent
+        well.
+        """
         few, wide = _SPECTRA[self.kernel]
         shortest, longest = self.shortest_length, self._half / wide
         if shortest >= longest:
-            raise ModelError(f"{self.size} functions represent no {self.kernel} process: give more than {few * wide:g}")
+            raise ModelError(
+                f"{self.size} functions represent no {self.kernel} process: give more than "
+                f"{few * wide:g}"
+            )
         return shortest, longest
 
     @property
@@ -142,11 +174,19 @@ class HilbertGP(AbstractFamily):
 
     def finer(self, times: int) -> "tuple[HilbertGP, ...]":
         length: Any = self.length / times  # pyright: ignore
-        return (HilbertGP(self.low, self.high, times * self.size, length, 1.0, self.kernel, self.boundary),)
+        return (
+            HilbertGP(
+                self.low, self.high, times * self.size, length, 1.0, self.kernel, self.boundary
+            ),
+        )
 
     @property
     def scales(self) -> Float[Array, " size"]:
-        return jnp.asarray(self.amplitude) * self._root_density(self._frequency) / math.sqrt(self._half)
+        return (
+            jnp.asarray(self.amplitude)
+            * self._root_density(self._frequency)
+            / math.sqrt(self._half)
+        )
 
     def unscaled(self, x: Any) -> Float[Array, "... size"]:
         z = held(x, self.low, self.high) - (self.low + self.high) / 2 + self._half
@@ -168,7 +208,11 @@ class HilbertGP(AbstractFamily):
         length = jnp.asarray(self.length)
         if self.kernel == "squared_exponential":
             # Not the root of an exponential, whose gradient is infinite where it has underflown.
-            return (2 * math.pi) ** 0.25 * jnp.sqrt(length) * jnp.exp(-jnp.square(length * frequency) / 4)
+            return (
+                (2 * math.pi) ** 0.25
+                * jnp.sqrt(length)
+                * jnp.exp(-jnp.square(length * frequency) / 4)
+            )
         if self.kernel == "matern32":
             rate = math.sqrt(3) / length
             return 2 * rate**1.5 / (rate**2 + frequency**2)

@@ -1,4 +1,6 @@
-"""Verbs after a fit, given what they cannot use: forecasts, scores, verdicts, reports, files, studies, keys."""
+"""Verbs after a fit, given what they cannot use: forecasts, scores, verdicts, reports, files,
+studies, keys.
+"""
 
 import tempfile
 from pathlib import Path
@@ -13,7 +15,20 @@ import bayes_dasl as bd
 from bayes_dasl._findings import Diagnosis
 from bayes_dasl._jax.keys import as_key
 
-from .given import TIMES, Decay, closed, data, fit, fitted, forecast, later, model, posterior, rate, spoilt
+from .given import (
+    TIMES,
+    Decay,
+    closed,
+    data,
+    fit,
+    fitted,
+    forecast,
+    later,
+    model,
+    posterior,
+    rate,
+    spoilt,
+)
 
 
 def _file(name: str, content: bytes) -> Path:
@@ -29,11 +44,15 @@ def _torn() -> Path:
 
 
 def _keys_differ(*keys: Any) -> bool:
-    return len({tuple(np.asarray(jax.random.key_data(as_key(key))).tolist()) for key in keys}) == len(keys)
+    return len(
+        {tuple(np.asarray(jax.random.key_data(as_key(key))).tolist()) for key in keys}
+    ) == len(keys)
 
 
 def _scores_say_what_they_leave_out() -> bool:
-    return "left out: 20 draws that are not finite" in str(bd.score(spoilt("predictions", slice(0, 10)), data()))
+    return "left out: 20 draws that are not finite" in str(
+        bd.score(spoilt("predictions", slice(0, 10)), data())
+    )
 
 
 def _a_report_says_what_it_leaves_out() -> bool:
@@ -68,11 +87,15 @@ CASES = {
     ),
     "a forecast of a like-named model": lambda: bd.forecast(model(), fitted(), data()),
     "a forecast from no posterior": lambda: bd.forecast(closed(), xr.DataTree(), data()),
-    "a forecast from a dataset": lambda: bd.forecast(closed(), fitted()["posterior"].to_dataset(), data()),
+    "a forecast from a dataset": lambda: bd.forecast(
+        closed(), fitted()["posterior"].to_dataset(), data()
+    ),
     "a forecast from a forecast": lambda: bd.forecast(closed(), forecast(), data()),
     "a forecast from None": lambda: bd.forecast(closed(), None, data()),
     "a forecast by a layer": lambda: bd.forecast(closed().layer, fitted(), data()),
-    "a forecast before the start": lambda: bd.forecast(model(), posterior(model()), np.array([-1.0, 2.0])),
+    "a forecast before the start": lambda: bd.forecast(
+        model(), posterior(model()), np.array([-1.0, 2.0])
+    ),
     "forecast times that fall": lambda: bd.forecast(closed(), fitted(), np.array([2.0, 1.0])),
     "forecast times of two dimensions": lambda: bd.forecast(closed(), fitted(), np.ones((2, 2))),
     "forecast times that are NaN": lambda: bd.forecast(closed(), fitted(), np.array([1.0, np.nan])),
@@ -86,7 +109,9 @@ CASES = {
         model(forcings=("u",)), posterior(model(forcings=("u",))), np.array([6.0, 7.0])
     ),
     "a forecast beyond its forcing": lambda: bd.forecast(
-        model(forcings=("u",)), posterior(model(forcings=("u",))), later().assign(u=("time", [1.0, np.nan, np.nan]))
+        model(forcings=("u",)),
+        posterior(model(forcings=("u",))),
+        later().assign(u=("time", [1.0, np.nan, np.nan])),
     ),
     "a forecast under a forcing of another unit": lambda: bool(
         np.allclose(
@@ -125,12 +150,16 @@ CASES = {
     "a verdict on no posterior": lambda: bd.diagnose(xr.DataTree()),
     "a verdict on a dataset": lambda: bd.diagnose(data()),
     "a verdict with a posterior for a forecast": lambda: bd.diagnose(fitted(), fitted()),
-    "a verdict with rivals in a list": lambda: bd.diagnose(fitted(), forecast(), data(), rivals=[forecast()]),
+    "a verdict with rivals in a list": lambda: bd.diagnose(
+        fitted(), forecast(), data(), rivals=[forecast()]
+    ),
     "the PIT of other times": lambda: bd.scores.pit(forecast(), data(TIMES + 0.5)),
     "the PIT of a posterior": lambda: bd.scores.pit(fitted(), data()),
     "parts of an unknown observable": lambda: bd.decompose(forecast(), ["z"]),
     "parts of a posterior": lambda: bd.decompose(fitted()),
-    "entropies of what is no count": lambda: bd.sensitivity.sensitivity.decompose_entropy(forecast()),
+    "entropies of what is no count": lambda: bd.sensitivity.sensitivity.decompose_entropy(
+        forecast()
+    ),
     "laws where there are none": lambda: bd.scores.consistency(fitted()),
     "a law that asks for an unknown value": lambda: fit(
         bd.Model(model().layer, bd.NormalNoise(0.1), constraints={"law": _bad_law})
@@ -142,8 +171,12 @@ CASES = {
         fitted(), forecast(), data(), rivals={"climatology": forecast()}
     ),
     # figures
-    "a figure of an unknown observable": lambda: bd.plots.plot_forecast(forecast(), None, None, "z"),
-    "a figure of a posterior as a forecast": lambda: bd.plots.plot_forecast(fitted(), None, None, "y"),
+    "a figure of an unknown observable": lambda: bd.plots.plot_forecast(
+        forecast(), None, None, "z"
+    ),
+    "a figure of a posterior as a forecast": lambda: bd.plots.plot_forecast(
+        fitted(), None, None, "y"
+    ),
     "a figure of the parts of an unknown observable": lambda: bd.plots.plot_decomposition(
         bd.decompose(forecast()), "z"
     ),
@@ -166,8 +199,12 @@ CASES = {
     "an update by what is known": lambda: bd.update(closed(), fitted(), data()),
     "an update by no data": lambda: bd.update(closed(), fitted(), None),
     "an update by a class": lambda: bd.update(closed(), fitted(), later(), engine=bd.NUTS),
-    "a finer solver that is coarser": lambda: bd.updating.check_solver(model(), posterior(model()), factor=0.1),
-    "a finer solver by few draws": lambda: bd.updating.check_solver(model(), posterior(model()), draws=2),
+    "a finer solver that is coarser": lambda: bd.updating.check_solver(
+        model(), posterior(model()), factor=0.1
+    ),
+    "a finer solver by few draws": lambda: bd.updating.check_solver(
+        model(), posterior(model()), draws=2
+    ),
     "a solver of a closed form": lambda: bd.checking.choose_solver(closed(), data()),
     "stacking of no posterior": lambda: bd.weighting.stack(xr.DataTree()),
     "stacking without likelihoods": lambda: bd.weighting.stack(fitted()),
@@ -185,7 +222,9 @@ CASES = {
     "a study with an empty side": lambda: _study(split=9.0),
     "a study of a layer": lambda: _study(model=closed().layer).refuse_bad_input(),
     "a study of no data": lambda: _study(data=None),
-    "a study by a key that is no number": lambda: _study().run(tempfile.mkdtemp(), key=jax.random.key(0)),
+    "a study by a key that is no number": lambda: _study().run(
+        tempfile.mkdtemp(), key=jax.random.key(0)
+    ),
     # keys
     "a key that is text": lambda: as_key("seven"),
     "a key that is broken": lambda: as_key(1.5),
@@ -193,10 +232,14 @@ CASES = {
     "a key that is None": lambda: as_key(None),
     "a key of several": lambda: as_key(jax.random.split(jax.random.key(0))),
     "a raw key of the wrong length": lambda: as_key(np.zeros(3, np.uint32)),
-    "keys that are large": lambda: _keys_differ(0, 2**32, 2**32 + 1, 2**63, 2**64, 2**64 + 1, 10**40),
+    "keys that are large": lambda: _keys_differ(
+        0, 2**32, 2**32 + 1, 2**63, 2**64, 2**64 + 1, 10**40
+    ),
     "keys that are negative": lambda: _keys_differ(0, -1, -2, -(2**63), -(2**70)),
     "keys of NumPy": lambda: bool(
-        np.array_equal(jax.random.key_data(as_key(np.uint64(2**63))), jax.random.key_data(as_key(2**63)))
+        np.array_equal(
+            jax.random.key_data(as_key(np.uint64(2**63))), jax.random.key_data(as_key(2**63))
+        )
         and as_key(np.int32(7)) == as_key(7)
     ),
     "keys that are raw": lambda: bool(as_key(jax.random.PRNGKey(7)) == jax.random.key(7)),

@@ -51,7 +51,10 @@ def _a_gap_is_no_fault() -> bool:
 def _dates_do_where_numbers_do() -> bool:
     """A correction is as large of a dataset with dates."""
     days = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(1, "D")
-    units = [bd.corrected(Decay(0.4), given, "y").closure.units for given in (data(), data().assign_coords(time=days))]
+    units = [
+        bd.corrected(Decay(0.4), given, "y").closure.units
+        for given in (data(), data().assign_coords(time=days))
+    ]
     return units[0] == units[1]
 
 
@@ -69,7 +72,9 @@ def _hours_of_a_day_with_two_offsets() -> bool:
 
 
 def _months_of_a_frame() -> bool:
-    frame = pd.DataFrame({"time": pd.period_range("2020-01", periods=3, freq="M"), "dv": [1.0, 2.0, 3.0]})
+    frame = pd.DataFrame(
+        {"time": pd.period_range("2020-01", periods=3, freq="M"), "dv": [1.0, 2.0, 3.0]}
+    )
     return bool(bd.from_table(frame, "dv")["time"].values[1] == np.datetime64("2020-02-01"))
 
 
@@ -100,8 +105,12 @@ TABLES = {
     "dates with day or month first": lambda: _table("time,dv\n04/01/2015,1\n05/01/2015,2\n"),
     "dates as whole numbers": lambda: _table("time,dv\n20200130,1\n20200131,2\n20200201,3\n"),
     "months as whole numbers": lambda: _table("time,dv\n202012,1\n202101,2\n"),
-    "a date that is not in the format": lambda: _table("time,dv\n04.01.2015,1\n32.01.2015,2\n", date_format="%d.%m.%Y"),
-    "an offset from UTC in one row": lambda: _table("time,dv\n2020-01-01T00:00Z,1\n2020-01-02T00:00,2\n"),
+    "a date that is not in the format": lambda: _table(
+        "time,dv\n04.01.2015,1\n32.01.2015,2\n", date_format="%d.%m.%Y"
+    ),
+    "an offset from UTC in one row": lambda: _table(
+        "time,dv\n2020-01-01T00:00Z,1\n2020-01-02T00:00,2\n"
+    ),
     "offsets before and after a change of clocks": _hours_of_a_day_with_two_offsets,
     "months of pandas": _months_of_a_frame,
     "subjects 01 and 1": lambda: _table("id,time,dv\n01,0,1\n01,1,2\n1,0,3\n", subject="id"),
@@ -109,7 +118,9 @@ TABLES = {
     "a word of a covariate that is no name": _words_become_names,
     "names and units of doses that their table lacks": _names_and_absent_units_of_doses,
     "doses at dates": lambda: _doses("time,amt\n2004-02-29,1\n"),
-    "a missing value that is not said to be one": lambda: bd.check(closed(), data(y=[2.0, -9999, 1, 1, 0.5, 0.3])),
+    "a missing value that is not said to be one": lambda: bd.check(
+        closed(), data(y=[2.0, -9999, 1, 1, 0.5, 0.3])
+    ),
     "text for a missing value": lambda: _table("time,dv\n0,1\n1,n.d.\n"),
     "a missing value as a number": lambda: bool(
         np.isnan(_table("time,dv,u\n0,-9999,1\n1,2,1\n", forcings="u", missing=-9999)["dv"][0])
@@ -144,7 +155,9 @@ CASES = TABLES | {
     "an observable that is all missing": lambda: fit(to=data(y=np.full(6, np.nan))),
     "a datum that is infinite": lambda: fit(to=data(y=[1, 2, np.inf, 4, 5, 6])),
     "a fill value that was not decoded": lambda: fit(to=data(y=[1, 2, 1e20, 4, 5, 6])),
-    "a fill value in a forcing": lambda: fit(model(forcings=("u",)), data(u=[1, 1, 1, 9.96921e36, 1, 1])),
+    "a fill value in a forcing": lambda: fit(
+        model(forcings=("u",)), data(u=[1, 1, 1, 9.96921e36, 1, 1])
+    ),
     "counts in units of their own": lambda: fit(
         model(noise=bd.PoissonNoise()), data(y=1e15 * np.array([20.0, 14, 9, 6, 4, 3]))
     ),
@@ -157,12 +170,18 @@ CASES = TABLES | {
     ),
     "a correction over dates": _dates_do_where_numbers_do,
     "an observable that is text": lambda: fit(to=data(y=list("abcdef"))),
-    "an observable that is objects": lambda: fit(to=data(y=np.array([1, 2, None, 4, 5, 6], object))),
+    "an observable that is objects": lambda: fit(
+        to=data(y=np.array([1, 2, None, 4, 5, 6], object))
+    ),
     "an observable that is true or false": lambda: fit(to=data(y=[True] * 6)),
     "an observable that is complex": lambda: fit(to=data(y=np.ones(6) + 1j)),
     "a gap in an observable": _a_gap_is_no_fault,
-    "zero under log-normal noise": lambda: fit(model(noise=bd.LogNormalNoise(0.1)), data(y=[1.0, 2, 3, 0, 5, 6])),
-    "negative under log-normal noise": lambda: fit(model(noise=bd.LogNormalNoise(0.1)), data(y=[1, 2, 3, 4, -5, 6])),
+    "zero under log-normal noise": lambda: fit(
+        model(noise=bd.LogNormalNoise(0.1)), data(y=[1.0, 2, 3, 0, 5, 6])
+    ),
+    "negative under log-normal noise": lambda: fit(
+        model(noise=bd.LogNormalNoise(0.1)), data(y=[1, 2, 3, 4, -5, 6])
+    ),
     "broken counts": lambda: fit(model(noise=bd.PoissonNoise()), data(y=[1, 2, 2.5, 3, 4, 5])),
     "negative counts": lambda: fit(model(noise=bd.PoissonNoise()), data(y=[1, 2, -1, 3, 4, 5])),
     "negative counts, over-dispersed": lambda: fit(
@@ -179,27 +198,41 @@ CASES = TABLES | {
     "data in thousandths": lambda: bd.check(closed(), data(y=2e3 * np.exp(-0.4 * TIMES))),
     "a forcing that is not in the data": lambda: fit(model(forcings=("rain",))),
     "a gap in a forcing": lambda: fit(model(forcings=("u",)), data(u=[1, 1, np.nan, 1, 1, 1])),
-    "a forcing that is infinite": lambda: fit(model(forcings=("u",)), data(u=[1, 1, 1, np.inf, 1, 1])),
-    "a forcing that ends early": lambda: fit(model(forcings=("u",)), data(u=[1, 1, 1, 1, np.nan, np.nan])),
+    "a forcing that is infinite": lambda: fit(
+        model(forcings=("u",)), data(u=[1, 1, 1, np.inf, 1, 1])
+    ),
+    "a forcing that ends early": lambda: fit(
+        model(forcings=("u",)), data(u=[1, 1, 1, 1, np.nan, np.nan])
+    ),
     "a forcing that is text": lambda: fit(model(forcings=("u",)), data(u=list("abcdef"))),
-    "a forcing over places": lambda: fit(model(forcings=("u",)), data().assign(u=("site", np.ones(3)))),
-    "a forcing that begins after the start": lambda: bd.check(model(forcings=("u",), start=-5.0), data()),
+    "a forcing over places": lambda: fit(
+        model(forcings=("u",)), data().assign(u=("site", np.ones(3)))
+    ),
+    "a forcing that begins after the start": lambda: bd.check(
+        model(forcings=("u",), start=-5.0), data()
+    ),
     "the data before the start": lambda: fit(model(start=1.0)),
     "replicates": _replicates_count_as_data,
     "scores of replicates": _replicates_are_scored_row_by_row,
     "a report of replicates": _replicates_are_reported,
-    "replicates under two forcings": lambda: fit(model(forcings=("u",)), data(REPLICATES, u=[1, 1, 2, 1, 1, 1])),
+    "replicates under two forcings": lambda: fit(
+        model(forcings=("u",)), data(REPLICATES, u=[1, 1, 2, 1, 1, 1])
+    ),
     "replicates of a chain of rows": lambda: fit(
         model(of=bd.filtering.Kalman, diffusion={"y": 0.1}, initial_sd={}), data(REPLICATES)
     ),
     "a single row": lambda: bd.check(closed(), data([1.0])).level == "good",
     "places that fall": lambda: fit(
         model(of=bd.pde.PDE, field=_field(), initial={"y": 1.0}),
-        xr.Dataset({"y": (("time", "x"), np.ones((3, 3)))}, {"time": TIMES[:3], "x": [0.2, 0.1, 0.3]}),
+        xr.Dataset(
+            {"y": (("time", "x"), np.ones((3, 3)))}, {"time": TIMES[:3], "x": [0.2, 0.1, 0.3]}
+        ),
     ),
     "places outside the grid": lambda: fit(
         model(of=bd.pde.PDE, field=_field(), initial={"y": 1.0}),
-        xr.Dataset({"y": (("time", "x"), np.ones((3, 3)))}, {"time": TIMES[:3], "x": [0.2, 0.5, 3.0]}),
+        xr.Dataset(
+            {"y": (("time", "x"), np.ones((3, 3)))}, {"time": TIMES[:3], "x": [0.2, 0.5, 3.0]}
+        ),
     ),
     "a split at no place": lambda: bd.split(data()),
     "a split before all data": lambda: bd.split(data(), time=-1.0),
@@ -213,15 +246,25 @@ CASES = TABLES | {
     "inputs by one name": lambda: list(bd.inputs(data(), forcings="u").forcings) == ["u"],
     "inputs by an unknown interpolation": lambda: bd.inputs(data(), interpolation={"u": "quintic"}),
     "inputs that start after the data": lambda: bd.inputs(data(), start=3.0),
-    "segments from a variable that is not there": lambda: bd.equations.segment_states(data(), ("z",), (1.0, 2.0), 1.0),
+    "segments from a variable that is not there": lambda: bd.equations.segment_states(
+        data(), ("z",), (1.0, 2.0), 1.0
+    ),
     "segments after the data": lambda: bd.equations.segment_states(data(), ("y",), (1.0, 9.0), 1.0),
-    "an update at a time before the start": lambda: bd.update(model(), posterior(model()), data([-3.0, -2.0])),
+    "an update at a time before the start": lambda: bd.update(
+        model(), posterior(model()), data([-3.0, -2.0])
+    ),
     "an update with nothing new": lambda: bd.update(
         model(), posterior(model()), later().assign(y=np.nan * later()["y"])
     ),
-    "a prior that cannot have made the data": lambda: bd.check(closed(dist.LogNormal(5.0, 0.1)), data()),
-    "noise so wide that predictions overflow": lambda: bd.check(closed(noise=bd.LogNormalNoise(5000.0)), data()),
-    "data of two models": lambda: fit(bd.Model(bd.ODE(Decay(rate()), {"z": 1.0}), bd.NormalNoise(0.1))),
+    "a prior that cannot have made the data": lambda: bd.check(
+        closed(dist.LogNormal(5.0, 0.1)), data()
+    ),
+    "noise so wide that predictions overflow": lambda: bd.check(
+        closed(noise=bd.LogNormalNoise(5000.0)), data()
+    ),
+    "data of two models": lambda: fit(
+        bd.Model(bd.ODE(Decay(rate()), {"z": 1.0}), bd.NormalNoise(0.1))
+    ),
 }
 
 

@@ -38,7 +38,9 @@ def rate() -> dist.Distribution:
     return dist.LogNormal(-1.0, 0.5)
 
 
-def model(field: Any = None, noise: Any = None, initial: Any = None, of: Any = bd.ODE, **options: Any) -> bd.Model:
+def model(
+    field: Any = None, noise: Any = None, initial: Any = None, of: Any = bd.ODE, **options: Any
+) -> bd.Model:
     field = Decay(rate()) if field is None else field
     layer = of(field, initial={"y": 2.0} if initial is None else initial, **options)
     return bd.Model(layer, bd.NormalNoise(0.1) if noise is None else noise)
@@ -53,14 +55,22 @@ def closed(prior: Any = None, noise: Any = None, **options: Any) -> bd.Model:
 def data(times: Any = TIMES, **variables: Any) -> xr.Dataset:
     times = np.asarray(times)
     numbers = np.arange(times.size) if times.dtype.kind not in "iuf" else times.astype(float)
-    found = xr.Dataset({"y": ("time", 2.0 * np.exp(-0.4 * numbers)), "u": ("time", np.ones(times.size))})
+    found = xr.Dataset(
+        {"y": ("time", 2.0 * np.exp(-0.4 * numbers)), "u": ("time", np.ones(times.size))}
+    )
     found = found.assign_coords(time=times)
     found["y"].attrs["units"] = "mg/L"
     return found.assign({name: ("time", np.asarray(values)) for name, values in variables.items()})
 
 
 def fit(of: bd.Model | None = None, to: Any = None, engine: Any = ENGINE, **options: Any) -> Any:
-    return bd.fit(model() if of is None else of, data() if to is None else to, engine, progress=False, **options)
+    return bd.fit(
+        model() if of is None else of,
+        data() if to is None else to,
+        engine,
+        progress=False,
+        **options,
+    )
 
 
 def posterior(of: bd.Model, to: xr.Dataset | None = None, spread: float = 0.02) -> xr.DataTree:
@@ -70,7 +80,11 @@ def posterior(of: bd.Model, to: xr.Dataset | None = None, spread: float = 0.02) 
     known.attrs["start"] = float(to["time"][0])
     drawn = 0.4 + spread * np.random.default_rng(0).normal(size=(2, 50))
     draws = {path: drawn for path in paths(of)}
-    groups = {"posterior": draws_dataset(of, draws), "observed_data": to[["y"]].astype(float), "constant_data": known}
+    groups = {
+        "posterior": draws_dataset(of, draws),
+        "observed_data": to[["y"]].astype(float),
+        "constant_data": known,
+    }
     tree = xr.DataTree.from_dict(groups)
     tree.attrs["signature"] = signature(of)
     return tree

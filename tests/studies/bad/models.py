@@ -69,7 +69,10 @@ def _the_default_of_a_class_twice() -> bool:
 
 def _one_known_number_twice() -> bool:
     known = jnp.asarray(0.3)
-    return model(Decay(known), noise=bd.NormalNoise(dist.HalfNormal(1.0)), initial={"y": known}) is not None
+    return (
+        model(Decay(known), noise=bd.NormalNoise(dist.HalfNormal(1.0)), initial={"y": known})
+        is not None
+    )
 
 
 def _one_prior_of_weights() -> bool:
@@ -77,13 +80,19 @@ def _one_prior_of_weights() -> bool:
     from bayes_dasl.random import paths
 
     each = dist.Normal(0.0, 1.0).expand((3,)).to_event(1)
-    prior = lambda name, w: each if w.shape == (3,) else dist.Normal(0.0, 1.0).expand(w.shape).to_event(w.ndim)  # noqa: E731
+
+    def prior(name, w):
+        return each if w.shape == (3,) else dist.Normal(0.0, 1.0).expand(w.shape).to_event(w.ndim)
+
     network = bd.Network.mlp(("y",), ("y",), width=3, depth=2, prior=prior)
     return len(paths(model(network))) == 6
 
 
 def _a_copy_is_no_second_place() -> bool:
-    return bool(jax.tree.map(lambda x: x, model()).layer is not None) and bd.check(model(), data()).level != "bad"
+    return (
+        bool(jax.tree.map(lambda x: x, model()).layer is not None)
+        and bd.check(model(), data()).level != "bad"
+    )
 
 
 def _kalman(**options):
@@ -96,7 +105,11 @@ def _sde(**options):
 
 
 def _shot(**options):
-    options = {"knots": (2.0,), "segments": {"y": dist.LogNormal(np.zeros(1), 1.0)}, "gap": 0.1} | options
+    options = {
+        "knots": (2.0,),
+        "segments": {"y": dist.LogNormal(np.zeros(1), 1.0)},
+        "gap": 0.1,
+    } | options
     return bd.Model(bd.equations.MultipleShooting(model().layer, **options), bd.NormalNoise(0.1))
 
 
@@ -107,11 +120,15 @@ CASES = {
     "a known number as a distribution": lambda: model(Decay(dist.Delta(0.5))),
     "a masked prior": lambda: model(Decay(rate().mask(False))),
     "a prior masked in part": lambda: closed(rate().mask(np.asarray(True))),
-    "an improper prior": lambda: model(Decay(dist.ImproperUniform(dist.constraints.positive, (), ()))),
+    "an improper prior": lambda: model(
+        Decay(dist.ImproperUniform(dist.constraints.positive, (), ()))
+    ),
     "a unit distribution": lambda: model(Decay(dist.Unit(0.0))),
     "a prior of a prior": lambda: model(Decay(dist.Normal(dist.Normal(0.0, 1.0), 1.0))),
     "a prior of a prior, by its rate": lambda: model(Decay(dist.Exponential(dist.HalfNormal(1.0)))),
-    "a prior of a prior, unchecked": lambda: model(Decay(dist.Exponential(dist.HalfNormal(1.0), validate_args=False))),
+    "a prior of a prior, unchecked": lambda: model(
+        Decay(dist.Exponential(dist.HalfNormal(1.0), validate_args=False))
+    ),
     "a prior of a negative scale": lambda: model(Decay(dist.Normal(0.0, -1.0))),
     "a prior whose ends are reversed": lambda: model(Decay(dist.Uniform(2.0, 1.0))),
     "a prior over three numbers": lambda: Decay(three()),
@@ -150,7 +167,9 @@ CASES = {
     "negative degrees of freedom": lambda: bd.StudentTNoise(0.1, -4.0),
     "degrees of freedom that may be negative": lambda: bd.StudentTNoise(0.1, dist.Normal(4.0, 3.0)),
     "a concentration that may be negative": lambda: bd.NegativeBinomialNoise(dist.Normal(4.0, 3.0)),
-    "a typical scale that may be negative": lambda: bd.noise.VaryingScale(dist.Normal(0.0, 1.0), _network(("t",))),
+    "a typical scale that may be negative": lambda: bd.noise.VaryingScale(
+        dist.Normal(0.0, 1.0), _network(("t",))
+    ),
     "the head of a scale that is none": lambda: bd.noise.VaryingScale(0.1, 3.0),
     "a scale that varies under a filter": lambda: model(
         of=bd.filtering.Kalman,
@@ -159,17 +178,28 @@ CASES = {
         noise=bd.NormalNoise(bd.noise.VaryingScale(0.1, _network(("t",)))),
     ),
     "counts under a filter": lambda: fit(
-        model(of=bd.filtering.Kalman, diffusion={"y": 0.1}, initial_sd={}, noise=bd.PoissonNoise()), data(y=np.ones(6))
+        model(of=bd.filtering.Kalman, diffusion={"y": 0.1}, initial_sd={}, noise=bd.PoissonNoise()),
+        data(y=np.ones(6)),
     ),
     # layers and solvers
     "a layer that is none": lambda: bd.Model(Decay(rate()), bd.NormalNoise(0.1)),
     "a layer that is a class": lambda: bd.Model(bd.ODE, bd.NormalNoise(0.1)),
     "a vector field that is none": lambda: model(3.0),
-    "a vector field of two arguments": lambda: fit(model(lambda t, y: {"y": -y["y"]}, bd.NormalNoise(rate()))),
-    "a vector field that returns nothing": lambda: fit(model(lambda t, y, u: None, bd.NormalNoise(rate()))),
-    "rates of another state": lambda: fit(model(lambda t, y, u: {"x": y["y"]}, bd.NormalNoise(rate()))),
-    "rates of another shape": lambda: fit(model(lambda t, y, u: {"y": jnp.ones(2)}, bd.NormalNoise(rate()))),
-    "rates that are text": lambda: fit(model(lambda t, y, u: {"y": "fast"}, bd.NormalNoise(rate()))),
+    "a vector field of two arguments": lambda: fit(
+        model(lambda t, y: {"y": -y["y"]}, bd.NormalNoise(rate()))
+    ),
+    "a vector field that returns nothing": lambda: fit(
+        model(lambda t, y, u: None, bd.NormalNoise(rate()))
+    ),
+    "rates of another state": lambda: fit(
+        model(lambda t, y, u: {"x": y["y"]}, bd.NormalNoise(rate()))
+    ),
+    "rates of another shape": lambda: fit(
+        model(lambda t, y, u: {"y": jnp.ones(2)}, bd.NormalNoise(rate()))
+    ),
+    "rates that are text": lambda: fit(
+        model(lambda t, y, u: {"y": "fast"}, bd.NormalNoise(rate()))
+    ),
     "an equation that asks for an unknown state": lambda: fit(
         model(lambda t, y, u: {"y": y["z"]}, bd.NormalNoise(rate()))
     ),
@@ -187,7 +217,9 @@ CASES = {
     "an initial state that is NaN": lambda: bd.check(model(initial={"y": np.nan}), data()),
     "observe that is none": lambda: model(observe={"z": 1}),
     "forcings that are no names": lambda: model(forcings=5),
-    "an interpolation that is unknown": lambda: model(forcings=("u",), interpolation={"u": "quintic"}),
+    "an interpolation that is unknown": lambda: model(
+        forcings=("u",), interpolation={"u": "quintic"}
+    ),
     "an interpolation of no forcing": lambda: model(interpolation={"u": "step"}),
     "a solver that is unknown": lambda: model(solver="euler5"),
     "a solver of fixed steps": lambda: model(solver=diffrax.Euler()),
@@ -199,7 +231,9 @@ CASES = {
     "a start that is text": lambda: model(start="now"),
     "a start that is NaN": lambda: model(start=np.nan),
     "a dose before the data": lambda: fit(model(jumps=bd.Jump(-1.0, {"y": 1.0}))),
-    "a dose before the data, checked": lambda: bd.check(model(jumps=bd.Jump(-1.0, {"y": 1.0})), data()),
+    "a dose before the data, checked": lambda: bd.check(
+        model(jumps=bd.Jump(-1.0, {"y": 1.0})), data()
+    ),
     "a dose that may come before the data": lambda: bd.check(
         model(jumps=bd.Jump(dist.Normal(0.0, 1.0), {"y": 1.0})), data()
     ),
@@ -219,16 +253,24 @@ CASES = {
     "diffusion of an unknown state": lambda: _sde(diffusion={"z": 0.1}),
     "no diffusion at all": lambda: _sde(diffusion={}),
     "a deviation of the start that is negative": lambda: _kalman(initial_sd={"y": -1.0}),
-    "a deviation of the start that may be negative": lambda: _kalman(initial_sd={"y": dist.Normal(0.0, 1.0)}),
+    "a deviation of the start that may be negative": lambda: _kalman(
+        initial_sd={"y": dist.Normal(0.0, 1.0)}
+    ),
     "a deviation of an unknown state": lambda: _kalman(initial_sd={"z": 1.0}),
-    "a formula that returns a number": lambda: bd.Model(bd.Algebraic(lambda t, y, u: t), bd.NormalNoise(rate())),
+    "a formula that returns a number": lambda: bd.Model(
+        bd.Algebraic(lambda t, y, u: t), bd.NormalNoise(rate())
+    ),
     "a grid of no cells": lambda: bd.pde.Grid(x=(0.0, 1.0, 0)),
     "a grid reversed": lambda: bd.pde.Grid(x=(1.0, 0.0, 8)),
     "a boundary-value problem on a point": lambda: bd.equations.BoundaryValue(
         lambda x, y, u: {"y": 0.0}, lambda a, b, u: {"y": 0.0}, {"y": 0.0}, domain=(1.0, 1.0)
     ),
-    "a constraint that is none": lambda: bd.Model(model().layer, bd.NormalNoise(0.1), constraints={"mass": 3.0}),
-    "constraints in a list": lambda: bd.Model(model().layer, bd.NormalNoise(0.1), constraints=[lambda v, i: v["y"]]),
+    "a constraint that is none": lambda: bd.Model(
+        model().layer, bd.NormalNoise(0.1), constraints={"mass": 3.0}
+    ),
+    "constraints in a list": lambda: bd.Model(
+        model().layer, bd.NormalNoise(0.1), constraints=[lambda v, i: v["y"]]
+    ),
     "a constraint named after a dimension": lambda: bd.Model(
         model().layer, bd.NormalNoise(0.1), constraints={"draw": lambda v, i: v["y"]}
     ),
@@ -246,15 +288,23 @@ CASES = {
     "a network that reads what is not there": lambda: fit(model(_network(("z",)))),
     "a network of an unknown layer": lambda: _network(random=("layers.9",)),
     "a network of negative scale": lambda: _network(scale=-1.0),
-    "a network of a prior of another shape": lambda: _network(prior=lambda name, w: dist.Normal(0.0, 1.0)),
+    "a network of a prior of another shape": lambda: _network(
+        prior=lambda name, w: dist.Normal(0.0, 1.0)
+    ),
     "a network of no width": lambda: bd.Network.mlp(("y",), ("y",), width=0, depth=1),
     "a network by a key of text": lambda: bd.Network.mlp(("y",), ("y",), key="a"),
     "an input with no width": lambda: _network({"y": (0.0, 0.0)}),
-    "a correction of an unknown state": lambda: fit(model(bd.Residual(Decay(rate()), _network(outputs=("z",))))),
+    "a correction of an unknown state": lambda: fit(
+        model(bd.Residual(Decay(rate()), _network(outputs=("z",))))
+    ),
     "a correction that is none": lambda: bd.Residual(Decay(rate()), 3.0),
-    "a correction orthogonal to nothing random": lambda: bd.Residual(Decay(0.5), _network(), orthogonal=data()),
+    "a correction orthogonal to nothing random": lambda: bd.Residual(
+        Decay(0.5), _network(), orthogonal=data()
+    ),
     "models side by side that are one": lambda: bd.Parallel({"a": Decay(rate())}),
-    "shares that do not sum to one": lambda: bd.Parallel({"a": Decay(rate()), "b": Decay(rate())}, [0.5, 0.6]),
+    "shares that do not sum to one": lambda: bd.Parallel(
+        {"a": Decay(rate()), "b": Decay(rate())}, [0.5, 0.6]
+    ),
     "a total of an unknown state": lambda: fit(
         model(bd.hybrid.Conserve(Decay(rate()), {"mass": {"z": 1.0, "y": 1.0}}))
     ),

@@ -1,4 +1,6 @@
-"""Files from strangers: run folders that name code, files that reach beyond themselves, names that are formulas."""
+"""Files from strangers: run folders that name code, files that reach beyond themselves, names that
+are formulas.
+"""
 
 import contextlib
 import json
@@ -24,7 +26,9 @@ def _folder_that_names(*, inside: bool) -> bool:
     folder.mkdir()
     strange = (folder if inside else outside) / "strange.py"
     strange.write_text(_EXECUTED, encoding="utf-8")
-    (folder / "study.json").write_text(json.dumps({"study": "strange", "key": 0, "source": str(strange)}))
+    (folder / "study.json").write_text(
+        json.dumps({"study": "strange", "key": 0, "source": str(strange)})
+    )
     with contextlib.chdir(tempfile.mkdtemp()):
         try:
             _load_run(folder, trust=False)
@@ -38,12 +42,18 @@ def _our_study_comes_first() -> bool:
     (working / "case_studies").mkdir()
     (working / "case_studies" / "lynx_hare.py").write_text(_EXECUTED, encoding="utf-8")
     with contextlib.chdir(working):
-        return _load_study("lynx-hare").label == "hybrid" and not (working / "case_studies" / "executed").exists()
+        return (
+            _load_study("lynx-hare").label == "hybrid"
+            and not (working / "case_studies" / "executed").exists()
+        )
 
 
 def _formulas_are_quoted() -> bool:
     sizes = {"time": [0.0, 1.0], "site": ["=HYPERLINK(1)", "@SUM(1)"]}
-    draws = xr.Dataset({"flow": (("chain", "draw", "time", "site"), np.ones((1, 9, 2, 2)), {"units": "+m/s"})}, sizes)
+    draws = xr.Dataset(
+        {"flow": (("chain", "draw", "time", "site"), np.ones((1, 9, 2, 2)), {"units": "+m/s"})},
+        sizes,
+    )
     cells = table_of(xr.DataTree.from_dict({"predictions": draws})).replace("\n", ",").split(",")
     return not any(cell.startswith(("=", "+", "@")) for cell in cells)
 
@@ -75,10 +85,14 @@ CASES = {
     "a study of the working directory named as one of ours": _our_study_comes_first,
     "names that are formulas of a spreadsheet": _formulas_are_quoted,
     "a file that claims 298 GiB": lambda: _loaded(
-        lambda file, secret: file.create_dataset("posterior/rate", (200_000, 200_000), "f8", chunks=True)
+        lambda file, secret: file.create_dataset(
+            "posterior/rate", (200_000, 200_000), "f8", chunks=True
+        )
     ),
     "a file in external storage": lambda: _loaded(
-        lambda file, secret: file.create_dataset("posterior/rate", (6,), "u1", external=[(str(secret), 0, 6)])
+        lambda file, secret: file.create_dataset(
+            "posterior/rate", (6,), "u1", external=[(str(secret), 0, 6)]
+        )
     ),
     "a file with an external link": lambda: _loaded(_external_link),
     "a file with a virtual dataset": lambda: _loaded(_virtual),

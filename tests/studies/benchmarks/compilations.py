@@ -1,8 +1,10 @@
-"""How many programs the first fit, forecast and report of lynx–hare trace and compile, and the seconds that takes.
+"""How many programs the first fit, forecast and report of lynx–hare trace and compile, and the
+seconds that takes.
 
 Run: `uv run python -m tests.studies.benchmarks.compilations [--of CHECKOUT]`
 
-The package and the case study come from the checkout, this one unless another is given. No program is read from disk.
+The package and the case study come from the checkout, this one unless another is given. No program
+is read from disk.
 """
 
 import argparse
@@ -35,18 +37,26 @@ class Watch:
             self.seconds[stage][name] += seconds
 
     def report(self, step: str, wall: float, cpu: float) -> None:
-        said = (f"{n.total()} {stage} in {self.seconds[stage].total():.2f} s" for stage, n in self.counts.items())
+        said = (
+            f"{n.total()} {stage} in {self.seconds[stage].total():.2f} s"
+            for stage, n in self.counts.items()
+        )
         print(f"{step}: {wall:.2f} s, {cpu:.2f} s of processor; {', '.join(said)}")
         every = sum(self.seconds.values(), collections.Counter())
         for name, _ in every.most_common():
-            done = ", ".join(f"{n[name]} {stage} {self.seconds[stage][name]:.2f}" for stage, n in self.counts.items())
+            done = ", ".join(
+                f"{n[name]} {stage} {self.seconds[stage][name]:.2f}"
+                for stage, n in self.counts.items()
+            )
             print(f"    {name}: {done}")
         for counter in (*self.counts.values(), *self.seconds.values()):
             counter.clear()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.benchmarks.compilations", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.benchmarks.compilations", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--of", type=Path, default=ROOT, help="a checkout of another commit")
     root = parser.parse_args().of.resolve()
     os.environ["BAYES_DASL_CACHE"] = "off"

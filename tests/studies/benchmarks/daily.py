@@ -1,9 +1,10 @@
-"""Processor seconds of a day's work: load a posterior of ten years of daily data, take in a day, forecast a week, save.
+"""Processor seconds of a day's work: load a posterior of ten years of daily data, take in a day,
+forecast a week, save.
 
 Run: `uv run python -m tests.studies.benchmarks.daily [DAYS]`
 
-Each day is a process of its own, user and system time, with Python's and JAX's start included. The first day compiles
-programs that JAX keeps on disk; the days after it load them.
+Each day is a process of its own, user and system time, with Python's and JAX's start included. The
+first day compiles programs that JAX keeps on disk; the days after it load them.
 """
 
 import sys
@@ -42,7 +43,9 @@ class Store(bd.Module):
 
 def model() -> bd.Model:
     store = Store(bd.between(0.02, 0.3), bd.between(0.1, 0.8))
-    layer = bd.Difference(store, {"water": dist.LogNormal(3.0, 0.5)}, Store.flow, forcings=("rain", "warmth"))
+    layer = bd.Difference(
+        store, {"water": dist.LogNormal(3.0, 0.5)}, Store.flow, forcings=("rain", "warmth")
+    )
     return bd.Model(layer, bd.NormalNoise(dist.HalfNormal(1.0)))
 
 
@@ -54,7 +57,11 @@ def series(days: int) -> xr.Dataset:
     for fallen, warm in zip(rain, warmth, strict=True):
         flow.append(0.1 * water)
         water += fallen - 0.1 * (1 + 0.4 * warm) * water
-    columns = {"rain": rain, "warmth": warmth, "flow": np.asarray(flow) + 0.2 * rng.normal(size=days)}
+    columns = {
+        "rain": rain,
+        "warmth": warmth,
+        "flow": np.asarray(flow) + 0.2 * rng.normal(size=days),
+    }
     dates = np.datetime64("2010-01-01") + np.arange(days)
     return xr.Dataset({name: ("time", values) for name, values in columns.items()}, {"time": dates})
 
@@ -62,7 +69,13 @@ def series(days: int) -> xr.Dataset:
 def prepare(folder: Path) -> int:
     """Fit the years; returns how many days they have."""
     known = round(YEARS * 365.25)
-    post = bd.fit(model(), series(known), bd.NUTS(chains=4, warmup=200, draws=250, climbs=4), key=0, progress=False)
+    post = bd.fit(
+        model(),
+        series(known),
+        bd.NUTS(chains=4, warmup=200, draws=250, climbs=4),
+        key=0,
+        progress=False,
+    )
     bd.save(post, folder / "post.nc")
     return known
 

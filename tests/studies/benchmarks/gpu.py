@@ -1,13 +1,14 @@
 """Many chains and ensembles on a GPU against the same, and against NUTS, on the CPU of one machine.
 
-Run: `uv run python -m tests.studies.benchmarks.gpu --out .benchmarks/gpu` on a machine with a GPU and JAX's CUDA
-packages (`uv pip install "jax[cuda12]"`). Without a GPU it says so and measures the CPU alone; `--quick` is a short
-trial.
+Run: `uv run python -m tests.studies.benchmarks.gpu --out .benchmarks/gpu` on a machine with a GPU
+and JAX's CUDA packages (`uv pip install "jax[cuda12]"`). Without a GPU it says so and measures the
+CPU alone; `--quick` is a short trial.
 
-For each problem (lynx–hare; 12 subjects, 43 parameters) and each number of chains: gradients and solves a second of
-one batch, and effective draws a second of `ManyChain` (warm-up and draws, compilation apart) against `NUTS` on the
-CPU. Every row is measured in a process of its own, on one kind of device; one that takes longer than `--limit`
-seconds is stopped. Rows are kept as JSON as they come, and in the end as a table in Markdown.
+For each problem (lynx–hare; 12 subjects, 43 parameters) and each number of chains: gradients and
+solves a second of one batch, and effective draws a second of `ManyChain` (warm-up and draws,
+compilation apart) against `NUTS` on the CPU. Every row is measured in a process of its own, on one
+kind of device; one that takes longer than `--limit` seconds is stopped. Rows are kept as JSON as
+they come, and in the end as a table in Markdown.
 """
 
 import argparse
@@ -35,16 +36,28 @@ type Row = dict[str, Any]
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=NAME, description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / ".benchmarks" / "gpu", help="folder of gpu.json and gpu.md")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / ".benchmarks" / "gpu",
+        help="folder of gpu.json and gpu.md",
+    )
     parser.add_argument("--quick", action="store_true", help="one problem, one method, 64 chains")
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds that a row may take, compilation included")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=900.0,
+        help="seconds that a row may take, compilation included",
+    )
     parser.add_argument("--row", help="one row, in this process (JSON)")
     return parser.parse_args()
 
 
 def plan(quick: bool, gpu: bool) -> Iterator[Row]:
     """What is measured, CPU and GPU by turns."""
-    problems, methods, sizes = (PROBLEMS[:1], METHODS[:1], SIZES[:1]) if quick else (PROBLEMS, METHODS, SIZES)
+    problems, methods, sizes = (
+        (PROBLEMS[:1], METHODS[:1], SIZES[:1]) if quick else (PROBLEMS, METHODS, SIZES)
+    )
     devices = ("gpu", "cpu") if gpu else ("cpu",)
     for problem in problems:
         yield {"what": "nuts", "problem": problem, "device": "cpu"}
@@ -62,10 +75,14 @@ def plan(quick: bool, gpu: bool) -> Iterator[Row]:
 def measured(row: Row, limit: float, quick: bool) -> Row:
     """A row with its figures, from a process of its own."""
     seen = {"cpu": "cpu", "gpu": "cuda,cpu"}[row["device"]]
-    command = [sys.executable, "-W", "ignore", "-m", NAME, "--row", json.dumps(row)] + ["--quick"] * quick
+    command = [sys.executable, "-W", "ignore", "-m", NAME, "--row", json.dumps(row)] + [
+        "--quick"
+    ] * quick
     environment = os.environ | {"JAX_PLATFORMS": seen}
     try:
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=limit
+        )
     except subprocess.TimeoutExpired:
         return row | {"stopped after s": limit}
     if done.returncode:
@@ -76,7 +93,9 @@ def measured(row: Row, limit: float, quick: bool) -> Row:
 def gpus() -> list[str]:
     """The GPUs that JAX sees, asked in another process: this one stays free of JAX."""
     ask = "import jax, json; print(json.dumps([d.device_kind for d in jax.devices('gpu')]))"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", ask], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ask], capture_output=True, text=True
+    )
     return json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else []
 
 
@@ -147,7 +166,10 @@ def lowest_bulk_ess(post: Any) -> float:
     """The lowest bulk effective sample size over all numbers of the posterior."""
     import arviz_stats as azs
 
-    return min(float(v.min()) for v in azs.ess(post["posterior"].to_dataset(), method="bulk").data_vars.values())
+    return min(
+        float(v.min())
+        for v in azs.ess(post["posterior"].to_dataset(), method="bulk").data_vars.values()
+    )
 
 
 def many(row: Row, quick: bool) -> Row:
@@ -167,7 +189,13 @@ def many(row: Row, quick: bool) -> Row:
     _population.Population.advance = timed
     model, data, _ = posed(row["problem"])
     short = {"warmup": 48, "draws": 16} if quick else {}
-    post = bd.fit(model, data, ManyChain(row["method"], chains=row["chains"], **short), device=row["device"], key=0)
+    post = bd.fit(
+        model,
+        data,
+        ManyChain(row["method"], chains=row["chains"], **short),
+        device=row["device"],
+        key=0,
+    )
     ess, seconds, count = lowest_bulk_ess(post), sum(spent), post.attrs["gradients"]
     return {
         "ESS": ess,
@@ -187,7 +215,10 @@ def nuts(row: Row, quick: bool) -> Row:
 
     model, data, _ = posed(row["problem"])
     post = bd.fit(model, data, bd.NUTS(draws=200) if quick else bd.NUTS(), device="cpu", key=0)
-    ess, count = lowest_bulk_ess(post), int(post["sample_stats"]["n_steps"].sum()) + post.attrs["warmup_steps"]
+    ess, count = (
+        lowest_bulk_ess(post),
+        int(post["sample_stats"]["n_steps"].sum()) + post.attrs["warmup_steps"],
+    )
     seconds = post.attrs["warmup_time_s"] + post.attrs["draws_time_s"]
     return {
         "chains": post["posterior"].sizes["chain"],
@@ -210,7 +241,9 @@ def write(out: Path, rows: list[Row], machine: Row) -> str:
     (out / "gpu.json").write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(_printed(row.get(name, "")) for name in columns) + " |" for row in rows]
+    lines += [
+        "| " + " | ".join(_printed(row.get(name, "")) for name in columns) + " |" for row in rows
+    ]
     known = ", ".join(f"{name} {value}" for name, value in machine.items())
     table = "\n".join(lines)
     (out / "gpu.md").write_text(f"# Throughput\n\n{known}\n\n{table}\n")
@@ -218,7 +251,11 @@ def write(out: Path, rows: list[Row], machine: Row) -> str:
 
 
 def _printed(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("\n", " ").replace("|", "/")
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value).replace("\n", " ").replace("|", "/")
+    )
 
 
 def main() -> None:
@@ -229,8 +266,15 @@ def main() -> None:
         return
     found = gpus()
     if not found:
-        print("JAX sees no GPU here (uv pip install 'jax[cuda12]' on a machine with one): measuring the CPU alone")
-    machine = {"GPUs": ", ".join(found) or "none", "CPU cores": os.cpu_count(), "platform": platform.platform()}
+        print(
+            "JAX sees no GPU here (uv pip install 'jax[cuda12]' on a machine with one): measuring "
+            "the CPU alone"
+        )
+    machine = {
+        "GPUs": ", ".join(found) or "none",
+        "CPU cores": os.cpu_count(),
+        "platform": platform.platform(),
+    }
     rows, table = [], ""
     for row in plan(options.quick, bool(found)):
         rows.append(measured(row, options.limit, options.quick))

@@ -1,11 +1,12 @@
-"""How the cost of a gradient grows with chains, states, observations and unknown numbers, against that of a solve.
+"""How the cost of a gradient grows with chains, states, observations and unknown numbers, against
+that of a solve.
 
 Run: `uv run python -m tests.studies.benchmarks.growth`
 
-Everything is measured on one CPU device, one position after another, as NUTS does: of several laps the fastest. The
-solve is the layer's alone, without prior and likelihood. The growth in chains is that of the draws of `bd.fit` on all
-devices, of three fits the fastest. Writes the table into the section of docs/benchmarks.md, and the figure
-docs/assets/growth.png.
+Everything is measured on one CPU device, one position after another, as NUTS does: of several laps
+the fastest. The solve is the layer's alone, without prior and likelihood. The growth in chains is
+that of the draws of `bd.fit` on all devices, of three fits the fastest. Writes the table into the
+section of docs/benchmarks.md, and the figure docs/assets/growth.png.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,7 +40,9 @@ WIDTHS = (0, 4, 12, 38, 98)  # of a network with two inputs and two outputs: 5 w
 
 
 class Chain(bd.Module):
-    r"""Transit compartments: $\dot y_1 = -k y_1, \quad \dot y_i = k (y_{i-1} - y_i)$, without units."""
+    r"""Transit compartments: $\dot y_1 = -k y_1, \quad \dot y_i = k (y_{i-1} - y_i)$, without
+    units.
+    """
 
     rate: bd.Scalar
 
@@ -53,7 +56,9 @@ def total(t, y, u):
 
 
 def linear_chain(states: int) -> Problem:
-    """A linear chain, all of it in the first compartment at first; the sum over compartments is seen."""
+    """A linear chain, all of it in the first compartment at first; the sum over compartments is
+    seen.
+    """
     first = jnp.zeros(states).at[0].set(10.0)
     layer = bd.ODE(Chain(dist.LogNormal(0.0, 0.3)), {"y": first}, observe=total, start=0.0)
     times = np.linspace(0.5, 10.0, 20)
@@ -70,7 +75,9 @@ def observed(number: int) -> Problem:
 
 
 def hybrid(width: int) -> Problem:
-    """Lynx and hare with a residual network of so many hidden units; none for the equations alone."""
+    """Lynx and hare with a residual network of so many hidden units;
+    none for the equations alone.
+    """
     model, data = posteriordb_lynx_hare()
     if width == 0:
         return pose(model, data)
@@ -110,8 +117,13 @@ def cost(problem: Problem) -> dict[str, Any]:
 def chains(number: int) -> dict[str, Any]:
     """Gradients a second while `bd.fit` draws, and the seconds of one on one of the devices."""
     model, data = posteriordb_lynx_hare()
-    fits = [bd.fit(model, data, bd.NUTS(chains=number, warmup=200, draws=250), progress=False) for _ in range(3)]
-    rate = max(float(post["sample_stats"]["n_steps"].sum()) / post.attrs["draws_time_s"] for post in fits)
+    fits = [
+        bd.fit(model, data, bd.NUTS(chains=number, warmup=200, draws=250), progress=False)
+        for _ in range(3)
+    ]
+    rate = max(
+        float(post["sample_stats"]["n_steps"].sum()) / post.attrs["draws_time_s"] for post in fits
+    )
     devices = int(fits[0].attrs["devices"].split()[0])
     return {"rate": rate, "gradient": devices / rate, "devices": devices}
 
@@ -131,15 +143,28 @@ def measured() -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 
 def tables(results: list[tuple[str, int, dict[str, Any]]]) -> str:
-    lines = [["growing", "", "unknown numbers", "solve, µs", "gradient, µs", "gradient / solve", "by"]]
+    lines = [
+        ["growing", "", "unknown numbers", "solve, µs", "gradient, µs", "gradient / solve", "by"]
+    ]
     for what, size, f in results:
         if what != "chains":
             micro = [f"{1e6 * f[name]:.3g}" for name in ("solve", "gradient")]
-            lines.append([what, str(size), str(f["unknown"]), *micro, f"{f['gradient'] / f['solve']:.1f}", f["mode"]])
+            lines.append(
+                [
+                    what,
+                    str(size),
+                    str(f["unknown"]),
+                    *micro,
+                    f"{f['gradient'] / f['solve']:.1f}",
+                    f["mode"],
+                ]
+            )
     of_chains = [["chains", "devices", "gradients a second", "µs a gradient and device"]]
     for what, size, f in results:
         if what == "chains":
-            of_chains.append([str(size), str(f["devices"]), f"{f['rate']:.0f}", f"{1e6 * f['gradient']:.3g}"])
+            of_chains.append(
+                [str(size), str(f["devices"]), f"{f['rate']:.0f}", f"{1e6 * f['gradient']:.3g}"]
+            )
     return f"{table(lines)}\n\n{table(of_chains)}"
 
 
@@ -160,8 +185,20 @@ def draw(results: list[tuple[str, int, dict[str, Any]]], path: Path) -> None:
                 axes.set_ylim(1e4, 2e5)
                 axes.set_ylabel("gradients a second (1/s)")
             else:
-                axes.loglog(sizes, [1e6 * f["gradient"] for _, f in mine], "o-", color=BLUE, label="gradient")
-                axes.loglog(sizes, [1e6 * f["solve"] for _, f in mine], "s--", color=VERMILION, label="solve alone")
+                axes.loglog(
+                    sizes,
+                    [1e6 * f["gradient"] for _, f in mine],
+                    "o-",
+                    color=BLUE,
+                    label="gradient",
+                )
+                axes.loglog(
+                    sizes,
+                    [1e6 * f["solve"] for _, f in mine],
+                    "s--",
+                    color=VERMILION,
+                    label="solve alone",
+                )
                 axes.set_ylabel("time for one (µs)")
                 axes.legend(frameon=False)
             axes.set_xticks(sizes, [str(size) for size in sizes])

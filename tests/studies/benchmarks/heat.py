@@ -1,13 +1,14 @@
-"""Heat in a rod with an unknown source over its length, an unknown flux through one end over time, and an unknown
-diffusion.
+"""Heat in a rod with an unknown source over its length, an unknown flux through one end over time,
+and an unknown diffusion.
 
 Run: `uv run python -m tests.studies.benchmarks.heat` (`--quick` is a short trial of one data set)
 
-Heat enters from a source with two humps and through the low end, as fast as a wave and a rising trend say; the high end
-is held at zero. Ten places are seen at twenty times, with noise. The source and the flux are B-splines with unknown
-weights. It reports, for each of several data sets, how much of both functions lies within their pointwise 90 % bands,
-and for posterior draws the heat that is there against what the source and the ends have given. Prints a table in
-Markdown; writes docs/assets/heat-*.png for the first data set.
+Heat enters from a source with two humps and through the low end, as fast as a wave and a rising
+trend say; the high end is held at zero. Ten places are seen at twenty times, with noise. The source
+and the flux are B-splines with unknown weights. It reports, for each of several data sets, how much
+of both functions lies within their pointwise 90 % bands, and for posterior draws the heat that is
+there against what the source and the ends have given. Prints a table in Markdown; writes
+docs/assets/heat-*.png for the first data set.
 """
 
 import argparse
@@ -41,7 +42,9 @@ class Source(bd.Module):
     """Two humps."""
 
     def __call__(self, t: Any, y: Any, u: Any) -> dict[str, Any]:
-        humps = 3.0 * jnp.exp(-(((u["x"] - 0.3) / 0.12) ** 2)) + 1.5 * jnp.exp(-(((u["x"] - 0.75) / 0.1) ** 2))
+        humps = 3.0 * jnp.exp(-(((u["x"] - 0.3) / 0.12) ** 2)) + 1.5 * jnp.exp(
+            -(((u["x"] - 0.75) / 0.1) ** 2)
+        )
         return {"heat": humps}
 
 
@@ -53,13 +56,17 @@ class Inflow(bd.Module):
 
 
 class Account(bd.Module):
-    """A law with a second field, the same in every cell: the heat that the source and the ends have given so far."""
+    """A law with a second field, the same in every cell: the heat that the source and the ends have
+    given so far.
+    """
 
     law: bd.pde.FiniteVolume
 
     def __call__(self, t: Any, y: Any, u: Any) -> dict[str, Any]:
         heat = {"heat": y["heat"]}
-        source = jax.vmap(lambda x: self.law.reaction(t, {}, {"x": x})["heat"])(jnp.asarray(GRID.centres("x")))
+        source = jax.vmap(lambda x: self.law.reaction(t, {}, {"x": x})["heat"])(
+            jnp.asarray(GRID.centres("x"))
+        )
         given = GRID.integral(source) - sum(self.law.outflow(t, heat, u).values())
         return {**self.law(t, heat, u), "given": jnp.broadcast_to(given, GRID.shape)}
 
@@ -70,7 +77,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--sets", type=int, default=4, help="data sets, each with other noise")
     parser.add_argument("--draws", type=int, default=400, help="of each of two chains")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets", help="folder of the figures")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs" / "assets", help="folder of the figures"
+    )
     parser.add_argument("--quick", action="store_true", help="one data set, fewer draws")
     options = parser.parse_args()
     if options.quick:
@@ -81,14 +90,20 @@ def arguments() -> argparse.Namespace:
 def rod(diffusion: Any, source: Any, flux: Any) -> bd.pde.PDE:
     boundary = {"x_low": bd.pde.Flux(flux), "x_high": bd.pde.Dirichlet(0.0)}
     law = bd.pde.FiniteVolume(GRID, diffusion, reaction=source, boundary=boundary)
-    return bd.pde.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
+    return bd.pde.PDE(
+        law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5
+    )
 
 
 def unknown() -> bd.Model:
     weights = {size: bd.bases.NormalShrinkage(size, scale=1.0) for size in (12, 8)}
-    source = bd.Basis(bd.bases.BSpline(0.0, 1.0, 12), "x", "heat", weights[12], level=1.0, scale=2.0)
+    source = bd.Basis(
+        bd.bases.BSpline(0.0, 1.0, 12), "x", "heat", weights[12], level=1.0, scale=2.0
+    )
     flux = bd.Basis(bd.bases.BSpline(0.0, END, 8), "t", "flux", weights[8], level=-1.0, scale=1.0)
-    return bd.Model(rod(bd.between(0.05, 0.5), source, flux), bd.NormalNoise(dist.LogNormal(-3.0, 1.0)))
+    return bd.Model(
+        rod(bd.between(0.05, 0.5), source, flux), bd.NormalNoise(dist.LogNormal(-3.0, 1.0))
+    )
 
 
 @eqx.filter_jit
@@ -107,15 +122,22 @@ def functions(layer: bd.pde.PDE) -> dict[str, Any]:
     """The source over x and what enters through the low end over time."""
     law: Any = layer.vector_field
     source = jax.vmap(lambda x: law.reaction(0.0, {}, {"x": x})["heat"])(jnp.asarray(OVER["x"]))
-    flux = jax.vmap(lambda t: law.boundary["x_low"].value(t, {}, {})["flux"])(jnp.asarray(OVER["t"]))
+    flux = jax.vmap(lambda t: law.boundary["x_low"].value(t, {}, {})["flux"])(
+        jnp.asarray(OVER["t"])
+    )
     return {"inflow": -flux, "source": source}
 
 
 def imbalance(layer: bd.pde.PDE) -> Any:
-    """The largest difference between the heat that is there and what was given, as a share of it."""
+    """The largest difference between the heat that is there and what was given,
+    as a share of it.
+    """
     asked = bd.inputs(xr.Dataset(coords={"time": np.linspace(0.0, END, 21)}), start=0.0)
     account = bd.pde.PDE(
-        Account(layer.vector_field), {"heat": 0.0, "given": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0
+        Account(layer.vector_field),
+        {"heat": 0.0, "given": 0.0},
+        solver=bd.pde.Chebyshev(8),
+        start=0.0,
     )
     values = account(asked).values
     there = jax.vmap(GRID.integral)(values["heat"])
@@ -130,7 +152,8 @@ def of_draws(model: bd.Model, post: xr.DataTree, function: Any, thin: int = 1) -
 def inside(bands: dict[str, np.ndarray], truth: dict[str, Any]) -> dict[str, float]:
     """The share of each function that lies within its band."""
     return {
-        name: float(np.mean((low <= truth[name]) & (truth[name] <= high))) for name, (low, _, high) in bands.items()
+        name: float(np.mean((low <= truth[name]) & (truth[name] <= high)))
+        for name, (low, _, high) in bands.items()
     }
 
 
@@ -140,9 +163,13 @@ def picture(bands: dict[str, np.ndarray], truth: dict[str, Any]) -> Any:
 
     with rc_context(STYLE):
         figure = Figure(figsize=(8.0, 3.0), layout="constrained")
-        for axes, name, along in zip(figure.subplots(1, 2), ("source", "inflow"), ("x", "t"), strict=True):
+        for axes, name, along in zip(
+            figure.subplots(1, 2), ("source", "inflow"), ("x", "t"), strict=True
+        ):
             low, middle, high = bands[name]
-            axes.fill_between(OVER[along], low, high, color=BLUE, alpha=0.25, lw=0, label="90 % band")
+            axes.fill_between(
+                OVER[along], low, high, color=BLUE, alpha=0.25, lw=0, label="90 % band"
+            )
             axes.plot(OVER[along], middle, color=BLUE, label="median")
             axes.plot(OVER[along], truth[name], color=VERMILION, ls="--", label="truth")
             axes.set(xlabel={"x": "place x", "t": "time"}[along], ylabel=name)
@@ -156,12 +183,23 @@ def main() -> None:
     truth = functions(rod(DIFFUSION, Source(), Inflow()))
     for seed in range(options.sets):
         data = observed(seed)
-        post = bd.fit(model, data, bd.NUTS(chains=2, warmup=200, draws=options.draws), key=seed, progress=False)
+        post = bd.fit(
+            model,
+            data,
+            bd.NUTS(chains=2, warmup=200, draws=options.draws),
+            key=seed,
+            progress=False,
+        )
         diagnosis = bd.diagnose(post)
         cost = int(post["sample_stats"]["n_steps"].mean())
-        print(f"{time.perf_counter() - began:.0f} s, {cost} gradients a draw: {diagnosis}", flush=True)
+        print(
+            f"{time.perf_counter() - began:.0f} s, {cost} gradients a draw: {diagnosis}", flush=True
+        )
         drawn = of_draws(model, post, functions)
-        bands = {name: np.quantile(drawn[name], (0.05, 0.5, 0.95), axis=0) for name in ("source", "inflow")}
+        bands = {
+            name: np.quantile(drawn[name], (0.05, 0.5, 0.95), axis=0)
+            for name in ("source", "inflow")
+        }
         rhat = azs.rhat(post["posterior"].to_dataset())
         shares = inside(bands, truth)
         diffusion = post["posterior"]["diffusion"].values
@@ -180,7 +218,14 @@ def main() -> None:
             dense = xr.Dataset(coords={"time": np.linspace(0.0, END, 41), "x": GRID.centres("x")})
             shown = plot_field(bd.forecast(model, post, dense), data, None, "heat")
             shown.savefig(options.out / "heat-field.png", dpi=130)
-    header = ["data set", "source in band", "inflow in band", f"diffusion ({DIFFUSION})", "draws", "highest R-hat"]
+    header = [
+        "data set",
+        "source in band",
+        "inflow in band",
+        f"diffusion ({DIFFUSION})",
+        "draws",
+        "highest R-hat",
+    ]
     print(table([[*header, "heat out of balance, share"], *lines]))
     print(f"\n{time.perf_counter() - began:.0f} s in all")
 

@@ -2,11 +2,12 @@
 
 Run: `uv run python -m tests.studies.benchmarks.keys --problems sir,pk --keys 20`
 
-A fit passes if every R-hat of the compared quantities is below 1.01; of one above it `bd.diagnose(post)` must say so,
-in a finding about R-hat that is a warning (up to 1.05) or bad. All keys of a problem run in one process, with a
-compilation cache of their own. Each result is appended to `--out` as a line of JSON, and what is there already, from
-this machine and the code as it stands, is not run again. A table goes into docs/benchmarks.md. Exits with 1 if a fit
-failed in silence.
+A fit passes if every R-hat of the compared quantities is below 1.01; of one above it
+`bd.diagnose(post)` must say so, in a finding about R-hat that is a warning (up to 1.05) or bad. All
+keys of a problem run in one process, with a compilation cache of their own. Each result is appended
+to `--out` as a line of JSON, and what is there already, from this machine and the code as it
+stands, is not run again. A table goes into docs/benchmarks.md. Exits with 1 if a fit failed in
+silence.
 """
 
 import argparse
@@ -21,7 +22,16 @@ from ..rows import age, keep, lacking, latest, of_here, to_show
 from .suite.cases import ours
 
 NAME = "tests.studies.benchmarks.keys"
-PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "pk_population", "theophylline_closed")
+PROBLEMS = (
+    "lynx_hare",
+    "fitzhugh_nagumo",
+    "sir",
+    "stiff",
+    "hybrid",
+    "pk",
+    "pk_population",
+    "theophylline_closed",
+)
 GOOD = 1.01
 TASK = ("problem", "key")
 JUDGED = ("R-hat of science parameters", "R-hat of trajectories")
@@ -31,7 +41,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__.split("\n")[0])
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="names, separated by commas")
     parser.add_argument("--keys", type=int, default=20, help="random keys 0, 1, …")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".jsonl"), help="results")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).with_suffix(".jsonl"), help="results"
+    )
     parser.add_argument("--table", action="store_true", help="only rewrite the table")
     parser.add_argument("--here", action="store_true", help="run the problems in this process")
     return parser.parse_args()
@@ -101,7 +113,10 @@ def summary(results: list[dict], problems: list[str]) -> tuple[list[list[str]], 
         if not fits:
             continue
         passed = sum(r["rhat"] < GOOD for r in fits)
-        warned, bad = (sum(r["rhat"] >= GOOD and r["told"] == level for r in fits) for level in ("warning", "bad"))
+        warned, bad = (
+            sum(r["rhat"] >= GOOD and r["told"] == level for r in fits)
+            for level in ("warning", "bad")
+        )
         silent += len(fits) - passed - warned - bad
         worst, ess = max(r["rhat"] for r in fits), min(r["bulk_ess"] for r in fits)
         diverging = sum(r["divergences"] for r in fits)
@@ -117,7 +132,16 @@ def main() -> None:
         if options.here:
             run_here(problem, options)
         else:
-            command = [sys.executable, "-m", NAME, "--here", "--problems", problem, "--keys", str(options.keys)]
+            command = [
+                sys.executable,
+                "-m",
+                NAME,
+                "--here",
+                "--problems",
+                problem,
+                "--keys",
+                str(options.keys),
+            ]
             subprocess.run([*command, "--out", str(options.out)], cwd=ROOT, check=True)
     if not options.here:
         results = latest(to_show(options.out, ("problem",)), TASK)

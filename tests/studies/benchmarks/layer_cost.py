@@ -2,10 +2,11 @@
 
 Run: `uv run python -m tests.studies.benchmarks.layer_cost`
 
-The layers are those of the recovery suite, and its finite volumes also with the solver that the docs advise. Each
-program takes 16 prior draws at once; the gradient is that of the log density in all random leaves, in reverse and in
-forward mode. Times are medians of `--laps`. The memory is the scratch space that the compiled gradient of a long ODE
-asks for, with the default adjoint. Two tables in Markdown.
+The layers are those of the recovery suite, and its finite volumes also with the solver that the
+docs advise. Each program takes 16 prior draws at once; the gradient is that of the log density in
+all random leaves, in reverse and in forward mode. Times are medians of `--laps`. The memory is the
+scratch space that the compiled gradient of a long ODE asks for, with the default adjoint. Two
+tables in Markdown.
 """
 
 import argparse
@@ -37,12 +38,16 @@ def median_ms(program, positions, laps: int) -> float:
 
 
 def costs(case, laps: int) -> tuple[int, float, float, float]:
-    """Unknown numbers, and milliseconds of the solve, the reverse and the forward gradient, for 16 draws."""
+    """Unknown numbers, and milliseconds of the solve, the reverse and the forward gradient, for 16
+    draws.
+    """
     problem = pose(case.model, case.data(0))
     positions = problem.prior(BATCH, key=jax.random.key(0))
     solve = jax.jit(jax.vmap(problem.log_density))
     reverse = jax.jit(jax.vmap(jax.value_and_grad(problem.log_density)))
-    tangents = jax.jit(jax.vmap(jax.jacfwd(with_adjoint(problem, diffrax.ForwardMode()).log_density)))
+    tangents = jax.jit(
+        jax.vmap(jax.jacfwd(with_adjoint(problem, diffrax.ForwardMode()).log_density))
+    )
     return problem.dimension, *(median_ms(p, positions, laps) for p in (solve, reverse, tangents))
 
 
@@ -63,7 +68,9 @@ def memory(end: float, max_steps: int) -> tuple[int, int]:
     problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
     program = jax.jit(jax.grad(problem.log_density)).lower(jnp.zeros(1)).compile()
     known = realise(layer, {"vector_field.frequency": jnp.ones(())})
-    return int(known(problem.inputs).stats["steps"]), int(program.memory_analysis().temp_size_in_bytes)
+    return int(known(problem.inputs).stats["steps"]), int(
+        program.memory_analysis().temp_size_in_bytes
+    )
 
 
 def with_chebyshev() -> list[Case]:
@@ -80,7 +87,9 @@ def with_chebyshev() -> list[Case]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.benchmarks.layer_cost", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.benchmarks.layer_cost", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--laps", type=int, default=9)
     parser.add_argument("--only", default="", help="layers whose name has this in it")
     asked = parser.parse_args()
@@ -89,7 +98,8 @@ def main() -> None:
     for case in (*LAYERS, *with_chebyshev()):
         if asked.only in case.name:
             unknown, solve, back, ahead = costs(case, asked.laps)
-            print(f"| {case.name} | {unknown} | {solve:.2f} | {back / solve:.1f} | {ahead / solve:.1f} | "
+            print(f"| {case.name} | {unknown} | {solve:.2f} | {back / solve:.1f} | "
+                f"{ahead / solve:.1f} | "
                   f"{min(back, ahead) / solve:.1f} |", flush=True)  # fmt: skip
     print("\n| steps | scratch memory, KiB |\n|---|---|")
     for end in LENGTHS:

@@ -1,9 +1,10 @@
-"""What it costs and saves to let XLA move what does not change out of loops: NUTS compiled, and a leapfrog of it.
+"""What it costs and saves to let XLA move what does not change out of loops: NUTS compiled, and a
+leapfrog of it.
 
 Run: `uv run python -m tests.studies.benchmarks.loop_moves [--problems lynx_hare,sir]`
 
-Two chains of 25 draws a lap, in the metric of the curvature at the best of 16 climbs; both ways by turns. It is for a
-CPU: on other devices the package leaves the moves to XLA.
+Two chains of 25 draws a lap, in the metric of the curvature at the best of 16 climbs; both ways by
+turns. It is for a CPU: on other devices the package leaves the moves to XLA.
 """
 
 import argparse
@@ -47,15 +48,21 @@ class Way:
         self.micros.clear()
 
     def lap(self, *, adapting: bool = False) -> None:
-        self.state, trace = self.chains.chunk(self.state, self.done, _DRAWS, adapting, self.metric, Plain())
+        self.state, trace = self.chains.chunk(
+            self.state, self.done, _DRAWS, adapting, self.metric, Plain()
+        )
         self.done += _DRAWS
-        self.micros.append(1e6 * float(trace["seconds"]) / float(trace["n_steps"].sum(axis=1).max()))
+        self.micros.append(
+            1e6 * float(trace["seconds"]) / float(trace["n_steps"].sum(axis=1).max())
+        )
 
 
 def line(problem: str, laps: int) -> list[str]:
     case = load(problem)
     posed = bd.inference.pose(case.model, case.data)
-    _, value_and_gradient, log_density = gradient.differentiated(posed, gradient.choose(posed, "auto"))
+    _, value_and_gradient, log_density = gradient.differentiated(
+        posed, gradient.choose(posed, "auto")
+    )
     optimiser = starts.Optimiser(value_and_gradient, 16)
     reached = optimiser.optimise(np.asarray(posed.prior(16, key=jax.random.key(0))))
     values, slopes = optimiser.evaluate(reached)
@@ -76,12 +83,16 @@ def line(problem: str, laps: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.benchmarks.loop_moves", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.benchmarks.loop_moves", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="names, separated by commas")
     parser.add_argument("--laps", type=int, default=12)
     asked = parser.parse_args()
     header = ["problem", "share of the gradient that stays the same, %"]
-    header += [f"{what} {way} moves" for what in ("first 25 draws, s,", "leapfrog, µs,") for way in WAYS]
+    header += [
+        f"{what} {way} moves" for what in ("first 25 draws, s,", "leapfrog, µs,") for way in WAYS
+    ]
     print(table([header, *(line(problem, asked.laps) for problem in asked.problems.split(","))]))
 
 

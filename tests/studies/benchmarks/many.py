@@ -2,8 +2,8 @@
 
 Run: `uv run python -m tests.studies.benchmarks.many`
 
-A worker has one core, but for the last way, in which the one worker has both, and its chains run beside each other.
-Starting the workers and what each of them compiles count. Medians go into
+A worker has one core, but for the last way, in which the one worker has both, and its chains run
+beside each other. Starting the workers and what each of them compiles count. Medians go into
 docs/benchmarks.md.
 """
 
@@ -19,7 +19,11 @@ from ..pages import write_section
 from ..timing import by_turns, medians, printed
 
 REPETITIONS, FITS = 3, 8
-WAYS = {"one worker, one core": (1, 1), "two workers, a core each": (2, 2), "one worker, two cores": (1, 2)}
+WAYS = {
+    "one worker, one core": (1, 1),
+    "two workers, a core each": (2, 2),
+    "one worker, two cores": (1, 2),
+}
 JOB = """
 import json, os, tempfile, time
 from pathlib import Path
@@ -48,11 +52,14 @@ def seconds(workers: int, cores: int) -> float:
 
 
 def main() -> None:
-    found = by_turns({way: partial(seconds, *numbers) for way, numbers in WAYS.items()}, REPETITIONS)
+    found = by_turns(
+        {way: partial(seconds, *numbers) for way, numbers in WAYS.items()}, REPETITIONS
+    )
     one, two, both = (statistics.median(seen) for seen in found.values())
     lines = medians("workers", "s", found)
     said = (
-        f"Two workers are **{one / two:.2f} times** as fast as one of one core, {both / two:.2f} times as one of two."
+        f"Two workers are **{one / two:.2f} times** as fast as one of one core, {both / two:.2f} "
+        "times as one of two."
     )
     write_section(ROOT / "docs" / "benchmarks.md", "many", f"{lines}\n\n{said}")
 

@@ -1,10 +1,12 @@
-"""How much memory a long forecast takes: peak resident memory of a process, beyond what it held before.
+"""How much memory a long forecast takes: peak resident memory of a process, beyond what it held
+before.
 
 Run: `uv run python -m tests.studies.benchmarks.memory --times 20000 --draws 4000`
 
-An exponential decay is forecast into a file, decomposed, scored, and its PIT taken; with `--in-memory` it is forecast
-into memory, and nothing else is done. Prints one JSON object, in MiB: what the four arrays of draws take, and by how
-much the peak grew in each step over the memory that the process took before the first, imports and data included.
+An exponential decay is forecast into a file, decomposed, scored, and its PIT taken; with
+`--in-memory` it is forecast into memory, and nothing else is done. Prints one JSON object, in MiB:
+what the four arrays of draws take, and by how much the peak grew in each step over the memory that
+the process took before the first, imports and data included.
 """
 
 import argparse
@@ -43,7 +45,10 @@ def posed(times: int, draws: int) -> tuple[bd.Model, xr.DataTree, xr.Dataset]:
     """Model, posterior in four chains, and data to score."""
     model = bd.Model(bd.Algebraic(Decay(dist.LogNormal(), dist.LogNormal())), bd.NormalNoise(0.1))
     rng = np.random.default_rng(0)
-    leaves = {f"layer.function.{name}": np.exp(0.1 * rng.normal(size=(4, draws // 4))) for name in ("start", "rate")}
+    leaves = {
+        f"layer.function.{name}": np.exp(0.1 * rng.normal(size=(4, draws // 4)))
+        for name in ("start", "rate")
+    }
     at = np.linspace(0.0, 5.0, times)
     data = xr.Dataset({"y": ("time", np.exp(-at) + 0.1 * rng.normal(size=times))}, {"time": at})
     groups = {

@@ -1,11 +1,13 @@
-"""Lotka–Volterra with a missing interaction: how stable the science is with a plain and with an orthogonal residual.
+"""Lotka–Volterra with a missing interaction: how stable the science is with a plain and with an
+orthogonal residual.
 
 Run: `uv run python -m tests.studies.benchmarks.orthogonal`
 
-Ten restarts of each: the best of the climbs from prior draws (a point estimate, as a universal differential equation
-gives one), each from a start of its own, and NUTS with ten keys. The table gives the coefficient of variation of each
-scientific parameter over the restarts, and where the posterior lies against the projected parameters: those with which
-the science alone comes closest to the true rates along the trajectory.
+Ten restarts of each: the best of the climbs from prior draws (a point estimate, as a universal
+differential equation gives one), each from a start of its own, and NUTS with ten keys. The table
+gives the coefficient of variation of each scientific parameter over the restarts, and where the
+posterior lies against the projected parameters: those with which the science alone comes closest to
+the true rates along the trajectory.
 """
 
 import argparse
@@ -26,7 +28,9 @@ PATH = "layer.vector_field.science."
 
 
 def point_estimates(model: bd.Model, data, restarts: int) -> dict[str, np.ndarray]:
-    """The parameters at the end of each climb, one start each, as far as it ends within three nats of the best."""
+    """The parameters at the end of each climb, one start each, as far as it ends within three nats
+    of the best.
+    """
     problem = pose(model, data)
     value_and_gradient, _ = traced_once(problem)
     optimiser = Optimiser(value_and_gradient)
@@ -50,13 +54,17 @@ def posterior_means(model: bd.Model, data, keys: int) -> dict[str, np.ndarray]:
         draws = post["posterior"]
         for name in residual.NAMES:
             means[name].append((float(draws[name].mean()), float(draws[name].std())))
-        found = ", ".join(f"{n} {means[n][-1][0]:.3f} ± {means[n][-1][1]:.3f}" for n in residual.NAMES)
+        found = ", ".join(
+            f"{n} {means[n][-1][0]:.3f} ± {means[n][-1][1]:.3f}" for n in residual.NAMES
+        )
         print(f"key {key}: {found} ({time.perf_counter() - began:.0f} s)", flush=True)
     return {name: np.array(values) for name, values in means.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.benchmarks.orthogonal", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.benchmarks.orthogonal", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--restarts", type=int, default=10)
     parser.add_argument("--keys", type=int, default=10)
     asked = parser.parse_args()

@@ -1,11 +1,14 @@
-"""What a population costs as it grows: 10, 100, 1000 subjects of ten times each, on common times or each on its own.
+"""What a population costs as it grows: 10, 100, 1000 subjects of ten times each, on common times or
+each on its own.
 
-Run: `uv run python -m tests.studies.benchmarks.population`; `--only 1000` for a size, `--table` writes what is held.
+Run: `uv run python -m tests.studies.benchmarks.population`; `--only 1000` for a size, `--table`
+writes what is held.
 
-A drug is absorbed and eliminated; clearance and volume differ between subjects. Each case has a process of its own,
-whose highest memory is told. Its gradient is that of the log density at prior draws, one after another, the fastest of
-several laps; the fit is a short one by NUTS with one chain and at most 31 gradients a draw, which compiles, climbs to a
-mode, takes the curvature there and draws; then all draws are forecast to twenty common times.
+A drug is absorbed and eliminated; clearance and volume differ between subjects. Each case has a
+process of its own, whose highest memory is told. Its gradient is that of the log density at prior
+draws, one after another, the fastest of several laps; the fit is a short one by NUTS with one chain
+and at most 31 gradients a draw, which compiles, climbs to a mode, takes the curvature there and
+draws; then all draws are forecast to twenty common times.
 """
 
 import argparse
@@ -57,14 +60,23 @@ def records(subjects: int, times: str) -> pd.DataFrame:
     """A table as of a trial: a dose and ten measurements of each subject."""
     rng = np.random.default_rng(subjects)
     absorption, spread = 1.2, 0.3
-    clearance, volume = (typical * np.exp(spread * rng.normal(size=(subjects, 1))) for typical in (3.0, 30.0))
+    clearance, volume = (
+        typical * np.exp(spread * rng.normal(size=(subjects, 1))) for typical in (3.0, 30.0)
+    )
     late = 0.0 if times == "common" else 0.1
     at = PROTOCOL * np.exp(late * rng.normal(size=(subjects, 10)))
     out = clearance / volume
-    conc = DOSE * absorption / (volume * (absorption - out)) * (np.exp(-out * at) - np.exp(-absorption * at))
+    conc = (
+        DOSE
+        * absorption
+        / (volume * (absorption - out))
+        * (np.exp(-out * at) - np.exp(-absorption * at))
+    )
     conc = conc * np.exp(0.15 * rng.normal(size=conc.shape))
     who = np.repeat(np.arange(subjects), 10)
-    seen = pd.DataFrame({"id": who, "time": np.sort(at, axis=1).ravel(), "conc": conc.ravel(), "evid": 0})
+    seen = pd.DataFrame(
+        {"id": who, "time": np.sort(at, axis=1).ravel(), "conc": conc.ravel(), "evid": 0}
+    )
     given = pd.DataFrame({"id": np.arange(subjects), "time": 0.0, "amt": DOSE, "evid": 1})
     return pd.concat([given, seen]).sort_values(["id", "time"]).reset_index(drop=True)
 
@@ -78,7 +90,9 @@ def model_of(doses, layer: str) -> bd.Model:
     if layer == "closed form":
         one = bd.dosing.Compartments(**numbers, doses=doses)
     else:
-        one = bd.ODE(Oral(**numbers), {"depot": 0.0, "central": 0.0}, Oral.concentration, doses=doses)
+        one = bd.ODE(
+            Oral(**numbers), {"depot": 0.0, "central": 0.0}, Oral.concentration, doses=doses
+        )
     return bd.Model(bd.Each(one, doses.members), {"conc": bd.LogNormalNoise(bd.between(0.05, 0.5))})
 
 
@@ -93,7 +107,11 @@ def measured(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:
     rows, began = records(subjects, times), time.perf_counter()
     data = bd.from_table(rows, "conc", subject="id")
     model = model_of(bd.dosing.doses(rows, into="depot", subject="id"), layer)
-    found: dict = {"all times": data.sizes["time"], "read_s": time.perf_counter() - began, "read_mb": peak()}
+    found: dict = {
+        "all times": data.sizes["time"],
+        "read_s": time.perf_counter() - began,
+        "read_mb": peak(),
+    }
     problem = pose(model, data)
     found["unknown"] = problem.dimension
     value_and_gradient, _ = traced_once(problem, choose(problem, "auto"))
@@ -113,7 +131,9 @@ def measured(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:
     found["gradients"] = float(post["sample_stats"]["n_steps"].mean())
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        bd.forecast(model, post, np.linspace(1.0, 48.0, 20), path=Path(folder) / "forecast.nc").close()
+        bd.forecast(
+            model, post, np.linspace(1.0, 48.0, 20), path=Path(folder) / "forecast.nc"
+        ).close()
         found |= {"forecast_s": time.perf_counter() - began, "forecast_mb": peak()}
     return found
 
@@ -121,7 +141,12 @@ def measured(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:
 def code(subjects: int, times: str, layer: str) -> str:
     """The fingerprint of what makes a row."""
     rows = records(10, times)
-    return fingerprint(bd.fit, bd.NUTS(), model_of(bd.dosing.doses(rows, into="depot", subject="id"), layer), records)
+    return fingerprint(
+        bd.fit,
+        bd.NUTS(),
+        model_of(bd.dosing.doses(rows, into="depot", subject="id"), layer),
+        records,
+    )
 
 
 def run(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:
@@ -140,8 +165,13 @@ def tables() -> str:
     rows = {tuple(row[name] for name in TASK): row for row in latest(held(ROWS), TASK)}
     for layer in LAYERS:
         for times in TIMES:
-            for row in (rows[size, times, layer] for size in SUBJECTS if (size, times, layer) in rows):
-                told = lambda name, scale=1, row=row: f"{scale * row[name]:.3g}" if name in row else "–"  # noqa: E731
+            for row in (
+                rows[size, times, layer] for size in SUBJECTS if (size, times, layer) in rows
+            ):
+
+                def told(name, scale=1, row=row):
+                    return f"{scale * row[name]:.3g}" if name in row else "–"
+
                 lines.append([
                     layer, times, row["subjects"], row["all times"], row["unknown"], told("compile_s"),
                     told("gradient_s", 1e3), f"{1e6 * row['gradient_s'] / row['subjects']:.3g}", row["gradient_mb"],
@@ -153,13 +183,30 @@ def tables() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", type=int, action="append", choices=SUBJECTS, help="so many subjects; may be repeated")
-    parser.add_argument("--layer", action="append", choices=LAYERS, help="one of the layers; may be repeated")
-    parser.add_argument("--times", action="append", choices=TIMES, help="common or own; may be repeated")
-    parser.add_argument("--table", action="store_true", help="write the table of what is held, and measure nothing")
+    parser.add_argument(
+        "--only",
+        type=int,
+        action="append",
+        choices=SUBJECTS,
+        help="so many subjects; may be repeated",
+    )
+    parser.add_argument(
+        "--layer", action="append", choices=LAYERS, help="one of the layers; may be repeated"
+    )
+    parser.add_argument(
+        "--times", action="append", choices=TIMES, help="common or own; may be repeated"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of what is held, and measure nothing"
+    )
     parser.add_argument("--gradients", action="store_true", help="no fit and no forecast")
     asked = parser.parse_args()
-    cases = [(s, t, y) for y in asked.layer or LAYERS for s in asked.only or SUBJECTS for t in asked.times or TIMES]
+    cases = [
+        (s, t, y)
+        for y in asked.layer or LAYERS
+        for s in asked.only or SUBJECTS
+        for t in asked.times or TIMES
+    ]
     for case in [] if asked.table else list(lacking(held(ROWS), TASK, cases, code)):
         print(keep(ROWS, run(*case, drawn=not asked.gradients), code(*case)), flush=True)
     write_section(ROOT / "docs" / "benchmarks.md", "population", tables())

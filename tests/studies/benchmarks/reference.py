@@ -1,9 +1,10 @@
-"""The posterior of posteriordb's lynx–hare model over ten keys, against its published reference draws.
+"""The posterior of posteriordb's lynx–hare model over ten keys, against its published reference
+draws.
 
 Run: `uv run python -m tests.studies.benchmarks.reference`
 
-The worst figure of each kind over all parameters goes into the section of docs/benchmarks.md. Exits with 1 if a key
-does not meet all bounds.
+The worst figure of each kind over all parameters goes into the section of docs/benchmarks.md. Exits
+with 1 if a key does not meet all bounds.
 """
 
 import sys
@@ -53,14 +54,18 @@ def met(figures: dict[str, float]) -> bool:
 def main() -> None:
     if not REFERENCE.exists():
         sys.exit(
-            "the summary of posteriordb's hudson_lynx_hare-lotka_volterra (columns parameter, mean, sd) is no part of "
+            "the summary of posteriordb's hudson_lynx_hare-lotka_volterra (columns parameter, "
+            "mean, sd) is no part of "
             f"the project: put it into shared/reference/{REFERENCE.name} beside the project"
         )
     reference = pd.read_csv(REFERENCE, index_col="parameter")
     fits = [compare(key, reference) for key in range(10)]
     lines = [
         list(fits[0]),
-        *([f"{v:.0f}" if v > 100 or isinstance(v, int) else f"{v:.3f}" for v in f.values()] for f in fits),
+        *(
+            [f"{v:.0f}" if v > 100 or isinstance(v, int) else f"{v:.3f}" for v in f.values()]
+            for f in fits
+        ),
     ]
     number = sum(map(met, fits))
     content = f"{table(lines)}\n\nAll bounds are met with **{number} of {len(fits)} keys**."

@@ -1,10 +1,10 @@
 """Forecasts each series in each way and tables how good that was; goes on where it was stopped.
 
-Run: `python -m tests.studies.forecasting [--only NAME ...] [--methods NAME ...] [--seeds N ...]`; `--table` writes what
-is held into docs/benchmarks.md.
+Run: `python -m tests.studies.forecasting [--only NAME ...] [--methods NAME ...] [--seeds N ...]`;
+`--table` writes what is held into docs/benchmarks.md.
 
-Each task runs in a process of its own and is stopped after `--limit` seconds. A CRPS is told as its share of that of
-the science, the geometric mean over observables.
+Each task runs in a process of its own and is stopped after `--limit` seconds. A CRPS is told as its
+share of that of the science, the geometric mean over observables.
 """
 
 import argparse
@@ -33,11 +33,17 @@ _ALLOWED, _WANTED = 1.03, 0.8
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=NAME, description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", default=[*SERIES], choices=[*SERIES], metavar="NAME")
-    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS], metavar="NAME")
+    parser.add_argument(
+        "--methods", nargs="+", default=[*METHODS], choices=[*METHODS], metavar="NAME"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds after which a task is stopped")
+    parser.add_argument(
+        "--limit", type=float, default=3600.0, help="seconds after which a task is stopped"
+    )
     parser.add_argument("--table", action="store_true", help="forecast nothing, write the table")
-    parser.add_argument("--here", action="store_true", help="one task in this process, its row on standard output")
+    parser.add_argument(
+        "--here", action="store_true", help="one task in this process, its row on standard output"
+    )
     return parser.parse_args()
 
 
@@ -47,7 +53,18 @@ def code_of(name: str, seed: int, method: str) -> str:
 
 def apart(name: str, seed: int, method: str, limit: float) -> Row:
     """The row of a task in a process of its own."""
-    command = [sys.executable, "-m", NAME, "--here", "--only", name, "--seeds", str(seed), "--methods", method]
+    command = [
+        sys.executable,
+        "-m",
+        NAME,
+        "--here",
+        "--only",
+        name,
+        "--seeds",
+        str(seed),
+        "--methods",
+        method,
+    ]
     found = dict(zip(TASK, (name, seed, method), strict=True))
     try:
         done = subprocess.run(command, cwd=ROOT, timeout=limit, stdout=subprocess.PIPE, text=True)
@@ -73,7 +90,12 @@ def tables() -> str:
     ours = {(r["series"], r["seed"]): r for r in rows if r["method"] == OURS and "failed" not in r}
     others = [method for method in METHODS if method != OURS]
     header = (
-        *("series", "data sets", "CRPS of the science (90 % covers)", "weights: science, hybrid, noisy"),
+        *(
+            "series",
+            "data sets",
+            "CRPS of the science (90 % covers)",
+            "weights: science, hybrid, noisy",
+        ),
         *("**mixture**", "hybrid", "noisy", *(f"`{method}`" for method in others)),
     )
     text, lines = [], [header]
@@ -90,8 +112,14 @@ def tables() -> str:
             attained.append(expected(own) if all(own) else np.nan)
         if passed:
             text.append(_said(title, np.asarray(passed), np.asarray(covers), np.asarray(attained)))
-    failed = [f"{r['series']} {r['seed']} {r['method']}: {r['failed']}" for r in rows if "failed" in r]
-    notes = [*text, *(["Not there: " + "; ".join(failed) + "."] if failed else []), age(rows, TASK, code_of)]
+    failed = [
+        f"{r['series']} {r['seed']} {r['method']}: {r['failed']}" for r in rows if "failed" in r
+    ]
+    notes = [
+        *text,
+        *(["Not there: " + "; ".join(failed) + "."] if failed else []),
+        age(rows, TASK, code_of),
+    ]
     return f"{table(lines)}\n\n" + "\n".join(notes)
 
 
@@ -104,7 +132,10 @@ def _line(name: str, mine: list[Row], rows: list[Row], others: list[str]) -> tup
         return f"{_mean(ratios):.2f} ({np.mean(covers):.0%})" if ratios else "–"
 
     def of_member(member: str) -> str:
-        return cell([_ratio(row, member) for row in mine], [row["members"][member]["cover_90"] for row in mine])
+        return cell(
+            [_ratio(row, member) for row in mine],
+            [row["members"][member]["cover_90"] for row in mine],
+        )
 
     def of_other(method: str) -> str:
         science = {row["seed"]: row["members"]["science"]["crps"] for row in mine}
@@ -112,9 +143,14 @@ def _line(name: str, mine: list[Row], rows: list[Row], others: list[str]) -> tup
             row["members"]["it"] | {"seed": row["seed"]} for row in rows
             if (row["series"], row["method"]) == (name, method) and "failed" not in row and row["seed"] in science
         ]  # fmt: skip
-        return cell([ratio(f["crps"], science[f["seed"]]) for f in found], [f["cover_90"] for f in found])
+        return cell(
+            [ratio(f["crps"], science[f["seed"]]) for f in found], [f["cover_90"] for f in found]
+        )
 
-    weights = np.mean([[row["weights"][member] for member in ("science", "hybrid", "noisy")] for row in mine], axis=0)
+    weights = np.mean(
+        [[row["weights"][member] for member in ("science", "hybrid", "noisy")] for row in mine],
+        axis=0,
+    )
     own = [np.exp(np.mean(np.log([*row["members"]["science"]["crps"].values()]))) for row in mine]
     cover = np.mean([row["members"]["science"]["cover_90"] for row in mine])
     return (
@@ -129,14 +165,22 @@ def _mean(values: list[float]) -> float:
 
 
 def _said(title: str, ratios: np.ndarray, covers: np.ndarray, attained: np.ndarray) -> str:
-    good, what = (ratios <= _ALLOWED, "at most 1.03") if title == "right" else (ratios <= _WANTED, "at most 0.8")
+    good, what = (
+        (ratios <= _ALLOWED, "at most 1.03")
+        if title == "right"
+        else (ratios <= _WANTED, "at most 0.8")
+    )
     held_by = (covers >= WITHIN[0]) & (covers <= WITHIN[1])
     known = np.isfinite(attained)
     of = "" if known.all() else f" of the {known.sum()} of which that is known"
-    at_best = f"; were forecasts just what they say, it would be so in {attained[known].sum():.1f}{of}"
+    at_best = (
+        f"; were forecasts just what they say, it would be so in {attained[known].sum():.1f}{of}"
+    )
     return (
-        f"Where the science is {title}, the CRPS of the mixture is {what} of that of the science in {good.sum()} of "
-        f"{good.size} series (geometric mean {_mean(list(ratios)):.2f}, most {ratios.max():.2f}), and its 90 % "
+        f"Where the science is {title}, the CRPS of the mixture is {what} of that of the science "
+        f"in {good.sum()} of "
+        f"{good.size} series (geometric mean {_mean(list(ratios)):.2f}, most {ratios.max():.2f}), "
+        "and its 90 % "
         f"intervals hold 85 to 95 % in {held_by.sum()}{at_best if known.any() else ''}."
     )
 

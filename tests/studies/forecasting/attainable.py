@@ -13,9 +13,11 @@ _DRAWS = 20_000
 
 
 def covers_itself(forecast: xr.DataTree, test: xr.Dataset) -> list[float]:
-    """Quantiles of the share of all data ahead that 90 % intervals hold, where draws of the forecast are the data.
+    """Quantiles of the share of all data ahead that 90 % intervals hold, where draws of the
+    forecast are the data.
 
-    Data that hold together, or that are few, are seldom held as often as wanted by intervals that are right.
+    Data that hold together, or that are few, are seldom held as often as wanted by intervals that
+    are right.
     """
     predicted, parts = forecast["predictions"].to_dataset(), []
     for name in (name for name in predicted.data_vars if name in test):
@@ -25,11 +27,16 @@ def covers_itself(forecast: xr.DataTree, test: xr.Dataset) -> list[float]:
         low, high = np.quantile(values, [0.05, 0.95], axis=0)
         parts.append((values >= low) & (values <= high))
     held = np.concatenate(parts, axis=1).mean(axis=1)
-    return [round(float(value), 4) for value in np.quantile(held, (np.arange(_KEPT) + 0.5) / _KEPT, method="nearest")]
+    return [
+        round(float(value), 4)
+        for value in np.quantile(held, (np.arange(_KEPT) + 0.5) / _KEPT, method="nearest")
+    ]
 
 
 def expected(each: Sequence[Sequence[float]]) -> float:
-    """The probability that the mean coverage of data sets is as wanted, by what `covers_itself` says of each."""
+    """The probability that the mean coverage of data sets is as wanted, by what `covers_itself`
+    says of each.
+    """
     rng = np.random.default_rng(0)
     means = np.mean([rng.choice(quantiles, _DRAWS) for quantiles in each], axis=0)
     return float(np.mean((means >= WITHIN[0]) & (means <= WITHIN[1])))

@@ -32,7 +32,9 @@ OURS = "chosen"
 
 @cache
 def code(name: str, method: str) -> str:
-    """The fingerprint of what makes the forecasts of a method, and of the files that say what the series are."""
+    """The fingerprint of what makes the forecasts of a method, and of the files that say what the
+    series are.
+    """
     modules = [series, sys.modules[__name__], case, *([attainable] if method == OURS else [])]
     files = [Path(str(module.__file__)) for module in modules]
     said = "\n".join(meaning(file.read_text(encoding="utf-8")) for file in files)
@@ -40,12 +42,23 @@ def code(name: str, method: str) -> str:
     models, verbs = {}, [bd.forecast, bd.score, bd.fit]
     if method == OURS:
         models = members(posed)
-        verbs += [ENGINE, origins_of, sparing, bd.weighting.model_weights, bd.weighting.leave_future_out, bd.mixture]
-    return f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+        verbs += [
+            ENGINE,
+            origins_of,
+            sparing,
+            bd.weighting.model_weights,
+            bd.weighting.leave_future_out,
+            bd.mixture,
+        ]
+    return (
+        f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
+    )
 
 
 def members(posed: Series) -> dict[str, bd.Model]:
-    """The models that are mixed: the science, with a small correction, and with noise on its states."""
+    """The models that are mixed: the science, with a small correction, and with noise on its
+    states.
+    """
     options = {"relative": posed.relative}
     model = lambda layer: bd.Model(layer, posed.noise)  # noqa: E731
     times = posed.data["time"].values
@@ -56,7 +69,9 @@ def members(posed: Series) -> dict[str, bd.Model]:
         (begin, float(times[-1]), steps),
         relative=posed.relative,
     )
-    noisy = eqx.tree_at(lambda layer: layer.process_noise, posed.layer, noise, is_leaf=lambda x: x is None)
+    noisy = eqx.tree_at(
+        lambda layer: layer.process_noise, posed.layer, noise, is_leaf=lambda x: x is None
+    )
     return {
         "science": model(posed.layer),
         "hybrid": model(bd.corrected(posed.layer, posed.train, *posed.corrected, **options)),
@@ -72,25 +87,44 @@ def chosen(posed: Series, seed: int) -> dict[str, Any]:
         posts[name] = bd.fit(model, posed.train, ENGINE, key=seed, progress=False)
         forecasts[name] = bd.forecast(model, posts[name], posed.data, key=seed)
         seconds = {"fit_s": round(time.perf_counter() - began)}
-        found[name] = scores(forecasts[name], posed.test) | seconds | {"verdict": bd.diagnose(posts[name]).level}
+        found[name] = (
+            scores(forecasts[name], posed.test)
+            | seconds
+            | {"verdict": bd.diagnose(posts[name]).level}
+        )
     weighed, why = weigh(posed, models, posts, seed)
     mixed = bd.mixture(forecasts, weighed.weights)
-    found["mixture"] = scores(mixed, posed.test) | {"cover_90_by_itself": covers_itself(mixed, posed.test)}
+    found["mixture"] = scores(mixed, posed.test) | {
+        "cover_90_by_itself": covers_itself(mixed, posed.test)
+    }
     weights = {name: round(weight, 3) for name, weight in weighed.weights.items()}
     if why:
         return {"members": found, "weights": weights, "by_forecasts": why}
-    logs = {name: round(float(value), 2) for name, value in weighed.table["log_bayes_factor"].items()}
+    logs = {
+        name: round(float(value), 2) for name, value in weighed.table["log_bayes_factor"].items()
+    }
     return {"members": found, "weights": weights, "log_bayes_factors": logs}
 
 
-def weigh(posed: Series, models: dict[str, bd.Model], posts: dict[str, Any], seed: int) -> tuple[Any, str]:
-    """What weighs the members, as in a run: evidence, or what each forecasts of the training data, and why that."""
+def weigh(
+    posed: Series, models: dict[str, bd.Model], posts: dict[str, Any], seed: int
+) -> tuple[Any, str]:
+    """What weighs the members, as in a run: evidence, or what each forecasts of the training data,
+    and why that.
+    """
 
     def past() -> dict[str, xr.DataTree]:
         origins = origins_of(models["science"], posed.train, posed.test, ORIGINS, None)
-        ahead = {"origins": origins.at, "horizon": origins.horizon, "engine": sparing(ENGINE), "key": seed}
+        ahead = {
+            "origins": origins.at,
+            "horizon": origins.horizon,
+            "engine": sparing(ENGINE),
+            "key": seed,
+        }
         return {
-            name: bd.weighting.leave_future_out(model, posed.train, post=posts[name], progress=False, **ahead)  # pyright: ignore
+            name: bd.weighting.leave_future_out(
+                model, posed.train, post=posts[name], progress=False, **ahead
+            )  # pyright: ignore
             for name, model in models.items()
         }
 
@@ -104,7 +138,11 @@ def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
     each = table.drop(index="all", errors="ignore")
     held = np.average(each["coverage_90"], weights=each["n"])
     crps = {str(name): float(f"{value:.5g}") for name, value in each["crps"].items()}
-    return {"crps": crps, "log_score": round(float(each["log_score"].mean()), 4), "cover_90": round(float(held), 4)}
+    return {
+        "crps": crps,
+        "log_score": round(float(each["log_score"].mean()), 4),
+        "cover_90": round(float(held), 4),
+    }
 
 
 def alone(model: bd.Model, engine: Any, posed: Series, seed: int) -> dict[str, Any]:
@@ -117,34 +155,56 @@ def alone(model: bd.Model, engine: Any, posed: Series, seed: int) -> dict[str, A
 
 def ensemble(posed: Series, seed: int) -> dict[str, Any]:
     """A plain deep ensemble of the hybrid: starts alone tell its members apart."""
-    return alone(members(posed)["hybrid"], bd.DeepEnsemble(members=10, anchored=False, bootstrap=False), posed, seed)
+    return alone(
+        members(posed)["hybrid"],
+        bd.DeepEnsemble(members=10, anchored=False, bootstrap=False),
+        posed,
+        seed,
+    )
 
 
 def diffhybrid(posed: Series, seed: int) -> dict[str, Any]:
-    """DiffHybrid-UQ: a network that says how uncertain its output is, and SWAG around a few members."""
+    """DiffHybrid-UQ: a network that says how uncertain its output is, and SWAG around a few
+    members.
+    """
     layer = bd.corrected(posed.layer, posed.train, *posed.corrected, relative=posed.relative)
     closure: Any = layer.vector_field.closure  # pyright: ignore
     head = bd.Network.mlp(closure.inputs, ("log_scale",), 0.5, width=4, depth=1)
     units = dict(zip(closure.outputs, closure.units, strict=True))
-    scales = {name: bd.noise.VaryingScale(dist.HalfNormal(0.05 * unit), head) for name, unit in units.items()}
-    at = eqx.tree_at(lambda ode: ode.vector_field.closure, layer, bd.filtering.VarianceHead(closure, scales))
+    scales = {
+        name: bd.noise.VaryingScale(dist.HalfNormal(0.05 * unit), head)
+        for name, unit in units.items()
+    }
+    at = eqx.tree_at(
+        lambda ode: ode.vector_field.closure, layer, bd.filtering.VarianceHead(closure, scales)
+    )
     engine = bd.engines.SWAG(members=3, descent=bd.Descent(steps=500, patience=None))
     return alone(bd.Model(bd.filtering.Unscented(at), posed.noise), engine, posed, seed)
 
 
 def process(posed: Series, seed: int) -> dict[str, Any]:
-    """A Gaussian process over time for each observable, without science; of logarithms where noise is relative."""
+    """A Gaussian process over time for each observable, without science; of logarithms where noise
+    is relative.
+    """
     times = posed.data["time"].values
     begin, end = float(times[0]), float(times[-1])
-    names = list(posed.noise) if isinstance(posed.noise, dict) else [str(n) for n in posed.layer.outputs]
+    names = (
+        list(posed.noise)
+        if isinstance(posed.noise, dict)
+        else [str(n) for n in posed.layer.outputs]
+    )
     parts = {}
     for name in names:
         seen = posed.train[name].values
         known = np.log(np.maximum(seen, 1e-3 * np.nanmax(seen))) if posed.relative else seen
         spread = float(np.nanstd(known)) or 1.0
         lengths = bd.between(2 * float(np.median(np.diff(times))), (end - begin) / 2)
-        family = bd.bases.HilbertGP(begin, end, 30, length=lengths, amplitude=dist.HalfNormal(2 * spread))
-        parts[name] = bd.Basis(family, "t", name, level=dist.Normal(float(np.nanmean(known)), spread))
+        family = bd.bases.HilbertGP(
+            begin, end, 30, length=lengths, amplitude=dist.HalfNormal(2 * spread)
+        )
+        parts[name] = bd.Basis(
+            family, "t", name, level=dist.Normal(float(np.nanmean(known)), spread)
+        )
     layer = bd.Algebraic(_Processes(parts, posed.relative))
     return alone(bd.Model(layer, posed.noise), ENGINE, posed, seed)
 
@@ -161,10 +221,14 @@ class _Processes(bd.Module):
 def neural_ode(posed: Series, seed: int) -> dict[str, Any]:
     """A network for all rates, by an anchored and bootstrapped ensemble."""
     states = {name: value for name, value in posed.layer.initial.items()}
-    hybrid = bd.corrected(posed.layer, posed.train, *posed.corrected, inputs=tuple(states), relative=posed.relative)
+    hybrid = bd.corrected(
+        posed.layer, posed.train, *posed.corrected, inputs=tuple(states), relative=posed.relative
+    )
     closure: Any = hybrid.vector_field.closure  # pyright: ignore
     unit = float(np.median(closure.units))
-    inputs = dict(closure.inputs) | {name: _of_forcing(posed, name) for name in posed.layer.forcings}
+    inputs = dict(closure.inputs) | {
+        name: _of_forcing(posed, name) for name in posed.layer.forcings
+    }
     network = bd.Network.mlp(inputs, dict.fromkeys(states, unit), 1.0, width=8, depth=1)
     field = _Rates(network, posed.relative)
     layer = eqx.tree_at(lambda ode: ode.vector_field, posed.layer, field)
@@ -184,11 +248,19 @@ class _Rates(bd.Module):
         return {name: value * y[name] if self.relative else value for name, value in found.items()}
 
 
-METHODS = {OURS: chosen, "ensemble": ensemble, "diffhybrid": diffhybrid, "process": process, "neural_ode": neural_ode}
+METHODS = {
+    OURS: chosen,
+    "ensemble": ensemble,
+    "diffhybrid": diffhybrid,
+    "process": process,
+    "neural_ode": neural_ode,
+}
 
 
 def measured(name: str, seed: int, method: str) -> dict[str, Any]:
     """A row of the table."""
     began = time.perf_counter()
-    row = {"series": name, "seed": seed, "method": method} | METHODS[method](SERIES[name](seed), seed)
+    row = {"series": name, "seed": seed, "method": method} | METHODS[method](
+        SERIES[name](seed), seed
+    )
     return row | {"seconds": round(time.perf_counter() - began)}

@@ -1,7 +1,7 @@
 """The series: data, the science that is tried on them, and whether that is right.
 
-Of those that are simulated the truth is the science, or the science with what it lacks; whether a science of real data
-counts as right was said before any forecast was looked at.
+Of those that are simulated the truth is the science, or the science with what it lacks; whether a
+science of real data counts as right was said before any forecast was looked at.
 """
 
 import csv
@@ -27,8 +27,9 @@ type Field = Callable[..., Mapping[str, Any]]
 class Series:
     """One data set; the first `known` rows are fitted, the others forecast.
 
-    `corrected` are the states whose rates may be off, and `noisy` the spread of the noise on states, per square root of
-    time, of which a half-normal prior has that scale; both are per unit of state if `relative`.
+    `corrected` are the states whose rates may be off, and `noisy` the spread of the noise on
+    states, per square root of time, of which a half-normal prior has that scale; both are per unit
+    of state if `relative`.
     """
 
     data: xr.Dataset
@@ -56,7 +57,10 @@ class Predation(bd.Module):
 
     def __call__(self, t, y, u):
         hare, lynx = y["hare"], y["lynx"]
-        return {"hare": hare * (self.birth - self.predation * lynx), "lynx": lynx * (self.growth * hare - self.death)}
+        return {
+            "hare": hare * (self.birth - self.predation * lynx),
+            "lynx": lynx * (self.growth * hare - self.death),
+        }
 
 
 def _predation(seed: int, lacks: Field) -> Series:
@@ -64,7 +68,9 @@ def _predation(seed: int, lacks: Field) -> Series:
     times = np.arange(0.0, 41.0)
     truth = lambda t, y, u: _plus(Predation(0.55, 0.027, 0.8, 0.025)(t, y, u), lacks(t, y, u))  # noqa: E731
     data = observed(bd.ODE(truth, {"hare": 30.0, "lynx": 6.0}), _at(times), _log_normal(0.12), rng)
-    science = Predation(bd.between(0.2, 1.5), bd.between(0.005, 0.1), bd.between(0.2, 1.5), bd.between(0.005, 0.1))
+    science = Predation(
+        bd.between(0.2, 1.5), bd.between(0.005, 0.1), bd.between(0.2, 1.5), bd.between(0.005, 0.1)
+    )
     return _of_animals(science, data, 26)
 
 
@@ -72,7 +78,9 @@ def _of_animals(science: Predation, data: xr.Dataset, known: int) -> Series:
     initial = {"hare": dist.LogNormal(np.log(30.0), 0.5), "lynx": dist.LogNormal(np.log(5.0), 0.5)}
     noise = {name: bd.LogNormalNoise(dist.LogNormal(-1.0, 1.0)) for name in initial}
     layer = bd.ODE(science, initial, rtol=1e-5, atol=1e-5)
-    return Series(data, known, layer, noise, ("hare", "lynx"), dict.fromkeys(initial, 0.1), relative=True)
+    return Series(
+        data, known, layer, noise, ("hare", "lynx"), dict.fromkeys(initial, 0.1), relative=True
+    )
 
 
 def predation(seed: int) -> Series:
@@ -93,7 +101,9 @@ def predation_sated(seed: int) -> Series:
 
 def lynx_and_hare(seed: int) -> Series:
     """Pelts of 1900 to 1920, the last eight years ahead; Lotka–Volterra."""
-    science = Predation(bd.between(0.2, 1.5), bd.between(0.005, 0.1), bd.between(0.2, 1.5), bd.between(0.005, 0.1))
+    science = Predation(
+        bd.between(0.2, 1.5), bd.between(0.005, 0.1), bd.between(0.2, 1.5), bd.between(0.005, 0.1)
+    )
     return _of_animals(science, lynx_hare.load(), 13)
 
 
@@ -102,7 +112,10 @@ class Pendulum(bd.Module):
     friction: bd.Scalar
 
     def __call__(self, t, y, u):
-        return {"angle": y["speed"], "speed": -self.stiffness * jnp.sin(y["angle"]) - self.friction * y["speed"]}
+        return {
+            "angle": y["speed"],
+            "speed": -self.stiffness * jnp.sin(y["angle"]) - self.friction * y["speed"],
+        }
 
 
 def _pendulum(seed: int, lacks: Field) -> Series:
@@ -136,7 +149,10 @@ class Relaxation(bd.Module):
 
     def __call__(self, t, y, u):
         v, r = y["voltage"], y["recovery"]
-        return {"voltage": self.c * (v - v**3 / 3 + r), "recovery": -(v - self.a + self.b * r) / self.c}
+        return {
+            "voltage": self.c * (v - v**3 / 3 + r),
+            "recovery": -(v - self.a + self.b * r) / self.c,
+        }
 
 
 def relaxation(seed: int) -> Series:
@@ -194,7 +210,9 @@ class Epidemic(bd.Module):
 def _epidemic(data: xr.Dataset, known: int, people: float, noise: Any) -> Series:
     science = Epidemic(bd.between(0.5, 4.0), bd.between(0.2, 1.0))
     initial = {"healthy": 1.0, "ill": dist.LogNormal(np.log(3.0 / people), 1.0)}
-    layer = bd.ODE(science, initial, lambda t, y, u: {"ill": people * y["ill"]}, rtol=1e-6, atol=1e-8)
+    layer = bd.ODE(
+        science, initial, lambda t, y, u: {"ill": people * y["ill"]}, rtol=1e-6, atol=1e-8
+    )
     return Series(data, known, layer, noise, ("ill",), {"ill": 0.1}, relative=True)
 
 
@@ -202,7 +220,9 @@ def _outbreak(seed: int, lacks: Field) -> Series:
     rng = np.random.default_rng([seed, 4])
     times = np.arange(0.0, 20.0)
     truth = lambda t, y, u: _plus(Epidemic(1.5, 0.5)(t, y, u), lacks(t, y, u))  # noqa: E731
-    layer = bd.ODE(truth, {"healthy": 1.0, "ill": 0.003}, lambda t, y, u: {"ill": 1000.0 * y["ill"]})
+    layer = bd.ODE(
+        truth, {"healthy": 1.0, "ill": 0.003}, lambda t, y, u: {"ill": 1000.0 * y["ill"]}
+    )
     counts = lambda rng, values: rng.poisson(values).astype(float)  # noqa: E731
     data = observed(layer, _at(times), counts, rng)
     return _epidemic(data, 10, 1000.0, bd.NegativeBinomialNoise(dist.LogNormal(np.log(50.0), 1.0)))
@@ -251,7 +271,9 @@ def _cooling(seed: int, lacks: Field) -> Series:
 
 
 def cooling(seed: int) -> Series:
-    """A heated body that loses what it has in proportion, as it is; twice as much power at the end."""
+    """A heated body that loses what it has in proportion, as it is;
+    twice as much power at the end.
+    """
     return _cooling(seed, lambda t, y, u: {})
 
 
@@ -317,7 +339,10 @@ class Chemostat(bd.Module):
     def __call__(self, t, y, u):
         food = jnp.maximum(y["food"], 0.0)
         eaten = self.fastest * food / (self.half + food) * y["cells"]
-        return {"food": self.dilution * (10.0 - food) - 2.0 * eaten, "cells": eaten - self.dilution * y["cells"]}
+        return {
+            "food": self.dilution * (10.0 - food) - 2.0 * eaten,
+            "cells": eaten - self.dilution * y["cells"],
+        }
 
 
 class Fed(bd.Module):
@@ -337,12 +362,16 @@ def _chemostat(seed: int, lacks: Field) -> Series:
     truth = lambda t, y, u: _plus(Fed(Chemostat(1.0, 1.5))(t, y, u), lacks(t, y, u))  # noqa: E731
     initial = {"food": 5.0, "cells": 0.5}
     template = _at(times).assign(feed=feed)
-    data = observed(bd.ODE(truth, initial, forcings="feed", start=0.0), template, _log_normal(0.08), rng)
+    data = observed(
+        bd.ODE(truth, initial, forcings="feed", start=0.0), template, _log_normal(0.08), rng
+    )
     unknown = {"food": dist.LogNormal(np.log(5.0), 0.3), "cells": dist.LogNormal(np.log(0.5), 0.3)}
     science = Fed(Chemostat(bd.between(0.3, 3.0), bd.between(0.3, 8.0)))
     layer = bd.ODE(science, unknown, forcings="feed", start=0.0, rtol=1e-5, atol=1e-5)
     noise = {name: bd.LogNormalNoise(dist.LogNormal(np.log(0.08), 0.7)) for name in unknown}
-    return Series(data, 36, layer, noise, ("food", "cells"), {"food": 0.1, "cells": 0.1}, relative=True)
+    return Series(
+        data, 36, layer, noise, ("food", "cells"), {"food": 0.1, "cells": 0.1}, relative=True
+    )
 
 
 def chemostat(seed: int) -> Series:
@@ -370,8 +399,14 @@ class Absorption(bd.Module):
 
 
 def theophylline(seed: int) -> Series:
-    """Concentrations in the blood of subject 1 + seed, of ten the last four ahead; one compartment."""
-    rows = [row for row in _rows("pk/theo_sd.csv") if int(row["ID"]) == 1 + seed and float(row["TIME"]) > 0]
+    """Concentrations in the blood of subject 1 + seed, of ten the last four ahead;
+    one compartment.
+    """
+    rows = [
+        row
+        for row in _rows("pk/theo_sd.csv")
+        if int(row["ID"]) == 1 + seed and float(row["TIME"]) > 0
+    ]
     values = np.asarray([float(row["DV"]) for row in rows])
     data = xr.Dataset({"blood": ("time", values)}, {"time": [float(row["TIME"]) for row in rows]})
     science = Absorption(bd.between(0.3, 5.0), bd.between(0.03, 0.3))
@@ -383,7 +418,9 @@ def theophylline(seed: int) -> Series:
 
 
 def soil(seed: int) -> Series:
-    """Carbon dioxide from an incubated soil, the first 150 of 588 days known; two stores that do not exchange."""
+    """Carbon dioxide from an incubated soil, the first 150 of 588 days known; two stores that do
+    not exchange.
+    """
     rows = _rows("soil/sidb_Haddix2011_timeSeries.csv")
     name = ("C_SasNG_25", "C_NDakNG_25", "C_ColoNG_25")[seed]
     values = np.asarray([float(row[name] or "nan") for row in rows])
@@ -417,7 +454,10 @@ class TwoLayers(bd.Module):
 
     def __call__(self, t, y, u):
         down = self.exchange * (y["warm"] - y["deep"])
-        return {"warm": (self.forcing - self.feedback * y["warm"] - down) / self.surface, "deep": down / self.deep_heat}
+        return {
+            "warm": (self.forcing - self.feedback * y["warm"] - down) / self.surface,
+            "deep": down / self.deep_heat,
+        }
 
 
 class OneLayer(bd.Module):
@@ -447,16 +487,26 @@ def _warming(seed: int, science: Any, initial: dict[str, float]) -> Series:
 
 
 def warming(seed: int) -> Series:
-    """Surface air after an abrupt fourfold of carbon dioxide in a climate model, 60 of 150 years known; two layers."""
+    """Surface air after an abrupt fourfold of carbon dioxide in a climate model, 60 of 150 years
+    known; two layers.
+    """
     science = TwoLayers(
-        bd.between(4.0, 12.0), bd.between(40.0, 200.0), bd.between(0.5, 2.0), bd.between(0.3, 1.2), bd.between(5.0, 9.5)
+        bd.between(4.0, 12.0),
+        bd.between(40.0, 200.0),
+        bd.between(0.5, 2.0),
+        bd.between(0.3, 1.2),
+        bd.between(5.0, 9.5),
     )
     return _warming(seed, science, {"warm": 0.0, "deep": 0.0})
 
 
 def warming_shallow(seed: int) -> Series:
     """The same, with no deep ocean in the science."""
-    return _warming(seed, OneLayer(bd.between(4.0, 60.0), bd.between(0.5, 2.0), bd.between(5.0, 9.5)), {"warm": 0.0})
+    return _warming(
+        seed,
+        OneLayer(bd.between(4.0, 60.0), bd.between(0.5, 2.0), bd.between(5.0, 9.5)),
+        {"warm": 0.0},
+    )
 
 
 class Exponential(bd.Module):
@@ -468,13 +518,21 @@ class Exponential(bd.Module):
 
 def tumour(seed: int) -> Series:
     """Volumes of a mouse's tumour, of which the last third lie ahead; exponential growth."""
-    rows = [row for row in _rows("pk/chi_lxf_control_growth.csv") if row["Observable"] == "Tumour volume"]
+    rows = [
+        row
+        for row in _rows("pk/chi_lxf_control_growth.csv")
+        if row["Observable"] == "Tumour volume"
+    ]
     seen = Counter(row["ID"] for row in rows)
     mice = sorted(seen, key=lambda mouse: (-seen[mouse], mouse))
-    own = sorted((float(row["Time"]), float(row["Value"])) for row in rows if row["ID"] == mice[seed])
+    own = sorted(
+        (float(row["Time"]), float(row["Value"])) for row in rows if row["ID"] == mice[seed]
+    )
     data = xr.Dataset({"volume": ("time", [v for _, v in own])}, {"time": [t for t, _ in own]})
     first = own[0][1]
-    layer = bd.ODE(Exponential(bd.between(0.02, 0.5)), {"volume": dist.LogNormal(np.log(first), 0.3)})
+    layer = bd.ODE(
+        Exponential(bd.between(0.02, 0.5)), {"volume": dist.LogNormal(np.log(first), 0.3)}
+    )
     noise = bd.LogNormalNoise(dist.LogNormal(np.log(0.1), 0.7))
     known = len(own) - len(own) // 3
     return Series(data, known, layer, noise, ("volume",), {"volume": 0.1}, relative=True)
@@ -485,10 +543,14 @@ def rotifers(seed: int) -> Series:
     rows = np.loadtxt(real_file("ecology/CollocInfer_ChemoData.csv"), delimiter=",", comments="#")
     names = ("hare", "lynx")  # what is eaten, and what eats
     columns = {name: ("time", rows[:, i]) for i, name in enumerate(names)}
-    data = xr.Dataset(columns, {"time": np.arange(float(len(rows)))}).isel(time=slice(20 * seed, 20 * seed + 45))
+    data = xr.Dataset(columns, {"time": np.arange(float(len(rows)))}).isel(
+        time=slice(20 * seed, 20 * seed + 45)
+    )
     data = data.assign_coords(time=np.arange(45.0))
     start = {name: float(data[name].values[:3].mean()) for name in names}
-    science = Predation(bd.between(0.1, 2.0), bd.between(0.02, 2.0), bd.between(0.1, 2.0), bd.between(0.003, 0.2))
+    science = Predation(
+        bd.between(0.1, 2.0), bd.between(0.02, 2.0), bd.between(0.1, 2.0), bd.between(0.003, 0.2)
+    )
     initial = {name: dist.LogNormal(np.log(start[name]), 0.5) for name in names}
     noise = {name: bd.LogNormalNoise(dist.LogNormal(-1.0, 1.0)) for name in names}
     layer = bd.ODE(science, initial, rtol=1e-5, atol=1e-5)
@@ -526,8 +588,24 @@ RIGHT = {
 WRONG = {
     f.__name__: f
     for f in (
-        *(predation_crowded, predation_sated, pendulum_dragged, growth_skewed, outbreak_wary, cooling_radiant),
+        *(
+            predation_crowded,
+            predation_sated,
+            pendulum_dragged,
+            growth_skewed,
+            outbreak_wary,
+            cooling_radiant,
+        ),
         *(stores_one, chemostat_poisoned, lynx_and_hare, warming_shallow, tumour, rotifers),
     )
 }
-REAL = ("theophylline", "soil", "warming", "influenza", "lynx_and_hare", "warming_shallow", "tumour", "rotifers")
+REAL = (
+    "theophylline",
+    "soil",
+    "warming",
+    "influenza",
+    "lynx_and_hare",
+    "warming_shallow",
+    "tumour",
+    "rotifers",
+)

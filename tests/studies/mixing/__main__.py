@@ -1,13 +1,14 @@
 """Fits every problem to its data sets and tables what came of it; goes on where it was stopped.
 
-Run: `python -m tests.studies.mixing [--only NAME ...] [--data-sets N]`; `--table` writes what is held into
-docs/benchmarks.md, `--quick` makes two short chains, prints the row and keeps nothing.
+Run: `python -m tests.studies.mixing [--only NAME ...] [--data-sets N]`; `--table` writes what is
+held into docs/benchmarks.md, `--quick` makes two short chains, prints the row and keeps nothing.
 
-Each fit is that of `bd.NUTS()` with its defaults, in a process of its own, and is stopped after `--limit` seconds. The
-data sets of a problem share compiled programs; seconds are told of those that found none, so that they hold all
-compilation, unless something else ran beside them: with `--fresh` no fit finds any. A probe is a value of an unknown
-function, near the data or up to a tenth of their range beyond, or a scientific number. It is good if its R-hat is below
-1.01 and its bulk ESS at least 400.
+Each fit is that of `bd.NUTS()` with its defaults, in a process of its own, and is stopped after
+`--limit` seconds. The data sets of a problem share compiled programs; seconds are told of those
+that found none, so that they hold all compilation, unless something else ran beside them: with
+`--fresh` no fit finds any. A probe is a value of an unknown function, near the data or up to a
+tenth of their range beyond, or a scientific number. It is good if its R-hat is below 1.01 and its
+bulk ESS at least 400.
 """
 
 import argparse
@@ -36,14 +37,22 @@ _ALONE = 2.5  # load of the machine, of five minutes, above which something else
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=NAME, description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", nargs="+", default=[*PROBLEMS], choices=[*PROBLEMS], metavar="NAME")
+    parser.add_argument(
+        "--only", nargs="+", default=[*PROBLEMS], choices=[*PROBLEMS], metavar="NAME"
+    )
     parser.add_argument("--data-sets", type=int, default=20, help="seeds 0, 1, …")
     parser.add_argument("--seeds", type=int, nargs="+", help="these data sets instead")
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which a fit is stopped")
-    parser.add_argument("--fresh", action="store_true", help="every fit without programs of an earlier one")
+    parser.add_argument(
+        "--limit", type=float, default=1800.0, help="seconds after which a fit is stopped"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="every fit without programs of an earlier one"
+    )
     parser.add_argument("--quick", action="store_true", help="two short chains, not kept")
     parser.add_argument("--table", action="store_true", help="fit nothing, write the table")
-    parser.add_argument("--here", action="store_true", help="one fit in this process, its row on standard output")
+    parser.add_argument(
+        "--here", action="store_true", help="one fit in this process, its row on standard output"
+    )
     asked = parser.parse_args()
     asked.seeds = asked.seeds or list(range(1 if asked.quick else asked.data_sets))
     return asked
@@ -60,10 +69,20 @@ def apart(problem: str, seed: int, limit: float, quick: bool, programs: str = "o
     fresh = programs == "off" or not any(Path(programs).iterdir())
     try:
         done = subprocess.run(
-            command + ["--quick"] * quick, cwd=ROOT, env=environment, timeout=limit, stdout=subprocess.PIPE, text=True
+            command + ["--quick"] * quick,
+            cwd=ROOT,
+            env=environment,
+            timeout=limit,
+            stdout=subprocess.PIPE,
+            text=True,
         )
     except subprocess.TimeoutExpired:
-        return {"problem": problem, "seed": seed, "failed": f"stopped after {limit:.0f} s", "seconds": round(limit)}
+        return {
+            "problem": problem,
+            "seed": seed,
+            "failed": f"stopped after {limit:.0f} s",
+            "seconds": round(limit),
+        }
     if done.returncode:
         return {"problem": problem, "seed": seed, "failed": f"ended with {done.returncode}"}
     return json.loads(done.stdout.splitlines()[-1]) | {"fresh": fresh}
@@ -71,8 +90,19 @@ def apart(problem: str, seed: int, limit: float, quick: bool, programs: str = "o
 
 HEADER = (
     *("problem", "data sets", "with ≥ 95 % of probes good", "good probes, median (lowest)"),
-    *("highest R-hat, median (worst)", "lowest ESS, median (worst)", "leapfrogs a draw", "divergences, most"),
-    *("seconds, median (most)", "near the data: in 90 %", "in 95 %", "a tenth beyond: in 90 %", "in 95 %"),
+    *(
+        "highest R-hat, median (worst)",
+        "lowest ESS, median (worst)",
+        "leapfrogs a draw",
+        "divergences, most",
+    ),
+    *(
+        "seconds, median (most)",
+        "near the data: in 90 %",
+        "in 95 %",
+        "a tenth beyond: in 90 %",
+        "in 95 %",
+    ),
     *("verdicts good", "else"),
 )
 
@@ -90,11 +120,19 @@ def tables() -> str:
 def _over_all(rows: list[Row]) -> str:
     """How many fits mix, and how often intervals hold the truth over all problems."""
     done = [row for row in rows if "failed" not in row]
-    passed, known = sum(row["good"] >= WANTED for row in done), [row for row in done if "near_90" in row]
-    near, far = (" and ".join(_share(known, f"{where}_{level}") for level in (90, 95)) for where in ("near", "beyond"))
+    passed, known = (
+        sum(row["good"] >= WANTED for row in done),
+        [row for row in done if "near_90" in row],
+    )
+    near, far = (
+        " and ".join(_share(known, f"{where}_{level}") for level in (90, 95))
+        for where in ("near", "beyond")
+    )
     return (
-        f"{passed} of {len(rows)} fits have 95 % of their probes good. Of {len(known)} simulated data sets intervals "
-        f"of 90 and 95 % hold the true function at {near} of the places near the data, and at {far} a tenth beyond."
+        f"{passed} of {len(rows)} fits have 95 % of their probes good. Of {len(known)} simulated "
+        "data sets intervals "
+        f"of 90 and 95 % hold the true function at {near} of the places near the data, and at "
+        f"{far} a tenth beyond."
     )
 
 
@@ -121,7 +159,9 @@ def _line(name: str, rows: list[Row]) -> tuple:
 
 
 def _share(rows: list[Row], name: str) -> str:
-    """Over all places, with the standard error over data sets: the places of one go wrong together."""
+    """Over all places, with the standard error over data sets:
+    the places of one go wrong together.
+    """
     known = [row[name] for row in rows if name in row]
     if not known:
         return "–"
@@ -134,7 +174,9 @@ def _reasons(rows: list[Row]) -> str:
     said = [row["failed"] for row in rows if "failed" in row]
     said += [finding.partition(":")[0] for row in rows for finding in row.get("findings", ())]
     counts = {what: said.count(what) for what in said}
-    return "; ".join(f"{what} ({counts[what]})" for what in sorted(counts, key=lambda what: -counts[what]))
+    return "; ".join(
+        f"{what} ({counts[what]})" for what in sorted(counts, key=lambda what: -counts[what])
+    )
 
 
 def main() -> None:
@@ -158,8 +200,13 @@ def main() -> None:
     for problem in asked.only:
         with tempfile.TemporaryDirectory() as folder:
             programs = "off" if asked.fresh else folder
-            for task in lacking(held(RESULTS), TASK, [(problem, seed) for seed in asked.seeds], code_of):
-                print(keep(RESULTS, apart(*task, asked.limit, False, programs), code_of(*task)), flush=True)
+            for task in lacking(
+                held(RESULTS), TASK, [(problem, seed) for seed in asked.seeds], code_of
+            ):
+                print(
+                    keep(RESULTS, apart(*task, asked.limit, False, programs), code_of(*task)),
+                    flush=True,
+                )
     print(tables())
 
 

@@ -1,9 +1,9 @@
 """What a problem of the table is: a hybrid, data, and where its unknown functions are looked at.
 
-Data of most problems are simulated: science, noise and unknown functions are drawn from the priors, the functions as
-Gaussian processes by random Fourier features, which owe nothing to the basis of the model. Of such data sets 95 % of
-95 % intervals hold the truth, if only draws are those of the posterior. Where a network is the unknown function the
-truth is a law of its own.
+Data of most problems are simulated: science, noise and unknown functions are drawn from the priors,
+the functions as Gaussian processes by random Fourier features, which owe nothing to the basis of
+the model. Of such data sets 95 % of 95 % intervals hold the truth, if only draws are those of the
+posterior. Where a network is the unknown function the truth is a law of its own.
 """
 
 import dataclasses
@@ -66,12 +66,16 @@ class Case:
     truth: Any = None
 
     def probes(self, layer: Any) -> dict[str, Any]:
-        """The values of the unknown functions near the data and beyond, and the scientific numbers."""
+        """The values of the unknown functions near the data and beyond,
+        and the scientific numbers.
+        """
         found = {}
         for name, function in self.unknown.items():
             found[f"{name} near"] = function.values(layer, function.near)
             found[f"{name} beyond"] = function.values(layer, function.beyond)
-        return found | {f"science {name}": jnp.asarray(value) for name, value in self.science(layer).items()}
+        return found | {
+            f"science {name}": jnp.asarray(value) for name, value in self.science(layer).items()
+        }
 
     def drawn(self, post: xr.DataTree | None) -> dict[str, np.ndarray]:
         """The probes of each draw, `(chain, draw, …)`; of the prior without a posterior."""
@@ -90,7 +94,9 @@ class Case:
 
 
 class Drawn(bd.Module):
-    """A draw of a Gaussian process in the place of a `bd.Basis`: random Fourier features of its kernel."""
+    """A draw of a Gaussian process in the place of a `bd.Basis`: random Fourier features of its
+    kernel.
+    """
 
     input: str = eqx.field(static=True)
     output: str = eqx.field(static=True)
@@ -108,7 +114,9 @@ class Drawn(bd.Module):
 
 def drawn_function(basis: bd.Basis, rng: np.random.Generator) -> Drawn:
     """A function from the prior that a basis with a squared exponential kernel stands for."""
-    length, amplitude = (sampled(prior, rng) for prior in (basis.family.length, basis.family.amplitude))
+    length, amplitude = (
+        sampled(prior, rng) for prior in (basis.family.length, basis.family.amplitude)
+    )
     weights = amplitude * np.sqrt(2 / _FEATURES) * rng.normal(size=_FEATURES)
     frequencies, phases = rng.normal(size=_FEATURES) / length, rng.uniform(0, 2 * np.pi, _FEATURES)
     (name,) = basis.input
@@ -137,12 +145,17 @@ def simulated(
     return observed(truth, template, noise, rng), truth
 
 
-def observed(truth: AbstractLayer, template: xr.Dataset, noise: Noise, rng: np.random.Generator) -> xr.Dataset:
+def observed(
+    truth: AbstractLayer, template: xr.Dataset, noise: Noise, rng: np.random.Generator
+) -> xr.Dataset:
     """What a layer predicts, with noise."""
     clean = predicted(truth, template)
     dims = {name: (truth.index, *truth.dims.get(name, ())) for name in clean}
     units = getattr(truth, "units", {})
-    noisy = {n: (dims[n], noise(rng, v), {"units": units[n]} if n in units else {}) for n, v in clean.items()}
+    noisy = {
+        n: (dims[n], noise(rng, v), {"units": units[n]} if n in units else {})
+        for n, v in clean.items()
+    }
     return template.assign(noisy)
 
 
@@ -182,22 +195,32 @@ def correlated(scale: float, correlation: float) -> Noise:
     return noise
 
 
-def along(name: str, values: Any, lowest: float = -np.inf, highest: float = np.inf) -> tuple[Places, Places]:
-    """Places of one input over the range of its values, and a tenth of it beyond both ends where that has a meaning."""
+def along(
+    name: str, values: Any, lowest: float = -np.inf, highest: float = np.inf
+) -> tuple[Places, Places]:
+    """Places of one input over the range of its values, and a tenth of it beyond both ends where
+    that has a meaning.
+    """
     low, high = float(np.min(values)), float(np.max(values))
     steps = REACH * (high - low) * np.arange(1, BEYOND // 2 + 1) / (BEYOND // 2)
     outside = np.concatenate([low - steps[::-1], high + steps])
-    return {name: np.linspace(low, high, NEAR)}, {name: outside[(outside >= lowest) & (outside <= highest)]}
+    return {name: np.linspace(low, high, NEAR)}, {
+        name: outside[(outside >= lowest) & (outside <= highest)]
+    }
 
 
 def around(points: Mapping[str, Any]) -> tuple[Places, Places]:
-    """Some of the points of a cloud or a trajectory, and places as far as a tenth of its range away from its middle."""
+    """Some of the points of a cloud or a trajectory, and places as far as a tenth of its range away
+    from its middle.
+    """
     cloud = np.stack([np.asarray(values) for values in points.values()], 1)
     near = cloud[np.linspace(0, len(cloud) - 1, NEAR).round().astype(int)]
     unit, middle = np.ptp(cloud, axis=0), cloud.mean(0)
     away = (cloud - middle) / unit
     distance = np.sqrt((away**2).sum(1))
-    far = [part[np.argmax(distance[part])] for part in np.array_split(np.arange(len(cloud)), BEYOND)]
+    far = [
+        part[np.argmax(distance[part])] for part in np.array_split(np.arange(len(cloud)), BEYOND)
+    ]
     outside = cloud[far] + REACH * unit * away[far] / distance[far, None]
     return dict(zip(points, near.T, strict=True)), dict(zip(points, outside.T, strict=True))
 
@@ -209,5 +232,8 @@ def real_file(name: str) -> Path:
     """
     path = Path(os.environ.get("BAYES_DASL_DATA", "")) / name
     if not path.is_file():
-        raise SystemExit(f"{name} is not in the folder that BAYES_DASL_DATA names; data sets from 1 on are simulated")
+        raise SystemExit(
+            f"{name} is not in the folder that BAYES_DASL_DATA names; data sets from 1 on are "
+            "simulated"
+        )
     return path

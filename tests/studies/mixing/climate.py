@@ -1,4 +1,6 @@
-"""Two balances of energy: a warming with an unknown feedback, and an equilibrium with an unknown albedo."""
+"""Two balances of energy: a warming with an unknown feedback, and an equilibrium with an unknown
+albedo.
+"""
 
 import numpy as np
 import numpyro.distributions as dist
@@ -13,7 +15,8 @@ YEARS = np.arange(1850.5, 2025.0)
 
 
 class TwoLayers(bd.Module):
-    r"""Heat of the surface and of the deep ocean (Geoffroy et al. 2013), with an unknown feedback beside.
+    r"""Heat of the surface and of the deep ocean (Geoffroy et al. 2013), with an unknown feedback
+    beside.
 
     $C \dot T = F + v V - \lambda T + g(T) - \gamma (T - D), \quad C_d \dot D = \gamma (T - D)$
     """
@@ -29,7 +32,10 @@ class TwoLayers(bd.Module):
         down = self.exchange * (y["surface"] - y["deep"])
         forcing = u["steady"] + self.eruptions * u["volcanic"]
         lost = self.feedback * y["surface"] - self.extra(t, y, u)["flux"]
-        return {"surface": (forcing - lost - down) / self.capacity, "deep": down / self.deep_capacity}
+        return {
+            "surface": (forcing - lost - down) / self.capacity,
+            "deep": down / self.deep_capacity,
+        }
 
 
 def balance(capacity, deep_capacity, feedback, exchange, eruptions, start, extra) -> bd.ODE:
@@ -38,14 +44,17 @@ def balance(capacity, deep_capacity, feedback, exchange, eruptions, start, extra
         {"surface": start, "deep": 0.0},
         lambda t, y, u: {"temperature": y["surface"]},
         forcings=FORCINGS,
-        units={"temperature": "K", "surface": "K", "deep": "K", "time": "year"} | dict.fromkeys(FORCINGS, "W m^-2"),
+        units={"temperature": "K", "surface": "K", "deep": "K", "time": "year"}
+        | dict.fromkeys(FORCINGS, "W m^-2"),
         rtol=1e-3,
         atol=1e-4,
     )
 
 
 def climate(seed: int) -> Case:
-    """Seed 0: the global temperature of 1850–2024 with the forcing of IGCC. Its variability is an AR(1)."""
+    """Seed 0: the global temperature of 1850–2024 with the forcing of IGCC. Its variability is an
+    AR(1).
+    """
     rng = np.random.default_rng([seed, 3])
     priors = {
         "capacity": bd.between(5.0, 11.0),
@@ -55,9 +64,14 @@ def climate(seed: int) -> Case:
         "eruptions": bd.between(0.3, 1.0),
         "start": dist.Normal(0.0, 0.1),
     }
-    extra = bd.Basis(bd.bases.HilbertGP(-0.8, 2.4, 10, amplitude=dist.HalfNormal(0.3)), "surface", "flux")
+    extra = bd.Basis(
+        bd.bases.HilbertGP(-0.8, 2.4, 10, amplitude=dist.HalfNormal(0.3)), "surface", "flux"
+    )
     scale, correlation = dist.LogNormal(np.log(0.12), 0.3), dist.Beta(8.0, 6.0)
-    model = bd.Model(balance(**priors, extra=extra), bd.filtering.CorrelatedNoise(bd.filtering.AR1(scale, correlation)))
+    model = bd.Model(
+        balance(**priors, extra=extra),
+        bd.filtering.CorrelatedNoise(bd.filtering.AR1(scale, correlation)),
+    )
     if seed == 0:
         data, truth = measured_climate(), None
         states = data["temperature"].values
@@ -66,7 +80,11 @@ def climate(seed: int) -> Case:
         varies = correlated(sampled(scale, rng), sampled(correlation, rng))
         data, truth = simulated(balance, priors, {"extra": extra}, template, varies, rng)
         states = predicted(truth, template)["temperature"]
-    unknown = {"flux": Unknown(lambda layer: layer.vector_field.extra, ("flux",), *along("surface", states))}
+    unknown = {
+        "flux": Unknown(
+            lambda layer: layer.vector_field.extra, ("flux",), *along("surface", states)
+        )
+    }
     return Case("climate", seed, model, data, unknown, _numbers, truth)
 
 
@@ -98,12 +116,16 @@ def idealised_forcing() -> xr.Dataset:
 def _years(steady, volcanic, **observed) -> xr.Dataset:
     columns = {"steady": (steady, "W m^-2"), "volcanic": (volcanic, "W m^-2")}
     columns |= {name: (values, "K") for name, values in observed.items()}
-    variables = {name: ("time", values, {"units": unit}) for name, (values, unit) in columns.items()}
+    variables = {
+        name: ("time", values, {"units": unit}) for name, (values, unit) in columns.items()
+    }
     return xr.Dataset(variables, {"time": ("time", YEARS, {"units": "year"})})
 
 
 class Balance(bd.Module):
-    """Sunlight that is kept is what is radiated: $S (1 - a(T)) = A + B T$, with an unknown albedo a."""
+    """Sunlight that is kept is what is radiated: $S (1 - a(T)) = A + B T$, with an unknown albedo
+    a.
+    """
 
     radiated: bd.Scalar = bd.field(units="W m^-2")
     response: bd.Scalar = bd.field(units="W m^-2 K^-1")
@@ -115,7 +137,9 @@ class Balance(bd.Module):
 
 
 def equilibrium(radiated, response, albedo) -> bd.Implicit:
-    return bd.Implicit(Balance(radiated, response, albedo), {"temperature": 10.0}, forcings="sun", index="planet")
+    return bd.Implicit(
+        Balance(radiated, response, albedo), {"temperature": 10.0}, forcings="sun", index="planet"
+    )
 
 
 def implicit_law(seed: int) -> Case:
@@ -127,10 +151,16 @@ def implicit_law(seed: int) -> Case:
     sun = ("planet", np.linspace(200.0, 420.0, 40), {"units": "W m^-2"})
     template = xr.Dataset({"sun": sun}, {"planet": np.arange(40.0)})
     scale = dist.LogNormal(np.log(0.5), 0.3)
-    data, truth = simulated(equilibrium, priors, {"albedo": albedo}, template, normal(sampled(scale, rng)), rng)
+    data, truth = simulated(
+        equilibrium, priors, {"albedo": albedo}, template, normal(sampled(scale, rng)), rng
+    )
     model = bd.Model(equilibrium(**priors, albedo=albedo), bd.NormalNoise(scale))
     states = predicted(truth, template)["temperature"]
-    unknown = {"albedo": Unknown(lambda layer: layer.equations.albedo, ("albedo",), *along("temperature", states))}
+    unknown = {
+        "albedo": Unknown(
+            lambda layer: layer.equations.albedo, ("albedo",), *along("temperature", states)
+        )
+    }
     return Case("implicit_law", seed, model, data, unknown, _law, truth)
 
 

@@ -1,4 +1,6 @@
-"""States whose rates hold something unknown: predators and prey, an oscillator, a noisy path, a reservoir."""
+"""States whose rates hold something unknown: predators and prey, an oscillator, a noisy path, a
+reservoir.
+"""
 
 import jax
 import numpy as np
@@ -34,7 +36,9 @@ class Saturated(bd.Module):
 
 
 def lynx_hare(seed: int) -> Case:
-    """The hybrid of the case study; seed 0: the pelts of 1900–1912. A probe is a rate of the vector field."""
+    """The hybrid of the case study; seed 0: the pelts of 1900–1912. A probe is a rate of the vector
+    field.
+    """
     study = pelts.study()
     data, truth = study.train, None
     if seed:
@@ -55,7 +59,9 @@ def _pelts(layer) -> dict:
 
 
 def _shown(problem: problems.Problem, seed: int, name: str, numbers: tuple[str, ...]) -> Case:
-    """A problem of the studies of uncertainty: its probes are rates of the states that a network corrects."""
+    """A problem of the studies of uncertainty: its probes are rates of the states that a network
+    corrects.
+    """
     start = {state: float(values.values[0]) for state, values in problem.data.items()}
     places = around({str(name): values.values for name, values in problem.data.items()})
     rates = Unknown(lambda layer: layer.vector_field, problem.corrected, *places)
@@ -88,22 +94,39 @@ class Drift(bd.Module):
 
 
 def kalman(seed: int) -> Case:
-    """A noisy path, seen 120 times with an error of 0.05, whose drift is unknown; it is integrated out by a filter."""
+    """A noisy path, seen 120 times with an error of 0.05, whose drift is unknown; it is integrated
+    out by a filter.
+    """
     rng = np.random.default_rng([seed, 9])
     rate, noise = bd.between(0.3, 1.0), dist.LogNormal(np.log(0.6), 0.2)
-    extra = bd.Basis(bd.bases.HilbertGP(-3.5, 3.5, 10, amplitude=dist.HalfNormal(0.7)), "x", "drift")
+    extra = bd.Basis(
+        bd.bases.HilbertGP(-3.5, 3.5, 10, amplitude=dist.HalfNormal(0.7)), "x", "drift"
+    )
     truth = bd.filtering.Kalman(
-        Drift(sampled(rate, rng), drawn_function(extra, rng)), {"x": sampled(noise, rng)}, {"x": 0.0}, {}
+        Drift(sampled(rate, rng), drawn_function(extra, rng)),
+        {"x": sampled(noise, rng)},
+        {"x": 0.0},
+        {},
     )
     times, path = _path(truth, rng)
     seen = path + 0.05 * rng.normal(size=path.size)
     data = xr.Dataset({"x": ("time", seen)}, {"time": times})
-    layer = bd.filtering.Kalman(Drift(rate, extra), {"x": noise}, {"x": 0.0}, {}, start=0.0, rtol=1e-3, atol=1e-4)
+    layer = bd.filtering.Kalman(
+        Drift(rate, extra), {"x": noise}, {"x": 0.0}, {}, start=0.0, rtol=1e-3, atol=1e-4
+    )
     unknown = {"drift": Unknown(lambda layer: layer.drift.extra, ("drift",), *along("x", path))}
-    return Case("kalman", seed, bd.Model(layer, bd.NormalNoise(0.05)), data, unknown, _of_path, truth)
+    return Case(
+        "kalman", seed, bd.Model(layer, bd.NormalNoise(0.05)), data, unknown, _of_path, truth
+    )
 
 
-def _path(truth: bd.filtering.Kalman, rng: np.random.Generator, number: int = 120, step: float = 0.15, parts: int = 20):
+def _path(
+    truth: bd.filtering.Kalman,
+    rng: np.random.Generator,
+    number: int = 120,
+    step: float = 0.15,
+    parts: int = 20,
+):
     """A path by Euler and Maruyama's method, at times a step apart."""
     increments = rng.normal(size=(number, parts)) * truth.diffusion["x"] * np.sqrt(step / parts)
 
@@ -137,16 +160,32 @@ class Reservoir(bd.Module):
 
 
 def reservoir(rate, start, inflow, outflow) -> bd.ODE:
-    return bd.ODE(Reservoir(rate, inflow, outflow), {"level": start}, Reservoir.seen, start=0.0, rtol=1e-5, atol=1e-5)
+    return bd.ODE(
+        Reservoir(rate, inflow, outflow),
+        {"level": start},
+        Reservoir.seen,
+        start=0.0,
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 def two_functions(seed: int) -> Case:
-    """Two unknown functions, each with a length and an amplitude: level and outflow of a store at 40 times."""
+    """Two unknown functions, each with a length and an amplitude: level and outflow of a store at
+    40 times.
+    """
     rng = np.random.default_rng([seed, 10])
     priors = {"rate": bd.between(0.3, 0.8), "start": bd.between(3.0, 6.0)}
     bases = {
-        "inflow": bd.Basis(bd.bases.HilbertGP(0.0, 22.5, 16, amplitude=dist.HalfNormal(0.7)), "t", "inflow", level=2.0),
-        "outflow": bd.Basis(bd.bases.HilbertGP(-2.0, 10.0, 10, amplitude=dist.HalfNormal(0.4)), "level", "extra"),
+        "inflow": bd.Basis(
+            bd.bases.HilbertGP(0.0, 22.5, 16, amplitude=dist.HalfNormal(0.7)),
+            "t",
+            "inflow",
+            level=2.0,
+        ),
+        "outflow": bd.Basis(
+            bd.bases.HilbertGP(-2.0, 10.0, 10, amplitude=dist.HalfNormal(0.4)), "level", "extra"
+        ),
     }
     times = np.linspace(0.5, 20.0, 40)
     template, scale = xr.Dataset(coords={"time": times}), dist.LogNormal(np.log(0.08), 0.3)
@@ -155,7 +194,9 @@ def two_functions(seed: int) -> Case:
     levels = predicted(truth, template)["level"]
     unknown = {
         "inflow": Unknown(lambda layer: layer.vector_field.inflow, ("inflow",), *along("t", times)),
-        "outflow": Unknown(lambda layer: layer.vector_field.outflow, ("extra",), *along("level", levels)),
+        "outflow": Unknown(
+            lambda layer: layer.vector_field.outflow, ("extra",), *along("level", levels)
+        ),
     }
     return Case("two_functions", seed, model, data, unknown, _store, truth)
 

@@ -1,4 +1,6 @@
-"""Unknown functions in fields: a flux at the end of a rod, a reaction in a front, a mixing length across a channel."""
+"""Unknown functions in fields: a flux at the end of a rod, a reaction in a front, a mixing length
+across a channel.
+"""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -19,7 +21,9 @@ HIGHEST = 0.85  # of the channel's half-width, up to which there are data
 def rod(diffusion, flux) -> bd.pde.PDE:
     boundary = {"x_low": bd.pde.Flux(flux), "x_high": bd.pde.Dirichlet(0.0)}
     law = bd.pde.FiniteVolume(ROD, diffusion, boundary=boundary)
-    return bd.pde.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-4, atol=1e-5)
+    return bd.pde.PDE(
+        law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-4, atol=1e-5
+    )
 
 
 def heat(seed: int) -> Case:
@@ -59,7 +63,9 @@ def front(diffusion, growth, extra) -> bd.pde.PDE:
     boundary = {"x_low": bd.pde.Neumann(0.0), "x_high": bd.pde.Neumann(0.0)}
     law = bd.pde.FiniteVolume(STRIP, diffusion, reaction=Front(growth, extra), boundary=boundary)
     begin = lambda t, y, u: 0.9 * jnp.exp(-(((u["x"] - 0.2) / 0.15) ** 2))  # noqa: E731
-    return bd.pde.PDE(law, {"c": begin}, solver=bd.pde.Chebyshev(5), start=0.0, rtol=3e-4, atol=3e-5)
+    return bd.pde.PDE(
+        law, {"c": begin}, solver=bd.pde.Chebyshev(5), start=0.0, rtol=3e-4, atol=3e-5
+    )
 
 
 def pde_closure(seed: int) -> Case:
@@ -67,9 +73,13 @@ def pde_closure(seed: int) -> Case:
     rng = np.random.default_rng([seed, 6])
     priors = {"diffusion": bd.between(0.005, 0.05), "growth": bd.between(0.7, 2.0)}
     extra = bd.Basis(bd.bases.HilbertGP(-0.2, 1.8, 12, amplitude=dist.HalfNormal(0.4)), "c", "rate")
-    template = xr.Dataset(coords={"time": np.linspace(0.2, 2.0, 10), "x": np.linspace(0.05, 0.95, 10)})
+    template = xr.Dataset(
+        coords={"time": np.linspace(0.2, 2.0, 10), "x": np.linspace(0.05, 0.95, 10)}
+    )
     scale = dist.LogNormal(np.log(0.02), 0.3)
-    data, truth = simulated(front, priors, {"extra": extra}, template, normal(sampled(scale, rng)), rng)
+    data, truth = simulated(
+        front, priors, {"extra": extra}, template, normal(sampled(scale, rng)), rng
+    )
     model = bd.Model(front(**priors, extra=extra), bd.NormalNoise(scale))
     places = along("c", predicted(truth, template)["c"], lowest=0.0)
     unknown = {"rate": Unknown(lambda layer: layer.vector_field.reaction.extra, ("rate",), *places)}
@@ -81,7 +91,8 @@ def _of_front(layer) -> dict:
 
 
 class MixingLength(bd.Module):
-    r"""Mean velocity across a turbulent channel in wall units: van Driest's mixing length times an unknown factor.
+    r"""Mean velocity across a turbulent channel in wall units: van Driest's mixing length times an
+    unknown factor.
 
     $(1 + \ell^2 |U'|) U' = 1 - y/h, \quad \ell = \kappa y (1 - e^{-y/A}) e^{f(y/h)}$
     """
@@ -107,7 +118,9 @@ class MixingLength(bd.Module):
 
 
 def channel(seed: int) -> Case:
-    """Seeds 0 to 2: velocities of direct numerical simulations at three Reynolds numbers, to within 0.1."""
+    """Seeds 0 to 2: velocities of direct numerical simulations at three Reynolds numbers, to within
+    0.1.
+    """
     rng = np.random.default_rng([seed, 7])
     real = seed < len(CHANNELS)
     reynolds = float(CHANNELS[seed]) if real else 950.0
@@ -140,4 +153,6 @@ def measured_channel(name: str, reynolds: float) -> xr.Dataset:
     height, y_plus, velocity = table[:, 0], table[:, 1], table[:, 2]
     inside = np.flatnonzero((y_plus >= 1.0) & (height <= HIGHEST))
     chosen = inside[np.unique(np.linspace(0, len(inside) - 1, 60).round().astype(int))]
-    return xr.Dataset({"velocity": ("y_plus", velocity[chosen])}, {"y_plus": height[chosen] * reynolds})
+    return xr.Dataset(
+        {"velocity": ("y_plus", velocity[chosen])}, {"y_plus": height[chosen] * reynolds}
+    )

@@ -1,4 +1,6 @@
-"""Closed forms with an unknown part: argon's pair potential, and a table of rows with a wide network."""
+"""Closed forms with an unknown part: argon's pair potential, and a table of rows with a wide
+network.
+"""
 
 import math
 
@@ -20,7 +22,9 @@ COLDEST = 250.0
 
 
 class PairPotential(bd.Module):
-    """The second virial coefficient of Lennard-Jones atoms with an unknown energy beside, which fades beyond 7 Å."""
+    """The second virial coefficient of Lennard-Jones atoms with an unknown energy beside, which
+    fades beyond 7 Å.
+    """
 
     depth: bd.Scalar = bd.field(units="K")
     size: bd.Scalar = bd.field(units="Å")
@@ -44,19 +48,25 @@ class PairPotential(bd.Module):
 
 def gas(depth, size, extra) -> bd.Algebraic:
     return bd.Algebraic(
-        PairPotential(depth, size, extra), index="temperature", units={"b": "cm^3/mol", "temperature": "K"}
+        PairPotential(depth, size, extra),
+        index="temperature",
+        units={"b": "cm^3/mol", "temperature": "K"},
     )
 
 
 def argon(seed: int) -> Case:
     """Seed 0: what was measured of argon from 250 K on. Errors are known up to a factor."""
     rng = np.random.default_rng([seed, 1])
-    priors = {"depth": dist.LogNormal(math.log(120.0), 0.3), "size": dist.LogNormal(math.log(3.4), 0.1)}
+    priors = {
+        "depth": dist.LogNormal(math.log(120.0), 0.3),
+        "size": dist.LogNormal(math.log(3.4), 0.1),
+    }
     family = bd.bases.HilbertGP(2.5, 7.5, 20, amplitude=dist.HalfNormal(30.0))
     extra = bd.Basis(family, "r", "energy")
     factor = dist.LogNormal(0.0, 0.5)
     model = bd.Model(
-        gas(**priors, extra=extra), bd.NormalNoise(known_error=bd.noise.PerDatum("b_error", factor=factor))
+        gas(**priors, extra=extra),
+        bd.NormalNoise(known_error=bd.noise.PerDatum("b_error", factor=factor)),
     )
     truth = None
     if seed == 0:
@@ -65,7 +75,9 @@ def argon(seed: int) -> Case:
         temperatures = np.geomspace(COLDEST, 1200.0, 60)
         template = _virial_data(temperatures, b_error=np.ones(60))
         factor_of_noise = float(factor.sample(jax.random.key(seed)))
-        data, truth = simulated(gas, priors, {"extra": extra}, template, normal(factor_of_noise), rng)
+        data, truth = simulated(
+            gas, priors, {"extra": extra}, template, normal(factor_of_noise), rng
+        )
     places = along("r", (3.2, 6.0))
     unknown = {"energy": Unknown(lambda layer: layer.function.extra, ("energy",), *places)}
     return Case("argon", seed, model, data, unknown, _pair, truth)
@@ -107,7 +119,11 @@ class Turned(bd.Module):
     def __call__(self, t, y, u):
         given = {**u, **y}
         angle, rough, speed = given["angle"], given["roughness"], jnp.log(given["speed"])
-        return {"log_transfer": 0.4 * jnp.sin(2.5 * angle) * rough + 0.3 * rough**2 - 0.2 * speed * angle**2}
+        return {
+            "log_transfer": 0.4 * jnp.sin(2.5 * angle) * rough
+            + 0.3 * rough**2
+            - 0.2 * speed * angle**2
+        }
 
 
 def rows(law, closure) -> bd.Algebraic:
@@ -117,9 +133,15 @@ def rows(law, closure) -> bd.Algebraic:
 def wide(seed: int) -> Case:
     """A table of 120 rows, three columns and a network of 316 weights."""
     rng = np.random.default_rng([seed, 2])
-    speed, angle, rough = np.exp(rng.uniform(-1, 1, 120)), rng.uniform(-1, 1, 120), rng.uniform(0, 1, 120)
+    speed, angle, rough = (
+        np.exp(rng.uniform(-1, 1, 120)),
+        rng.uniform(-1, 1, 120),
+        rng.uniform(0, 1, 120),
+    )
     columns = dict(zip(INPUTS, (speed, angle, rough), strict=True))
-    template = xr.Dataset({n: ("sample", v) for n, v in columns.items()}, {"sample": np.arange(120.0)})
+    template = xr.Dataset(
+        {n: ("sample", v) for n, v in columns.items()}, {"sample": np.arange(120.0)}
+    )
     truth = rows(PowerLaw(1.0, 0.6), Turned())
     data = observed(truth, template, normal(0.05), rng)
     mlp = eqx.nn.MLP(3, 1, 15, 2, jnp.tanh, key=jax.random.key(0))

@@ -29,15 +29,21 @@ _SIMULATED = 3
 
 @cache
 def code(name: str) -> str:
-    """The fingerprint of what makes a posterior of a problem, and of the files that say what the problem is."""
+    """The fingerprint of what makes a posterior of a problem, and of the files that say what the
+    problem is.
+    """
     files = (sys.modules[PROBLEMS[name].__module__], case, problems, lynx_hare)
-    said = "\n".join(meaning(Path(str(file.__file__)).read_text(encoding="utf-8")) for file in files)
+    said = "\n".join(
+        meaning(Path(str(file.__file__)).read_text(encoding="utf-8")) for file in files
+    )
     ours = fingerprint(bd.fit, bd.evaluate, bd.NUTS(), PROBLEMS[name](_SIMULATED).model)
     return f"{ours}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
 def fit(name: str, seed: int, engine: bd.NUTS) -> dict[str, Any]:
-    """How long a fit took, how well its functions and science mixed, and where its bands hold the truth."""
+    """How long a fit took, how well its functions and science mixed, and where its bands hold the
+    truth.
+    """
     posed = PROBLEMS[name](seed)
     began = time.perf_counter()
     post = bd.fit(posed.model, posed.data, engine, key=seed, progress=False)
@@ -53,7 +59,9 @@ def fit(name: str, seed: int, engine: bd.NUTS) -> dict[str, Any]:
         **mixed(probes),
         **covered(posed, probes),
         "verdict": diagnosis.level,
-        "findings": [f"{f.level}, {f.subject}: {f.message}" for f in diagnosis.findings if f.level != "good"],
+        "findings": [
+            f"{f.level}, {f.subject}: {f.message}" for f in diagnosis.findings if f.level != "good"
+        ],
     }
 
 
@@ -62,7 +70,9 @@ def cost(post: xr.DataTree) -> dict[str, Any]:
     stats, attrs = post["sample_stats"], post.attrs
     steps = stats["n_steps"].values
     return {
-        "parts_s": {part: round(float(attrs[f"{part}_time_s"])) for part in ("start", "warmup", "draws")},
+        "parts_s": {
+            part: round(float(attrs[f"{part}_time_s"])) for part in ("start", "warmup", "draws")
+        },
         "gradients": int(attrs["start_steps"] + attrs["warmup_steps"] + steps.sum()),
         "warmup": int(attrs["warmup_draws"]),
         "leapfrogs": round(float(steps.mean()), 1),
@@ -89,11 +99,15 @@ def mixed(probes: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def covered(posed: Case, probes: dict[str, np.ndarray]) -> dict[str, float]:
-    """The share of true values of unknown functions in central intervals, near the data and beyond."""
+    """The share of true values of unknown functions in central intervals,
+    near the data and beyond.
+    """
     true, found = posed.true(), {}
     for where in ("near", "beyond") if true else ():
         names = [name for name in true if name.endswith(where)]
-        draws = np.concatenate([probes[name].reshape(-1, true[name].size) for name in names], axis=1)
+        draws = np.concatenate(
+            [probes[name].reshape(-1, true[name].size) for name in names], axis=1
+        )
         truth = np.concatenate([true[name] for name in names])
         for level in LEVELS:
             low, high = np.quantile(draws, [0.5 - level / 200, 0.5 + level / 200], axis=0)

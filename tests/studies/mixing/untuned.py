@@ -1,4 +1,6 @@
-"""A system that no setting of the engine was tried on: written after them all, and only measured."""
+"""A system that no setting of the engine was tried on: written after them all,
+and only measured.
+"""
 
 import numpy as np
 import numpyro.distributions as dist
@@ -10,9 +12,11 @@ from .case import Case, Unknown, along, normal, predicted, sampled, simulated
 
 
 class Batch(bd.Module):
-    """A stirred batch whose reaction warms it, with an unknown law of how fast it goes by temperature.
+    """A stirred batch whose reaction warms it, with an unknown law of how fast it goes by
+    temperature.
 
-    The amount left is a share of the first; temperatures are in tens of kelvins above that of the room.
+    The amount left is a share of the first; temperatures are in tens of kelvins above that of the
+    room.
     """
 
     pace: bd.Scalar = bd.field(units="1/min")
@@ -22,19 +26,33 @@ class Batch(bd.Module):
 
     def __call__(self, t, y, u):
         reacts = self.pace * self.law(t, y, u)["factor"] * y["left"]
-        return {"left": -reacts, "warmth": self.heat * reacts - self.loss * (y["warmth"] - u["jacket"])}
+        return {
+            "left": -reacts,
+            "warmth": self.heat * reacts - self.loss * (y["warmth"] - u["jacket"]),
+        }
 
 
 def batch(pace, heat, loss, law) -> bd.ODE:
     initial = {"left": 1.0, "warmth": 0.0}
-    return bd.ODE(Batch(pace, heat, loss, law), initial, forcings="jacket", start=0.0, rtol=1e-5, atol=1e-6)
+    return bd.ODE(
+        Batch(pace, heat, loss, law), initial, forcings="jacket", start=0.0, rtol=1e-5, atol=1e-6
+    )
 
 
 def reactor(seed: int) -> Case:
     """Amount and temperature at 30 times, with a jacket that is heated up and cooled down."""
     rng = np.random.default_rng([seed, 14])
-    priors = {"pace": bd.between(0.03, 0.15), "heat": bd.between(2.0, 6.0), "loss": bd.between(0.05, 0.3)}
-    law = bd.Basis(bd.bases.HilbertGP(-1.0, 7.0, 12, amplitude=dist.HalfNormal(0.6)), "warmth", "factor", positive=True)
+    priors = {
+        "pace": bd.between(0.03, 0.15),
+        "heat": bd.between(2.0, 6.0),
+        "loss": bd.between(0.05, 0.3),
+    }
+    law = bd.Basis(
+        bd.bases.HilbertGP(-1.0, 7.0, 12, amplitude=dist.HalfNormal(0.6)),
+        "warmth",
+        "factor",
+        positive=True,
+    )
     times = np.linspace(1.0, 30.0, 30)
     jacket = ("time", 2.0 * np.sin(np.pi * times / 30.0))
     template = xr.Dataset({"jacket": jacket}, {"time": times})
@@ -42,7 +60,9 @@ def reactor(seed: int) -> Case:
     data, truth = simulated(batch, priors, {"law": law}, template, normal(sampled(scale, rng)), rng)
     model = bd.Model(batch(**priors, law=law), bd.NormalNoise(scale))
     states = predicted(truth, template)["warmth"]
-    unknown = {"law": Unknown(lambda layer: layer.vector_field.law, ("factor",), *along("warmth", states))}
+    unknown = {
+        "law": Unknown(lambda layer: layer.vector_field.law, ("factor",), *along("warmth", states))
+    }
     return Case("reactor", seed, model, data, unknown, _numbers, truth)
 
 

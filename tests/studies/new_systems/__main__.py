@@ -1,7 +1,8 @@
-"""Fits each system with a right and a wrong science, forecasts beyond its training data, and tables how good that was.
+"""Fits each system with a right and a wrong science, forecasts beyond its training data, and tables
+how good that was.
 
-Run: `python -m tests.studies.new_systems [--only NAME ...] [--seeds N ...]`; it goes on where it was stopped. `--table`
-writes the rows that are there into docs/robustness.md.
+Run: `python -m tests.studies.new_systems [--only NAME ...] [--seeds N ...]`; it goes on where it
+was stopped. `--table` writes the rows that are there into docs/robustness.md.
 """
 
 import argparse
@@ -17,13 +18,20 @@ PAGE = ROOT / "docs" / "robustness.md"
 TASK = ("system", "science", "seed")
 SEEDS = (0, 1, 2)
 _ALLOWED, _WANTED, _COVERED = 1.03, 0.8, 0.8
-_FAILS = 0.8, 1.5  # coverage of 90 % intervals below, or CRPS in that of the true model above, which a science fails
+_FAILS = (
+    0.8,
+    1.5,
+)  # coverage of 90 % intervals below, or CRPS in that of the true model above, which a science fails
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tests.studies.new_systems", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.new_systems", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--only", nargs="+", default=[*SYSTEMS], choices=[*SYSTEMS], metavar="NAME")
-    parser.add_argument("--sciences", nargs="+", default=["wrong", "right"], choices=["wrong", "right"])
+    parser.add_argument(
+        "--sciences", nargs="+", default=["wrong", "right"], choices=["wrong", "right"]
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[*SEEDS])
     parser.add_argument("--table", action="store_true", help="fit nothing, write the table")
     return parser.parse_args()
@@ -40,7 +48,9 @@ def ratio(row: Row, member: str, other: str) -> float:
 
 
 def fails(rows: list[Row]) -> bool:
-    """Whether a science visibly fails: its intervals hold too little, or the true model is much better."""
+    """Whether a science visibly fails: its intervals hold too little, or the true model is much
+    better.
+    """
     covered, worse = _FAILS
     return _cover(rows, "science") < covered or _mean(rows, "science", "truth") > worse
 
@@ -61,23 +71,50 @@ def tables() -> str:
         if (mine := [row for row in rows if (row["science"], row["system"]) == (science, name)])
     }  # fmt: skip
     lines: list[tuple] = [
-        ("science", "system", "data sets", "science / true model", "hybrid / science", "mixture / science",
+        ("science", "system", "data sets", "science / true model", "hybrid / science", "mixture / "
+            "science",
          "90 % intervals of science, hybrid, mixture hold", "outside the training range said")
     ]  # fmt: skip
     for (science, name), mine in groups.items():
-        covers = ", ".join(f"{_cover(mine, member):.0%}" for member in ("science", "hybrid", "mixture"))
-        said = sum(any("extrapolation" in f for f in row["verdict"]["without_test"]["findings"]) for row in mine)
+        covers = ", ".join(
+            f"{_cover(mine, member):.0%}" for member in ("science", "hybrid", "mixture")
+        )
+        said = sum(
+            any("extrapolation" in f for f in row["verdict"]["without_test"]["findings"])
+            for row in mine
+        )
         each = (("science", "truth"), ("hybrid", "science"), ("mixture", "science"))
-        lines.append((science, f"`{name}`", len(mine), *(f"{_mean(mine, *pair):.2f}" for pair in each), covers, said))
-    right = [_mean(mine, "mixture", "science") for (science, _), mine in groups.items() if science == "right"]
-    failing = {name: mine for (science, name), mine in groups.items() if science == "wrong" and fails(mine)}
-    gained = [name for name, mine in failing.items() if _mean(mine, "mixture", "science") <= _WANTED]
+        lines.append(
+            (
+                science,
+                f"`{name}`",
+                len(mine),
+                *(f"{_mean(mine, *pair):.2f}" for pair in each),
+                covers,
+                said,
+            )
+        )
+    right = [
+        _mean(mine, "mixture", "science")
+        for (science, _), mine in groups.items()
+        if science == "right"
+    ]
+    failing = {
+        name: mine for (science, name), mine in groups.items() if science == "wrong" and fails(mine)
+    }
+    gained = [
+        name for name, mine in failing.items() if _mean(mine, "mixture", "science") <= _WANTED
+    ]
     covered = [name for name, mine in failing.items() if _cover(mine, "mixture") >= _COVERED]
     said = (
-        f"Where the science is right, the mixture's CRPS is at most {max(right, default=np.nan):.2f} times that of the "
-        f"science (wanted: {_ALLOWED}). The wrong science visibly fails in {len(failing)} systems: its intervals hold "
-        f"less than 80 %, or its CRPS is more than 1.5 times that of the true model. There the mixture's CRPS is at "
-        f"most 0.8 times that of the science in {len(gained)}, and its 90 % intervals hold at least 80 % in "
+        "Where the science is right, the mixture's CRPS is at most "
+        f"{max(right, default=np.nan):.2f} times that of the "
+        f"science (wanted: {_ALLOWED}). The wrong science visibly fails in {len(failing)} systems: "
+        "its intervals hold "
+        "less than 80 %, or its CRPS is more than 1.5 times that of the true model. There the "
+        "mixture's CRPS is at "
+        f"most 0.8 times that of the science in {len(gained)}, and its 90 % intervals hold at "
+        "least 80 % in "
         f"{len(covered)}."
     )
     return f"{table(lines)}\n\n{said}\n{age(rows, TASK, code_of)}"
@@ -85,7 +122,12 @@ def tables() -> str:
 
 def main() -> None:
     asked = arguments()
-    tasks = [(name, science, seed) for seed in asked.seeds for science in asked.sciences for name in asked.only]
+    tasks = [
+        (name, science, seed)
+        for seed in asked.seeds
+        for science in asked.sciences
+        for name in asked.only
+    ]
     if not asked.table:
         for task in [*lacking(held(RESULTS), TASK, tasks, code_of)]:
             keep(RESULTS, measured(*task), code_of(*task))

@@ -1,4 +1,6 @@
-"""How well science, true model, hybrid and their mixture forecast a system outside the training data."""
+"""How well science, true model, hybrid and their mixture forecast a system outside the training
+data.
+"""
 
 import hashlib
 import time
@@ -39,11 +41,22 @@ def code(name: str, science: str) -> str:
     files = [Path(str(module.__file__)) for module in (systems, case)] + [Path(__file__)]
     said = "\n".join(meaning(file.read_text(encoding="utf-8")) for file in files)
     posed = SYSTEMS[name](0, science == "right", DEFAULTS)
-    verbs = (bd.fit, bd.forecast, bd.score, bd.diagnose, bd.weighting.bayes_factors, bd.mixture, bd.corrected, ENGINE)
+    verbs = (
+        bd.fit,
+        bd.forecast,
+        bd.score,
+        bd.diagnose,
+        bd.weighting.bayes_factors,
+        bd.mixture,
+        bd.corrected,
+        ENGINE,
+    )
     return f"{fingerprint(*verbs, posed.hybrid)}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
-def measured(name: str, science: str, seed: int, build: Any = DEFAULTS, engine: Any = ENGINE) -> dict[str, Any]:
+def measured(
+    name: str, science: str, seed: int, build: Any = DEFAULTS, engine: Any = ENGINE
+) -> dict[str, Any]:
     """A row of the table."""
     began = time.process_time()
     posed = SYSTEMS[name](seed, science == "right", build)
@@ -56,7 +69,9 @@ def measured(name: str, science: str, seed: int, build: Any = DEFAULTS, engine: 
         at = time.process_time()
         posts[member] = bd.fit(model, posed.train, engine, key=seed, progress=False)
         forecasts[member] = bd.forecast(model, posts[member], posed.data, key=seed)
-        found[member] = scores(forecasts[member], posed.test) | {"cpu_s": round(time.process_time() - at)}
+        found[member] = scores(forecasts[member], posed.test) | {
+            "cpu_s": round(time.process_time() - at)
+        }
     found.setdefault("truth", found["science"])
     pair = ("science", "hybrid")
     weights, weighed_by = weigh({m: models[m] for m in pair}, {m: posts[m] for m in pair})
@@ -67,10 +82,16 @@ def measured(name: str, science: str, seed: int, build: Any = DEFAULTS, engine: 
     }
     row = {"system": name, "science": science, "seed": seed, "members": found, "verdict": said}
     weights = {member: round(float(weight), 3) for member, weight in weights.items()}
-    return row | {"weights": weights, "weighed_by": weighed_by, "cpu_s": round(time.process_time() - began)}
+    return row | {
+        "weights": weights,
+        "weighed_by": weighed_by,
+        "cpu_s": round(time.process_time() - began),
+    }
 
 
-def weigh(models: dict[str, bd.Model], posts: dict[str, xr.DataTree]) -> tuple[dict[str, float], str]:
+def weigh(
+    models: dict[str, bd.Model], posts: dict[str, xr.DataTree]
+) -> tuple[dict[str, float], str]:
     """The weights of science and hybrid, and by what: evidence, past forecasts, or nothing."""
     found = bd.weighting.model_weights(models, posts, engine=PAST)
     return dict(found.weights), found.weighed_by
@@ -87,5 +108,9 @@ def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
 def judged(post: xr.DataTree, forecast: xr.DataTree, test: xr.Dataset | None) -> dict[str, Any]:
     """The level of a verdict, and what it does not call good."""
     verdict = bd.diagnose(post, forecast, test)
-    worse = [f"{finding.level} {finding.subject}" for finding in verdict.findings if finding.level != "good"]
+    worse = [
+        f"{finding.level} {finding.subject}"
+        for finding in verdict.findings
+        if finding.level != "good"
+    ]
     return {"level": verdict.level, "findings": worse}

@@ -1,7 +1,8 @@
-"""The seven systems: data, the science that is tried on them, and the term that it lacks where it is wrong.
+"""The seven systems: data, the science that is tried on them, and the term that it lacks where it
+is wrong.
 
-The truth is the science itself, or the science with one more term. The test rows lie outside the training data: at
-later times, most of them at states or inputs that were not seen.
+The truth is the science itself, or the science with one more term. The test rows lie outside the
+training data: at later times, most of them at states or inputs that were not seen.
 """
 
 import dataclasses
@@ -26,8 +27,8 @@ type Field = Callable[..., Mapping[str, Any]]
 class System:
     """One data set, and the three layers that are fitted to it.
 
-    The first `known` rows are fitted. `truth` is the science with the missing term known (the science itself where that
-    is right); its other numbers have the priors of the science.
+    The first `known` rows are fitted. `truth` is the science with the missing term known (the
+    science itself where that is right); its other numbers have the priors of the science.
     """
 
     data: xr.Dataset
@@ -67,7 +68,9 @@ class Gompertz(bd.Module):
 
 
 def gompertz(seed: int, right: bool, build: Any) -> System:
-    """A tumour that grows by Gompertz's law; immune cells kill a part that is large while it is small."""
+    """A tumour that grows by Gompertz's law; immune cells kill a part that is large while it is
+    small.
+    """
     return _trajectory(
         seed, 1, right, build, Gompertz(0.15, 10.0), Gompertz(bd.between(0.03, 0.6), bd.between(3.0, 40.0)),
         lambda t, y, u: {"volume": -0.15 * y["volume"] / (1 + y["volume"])},
@@ -89,7 +92,10 @@ class Monod(bd.Module):
 def _inhibited(t, y, u):
     """The difference that Haldane's inhibition makes to growth by Monod's law."""
     food = jnp.maximum(y["food"], 0.0)
-    less = 0.8 * food / (1.5 + food) * y["cells"] - 0.8 * food / (1.5 + food + food**2 / 4.0) * y["cells"]
+    less = (
+        0.8 * food / (1.5 + food) * y["cells"]
+        - 0.8 * food / (1.5 + food + food**2 / 4.0) * y["cells"]
+    )
     return {"food": 2.0 * less, "cells": -less}
 
 
@@ -116,7 +122,9 @@ class Tanks(bd.Module):
 
 
 def two_tanks(seed: int, right: bool, build: Any) -> System:
-    """Two tanks; water seeps from the upper one, the more the higher it stands, and more flows in ahead."""
+    """Two tanks; water seeps from the upper one, the more the higher it stands, and more flows in
+    ahead.
+    """
     times = np.linspace(0.0, 40.0, 61)
     inflow = 1.0 + 0.5 * np.sin(2 * np.pi * times / 12.0) + 0.5 * (times > 24.0)
     return _trajectory(
@@ -136,7 +144,9 @@ class Logistic(bd.Module):
 
 
 def allee(seed: int, right: bool, build: Any) -> System:
-    """Animals that hardly find a mate while they are few (Allee); the science is logistic growth."""
+    """Animals that hardly find a mate while they are few (Allee);
+    the science is logistic growth.
+    """
     without = lambda n: 0.8 * n * (1 - n / 10.0)  # noqa: E731
     return _trajectory(
         seed, 4, right, build, Logistic(0.8, 10.0), Logistic(bd.between(0.1, 2.0), bd.between(4.0, 40.0)),
@@ -148,7 +158,9 @@ def allee(seed: int, right: bool, build: Any) -> System:
 
 
 class Exchanger(bd.Module):
-    """Hot water that flows past cold water: one temperature for each side, in degrees above the room's."""
+    """Hot water that flows past cold water: one temperature for each side, in degrees above the
+    room's.
+    """
 
     exchange: bd.Scalar
     hot_flow: bd.Scalar
@@ -180,11 +192,16 @@ class Spring(bd.Module):
     friction: bd.Scalar
 
     def __call__(self, t, y, u):
-        return {"place": y["speed"], "speed": -self.stiffness * y["place"] - self.friction * y["speed"]}
+        return {
+            "place": y["speed"],
+            "speed": -self.stiffness * y["place"] - self.friction * y["speed"],
+        }
 
 
 def spring(seed: int, right: bool, build: Any) -> System:
-    """A damped spring that is stiffer the further it is pulled (Duffing); the science is Hooke's law."""
+    """A damped spring that is stiffer the further it is pulled (Duffing); the science is Hooke's
+    law.
+    """
     return _trajectory(
         seed, 6, right, build, Spring(1.0, 0.06), Spring(bd.between(0.3, 4.0), bd.between(0.01, 0.4)),
         lambda t, y, u: {"speed": -0.4 * y["place"] ** 3}, _at(np.linspace(0.0, 20.0, 81)), 48,
@@ -194,7 +211,9 @@ def spring(seed: int, right: bool, build: Any) -> System:
 
 
 class Steady(bd.Module):
-    """Food and cells of a chemostat at rest, in which an inhibitor slows down growth by an unknown factor."""
+    """Food and cells of a chemostat at rest, in which an inhibitor slows down growth by an unknown
+    factor.
+    """
 
     fastest: bd.Scalar
     half: bd.Scalar
@@ -219,7 +238,9 @@ class Inhibition(bd.Module):
 
 
 def chemostat(seed: int, right: bool, build: Any) -> System:
-    """Chemostats at rest with ever more of an inhibitor, whose effect is unknown; the science has none."""
+    """Chemostats at rest with ever more of an inhibitor, whose effect is unknown; the science has
+    none.
+    """
     rng = np.random.default_rng([seed, 7])
     number, known = 50, 32
     inhibitor = np.linspace(0.0, 5.0, number)
@@ -233,7 +254,9 @@ def chemostat(seed: int, right: bool, build: Any) -> System:
     layer = lambda fastest, half, factor: bd.Algebraic(Steady(fastest, half, factor), **options)  # noqa: E731
     data = observed(layer(1.0, 0.8, known_factor), template, log_normal(0.08), rng)
     unknown = lambda factor: layer(bd.between(0.3, 3.0), bd.between(0.1, 4.0), factor)  # noqa: E731
-    noise = {name: bd.LogNormalNoise(dist.LogNormal(np.log(0.08), 0.7)) for name in ("food", "cells")}
+    noise = {
+        name: bd.LogNormalNoise(dist.LogNormal(np.log(0.08), 0.7)) for name in ("food", "cells")
+    }
     hybrid = unknown(build.factor(data.isel(experiment=slice(0, known)), "inhibitor", "factor"))
     return System(data, known, unknown(one), unknown(known_factor), hybrid, noise)
 
@@ -263,7 +286,9 @@ def _trajectory(
     ode = lambda field, begin: bd.ODE(field, begin, forcings=forcings, rtol=1e-5, atol=1e-5)  # noqa: E731
     data = observed(ode(Plus(truth, term), dict(start)), template, noise, rng)
     layer = ode(science, dict(initial))
-    hybrid = build.corrected(layer, data.isel(time=slice(0, known)), *(corrected or start), relative=relative)
+    hybrid = build.corrected(
+        layer, data.isel(time=slice(0, known)), *(corrected or start), relative=relative
+    )
     return System(data, known, layer, ode(Plus(science, term), dict(initial)), hybrid, noise_model)
 
 
@@ -275,4 +300,6 @@ def _index(data: xr.Dataset) -> str:
     return str(next(iter(data.dims)))
 
 
-SYSTEMS = {f.__name__: f for f in (gompertz, haldane, two_tanks, allee, heat_exchanger, spring, chemostat)}
+SYSTEMS = {
+    f.__name__: f for f in (gompertz, haldane, two_tanks, allee, heat_exchanger, spring, chemostat)
+}

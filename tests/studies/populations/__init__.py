@@ -1,1 +1,3 @@
-"""How well the members of real populations are forecast: later times of known ones, and new ones."""
+"""How well the members of real populations are forecast: later times of known ones,
+and new ones.
+"""

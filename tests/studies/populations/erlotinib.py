@@ -1,9 +1,12 @@
-"""Erlotinib: how much of what tumours do at a dose beyond those of the fit lies in the intervals of the forecast.
+"""Erlotinib: how much of what tumours do at a dose beyond those of the fit lies in the intervals of
+the forecast.
 
-Run: `uv run python -m tests.studies.populations.erlotinib`; what is done is kept, `--table` prints it.
+Run: `uv run python -m tests.studies.populations.erlotinib`; what is done is kept, `--table` prints
+it.
 
-Fitted are the control, the low and the medium dose, and the mice at the high dose are forecast as new members, from
-their doses alone. The same is done one dose lower: control and low dose are fitted, and the medium one is forecast.
+Fitted are the control, the low and the medium dose, and the mice at the high dose are forecast as
+new members, from their doses alone. The same is done one dose lower: control and low dose are
+fitted, and the medium one is forecast.
 """
 
 from functools import cache
@@ -37,7 +40,12 @@ def forecast_of(model: str, arm: str) -> tuple[xr.DataTree, xr.DataTree, xr.Data
     (train, test), alike = parts(arm), model == "alike"
     fitted = erlotinib.model_of(train["subject"].values, alike=alike)
     post = bd.fit(fitted, train, ENGINE, key=0, progress=False)
-    fc = bd.forecast(erlotinib.model_of(test["subject"].values, alike=alike), post, test[["time", "subject"]], key=0)
+    fc = bd.forecast(
+        erlotinib.model_of(test["subject"].values, alike=alike),
+        post,
+        test[["time", "subject"]],
+        key=0,
+    )
     return post, fc, test
 
 
@@ -49,13 +57,23 @@ def run(model: str, arm: str) -> Row:
 @cache
 def code_of(model: str, arm: str) -> str:
     return fingerprint_with(
-        erlotinib, ENGINE, erlotinib.model_of(parts(arm)[0]["subject"].values, alike=model == "alike")
+        erlotinib,
+        ENGINE,
+        erlotinib.model_of(parts(arm)[0]["subject"].values, alike=model == "alike"),
     )
 
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    header = ("model", "arm", "observable", "data", "in 50 % intervals", "in 90 % intervals", "CRPS")
+    header = (
+        "model",
+        "arm",
+        "observable",
+        "data",
+        "in 50 % intervals",
+        "in 90 % intervals",
+        "CRPS",
+    )
     lines: list[tuple] = [(*header, "mice with half of their data or fewer in it")]
     for row in sorted(rows, key=lambda row: (row["arm"], MODELS.index(row["model"]))):
         for names in (("volume",), ("concentration",), ("volume", "concentration")):

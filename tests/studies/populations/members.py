@@ -14,7 +14,8 @@ SCORES = ("coverage_50", "coverage_90", "crps", "log_score")
 
 
 def judged(fc: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
-    """Of each observable the number of data, their scores, and how many of each member's are in 90 % intervals.
+    """Of each observable the number of data, their scores, and how many of each member's are in 90
+    % intervals.
 
     Args:
         fc: a forecast at the rows and of the members of the data, in their order.
@@ -33,7 +34,9 @@ def judged(fc: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
             "data": int(number.sum()),
             **{score: round(float(scores[score]), 4) for score in SCORES},
             "members": {
-                f"{m:g}": [int(i), int(n)] for m, i, n in zip(seen["subject"].values, inside, number, strict=True) if n
+                f"{m:g}": [int(i), int(n)]
+                for m, i, n in zip(seen["subject"].values, inside, number, strict=True)
+                if n
             },
         }
     return found
@@ -50,8 +53,9 @@ def sampled(post: xr.DataTree) -> dict[str, Any]:
 
 
 def summary(rows: list[Row], observables: Sequence[str]) -> tuple[object, ...]:
-    """Cells of a table: the data of some fits, their shares in 50 and 90 % intervals, their CRPS where it is of one
-    observable, and of how many members no more than half are in 90 % intervals."""
+    """Cells of a table: the data of some fits, their shares in 50 and 90 % intervals, their CRPS
+    where it is of one observable, and of how many members no more than half are in 90 % intervals.
+    """
     members: dict[str, np.ndarray] = {}
     for found in (row[name] for row in rows for name in observables):
         for member, counts in found["members"].items():
@@ -60,4 +64,10 @@ def summary(rows: list[Row], observables: Sequence[str]) -> tuple[object, ...]:
     mean = lambda score: sum(r[n][score] * r[n]["data"] for r in rows for n in observables) / number  # noqa: E731
     few = sum(2 * held <= of for held, of in members.values())
     crps = f"{mean('crps'):.3g}" if len(observables) == 1 else ""
-    return number, f"{mean('coverage_50'):.0%}", f"{inside / number:.1%}", crps, f"{few} of {len(members)}"
+    return (
+        number,
+        f"{mean('coverage_50'):.0%}",
+        f"{inside / number:.1%}",
+        crps,
+        f"{few} of {len(members)}",
+    )

@@ -1,9 +1,12 @@
-"""Warfarin: how much of later times, and of people whom the fit has not seen, lies in the intervals of the forecast.
+"""Warfarin: how much of later times, and of people whom the fit has not seen, lies in the intervals
+of the forecast.
 
-Run: `uv run python -m tests.studies.populations.warfarin`; what is done is kept, `--table` prints it.
+Run: `uv run python -m tests.studies.populations.warfarin`; what is done is kept, `--table` prints
+it.
 
-One fit is of all people up to 72 hours; the later times are held out. Each of four others leaves out a quarter of the
-people, every fourth one, who are then forecast as new members, from their weights and doses alone.
+One fit is of all people up to 72 hours; the later times are held out. Each of four others leaves
+out a quarter of the people, every fourth one, who are then forecast as new members, from their
+weights and doses alone.
 """
 
 from functools import cache
@@ -37,7 +40,9 @@ def parts(held_out: str, fold: int) -> tuple[xr.Dataset, xr.Dataset]:
     return data.isel(subject=~new), data.isel(subject=new)
 
 
-def forecast_of(model: str, held_out: str, fold: int) -> tuple[xr.DataTree, xr.DataTree, xr.Dataset]:
+def forecast_of(
+    model: str, held_out: str, fold: int
+) -> tuple[xr.DataTree, xr.DataTree, xr.Dataset]:
     train, test = parts(held_out, fold)
     pooled = model == "pooled"
     fitted = warfarin.model_of(train, pooled=pooled)
@@ -59,12 +64,23 @@ def tasks(fold: int) -> list[tuple]:
 
 @cache
 def code_of(model: str, held_out: str, fold: int) -> str:
-    return fingerprint_with(warfarin, ENGINE, warfarin.model_of(parts(held_out, fold)[0], pooled=model == "pooled"))
+    return fingerprint_with(
+        warfarin, ENGINE, warfarin.model_of(parts(held_out, fold)[0], pooled=model == "pooled")
+    )
 
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    header = ("model", "held out", "fits", "observable", "data", "in 50 % intervals", "in 90 % intervals", "CRPS")
+    header = (
+        "model",
+        "held out",
+        "fits",
+        "observable",
+        "data",
+        "in 50 % intervals",
+        "in 90 % intervals",
+        "CRPS",
+    )
     lines: list[tuple] = [(*header, "people with half of their data or fewer in it")]
     for model in MODELS:
         for held_out in (LATER, NEW):

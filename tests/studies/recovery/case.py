@@ -20,8 +20,8 @@ REPLICATES = 50
 class Case:
     """`truth` predicts the data without noise, at the index, places and forcings of `template`.
 
-    `judged` are the scientific parameters by their path in the model, with their true values; `noise` is the standard
-    deviation of the noise of each observable.
+    `judged` are the scientific parameters by their path in the model, with their true values;
+    `noise` is the standard deviation of the noise of each observable.
     """
 
     name: str
@@ -60,7 +60,9 @@ class Case:
     def blank(self) -> xr.Dataset:
         """A data set of zeros, for which nothing is solved."""
         dims = {name: (self.truth.index, *self.truth.dims.get(name, ())) for name in self.noise}
-        return self.template.assign({n: (d, np.zeros([self.template.sizes[i] for i in d])) for n, d in dims.items()})
+        return self.template.assign(
+            {n: (d, np.zeros([self.template.sizes[i] for i in d])) for n, d in dims.items()}
+        )
 
 
 def code(case: Case) -> str:

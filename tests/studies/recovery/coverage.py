@@ -1,7 +1,7 @@
 """Does each layer, mechanism and architecture recover a known truth, as often as its intervals say?
 
-Run: `uv run python -m tests.studies.recovery.coverage`; 50 data sets of every case, each in turn. What is done is
-kept, and `--table` prints it.
+Run: `uv run python -m tests.studies.recovery.coverage`; 50 data sets of every case, each in turn.
+What is done is kept, and `--table` prints it.
 """
 
 import argparse
@@ -37,7 +37,17 @@ def tables() -> str:
             worst = min(each, key=lambda path: each[path])
             late = sum(row["rhat"] >= 1.02 for row in of)
             lowest = f"{each[worst]:.0%} ({worst.rsplit('.', 1)[-1]})"
-            lines.append([case.kind, case.name, len(each), len(of), f"{np.mean([*each.values()]):.0%}", lowest, late])
+            lines.append(
+                [
+                    case.kind,
+                    case.name,
+                    len(each),
+                    len(of),
+                    f"{np.mean([*each.values()]):.0%}",
+                    lowest,
+                    late,
+                ]
+            )
     return f"{table(lines)}\n\n{age(rows, TASK[:1], code_of)}"
 
 

@@ -26,7 +26,12 @@ class Decay(bd.Module):
 
 
 def non_stiff():
-    priors = [bd.between(0.2, 1.5), bd.between(0.005, 0.1), bd.between(0.2, 1.5), bd.between(0.005, 0.1)]
+    priors = [
+        bd.between(0.2, 1.5),
+        bd.between(0.005, 0.1),
+        bd.between(0.2, 1.5),
+        bd.between(0.005, 0.1),
+    ]
     values = [0.55, 0.028, 0.8, 0.024]
 
     def layer(p, hare, lynx):
@@ -109,7 +114,9 @@ class Driven(bd.Module):
 
 def driven():
     def layer(gain, loss):
-        return bd.ODE(Driven(gain, loss), {"y": 1.0}, forcings=("rain",), interpolation={"rain": "step"})
+        return bd.ODE(
+            Driven(gain, loss), {"y": 1.0}, forcings=("rain",), interpolation={"rain": "step"}
+        )
 
     return Case(
         "ODE with a step forcing", "layer",
@@ -134,7 +141,10 @@ class Chemostat(bd.Module):
 def steady_state():
     def layer(growth, half):
         return bd.SteadyState(
-            Chemostat(growth, half), {"cells": 4.0, "food": 1.0}, forcings=("dilution",), index="sample"
+            Chemostat(growth, half),
+            {"cells": 4.0, "food": 1.0},
+            forcings=("dilution",),
+            index="sample",
         )
 
     return Case(
@@ -148,11 +158,18 @@ def steady_state():
 def shooting():
     def layer(values, segments):
         ode = bd.ODE(LotkaVolterra(*values), {"hare": 34.0, "lynx": 5.9}, observe=_logs)
-        return bd.equations.MultipleShooting(ode, (7.0, 14.0), segments, gap={"hare": 0.3, "lynx": 0.2})
+        return bd.equations.MultipleShooting(
+            ode, (7.0, 14.0), segments, gap={"hare": 0.3, "lynx": 0.2}
+        )
 
     values = (0.55, 0.028, 0.8, 0.024)
     truth = bd.ODE(LotkaVolterra(*values), {"hare": 34.0, "lynx": 5.9}, observe=_logs)
-    priors = (bd.between(0.2, 1.5), bd.between(0.005, 0.1), bd.between(0.2, 1.5), bd.between(0.005, 0.1))
+    priors = (
+        bd.between(0.2, 1.5),
+        bd.between(0.005, 0.1),
+        bd.between(0.2, 1.5),
+        bd.between(0.005, 0.1),
+    )
     segments = {name: dist.LogNormal(jnp.full(2, 3.0), 1.0) for name in ("hare", "lynx")}
     return Case(
         "MultipleShooting", "layer", bd.Model(layer(priors, segments), bd.NormalNoise(SCALE)), truth,
@@ -233,7 +250,9 @@ class Equilibrium(bd.Module):
 
 def implicit():
     def layer(dissociation, total):
-        return bd.Implicit(Equilibrium(dissociation, total), {"free": 0.5}, forcings=("dilution",), index="sample")
+        return bd.Implicit(
+            Equilibrium(dissociation, total), {"free": 0.5}, forcings=("dilution",), index="sample"
+        )
 
     return Case(
         "Implicit", "layer", bd.Model(layer(bd.between(0.05, 3), bd.between(0.5, 8)), bd.NormalNoise(SCALE)),
@@ -271,7 +290,10 @@ def boundary_value():
 
 
 def heat():
-    grid, template = bd.pde.Grid(x=(0.0, 1.0, 16)), axis(0.05, 0.5, 8).assign_coords(x=np.linspace(0.1, 0.9, 5))
+    grid, template = (
+        bd.pde.Grid(x=(0.0, 1.0, 16)),
+        axis(0.05, 0.5, 8).assign_coords(x=np.linspace(0.1, 0.9, 5)),
+    )
 
     def layer(diffusion, source, flux):
         field = bd.pde.FiniteVolume(
@@ -302,7 +324,9 @@ def burgers():
 
     def layer(speed, viscosity):
         field = bd.pde.Spectral(grid, diffusion=viscosity, flux=Burgers(speed))
-        return bd.pde.PDE(field, {"u": lambda t, y, u: jnp.sin(u["x"])}, start=0.0, rtol=1e-5, atol=1e-5)
+        return bd.pde.PDE(
+            field, {"u": lambda t, y, u: jnp.sin(u["x"])}, start=0.0, rtol=1e-5, atol=1e-5
+        )
 
     return Case(
         "PDE, pseudo-spectral (Burgers)", "layer",

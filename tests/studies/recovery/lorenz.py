@@ -1,9 +1,12 @@
-"""Lorenz's equations over thirty units of time, from thirty noisy observations, by multiple shooting.
+"""Lorenz's equations over thirty units of time, from thirty noisy observations, by multiple
+shooting.
 
-Run: `uv run python -m tests.studies.recovery.lorenz` (ten data sets, some minutes each; goes on where it was stopped)
+Run: `uv run python -m tests.studies.recovery.lorenz` (ten data sets, some minutes each; goes on
+where it was stopped)
 
-Times, noise and start are those of SciMLBenchmarks, where Stan takes 29 720 s and ends at an R-hat of 1.72. There is a
-knot at each observation. The kicks that the gap allows are not in the truth: with 0.3 they are half the noise.
+Times, noise and start are those of SciMLBenchmarks, where Stan takes 29 720 s and ends at an R-hat
+of 1.72. There is a knot at each observation. The kicks that the gap allows are not in the truth:
+with 0.3 they are half the noise.
 """
 
 import time
@@ -47,19 +50,28 @@ def true_rates(t, y):
 def true_states(times):
     """States at any times, by name."""
     end = (0, float(np.max(times)))
-    solved = solve_ivp(true_rates, end, list(START.values()), "DOP853", rtol=1e-13, atol=1e-13, dense_output=True)
+    solved = solve_ivp(
+        true_rates, end, list(START.values()), "DOP853", rtol=1e-13, atol=1e-13, dense_output=True
+    )
     return dict(zip(STATES, solved.sol(np.asarray(times)), strict=True))
 
 
 def observed(seed: int) -> xr.Dataset:
     rng = np.random.default_rng(seed)
-    noisy = {name: ("time", v + rng.normal(0, NOISE, TIMES.size)) for name, v in true_states(TIMES).items()}
+    noisy = {
+        name: ("time", v + rng.normal(0, NOISE, TIMES.size))
+        for name, v in true_states(TIMES).items()
+    }
     return xr.Dataset(noisy, {"time": TIMES})
 
 
 def model(data: xr.Dataset) -> bd.Model:
     """Unknown parameters, and a state at each knot."""
-    priors = {"sigma": bd.between(5.0, 20.0), "rho": bd.between(15.0, 45.0), "beta": bd.between(1.0, 6.0)}
+    priors = {
+        "sigma": bd.between(5.0, 20.0),
+        "rho": bd.between(15.0, 45.0),
+        "beta": bd.between(1.0, 6.0),
+    }
     ode = bd.ODE(Lorenz(**priors), START, start=0.0, rtol=1e-6, atol=1e-6, max_steps=256)
     layer = bd.equations.MultipleShooting(
         ode, TIMES[:-1], bd.equations.segment_states(data, STATES, TIMES[:-1], 2.0), GAP
@@ -77,11 +89,18 @@ def fit(seed: int) -> dict:
     began, data = time.perf_counter(), observed(seed)
     post = bd.fit(model(data), data, ENGINE, key=seed, progress=False)
     draws = post["posterior"].data_vars
-    rhat = max(float(bd.diagnostics.rhat(v.values.reshape(*v.shape[:2], -1)).max()) for v in draws.values())
+    rhat = max(
+        float(bd.diagnostics.rhat(v.values.reshape(*v.shape[:2], -1)).max()) for v in draws.values()
+    )
     row = {"seed": seed, "rhat": round(rhat, 4), "seconds": round(time.perf_counter() - began)}
     for name, value in TRUTH.items():
         low, high = np.quantile(draws[name], [0.025, 0.975])
-        row[name] = {"mean": float(draws[name].mean()), "low": low, "high": high, "covered": bool(low <= value <= high)}
+        row[name] = {
+            "mean": float(draws[name].mean()),
+            "low": low,
+            "high": high,
+            "covered": bool(low <= value <= high),
+        }
     return row
 
 
@@ -90,10 +109,22 @@ def tables() -> str:
     lines = [["seed", "σ", "ρ", "β", "highest R-hat", "seconds"]]
     for row in rows:
         each = [row[name] for name in TRUTH]
-        spans = [f"{e['low']:.3f} – {e['high']:.3f}{'' if e['covered'] else ' (not covered)'}" for e in each]
+        spans = [
+            f"{e['low']:.3f} – {e['high']:.3f}{'' if e['covered'] else ' (not covered)'}"
+            for e in each
+        ]
         lines.append([row["seed"], *spans, f"{row['rhat']:.4f}", row["seconds"]])
     return f"{table(lines)}\n\n{age(rows, (), code)}"
 
 
 if __name__ == "__main__":
-    go_on(__doc__, RESULTS, range(10), ("seed",), lambda seed: [(seed,)], fit, lambda seed: code(), tables)
+    go_on(
+        __doc__,
+        RESULTS,
+        range(10),
+        ("seed",),
+        lambda seed: [(seed,)],
+        fit,
+        lambda seed: code(),
+        tables,
+    )

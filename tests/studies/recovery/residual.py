@@ -1,4 +1,6 @@
-"""Lotka–Volterra whose predators also interfere with each other, which the science does not know."""
+"""Lotka–Volterra whose predators also interfere with each other,
+which the science does not know.
+"""
 
 from functools import cache
 
@@ -38,7 +40,9 @@ def truth() -> bd.ODE:
 def points() -> xr.Dataset:
     """Where the residual is to be orthogonal: along the true trajectory."""
     template = axis(0, 12, 41)
-    return template.assign({n: ("time", np.asarray(v)) for n, v in truth()(bd.inputs(template)).values.items()})
+    return template.assign(
+        {n: ("time", np.asarray(v)) for n, v in truth()(bd.inputs(template)).values.items()}
+    )
 
 
 def projected() -> dict[str, float]:
@@ -47,8 +51,12 @@ def projected() -> dict[str, float]:
     hare, lynx = at["hare"].values, at["lynx"].values
     by_hare, by_lynx = 1 / hare.std(), 1 / lynx.std()
     rates = Interfering(LotkaVolterra(*TRUE))(0.0, {"hare": hare, "lynx": lynx}, {})
-    prey = np.linalg.lstsq(np.stack([hare, -hare * lynx], 1) * by_hare, rates["hare"] * by_hare, rcond=None)[0]
-    predator = np.linalg.lstsq(np.stack([-lynx, hare * lynx], 1) * by_lynx, rates["lynx"] * by_lynx, rcond=None)[0]
+    prey = np.linalg.lstsq(
+        np.stack([hare, -hare * lynx], 1) * by_hare, rates["hare"] * by_hare, rcond=None
+    )[0]
+    predator = np.linalg.lstsq(
+        np.stack([-lynx, hare * lynx], 1) * by_lynx, rates["lynx"] * by_lynx, rcond=None
+    )[0]
     return dict(zip(NAMES, (*prey, *predator), strict=True))
 
 
@@ -70,4 +78,6 @@ def case() -> Case:
     judged = {f"layer.vector_field.science.{name}": value for name, value in projected().items()}
     template = axis(0, 12, 41)
     noise = {"hare": 0.05, "lynx": 0.05}
-    return Case("Residual, orthogonal", "architecture", model(True), truth(), template, noise, judged)
+    return Case(
+        "Residual, orthogonal", "architecture", model(True), truth(), template, noise, judged
+    )

@@ -39,14 +39,20 @@ class Harvested(bd.Module):
     source: bd.Basis
 
     def __call__(self, t, y, u):
-        return {"y": self.source(t, y, u)["source"] - self.rate * y["y"], "z": 0.5 * y["y"] - self.rate * y["z"]}
+        return {
+            "y": self.source(t, y, u)["source"] - self.rate * y["y"],
+            "z": 0.5 * y["y"] - self.rate * y["z"],
+        }
 
 
 class Known(bd.Module):
     rate: bd.Scalar
 
     def __call__(self, t, y, u):
-        return {"y": jnp.exp(-((t - 4) ** 2) / 2) - self.rate * y["y"], "z": 0.5 * y["y"] - self.rate * y["z"]}
+        return {
+            "y": jnp.exp(-((t - 4) ** 2) / 2) - self.rate * y["y"],
+            "z": 0.5 * y["y"] - self.rate * y["z"],
+        }
 
 
 def basis():
@@ -130,7 +136,9 @@ class Line(bd.Module):
 
 def fidelity():
     def layer(rate, ratio, slope):
-        return bd.multiscale.MultiFidelity(bd.ODE(Decay(rate), {"y": 2.0}), {"costly": "y"}, ratio, Line(slope))
+        return bd.multiscale.MultiFidelity(
+            bd.ODE(Decay(rate), {"y": 2.0}), {"costly": "y"}, ratio, Line(slope)
+        )
 
     return FewCostly(
         "MultiFidelity", "mechanism",
@@ -149,13 +157,19 @@ class Warming(bd.Module):
 
 
 def boundary():
-    grid, template = bd.pde.Grid(x=(0.0, 1.0, 12)), axis(0.0, 2.0, 9).assign_coords(x=np.linspace(0.15, 0.85, 4))
+    grid, template = (
+        bd.pde.Grid(x=(0.0, 1.0, 12)),
+        axis(0.0, 2.0, 9).assign_coords(x=np.linspace(0.15, 0.85, 4)),
+    )
 
     def layer(diffusion, low, trend, start):
         field = bd.pde.FiniteVolume(
             grid,
             diffusion=diffusion,
-            boundary={"x_low": bd.pde.Dirichlet(Warming(low, trend)), "x_high": bd.pde.Neumann(0.0)},
+            boundary={
+                "x_low": bd.pde.Dirichlet(Warming(low, trend)),
+                "x_high": bd.pde.Neumann(0.0),
+            },
         )
         return bd.pde.PDE(field, {"heat": start}, start=0.0, rtol=1e-5, atol=1e-5)
 
@@ -212,7 +226,9 @@ class Constant(bd.Module):
 
 def parallel():
     def layer(rate, value, weights):
-        return bd.Parallel({"decay": bd.ODE(Decay(rate), {"y": 2.0}), "level": Constant(value)}, weights)
+        return bd.Parallel(
+            {"decay": bd.ODE(Decay(rate), {"y": 2.0}), "level": Constant(value)}, weights
+        )
 
     return Case(
         "Parallel, learned shares", "architecture",
@@ -229,7 +245,9 @@ class Predation(bd.Module):
 
 
 def hierarchical():
-    network = bd.Network(mlp(2, 1), {"slow.y": (1.0, 0.5), "fast.y": (0.5, 0.5)}, ("sum",), scale=0.1)
+    network = bd.Network(
+        mlp(2, 1), {"slow.y": (1.0, 0.5), "fast.y": (0.5, 0.5)}, ("sum",), scale=0.1
+    )
 
     class Mixed(bd.Module):
         share: bd.Scalar
@@ -242,7 +260,8 @@ def hierarchical():
 
     def layer(slow, fast, share, network):
         return bd.Hierarchical(
-            {"slow": bd.ODE(Decay(slow), {"y": 2.0}), "fast": bd.ODE(Decay(fast), {"y": 1.0})}, Mixed(share, network)
+            {"slow": bd.ODE(Decay(slow), {"y": 2.0}), "fast": bd.ODE(Decay(fast), {"y": 1.0})},
+            Mixed(share, network),
         )
 
     return Case(

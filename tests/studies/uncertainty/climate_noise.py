@@ -1,10 +1,12 @@
-"""What correlated residuals do to a climate projection: independent noise against an AR(1), over held-out years.
+"""What correlated residuals do to a climate projection: independent noise against an AR(1), over
+held-out years.
 
-Run: `uv run python -m tests.studies.uncertainty.climate_noise`; what is done is kept, `--table` prints it, `--figure`
-draws the first data set.
+Run: `uv run python -m tests.studies.uncertainty.climate_noise`; what is done is kept, `--table`
+prints it, `--figure` draws the first data set.
 
-Carbon dioxide grows by one per cent a year for 140 years, as in a run of CMIP. The truth is a two-layer energy balance
-whose surface temperature also varies by itself, as an AR(1). The first 100 years are fitted, the last 40 forecast.
+Carbon dioxide grows by one per cent a year for 140 years, as in a run of CMIP. The truth is a
+two-layer energy balance whose surface temperature also varies by itself, as an AR(1). The first 100
+years are fitted, the last 40 forecast.
 """
 
 import sys
@@ -30,7 +32,9 @@ SD, CORRELATIONS, SEEDS = 0.15, (0.6, 0.9), range(20)
 TRUTH = (1.2, 0.7, 8.0)
 NOISES = {
     "independent": bd.NormalNoise(dist.HalfNormal(0.5)),
-    "AR(1)": bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(0.5), dist.Uniform(0.0, 1.0))),
+    "AR(1)": bd.filtering.CorrelatedNoise(
+        bd.filtering.AR1(dist.HalfNormal(0.5), dist.Uniform(0.0, 1.0))
+    ),
 }
 TASK = ("noise", "correlation", "seed")
 
@@ -51,7 +55,11 @@ class TwoLayers(bd.Module):
 
 def layer(feedback, exchange, capacity):
     start = {"surface": 0.0, "deep": 0.0}
-    return bd.Difference(TwoLayers(feedback, exchange, capacity), start, lambda t, y, u: {"temperature": y["surface"]})
+    return bd.Difference(
+        TwoLayers(feedback, exchange, capacity),
+        start,
+        lambda t, y, u: {"temperature": y["surface"]},
+    )
 
 
 def model(noise: str) -> bd.Model:
@@ -66,12 +74,20 @@ def simulated(correlation: float, seed: int) -> xr.Dataset:
     for i in range(1, YEARS.size):
         varies[i] = correlation * varies[i - 1] + SD * np.sqrt(1 - correlation**2) * rng.normal()
     warming = layer(*TRUTH)(bd.inputs(xr.Dataset(coords={"time": YEARS}))).values["temperature"]
-    return xr.Dataset({"temperature": ("time", np.asarray(warming) + varies, {"units": "K"})}, {"time": YEARS})
+    return xr.Dataset(
+        {"temperature": ("time", np.asarray(warming) + varies, {"units": "K"})}, {"time": YEARS}
+    )
 
 
 def forecast_of(noise: str, correlation: float, seed: int):
     whole, fitted = simulated(correlation, seed), model(noise)
-    post = bd.fit(fitted, whole.isel(time=slice(FITTED)), bd.NUTS(chains=2, draws=500), key=seed, progress=False)
+    post = bd.fit(
+        fitted,
+        whole.isel(time=slice(FITTED)),
+        bd.NUTS(chains=2, draws=500),
+        key=seed,
+        progress=False,
+    )
     return whole, post, bd.forecast(fitted, post, whole[["time"]], key=seed)
 
 
@@ -119,7 +135,17 @@ def tables() -> str:
                 hit = sum(r["feedback"][0] <= TRUTH[0] <= r["feedback"][2] for r in of)
                 crps, logs = (np.mean([r[n] for r in of]) for n in ("crps", "log_score"))
                 share = f"{np.mean(covered):.0%} ({min(covered):.0%})"
-                lines.append((correlation, noise, len(of), share, f"{crps:.3f}", f"{logs:.2f}", f"{hit} of {len(of)}"))
+                lines.append(
+                    (
+                        correlation,
+                        noise,
+                        len(of),
+                        share,
+                        f"{crps:.3f}",
+                        f"{logs:.2f}",
+                        f"{hit} of {len(of)}",
+                    )
+                )
     return f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
 
 
@@ -145,5 +171,8 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--figure"]:
         figure()
     else:
-        every = lambda seed: [(noise, correlation, seed) for correlation in CORRELATIONS for noise in NOISES]  # noqa: E731
+
+        def every(seed):
+            return [(noise, correlation, seed) for correlation in CORRELATIONS for noise in NOISES]
+
         go_on(__doc__, RESULTS, SEEDS, TASK, every, run, code_of, tables)

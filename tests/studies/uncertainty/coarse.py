@@ -1,10 +1,11 @@
-"""Which unknown functions `bd.updating.check_functions` says are too coarse, and how much of the truth their bands hold.
+"""Which unknown functions `bd.updating.check_functions` says are too coarse, and how much of the
+truth their bands hold.
 
 Run: `uv run python -m tests.studies.uncertainty.coarse`; what is done is kept, `--table` prints it.
 
-A formula, the force on a spring and the flux into a rod have an unknown part, which is smooth, or varies fast. What
-stands for it is fine enough or far too coarse. Posteriors are normals at the optimum with the curvature of Gauss and
-Newton: no sampler is what is looked at here.
+A formula, the force on a spring and the flux into a rod have an unknown part, which is smooth, or
+varies fast. What stands for it is fine enough or far too coarse. Posteriors are normals at the
+optimum with the curvature of Gauss and Newton: no sampler is what is looked at here.
 """
 
 import json
@@ -74,7 +75,9 @@ def spring(friction, extra):
 def rod(diffusion, extra):
     boundary = {"x_low": bd.pde.Flux(extra), "x_high": bd.pde.Dirichlet(0.0)}
     law = bd.pde.FiniteVolume(bd.pde.Grid(x=(0.0, 1.0, 24)), diffusion, boundary=boundary)
-    return bd.pde.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
+    return bd.pde.PDE(
+        law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5
+    )
 
 
 def pulses(t):
@@ -83,7 +86,9 @@ def pulses(t):
 
 
 class Case(NamedTuple):
-    """A problem, its known number and prior, what the unknown part hangs on and where it is looked at, and the data."""
+    """A problem, its known number and prior, what the unknown part hangs on and where it is looked
+    at, and the data.
+    """
 
     layer: Callable
     number: float
@@ -95,7 +100,11 @@ class Case(NamedTuple):
     truths: dict[str, Callable]
 
 
-TIMES = {"formula": np.linspace(0.0, 1.0, 80), "spring": np.linspace(0.0, 12.0, 80), "rod": np.linspace(0.02, 1.0, 60)}
+TIMES = {
+    "formula": np.linspace(0.0, 1.0, 80),
+    "spring": np.linspace(0.0, 12.0, 80),
+    "rod": np.linspace(0.02, 1.0, 60),
+}
 CASES = {
     "formula": Case(
         formula, 0.5, dist.Normal(0.5, 0.05), "t", np.linspace(0.0, 1.0, 101),
@@ -159,10 +168,13 @@ def model(problem: str, truth: str, function: str) -> bd.Model:
 def clean(problem: str, truth: str) -> xr.Dataset:
     case = CASES[problem]
     known = case.layer(case.number, Of(case.truths[truth], case.input))
-    asked = bd.inputs(case.template, start=0.0, places=("x",) if "x" in case.template.coords else ())
+    asked = bd.inputs(
+        case.template, start=0.0, places=("x",) if "x" in case.template.coords else ()
+    )
     values = jax.jit(lambda: known(asked).values)()
     return xr.Dataset(
-        {n: (tuple(case.template.coords), np.asarray(v)) for n, v in values.items()}, case.template.coords
+        {n: (tuple(case.template.coords), np.asarray(v)) for n, v in values.items()},
+        case.template.coords,
     )
 
 
@@ -177,7 +189,9 @@ def climber(problem: str, truth: str, function: str) -> Callable:
 
     @jax.jit
     def downhill(observed, x):
-        with_data = Problem(posed.model, posed.inputs, observed, posed.sites, posed.dimension, posed.own_rows)
+        with_data = Problem(
+            posed.model, posed.inputs, observed, posed.sites, posed.dimension, posed.own_rows
+        )
         return jax.value_and_grad(lambda x: -with_data.log_density(x))(x)
 
     return downhill
@@ -186,7 +200,9 @@ def climber(problem: str, truth: str, function: str) -> Callable:
 def optimum(problem: Problem, downhill: Callable, known: np.ndarray | None) -> np.ndarray:
     """The best of several climbs, of which one begins where that of another data set has ended."""
     starts = [] if known is None else [known]
-    starts += [*np.asarray(problem.prior(CLIMBS, key=jax.random.key(0)))][: CLIMBS if known is None else 0]
+    starts += [*np.asarray(problem.prior(CLIMBS, key=jax.random.key(0)))][
+        : CLIMBS if known is None else 0
+    ]
     observed = dict(problem.observed)
 
     def climb(start, steps):
@@ -201,7 +217,11 @@ ENDED: dict[tuple, np.ndarray] = {}
 
 
 def run(problem: str, truth: str, function: str, seed: int) -> dict:
-    case, fitted, data = CASES[problem], model(problem, truth, function), simulated(problem, truth, seed)
+    case, fitted, data = (
+        CASES[problem],
+        model(problem, truth, function),
+        simulated(problem, truth, seed),
+    )
     posed = pose(fitted, data)
     at = optimum(posed, climber(problem, truth, function), ENDED.get((problem, truth, function)))
     ENDED[problem, truth, function] = at
@@ -210,12 +230,15 @@ def run(problem: str, truth: str, function: str, seed: int) -> dict:
     values = jax.jit(jax.vmap(posed.constrain))(draws)
     post = posterior(fitted, data, {path: np.asarray(v)[None] for path, v in values.items()})
     began = time.perf_counter()
-    found = bd.updating.check_functions(fitted, post)["function_check"].to_dataset().isel(function=0)
+    found = (
+        bd.updating.check_functions(fitted, post)["function_check"].to_dataset().isel(function=0)
+    )
     seconds = time.perf_counter() - began
     band = bd.evaluate(fitted, post, lambda m: unknown_part(m, case))["extra"].values[0]
     low, high = np.quantile(band, [0.05, 0.95], axis=0)
     shorter = [
-        np.mean(post["posterior"][n] < at_least) for n, (at_least, _) in json.loads(shortest_lengths(fitted)).items()
+        np.mean(post["posterior"][n] < at_least)
+        for n, (at_least, _) in json.loads(shortest_lengths(fitted)).items()
     ]
     true = np.asarray(case.truths[truth](case.over))
     return {
@@ -234,7 +257,11 @@ def unknown_part(realised: bd.Model, case: Case) -> dict[str, Any]:
     """The unknown part, where it is looked at."""
     is_one = lambda node: isinstance(node, bd.Basis | bd.Network)  # noqa: E731
     found = [node for node in jax.tree.leaves(realised, is_leaf=is_one) if is_one(node)]
-    return {"extra": jax.vmap(lambda x: found[0](x, {case.input: x}, {})["extra"])(jnp.asarray(case.over))}
+    return {
+        "extra": jax.vmap(lambda x: found[0](x, {case.input: x}, {})["extra"])(
+            jnp.asarray(case.over)
+        )
+    }
 
 
 @cache

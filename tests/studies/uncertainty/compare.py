@@ -1,6 +1,7 @@
 """Engines side by side: how well they know the vector field of which a part is unknown.
 
-Run: `uv run python -m tests.studies.uncertainty.compare`; what is done is kept, `--table` prints it.
+Run: `uv run python -m tests.studies.uncertainty.compare`; what is done is kept, `--table` prints
+it.
 
 NUTS of Lotka–Volterra and of the oscillator is that of `mixing.py`.
 """
@@ -24,7 +25,9 @@ ENGINES = {
     "NUTS": bd.NUTS(draws=500),  # of Lorenz, of which 1000 take 23 minutes beside another run
     "anchored, bootstrapped ensemble": bd.DeepEnsemble(MEMBERS, descent=bd.Descent(STEPS)),
     "anchored ensemble": bd.DeepEnsemble(MEMBERS, bootstrap=False, descent=bd.Descent(STEPS)),
-    "plain ensemble": bd.DeepEnsemble(MEMBERS, anchored=False, bootstrap=False, descent=bd.Descent(STEPS)),
+    "plain ensemble": bd.DeepEnsemble(
+        MEMBERS, anchored=False, bootstrap=False, descent=bd.Descent(STEPS)
+    ),
     "MC dropout": bd.engines.MCDropout(descent=bd.Descent(steps=STEPS, patience=None)),
     "SWAG + unscented": bd.engines.SWAG(descent=bd.Descent(steps=STEPS, patience=None)),
     "Laplace, all weights": bd.engines.Laplace("all", descent=bd.Descent(steps=STEPS, patience=20)),
@@ -36,7 +39,9 @@ JUDGED = ("near", "box", "wide", "wider", "crps", "energy", "width", "rmse", "se
 
 def code_of(name: str, engine: str, seed: int) -> str:
     return code(
-        name, ENGINES[engine], *([bd.filtering.Unscented, bd.filtering.VarianceHead] if "unscented" in engine else [])
+        name,
+        ENGINES[engine],
+        *([bd.filtering.Unscented, bd.filtering.VarianceHead] if "unscented" in engine else []),
     )
 
 
@@ -46,7 +51,12 @@ def run(name: str, engine: str, seed: int) -> dict:
         problem = problem.with_variance_heads()
     began = time.perf_counter()
     post = bd.fit(problem.model, problem.data, ENGINES[engine], key=seed, progress=False)
-    row = {"problem": name, "engine": engine, "seed": seed, "seconds": round(time.perf_counter() - began)}
+    row = {
+        "problem": name,
+        "engine": engine,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - began),
+    }
     sizes = post["posterior"].sizes
     kept = {"draws": sizes["chain"] * sizes["draw"], "verdict": bd.diagnose(post).level}
     return row | judged(problem, post) | kept
@@ -66,7 +76,15 @@ def everything() -> list[dict]:
 
 
 HEADER = (
-    *("system", "engine", "data sets", "draws in all", "covered near the data", "in their box", "a tenth beyond"),
+    *(
+        "system",
+        "engine",
+        "data sets",
+        "draws in all",
+        "covered near the data",
+        "in their box",
+        "a tenth beyond",
+    ),
     *("a quarter beyond", "CRPS", "energy score", "width of 95 %", "RMSE", "seconds"),
 )
 
@@ -78,7 +96,9 @@ def tables() -> str:
         for engine in ENGINES:
             of = [row for row in rows if (row["problem"], row["engine"]) == (name, engine)]
             if of:
-                *shares, crps, energy, width, rmse, seconds = (np.array([row[key] for row in of]) for key in JUDGED)
+                *shares, crps, energy, width, rmse, seconds = (
+                    np.array([row[key] for row in of]) for key in JUDGED
+                )
                 said = [f"{np.mean(share):.1%}" for share in shares]
                 said += [f"{np.median(score):.3g}" for score in (crps, energy, width, rmse)]
                 said.append(f"{np.median(seconds):.0f}")

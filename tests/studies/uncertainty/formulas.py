@@ -1,11 +1,11 @@
 """In which coordinates ensembles of networks had better descend where nothing is solved.
 
-Run: `bayes-dasl study tests/studies/uncertainty/formulas.py --workers 1`; rows that stand are kept, `--table` prints
-them.
+Run: `bayes-dasl study tests/studies/uncertainty/formulas.py --workers 1`; rows that stand are kept,
+`--table` prints them.
 
-Networks in place of the science and beside it, on the data of three case studies and on a law with a part unknown
-that is known here; forecast far from the data (the channel at two Reynolds numbers, cold argon, the years after 2000,
-the law beyond its data) and, of the law, between them.
+Networks in place of the science and beside it, on the data of three case studies and on a law with
+a part unknown that is known here; forecast far from the data (the channel at two Reynolds numbers,
+cold argon, the years after 2000, the law beyond its data) and, of the law, between them.
 """
 
 import jax.numpy as jnp
@@ -23,7 +23,9 @@ NOISE = 0.05
 
 def tasks(quick: bool) -> list[dict]:
     """Each problem in both coordinates, by three keys and, of the law, data sets."""
-    return bd.many.combinations(seed=range(1 if quick else 3), problem=[*PROBLEMS], coordinates=WAYS)
+    return bd.many.combinations(
+        seed=range(1 if quick else 3), problem=[*PROBLEMS], coordinates=WAYS
+    )
 
 
 def row(problem: str, seed: int, coordinates: str) -> dict:
@@ -36,7 +38,11 @@ def row(problem: str, seed: int, coordinates: str) -> dict:
 def summary(rows: pd.DataFrame) -> dict:
     """Scores in both coordinates, medians over keys."""
     what = ["crps", "log_score", "coverage_90", "fit_s"]
-    return {"Ensembles": bd.many.medians(bd.many.tidy(rows), what, by=["problem", "ahead", "coordinates"])}
+    return {
+        "Ensembles": bd.many.medians(
+            bd.many.tidy(rows), what, by=["problem", "ahead", "coordinates"]
+        )
+    }
 
 
 def channel(name: str):
@@ -49,7 +55,11 @@ def warming():
     """A network of the forcings, up to 2000."""
     data = climate.load()
     every, (train, _) = climate.masked(data, climate.SPLIT), bd.split(data, time=climate.SPLIT)
-    return climate.models(every)["mlp"](), train, {"ahead": climate.spans(data, climate.SPLIT)["ahead"]}
+    return (
+        climate.models(every)["mlp"](),
+        train,
+        {"ahead": climate.spans(data, climate.SPLIT)["ahead"]},
+    )
 
 
 def argon():
@@ -71,7 +81,9 @@ class Decay(bd.Module):
 
 
 def law(seed: int):
-    """A decay, and a swing beside it that a network has to find, from 0 to 4 but for 1.5 to 2.5, asked up to 6."""
+    """A decay, and a swing beside it that a network has to find, from 0 to 4 but for 1.5 to 2.5,
+    asked up to 6.
+    """
     time = np.round(np.arange(0.0, 6.0, 0.05), 2)
     told = np.exp(-0.5 * time) + 0.3 * np.sin(2 * time)
     noise = NOISE * np.random.default_rng(seed).standard_normal(len(time))
@@ -81,7 +93,11 @@ def law(seed: int):
     added = bd.networks.Network.mlp({"age": (3.0, 2.0)}, ("left",), dist.HalfNormal(0.5), width=16)
     decay = Decay(start=dist.LogNormal(0.0, 0.5), rate=dist.LogNormal(-0.7, 0.5))
     layer = bd.Algebraic(bd.Residual(decay, added), index="time", forcings=("age",))
-    return bd.Model(layer, bd.NormalNoise(dist.LogNormal(-3.0, 0.7))), data.isel(time=~between & (time < 4.0)), ahead
+    return (
+        bd.Model(layer, bd.NormalNoise(dist.LogNormal(-3.0, 0.7))),
+        data.isel(time=~between & (time < 4.0)),
+        ahead,
+    )
 
 
 PROBLEMS = {

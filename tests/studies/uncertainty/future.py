@@ -1,11 +1,13 @@
-"""Leave-future-out by importance weights beside a fit at each origin: do joint densities agree within their errors?
+"""Leave-future-out by importance weights beside a fit at each origin: do joint densities agree
+within their errors?
 
-Run: `python -m tests.studies.uncertainty.future`; it takes some ten minutes, goes on where it was stopped and writes
-its table into docs/benchmarks.md.
+Run: `python -m tests.studies.uncertainty.future`; it takes some ten minutes, goes on where it was
+stopped and writes its table into docs/benchmarks.md.
 
-Five small models of 36 simulated times, each a truth of its own. From one fit to the first 24 the draws are weighed
-to origins 2, 4, 6 and 8 times on, four times ahead of each; beside it a fit of its own at each. NUTS with 4 x 1000
-draws; errors are those of a mean over as many draws as the weights are worth.
+Five small models of 36 simulated times, each a truth of its own. From one fit to the first 24 the
+draws are weighed to origins 2, 4, 6 and 8 times on, four times ahead of each; beside it a fit of
+its own at each. NUTS with 4 x 1000 draws; errors are those of a mean over as many draws as the
+weights are worth.
 """
 
 import time
@@ -90,30 +92,43 @@ CASES: dict[str, tuple[bd.Model, Callable[[np.random.Generator], np.ndarray]]] =
     "AR(1)": (
         bd.Model(
             bd.Algebraic(Constant(dist.Normal(0.0, 3.0))),
-            bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.LogNormal(-0.7, 0.5), dist.Uniform(0.0, 0.99))),
+            bd.filtering.CorrelatedNoise(
+                bd.filtering.AR1(dist.LogNormal(-0.7, 0.5), dist.Uniform(0.0, 0.99))
+            ),
         ),
         _ar1,
     ),
     "logistic growth": (
         bd.Model(
-            bd.Algebraic(Logistic(bd.between(0.2, 3.0), bd.between(0.05, 0.5), bd.between(5.0, 40.0))),
+            bd.Algebraic(
+                Logistic(bd.between(0.2, 3.0), bd.between(0.05, 0.5), bd.between(5.0, 40.0))
+            ),
             bd.LogNormalNoise(dist.LogNormal(-1.5, 0.5)),
         ),
-        lambda rng: 15.0 / (1 + 14.0 * np.exp(-0.18 * TIMES)) * np.exp(0.2 * rng.normal(size=len(TIMES))),
+        lambda rng: (
+            15.0 / (1 + 14.0 * np.exp(-0.18 * TIMES)) * np.exp(0.2 * rng.normal(size=len(TIMES)))
+        ),
     ),
     "Poisson growth": (
-        bd.Model(bd.Algebraic(Growth(bd.between(1.0, 20.0), dist.Normal(0.0, 0.1))), bd.PoissonNoise()),
+        bd.Model(
+            bd.Algebraic(Growth(bd.between(1.0, 20.0), dist.Normal(0.0, 0.1))), bd.PoissonNoise()
+        ),
         lambda rng: rng.poisson(5.0 * np.exp(0.06 * TIMES)).astype(float),
     ),
     "local level": (
-        bd.Model(bd.filtering.Kalman(still, {"y": dist.LogNormal(-1.0, 0.5)}, {"y": 0.0}, {"y": 1.0}), _noise()),
+        bd.Model(
+            bd.filtering.Kalman(still, {"y": dist.LogNormal(-1.0, 0.5)}, {"y": 0.0}, {"y": 1.0}),
+            _noise(),
+        ),
         _walk,
     ),
 }
 
 
 def run(name: str) -> Row:
-    """By how much, and by how many of their errors, densities by weights differ from those of fits."""
+    """By how much, and by how many of their errors,
+    densities by weights differ from those of fits.
+    """
     model, draw = CASES[name]
     data = xr.Dataset({"y": ("time", draw(np.random.default_rng(len(name))))}, {"time": TIMES})
     began = time.perf_counter()
@@ -126,11 +141,15 @@ def run(name: str) -> Row:
         by_weights = weighed.to_dataset().sel(origin=origin)
         if by_weights["refitted"]:
             continue
-        exact = bd.weighting.leave_future_out(model, data, origins=[origin], horizon=HORIZON, engine=ENGINE, key=2)
+        exact = bd.weighting.leave_future_out(
+            model, data, origins=[origin], horizon=HORIZON, engine=ENGINE, key=2
+        )
         exact = exact.to_dataset().isel(origin=0)
         fewer = ENGINE.chains * ENGINE.draws / float(by_weights["effective_draws"])
         differences.append(round(float(by_weights["log_density"] - exact["log_density"]), 4))
-        error = np.hypot(float(by_weights["density_error"]) * np.sqrt(fewer), float(exact["density_error"]))
+        error = np.hypot(
+            float(by_weights["density_error"]) * np.sqrt(fewer), float(exact["density_error"])
+        )
         errors.append(round(float(error), 4))
     return {
         "model": name,
@@ -150,7 +169,14 @@ def tables() -> str:
     rows = latest(held(RESULTS), TASK)
     lines: list[tuple] = [
         (
-            *("model", "origins by weights", "refits", "largest difference, nats", "largest error", "largest z"),
+            *(
+                "model",
+                "origins by weights",
+                "refits",
+                "largest difference, nats",
+                "largest error",
+                "largest z",
+            ),
             *("root mean square z", "seconds", "of the fits beside it"),
         )
     ]
@@ -159,7 +185,12 @@ def tables() -> str:
         z = differences / errors
         lines.append(
             (
-                *(row["model"], f"{len(z)} of {len(ORIGINS)}", row["refits"], f"{np.abs(differences).max():.3f}"),
+                *(
+                    row["model"],
+                    f"{len(z)} of {len(ORIGINS)}",
+                    row["refits"],
+                    f"{np.abs(differences).max():.3f}",
+                ),
                 *(f"{errors.max():.3f}", f"{np.abs(z).max():.1f}", f"{np.sqrt(np.mean(z**2)):.1f}"),
                 *(row["seconds"], row["beside_s"]),
             )

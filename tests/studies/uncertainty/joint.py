@@ -2,10 +2,11 @@
 
 Run: `uv run python -m tests.studies.uncertainty.joint`; what is done is kept, `--table` prints it.
 
-Three hybrids, several data sets each. The loss to be reached is the lowest that any way finds, plus a nat; for ways in
-the weights themselves also the lowest of these, plus a nat, to tell what rates save from what coordinates do. One
-shared rate is tried at several values, of which the best for each hybrid counts. Scientific parameters are set beside
-those of NUTS in the rows of `mixing.py` and `compare.py`.
+Three hybrids, several data sets each. The loss to be reached is the lowest that any way finds, plus
+a nat; for ways in the weights themselves also the lowest of these, plus a nat, to tell what rates
+save from what coordinates do. One shared rate is tried at several values, of which the best for
+each hybrid counts. Scientific parameters are set beside those of NUTS in the rows of `mixing.py`
+and `compare.py`.
 """
 
 import time
@@ -21,11 +22,17 @@ from .compare import everything
 from .problems import PROBLEMS, code
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-SEEDS, STEPS, STARTS = range(11, 14), 2000, 4  # of those of which there is NUTS; on 10 rates were tried
+SEEDS, STEPS, STARTS = (
+    range(11, 14),
+    2000,
+    4,
+)  # of those of which there is NUTS; on 10 rates were tried
 NEAR = 1.0  # nats
 EVERY = 10
 SEPARATE, RATES = "separate, adapted", (0.003, 0.01, 0.03, 0.1, 0.3)
-SHARED = {f"one rate of {r}": {"adaptive": False, "science_rate": r, "network_rate": r} for r in RATES}
+SHARED = {
+    f"one rate of {r}": {"adaptive": False, "science_rate": r, "network_rate": r} for r in RATES
+}
 WAYS = {(way, "auto"): settings for way, settings in ({SEPARATE: {}} | SHARED).items()}
 WAYS |= {(way, "plain"): WAYS[way, "auto"] for way in (SEPARATE, *list(SHARED)[:3])}
 
@@ -41,7 +48,10 @@ def run(name: str, seed: int, way: str, coordinates: str) -> dict:
     problem = PROBLEMS[name](seed)
     began = time.perf_counter()
     engine = bd.Joint(
-        STEPS, STARTS, **WAYS[way, coordinates], descent=bd.Descent(patience=STEPS, coordinates=coordinates)
+        STEPS,
+        STARTS,
+        **WAYS[way, coordinates],
+        descent=bd.Descent(patience=STEPS, coordinates=coordinates),
     )
     post = bd.fit(problem.model, problem.data, engine, key=seed, progress=False)
     lowest = np.minimum.accumulate(np.nan_to_num(post["training"]["loss"].values[0], nan=np.inf))
@@ -70,7 +80,11 @@ def steps_table(rows: list[dict]) -> str:
     ]
     for name in PROBLEMS:
         of_seeds = [
-            {(r["way"], r["coordinates"]): r for r in rows if (r["problem"], r["seed"]) == (name, seed)}
+            {
+                (r["way"], r["coordinates"]): r
+                for r in rows
+                if (r["problem"], r["seed"]) == (name, seed)
+            }
             for seed in SEEDS
         ]
         whole = [found for found in of_seeds if found.keys() == WAYS.keys()]
@@ -85,8 +99,14 @@ def steps_table(rows: list[dict]) -> str:
                 for way in every
                 if (way, coordinates) in WAYS
             }
-            said = [(f"{of[w]:.0f}" if np.isfinite(of[w]) else f"> {STEPS}") if w in of else "–" for w in every]
-            shared, separate = min(steps for way, steps in of.items() if way != SEPARATE), of[SEPARATE]
+            said = [
+                (f"{of[w]:.0f}" if np.isfinite(of[w]) else f"> {STEPS}") if w in of else "–"
+                for w in every
+            ]
+            shared, separate = (
+                min(steps for way, steps in of.items() if way != SEPARATE),
+                of[SEPARATE],
+            )
             more = "> " if np.isinf(shared) else ""
             ratio = f"{more}{min(shared, STEPS) / separate:.1f}" if np.isfinite(separate) else "–"
             words = {"auto": "conditional coordinates", "plain": "weights"}
@@ -98,8 +118,20 @@ def steps_table(rows: list[dict]) -> str:
 
 def science_table(rows: list[dict]) -> str:
     """How far parameters end from the mean of NUTS, in its standard deviations."""
-    lines: list[tuple] = [("hybrid", "parameter", "data sets", "away from the mean of NUTS, in its sd, median", "most")]
-    nuts = {(r["problem"], r["seed"]): r["science"] for r in everything() if r["engine"] == "NUTS" and "science" in r}
+    lines: list[tuple] = [
+        (
+            "hybrid",
+            "parameter",
+            "data sets",
+            "away from the mean of NUTS, in its sd, median",
+            "most",
+        )
+    ]
+    nuts = {
+        (r["problem"], r["seed"]): r["science"]
+        for r in everything()
+        if r["engine"] == "NUTS" and "science" in r
+    }
     for name in PROBLEMS:
         away: dict[str, list[float]] = {}
         for row in rows:
@@ -109,7 +141,9 @@ def science_table(rows: list[dict]) -> str:
                     mean, sd = known[parameter]
                     away.setdefault(parameter, []).append(abs(value - mean) / sd)
         for parameter, found in away.items():
-            lines.append((name, parameter, len(found), f"{np.median(found):.1f}", f"{max(found):.1f}"))
+            lines.append(
+                (name, parameter, len(found), f"{np.median(found):.1f}", f"{max(found):.1f}")
+            )
     return table(lines)
 
 

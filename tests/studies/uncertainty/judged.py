@@ -1,7 +1,7 @@
 """How well draws of a vector field tell what it truly is.
 
-Rates are in standard deviations of the true ones near the data. Intervals are central ones of 95 %: quantiles of the
-draws, or for fewer than 200 of them (members of an ensemble) those of Student's t.
+Rates are in standard deviations of the true ones near the data. Intervals are central ones of 95 %:
+quantiles of the draws, or for fewer than 200 of them (members of an ensemble) those of Student's t.
 """
 
 from typing import Any
@@ -28,7 +28,9 @@ def interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if number >= _FEW:
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         return low, high
-    half = scipy.stats.t.ppf(0.975, number - 1) * np.sqrt(1 + 1 / number) * draws.std(axis=0, ddof=1)
+    half = (
+        scipy.stats.t.ppf(0.975, number - 1) * np.sqrt(1 + 1 / number) * draws.std(axis=0, ddof=1)
+    )
     return draws.mean(axis=0) - half, draws.mean(axis=0) + half
 
 
@@ -38,7 +40,8 @@ def _within(draws: np.ndarray, true: np.ndarray) -> float:
 
 
 def judged(problem: Problem, post: xr.DataTree) -> dict[str, Any]:
-    """Coverage near the data, of the box of the data, and of wider ones; scores and sharpness near the data.
+    """Coverage near the data, of the box of the data, and of wider ones; scores and sharpness near
+    the data.
 
     Of scalars of the science their mean and standard deviation.
     """
@@ -62,9 +65,15 @@ def judged(problem: Problem, post: xr.DataTree) -> dict[str, Any]:
     return {
         "science": science,
         **{where: _within(flat[where], true[where]) for where in places},
-        "crps": round(float(np.mean(scoringrules.crps_ensemble(truth, scaled, m_axis=0, estimator="pwm"))), 5),
+        "crps": round(
+            float(np.mean(scoringrules.crps_ensemble(truth, scaled, m_axis=0, estimator="pwm"))), 5
+        ),
         "energy": round(
-            float(scoringrules.es_ensemble(truth[at], some[:, at], estimator="fair") / np.sqrt(at.size)), 5
+            float(
+                scoringrules.es_ensemble(truth[at], some[:, at], estimator="fair")
+                / np.sqrt(at.size)
+            ),
+            5,
         ),
         "width": round(float(np.mean(high - low)), 4),
         "rmse": round(float(np.sqrt(np.mean((scaled.mean(axis=0) - truth) ** 2))), 4),

@@ -1,9 +1,10 @@
-"""How well chains mix, in the space of functions, where a network stands for a wholly unknown part of an ODE.
+"""How well chains mix, in the space of functions, where a network stands for a wholly unknown part
+of an ODE.
 
 Run: `uv run python -m tests.studies.uncertainty.mixing`; what is done is kept, `--table` prints it.
 
-A probe is a point of a trajectory, or a rate of the vector field at a place near the data. It is good if its R-hat is
-below 1.01 and its bulk ESS at least 400.
+A probe is a point of a trajectory, or a rate of the vector field at a place near the data. It is
+good if its R-hat is below 1.01 and its bulk ESS at least 400.
 """
 
 import time
@@ -21,7 +22,10 @@ from .problems import code, lotka_volterra, oscillator
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PROBLEMS = {"lotka_volterra": lotka_volterra, "oscillator": oscillator}
-DRAWS = {"lotka_volterra": 1500, "oscillator": 1000}  # for each of four chains; ten data sets were given 2000
+DRAWS = {
+    "lotka_volterra": 1500,
+    "oscillator": 1000,
+}  # for each of four chains; ten data sets were given 2000
 SEEDS = range(20)
 TASK = ("problem", "seed")
 _ALONE = 2.5  # load of the machine, of five minutes, above which something else ran beside a fit
@@ -40,7 +44,9 @@ def fit(name: str, seed: int) -> dict:
     points, near = problem.points()
     places = {n: values[near] for n, values in points.items()}
     rates = problem.drawn_rates(post, places)
-    trajectories = np.concatenate([v.values for v in post["conditional_mean"].data_vars.values()], axis=-1)
+    trajectories = np.concatenate(
+        [v.values for v in post["conditional_mean"].data_vars.values()], axis=-1
+    )
     probes = np.concatenate([trajectories, rates], axis=-1)
     rhat = np.asarray(array_stats.rhat(probes, chain_axis=0, draw_axis=1))
     ess = np.asarray(array_stats.ess(probes, chain_axis=0, draw_axis=1))
@@ -63,8 +69,18 @@ def fit(name: str, seed: int) -> dict:
 
 
 HEADER = (
-    *("problem", "draws a chain", "data sets", "of them with ≥ 95 % of probes good", "good probes, median (lowest)"),
-    *("highest R-hat, median (worst)", "ESS of a probe, median", "with nothing beside it: fits, seconds (most)"),
+    *(
+        "problem",
+        "draws a chain",
+        "data sets",
+        "of them with ≥ 95 % of probes good",
+        "good probes, median (lowest)",
+    ),
+    *(
+        "highest R-hat, median (worst)",
+        "ESS of a probe, median",
+        "with nothing beside it: fits, seconds (most)",
+    ),
 )
 
 
@@ -86,4 +102,13 @@ def tables() -> str:
 
 
 if __name__ == "__main__":
-    go_on(__doc__, RESULTS, SEEDS, TASK, lambda seed: [(name, seed) for name in PROBLEMS], fit, code_of, tables)
+    go_on(
+        __doc__,
+        RESULTS,
+        SEEDS,
+        TASK,
+        lambda seed: [(name, seed) for name in PROBLEMS],
+        fit,
+        code_of,
+        tables,
+    )

@@ -2,8 +2,9 @@
 
 Run: `uv run python -m tests.studies.uncertainty.noise`; what is done is kept, `--table` prints it.
 
-A smooth curve, seen with noise of a known sd of 0.2 (`known`), or of one that grows fivefold along the input
-(`varying`). The inside are 101 places among the data, the outside 20 places beyond them by up to half of their range.
+A smooth curve, seen with noise of a known sd of 0.2 (`known`), or of one that grows fivefold along
+the input (`varying`). The inside are 101 places among the data, the outside 20 places beyond them
+by up to half of their range.
 """
 
 import time
@@ -27,12 +28,17 @@ ENGINES = {
     "NUTS": bd.NUTS(draws=300),
     "anchored, bootstrapped ensemble": bd.DeepEnsemble(20, descent=bd.Descent(steps=3000)),
     "anchored ensemble": bd.DeepEnsemble(20, bootstrap=False, descent=bd.Descent(steps=3000)),
-    "plain ensemble": bd.DeepEnsemble(20, anchored=False, bootstrap=False, descent=bd.Descent(steps=3000)),
+    "plain ensemble": bd.DeepEnsemble(
+        20, anchored=False, bootstrap=False, descent=bd.Descent(steps=3000)
+    ),
     "MC dropout": bd.engines.MCDropout(descent=bd.Descent(steps=3000, patience=None)),
     "SWAG": bd.engines.SWAG(),
     "Laplace, last layer": bd.engines.Laplace("last", descent=bd.Descent(steps=3000, patience=20)),
 }
-INSIDE, OUTSIDE = np.linspace(-1.0, 1.0, 101), np.concatenate([np.linspace(-2, -1.3, 10), np.linspace(1.3, 2, 10)])
+INSIDE, OUTSIDE = (
+    np.linspace(-1.0, 1.0, 101),
+    np.concatenate([np.linspace(-2, -1.3, 10), np.linspace(1.3, 2, 10)]),
+)
 
 
 def curve(x):
@@ -49,11 +55,14 @@ def drawn(rng: np.random.Generator, x: np.ndarray, sd) -> xr.Dataset:
 
 def model(varying: bool) -> bd.Model:
     layer = bd.Algebraic(
-        bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), dist.LogNormal(0.0, 0.5), width=10, depth=1), index="x"
+        bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), dist.LogNormal(0.0, 0.5), width=10, depth=1),
+        index="x",
     )
     typical = dist.LogNormal(np.log(0.3), 1.0)
     head = bd.Network.mlp({"t": (0.0, 0.6)}, ("log_scale",), 1.0, width=8, depth=1)
-    return bd.Model(layer, bd.NormalNoise(bd.noise.VaryingScale(typical, head) if varying else typical))
+    return bd.Model(
+        layer, bd.NormalNoise(bd.noise.VaryingScale(typical, head) if varying else typical)
+    )
 
 
 def known_data(size: int, seed: int) -> xr.Dataset:
@@ -89,8 +98,11 @@ def varying(engine: str, size: int, seed: int) -> dict:
     post = bd.fit(fitted, data, ENGINES[engine], key=seed, progress=False)
     seconds = round(time.perf_counter() - began)
     fc = bd.forecast(fitted, post, xr.Dataset(coords={"x": at}))
-    mean, variance = (fc[f"conditional_{n}"]["y"].values.reshape(-1, at.size) for n in ("mean", "variance"))
-    # A member's or draw's own noise makes intervals that single predictions of a few members could not.
+    mean, variance = (
+        fc[f"conditional_{n}"]["y"].values.reshape(-1, at.size) for n in ("mean", "variance")
+    )
+    # A member's or draw's own noise makes intervals that single predictions of a few members could
+    # not.
     draws = mean[:, None] + np.sqrt(variance)[:, None] * rng.standard_normal(
         (len(mean), -(-1000 // len(mean)), at.size)
     )
@@ -114,7 +126,9 @@ TASK = ("study", "engine", "size", "seed")
 
 @cache
 def _code(study: str, engine: str) -> str:
-    return fingerprint(bd.fit, bd.forecast, bd.decompose, ENGINES[engine], model(study == "varying"))
+    return fingerprint(
+        bd.fit, bd.forecast, bd.decompose, ENGINES[engine], model(study == "varying")
+    )
 
 
 def code_of(study: str, engine: str, size: int, seed: int) -> str:
@@ -127,25 +141,52 @@ def run(study: str, engine: str, size: int, seed: int) -> dict:
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    header = ("engine", "N", "data sets", "estimated sd ÷ true (range)", "÷ that of the noise drawn (range)")
-    header += ("epistemic variance inside", "outside", "aleatoric variance inside", "outside", "seconds")
+    header = (
+        "engine",
+        "N",
+        "data sets",
+        "estimated sd ÷ true (range)",
+        "÷ that of the noise drawn (range)",
+    )
+    header += (
+        "epistemic variance inside",
+        "outside",
+        "aleatoric variance inside",
+        "outside",
+        "seconds",
+    )
     lines: list[tuple] = [header]
     said = lambda ratio: f"{ratio.mean():.3f} ({ratio.min():.3f}–{ratio.max():.3f})"  # noqa: E731
     for engine in ENGINES:
         for size in SIZES:
-            of = [r for r in rows if (r["study"], r["engine"], r.get("size")) == ("known", engine, size)]
+            of = [
+                r
+                for r in rows
+                if (r["study"], r["engine"], r.get("size")) == ("known", engine, size)
+            ]
             if of:
                 found = np.array([r["aleatoric_sd"] for r in of])
                 data = [known_data(size, r["seed"]) for r in of]
                 there = np.array([(d["y"] - curve(d["x"])).std().item() for d in data])
-                mean = {n: np.mean([r[n] for r in of]) for n in of[0] if "_inside" in n or "_outside" in n}
+                mean = {
+                    n: np.mean([r[n] for r in of])
+                    for n in of[0]
+                    if "_inside" in n or "_outside" in n
+                }
                 epistemic = [f"{mean[f'epistemic_{where}']:.2g}" for where in ("inside", "outside")]
                 aleatoric = [f"{mean[f'aleatoric_{where}']:.3g}" for where in ("inside", "outside")]
                 seconds = f"{np.median([r['seconds'] for r in of]):.0f}"
                 ratios = (said(found / SD), said(found / there))
                 lines.append((engine, size, len(of), *ratios, *epistemic, *aleatoric, seconds))
     thirds: list[tuple] = [
-        ("engine", "data sets", "covered by 90 % intervals where noise is least", "middle", "most", "seconds")
+        (
+            "engine",
+            "data sets",
+            "covered by 90 % intervals where noise is least",
+            "middle",
+            "most",
+            "seconds",
+        )
     ]
     for engine in ENGINES:
         of = [r for r in rows if (r["study"], r["engine"]) == ("varying", engine)]
@@ -158,5 +199,8 @@ def tables() -> str:
 
 if __name__ == "__main__":
     sizes = [("known", size) for size in SIZES] + [("varying", VARYING_SIZE)]
-    every = lambda seed: [(study, engine, size, seed) for engine in ENGINES for study, size in sizes]  # noqa: E731
+
+    def every(seed):
+        return [(study, engine, size, seed) for engine in ENGINES for study, size in sizes]
+
     go_on(__doc__, RESULTS, SEEDS, TASK, every, run, code_of, tables)

@@ -1,12 +1,15 @@
-"""A regression of the size of UCI's airfoil self-noise, which no package holds: the same five inputs, a like law.
+"""A regression of the size of UCI's airfoil self-noise, which no package holds: the same five
+inputs, a like law.
 
-Run: `uv run python -m tests.studies.uncertainty.regression`; what is done is kept, `--table` prints it.
+Run: `uv run python -m tests.studies.uncertainty.regression`; what is done is kept, `--table` prints
+it.
 
-1503 rows of frequency, angle of attack, chord, speed and displacement thickness over the ranges of the experiment. The
-level is that of a turbulent boundary layer at a trailing edge by Brooks, Pope & Marcolini (1989, NASA RP-1218), with
-its spectral shape and the shift of its peak with the angle, without separation; noise has a tenth of its standard
-deviation. Everything is normalised; nine tenths are for training. `scikit-learn-contrib/bde` publishes for the real set
-an NLL of −0.91 and an RMSE of 0.1215; here the noise alone gives an NLL of −0.88 and an RMSE of 0.1000.
+1503 rows of frequency, angle of attack, chord, speed and displacement thickness over the ranges of
+the experiment. The level is that of a turbulent boundary layer at a trailing edge by Brooks, Pope &
+Marcolini (1989, NASA RP-1218), with its spectral shape and the shift of its peak with the angle,
+without separation; noise has a tenth of its standard deviation. Everything is normalised; nine
+tenths are for training. `scikit-learn-contrib/bde` publishes for the real set an NLL of −0.91 and
+an RMSE of 0.1215; here the noise alone gives an NLL of −0.88 and an RMSE of 0.1000.
 """
 
 import time
@@ -30,14 +33,19 @@ ROWS, NOISE, SEEDS = 1503, 0.1, range(3)
 INPUTS = ("frequency", "angle", "chord", "speed", "thickness")
 ENGINES = {
     "deep ensemble": bd.DeepEnsemble(10, descent=bd.Descent(steps=5000, held_out=0.1)),
-    "plain ensemble": bd.DeepEnsemble(10, anchored=False, bootstrap=False, descent=bd.Descent(steps=5000)),
+    "plain ensemble": bd.DeepEnsemble(
+        10, anchored=False, bootstrap=False, descent=bd.Descent(steps=5000)
+    ),
     "SWAG": bd.engines.SWAG(),
     "NUTS from an ensemble": bd.NUTS(
         chains=4,
         warmup=100,
         draws=100,
         start=bd.DeepEnsemble(
-            members=4, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
+            members=4,
+            anchored=False,
+            bootstrap=False,
+            descent=bd.Descent(steps=2000, patience=None),
         ),
         max_tree_depth=6,
     ),
@@ -73,15 +81,24 @@ def drawn(seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     """Training and test data, normalised."""
     rng = np.random.default_rng(seed)
     frequency = rng.choice(1000 * 10 ** (0.1 * np.arange(-7, 14)), ROWS)
-    angle, chord = rng.uniform(0, 22.2, ROWS), rng.choice([0.0254, 0.0508, 0.1016, 0.1524, 0.2286, 0.3048], ROWS)
+    angle, chord = (
+        rng.uniform(0, 22.2, ROWS),
+        rng.choice([0.0254, 0.0508, 0.1016, 0.1524, 0.2286, 0.3048], ROWS),
+    )
     speed = rng.choice([31.7, 39.6, 55.5, 71.3], ROWS)
     thickness = chord * 0.02 * np.exp(0.08 * angle + 0.2 * rng.standard_normal(ROWS))
     clean = level(frequency, angle, chord, speed, thickness)
     y = (clean - clean.mean()) / clean.std() + NOISE * rng.standard_normal(ROWS)
-    columns = dict(zip(INPUTS, (np.log(frequency), angle, np.log(chord), speed, np.log(thickness)), strict=True))
+    columns = dict(
+        zip(
+            INPUTS, (np.log(frequency), angle, np.log(chord), speed, np.log(thickness)), strict=True
+        )
+    )
     columns = {name: (v - v.mean()) / v.std() for name, v in columns.items()}
     order, rows = rng.permutation(ROWS), round(0.9 * ROWS)
-    everything = xr.Dataset({n: ("row", v) for n, v in (columns | {"level": y}).items()}, {"row": np.arange(ROWS)})
+    everything = xr.Dataset(
+        {n: ("row", v) for n, v in (columns | {"level": y}).items()}, {"row": np.arange(ROWS)}
+    )
     # Rows know no order, but a forecast wants the training rows and its own to differ.
     train, test = (everything.isel(row=np.sort(at)) for at in (order[:rows], order[rows:]))
     return train, test
@@ -113,7 +130,8 @@ def run(engine: str, seed: int) -> dict:
     # Rows know no order: the test rows follow those of the training.
     fc = bd.forecast(model(), post, test.assign_coords(row=test["row"] + train.sizes["row"]))
     mean, variance = (
-        fc[f"conditional_{n}"]["level"].values.reshape(-1, test.sizes["row"]) for n in ("mean", "variance")
+        fc[f"conditional_{n}"]["level"].values.reshape(-1, test.sizes["row"])
+        for n in ("mean", "variance")
     )
     density = scipy.stats.norm.logpdf(test["level"].values, mean, np.sqrt(variance))
     nll = -np.mean(logsumexp(density, axis=0) - np.log(len(mean)))
@@ -134,10 +152,21 @@ def tables() -> str:
     for engine in ENGINES:
         of = [row for row in rows if row["engine"] == engine]
         if of:
-            nll, rmse, seconds = (np.median([row[key] for row in of]) for key in ("nll", "rmse", "seconds"))
+            nll, rmse, seconds = (
+                np.median([row[key] for row in of]) for key in ("nll", "rmse", "seconds")
+            )
             lines.append((engine, len(of), f"{nll:.3f}", f"{rmse:.4f}", f"{seconds:.0f}"))
     return f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
 
 
 if __name__ == "__main__":
-    go_on(__doc__, RESULTS, SEEDS, TASK, lambda seed: [(engine, seed) for engine in ENGINES], run, code_of, tables)
+    go_on(
+        __doc__,
+        RESULTS,
+        SEEDS,
+        TASK,
+        lambda seed: [(engine, seed) for engine in ENGINES],
+        run,
+        code_of,
+        tables,
+    )

@@ -2,9 +2,10 @@
 
 Run: `uv run python -m tests.studies.uncertainty.shares`
 
-Formulas of one scientific number s and a network, at one time: a weight w and eight units of 16 more weights. All
-numbers are standard normal and independent, but for s and w, whose correlation is given. Ten posteriors of 4000
-independent draws each; the error is that of a share of the epistemic variance. Writes the table of docs/uncertainty.md.
+Formulas of one scientific number s and a network, at one time: a weight w and eight units of 16
+more weights. All numbers are standard normal and independent, but for s and w, whose correlation is
+given. Ten posteriors of 4000 independent draws each; the error is that of a share of the epistemic
+variance. Writes the table of docs/uncertainty.md.
 """
 
 from collections.abc import Iterator
@@ -86,7 +87,9 @@ def model() -> bd.Model:
     return bd.Model(bd.Algebraic(Formula(dist.Normal(), network)), bd.NormalNoise(0.1))
 
 
-def numbers(seed: int, correlation: float = 0.0, draws: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+def numbers(
+    seed: int, correlation: float = 0.0, draws: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
     """Draws of s and w in four chains."""
     s, e = np.random.default_rng(seed).normal(size=(2, 4, draws))
     return s, correlation * s + np.sqrt(1 - correlation**2) * e
@@ -104,7 +107,9 @@ def forecast(of: bd.Model, s: np.ndarray, w: np.ndarray, seed: int = 1) -> xr.Da
     groups = {
         "/": xr.Dataset(attrs={"signature": signature(of)}),
         "posterior": draws_dataset(of, leaves),
-        "observed_data": xr.Dataset({name: ("time", [0.0]) for name in of.observables}, {"time": [TIME]}),
+        "observed_data": xr.Dataset(
+            {name: ("time", [0.0]) for name in of.observables}, {"time": [TIME]}
+        ),
         "constant_data": xr.Dataset(coords={"time": [TIME]}, attrs={"start": 0.0}),
     }
     return bd.forecast(of, xr.DataTree.from_dict(groups), np.array([TIME]))
@@ -113,11 +118,16 @@ def forecast(of: bd.Model, s: np.ndarray, w: np.ndarray, seed: int = 1) -> xr.Da
 def rows() -> Iterator[list[object]]:
     formula = model()
     for correlation in CORRELATIONS:
-        parts = [bd.decompose(forecast(formula, *numbers(seed, correlation), seed)).isel(time=0) for seed in SEEDS]
+        parts = [
+            bd.decompose(forecast(formula, *numbers(seed, correlation), seed)).isel(time=0)
+            for seed in SEEDS
+        ]
         for name, truths in shares(correlation).items():
             of = xr.concat([p.sel(observable=name) for p in parts], "seed")
             for group, truth in zip(("science", "network"), truths, strict=True):
-                found, least = (of[part].values / of["epistemic"].values for part in (group, f"{group}_least"))
+                found, least = (
+                    of[part].values / of["epistemic"].values for part in (group, f"{group}_least")
+                )
                 yield [
                     name, correlation, group, f"{truth:.3f}", f"{np.nanmean(found):.3f}",
                     f"{np.nanmax(np.abs(found - truth)):.3f}", int((~of["split_known"]).sum()), f"{least.mean():.3f}",
@@ -125,7 +135,16 @@ def rows() -> Iterator[list[object]]:
 
 
 if __name__ == "__main__":
-    header = ["formula", "correlation", "group", "share", "found, mean", "largest error", "unknown", "at least, mean"]
+    header = [
+        "formula",
+        "correlation",
+        "group",
+        "share",
+        "found, mean",
+        "largest error",
+        "unknown",
+        "at least, mean",
+    ]
     text = table([header, *rows()])
     print(text)
     write_section(ROOT / "docs" / "uncertainty.md", "shares", text)

@@ -1,13 +1,17 @@
 """Ours, NumPyro, BlackJAX and Stan side by side on the same posteriors, on one machine in one run.
 
-Run: `uv run python -m tests.studies.benchmarks.suite --problems lynx_hare,sir --engines ours,stan --keys 5 --limit 240`
+Run:
+`uv
+run python -m tests.studies.benchmarks.suite --problems lynx_hare,sir --engines ours,stan --keys 5
+--limit 240`
 
-Each fit runs in a process of its own, without a compilation cache, the engines by turns, with every engine's defaults.
-A fit over the limit (seconds, compilation included) is stopped; once most keys of an engine are stopped its median is
-settled, and the others are not run. Each result is appended to `--out` as a line of JSON, and what is there already,
-from this machine and, of ours, from the code as it stands, is not run again: interrupt and go on as you like. At the
-end, or with `--table` alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not with
-`--draws`). `--check` runs no fit but shows that all engines have the same posterior.
+Each fit runs in a process of its own, without a compilation cache, the engines by turns, with every
+engine's defaults. A fit over the limit (seconds, compilation included) is stopped; once most keys
+of an engine are stopped its median is settled, and the others are not run. Each result is appended
+to `--out` as a line of JSON, and what is there already, from this machine and, of ours, from the
+code as it stands, is not run again: interrupt and go on as you like. At the end, or with `--table`
+alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not with `--draws`).
+`--check` runs no fit but shows that all engines have the same posterior.
 """
 
 import argparse
@@ -24,7 +28,16 @@ from ...rows import Row, keep, latest, of_here, to_show
 from .cases import ours
 
 NAME = "tests.studies.benchmarks.suite"
-PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "theophylline", "theophylline_closed")
+PROBLEMS = (
+    "lynx_hare",
+    "fitzhugh_nagumo",
+    "sir",
+    "stiff",
+    "hybrid",
+    "pk",
+    "theophylline",
+    "theophylline_closed",
+)
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
 TASK = ("problem", "engine", "key")
 
@@ -33,14 +46,24 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__.split("\n")[0])
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="names, separated by commas")
     parser.add_argument("--engines", default=",".join(ENGINES), help="names, separated by commas")
-    parser.add_argument("--keys", type=int, default=5, help="random keys 0, 1, … for each problem and engine")
+    parser.add_argument(
+        "--keys", type=int, default=5, help="random keys 0, 1, … for each problem and engine"
+    )
     parser.add_argument("--limit", type=float, default=240.0, help="seconds that a fit may take")
-    parser.add_argument("--draws", type=int, help="warm-up and draws of every engine, only to try the suite out")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "suite.jsonl", help="results")
-    parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the tables")
+    parser.add_argument(
+        "--draws", type=int, help="warm-up and draws of every engine, only to try the suite out"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[1] / "suite.jsonl", help="results"
+    )
+    parser.add_argument(
+        "--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the tables"
+    )
     parser.add_argument("--table", action="store_true", help="only rewrite the tables")
     parser.add_argument("--check", action="store_true", help="only compare the log densities")
-    parser.add_argument("--fit", nargs=3, metavar=("PROBLEM", "ENGINE", "KEY"), help="one fit, in this process")
+    parser.add_argument(
+        "--fit", nargs=3, metavar=("PROBLEM", "ENGINE", "KEY"), help="one fit, in this process"
+    )
     return parser.parse_args()
 
 
@@ -52,8 +75,9 @@ def is_current(row: Row) -> bool:
 def fit(problem: str, engine: str, key: int, draws: int | None) -> dict:
     """One fit in this process."""
     if engine in ("numpyro", "blackjax"):
-        # The gradient of an implicit solver raises where its Jacobian is not finite, whatever `throw` says: a NaN
-        # instead rejects the draw. This is what one sets by hand; ours has to cope as it is.
+        # The gradient of an implicit solver raises where its Jacobian is not finite, whatever
+        # `throw` says: a NaN instead rejects the draw. This is what one sets by hand; ours has to
+        # cope as it is.
         os.environ["EQX_ON_ERROR"] = "nan"
     if engine == "numpyro":
         import numpyro
@@ -99,11 +123,15 @@ def _stan_build(problem: str) -> float:
 
 
 def run(options: argparse.Namespace, problems: list[str], engines: list[str]) -> None:
-    """Every fit that the results lack; one that failed, or was stopped at a lower limit, is tried again."""
+    """Every fit that the results lack; one that failed, or was stopped at a lower limit, is tried
+    again.
+    """
     done = {
         (r["problem"], r["engine"], r["key"])
         for r in of_here(options.out)
-        if is_current(r) and "error" not in r and not (r.get("stopped") and r["limit"] < options.limit)
+        if is_current(r)
+        and "error" not in r
+        and not (r.get("stopped") and r["limit"] < options.limit)
     }
     for key, problem, engine in itertools.product(range(options.keys), problems, engines):
         if (problem, engine, key) in done or _settled(options, problem, engine):
@@ -111,14 +139,26 @@ def run(options: argparse.Namespace, problems: list[str], engines: list[str]) ->
         result = {"problem": problem, "engine": engine, "key": key, "limit": options.limit}
         result |= measure(problem, engine, key, options.limit, options.draws)
         keep(options.out, result, ours(problem) if engine == "ours" else None)
-        print({name: v for name, v in result.items() if name not in ("mean", "sd", "mcse")}, flush=True)
+        print(
+            {name: v for name, v in result.items() if name not in ("mean", "sd", "mcse")},
+            flush=True,
+        )
 
 
 def _settled(options: argparse.Namespace, problem: str, engine: str) -> bool:
-    """Whether most keys were stopped at the limit: the median is no effective draw, whatever the others do."""
-    of_both = [r for r in of_here(options.out) if (r["problem"], r["engine"]) == (problem, engine) and is_current(r)]
+    """Whether most keys were stopped at the limit: the median is no effective draw, whatever the
+    others do.
+    """
+    of_both = [
+        r
+        for r in of_here(options.out)
+        if (r["problem"], r["engine"]) == (problem, engine) and is_current(r)
+    ]
     fits = {r["key"]: r for r in of_both}
-    return sum(bool(r.get("stopped")) and r["limit"] >= options.limit for r in fits.values()) > options.keys / 2
+    return (
+        sum(bool(r.get("stopped")) and r["limit"] >= options.limit for r in fits.values())
+        > options.keys / 2
+    )
 
 
 def chosen(text: str, known: tuple[str, ...]) -> list[str]:
@@ -146,7 +186,9 @@ def main() -> None:
         from ...pages import write_section
         from . import tables
 
-        write_section(options.docs, "suite", tables.section(latest(to_show(options.out, ("problem",)), TASK)))
+        write_section(
+            options.docs, "suite", tables.section(latest(to_show(options.out, ("problem",)), TASK))
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Whether every engine has the same posterior: differences of log density between points, ours, by hand and Stan's.
+"""Whether every engine has the same posterior: differences of log density between points, ours, by
+hand and Stan's.
 
-Points are prior draws of high density. Log densities are in the unconstrained space with the Jacobian and known up to
-a constant, hence the differences. They are compared at the suite's tolerances, and at tight ones, where the solvers'
-errors vanish and what is left would be another model.
+Points are prior draws of high density. Log densities are in the unconstrained space with the
+Jacobian and known up to a constant, hence the differences. They are compared at the suite's
+tolerances, and at tight ones, where the solvers' errors vanish and what is left would be another
+model.
 """
 
 import dataclasses
@@ -46,11 +48,15 @@ def log_densities(case: Case, points: list[dict[str, np.ndarray]]) -> dict[str, 
     def own(point):
         """Our log density, with the volume of the peers' transforms in the place of ours."""
         position = problem.unconstrain(point)
-        value = problem.log_density(position) - sum(constrained(problem.sites, position)[1].values())
+        value = problem.log_density(position) - sum(
+            constrained(problem.sites, position)[1].values()
+        )
         places = ((theirs[name], point[path]) for name, path in case.parameters.items())
         return value + sum(jnp.sum(t.log_abs_det_jacobian(t.inv(y), y)) for t, y in places)
 
-    by_hand = jax.jit(lambda point: -potential_energy(case.by_hand, (), {}, transform_fn(inverse, point)))
+    by_hand = jax.jit(
+        lambda point: -potential_energy(case.by_hand, (), {}, transform_fn(inverse, point))
+    )
     plain = [{name: v.tolist() for name, v in point.items()} for point in named]
     return {
         "ours": np.array([float(own(point)) for point in points]),
@@ -60,20 +66,28 @@ def log_densities(case: Case, points: list[dict[str, np.ndarray]]) -> dict[str, 
 
 
 def centred(case: Case) -> Case:
-    """The case with nothing left uncentred in Stan, whose log density would count the volume of that transform."""
+    """The case with nothing left uncentred in Stan, whose log density would count the volume of
+    that transform.
+    """
     flags = {name: [0] * len(v) for name, v in case.stan_data.items() if name == "not_centred"}
     return dataclasses.replace(case, stan_data=dict(case.stan_data) | flags)
 
 
 def check(name: str) -> bool:
-    """Print the largest relative disagreement of one problem, and whether it is small at tight tolerances."""
+    """Print the largest relative disagreement of one problem, and whether it is small at tight
+    tolerances.
+    """
     points = good_points(load(name))
     fine = True
     for label, tolerances in (("as run", {}), ("tight", TIGHT)):
         values = log_densities(load(name, **tolerances), points)
         steps = {engine: v[1:] - v[0] for engine, v in values.items()}
         size = np.maximum(np.abs(steps["ours"]), 1.0)
-        worst = {e: float(np.max(np.abs(s - steps["ours"]) / size)) for e, s in steps.items() if e != "ours"}
+        worst = {
+            e: float(np.max(np.abs(s - steps["ours"]) / size))
+            for e, s in steps.items()
+            if e != "ours"
+        }
         fine &= label != "tight" or max(worst.values()) < 1e-5
         print(
             f"{name:16} {label:7} relative disagreement with ours: "

@@ -22,10 +22,11 @@ COMPILATION = {
 
 @dataclasses.dataclass
 class Fit:
-    """Draws `(chain, draw, …)` of the compared quantities; seconds with and without compilation; gradients.
+    """Draws `(chain, draw, …)` of the compared quantities; seconds with and without compilation;
+    gradients.
 
-    `processor` seconds are those of all threads and processes, compilation included: where the machine is shared, they
-    compare engines that wall time does not.
+    `processor` seconds are those of all threads and processes, compilation included: where the
+    machine is shared, they compare engines that wall time does not.
     """
 
     draws: Draws
@@ -75,8 +76,8 @@ def _memory_kb() -> int:
 def ours(case: Case, key: int, draws: int | None) -> Fit:
     """`bd.fit` with its defaults.
 
-    It compiles in threads while other work goes on, so what is not compilation may be less than its own times of the
-    search for modes, warm-up and draws: the larger figure counts.
+    It compiles in threads while other work goes on, so what is not compilation may be less than its
+    own times of the search for modes, warm-up and draws: the larger figure counts.
     """
     import bayes_dasl as bd
 
@@ -84,7 +85,9 @@ def ours(case: Case, key: int, draws: int | None) -> Fit:
     clock = Clock()
     post = bd.fit(case.model, case.data, engine, progress=False, key=key)
     seconds, rest = clock.read()
-    sampling = max(rest, sum(post.attrs[f"{phase}_time_s"] for phase in ("start", "warmup", "draws")))
+    sampling = max(
+        rest, sum(post.attrs[f"{phase}_time_s"] for phase in ("start", "warmup", "draws"))
+    )
     stats = post["sample_stats"]
     return Fit(
         case.ours(post),
@@ -101,14 +104,20 @@ def ours(case: Case, key: int, draws: int | None) -> Fit:
 def numpyro(case: Case, key: int, draws: int | None) -> Fit:
     """`numpyro.infer.NUTS` with its defaults on the model written by hand: 1000 + 1000 draws.
 
-    Chains run one after another: NumPyro has two devices for four chains. It could not use four, since Diffrax's
-    adjoint does not work inside `pmap` (diffrax#765).
+    Chains run one after another: NumPyro has two devices for four chains. It could not use four,
+    since Diffrax's adjoint does not work inside `pmap` (diffrax#765).
     """
     from numpyro.infer import MCMC, NUTS
 
     number = 1000 if draws is None else draws
     clock = Clock()
-    mcmc = MCMC(NUTS(case.by_hand), num_warmup=number, num_samples=number, num_chains=CHAINS, progress_bar=False)
+    mcmc = MCMC(
+        NUTS(case.by_hand),
+        num_warmup=number,
+        num_samples=number,
+        num_chains=CHAINS,
+        progress_bar=False,
+    )
     mcmc.run(jax.random.key(key), extra_fields=("num_steps", "diverging"))
     samples = {name: np.asarray(v) for name, v in mcmc.get_samples(group_by_chain=True).items()}
     seconds, sampling = clock.read()
@@ -126,10 +135,12 @@ def numpyro(case: Case, key: int, draws: int | None) -> Fit:
 
 
 def blackjax(case: Case, key: int, draws: int | None) -> Fit:
-    """BlackJAX's window adaptation and NUTS with their defaults, 1000 + 1000 draws, chains by `vmap`.
+    """BlackJAX's window adaptation and NUTS with their defaults, 1000 + 1000 draws, chains by
+    `vmap`.
 
-    The log density is that of the NumPyro model, starts are prior draws with a finite density, as BlackJAX's
-    documentation shows. Its other way, `pmap`, does not work with Diffrax's adjoint (diffrax#765).
+    The log density is that of the NumPyro model, starts are prior draws with a finite density, as
+    BlackJAX's documentation shows. Its other way, `pmap`, does not work with Diffrax's adjoint
+    (diffrax#765).
     """
     import blackjax
     from numpyro.infer import init_to_sample
@@ -138,7 +149,9 @@ def blackjax(case: Case, key: int, draws: int | None) -> Fit:
     number = 1000 if draws is None else draws
     clock = Clock()
     key_init, key_warmup, key_draws = jax.random.split(jax.random.key(key), 3)
-    begin = initialize_model(jax.random.split(key_init, CHAINS), case.by_hand, init_strategy=init_to_sample())
+    begin = initialize_model(
+        jax.random.split(key_init, CHAINS), case.by_hand, init_strategy=init_to_sample()
+    )
 
     def log_density(position):
         return -begin.potential_fn(position)
@@ -175,7 +188,8 @@ def blackjax(case: Case, key: int, draws: int | None) -> Fit:
 
 
 def stan(case: Case, key: int, draws: int | None) -> Fit:
-    """Stan's defaults, 1000 + 1000 draws, 4 chains in processes of their own; the build is timed once a problem.
+    """Stan's defaults, 1000 + 1000 draws, 4 chains in processes of their own; the build is timed
+    once a problem.
 
     Peak memory is that of its largest process.
     """
@@ -198,11 +212,19 @@ ENGINES = {"ours": ours, "numpyro": numpyro, "blackjax": blackjax, "stan": stan}
 
 
 def judge(fit: Fit) -> dict:
-    """The figures of a fit as plain values, with mean, sd and the mean's Monte-Carlo error of every quantity."""
+    """The figures of a fit as plain values, with mean, sd and the mean's Monte-Carlo error of every
+    quantity.
+    """
     figures = {name: value for name, value in vars(fit).items() if name != "draws"}
     flat = _columns(fit.draws)
-    means = {"mean": {n: float(v.mean()) for n, v in flat.items()}, "sd": {n: float(v.std()) for n, v in flat.items()}}
-    means["mcse"] = {n: float(array_stats.mcse(v, method="mean", chain_axis=0, draw_axis=1)) for n, v in flat.items()}
+    means = {
+        "mean": {n: float(v.mean()) for n, v in flat.items()},
+        "sd": {n: float(v.std()) for n, v in flat.items()},
+    }
+    means["mcse"] = {
+        n: float(array_stats.mcse(v, method="mean", chain_axis=0, draw_axis=1))
+        for n, v in flat.items()
+    }
     return figures | worst(fit.draws) | means
 
 
@@ -210,14 +232,17 @@ def worst(draws: Draws) -> dict[str, float]:
     """The lowest effective sample sizes and the highest R-hat over all quantities."""
     values = np.stack(list(_columns(draws).values()), axis=-1)
     where = {"chain_axis": 0, "draw_axis": 1}
-    # A chain that never moved has no variance: no effective draw (ArviZ counts all), and an R-hat without bound.
+    # A chain that never moved has no variance: no effective draw (ArviZ counts all), and an R-hat
+    # without bound.
     still = np.any(np.ptp(values, axis=1) == 0, axis=0)
     with np.errstate(all="ignore"):
         bulk = array_stats.ess(values, method="bulk", **where)
         tail = array_stats.ess(values, method="tail", prob=0.05, **where)
         rhat = array_stats.rhat(values, **where)
     bulk, tail = (float(np.where(still, 0.0, np.nan_to_num(ess)).min()) for ess in (bulk, tail))
-    rhat = float(np.where(still, NO_BOUND, np.nan_to_num(rhat, nan=NO_BOUND, posinf=NO_BOUND)).max())
+    rhat = float(
+        np.where(still, NO_BOUND, np.nan_to_num(rhat, nan=NO_BOUND, posinf=NO_BOUND)).max()
+    )
     return {"bulk_ess": bulk, "tail_ess": tail, "rhat": rhat, "draws": values[..., 0].size}
 
 

@@ -1,8 +1,10 @@
-"""Stan by pystan 3.10, in an environment of its own below `.benchmarks/stan`, which is made on first use.
+"""Stan by pystan 3.10, in an environment of its own below `.benchmarks/stan`, which is made on
+first use.
 
-A program is compiled once for each problem, with nothing cached, and timed; the figure is kept beside it and counts as
-the compilation of every fit of that problem: remove `.benchmarks/stan/programs` to have it measured anew. httpstan
-keeps fits too: they are removed before each fit.
+A program is compiled once for each problem, with nothing cached, and timed; the figure is kept
+beside it and counts as the compilation of every fit of that problem: remove
+`.benchmarks/stan/programs` to have it measured anew. httpstan keeps fits too: they are removed
+before each fit.
 """
 
 import hashlib
@@ -31,14 +33,18 @@ def environment() -> Path:
     done = FOLDER / "environment" / "done"
     if not done.exists():
         # The same Python as ours: pystan's wheels cover 3.10 to 3.13.
-        subprocess.run(["uv", "venv", "--clear", "--python", sys.executable, python.parents[1]], check=True)
+        subprocess.run(
+            ["uv", "venv", "--clear", "--python", sys.executable, python.parents[1]], check=True
+        )
         subprocess.run(["uv", "pip", "install", "--python", python, *PACKAGES], check=True)
         done.touch()
     return python
 
 
 def build(case: Case) -> dict[str, float]:
-    """Seconds, and those of the processor, that the C++ build of this program took, built now if it was not before."""
+    """Seconds, and those of the processor, that the C++ build of this program took, built now if it
+    was not before.
+    """
     kept = _cache(case) / "build.json"
     if not kept.exists():
         shutil.rmtree(_cache(case), ignore_errors=True)
@@ -54,7 +60,13 @@ def sample(case: Case, key: int, options: dict) -> tuple[dict, dict]:
         shutil.rmtree(fits)
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "draws.npz")
-        job = {"action": "sample", "seed": key + 1, "names": case.compared, "draws": file, "options": options}
+        job = {
+            "action": "sample",
+            "seed": key + 1,
+            "names": case.compared,
+            "draws": file,
+            "options": options,
+        }
         figures = _run(case, job)
         with np.load(file) as arrays:
             return dict(arrays), figures
@@ -80,7 +92,9 @@ def _run(case: Case, job: dict) -> dict:
         before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
         done = subprocess.run(command, capture_output=True, text=True, env=known)
         if done.returncode:
-            raise RuntimeError(f"Stan failed on {case.name}: {done.stderr[-2000:]}{done.stdout[-500:]}")
+            raise RuntimeError(
+                f"Stan failed on {case.name}: {done.stderr[-2000:]}{done.stdout[-500:]}"
+            )
         # The worker's chains are processes, which count once they have ended.
         used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
         return json.loads(answer.read_text()) | {"processor": used}

@@ -1,7 +1,8 @@
 """Runs inside Stan's own environment, which has pystan and NumPy and nothing of ours.
 
-`python stan_worker.py JOB.json`, where the job names an action (`build`, `sample` or `density`), the program, its data,
-a seed and the file for the answer. See `stan_engine.py`, which writes jobs and reads answers.
+`python stan_worker.py JOB.json`, where the job names an action (`build`, `sample` or `density`),
+the program, its data, a seed and the file for the answer. See `stan_engine.py`, which writes jobs
+and reads answers.
 """
 
 import json
@@ -15,8 +16,8 @@ import aiohttp
 import numpy as np
 import stan
 
-# httpstan gives Stan's compiler a second and pystan a build five minutes: both may take longer where others share the
-# machine.
+# httpstan gives Stan's compiler a second and pystan a build five minutes: both may take longer
+# where others share the machine.
 _run = subprocess.run
 subprocess.run = lambda *arguments, timeout=None, **options: _run(*arguments, **options)
 aiohttp.client.DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=None)
@@ -30,7 +31,9 @@ def build(job: dict) -> dict:
 
 
 def sample(job: dict) -> dict:
-    """Stan's defaults, 1000 + 1000 draws of 4 chains in processes of their own; the warm-up is kept to be counted."""
+    """Stan's defaults, 1000 + 1000 draws of 4 chains in processes of their own; the warm-up is kept
+    to be counted.
+    """
     model = stan.build(job["code"], data=job["data"], random_seed=job["seed"])
     began = time.perf_counter()
     fit = model.sample(num_chains=4, save_warmup=True, **job["options"])
@@ -43,7 +46,10 @@ def sample(job: dict) -> dict:
         "leapfrogs": int(leapfrogs[:, fit.num_warmup :].sum()),
         "warmup_leapfrogs": int(leapfrogs[:, : fit.num_warmup].sum()),
         "divergences": int(divergent[:, fit.num_warmup :].sum()),
-        "memory_kb": max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
+        "memory_kb": max(
+            resource.getrusage(w).ru_maxrss
+            for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ),
     }
 
 

@@ -1,4 +1,6 @@
-"""The suite's section of docs/benchmarks.md, from its results: one table a problem, and the ratios to each peer."""
+"""The suite's section of docs/benchmarks.md, from its results: one table a problem, and the ratios
+to each peer.
+"""
 
 import math
 import statistics
@@ -73,7 +75,10 @@ def derived(result: Result) -> Figures:
         if result["engine"] == "numpyro":
             del none["per_all_gradients"]
         return none | ({"seconds": result["limit"]} if result.get("stopped") else {})
-    figures = {name: float(result[name]) for name in ("seconds", "sampling", "bulk_ess", "tail_ess", "divergences")}
+    figures = {
+        name: float(result[name])
+        for name in ("seconds", "sampling", "bulk_ess", "tail_ess", "divergences")
+    }
     for kind in ("bulk", "tail"):
         figures[f"{kind}_per_second"] = result[f"{kind}_ess"] / result["seconds"]
         figures[f"{kind}_per_sampling"] = result[f"{kind}_ess"] / result["sampling"]
@@ -83,18 +88,28 @@ def derived(result: Result) -> Figures:
     figures["per_gradient"] = 1000 * result["bulk_ess"] / result["leapfrogs"]
     figures["tail_per_gradient"] = 1000 * result["tail_ess"] / result["leapfrogs"]
     if result["warmup_leapfrogs"] is not None:
-        figures["per_all_gradients"] = 1000 * result["bulk_ess"] / (result["leapfrogs"] + result["warmup_leapfrogs"])
+        figures["per_all_gradients"] = (
+            1000 * result["bulk_ess"] / (result["leapfrogs"] + result["warmup_leapfrogs"])
+        )
     return figures | {"rhat": result["rhat"], "memory": result["memory_kb"] / 1024}
 
 
 def shifts(results: dict[str, list[Result]]) -> dict[int, float]:
-    """How far the means of each fit lie from those of all fits that mixed, in standard deviations; by identity."""
+    """How far the means of each fit lie from those of all fits that mixed, in standard deviations;
+    by identity.
+    """
     mixed = [fit for fits in results.values() for fit in fits if fit.get("rhat", math.inf) < MIXED]
     if not mixed:
         return {}
-    middle = {kind: {n: statistics.median(fit[kind][n] for fit in mixed) for n in mixed[0]["mean"]} for kind in KINDS}
+    middle = {
+        kind: {n: statistics.median(fit[kind][n] for fit in mixed) for n in mixed[0]["mean"]}
+        for kind in KINDS
+    }
     return {
-        id(fit): max(abs(fit["mean"][name] - mean) / middle["sd"][name] for name, mean in middle["mean"].items())
+        id(fit): max(
+            abs(fit["mean"][name] - mean) / middle["sd"][name]
+            for name, mean in middle["mean"].items()
+        )
         for fits in results.values()
         for fit in fits
         if "mean" in fit
@@ -102,11 +117,14 @@ def shifts(results: dict[str, list[Result]]) -> dict[int, float]:
 
 
 def apart(results: dict[str, list[Result]]) -> dict[int, float]:
-    """How far the mean of any quantity lies from ours with the same key, in Monte-Carlo errors of both; by identity."""
+    """How far the mean of any quantity lies from ours with the same key, in Monte-Carlo errors of
+    both; by identity.
+    """
     own = {fit["key"]: fit for fit in results.get("ours", []) if "mcse" in fit}
     return {
         id(fit): max(
-            abs(mean - own[fit["key"]]["mean"][name]) / math.hypot(fit["mcse"][name], own[fit["key"]]["mcse"][name])
+            abs(mean - own[fit["key"]]["mean"][name])
+            / math.hypot(fit["mcse"][name], own[fit["key"]]["mcse"][name])
             for name, mean in fit["mean"].items()
         )
         for engine, fits in results.items()
@@ -135,19 +153,25 @@ def problem_table(results: dict[str, list[Result]]) -> str:
     lines = [["engine", "keys", *COLUMNS.values(), "stuck", "stopped", "failed"]]
     between = {"shift": shifts(results), "apart": apart(results)}
     for engine, fits in results.items():
-        known = [{n: found[id(fit)] for n, found in between.items() if id(fit) in found} for fit in fits]
+        known = [
+            {n: found[id(fit)] for n, found in between.items() if id(fit) in found} for fit in fits
+        ]
         figures = [derived(fit) | also for fit, also in zip(fits, known, strict=True)]
         forms = {"rhat": "{:.3f}".format}
         cells = [cell([f[c] for f in figures if c in f], forms.get(c, number)) for c in COLUMNS]
         stuck = sum(f.get("rhat", 0.0) > STUCK for f in figures)
         stopped = sum(bool(fit.get("stopped")) for fit in fits)
         failed = sum("error" in fit for fit in fits)
-        lines.append([LABELS[engine], str(len(fits)), *cells, str(stuck), str(stopped), str(failed)])
+        lines.append(
+            [LABELS[engine], str(len(fits)), *cells, str(stuck), str(stopped), str(failed)]
+        )
     return table(lines)
 
 
 def ratio(ours: list[Figures], theirs: list[Figures], column: str, *, failed: bool) -> str:
-    """Median over median; in brackets, our median over the best of theirs; a bound where none of theirs ended."""
+    """Median over median; in brackets, our median over the best of theirs; a bound where none of
+    theirs ended.
+    """
     own, other = ([f[column] for f in figures if column in f] for figures in (ours, theirs))
     if not own or not other:
         return "–"
@@ -173,8 +197,13 @@ def summary(by_problem: dict[str, dict[str, list[Result]]]) -> str:
         for engine in figures:
             if engine != "ours" and "ours" in figures:
                 mostly = 2 * failed[engine] >= len(results[engine])
-                cells = [ratio(figures["ours"], figures[engine], column, failed=mostly) for column in RATIOS]
-                lines.append([f"`{problem}`", LABELS[engine], *cells, counts["ours"], counts[engine]])
+                cells = [
+                    ratio(figures["ours"], figures[engine], column, failed=mostly)
+                    for column in RATIOS
+                ]
+                lines.append(
+                    [f"`{problem}`", LABELS[engine], *cells, counts["ours"], counts[engine]]
+                )
     return table(lines)
 
 
@@ -201,7 +230,8 @@ def section(results: list[Result]) -> str:
     own = [r for r in results if r["engine"] == "ours"]
     parts = [head, f"Of ours: {age(own, ('problem',), ours)}", NOTE, "### Ours over each peer"]
     parts += [
-        "Medians over medians; in brackets, our median over the best that any key of the peer reached.",
+        "Medians over medians; in brackets, our median over the best that any key of the peer "
+        "reached.",
         summary(by_problem),
     ]
     for problem, results_of in by_problem.items():

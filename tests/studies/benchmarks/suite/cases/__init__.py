@@ -1,8 +1,9 @@
 """The problems of the suite: each is one posterior, written three times.
 
-A module here has `case(rtol, atol)`, which returns the model and data for `bd.fit` and the same model written by
-hand for NumPyro (BlackJAX uses its log density, as BlackJAX's documentation does); the file of the same name ending
-in `.stan` is the same model for Stan. `python -m tests.studies.benchmarks.suite --check` shows that the three agree.
+A module here has `case(rtol, atol)`, which returns the model and data for `bd.fit` and the same
+model written by hand for NumPyro (BlackJAX uses its log density, as BlackJAX's documentation does);
+the file of the same name ending in `.stan` is the same model for Stan.
+`python -m tests.studies.benchmarks.suite --check` shows that the three agree.
 """
 
 import dataclasses
@@ -42,10 +43,10 @@ type Draws = dict[str, np.ndarray]
 class Case:
     """One posterior for every engine.
 
-    `parameters` maps the name that NumPyro and Stan use to the path in our model. `weights` are the parameters that are
-    not compared: a network's weights are not identified one by one. `trajectories`, if given, takes our result and
-    returns predictions `(chain, draw, time)` that are compared instead; the other engines' results hold them under the
-    same names, `outputs`.
+    `parameters` maps the name that NumPyro and Stan use to the path in our model. `weights` are the
+    parameters that are not compared: a network's weights are not identified one by one.
+    `trajectories`, if given, takes our result and returns predictions `(chain, draw, time)` that
+    are compared instead; the other engines' results hold them under the same names, `outputs`.
     """
 
     name: str
@@ -70,7 +71,9 @@ class Case:
 
     def ours(self, post: xr.DataTree) -> Draws:
         """Draws of the compared quantities in the result of `bd.fit`."""
-        by_path = {v.attrs["path"]: v.values for v in post["posterior"].to_dataset().data_vars.values()}
+        by_path = {
+            v.attrs["path"]: v.values for v in post["posterior"].to_dataset().data_vars.values()
+        }
         draws = {name: by_path[path] for name, path in self.parameters.items()}
         draws |= self.trajectories(post) if self.trajectories else {}
         return {name: draws[name] for name in self.compared}
@@ -90,7 +93,9 @@ def ours(name: str) -> str:
 
 
 def solve(rates, initial, times, arguments, *, rtol, atol, start=0.0, solver=None):
-    """States `(time, …)` as one would solve them by hand in NumPyro: a failing solve rejects the draw."""
+    """States `(time, …)` as one would solve them by hand in NumPyro: a failing solve rejects the
+    draw.
+    """
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(rates), diffrax.Tsit5() if solver is None else solver, start, times[-1], None, initial,
         args=arguments, saveat=diffrax.SaveAt(ts=times), max_steps=MAX_STEPS, throw=False,

@@ -1,6 +1,8 @@
-"""FitzHugh–Nagumo as in SciMLBenchmarks (BayesianInference/DiffEqBayesFitzHughNagumo): 6 parameters.
+"""FitzHugh–Nagumo as in SciMLBenchmarks (BayesianInference/DiffEqBayesFitzHughNagumo): 6
+parameters.
 
-Its equations, truths, priors, times (1 to 10) and noise (0.2); the data are drawn here, with SciPy and a fixed seed.
+Its equations, truths, priors, times (1 to 10) and noise (0.2); the data are drawn here, with SciPy
+and a fixed seed.
 """
 
 import jax.numpy as jnp
@@ -24,7 +26,9 @@ PARAMETERS = {
 
 
 class FitzHughNagumo(bd.Module):
-    r"""An excitable cell: $\dot v = v - 0.33 v^3 - w + l, \quad \dot w = r\,(v + a - b\,w)$, without units."""
+    r"""An excitable cell: $\dot v = v - 0.33 v^3 - w + l, \quad \dot w = r\,(v + a - b\,w)$,
+    without units.
+    """
 
     a: bd.Scalar
     b: bd.Scalar
@@ -66,7 +70,9 @@ def observations() -> np.ndarray:
 def case(rtol: float, atol: float) -> Case:
     y = observations()
     scale = dist.InverseGamma(2.0, 3.0)
-    layer = bd.ODE(FitzHughNagumo(**priors()), {"v": 1.0, "w": 1.0}, start=0.0, rtol=rtol, atol=atol)
+    layer = bd.ODE(
+        FitzHughNagumo(**priors()), {"v": 1.0, "w": 1.0}, start=0.0, rtol=rtol, atol=atol
+    )
     noise = {name: bd.NormalNoise(dist.InverseGamma(2.0, 3.0)) for name in ("v", "w")}
     model = bd.Model(layer, noise)
     data = xr.Dataset({"v": ("time", y[:, 0]), "w": ("time", y[:, 1])}, {"time": TIMES})

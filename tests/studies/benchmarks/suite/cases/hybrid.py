@@ -1,7 +1,7 @@
 """Lynx and hare with a residual network of 22 weights in the growth rates: 30 unknown numbers.
 
-Compared are the 8 science parameters and the 42 points of the two trajectories, not the weights, which are not
-identified one by one.
+Compared are the 8 science parameters and the 42 points of the two trajectories, not the weights,
+which are not identified one by one.
 """
 
 import equinox as eqx
@@ -24,17 +24,24 @@ WEIGHTS = {  # name: (path, shape, standard deviation under the prior)
     "weight_2": (f"{CLOSURE}.1.weight", (2, 4), 4**-0.5),
     "bias_2": (f"{CLOSURE}.1.bias", (2,), 1.0),
 }
-SCIENCE = {"birth": (0.2, 1.5), "predation": (0.005, 0.1), "death": (0.2, 1.5), "growth": (0.005, 0.1)}
-PARAMETERS = {name: path.replace(plain.FIELD, f"{plain.FIELD}.science") for name, path in plain.PARAMETERS.items()} | {
-    name: path for name, (path, _, _) in WEIGHTS.items()
+SCIENCE = {
+    "birth": (0.2, 1.5),
+    "predation": (0.005, 0.1),
+    "death": (0.2, 1.5),
+    "growth": (0.005, 0.1),
 }
+PARAMETERS = {
+    name: path.replace(plain.FIELD, f"{plain.FIELD}.science")
+    for name, path in plain.PARAMETERS.items()
+} | {name: path for name, (path, _, _) in WEIGHTS.items()}
 
 
 def medians(post) -> dict[str, np.ndarray]:
     """Predictions of our result: the median of each datum, from its mean exp(log z + s² / 2)."""
     mean, scales = post["conditional_mean"], post["posterior"]
     return {
-        f"{name}_median": mean[name].values / np.exp(scales[f"{name}.scale"].values[..., None] ** 2 / 2)
+        f"{name}_median": mean[name].values
+        / np.exp(scales[f"{name}.scale"].values[..., None] ** 2 / 2)
         for name in ("hare", "lynx")
     }
 
@@ -46,7 +53,9 @@ def case(rtol: float, atol: float) -> Case:
     inputs = bd.standardise(data, "hare", "lynx")
     centre, width = np.array(list(inputs.values())).T
     first, times = np.log([30.0, 5.0]), np.arange(21.0)
-    perceptron = eqx.nn.MLP(2, 2, width_size=4, depth=1, activation=jax.nn.tanh, key=jax.random.key(0))
+    perceptron = eqx.nn.MLP(
+        2, 2, width_size=4, depth=1, activation=jax.nn.tanh, key=jax.random.key(0)
+    )
     closure = bd.Network(perceptron, inputs=inputs, outputs=("hare", "lynx"), scale=SCALE)
     layer = bd.ODE(
         bd.Residual(lynx_hare.LotkaVolterra(**ranges), closure, relative=True),
@@ -54,7 +63,9 @@ def case(rtol: float, atol: float) -> Case:
         rtol=rtol,
         atol=atol,
     )
-    model = bd.Model(layer, {name: bd.LogNormalNoise(dist.LogNormal(-1.0, 1.0)) for name in ("hare", "lynx")})
+    model = bd.Model(
+        layer, {name: bd.LogNormalNoise(dist.LogNormal(-1.0, 1.0)) for name in ("hare", "lynx")}
+    )
     priors = {name: (float(p.loc), float(p.scale)) for name, p in ranges.items()}
 
     def rates(t, y, arguments):
@@ -65,8 +76,13 @@ def case(rtol: float, atol: float) -> Case:
         return y * (science + closure)
 
     def by_hand():
-        rate = jnp.stack([numpyro.sample(name, dist.LogNormal(*prior)) for name, prior in priors.items()])
-        start = [numpyro.sample(f"{n}_start", dist.LogNormal(m, 0.5)) for n, m in zip(data, first, strict=True)]
+        rate = jnp.stack(
+            [numpyro.sample(name, dist.LogNormal(*prior)) for name, prior in priors.items()]
+        )
+        start = [
+            numpyro.sample(f"{n}_start", dist.LogNormal(m, 0.5))
+            for n, m in zip(data, first, strict=True)
+        ]
         scale = [numpyro.sample(f"{name}_scale", dist.LogNormal(-1.0, 1.0)) for name in data]
         weights = {
             name: numpyro.sample(name, dist.Normal(0.0, sd).expand(shape).to_event(len(shape)))

@@ -1,4 +1,6 @@
-"""posteriordb's `hudson_lynx_hare-lotka_volterra`: 8 parameters, 21 years of two series, a regular posterior."""
+"""posteriordb's `hudson_lynx_hare-lotka_volterra`: 8 parameters, 21 years of two series, a regular
+posterior.
+"""
 
 import dataclasses
 
@@ -39,11 +41,19 @@ def case(rtol: float, atol: float) -> Case:
         return jnp.stack([hare * (rate[0] - rate[1] * lynx), lynx * (rate[3] * hare - rate[2])])
 
     def by_hand():
-        wide, narrow = dist.TruncatedNormal(1.0, 0.5, low=0.0), dist.TruncatedNormal(0.05, 0.05, low=0.0)
+        wide, narrow = (
+            dist.TruncatedNormal(1.0, 0.5, low=0.0),
+            dist.TruncatedNormal(0.05, 0.05, low=0.0),
+        )
         priors = {"birth": wide, "predation": narrow, "death": wide, "growth": narrow}
         rate = jnp.stack([numpyro.sample(name, prior) for name, prior in priors.items()])
-        start = [numpyro.sample(f"{name}_start", dist.LogNormal(np.log(10.0), 1.0)) for name in ("hare", "lynx")]
-        scale = [numpyro.sample(f"{name}_scale", dist.LogNormal(-1.0, 1.0)) for name in ("hare", "lynx")]
+        start = [
+            numpyro.sample(f"{name}_start", dist.LogNormal(np.log(10.0), 1.0))
+            for name in ("hare", "lynx")
+        ]
+        scale = [
+            numpyro.sample(f"{name}_scale", dist.LogNormal(-1.0, 1.0)) for name in ("hare", "lynx")
+        ]
         y = jnp.log(positive(solve(rates, jnp.stack(start), times, rate, rtol=rtol, atol=atol)))
         numpyro.sample("hare", dist.LogNormal(y[:, 0], scale[0]), obs=hare)
         numpyro.sample("lynx", dist.LogNormal(y[:, 1], scale[1]), obs=lynx)

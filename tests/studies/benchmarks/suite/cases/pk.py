@@ -1,8 +1,9 @@
-"""Population pharmacokinetics like theophylline's: 12 subjects, one compartment, oral dose, 43 parameters.
+"""Population pharmacokinetics like theophylline's: 12 subjects, one compartment, oral dose, 43
+parameters.
 
-Log-normal absorption, elimination and volume across subjects, not centred. The data are simulated: 10 times in 24
-hours, a tenth of noise, a tenth of the samples missing. In JAX the subjects are one system of 24 states; Stan solves
-them one after another, as one does there.
+Log-normal absorption, elimination and volume across subjects, not centred. The data are simulated:
+10 times in 24 hours, a tenth of noise, a tenth of the samples missing. In JAX the subjects are one
+system of 24 states; Stan solves them one after another, as one does there.
 """
 
 import jax.numpy as jnp
@@ -31,7 +32,8 @@ PARAMETERS = {
 
 
 class OneCompartment(bd.Module):
-    r"""$\dot g = -k_a g, \quad \dot c = k_a g / v - k_e c$ for every subject, $\log k_a = m + s\,z$ and so on.
+    r"""$\dot g = -k_a g, \quad \dot c = k_a g / v - k_e c$ for every subject, $\log k_a = m + s\,z$
+    and so on.
 
     Shapes: states and effects z are `(subject,)`. Units: g mg, c mg/L, v L, rates 1/h.
     """
@@ -66,7 +68,9 @@ def subject_names() -> list[str]:
 
 
 def observations() -> np.ndarray:
-    """Concentrations `(time, subject)` in mg/L from the closed form, NaN where a sample is missing."""
+    """Concentrations `(time, subject)` in mg/L from the closed form,
+    NaN where a sample is missing.
+    """
     random = np.random.default_rng(3)
     ka, ke, v = (np.exp(MEANS[k] + SPREADS[k] * random.normal(size=SUBJECTS)) for k in KINDS)
     t = TIMES[:, None]
@@ -78,7 +82,9 @@ def observations() -> np.ndarray:
 def priors() -> dict[str, dist.Distribution]:
     means = {name: dist.Normal(value, 0.5) for name, value in MEANS.items()}
     spreads = {f"{name}_spread": dist.HalfNormal(0.5) for name in KINDS}
-    effects = {f"{name}_effect": dist.Normal(0.0, 1.0).expand([SUBJECTS]).to_event(1) for name in KINDS}
+    effects = {
+        f"{name}_effect": dist.Normal(0.0, 1.0).expand([SUBJECTS]).to_event(1) for name in KINDS
+    }
     return means | spreads | effects
 
 
@@ -91,11 +97,16 @@ class Subject(bd.Module):
 
     def __call__(self, t, y, u):
         absorbed = jnp.exp(self.absorption) * y["gut"]
-        return {"gut": -absorbed, "plasma": absorbed * jnp.exp(-self.volume) - jnp.exp(self.elimination) * y["plasma"]}
+        return {
+            "gut": -absorbed,
+            "plasma": absorbed * jnp.exp(-self.volume) - jnp.exp(self.elimination) * y["plasma"],
+        }
 
 
 def as_population(rtol: float = 1e-6, atol: float = 1e-6) -> tuple[bd.Model, xr.Dataset]:
-    """The same posterior in the words for populations, in which the numbers of subjects are centred as data say."""
+    """The same posterior in the words for populations, in which the numbers of subjects are centred
+    as data say.
+    """
 
     def level(kind):
         mean, spread = dist.Normal(MEANS[kind], 0.5), dist.HalfNormal(0.5)
@@ -103,8 +114,12 @@ def as_population(rtol: float = 1e-6, atol: float = 1e-6) -> tuple[bd.Model, xr.
 
     start = {"gut": bd.varying(DOSE), "plasma": 0.0}
     observe = lambda t, y, u: {"conc": y["plasma"]}  # noqa: E731
-    one = bd.ODE(Subject(*(level(kind) for kind in KINDS)), start, observe, start=0.0, rtol=rtol, atol=atol)
-    model = bd.Model(bd.Each(one, subject_names()), bd.LogNormalNoise(dist.LogNormal(np.log(0.1), 0.5)))
+    one = bd.ODE(
+        Subject(*(level(kind) for kind in KINDS)), start, observe, start=0.0, rtol=rtol, atol=atol
+    )
+    model = bd.Model(
+        bd.Each(one, subject_names()), bd.LogNormalNoise(dist.LogNormal(np.log(0.1), 0.5))
+    )
     coordinates = {"time": TIMES, "subject": subject_names()}
     return model, xr.Dataset({"conc": (("time", "subject"), observations())}, coordinates)
 
@@ -115,12 +130,16 @@ def case(rtol: float, atol: float) -> Case:
     layer = bd.ODE(
         OneCompartment(**priors()),
         {"gut": DOSE, "plasma": np.zeros(SUBJECTS)},
-        observe=lambda t, states, u: {name: states["plasma"][i] for i, name in enumerate(subject_names())},
+        observe=lambda t, states, u: {
+            name: states["plasma"][i] for i, name in enumerate(subject_names())
+        },
         start=0.0,
         rtol=rtol,
         atol=atol,
     )
-    data = xr.Dataset({name: ("time", y[:, i]) for i, name in enumerate(subject_names())}, {"time": TIMES})
+    data = xr.Dataset(
+        {name: ("time", y[:, i]) for i, name in enumerate(subject_names())}, {"time": TIMES}
+    )
     seen = ~np.isnan(y)
 
     def by_hand():
@@ -136,4 +155,6 @@ def case(rtol: float, atol: float) -> Case:
     known |= {"y": np.where(seen, y, -1.0).tolist(), "means": list(MEANS.values())}
     known |= {"rtol": rtol, "atol": atol, "max_steps": MAX_STEPS}
     title = "Population pharmacokinetics, 12 subjects, 43 parameters"
-    return Case("pk", title, bd.Model(layer, bd.LogNormalNoise(scale)), data, by_hand, known, PARAMETERS)
+    return Case(
+        "pk", title, bd.Model(layer, bd.LogNormalNoise(scale)), data, by_hand, known, PARAMETERS
+    )

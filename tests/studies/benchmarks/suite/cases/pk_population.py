@@ -1,4 +1,5 @@
-"""`pk` in the words for populations: the same posterior, in which the numbers of a subject are centred as data say.
+"""`pk` in the words for populations: the same posterior, in which the numbers of a subject are
+centred as data say.
 
 It is for ours alone: the peers' programs are those of `pk`, which are not centred.
 """
@@ -15,5 +16,10 @@ def case(rtol: float, atol: float) -> Case:
     parameters = paths | {kind: kind for kind in pk.KINDS} | {"scale": "noise.scale"}
     title = "Population pharmacokinetics, 12 subjects, as a population"
     return dataclasses.replace(
-        pk.case(rtol, atol), name="pk_population", title=title, model=model, data=data, parameters=parameters
+        pk.case(rtol, atol),
+        name="pk_population",
+        title=title,
+        model=model,
+        data=data,
+        parameters=parameters,
     )

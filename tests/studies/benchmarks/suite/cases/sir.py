@@ -1,4 +1,5 @@
-"""An SIR epidemic with over-dispersed counts: influenza in a boarding school, 14 days, 4 parameters.
+"""An SIR epidemic with over-dispersed counts: influenza in a boarding school, 14 days, 4
+parameters.
 
 Data: British Medical Journal, 4 March 1978. The model is that of docs/getting-started.md.
 """
@@ -24,7 +25,9 @@ PARAMETERS = {
 
 
 class SIR(bd.Module):
-    r"""$\dot s = -c\,s\,i / n, \quad \dot i = c\,s\,i / n - r\,i$; rates per day, states in boys."""
+    r"""$\dot s = -c\,s\,i / n, \quad \dot i = c\,s\,i / n - r\,i$; rates per day,
+    states in boys.
+    """
 
     contact: bd.Scalar
     recovery: bd.Scalar
@@ -60,11 +63,15 @@ def case(rtol: float, atol: float) -> Case:
     log_normal = {name: [float(prior.loc), float(prior.scale)] for name, prior in priors.items()}
 
     def by_hand():
-        x = {name: numpyro.sample(name, dist.LogNormal(*prior)) for name, prior in log_normal.items()}
+        x = {
+            name: numpyro.sample(name, dist.LogNormal(*prior)) for name, prior in log_normal.items()
+        }
         start = jnp.stack([BOYS - 1, x["infected_start"]])
         pair = jnp.stack([x["contact"], x["recovery"]])
         infected = solve(rates, start, times, pair, rtol=rtol, atol=atol)[:, 1]
-        numpyro.sample("in_bed", dist.NegativeBinomial2(positive(infected), x["concentration"]), obs=counts)
+        numpyro.sample(
+            "in_bed", dist.NegativeBinomial2(positive(infected), x["concentration"]), obs=counts
+        )
 
     known = {"n": 13, "in_bed": IN_BED, "boys": BOYS, "prior": list(log_normal.values())}
     known |= {"rtol": rtol, "atol": atol, "max_steps": MAX_STEPS}

@@ -1,9 +1,10 @@
-"""Population pharmacokinetics of theophylline: 12 subjects, 132 concentrations, one compartment, 43 parameters.
+"""Population pharmacokinetics of theophylline: 12 subjects, 132 concentrations, one compartment, 43
+parameters.
 
-The data are those of nlme (Boeckmann, Sheiner & Beal 1994), `theo_sd.csv` of nlmixr2data, in the folder that
-`BAYES_DASL_DATA` names. The logarithms of absorption, elimination and clearance are normal between subjects. Ours is
-written as a population; Stan's program centres absorption and clearance and does not centre elimination, which is the
-best for these data.
+The data are those of nlme (Boeckmann, Sheiner & Beal 1994), `theo_sd.csv` of nlmixr2data, in the
+folder that `BAYES_DASL_DATA` names. The logarithms of absorption, elimination and clearance are
+normal between subjects. Ours is written as a population; Stan's program centres absorption and
+clearance and does not centre elimination, which is the best for these data.
 """
 
 import os
@@ -32,7 +33,8 @@ PARAMETERS = {
 
 
 class Oral(bd.Module):
-    r"""$\dot g = -k_a g, \quad \dot b = k_a g - k_e b$, concentration $b\,k_e / Cl$; the fields are logarithms.
+    r"""$\dot g = -k_a g, \quad \dot b = k_a g - k_e b$, concentration $b\,k_e / Cl$; the fields are
+    logarithms.
 
     Units: amounts mg/kg, rates 1/h, clearance L/(h kg).
     """
@@ -56,7 +58,9 @@ def rates(t, y, parameters):
 
 
 def table() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Subjects, doses in mg/kg, and times and concentrations `(subject, row)`: each was seen eleven times."""
+    """Subjects, doses in mg/kg, and times and concentrations `(subject, row)`: each was seen eleven
+    times.
+    """
     folder = os.environ.get("BAYES_DASL_DATA")
     if folder is None:
         raise SystemExit("theophylline needs the folder of the data: set BAYES_DASL_DATA")
@@ -100,7 +104,14 @@ def given(doses: np.ndarray, times: np.ndarray, conc: np.ndarray) -> dict[str, A
 def case(rtol: float, atol: float) -> Case:
     subjects, doses, times, conc = table()
     field = Oral(*(level(kind) for kind in KINDS))
-    one = bd.ODE(field, {"gut": bd.varying(doses), "blood": 0.0}, Oral.concentration, start=0.0, rtol=rtol, atol=atol)
+    one = bd.ODE(
+        field,
+        {"gut": bd.varying(doses), "blood": 0.0},
+        Oral.concentration,
+        start=0.0,
+        rtol=rtol,
+        atol=atol,
+    )
     model = bd.Model(bd.Each(one, subjects), bd.NormalNoise(dist.HalfNormal(2.0)))
 
     def by_hand():
@@ -110,11 +121,15 @@ def case(rtol: float, atol: float) -> Case:
         for i in range(len(subjects)):
             own = [values[i] for values in each]
             with numpyro.handlers.scope(prefix=f"subject {i}"):
-                states = solve(rates, jnp.array([doses[i], 0.0]), times[i], own, rtol=rtol, atol=atol)
+                states = solve(
+                    rates, jnp.array([doses[i], 0.0]), times[i], own, rtol=rtol, atol=atol
+                )
             predicted.append(states[:, 1] * jnp.exp(own[1] - own[2]))
         numpyro.sample("y", dist.Normal(jnp.stack(predicted), noise), obs=conc)
 
     known = given(doses, times, conc)
     known |= {"rtol": rtol, "atol": atol, "max_steps": MAX_STEPS}
     title = "Theophylline, 12 subjects, 43 parameters"
-    return Case("theophylline", title, model, dataset(subjects, times, conc), by_hand, known, PARAMETERS)
+    return Case(
+        "theophylline", title, model, dataset(subjects, times, conc), by_hand, known, PARAMETERS
+    )

@@ -1,4 +1,6 @@
-"""The problem `theophylline` in closed form: the same data, priors and posterior, without a solver in any engine."""
+"""The problem `theophylline` in closed form: the same data, priors and posterior, without a solver
+in any engine.
+"""
 
 import jax.numpy as jnp
 import numpyro
@@ -14,7 +16,9 @@ from .theophylline import KINDS, PARAMETERS, dataset, given, level, levels_by_ha
 def case(rtol: float, atol: float) -> Case:
     subjects, amounts, times, conc = table()
     absorption, elimination, clearance = (level(kind) for kind in KINDS)
-    doses = bd.dosing.doses(pd.DataFrame({"id": subjects, "time": 0.0, "amt": amounts}), "depot", subject="id")
+    doses = bd.dosing.doses(
+        pd.DataFrame({"id": subjects, "time": 0.0, "amt": amounts}), "depot", subject="id"
+    )
     one = bd.dosing.Compartments(
         bd.dependent(jnp.exp, clearance),
         bd.dependent(lambda cl, ke: jnp.exp(cl - ke), clearance, elimination),
@@ -25,8 +29,16 @@ def case(rtol: float, atol: float) -> Case:
 
     def by_hand():
         ka, ke, cl = (jnp.exp(values)[:, None] for values in levels_by_hand(len(subjects)))
-        predicted = amounts[:, None] * ka * ke / (cl * (ka - ke)) * (jnp.exp(-ke * times) - jnp.exp(-ka * times))
-        numpyro.sample("y", dist.Normal(predicted, numpyro.sample("scale", dist.HalfNormal(2.0))), obs=conc)
+        predicted = (
+            amounts[:, None]
+            * ka
+            * ke
+            / (cl * (ka - ke))
+            * (jnp.exp(-ke * times) - jnp.exp(-ka * times))
+        )
+        numpyro.sample(
+            "y", dist.Normal(predicted, numpyro.sample("scale", dist.HalfNormal(2.0))), obs=conc
+        )
 
     title = "Theophylline in closed form, 12 subjects, 43 parameters"
     data, known = dataset(subjects, times, conc), given(amounts, times, conc)
