@@ -54,7 +54,7 @@ class Graph:
         """From each file to those that it imports; a package taken as a whole stands for its `__init__`."""
         found = {}
         for path, taken in self._taken.items():
-            targets = {self._defines(target, name) for target, name in taken}
+            targets = {self.defines(target, name) for target, name in taken}
             found[path] = frozenset(target for target in targets if target and target != path)
         return found
 
@@ -65,21 +65,32 @@ class Graph:
             (path, f"{target}.{name}")
             for path, taken in self._taken.items()
             for target, name in taken
-            if target.partition(".")[0] == package and not self._defines(target, name)
+            if target.partition(".")[0] == package and not self.defines(target, name)
         ]
 
-    def _defines(self, target: str, name: str | None) -> str | None:
+    def defines(self, target: str, name: str | None) -> str | None:
         """The file behind `from target import name`, if it is of this package."""
         if name and f"{target}.{name}" in self._files:
             return self._files[f"{target}.{name}"]
         path = self._files.get(target)
         if path and (path, name) in self._handed:
-            return self._defines(*self._handed[path, name])
+            return self.defines(*self._handed[path, name])
         return path
 
     def file_of(self, module: str) -> str:
         """The path of a module by its dotted name."""
         return self._files[module]
+
+    def home_of(self, name: str) -> str:
+        """The file that defines a name by its dotted public name, such as `lib.fields.Grid`."""
+        package, *parts = name.split(".")
+        path = self.file_of(package)
+        for part in parts:
+            found = self.defines(_module(path), part)
+            if found is None:
+                raise LookupError(f"{path} leads to no {part!r} of {name!r}")
+            path = found
+        return path
 
     def below(self, roots: Iterable[str]) -> set[str]:
         """The roots, and all files that they need."""
