@@ -6,15 +6,16 @@ the limits there; it never loosens one. `tests/test_size.py` compares figures an
 
 What is counted:
 
-- *Tokens* are the names, operators and numbers that Python's `tokenize` finds; comments, strings and docstrings are none.
-  A *code line* holds a token, a *comment line* a comment that is not for a tool (`noqa`, `pyright`, `fmt`, `type`).
+- *Tokens* are the names, operators and numbers that Python's `tokenize` finds, not comments, strings or docstrings.
+  A *code line* holds a token. A *comment line* holds nothing but a comment, and none for a tool (`noqa`, `pyright`,
+  `fmt`, `type`).
 - *Files* of `fit`, of the core and of a subpackage do not include an `__init__` that only hands names on. Their tokens
   do not include it either. All files count in the first row.
 - *`bd.fit` imports* is every file that the file with `fit` reaches by imports, itself included, also by imports inside
   functions, not by those under `TYPE_CHECKING`. A name counts as imported from the file that defines it.
 - *Core* is all that is not in one of `SUBPACKAGES`.
-- *Public names* are those of `docs/api.md`, without methods; `tests/test_extending.py` holds the page complete. *Flat*
-  ones stand directly in `bd`.
+- *Public names* are those of `docs/api.md`, without methods and modules; `tests/test_extending.py` checks that the page
+  is complete. *Flat* ones stand directly in `bd`.
 - *A file suggests a name* if one word of its name (of the folder's for an `__init__`) begins like one word of the
   public name. They begin alike if their first five letters are the same, or all letters of the shorter word, three
   at least. `fitting.py` suggests `fit`, and `scores.py` suggests `score`.
@@ -99,14 +100,14 @@ class Text:
 
     @classmethod
     def of(cls, source: str) -> "Text":
-        tokens, code, comments = 0, set(), set()
+        tokens, code, comments = 0, set(), 0
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type in CODE:
                 tokens += 1
                 code.add(token.start[0])
             elif token.type == tokenize.COMMENT and not FOR_TOOLS.match(token.string):
-                comments.add(token.start[0])
-        return cls(tokens, len(code), len(comments))
+                comments += token.line.lstrip().startswith("#")
+        return cls(tokens, len(code), comments)
 
 
 class Package:
@@ -128,6 +129,14 @@ class Package:
     def needed(self, name: str) -> set[str]:
         """Files that define something and that a public name needs."""
         return self.graph.below([self.graph.home_of(name)]) & self.defining
+
+    def public_names(self, page: str) -> dict[str, str]:
+        """The names on the API page, without the package's own, and the files that define them."""
+        listed = re.findall(rf"^::: {PACKAGE}\.(\S+)$", page, re.MULTILINE)
+        # A method follows a class; a module stands at its own path.
+        names = [name for name in listed if not any(part[0].isupper() for part in name.split(".")[:-1])]
+        homes = {name: self.graph.home_of(f"{PACKAGE}.{name}") for name in names}
+        return {name: path for name, path in homes.items() if name.rpartition(".")[2] in defined(self.trees[path])}
 
     def by_part(self) -> dict[str, set[str]]:
         """Files of the core and of each subpackage."""
@@ -160,6 +169,20 @@ def only_hands_on(path: str, tree: ast.Module) -> bool:
     )
 
 
+def defined(tree: ast.Module) -> set[str]:
+    """Functions, classes and values at the top level of a module."""
+    found = set()
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.AnnAssign(target=ast.Name(id=name)) | ast.TypeAlias(name=ast.Name(id=name)):
+                found.add(name)
+            case ast.Assign(targets=targets):
+                found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
 def part_of(path: str) -> str:
     """The subpackage that a file belongs to, or `core`; the longest that fits."""
     inner = path.partition("/")[2].removesuffix(".py")
@@ -182,12 +205,6 @@ def depth(node: ast.AST) -> int:
     """How many comprehensions and conditionals stand within each other, the node included."""
     below = max(map(depth, ast.iter_child_nodes(node)), default=0)
     return below + isinstance(node, NESTING)
-
-
-def public_names(page: str) -> list[str]:
-    """Names on the API page without the package's own; a method, which follows a class, is none."""
-    listed = re.findall(rf"^::: {PACKAGE}\.(\S+)$", page, re.MULTILINE)
-    return [name for name in listed if not any(part[0].isupper() for part in name.split(".")[:-1])]
 
 
 def suggests(path: str, name: str) -> bool:
@@ -233,8 +250,8 @@ def figures(package: Package, tests: Sources, page: str) -> Figures:
     comments = sum(text.comment_lines for text in package.texts.values())
     lines = [line for text in package.sources.values() for line in text.splitlines()]
     fit, repeated = package.needed(f"{PACKAGE}.fit"), package.private_names()
-    public = public_names(page)
-    suggested = [name for name in public if suggests(package.graph.home_of(f"{PACKAGE}.{name}"), name)]
+    public = package.public_names(page)
+    suggested = [name for name, path in public.items() if suggests(path, name)]
     # Comments and short lines are wanted, and both add lines; a split adds files. Neither has a limit.
     found = {
         "lines": Figure(len(lines), limited=False),

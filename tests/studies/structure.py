@@ -7,7 +7,7 @@ What is counted:
 
 - *Rooms*: files and folders directly in `bayes_dasl`, without `__init__.py` and `py.typed`. With `case_studies` and
   `.ci` added there were 51 when the count was first made.
-- *Files*: all `.py` files of the package; *lines* are all lines of a file.
+- *Files*: all `.py` files of the package. `size.py` counts them, their lines and their tokens.
 - *Arrows*: pairs of files of which one imports the other, also inside a function, not under `TYPE_CHECKING`. A name
   that a package's `__init__` only hands on counts as imported from the file that defines it, and no `__init__` is an
   end of an arrow. *Imports a file* are arrows over all files; also given over the files that are no `__init__`.
@@ -173,9 +173,7 @@ def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
         "arrows between files": f"{number}",
         "imports a file: of all files": f"{number / len(sources):.1f}",
         "imports a file: of those that are no `__init__`": f"{number / len(arrows):.1f}",
-        "files": f"{len(sources)}",
         "largest file, lines": f"{lines[largest]} (`{_short(largest)}`)",
-        "lines": f"{sum(lines.values())}",
         "cycles": f"{len(cycles(graph, arrows))}",
         "engines": f"{len(named)}",
         "files that name an engine, beside its own: median (most)": (
