@@ -40,7 +40,8 @@ class Graph:
     def __init__(self, sources: Sources):
         self.sources = sources
         self._files = {_module(path): path for path in sources}
-        self._taken = {path: list(imported(path, ast.parse(text))) for path, text in sources.items()}
+        self.trees = {path: ast.parse(text) for path, text in sources.items()}
+        self._taken = {path: list(imported(path, tree)) for path, tree in self.trees.items()}
         self._handed = {
             (path, name): (target, name)
             for path, taken in self._taken.items()

@@ -36,11 +36,10 @@ import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from . import ROOT
-from .imports import Graph, Sources, imported, working_tree
+from .imports import Graph, Sources, working_tree
 from .pages import table
 
 PACKAGE = "bayes_dasl"
@@ -115,13 +114,10 @@ class Package:
 
     def __init__(self, sources: Sources):
         self.sources = sources
-        self.trees = {path: ast.parse(text) for path, text in sources.items()}
+        self.graph = Graph(sources)
+        self.trees = self.graph.trees
         self.texts = {path: Text.of(text) for path, text in sources.items()}
         self.defining = {path for path, tree in self.trees.items() if not only_hands_on(path, tree)}
-
-    @cached_property
-    def graph(self) -> Graph:
-        return Graph(self.sources)
 
     def tokens(self, paths: Iterable[str]) -> int:
         return sum(self.texts[path].tokens for path in paths)
@@ -133,10 +129,14 @@ class Package:
     def public_names(self, page: str) -> dict[str, str]:
         """The names on the API page, without the package's own, and the files that define them."""
         listed = re.findall(rf"^::: {PACKAGE}\.(\S+)$", page, re.MULTILINE)
-        # A method follows a class; a module stands at its own path.
+        # A method follows a class.
         names = [name for name in listed if not any(part[0].isupper() for part in name.split(".")[:-1])]
         homes = {name: self.graph.home_of(f"{PACKAGE}.{name}") for name in names}
-        return {name: path for name, path in homes.items() if name.rpartition(".")[2] in defined(self.trees[path])}
+        return {name: path for name, path in homes.items() if not self.is_module(path, name.rpartition(".")[2])}
+
+    def is_module(self, home: str, name: str) -> bool:
+        """Whether a name is the file itself, which defines nothing of this name."""
+        return stem(home) == name and name not in defined(self.trees[home])
 
     def by_part(self) -> dict[str, set[str]]:
         """Files of the core and of each subpackage."""
@@ -209,8 +209,12 @@ def depth(node: ast.AST) -> int:
 
 def suggests(path: str, name: str) -> bool:
     """Whether a word of the file's name begins like a word of a public name."""
-    stem = path.removesuffix("/__init__.py").removesuffix(".py").rpartition("/")[2]
-    return any(alike(one, other) for one in words(stem) for other in words(name.rpartition(".")[2]))
+    return any(alike(one, other) for one in words(stem(path)) for other in words(name.rpartition(".")[2]))
+
+
+def stem(path: str) -> str:
+    """The name of a module without its folder."""
+    return path.removesuffix(".py").removesuffix("/__init__").rpartition("/")[2]
 
 
 def words(name: str) -> list[str]:
@@ -225,17 +229,13 @@ def alike(one: str, other: str) -> bool:
 
 def deep_imports(tests: Sources) -> set[tuple[str, str]]:
     """File and module of imports from two levels below the package or deeper, in files directly in `tests`."""
-    return {
-        (path, module)
-        for path, text in tests.items()
-        if path.count("/") == 1
-        for module, _ in imported(path, ast.parse(text))
-        if module.startswith(f"{PACKAGE}.") and module.count(".") >= 2
-    }
+    line = re.compile(rf"^ *from ({PACKAGE}\.\w+\.[\w.]+) import", re.MULTILINE)
+    direct = {path: text for path, text in tests.items() if path.count("/") == 1}
+    return {(path, module) for path, text in direct.items() for module in line.findall(text)}
 
 
 def shown() -> dict[str, list[str]]:
-    """Public attributes that a user sees of a model and of an ODE."""
+    """Public attributes that a user sees of a model and of an ODE, by what stands before `.<Tab>`."""
     import bayes_dasl as bd
 
     ode = bd.ODE(lambda t, y, u: {"x": -y["x"]}, {"x": 1.0})
