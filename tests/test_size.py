@@ -86,6 +86,12 @@ def test_a_small_package_by_hand(monkeypatch):
     }
 
 
+def test_fit_needs_the_files_behind_a_package_and_not_its_init():
+    whole = SOURCES | {"bayes_dasl/maths.py": "from . import fields\n\ndef step(x, by):\n    return fields.Robin\n"}
+    files = ("fitting.py", "maths.py", "fields/boundary.py")
+    assert Package(whole).needed("bayes_dasl.fit") == {f"bayes_dasl/{file}" for file in files}
+
+
 @pytest.mark.parametrize(
     ("expression", "number"),
     [
@@ -114,6 +120,7 @@ def test_expressions_that_nest_three_deep(expression, number):
         ("layers/delay.py", "DDE", False),
         ("layers/pde/boundary.py", "pde.Robin", False),
         ("model/core.py", "Model", False),
+        ("networks/of_x.py", "from_x", False),
     ],
 )
 def test_a_file_suggests_a_name_if_a_word_of_both_begins_alike(path, name, suggested):

@@ -34,7 +34,7 @@ import json
 import re
 import tokenize
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +86,7 @@ class Figure:
 
 
 type Figures = dict[str, Figure]
-type Limits = Mapping[str, float]
+type Limits = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def folders(package: Package) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.size", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="tests.studies.size", description="Size of the package, and its limits.")
     parser.add_argument("--folders", action="store_true", help="print tokens and files by folder, too")
     parser.add_argument("--names", action="store_true", help="print private names that several files define, too")
     parser.add_argument("--tighten", action="store_true", help="write today's figures as limits where they are better")
