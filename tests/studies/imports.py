@@ -1,8 +1,7 @@
 """Which file of a package imports which, read from the sources without running them.
 
-A name that a package's `__init__` only hands on counts as imported from the file that defines it,
-wherever it was handed through. Imports inside functions count, those under `TYPE_CHECKING` do not:
-they never run.
+A name that a package's `__init__` only hands on counts as imported from the file that defines it, wherever it was
+handed through. Imports inside functions count, those under `TYPE_CHECKING` do not: they never run.
 """
 
 import ast
@@ -26,19 +25,13 @@ def working_tree(root: Path, package: str) -> Sources:
 def revision(root: Path, package: str, name: str) -> Sources:
     """The same of a git revision, which is not checked out."""
     with tarfile.open(fileobj=io.BytesIO(archive(root, package, name))) as tar:
-        files = {
-            member.name: tar.extractfile(member) for member in tar if member.name.endswith(".py")
-        }
-        return {
-            path: file.read().decode("utf-8") for path, file in files.items() if file is not None
-        }
+        files = {member.name: tar.extractfile(member) for member in tar if member.name.endswith(".py")}
+        return {path: file.read().decode("utf-8") for path, file in files.items() if file is not None}
 
 
 def archive(root: Path, path: str, name: str) -> bytes:
     """A tar of a path of a git revision, such as a package; `.` is all of it."""
-    return subprocess.run(
-        ["git", "archive", name, path], cwd=root, check=True, capture_output=True
-    ).stdout
+    return subprocess.run(["git", "archive", name, path], cwd=root, check=True, capture_output=True).stdout
 
 
 class Graph:
@@ -47,9 +40,8 @@ class Graph:
     def __init__(self, sources: Sources):
         self.sources = sources
         self._files = {_module(path): path for path in sources}
-        self._taken = {
-            path: list(imported(path, ast.parse(text))) for path, text in sources.items()
-        }
+        self.trees = {path: ast.parse(text) for path, text in sources.items()}
+        self._taken = {path: list(imported(path, tree)) for path, tree in self.trees.items()}
         self._handed = {
             (path, name): (target, name)
             for path, taken in self._taken.items()
@@ -60,12 +52,10 @@ class Graph:
 
     @cached_property
     def arrows(self) -> Mapping[str, frozenset[str]]:
-        """From each file to those that it imports; a package taken as a whole stands for its
-        `__init__`.
-        """
+        """From each file to those that it imports; a package taken as a whole stands for its `__init__`."""
         found = {}
         for path, taken in self._taken.items():
-            targets = {self._defines(target, name) for target, name in taken}
+            targets = {self.defines(target, name) for target, name in taken}
             found[path] = frozenset(target for target in targets if target and target != path)
         return found
 
@@ -76,21 +66,32 @@ class Graph:
             (path, f"{target}.{name}")
             for path, taken in self._taken.items()
             for target, name in taken
-            if target.partition(".")[0] == package and not self._defines(target, name)
+            if target.partition(".")[0] == package and not self.defines(target, name)
         ]
 
-    def _defines(self, target: str, name: str | None) -> str | None:
+    def defines(self, target: str, name: str | None) -> str | None:
         """The file behind `from target import name`, if it is of this package."""
         if name and f"{target}.{name}" in self._files:
             return self._files[f"{target}.{name}"]
         path = self._files.get(target)
         if path and (path, name) in self._handed:
-            return self._defines(*self._handed[path, name])
+            return self.defines(*self._handed[path, name])
         return path
 
     def file_of(self, module: str) -> str:
         """The path of a module by its dotted name."""
         return self._files[module]
+
+    def home_of(self, name: str) -> str:
+        """The file that defines a name by its dotted public name, such as `lib.fields.Grid`."""
+        package, *parts = name.split(".")
+        path = self.file_of(package)
+        for part in parts:
+            found = self.defines(_module(path), part)
+            if found is None:
+                raise LookupError(f"{path} leads to no {part!r} of {name!r}")
+            path = found
+        return path
 
     def below(self, roots: Iterable[str]) -> set[str]:
         """The roots, and all files that they need."""
@@ -117,9 +118,7 @@ def _is_package(path: str) -> bool:
 
 
 def imported(path: str, tree: ast.Module) -> Iterator[tuple[str, str | None]]:
-    """Module and name of each import that can run, the module absolute; no name where a module is
-    imported.
-    """
+    """Module and name of each import that can run, the module absolute; no name where a module is imported."""
     here = _module(path).split(".")
     package = here if _is_package(path) else here[:-1]
     for node in _running(tree):

@@ -1,34 +1,27 @@
 """How the package is laid out, counted the same way in the working tree and in any git revision.
 
-Run: `uv run python -m tests.studies.structure --before 8713163`; `--rev REV` counts a revision in
-the place of the working tree, `--still` runs no NUTS.
+Run: `uv run python -m tests.studies.structure --before 8713163`; `--rev REV` counts a revision in the place of the
+working tree, `--still` runs no NUTS.
 
 What is counted:
 
-- *Rooms*: files and folders directly in `bayes_dasl`, without `__init__.py` and `py.typed`. With
-  `case_studies` and
+- *Rooms*: files and folders directly in `bayes_dasl`, without `__init__.py` and `py.typed`. With `case_studies` and
   `.ci` added there were 51 when the count was first made.
-- *Files*: all `.py` files of the package; *lines* are all lines of a file.
-- *Arrows*: pairs of files of which one imports the other, also inside a function, not under
-  `TYPE_CHECKING`. A name
-  that a package's `__init__` only hands on counts as imported from the file that defines it, and no
-  `__init__` is an end of an arrow. *Imports a file* are arrows over all files; also given over the
-  files that are no `__init__`.
+- *Files*: all `.py` files of the package. `size.py` counts them, their lines and their tokens.
+- *Arrows*: pairs of files of which one imports the other, also inside a function, not under `TYPE_CHECKING`. A name
+  that a package's `__init__` only hands on counts as imported from the file that defines it, and no `__init__` is an
+  end of an arrow. *Imports a file* are arrows over all files; also given over the files that are no `__init__`.
 - *Longest chain*: the most arrows that can be followed from file to file.
 - *Cycles*: groups of files that reach each other.
-- *Engines*: public classes below `inference` with a method `run(self, problem, …)` that some
-  `__init__` hands on.
-  *Files that name an engine* have the name of its class in their code, as a name or as a word of a
-  string, comments and docstrings aside: a new engine of the kind would touch these. Its own file
-  does not count, nor its folder where no other engine lives there. An `__init__` that hands it on
-  is counted apart: that is the export which each engine needs.
-- *Reaches around the problem*: places below `inference` that read `.model`, `.inputs` or
-  `.observed` of something
+- *Engines*: public classes below `inference` with a method `run(self, problem, …)` that some `__init__` hands on.
+  *Files that name an engine* have the name of its class in their code, as a name or as a word of a string, comments and
+  docstrings aside: a new engine of the kind would touch these. Its own file does not count, nor its folder where no
+  other engine lives there. An `__init__` that hands it on is counted apart: that is the export which each engine needs.
+- *Reaches around the problem*: places below `inference` that read `.model`, `.inputs` or `.observed` of something
   called `problem`, and in how many files.
-- *Private names that tests import*: names below a module or of a name that begins with `_`, one for
-  each import in a
-  file directly in `tests`. Those of *a room's own tests* are of the top-level room in which a
-  module is called as the test file is (`test_keys.py` and `_jax/keys.py`; an `s` at the end aside).
+- *Private names that tests import*: names below a module or of a name that begins with `_`, one for each import in a
+  file directly in `tests`. Those of *a room's own tests* are of the top-level room in which a module is called as the
+  test file is (`test_keys.py` and `_jax/keys.py`; an `s` at the end aside).
 - *The problem through a run of NUTS*: see `problem_walk.py`.
 """
 
@@ -55,9 +48,7 @@ def design_rows(root: Path) -> list[tuple[str, list[str]]]:
     """Name and modules of each row in the table of docs/design.md, from the top."""
     text = (root / "docs" / "design.md").read_text(encoding="utf-8")
     lines = re.findall(
-        r"^\| ([^|]+) \| (`[^|]+`) \| [^|]+ \|$",
-        text.partition("| row |")[2].partition("\n\n")[0],
-        re.M,
+        r"^\| ([^|]+) \| (`[^|]+`) \| [^|]+ \|$", text.partition("| row |")[2].partition("\n\n")[0], re.M
     )
     return [(name, re.findall(r"`(\w+)`", modules)) for name, modules in lines]
 
@@ -68,9 +59,7 @@ def chain(arrows: Mapping[str, frozenset[str]]) -> list[str]:
 
     def below(path: str, above: frozenset[str]) -> list[str]:
         if path not in longest:
-            tails = [
-                below(target, above | {path}) for target in sorted(arrows[path] - above - {path})
-            ]
+            tails = [below(target, above | {path}) for target in sorted(arrows[path] - above - {path})]
             longest[path] = [path, *max(tails, key=len, default=[])]
         return longest[path]
 
@@ -79,12 +68,8 @@ def chain(arrows: Mapping[str, frozenset[str]]) -> list[str]:
 
 def cycles(graph: Graph, arrows: Mapping[str, frozenset[str]]) -> list[set[str]]:
     """Groups of more than one file, each of which reaches all others."""
-    reach = {
-        path: {end for target in arrows[path] for end in graph.below([target])} for path in arrows
-    }
-    groups = {
-        frozenset(end for end in reach[path] if path in reach.get(end, ())) for path in arrows
-    }
+    reach = {path: {end for target in arrows[path] for end in graph.below([target])} for path in arrows}
+    groups = {frozenset(end for end in reach[path] if path in reach.get(end, ())) for path in arrows}
     return [set(group) for group in groups if len(group) > 1]
 
 
@@ -114,12 +99,7 @@ def words(text: str) -> set[str]:
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         match node:
-            case (
-                ast.Name(id=name)
-                | ast.Attribute(attr=name)
-                | ast.alias(name=name)
-                | ast.ClassDef(name=name)
-            ):
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.ClassDef(name=name):
                 found.add(name)
             case ast.Constant(value=str() as said) if id(node) not in docstrings:
                 found |= set(re.findall(r"\w+", said))
@@ -167,9 +147,7 @@ def is_own(test: str, name: str, sources: Sources) -> bool:
     room = f"{PACKAGE}/{name.split('.')[1]}"
     files = [path for path in sources if path == f"{room}.py" or path.startswith(f"{room}/")]
     modules = {Path(path).stem.strip("_") for path in files} | {Path(room).name.strip("_")}
-    return Path(test).stem.removeprefix("test_").rstrip("s") in {
-        module.rstrip("s") for module in modules
-    }
+    return Path(test).stem.removeprefix("test_").rstrip("s") in {module.rstrip("s") for module in modules}
 
 
 def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
@@ -178,12 +156,7 @@ def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
     rooms = {path.split("/")[1] for path in sources} - {"__init__.py"}
     lines = {path: len(text.splitlines()) for path, text in sources.items()}
     largest = max(lines, key=lambda path: lines[path])
-    number, longest, named, around = (
-        sum(map(len, arrows.values())),
-        chain(arrows),
-        naming(sources),
-        [*reaches(sources)],
-    )
+    number, longest, named, around = sum(map(len, arrows.values())), chain(arrows), naming(sources), [*reaches(sources)]
     of_files = {name: len(files) for name, (files, _) in named.items()}
     private = [*private_imports(tests)]
     foreign = [(test, name) for test, name in private if not is_own(test, name, sources)]
@@ -192,9 +165,7 @@ def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
             print(f"{test} imports {name}")
         print("longest chain:", " → ".join(_short(path) for path in longest))
         for name, (files, handing) in named.items():
-            print(
-                f"{name}: {', '.join(map(_short, files)) or 'nowhere'}; handed on by {len(handing)}"
-            )
+            print(f"{name}: {', '.join(map(_short, files)) or 'nowhere'}; handed on by {len(handing)}")
     return {
         "rooms at the top level": f"{len(rooms)}",
         "the same with `case_studies` and `.ci`": f"{len(rooms) + 2}",
@@ -202,9 +173,7 @@ def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
         "arrows between files": f"{number}",
         "imports a file: of all files": f"{number / len(sources):.1f}",
         "imports a file: of those that are no `__init__`": f"{number / len(arrows):.1f}",
-        "files": f"{len(sources)}",
         "largest file, lines": f"{lines[largest]} (`{_short(largest)}`)",
-        "lines": f"{sum(lines.values())}",
         "cycles": f"{len(cycles(graph, arrows))}",
         "engines": f"{len(named)}",
         "files that name an engine, beside its own: median (most)": (
@@ -212,8 +181,7 @@ def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
             f"({max(of_files.values())}: {max(of_files, key=lambda name: of_files[name])})"
         ),
         "`__init__` files that hand it on": f"{max(len(handing) for _, handing in named.values())}",
-        "reaches of `inference` around the problem (files)": f"{len(around)} "
-        f"({len({path for path, _ in around})})",
+        "reaches of `inference` around the problem (files)": f"{len(around)} ({len({path for path, _ in around})})",
         "private names that tests import: all": f"{len(private)}",
         "private names that tests import: other than a room's own tests": f"{len(foreign)}",
     }
@@ -241,30 +209,16 @@ def counted(name: str | None, *, still: bool, details: bool) -> Counts:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="tests.studies.structure", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="tests.studies.structure", description=__doc__.split("\n")[0])
     parser.add_argument("--before", help="a git revision to stand beside the other one")
     parser.add_argument("--rev", help="a git revision in place of the working tree")
     parser.add_argument("--still", action="store_true", help="count by reading alone: run no NUTS")
-    parser.add_argument(
-        "--details", action="store_true", help="print the longest chain, and who names which engine"
-    )
+    parser.add_argument("--details", action="store_true", help="print the longest chain, and who names which engine")
     asked = parser.parse_args()
     names = ([asked.before] if asked.before else []) + [asked.rev]
-    columns = {
-        name or "working tree": counted(name, still=asked.still, details=asked.details)
-        for name in names
-    }
+    columns = {name or "working tree": counted(name, still=asked.still, details=asked.details) for name in names}
     rows = list(next(iter(columns.values())))
-    print(
-        table(
-            [
-                ["counted", *columns],
-                *([row, *(column[row] for column in columns.values())] for row in rows),
-            ]
-        )
-    )
+    print(table([["counted", *columns], *([row, *(column[row] for column in columns.values())] for row in rows)]))
 
 
 if __name__ == "__main__":
