@@ -3,9 +3,9 @@
 Run: `uv run python -m tests.studies.golden`
 
 Small fits (`golden_fits.py`) are run and compared with the rows of this machine and these versions, since bits
-depend on both. `--record` adds such rows, and `--before main~1` compares with the package of another revision instead. Where
-draws differ, means and standard deviations of parameters are compared in Monte-Carlo standard errors of both together.
-The exit status is 0 if all is the same, 1 if something differs, and 2 if nothing is recorded to compare with.
+depend on both. `--record` adds such rows, and `--before main~1` compares with the package of another revision instead.
+Where draws differ, means and standard deviations of parameters are compared in Monte-Carlo standard errors of both
+together. The exit status is 0 if all is the same, 1 if something differs, and 2 if nothing is recorded to compare with.
 """
 
 import argparse

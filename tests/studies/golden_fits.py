@@ -288,14 +288,27 @@ def laplace():
     return _formula(), _waves(), bd.Laplace(draws=100, starts=2, descent=brief(patience=None))
 
 
-FITS: dict[str, Callable[[], tuple[Any, xr.Dataset, Any]]] = {
-    fit.__name__: fit
-    for fit in (
-        censored, unknown_functions, network_in_an_ode, population,
-        population_in_plain_coordinates, difference, process_noise, kalman, stochastic, steady_state, heat, delay, doses, corrected, ensemble, dropout,
-        averaged, laplace,
-    )
-}  # fmt: skip
+ALL: tuple[Callable[[], tuple[Any, xr.Dataset, Any]], ...] = (
+    censored,
+    unknown_functions,
+    network_in_an_ode,
+    population,
+    population_in_plain_coordinates,
+    difference,
+    process_noise,
+    kalman,
+    stochastic,
+    steady_state,
+    heat,
+    delay,
+    doses,
+    corrected,
+    ensemble,
+    dropout,
+    averaged,
+    laplace,
+)
+FITS = {fit.__name__: fit for fit in ALL}
 
 
 def digest(*groups: Any) -> str:
