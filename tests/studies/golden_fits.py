@@ -327,7 +327,7 @@ def numbers(values: Any) -> list[float]:
 def moments(draws: np.ndarray) -> list[float]:
     """Mean and standard deviation of `(chain, draw)`, each followed by its Monte-Carlo error."""
     square = (draws - draws.mean()) ** 2
-    sizes = [float(array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean")) for v in (draws, square)]
+    sizes: list[Any] = [array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean") for v in (draws, square)]
     sd = draws.std()
     return numbers([draws.mean(), sd / sizes[0] ** 0.5, sd, square.std() / sizes[1] ** 0.5 / 2 / sd])
 
