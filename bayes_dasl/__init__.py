@@ -133,7 +133,7 @@ _LAZY = (
     ),
 )
 _FLAT = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType)]
-__all__ = [*_LOADED, *_LAZY, *_FLAT]  # pyright: ignore
+__all__ = [*_LOADED, *(n for n in _LAZY if n != "plots"), *_FLAT]  # pyright: ignore
 
 
 def __getattr__(name: str) -> _typing.Any:
@@ -144,4 +144,4 @@ def __getattr__(name: str) -> _typing.Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, "__version__"})
+    return sorted({*globals(), *_LAZY})

@@ -10,7 +10,7 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.sensitivity.sensitivity.entropy import split
+from bayes_dasl.sensitivity.entropy import split
 
 
 def test_one_rate_is_all_chance():
@@ -118,7 +118,7 @@ def fitted():
 
 
 def test_of_a_forecast(fitted):
-    parts = bd.sensitivity.sensitivity.decompose_entropy(fitted)
+    parts = bd.sensitivity.decompose_entropy(fitted)
     assert list(parts["observable"].values) == ["cases"] and parts["total"].dims == (
         "observable",
         "time",
@@ -132,6 +132,6 @@ def test_of_a_forecast(fitted):
 
 def test_refusals(fitted):
     with pytest.raises(MismatchError, match="'mass' is no count"):
-        bd.sensitivity.sensitivity.decompose_entropy(fitted, ["mass"])
+        bd.sensitivity.decompose_entropy(fitted, ["mass"])
     with pytest.raises(MismatchError, match="no observable lynx"):
-        bd.sensitivity.sensitivity.decompose_entropy(fitted, ["lynx"])
+        bd.sensitivity.decompose_entropy(fitted, ["lynx"])

@@ -47,7 +47,7 @@ def test_jax_is_left_as_it_was_but_for_double_precision(found):
 
 def test_what_the_package_offers_is_listed():
     assert {"fit", "NUTS", "pde"} <= set(bd.__all__) <= set(dir(bd))
-    assert not {"data", "study", "np"} & set(bd.__all__)
+    assert not {"study", "model", "np"} & set(bd.__all__)
     assert "plots" in dir(bd) and "plots" not in bd.__all__  # which would load Matplotlib
     assert "class NUTS" in pydoc.plain(pydoc.render_doc(bd))
 

@@ -66,7 +66,7 @@ DECAY = data(2 * np.exp(-0.7 * TIMES), 0.05)
 def at_the_median(model, data):
     """The information at the median of the prior, which is warned of."""
     with pytest.warns(UserWarning, match="without a posterior looks at the median of the prior"):
-        return bd.sensitivity.sensitivity.fisher_information(model, data)
+        return bd.sensitivity.fisher_information(model, data)
 
 
 def test_of_a_line_it_is_that_of_least_squares():
@@ -87,9 +87,7 @@ def test_of_a_line_it_is_that_of_least_squares():
 
 
 def test_of_a_line_the_profile_is_a_parabola():
-    found = bd.sensitivity.sensitivity.profile_likelihood(
-        line(), LINE, "slope", np.linspace(-0.5, 1.5, 9)
-    )
+    found = bd.sensitivity.profile_likelihood(line(), LINE, "slope", np.linspace(-0.5, 1.5, 9))
     best = float(np.polyfit(TIMES, LINE["y"], 1)[0])
     wide = norm.ppf(0.975) * np.sqrt(COVARIANCE[1, 1])
     assert found.attrs["low"] == pytest.approx(best - wide, abs=2e-3)
@@ -106,7 +104,7 @@ def test_a_pair_that_nothing_tells_is_named_by_both(decay):
         found.sentences[1]
         == "not told by the data: amount up with share down (of the prior's variance 100% is left)"
     )
-    profile = bd.sensitivity.sensitivity.profile_likelihood(decay, DECAY, "amount")
+    profile = bd.sensitivity.profile_likelihood(decay, DECAY, "amount")
     assert np.isnan([profile.attrs["low"], profile.attrs["high"]]).all()
     np.testing.assert_allclose(profile["log_likelihood"], 0.0, atol=1e-4)
     product = profile["value"] * profile["share"]
@@ -118,7 +116,7 @@ def test_a_pair_that_nothing_tells_is_named_by_both(decay):
 @pytest.mark.thorough
 def test_what_is_told_has_the_same_width_by_both(decay):
     """The rate is known to three per cent: there its logarithm is as good as normal."""
-    found = bd.sensitivity.sensitivity.fisher_information(
+    found = bd.sensitivity.fisher_information(
         decay, DECAY, bd.fit(decay, DECAY, bd.engines.Laplace(draws=500), progress=False)
     )
     matrix, unit = (
@@ -126,7 +124,7 @@ def test_what_is_told_has_the_same_width_by_both(decay):
         np.log(3.0 / 0.1) / 3.92,
     )
     sd = unit * np.sqrt(np.linalg.inv(matrix)[1, 1])
-    profile = bd.sensitivity.sensitivity.profile_likelihood(decay, DECAY, "rate")
+    profile = bd.sensitivity.profile_likelihood(decay, DECAY, "rate")
     assert np.log(profile.attrs["high"] / profile.attrs["low"]) / 3.92 == pytest.approx(
         sd, rel=0.15
     )
@@ -158,16 +156,14 @@ class Weighed(bd.Module):
 def test_numbers_that_are_bound_to_others_are_refused(law, said):
     model = bd.Model(bd.Algebraic(law()), bd.NormalNoise(0.3))
     with pytest.raises(ModelError, match=said):
-        bd.sensitivity.sensitivity.fisher_information(model, LINE)
+        bd.sensitivity.fisher_information(model, LINE)
     with pytest.raises(ModelError, match=said):
-        bd.sensitivity.sensitivity.profile_likelihood(model, LINE, "slope")
+        bd.sensitivity.profile_likelihood(model, LINE, "slope")
 
 
 @pytest.mark.thorough
 def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails():
-    outside = bd.sensitivity.sensitivity.profile_likelihood(
-        line(), LINE, "slope", np.array([2.0, 2.5, 3.0])
-    )
+    outside = bd.sensitivity.profile_likelihood(line(), LINE, "slope", np.array([2.0, 2.5, 3.0]))
     assert (
         np.isnan([outside.attrs["low"], outside.attrs["high"]]).all()
         and outside["log_likelihood"].max() < -100
@@ -182,7 +178,7 @@ def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails
             return {"y": jnp.where(self.slope > 0.6, jnp.nan, found)}
 
     law = Breaks(dist.Normal(0.0, 2.0), dist.Normal(0.0, 0.5))
-    broken = bd.sensitivity.sensitivity.profile_likelihood(
+    broken = bd.sensitivity.profile_likelihood(
         bd.Model(bd.Algebraic(law), bd.NormalNoise(0.3)), LINE, "slope"
     )
     assert (
@@ -206,6 +202,6 @@ def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails
 def test_what_makes_no_sense_is_refused(asked, error, said):
     values = np.asarray(asked.pop("values")) if "values" in asked else None
     with pytest.raises(error, match=said):
-        bd.sensitivity.sensitivity.profile_likelihood(
+        bd.sensitivity.profile_likelihood(
             line(), LINE, **({"name": "slope", "values": values} | asked)
         )

@@ -13,7 +13,7 @@ import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import DataError, MismatchError
 from bayes_dasl.recalibration.conformal import next_quantiles
-from bayes_dasl.recalibration.held_out_errors import HELD_OUT, along_origins, held_out_errors
+from bayes_dasl.scores.held_out_errors import HELD_OUT, along_origins, held_out_errors
 
 DRAWS = 400
 
@@ -558,7 +558,7 @@ class TestLabels:
     @pytest.mark.parametrize(
         "verb",
         [
-            bd.decompose, bd.sensitivity.sensitivity.decompose_entropy, bd.scores.consistency,
+            bd.decompose, bd.sensitivity.decompose_entropy, bd.scores.consistency,
             lambda fc: bd.diagnose(trees.make_post(), fc),
             lambda fc: bd.report(trees.make_post(), fc),
             lambda fc: bd.mixture({"one": fc}, {"one": 1.0}),

@@ -25,7 +25,9 @@ TESTS = {
 
 
 def test_no_figure_is_worse_than_its_limit_nor_far_better():
-    assert size.faults(size.today(), size.limits()) == [], "see `python -m tests.studies.size --tighten`"
+    assert size.faults(size.today(), size.limits()) == [], (
+        "see `python -m tests.studies.size --tighten`"
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,10 @@ def test_no_figure_is_worse_than_its_limit_nor_far_better():
         (Figure(97), "tokens: is 97, better than its limit 100: lower the limit to 97"),
         (Figure(102, more_is_better=True), None),
         (Figure(99, more_is_better=True), "tokens: is 99, worse than its limit 100"),
-        (Figure(103, more_is_better=True), "tokens: is 103, better than its limit 100: raise the limit to 103"),
+        (
+            Figure(103, more_is_better=True),
+            "tokens: is 103, better than its limit 100: raise the limit to 103",
+        ),
     ],
 )
 def test_a_limit_fails_on_both_sides(figure, says):
@@ -46,7 +51,10 @@ def test_a_limit_fails_on_both_sides(figure, says):
 
 def test_every_figure_has_a_limit_and_every_limit_a_figure():
     found = {"tokens": Figure(5), "lines": Figure(9, limited=False)}
-    assert size.faults(found, {"words": 3}) == ["tokens: has no limit: set it to 5", "words: no figure is called so"]
+    assert size.faults(found, {"words": 3}) == [
+        "tokens: has no limit: set it to 5",
+        "words: no figure is called so",
+    ]
 
 
 def test_tightening_loosens_no_limit():
@@ -55,13 +63,23 @@ def test_tightening_loosens_no_limit():
         "fewer": Figure(99, more_is_better=True), "new": Figure(7), "free": Figure(1, limited=False),
     }  # fmt: skip
     held = dict.fromkeys(("better", "worse", "more", "fewer"), 100)
-    assert size.tightened(found, held) == {"better": 99, "worse": 100, "more": 101, "fewer": 100, "new": 7}
+    assert size.tightened(found, held) == {
+        "better": 99,
+        "worse": 100,
+        "more": 101,
+        "fewer": 100,
+        "new": 7,
+    }
 
 
 def test_a_small_package_by_hand(monkeypatch):
     monkeypatch.setattr(size, "SUBPACKAGES", ("fields",))
-    found = {name: figure.value for name, figure in size.figures(Package(SOURCES), TESTS, PAGE).items()}
-    shown = {name: found.pop(f"names that `{name}.<Tab>` shows") for name in ("model", "ODE", "ode")}
+    found = {
+        name: figure.value for name, figure in size.figures(Package(SOURCES), TESTS, PAGE).items()
+    }
+    shown = {
+        name: found.pop(f"names that `{name}.<Tab>` shows") for name in ("model", "ODE", "ode")
+    }
     assert shown["model"] > 5 and shown["ode"] > shown["ODE"] > 5
     assert found == {
         "lines": 18,
@@ -87,7 +105,9 @@ def test_a_small_package_by_hand(monkeypatch):
 
 
 def test_fit_needs_the_files_behind_a_package_and_not_its_init():
-    whole = SOURCES | {"bayes_dasl/maths.py": "from . import fields\n\ndef step(x, by):\n    return fields.Robin\n"}
+    whole = SOURCES | {
+        "bayes_dasl/maths.py": "from . import fields\n\ndef step(x, by):\n    return fields.Robin\n"
+    }
     files = ("fitting.py", "maths.py", "fields/boundary.py")
     assert Package(whole).needed("bayes_dasl.fit") == {f"bayes_dasl/{file}" for file in files}
 
@@ -99,7 +119,10 @@ def test_fit_needs_the_files_behind_a_package_and_not_its_init():
         ("[[a if b else c for d in e] for f in g]", 1),
         ("a if b else c if d else e if f else g", 1),
         ("f(lambda: [{a: (b for b in c)} for a in d if [e for e in a]])", 0),
-        ("{a: [f(b for b in c) for c in d] for d in e}, [[[a for a in b] for b in c] for c in d]", 2),
+        (
+            "{a: [f(b for b in c) for c in d] for d in e}, [[[a for a in b] for b in c] for c in d]",
+            2,
+        ),
     ],
 )
 def test_expressions_that_nest_three_deep(expression, number):
@@ -109,16 +132,16 @@ def test_expressions_that_nest_three_deep(expression, number):
 @pytest.mark.parametrize(
     ("path", "name", "suggested"),
     [
-        ("inference/fitting.py", "fit", True),
-        ("judgement/scores.py", "score", True),
+        ("fitting/fits.py", "fit", True),
+        ("scores/scores.py", "score", True),
         ("prediction/simulation.py", "simulate", True),
         ("layers/ode.py", "ODE", True),
         ("layers/steady_state.py", "SteadyState", True),
-        ("layers/pde/finite_volume.py", "pde.FiniteVolume", True),
+        ("pde/finite_volume.py", "pde.FiniteVolume", True),
         ("descent/dropout.py", "MCDropout", True),
-        ("layers/pde/__init__.py", "PDE", True),
-        ("layers/delay.py", "DDE", False),
-        ("layers/pde/boundary.py", "pde.Robin", False),
+        ("pde/__init__.py", "PDE", True),
+        ("equations/delay.py", "DDE", False),
+        ("pde/boundary.py", "pde.Robin", False),
         ("model/core.py", "Model", False),
         ("networks/of_x.py", "from_x", False),
     ],

@@ -331,10 +331,12 @@ def test_every_engine_and_the_study_meet_faults():
     engines = {type(engine) for _, engine in FITS.values()}
     known = {
         kind
-        for kind in vars(bd).values()
+        for kind in [*vars(bd).values(), *vars(bd.engines).values()]
         if isinstance(kind, type) and issubclass(kind, AbstractEngine)
     }
     assert engines == {
-        kind for kind in known if kind.__module__.startswith("bayes_dasl.inference.")
+        kind
+        for kind in known
+        if kind.__module__.startswith(("bayes_dasl.inference.", "bayes_dasl.engines."))
     } - {AbstractEngine}
     assert len(TASKS) >= 40

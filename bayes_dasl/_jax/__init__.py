@@ -1,3 +1,5 @@
 """JAX itself: devices, memory, random keys, traces and trees."""
 
-from .devices import ask_for_double_precision as ask_for_double_precision, configure as configure
+from .devices import ask_for_double_precision, configure as configure
+
+ask_for_double_precision()

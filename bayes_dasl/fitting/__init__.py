@@ -1,6 +1,6 @@
 """`fit` and `resume`."""
 
-from .fit import (
+from .fits import (
     belongs_to as belongs_to,
     fit as fit,
     resume as resume,

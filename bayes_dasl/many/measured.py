@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import Interrupted, ModelError
-from ..fitting.fit import fit
+from ..fitting.fits import fit
 from ..inference import NUTS, AbstractEngine
 from ..model import Model
 from ..prediction.derived import evaluate

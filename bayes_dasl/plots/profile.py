@@ -22,7 +22,7 @@ def plot_profile(profile: xr.Dataset) -> Figure:
     Raises: MismatchError for something else.
     """
     if "log_likelihood" not in profile or "level" not in profile.attrs:
-        raise MismatchError("give what bd.sensitivity.sensitivity.profile_likelihood returned")
+        raise MismatchError("give what bd.sensitivity.profile_likelihood returned")
     allowed = float(chi2.ppf(profile.attrs["level"], 1)) / 2
     fall = profile["log_likelihood"].values
     near = np.flatnonzero(fall > max(-6 * allowed, np.max(fall) - 1))

@@ -14,10 +14,10 @@ import xarray as xr
 from ..data.datasets import index_of
 from ..data.dates import are_dates, numbers, told
 from ..errors import DataError, MismatchError
+from ..scores.held_out_errors import HELD_OUT, along_origins, held_out_errors
 from ..scores.matching import RECALIBRATED, check_forecast, fitted_between
 from ..weighting.windows import seen_rows
 from .conformal import BY_SIDES, FEWEST, largest_level, next_quantiles
-from .held_out_errors import HELD_OUT, along_origins, held_out_errors
 
 type Pair = tuple[xr.DataTree, xr.Dataset]
 """A forecast, and data that it had not seen."""

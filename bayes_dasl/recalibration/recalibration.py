@@ -15,9 +15,9 @@ from ..data.datasets import index_of
 from ..data.dates import numbers, told
 from ..errors import DataError, MismatchError
 from ..prediction.conditional import conditional
+from ..scores.held_out_errors import spread
 from ..scores.log_score import are_whole
 from ..scores.matching import RECALIBRATED, check_forecast
-from .held_out_errors import spread
 from .past_errors import Pair, Past, Witnesses, fitted_until, known_counts, past_errors, witnesses
 
 METHODS = {"conformal": "conformal prediction", "isotonic": "isotonic regression of the PIT"}

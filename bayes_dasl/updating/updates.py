@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._jax.devices import prepare
 from ..errors import DataError
-from ..fitting.fit import fit
+from ..fitting.fits import fit
 from ..inference import NUTS, AbstractEngine, check_engine
 from ..model import Model
 from .conditioning import CONDITIONED, conditioned, new_members

@@ -20,7 +20,6 @@ from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables, known_inputs, with_what_is_censored
 from ..scores.baselines import baseline_at, baselines
 from ..scores.draws_at_data import covered
-from ..scores.leads import against_baseline, against_rival, lead_of
 from ..scores.matching import (
     fitted_between,
     fitted_rows,
@@ -33,6 +32,7 @@ from ..scores.matching import (
 )
 from .coverage import coverage_finding, finite_at
 from .extrapolation import extrapolation_findings
+from .leads import against_baseline, against_rival, lead_of
 from .outlying import outlying_findings
 from .prior_findings import prior_findings
 from .remedies import Noise

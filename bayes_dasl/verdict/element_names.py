@@ -56,7 +56,7 @@ def rows_of(variable: xr.DataArray) -> np.ndarray:
 def read_more(label: str) -> str:
     """Which functions say more of the identifiability of a parameter."""
     return (
-        "bd.sensitivity.sensitivity.fisher_information(model, data, post) shows all combinations, "
-        f"bd.sensitivity.sensitivity.profile_likelihood(model, data, '{label}', post=post) one "
+        "bd.sensitivity.fisher_information(model, data, post) shows all combinations, "
+        f"bd.sensitivity.profile_likelihood(model, data, '{label}', post=post) one "
         "parameter"
     )

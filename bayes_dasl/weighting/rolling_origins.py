@@ -24,12 +24,12 @@ from .._runs.lock import alone_in
 from ..data.datasets import checked_index, fingerprint
 from ..data.dates import told
 from ..errors import DataError, Interrupted, MismatchError
-from ..fitting.fit import fit, run_identity
+from ..fitting.fits import fit, run_identity
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..model import Model, check_data
 from ..prediction.forecasts import forecast
 from ..prediction.posterior import draws_of, fitted_data, from_bytes, signature, to_bytes
-from ..recalibration.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
+from ..scores.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
 from ..scores.scores import score_each
 from ..updating.taking_in import taken_in
 from .comparison import SCORES, Comparison, compare, equal_weights

@@ -49,7 +49,9 @@ def differences(before: Row, now: Row) -> list[str]:
 def moments_apart(before: Row, now: Row) -> str:
     """How far apart the moments of parameters are, in words."""
     shared = [name for name in before["moments"] if name in now["moments"]]
-    both = np.array([(before["moments"][name], now["moments"][name]) for name in shared]).reshape(-1, 2, 4)
+    both = np.array([(before["moments"][name], now["moments"][name]) for name in shared]).reshape(
+        -1, 2, 4
+    )
     apart = np.abs(both[:, 0, ::2] - both[:, 1, ::2]) / np.hypot(both[:, 0, 1::2], both[:, 1, 1::2])
     apart = apart[np.isfinite(apart)]
     if not apart.size:
@@ -69,14 +71,20 @@ def line(before: Row | None, now: Row) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="tests.studies.golden", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.golden", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--only", nargs="+", default=[], metavar="FIT", help="these fits, not all")
     parser.add_argument("--record", action="store_true", help="add rows, compare nothing")
-    parser.add_argument("--before", metavar="REV", help="a git revision to compare with, in place of rows")
+    parser.add_argument(
+        "--before", metavar="REV", help="a git revision to compare with, in place of rows"
+    )
     asked = parser.parse_args()
     recorded = [row for row in latest(held(ROWS), ("place", "fit")) if row["place"] == place()]
     if not (recorded or asked.record or asked.before):
-        print(f"nothing is recorded of {place()}: run it with --record on a revision that is right, or with --before")
+        print(
+            f"nothing is recorded of {place()}: run it with --record on a revision that is right, or with --before"
+        )
         return 2
     found = run(asked.only)
     if asked.record:

@@ -124,7 +124,8 @@ class Oral(bd.Module):
 def series(values: Any, times: Any = TIMES, noise: float = 0.05) -> xr.Dataset:
     values = np.asarray(values, float)
     return xr.Dataset(
-        {"y": ("time", values + noise * np.random.default_rng(0).normal(size=values.shape))}, {"time": times}
+        {"y": ("time", values + noise * np.random.default_rng(0).normal(size=values.shape))},
+        {"time": times},
     )
 
 
@@ -142,7 +143,14 @@ def noise() -> Any:
 
 
 def nuts(**settings: Any) -> Any:
-    short = {"chains": 2, "warmup": 75, "draws": 50, "climbs": 4, "gradient": "reverse", "max_tree_depth": 4}
+    short = {
+        "chains": 2,
+        "warmup": 75,
+        "draws": 50,
+        "climbs": 4,
+        "gradient": "reverse",
+        "max_tree_depth": 4,
+    }
     return bd.NUTS(**(short | settings))
 
 
@@ -162,13 +170,19 @@ def unknown_functions():
     """Linearised coordinates that follow the slopes of a formula, with unknown hyperparameters."""
     fast = bd.Basis(bd.BSpline(0.0, 6.0, 6), "t", "g")
     slow = bd.Basis(bd.HilbertGP(0.0, 6.0, 5, length=2.0, amplitude=positive(0.2)), "t", "h")
-    return bd.Model(bd.Algebraic(Curve(dist.Normal(0.0, 1.0), fast, slow)), noise()), _waves(), nuts()
+    return (
+        bd.Model(bd.Algebraic(Curve(dist.Normal(0.0, 1.0), fast, slow)), noise()),
+        _waves(),
+        nuts(),
+    )
 
 
 def network_in_an_ode():
     """Conditional coordinates."""
     network = bd.Network.mlp({"y": (1.0, 0.6)}, ("y",), 0.5, width=3, depth=1)
-    layer = bd.ODE(bd.Residual(Decay(positive(0.6)), network), {"y": dist.Normal(2.0, 0.2)}, **LOOSE)
+    layer = bd.ODE(
+        bd.Residual(Decay(positive(0.6)), network), {"y": dist.Normal(2.0, 0.2)}, **LOOSE
+    )
     return bd.Model(layer, noise()), slowing(), nuts()
 
 
@@ -179,7 +193,11 @@ def population():
     values += 0.1 * np.random.default_rng(0).normal(size=values.shape)
     data = xr.Dataset({"y": (("time", "subject"), values)}, {"time": TIMES, "subject": subjects})
     rate = bd.population(positive(0.4), dist.HalfNormal(0.5))
-    return bd.Model(bd.Each(bd.Algebraic(Fall(rate, 4.0)), subjects), bd.NormalNoise(0.1)), data, nuts()
+    return (
+        bd.Model(bd.Each(bd.Algebraic(Fall(rate, 4.0)), subjects), bd.NormalNoise(0.1)),
+        data,
+        nuts(),
+    )
 
 
 def population_in_plain_coordinates():
@@ -194,7 +212,9 @@ def difference():
         store = 0.7 * store + amount
     days = np.arange(30.0)
     data = series(flow, days, 0.3).assign(rain=("time", rain))
-    layer = bd.Difference(Bucket(dist.Beta(2.0, 2.0)), {"store": positive(10.0)}, Bucket.flow, forcings="rain")
+    layer = bd.Difference(
+        Bucket(dist.Beta(2.0, 2.0)), {"store": positive(10.0)}, Bucket.flow, forcings="rain"
+    )
     correlated = bd.CorrelatedNoise(bd.AR1(positive(0.3), dist.Uniform(0.0, 1.0)))
     return bd.Model(layer, correlated), data, nuts()
 
@@ -211,13 +231,24 @@ def process_noise():
 
 
 def kalman():
-    layer = bd.Kalman(Relax(positive(1.0)), {"y": dist.HalfNormal(0.5)}, {"y": 1.0}, {"y": 0.1}, start=0.0, **LOOSE)
+    layer = bd.Kalman(
+        Relax(positive(1.0)),
+        {"y": dist.HalfNormal(0.5)},
+        {"y": 1.0},
+        {"y": 0.1},
+        start=0.0,
+        **LOOSE,
+    )
     return bd.Model(layer, bd.NormalNoise(0.1)), _relaxing(), nuts(gradient="forward")
 
 
 def stochastic():
     layer = bd.SDE(Relax(positive(1.0)), {"y": dist.HalfNormal(0.5)}, {"y": 1.0}, (0.0, 6.0, 12))
-    return bd.Model(layer, noise()), _relaxing(), bd.SVI(guide="mean_field", steps=200, chains=2, draws=50, particles=4)
+    return (
+        bd.Model(layer, noise()),
+        _relaxing(),
+        bd.SVI(guide="mean_field", steps=200, chains=2, draws=50, particles=4),
+    )
 
 
 def steady_state():
@@ -226,7 +257,10 @@ def steady_state():
     given = {"d": ("reactor", dilution), "x": ("reactor", 0.4 * (10.0 - s)), "s": ("reactor", s)}
     data = xr.Dataset(given, {"reactor": np.arange(12.0)})
     layer = bd.SteadyState(
-        Chemostat(positive(0.8), positive(1.2)), {"x": 0.1, "s": 9.0}, forcings=("d",), index="reactor"
+        Chemostat(positive(0.8), positive(1.2)),
+        {"x": 0.1, "s": 9.0},
+        forcings=("d",),
+        index="reactor",
     )
     return bd.Model(layer, noise()), data, bd.SMC(particles=64, runs=2)
 
@@ -242,17 +276,35 @@ def heat():
 
 
 def delay():
-    layer = bd.DDE(Hutchinson(positive(1.0)), {"y": 0.2}, {"past": ("y", dist.Uniform(0.5, 2.0))}, longest_step=0.25)
-    return bd.Model(layer, noise()), series(1.0 / (1 + 4 * np.exp(-TIMES))), bd.SMC(particles=64, runs=2)
+    layer = bd.DDE(
+        Hutchinson(positive(1.0)),
+        {"y": 0.2},
+        {"past": ("y", dist.Uniform(0.5, 2.0))},
+        longest_step=0.25,
+    )
+    return (
+        bd.Model(layer, noise()),
+        series(1.0 / (1 + 4 * np.exp(-TIMES))),
+        bd.SMC(particles=64, runs=2),
+    )
 
 
 def doses():
-    given = bd.doses(pd.DataFrame({"time": [0.0, 3.0], "amt": [4.0, 2.0], "cmt": [1, 1], "evid": [1, 1]}), ("gut", "y"))
+    given = bd.doses(
+        pd.DataFrame({"time": [0.0, 3.0], "amt": [4.0, 2.0], "cmt": [1, 1], "evid": [1, 1]}),
+        ("gut", "y"),
+    )
     empty = {"gut": 0.0, "y": 0.0}
-    layer = bd.ODE(Oral(positive(1.3), positive(0.3)), empty, Oral.seen, doses=given, start=0.0, **LOOSE)
+    layer = bd.ODE(
+        Oral(positive(1.3), positive(0.3)), empty, Oral.seen, doses=given, start=0.0, **LOOSE
+    )
     once = lambda t: np.where(t > 0, 1.3 * (np.exp(-0.3 * t) - np.exp(-1.3 * t)), 0.0)  # noqa: E731
     data = series(4 * once(TIMES) + 2 * once(TIMES - 3.0))
-    return bd.Model(layer, noise()), data, bd.ManyChain(chains=16, warmup=48, draws=24, superchains=4, max_steps=8)
+    return (
+        bd.Model(layer, noise()),
+        data,
+        bd.ManyChain(chains=16, warmup=48, draws=24, superchains=4, max_steps=8),
+    )
 
 
 def corrected():
@@ -273,7 +325,11 @@ def _waves() -> xr.Dataset:
 
 
 def ensemble():
-    return _formula(), _waves(), bd.DeepEnsemble(members=6, descent=brief(held_out=0.2, minibatch=8))
+    return (
+        _formula(),
+        _waves(),
+        bd.DeepEnsemble(members=6, descent=brief(held_out=0.2, minibatch=8)),
+    )
 
 
 def dropout():
@@ -281,7 +337,11 @@ def dropout():
 
 
 def averaged():
-    return _formula(), _waves(), bd.SWAG(members=2, draws=100, collected=5, descent=brief(patience=None))
+    return (
+        _formula(),
+        _waves(),
+        bd.SWAG(members=2, draws=100, collected=5, descent=brief(patience=None)),
+    )
 
 
 def laplace():
@@ -327,16 +387,23 @@ def numbers(values: Any) -> list[float]:
 def moments(draws: np.ndarray) -> list[float]:
     """Mean and standard deviation of `(chain, draw)`, each followed by its Monte-Carlo error."""
     square = (draws - draws.mean()) ** 2
-    sizes: list[Any] = [array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean") for v in (draws, square)]
+    sizes: list[Any] = [
+        array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean") for v in (draws, square)
+    ]
     sd = draws.std()
-    return numbers([draws.mean(), sd / sizes[0] ** 0.5, sd, square.std() / sizes[1] ** 0.5 / 2 / sd])
+    return numbers(
+        [draws.mean(), sd / sizes[0] ** 0.5, sd, square.std() / sizes[1] ** 0.5 / 2 / sd]
+    )
 
 
 def first_parameters(posterior: Any) -> dict[str, list[float]]:
     """The moments of the first element of the first parameters, science before network."""
     of = lambda name: (posterior[name].attrs.get("group") != "science", name)  # noqa: E731
     names = sorted(map(str, posterior.data_vars), key=of)[:PARAMETERS]
-    firsts = {name: posterior[name].values.reshape(*posterior[name].shape[:2], -1)[..., 0] for name in names}
+    firsts = {
+        name: posterior[name].values.reshape(*posterior[name].shape[:2], -1)[..., 0]
+        for name in names
+    }
     return {name: moments(draws) for name, draws in firsts.items()}
 
 
@@ -354,7 +421,11 @@ def row(name: str) -> dict[str, Any]:
         "predictions": digest(*(fc[group] for group in ("predictions", "conditional_mean"))),
         "findings": [[f.level, f.subject] for f in bd.diagnose(post, fc, test).findings],
         "scores": numbers(bd.score(fc, test).select_dtypes("number")),
-        "parts": {str(k): numbers(v.mean()) for k, v in sorted(parts.data_vars.items()) if v.dtype == float},
+        "parts": {
+            str(k): numbers(v.mean())
+            for k, v in sorted(parts.data_vars.items())
+            if v.dtype == float
+        },
         "moments": first_parameters(post["posterior"]),
         "sampled_in": str(post.attrs.get("sampled_in", "")),
     }

@@ -25,13 +25,19 @@ def working_tree(root: Path, package: str) -> Sources:
 def revision(root: Path, package: str, name: str) -> Sources:
     """The same of a git revision, which is not checked out."""
     with tarfile.open(fileobj=io.BytesIO(archive(root, package, name))) as tar:
-        files = {member.name: tar.extractfile(member) for member in tar if member.name.endswith(".py")}
-        return {path: file.read().decode("utf-8") for path, file in files.items() if file is not None}
+        files = {
+            member.name: tar.extractfile(member) for member in tar if member.name.endswith(".py")
+        }
+        return {
+            path: file.read().decode("utf-8") for path, file in files.items() if file is not None
+        }
 
 
 def archive(root: Path, path: str, name: str) -> bytes:
     """A tar of a path of a git revision, such as a package; `.` is all of it."""
-    return subprocess.run(["git", "archive", name, path], cwd=root, check=True, capture_output=True).stdout
+    return subprocess.run(
+        ["git", "archive", name, path], cwd=root, check=True, capture_output=True
+    ).stdout
 
 
 class Graph:

@@ -22,7 +22,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError
-from bayes_dasl.recalibration.held_out_errors import HELD_OUT, along_origins, held_out_errors
+from bayes_dasl.scores.held_out_errors import HELD_OUT, along_origins, held_out_errors
 
 from . import ROOT
 from .pages import table, write_section

@@ -44,7 +44,21 @@ from .pages import table
 
 PACKAGE = "bayes_dasl"
 LIMITS = ROOT / "tests" / "size_limits.json"
-SUBPACKAGES: tuple[str, ...] = ()
+SUBPACKAGES: tuple[str, ...] = (
+    "baselines",
+    "dosing",
+    "engines",
+    "equations",
+    "extremes",
+    "filtering",
+    "many",
+    "multiscale",
+    "pde",
+    "recalibration",
+    "sensitivity",
+    "updating",
+    "weighting",
+)
 """Folders and modules below the package that are not core, such as `pde` or `layers/pde` or `dosing`."""
 MARGIN = 0.02
 """By this share a figure may be better than its limit before the limit must follow."""
@@ -130,9 +144,15 @@ class Package:
         """The names on the API page, without the package's own, and the files that define them."""
         listed = re.findall(rf"^::: {PACKAGE}\.(\S+)$", page, re.MULTILINE)
         # A method follows a class.
-        names = [name for name in listed if not any(part[0].isupper() for part in name.split(".")[:-1])]
+        names = [
+            name for name in listed if not any(part[0].isupper() for part in name.split(".")[:-1])
+        ]
         homes = {name: self.graph.home_of(f"{PACKAGE}.{name}") for name in names}
-        return {name: path for name, path in homes.items() if not self.is_module(path, name.rpartition(".")[2])}
+        return {
+            name: path
+            for name, path in homes.items()
+            if not self.is_module(path, name.rpartition(".")[2])
+        }
 
     def is_module(self, home: str, name: str) -> bool:
         """Whether a name is the file itself, which defines nothing of this name."""
@@ -209,7 +229,9 @@ def depth(node: ast.AST) -> int:
 
 def suggests(path: str, name: str) -> bool:
     """Whether a word of the file's name begins like a word of a public name."""
-    return any(alike(one, other) for one in words(stem(path)) for other in words(name.rpartition(".")[2]))
+    return any(
+        alike(one, other) for one in words(stem(path)) for other in words(name.rpartition(".")[2])
+    )
 
 
 def stem(path: str) -> str:
@@ -240,7 +262,10 @@ def shown() -> dict[str, list[str]]:
 
     ode = bd.ODE(lambda t, y, u: {"x": -y["x"]}, {"x": 1.0})
     shown = {"model": bd.Model(ode, bd.NormalNoise(1.0)), "ODE": bd.ODE, "ode": ode}
-    return {name: [each for each in dir(value) if not each.startswith("_")] for name, value in shown.items()}
+    return {
+        name: [each for each in dir(value) if not each.startswith("_")]
+        for name, value in shown.items()
+    }
 
 
 def figures(package: Package, tests: Sources, page: str) -> Figures:
@@ -258,7 +283,9 @@ def figures(package: Package, tests: Sources, page: str) -> Figures:
         "files": Figure(len(package.sources), limited=False),
         "code tokens": Figure(tokens),
         "tokens per code line": Figure(round(tokens / code, 2)),
-        "comment lines per 100 code lines": Figure(round(100 * comments / code, 1), more_is_better=True),
+        "comment lines per 100 code lines": Figure(
+            round(100 * comments / code, 1), more_is_better=True
+        ),
         "longest line": Figure(max(map(len, lines))),
         "files that `bd.fit` imports": Figure(len(fit)),
         "tokens that `bd.fit` imports": Figure(package.tokens(fit)),
@@ -273,10 +300,15 @@ def figures(package: Package, tests: Sources, page: str) -> Figures:
         "public names that their file suggests, percent": Figure(
             round(100 * len(suggested) / len(public), 1), more_is_better=True
         ),
-        **{f"names that `{name}.<Tab>` shows": Figure(len(names)) for name, names in shown().items()},
+        **{
+            f"names that `{name}.<Tab>` shows": Figure(len(names))
+            for name, names in shown().items()
+        },
         "deep imports in tests": Figure(len(deep_imports(tests))),
         "private names that several files define": Figure(len(repeated)),
-        "files that define the same private name, most": Figure(max(map(len, repeated.values()), default=1)),
+        "files that define the same private name, most": Figure(
+            max(map(len, repeated.values()), default=1)
+        ),
         "nested expressions": Figure(package.nested()),
     }
 
@@ -315,14 +347,29 @@ def folders(package: Package) -> str:
         folder = path.rpartition("/")[0]
         tokens[folder] += package.texts[path].tokens
         files[folder] += 1
-    return table([["folder", "tokens", "files"], *([name, tokens[name], files[name]] for name in sorted(tokens))])
+    return table(
+        [
+            ["folder", "tokens", "files"],
+            *([name, tokens[name], files[name]] for name in sorted(tokens)),
+        ]
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.size", description="Size of the package, and its limits.")
-    parser.add_argument("--folders", action="store_true", help="print tokens and files by folder, too")
-    parser.add_argument("--names", action="store_true", help="print private names that several files define, too")
-    parser.add_argument("--tighten", action="store_true", help="write today's figures as limits where they are better")
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.size", description="Size of the package, and its limits."
+    )
+    parser.add_argument(
+        "--folders", action="store_true", help="print tokens and files by folder, too"
+    )
+    parser.add_argument(
+        "--names", action="store_true", help="print private names that several files define, too"
+    )
+    parser.add_argument(
+        "--tighten",
+        action="store_true",
+        help="write today's figures as limits where they are better",
+    )
     asked = parser.parse_args()
     found = today()
     if asked.tighten:
@@ -335,7 +382,15 @@ def main() -> None:
         print("\n" + folders(package))
     if package and asked.names:
         repeated = package.private_names()
-        print("\n" + table([["private name", "files"], *([name, ", ".join(at)] for name, at in repeated.items())]))
+        print(
+            "\n"
+            + table(
+                [
+                    ["private name", "files"],
+                    *([name, ", ".join(at)] for name, at in repeated.items()),
+                ]
+            )
+        )
 
 
 if __name__ == "__main__":

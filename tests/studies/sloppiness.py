@@ -31,7 +31,7 @@ def main() -> None:
     for name, model, data in sciences():
         with warnings.catch_warnings():  # that it is at the median of the prior
             warnings.simplefilter("ignore", UserWarning)
-            found = bd.sensitivity.sensitivity.fisher_information(model, data)
+            found = bd.sensitivity.fisher_information(model, data)
         shares = ", ".join(f"{share:.0%}" for share in found.directions["contraction"])
         print(f"{name}\n{found}\nvariances fall by {shares}\n")
 

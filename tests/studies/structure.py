@@ -48,7 +48,9 @@ def design_rows(root: Path) -> list[tuple[str, list[str]]]:
     """Name and modules of each row in the table of docs/design.md, from the top."""
     text = (root / "docs" / "design.md").read_text(encoding="utf-8")
     lines = re.findall(
-        r"^\| ([^|]+) \| (`[^|]+`) \| [^|]+ \|$", text.partition("| row |")[2].partition("\n\n")[0], re.M
+        r"^\| ([^|]+) \| (`[^|]+`) \| [^|]+ \|$",
+        text.partition("| row |")[2].partition("\n\n")[0],
+        re.M,
     )
     return [(name, re.findall(r"`(\w+)`", modules)) for name, modules in lines]
 
@@ -59,7 +61,9 @@ def chain(arrows: Mapping[str, frozenset[str]]) -> list[str]:
 
     def below(path: str, above: frozenset[str]) -> list[str]:
         if path not in longest:
-            tails = [below(target, above | {path}) for target in sorted(arrows[path] - above - {path})]
+            tails = [
+                below(target, above | {path}) for target in sorted(arrows[path] - above - {path})
+            ]
             longest[path] = [path, *max(tails, key=len, default=[])]
         return longest[path]
 
@@ -68,8 +72,12 @@ def chain(arrows: Mapping[str, frozenset[str]]) -> list[str]:
 
 def cycles(graph: Graph, arrows: Mapping[str, frozenset[str]]) -> list[set[str]]:
     """Groups of more than one file, each of which reaches all others."""
-    reach = {path: {end for target in arrows[path] for end in graph.below([target])} for path in arrows}
-    groups = {frozenset(end for end in reach[path] if path in reach.get(end, ())) for path in arrows}
+    reach = {
+        path: {end for target in arrows[path] for end in graph.below([target])} for path in arrows
+    }
+    groups = {
+        frozenset(end for end in reach[path] if path in reach.get(end, ())) for path in arrows
+    }
     return [set(group) for group in groups if len(group) > 1]
 
 
@@ -99,7 +107,12 @@ def words(text: str) -> set[str]:
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name) | ast.ClassDef(name=name):
+            case (
+                ast.Name(id=name)
+                | ast.Attribute(attr=name)
+                | ast.alias(name=name)
+                | ast.ClassDef(name=name)
+            ):
                 found.add(name)
             case ast.Constant(value=str() as said) if id(node) not in docstrings:
                 found |= set(re.findall(r"\w+", said))
@@ -147,7 +160,9 @@ def is_own(test: str, name: str, sources: Sources) -> bool:
     room = f"{PACKAGE}/{name.split('.')[1]}"
     files = [path for path in sources if path == f"{room}.py" or path.startswith(f"{room}/")]
     modules = {Path(path).stem.strip("_") for path in files} | {Path(room).name.strip("_")}
-    return Path(test).stem.removeprefix("test_").rstrip("s") in {module.rstrip("s") for module in modules}
+    return Path(test).stem.removeprefix("test_").rstrip("s") in {
+        module.rstrip("s") for module in modules
+    }
 
 
 def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
@@ -156,7 +171,12 @@ def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
     rooms = {path.split("/")[1] for path in sources} - {"__init__.py"}
     lines = {path: len(text.splitlines()) for path, text in sources.items()}
     largest = max(lines, key=lambda path: lines[path])
-    number, longest, named, around = sum(map(len, arrows.values())), chain(arrows), naming(sources), [*reaches(sources)]
+    number, longest, named, around = (
+        sum(map(len, arrows.values())),
+        chain(arrows),
+        naming(sources),
+        [*reaches(sources)],
+    )
     of_files = {name: len(files) for name, (files, _) in named.items()}
     private = [*private_imports(tests)]
     foreign = [(test, name) for test, name in private if not is_own(test, name, sources)]
@@ -165,7 +185,9 @@ def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
             print(f"{test} imports {name}")
         print("longest chain:", " → ".join(_short(path) for path in longest))
         for name, (files, handing) in named.items():
-            print(f"{name}: {', '.join(map(_short, files)) or 'nowhere'}; handed on by {len(handing)}")
+            print(
+                f"{name}: {', '.join(map(_short, files)) or 'nowhere'}; handed on by {len(handing)}"
+            )
     return {
         "rooms at the top level": f"{len(rooms)}",
         "the same with `case_studies` and `.ci`": f"{len(rooms) + 2}",
@@ -209,16 +231,30 @@ def counted(name: str | None, *, still: bool, details: bool) -> Counts:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests.studies.structure", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="tests.studies.structure", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--before", help="a git revision to stand beside the other one")
     parser.add_argument("--rev", help="a git revision in place of the working tree")
     parser.add_argument("--still", action="store_true", help="count by reading alone: run no NUTS")
-    parser.add_argument("--details", action="store_true", help="print the longest chain, and who names which engine")
+    parser.add_argument(
+        "--details", action="store_true", help="print the longest chain, and who names which engine"
+    )
     asked = parser.parse_args()
     names = ([asked.before] if asked.before else []) + [asked.rev]
-    columns = {name or "working tree": counted(name, still=asked.still, details=asked.details) for name in names}
+    columns = {
+        name or "working tree": counted(name, still=asked.still, details=asked.details)
+        for name in names
+    }
     rows = list(next(iter(columns.values())))
-    print(table([["counted", *columns], *([row, *(column[row] for column in columns.values())] for row in rows)]))
+    print(
+        table(
+            [
+                ["counted", *columns],
+                *([row, *(column[row] for column in columns.values())] for row in rows),
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

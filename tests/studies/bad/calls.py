@@ -157,9 +157,7 @@ CASES = {
     "the PIT of a posterior": lambda: bd.scores.pit(fitted(), data()),
     "parts of an unknown observable": lambda: bd.decompose(forecast(), ["z"]),
     "parts of a posterior": lambda: bd.decompose(fitted()),
-    "entropies of what is no count": lambda: bd.sensitivity.sensitivity.decompose_entropy(
-        forecast()
-    ),
+    "entropies of what is no count": lambda: bd.sensitivity.decompose_entropy(forecast()),
     "laws where there are none": lambda: bd.scores.consistency(fitted()),
     "a law that asks for an unknown value": lambda: fit(
         bd.Model(model().layer, bd.NormalNoise(0.1), constraints={"law": _bad_law})

@@ -12,10 +12,10 @@ import xarray as xr
 from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import bounds
 from ..data.datasets import index_of
-from ..scores.draws_at_data import finite
-from ..scores.log_score import are_whole
-from ..scores.matching import in_units_of_forecast, shared
-from ..scores.scores import transforms
+from .draws_at_data import finite
+from .log_score import are_whole
+from .matching import in_units_of_forecast, shared
+from .scores import transforms
 
 HELD_OUT = "held_out"
 """The group of such errors in what `leave_future_out` returns."""

@@ -11,8 +11,8 @@ import xarray as xr
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
 from .._statistics.dependence import error_of_mean
-from ..verdict.residuals import share_beyond
-from .draws_at_data import Ensembles, crps_at, lower_by, mean_crps
+from ..scores.draws_at_data import Ensembles, crps_at, lower_by, mean_crps
+from .residuals import share_beyond
 
 _BEATEN, _CLEARLY = 0.02, 0.002  # share of replicates for which the baseline leads by more
 _LEAD = 0.05  # share of a score by which another forecast must be better
