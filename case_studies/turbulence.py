@@ -150,9 +150,8 @@ class Growth(bd.Module):
 def viscosity() -> bd.Basis:
     """An unknown positive function of the strain rate, about as large as the textbook's."""
     weights = dist.Normal(0.0, 1.0).expand((4,)).to_event(1)
-    return bd.Basis(
-        bd.bases.Polynomial(0.0, STRONGEST, 3), "strain", "eddy", weights, scale=5e-3, positive=True
-    )  # pyright: ignore[reportCallIssue]
+    family = bd.bases.Polynomial(0.0, STRONGEST, 3)  # pyright: ignore[reportCallIssue]
+    return bd.Basis(family, "strain", "eddy", weights, scale=5e-3, positive=True)
 
 
 CLOSURES: dict[str, Callable[[], Any]] = {

@@ -146,7 +146,14 @@ class Doses(AbstractScheduled):
             states.append(found)
             if steady.infused and not steady.endless:
                 pulses += self.going_on(steady)
-        return Schedule(tuple(pulses), self.resets, self.steady, tuple(states), ode.initial, ok)
+        return Schedule(
+            pulses=tuple(pulses),
+            resets=self.resets,
+            steady=self.steady,
+            states=tuple(states),
+            initial=ode.initial,
+            ok=ok,
+        )
 
     def pulses(self, given: Given) -> "Pulses":
         """When doses into one state arrive and end.
@@ -234,7 +241,14 @@ class Schedule(AbstractSchedule):
     @classmethod
     def empty(cls, initial: dict[str, Any]) -> "Schedule":
         """Nothing happens."""
-        return cls((), jnp.zeros(0), (), (), initial, jnp.asarray(True))
+        return cls(
+            pulses=(),
+            resets=jnp.zeros(0),
+            steady=(),
+            states=(),
+            initial=initial,
+            ok=jnp.asarray(True),
+        )
 
     @property
     def times(self) -> Float[Array, " jumps"]:

@@ -123,5 +123,12 @@ def _doses(
     )
     members = tuple(as_coordinate(read.members).tolist()) if several else ()
     return Doses(
-        given, steady, of(read.resets), lag, bioavailability, duration, members, read.start
+        given=given,
+        steady=steady,
+        resets=of(read.resets),
+        lag=lag,
+        bioavailability=bioavailability,
+        duration=duration,
+        members=members,
+        start=read.start,
     )

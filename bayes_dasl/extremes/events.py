@@ -15,6 +15,7 @@ import xarray as xr
 from ..data.datasets import index_of
 from ..data.dates import told
 from ..errors import DataError, MismatchError
+from ..scores.failures import usable_predictions
 from ..scores.matching import check_forecast, fitted_between
 from .levels import blocks_of, check_block, check_level, check_return_period, within
 

@@ -109,17 +109,13 @@ def _functions(
         return [
             ("the formula", layer, layer.function, {}, {name: (name, "") for name in layer.outputs})
         ]
-    return [
-        (
-            what,
-            part,
-            function,
-            part.initial,
-            {state: (state, layer.index) for state in part.initial},
-        )
-        for part in layer.trajectories or [layer]
-        for what, function in part.rate_functions
-    ]
+    found = []
+    for part in layer.trajectories or [layer]:
+        for what, function in part.rate_functions:
+            states: Any = getattr(part, "initial")  # noqa: B009
+            rates = {state: (state, layer.index) for state in states}
+            found.append((what, part, function, states, rates))
+    return found
 
 
 def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:

@@ -40,11 +40,8 @@ class AbstractWithZeros(AbstractNoise):
                 f"{kind} is around a noise such as bd.PoissonNoise, not {self.noise!r}"
             )
         self._refuse_noise()
-        most = (
-            bounds(self.zeros.support).get("upper", jnp.inf)
-            if is_random(self.zeros)
-            else float(self.zeros)
-        )  # pyright: ignore
+        zeros: Any = self.zeros
+        most = bounds(zeros.support).get("upper", jnp.inf) if is_random(zeros) else float(zeros)
         if most > 1 or (most == 1 and not is_random(self.zeros)):
             said = describe_distribution(self.zeros) if is_random(self.zeros) else self.zeros
             raise ModelError(
