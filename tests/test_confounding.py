@@ -259,7 +259,7 @@ def test_process_noise_and_known_functions_are_no_unknown_functions():
 @pytest.mark.parametrize(
     ("place", "subject", "group"),
     [
-        ("fitting.confounding", "confounding", "confounding"),
+        ("fits.confounding", "confounding", "confounding"),
         pytest.param(
             "groups.rates_along_paths", "vector field", "vector_field", marks=pytest.mark.thorough
         ),
@@ -269,7 +269,7 @@ def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch, place
     def raises(*_):
         raise ZeroDivisionError("somewhere in an equation")
 
-    monkeypatch.setattr(f"bayes_dasl.inference.{place}", raises)
+    monkeypatch.setattr(f"bayes_dasl.fitting.{place}", raises)
     engine = bd.NUTS(chains=2, warmup=25, draws=20, climbs=2, coordinates="plain")
     of_time = bd.Model(bd.Algebraic(Curve(bd.between(0.2, 2.0))), bd.NormalNoise(0.02))
     model = small.stepped() if group == "vector_field" else of_time

@@ -21,8 +21,9 @@ import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers import AbstractFilter, AbstractLayer, Prediction
+from bayes_dasl.multiscale import Coupling, LayerCoupling, Link
 from bayes_dasl.random import paths
-from bayes_dasl.unknown_functions import Basis, Coupling, LayerCoupling, Link
+from bayes_dasl.unknown_functions import Basis
 from bayes_dasl.unknown_functions.bases import BSpline
 
 RTOL = 1e-9

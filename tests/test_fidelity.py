@@ -12,9 +12,10 @@ from adaptive_checks import EXACT, check_gradients, check_log_density, share_in_
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.layers import AbstractFilter, AbstractLayer, Prediction
+from bayes_dasl.multiscale import MultiFidelity
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import paths
-from bayes_dasl.unknown_functions import Basis, MultiFidelity
+from bayes_dasl.unknown_functions import Basis
 from bayes_dasl.unknown_functions.bases import BSpline, HilbertGP, Polynomial
 
 

@@ -215,7 +215,7 @@ def test_a_file_that_was_edited_is_run_anew_and_one_that_fails_leaves_no_module(
 
 def test_a_script_without_a_guard_does_not_start_workers_from_workers():
     text = (
-        "import bayes_dasl as bd\ndef row(n):\n    return {}\nbd.run_many(row, [{'n': 1}], 'rows', "
+        "import bayes_dasl as bd\ndef row(n):\n    return {}\nbd.many.run_many(row, [{'n': 1}], 'rows', "
         "workers=0)\n"
     )
     with pytest.raises(ModelError, match="under if __name__ == '__main__'"):
