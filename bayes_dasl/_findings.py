@@ -42,7 +42,8 @@ class Finding:
         remedy: what to do about it; nothing where it is good.
         aspect: what it speaks of: the draws, "sampling", or whether the "model" fits.
 
-    Raises: ModelError for another level or aspect.
+    Raises:
+        ModelError: for another level or aspect.
     """
 
     level: Level

@@ -35,8 +35,8 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
         high: its upper end, in the same units.
         mass: the prior probability of the range; half of the rest lies below it, half above.
 
-    Raises: ModelError for an empty range, a mass outside (0, 1), or a range that starts at exactly
-    0.
+    Raises:
+        ModelError: for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
     """
     try:
         sound = math.isfinite(low) and math.isfinite(high) and bool(low < high)

@@ -61,7 +61,8 @@ class Module(eqx.Module):
     A field annotated `Scalar` must hold one number, or a distribution over one number: this is
     checked when the module is built.
 
-    Raises: ModelError if such a field holds an array or a distribution of another shape.
+    Raises:
+        ModelError: if such a field holds an array or a distribution of another shape.
     """
 
     def __check_init__(self):
@@ -265,8 +266,11 @@ def shared(unknown: Any, name: str) -> Any:
             `bd.Network`.
         name: what it is called in results; a word, which no other shared number has.
 
-    Returns: what may be put in several places.
-    Raises: ModelError for a name that is no word, or where nothing is unknown.
+    Returns:
+        What may be put in several places.
+
+    Raises:
+        ModelError: for a name that is no word, or where nothing is unknown.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ModelError(
@@ -309,9 +313,12 @@ def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Depend
             modules and dicts of them.
         kwargs: the same by name.
 
-    Returns: what may be put in place of a number.
-    Raises: ModelError where nothing in the arguments is unknown, the function cannot be called with
-    them, or returns neither.
+    Returns:
+        What may be put in place of a number.
+
+    Raises:
+        ModelError: where nothing in the arguments is unknown, the function cannot be called with
+            them, or returns neither.
     """
     if isinstance(function, eqx.Module):  # its own numbers may be unknown too
         return dependent(operator.call, function, *args, **kwargs)
@@ -481,7 +488,8 @@ def sample(tree: Any) -> Any:
 def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
     """The tree with every random leaf replaced by `draw[path]`.
 
-    Raises: MismatchError if the draw lacks a random leaf of the tree.
+    Raises:
+        MismatchError: if the draw lacks a random leaf of the tree.
     """
     missing = [path for path in paths(tree) if path not in draw]
     if missing:

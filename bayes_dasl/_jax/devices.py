@@ -56,7 +56,8 @@ def configure(
         cores: how many threads compute at once on a CPU; all cores that the process may use, unless
             given.
 
-    Raises: ModelError for numbers that make no sense.
+    Raises:
+        ModelError: for numbers that make no sense.
     """
     if cache_bytes < 0 or (cores is not None and cores < 1):
         raise ModelError(
@@ -81,7 +82,8 @@ def ask_for_double_precision() -> None:
 def prepare() -> None:
     """To be called before the package samples.
 
-    Raises: BayesDaslError in single precision, which is too coarse for the posterior of an ODE.
+    Raises:
+        BayesDaslError: in single precision, which is too coarse for the posterior of an ODE.
     """
     if not jax.config.jax_enable_x64:
         raise BayesDaslError(

@@ -70,7 +70,8 @@ def fingerprint_of(function: Callable[..., Any], *examples: Any, beside: Any = N
         examples: arrays, or their shapes, that it could be called with.
         beside: anything else that tells one program from another.
 
-    Raises: UnreadableError where an object that the program uses in Python cannot be read.
+    Raises:
+        UnreadableError: where an object that the program uses in Python cannot be read.
     """
     closed = unchecked(jax.make_jaxpr(function)(*examples))
     try:

@@ -17,7 +17,8 @@ def as_key(key: int | Array) -> Array:
     """A JAX key from a whole number of any size, a key, or a raw key such as `jax.random.PRNGKey`
     makes.
 
-    Raises: ModelError for anything else.
+    Raises:
+        ModelError: for anything else.
     """
     number = _whole(key)
     if number is not None:
@@ -40,7 +41,8 @@ def as_key(key: int | Array) -> Array:
 def whole_number(key: object) -> int:
     """A key that is a whole number, as Python's.
 
-    Raises: ModelError for anything else.
+    Raises:
+        ModelError: for anything else.
     """
     number = _whole(key)
     if number is None:

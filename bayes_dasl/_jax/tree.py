@@ -62,7 +62,8 @@ def stated_units(tree: Any, path: Path) -> str:
     """The units that a tree states for one of its leaves, random or known; the innermost statement
     holds.
 
-    Raises: TypeError where the path runs through an object whose parts have no names.
+    Raises:
+        TypeError: where the path runs through an object whose parts have no names.
     """
     units = ""
     for depth, (node, _) in enumerate(nodes_along(tree, path)):

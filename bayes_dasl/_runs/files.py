@@ -15,8 +15,9 @@ _UNFINISHED = ".partial"
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary file beside `path` to write to; it takes the place of `path` once all is written.
 
-    Raises: WriteError if the folder cannot be written or the disk is full; what was at `path` is
-    untouched.
+    Raises:
+        WriteError: if the folder cannot be written or the disk is full; what was at `path` is
+            untouched.
     """
     path, temporary = Path(path), None
     if path.parent.is_file():
@@ -45,7 +46,8 @@ def forget_unfinished(folder: Path) -> None:
     """Delete what killed processes had not written to its end; only for who is `alone_in` the
     folder.
 
-    Raises: WriteError.
+    Raises:
+        WriteError: if so.
     """
     try:
         for path in folder.glob(f".*{_UNFINISHED}"):
@@ -69,7 +71,8 @@ def _umask() -> int:
 def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write a text file, whole or not at all.
 
-    Raises: WriteError.
+    Raises:
+        WriteError: if so.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -35,7 +35,7 @@ _ASIDE = ".old-"
 
 
 def check_name(name: object, of: str) -> None:
-    """Raises: ModelError unless it can be the name of a folder on every system."""
+    """Raise ModelError unless it can be the name of a folder on every system."""
     if not isinstance(name, str):
         raise ModelError(f"the name of {of} is text, not {name!r}")
     folded = name.casefold()
@@ -57,7 +57,8 @@ def check_name(name: object, of: str) -> None:
 def read_note(folder: Path) -> dict[str, Any]:
     """What `study.json` says of the run that a folder holds.
 
-    Raises: ReadError if it is missing, torn or not one of ours.
+    Raises:
+        ReadError: if it is missing, torn or not one of ours.
     """
     note = folder / "study.json"
     if not note.is_file():

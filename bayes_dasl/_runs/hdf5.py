@@ -16,7 +16,9 @@ def check_contained(file: str | os.PathLike | io.BytesIO, most: int) -> None:
         file: the path, or the open file.
         most: bytes that all variables together may take.
 
-    Raises: ValueError naming the variable; OSError if it is not HDF5.
+    Raises:
+        ValueError: naming the variable.
+        OSError: if it is not HDF5.
     """
     claimed = 0
 

@@ -53,8 +53,10 @@ class Journal:
         folder: where the steps are kept; nothing is kept unless given.
         identity: what is computed, numbers and text by name; steps of anything else are refused.
 
-    Raises: MismatchError if the folder holds another run; ReadError if it holds something else than
-    a run; WriteError if it cannot be written.
+    Raises:
+        MismatchError: if the folder holds another run.
+        ReadError: if it holds something else than a run.
+        WriteError: if it cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None, identity: Identity | None = None):
@@ -135,7 +137,7 @@ class Journal:
             ) from error
 
     def _read(self, path: Path, name: str) -> Arrays:
-        """Raises: ReadError for a file that is torn or cannot be read; MismatchError for a step of
+        """Raise ReadError for a file that is torn or cannot be read; MismatchError for a step of
         another run.
         """
         try:
@@ -172,7 +174,8 @@ def _in_rows(arrays: Arrays) -> Arrays:
 def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
     """What the run is whose checkpoint lies in `folder`.
 
-    Raises: ReadError if there is none, or it is torn.
+    Raises:
+        ReadError: if there is none, or it is torn.
     """
     note = Path(folder) / _NOTE
     if not note.is_file():

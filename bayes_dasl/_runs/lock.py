@@ -21,7 +21,8 @@ def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
     Args:
         folder: it is made if there is none; without one there is nothing to share.
 
-    Raises: WriteError if another process is at work there, or the folder cannot be written.
+    Raises:
+        WriteError: if another process is at work there, or the folder cannot be written.
     """
     if folder is None:
         yield

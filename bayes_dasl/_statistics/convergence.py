@@ -94,6 +94,7 @@ def tail_index(values: np.ndarray) -> tuple[float, float]:
     From k = 1/2 on there is no variance. The error is that of k = 1/2, with m as the effective
     number of draws in the tail. Both are NaN where no tail can be fitted: fewer than 100 draws, a
     tail of equal ones, or no effective size.
+
     Source: Vehtari et al. (2024), section 3.2; Smith (1987), Estimating tails of probability
     distributions.
     """

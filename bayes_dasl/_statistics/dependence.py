@@ -23,7 +23,9 @@ def error_of_mean(grids: Sequence[np.ndarray]) -> float:
             others; NaN where there is no value. Arrays of the same shape are taken to belong to the
             same times.
 
-    Returns: the standard error; infinite where fewer than two values are there.
+    Returns:
+        The standard error; infinite where fewer than two values are there.
+
     Source: Kendall (1954), Note on bias in the estimation of autocorrelation; Geyer (1992) on sums
     of correlations.
     """
@@ -52,7 +54,8 @@ def independent_hits(grids: Sequence[np.ndarray]) -> float:
     Args:
         grids: normal scores, one array for each observable, as in `error_of_mean`.
 
-    Returns: the number, between one and the number of values; zero without any.
+    Returns:
+        The number, between one and the number of values; zero without any.
     """
     found = 0.0
     for stack in _stacks(_turned(grids)):

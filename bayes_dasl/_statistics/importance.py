@@ -91,6 +91,7 @@ def weigh(
     any of positive weight. `earlier` are the log weights by which the draws were resampled before:
     $\hat k$ is then that of both together, so that many small steps are not taken for reliable
     because each of them is.
+
     Source: Vehtari et al. (2024), Pareto smoothed importance sampling.
     """
     starts = np.flatnonzero(np.concatenate([[True], np.any(draws[1:] != draws[:-1], axis=1)]))
@@ -167,7 +168,8 @@ def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
     """The log likelihood of all data, and of the constraints, that a posterior holds for each of
     its draws.
 
-    Raises: MismatchError if it holds none.
+    Raises:
+        MismatchError: if it holds none.
     """
     if "log_likelihood" not in post.children:
         raise MismatchError(

@@ -28,7 +28,9 @@ def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
     Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite; NaN for fewer
     than 20 draws.
+
     Units: the square of those of `mean`; those of `features` do not matter.
+
     Source: Plischke, Borgonovo & Smith (2013), Global sensitivity measures from given data.
     """
     return explained_by(basis(features), mean)
@@ -64,6 +66,7 @@ def predicted(columns: np.ndarray, mean: np.ndarray, half: np.ndarray) -> np.nda
 
     Where the halves are of different chains it holds nothing of the draws that it predicts, however
     slowly chains mix.
+
     Shapes: `mean` is `(draw, time)` and so is what is returned, `half` is `(draw,)`.
     """
     centred = mean - mean.mean(axis=0)

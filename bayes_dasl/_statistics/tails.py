@@ -202,6 +202,7 @@ def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
 
     The smaller of the two comes from a continued fraction, so that both are exact far out. Unlike
     the functions of JAX it has gradients in a and b.
+
     Source: Press et al., Numerical Recipes, section 6.4.
     """
     a, b, x, rest = (jnp.asarray(v, float) for v in (a, b, x, rest))

@@ -40,7 +40,8 @@ def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
         names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn";
             of fields "fixed" and "cnn", of a population "fixed", "mlp" and "gaussian_process".
 
-    Raises: ModelError for another name, and as each of them.
+    Raises:
+        ModelError: for another name, and as each of them.
     """
     if unknown := [name for name in names if name not in RIVALS]:
         raise ModelError(f"there is no rival called {unknown[0]!r}: known are {', '.join(RIVALS)}")

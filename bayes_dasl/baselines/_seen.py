@@ -42,8 +42,9 @@ class Seen:
             fields: whether observables may have dimensions beyond the index.
             members: whether the model may be that of a population.
 
-        Raises: ModelError for a model of fields or of a population, unless these are meant;
-        DataError for data at one place alone.
+        Raises:
+            ModelError: for a model of fields or of a population, unless these are meant.
+            DataError: for data at one place alone.
         """
         beyond = {dim for name in model.observables for dim in model.dims(name)[1:]}
         own = {model.layer.dim} if isinstance(model.layer, AbstractPopulation) else set()

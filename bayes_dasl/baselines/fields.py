@@ -54,9 +54,11 @@ def cnn(
         kernel: cells that a layer looks at along each axis, an odd number; all of them together at
             $1 + (\text{depth} + 1)(\text{kernel} - 1)$.
 
-    Raises: ModelError for another layer, sizes that there cannot be, or a science whose solver gets
-    through no draw of the prior or in which a field stands still; DataError for data at one time
-    alone.
+    Raises:
+        ModelError: for another layer, sizes that there cannot be, or a science whose solver gets
+            through no draw of the prior or in which a field stands still.
+        DataError: for data at one time alone.
+
     Source: after Stachenfeld et al. (2022), Learned coarse models for efficient turbulence
     simulation.
     """

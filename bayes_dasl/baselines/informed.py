@@ -50,7 +50,9 @@ def pinn(
         width: units of each hidden layer.
         depth: hidden layers.
 
-    Raises: ModelError for another layer, no points or no tolerance, or as `bd.corrected`.
+    Raises:
+        ModelError: for another layer, no points or no tolerance, or as `bd.corrected`.
+
     Source: Raissi et al. (2019), Physics-informed neural networks; Yang et al. (2021), B-PINNs.
     """
     if points < 1 or not tolerance > 0:

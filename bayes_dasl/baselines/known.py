@@ -25,7 +25,8 @@ def fixed(model: Model) -> Model:
     Args:
         model: a model with unknown numbers of the group "science" in its layer.
 
-    Raises: ModelError if there are none, or if what stays unknown depends on them.
+    Raises:
+        ModelError: if there are none, or if what stays unknown depends on them.
     """
     layer = model.layer
     leaves = paths(layer)

@@ -31,7 +31,9 @@ def neural_ode(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 
         width: units of each hidden layer.
         depth: hidden layers.
 
-    Raises: ModelError for another layer, or as `bd.corrected`.
+    Raises:
+        ModelError: for another layer, or as `bd.corrected`.
+
     Source: Chen et al. (2018), Neural ordinary differential equations.
     """
     seen = Seen.of(model, data)
@@ -75,7 +77,8 @@ class Known:
 def smooth_ode(seen: Seen, what: str) -> ODE:
     """The layer of a model, if it is an ODE of which nothing but rates moves the states.
 
-    Raises: ModelError for another.
+    Raises:
+        ModelError: for another.
     """
     layer = seen.model.layer
     if not isinstance(layer, ODE) or not layer.smooth:

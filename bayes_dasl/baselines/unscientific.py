@@ -47,7 +47,9 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
         width: units of each hidden layer.
         depth: hidden layers.
 
-    Raises: ModelError for fields; DataError for an observable that was not seen.
+    Raises:
+        ModelError: for fields.
+        DataError: for an observable that was not seen.
     """
     seen = Seen.of(model, data, members=True)
     scales, traits = seen.scales, _TRAITS if seen.of_members else ()
@@ -71,7 +73,9 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
         model: that whose observables, forcings and noise it has.
         data: the training data, with rows up to the last time of a forecast.
 
-    Raises: ModelError for fields; DataError for an observable that was not seen.
+    Raises:
+        ModelError: for fields.
+        DataError: for an observable that was not seen.
     """
     seen = Seen.of(model, data, members=True)
     begin, end = seen.span
@@ -173,8 +177,10 @@ def transformer(
         heads: of the attention.
         depth: layers of attention.
 
-    Raises: ModelError for rows that are no series, fields and populations, and sizes that do not
-    fit; DataError for an observable that was not seen.
+    Raises:
+        ModelError: for rows that are no series, fields and populations, and sizes that do not fit.
+        DataError: for an observable that was not seen.
+
     Source: Vaswani et al. (2017), Attention is all you need; the norm before each layer of Xiong et
     al. (2020).
     """

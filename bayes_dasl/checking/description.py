@@ -117,7 +117,8 @@ def describe(model: Module) -> Description:
     Args:
         model: a `bd.Model`, or a part of one.
 
-    Raises: ModelError for what is no model or part of one.
+    Raises:
+        ModelError: for what is no model or part of one.
     """
     if not isinstance(model, eqx.Module):
         raise ModelError(f"describe takes a bd.Model or a part of one, not {type(model).__name__}")

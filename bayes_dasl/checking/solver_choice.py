@@ -76,7 +76,10 @@ def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> So
         data: what it is to be fitted to, as for `fit`.
         key: a whole number or a JAX random key, for the prior draws.
 
-    Raises: ModelError for a model without an ODE, or DataError and ModelError as a fit does.
+    Raises:
+        ModelError: for a model without an ODE.
+        DataError: as a fit does.
+        ModelError: likewise.
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")

@@ -38,7 +38,7 @@ def known_between(values: Any, code: Any, limit: Any, below: Any, above: Any) ->
 
 
 def refuse_censored(data: xr.Dataset, observable: str, read: Collection[str]) -> None:
-    """Raises: DataError where data are censored and the noise, which reads some variables, does not
+    """Raise DataError where data are censored and the noise, which reads some variables, does not
     know.
     """
     name = observable + CODE

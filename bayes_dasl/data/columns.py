@@ -44,7 +44,8 @@ def times(frame: Frame, column: str, date_format: str | None = None) -> np.ndarr
         column: that of the times.
         date_format: how dates are written, as `strptime` has it; ISO 8601 unless given.
 
-    Raises: DataError where it is missing or no number, or where dates can only be guessed.
+    Raises:
+        DataError: where it is missing or no number, or where dates can only be guessed.
     """
     frame.refuse_missing(
         column, "time", np.ones(len(frame), bool), "every row needs one, also that of a dose"
@@ -119,7 +120,7 @@ def _as_said(frame: Frame, column: str, date_format: str) -> np.ndarray:
 
 
 def _refuse_other_dates(frame: Frame, column: str, texts: pd.Series) -> None:
-    """Raises: DataError for dates that are not in ISO 8601, with the formats in which they may be
+    """Raise DataError for dates that are not in ISO 8601, with the formats in which they may be
     written.
     """
     of_first = _formats(texts.iloc[:1])
@@ -147,7 +148,7 @@ def _formats(texts: pd.Series, among: Iterable[str] | None = None) -> list[str]:
 
 
 def _refuse_packed_dates(frame: Frame, column: str, values: np.ndarray) -> None:
-    """Raises: DataError for whole numbers that are all dates if read so, such as 20200130."""
+    """Raise DataError for whole numbers that are all dates if read so, such as 20200130."""
     once = np.unique(values)
     if once.size < 2 or np.any(once != np.round(once)) or once[0] <= 0:
         return
@@ -171,7 +172,8 @@ def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Of each row the number of its subject, from 0, and what the subjects are called: numbers or
     words.
 
-    Raises: DataError where it is missing, or one number is written in two ways.
+    Raises:
+        DataError: where it is missing, or one number is written in two ways.
     """
     if column is None:
         return np.zeros(len(frame), int), np.zeros(1)
@@ -185,9 +187,7 @@ def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _refuse_one_in_two_ways(frame: Frame, column: str, cells: Any) -> None:
-    """Raises: DataError for subjects that are one number in two ways of writing,
-    such as 01 and 1.
-    """
+    """Raise DataError for subjects that are one number in two ways of writing, such as 01 and 1."""
     texts = frame.written(column)
     first = texts.groupby(cells.to_numpy()).transform("first")
     for at in np.flatnonzero((texts != first).to_numpy())[:1]:
@@ -224,7 +224,7 @@ def observations(frame: Frame) -> np.ndarray:
 
 
 def sorted_within(frame: Frame, when: np.ndarray, who: np.ndarray, among: np.ndarray) -> None:
-    """Raises: DataError that names the first row, among those, whose time is before that of the row
+    """Raise DataError that names the first row, among those, whose time is before that of the row
     before it.
     """
     rows = np.flatnonzero(among)

@@ -69,8 +69,9 @@ def inputs(
         units: what dates are counted in, as the layer says by its `units`: `h`, or
             `day since 2001-01-01`. Days since 1970 unless given, as in a layer that says nothing.
 
-    Raises: DataError if times fall, a forcing is unknown, has gaps or differs between replicates,
-    or it is not plain in which unit dates are to be counted.
+    Raises:
+        DataError: if times fall, a forcing is unknown, has gaps or differs between replicates, or
+            it is not plain in which unit dates are to be counted.
     """
     dated = has_dates(data, index)
     data = as_numbers(data, index, units)
@@ -194,7 +195,8 @@ def series_index(data: xr.Dataset) -> str:
 def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
     """The coordinate that the data run along, as float64; replicates have the same.
 
-    Raises: DataError unless it is a 1-D coordinate of finite numbers that never fall.
+    Raises:
+        DataError: unless it is a 1-D coordinate of finite numbers that never fall.
     """
     if not isinstance(data, xr.Dataset):
         raise DataError(
@@ -206,8 +208,9 @@ def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
 def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -> np.ndarray:
     """A 1-D coordinate as float64.
 
-    Raises: DataError unless it holds finite numbers that strictly increase; if some may be
-    `repeated`, that never fall.
+    Raises:
+        DataError: unless it holds finite numbers that strictly increase; if some may be `repeated`,
+            that never fall.
     """
     if name not in data.coords or data[name].dims != (name,):
         raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
@@ -255,7 +258,8 @@ def _in_its_place(data: xr.Dataset, name: str) -> str:
 def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time",)) -> np.ndarray:
     """One observable as float64, over `dims`, NaN where it is missing.
 
-    Raises: DataError if it is unknown, has other dimensions, is infinite or wholly missing.
+    Raises:
+        DataError: if it is unknown, has other dimensions, is infinite or wholly missing.
     """
     if name not in data:
         raise DataError(f"observable '{name}' is not in the data; they hold {_names(data)}")
@@ -276,7 +280,8 @@ def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time"
 def series(data: xr.Dataset, name: str, role: str, dims: tuple[str, ...] = ("time",)) -> np.ndarray:
     """The numbers of a variable over `dims`, NaN where missing.
 
-    Raises: DataError for other dimensions or for what is no number.
+    Raises:
+        DataError: for other dimensions or for what is no number.
     """
     variable = data[name]
     if set(variable.dims) != set(dims):
@@ -305,8 +310,10 @@ def per_datum(
     `support` says which numbers there may be; `otherwise` is that of a datum of which nothing says
     it: one that is forecast, where there is no observable, or any where it is not `needed`.
     Where an observation is missing (NaN) nothing is needed.
-    Raises: DataError that names the row where a number is missing or cannot be, or for other
-    dimensions.
+
+    Raises:
+        DataError: that names the row where a number is missing or cannot be, or for other
+            dimensions.
     """
     who = f"the noise of '{observable}' reads '{variable}' of each datum"
     fitted = observable in data
@@ -366,7 +373,8 @@ def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = Fal
     side states no units nothing is said. Those that cannot be compared pass if they may be
     `doubtful`.
 
-    Raises: DataError for units of another dimension, or of a coordinate.
+    Raises:
+        DataError: for units of another dimension, or of a coordinate.
     """
     if not isinstance(data, xr.Dataset):  # which is told where it is read
         return data
@@ -423,8 +431,9 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
         at: the last value of the index that is training data, by the name of the index: a number in
             its units or, where it holds dates, a date, such as "2001-06-30".
 
-    Raises: DataError if one side would be empty, it is neither number nor date as the index is, or
-    not exactly one coordinate is named.
+    Raises:
+        DataError: if one side would be empty, it is neither number nor date as the index is, or not
+            exactly one coordinate is named.
     """
     if len(at) != 1:
         raise DataError(
@@ -452,7 +461,8 @@ def split_members(
         members: those of the test data, by the name of their dimension.
         observables: the variables that are observations.
 
-    Raises: DataError if these are no members of the data, or one side would be empty.
+    Raises:
+        DataError: if these are no members of the data, or one side would be empty.
     """
     if len(members) != 1:
         raise DataError("members are held out along one dimension, such as {'subject': [6, 11]}")
@@ -481,7 +491,8 @@ def split_members(
 def checked_index(data: xr.Dataset, index: str) -> np.ndarray:
     """The numbers or dates that the data run along.
 
-    Raises: DataError unless it is a 1-D coordinate of finite ones that never fall.
+    Raises:
+        DataError: unless it is a 1-D coordinate of finite ones that never fall.
     """
     if not has_dates(data, index) or data[index].dims != (index,) or not data[index].size:
         return checked_times(data, index)
@@ -501,8 +512,9 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
             the data have a variable of that name. Dates count as days since 1970, as in a layer
             that states no unit of time; for others give `model.in_numbers(data)`.
 
-    Raises: DataError for a variable that is not there or holds no numbers, or for dates that leave
-    open whether days are meant.
+    Raises:
+        DataError: for a variable that is not there or holds no numbers, or for dates that leave
+            open whether days are meant.
     """
     index = series_index(data)
     scales = {}

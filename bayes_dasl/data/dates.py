@@ -52,7 +52,8 @@ def unit_of(units: str) -> str:
 def seconds_in(units: str) -> int:
     """How many seconds the unit of such a text has; a day unless it says any.
 
-    Raises: ModelError for what is no unit of time.
+    Raises:
+        ModelError: for what is no unit of time.
     """
     unit = unit_of(units) or DAY
     unit = unit if unit in _SECONDS else unit.lower()
@@ -67,7 +68,8 @@ def seconds_in(units: str) -> int:
 def counted_in(units: str) -> str:
     """In what dates are counted, as a whole text: a day since 1970 unless `units` says another.
 
-    Raises: ModelError for what is no unit of time since a date.
+    Raises:
+        ModelError: for what is no unit of time since a date.
     """
     seconds_in(units)
     since = units.partition(SINCE)[2].strip() or _EPOCH
@@ -81,7 +83,8 @@ def counted_in(units: str) -> str:
 def as_date(value: Any) -> np.datetime64:
     """A date of Python, NumPy or pandas, or a text such as `2001-06-30`; times of a zone in UTC.
 
-    Raises: ValueError for what is none.
+    Raises:
+        ValueError: for what is none.
     """
     if isinstance(value, (bool, int, float)) or (isinstance(value, str) and not _ISO.match(value)):
         raise ValueError(f"{value!r} is no date such as 2001-06-30")
@@ -114,7 +117,8 @@ def numbers(values: Any, units: str = "") -> Float[np.ndarray, "..."]:
         values: dates or numbers.
         units: such as `h since 2001-01-01`; days since 1970 unless given.
 
-    Raises: ModelError for what is no unit of time since a date.
+    Raises:
+        ModelError: for what is no unit of time since a date.
     """
     values = np.asarray(values)
     if not are_dates(values):
@@ -153,8 +157,9 @@ def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
     """Data whose index are numbers, also where it holds dates; `units` are those in which a model
     counts them.
 
-    Raises: DataError for dates that the numbers could not tell apart, ModelError for what is no
-    unit of time.
+    Raises:
+        DataError: for dates that the numbers could not tell apart.
+        ModelError: for what is no unit of time.
     """
     if not has_dates(data, index):
         return data
@@ -185,8 +190,10 @@ def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
         units: what dates are counted in, such as `h` or `day since 2001-01-01`; days since 1970
             unless given.
 
-    Raises: DataError where it is not plain that days are meant, or for dates that numbers cannot
-    tell apart; ModelError for what is no unit of time.
+    Raises:
+        DataError: where it is not plain that days are meant, or for dates that numbers cannot tell
+            apart.
+        ModelError: for what is no unit of time.
     """
     if has_dates(data, index):
         refuse_unsaid(data, index, units)
@@ -214,7 +221,8 @@ def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> fl
         index: its name.
         units: in what the layer counts dates.
 
-    Raises: DataError for a date where the index holds none.
+    Raises:
+        DataError: for a date where the index holds none.
     """
     if not isinstance(start, datetime.date):
         return start
@@ -241,7 +249,8 @@ def has_dates(data: Any, index: str) -> bool:
 def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
     """A place along the index as that has it: a number, or a date where it holds dates.
 
-    Raises: DataError for what is none.
+    Raises:
+        DataError: for what is none.
     """
     if not has_dates(data, index):
         try:
@@ -293,7 +302,9 @@ def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str]
         times: numbers of the layer that are times, in words: of these it must be stated since when
             they count.
 
-    Raises: DataError that says how to state it, ModelError for such numbers.
+    Raises:
+        DataError: that says how to state it.
+        ModelError: for such numbers.
     """
     if times and SINCE not in units:
         since = f"{unit_of(units) or DAY} since {told(data[index].values[0])}"
@@ -324,7 +335,8 @@ def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
         like: the index of what it goes with.
         whose: that of what, for the message.
 
-    Raises: DataError.
+    Raises:
+        DataError: if so.
     """
     if (
         not isinstance(data, xr.Dataset)

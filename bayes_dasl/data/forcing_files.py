@@ -41,8 +41,9 @@ def read_series(
         date_format: how a table may write dates beside ISO 8601, as in `"%d.%m.%Y"`.
         missing: numbers or texts that stand for a missing value in a table.
 
-    Raises: ReadError if there is no such file or it cannot be read; DataError if it lacks the index
-    or a variable.
+    Raises:
+        ReadError: if there is no such file or it cannot be read.
+        DataError: if it lacks the index or a variable.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,7 +91,8 @@ def _table(
         date_format: as for `read_series`.
         missing: as for `read_series`.
 
-    Raises: DataError if it lacks the index, or holds neither numbers nor dates there.
+    Raises:
+        DataError: if it lacks the index, or holds neither numbers nor dates there.
     """
     try:
         frame = Frame(path)
@@ -120,7 +122,8 @@ def _places(path: Path, frame: Frame, label: str, date_format: str | None) -> np
     """The index of each row: numbers, or dates in ISO 8601 or in the way of the table that the data
     come from.
 
-    Raises: DataError that names the file and the row.
+    Raises:
+        DataError: that names the file and the row.
     """
     try:
         return times(frame, label, date_format)

@@ -84,7 +84,8 @@ class Frame:
         """The column of a name: exactly, or else whatever its case and the units in brackets after
         it.
 
-        Raises: DataError for none, or several.
+        Raises:
+            DataError: for none, or several.
         """
         if name in self.frame.columns:
             return name
@@ -176,7 +177,8 @@ class Frame:
             role: what it is for, in errors.
             among: which rows are read; the others are NaN. All of them unless given.
 
-        Raises: DataError that names the first row with text, or with a number that is infinite.
+        Raises:
+            DataError: that names the first row with text, or with a number that is infinite.
         """
         cells, empty = self.cells(name, role), self.missing(name)
         among = np.ones(len(self), bool) if among is None else among
@@ -211,7 +213,7 @@ class Frame:
         return f"{said}: leave the cell empty if it is missing"
 
     def refuse_missing(self, name: str, role: str, among: np.ndarray, remedy: str) -> None:
-        """Raises: DataError that names the first row, among those, in which a column is empty."""
+        """Raise DataError that names the first row, among those, in which a column is empty."""
         for at in np.flatnonzero(self.missing(name) & among)[:1]:
             raise DataError(
                 f"the {role} in '{self.label(name)}' is missing in {self.row(at)}: {remedy}"
@@ -228,7 +230,8 @@ class Frame:
             called: the name in the result.
             difference: whether the numbers are differences, such as standard deviations.
 
-        Raises: DataError for units that cannot be converted, or that differ from row to row.
+        Raises:
+            DataError: for units that cannot be converted, or that differ from row to row.
         """
         counted, want = ~np.isnan(values), self.wanted.get(called, "")
         held = np.array(self._held(name, called, counted))
@@ -265,7 +268,8 @@ class Frame:
             called: what the other one is called in the result.
             difference: whether the numbers are differences, such as standard deviations.
 
-        Raises: DataError for units that cannot be converted, or where the other column says none.
+        Raises:
+            DataError: for units that cannot be converted, or where the other column says none.
         """
         counted = ~np.isnan(values)
         own, held = (
@@ -306,7 +310,7 @@ class Frame:
         return done
 
     def refuse_unknown_units(self, results: Iterable[str]) -> None:
-        """Raises: DataError for units of what is neither a column nor a result."""
+        """Raise DataError for units of what is neither a column nor a result."""
         known = {name.lower() for name in results}
         for name in self.stated:
             if not self.has(name) and name.lower() not in known:
@@ -479,7 +483,7 @@ def _text(path: Path, separator: str, *, as_text: bool = False) -> pd.DataFrame:
 
 
 def once(frame: Frame, roles: Mapping[str, Iterable[str]]) -> None:
-    """Raises: DataError for one column in two roles."""
+    """Raise DataError for one column in two roles."""
     held: dict[str, str] = {}
     for role, columns in roles.items():
         for column in columns:

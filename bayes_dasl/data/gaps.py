@@ -32,10 +32,13 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
             "last" (the last value before), "climatology" (the mean over all years of what is known
             within 15 days of that day of the year), or a number.
 
-    Returns: the data with these variables filled.
-    Raises: DataError for an unknown variable or rule, a gap at an end that a rule knows nothing of,
-    a season of which fewer than three values are known, or, for a climatology, an index without a
-    unit of time.
+    Returns:
+        The data with these variables filled.
+
+    Raises:
+        DataError: for an unknown variable or rule, a gap at an end that a rule knows nothing of, a
+            season of which fewer than three values are known, or, for a climatology, an index
+            without a unit of time.
     """
     for name, rule in rules.items():
         if name not in data:

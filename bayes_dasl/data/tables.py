@@ -97,10 +97,14 @@ def from_table(
         date_format: how dates are written, as in `"%d.%m.%Y"`; ISO 8601, as in 2004-02-29 13:30,
             unless given. A study reads later files of this table likewise.
 
-    Returns: a dataset with the coordinate `time`, and `subject` if there are subjects, NaN where
-    nothing was observed.
-    Raises: DataError that names the row, as a line of the file or a label of the DataFrame, and
-    says what would be right; ReadError for a file that is not there.
+    Returns:
+        A dataset with the coordinate `time`, and `subject` if there are subjects, NaN where nothing
+        was observed.
+
+    Raises:
+        DataError: that names the row, as a line of the file or a label of the DataFrame, and says
+            what would be right.
+        ReadError: for a file that is not there.
     """
     frame = Frame(table, units, to, names)
     columns, forced, known = (_listed(given) for given in (value, forcings, covariates))
@@ -168,7 +172,8 @@ def _observables(
 ) -> Iterator[tuple[str, str, np.ndarray]]:
     """Name, column and rows of each observable.
 
-    Raises: DataError for rows of none, or names that are no words.
+    Raises:
+        DataError: for rows of none, or names that are no words.
     """
     every = np.ones(len(frame), bool)
     if not columns:
@@ -247,7 +252,8 @@ def _censored(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flags, and the values with limits in place of those that are censored.
 
-    Raises: DataError for other flags than −1, 0 and 1, or a flag without a limit.
+    Raises:
+        DataError: for other flags than −1, 0 and 1, or a flag without a limit.
     """
     flags = np.nan_to_num(frame.numbers(column, "flags of censoring", rows))
     for at in np.flatnonzero(~np.isin(flags, (-1, 0, 1)))[:1]:
@@ -272,7 +278,8 @@ def _copies(
 ) -> np.ndarray:
     """Of each row with a value how many before it are of the same time and subject.
 
-    Raises: DataError if there are any and they are not `replicates`.
+    Raises:
+        DataError: if there are any and they are not `replicates`.
     """
     rows = np.flatnonzero(there)
     cells = pd.DataFrame({"who": who[rows], "when": when[rows]})
@@ -341,7 +348,8 @@ class _Layout:
         Of one series it may have gaps, which `fill_gaps` fills; of subjects one would look like a
         time of another.
 
-        Raises: DataError where it is missing for a subject, or has two values at one time.
+        Raises:
+            DataError: where it is missing for a subject, or has two values at one time.
         """
         asked = np.isin(self.when, self.times) & (
             observations(frame) if self.several else ~frame.missing(column)
@@ -382,7 +390,8 @@ def _covariate(
 ) -> dict[str, Any]:
     """A variable `(subject,)`, or one for each word in the column, with names that are not taken.
 
-    Raises: DataError where it is missing or changes within a subject.
+    Raises:
+        DataError: where it is missing or changes within a subject.
     """
     frame.refuse_missing(
         column, "covariate", np.ones(len(frame), bool), "each subject has one, in each of its rows"
@@ -453,7 +462,8 @@ def _one(
 ) -> str | None:
     """The column that stands beside that of one observable.
 
-    Raises: DataError for one column where there are several of values.
+    Raises:
+        DataError: for one column where there are several of values.
     """
     if isinstance(given, str) and len(columns) > 1:
         raise DataError(

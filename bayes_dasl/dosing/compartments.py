@@ -44,8 +44,9 @@ class Compartments(AbstractLayer):
         output: what the concentration is called.
         units: those of the concentration, by its name, and of time.
 
-    Raises: ModelError for doses into other compartments or a depot without `absorption`, one of
-    `exchange` and `peripheral` without the other, or what are no doses.
+    Raises:
+        ModelError: for doses into other compartments or a depot without `absorption`, one of
+            `exchange` and `peripheral` without the other, or what are no doses.
     """
 
     clearance: Scalar

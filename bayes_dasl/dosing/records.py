@@ -71,7 +71,8 @@ def read_doses(
         time: the column of times.
         subject: the column that says whose the row is.
 
-    Raises: DataError that names the row.
+    Raises:
+        DataError: that names the row.
     """
     when, (who, members) = times(frame, time), subjects(frame, subject)
     if when.dtype.kind == "M":

@@ -102,7 +102,8 @@ class Doses(AbstractScheduled):
         Args:
             shapes: the shape of each state, by name.
 
-        Raises: ModelError.
+        Raises:
+            ModelError: if so.
         """
         for given in self.given:
             if given.into not in shapes:
@@ -121,7 +122,8 @@ class Doses(AbstractScheduled):
         Args:
             start: that of the solve.
 
-        Raises: ModelError.
+        Raises:
+            ModelError: if so.
         """
         if not isinstance(start, Tracer) and self.start < float(start):
             raise ModelError(

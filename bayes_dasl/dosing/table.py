@@ -71,9 +71,12 @@ def doses(
             that the table lacks, or that are not read here, say nothing.
         to: the units that are wanted, of "time" and "amt".
 
-    Returns: the doses of all members, filled up to the same number.
-    Raises: DataError that names the row, as a line of the file or a label of the DataFrame;
-    ModelError for a lag, a share or a duration of another state, or that is no number.
+    Returns:
+        The doses of all members, filled up to the same number.
+
+    Raises:
+        DataError: that names the row, as a line of the file or a label of the DataFrame.
+        ModelError: for a lag, a share or a duration of another state, or that is no number.
     """
     frame = Frame(table, units, to, names)
     read = read_doses(frame, into, time, subject)

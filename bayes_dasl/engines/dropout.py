@@ -40,8 +40,10 @@ class MCDropout(AbstractEngine):
         descent: steps and learning rates; all steps are taken unless it has patience.
 
     Source: Gal & Ghahramani (2016), Dropout as a Bayesian approximation.
-    Raises: ModelError for numbers that make no sense, or, when run, for a model without a hidden
-    `eqx.nn.Linear`, or weights that cannot be zero or are under a horseshoe.
+
+    Raises:
+        ModelError: for numbers that make no sense, or, when run, for a model without a hidden
+            `eqx.nn.Linear`, or weights that cannot be zero or are under a horseshoe.
     """
 
     rate: float = 0.1
@@ -65,7 +67,8 @@ class MCDropout(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Masked positions.
 
-        Raises: ModelError if no start has a finite log density, or there is nothing to leave out.
+        Raises:
+            ModelError: if no start has a finite log density, or there is nothing to leave out.
         """
         unit = hidden_units(problem)
         key_descent, key_masks = jax.random.split(key)

@@ -43,8 +43,10 @@ class Laplace(AbstractEngine):
         descent: steps, learning rates and patience of the way to the mode.
 
     Source: Daxberger et al. (2021), Laplace redux.
-    Raises: ModelError for numbers that make no sense, or, when run, for "last" without a last layer
-    to be found.
+
+    Raises:
+        ModelError: for numbers that make no sense, or, when run, for "last" without a last layer to
+            be found.
     """
 
     subset: str = "all"
@@ -68,7 +70,8 @@ class Laplace(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws around the best mode.
 
-        Raises: ModelError if no start has a finite log density.
+        Raises:
+            ModelError: if no start has a finite log density.
         """
         free = self._free(problem)
         key_descent, key_draw = jax.random.split(key)

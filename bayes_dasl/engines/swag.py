@@ -45,7 +45,9 @@ class SWAG(AbstractEngine):
 
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024),
     arXiv:2401.00161.
-    Raises: ModelError for numbers that make no sense.
+
+    Raises:
+        ModelError: for numbers that make no sense.
     """
 
     members: int = 5
@@ -73,8 +75,9 @@ class SWAG(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws of the members' normals.
 
-        Raises: ModelError if no member has a finite log density, or for a minibatch where there are
-        constraints.
+        Raises:
+            ModelError: if no member has a finite log density, or for a minibatch where there are
+                constraints.
         """
         key_descent, key_collect, key_draw = jax.random.split(key, 3)
         found = descended(

@@ -79,9 +79,14 @@ class BoundaryValue(AbstractLayer):
 
     Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are
     `(row,)`.
-    Raises: ModelError for a domain that is none, fewer than 3 nodes, a guess of the wrong shape, or
-    bad tolerances; when called, ModelError for derivatives of other names or shapes than those of
-    the states or another number of boundary conditions, and DataError for data outside the domain.
+
+    Raises:
+        ModelError: for a domain that is none, fewer than 3 nodes, a guess of the wrong shape, or
+            bad tolerances; when called.
+        ModelError: for derivatives of other names or shapes than those of the states or another
+            number of boundary conditions.
+        DataError: for data outside the domain.
+
     Source: Kierzenka & Shampine (2001), A BVP solver based on residual control and the MATLAB PSE.
     """
 
@@ -131,7 +136,8 @@ class BoundaryValue(AbstractLayer):
     def _refuse_outside(self, inputs: Inputs) -> None:
         """Refuse rows outside the domain, as far as they are known.
 
-        Raises: DataError.
+        Raises:
+            DataError: if so.
         """
         if isinstance(inputs.times, Tracer):
             return

@@ -90,9 +90,13 @@ class DDE(AbstractFromStates):
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
-    Raises: ModelError if built with no delay, one that is not positive or of no state, an unknown
-    delay without a `longest_step`, one longer than a known delay, or as `ODE` does; when called,
-    for rates of other states or shapes, times that are not known, or more than `max_steps`.
+
+    Raises:
+        ModelError: if built with no delay, one that is not positive or of no state, an unknown
+            delay without a `longest_step`, one longer than a known delay, or as `ODE` does; when
+            called, for rates of other states or shapes, times that are not known, or more than
+            `max_steps`.
+
     Source: Bellen & Zennaro (2003), Numerical Methods for Delay Differential Equations.
     """
 

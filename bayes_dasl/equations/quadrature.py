@@ -40,7 +40,9 @@ def integrate(
 
     Shapes: `f` takes a number and returns a number, an array or a tree of them; the integral has
     the same shape.
-    Raises: ModelError if `nodes` or `panels` is no positive whole number, or `low` is infinite.
+
+    Raises:
+        ModelError: if `nodes` or `panels` is no positive whole number, or `low` is infinite.
     """
     return integrate_between(f, (low, high), nodes=nodes, panels=panels, scale=scale)
 
@@ -62,7 +64,8 @@ def integrate_between(
         panels: equal parts of each interval between two edges.
         scale: as for `integrate`, of an infinite last interval.
 
-    Raises: ModelError for fewer than two edges, and as `integrate`.
+    Raises:
+        ModelError: for fewer than two edges, and as `integrate`.
     """
     if len(edges) < 2:
         raise ModelError(f"an integral needs at least two edges, not {len(edges)}")

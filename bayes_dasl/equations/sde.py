@@ -176,8 +176,12 @@ class SDE(StochasticEquation):
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is
     `(steps,)` followed by the shape of the state; predictions are `(time,)`.
-    Raises: ModelError if built with a bad grid, a path of the wrong shape or a diffusion of unknown
-    states; DataError for times outside the grid.
+
+    Raises:
+        ModelError: if built with a bad grid, a path of the wrong shape or a diffusion of unknown
+            states.
+        DataError: for times outside the grid.
+
     Source: Kloeden & Platen (1992), Numerical Solution of Stochastic Differential Equations, 10.3
     and 14.1.
     """

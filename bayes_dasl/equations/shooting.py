@@ -68,8 +68,12 @@ class MultipleShooting(AroundTrajectory):
 
     Shapes: `knots` `(knots,)`; each segment state `(knots,)`, or `(knots, …)` for a state that is
     an array; predictions `(time,)`; `mismatches` `(knots, …)`, in units of the gap.
-    Raises: ModelError for knots that do not increase or lie before the start, for segment states of
-    other names or shapes than those of the ODE, and for a gap that is not a known positive number.
+
+    Raises:
+        ModelError: for knots that do not increase or lie before the start, for segment states of
+            other names or shapes than those of the ODE, and for a gap that is not a known positive
+            number.
+
     Source: Bock (1981), Numerical treatment of inverse problems in chemical reaction kinetics.
     """
 
@@ -151,7 +155,8 @@ class MultipleShooting(AroundTrajectory):
         Args:
             times: those of the data, sorted.
 
-        Raises: ModelError.
+        Raises:
+            ModelError: if so.
         """
         if self.knots[-1] > times[-1]:
             raise ModelError(
@@ -240,8 +245,9 @@ def segment_states(
         units: what the knots count where data have dates, as the layer says:
             `day since 2001-01-01`.
 
-    Raises: DataError for a name that the data do not hold, or dates without `units`; ModelError for
-    knots after the data and for a scale that is missing or not positive.
+    Raises:
+        DataError: for a name that the data do not hold, or dates without `units`.
+        ModelError: for knots after the data and for a scale that is missing or not positive.
     """
     if has_dates(data, "time") and SINCE not in units:
         raise DataError(

@@ -43,11 +43,14 @@ def exceedance(
                 rows in any order, and where no time is
             beyond the fitted data, all.
 
-    Returns: `at`, the probability at each time of the period, and place, if any; `ever`, that at
-    one of these times at least; `times`, the expected number of these times. The attributes
-    `period` and `left_out` say which times were used and which were not.
-    Raises: MismatchError for what is no forecast, or no such observable; DataError for a level that
-    is no number, or a period without times.
+    Returns:
+        `at`, the probability at each time of the period, and place, if any; `ever`, that at one of
+        these times at least; `times`, the expected number of these times. The attributes `period`
+        and `left_out` say which times were used and which were not.
+
+    Raises:
+        MismatchError: for what is no forecast, or no such observable.
+        DataError: for a level that is no number, or a period without times.
     """
     check_level(level)
     draws, index = series_of(fc, observable, during)
@@ -97,12 +100,15 @@ def return_levels(
         during: first and last time that count, numbers or dates; the forecast period unless given,
             as for `exceedance`.
 
-    Returns: a row for each period: `probability` in one block, `level`, and `blocks`, how many
-    reach it in all draws. The level is NaN where that is fewer than ten. `attrs` tell the `block`
-    in words, the `period` that was used, and what was `left_out`. A warning says so where a block
-    of the forecast period is not whole.
-    Raises: MismatchError for what is no forecast or no series; DataError for a period or block that
-    is none.
+    Returns:
+        A row for each period: `probability` in one block, `level`, and `blocks`, how many reach it
+        in all draws. The level is NaN where that is fewer than ten. `attrs` tell the `block` in
+        words, the `period` that was used, and what was `left_out`. A warning says so where a block
+        of the forecast period is not whole.
+
+    Raises:
+        MismatchError: for what is no forecast or no series.
+        DataError: for a period or block that is none.
     """
     wanted = np.unique([check_return_period(period) for period in periods])
     if not wanted.size:
@@ -148,8 +154,9 @@ def return_levels(
 def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.DataArray, str]:
     """The usable draws of an observable in a period, one at each time, and the name of the index.
 
-    Raises: MismatchError for what is no forecast, or no such observable; DataError for a period
-    without times.
+    Raises:
+        MismatchError: for what is no forecast, or no such observable.
+        DataError: for a period without times.
     """
     check_forecast(fc, "predictions")
     names = [str(name) for name in fc["predictions"].data_vars]

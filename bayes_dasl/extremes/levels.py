@@ -22,14 +22,14 @@ BLOCKS = {"year": "Y", "month": "M", "week": "W", "day": "D"}
 
 
 def check_level(level: object) -> float:
-    """Raises: DataError for what is no finite number."""
+    """Raise DataError for what is no finite number."""
     if not _is_number(level):
         raise DataError(f"a level is a number in the units of the observable, not {level!r}")
     return float(level)  # pyright: ignore
 
 
 def check_return_period(period: object) -> float:
-    """Raises: DataError for what is no number above 1."""
+    """Raise DataError for what is no number above 1."""
     if not (_is_number(period) and period > 1):  # pyright: ignore
         raise DataError(
             f"a return period is a number of blocks above 1, such as 10, not {period!r}"
@@ -38,7 +38,7 @@ def check_return_period(period: object) -> float:
 
 
 def check_block(block: Any) -> None:
-    """Raises: DataError for what is no block of numbers or dates."""
+    """Raise DataError for what is no block of numbers or dates."""
     if block is None or (isinstance(block, str) and block in BLOCKS):
         return
     if not (_is_number(block) and float(block) > 0):
@@ -52,7 +52,8 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
     """The number of the block of each time, below zero in blocks that the times do not fill; and
     what a block is.
 
-    Raises: DataError for a block of another kind than the index, or times that fill none.
+    Raises:
+        DataError: for a block of another kind than the index, or times that fill none.
     """
     times = index.values
     if block is None:
@@ -88,7 +89,8 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
 def within(index: xr.DataArray, period: Any) -> np.ndarray:
     """Which values of an index lie in a period; all in none.
 
-    Raises: DataError for a period that is no first and last value of its kind.
+    Raises:
+        DataError: for a period that is no first and last value of its kind.
     """
     if period is None:
         return np.ones(index.size, bool)

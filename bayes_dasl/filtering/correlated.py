@@ -42,9 +42,11 @@ class CorrelatedNoise(AbstractNoise):
         white: the standard deviation of ε, in the units of the observable; 0 for none, or a
             `VaryingScale`.
 
-    Raises: ModelError for what is no process, a white noise that may be negative, or none beside a
-    `RandomWalk`, whose start has no noise of its own; by the model, for a layer that is a filter
-    itself.
+    Raises:
+        ModelError: for what is no process, a white noise that may be negative, or none beside a
+            `RandomWalk`, whose start has no noise of its own; by the model, for a layer that is a
+            filter itself.
+
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, chapter 10.
     """
 
@@ -143,7 +145,8 @@ class CorrelatedNoise(AbstractNoise):
             before: what was seen; none for draws from what is known of no datum.
             variance: that of the prediction itself, which must be none.
 
-        Raises: ModelError for such a variance.
+        Raises:
+            ModelError: for such a variance.
         """
         if variance is not None:
             raise ModelError(
@@ -171,7 +174,8 @@ class CorrelatedLogNoise(CorrelatedNoise):
         process: that of x, whose scale has no unit: 0.1 is about a tenth.
         white: the standard deviation of ε, which has no unit; 0 for none, or a `VaryingScale`.
 
-    Raises: ModelError as `CorrelatedNoise` does.
+    Raises:
+        ModelError: as `CorrelatedNoise` does.
     """
 
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
@@ -211,8 +215,10 @@ class CorrelatedBoxCoxNoise(CorrelatedNoise):
         shift: c, a known number in the units of the observable, such as half of the smallest value
             above zero. A power of 0 needs it.
 
-    Raises: ModelError as `CorrelatedNoise` does; for a negative power, a shift that is no known
-    number or is negative, or no shift beside a power of 0.
+    Raises:
+        ModelError: as `CorrelatedNoise` does; for a negative power, a shift that is no known number
+            or is negative, or no shift beside a power of 0.
+
     Source: McInerney et al. (2019), Water Resources Research 55, for censored Box–Cox residuals of
     intermittent flow.
 

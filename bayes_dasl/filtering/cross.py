@@ -45,7 +45,10 @@ class CrossCorrelation(AbstractCrossCorrelation):
             of them R, a matrix of correlations, or `dist.LKJ(number, 1.0)`.
 
     Shapes: the observables have the same dimensions.
-    Raises: ModelError for fewer than two observables, or what is no matrix of their correlations.
+
+    Raises:
+        ModelError: for fewer than two observables, or what is no matrix of their correlations.
+
     Source: Gelfand et al. (2004) for processes that are correlated at one time; Lewandowski,
     Kurowicka & Joe (2009) for the prior.
     """

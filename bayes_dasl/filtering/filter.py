@@ -204,6 +204,7 @@ def _told(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief:
     matching): with the gain $K = \mathrm{cov}(s, r) / \mathrm{var}(r)$ the mean becomes
     $m + K (E[r \mid \text{bounds}] - E[r])$ and the covariance
     $P - K (\mathrm{var}(r) - \mathrm{var}(r \mid \text{bounds})) K^T$.
+
     Source: Maybeck (1982), Stochastic Models, Estimation, and Control 2, chapter 12 (assumed
     density filter).
     """

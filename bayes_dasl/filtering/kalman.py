@@ -86,8 +86,11 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
-    Raises: ModelError as `SDE` does, and for an `initial_sd` of unknown states; DataError for a
-    past before the start.
+
+    Raises:
+        ModelError: as `SDE` does, and for an `initial_sd` of unknown states.
+        DataError: for a past before the start.
+
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, algorithm 10.20; Bucy
     & Joseph (1968).
     """

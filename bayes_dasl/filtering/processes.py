@@ -90,7 +90,9 @@ class OrnsteinUhlenbeck(AbstractProcess):
         scale: their standard deviation, in the units of the observable (none on the log scale).
         time: after which their correlation has fallen to 1/e, in the units of the index.
 
-    Raises: ModelError for what is not positive.
+    Raises:
+        ModelError: for what is not positive.
+
     Source: Uhlenbeck & Ornstein (1930).
     """
 
@@ -125,8 +127,9 @@ class AR1(AbstractProcess):
         correlation: φ, of residuals that lie one `step` apart, between 0 and 1.
         step: how far apart these lie, in the units of the index.
 
-    Raises: ModelError for a scale or step that is not positive, or a correlation that may leave 0
-    to 1.
+    Raises:
+        ModelError: for a scale or step that is not positive, or a correlation that may leave 0 to
+            1.
     """
 
     scale: Scalar
@@ -177,7 +180,9 @@ class Matern32(AbstractProcess):
         scale: their standard deviation, in the units of the observable (none on the log scale).
         length: over which they change, in the units of the index.
 
-    Raises: ModelError for what is not positive.
+    Raises:
+        ModelError: for what is not positive.
+
     Source: Hartikainen & Särkkä (2010), for the form that needs no matrix of all data.
     """
 
@@ -230,7 +235,8 @@ class RandomWalk(AbstractProcess):
             the observable.
         start: where it is zero, such as the time of the initial state, in the units of the index.
 
-    Raises: ModelError for a scale that is not positive.
+    Raises:
+        ModelError: for a scale that is not positive.
     """
 
     scale: Scalar
@@ -263,7 +269,8 @@ class White(AbstractProcess):
     Args:
         scale: their standard deviation, in the units of the observable (none on the log scale).
 
-    Raises: ModelError for a scale that is not positive.
+    Raises:
+        ModelError: for a scale that is not positive.
     """
 
     scale: Scalar

@@ -29,8 +29,9 @@ class VarianceHead(Module):
         scales: σ of some or all of its values by name, in their units: a number, a distribution, or
             a function `(t, y, u)` such as `bd.noise.VaryingScale`, a head of its own.
 
-    Raises: ModelError if the mean is no function or there are no scales; when called, for a scale
-    of a value that the mean does not have.
+    Raises:
+        ModelError: if the mean is no function or there are no scales; when called, for a scale of a
+            value that the mean does not have.
     """
 
     mean: VectorField
@@ -81,8 +82,10 @@ class Unscented(AroundLayer):
     Args:
         layer: a layer with one or more `VarianceHead`s inside.
 
-    Raises: ModelError unless there is a `VarianceHead` inside, or for a layer that looks back at
-    observations.
+    Raises:
+        ModelError: unless there is a `VarianceHead` inside, or for a layer that looks back at
+            observations.
+
     Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161, who
     draw ε anew at each step of a solver of fixed steps: theirs is noise that depends on the step,
     ours an error that stays.

@@ -75,23 +75,27 @@ def fit(
             machine, as long as the cache folder remembers how gradients were measured to be the
             fastest; with other devices, to rounding.
 
-    Returns: a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`,
-    `log_likelihood`, `posterior_predictive`, `prior`, `prior_predictive`, `sample_stats_prior`,
-    `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum given each
-    draw). Data that are missing are left out of `log_likelihood`, `posterior_predictive`,
-    `prior_predictive` and `observed_data`: an observable that has gaps runs along `<name>_datum`
-    there, and `fitted_data` has it as it was given. `log_likelihood` has one variable: of several
-    observables it is `joint`, beside which each is a coordinate. Engines that look for modes add
-    `modes`; those that descend add `training`, the loss and its terms; a network in the vector
-    field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
-    at the mean states of all draws and along the paths of four; a model with constraints, or a
-    layer with mismatches of its own, adds `mismatch`, their root mean square, in units of what is
-    tolerated.
+    Returns:
+        A DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`, `log_likelihood`,
+        `posterior_predictive`, `prior`, `prior_predictive`, `sample_stats_prior`, `observed_data`,
+        `constant_data`, and `conditional_mean` (the mean of each datum given each draw). Data that
+        are missing are left out of `log_likelihood`, `posterior_predictive`, `prior_predictive` and
+        `observed_data`: an observable that has gaps runs along `<name>_datum` there, and
+        `fitted_data` has it as it was given. `log_likelihood` has one variable: of several
+        observables it is `joint`, beside which each is a coordinate. Engines that look for modes
+        add `modes`; those that descend add `training`, the loss and its terms; a network in the
+        vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of
+        each draw at the mean states of all draws and along the paths of four; a model with
+        constraints, or a layer with mismatches of its own, adds `mismatch`, their root mean square,
+        in units of what is tolerated.
 
-    Raises: DataError, ModelError (also where the units of numbers and data make the equations wrong
-    by a factor, and for a checkpoint of a model that cannot be told from others); MismatchError for
-    a checkpoint of another run; ReadError for a folder that holds something else; WriteError where
-    another process is at work in it, or a step cannot be written.
+    Raises:
+        DataError: (also where the units of numbers and data make the equations wrong by a factor,
+            and for a checkpoint of a model that cannot be told from others)
+        ModelError: likewise.
+        MismatchError: for a checkpoint of another run.
+        ReadError: for a folder that holds something else.
+        WriteError: where another process is at work in it, or a step cannot be written.
     """
     began = time.perf_counter()
     prepare()
@@ -191,8 +195,12 @@ def resume(
         progress: whether a bar is shown; unless told, on a terminal.
         device: as for `fit`.
 
-    Raises: ReadError if there is no checkpoint; MismatchError if it belongs to another model or
-    other data; DataError, ModelError, WriteError as `fit`.
+    Raises:
+        ReadError: if there is no checkpoint.
+        MismatchError: if it belongs to another model or other data.
+        DataError: as `fit`.
+        ModelError: likewise.
+        WriteError: likewise.
     """
     identity = read_identity(checkpoint)
     engine, key = _engine(identity.get("engine")), _key(identity.get("key"))
@@ -204,7 +212,8 @@ def resume(
 def _engine(held: int | str | None) -> AbstractEngine:
     """The engine from what a checkpoint says of it.
 
-    Raises: ReadError if that is none that is defined here.
+    Raises:
+        ReadError: if that is none that is defined here.
     """
     try:
         stored = json.loads(str(held))
@@ -222,8 +231,9 @@ def _engine(held: int | str | None) -> AbstractEngine:
 def _key(held: int | str | None) -> int | Array:
     """The key from what a checkpoint says of it.
 
-    Raises: ReadError if it is none, or one of another kind than JAX's own: its numbers do not say
-    which.
+    Raises:
+        ReadError: if it is none, or one of another kind than JAX's own: its numbers do not say
+            which.
     """
     if isinstance(held, int):
         return held
@@ -252,7 +262,8 @@ def belongs_to(
 ) -> bool:
     """Whether a checkpoint is that of this fit, so that the fit can go on from it.
 
-    Raises: ReadError if there is none, or it is torn.
+    Raises:
+        ReadError: if there is none, or it is torn.
     """
     return read_identity(checkpoint) == run_identity(
         pose(model, data).fingerprint(needed=True), engine, key

@@ -30,8 +30,10 @@ class AbstractHybrid(AbstractLayer):
     that is no state and no other part returns it. In a layer, functions see no states; `extra`
     names the data variables that they read and the layers do not (a vector field sees the forcings
     of its `ODE`).
-    Raises: ModelError if layers state different units of one name, or read one forcing by different
-    interpolation.
+
+    Raises:
+        ModelError: if layers state different units of one name, or read one forcing by different
+            interpolation.
     """
 
     extra: eqx.AbstractVar[tuple[str, ...]]

@@ -75,10 +75,12 @@ def corrected(
         size: how many features the unknown function has.
 
     Units: of the correction, those of the rates.
-    Raises: ModelError for no outputs, a rate that the science does not have, a rate that is zero or
-    not finite under the prior, or a share that is not positive; DataError if the data lack a
-    variable that is read or have no complete row, or if a state with a `relative` correction is
-    zero in them.
+
+    Raises:
+        ModelError: for no outputs, a rate that the science does not have, a rate that is zero or
+            not finite under the prior, or a share that is not positive.
+        DataError: if the data lack a variable that is read or have no complete row, or if a state
+            with a `relative` correction is zero in them.
     """
     _refuse(science, outputs, inputs, share)
     if isinstance(science, AbstractTrajectory):
@@ -99,7 +101,7 @@ def corrected(
 
 
 def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> None:
-    """Raises: ModelError for arguments that could not make a correction."""
+    """Raise ModelError for arguments that could not make a correction."""
     if not isinstance(science, AbstractTrajectory) and isinstance(
         getattr(science, "layer", None), AbstractTrajectory
     ):
@@ -122,7 +124,8 @@ def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
     """The data with times as in the layer, and with states that they lack from a solve at the prior
     medians.
 
-    Raises: ModelError if the solver fails there.
+    Raises:
+        ModelError: if the solver fails there.
     """
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})

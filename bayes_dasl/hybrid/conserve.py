@@ -34,8 +34,9 @@ class Conserve(Module):
         totals: each conserved total by name, with the weight of every state in it:
             `{"mass": {"substrate": 1, "product": 1}}`.
 
-    Raises: ModelError for what is no function, no totals, totals that depend on each other, or,
-    when called, a state that there is not.
+    Raises:
+        ModelError: for what is no function, no totals, totals that depend on each other, or, when
+            called, a state that there is not.
     """
 
     vector_field: VectorField

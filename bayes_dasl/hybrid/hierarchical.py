@@ -23,7 +23,8 @@ class Hierarchical(AbstractHybrid):
         extra: the data variables that the network reads and the sciences do not, where they are
             layers.
 
-    Raises: ModelError unless there are named sciences and the network is a function.
+    Raises:
+        ModelError: unless there are named sciences and the network is a function.
     """
 
     sciences: Mapping[str, Any]

@@ -28,7 +28,8 @@ _SMALLEST = 1e-12
 def scientific(science: Any) -> FrozenDict:
     """The coordinates of the random leaves that have a scientific meaning, by path.
 
-    Raises: ModelError if there is none.
+    Raises:
+        ModelError: if there is none.
     """
     leaves = {path: leaf for path, leaf in paths(science).items() if leaf.group == "science"}
     if not leaves:
@@ -120,7 +121,8 @@ class Projection(Module):
     def refuse_zeros(self, correction: Callable[..., Values]) -> None:
         """Refuse data in which something that is corrected relative to itself is zero.
 
-        Raises: DataError that names it.
+        Raises:
+            DataError: that names it.
         """
         point = {name: values[0] for name, values in self.points.items()}
         try:

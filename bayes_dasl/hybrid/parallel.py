@@ -33,8 +33,9 @@ class Parallel(AbstractHybrid):
             what it reads.
         extra: the data variables that functions read and the layers do not.
 
-    Raises: ModelError for fewer than two models, weights of another number or that are no shares,
-    or models that predict other values.
+    Raises:
+        ModelError: for fewer than two models, weights of another number or that are no shares, or
+            models that predict other values.
     """
 
     models: Mapping[str, Any]

@@ -47,10 +47,13 @@ class Residual(AbstractHybrid):
         extra: the data variables that the closure reads and the science does not, where that is a
             layer.
 
-    Raises: ModelError if the closure is no function; DataError if a state that is corrected
-    `relative` to itself is zero in the data of `orthogonal`; ModelError when called, if the closure
-    corrects something that the science does not have, or if the data of `orthogonal` lack something
-    that is read.
+    Raises:
+        ModelError: if the closure is no function.
+        DataError: if a state that is corrected `relative` to itself is zero in the data of
+            `orthogonal`.
+        ModelError: when called, if the closure corrects something that the science does not have,
+            or if the data of `orthogonal` lack something that is read.
+
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
     """
 

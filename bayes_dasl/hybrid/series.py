@@ -23,7 +23,8 @@ class Series(AbstractHybrid):
         extra: the data variables that the network reads and the science does not, where that is a
             layer.
 
-    Raises: ModelError if the network is no function.
+    Raises:
+        ModelError: if the network is no function.
     """
 
     science: VectorField | AbstractLayer

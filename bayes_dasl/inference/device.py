@@ -26,7 +26,7 @@ def kinds() -> list[str]:
 
 
 def check_device(device: str) -> None:
-    """Raises: ModelError for a device that is not here."""
+    """Raise ModelError for a device that is not here."""
     if device != "auto" and device not in kinds():
         extra = (
             "; for an NVIDIA GPU install bayes-dasl[cuda12] or bayes-dasl[cuda13]"
@@ -44,7 +44,10 @@ def computing_on(device: str, problem: Problem, batch: int, journal: Journal) ->
 
     `auto` takes the kind with the most gradients a second for a batch of so many positions. The
     choice is a step of the journal: the rest of a run is computed on what it was begun with.
-    Raises: ModelError if that is not here; MismatchError if another is asked for.
+
+    Raises:
+        ModelError: if that is not here.
+        MismatchError: if another is asked for.
     """
     chosen = journal.step("device", lambda: _choose(device, problem, batch))
     kind, reason = str(chosen["kind"]), str(chosen["reason"])

@@ -72,7 +72,8 @@ class Samples:
             unless given.
         interrupted: whether Ctrl-C ended the run early.
 
-    Raises: ModelError for arrays of other shapes.
+    Raises:
+        ModelError: for arrays of other shapes.
     """
 
     positions: Float[np.ndarray, "chain draw dimension"]
@@ -139,7 +140,7 @@ class Settings:
         )
 
     def _check_numbers(self, **least: int) -> None:
-        """Raises: ModelError unless fields are whole numbers of at least so much."""
+        """Raise ModelError unless fields are whole numbers of at least so much."""
         for name, smallest in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
@@ -149,7 +150,7 @@ class Settings:
                 )
 
     def _check_words(self, **allowed: tuple[str, ...]) -> None:
-        """Raises: ModelError unless fields are among these words."""
+        """Raise ModelError unless fields are among these words."""
         for name, words in allowed.items():
             value = getattr(self, name)
             if value not in words:
@@ -159,7 +160,7 @@ class Settings:
                 )
 
     def _check_settings(self, **kinds: type["Settings"]) -> None:
-        """Raises: ModelError unless fields are settings of these kinds."""
+        """Raise ModelError unless fields are settings of these kinds."""
         for name, kind in kinds.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
@@ -171,7 +172,8 @@ class Settings:
     def _check_floats(self, *names: str, below: float = 1.0, zero: bool = False) -> None:
         """Make fields plain floats.
 
-        Raises: ModelError unless they lie between 0 and `below`.
+        Raises:
+            ModelError: unless they lie between 0 and `below`.
         """
         for name in names:
             value = getattr(self, name)
@@ -227,7 +229,8 @@ class AbstractEngine(abc.ABC, Settings):
         Args:
             problem: the posterior, as a function of one flat vector.
 
-        Raises: ModelError if the solver of the model cannot do what the engine needs.
+        Raises:
+            ModelError: if the solver of the model cannot do what the engine needs.
         """
         return choose(problem, "reverse")
 
@@ -241,7 +244,7 @@ class AbstractEngine(abc.ABC, Settings):
 
 
 def check_engine(engine: object) -> None:
-    """Raises: ModelError for what is no engine, such as the class of one."""
+    """Raise ModelError for what is no engine, such as the class of one."""
     if not isinstance(engine, AbstractEngine):
         raise ModelError(f"engine must be an engine such as {SAMPLER}, not {engine!r}")
     if not hasattr(engine, "draws"):
@@ -251,8 +254,9 @@ def check_engine(engine: object) -> None:
 def restored(stored: dict[str, Any]) -> Any:
     """An engine or a strategy from what `stored` made of it.
 
-    Raises: ReadError if no class of that name is defined, or its settings are no longer what they
-    were.
+    Raises:
+        ReadError: if no class of that name is defined, or its settings are no longer what they
+            were.
     """
     name, settings = stored.get("class"), {k: v for k, v in stored.items() if k != "class"}
     for cls in _kinds(Settings):

@@ -33,7 +33,8 @@ def choose(problem: Problem, wanted: str) -> str:
     """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a
     choice is stable.
 
-    Raises: ModelError if the adjoint of the model's solver cannot do what is wanted.
+    Raises:
+        ModelError: if the adjoint of the model's solver cannot do what is wanted.
     """
     adjoints = problem.adjoints()
     chosen = _chosen_by_user(adjoints)
@@ -111,7 +112,8 @@ def differentiated(
     Not every equation can be differentiated both ways: a loop of unknown length only forward, a
     rule of its own by `jax.custom_vjp` only in reverse. Then it is the `other` way, if that may be.
 
-    Raises: ModelError where neither way can be had.
+    Raises:
+        ModelError: where neither way can be had.
     """
     free = other and not _chosen_by_user(problem.adjoints())
     ways = [strategy, *(way for way in STRATEGIES[1:] if free and way != strategy)]

@@ -167,7 +167,8 @@ class Around:
     ) -> Float[np.ndarray, " dimension"]:
         """The position of the highest density.
 
-        Raises: ModelError if all are such that a solver fails.
+        Raises:
+            ModelError: if all are such that a solver fails.
         """
         densities = [self._density(x) for x in positions]
         if not np.isfinite(max(densities)):

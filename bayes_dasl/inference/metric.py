@@ -31,6 +31,7 @@ class Metric(eqx.Module):
     $A = \mathrm{diag}(\sigma)\,(I + U\,\mathrm{diag}(s - 1)\,U^T)$ on the rest, a Cholesky factor
     on the block. NUTS with a unit metric in $z$ is NUTS in $x$ with the inverse mass matrix
     $A A^T$.
+
     Source: Seyboldt, Carlson & Carpenter (2026), arXiv:2603.18845.
     """
 

@@ -16,7 +16,9 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
         data: a dataset with the index, the observables (NaN where missing) and the forcings of the
             model.
 
-    Raises: DataError or ModelError, before anything is compiled.
+    Raises:
+        DataError: before anything is compiled.
+        ModelError: likewise.
     """
     observed, inputs = check_data(model, data), model.inputs(data)
     inputs, observed, own_rows = model.at_own_rows(inputs, observed)

@@ -202,8 +202,9 @@ class Problem(eqx.Module):
         Args:
             needed: whether it is refused to be empty.
 
-        Raises: ModelError where it is `needed`, and the model calls Python with something that
-        cannot be read.
+        Raises:
+            ModelError: where it is `needed`, and the model calls Python with something that cannot
+                be read.
         """
         try:
             return posterior_fingerprint(self.model, self.inputs, self.observed)

@@ -253,7 +253,9 @@ def find_start(
 
     Half of the climbs begin at draws `near` the modes, if they are given, the others at prior
     draws.
-    Raises: ModelError if none leads to a finite log density.
+
+    Raises:
+        ModelError: if none leads to a finite log density.
     """
     x, heights, tried, failed = climbed(problem, optimiser, climb=climb, near=near, key=key)
     return modes_among(optimiser, x, heights, tried, failed)
@@ -270,7 +272,8 @@ def climbed(
     """Where climbs have led, the highest first, and how high; how many draws were looked at, and
     how many had no log density.
 
-    Raises: ModelError if none leads to a finite log density.
+    Raises:
+        ModelError: if none leads to a finite log density.
     """
     draws = _DRAWS_A_CLIMB * optimiser.climbs
     groups = [np.asarray(problem.prior(draws, key=key))]
@@ -292,8 +295,9 @@ def best_first(
 ) -> tuple[Float[np.ndarray, "reached dimension"], Float[np.ndarray, " reached"]]:
     """The positions that have a log density, the highest first, and how high they are.
 
-    Raises: ModelError if none has, which names how many draws were `tried`; DataError if rounding
-    hides how high.
+    Raises:
+        ModelError: if none has, which names how many draws were `tried`.
+        DataError: if rounding hides how high.
     """
     heights = optimiser.heights(x)
     if not np.isfinite(heights).any():
@@ -336,7 +340,8 @@ def refuse_unresolved(log_densities: np.ndarray) -> None:
     Args:
         log_densities: those of the best positions that were found, of which at least one is finite.
 
-    Raises: DataError that says what to look for.
+    Raises:
+        DataError: that says what to look for.
     """
     best = log_densities[np.isfinite(log_densities)].max()
     if np.spacing(np.abs(best)) > _RESOLVED:

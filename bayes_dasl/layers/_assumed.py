@@ -15,8 +15,9 @@ def refuse_assumed(layer: Any, inputs: Inputs) -> None:
         layer: the layer that is called.
         inputs: what it is called with.
 
-    Raises: ModelError for another start, another interpolation of a forcing, or places that are not
-    read.
+    Raises:
+        ModelError: for another start, another interpolation of a forcing, or places that are not
+            read.
     """
     if (assumed := inputs.assumed) is None:
         return

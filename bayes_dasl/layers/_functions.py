@@ -22,7 +22,8 @@ from ..random import check_scalar, is_function, is_random, paths, shape_of, with
 def named(values: Any, what: str) -> dict[str, Any]:
     """Arrays by name, from what a function returns.
 
-    Raises: ModelError if that is no dict.
+    Raises:
+        ModelError: if that is no dict.
     """
     if not isinstance(values, Mapping):
         raise ModelError(f"{what} must return a dict of named values, not {type(values).__name__}")
@@ -32,7 +33,8 @@ def named(values: Any, what: str) -> dict[str, Any]:
 def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) -> dict[str, Any]:
     """Shapes of the values that a function returns, by name; its random leaves may be anything.
 
-    Raises: ModelError if it cannot be evaluated, or returns no dict.
+    Raises:
+        ModelError: if it cannot be evaluated, or returns no dict.
     """
     known, u = with_possible(function), dict.fromkeys(forcings, jnp.zeros(()))
     try:
@@ -62,8 +64,8 @@ def method_of(equations: Any, function: Any) -> Any:
     """A function `(t, y, u)`; if it is a method of the equations, or of a part of them, that of
     these.
 
-    Raises: ModelError for a method that holds unknown numbers of its own, or that several parts
-    have.
+    Raises:
+        ModelError: for a method that holds unknown numbers of its own, or that several parts have.
     """
     owner = getattr(function, "__self__", None)
     if isinstance(owner, eqx.Module) and paths(owner):
@@ -109,7 +111,8 @@ def check_initial(initial: Any, observe: Any) -> None:
     """Refuse initial values that do not name states, or are no numbers where the states are what is
     observed.
 
-    Raises: ModelError.
+    Raises:
+        ModelError: if so.
     """
     if not isinstance(initial, dict) or not initial:
         raise ModelError(
@@ -125,9 +128,7 @@ def check_initial(initial: Any, observe: Any) -> None:
 
 
 def check_tolerances(layer: Any) -> None:
-    """Raises: ModelError for tolerances that are no positive numbers,
-    or no whole number of steps.
-    """
+    """Raise ModelError for tolerances that are no positive numbers, or no whole number of steps."""
     positive = all(
         isinstance(v, Real) and 0 < float(v) < math.inf for v in (layer.rtol, layer.atol)
     )
@@ -141,7 +142,8 @@ def check_tolerances(layer: Any) -> None:
 def several_names(names: Any) -> tuple[str, ...]:
     """One name or several as a tuple.
 
-    Raises: ModelError for what are no names.
+    Raises:
+        ModelError: for what are no names.
     """
     names = (names,) if isinstance(names, str) else names
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
@@ -152,7 +154,8 @@ def several_names(names: Any) -> tuple[str, ...]:
 def by_name(values: Any) -> FrozenDict:
     """A dict of something by name, which no longer changes.
 
-    Raises: ModelError for what is no dict.
+    Raises:
+        ModelError: for what is no dict.
     """
     if not isinstance(values, Mapping):
         raise ModelError(
@@ -165,7 +168,8 @@ def by_name(values: Any) -> FrozenDict:
 def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     """What parts state of names, from (part, name, value).
 
-    Raises: ModelError if two of them state different things of one name.
+    Raises:
+        ModelError: if two of them state different things of one name.
     """
     owner: dict[str, tuple[str, str]] = {}
     for part, name, value in stated:
@@ -204,7 +208,7 @@ def solver_settings(layer: Any) -> tuple[str, ...]:
 
 
 def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, ...]) -> None:
-    """Raises: ModelError for the interpolation of no forcing, or of an unknown kind."""
+    """Raise ModelError for the interpolation of no forcing, or of an unknown kind."""
     for name, kind in interpolation.items():
         if name not in forcings:
             raise ModelError(

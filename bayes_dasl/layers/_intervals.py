@@ -22,7 +22,7 @@ type Lengths = Mapping[str, float | None]
 
 
 def check_intervals(sums: Lengths, means: Lengths, outputs: tuple[str, ...]) -> None:
-    """Raises: ModelError for sums or means of what is not predicted, of both kinds, or over no
+    """Raise ModelError for sums or means of what is not predicted, of both kinds, or over no
     positive length.
     """
     for name, length in (*sums.items(), *means.items()):

@@ -22,7 +22,9 @@ def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> Non
         noise: that of the model.
         data: a dataset with dates.
 
-    Raises: DataError or ModelError that says how to state it.
+    Raises:
+        DataError: that says how to state it.
+        ModelError: likewise.
     """
     start, timed = start_of(layer), lambda node: hasattr(node, "has_a_time")
     parts = [part for part in jax.tree.leaves((layer, noise), is_leaf=timed) if timed(part)]

@@ -20,7 +20,8 @@ from ..random import Dependent, RandomLeaf, Shared, is_random, occurrences
 def check_priors(tree: Any) -> None:
     """Refuse distributions that are no priors of a number, and one object in two places.
 
-    Raises: ModelError that names the random leaf and says what to write instead.
+    Raises:
+        ModelError: that names the random leaf and says what to write instead.
     """
     held: dict[str, RandomLeaf] = {}
     for leaf in occurrences(tree):

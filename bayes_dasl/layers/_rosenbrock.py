@@ -171,6 +171,7 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
     For stiff equations with few states, where it needs far fewer and far cheaper steps than an
     implicit Runge–Kutta method; dense linear algebra. $M$ is one but for the states that are
     `algebraic`, of which $f$ is to be zero (equations of index 1).
+
     Source: Steinebach (2023), Construction of Rosenbrock–Wanner method Rodas5P.
     """
 

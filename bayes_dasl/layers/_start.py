@@ -14,7 +14,8 @@ from ..errors import ModelError
 def start_time(start: Any) -> float | datetime.datetime | None:
     """The time of the initial states, if it is given: a number or a date.
 
-    Raises: ModelError for what is neither, such as a distribution.
+    Raises:
+        ModelError: for what is neither, such as a distribution.
     """
     if start is None:
         return None

@@ -73,6 +73,7 @@ class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
 
     Diffrax's own controller never gets away from such a step if the state itself is infinite: the
     next length is then not a number. A solve that finds no good step ends at `max_steps`.
+
     Source: diffrax#752.
     """
 

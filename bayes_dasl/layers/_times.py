@@ -20,7 +20,8 @@ def known(values: Any) -> np.ndarray | None:
 def checked_grid(grid: Any) -> tuple[float, float, int]:
     """Start, end and number of steps.
 
-    Raises: ModelError for what is no such grid.
+    Raises:
+        ModelError: for what is no such grid.
     """
     try:
         start, end, steps = grid

@@ -31,7 +31,9 @@ class Algebraic(AbstractLayer):
         index: the coordinate that the data run along, such as `temperature` or `sample`.
 
     Shapes: each value is a number; predictions are `(row,)`.
-    Raises: ModelError if the function is none, or when called if it returns no dict.
+
+    Raises:
+        ModelError: if the function is none, or when called if it returns no dict.
     """
 
     function: VectorField

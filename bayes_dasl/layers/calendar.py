@@ -31,7 +31,9 @@ def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
             1970 unless given.
 
     Shapes: that of `t`.
-    Raises: ModelError for another cycle, or what is no unit of time since a date.
+
+    Raises:
+        ModelError: for another cycle, or what is no unit of time since a date.
     """
     origin = as_date(counted_in(units).partition(SINCE)[2])
     before = (origin - np.datetime64("1970-01-01", "us")) / np.timedelta64(_DAY, "s")

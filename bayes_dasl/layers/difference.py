@@ -68,9 +68,11 @@ class Difference(AbstractFromStates):
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
-    Raises: ModelError for what is no function, a length that is not positive, sums or means of what
-    is not predicted; when called, for other states or shapes than those of `initial`, and DataError
-    for times beside the grid.
+
+    Raises:
+        ModelError: for what is no function, a length that is not positive, sums or means of what is
+            not predicted; when called, for other states or shapes than those of `initial`.
+        DataError: for times beside the grid.
     """
 
     step: VectorField
@@ -122,7 +124,8 @@ class Difference(AbstractFromStates):
         Args:
             times: those of the data, `(time,)`.
 
-        Raises: DataError that names the first one.
+        Raises:
+            DataError: that names the first one.
         """
         if self.start is None or isinstance(
             self.start, float
@@ -213,7 +216,8 @@ class Difference(AbstractFromStates):
     def _steps_up_to(self, inputs: Inputs) -> int:
         """As many steps as the last time needs.
 
-        Raises: DataError for times beside the grid.
+        Raises:
+            DataError: for times beside the grid.
         """
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
             raise ModelError(

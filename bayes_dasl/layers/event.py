@@ -38,8 +38,9 @@ class Event(Module):
         most: how often it may happen in one solve; a solve in which it does more often fails, and
             is reported as such. Each costs a start of the solver.
 
-    Raises: ModelError for what is no function, no change, an unknown direction, or a number that is
-    not positive.
+    Raises:
+        ModelError: for what is no function, no change, an unknown direction, or a number that is
+            not positive.
     """
 
     when: Any
@@ -69,7 +70,8 @@ class Event(Module):
 def as_events(events: Any) -> tuple[Event, ...]:
     """One event or several as a tuple.
 
-    Raises: ModelError for anything else than events.
+    Raises:
+        ModelError: for anything else than events.
     """
     events = (
         (events,)

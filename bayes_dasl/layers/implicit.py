@@ -63,8 +63,10 @@ class Implicit(AbstractLayer):
 
     Shapes: unknowns are numbers, or arrays if `observe` reduces them to numbers; predictions are
     `(row,)`.
-    Raises: ModelError for an unknown kind or method, a guess of the wrong shape, or bad tolerances;
-    when called, for equations of other names or shapes than those of the unknowns.
+
+    Raises:
+        ModelError: for an unknown kind or method, a guess of the wrong shape, or bad tolerances;
+            when called, for equations of other names or shapes than those of the unknowns.
     """
 
     in_a_function: ClassVar[str] = (
@@ -183,7 +185,8 @@ def guess_function(guess: Any) -> Callable[..., Any]:
 def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
     """Refuse a guess that is no dict of numbers by name, nor a function that gives one.
 
-    Raises: ModelError.
+    Raises:
+        ModelError: if so.
     """
     if not callable(guess) and (not isinstance(guess, dict) or not guess):
         raise ModelError(
@@ -207,7 +210,8 @@ def matching(
 ) -> dict[str, Any]:
     """The values, which must be those of the unknowns; `what` says whose they are, for the error.
 
-    Raises: ModelError if their names or shapes differ from those of the unknowns.
+    Raises:
+        ModelError: if their names or shapes differ from those of the unknowns.
     """
     if set(values) != set(like):
         raise ModelError(

@@ -52,8 +52,10 @@ class Jump(Module):
 
     Shapes: `time` `()` or `(jumps,)`; an amount is a number, or has the shape of `time`; for a
     state that is an array, the amount has its shape after that of `time`.
-    Raises: ModelError for a time of another shape, no change at all, or amounts of another number
-    than times.
+
+    Raises:
+        ModelError: for a time of another shape, no change at all, or amounts of another number than
+            times.
     """
 
     time: Any = eqx.field(converter=_array)
@@ -99,7 +101,8 @@ class Jump(Module):
         Args:
             shapes: the shape of each state, by name.
 
-        Raises: ModelError.
+        Raises:
+            ModelError: if so.
         """
         for name, amount in self._amounts.items():
             if name not in shapes:
@@ -159,7 +162,8 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 def as_jumps(jumps: Any) -> tuple[Jump, ...]:
     """One jump or several as a tuple.
 
-    Raises: ModelError for anything else than jumps.
+    Raises:
+        ModelError: for anything else than jumps.
     """
     jumps = (jumps,) if isinstance(jumps, Jump) else jumps
     if not isinstance(jumps, Iterable):
@@ -174,7 +178,8 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
 def refuse_before(jumps: tuple[Jump, ...], start: Any) -> None:
     """Refuse jumps that are known to lie before the start of a solve: a dose that is never given.
 
-    Raises: ModelError.
+    Raises:
+        ModelError: if so.
     """
     known = [jump.time for jump in jumps if not is_random(jump.time)]
     if isinstance(start, Tracer) or not known or any(isinstance(time, Tracer) for time in known):

@@ -275,7 +275,8 @@ class AbstractPopulation(AroundLayer):
         Args:
             names: what they are called, `(member,)`.
 
-        Raises: DataError for one that is no member.
+        Raises:
+            DataError: for one that is no member.
         """
 
     @abstractmethod

@@ -44,8 +44,9 @@ from .scheduled import AbstractSchedule, AbstractScheduled
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """A Diffrax solver from itself or from its name, in any case: `tsit5`, `dopri8`, `rodas5p`, …
 
-    Raises: ModelError if Diffrax has no adaptive solver of that name, or for one of fixed steps or
-    of other equations.
+    Raises:
+        ModelError: if Diffrax has no adaptive solver of that name, or for one of fixed steps or of
+            other equations.
     """
     if isinstance(solver, diffrax.AbstractSolver):
         # Others are for equations in two parts: stochastic, or implicit and explicit.
@@ -130,10 +131,12 @@ class ODE(AbstractTrajectory):
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
-    Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation
-    of no forcing or of an unknown kind, a jump or a dose of an unknown state, a start that is no
-    known number or after the first dose, or bad tolerances; when called, for rates of other states
-    or shapes, and a jump that is known to lie before the start.
+
+    Raises:
+        ModelError: if built with an unknown solver, a state of the wrong shape, an interpolation of
+            no forcing or of an unknown kind, a jump or a dose of an unknown state, a start that is
+            no known number or after the first dose, or bad tolerances; when called, for rates of
+            other states or shapes, and a jump that is known to lie before the start.
     """
 
     vector_field: VectorField
@@ -335,7 +338,8 @@ class ODE(AbstractTrajectory):
     def begin(self, inputs: Inputs) -> dict[str, Any]:
         """The states at the start, after the jumps at that time.
 
-        Raises: ModelError for a jump that is known to lie before it.
+        Raises:
+            ModelError: for a jump that is known to lie before it.
         """
         refuse_assumed(self, inputs)
         if isinstance(self.doses, AbstractScheduled):

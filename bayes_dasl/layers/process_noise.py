@@ -41,7 +41,9 @@ class ProcessNoise(AbstractLinear):
         relative: whether noise is in proportion to the state.
         path: the increments of each state, `(steps, …)`, random leaves Normal(0, 1) unless given.
 
-    Raises: ModelError for no state, a bad grid, or a scale that may be negative.
+    Raises:
+        ModelError: for no state, a bad grid, or a scale that may be negative.
+
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, 3.4; Wong & Zakai
     (1965).
     """
@@ -105,7 +107,8 @@ class ProcessNoise(AbstractLinear):
         Args:
             times: those of the data, in increasing order.
 
-        Raises: DataError.
+        Raises:
+            DataError: if so.
         """
         last = self.grid[1]
         if times[-1] > last + ROUNDING * self.step:
@@ -122,7 +125,8 @@ class ProcessNoise(AbstractLinear):
             times: its times, in increasing order: all of them, since the last one is unknown once
                 it is cut out of them in a program that is being traced.
 
-        Raises: DataError.
+        Raises:
+            DataError: if so.
         """
         first, last, _ = self.grid
         slack = ROUNDING * self.step

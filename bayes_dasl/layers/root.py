@@ -36,6 +36,7 @@ class DampedNewton(optx.AbstractRootFinder):
     `atol + rtol * abs(y)`: so the scale of the equations does not matter, and the root is far more
     exact than the tolerance, since the order is two. It fails where no step is short enough, where
     the Jacobian is singular, or where numbers are not finite. Dense algebra.
+
     Source: Deuflhard (2011), Newton Methods for Nonlinear Problems, section 3.3.
     """
 
@@ -158,7 +159,9 @@ def find_root(
         max_steps: the most steps.
 
     Shapes: those of the guess, also of what the equations return.
-    Raises: ModelError if the equations return another number of values.
+
+    Raises:
+        ModelError: if the equations return another number of values.
     """
     flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, float), guess))
 

@@ -54,7 +54,11 @@ class AbstractScheduled(Module):
 
     @abstractmethod
     def refuse_before(self, start: Any) -> None:
-        """Refuse inputs that are known to come before the start of a solve. Raises: ModelError."""
+        """Refuse inputs that are known to come before the start of a solve.
+
+        Raises:
+            ModelError: if so.
+        """
 
     @abstractmethod
     def schedule(self, ode: Any, inputs: Inputs) -> AbstractSchedule:

@@ -60,8 +60,10 @@ class SteadyState(AbstractLayer):
 
     Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are
     `(row,)`.
-    Raises: ModelError for a guess that is no dict of numbers, or bad tolerances; when called, for
-    rates of other names or shapes than those of the states.
+
+    Raises:
+        ModelError: for a guess that is no dict of numbers, or bad tolerances; when called, for
+            rates of other names or shapes than those of the states.
     """
 
     in_a_function: ClassVar[str] = "; inside of a function call bd.layers.find_root(rates, guess)"

@@ -43,8 +43,10 @@ def rows_of(
         workers: as for `run_many`.
         say: as for `run_many`.
 
-    Raises: ReadError if the file defines no such functions, or no rows are there where none are to
-    be made; ModelError if no task is as asked; as `run_many`.
+    Raises:
+        ReadError: if the file defines no such functions, or no rows are there where none are to be
+            made.
+        ModelError: if no task is as asked; as `run_many`.
     """
     tasks, row = _function(module, "tasks"), _function(module, "row")
     if tasks is None or row is None:
@@ -123,9 +125,13 @@ def summarised(
         rows: those of its tasks.
         folder: where they are written.
 
-    Returns: the tables, and the paths of the figures.
-    Raises: WriteError if the folder cannot be written; ReadError where `summary` returns something
-    else, or two titles whose files would have one name.
+    Returns:
+        The tables, and the paths of the figures.
+
+    Raises:
+        WriteError: if the folder cannot be written.
+        ReadError: where `summary` returns something else, or two titles whose files would have one
+            name.
     """
     summary = _function(module, "summary")
     made: Any = {} if summary is None else summary(rows)

@@ -84,13 +84,17 @@ def run_many(
             file of `do` unless given. Files that this imports do not count.
         say: a function of one text that is called with how far it is.
 
-    Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`,
-    `code`, and `failed` with the error of a task that failed.
-    Raises: ModelError without Dask, for a scheduler together with workers, or one that does not
-    answer, for tasks that occur twice or whose arguments JSON cannot hold, without `code` for what
-    is no function of a file, or hangs on more than its arguments, for a class of a notebook, which
-    workers cannot be sent, and for a script without a guard; WriteError where the file cannot be
-    written, or another process writes to it; ReadError where it cannot be read.
+    Returns:
+        The rows of these tasks, in their order: the arguments, what `do` returned, `seconds`,
+        `code`, and `failed` with the error of a task that failed.
+
+    Raises:
+        ModelError: without Dask, for a scheduler together with workers, or one that does not
+            answer, for tasks that occur twice or whose arguments JSON cannot hold, without `code`
+            for what is no function of a file, or hangs on more than its arguments, for a class of a
+            notebook, which workers cannot be sent, and for a script without a guard.
+        WriteError: where the file cannot be written, or another process writes to it.
+        ReadError: where it cannot be read.
     """
     _refuse_while_run_on_a_worker(do)
     tasks, rows = [dict(task) for task in tasks], Path(rows)
@@ -208,7 +212,8 @@ def _numbers(value: Any) -> Any:
 def _code_of(do: Callable[..., Any]) -> str:
     """A hash of the version of the package and of the file of a function, and of its name.
 
-    Raises: ModelError for what has no file, or hangs on more than its arguments.
+    Raises:
+        ModelError: for what has no file, or hangs on more than its arguments.
     """
     try:
         source = Path(inspect.getfile(do)).read_bytes() + getattr(do, "__qualname__", "").encode()
@@ -225,7 +230,8 @@ def _code_of(do: Callable[..., Any]) -> str:
 def _held(path: Path, code: str) -> dict[str, dict[str, Any]]:
     """The rows that stand, by task; not one that a kill tore.
 
-    Raises: ReadError.
+    Raises:
+        ReadError: if so.
     """
     found: dict[str, dict[str, Any]] = {}
     try:
@@ -243,7 +249,8 @@ def _held(path: Path, code: str) -> dict[str, dict[str, Any]]:
 def _append(path: Path, line: str) -> None:
     """Write a line on disk; without any, make sure before all work that lines can be written.
 
-    Raises: WriteError.
+    Raises:
+        WriteError: if so.
     """
     try:
         with path.open("a+b") as file:
@@ -378,7 +385,7 @@ def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., A
 
 
 def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
-    """Raises: ModelError for a notebook that defines one, since it has no file to send."""
+    """Raise ModelError for a notebook that defines one, since it has no file to send."""
     for name, held in vars(module).items() if module is not None else ():
         if (
             isinstance(held, type)
@@ -393,7 +400,7 @@ def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
 
 
 def _refuse_while_run_on_a_worker(do: Callable[..., Any]) -> None:
-    """Raises: ModelError where a worker that runs a file comes upon its own call of `run_many`."""
+    """Raise ModelError where a worker that runs a file comes upon its own call of `run_many`."""
     if hasattr(sys.modules.get(do.__module__), "__text__"):
         raise ModelError(
             "workers run this file, too: put its call of run_many under if __name__ == '__main__':"

@@ -53,13 +53,16 @@ def measure(
             coordinates is scored by itself too, as data ahead of the name "NAME, COORDINATE".
         key: a whole number, for fit and forecasts.
 
-    Returns: `scores` by name of the data and observable, of `bd.score`; `derived` by name;
-    `verdict`, the levels of sampling and model, without the data ahead; `failed_draws`, the most
-    that were left out of a forecast since a solve failed; seconds of `fit_s` and `forecast_s`, and
-    `memory_mb`, the most that the process had at a time meanwhile, with what was there before
-    (elsewhere than on Linux the most since it began).
-    Raises: ModelError if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the
-    fit; as `bd.fit` and `bd.forecast`.
+    Returns:
+        `scores` by name of the data and observable, of `bd.score`; `derived` by name; `verdict`,
+        the levels of sampling and model, without the data ahead; `failed_draws`, the most that were
+        left out of a forecast since a solve failed; seconds of `fit_s` and `forecast_s`, and
+        `memory_mb`, the most that the process had at a time meanwhile, with what was there before
+        (elsewhere than on Linux the most since it began).
+
+    Raises:
+        ModelError: if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the fit;
+            as `bd.fit` and `bd.forecast`.
     """
     if not isinstance(ahead, Mapping):
         raise ModelError(
@@ -117,10 +120,13 @@ def tidy(
         of: what is wanted of each row. Of "scores" a line is one task, data ahead and observable;
             of "derived" one task and derived number.
 
-    Returns: the arguments of the task that are numbers or texts, `fit_s`, `forecast_s` and
-    `memory_mb`; beside them `ahead`, `observable` and each score, or `quantity` and its `low`,
-    `median` and `high`, of an array a line for each element, such as "eddy[3]".
-    Raises: ModelError for tasks with an argument of the name of such a column.
+    Returns:
+        The arguments of the task that are numbers or texts, `fit_s`, `forecast_s` and `memory_mb`;
+        beside them `ahead`, `observable` and each score, or `quantity` and its `low`, `median` and
+        `high`, of an array a line for each element, such as "eddy[3]".
+
+    Raises:
+        ModelError: for tasks with an argument of the name of such a column.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
     if clash := _COLUMNS[of] & {*table.columns}:
@@ -183,12 +189,14 @@ def paired(
         over: the column that says which rows belong together, such as seeds, or blocks of the data;
             or several.
 
-    Returns: for each of the others the `median` of its value, the mean `difference`, its standard
-    error (NaN of fewer than two; too small where pairs share data), and in how many of how many
-    pairs it was `better`, which means less.
-    Raises: ModelError for a column that is missing, where nothing has the name `against`, or
-    several rows belong to one
-    place: choose one observable, and one of the data ahead, first.
+    Returns:
+        For each of the others the `median` of its value, the mean `difference`, its standard error
+        (NaN of fewer than two; too small where pairs share data), and in how many of how many pairs
+        it was `better`, which means less.
+
+    Raises:
+        ModelError: for a column that is missing, where nothing has the name `against`, or several
+            rows belong to one place: choose one observable, and one of the data ahead, first.
     """
     over = [over] if isinstance(over, str) else [*over]
     if missing := [name for name in (value, between, *over) if name not in table]:
@@ -242,11 +250,14 @@ def medians(
         by: the columns that say which rows belong together, such as "model": a line for each.
         across: another such column, whose values are the columns of what is returned.
 
-    Returns: texts, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where
-    these are the same to three digits, nothing where there are no numbers. Nothing is left out for
-    want of a value in `by` or `across`.
-    Raises: ModelError for a column that is missing, named twice or of no numbers, and for no
-    columns at all.
+    Returns:
+        Texts, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where these
+        are the same to three digits, nothing where there are no numbers. Nothing is left out for
+        want of a value in `by` or `across`.
+
+    Raises:
+        ModelError: for a column that is missing, named twice or of no numbers, and for no columns
+            at all.
     """
     lines, told = ([names] if isinstance(names, str) else [*names] for names in (by, values))
     kept = [*lines, *([] if across is None else [across])]

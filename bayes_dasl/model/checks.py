@@ -37,7 +37,9 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     """Refuse data that the model cannot be fitted to, before anything is compiled; else the
     observed arrays.
 
-    Raises: DataError or ModelError that names what is wrong and what would be right.
+    Raises:
+        DataError: that names what is wrong and what would be right.
+        ModelError: likewise.
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
@@ -89,7 +91,9 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
 def check_times(model: Model, data: xr.Dataset) -> None:
     """Refuse times that lie beyond what a layer covers, or beside its steps.
 
-    Raises: DataError or ModelError.
+    Raises:
+        DataError: if so.
+        ModelError: likewise.
     """
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
@@ -103,7 +107,7 @@ def _looks_at_times(node: object) -> bool:
 
 
 def _refuse_names_of_results(model: Model) -> None:
-    """Raises: ModelError where an observable, one of several, has a name that results give to
+    """Raise ModelError where an observable, one of several, has a name that results give to
     something else.
     """
     names = model.observables
@@ -117,9 +121,7 @@ def _refuse_names_of_results(model: Model) -> None:
 
 
 def _refuse_unknown_units(model: Model) -> None:
-    """Raises: ModelError where a layer with states is given units of a name that it does not
-    have.
-    """
+    """Raise ModelError where a layer with states is given units of a name that it does not have."""
     for layer, outputs in _layers_with_states(model.layer):
         known = dict.fromkeys(
             (*layer.initial, *outputs, *layer.forcings, *layer.axes, *model.read, layer.index)
@@ -152,7 +154,7 @@ def _layers_with_states(
 
 
 def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
-    """Raises: DataError for a number so much larger than all others that it stands for a missing
+    """Raise DataError for a number so much larger than all others that it stands for a missing
     one.
     """
     role = "observable" if name in model.observables else "forcing"
@@ -172,7 +174,7 @@ def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
 
 
 def _refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
-    """Raises: DataError for counts so large that floating-point numbers skip some."""
+    """Raise DataError for counts so large that floating-point numbers skip some."""
     if not getattr(model.noise_of(name).support, "is_discrete", False):
         return
     largest = float(np.nanmax(data[name].values))
@@ -193,7 +195,7 @@ def _refuse_ruled_out(
     times: np.ndarray,
     inputs: Inputs,
 ) -> None:
-    """Raises: DataError for a datum that its noise cannot give."""
+    """Raise DataError for a datum that its noise cannot give."""
     noise = model.told(name, inputs)
     outside, possible = noise.ruled_out(values)
     if not outside.any():
@@ -212,8 +214,8 @@ def _refuse_ruled_out(
 
 
 def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
-    """Raises: ModelError for a distribution that lacks something which a fit or its results are
-    made of.
+    """Raise ModelError for a distribution that lacks something which a fit or its results are made
+    of.
     """
     asked = {
         "mean": lambda: found.mean,
@@ -270,7 +272,8 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
     """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the
     layer refuses.
 
-    Raises: ModelError that names the random leaves whose shape is not that of one number.
+    Raises:
+        ModelError: that names the random leaves whose shape is not that of one number.
     """
     leaves = paths(model)
     shapes: dict = {}

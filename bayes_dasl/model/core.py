@@ -47,10 +47,11 @@ class Model(Module):
         varied_noise: what a copy is told of the original's noise: the numbers that differ between
             members.
 
-    Raises: ModelError if the noise names something that the layer does not predict, a distribution
-    is no prior of a number, one object stands in two places where each would be an unknown of its
-    own, a constraint is no function or has a name that is taken, or observables cannot be
-    correlated.
+    Raises:
+        ModelError: if the noise names something that the layer does not predict, a distribution is
+            no prior of a number, one object stands in two places where each would be an unknown of
+            its own, a constraint is no function or has a name that is taken, or observables cannot
+            be correlated.
     """
 
     layer: AbstractLayer
@@ -385,8 +386,9 @@ class Model(Module):
             data: a dataset with these variables, in the units of the observables.
             observables: of which; of all unless given.
 
-        Raises: DataError where one of them is missing, has other dimensions, or a number that
-        cannot be.
+        Raises:
+            DataError: where one of them is missing, has other dimensions, or a number that cannot
+                be.
         """
         found = {}
         for observable in self.observables if observables is None else observables:
@@ -422,7 +424,8 @@ class Model(Module):
         Args:
             data: a dataset with the index and observations, NaN where missing.
 
-        Raises: DataError for several rows at one time.
+        Raises:
+            DataError: for several rows at one time.
         """
         filters = isinstance(self.layer, AbstractFilter)
         held = [
@@ -456,7 +459,8 @@ class Model(Module):
             data: a dataset with observables and forcings; those in other units of the same
                 dimension are converted.
 
-        Raises: DataError for units of another dimension, or of the index or a place.
+        Raises:
+            DataError: for units of another dimension, or of the index or a place.
         """
         dims = (dim for name in self.observables for dim in self.dims(name))
         names = dict.fromkeys((*self.observables, *self.layer.forcings, *dims))
@@ -484,8 +488,9 @@ class Model(Module):
         Args:
             data: a dataset with the index.
 
-        Raises: DataError for dates that numbers cannot tell apart, ModelError if the layer states
-        no unit of time.
+        Raises:
+            DataError: for dates that numbers cannot tell apart.
+            ModelError: if the layer states no unit of time.
         """
         return in_numbers(data, self.index, self.index_units)
 

@@ -20,7 +20,9 @@ def posterior_fingerprint(
     """SHA-256 of the traced log density of a model and data, and of where each random leaf may lie.
 
     It changes with any equation, prior, noise, known number, solver setting or datum.
-    Raises: UnreadableError where the model calls Python with something that cannot be read.
+
+    Raises:
+        UnreadableError: where the model calls Python with something that cannot be read.
     """
     leaves = paths(model)
 

@@ -50,8 +50,9 @@ def inputs(
         units: without a layer, the unit that dates are counted in: `h`, or `day since 2001-01-01`;
             days since 1970 unless given.
 
-    Raises: DataError if times fall, a forcing is unknown, has gaps or differs between replicates,
-    or something is given that the layer says.
+    Raises:
+        DataError: if times fall, a forcing is unknown, has gaps or differs between replicates, or
+            something is given that the layer says.
     """
     if layer is None:
         kinds, asked = interpolation or {}, [*places]

@@ -66,7 +66,8 @@ def check_units(model: Model, data: xr.Dataset) -> None:
     Nothing is computed where no two units differ by a factor, and nothing loads where numbers have
     none.
 
-    Raises: ModelError that names the units.
+    Raises:
+        ModelError: that names the units.
     """
     for equation in _equations(model, data):
         if _mixed(_factors(_units(equation))):

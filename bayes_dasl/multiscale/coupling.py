@@ -33,7 +33,8 @@ class Link(Module):
         target: "part.forcing", where it leads to.
         strength: the factor, in the units of the forcing over those of the value.
 
-    Raises: ModelError unless both ends are a part and a name with a dot between.
+    Raises:
+        ModelError: unless both ends are a part and a name with a dot between.
     """
 
     source: str = eqx.field(static=True)
@@ -61,7 +62,8 @@ class Link(Module):
 def as_links(links: Any) -> tuple[Link, ...]:
     """One link or several as a tuple.
 
-    Raises: ModelError for what is no link.
+    Raises:
+        ModelError: for what is no link.
     """
     found = (
         (links,)
@@ -92,10 +94,13 @@ class Coupling(Module):
         timescales: the τ of each part: 1 for a part without one, small for a fast one.
 
     Shapes: states of any shape; a link passes a state on as it is.
+
     Units: τ that of time, if f has none; else none.
-    Raises: ModelError if a part is no function, if a link or a time scale names an unknown part or
-    state, if two parts have a state of the same name, or, when called, if a part returns rates of
-    other states or a forcing has the name of a link's target.
+
+    Raises:
+        ModelError: if a part is no function, if a link or a time scale names an unknown part or
+            state, if two parts have a state of the same name, or, when called, if a part returns
+            rates of other states or a forcing has the name of a link's target.
     """
 
     parts: dict[str, VectorField]
@@ -160,10 +165,12 @@ class LayerCoupling(AbstractLayer):
             passed on is known at.
 
     Shapes: linked values are `(time,)`.
-    Raises: ModelError if a link names an unknown layer, output or forcing, links run in a circle,
-    two layers predict the same name, start at different times, run along different coordinates,
-    read one forcing by different interpolation or in different units, or want a linked one as steps
-    or a spline, or if one of them is a filter.
+
+    Raises:
+        ModelError: if a link names an unknown layer, output or forcing, links run in a circle, two
+            layers predict the same name, start at different times, run along different coordinates,
+            read one forcing by different interpolation or in different units, or want a linked one
+            as steps or a spline, or if one of them is a filter.
     """
 
     layers: dict[str, AbstractLayer]

@@ -16,7 +16,7 @@ from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 
 def _named(costly: Any) -> FrozenDict:
-    """Raises: ModelError for what is no dict, or an empty one."""
+    """Raise ModelError for what is no dict, or an empty one."""
     if not isinstance(costly, Mapping) or not costly:
         raise ModelError("costly must name what is predicted, such as {'costly': 'cheap'}")
     return FrozenDict(costly)
@@ -40,7 +40,10 @@ class MultiFidelity(AbstractLayer):
         extra: the data variables that ρ or δ look at and the cheap layer does not.
 
     Units: costly values have those of the cheap ones.
-    Raises: ModelError if a name is unknown or taken, or ρ or δ return a name that is not costly.
+
+    Raises:
+        ModelError: if a name is unknown or taken, or ρ or δ return a name that is not costly.
+
     Source: Kennedy & O'Hagan (2000), Predicting the output from a complex computer code when fast
     approximations are available.
     """

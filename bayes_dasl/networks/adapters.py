@@ -45,8 +45,9 @@ def from_flax(module: Any) -> Adapted:
         module: the `flax.nnx.Module`; its `nnx.Param`s become random leaves, named as in the
             module: `arrays.hidden.kernel`.
 
-    Raises: ModelError for something else than an NNX module, or one that keeps other numbers, as
-    batch normalisation does.
+    Raises:
+        ModelError: for something else than an NNX module, or one that keeps other numbers, as batch
+            normalisation does.
     """
     try:
         from flax import nnx
@@ -87,7 +88,8 @@ def from_haiku(transformed: Any, params: Any) -> Adapted:
         params: what its `init` returned, whose arrays become random leaves: of `mlp/~/linear_0` the
             array `w` is named `arrays.mlp.linear_0.w`.
 
-    Raises: ModelError for something else, or a function with state.
+    Raises:
+        ModelError: for something else, or a function with state.
     """
     apply_of: Any = getattr(transformed, "apply", None)
     taken = inspect.signature(apply_of).parameters if callable(apply_of) else {}

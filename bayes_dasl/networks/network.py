@@ -122,9 +122,11 @@ class Network(Module):
         fades: whether it goes to zero far from the middle of its inputs, where it has seen no data:
             with $1 / (1 + (r / 3)^8)$, of the root mean square r of the standardised inputs.
 
-    Raises: ModelError if the sizes of `module` do not match the names, for a prior of another
-    shape, for an input whose location and width are no such pair, or for a known scale that is not
-    positive.
+    Raises:
+        ModelError: if the sizes of `module` do not match the names, for a prior of another shape,
+            for an input whose location and width are no such pair, or for a known scale that is not
+            positive.
+
     Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random
     in part.
     """
@@ -181,7 +183,8 @@ class Network(Module):
             key: a whole number, from which the arrays are drawn that stay known.
             more: `prior`, `random` and `fades` of `Network`.
 
-        Raises: ModelError as for `Network`, and for a width or a depth that there cannot be.
+        Raises:
+            ModelError: as for `Network`, and for a width or a depth that there cannot be.
         """
         if (
             not isinstance(width, Integral)
@@ -221,7 +224,9 @@ class Network(Module):
             length: the length over which the function changes, in standardised inputs; shorter
                 lengths bend more.
 
-        Raises: ModelError as for `Network`, and for an impossible size or length.
+        Raises:
+            ModelError: as for `Network`, and for an impossible size or length.
+
         Source: Rahimi & Recht (2007), Random features for large-scale kernel machines.
         """
         if not isinstance(size, Integral) or size < 1 or not 0 < length < math.inf:
@@ -282,8 +287,9 @@ def named_values(
     """The inputs with a location and a width each, the names of the outputs, and their scale, as a
     network keeps them.
 
-    Raises: ModelError for a name in place of several, two outputs of one name, a pair that
-    standardises nothing, or a scale that is not positive.
+    Raises:
+        ModelError: for a name in place of several, two outputs of one name, a pair that
+            standardises nothing, or a scale that is not positive.
     """
     if isinstance(inputs, str) or isinstance(outputs, str):
         raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
@@ -306,7 +312,8 @@ def named_values(
 def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array, "... inputs"]:
     """The inputs of a network, of what is known by name.
 
-    Raises: ModelError for an input that is not known.
+    Raises:
+        ModelError: for an input that is not known.
     """
     missing = [name for name in inputs if name not in known]
     if missing:
@@ -328,7 +335,7 @@ def realised(module: Any) -> Any:
 
 
 def _units(outputs: Any) -> tuple[float, ...]:
-    """Raises: ModelError unless each unit is a positive number."""
+    """Raise ModelError unless each unit is a positive number."""
     if not isinstance(outputs, Mapping):
         return ()
     for name, unit in outputs.items():
@@ -340,7 +347,7 @@ def _units(outputs: Any) -> tuple[float, ...]:
 
 
 def _standardising(name: str, pair: Any) -> tuple[float, float]:
-    """Raises: ModelError unless a pair is a location and a width by which an input can be
+    """Raise ModelError unless a pair is a location and a width by which an input can be
     standardised.
     """
     try:

@@ -39,9 +39,11 @@ class Recurrent(Module):
         activation: f, such as `jax.nn.softplus` for outputs that are positive.
         prior: as for `Network`.
 
-    Raises: ModelError for another cell, one whose size does not match the names, no output, an
-    input whose location and width are no such pair, a known scale that is not positive, what is no
-    function, or a prior of another shape; when called, for an input that is no forcing.
+    Raises:
+        ModelError: for another cell, one whose size does not match the names, no output, an input
+            whose location and width are no such pair, a known scale that is not positive, what is
+            no function, or a prior of another shape; when called, for an input that is no forcing.
+
     Source: Hochreiter & Schmidhuber (1997), Long short-term memory; Cho et al. (2014) for the GRU.
     """
 

@@ -31,7 +31,8 @@ class AbstractWeights(Module):
 def standard_normal(size: int) -> dist.Distribution:
     """Independent standard normal numbers.
 
-    Raises: ModelError unless the size is a positive whole number.
+    Raises:
+        ModelError: unless the size is a positive whole number.
     """
     if not isinstance(size, int) or size < 1:
         raise ModelError(f"the number of weights must be a whole number, at least 1, not {size!r}")
@@ -77,7 +78,9 @@ class Horseshoe(AbstractWeights):
         slab: c², unless given inverse gamma, so that large weights are Student-t with 4 degrees of
             freedom and scale 1.
 
-    Raises: ModelError unless 0 < few < size.
+    Raises:
+        ModelError: unless 0 < few < size.
+
     Source: Piironen & Vehtari (2017), Sparsity information and regularization in the horseshoe.
     """
 
@@ -121,7 +124,9 @@ class RandomWalk(AbstractWeights):
         scale: σ, the root mean square of the standard deviations of the weights; unless given it is
             unknown, HalfNormal(1).
 
-    Raises: ModelError for fewer than 2 weights.
+    Raises:
+        ModelError: for fewer than 2 weights.
+
     Source: Lang & Brezger (2004), Bayesian P-splines; first order.
     """
 
@@ -171,7 +176,8 @@ def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
         scale: how many times as wide as $1/\sqrt{\text{fan-in}}$ the weights are.
         bias: the standard deviation of the biases.
 
-    Raises: ModelError for scales that are not positive.
+    Raises:
+        ModelError: for scales that are not positive.
     """
     if not (scale > 0 and bias > 0):
         raise ModelError(f"fan_in(scale={scale}, bias={bias}): both must be positive")
@@ -191,8 +197,8 @@ def sparse(few: float = 1.0, bias: float = 1.0) -> WeightPrior:
         few: how many weights of an array are thought to matter.
         bias: the standard deviation of the biases.
 
-    Raises: ModelError, when a network is built, unless `few` lies between 0 and the number of
-    weights.
+    Raises:
+        ModelError: when a network is built, unless `few` lies between 0 and the number of weights.
     """
 
     def prior(name: str, weight: Array) -> Any:

@@ -38,7 +38,8 @@ class VaryingScale(Module):
             are the predicted values of the model's layer. A network of a small scale, such as 0.5,
             keeps the noise near what is typical.
 
-    Raises: ModelError if the head is no function, or, when called, returns more than one value.
+    Raises:
+        ModelError: if the head is no function, or, when called, returns more than one value.
     """
 
     typical: Scalar
@@ -91,7 +92,8 @@ class PerDatum(Module):
         needed: whether the data of a fit must say it of each datum; else it is `otherwise` there
             too.
 
-    Raises: ModelError if the variable has no name, or the factor may be negative.
+    Raises:
+        ModelError: if the variable has no name, or the factor may be negative.
     """
 
     variable: str = eqx.field(static=True)
@@ -277,7 +279,8 @@ class AbstractNoise(Module):
     def variance(self) -> Float[Array, ""]:
         """The variance of the noise, where it does not depend on the prediction.
 
-        Raises: ModelError for a noise model that is not normal.
+        Raises:
+            ModelError: for a noise model that is not normal.
         """
         raise ModelError(
             f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}"
@@ -323,7 +326,8 @@ class AbstractNoise(Module):
             variance: that of the prediction itself, in the square of its units; none where it is
                 certain.
 
-        Raises: ModelError for a variance where the noise is not normal.
+        Raises:
+            ModelError: for a variance where the noise is not normal.
         """
         if variance is None:
             return self(prediction)
@@ -345,7 +349,8 @@ class AbstractCrossCorrelation(Module):
         Args:
             observables: the noise and the dimensions of each observable of a model, by name.
 
-        Raises: ModelError that names the first one.
+        Raises:
+            ModelError: that names the first one.
         """
 
     @abstractmethod

@@ -44,8 +44,9 @@ class Censored(AbstractNoise):
     residual: the filter takes the mean and the variance that it then has, as if it were still
         normal. So log densities are approximate.
 
-    Raises: ModelError for a noise whose distribution function is not known, or limits that are no
-    rising numbers.
+    Raises:
+        ModelError: for a noise whose distribution function is not known, or limits that are no
+            rising numbers.
     """
 
     noise: AbstractNoise

@@ -22,7 +22,8 @@ class AbstractOfTrials(AbstractNoise):
     Args:
         trials: how many, or the name of a variable of the data that has the number of each datum.
 
-    Raises: ModelError for trials that are no known whole number.
+    Raises:
+        ModelError: for trials that are no known whole number.
     """
 
     trials: int | PerDatum = eqx.field(converter=per_datum)

@@ -22,7 +22,8 @@ class AbstractScaled(AbstractNoise):
         known_error: the measurement error of each datum, as the name of a variable of the data or a
             `PerDatum`; it adds to the scale in quadrature.
 
-    Raises: ModelError if there is neither.
+    Raises:
+        ModelError: if there is neither.
     """
 
     scale: Scalar | VaryingScale | PerDatum | None = None
@@ -82,7 +83,8 @@ class CombinedNoise(AbstractNoise):
         known_error: the measurement error of each datum, in the units of the observable, as the
             name of a variable of the data or a `PerDatum`; its square adds to the other two.
 
-    Raises: ModelError if a parameter may be negative.
+    Raises:
+        ModelError: if a parameter may be negative.
     """
 
     additive: Scalar | None

@@ -35,7 +35,8 @@ class BoxCoxNoise(AbstractNoise):
         shift: c, a known number in the units of the observable, such as half of the smallest value
             above zero where data may be zero: data lie above −c.
 
-    Raises: ModelError for a negative power, or a shift that is no known number or is negative.
+    Raises:
+        ModelError: for a negative power, or a shift that is no known number or is negative.
     """
 
     scale: Scalar | VaryingScale
@@ -63,7 +64,7 @@ class BoxCoxNoise(AbstractNoise):
 
 
 def refuse_power_or_shift(noise: Any) -> None:
-    """Raises: ModelError for a noise on a Box–Cox scale whose power may be negative, or whose shift
+    """Raise ModelError for a noise on a Box–Cox scale whose power may be negative, or whose shift
     is unknown.
     """
     kind, power, shift = type(noise).__name__, noise.power, noise.shift

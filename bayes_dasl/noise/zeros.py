@@ -26,7 +26,8 @@ class AbstractWithZeros(AbstractNoise):
         noise: the other one.
         zeros: the share, between 0 and 1: known, or unknown, such as `dist.Beta(1.0, 4.0)`.
 
-    Raises: ModelError for what is no noise, or a share that may be none.
+    Raises:
+        ModelError: for what is no noise, or a share that may be none.
     """
 
     noise: AbstractNoise
@@ -51,7 +52,7 @@ class AbstractWithZeros(AbstractNoise):
 
     @abstractmethod
     def _refuse_noise(self) -> None:
-        """Raises: ModelError for a noise that it cannot be around."""
+        """Raise ModelError for a noise that it cannot be around."""
 
     def _possible(self) -> bool:
         """Whether the noise inside gives no negative numbers."""
@@ -69,8 +70,8 @@ class ZeroInflatedNoise(AbstractWithZeros):
         zeros: π, the share of data that are zero for that reason: known, or unknown, such as
             `dist.Beta(1.0, 4.0)`.
 
-    Raises: ModelError for a noise of other data than counts, or a share that may lie outside 0 and
-    1.
+    Raises:
+        ModelError: for a noise of other data than counts, or a share that may lie outside 0 and 1.
     """
 
     def _refuse_noise(self) -> None:
@@ -105,8 +106,9 @@ class HurdleNoise(AbstractWithZeros):
             `bd.filtering.CorrelatedLogNoise`, or of counts.
         zeros: π, the share of data that are zero: known, or unknown, such as `dist.Beta(1.0, 1.0)`.
 
-    Raises: ModelError for a noise that gives negative data, or amounts that are zero themselves, or
-    a share that may lie outside 0 and 1.
+    Raises:
+        ModelError: for a noise that gives negative data, or amounts that are zero themselves, or a
+            share that may lie outside 0 and 1.
     """
 
     @property

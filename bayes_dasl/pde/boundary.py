@@ -79,7 +79,8 @@ class Robin(AbstractLinear):
         b: the weight of the outward derivative, in units of length if a has none.
         value: in the units of the field if a has none.
 
-    Raises: ModelError if both a and b are known to be zero.
+    Raises:
+        ModelError: if both a and b are known to be zero.
     """
 
     a: Any
@@ -128,7 +129,8 @@ class Periodic(AbstractCondition):
 def condition(boundary: Any, field: str, name: str, end: str) -> AbstractCondition:
     """What holds for a field at one end of an axis.
 
-    Raises: ModelError if the conditions are given by field and this one has none.
+    Raises:
+        ModelError: if the conditions are given by field and this one has none.
     """
     if _by_field(boundary):
         if field not in boundary:
@@ -145,7 +147,8 @@ def condition(boundary: Any, field: str, name: str, end: str) -> AbstractConditi
 def check_boundary(boundary: Any, grid: Grid) -> None:
     """Refuse conditions that do not say exactly one thing for each side of the grid.
 
-    Raises: ModelError that names the side.
+    Raises:
+        ModelError: that names the side.
     """
     groups = boundary.values() if _by_field(boundary) else (boundary,)
     for group in groups:

@@ -24,7 +24,9 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
     Args:
         stages: s, the evaluations of a step, at least 2.
 
-    Raises: ModelError for fewer than two stages.
+    Raises:
+        ModelError: for fewer than two stages.
+
     Source: Sommeijer, Shampine & Verwer (1998), RKC: an explicit solver for parabolic PDEs.
     """
 

@@ -55,9 +55,12 @@ class FiniteVolume(Module):
             (first order).
 
     Shapes: fields are arrays over the cells.
-    Raises: ModelError for boundary conditions that contradict or are missing, coefficients of
-    another shape, a known diffusion below 0, an unknown limiter, or when called, for a field that
-    has no coefficient or an unknown one that has one or a rate.
+
+    Raises:
+        ModelError: for boundary conditions that contradict or are missing, coefficients of another
+            shape, a known diffusion below 0, an unknown limiter, or when called, for a field that
+            has no coefficient or an unknown one that has one or a rate.
+
     Source: LeVeque (2002), Finite Volume Methods for Hyperbolic Problems.
     """
 

@@ -34,7 +34,9 @@ class Grid(Module):
             coordinate of the data.
 
     Shapes: arrays over the cells are `(cells of x,)` or `(cells of x, cells of y)`.
-    Raises: ModelError for no or more than two axes, an empty range, or fewer than four cells.
+
+    Raises:
+        ModelError: for no or more than two axes, an empty range, or fewer than four cells.
     """
 
     axes: FrozenDict = eqx.field(static=True)
@@ -134,7 +136,8 @@ class Grid(Module):
             at: coordinates by axis, each a number or `(place,)`. An axis that is not named keeps
                 its cells; one that is given a single number is dropped.
 
-        Raises: DataError for a known coordinate outside the grid or of an unknown axis.
+        Raises:
+            DataError: for a known coordinate outside the grid or of an unknown axis.
         """
         for name, coordinate in at.items():
             self.check_inside(name, coordinate)
@@ -168,7 +171,8 @@ class Grid(Module):
             coordinate: a number or an array of them, in its units; of a traced one nothing is known
                 or refused.
 
-        Raises: DataError that names the coordinate and the grid's range.
+        Raises:
+            DataError: that names the coordinate and the grid's range.
         """
         if name not in self.axes:
             raise DataError(f"'{name}' is no axis of the grid, which has {', '.join(self.names)}")
@@ -233,7 +237,8 @@ def each(
 def entry(result: Any, name: str, where: str) -> Any:
     """The entry `name` of a dict, or its only one; what is no dict is itself.
 
-    Raises: ModelError if several other entries are there.
+    Raises:
+        ModelError: if several other entries are there.
     """
     if not isinstance(result, Mapping):
         return result
@@ -248,7 +253,8 @@ def entry(result: Any, name: str, where: str) -> Any:
 def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any]:
     """What a function gives of each field.
 
-    Raises: ModelError if that is no dict, or holds what is no field.
+    Raises:
+        ModelError: if that is no dict, or holds what is no field.
     """
     if not isinstance(result, Mapping):
         raise ModelError(
@@ -264,7 +270,8 @@ def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any
 def of_field(value: Any, field: str, what: str) -> Any:
     """A coefficient of one field, where one value may serve all.
 
-    Raises: ModelError if it is given by field but not for this one.
+    Raises:
+        ModelError: if it is given by field but not for this one.
     """
     if not isinstance(value, Mapping):
         return value
@@ -285,7 +292,8 @@ def evaluate(
     """A coefficient of `name` at points: one number, an array of them, or a function called at each
     of them.
 
-    Raises: ModelError if the function gives anything but one number at each point.
+    Raises:
+        ModelError: if the function gives anything but one number at each point.
     """
     if not is_function(value):
         return jnp.asarray(value, float)

@@ -84,8 +84,11 @@ class PDE(AbstractLayer):
         adjoint: how Diffrax differentiates the solve.
 
     Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
-    Raises: ModelError if built with no grid or several, an initial state of the wrong shape or bad
-    tolerances; DataError when called, if the data lie outside the grid.
+
+    Raises:
+        ModelError: if built with no grid or several, an initial state of the wrong shape or bad
+            tolerances.
+        DataError: when called, if the data lie outside the grid.
     """
 
     vector_field: VectorField

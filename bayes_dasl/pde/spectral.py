@@ -134,7 +134,9 @@ class Spectral(Module):
             by field.
 
     Shapes: fields are arrays over the cells, known at their centres.
-    Raises: ModelError for a flux without an axis, or when called, for a rate of an unknown field.
+
+    Raises:
+        ModelError: for a flux without an axis, or when called, for a rate of an unknown field.
     """
 
     grid: Grid

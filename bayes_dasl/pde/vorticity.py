@@ -45,7 +45,9 @@ class Vorticity(Module):
             `Network` or a `Basis`; none unless given.
 
     Shapes: `vorticity` is an array over the cells, known at their centres.
-    Raises: ModelError for a grid that has not two axes, or values of another shape.
+
+    Raises:
+        ModelError: for a grid that has not two axes, or values of another shape.
     """
 
     grid: Grid
@@ -248,7 +250,8 @@ def coarsen(
         fine: the grid that it is known on.
         coarse: a grid of the same box with as many cells or fewer along each axis.
 
-    Raises: ModelError if the grids are not of the same box or the other is no coarser.
+    Raises:
+        ModelError: if the grids are not of the same box or the other is no coarser.
     """
     same = fine.names == coarse.names and all(
         fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names

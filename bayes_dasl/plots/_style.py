@@ -87,7 +87,8 @@ def say_recalibrated(fig: Figure, *attributes: Mapping) -> None:
 def predictions_of(fc: xr.DataTree, observable: str) -> xr.DataArray:
     """The draws of one observable of a forecast.
 
-    Raises: MismatchError for what is no forecast, or has no such observable.
+    Raises:
+        MismatchError: for what is no forecast, or has no such observable.
     """
     check_forecast(fc, "predictions")
     held = fc["predictions"].dataset
@@ -96,7 +97,7 @@ def predictions_of(fc: xr.DataTree, observable: str) -> xr.DataArray:
 
 
 def refuse_places(array: xr.DataArray) -> None:
-    """Raises: MismatchError for what lies along more than the index, where a series is drawn."""
+    """Raise MismatchError for what lies along more than the index, where a series is drawn."""
     dims = [str(dim) for dim in array.dims if dim not in ("chain", "draw")]
     if len(dims) > 1:
         raise MismatchError(
@@ -107,7 +108,7 @@ def refuse_places(array: xr.DataArray) -> None:
 
 
 def refuse_unknown(observable: str, held: Iterable) -> None:
-    """Raises: MismatchError for an observable that is not among those held."""
+    """Raise MismatchError for an observable that is not among those held."""
     names = [str(name) for name in held]
     if observable not in names:
         raise MismatchError(

@@ -26,8 +26,9 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
         comparison: what `bd.compare` returned.
         score: "crps", in the units of each observable, or "log_score", in nats.
 
-    Raises: MismatchError for what is no comparison of forecasts, another score, or too many models
-    to tell apart.
+    Raises:
+        MismatchError: for what is no comparison of forecasts, another score, or too many models to
+            tell apart.
     """
     if not hasattr(comparison, "by_lead"):
         raise MismatchError(

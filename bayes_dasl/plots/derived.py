@@ -60,7 +60,8 @@ def plot_derived(
         members: the dimension of members, as `bd.Each` calls it.
         most: so many members have a panel, evenly chosen.
 
-    Raises: MismatchError for what has no draws, or more dimensions beside them than these.
+    Raises:
+        MismatchError: for what has no draws, or more dimensions beside them than these.
     """
     for name, variable in values.data_vars.items():
         if not {"chain", "draw"} <= set(variable.dims) or not can_be_drawn(variable, members):

@@ -37,8 +37,9 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
             observable.
         units: those of the levels, for the legend.
 
-    Raises: MismatchError for what that did not return, too many to tell apart, or one with places
-    or members.
+    Raises:
+        MismatchError: for what that did not return, too many to tell apart, or one with places or
+            members.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
     if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
@@ -77,7 +78,8 @@ def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") ->
         observable: its name, for the axis.
         units: its units, likewise.
 
-    Raises: MismatchError for what that did not return.
+    Raises:
+        MismatchError: for what that did not return.
     """
     if "level" not in table:
         raise MismatchError("give the table that bd.extremes.return_levels returned")

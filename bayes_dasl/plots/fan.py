@@ -52,8 +52,10 @@ def plot_fan(
         window: first and last time of the figure, numbers or dates; unless given, what is forecast
             after the fitted data and as long a time before it.
 
-    Raises: MismatchError for what is no forecast, an unknown observable, one with places or
-    members, or rows in any order; DataError for a window with fewer than two times.
+    Raises:
+        MismatchError: for what is no forecast, an unknown observable, one with places or members,
+            or rows in any order.
+        DataError: for a window with fewer than two times.
     """
     predictions = predictions_of(fc, observable)
     if not fc.attrs.get("series", True):

@@ -53,7 +53,8 @@ def plot_field(
         test: the data that the fit has not seen, likewise.
         observable: its name; it must have one or two coordinates beside the index.
 
-    Raises: MismatchError for what is no forecast, or an unknown observable.
+    Raises:
+        MismatchError: for what is no forecast, or an unknown observable.
     """
     predictions = predictions_of(fc, observable)
     train, test = (

@@ -68,8 +68,9 @@ def plot_forecast(
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
 
-    Raises: MismatchError for what is no forecast, or an unknown observable, or one with places or
-    members.
+    Raises:
+        MismatchError: for what is no forecast, or an unknown observable, or one with places or
+            members.
     """
     predictions = predictions_of(fc, observable)
     train, test = (
@@ -155,7 +156,8 @@ def plot_decomposition(
         train_start: the first one, at which a line is drawn if the parts begin before; no line
             unless given.
 
-    Raises: MismatchError for an unknown observable, or one with places or members beside the index.
+    Raises:
+        MismatchError: for an unknown observable, or one with places or members beside the index.
     """
     refuse_unknown(observable, parts["observable"].values)
     chosen = parts.sel(observable=observable)

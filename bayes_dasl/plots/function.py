@@ -70,9 +70,10 @@ def plot_function(
             inputs alone; unless given, over those of the unknown functions.
         key: a whole number or a JAX random key, for the prior draws.
 
-    Raises: ModelError for a model without unknown functions, or several where none is named, or a
-    rate that returns no dict of numbers; MismatchError for an unknown name, an empty range, or a
-    posterior of another model.
+    Raises:
+        ModelError: for a model without unknown functions, or several where none is named, or a rate
+            that returns no dict of numbers.
+        MismatchError: for an unknown name, an empty range, or a posterior of another model.
     """
     if post is not None:
         check_belongs(model, post)
@@ -127,7 +128,9 @@ def _chosen(
     """The function to be drawn, the range of each of its inputs, and the inputs at the rows of the
     data.
 
-    Raises: ModelError or MismatchError.
+    Raises:
+        ModelError: if so.
+        MismatchError: likewise.
     """
     for name, (low, high) in over.items():
         if not -np.inf < low < high < np.inf:
@@ -195,7 +198,8 @@ def plot_training(post: xr.DataTree) -> Figure:
     Args:
         post: what `fit` returned, by an engine that descends.
 
-    Raises: MismatchError for a result of an engine that does not descend.
+    Raises:
+        MismatchError: for a result of an engine that does not descend.
     """
     if "training" not in post.children:
         raise MismatchError(
@@ -294,7 +298,8 @@ def _along(
 ) -> dict[str, np.ndarray]:
     """The values of each draw of a function along one input: `(draw, input)` by output.
 
-    Raises: ModelError for values that are no dict of numbers.
+    Raises:
+        ModelError: for values that are no dict of numbers.
     """
     known = {other: jnp.full(_GRID, (low + high) / 2) for other, (low, high) in ranges.items()}
     known |= {name: jnp.linspace(ranges[name][0], ranges[name][1], _GRID)}

@@ -72,7 +72,8 @@ def plot_members(
         observable: its name.
         most: so many members are drawn, evenly chosen.
 
-    Raises: MismatchError for what is no forecast of a population, or an unknown observable.
+    Raises:
+        MismatchError: for what is no forecast of a population, or an unknown observable.
     """
     predictions, dim = _of_members(fc, observable)
     index, held = index_of(predictions), predictions[dim].values
@@ -153,8 +154,10 @@ def plot_vpc(
         bins: how many, at most.
         key: a whole number or a JAX random key, for the observation noise.
 
-    Raises: MismatchError for a posterior of another model, a model without members, an unknown
-    observable, or data that hold no number.
+    Raises:
+        MismatchError: for a posterior of another model, a model without members, an unknown
+            observable, or data that hold no number.
+
     Source: Bergstrand, Hooker, Wallin & Karlsson (2011), Prediction-corrected visual predictive
     checks for diagnosing nonlinear mixed-effects models.
     """

@@ -19,7 +19,8 @@ def plot_profile(profile: xr.Dataset) -> Figure:
     Args:
         profile: what `profile_likelihood` returned.
 
-    Raises: MismatchError for something else.
+    Raises:
+        MismatchError: for something else.
     """
     if "log_likelihood" not in profile or "level" not in profile.attrs:
         raise MismatchError("give what bd.sensitivity.profile_likelihood returned")

@@ -38,8 +38,9 @@ def plot_scenarios(
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         observable: its name; it must be a series of numbers.
 
-    Raises: MismatchError for what is no forecast, none at all or too many to tell apart, or an
-    unknown observable.
+    Raises:
+        MismatchError: for what is no forecast, none at all or too many to tell apart, or an unknown
+            observable.
     """
     if not 0 < len(forecasts) <= len(SERIES):
         raise MismatchError(

@@ -49,7 +49,8 @@ def plot_sensitivity(found: xr.Dataset, *, most: int = 6) -> Figure:
         most: so many unknowns at most are drawn of a series, and twice as many of a number, the
             largest first.
 
-    Raises: MismatchError for what `sensitivity` did not return, or a quantity of more dimensions.
+    Raises:
+        MismatchError: for what `sensitivity` did not return, or a quantity of more dimensions.
     """
     shown = _SHOWN.get(str(found.attrs.get("method")))
     if shown is None or not found.data_vars:

@@ -30,7 +30,8 @@ def plot_tree(root: Any) -> Figure:
     Args:
         root: `describe(model).root`.
 
-    Raises: MismatchError for anything else.
+    Raises:
+        MismatchError: for anything else.
     """
     if not hasattr(root, "group"):
         raise MismatchError("give bd.describe(model).root")

@@ -39,9 +39,10 @@ class Each(AbstractPopulation):
             or names.
         dim: the dimension that they form.
 
-    Raises: ModelError for a layer that looks back at observations, members that are no numbers or
-    names or not different ones, nothing that varies, or known numbers or doses of others than these
-    members.
+    Raises:
+        ModelError: for a layer that looks back at observations, members that are no numbers or
+            names or not different ones, nothing that varies, or known numbers or doses of others
+            than these members.
     """
 
     layer: AbstractLayer
@@ -96,7 +97,8 @@ class Each(AbstractPopulation):
         Args:
             names: what they are called, `(member,)`.
 
-        Raises: DataError for one that is no member.
+        Raises:
+            DataError: for one that is no member.
         """
         known = {name: i for i, name in enumerate(self.members)}
         for name in np.asarray(names).tolist():
@@ -237,7 +239,7 @@ def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, in
 
 
 def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
-    """Raises: ModelError for doses of other members, or of these in another order: arrays hold them
+    """Raise ModelError for doses of other members, or of these in another order: arrays hold them
     by place.
     """
     are_doses = lambda node: isinstance(node, AbstractScheduled)  # noqa: E731

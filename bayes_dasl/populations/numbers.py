@@ -82,9 +82,12 @@ def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
             members of one group then have one number together. Groups are numbers or names, and a
             dimension of results.
 
-    Returns: what may stand in a layer that is wrapped in `bd.Each`.
-    Raises: ModelError for what is neither, or a distribution over several numbers that are not one
-    event; for groups that are no numbers or names, or of known numbers, which need none.
+    Returns:
+        What may stand in a layer that is wrapped in `bd.Each`.
+
+    Raises:
+        ModelError: for what is neither, or a distribution over several numbers that are not one
+            event; for groups that are no numbers or names, or of known numbers, which need none.
     """
     if is_random(one):
         if one.batch_shape:
@@ -104,7 +107,7 @@ def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
 
 
 def _groups(by: Any) -> Groups:
-    """Raises: ModelError for what does not say of each member its group."""
+    """Raise ModelError for what does not say of each member its group."""
     if not isinstance(by, Mapping) or len(by) != 1 or not str(next(iter(by))).isidentifier():
         raise ModelError(
             f"by must say what groups are and of each member its own, as in by={{'site': sites}}: "
@@ -141,8 +144,11 @@ def population(
             number for each group. As the `center` of another population it is what is typical of
             the members of a group.
 
-    Returns: what may stand in a layer that is wrapped in `bd.Each`.
-    Raises: ModelError where all of these are known, or for groups that are no numbers or names.
+    Returns:
+        What may stand in a layer that is wrapped in `bd.Each`.
+
+    Raises:
+        ModelError: where all of these are known, or for groups that are no numbers or names.
     """
     return varying(dependent(log_normal_around, center, spread, effect), by)
 
@@ -179,8 +185,8 @@ class Over:
     def of_each(self, values: Any, what: str) -> Any:
         """What is known of each member, which may be traced, or of each group.
 
-        Raises: ModelError for as many as there are not, or members of one group of which it
-        differs.
+        Raises:
+            ModelError: for as many as there are not, or members of one group of which it differs.
         """
         if len(values) != self.members:
             raise ModelError(f"there are {self.members} members, but {len(values)} {what}")

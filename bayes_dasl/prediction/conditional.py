@@ -138,6 +138,7 @@ def conditional(noise: xr.Dataset, like: xr.DataArray) -> Conditional | None:
     predictions.
 
     None where the group does not say, as in forecasts that were made by hand.
+
     Shapes: parameters are `(chain · draw, time, …)`, of size 1 where they do not change.
     """
     held = [v for v in noise.data_vars.values() if v.attrs.get("observable") == like.name]

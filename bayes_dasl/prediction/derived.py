@@ -55,11 +55,15 @@ def evaluate(
             schools. An axis belongs to the one of its length; those of the times and of the members
             of a population are known.
 
-    Returns: a dataset over chain, draw and these axes; NaN where a solve failed. Figures show the
-    unit that `found["half_life"].attrs["units"]` is given.
-    Raises: MismatchError for a posterior of another model or an unknown group; ModelError if the
-    function cannot be called, two coordinates of one length leave open which an axis is, or one has
-    the length of none; DataError for bad times or forcings.
+    Returns:
+        A dataset over chain, draw and these axes; NaN where a solve failed. Figures show the unit
+        that `found["half_life"].attrs["units"]` is given.
+
+    Raises:
+        MismatchError: for a posterior of another model or an unknown group.
+        ModelError: if the function cannot be called, two coordinates of one length leave open which
+            an axis is, or one has the length of none.
+        DataError: for bad times or forcings.
     """
     draws, shape = _draws(model, post, group)
     found = of_draws(model, post, draws, function, at, coords=coords)

@@ -82,8 +82,9 @@ def renewal(kept: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     Partners are of the same half of the draws, and the regression is fitted to the other half, so
     that it holds nothing of the draws that it moves. A number that it does not predict there stays.
-    Shapes: `kept` and `others` are `(draw, number)`, unconstrained; returns `(draw,)` and
-    `(draw, number)`.
+
+    Shapes: `kept` and `others` are `(draw, number)`, unconstrained; returns `(draw,)` and `(draw,
+    number)`.
     """
     draws = len(kept)
     order = np.random.default_rng(0).permutation(draws)

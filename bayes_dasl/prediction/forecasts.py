@@ -122,27 +122,30 @@ def forecast(
         path: a file for a forecast that is too large for memory; in memory unless given.
         key: a whole number or a JAX random key, for the observation noise.
 
-    Returns: a DataTree with the groups `predictions` (draws of each datum: one for each posterior
-    draw, or several of each member, one after the other), `noise` (the parameters of the
-    distribution that each of these was drawn from), `conditional_mean` and `conditional_variance`
-    (of a datum given the draw), `sample_stats_predictions` (`ok`, `steps`), `unobserved` (outputs
-    of the layer that no datum observes, without noise), `mismatch` (of the constraints, at the
-    forecast's times), `vector_field` as `fit` has it, along the forecast, and `posterior`, the
-    draws that were pushed. A draw whose solve fails is NaN and counted in `ok`. `noise` has no
-    parameters of a noise of one's own that is a mixture of NumPyro's distributions, or a transform.
-    Of a model with science and network, from 100 draws on, also `exchanged_mean`: the conditional
-    mean where one group of leaves was `kept` and all others were those of another draw, for up to
-    4000 draws, from which `decompose` splits the epistemic variance. These solves wait until the
-    group is looked at or saved; with `path` they are made at once.
+    Returns:
+        A DataTree with the groups `predictions` (draws of each datum: one for each posterior draw,
+        or several of each member, one after the other), `noise` (the parameters of the distribution
+        that each of these was drawn from), `conditional_mean` and `conditional_variance` (of a
+        datum given the draw), `sample_stats_predictions` (`ok`, `steps`), `unobserved` (outputs of
+        the layer that no datum observes, without noise), `mismatch` (of the constraints, at the
+        forecast's times), `vector_field` as `fit` has it, along the forecast, and `posterior`, the
+        draws that were pushed. A draw whose solve fails is NaN and counted in `ok`. `noise` has no
+        parameters of a noise of one's own that is a mixture of NumPyro's distributions, or a
+        transform. Of a model with science and network, from 100 draws on, also `exchanged_mean`:
+        the conditional mean where one group of leaves was `kept` and all others were those of
+        another draw, for up to 4000 draws, from which `decompose` splits the epistemic variance.
+        These solves wait until the group is looked at or saved; with `path` they are made at once.
 
     Of an ensemble of forcings, `forcing_member` in `sample_stats_predictions` says which one a draw
     had; there is neither `vector_field` nor `exchanged_mean` then. Of scenarios, a dict of such
     trees.
 
-    Raises: MismatchError for a posterior of another model: another equation, prior, noise, known
-    number or solver setting, unless `what_if`, or other random leaves; DataError for bad times or
-    forcings, or where the noise reads of each datum what is not there; WriteError if the file
-    cannot be written.
+    Raises:
+        MismatchError: for a posterior of another model: another equation, prior, noise, known
+            number or solver setting, unless `what_if`, or other random leaves.
+        DataError: for bad times or forcings, or where the noise reads of each datum what is not
+            there.
+        WriteError: if the file cannot be written.
     """
     if isinstance(at, dict):
         if path is not None:
@@ -282,7 +285,9 @@ def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.Da
     """The inputs of a model's layer at times that one may ask for, from where the fit started, and
     these times.
 
-    Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
+    Raises:
+        MismatchError: for a posterior of another model.
+        DataError: for bad times or forcings.
     """
     check_belongs(model, post)
     data = _asked(model, post, at)

@@ -36,8 +36,9 @@ def function_inputs(
         rows: the indices of some times.
         states: those of the watched draws at these times.
 
-    Returns: a dataset over the index, a variable `function.input` for each, with the attributes
-    `function` and `input`; None where nothing is known.
+    Returns:
+        A dataset over the index, a variable `function.input` for each, with the attributes
+        `function` and `input`; None where nothing is known.
     """
     functions = (
         [] if isinstance(model.layer, AbstractPopulation) else unknown_functions(model.layer)

@@ -37,7 +37,8 @@ def members_of(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
 def paired(members: Sequence[Inputs], draws: int) -> Drives:
     """The forcings of all members of an ensemble, each of which drives as many draws as any other.
 
-    Raises: DataError for more members than draws.
+    Raises:
+        DataError: for more members than draws.
     """
     if len(members) > draws:
         raise DataError(
@@ -54,7 +55,8 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
     """Refuse a time between the fit and later rows of which the forcings are not known: they would
     run straight there.
 
-    Raises: DataError where that is longer than twice any step of either.
+    Raises:
+        DataError: where that is longer than twice any step of either.
     """
     after = times > known[-1]
     steps = np.concatenate([np.diff(known), np.diff(times[after])])
@@ -73,7 +75,8 @@ def refuse_unknown_past(model: Model, before: xr.Dataset) -> None:
     """Refuse members that the fit has not seen where their own forcings are not known from its
     start on.
 
-    Raises: DataError.
+    Raises:
+        DataError: if so.
     """
     for name, variable in before.data_vars.items():
         for dim in (dim for dim in variable.dims if dim != model.index):

@@ -68,8 +68,12 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
 
     Of a posterior from other versions of the libraries, or from another system, only the random
     leaves can be compared.
-    Returns: whether all was compared.
-    Raises: MismatchError.
+
+    Returns:
+        Whether all was compared.
+
+    Raises:
+        MismatchError: if so.
     """
     check_belongs(model, post)
     held = post.attrs.get("posterior_sha256")
@@ -111,7 +115,8 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
     """What a forecast's attributes say of its model: whether it is that of the fit, or, with
     `what_if`, another.
 
-    Raises: MismatchError, with `what_if` for other random leaves alone.
+    Raises:
+        MismatchError: with `what_if` for other random leaves alone.
     """
     if differ(paths(model), post["posterior"].to_dataset()) or _asks_others(model, post):
         check_belongs(model, post)

@@ -62,7 +62,8 @@ class File:
 def new_file(path: str | os.PathLike, groups: Mapping[str, xr.Dataset]) -> Iterator[File]:
     """A file that takes its place once all is written.
 
-    Raises: WriteError if the folder cannot be written or the disk has too little room.
+    Raises:
+        WriteError: if the folder cannot be written or the disk has too little room.
     """
     with replacing(path) as temporary:
         # On a full disk HDF5 would not raise but crash Python.

@@ -241,7 +241,8 @@ def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[
     """Draws of every random leaf, path → `(chain · draw, …)`, of a population for the members of
     the model.
 
-    Raises: MismatchError if the posterior belongs to another model.
+    Raises:
+        MismatchError: if the posterior belongs to another model.
     """
     check_belongs(model, post)
     dataset = post[group].to_dataset()
@@ -286,7 +287,8 @@ def signature(model: Model) -> str:
 def check_belongs(model: Model, post: xr.DataTree) -> None:
     """Refuse a posterior of another model.
 
-    Raises: MismatchError that names the random leaves that differ.
+    Raises:
+        MismatchError: that names the random leaves that differ.
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
@@ -340,9 +342,10 @@ def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dat
     """New data in the units of the model, or, where it states none, in those of the data that it
     was fitted to.
 
-    Raises: DataError for units of another dimension, or of the index or a place, and for dates
-    where the fit had numbers or the other way round; MismatchError if the model counts dates in
-    another way than that of the fit.
+    Raises:
+        DataError: for units of another dimension, or of the index or a place, and for dates where
+            the fit had numbers or the other way round.
+        MismatchError: if the model counts dates in another way than that of the fit.
     """
     fitted = fitted_data(post)
     if model.index in fitted.coords:
@@ -385,7 +388,8 @@ def seal(path: Path) -> None:
 def _unsealed(written: bytes) -> bytes:
     """What was sealed; files of other programs, which have no seal, are as they are.
 
-    Raises: ValueError if it has changed since.
+    Raises:
+        ValueError: if it has changed since.
     """
     content, seal, digest = written.rpartition(_SEAL)
     if seal and digest != _digest(content):
@@ -403,7 +407,8 @@ def to_bytes(tree: xr.DataTree) -> bytes:
 def from_bytes(content: bytes) -> xr.DataTree:
     """What `to_bytes` made bytes of.
 
-    Raises: ValueError for a file that reaches beyond itself or claims more memory than there is.
+    Raises:
+        ValueError: for a file that reaches beyond itself or claims more memory than there is.
     """
     check_contained(io.BytesIO(content), on_host())
     with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
@@ -417,8 +422,9 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
         tree: what `fit`, `forecast` or another verb returned.
         path: the file; one that is there already is replaced.
 
-    Raises: MismatchError for what is no such tree; WriteError if it cannot be written: a file that
-    was there before is then untouched.
+    Raises:
+        MismatchError: for what is no such tree.
+        WriteError: if it cannot be written: a file that was there before is then untouched.
     """
     if not isinstance(tree, xr.DataTree):
         raise MismatchError(
@@ -444,8 +450,9 @@ def load(path: str | os.PathLike) -> xr.DataTree:
     Args:
         path: a file that `save` wrote.
 
-    Raises: ReadError if the file is missing, torn, or not netCDF; also if it reaches for another
-    file, or claims more memory than there is.
+    Raises:
+        ReadError: if the file is missing, torn, or not netCDF; also if it reaches for another file,
+            or claims more memory than there is.
     """
     path = Path(path)
     if not path.is_file():

@@ -49,16 +49,19 @@ def simulate(
         missing: whether values are missing where the template has none.
         key: a whole number or a JAX random key, for the draw and the observation noise.
 
-    Returns: a copy of the template with simulated observations, in the units that the layer states.
-    Further variables are `true_<observable>`, the prediction without noise; `true_<output>` for
-    outputs that are not observed; and `true_<parameter>` for each parameter, by its name in
-    results. `fit` ignores them. Values beyond a limit of `bd.noise.Censored` are set to that limit.
-    If the data have codes for censoring, no simulated value is censored.
+    Returns:
+        A copy of the template with simulated observations, in the units that the layer states.
+        Further variables are `true_<observable>`, the prediction without noise; `true_<output>` for
+        outputs that are not observed; and `true_<parameter>` for each parameter, by its name in
+        results. `fit` ignores them. Values beyond a limit of `bd.noise.Censored` are set to that
+        limit. If the data have codes for censoring, no simulated value is censored.
 
-    Raises: MismatchError for values that are not random leaves of the model or have another shape,
-    or a posterior of another model; DataError for times or forcings that the model cannot take;
-    ModelError if the solver fails, or for a model with a filter, which integrates out the path of
-    the states.
+    Raises:
+        MismatchError: for values that are not random leaves of the model or have another shape, or
+            a posterior of another model.
+        DataError: for times or forcings that the model cannot take.
+        ModelError: if the solver fails, or for a model with a filter, which integrates out the path
+            of the states.
 
     Example:
         >>> simulated = bd.simulate(model, data, {"growth": 0.5}, key=1)
@@ -129,7 +132,8 @@ def _draw(
 ) -> dict[str, Array]:
     """One value of each random leaf, by path.
 
-    Raises: MismatchError.
+    Raises:
+        MismatchError: if so.
     """
     if isinstance(values, xr.DataTree):
         draws = draws_of(model, values)
@@ -149,7 +153,8 @@ def _draw(
 def _by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
     """Values by path.
 
-    Raises: MismatchError for a name that the model does not have, or another shape.
+    Raises:
+        MismatchError: for a name that the model does not have, or another shape.
     """
     if not isinstance(values, Mapping):
         raise MismatchError(

@@ -89,8 +89,9 @@ class Witnesses(NamedTuple):
 def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> Past:
     """What was held out, of the model and the observables of a forecast.
 
-    Raises: MismatchError for other models, observables or data; DataError for data that are
-    censored.
+    Raises:
+        MismatchError: for other models, observables or data.
+        DataError: for data that are censored.
     """
     if isinstance(past, xr.DataTree):
         found = _of_rolling_origins(fc, past)
@@ -116,7 +117,8 @@ def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> P
 def fitted_until(fc: xr.DataTree) -> Any:
     """The last time that was fitted, a number or a date.
 
-    Raises: MismatchError where a forecast does not say it.
+    Raises:
+        MismatchError: where a forecast does not say it.
     """
     end = fitted_between(fc)[1]
     if end is None:
@@ -133,7 +135,8 @@ def witnesses(
     """The errors of each observable at each of some leads: standardised ones, or of the PIT, from
     −1 to 1.
 
-    Raises: DataError where they are too few for the 90 % interval, or infinite.
+    Raises:
+        DataError: where they are too few for the 90 % interval, or infinite.
     """
     held = 2 * past.errors["pit"] - 1 if of_pit else past.errors["error"]
     age = np.arange(held.sizes["origin"])[::-1]
@@ -176,6 +179,7 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
     Errors that add up along a window, as those of a random walk, are alike by the share of times,
     and their sizes by its square: 1. Where each time has an error of its own it is 0. Rank
     correlations over all leads tell it.
+
     Shapes: `errors` is `(lead, origin, value)`.
     """
     found, most = 0.0, 0.0
@@ -348,7 +352,7 @@ def _refuse_other_model(fc: xr.DataTree, other: xr.DataTree) -> None:
 
 
 def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
-    """Raises: MismatchError where errors are of what is to be forecast."""
+    """Raise MismatchError where errors are of what is to be forecast."""
     if times.max() > (end := fitted_until(fc)):
         raise MismatchError(
             f"the errors reach to {told(times.max())}, but the forecast begins after {told(end)}: "

@@ -65,19 +65,22 @@ def recalibrate(
         half_life: for a series that changes: so many origins back an error counts half as much as
             the last one. All count the same unless given.
 
-    Returns: a tree with the group `predictions`, of the dimensions and units of those of `fc`, for
-    `score`, `pit`, `save` and figures; and the group `recalibration`, by observable and time:
-    `held_out`, of how many origins, rows or members errors are known, `effective`, as how many
-    independent ones they count, and `width_ratio`, how many times as wide the 90 % interval is as
-    the model's. The attribute `recalibrated` says in words how it was made, and `known_level` which
-    central interval is known throughout: draws end there, and `score` says nothing of wider ones.
-    What `decompose` and `diagnose` say is of the model: they refuse this forecast, which can be a
-    rival.
+    Returns:
+        A tree with the group `predictions`, of the dimensions and units of those of `fc`, for
+        `score`, `pit`, `save` and figures; and the group `recalibration`, by observable and time:
+        `held_out`, of how many origins, rows or members errors are known, `effective`, as how many
+        independent ones they count, and `width_ratio`, how many times as wide the 90 % interval is
+        as the model's. The attribute `recalibrated` says in words how it was made, and
+        `known_level` which central interval is known throughout: draws end there, and `score` says
+        nothing of wider ones. What `decompose` and `diagnose` say is of the model: they refuse this
+        forecast, which can be a rival.
 
-    Raises: DataError where fewer than 9 are held out, which tell no 90 % interval, for times beyond
-    the longest lead, censored data, or errors that no interval holds; MismatchError for what is no
-    forecast, is recalibrated already or a what-if, for errors of another model or other
-    observables, or of data after the end of the fit.
+    Raises:
+        DataError: where fewer than 9 are held out, which tell no 90 % interval, for times beyond
+            the longest lead, censored data, or errors that no interval holds.
+        MismatchError: for what is no forecast, is recalibrated already or a what-if, for errors of
+            another model or other observables, or of data after the end of the fit.
+
     Source: Lei et al. (2018), Distribution-free predictive inference for regression; Kuleshov,
     Fenner & Ermon (2018), Accurate uncertainties for deep learning using calibrated regression;
     Barber et al. (2023), Conformal prediction beyond exchangeability, for weights by age; Schefzik,
@@ -138,7 +141,8 @@ def _check(fc: xr.DataTree, method: str) -> None:
 def _ahead(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of a forecast are recalibrated, and by the errors of which lead.
 
-    Raises: DataError where there is none, or one is later than errors are known.
+    Raises:
+        DataError: where there is none, or one is later than errors are known.
     """
     predictions = fc["predictions"].to_dataset()
     times = predictions[index_of(predictions)].values
@@ -193,7 +197,8 @@ def _moved(
     """Draws with the quantiles that errors ask for, each of the rank that it had at its time and
     place.
 
-    Raises: DataError where there are no draws, or these do not reach so far.
+    Raises:
+        DataError: where there are no draws, or these do not reach so far.
     """
     name, index = str(variable.name), index_of(variable)
     ordered, values = variable.transpose("chain", "draw", index, ...), _draws(variable)
@@ -243,7 +248,8 @@ def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: 
     """The quantiles of draws, in their order, at the levels that are `asked` for in place of
     `levels`.
 
-    Raises: DataError where those of the 90 % interval lie beyond all draws.
+    Raises:
+        DataError: where those of the 90 % interval lie beyond all draws.
     """
     last = len(ranked) - 1
     place = asked * (last + 2) - 1

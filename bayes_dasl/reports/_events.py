@@ -130,7 +130,7 @@ def _at(value: Any) -> str:
 
 
 def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
-    """Raises: MismatchError or DataError for options that this forecast cannot show."""
+    """Raise MismatchError or DataError for options that this forecast cannot show."""
     options.check(map(str, fc["predictions"].data_vars), times_of(fc), unseen(fc))
 
 

@@ -35,7 +35,8 @@ class Report:
         Args:
             path: the file; an older one is replaced.
 
-        Raises: WriteError if it cannot be written; an older file at `path` is then left as it was.
+        Raises:
+            WriteError: if it cannot be written; an older file at `path` is then left as it was.
         """
         return write_text(path, self.html)
 
@@ -77,10 +78,12 @@ def report(
         options: what else the page shows: a closer look, thresholds, return levels, metrics, the
             source of the data.
 
-    Raises: MismatchError for what is no posterior or forecast, for another model than that of the
-    fit, if the test data and a forecast share no observable or no time, if a rival has the name of
-    the model, of a baseline, or of the mixture, or for options about an observable that is not
-    forecast; DataError for options that are none, or that this forecast cannot show.
+    Raises:
+        MismatchError: for what is no posterior or forecast, for another model than that of the fit,
+            if the test data and a forecast share no observable or no time, if a rival has the name
+            of the model, of a baseline, or of the mixture, or for options about an observable that
+            is not forecast.
+        DataError: for options that are none, or that this forecast cannot show.
     """
     if not isinstance(options, ReportOptions | None):
         raise DataError(f"options are bd.ReportOptions(…), not {type(options).__name__}")

@@ -38,7 +38,8 @@ class ReportOptions:
         licence: under which licence; unless given, `attrs["licence"]` or `attrs["license"]`,
             likewise.
 
-    Raises: DataError for what is none of these.
+    Raises:
+        DataError: for what is none of these.
     """
 
     window: Any = None
@@ -116,9 +117,10 @@ class ReportOptions:
             index: its times, or what stands for them.
             during: the first and the last of them that were not fitted; all unless given.
 
-        Raises: MismatchError for an observable that is not among them; DataError for dates where
-        there are numbers, or the other way round, in the window or the block, for a window with
-        fewer than two times, and for times that fill no block.
+        Raises:
+            MismatchError: for an observable that is not among them.
+            DataError: for dates where there are numbers, or the other way round, in the window or
+                the block, for a window with fewer than two times, and for times that fill no block.
         """
         held = list(observables)
         for what in ("thresholds", "return_periods"):
@@ -155,7 +157,8 @@ def _are_numbers(window: Any) -> bool:
 def _checked(window: Any) -> tuple[Any, Any]:
     """The first and the last time of a window, as numbers or dates.
 
-    Raises: DataError for what is none.
+    Raises:
+        DataError: for what is none.
     """
     wrong = f"window is a first and a last time, or False for none, not {window!r}"
     if isinstance(window, (str, bool, Mapping, set)):

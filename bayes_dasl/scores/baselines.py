@@ -90,7 +90,9 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     Where the data have less than five values there, the five that are nearest in season.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
-    Raises: DataError if the index says no unit of time.
+
+    Raises:
+        DataError: if the index says no unit of time.
     """
     time = np.atleast_1d(np.asarray(times))
     year = _year(train)
@@ -120,7 +122,10 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     in that season, those of all seasons count.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
-    Raises: DataError if the index says no unit of time.
+
+    Raises:
+        DataError: if the index says no unit of time.
+
     Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, section 5.2.
     """
     time = np.atleast_1d(np.asarray(times))
@@ -153,10 +158,13 @@ def baseline_forecasts(
         observables: which variables of the training data; all unless given. Name them where the
             data hold forcings too.
 
-    Returns: forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the
-    training data.
-    Raises: MismatchError for an observable that the training data lack; DataError for one without a
-    value.
+    Returns:
+        Forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the
+        training data.
+
+    Raises:
+        MismatchError: for an observable that the training data lack.
+        DataError: for one without a value.
 
     Example:
         ```python
@@ -202,7 +210,7 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
 
 
 def _year(data: xr.Dataset) -> float:
-    """Raises: DataError for an index without a unit of time."""
+    """Raise DataError for an index without a unit of time."""
     year = _year_of(data)
     if year is None:
         raise DataError(

@@ -96,13 +96,17 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
         fc: what `forecast` returned.
         observables: some that have the same dimensions; all unless given.
 
-    Returns: a dataset with the parts, which prints as a table of their shares (`shares()` returns
-    it).
+    Returns:
+        A dataset with the parts, which prints as a table of their shares (`shares()` returns it).
 
     Shapes: each variable is `(observable, time, …)`, over the places of a field.
+
     Units: the square of the observable's, which the coordinate `units` names.
-    Raises: MismatchError for what is no forecast, an unknown observable, or several that have
-    different dimensions: name those of one kind.
+
+    Raises:
+        MismatchError: for what is no forecast, an unknown observable, or several that have
+            different dimensions: name those of one kind.
+
     Source: Saltelli et al. (2008), Global Sensitivity Analysis; Janon et al. (2014), Asymptotic
     normality and efficiency of two Sobol index estimators; Kucherenko, Tarantola & Annoni (2012),
     for dependent inputs.
@@ -341,6 +345,7 @@ def shared(
     NaN where the pairs are none of the posterior's: where mean or variance of the other draw, or
     its covariance with what a regression on the group's features predicts, differ by more than a
     little and chance.
+
     Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features
     `(draw, p)`, `half` is `(draw,)`.
     """
@@ -402,7 +407,8 @@ def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
 def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
     """The observables that are asked for, all of one kind.
 
-    Raises: MismatchError for an unknown one, or several that have different dimensions.
+    Raises:
+        MismatchError: for an unknown one, or several that have different dimensions.
     """
     unknown = [name for name in observables or () if name not in means]
     if unknown:

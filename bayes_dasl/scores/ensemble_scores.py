@@ -70,6 +70,7 @@ def score_ensemble(
     observation, every score is NaN.
 
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
+
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
     """
     return scored([(np.asarray(draws, float), np.asarray(observed, float), None)]).scores

@@ -49,7 +49,8 @@ def usable(fc: xr.DataTree) -> np.ndarray:
     """Which predictive draws, all chains one after the other, were solved and are finite
     throughout.
 
-    Raises: MismatchError for what is no forecast.
+    Raises:
+        MismatchError: for what is no forecast.
     """
     check_forecast(fc, "predictions")
     return np.repeat(usable_draws(fc), repeats(fc), axis=1).ravel()
@@ -163,7 +164,8 @@ def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
     """What a forecast predicts, in the draws that are usable throughout, all chains one after the
     other as `sample`.
 
-    Raises: MismatchError for what is no forecast.
+    Raises:
+        MismatchError: for what is no forecast.
     """
     kept = usable(fc)
     held = fc["predictions"].to_dataset().drop_vars(["chain", "draw"], errors="ignore")

@@ -23,10 +23,14 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         fc: what `forecast` returned, or `recalibrate`.
         levels: which quantiles of the predictive draws, between 0 and 1.
 
-    Returns: columns for the index and places, if any; `observable`, `units`; `mean`, `sd` and a
-    column such as `q0.05` for each level. Draws of which a solve failed, or a prediction is not
-    finite, do not count.
-    Raises: MismatchError for what is no forecast, DataError for levels that are none.
+    Returns:
+        Columns for the index and places, if any; `observable`, `units`; `mean`, `sd` and a column
+        such as `q0.05` for each level. Draws of which a solve failed, or a prediction is not
+        finite, do not count.
+
+    Raises:
+        MismatchError: for what is no forecast.
+        DataError: for levels that are none.
     """
     try:
         wanted = np.asarray(list(levels), float)

@@ -55,10 +55,13 @@ def held_out_errors(
         data: a dataset with the observables, NaN where missing.
         times: those that are leads, in their order; each row is one unless given.
 
-    Returns: `error`, that of the median in units of half the 90 % interval on its side, and `pit`,
-    by observable, lead and member of a population; along `value` places and replicates. `censored`
-    is how many values are, whose error nobody knows.
-    Raises: as `score`.
+    Returns:
+        `error`, that of the median in units of half the 90 % interval on its side, and `pit`, by
+        observable, lead and member of a population; along `value` places and replicates. `censored`
+        is how many values are, whose error nobody knows.
+
+    Raises:
+        as `score`.
     """
     predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
     index, ranks = index_of(common), transforms(predictions, common)

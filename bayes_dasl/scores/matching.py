@@ -33,7 +33,7 @@ def repeats(fc: xr.DataTree) -> int:
 
 
 def check_forecast(fc: object, *groups: str) -> None:
-    """Raises: MismatchError for what is no forecast, which has these groups, or one that a
+    """Raise MismatchError for what is no forecast, which has these groups, or one that a
     recalibration has left.
     """
     for group in groups:
@@ -50,7 +50,7 @@ def check_forecast(fc: object, *groups: str) -> None:
 
 
 def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]) -> None:
-    """Raises: MismatchError unless rivals have the observables of what they are compared with."""
+    """Raise MismatchError unless rivals have the observables of what they are compared with."""
     held = [*map(str, own)]
     for name, theirs in rivals.items():
         if set(held) != set(other := [*map(str, theirs)]):
@@ -85,7 +85,8 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
 
     `known` are the inputs of the fit: forcings, and what the noise reads of each datum.
 
-    Raises: MismatchError that names the first such row.
+    Raises:
+        MismatchError: that names the first such row.
     """
     then_known = fitted_rows(known, fitted) if known.data_vars else None
     if then_known is None:
@@ -150,8 +151,11 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are
     data in their turn.
-    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is
-    shared, or places or units differ; DataError for data that are no numbers.
+
+    Raises:
+        MismatchError: for what is no forecast, if an observable is not in the data, no time is
+            shared, or places or units differ.
+        DataError: for data that are no numbers.
     """
     predictions, _, observed = shared(fc, data)
     return paired(predictions, observed), observed
@@ -180,10 +184,14 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
     and the data share.
 
     Observations that are censored have their bounds as coordinates.
+
     Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise
     may have less.
-    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is
-    shared, or the data lack one of its places; DataError for data that are no numbers.
+
+    Raises:
+        MismatchError: for what is no forecast, if an observable is not in the data, no time is
+            shared, or the data lack one of its places.
+        DataError: for data that are no numbers.
     """
     check_forecast(fc, "predictions")
     index = index_of(fc["predictions"].to_dataset())
@@ -226,7 +234,8 @@ def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
 def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     """Data in the units of a forecast, where both state them.
 
-    Raises: DataError for units of another dimension, or of the index or a place.
+    Raises:
+        DataError: for units of another dimension, or of the index or a place.
     """
     if "predictions" not in fc.children:
         return data

@@ -79,7 +79,8 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
         metrics: functions of what is predicted and what is observed, both `(datum,)`, by name, such
             as `nse`.
 
-    Raises: MismatchError for metrics that are no functions by name, and as `bayes_dasl.score`.
+    Raises:
+        MismatchError: for metrics that are no functions by name, and as `bayes_dasl.score`.
     """
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         raise MismatchError("metrics are functions by name, such as {'NSE': bd.scores.metrics.nse}")
@@ -101,7 +102,8 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
 def check_metrics(data: xr.Dataset, metrics: Mapping[str, Metric]) -> None:
     """Try metrics on data that are predicted too high, as 1.1 y + 0.5.
 
-    Raises: DataError for one that fails there, or returns no number.
+    Raises:
+        DataError: for one that fails there, or returns no number.
     """
     for name, values in data.data_vars.items():
         seen = values.values[np.isfinite(values.values)].astype(float)

@@ -34,12 +34,16 @@ def log_likelihood(
             model may have other members than these: for new members random effects are drawn from
             their prior, given the hyperparameters of each draw.
 
-    Returns: a dataset with each observable over the dimensions of its data, in nats; NaN where a
-    datum is missing, −∞ for all data where the solver fails. Draws come first: `draw`, or `chain`
-    and `draw` of a posterior.
-    Raises: MismatchError for a name that is no unknown parameter, and for a posterior of another
-    model; ModelError for parameters without a value, and for values of another shape; DataError for
-    bad data.
+    Returns:
+        A dataset with each observable over the dimensions of its data, in nats; NaN where a datum
+        is missing, −∞ for all data where the solver fails. Draws come first: `draw`, or `chain` and
+        `draw` of a posterior.
+
+    Raises:
+        MismatchError: for a name that is no unknown parameter, and for a posterior of another
+            model.
+        ModelError: for parameters without a value, and for values of another shape.
+        DataError: for bad data.
     """
     problem = pose(model, data)
     if isinstance(values, xr.DataTree):

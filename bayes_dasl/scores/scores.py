@@ -51,8 +51,10 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
     units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is
     better, but for these.
-    Raises: MismatchError if an observable is not in the data, or no time is shared; DataError for
-    units of another dimension than the forecast's (others are converted).
+
+    Raises:
+        MismatchError: if an observable is not in the data, or no time is shared.
+        DataError: for units of another dimension than the forecast's (others are converted).
     """
     data = in_units_of_forecast(fc, data)
     predictions, noise, common = shared(fc, data)
@@ -76,7 +78,8 @@ def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
         fc: what `forecast` returned.
         data: a dataset with the observables, NaN where missing.
 
-    Raises: as `score`.
+    Raises:
+        as `score`.
     """
     predictions, noise, common = shared(fc, in_units_of_forecast(fc, data))
     found = {}
@@ -102,7 +105,9 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
     Shapes: each observable has the dimensions of the data, over the times that the forecast and the
     data share.
-    Raises: MismatchError as for `score`.
+
+    Raises:
+        MismatchError: as for `score`.
     """
     predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
     return transforms(predictions, common).assign_attrs(_label(fc))
@@ -139,7 +144,8 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
         tree: what `fit` returned, judged at the times of its data, or what `forecast` returned,
             judged at its own.
 
-    Raises: MismatchError if nothing was constrained, or for a recalibrated forecast.
+    Raises:
+        MismatchError: if nothing was constrained, or for a recalibrated forecast.
     """
     if RECALIBRATED in tree.attrs:
         check_forecast(tree, "mismatch")
@@ -203,7 +209,8 @@ def score_baselines(
     `observables` defaults to every variable of the training data; name them where the data hold
     forcings too.
 
-    Raises: MismatchError if an observable is not in both data sets.
+    Raises:
+        MismatchError: if an observable is not in both data sets.
     """
     names = [str(name) for name in (train.data_vars if observables is None else observables)]
     for part, data in (("training", train), ("test", test)):

@@ -38,11 +38,12 @@ class Decomposition(xr.Dataset):
         shares add up to 100. A negative share is an interaction of groups that carry the same
         information.
 
-        Returns: a row for each observable and horizon: "fitted" for the rows up to the end of the
-        fitted data, then "near", "middle" and "far" for the thirds of those after it. If no end of
-        the fitted data is known, these are thirds of all rows. `from` and `to` are the first and
-        the last row, and `rows` is the number of rows with a known variance. Science and network
-        are lower bounds if `unknown` is not zero.
+        Returns:
+            A row for each observable and horizon: "fitted" for the rows up to the end of the fitted
+            data, then "near", "middle" and "far" for the thirds of those after it. If no end of the
+            fitted data is known, these are thirds of all rows. `from` and `to` are the first and
+            the last row, and `rows` is the number of rows with a known variance. Science and
+            network are lower bounds if `unknown` is not zero.
         """
         index = str(next(dim for dim in self["total"].dims if dim != "observable"))
         table = []

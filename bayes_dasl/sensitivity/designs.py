@@ -45,7 +45,8 @@ class Unknowns(NamedTuple):
 def unknowns_of(model: Model) -> Unknowns:
     """Those of a model: a number is one with all that its prior depends on.
 
-    Raises: ModelError where nothing is unknown.
+    Raises:
+        ModelError: where nothing is unknown.
     """
     leaves, short = paths(model), names(model)
     if not leaves:
@@ -93,7 +94,9 @@ def prior_at(
     """Draws of the prior at quantiles, path → `(row, …)`, one column of them for each number.
 
     A prior without quantiles, such as a Dirichlet or a gamma distribution, is drawn from instead.
-    Raises: ModelError for such a prior if `strict`.
+
+    Raises:
+        ModelError: for such a prior if `strict`.
     """
     ends = np.cumsum(unknowns.sizes)[:-1]
 

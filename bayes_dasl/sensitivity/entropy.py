@@ -48,7 +48,10 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
             is `PoissonNoise` or `NegativeBinomialNoise`, or says that data are `counts_by_moments`.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
-    Raises: MismatchError for what is no forecast, an unknown observable, or one that is no count.
+
+    Raises:
+        MismatchError: for what is no forecast, an unknown observable, or one that is no count.
+
     Source: Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning.
     """
     check_forecast(fc, "conditional_mean", "conditional_variance")
@@ -99,6 +102,7 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
     """Entropy of the mixture of counts with these moments, their mean entropy, and the difference.
 
     Counts whose variance is their mean are Poisson, those of a larger one negative binomial.
+
     Shapes: both `(draw,)`. NaN where there is no draw; of one draw only the mean entropy is known.
     """
     from scipy.stats import nbinom

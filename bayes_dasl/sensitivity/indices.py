@@ -80,18 +80,23 @@ def sensitivity(
             of two suits "sobol".
         key: of the design and of the errors.
 
-    Returns: each quantity over `index` (the names above; an `…_error` is half of a 95 % interval),
-    `unknown` and its own axes. Of the prior the numbers of a vector are one unknown, as are a
-    number and those that its prior depends on; of a posterior each number is one, and weights of
-    networks, of which none means anything alone, are left out. NaN where a quantity does not vary,
-    and for `mu` and `sigma` of several numbers at once. The attribute `lost` is how many samples
-    had a solve that failed: they are left out, so that what is said is of the others alone.
+    Returns:
+        Each quantity over `index` (the names above; an `…_error` is half of a 95 % interval),
+        `unknown` and its own axes. Of the prior the numbers of a vector are one unknown, as are a
+        number and those that its prior depends on; of a posterior each number is one, and weights
+        of networks, of which none means anything alone, are left out. NaN where a quantity does not
+        vary, and for `mu` and `sigma` of several numbers at once. The attribute `lost` is how many
+        samples had a solve that failed: they are left out, so that what is said is of the others
+        alone.
+
     Source: Saltelli et al. (2010); Morris (1991); Pianosi & Wagener (2018); worked out by SALib
     (Iwanaga et al. 2022).
-    Raises: ModelError without SALib, where nothing is unknown, for too few samples (of a posterior
-    200), for a key that is none, or where "morris" meets a prior without quantiles; MismatchError
-    for a method that is not for the prior or for the posterior, without a quantity, or for a
-    posterior of another model.
+
+    Raises:
+        ModelError: without SALib, where nothing is unknown, for too few samples (of a posterior
+            200), for a key that is none, or where "morris" meets a prior without quantiles.
+        MismatchError: for a method that is not for the prior or for the posterior, without a
+            quantity, or for a posterior of another model.
     """
     known = ("sobol", "morris") if post is None else ("pawn",)
     method = known[0] if method is None else method
@@ -289,7 +294,8 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
 def _salib(module: str) -> ModuleType:
     """A module of SALib, which comes with an extra.
 
-    Raises: ModelError without it.
+    Raises:
+        ModelError: without it.
     """
     try:
         return importlib.import_module(f"SALib.{module}")

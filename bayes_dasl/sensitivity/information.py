@@ -73,12 +73,17 @@ def fisher_information(
             the median of the prior, and a warning says so. There a combination may look untold that
             the data tell well where they put the parameters.
 
-    Returns: the information, its directions, and in words those of which the data say less than the
-    prior.
+    Returns:
+        The information, its directions, and in words those of which the data say less than the
+        prior.
+
     Source: Gutenkunst et al. (2007), on sloppy models.
-    Raises: DataError or ModelError for bad data, where the solver fails at that place, or for
-    numbers whose prior depends on others, of members of a population, or that sum to one;
-    MismatchError for a posterior of another model.
+
+    Raises:
+        DataError: for bad data, where the solver fails at that place, or for numbers whose prior
+            depends on others, of members of a population, or that sum to one.
+        ModelError: likewise.
+        MismatchError: for a posterior of another model.
     """
     problem = pose(model, data)
     refuse_bound(problem, model)
@@ -140,7 +145,8 @@ def _in_words(labels: list[str], told: np.ndarray, loadings: np.ndarray) -> tupl
 def refuse_bound(problem: Problem, model: Model) -> None:
     """Refuse numbers that have no place of their own on the real line.
 
-    Raises: ModelError.
+    Raises:
+        ModelError: if so.
     """
     for path, leaf in paths(model).items():
         if (

@@ -25,11 +25,15 @@ def shrinkage(model: Model, post: xr.DataTree) -> xr.Dataset:
         model: the model of the fit, with `bd.Each`.
         post: what `fit` returned.
 
-    Returns: one number for each one that differs between members, by its name in results; of a
-    vector, one for each of its numbers.
+    Returns:
+        One number for each one that differs between members, by its name in results; of a vector,
+        one for each of its numbers.
+
     Source: Savic & Karlsson (2009).
-    Raises: ModelError where nothing differs between members by a prior with a location and a scale;
-    MismatchError for a posterior of another model, or of other members.
+
+    Raises:
+        ModelError: where nothing differs between members by a prior with a location and a scale.
+        MismatchError: for a posterior of another model, or of other members.
     """
     leaves, draws, short = paths(model), draws_of(model, post), names(model)
     if differ(leaves, post["posterior"].to_dataset()):

@@ -48,14 +48,20 @@ def profile_likelihood(
         post: what `fit` returned, whose mean is a start, too.
         level: of the interval.
 
-    Returns: over `value` the profile `log_likelihood`, in nats below its maximum, which may lie
-    outside of the values, and under their own names the most likely values of all other numbers.
-    The attributes `low` and `high` are the ends of the interval, NaN where it has none among the
-    values or a solver fails before it ends; `best` is the most likely value, `failed` of how many
-    values no solve succeeded.
+    Returns:
+        Over `value` the profile `log_likelihood`, in nats below its maximum, which may lie outside
+        of the values, and under their own names the most likely values of all other numbers. The
+        attributes `low` and `high` are the ends of the interval, NaN where it has none among the
+        values or a solver fails before it ends; `best` is the most likely value, `failed` of how
+        many values no solve succeeded.
+
     Source: Raue et al. (2009).
-    Raises: MismatchError for a name that is no unknown number; ModelError for values that make no
-    sense, where the solver fails everywhere, and as `fisher_information`; DataError for bad data.
+
+    Raises:
+        MismatchError: for a name that is no unknown number.
+        ModelError: for values that make no sense, where the solver fails everywhere, and as
+            `fisher_information`.
+        DataError: for bad data.
     """
     from scipy.stats import chi2  # a second of every import
 

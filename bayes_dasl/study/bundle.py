@@ -70,10 +70,12 @@ class Study:
             in the test data, or half of those in the last half of the training data, if these are
             fewer.
 
-    Raises: ModelError for two models of one name, a name that cannot be that of a folder, and
-    another `mix`; MismatchError for models that cannot be weighed by evidence; DataError if the
-    split leaves one side empty, or names no members of the data, and for options, origins or a
-    horizon that are none.
+    Raises:
+        ModelError: for two models of one name, a name that cannot be that of a folder, and another
+            `mix`.
+        MismatchError: for models that cannot be weighed by evidence.
+        DataError: if the split leaves one side empty, or names no members of the data, and for
+            options, origins or a horizon that are none.
     """
 
     name: str
@@ -144,7 +146,8 @@ class Study:
     def looks_from(self) -> Origins:
         """From where the models forecast the end of the training data.
 
-        Raises: DataError if these are too few.
+        Raises:
+            DataError: if these are too few.
         """
         origins = self.origins if are_several(self.origins) else int(self.origins)  # pyright: ignore
         return origins_of(self.model, self.train, self.test, origins, self.horizon)
@@ -158,7 +161,10 @@ class Study:
         """Check, before any fit, all that would fail after it: data, shapes and each time of the
         forecast, by model.
 
-        Raises: DataError, ModelError or MismatchError.
+        Raises:
+            DataError: if so.
+            ModelError: likewise.
+            MismatchError: likewise.
         """
         check_input(self)
 
@@ -211,9 +217,11 @@ class Study:
             say: a function of one text that is called with what goes on; nothing is said unless
                 given.
 
-        Raises: DataError or ModelError, before any work; Interrupted, with what was kept;
-        WriteError if the folder cannot be written, or another process is at work in it;
-        MismatchError if the folder holds a run of something else.
+        Raises:
+            DataError: before any work; Interrupted, with what was kept.
+            ModelError: likewise.
+            WriteError: if the folder cannot be written, or another process is at work in it.
+            MismatchError: if the folder holds a run of something else.
         """
         self.refuse_bad_input()
         run = Run(self, Path(folder))
@@ -246,8 +254,10 @@ class Run:
         """Make sure, before any work, that the folder can be written and holds no other run; for
         who is alone in it.
 
-        Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of
-        ours.
+        Raises:
+            WriteError: if so.
+            MismatchError: likewise.
+            ReadError: if the folder's `study.json` is not one of ours.
         """
         wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
         wanted |= {"data_sha256": fingerprint(used_data(self.study)), "source": self.study.source}
@@ -270,7 +280,8 @@ class Run:
     def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
         """Fit one model unless the folder holds its posterior, and save it.
 
-        Raises: Interrupted if the user stopped it; the draws so far are then saved.
+        Raises:
+            Interrupted if the user stopped it; the draws so far are then saved.
         """
         self._task(name, key, progress, say).fit()
 
@@ -291,10 +302,12 @@ class Run:
         """Weigh the models by `bd.weighting.model_weights`; past forecasts are made unless the
         folder holds them.
 
-        Returns: what the weights of their mixture come from, or what stood in the way, which costs
-        no fit; nothing if none are mixed.
+        Returns:
+            What the weights of their mixture come from, or what stood in the way, which costs no
+            fit; nothing if none are mixed.
 
-        Raises: Interrupted if the user stopped it, and WriteError: the origins so far are kept.
+        Raises:
+            Interrupted if the user stopped it, and WriteError: the origins so far are kept.
         """
         if not self.study.mixes:
             return None
@@ -313,7 +326,8 @@ class Run:
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
 
-        Raises: ReadError if the study's own is missing.
+        Raises:
+            ReadError: if the study's own is missing.
         """
         found = {self.study.label: load(self.path(self.study.label, "posterior.nc"))}
         for name in self.study.rivals:
@@ -336,9 +350,12 @@ class Run:
             progress: as for `bd.update`, where a model must be fitted anew.
             key: a whole number, for the resampling.
 
-        Returns: the posteriors by name.
-        Raises: as `bd.update`, before any is saved; ReadError if the study's own posterior is
-        missing; WriteError.
+        Returns:
+            The posteriors by name.
+
+        Raises:
+            as `bd.update`, before any is saved; ReadError if the study's own posterior is missing;
+            WriteError.
         """
         with alone_in(self.folder):
             posts = self.fitted()
@@ -367,10 +384,13 @@ class Run:
             what_if: whether the models of the study may be others than those that were fitted.
             say: is told why there is no mixture, where a study wants one.
 
-        Returns: the forecasts by name; the mixture, "mixture", is the first where there is one.
-        Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is
-        saved then. ReadError if the study's own posterior is missing; WriteError, also where
-        another process is at work.
+        Returns:
+            The forecasts by name; the mixture, "mixture", is the first where there is one.
+
+        Raises:
+            MismatchError: for a model that is not the fitted one, unless `what_if`; nothing is
+                saved then. ReadError if the study's own posterior is missing.
+            WriteError: also where another process is at work.
         """
         forecasts, comparison = self._forecast(self.fitted(), at, what_if)
         self._say_why_not(comparison, say)
@@ -426,7 +446,8 @@ class Run:
             say: as for `Study.run`.
             comparison: what `weigh` returned, unless it is to be worked out of the folder.
 
-        Raises: as `forecast`.
+        Raises:
+            as `forecast`.
         """
         with alone_in(self.folder):
             self._finish(what_if, say, comparison)

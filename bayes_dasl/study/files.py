@@ -37,7 +37,8 @@ def is_trusted(source: str, folder: Path) -> bool:
             file.
         folder: the run folder.
 
-    Returns: False for a Python file outside of the working directory, or inside of the run folder.
+    Returns:
+        False for a Python file outside of the working directory, or inside of the run folder.
     """
     path = Path(source).resolve()
     if (
@@ -53,7 +54,8 @@ def module_of(name: str) -> ModuleType:
     Args:
         name: that of a case study, or a Python file.
 
-    Raises: ReadError if there is none.
+    Raises:
+        ReadError: if there is none.
     """
     path = Path(name) if name.endswith(".py") else study_files().get(name)
     if path is None or not path.is_file():
@@ -69,7 +71,8 @@ def module_of(name: str) -> ModuleType:
 def _of_package(path: Path) -> ModuleType:
     """A file of a package, which may import others of it by `from . import`.
 
-    Raises: ReadError if another package has its name.
+    Raises:
+        ReadError: if another package has its name.
     """
     package = path.parent
     if str(package.parent) not in sys.path:

@@ -52,7 +52,8 @@ class Task:
     def fit(self) -> None:
         """Fit the model unless the folder holds its posterior, and save it.
 
-        Raises: Interrupted if the user stopped it; the draws so far are then saved.
+        Raises:
+            Interrupted if the user stopped it; the draws so far are then saved.
         """
         path, checkpoint = self.folder / "posterior.nc", self.folder / "checkpoint"
         held = load(path) if path.is_file() else None
@@ -91,7 +92,8 @@ class Task:
             origins: from where.
             look: `leave_future_out`, which is handed in to keep chains of imports short.
 
-        Raises: as that.
+        Raises:
+            as that.
         """
         path, steps = self.folder / ORIGINS, self.folder / "origins"
         post, engine = load(self.folder / "posterior.nc"), sparing(self.engine)

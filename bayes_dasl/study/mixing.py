@@ -52,7 +52,8 @@ def origins_of(
     """The origins themselves as they are given; of a number of them as many windows side by side as
     there is room for.
 
-    Raises: DataError if there is no room, or for origins that the data do not have.
+    Raises:
+        DataError: if there is no room, or for origins that the data do not have.
     """
     if isinstance(origins, int):
         origins, horizon = side_by_side(model, train, test, origins, horizon)
@@ -61,7 +62,7 @@ def origins_of(
 
 
 def refuse_unfitted(models: Iterable[str], posts: Mapping[str, xr.DataTree]) -> None:
-    """Raises: ReadError for a model without a posterior."""
+    """Raise ReadError for a model without a posterior."""
     if missing := [name for name in models if name not in posts]:
         raise ReadError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not fitted yet"
@@ -77,8 +78,9 @@ def past_forecasts(
         posts: their posteriors by name.
         at: where these forecasts are kept.
 
-    Raises: ReadError where one is missing or torn; MismatchError where one is not of the model that
-    was fitted.
+    Raises:
+        ReadError: where one is missing or torn.
+        MismatchError: where one is not of the model that was fitted.
     """
     missing = [name for name, path in at.items() if name not in posts or not path.is_file()]
     if missing:
@@ -105,8 +107,9 @@ def past_forecasts(
 def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Weighed) -> xr.DataTree:
     """The mixture of forecasts by the weights of a comparison.
 
-    Raises: MismatchError for forecasts that cannot be mixed, as of other units, or of a model that
-    was not fitted.
+    Raises:
+        MismatchError: for forecasts that cannot be mixed, as of other units, or of a model that was
+            not fitted.
     """
     return mixture(forecasts, {name: comparison.weights[name] for name in forecasts})
 

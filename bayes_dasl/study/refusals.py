@@ -22,7 +22,7 @@ from .times import forecast_times
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises: ModelError for names of models that cannot be folders or have another meaning."""
+    """Raise ModelError for names of models that cannot be folders or have another meaning."""
     taken: dict[str, str] = {}
     for name in names:
         check_name(name, "a model")
@@ -43,7 +43,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_origins(origins: Any, horizon: Any) -> None:
-    """Raises: DataError for impossible numbers of origins or times ahead."""
+    """Raise DataError for impossible numbers of origins or times ahead."""
     numbers = [n for n in (origins, horizon) if n is not None and not are_several(n)]
     if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
         raise DataError(
@@ -57,7 +57,10 @@ def check_input(study: Any) -> None:
     """Check all that would fail after a fit: data, shapes and each time of the forecast, for every
     model.
 
-    Raises: DataError, ModelError or MismatchError.
+    Raises:
+        DataError: if so.
+        ModelError: likewise.
+        MismatchError: likewise.
     """
     for model in study.models.values():
         check_data(model, study.train)

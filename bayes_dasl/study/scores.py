@@ -64,7 +64,9 @@ def check_asked(study: Any, times: xr.DataArray) -> None:
         study: the study.
         times: all that it forecasts.
 
-    Raises: MismatchError, DataError.
+    Raises:
+        MismatchError: if so.
+        DataError: likewise.
     """
     held = study.test[list(study.model.observables)]
     ahead = held[study.index].values

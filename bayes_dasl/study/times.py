@@ -101,8 +101,9 @@ def future_times(study: Series, until: Any, step: float) -> np.ndarray:
         step: the time between two of them; of dates in the unit of time of the model, days unless
             it says another.
 
-    Raises: DataError if there are none, or if the model needs forcings, whose future a study does
-    not know.
+    Raises:
+        DataError: if there are none, or if the model needs forcings, whose future a study does not
+            know.
     """
     if study.forced:
         raise DataError(
@@ -142,8 +143,10 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
         path: a CSV table or a netCDF file with the index, observables and the forcings of all
             models.
 
-    Raises: ReadError if the file cannot be read; DataError if it lacks the index or a forcing,
-    holds no observable, or has dates where the data have numbers.
+    Raises:
+        ReadError: if the file cannot be read.
+        DataError: if it lacks the index or a forcing, holds no observable, or has dates where the
+            data have numbers.
     """
     models, index = study.models.values(), study.index
     forcings = tuple(dict.fromkeys(name for model in models for name in model.layer.forcings))
@@ -175,8 +178,8 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
 def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
     """Rows without the observations that a posterior knows already, by the same values.
 
-    Raises: DataError if nothing is left, or rows are lacking whose forcings lead from one to the
-    next.
+    Raises:
+        DataError: if nothing is left, or rows are lacking whose forcings lead from one to the next.
     """
     known = fitted_observables(post)
     (index,) = rows.dims
@@ -202,7 +205,7 @@ def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
 
 
 def _refuse_lacking_rows(model: Model, known: xr.Dataset, found: xr.Dataset) -> None:
-    """Raises: DataError where new rows are further apart than twice any step of those that are
+    """Raise DataError where new rows are further apart than twice any step of those that are
     known.
     """
     index = model.index
@@ -230,8 +233,9 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
             see `new_observations`.
         until: the last time that is taken of it, a number or a date; all of it unless given.
 
-    Raises: ReadError if the file cannot be read; DataError if it lacks the index or a forcing, or
-    has dates where the data have numbers.
+    Raises:
+        ReadError: if the file cannot be read.
+        DataError: if it lacks the index or a forcing, or has dates where the data have numbers.
     """
     index = study.index
     names = tuple(
@@ -261,7 +265,8 @@ def new_observations(study: Series, path: str | Path, fitted: xr.Dataset | None 
         path: as for `future_forcings`.
         fitted: the observables that the posterior knows, also after an update.
 
-    Raises: as `read_series`.
+    Raises:
+        as `read_series`.
     """
     seen = tuple(
         dict.fromkeys(name for model in study.models.values() for name in model.observables)

@@ -56,9 +56,11 @@ class Basis(AbstractLinear):
             `scale`. The prior of g is then narrow near x0.
 
     Shapes: any shape of x, and the same of g.
-    Raises: ModelError if names, weights and features differ in number, if a positive or monotone
-    function could change its sign by `scale`, for a point outside the range or one that leaves no
-    room for `level` or `scale`, or if it is called and nobody gives its input.
+
+    Raises:
+        ModelError: if names, weights and features differ in number, if a positive or monotone
+            function could change its sign by `scale`, for a point outside the range or one that
+            leaves no room for `level` or `scale`, or if it is called and nobody gives its input.
     """
 
     random_group: ClassVar[str] = "network"
@@ -214,7 +216,8 @@ def _is_number(value: Any, number: float) -> bool:
 def _point(through: Any) -> tuple[tuple[float, ...], float]:
     """The inputs and the value of a point.
 
-    Raises: ModelError for what is none.
+    Raises:
+        ModelError: for what is none.
     """
     try:
         at, value = through

@@ -40,7 +40,8 @@ def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
     """The members of a population that the fit has not seen; empty for a model without a
     population.
 
-    Raises: MismatchError for a model with both new and fitted members.
+    Raises:
+        MismatchError: for a model with both new and fitted members.
     """
     layer, seen = model.layer, fitted_observables(post)
     if not isinstance(layer, AbstractPopulation) or layer.dim not in seen.coords:
@@ -70,7 +71,9 @@ def conditioned(
     Members are independent given $\theta$, so each one is resampled alone. The number of candidates
     doubles until all weights are reliable.
 
-    Raises: DataError if they stay unreliable; MismatchError for a posterior of another model.
+    Raises:
+        DataError: if they stay unreliable.
+        MismatchError: for a posterior of another model.
     """
     check_belongs(model, post)
     data = in_units_of_fit(model, post, data)

@@ -71,16 +71,21 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
         post: what `fit` returned; it is never changed.
         key: a whole number or a JAX random key, for the data that the model draws.
 
-    Returns: the posterior with a group `function_check`, over `function`: by how much finer
-    features raise the log evidence (`gain`, in nats; `gain_if_independent` where noise is not
-    serially correlated), the share of sound models that gain as much (`chance`), whether the
-    function is too coarse (`coarse`), which features did it (`finer`) for which `output`, and, of a
-    function of one input, where they change it most (`near`, of the `input`). Its attribute
-    `settled` says whether a best position was found: where there is none, as far from where the
-    posterior is, a gain says nothing. Its attribute `correlation` is that of neighbours under the
-    likeliest autoregression, 0 where none competes.
-    Raises: ModelError where no function is unknown, all differ between members, or predictions have
-    no derivatives forwards; MismatchError for a posterior of another model.
+    Returns:
+        The posterior with a group `function_check`, over `function`: by how much finer features
+        raise the log evidence (`gain`, in nats; `gain_if_independent` where noise is not serially
+        correlated), the share of sound models that gain as much (`chance`), whether the function is
+        too coarse (`coarse`), which features did it (`finer`) for which `output`, and, of a
+        function of one input, where they change it most (`near`, of the `input`). Its attribute
+        `settled` says whether a best position was found: where there is none, as far from where the
+        posterior is, a gain says nothing. Its attribute `correlation` is that of neighbours under
+        the likeliest autoregression, 0 where none competes.
+
+    Raises:
+        ModelError: where no function is unknown, all differ between members, or predictions have no
+            derivatives forwards.
+        MismatchError: for a posterior of another model.
+
     Source: Crainiceanu & Ruppert (2004), Likelihood ratio tests in linear mixed models with one
     variance component.
     """

@@ -75,15 +75,19 @@ def check_solver(
             `tightened(model, factor)`, which is to be used with it from then on.
         key: a whole number or a JAX random key, for the resampling.
 
-    Returns: the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each
-    draw that was solved again (dim `check_draw`). Its attributes: `pareto_k`; `largest_shift_sd`,
-    the largest shift of a mean or change of a standard deviation of a scientific parameter, in
-    posterior standard deviations, and the `parameter`; the tight `rtol` and `atol`; `failures` of
-    the tight solver among these draws.
+    Returns:
+        The posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each draw
+        that was solved again (dim `check_draw`). Its attributes: `pareto_k`; `largest_shift_sd`,
+        the largest shift of a mean or change of a standard deviation of a scientific parameter, in
+        posterior standard deviations, and the `parameter`; the tight `rtol` and `atol`; `failures`
+        of the tight solver among these draws.
 
-    Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is
-    0.7 or more, the weights are worth less than a tenth of the draws, or the chains (of one alone,
-    its halves) disagree, with R-hat above 1.1; MismatchError for a posterior of another model.
+    Raises:
+        ModelError: if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7
+            or more, the weights are worth less than a tenth of the draws, or the chains (of one
+            alone, its halves) disagree, with R-hat above 1.1.
+        MismatchError: for a posterior of another model.
+
     Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient
     inference in Bayesian ordinary differential equation models.
     """
@@ -162,7 +166,8 @@ def tightened(model: Any, factor: float = 100.0) -> Any:
         model: a model, or a layer.
         factor: how many times tighter the tolerances are.
 
-    Raises: ModelError if there is none.
+    Raises:
+        ModelError: if there is none.
     """
     if not has_tolerances(model):
         raise ModelError(
@@ -258,8 +263,9 @@ def _correct(tree: xr.DataTree, again: _Again, problem: Problem, *, key: Array) 
     """Resample the groups of posterior draws; what the solver says of the data is what the tight
     one says.
 
-    Raises: ModelError if the weights cannot be relied on, or the chains (or the halves of one)
-    disagree.
+    Raises:
+        ModelError: if the weights cannot be relied on, or the chains (or the halves of one)
+            disagree.
     """
     weights, total = again.weights, len(again.index)
     if not weights.may_replace(total):

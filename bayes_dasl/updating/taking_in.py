@@ -56,7 +56,8 @@ def taken_in(
 ) -> xr.DataTree:
     """The result of `update`; `refit` is used if weights are not reliable.
 
-    Raises: as `update`.
+    Raises:
+        as `update`.
     """
     began = time.perf_counter()
     check_same_posterior(model, post)

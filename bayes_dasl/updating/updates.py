@@ -54,14 +54,17 @@ def update(
         device: as for `fit`, for a new fit.
         key: a whole number or a JAX random key, for the resampling or the fit.
 
-    Returns: the groups of `fit` for all data. The attribute `updated_by` is "importance weights" or
-    "refit". `update_pareto_k` is the k-hat of the weights, including those of earlier updates.
-    `effective_draws` is their worth in equally weighted draws. After importance weights, findings
-    of the engine on its own run are kept.
+    Returns:
+        The groups of `fit` for all data. The attribute `updated_by` is "importance weights" or
+        "refit". `update_pareto_k` is the k-hat of the weights, including those of earlier updates.
+        `effective_draws` is their worth in equally weighted draws. After importance weights,
+        findings of the engine on its own run are kept.
 
-    Raises: DataError for an observation that the posterior already knows, a missing forcing, units
-    of another dimension, data without new observations, or data of new members that weights cannot
-    take in; MismatchError for a posterior of another model.
+    Raises:
+        DataError: for an observation that the posterior already knows, a missing forcing, units of
+            another dimension, data without new observations, or data of new members that weights
+            cannot take in.
+        MismatchError: for a posterior of another model.
     """
     prepare()
     if new_members(model, post):

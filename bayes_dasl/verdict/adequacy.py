@@ -90,8 +90,9 @@ def crps_apart(
     """By which share of its mean the CRPS of one forecast of held-out data lies above that of
     another.
 
-    Returns: the share, its standard error and of how many values, as `lead_of`; NaN where neither
-    forecasts any.
+    Returns:
+        The share, its standard error and of how many values, as `lead_of`; NaN where neither
+        forecasts any.
     """
     train, test = fitted_observables(post), in_units_of_forecast(fc, test)
     unseen = held_out(train, test, fitted_between(fc))
@@ -193,6 +194,7 @@ def _with_moments(
     from.
 
     A draw stands for a censored datum. Nothing where the forecast says nothing of these times.
+
     Shapes: all `(draw, datum)`, but for observed `(datum,)`.
     """
     try:

@@ -62,9 +62,11 @@ def diagnose(
         test: data that the fit has not seen; what was fitted is left out of it.
         rivals: forecasts of other models by name, recalibrated ones among them.
 
-    Raises: MismatchError for what is no posterior or no forecast, a forecast that was made from
-    another posterior, or data that have other inputs than the fit at the same labels where the
-    forecast has those of the fit.
+    Raises:
+        MismatchError: for what is no posterior or no forecast, a forecast that was made from
+            another posterior, or data that have other inputs than the fit at the same labels where
+            the forecast has those of the fit.
+
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
     _check_arguments(post, fc, rivals)
@@ -115,7 +117,7 @@ def _check_arguments(post: Any, fc: Any, rivals: Any) -> None:
 
 
 def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
-    """Raises: MismatchError for a forecast from a posterior of another model or other data, or from
+    """Raise MismatchError for a forecast from a posterior of another model or other data, or from
     other draws.
     """
     if fc is not None and "mixture" in fc.attrs:

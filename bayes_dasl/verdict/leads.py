@@ -45,8 +45,9 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
         other: those of the other forecast.
         data: the observations, with time as first dimension.
 
-    Returns: the share, its standard error, which allows for dependent errors, and the number of
-    values; NaN, NaN and 0 if no value can be compared.
+    Returns:
+        The share, its standard error, which allows for dependent errors, and the number of values;
+        NaN, NaN and 0 if no value can be compared.
     """
     leads = _leads(own, other, data, replicates=0)
     values = _values(leads)

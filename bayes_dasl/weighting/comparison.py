@@ -189,8 +189,10 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
         results: what `leave_future_out` returned for each model, by name, of the same data, origins
             and horizon.
 
-    Raises: MismatchError for fewer than two, for what is none, or where data, origins or
-    observables differ.
+    Raises:
+        MismatchError: for fewer than two, for what is none, or where data, origins or observables
+            differ.
+
     Source: Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive
     distributions; Diebold & Mariano (1995), Comparing predictive accuracy, for paired differences
     of windows that overlap.
@@ -400,7 +402,8 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
 def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
     """The results as datasets.
 
-    Raises: MismatchError.
+    Raises:
+        MismatchError: if so.
     """
     if not isinstance(results, Mapping) or len(results) < 2:
         raise MismatchError(

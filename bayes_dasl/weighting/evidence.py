@@ -87,9 +87,12 @@ def bayes_factors(
         prior: probabilities of the models before the data, which are divided by their sum. Unless
             given, one half that nothing is lacking, and one half shared by the others evenly.
 
-    Raises: MismatchError for models that are not the same one where sizes are zero, sizes that are
-    known or whose prior has no finite density there, posteriors of other models, of other data or
-    without draws of chains, a prior that is none, or draws that do not tell an evidence.
+    Raises:
+        MismatchError: for models that are not the same one where sizes are zero, sizes that are
+            known or whose prior has no finite density there, posteriors of other models, of other
+            data or without draws of chains, a prior that is none, or draws that do not tell an
+            evidence.
+
     Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a
     generalization of the Savage–Dickey density ratio; Gronau et al. (2017), A tutorial on bridge
     sampling.
@@ -129,7 +132,8 @@ def _added(model: Model) -> dict[str, Any]:
 def _sizes(model: Model) -> dict[str, RandomLeaf]:
     """The sizes of all that is added, by path.
 
-    Raises: MismatchError for one that is known, or that cannot be zero.
+    Raises:
+        MismatchError: for one that is known, or that cannot be zero.
     """
     found: dict[str, RandomLeaf] = {}
     for part, node in _added(model).items():
@@ -170,7 +174,8 @@ def _is_inside(leaf: RandomLeaf, part: str) -> bool:
 def check_nested(models: Mapping[str, Model]) -> str:
     """The name of the model that the others are where their sizes are zero.
 
-    Raises: MismatchError if there is none.
+    Raises:
+        MismatchError: if there is none.
     """
     if not isinstance(models, Mapping) or len(models) < 2:
         raise MismatchError(
@@ -225,7 +230,7 @@ def _kind(leaf: RandomLeaf) -> tuple[str, str]:
 
 
 def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
-    """Raises: MismatchError for posteriors that are not those of the models, or of other data."""
+    """Raise MismatchError for posteriors that are not those of the models, or of other data."""
     if {*models} != {*posts}:
         raise MismatchError(
             f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}"
@@ -245,8 +250,8 @@ def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree])
 def _refuse_unlike(
     models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str
 ) -> None:
-    """Raises: MismatchError for a model that says something else than the science where its sizes
-    are zero.
+    """Raise MismatchError for a model that says something else than the science where its sizes are
+    zero.
     """
     drawn = {name: draws_of(model, posts[name]) for name, model in models.items()}
     fewest = min((len(values) for found in drawn.values() for values in found.values()), default=0)
@@ -302,7 +307,8 @@ def _ratios(
 ) -> dict[str, _Ratio]:
     """Of each model, by name; by bridge sampling where few draws are near zero.
 
-    Raises: MismatchError where that does not tell.
+    Raises:
+        MismatchError: where that does not tell.
     """
     rows = {
         name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0)

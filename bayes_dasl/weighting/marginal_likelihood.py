@@ -26,8 +26,10 @@ def log_evidence(
         density: the log of the density at a position, of JAX.
         positions: draws of it, unconstrained.
 
-    Returns: it and its standard error; NaN where draws are too few or do not move, or the normal
-    does not meet them.
+    Returns:
+        It and its standard error; NaN where draws are too few or do not move, or the normal does
+        not meet them.
+
     Source: Gronau et al. (2017), A tutorial on bridge sampling.
     """
     chains, total, dimension = positions.shape

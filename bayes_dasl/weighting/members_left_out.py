@@ -54,11 +54,15 @@ def loo_members(
             member.
         key: a whole number or a JAX random key, for these draws.
 
-    Returns: ArviZ's `ELPDData`, one value for each member in `elpd_i`, and its k-hat in `pareto_k`.
-    The k-hat before moment matching is in `influence_pareto_k`; `log_weights` are also from before
-    it.
-    Raises: ModelError for a model without a population, or fewer than one copy; MismatchError for a
-    posterior of another model.
+    Returns:
+        ArviZ's `ELPDData`, one value for each member in `elpd_i`, and its k-hat in `pareto_k`. The
+        k-hat before moment matching is in `influence_pareto_k`; `log_weights` are also from before
+        it.
+
+    Raises:
+        ModelError: for a model without a population, or fewer than one copy.
+        MismatchError: for a posterior of another model.
+
     Source: Merkle, Furr & Rabe-Hesketh (2019), Bayesian comparison of latent variable models;
     Vehtari, Gelman & Gabry (2017) for the smoothing; Paananen et al. (2021), Implicitly adaptive
     importance sampling, for moment matching.

@@ -73,7 +73,8 @@ def judge_mixture(
         own: the model that the others are the rivals of.
         science: the rival that is its science without what is learned, if one is.
 
-    Raises: MismatchError for what is no forecast, or if none of the forecasts is that of `own`.
+    Raises:
+        MismatchError: for what is no forecast, or if none of the forecasts is that of `own`.
     """
     check_forecast(mixture, "predictions", "conditional_mean", "conditional_variance")
     if own not in forecasts:

@@ -34,17 +34,19 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
         forecasts: what `forecast` returned for each model, by name, at the same times.
         weights: by the same names, such as `compare(…).weights`; they are divided by their sum.
 
-    Returns: a tree as from `forecast`, of one chain, with the groups `predictions`,
-    `conditional_mean`, `conditional_variance`, `noise`, `sample_stats_predictions` and
-    `unobserved`, as far as all forecasts have them. `model_of_draw` in `sample_stats_predictions`
-    says which of the names, in their order, a draw is from. The noise of an observable is kept
-    where it has the same distribution in all models; else `score` takes a kernel density of the
-    draws, and says so. What belongs to one model, such as `posterior` or `vector_field`, is left
-    out: `diagnose` and `report` take a mixture as a rival. The attribute `mixture` has the weights.
+    Returns:
+        A tree as from `forecast`, of one chain, with the groups `predictions`, `conditional_mean`,
+        `conditional_variance`, `noise`, `sample_stats_predictions` and `unobserved`, as far as all
+        forecasts have them. `model_of_draw` in `sample_stats_predictions` says which of the names,
+        in their order, a draw is from. The noise of an observable is kept where it has the same
+        distribution in all models; else `score` takes a kernel density of the draws, and says so.
+        What belongs to one model, such as `posterior` or `vector_field`, is left out: `diagnose`
+        and `report` take a mixture as a rival. The attribute `mixture` has the weights.
 
-    Raises: MismatchError for what is no forecast, forecasts of other times, observables, places or
-    units, a what-if, forecasts of different scenarios, or of which no draw is whole, and for
-    weights that are none.
+    Raises:
+        MismatchError: for what is no forecast, forecasts of other times, observables, places or
+            units, a what-if, forecasts of different scenarios, or of which no draw is whole, and
+            for weights that are none.
     """
     shares = _shares(forecasts, weights)
     first = next(iter(forecasts.values()))
@@ -97,7 +99,8 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
 def _shares(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) -> dict[str, float]:
     """The weights in the order of the forecasts, with a sum of one.
 
-    Raises: MismatchError.
+    Raises:
+        MismatchError: if so.
     """
     if not isinstance(forecasts, Mapping) or not forecasts or {*forecasts} != {*weights}:
         named = ", ".join(map(str, weights)), ", ".join(map(str, forecasts)) or "nothing"
@@ -113,7 +116,7 @@ def _shares(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
 
 
 def _refuse_other(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
-    """Raises: MismatchError for forecasts that cannot be mixed."""
+    """Raise MismatchError for forecasts that cannot be mixed."""
     if {*one.data_vars} != {*other.data_vars}:
         raise MismatchError(
             f"'{name}' forecasts {', '.join(map(str, other))}, others {', '.join(map(str, one))}"
@@ -159,7 +162,8 @@ def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
     """The draws, chain by chain, in which no solver failed: those with a prediction of everything
     that any has one of.
 
-    Raises: MismatchError if there are none.
+    Raises:
+        MismatchError: if there are none.
     """
     found: Any = True
     for variable in fc["predictions"].to_dataset().data_vars.values():

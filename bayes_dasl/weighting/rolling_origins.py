@@ -95,21 +95,24 @@ def leave_future_out(
         device: as for `fit`.
         key: a whole number or a JAX random key.
 
-    Returns: a tree, for `compare`, `recalibrate`, `save` and `load`, in the units of the data;
-    where these may have probabilities rather than densities, as counts and censored data have, in
-    those of the model. By `origin`, the last time that is known there: `log_density`, in nats, of
-    `number` data, from all draws but `failed_draws`, of which `draws` are distinct;
-    `density_error`, its standard error if the draws were independent; `density_pareto_k`, and
-    `bridged` (1 where it was); how the draws were made: `refitted` (1 where the model was fitted,
-    as at the first), `update_pareto_k` and `effective_draws` of the weights. By `origin`,
-    `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them, each datum by
-    itself, mean over replicates, places and members. `time` says when each lead is. The group
-    `held_out` has the error of each datum, by which `recalibrate` makes another forecast of this
-    model as wide as its past ones should have been.
+    Returns:
+        A tree, for `compare`, `recalibrate`, `save` and `load`, in the units of the data; where
+        these may have probabilities rather than densities, as counts and censored data have, in
+        those of the model. By `origin`, the last time that is known there: `log_density`, in nats,
+        of `number` data, from all draws but `failed_draws`, of which `draws` are distinct;
+        `density_error`, its standard error if the draws were independent; `density_pareto_k`, and
+        `bridged` (1 where it was); how the draws were made: `refitted` (1 where the model was
+        fitted, as at the first), `update_pareto_k` and `effective_draws` of the weights. By
+        `origin`, `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them,
+        each datum by itself, mean over replicates, places and members. `time` says when each lead
+        is. The group `held_out` has the error of each datum, by which `recalibrate` makes another
+        forecast of this model as wide as its past ones should have been.
 
-    Raises: DataError for rows that are no series, or origins and horizons that the data do not
-    have; MismatchError for a posterior of another model or other data, or a checkpoint of something
-    else; Interrupted if the user stopped a fit; as `fit`.
+    Raises:
+        DataError: for rows that are no series, or origins and horizons that the data do not have.
+        MismatchError: for a posterior of another model or other data, or a checkpoint of something
+            else; Interrupted if the user stopped a fit; as `fit`.
+
     Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for
     Bayesian time series models.
     """
@@ -210,12 +213,15 @@ def model_weights(
         say: a function of one text that is called with what goes on; nothing is said unless given.
         key: a whole number or a JAX random key.
 
-    Returns: a table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or
-    `compare`, or an `EqualWeights`.
+    Returns:
+        A table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or `compare`,
+        or an `EqualWeights`.
 
-    Raises: MismatchError for models without posterior, or where `by` asks for an evidence that
-    cannot be had, or an engine is needed; DataError where it asks for past forecasts of too few
-    data; as `leave_future_out`.
+    Raises:
+        MismatchError: for models without posterior, or where `by` asks for an evidence that cannot
+            be had, or an engine is needed.
+        DataError: where it asks for past forecasts of too few data; as `leave_future_out`.
+
     Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao,
     Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions.
 
@@ -350,7 +356,7 @@ class _Look:
 
 
 def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
-    """Raises: DataError for an observable of which nothing is known at the first origin."""
+    """Raise DataError for an observable of which nothing is known at the first origin."""
     for name in model.observables:
         seen = seen_rows(data[name], model.index)
         if not seen[: window.known].any() and seen.any():
@@ -428,7 +434,7 @@ def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> d
 
 
 def _in_order(found: Comparison, models: Mapping[str, Model]) -> Comparison:
-    """Raises: MismatchError for past forecasts of other models."""
+    """Raise MismatchError for past forecasts of other models."""
     if {*found.weights} != {*models}:
         raise MismatchError(
             f"past forecasts are of {', '.join(found.weights)}, the models are {', '.join(models)}"
@@ -469,7 +475,7 @@ class _Looking:
         return found
 
     def _engine(self) -> AbstractEngine:
-        """Raises: MismatchError where a model was fitted by another engine, and none is given."""
+        """Raise MismatchError where a model was fitted by another engine, and none is given."""
         if self.engine is not None:
             return self.engine
         for name, post in self.posts.items():

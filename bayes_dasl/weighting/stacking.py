@@ -33,7 +33,9 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
         post: what `fit` returned, of two chains or more.
         key: a whole number or a JAX random key, for the order of the draws.
 
-    Raises: MismatchError for a posterior of one chain, or without its log likelihood.
+    Raises:
+        MismatchError: for a posterior of one chain, or without its log likelihood.
+
     Source: Yao, Vehtari & Gelman (2022), Stacking for non-mixing Bayesian computations; loo and
     weights by ArviZ.
     """

@@ -36,7 +36,8 @@ def windows_of(
 ) -> list[Window]:
     """What is forecast from each origin.
 
-    Raises: DataError for rows that are no series, or what the data do not have.
+    Raises:
+        DataError: for rows that are no series, or what the data do not have.
     """
     index = model.index
     values = checked_index(data, index)
@@ -78,7 +79,8 @@ def side_by_side(
     them. So each takes one fit at most, whose draws tell its density well, and no datum counts
     twice.
 
-    Raises: DataError if there is no room for one window.
+    Raises:
+        DataError: if there is no room for one window.
     """
     times = observed_times(model, train)
     room = len(times) // 2

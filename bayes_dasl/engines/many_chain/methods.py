@@ -271,6 +271,7 @@ class UnadjustedMCLMC(AbstractMethod):
     The step size is such that the squared energy error of a step, per dimension, is half of
     `bound`. A step that meets a failing solve turns the chain back, which no Metropolis step sets
     right: it counts as an error of one.
+
     Source: Robnik, De Luca, Silverstein & Seljak (2023); Robnik & Seljak (2024).
     """
 

@@ -62,7 +62,9 @@ class ManyChain(AbstractEngine):
 
     Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman (2024) for superchains and
     nested R-hat; kernels from BlackJAX.
-    Raises: ModelError for numbers that make no sense.
+
+    Raises:
+        ModelError: for numbers that make no sense.
     """
 
     method: str = "chees"
@@ -99,8 +101,9 @@ class ManyChain(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
 
-        Raises: ModelError if no start has a finite log density, or for a microcanonical method in
-        one dimension.
+        Raises:
+            ModelError: if no start has a finite log density, or for a microcanonical method in one
+                dimension.
         """
         if "mclmc" in self.method and problem.dimension < 2:
             raise ModelError(

@@ -35,6 +35,7 @@ class Walk:
     gradient.
 
     `target_acceptance` is what the step size is adapted to, and `counted` is what a step costs.
+
     Source: Roberts, Gelman & Gilks (1997) for the step size and the rate of acceptance.
     """
 

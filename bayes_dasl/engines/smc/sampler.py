@@ -66,7 +66,9 @@ class SMC(AbstractEngine):
         most_moves: the largest number of moves at each $\beta$.
 
     Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
-    Raises: ModelError for settings that are not possible.
+
+    Raises:
+        ModelError: for settings that are not possible.
     """
 
     particles: int = 1000
@@ -104,8 +106,10 @@ class SMC(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Equally weighted particles of each run.
 
-        Raises: ModelError if too few particles of a run have a finite log density; DataError if the
-        data lie so far from all predictions that rounding hides differences between particles.
+        Raises:
+            ModelError: if too few particles of a run have a finite log density.
+            DataError: if the data lie so far from all predictions that rounding hides differences
+                between particles.
         """
         key_prior, key_stages = jax.random.split(key)
         moves = Walk(problem) if self._walks(problem) else Hamiltonian(problem)

@@ -64,7 +64,9 @@ class SVI(AbstractEngine):
 
     Source: Kucukelbir et al. (2017); Roeder et al. (2017); Yao et al. (2018); Dhaka et al. (2020);
     guides from NumPyro.
-    Raises: ModelError for an unknown guide or numbers that make no sense.
+
+    Raises:
+        ModelError: for an unknown guide or numbers that make no sense.
     """
 
     guide: str = "full_rank"
@@ -93,7 +95,8 @@ class SVI(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Independent draws, shared out among the chains.
 
-        Raises: ModelError if no start has a finite log density, or for a flow of one dimension.
+        Raises:
+            ModelError: if no start has a finite log density, or for a flow of one dimension.
         """
         if self.guide == "flow" and problem.dimension < 2:
             raise ModelError(
@@ -299,6 +302,7 @@ def elbo(
 
     Where the density of the guide is closed, only the path of the draws carries a gradient: its
     noise vanishes as the guide comes close to the posterior.
+
     Source: Roeder, Wu & Duvenaud (2017), Sticking the landing.
     """
     centre, scale = frame

@@ -90,7 +90,8 @@ def arrays_of(frame: Any) -> Arrays:
 def frame_of(arrays: Mapping[str, Any], like: Any) -> Any:
     """The frame of such arrays, of the kind of another one.
 
-    Raises: MismatchError for arrays of a checkpoint that another version of the package wrote.
+    Raises:
+        MismatchError: for arrays of a checkpoint that another version of the package wrote.
     """
     structure = jax.tree.structure(like)
     if {f"leaf {i}" for i in range(structure.num_leaves)} - {*arrays}:

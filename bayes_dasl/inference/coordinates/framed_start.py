@@ -45,8 +45,9 @@ def framed_start(
 
     Climbs go on in a frame of where they are, which is then made anew.
 
-    Returns: the modes in plain coordinates, in the frame, and the arrays of the frame, in which the
-    optimiser is left.
+    Returns:
+        The modes in plain coordinates, in the frame, and the arrays of the frame, in which the
+        optimiser is left.
     """
 
     def frame_around(x):

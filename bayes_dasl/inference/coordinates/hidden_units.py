@@ -14,8 +14,9 @@ def hidden_units(problem: Problem) -> Int[np.ndarray, " dimension"]:
     """For each coordinate the hidden unit that its weight is fed by; −1 for all that is no such
     weight.
 
-    Raises: ModelError where there is no hidden unit, or weights cannot be zero or lie under a
-    horseshoe.
+    Raises:
+        ModelError: where there is no hidden unit, or weights cannot be zero or lie under a
+            horseshoe.
     """
     unit, number = np.full(problem.dimension, -1), 0
     names = {place: path for path, leaf in paths(problem.model).items() for place in leaf.places}

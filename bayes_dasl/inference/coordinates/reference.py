@@ -276,8 +276,10 @@ def matched_start(
 
     Only the highest position is reported as a mode, since different weights of a network can mean
     the same function.
-    Raises: ModelError if no position has a finite log density; DataError if rounding hides
-    differences between them.
+
+    Raises:
+        ModelError: if no position has a finite log density.
+        DataError: if rounding hides differences between them.
     """
     number = optimiser.climbs
     x = _prior_draws(problem, number, key=key)

@@ -41,7 +41,9 @@ class DeepEnsemble(AbstractEngine):
         descent: steps, learning rates and patience, data held out, and minibatches.
 
     Source: Lakshminarayanan, Pritzel & Blundell (2017); Pearce, Leibfried & Brintrup (2020).
-    Raises: ModelError for numbers that make no sense.
+
+    Raises:
+        ModelError: for numbers that make no sense.
     """
 
     members: int = 20
@@ -86,8 +88,9 @@ class DeepEnsemble(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The members that came to an end.
 
-        Raises: ModelError if no member has a finite log density, there are no inputs for
-        `adversarial` to move, or the share held out leaves no data on one side.
+        Raises:
+            ModelError: if no member has a finite log density, there are no inputs for `adversarial`
+                to move, or the share held out leaves no data on one side.
         """
         found = descended(
             problem,

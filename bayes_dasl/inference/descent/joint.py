@@ -30,7 +30,8 @@ class Joint(AbstractEngine):
         network_weight: $\lambda_n$.
         descent: steps, learning rates and patience, data held out, and minibatches.
 
-    Raises: ModelError for numbers that make no sense.
+    Raises:
+        ModelError: for numbers that make no sense.
     """
 
     starts: int = 4
@@ -58,8 +59,9 @@ class Joint(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The best position that was reached.
 
-        Raises: ModelError if no start has a finite log density, for a share held out that leaves no
-        data on one side, or a minibatch where there are constraints.
+        Raises:
+            ModelError: if no start has a finite log density, for a share held out that leaves no
+                data on one side, or a minibatch where there are constraints.
         """
         found = descended(
             problem,

@@ -34,8 +34,10 @@ class Adversary:
     """Moves forcings, or the index where there are none, by a share of the range of each (fast
     gradient sign).
 
-    Raises: ModelError for a model that reads neither: of a solver the times cannot change their
-    places.
+    Raises:
+        ModelError: for a model that reads neither: of a solver the times cannot change their
+            places.
+
     Source: Goodfellow, Shlens & Szegedy (2015).
     """
 
@@ -76,8 +78,10 @@ def descended(
     in `weighted_loss`.
 
     What is held out is the same for all members, as they could not be compared otherwise.
-    Raises: ModelError if no start has a finite log density, nothing would be held out, or nothing
-    left, or for a minibatch where there are constraints.
+
+    Raises:
+        ModelError: if no start has a finite log density, nothing would be held out, or nothing
+            left, or for a minibatch where there are constraints.
     """
     descent.check(problem)
     # The gradient is that of many numbers, whatever is the best for a sampler of few.
@@ -113,7 +117,8 @@ def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "m
 def held_back(problem: Problem, share: float, *, key: Array) -> tuple[Problem, Problem | None]:
     """The problem without the data of a share of its times, and the one of these data alone.
 
-    Raises: ModelError if no datum is left on one side.
+    Raises:
+        ModelError: if no datum is left on one side.
     """
     if not share:
         return problem, None
@@ -262,7 +267,9 @@ def usable(
 ) -> Kept:
     """Which members can be used; `weights` say how often each saw each datum.
 
-    Raises: ModelError if all of them failed; DataError if rounding hides how well they do.
+    Raises:
+        ModelError: if all of them failed.
+        DataError: if rounding hides how well they do.
     """
 
     def data(member):
@@ -317,7 +324,9 @@ def solvable(
 ) -> Proposals:
     """The first so many proposals of finite log density.
 
-    Raises: ModelError if there is none; DataError if rounding hides how high they are.
+    Raises:
+        ModelError: if there is none.
+        DataError: if rounding hides how high they are.
     """
     value = or_lowest(log_density)
     kept = np.flatnonzero(np.isfinite(value))

@@ -33,7 +33,8 @@ class Descent(Settings):
         minibatch: times that a step looks at, drawn anew each time; all of them unless given.
         coordinates: "auto", or "plain" to move in the weights themselves.
 
-    Raises: ModelError for numbers that make no sense.
+    Raises:
+        ModelError: for numbers that make no sense.
     """
 
     steps: int = 5000
@@ -60,7 +61,8 @@ class Descent(Settings):
         Args:
             problem: the posterior.
 
-        Raises: ModelError.
+        Raises:
+            ModelError: if so.
         """
         if self.minibatch is not None and self.minibatch < problem.times and problem.constraints:
             raise ModelError(

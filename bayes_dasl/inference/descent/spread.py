@@ -27,6 +27,7 @@ def spread_of_normal(
     Both log densities are known up to constants; draws that the solver refuses do not count. Where
     the weights can be relied on (Pareto k-hat), means and standard deviations under them are the
     posterior's.
+
     Source: Yao et al. (2018), Yes, but did it work?: evaluating variational inference.
     """
     solved = np.isfinite(log_posterior)

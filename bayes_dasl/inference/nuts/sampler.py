@@ -101,7 +101,9 @@ class NUTS(AbstractEngine):
 
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel
     from BlackJAX; Sommer et al. (2024) for chains from an ensemble.
-    Raises: ModelError for numbers that make no sense.
+
+    Raises:
+        ModelError: for numbers that make no sense.
     """
 
     chains: int = 4
@@ -173,7 +175,8 @@ class NUTS(AbstractEngine):
             journal: keeps each step of long work as it is done.
             bar: shows how far the work has come.
 
-        Raises: ModelError if no start has a finite log density.
+        Raises:
+            ModelError: if no start has a finite log density.
         """
         bar.start("finding modes", 1)
         key_find, key_place, key_paths, key_chains = jax.random.split(key, 4)

@@ -110,7 +110,9 @@ class BSpline(AbstractFamily):
         size: how many splines, more than the degree.
         degree: that of the splines; 3 is cubic.
 
-    Raises: ModelError for an empty range, or fewer splines than degree + 1.
+    Raises:
+        ModelError: for an empty range, or fewer splines than degree + 1.
+
     Source: de Boor (1978), A Practical Guide to Splines; Eilers & Marx (1996) for the knots.
     """
 
@@ -180,7 +182,8 @@ class RBF(AbstractFamily):
         high: its upper end.
         size: how many bumps, at least 4.
 
-    Raises: ModelError for an empty range or fewer than 4 bumps.
+    Raises:
+        ModelError: for an empty range or fewer than 4 bumps.
     """
 
     low: float = eqx.field(static=True, converter=float)
@@ -217,7 +220,8 @@ class Fourier(AbstractFamily):
         high: its end.
         size: how many features, an odd number: the constant, and two for each harmonic.
 
-    Raises: ModelError for an empty range or an even size.
+    Raises:
+        ModelError: for an empty range or an even size.
     """
 
     low: float = eqx.field(static=True, converter=float)
@@ -258,8 +262,8 @@ class Polynomial(AbstractFamily):
         kind: "legendre" or "chebyshev".
         lowest: the lowest degree; 1 leaves out the constant, as where another function has it.
 
-    Raises: ModelError for an empty range, a degree below the lowest, a negative one, or another
-    kind.
+    Raises:
+        ModelError: for an empty range, a degree below the lowest, a negative one, or another kind.
     """
 
     low: float = eqx.field(static=True, converter=float)

@@ -48,8 +48,11 @@ class HilbertGP(AbstractFamily):
             least 1.2.
 
     Units: `length` those of x, `amplitude` those of the function.
-    Raises: ModelError for an empty range, another kernel, a boundary below 1.2 or too few functions
-    for any length.
+
+    Raises:
+        ModelError: for an empty range, another kernel, a boundary below 1.2 or too few functions
+            for any length.
+
     Source: Riutort-Mayol et al. (2023), Practical Hilbert space approximate Bayesian Gaussian
     processes.
     """
@@ -117,8 +120,10 @@ class HilbertGP(AbstractFamily):
             kernel: as for a `HilbertGP`.
 
         Units: `length` those of the variable, `amplitude` those of the function.
-        Raises: DataError for a variable that is not there, or of which there are not two values;
-        ModelError for a unit that is not positive, and as a `HilbertGP`.
+
+        Raises:
+            DataError: for a variable that is not there, or of which there are not two values.
+            ModelError: for a unit that is not positive, and as a `HilbertGP`.
         """
         if unit is not None and not 0 < unit < math.inf:
             raise ModelError(
