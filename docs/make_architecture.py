@@ -32,13 +32,13 @@ from tests.studies.structure import design_rows  # noqa: E402
 
 PICTURE = ROOT / "docs" / "assets" / "architecture.png"
 BANDS = (  # the last row of each, and what its rows are for
-    ("report", "for the user", PURPLE),
-    ("judgement", "around a fit", ORANGE),
-    ("prediction, rivals", "draws", BLUE),
-    ("networks", "the model", GREEN),
+    ("plots", "on top", PURPLE),
+    ("further parts", "subpackages", ORANGE),
+    ("inference", "draws", BLUE),
+    ("parts", "the model", GREEN),
     ("errors", "foundation", GREY),
 )
-BOXES, MATRIX = 4.0, 15.6  # left ends of the boxes and of the matrix, in heights of a row
+BOXES, MATRIX = 4.0, 16.4  # left ends of the boxes and of the matrix, in heights of a row
 LETTER = 0.215
 
 

@@ -1,6 +1,7 @@
 """The page *Extending* runs as it stands, and what it writes does what it says."""
 
 import functools
+import importlib
 import inspect
 import re
 import types
@@ -124,6 +125,55 @@ def test_every_public_name_is_in_the_api_pages():
         f"plots.{name}" for name in ("BLUE", "LEVELS", "STYLE", "VERMILION")
     }  # in one sentence of the page
     assert sorted(wanted - listed - colours - {"pde.PDE"}) == []
+
+
+PLACES = (
+    "bayes_dasl/**/*.py",
+    "case_studies/*.py",
+    "docs/*.md",
+    "docs/*.py",
+    "*.md",
+    "tests/**/*.py",
+)
+UNREAL = {
+    "golden_fits.py",
+    "size.py",
+    "test_size.py",
+    "test_studies.py",
+}  # look names up, or make them up
+
+
+def leads_nowhere(name):
+    """Whether a dotted name of the package is none."""
+    parts, found = name.split("."), bd
+    for number, part in enumerate(parts):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            try:
+                found = importlib.import_module(".".join(("bayes_dasl", *parts[: number + 1])))
+            except ImportError:
+                return True
+    return False
+
+
+def test_every_name_that_is_written_somewhere_exists():
+    """In code, documentation, case studies and messages."""
+    texts = {
+        path: path.read_text(encoding="utf-8") for place in PLACES for path in ROOT.glob(place)
+    }
+    named = {
+        (path.name, name)
+        for path, text in texts.items()
+        if path.name not in UNREAL
+        for name in re.findall(
+            r"(?<![\w./-])(?:bd|bayes_dasl)((?:\.[A-Za-z_]\w*)+)(?![\w/-])", text
+        )
+        if not name.endswith(".py")
+    }
+    assert len(named) > 1000
+    wrong = {name for _, name in named if leads_nowhere(name[1:])}
+    assert {pair for pair in named if pair[1] in wrong} == set()
 
 
 def described(doc):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from arviz_stats.base.array import array_stats
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
@@ -90,7 +91,7 @@ def fit(seed: int) -> dict:
     post = bd.fit(model(data), data, ENGINE, key=seed, progress=False)
     draws = post["posterior"].data_vars
     rhat = max(
-        float(bd.diagnostics.rhat(v.values.reshape(*v.shape[:2], -1)).max()) for v in draws.values()
+        float(np.max(array_stats.rhat(v.values, chain_axis=0, draw_axis=1))) for v in draws.values()
     )
     row = {"seed": seed, "rhat": round(rhat, 4), "seconds": round(time.perf_counter() - began)}
     for name, value in TRUTH.items():
