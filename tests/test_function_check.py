@@ -21,14 +21,9 @@ from bayes_dasl.inference import pose
 from bayes_dasl.inference.linear_residuals import Around
 from bayes_dasl.prediction.posterior import shortest_lengths
 from bayes_dasl.unknown_functions.bases import RBF, BSpline, Fourier, HilbertGP, Polynomial, Product
-from bayes_dasl.unknown_functions.enriched import (
-    Enriched,
-    Waves,
-    finer_families,
-    function_names,
-    unknown_functions,
-)
+from bayes_dasl.unknown_functions.lookup import function_names, unknown_functions
 from bayes_dasl.updating import function_check
+from bayes_dasl.updating.enriched import Enriched, Waves, finer_families
 from bayes_dasl.verdict.residuals import share_beyond
 
 X = np.linspace(0.0, 1.0, 200)

@@ -39,7 +39,7 @@ from ..prediction.posterior import (
 )
 from ..prediction.predictive import Draws, Pusher, Watched
 from ..prediction.vector_fields import rates_along_paths, watched
-from ..unknown_functions.enriched import function_names
+from ..unknown_functions.lookup import function_names
 
 PRIOR_DRAWS = 500
 

@@ -13,7 +13,7 @@ from .._jax.tree import short_names
 from ..data.layer_inputs import Inputs
 from ..layers.layer import AbstractPopulation, named_trajectories
 from ..model import Model
-from ..unknown_functions.enriched import unknown_functions
+from ..unknown_functions.lookup import unknown_functions
 from .predictive import Paths
 
 FUNCTION_ROWS = 200

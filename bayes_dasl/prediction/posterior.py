@@ -23,7 +23,6 @@ from ..data.dates import counted_in, refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import Dependent, RandomLeaf, paths
-from ..unknown_functions.bases.hilbert import HilbertGP
 from .new_members import differ, of_members
 
 COUNTS_IN = "counts_dates_in"
@@ -87,7 +86,7 @@ def shortest_lengths(model: Model) -> str:
     """
     short, found = names(model), {}
     standing = {place: short[path] for path, leaf in paths(model).items() for place in leaf.places}
-    for path, process in parts_inside(model, lambda node: isinstance(node, HilbertGP)):
+    for path, process in parts_inside(model, lambda node: hasattr(node, "shortest_length")):
         if (name := standing.get(f"{path}.length")) is not None:
             found[name] = process.shortest_length, process.size
     return json.dumps(found)

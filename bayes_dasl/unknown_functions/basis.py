@@ -142,6 +142,10 @@ class Basis(AbstractLinear):
             )
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        return (self.output,)
+
+    @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
         """The range of each input that a figure of the function shows."""
         return dict(zip(self.input, self.family.ranges, strict=True))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import xarray as xr
 
 from ..model import Model
-from ..unknown_functions.enriched import unknown_functions
+from ..unknown_functions.lookup import unknown_functions
 from .function_check import check_functions
 from .solver_check import check_solver, has_tolerances
 

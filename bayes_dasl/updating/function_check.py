@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .._jax.devices import keep_programs
 from .._jax.keys import as_key
-from .._jax.tree import dotted
+from .._jax.tree import dotted, parts_inside
 from .._statistics.convergence import thinned
 from .._statistics.variance_component import Gain, Lacking, Linear, Series
 from ..errors import ModelError
@@ -26,17 +26,9 @@ from ..prediction.identity import check_same_posterior
 from ..prediction.posterior import draws_of, fitted_data
 from ..random import realise
 from ..unknown_functions.bases.families import AbstractFamily
-from ..unknown_functions.enriched import (
-    Enriched,
-    Waves,
-    finer_families,
-    function_names,
-    functions_inside,
-    is_unknown_function,
-    outputs_of,
-    unknown_functions,
-)
+from ..unknown_functions.lookup import function_names, is_unknown_function, unknown_functions
 from ..verdict.residuals import share_beyond
+from .enriched import Enriched, Waves, finer_families
 
 _DRAWS = 16  # beside their mean, of which the likeliest is where predictions are taken to be linear
 _REPLICATES, _FEWEST, _NUMBERS = 1000, 200, 20_000_000
@@ -189,7 +181,11 @@ def _places(model: Model) -> list[Place]:
     ):
         found.append(
             Place(
-                name, where, outputs_of(node), finer_families(node), found[-1].end if found else 0
+                name,
+                where,
+                tuple(node.outputs),
+                finer_families(node),
+                found[-1].end if found else 0,
             )
         )
     if not found:
@@ -326,7 +322,7 @@ def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
 
 
 def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
-    functions, rows = dict(functions_inside(realised.layer)), {}
+    functions, rows = dict(parts_inside(realised.layer, is_unknown_function)), {}
     for judged in every:
         function = functions[judged.place.paths[0]]
         family = finer_families(function)[judged.trial.family]

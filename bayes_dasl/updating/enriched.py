@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._jax.tree import parts_inside, short_names
-from ..random import Module, Values, paths, with_possible
-from .bases.families import AbstractFamily
-from .basis import Basis
+from ..random import Module, Values
+from ..unknown_functions.bases.families import AbstractFamily
+from ..unknown_functions.basis import Basis
 
 _FINER = (2, 4)  # times as fine as a basis
 _WIDTHS = (
@@ -85,58 +84,13 @@ class Enriched(Module):
         found, known = dict(self.function(t, y, u)), {"t": t, **u, **y}
         x = [known[name] for name in self.function.drawn_over]
         positive = isinstance(self.function, Basis) and self.function.positive
-        for i, name in enumerate(outputs_of(self.function)):
+        for i, name in enumerate(self.function.outputs):
             added = sum(
                 family(*x) @ c[i]
                 for family, c in zip(self.families, self.coefficients, strict=True)
             )
             found[name] += (found[name] - self.function.level) * added if positive else added
         return found
-
-
-def is_unknown_function(node: Any) -> bool:
-    """Whether something is an unknown function, as figures draw them:
-    what says over which inputs.
-    """
-    return hasattr(node, "drawn_over") and (isinstance(node, Basis) or hasattr(node, "outputs"))
-
-
-def functions_inside(layer: Any) -> list[tuple[str, Any]]:
-    """The functions of a layer that may be unknown, with their dotted paths."""
-    return parts_inside(layer, is_unknown_function)
-
-
-def unknown_functions(layer: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """Where the unknown functions of a layer stand, and each with something possible in place of
-    what is unknown.
-
-    One that is shared stands in several places. Those that differ between the members of a
-    population are left out.
-    """
-    leaves, found = paths(layer), {}
-    for path, node in functions_inside(with_possible(layer)):
-        inside = lambda place, path=path: place.startswith(f"{path}.")  # noqa: E731
-        own = tuple(
-            name for name, leaf in leaves.items() if any(map(inside, leaf.places + leaf.within))
-        )
-        if own and not any(leaves[name].dims for name in own):
-            found.setdefault(own, []).append((path, node))
-    return [(tuple(path for path, _ in standing), standing[0][1]) for standing in found.values()]
-
-
-def function_names(layer: Any) -> list[str]:
-    """What the unknown functions of a layer are called, in their order: by the last two parts of
-    their paths, or more.
-
-    The last alone may be no more than `value`.
-    """
-    where = [places[0] for places, _ in unknown_functions(layer)]
-    return list(short_names(where, least=dict.fromkeys(where, 2)).values())
-
-
-def outputs_of(function: Any) -> tuple[str, ...]:
-    """The names of what an unknown function returns."""
-    return (function.output,) if isinstance(function, Basis) else tuple(function.outputs)
 
 
 def finer_families(function: Any) -> tuple[AbstractFamily, ...]:
