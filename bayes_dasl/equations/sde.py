@@ -86,8 +86,8 @@ class StochasticEquation(AbstractFromStates):
         return output_names(self.observe, self.drift, any_state(self.initial), self.forcings)
 
     @property
-    def rate_functions(self) -> list[tuple[str, VectorField]]:
-        return [("the drift", self.drift)]
+    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+        return [("the drift", self.drift, self.initial)]
 
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
         unknown = [name for name in amplitudes if name not in self.initial]

@@ -54,6 +54,10 @@ class Algebraic(AbstractLayer):
         return tuple(shapes_of(self.function, "the function", {}, self.forcings))
 
     @property
+    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+        return [("the formula", self.function, {})]
+
+    @property
     def pointwise(self) -> bool:
         return True
 

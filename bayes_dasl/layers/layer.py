@@ -84,9 +84,10 @@ class AbstractLayer(Module):
         return ()
 
     @property
-    def rate_functions(self) -> list[tuple[str, VectorField]]:
-        """Functions `(t, y, u)` that return rates of its states,
-        each after its name in messages.
+    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+        """Its functions `(t, y, u)` whose units can be checked, each with its name in messages.
+
+        The third part is the states whose rates the function returns; none if it returns outputs.
         """
         return []
 

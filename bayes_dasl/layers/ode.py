@@ -260,8 +260,8 @@ class ODE(AbstractTrajectory):
         return output_names(self.observe, self.vector_field, any_state(self.initial), self.forcings)
 
     @property
-    def rate_functions(self) -> list[tuple[str, VectorField]]:
-        return [("the rate of change", self.vector_field)]
+    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+        return [("the rate of change", self.vector_field, self.initial)]
 
     @property
     def states(self) -> int:

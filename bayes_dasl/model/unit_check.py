@@ -23,8 +23,6 @@ from .._findings import Finding
 from .._jax.tree import stated_units
 from ..data.units import Unit, installed, parsed
 from ..errors import ModelError
-from ..hybrid import Residual
-from ..layers import Algebraic
 from ..random import is_random, paths
 from .core import Model
 
@@ -105,17 +103,12 @@ def _functions(
     """What is tried: its name, the layer, the function, its states, and of which units its results
     are.
     """
-    layer = model.layer
-    if isinstance(layer, Algebraic):
-        return [
-            ("the formula", layer, layer.function, {}, {name: (name, "") for name in layer.outputs})
-        ]
-    found = []
+    layer, found = model.layer, []
     for part in layer.trajectories or [layer]:
-        for what, function in part.rate_functions:
-            states: Any = getattr(part, "initial")  # noqa: B009
-            rates = {state: (state, layer.index) for state in states}
-            found.append((what, part, function, states, rates))
+        for what, function, states in part.stated_functions:
+            results = {name: (name, layer.index) for name in states}
+            results = results or {name: (name, "") for name in part.outputs}
+            found.append((what, part, function, states, results))
     return found
 
 
@@ -125,7 +118,7 @@ def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:
     """
     layer = model.layer
     for what, part, function, states, results in _functions(model):
-        function = function.science if isinstance(function, Residual) else function
+        function = function.science if hasattr(function, "closure") else function
         if not all(name in data for name in part.forcings):  # what another layer makes
             continue
         own = {name: _stated(function, path) for name, (path, _) in _numbers(function).items()}
