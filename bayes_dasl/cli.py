@@ -26,7 +26,8 @@ from .data.dates import told
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .many.comparison import rows_of, summarised
 from .many.many import ALONE
-from .prediction.posterior import fitted_observables, load
+from .prediction.posterior import fitted_observables
+from .prediction.save_and_load import load
 from .reports._text import number, percent
 from .study import (
     Run,

@@ -8,7 +8,8 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.fitting.groups import data_groups
-from bayes_dasl.prediction.posterior import draws_dataset, signature
+from bayes_dasl.prediction.datatree import draws_dataset
+from bayes_dasl.prediction.posterior import signature
 
 
 class Levels(bd.Module):

@@ -28,7 +28,8 @@ from bayes_dasl.inference.nuts import sampler as nuts
 from bayes_dasl.inference.nuts.pathfinder import Pathfinder
 from bayes_dasl.inference.sites import bijector
 from bayes_dasl.layers import Prediction
-from bayes_dasl.prediction.posterior import draws_of, names
+from bayes_dasl.prediction.datatree import names
+from bayes_dasl.prediction.posterior import draws_of
 
 
 class Level(Curve):

@@ -20,7 +20,7 @@ from test_evidence import NOISE, noisy, science, walked, with_sizes
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.prediction.posterior import load, save
+from bayes_dasl.prediction.save_and_load import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
 from bayes_dasl.study import Run, bundle

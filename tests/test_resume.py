@@ -29,7 +29,7 @@ from bayes_dasl.fitting import fit as fit_module
 from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples
 from bayes_dasl.inference.engine import Settings, restored
 from bayes_dasl.inference.nuts import sampler as nuts
-from bayes_dasl.prediction.posterior import load
+from bayes_dasl.prediction.save_and_load import load
 from bayes_dasl.study import Run, fits
 
 KEY = 5

@@ -26,7 +26,7 @@ from bayes_dasl.errors import (
     ReadError,
     WriteError,
 )
-from bayes_dasl.prediction.posterior import load
+from bayes_dasl.prediction.save_and_load import load
 from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times, scores
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,8 @@ from curves import Curve
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError, ReadError
 from bayes_dasl.inference import AbstractEngine, Samples
-from bayes_dasl.prediction.posterior import draws_dataset, signature
+from bayes_dasl.prediction.datatree import draws_dataset
+from bayes_dasl.prediction.posterior import signature
 from bayes_dasl.updating.taking_in import _joined
 from bayes_dasl.updating.updates import update
 from bayes_dasl.verdict.diagnosis import Finding

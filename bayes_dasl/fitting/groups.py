@@ -21,22 +21,24 @@ from ..inference.engine import Modes, Samples
 from ..inference.problem import Problem
 from ..layers import solver_settings
 from ..model import Model
-from ..prediction.arviz_groups import log_prior_group, prior_predictive, said_of_data, where_seen
-from ..prediction.function_inputs import FUNCTION_ROWS, function_inputs
-from ..prediction.identity import made_with
-from ..prediction.posterior import (
-    COUNTS_IN,
+from ..prediction.datatree import (
     by_chain,
     draws_dataset,
     end_group,
     known_bounds,
+    log_prior_group,
     mismatch_group,
     plain_attributes,
+    prior_predictive,
+    said_of_data,
     shortest_lengths,
-    signature,
+    where_seen,
     with_coordinates,
     with_log_factor,
 )
+from ..prediction.function_inputs import FUNCTION_ROWS, function_inputs
+from ..prediction.identity import made_with
+from ..prediction.posterior import COUNTS_IN, signature
 from ..prediction.predictive import Draws, Pusher, Watched
 from ..prediction.vector_fields import rates_along_paths, watched
 from ..unknown_functions.lookup import function_names

@@ -2,5 +2,5 @@
 
 from .derived import evaluate as evaluate
 from .forecasts import forecast as forecast
-from .posterior import load as load, save as save
+from .save_and_load import load as load, save as save
 from .simulation import simulate as simulate

@@ -22,7 +22,7 @@ from ..layers import ProcessNoise, is_linear, linear_parts, with_adjoint
 from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..random import RandomLeaf, paths, realise
-from .posterior import names
+from .datatree import names
 from .predictive import Draws
 
 _DRAWS = 128

@@ -19,8 +19,9 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..priors import draw_prior
 from ..random import realise
+from .datatree import with_coordinates
 from .forecasts import Asked, inputs_at
-from .posterior import draws_of, fitted_observables, with_coordinates
+from .posterior import draws_of, fitted_observables
 
 _BATCH = 64
 _PRIOR_DRAWS = 1000

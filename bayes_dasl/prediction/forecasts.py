@@ -25,6 +25,7 @@ from ..layers.layer import AbstractFilter, AbstractPopulation
 from ..model import Model, check_shapes, is_series
 from ..random import paths
 from .conditional import noise_group
+from .datatree import by_chain, mismatch_group, over_data, pushed_draws, with_coordinates
 from .exchange import exchangeable, exchanged, parts_of
 from .few_members import repeated, repetitions
 from .function_inputs import FUNCTION_ROWS, function_inputs
@@ -40,18 +41,7 @@ from .identity import OWN, model_of
 from .new_members import as_unseen
 from .on_demand import on_demand
 from .output import Rows, blank, new_file
-from .posterior import (
-    by_chain,
-    check_belongs,
-    draws_of,
-    ends_of,
-    fitted_observables,
-    in_units_of_fit,
-    mismatch_group,
-    over_data,
-    pushed_draws,
-    with_coordinates,
-)
+from .posterior import check_belongs, draws_of, ends_of, fitted_observables, in_units_of_fit
 from .predictive import Pusher
 from .vector_fields import rates_along_paths, watched
 

@@ -15,7 +15,7 @@ import xarray as xr
 
 from .._runs.files import replacing
 from .._statistics.blocks import blocks
-from .posterior import seal
+from .save_and_load import seal
 
 type Rows = Mapping[str, Mapping[str, Any]]
 """Arrays `(draw, …)` by group and observable, to be written by rows."""

@@ -20,7 +20,8 @@ from ..layers import AbstractFilter
 from ..model import Model, check_shapes
 from ..noise import Censored
 from ..random import paths, realise, sample
-from .posterior import draws_of, names, plain_attributes
+from .datatree import names, plain_attributes
+from .posterior import draws_of
 
 TRUE = "true_"
 """Prefix of the names of true values."""

@@ -12,7 +12,8 @@ from ..errors import MismatchError, ModelError
 from ..inference import pose
 from ..inference.problem import Problem
 from ..model import Model
-from ..prediction.posterior import draws_of, names
+from ..prediction.datatree import names
+from ..prediction.posterior import draws_of
 from ..prediction.predictive import push
 from ..random import paths
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ..errors import ModelError
 from ..model import Model
-from ..prediction.posterior import names
+from ..prediction.datatree import names
 from ..random import Dependent, RandomLeaf, Shared, paths
 
 type Draws = dict[str, np.ndarray]

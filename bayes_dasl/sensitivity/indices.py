@@ -13,9 +13,10 @@ from jaxtyping import Float
 from .._jax.keys import whole_number
 from ..errors import MismatchError, ModelError
 from ..model import Model
+from ..prediction.datatree import names
 from ..prediction.derived import of_draws
 from ..prediction.forecasts import Asked
-from ..prediction.posterior import draws_of, names
+from ..prediction.posterior import draws_of
 from ..random import paths
 from .designs import Draws, exchanged, prior_at, uniform, unknowns_of
 

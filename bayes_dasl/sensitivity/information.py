@@ -18,7 +18,8 @@ from ..inference.linearisation import gauss_newton
 from ..inference.problem import Problem
 from ..layers.layer import AbstractPopulation
 from ..model import Model
-from ..prediction.posterior import draws_of, names
+from ..prediction.datatree import names
+from ..prediction.posterior import draws_of
 from ..random import Dependent, paths
 
 # Below this the data say less of a direction than the prior: its variance is more than half of the

@@ -8,8 +8,9 @@ import xarray as xr
 from ..errors import MismatchError, ModelError
 from ..inference.sites import sites_of
 from ..model import Model
+from ..prediction.datatree import names
 from ..prediction.new_members import differ
-from ..prediction.posterior import draws_of, names
+from ..prediction.posterior import draws_of
 from ..random import paths
 
 

@@ -20,7 +20,7 @@ from ..inference import NUTS, AbstractEngine
 from ..model import Model, is_series
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
-from ..prediction.posterior import load, save
+from ..prediction.save_and_load import load, save
 from ..reports.document import ReportOptions, report
 from ..updating.updates import update
 from ..verdict.diagnosis import Diagnosis, diagnose

@@ -16,7 +16,7 @@ from ..errors import Interrupted, MismatchError, ReadError, WriteError
 from ..fitting.fits import belongs_to, fit
 from ..inference import AbstractEngine, pose
 from ..model import Model
-from ..prediction.posterior import load, save
+from ..prediction.save_and_load import load, save
 from ..updating.after_fit import checks_after_fit
 from ..verdict.diagnosis import diagnose
 from ..weighting.windows import sparing

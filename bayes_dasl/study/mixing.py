@@ -13,7 +13,8 @@ import xarray as xr
 from ..errors import MismatchError, ReadError
 from ..inference import AbstractEngine
 from ..model import Model
-from ..prediction.posterior import load, names
+from ..prediction.datatree import names
+from ..prediction.save_and_load import load
 from ..random import paths
 from ..weighting.mixed import Weighed
 from ..weighting.mixtures import mixture

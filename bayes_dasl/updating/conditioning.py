@@ -21,14 +21,8 @@ from ..inference import Problem, pose
 from ..inference.problem import log_priors_of
 from ..layers.layer import AbstractPopulation
 from ..model import Model
-from ..prediction.arviz_groups import log_prior_group, said_of_data
-from ..prediction.posterior import (
-    check_belongs,
-    draws_dataset,
-    draws_of,
-    fitted_observables,
-    in_units_of_fit,
-)
+from ..prediction.datatree import draws_dataset, log_prior_group, said_of_data
+from ..prediction.posterior import check_belongs, draws_of, fitted_observables, in_units_of_fit
 from ..prediction.predictive import Draws, push
 from ..random import RandomLeaf, paths
 

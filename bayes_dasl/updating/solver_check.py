@@ -30,15 +30,9 @@ from .._statistics.importance import (
 from ..errors import ModelError
 from ..inference import Problem, pose
 from ..model import Model
-from ..prediction.arviz_groups import said_of_data
+from ..prediction.datatree import mismatch_group, said_of_data, with_log_factor
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import (
-    draws_of,
-    fitted_data,
-    fitted_observables,
-    mismatch_group,
-    with_log_factor,
-)
+from ..prediction.posterior import draws_of, fitted_data, fitted_observables
 from ..prediction.predictive import Pushed, push
 from ..random import is_random
 

@@ -31,18 +31,10 @@ from ..fitting.groups import data_groups
 from ..inference import Problem, pose
 from ..layers.layer import AbstractFilter
 from ..model import Model
-from ..prediction.arviz_groups import said_of_data
+from ..prediction.datatree import end_group, mismatch_group, said_of_data, with_log_factor
 from ..prediction.future_forcings import refuse_a_gap
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import (
-    draws_of,
-    end_group,
-    ends_of,
-    fitted_observables,
-    in_units_of_fit,
-    mismatch_group,
-    with_log_factor,
-)
+from ..prediction.posterior import draws_of, ends_of, fitted_observables, in_units_of_fit
 from ..prediction.predictive import Pushed, push
 
 _SUBJECT = "update"

@@ -27,8 +27,9 @@ from ..inference import pose
 from ..layers import ProcessNoise
 from ..model import Model
 from ..networks import Network
+from ..prediction.datatree import names
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import are_chains, draws_of, fitted_data, fitted_observables, names
+from ..prediction.posterior import are_chains, draws_of, fitted_data, fitted_observables
 from ..prediction.predictive import push
 from ..random import Dependent, RandomLeaf, is_random, paths, shape_of
 from .bridge import LogMean

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from ..data.censoring import ABOVE, BELOW
 from ..data.dates import as_attribute
 from ..errors import MismatchError
-from ..prediction.posterior import with_coordinates
+from ..prediction.datatree import with_coordinates
 from ..scores.matching import check_forecast, fitted_between
 
 _MOMENTS = ("conditional_mean", "conditional_variance")

@@ -28,7 +28,8 @@ from ..fitting.fits import fit, run_identity
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..model import Model, check_data
 from ..prediction.forecasts import forecast
-from ..prediction.posterior import draws_of, fitted_data, from_bytes, signature, to_bytes
+from ..prediction.posterior import draws_of, fitted_data, signature
+from ..prediction.save_and_load import from_bytes, to_bytes
 from ..scores.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
 from ..scores.scores import score_each
 from ..updating.taking_in import taken_in

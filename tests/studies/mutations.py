@@ -83,7 +83,7 @@ MUTANTS = (
         ("tests/test_journal.py::test_an_interrupted_write_does_no_harm_and_leaves_nothing",),
     ),
     Mutant(
-        "a file of draws is read whatever its checksum", "bayes_dasl/prediction/posterior.py",
+        "a file of draws is read whatever its checksum", "bayes_dasl/prediction/save_and_load.py",
         "if seal and digest != _digest(content):",
         "if False:",
         ("tests/test_posterior.py::TestFile::test_a_flipped_bit",),

@@ -9,7 +9,8 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.prediction.posterior import draws_dataset, signature
+from bayes_dasl.prediction.datatree import draws_dataset
+from bayes_dasl.prediction.posterior import signature
 from bayes_dasl.random import paths
 
 ENGINE = bd.NUTS(chains=1, warmup=25, draws=8)

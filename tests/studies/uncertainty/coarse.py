@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 import bayes_dasl as bd
 from bayes_dasl.inference import Problem, pose
 from bayes_dasl.inference.linearisation import gauss_newton
-from bayes_dasl.prediction.posterior import shortest_lengths
+from bayes_dasl.prediction.datatree import shortest_lengths
 
 from ...by_hand import posterior
 from ..pages import table
