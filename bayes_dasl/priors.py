@@ -37,6 +37,12 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
 
     Raises:
         ModelError: for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
+
+    Example:
+        ```python
+        rate = bd.between(0.1, 1.0)  # 95 % of a log-normal distribution
+        print(rate)
+        ```
     """
     try:
         sound = math.isfinite(low) and math.isfinite(high) and bool(low < high)

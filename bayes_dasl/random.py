@@ -271,6 +271,12 @@ def shared(unknown: Any, name: str) -> Any:
 
     Raises:
         ModelError: for a name that is no word, or where nothing is unknown.
+
+    Example:
+        ```python
+        rate = bd.shared(bd.between(0.1, 1.0), "rate")
+        print(rate)
+        ```
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ModelError(

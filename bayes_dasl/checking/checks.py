@@ -72,6 +72,12 @@ def check(
         engine: the one whose cost is told, `NUTS()` unless given; where its `cost` says nothing
             only that of a gradient is known.
         key: a whole number or a JAX random key, for the prior draws.
+
+    Example:
+        ```python
+        found = bd.check(model, train)
+        print(found)
+        ```
     """
     found: list[Finding] = []
     unseen = ""

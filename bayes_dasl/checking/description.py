@@ -119,6 +119,11 @@ def describe(model: Module) -> Description:
 
     Raises:
         ModelError: for what is no model or part of one.
+
+    Example:
+        ```python
+        print(bd.describe(model))
+        ```
     """
     if not isinstance(model, eqx.Module):
         raise ModelError(f"describe takes a bd.Model or a part of one, not {type(model).__name__}")

@@ -434,6 +434,12 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
     Raises:
         DataError: if one side would be empty, it is neither number nor date as the index is, or not
             exactly one coordinate is named.
+
+    Example:
+        ```python
+        train, test = bd.split(data, time=6.0)
+        assert train["time"].max() < test["time"].min()
+        ```
     """
     if len(at) != 1:
         raise DataError(
@@ -515,6 +521,11 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
     Raises:
         DataError: for a variable that is not there or holds no numbers, or for dates that leave
             open whether days are meant.
+
+    Example:
+        ```python
+        network = bd.Network.mlp(bd.standardise(train, "y"), ("y",), 0.1, width=4, depth=1)
+        ```
     """
     index = series_index(data)
     scales = {}

@@ -105,6 +105,13 @@ def from_table(
         DataError: that names the row, as a line of the file or a label of the DataFrame, and says
             what would be right.
         ReadError: for a file that is not there.
+
+    Example:
+        ```python
+        table = pd.DataFrame({"day": [0, 1, 2], "flow (m3/s)": [1.2, 0.9, 0.7]})
+        data = bd.from_table(table, time="day", value="flow")
+        print(data["flow"].attrs["units"])
+        ```
     """
     frame = Frame(table, units, to, names)
     columns, forced, known = (_listed(given) for given in (value, forcings, covariates))

@@ -90,12 +90,19 @@ def fit(
         in units of what is tolerated.
 
     Raises:
-        DataError: (also where the units of numbers and data make the equations wrong by a factor,
-            and for a checkpoint of a model that cannot be told from others)
-        ModelError: likewise.
+        DataError: if the data lack what the model reads, or cannot be fitted.
+        ModelError: if the model cannot be fitted; also where the units of numbers and data make the
+            equations wrong by a factor, and for a checkpoint of a model that cannot be told from
+            others.
         MismatchError: for a checkpoint of another run.
         ReadError: for a folder that holds something else.
         WriteError: where another process is at work in it, or a step cannot be written.
+
+    Example:
+        ```python
+        post = bd.fit(model, train, bd.NUTS(draws=200), key=0)
+        print(post["posterior"]["rate"].mean())
+        ```
     """
     began = time.perf_counter()
     prepare()

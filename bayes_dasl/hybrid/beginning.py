@@ -81,6 +81,12 @@ def corrected(
             not finite under the prior, or a share that is not positive.
         DataError: if the data lack a variable that is read or have no complete row, or if a state
             with a `relative` correction is zero in them.
+
+    Example:
+        ```python
+        layer = bd.ODE(Decay(bd.between(0.1, 1.0)), {"y": 2.0})
+        hybrid = bd.Model(bd.corrected(layer, train, "y"), bd.NormalNoise(0.1))
+        ```
     """
     _refuse(science, outputs, inputs, share)
     if isinstance(science, AbstractTrajectory):

@@ -55,6 +55,12 @@ class Residual(AbstractHybrid):
             or if the data of `orthogonal` lack something that is read.
 
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
+
+    Example:
+        ```python
+        network = bd.Network.fourier(bd.standardise(train, "y"), ("y",), dist.HalfNormal(0.1))
+        layer = bd.ODE(bd.Residual(Decay(bd.between(0.1, 1.0)), network), {"y": 2.0})
+        ```
     """
 
     science: VectorField | AbstractLayer

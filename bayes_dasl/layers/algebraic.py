@@ -34,6 +34,17 @@ class Algebraic(AbstractLayer):
 
     Raises:
         ModelError: if the function is none, or when called if it returns no dict.
+
+    Example:
+        ```python
+        class Line(bd.Module):
+            slope: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": self.slope * t}
+
+        model = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 1.0))), bd.NormalNoise(0.1))
+        ```
     """
 
     function: VectorField

@@ -73,6 +73,21 @@ class Difference(AbstractFromStates):
         ModelError: for what is no function, a length that is not positive, sums or means of what is
             not predicted; when called, for other states or shapes than those of `initial`.
         DataError: for times beside the grid.
+
+    Example:
+        ```python
+        class Bucket(bd.Module):
+            share: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"store": (1 - self.share) * y["store"] + u["rain"]}
+
+            def flow(self, t, y, u):
+                return {"flow": self.share * y["store"]}
+
+        bucket = Bucket(bd.between(0.1, 0.9))
+        layer = bd.Difference(bucket, {"store": 5.0}, Bucket.flow, forcings="rain")
+        ```
     """
 
     step: VectorField

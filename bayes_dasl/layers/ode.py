@@ -137,6 +137,13 @@ class ODE(AbstractTrajectory):
             no forcing or of an unknown kind, a jump or a dose of an unknown state, a start that is
             no known number or after the first dose, or bad tolerances; when called, for rates of
             other states or shapes, and a jump that is known to lie before the start.
+
+    Example:
+        ```python
+        begin = {"y": dist.LogNormal(0.5, 0.3)}
+        layer = bd.ODE(Decay(bd.between(0.1, 1.0)), begin, units={"y": "mg/L"})
+        model = bd.Model(layer, bd.NormalNoise(bd.between(0.01, 0.3)))
+        ```
     """
 
     vector_field: VectorField

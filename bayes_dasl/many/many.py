@@ -95,6 +95,15 @@ def run_many(
             notebook, which workers cannot be sent, and for a script without a guard.
         WriteError: where the file cannot be written, or another process writes to it.
         ReadError: where it cannot be read.
+
+    Example:
+        ```python
+        def row(seed):
+            return {"mean": float(np.random.default_rng(seed).normal())}
+
+        tasks = [{"seed": 0}, {"seed": 1}]
+        rows = bd.many.run_many(row, tasks, folder / "rows.jsonl", workers=0, code="1")
+        ```
     """
     _refuse_while_run_on_a_worker(do)
     tasks, rows = [dict(task) for task in tasks], Path(rows)

@@ -52,6 +52,12 @@ class Model(Module):
             no prior of a number, one object stands in two places where each would be an unknown of
             its own, a constraint is no function or has a name that is taken, or observables cannot
             be correlated.
+
+    Example:
+        ```python
+        model = bd.Model(bd.ODE(Decay(bd.between(0.1, 1.0)), {"y": 2.0}), bd.NormalNoise(0.1))
+        print(bd.describe(model))
+        ```
     """
 
     layer: AbstractLayer

@@ -129,6 +129,12 @@ class Network(Module):
 
     Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random
     in part.
+
+    Example:
+        ```python
+        network = bd.Network.mlp({"y": (1.0, 0.5)}, ("y",), scale=0.1, width=4, depth=1)
+        field = bd.Residual(Decay(bd.between(0.1, 1.0)), network)
+        ```
     """
 
     random_group: ClassVar[str] = "network"

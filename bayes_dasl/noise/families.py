@@ -62,6 +62,11 @@ class NormalNoise(AbstractScaled):
         known_error: the measurement error of each datum, in the same units, as the name of a
             variable of the data or a `PerDatum`:
             $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
+
+    Example:
+        ```python
+        noise = bd.NormalNoise(dist.HalfNormal(0.5))
+        ```
     """
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
@@ -125,6 +130,11 @@ class LogNormalNoise(AbstractScaled):
         scale: σ, which has no unit, or a `VaryingScale`; none where `known_error` is all there is.
         known_error: the standard error of each logarithm, as the name of a variable of the data or
             a `PerDatum`: $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
+
+    Example:
+        ```python
+        noise = bd.LogNormalNoise(dist.HalfNormal(0.5))
+        ```
     """
 
     in_units_of_data: ClassVar[tuple[str, ...]] = ()

@@ -71,6 +71,12 @@ def plot_forecast(
     Raises:
         MismatchError: for what is no forecast, or an unknown observable, or one with places or
             members.
+
+    Example:
+        ```python
+        figure = bd.plots.plot_forecast(fc, train, test, "y")
+        figure.savefig(folder / "forecast.png")
+        ```
     """
     predictions = predictions_of(fc, observable)
     train, test = (

@@ -149,6 +149,12 @@ def population(
 
     Raises:
         ModelError: where all of these are known, or for groups that are no numbers or names.
+
+    Example:
+        ```python
+        rate = bd.population(bd.between(0.1, 1.0), dist.HalfNormal(0.3))
+        layer = bd.Each(bd.ODE(Decay(rate), {"y": 2.0}), ["a", "b", "c"])
+        ```
     """
     return varying(dependent(log_normal_around, center, spread, effect), by)
 

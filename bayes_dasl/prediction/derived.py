@@ -65,6 +65,12 @@ def evaluate(
         ModelError: if the function cannot be called, two coordinates of one length leave open which
             an axis is, or one has the length of none.
         DataError: for bad times or forcings.
+
+    Example:
+        ```python
+        found = bd.evaluate(model, post, lambda m: np.log(2.0) / m.layer.vector_field.rate)
+        print(found["value"].mean())
+        ```
     """
     draws, shape = _draws(model, post, group)
     found = of_draws(model, post, draws, function, at, coords=coords)

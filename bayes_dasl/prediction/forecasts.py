@@ -136,6 +136,12 @@ def forecast(
         DataError: for bad times or forcings, or where the noise reads of each datum what is not
             there.
         WriteError: if the file cannot be written.
+
+    Example:
+        ```python
+        fc = bd.forecast(model, post, np.linspace(0.0, 20.0, 41))
+        low, high = fc["predictions"]["y"].quantile([0.05, 0.95], ("chain", "draw"))
+        ```
     """
     if isinstance(at, dict):
         if path is not None:

@@ -69,6 +69,12 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     Raises:
         MismatchError: for what is no such tree.
         WriteError: if it cannot be written: a file that was there before is then untouched.
+
+    Example:
+        ```python
+        bd.save(post, folder / "posterior.nc")
+        same = bd.load(folder / "posterior.nc")
+        ```
     """
     if not isinstance(tree, xr.DataTree):
         raise MismatchError(
@@ -97,6 +103,12 @@ def load(path: str | os.PathLike) -> xr.DataTree:
     Raises:
         ReadError: if the file is missing, torn, or not netCDF; also if it reaches for another file,
             or claims more memory than there is.
+
+    Example:
+        ```python
+        bd.save(fc, folder / "forecast.nc")
+        assert bd.load(folder / "forecast.nc").equals(fc)
+        ```
     """
     path = Path(path)
     if not path.is_file():

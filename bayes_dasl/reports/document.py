@@ -84,6 +84,12 @@ def report(
             of the model, of a baseline, or of the mixture, or for options about an observable that
             is not forecast.
         DataError: for options that are none, or that this forecast cannot show.
+
+    Example:
+        ```python
+        page = bd.report(post, fc, test, model=model)
+        page.save(folder / "report.html")
+        ```
     """
     if not isinstance(options, ReportOptions | None):
         raise DataError(f"options are bd.ReportOptions(…), not {type(options).__name__}")

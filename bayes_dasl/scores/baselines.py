@@ -168,8 +168,8 @@ def baseline_forecasts(
 
     Example:
         ```python
-        train, test = bd.split(data, time="2010-12-31")
-        for name, fc in bd.scores.baseline_forecasts(train, test, observables=["flow"]).items():
+        train, test = bd.split(data, time=6.0)
+        for name, fc in bd.scores.baseline_forecasts(train, test, observables=["y"]).items():
             print(name, bd.score(fc, test))
         ```
     """

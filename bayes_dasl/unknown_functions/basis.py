@@ -61,6 +61,12 @@ class Basis(AbstractLinear):
         ModelError: if names, weights and features differ in number, if a positive or monotone
             function could change its sign by `scale`, for a point outside the range or one that
             leaves no room for `level` or `scale`, or if it is called and nobody gives its input.
+
+    Example:
+        ```python
+        growth = bd.Basis(bd.bases.BSpline(0.0, 2.0, 6), "y", "growth")
+        print(growth.outputs)
+        ```
     """
 
     random_group: ClassVar[str] = "network"

@@ -44,6 +44,11 @@ class DeepEnsemble(AbstractEngine):
 
     Raises:
         ModelError: for numbers that make no sense.
+
+    Example:
+        ```python
+        post = bd.fit(model, train, bd.DeepEnsemble(members=4))
+        ```
     """
 
     members: int = 20

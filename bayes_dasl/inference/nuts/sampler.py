@@ -104,6 +104,12 @@ class NUTS(AbstractEngine):
 
     Raises:
         ModelError: for numbers that make no sense.
+
+    Example:
+        ```python
+        engine = bd.NUTS(chains=2, draws=200, target_acceptance=0.95)
+        post = bd.fit(model, train, engine)
+        ```
     """
 
     chains: int = 4
