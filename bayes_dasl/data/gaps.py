@@ -98,8 +98,11 @@ def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:
         end: when it ends.
     """
     gaps = json.loads(forcing.attrs.get(FILLED_BETWEEN, "[]"))
-    ends = ([as_date(end) if isinstance(end, str) else end for end in gap] for gap in gaps)
-    return sum(bool(first <= end and last >= start) for first, last in ends)
+    found = 0
+    for gap in gaps:
+        first, last = (as_date(place) if isinstance(place, str) else place for place in gap)
+        found += bool(first <= end and last >= start)
+    return found
 
 
 def _interpolated(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -120,11 +120,10 @@ def read_doses(
             arrays["replaces"] = _array(
                 [[float(r.steady == 1) for _, r in rows] for rows in first], 0.0
             )
-            places = [
-                _array([[float(state == name) for state, _ in rows] for rows in first], 0.0)
-                for name in names
-            ]
-            steady[endless] = arrays | {"place": np.stack(places, axis=-1)}
+            # One hot: 1 where a record goes into the state, 0 elsewhere and where there is none.
+            number = _array([[names.index(state) for state, _ in rows] for rows in first], -1)
+            place = (number[..., None] == np.arange(len(names))).astype(float)
+            steady[endless] = arrays | {"place": place}
     return DoseArrays(given, steady, _array(resets, NEVER), members, float(when.min()))
 
 
@@ -282,10 +281,10 @@ def _repeated(record: Record) -> list[Record]:
 
 
 def _filled(rows: list[list[Record]], fill: dict[str, float]) -> dict[str, np.ndarray]:
-    return {
-        name: _array([[getattr(r, name) for r in of] for of in rows], by)
-        for name, by in fill.items()
-    }
+    found = {}
+    for name, by in fill.items():
+        found[name] = _array([[getattr(r, name) for r in of] for of in rows], by)
+    return found
 
 
 def _array(rows: list[list[float]], fill: float) -> np.ndarray:

@@ -166,11 +166,8 @@ class _Together(Module):
 
     @property
     def first(self) -> Float[Array, "*member state state"]:
-        own = [process.first for process in self.processes]
-        number = range(len(own))
-        return _blocks(
-            [[own[i] if i == j else self._between(i, j) for j in number] for i in number]
-        )
+        number = range(len(self.processes))
+        return _blocks([[self._between(i, j) for j in number] for i in number])
 
     def over(
         self, lag: Float[Array, "..."]
@@ -195,6 +192,8 @@ class _Together(Module):
     def _between(self, i: int, j: int) -> Array:
         """The covariance of the states of two processes at one time, `(…, state, other)`."""
         one, other = self.processes[i], self.processes[j]
+        if i == j:
+            return one.first
         if one.equation is None or other.equation is None:  # white, both of them
             shared = jnp.sqrt(jnp.asarray(one.first) * jnp.asarray(other.first))
         else:

@@ -86,9 +86,7 @@ def _coefficients(stages: int) -> tuple[float, np.ndarray]:
     """
     w0 = 1 + _DAMPING / stages**2
     basis = [np.polynomial.Chebyshev.basis(j) for j in range(stages + 1)]
-    value, slope, bend = (
-        np.array([p.deriv(m)(w0) if m else p(w0) for p in basis]) for m in range(3)
-    )
+    value, slope, bend = (np.array([p.deriv(m)(w0) for p in basis]) for m in range(3))
     w1 = slope[-1] / bend[-1]
     b = np.empty(stages + 1)
     b[2:] = bend[2:] / slope[2:] ** 2

@@ -204,17 +204,13 @@ def metric_groups(
         return []
     tables = {name: measured_by(fc, data, metrics) for name, fc in forecasts.items()}
     first = next(iter(tables.values()))
-    return [
-        (
-            str(row),
-            int(first.loc[row, "n"]),
-            [
-                (name, [number(table.loc[row, metric]) for metric in metrics])
-                for name, table in tables.items()
-            ],
-        )
-        for row in first.index
-    ]
+    found = []
+    for row in first.index:
+        cells = [
+            (name, [*map(number, table.loc[row, [*metrics]])]) for name, table in tables.items()
+        ]
+        found.append((str(row), int(first.loc[row, "n"]), cells))
+    return found
 
 
 def estimated(tables: Mapping[str, pd.DataFrame]) -> str:
@@ -307,16 +303,12 @@ def _score_rows(
     lowest = np.where(finite, distance, np.inf).min(axis=0)
     best = finite & (distance <= lowest + 1e-9 * np.maximum(np.abs(lowest), 1e-9))
     best &= (finite.sum(axis=0) > 1) & (best.sum(axis=0) < max(len(tables), 2))
-    return [
-        (
-            name,
-            [
-                Cell(percent(v) if c in COVERAGES else number(v), bool(b))
-                for c, v, b in zip(columns, values[i], best[i], strict=True)
-            ],
-        )
-        for i, name in enumerate(tables)
-    ]
+    texts = [percent if c in COVERAGES else number for c in columns]
+    found = []
+    for i, name in enumerate(tables):
+        cells = zip(texts, values[i], best[i], strict=True)
+        found.append((name, [Cell(text(value), bool(is_best)) for text, value, is_best in cells]))
+    return found
 
 
 def model_rows(comparison: Comparison) -> list[ModelRow]:
