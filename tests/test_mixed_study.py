@@ -27,7 +27,7 @@ from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.fits import Task
 from bayes_dasl.study.mixing import science_of
 from bayes_dasl.weighting import mixed
-from bayes_dasl.weighting.comparison import equal_weights
+from bayes_dasl.weighting.equal_weights import equal_weights
 from bayes_dasl.weighting.windows import side_by_side, sparing
 
 TRAIN, TEST, KEY = 8, 4, 3

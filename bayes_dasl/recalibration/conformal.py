@@ -50,14 +50,16 @@ def next_quantiles(
     weights.
     """
     if by_sides:
-        return _quantiles(
+        return _weighted_quantiles(
             errors, weights, np.clip(levels, 1 / (number + 1), number / (number + 1)), number
         )
     central = np.minimum(np.abs(2 * levels - 1), largest_level(number, by_sides=False))
-    return np.sign(levels - 0.5) * _quantiles(np.abs(errors), weights, central, number, least=0.0)
+    return np.sign(levels - 0.5) * _weighted_quantiles(
+        np.abs(errors), weights, central, number, least=0.0
+    )
 
 
-def _quantiles(
+def _weighted_quantiles(
     values: np.ndarray,
     weights: np.ndarray,
     levels: np.ndarray,

@@ -251,7 +251,9 @@ def _of_rolling_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
     _refuse_other_model(fc, past)
     windows = past.to_dataset()
     _refuse_seen(fc, windows["time"].values)
-    return _along(past[HELD_OUT].to_dataset(), windows["origin"].values, windows["time"].values)
+    return _past_of_origins(
+        past[HELD_OUT].to_dataset(), windows["origin"].values, windows["time"].values
+    )
 
 
 def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
@@ -275,7 +277,7 @@ def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
     errors = [
         held_out_errors(earlier, data, at) for (earlier, data), at in zip(pairs, times, strict=True)
     ]
-    return _along(along_origins(errors), origins, times)
+    return _past_of_origins(along_origins(errors), origins, times)
 
 
 def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
@@ -290,7 +292,7 @@ def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
     return times[(times > fitted_until(fc)) & np.isin(times, predictions[index].values)]
 
 
-def _along(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray) -> Past:
+def _past_of_origins(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray) -> Past:
     origins, times = numbers(origins), numbers(times)
     elapsed = np.median(times - origins[:, None], axis=0)
     return Past(errors, "origins", elapsed, np.abs(np.subtract.outer(origins, origins)))

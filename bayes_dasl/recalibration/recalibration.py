@@ -87,14 +87,14 @@ def recalibrate(
     Thorarinsdottir & Gneiting (2013), Uncertainty quantification in complex simulation models using
     ensemble copula coupling, for the ranks.
     """
-    _check(fc, method)
+    _check_recalibrable(fc, method)
     known = past_errors(fc, past)
     if half_life is not None and (known.units != "origins" or not half_life > 0):
         raise DataError(
             f"half_life is a positive number of origins of a series, not {half_life!r} of "
             f"{known.units}"
         )
-    rows, leads = _ahead(fc, known)
+    rows, leads = _rows_and_leads(fc, known)
     old = fc["predictions"].to_dataset()
     old = old.isel({index_of(old): rows})
     found = witnesses(
@@ -105,13 +105,15 @@ def recalibrate(
     new = old.assign(
         {
             name: variable.copy(
-                data=np.clip(_moved(variable, found, leads, method), *limits[str(name)])
+                data=np.clip(
+                    _recalibrated_draws(variable, found, leads, method), *limits[str(name)]
+                )
             )
             for name, variable in old.data_vars.items()
         }
     ).assign_attrs({RECALIBRATED: label})
     tree = xr.DataTree.from_dict(
-        {"predictions": new, "recalibration": _told(old, new, found, leads)}
+        {"predictions": new, "recalibration": _summary(old, new, found, leads)}
     )
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -124,7 +126,7 @@ def recalibrate(
     return tree
 
 
-def _check(fc: xr.DataTree, method: str) -> None:
+def _check_recalibrable(fc: xr.DataTree, method: str) -> None:
     check_forecast(fc, "predictions")
     if RECALIBRATED in fc.attrs:
         raise MismatchError(
@@ -138,7 +140,7 @@ def _check(fc: xr.DataTree, method: str) -> None:
         raise MismatchError(f"method is one of {', '.join(METHODS)}, not {method!r}")
 
 
-def _ahead(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
+def _rows_and_leads(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of a forecast are recalibrated, and by the errors of which lead.
 
     Raises:
@@ -188,7 +190,7 @@ def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, 
     return found
 
 
-def _moved(
+def _recalibrated_draws(
     variable: xr.DataArray,
     found: Mapping[tuple[str, int], Witnesses],
     leads: np.ndarray,
@@ -201,8 +203,8 @@ def _moved(
         DataError: where there are no draws, or these do not reach so far.
     """
     name, index = str(variable.name), index_of(variable)
-    ordered, values = variable.transpose("chain", "draw", index, ...), _draws(variable)
-    whole = _whole(values)
+    ordered, values = variable.transpose("chain", "draw", index, ...), _merged_draws(variable)
+    whole = _finite_draws(values)
     if len(whole) < 2:
         raise DataError(
             f"{len(whole)} draws of '{name}' are finite: a forecast is recalibrated from two on"
@@ -233,13 +235,13 @@ def _moved(
     return ordered.copy(data=moved.reshape(ordered.shape)).transpose(*variable.dims).values
 
 
-def _draws(variable: xr.DataArray) -> np.ndarray:
+def _merged_draws(variable: xr.DataArray) -> np.ndarray:
     """Draws of all chains, `(draw, time, …)`."""
     values = variable.transpose("chain", "draw", index_of(variable), ...).values
     return values.reshape(-1, *values.shape[2:]).astype(float)
 
 
-def _whole(draws: np.ndarray) -> np.ndarray:
+def _finite_draws(draws: np.ndarray) -> np.ndarray:
     """Which draws are finite throughout."""
     return np.flatnonzero(np.isfinite(draws).reshape(len(draws), -1).all(axis=1))
 
@@ -266,7 +268,7 @@ def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: 
     return (1 - part) * ranked[first] + part * ranked[first + 1]
 
 
-def _told(
+def _summary(
     old: xr.Dataset, new: xr.Dataset, found: Mapping[tuple[str, int], Witnesses], leads: np.ndarray
 ) -> xr.Dataset:
     """Of how many witnesses errors are known at each time, and how much wider intervals are: means
@@ -275,8 +277,8 @@ def _told(
     index, names = index_of(old), [str(name) for name in old.data_vars]
 
     def width(variable: xr.DataArray) -> np.ndarray:
-        draws = _draws(variable)
-        low, high = np.quantile(draws[_whole(draws)], (0.05, 0.95), axis=0)
+        draws = _merged_draws(variable)
+        low, high = np.quantile(draws[_finite_draws(draws)], (0.05, 0.95), axis=0)
         return (high - low).reshape(len(leads), -1).mean(axis=1)
 
     of_each = [[found[name, int(lead)] for lead in leads] for name in names]

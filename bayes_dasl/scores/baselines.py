@@ -47,7 +47,7 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.tile(values[:, None], (1, time.size))
 
-    found = _forecast(train, time, ensemble)
+    found = _ensemble_forecast(train, time, ensemble)
     for name, variable in train.data_vars.items():
         known = variable.values[np.isfinite(variable.values.astype(float))].astype(float)
         unseen = variable.isnull().all(index_of(train))
@@ -80,7 +80,7 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
         columns = [_dressed(seen, values, float(t)) for t in numbers(time)]
         return _aligned(columns)
 
-    return _forecast(train, time, ensemble)
+    return _ensemble_forecast(train, time, ensemble)
 
 
 def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
@@ -107,7 +107,7 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
             columns.append(values[apart <= max(nearest, _SEASON * year)])
         return _aligned(columns)
 
-    return _forecast(train, time, ensemble)
+    return _ensemble_forecast(train, time, ensemble)
 
 
 def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
@@ -136,7 +136,7 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
             return np.tile(values[:, None], (1, time.size))
         return _aligned([_a_year_on(seen, values, float(t), year) for t in numbers(time)])
 
-    return _forecast(train, time, ensemble)
+    return _ensemble_forecast(train, time, ensemble)
 
 
 def baseline_forecasts(
@@ -257,7 +257,7 @@ def baseline_at(
     return baseline(whole, test[index].values).sel({dim: test[dim].values for dim in other})
 
 
-def _forecast(
+def _ensemble_forecast(
     train: xr.Dataset, time: np.ndarray, ensemble: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> xr.Dataset:
     """Apply `ensemble(times, values)` to the observed part of each variable."""

@@ -17,6 +17,7 @@ from .._statistics.regression import (
     predicted,
 )
 from ..errors import MismatchError
+from .draws_at_data import merged
 from .matching import check_forecast
 from .shares import GROUPS, KNOWN, PROCESS, Decomposition
 
@@ -115,7 +116,7 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     means = chosen(fc["conditional_mean"].to_dataset(), observables)
     variances = fc["conditional_variance"].to_dataset()
     split = _Split(fc)
-    member = _members(fc)
+    member = _forcing_members(fc)
     names = ["total", "aleatoric", "epistemic", *(split.names if member is None else ["forcing"])]
     parts = {name: np.empty(block_shape(means), bool if name == KNOWN else float) for name in names}
     failed = 0
@@ -145,7 +146,7 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     return Decomposition(told.data_vars, told.coords, told.attrs | span)
 
 
-def _members(fc: xr.DataTree) -> np.ndarray | None:
+def _forcing_members(fc: xr.DataTree) -> np.ndarray | None:
     """Which member of an ensemble of forcings each draw had, if there was one."""
     group = "sample_stats_predictions"
     stats = fc[group].to_dataset() if group in fc.children else xr.Dataset()
@@ -220,7 +221,7 @@ class _Split:
     """
 
     def __init__(self, fc: xr.DataTree):
-        self.leaves = _leaves(fc)
+        self.leaves = _group_features(fc)
         self._exchanged = (
             fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else None
         )
@@ -379,7 +380,7 @@ def shared(
     return np.where(alike, np.clip(share, 0.0, 1.0), np.nan)
 
 
-def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
+def _group_features(fc: xr.DataTree) -> dict[str, np.ndarray]:
     """Features `(draw, feature)` of what is kept for each part; none where there is one group
     alone.
     """
@@ -387,9 +388,7 @@ def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
     found = {}
     for group in GROUPS:
         scalars = [
-            leaf.transpose("chain", "draw", ...).values.reshape(
-                leaf.sizes["chain"] * leaf.sizes["draw"], -1
-            )
+            merged(leaf)
             for leaf in posterior.data_vars.values()
             if leaf.attrs.get("group") == group
         ]
@@ -417,9 +416,9 @@ def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
             f"{', '.join(map(str, means.data_vars))}"
         )
     found = means if observables is None else means[list(observables)]
-    if len({_dims(variable) for variable in found.data_vars.values()}) > 1:
+    if len({_data_dims(variable) for variable in found.data_vars.values()}) > 1:
         kinds = "; ".join(
-            f"{name} has {', '.join(_dims(v))}" for name, v in found.data_vars.items()
+            f"{name} has {', '.join(_data_dims(v))}" for name, v in found.data_vars.items()
         )
         raise MismatchError(
             f"the observables have different dimensions ({kinds}): decompose(fc, [names of one "
@@ -428,7 +427,7 @@ def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
     return found
 
 
-def _dims(variable: xr.DataArray) -> tuple[str, ...]:
+def _data_dims(variable: xr.DataArray) -> tuple[str, ...]:
     return tuple(str(dim) for dim in variable.dims if dim not in ("chain", "draw"))
 
 
@@ -445,7 +444,7 @@ def whole_draws(
 def block_shape(means: xr.Dataset) -> tuple[int, ...]:
     """`(observable, time, …)`."""
     one = next(iter(means.data_vars.values()))
-    return len(means), *(one.sizes[dim] for dim in _dims(one))
+    return len(means), *(one.sizes[dim] for dim in _data_dims(one))
 
 
 def put(part: np.ndarray, at: Mapping[str, slice], numbers: np.ndarray) -> None:
@@ -463,7 +462,7 @@ def labelled(
     """Parts `(observable, time, …)` as a dataset, with the attributes of each part."""
     names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
-    dims = _dims(next(iter(means.data_vars.values())))
+    dims = _data_dims(next(iter(means.data_vars.values())))
     variables = {
         name: (("observable", *dims), values, dict(attrs[name])) for name, values in parts.items()
     }

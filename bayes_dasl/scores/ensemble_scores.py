@@ -93,7 +93,7 @@ def scored(parts: Iterable[Part]) -> Scored:
         exact = log_scores is not None
         numbers = numbers and are_whole(draws, observed)
         whole = whole & finite(draws)
-        columns.append(_at_times(draws, observed, log_scores))
+        columns.append(_scores_at(draws, observed, log_scores))
         data.append(observed)
     at_times, seen = np.concatenate(columns, axis=1), np.isfinite(np.concatenate(data))
     if numbers and not exact:
@@ -106,13 +106,15 @@ def scored(parts: Iterable[Part]) -> Scored:
     return Scored(scores, EXACT if exact else UNKNOWN if numbers else KERNEL, whole)
 
 
-def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None) -> np.ndarray:
+def _scores_at(
+    draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
+) -> np.ndarray:
     """Scores `(score, time)` in the order of POINTWISE; NaN where there is no observation or no
     finite draw.
     """
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
     for times, obs, fct in complete(draws, observed):
-        at_times[:, times] = _pointwise(obs, fct, kernel=log_scores is None)
+        at_times[:, times] = _scores_of(obs, fct, kernel=log_scores is None)
     if log_scores is not None:
         row = at_times[POINTWISE.index("log_score")]
         row[:] = np.where(np.isnan(at_times[0]), np.nan, log_scores)
@@ -125,7 +127,7 @@ def at_each(
     """Every score of each datum `(datum,)`, of what `scored` takes as a part; NaN where it is not
     known.
     """
-    found = dict(zip(POINTWISE, _at_times(draws, observed, log_scores), strict=True))
+    found = dict(zip(POINTWISE, _scores_at(draws, observed, log_scores), strict=True))
     unknown = log_scores is None and are_whole(draws, observed)
     return found | ({"log_score": np.full(observed.size, np.nan)} if unknown else {})
 
@@ -160,7 +162,7 @@ def table_of(rows: Mapping[str, Scored]) -> ScoreTable:
     return table
 
 
-def _pointwise(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
+def _scores_of(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
     """Scores `(score, time)` in the order of POINTWISE, for `fct` of shape `(time, draw)`."""
     scores = [
         (fct.mean(axis=1) - obs) ** 2,

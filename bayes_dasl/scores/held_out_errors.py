@@ -15,7 +15,7 @@ from ..data.datasets import index_of
 from .draws_at_data import finite
 from .log_score import are_whole
 from .matching import in_units_of_forecast, shared
-from .scores import transforms
+from .pit_values import transforms
 
 HELD_OUT = "held_out"
 """The group of such errors in what `leave_future_out` returns."""
@@ -82,7 +82,7 @@ def held_out_errors(
         ]
         errors = observed.copy(data=np.concatenate(parts).reshape(observed.shape))
         for kind, values in (("error", errors), ("pit", ranks[name])):
-            each = _of_members(values, index, fc.attrs.get("members"))
+            each = _by_member(values, index, fc.attrs.get("members"))
             found[kind].append(
                 _stacked([np.moveaxis(each[at], 1, 0).reshape(each.shape[1], -1) for at in leads])
             )
@@ -107,7 +107,7 @@ def along_origins(errors: Sequence[xr.Dataset]) -> xr.Dataset:
     return xr.concat(whole, "origin")
 
 
-def _of_members(values: xr.DataArray, index: str, members: str | None) -> np.ndarray:
+def _by_member(values: xr.DataArray, index: str, members: str | None) -> np.ndarray:
     """Values `(row, member, value)`."""
     own = [members] if members in values.dims else []
     number = values.sizes[members] if own else 1

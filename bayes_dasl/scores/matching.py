@@ -16,7 +16,7 @@ from ..data.datasets import checked_index, in_units, index_of, occurrence, units
 from ..data.dates import are_dates, from_attribute, refuse_mixed, told
 from ..data.units import agree
 from ..errors import DataError, MismatchError
-from .draws_at_data import Ensembles
+from .draws_at_data import Ensembles, merged
 
 type Span = tuple[Any, Any]
 """From when until when data were fitted, numbers or dates, as far as that is known."""
@@ -174,11 +174,6 @@ def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
     }
 
 
-def merged(variable: xr.DataArray) -> np.ndarray:
-    """Draws `(draw, datum)` of all chains."""
-    return variable.values.reshape(variable.shape[0] * variable.shape[1], -1)
-
-
 def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Predictions, what is kept of their noise, and observations, at the times that the forecast
     and the data share.
@@ -311,3 +306,7 @@ def _rounding(*several: np.ndarray) -> float:
     gaps = np.concatenate([np.diff(x) for x in times])
     largest = max(np.abs(x).max(initial=0.0) for x in times)
     return min([max(4 * coarsest, 2e-13) * largest, *(gaps[gaps > 0] / 4)])
+
+
+def recalibration_label(fc: xr.DataTree) -> dict[str, str]:
+    return {RECALIBRATED: fc.attrs[RECALIBRATED]} if RECALIBRATED in fc.attrs else {}

@@ -51,7 +51,11 @@ class Decomposition(xr.Dataset):
             own = self.sel(observable=name)
             for horizon, rows in _horizons(self, index).items():
                 table.append(
-                    {"observable": name, "horizon": horizon, **_row(own.isel({index: rows}), index)}
+                    {
+                        "observable": name,
+                        "horizon": horizon,
+                        **_mean_shares(own.isel({index: rows}), index),
+                    }
                 )
         return pd.DataFrame(table).set_index(["observable", "horizon"])
 
@@ -107,7 +111,7 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
     return found | dict(zip(names, thirds, strict=True))
 
 
-def _row(parts: xr.Dataset, index: str) -> dict[str, object]:
+def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
     """The shares of some rows of one observable, mean over all rows and places whose variance is
     known.
     """
@@ -116,8 +120,10 @@ def _row(parts: xr.Dataset, index: str) -> dict[str, object]:
     held = {name: values.values.ravel() for name, values in columns.items()}
     whole = np.sum([*held.values()], axis=0)
     known = np.isfinite(whole) & (whole > 0)
-    shares = {name: 100 * float((values[known] / whole[known]).mean()) if known.any() else np.nan
-              for name, values in held.items()}  # fmt: skip
+    shares = {
+        name: 100 * float((values[known] / whole[known]).mean()) if known.any() else np.nan
+        for name, values in held.items()
+    }
     return {"from": told(when[0]), "to": told(when[-1]), "rows": int(known.sum()), **shares}
 
 

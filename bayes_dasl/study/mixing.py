@@ -15,7 +15,7 @@ from ..inference import AbstractEngine
 from ..model import Model
 from ..prediction.posterior import load, names
 from ..random import paths
-from ..weighting.mixed import Weighed
+from ..weighting.judged_mixtures import Weighed
 from ..weighting.mixtures import mixture
 from ..weighting.windows import side_by_side, windows_of
 

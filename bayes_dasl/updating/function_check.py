@@ -91,7 +91,7 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     """
     check_same_posterior(model, post)
     keep_programs()
-    problem, places = pose(model, fitted_data(post)), _places(model)
+    problem, places = pose(model, fitted_data(post)), _function_places(model)
     draws = draws_of(model, post)
     some = thinned(len(next(iter(draws.values()))), _DRAWS)
     positions = np.asarray(
@@ -111,11 +111,11 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     replicates = min(_REPLICATES, max(_FEWEST, _NUMBERS // max(problem.data, 1)))
     linear, along = around.linear(at, replicates, key=as_key(key))
     test = _test(linear, around.series)
-    found = _judged(test, along, places)
+    found = _tested_functions(test, along, places)
     realised = realise(model, problem.constrain(jnp.asarray(at)))
     tree = post.copy()
     attributes = {"settled": int(settled), "correlation": test.correlation}
-    tree["function_check"] = xr.DataTree(_group(realised, found).assign_attrs(attributes))
+    tree["function_check"] = xr.DataTree(_function_group(realised, found).assign_attrs(attributes))
     return tree
 
 
@@ -182,7 +182,7 @@ class Judged(NamedTuple):
     coarse: bool
 
 
-def _places(model: Model) -> list[Place]:
+def _function_places(model: Model) -> list[Place]:
     found: list[Place] = []
     for name, (where, node) in zip(
         function_names(model.layer), unknown_functions(model.layer), strict=True
@@ -299,7 +299,7 @@ def _under(
     return Lacking(linear._replace(left=left, slopes=slopes, noise=series.whitened(noise.T, rho).T))
 
 
-def _judged(
+def _tested_functions(
     test: Test, along: Float[np.ndarray, "datum coefficient"], places: list[Place]
 ) -> Iterator[Judged]:
     """The functions, those that are too coarse first, each beside finer ones of those before."""
@@ -325,7 +325,7 @@ def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
     return Judged(place, place.trials[best], gains[best], independent, chance, False)
 
 
-def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
+def _function_group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
     functions, rows = dict(functions_inside(realised.layer)), {}
     for judged in every:
         function = functions[judged.place.paths[0]]
@@ -339,8 +339,8 @@ def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
             "coarse": int(judged.coarse),
             "output": judged.trial.output,
             "input": ", ".join(inputs),
-            "finer": _said(family, inputs),
-            "near": _near(function, family, judged.gain.coefficients)
+            "finer": _family_label(family, inputs),
+            "near": _largest_change(function, family, judged.gain.coefficients)
             if len(inputs) == 1
             else np.nan,
         }
@@ -352,7 +352,7 @@ def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
     )
 
 
-def _said(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
+def _family_label(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
     if isinstance(family, Waves):
         along = (
             f"{length:.2g} of {name}" for name, length in zip(inputs, family.lengths, strict=True)
@@ -361,7 +361,7 @@ def _said(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
     return family.said
 
 
-def _near(
+def _largest_change(
     function: Any, family: AbstractFamily, coefficients: Float[np.ndarray, " coefficient"]
 ) -> float:
     """Where a function of one input would change most."""

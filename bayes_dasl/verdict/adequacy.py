@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding, Level, borne_out, leaves_unshown
+from .._findings import Finding, borne_out, leaves_unshown, model_finding
 from .._statistics.convergence import thinned
 from ..data.censoring import alike, completed
 from ..data.datasets import FILLED, index_of
@@ -74,7 +74,7 @@ def forecast_findings(
     """
     train = fitted_observables(post)
     if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
-        yield from _training_findings(fc, fitted, _filled(post))
+        yield from _training_findings(fc, fitted, _filled_forcings(post))
     unseen = None
     if test is not None:
         test = in_units_of_forecast(fc, test)
@@ -104,7 +104,7 @@ def crps_apart(
     return lead_of(ours, theirs, both)
 
 
-def _filled(post: xr.DataTree) -> str:
+def _filled_forcings(post: xr.DataTree) -> str:
     """The forcings that were filled in the period of the fit, as the first thing to look at; "" if
     there are none.
     """
@@ -146,19 +146,20 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
         if seen.sum() < _FEWEST:
             continue
         if not ok.any():
-            yield _finding(
-                "warning", f"residuals of {name}", "not looked at: no draw of the forecast has a "
-                    "finite variance",
+            yield model_finding(
+                "warning",
+                f"residuals of {name}",
+                "not looked at: no draw of the forecast has a finite variance",
                 "noise without a variance, such as bd.StudentTNoise with df below 2, cannot be "
                 "judged by residuals",
-            )  # fmt: skip
+            )
             continue
         left_out = max(left_out, int((~ok).sum()))
         number += int(seen.sum())
         some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
         drawn, mean, variance = (each[some][:, seen] for each in (drawn, mean, variance))
         noise = Noise.of(fc, name, observed)
-        members = _members(fc, name, seen) if population else None
+        members = _members_of_data(fc, name, seen) if population else None
         for finding in residual_findings(
             name, drawn, observed[seen], mean, np.sqrt(variance), looked_at, noise, members
         ):
@@ -169,10 +170,10 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
             f", without {left_out} draws that have no finite mean and variance" if left_out else ""
         )
         message = f"the residuals of {number} values are like those that the model draws{without}"
-        yield _finding("good", "training data", message)
+        yield model_finding("good", "training data", message)
 
 
-def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
+def _members_of_data(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
     """Which member each datum that was `seen` belongs to, in the order of `_with_moments`; None if
     it has none.
     """
@@ -211,11 +212,11 @@ def _with_moments(
     for name, variable in predictions.data_vars.items():
         draws, mean, variance = map(merged, (variable, *(group[name] for group in moments)))
         observed = completed(draws, common[name])
-        found[str(name)] = draws, observed, *_of_each(mean, variance, variable, noise)
+        found[str(name)] = draws, observed, *_moments_of_draws(mean, variance, variable, noise)
     return found
 
 
-def _of_each(
+def _moments_of_draws(
     mean: np.ndarray, variance: np.ndarray, predictions: xr.DataArray, noise: xr.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
     """The moments that each predictive draw was drawn from, `(draw, datum)`, also where members are
@@ -250,11 +251,12 @@ def _held_out_findings(
     scored = {name: finite_at(draws, y) for name, (draws, y) in ensembles.items()}
     lost = [name for name, (draws, y) in scored.items() if y.size and not len(draws)]
     if lost:
-        yield _finding(
-            "warning", "held-out data", f"no draw of the forecast of {', '.join(lost)} is finite "
-                "there",
+        yield model_finding(
+            "warning",
+            "held-out data",
+            f"no draw of the forecast of {', '.join(lost)} is finite there",
             "see why draws fail or overflow",
-        )  # fmt: skip
+        )
     scored = {name: pair for name, pair in scored.items() if pair[0].shape[0] > 1 and pair[1].size}
     if not scored:
         return
@@ -301,7 +303,7 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
     inside, number, wide = 0, 0, np.zeros(_REPLICATES)
     for name, variable in predictions.data_vars.items():
         draws, observed = merged(variable), common[name].values.ravel()
-        centre = _of_each(merged(means[name]), merged(means[name]), variable, noise)[0]
+        centre = _moments_of_draws(merged(means[name]), merged(means[name]), variable, noise)[0]
         seen = np.isfinite(observed)
         ok = np.isfinite(draws[:, seen]).all(axis=1) & np.isfinite(centre[:, seen]).all(axis=1)
         if not seen.any() or ok.sum() < 2:
@@ -327,7 +329,3 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
 def _as_predictions(fc: xr.DataTree, group: str) -> xr.DataTree:
     # Without units: those of a variance are no units of data.
     return xr.DataTree.from_dict({"predictions": fc[group].to_dataset().drop_attrs()})
-
-
-def _finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:
-    return Finding(level, subject, message, remedy, aspect="model")

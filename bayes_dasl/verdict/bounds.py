@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Finding
-from .element_names import element_names, is_common, read_more, rows_of
+from ..scores.draws_at_data import merged
+from .element_names import element_names, is_common, read_more
 
 # If draws are evenly spread at a bound, the nearest three tenths reach 3 times as far as the
 # nearest tenth, and nine tenths 9 times. Three tenths reach 2.6 times as far if a normal density is
@@ -49,8 +50,8 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
         }
         rows = zip(
             element_names(name, held[name]),
-            rows_of(held[name]).T,
-            rows_of(prior[name]).T,
+            merged(held[name]).T,
+            merged(prior[name]).T,
             strict=True,
         )
         each = [
@@ -178,7 +179,9 @@ def _peak_findings(name: str, each: list[_Bounded], number: int) -> Iterator[Fin
                 )
         if said:
             yield Finding(
-                "warning", f"{side} bound of {name}", said,
+                "warning",
+                f"{side} bound of {name}",
+                said,
                 "widen the prior unless the bound is a law of nature: the posterior is what the "
                 "bound allows",
-            )  # fmt: skip
+            )

@@ -15,7 +15,8 @@ from scipy.linalg import eigh
 from scipy.sparse.csgraph import connected_components
 
 from .._findings import Finding
-from .element_names import element_names, is_common, read_more, rows_of
+from ..scores.draws_at_data import merged
+from .element_names import element_names, is_common, read_more
 
 _CENTRAL = (0.15866, 0.84134)
 # A parameter is tied to the others if less than a tenth of its variance is left, given these.
@@ -58,7 +59,7 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
     prior.
     """
     numbers = (
-        _numbers(post)
+        _varying_parameters(post)
         if "prior" in post.children
         else Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
     )
@@ -76,18 +77,18 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
             if not taken & set(group.tolist()) and any(each.untold(group) for each in scales):
                 taken |= set(group.tolist())
                 labels = [numbers.labels[i] for i in group]
-                yield labels, _finding(labels, scale, group)
+                yield labels, _tie_finding(labels, scale, group)
 
 
-def _numbers(post: xr.DataTree) -> Numbers:
+def _varying_parameters(post: xr.DataTree) -> Numbers:
     """Common scientific parameters with finite draws that vary; none if there are too few draws."""
     labels, draws, before = [], [], []
     prior = post["prior"].to_dataset()
     for name, variable in post["posterior"].to_dataset().data_vars.items():
         if name in prior and is_common(variable):
             labels += element_names(str(name), variable)
-            draws.append(rows_of(variable))
-            before.append(rows_of(prior[name]))
+            draws.append(merged(variable))
+            before.append(merged(prior[name]))
     if not labels:
         return Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
     held = Numbers(
@@ -193,18 +194,18 @@ class _Scale:
         return np.where(np.abs(found - nearest) < 0.1, nearest, found)
 
 
-def _finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
+def _tie_finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
     shares, combinations = scale.left(group)
     logs = scale.logs[group]
     told = scale.weights(group, combinations[0])
-    known = _written(labels, told, logs)
+    known = _combination(labels, told, logs)
     sd = scale.spread(group, told)[0]
     within = _to_within(sd, bool(logs.all()))
     if len(group) == 2:
         contrast = told * [1, -1]
         after, before = scale.spread(group, contrast)
         message = (
-            f"{known} is known {within}, {_written(labels, contrast, logs)} is not: "
+            f"{known} is known {within}, {_combination(labels, contrast, logs)} is not: "
             f"{_as_wide(after / before)}"
         )
     elif (shares < _TIED * shares[-1]).sum() == 1:
@@ -213,7 +214,7 @@ def _finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
             f"{_as_wide(math.sqrt(shares[-1]))}"
         )
     else:
-        unknown = _written(labels, scale.weights(group, combinations[-1]), logs)
+        unknown = _combination(labels, scale.weights(group, combinations[-1]), logs)
         message = (
             f"the data tie them to each other, but do not identify {unknown}: "
             f"{_as_wide(math.sqrt(shares[-1]))}"
@@ -242,7 +243,7 @@ def _as_wide(share: float) -> str:
     return f"the posterior is {'' if share > 0.95 else f'{share:.0%} '}as wide as the prior"
 
 
-def _written(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
+def _combination(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
     """`k1 · k2 / k3^0.5` of logarithms, else `level + 0.5 · slope`."""
     if logs.all():
         powers = [

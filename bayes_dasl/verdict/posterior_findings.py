@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .._findings import SOLVER_ACCURACY, Finding, grade
+from .._findings import SOLVER_ACCURACY, Finding, grade, model_finding
 from .._statistics.convergence import finite_draws, tail_index
 from .._statistics.importance import largest_pareto_k
+from ..scores.draws_at_data import by_chain
 from .bounds import bound_findings
 from .element_names import element_names
 from .identifiability import ties
@@ -41,14 +42,14 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
 
     `agreed`: whether the chains agree about the science and the trajectories.
     """
-    yield from _modes(post, agreed)
-    yield from _solver(post)
-    yield from _confounding(post)
-    yield from _identifiability(post)
-    yield from _constraints(post)
-    yield from _functions(post)
-    yield from _lengths(post)
-    yield from _tails(post)
+    yield from _mode_findings(post, agreed)
+    yield from _solver_findings(post)
+    yield from _confounding_findings(post)
+    yield from _identifiability_findings(post)
+    yield from _constraint_findings(post)
+    yield from _function_findings(post)
+    yield from _length_findings(post)
+    yield from _tail_findings(post)
 
 
 def unseen_functions(post: xr.DataTree) -> str:
@@ -62,7 +63,7 @@ def unseen_functions(post: xr.DataTree) -> str:
     )
 
 
-def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
+def _mode_findings(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
     """Several modes: which they are, and their weights, or which chains sit there and whether any
     moved.
     """
@@ -72,7 +73,7 @@ def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
     modes = post["modes"].to_dataset()
     nearest = stats["mode"].transpose("chain", "draw").values
     if "mode_weight" in modes:
-        yield _weights(post, modes, nearest)
+        yield _weighed_modes(post, modes, nearest)
         return
     same = _same_modes(nearest, modes["lp"].values)
     found = np.unique(same)
@@ -80,8 +81,8 @@ def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
         return
     nearest = same[nearest]
     visited, empty = np.unique(nearest), np.setdiff1d(found, nearest)
-    where = _places(post, modes, nearest, found)
-    described = "; ".join(f"{where[m]} ({_held(modes, nearest, int(m))})" for m in visited)
+    where = _mode_labels(post, modes, nearest, found)
+    described = "; ".join(f"{where[m]} ({_mode_share(modes, nearest, int(m))})" for m in visited)
     if empty.size:
         described += (
             "; without draws: "
@@ -101,24 +102,26 @@ def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
         )
     elif agreed:
         yield Finding(
-            "good", "modes",
+            "good",
+            "modes",
             f"chains stay in {visited.size}{of} modes that say the same of the science and the "
             "trajectories: "
             f"{described}",
-        )  # fmt: skip
+        )
     else:
         yield Finding(
-            "bad", "modes",
+            "bad",
+            "modes",
             f"chains stay in {visited.size}{of} modes, so that their weights mean nothing: "
             f"{described}",
             "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not "
             "believed",
-        )  # fmt: skip
+        )
 
 
-def _weights(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Finding:
+def _weighed_modes(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Finding:
     """Modes that an engine has weighed, and how well their weights are known."""
-    where = _places(post, modes, nearest, np.arange(modes.sizes["mode"]))
+    where = _mode_labels(post, modes, nearest, np.arange(modes.sizes["mode"]))
     weights, errors = modes["mode_weight"].values, modes["mode_weight_se"].values
     known = np.isfinite(errors).all()
     each = [
@@ -162,7 +165,7 @@ def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     return same
 
 
-def _places(
+def _mode_labels(
     post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray, shown: np.ndarray
 ) -> dict[int, str]:
     """Each mode by the one or two parameters of the science that separate the modes best:
@@ -173,7 +176,7 @@ def _places(
     held, names, tops, within = post["posterior"].to_dataset(), [], [], []
     for name, variable in modes.data_vars.items():
         if variable.attrs.get("group") == "science" and name in held:
-            draws = held[name].transpose("chain", "draw", ...).values.reshape(*nearest.shape, -1)
+            draws = by_chain(held[name])
             names += element_names(str(name), held[name])
             tops.append(variable.transpose("mode", ...).values.reshape(modes.sizes["mode"], -1))
             within.append(
@@ -187,7 +190,7 @@ def _places(
     return {int(m): ", ".join(f"{names[i]} = {top[m, i]:.3g}" for i in best) for m in shown}
 
 
-def _held(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
+def _mode_share(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
     """The log density of a mode and which chains sit there: `log density -132.6, chains 0, 2`."""
     chains = np.flatnonzero((nearest == number).mean(axis=1) > 0.5)
     share = f"{(nearest == number).mean():.0%} of the draws"
@@ -195,7 +198,7 @@ def _held(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
     return f"log density {float(modes['lp'][number]):.4g}, {held}"
 
 
-def _solver(post: xr.DataTree) -> Iterator[Finding]:
+def _solver_findings(post: xr.DataTree) -> Iterator[Finding]:
     """The posterior under a solver that is much finer (Timonen et al. 2023)."""
     if "solver_check" not in post.children:
         return
@@ -210,11 +213,12 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
     if int(found.get("corrected", 0)):
         worth = float(found["effective_draws"])
         yield Finding(
-            "good", SOLVER_ACCURACY,
+            "good",
+            SOLVER_ACCURACY,
             f"{found['factor']:g} times finer tolerances moved the posterior by {moved}; it was "
             "corrected by weights "
             f"worth {worth:.0f} of {found['draws']} draws",
-        )  # fmt: skip
+        )
         return
     limits = f"good below {_SHIFT:g} sd and {bound:.2f}"
     message = (
@@ -242,7 +246,7 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
         yield Finding("good", SOLVER_ACCURACY, message)
 
 
-def _confounding(post: xr.DataTree) -> Iterator[Finding]:
+def _confounding_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Whether an unknown function does what a scientific parameter could do, and leaves it unknown
     (Plumlee 2017).
 
@@ -281,7 +285,9 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
             "stronger prior"
         )
     open_ones = [
-        name for name in found["parameter"].values[strong] if _left(post, str(name)) >= _UNSETTLED
+        name
+        for name in found["parameter"].values[strong]
+        if _width_left(post, str(name)) >= _UNSETTLED
     ]
     if strong.any() and not open_ones:
         message += (
@@ -292,7 +298,7 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     yield Finding(level, "confounding", message, remedy)
 
 
-def _left(post: xr.DataTree, name: str) -> float:
+def _width_left(post: xr.DataTree, name: str) -> float:
     """The width of a parameter's posterior in that of its prior; 1 where that is not known of a
     single number.
     """
@@ -310,19 +316,13 @@ def _left(post: xr.DataTree, name: str) -> float:
     return float(widths[0] / widths[1]) if widths[1] > 0 else 1.0
 
 
-def _identifiability(post: xr.DataTree) -> Iterator[Finding]:
+def _identifiability_findings(post: xr.DataTree) -> Iterator[Finding]:
     tied = list(ties(post))
     yield from (finding for _, finding in tied)
     yield from bound_findings(post, {label for labels, _ in tied for label in labels})
 
 
-def _elements(variable: xr.DataArray) -> np.ndarray:
-    """Draws `(chain, draw, number)`."""
-    values = variable.transpose("chain", "draw", ...).values.astype(float)
-    return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
-
-
-def _constraints(post: xr.DataTree) -> Iterator[Finding]:
+def _constraint_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Whether the posterior keeps the laws that it was asked to keep."""
     for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
         broken = variable.values[np.isfinite(variable.values)]
@@ -348,12 +348,14 @@ def _constraints(post: xr.DataTree) -> Iterator[Finding]:
             yield Finding("good", f"constraint {name}", message)
         else:
             yield Finding(
-                "warning", f"constraint {name}", message,
+                "warning",
+                f"constraint {name}",
+                message,
                 "the data and the law disagree: look for what the law leaves out, or tolerate more",
-            )  # fmt: skip
+            )
 
 
-def _functions(post: xr.DataTree) -> Iterator[Finding]:
+def _function_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Whether finer unknown functions take up what the residuals hold, where
     `bd.updating.check_functions` has looked.
     """
@@ -361,28 +363,28 @@ def _functions(post: xr.DataTree) -> Iterator[Finding]:
         return
     found = post["function_check"].to_dataset()
     if not found.attrs["settled"]:
-        yield Finding(
-            "warning", "unknown functions",
+        yield model_finding(
+            "warning",
+            "unknown functions",
             "not judged: steps from the likeliest draw came to no best position, beside which to "
             "try finer ones",
             "see what is said of the sampling: the draws may lie far from where the posterior is",
-            aspect="model",
-        )  # fmt: skip
+        )
         return
     coarse = found.isel(function=np.flatnonzero(found["coarse"].values))
     for name in coarse["function"].values:
         row = {key: v.item() for key, v in coarse.sel(function=name).data_vars.items()}
         often = "none" if row["chance"] < _SELDOM else f"{row['chance']:.1%}"
         near = "" if math.isnan(row["near"]) else f", most near {row['input']} = {row['near']:.3g}"
-        yield Finding(
-            "warning", f"unknown function {name}",
+        yield model_finding(
+            "warning",
+            f"unknown function {name}",
             f"too coarse: {row['finer']} beside it takes up what residuals hold{near}; that raises "
             "the log evidence by "
             f"{row['gain']:.3g}, as much as in {often} of data sets that the model itself draws",
             f"let it be as fine as that, or finer; else the data hang on {row['input']} in another "
             "way too",
-            aspect="model",
-        )  # fmt: skip
+        )
     if coarse.sizes["function"]:
         return
     which, most = ", ".join(map(str, found["function"].values)), float(found["gain"].max())
@@ -391,21 +393,21 @@ def _functions(post: xr.DataTree) -> Iterator[Finding]:
     )
     if (correlation := float(found.attrs.get("correlation", 0.0))) > 0:
         independent = float(found["gain_if_independent"].max())
-        yield Finding(
-            "warning", "unknown functions",
+        yield model_finding(
+            "warning",
+            "unknown functions",
             f"residuals are serially correlated (about {correlation:g} from one datum to the "
             "next); beside such noise "
             f"{message}; beside independent noise it would be {independent:.3g}",
             "let the noise be correlated (bd.filtering.CorrelatedNoise), then fit and check again; "
             "if a finer function is more "
             "plausible, more data tell the two apart",
-            aspect="model",
-        )  # fmt: skip
+        )
         return
-    yield Finding("good", "unknown functions", message, aspect="model")
+    yield model_finding("good", "unknown functions", message)
 
 
-def _lengths(post: xr.DataTree) -> Iterator[Finding]:
+def _length_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Gaussian processes whose draws are shorter than what so many functions represent
     (Riutort-Mayol et al. 2023).
     """
@@ -414,16 +416,16 @@ def _lengths(post: xr.DataTree) -> Iterator[Finding]:
         draws = held[name].values[np.isfinite(held[name].values)] if name in held else np.zeros(0)
         if draws.size and (below := float(np.mean(draws < shortest))) > 0.5:
             needed = math.ceil(size * shortest / np.quantile(draws, _TENTH))
-            yield Finding(
-                "warning", f"shortness of {name}",
+            yield model_finding(
+                "warning",
+                f"shortness of {name}",
                 f"{below:.0%} of the draws lie below {shortest:.3g}, the shortest that {size} "
                 "functions represent",
                 f"give the process a size of {needed}, and a prior that allows such lengths",
-                aspect="model",
-            )  # fmt: skip
+            )
 
 
-def _tails(post: xr.DataTree) -> Iterator[Finding]:
+def _tail_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Parameters whose draws have tails so heavy that their means and standard deviations say
     nothing.
     """
@@ -434,7 +436,7 @@ def _tails(post: xr.DataTree) -> Iterator[Finding]:
             "latent",
         ):  # which nobody reads one by one
             continue
-        values, _ = finite_draws(_elements(variable))
+        values, _ = finite_draws(by_chain(variable).astype(float))
         if not values.size:
             continue
         low, half, high = np.quantile(values, [0.25, 0.5, 0.75], axis=(0, 1))
@@ -450,10 +452,11 @@ def _tails(post: xr.DataTree) -> Iterator[Finding]:
         said = ", ".join(f"{name} (k-hat {heavy[name]:.2f})" for name in worst[:3])
         more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
         yield Finding(
-            "warning", "heavy tails",
+            "warning",
+            "heavy tails",
             f"{said}{more}: draws with a k-hat above {_NO_VARIANCE} have no variance that more "
             "draws would settle",
             "read medians and quantiles, not means and standard deviations; take a prior with "
             "lighter tails where such "
             "values are not meant to be possible",
-        )  # fmt: skip
+        )

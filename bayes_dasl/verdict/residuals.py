@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._findings import Finding, Level
+from .._findings import Finding, Level, model_finding
 from .._statistics.convergence import thinned
 from .remedies import Noise, heavy_tailed, larger, ordered, own_scales, skewed, uneven
 
@@ -64,9 +64,7 @@ def residual_findings(
     yield from _of_statistic("size", name, own, made, looked_at, noise, members)
     scales = None if members is None else _scales(own, made, mean, sd, members)
     if scales is not None and (level := scales.level(looked_at)):
-        yield Finding(
-            level, f"scale of {name} differs between members", *scales.said(noise), aspect="model"
-        )
+        yield model_finding(level, f"scale of {name} differs between members", *scales.said(noise))
         own, made = _in_own_scales(own, made, scales.members)
     for subject in ("order", "tails", "symmetry"):
         yield from _of_statistic(subject, name, own, made, looked_at, noise, members)
@@ -98,12 +96,8 @@ def _of_statistic(
         message = message.format(sign * value, sign * usual) + _most(
             statistic, own, made, members, side
         )
-        yield Finding(
-            level,
-            f"{subject} of residuals of {name}",
-            message,
-            remedy(noise, side > 0),
-            aspect="model",
+        yield model_finding(
+            level, f"{subject} of residuals of {name}", message, remedy(noise, side > 0)
         )
 
 
@@ -209,8 +203,8 @@ def _in_own_scales(
     """
     own, made = own.copy(), made.copy()
     for _, rows in members.rows():
-        own[rows] /= max(_size(own[None, rows])[0], 1e-300)
-        made[:, rows] /= np.maximum(_size(made[:, rows]), 1e-300)[:, None]
+        own[rows] /= max(_root_mean_square(own[None, rows])[0], 1e-300)
+        made[:, rows] /= np.maximum(_root_mean_square(made[:, rows]), 1e-300)[:, None]
     return own, made
 
 
@@ -223,9 +217,11 @@ def _evenness(
     grow and does not.
     """
     some = thinned(mean.shape[1], _VALUES)
-    each = _correlation(np.abs(made[:, some]), np.abs(mean[:, some]))
+    each = _rank_correlation(np.abs(made[:, some]), np.abs(mean[:, some]))
     value = float(
-        _correlation(np.abs(own[None, some]), np.abs(mean[:, some].mean(axis=0, keepdims=True)))[0]
+        _rank_correlation(
+            np.abs(own[None, some]), np.abs(mean[:, some].mean(axis=0, keepdims=True))
+        )[0]
     )
     often = share_beyond(np.abs(each), abs(value))
     if level := _level(often, looked_at, strong=abs(value) >= _STRONG):
@@ -235,7 +231,7 @@ def _evenness(
             f"they {does} with what is predicted: rank correlation {value:.2f}, where {usual:.2f} "
             "either way is usual"
         )
-        yield Finding(level, f"evenness of residuals of {name}", told, remedy, aspect="model")
+        yield model_finding(level, f"evenness of residuals of {name}", told, remedy)
 
 
 def _level(often: float, looked_at: int, *, strong: bool) -> Level | None:
@@ -259,7 +255,7 @@ def share_beyond(replicates: np.ndarray, value: float) -> float:
     return float(min(_TAIL * np.exp(-(value - tail) / excess), 1 / replicates.size))
 
 
-def _size(z: np.ndarray) -> np.ndarray:
+def _root_mean_square(z: np.ndarray) -> np.ndarray:
     return np.sqrt((z**2).mean(axis=1))
 
 
@@ -270,11 +266,11 @@ def _order(z: np.ndarray) -> np.ndarray:
     return (z[:, 1:] * z[:, :-1]).sum(axis=1) / np.maximum((z**2).sum(axis=1), 1e-300)
 
 
-def _tails(z: np.ndarray) -> np.ndarray:
+def _geary_ratio(z: np.ndarray) -> np.ndarray:
     """Geary's ratio, with a minus: 0.80 of normal residuals, less where some are far larger than
     the others.
     """
-    return -np.abs(z).mean(axis=1) / np.maximum(_size(z), 1e-300)
+    return -np.abs(z).mean(axis=1) / np.maximum(_root_mean_square(z), 1e-300)
 
 
 def _skewness(z: np.ndarray) -> np.ndarray:
@@ -283,7 +279,7 @@ def _skewness(z: np.ndarray) -> np.ndarray:
     return (centred**3).mean(axis=1) / spread**3
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Spearman's, of each row with the same row of the other;
     none where one of them does not vary.
     """
@@ -300,7 +296,7 @@ type _Statistic = tuple[Callable[[np.ndarray], np.ndarray], str, Callable[[Noise
 
 _STATISTICS: dict[str, _Statistic] = {
     "size": (
-        _size,
+        _root_mean_square,
         "they are {0:.2g} times as large as the noise is said to be, where {1:.2g} are usual",
         lambda noise, above: larger(noise),
     ),
@@ -310,7 +306,7 @@ _STATISTICS: dict[str, _Statistic] = {
         lambda noise, above: ordered(noise),
     ),
     "tails": (
-        _tails,
+        _geary_ratio,
         "their mean size is {0:.2f} of their root mean square, where {1:.2f} is usual",
         lambda noise, above: heavy_tailed(noise),
     ),

@@ -4,9 +4,8 @@ mixed.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -15,54 +14,21 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.special import stdtrit
 
-from .._findings import Finding
+from .._findings import Finding, model_finding
 from .._statistics.dependence import error_of_mean
 from .._statistics.importance import largest_pareto_k
 from ..errors import MismatchError
+from .weight_table import WeightTable
 
 _FEW = 5  # windows, below which a standard error is hardly known itself
 _MANY = 20  # windows, from which on the correlation of their scores can be estimated
 _SURE = 0.95  # of intervals outside of which models are told apart
 _COARSEST = 0.5  # nats, for the Monte-Carlo error of a density: fewer than four draws make it out
 SCORES = ("log_score", "crps")
-_BASES = {
-    "evidence": "Model weights by evidence",
-    "forecasts": "Model weights by past forecasts",
-    "equal": "Equal model weights",
-}
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A table of models, and what can be said of it."""
-
-    table: pd.DataFrame
-    findings: tuple[Finding, ...]
-    why: str = field(default="", kw_only=True)
-    weighed_by: ClassVar[str]
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                self.basis,
-                self.table.to_string(float_format="{:.3g}".format),
-                *map(str, self.findings),
-            ]
-        )
-
-    def _repr_html_(self) -> str:
-        said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
-        table = self.table.to_html(float_format="{:.3g}".format)
-        return f"<p>{html.escape(self.basis)}</p>{table}<ul>{said}</ul>"
-
-    @property
-    def basis(self) -> str:
-        """What the weights come from, in words, and why not from something better."""
-        return f"{_BASES[self.weighed_by]}{f': {self.why}' if self.why else ''}"
-
-
-@dataclass(frozen=True)
-class Comparison(_Table):
+class Comparison(WeightTable):
     """How models forecast the same windows of a series.
 
     Args:
@@ -87,76 +53,10 @@ class Comparison(_Table):
 
     @property
     def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {
-            str(name): float(self.table.loc[name, "weight"])
-            for name in self.by_lead["model"].values
-        }
-
-
-@dataclass(frozen=True)
-class BayesFactors(_Table):
-    """How much more probable the data are under each of some models than under the one that is part
-    of all others.
-
-    Args:
-        table: a row for each model, in the order in which they were given. `log_bayes_factor` is
-            the log of that ratio, in nats, and `error` its Monte-Carlo standard error; `by_bridge`
-            says whether it is by bridge sampling; `weight` is the probability of the model given
-            the data, of these models and under the `prior` probabilities.
-        findings: what can be said of them.
-        base: the name of that model.
-        why: empty.
-    """
-
-    base: str
-    weighed_by: ClassVar[str] = "evidence"
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {
-            str(name): float(weight)
-            for name, weight in zip(self.table.index, self.table["weight"], strict=True)
-        }
-
-
-@dataclass(frozen=True)
-class EqualWeights(_Table):
-    """The same weight for each of some models, where nothing tells which one is better.
-
-    Args:
-        table: a row for each model, with its `weight`.
-        findings: a warning that nothing was compared.
-        why: why neither their evidence nor past forecasts weigh them.
-    """
-
-    weighed_by: ClassVar[str] = "equal"
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {
-            str(name): float(weight)
-            for name, weight in zip(self.table.index, self.table["weight"], strict=True)
-        }
-
-
-def equal_weights(models: Iterable[str], why: str) -> EqualWeights:
-    """The same weight for each model.
-
-    Args:
-        models: their names.
-        why: why nothing else weighs them.
-    """
-    names = [*models]
-    said = Finding(
-        "warning", "weights", "all models have the same weight: neither evidence nor past "
-            "forecasts were compared",
-        "weigh them by what you know of them, or take more data", aspect="model",
-    )  # fmt: skip
-    table = pd.DataFrame({"weight": 1 / len(names)}, index=pd.Index(names, name="model"))
-    return EqualWeights(table, (said,), why=why)
+        """Weights by model, in the order in which the models were given, for `bd.mixture`."""
+        # The table is in the order of the scores.
+        ranked = super().weights
+        return {str(name): ranked[str(name)] for name in self.by_lead["model"].values}
 
 
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
@@ -197,13 +97,13 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     distributions; Diebold & Mariano (1995), Comparing predictive accuracy, for paired differences
     of windows that overlap.
     """
-    found = _checked(results)
+    found = _checked_results(results)
     names = list(found)
     of_all = xr.concat(
         found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts"
     )
     shared = shared_times(of_all["time"].values)
-    density, coarse = _densities(of_all)
+    density, coarse = _window_densities(of_all)
     possible = np.isfinite(density.max(axis=0))
     windows = independent(shared[np.ix_(possible, possible)])
     weights = stacking_weights(density[:, possible], windows)
@@ -229,11 +129,15 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
         np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable"
     )
     table = table.iloc[order]
-    findings = (*_findings(table, of_all, windows), *_one_by_one(coarse), *_impossible(possible))
-    return Comparison(table, findings, _by_lead(of_all, best, shared), windows)
+    findings = (
+        *_comparison_findings(table, of_all, windows),
+        *_marginal_findings(coarse),
+        *_impossible(possible),
+    )
+    return Comparison(table, findings, _lead_scores(of_all, best, shared), windows)
 
 
-def _densities(
+def _window_densities(
     of_all: xr.Dataset,
 ) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
     """Log densities of the data of each window,
@@ -246,15 +150,17 @@ def _densities(
     return np.where(coarse & np.isfinite(joint), found, joint), coarse
 
 
-def _one_by_one(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
+def _marginal_findings(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
     if coarse.any():
-        yield Finding(
-            "warning", "joint densities", f"in {coarse.sum()} of {coarse.size} windows that of a "
-                "model hangs on fewer "
+        yield model_finding(
+            "warning",
+            "joint densities",
+            f"in {coarse.sum()} of {coarse.size} windows that of a "
+            "model hangs on fewer "
             "than four draws: there each datum is taken by itself, which does not see whether "
             "errors hold together",
-            "take more draws, or shorter windows", aspect="model",
-        )  # fmt: skip
+            "take more draws, or shorter windows",
+        )
 
 
 class Lead(NamedTuple):
@@ -374,7 +280,7 @@ def _means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
     return of_each.transpose("model", "origin").values
 
 
-def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
+def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     found = {}
     for score in SCORES:
         values = of_all[score].transpose("model", "observable", "lead", "origin").values
@@ -399,7 +305,7 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
 
-def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
+def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
     """The results as datasets.
 
     Raises:
@@ -422,7 +328,7 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
         found[str(name)] = result.to_dataset()
     first, *others = found
     for name in others:
-        for what, same in _alike(found[first], found[name]).items():
+        for what, same in _agreements(found[first], found[name]).items():
             if not same:
                 raise MismatchError(
                     f"'{first}' and '{name}' have other {what}: give bd.weighting.leave_future_out "
@@ -437,7 +343,7 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
     return found
 
 
-def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
+def _agreements(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
     units = [
         dict(zip(of["observable"].values.tolist(), of["units"].values.tolist(), strict=True))
         for of in (one, other)
@@ -451,12 +357,14 @@ def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
     }
 
 
-def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterator[Finding]:
+def _comparison_findings(
+    table: pd.DataFrame, of_all: xr.Dataset, windows: float
+) -> Iterator[Finding]:
     first, *others = map(str, table.index)
     for name in others:
         subject, lead = f"{first} against {name}", lead_over(table, name, windows)
         if lead.kind == "unknown":
-            yield Finding("warning", subject, "no window tells them apart", aspect="model")
+            yield model_finding("warning", subject, "no window tells them apart")
         elif lead.kind == "impossible":
             failed = bool((of_all["draws"].sel(model=name) == 0).any())
             said = (
@@ -464,33 +372,41 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
                 if failed
                 else "rules out data that came"
             )
-            yield Finding("good", subject, f"{name} {said}", aspect="model")
+            yield model_finding("good", subject, f"{name} {said}")
         elif lead.kind == "clear":
-            yield Finding("good", subject, f"it forecasts better by {lead.far}", aspect="model")
+            yield model_finding("good", subject, f"it forecasts better by {lead.far}")
         else:
-            yield Finding(
-                "warning", subject, f"the difference may be chance: {lead.far}",
-                "mix them by their weights, or compare more windows", aspect="model",
-            )  # fmt: skip
+            yield model_finding(
+                "warning",
+                subject,
+                f"the difference may be chance: {lead.far}",
+                "mix them by their weights, or compare more windows",
+            )
     crps = table["crps"].to_numpy(float)
     lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
     if lowest != first:
         difference, error = (
             float(table.loc[lowest, f"crps_{what}"]) for what in ("difference", "error")
         )
-        yield Finding(
-            "warning", "CRPS", f"the CRPS of {lowest} is lower than that of {first}, by "
-                f"{-difference:.3g} (standard "
-            f"error {error:.2g})", "see at which leads and how far out: the log score punishes "
-                "what a forecast rules "
-            "out, the CRPS its distance", aspect="model",
-        )  # fmt: skip
+        yield model_finding(
+            "warning",
+            "CRPS",
+            f"the CRPS of {lowest} is lower than that of {first}, by "
+            f"{-difference:.3g} (standard "
+            f"error {error:.2g})",
+            "see at which leads and how far out: the log score punishes "
+            "what a forecast rules "
+            "out, the CRPS its distance",
+        )
     if windows < _FEW:
-        yield Finding(
-            "warning", "windows", f"these count as {windows:.2g} that share nothing: standard "
-                "errors are rough "
-            "themselves", "take more origins, or a shorter horizon", aspect="model",
-        )  # fmt: skip
+        yield model_finding(
+            "warning",
+            "windows",
+            f"these count as {windows:.2g} that share nothing: standard "
+            "errors are rough "
+            "themselves",
+            "take more origins, or a shorter horizon",
+        )
     for name in of_all["model"].values:
         of_model = of_all.sel(model=name)
         largest = np.array([largest_pareto_k(int(draws)) for draws in of_model["draws"].values])
@@ -498,20 +414,23 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
         bad = int((alone & (of_model["density_error"].values < _COARSEST)).sum())
         if bad:
             yield Finding(
-                "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} "
-                    "origins the joint density "
+                "warning",
+                f"densities of {name}",
+                f"at {bad} of {of_model.sizes['origin']} "
+                "origins the joint density "
                 f"hangs on a few draws (k-hat from {largest.min():.2g} on) and is likely too low",
                 "take more draws, windows that lie side by side, or the scores by lead instead",
-            )  # fmt: skip
+            )
 
 
 def _impossible(possible: np.ndarray) -> Iterator[Finding]:
     number = int((~possible).sum())
     if number:
-        yield Finding(
-            "warning", "impossible data", f"in {number} of {possible.size} windows no model thinks "
-                "what came possible: "
-            "log scores and weights are those of the others", "see what all models rule out: the "
-                "support of the noise, "
-            "or where their solvers fail", aspect="model",
-        )  # fmt: skip
+        yield model_finding(
+            "warning",
+            "impossible data",
+            f"in {number} of {possible.size} windows no model thinks "
+            "what came possible: "
+            "log scores and weights are those of the others",
+            "see what all models rule out: the support of the noise, or where their solvers fail",
+        )

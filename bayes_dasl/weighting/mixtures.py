@@ -13,6 +13,7 @@ from ..data.censoring import ABOVE, BELOW
 from ..data.dates import as_attribute
 from ..errors import MismatchError
 from ..prediction.posterior import with_coordinates
+from ..scores.draws_at_data import merged
 from ..scores.matching import check_forecast, fitted_between
 
 _MOMENTS = ("conditional_mean", "conditional_variance")
@@ -48,7 +49,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
             units, a what-if, forecasts of different scenarios, or of which no draw is whole, and
             for weights that are none.
     """
-    shares = _shares(forecasts, weights)
+    shares = _normalised_weights(forecasts, weights)
     first = next(iter(forecasts.values()))
     for name, fc in forecasts.items():
         check_forecast(fc, *_DRAWN)
@@ -61,13 +62,15 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
             raise MismatchError(
                 f"'{name}' is of another scenario than others: mix forecasts of the same one"
             )
-        _refuse_other(name, first["predictions"].to_dataset(), fc["predictions"].to_dataset())
+        _refuse_unlike_forecast(
+            name, first["predictions"].to_dataset(), fc["predictions"].to_dataset()
+        )
     draws = max(
         fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"]
         for fc in forecasts.values()
     )
     numbers = np.diff(np.round(np.cumsum([*shares.values()]) * draws).astype(int), prepend=0)
-    whole = [_whole(name, fc) for name, fc in forecasts.items()]
+    whole = [_usable_draws(name, fc) for name, fc in forecasts.items()]
     drawn = [fc["predictions"].sizes["draw"] for fc in forecasts.values()]
     groups = {}
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
@@ -86,7 +89,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "mixture": json.dumps({name: round(share, 6) for name, share in shares.items()}),
-        **_span(forecasts),
+        **_fitted_span(forecasts),
         **{
             name: first.attrs[name]
             for name in ("members", "scenario", "series")
@@ -96,7 +99,9 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     return tree
 
 
-def _shares(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) -> dict[str, float]:
+def _normalised_weights(
+    forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]
+) -> dict[str, float]:
     """The weights in the order of the forecasts, with a sum of one.
 
     Raises:
@@ -115,7 +120,7 @@ def _shares(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     return dict(zip(map(str, forecasts), map(float, found / found.sum()), strict=True))
 
 
-def _refuse_other(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
+def _refuse_unlike_forecast(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
     """Raise MismatchError for forecasts that cannot be mixed."""
     if {*one.data_vars} != {*other.data_vars}:
         raise MismatchError(
@@ -158,7 +163,7 @@ def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
     ]
 
 
-def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
+def _usable_draws(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
     """The draws, chain by chain, in which no solver failed: those with a prediction of everything
     that any has one of.
 
@@ -167,9 +172,7 @@ def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
     """
     found: Any = True
     for variable in fc["predictions"].to_dataset().data_vars.values():
-        dims = [d for d in variable.dims if d not in _CHAINS]
-        values = variable.transpose(*_CHAINS, *dims).values
-        flat = np.isfinite(values.reshape(values.shape[0] * values.shape[1], -1))
+        flat = np.isfinite(merged(variable))
         found &= flat[:, flat.any(axis=0)].all(axis=1) & flat.any(axis=1)
     if not np.any(found):
         raise MismatchError(
@@ -220,7 +223,7 @@ def _agreed(attributes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: v for name, v in first.items() if all(name in a and a[name] == v for a in others)}
 
 
-def _span(forecasts: Mapping[str, xr.DataTree]) -> dict[str, float | str]:
+def _fitted_span(forecasts: Mapping[str, xr.DataTree]) -> dict[str, float | str]:
     """From when until when any of the models was fitted."""
     spans = [fitted_between(fc) for fc in forecasts.values()]
     starts, ends = [s for s, _ in spans if s is not None], [e for _, e in spans if e is not None]

@@ -48,7 +48,7 @@ def windows_of(
             "each in turn: ArviZ's loo and compare take what bd.fit returns"
         )
     times = observed_times(model, data)
-    known, horizon = _chosen(times, data, index, origins, horizon)
+    known, horizon = _origins_and_horizon(times, data, index, origins, horizon)
     rows = np.searchsorted(values, times, side="right")
     return [
         Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known
@@ -105,7 +105,7 @@ def sparing(engine: AbstractEngine) -> AbstractEngine:
     return dataclasses.replace(engine, draws=fewer) if "draws" in chosen else engine  # pyright: ignore
 
 
-def _chosen(
+def _origins_and_horizon(
     times: np.ndarray,
     data: xr.Dataset,
     index: str,

@@ -273,7 +273,7 @@ MUTANTS = (
         ("tests/test_baselines.py::test_climatology_repeats_the_observed_training_values",),
     ),
     Mutant(
-        "R-hat good below 1.02", "bayes_dasl/verdict/mixing.py",
+        "R-hat good below 1.02", "bayes_dasl/verdict/chain_convergence.py",
         "worst, most = int(found.argmax()), 1 + 0.01 * allowed",
         "worst, most = int(found.argmax()), 1 + 0.02 * allowed",
         ("tests/test_diagnostics.py",),
@@ -323,7 +323,7 @@ MUTANTS = (
         ("tests/test_stacking.py",),
     ),
     Mutant(
-        "tolerances that are not tightened", "bayes_dasl/updating/solver_check.py",
+        "tolerances that are not tightened", "bayes_dasl/updating/tighter_tolerances.py",
         'finer["rtol"] = min(node.rtol, _FINEST_RTOL)',
         'finer["rtol"] = node.rtol',
         ("tests/test_solver_check.py::test_every_tolerance_is_tightened_however_deep",),
@@ -821,7 +821,7 @@ MUTANTS = (
         ("tests/test_solver_check.py::test_a_standard_deviation_that_changes_is_a_shift_too",),
     ),
     Mutant(
-        "a lead of one standard error is no chance", "bayes_dasl/weighting/mixed.py",
+        "a lead of one standard error is no chance", "bayes_dasl/weighting/judged_mixtures.py",
         "_CHANCE = 2.0  # standard errors",
         "_CHANCE = 1.0  # standard errors",
         ("tests/test_mixed_study.py::test_a_lead_of_two_standard_errors_is_no_chance",),
@@ -856,7 +856,7 @@ MUTANTS = (
         ("tests/test_recalibration.py",),
     ),
     Mutant(
-        "a forecast that knows its window", "bayes_dasl/weighting/rolling_origins.py",
+        "a forecast that knows its window", "bayes_dasl/weighting/weights_by_future_left_out.py",
         "seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)",
         "seen = xr.DataArray(np.arange(self.data.sizes[index]) <= rows, dims=index)",
         ("tests/test_leave_future_out.py",),
@@ -873,12 +873,12 @@ MUTANTS = (
         ("tests/test_process_noise.py",),
     ),
     Mutant(
-        "a Bayes factor for the prior's width alone", "bayes_dasl/weighting/evidence.py",
+        "a Bayes factor for the prior's width alone", "bayes_dasl/weighting/bayes_factor.py",
         "expected = beside.mean(axis=0).prod()", "expected = 1.0",
         ("tests/test_evidence.py",),
     ),
     Mutant(
-        "all models as probable before the data", "bayes_dasl/weighting/evidence.py",
+        "all models as probable before the data", "bayes_dasl/weighting/bayes_factor.py",
         "0.5 if name == base else 0.5 / (len(models) - 1)", "1 / len(models)",
         ("tests/test_evidence.py",),
     ),

@@ -13,7 +13,9 @@ from ..errors import MismatchError
 from ..scores.matching import check_forecast
 from ..verdict.adequacy import crps_apart, forecast_findings
 from ..verdict.extrapolation import EXTRAPOLATION
-from .comparison import BayesFactors, Comparison, EqualWeights, lead_over
+from .comparison import Comparison, lead_over
+from .equal_weights import EqualWeights
+from .factor_table import BayesFactors
 
 MIXTURE = "mixture"
 """Its name beside those of models and baselines."""
@@ -89,7 +91,7 @@ def judge_mixture(
     diagnosis = Diagnosis(
         (*sampling, *forecast_findings(post, mixture, test, forecasts), *beyond), of=MIXTURE
     )
-    words = (*_weighed(comparison), *_held_out(forecasts, post, test, own, science))
+    words = (*_weighed(comparison), *_mixture_held_out(forecasts, post, test, own, science))
     return Mixed(mixture, comparison, diagnosis, words)
 
 
@@ -132,10 +134,10 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
     if any(finding.subject == "windows" for finding in comparison.findings):
         count = f"{comparison.windows:.2g} that share nothing"
         yield f"These windows count as {count}: weights and standard errors are rough."
-    yield from _within(comparison)
+    yield from _past_leads(comparison)
 
 
-def _within(comparison: Comparison) -> Iterator[str]:
+def _past_leads(comparison: Comparison) -> Iterator[str]:
     """Which model forecast the end of the training data better."""
     table = comparison.table
     first, *others = map(str, table.index)
@@ -155,7 +157,7 @@ def _within(comparison: Comparison) -> Iterator[str]:
         yield f"By the CRPS it is {lowest} that is ahead there: its CRPS is {lower:.3g} lower."
 
 
-def _held_out(
+def _mixture_held_out(
     forecasts: Mapping[str, xr.DataTree],
     post: xr.DataTree,
     test: xr.Dataset,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from .._statistics.convergence import (
     thinned,
 )
 from ..prediction.posterior import of_particles
+from ..scores.draws_at_data import by_chain
 from .element_names import element_names
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
@@ -118,14 +120,10 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
     names, blocks = [], []
     for name, variable in variables(post, group):
         if not kind or variable.attrs.get("group", "science") == kind:
-            values = variable.transpose("chain", "draw", ...)
-            block = values.values.reshape(*values.shape[:2], -1)
+            block = by_chain(variable)
             may_move = _may_move(block)
-            names += [
-                element
-                for element, may in zip(element_names(name, values), may_move, strict=True)
-                if may
-            ]
+            elements = element_names(name, variable.transpose("chain", "draw", ...))
+            names += itertools.compress(elements, may_move)
             blocks.append(block[..., may_move])
     if not blocks:
         return _none(subject)
@@ -158,10 +156,10 @@ def mixing_findings(
     judged: Iterable[Quantities], superchains: int, words: Words
 ) -> Iterator[Finding]:
     for columns in judged:
-        yield from _mixing(columns, superchains, words)
+        yield from _convergence_findings(columns, superchains, words)
 
 
-def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Finding]:
+def _convergence_findings(columns: Quantities, superchains: int, words: Words) -> Iterator[Finding]:
     """R-hat and effective sample size of a set of quantities; nothing for an empty set.
 
     Of many short chains R-hat is above one whatever they do: there it is the nested one, of
@@ -191,17 +189,17 @@ def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Fin
             remedy,
         )
         return
-    fixed = [name for name, moves in zip(columns.names, moving, strict=True) if not moves]
+    fixed = list(itertools.compress(columns.names, ~moving))
     # A known initial value is a trajectory point that rightly never moves.
     if fixed and (subject == "science parameters" or not moving.any()):
         yield Finding(
             "bad",
             f"mixing of {subject}",
-            f"{_listed(fixed)} never moved: every draw is the same",
+            f"{_first_three(fixed)} never moved: every draw is the same",
             "start again with another key; if it stays, check the prior and the gradient",
         )
     if moving.any():
-        names = [name for name, moves in zip(columns.names, moving, strict=True) if moves]
+        names = list(itertools.compress(columns.names, moving))
         found = rhat(values[..., moving])
         allowed = allowance(len(names), max(2 * len(values), 4))
         if not superchains:
@@ -262,9 +260,10 @@ def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[
     blocks = [columns.values for columns in groups if columns.names]
     for name, variable in variables(post, "sample_stats"):
         if name == "lp":
-            lp = variable.transpose("chain", "draw").values.astype(float)
-            blocks.append(finite_draws(lp[..., None])[0])
-    apart = np.any([_apart(block) for block in blocks if block.shape[1] >= FEWEST_DRAWS], axis=0)
+            blocks.append(finite_draws(by_chain(variable).astype(float))[0])
+    apart = np.any(
+        [_chains_apart(block) for block in blocks if block.shape[1] >= FEWEST_DRAWS], axis=0
+    )
     stuck = post["posterior"].to_dataset()["chain"].values[np.flatnonzero(apart)]
     if stuck.size == 0:
         return
@@ -280,7 +279,7 @@ def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[
     )
 
 
-def _apart(values: np.ndarray) -> np.ndarray:
+def _chains_apart(values: np.ndarray) -> np.ndarray:
     r"""Flag chains whose median is a spread away from the others' in a quantity that mixes badly.
 
     $|\mathrm{median}_c - \mathrm{median}_{c'}\,\mathrm{median}_{c'}| > s$, with $s$ the median
@@ -304,8 +303,7 @@ def energy_findings(post: xr.DataTree) -> Iterator[Finding]:
     energy = dict(variables(post, "sample_stats")).get("energy")
     if energy is None:
         return
-    values, _ = finite_draws(energy.transpose("chain", "draw").values.astype(float)[..., None])
-    values = values[..., 0]
+    values = finite_draws(by_chain(energy).astype(float))[0][..., 0]
     if values.shape[1] < FEWEST_DRAWS or np.any(np.ptp(values, axis=1) == 0):
         return
     bfmi = np.array(list(array_stats.bfmi(values, chain_axis=0, draw_axis=1)), float)
@@ -316,5 +314,5 @@ def energy_findings(post: xr.DataTree) -> Iterator[Finding]:
     yield Finding(level, "BFMI", message, "" if level == "good" else remedy)
 
 
-def _listed(names: list[str]) -> str:
+def _first_three(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -57,11 +57,11 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         numbers = (
             dict(zip(columns, found, strict=True)) if found else dict.fromkeys(columns, np.nan)
         )
-        tables.append(_rows(draws, dims).assign(**said, **numbers))
+        tables.append(_index_columns(draws, dims).assign(**said, **numbers))
     return pd.concat(tables, ignore_index=True)
 
 
-def _rows(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
+def _index_columns(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
     """Index and places of each value, by position where they have no coordinate."""
     at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
     grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")

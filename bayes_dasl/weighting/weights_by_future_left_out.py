@@ -1,6 +1,4 @@
-"""Leave-future-out: models forecast the end of their own data from several origins, as they will be
-asked to.
-"""
+"""Leave-future-out forecasts of models, and model weights by them or by evidence."""
 
 import dataclasses
 import datetime
@@ -32,9 +30,10 @@ from ..prediction.posterior import draws_of, fitted_data, from_bytes, signature,
 from ..scores.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
 from ..scores.scores import score_each
 from ..updating.taking_in import taken_in
-from .comparison import SCORES, Comparison, compare, equal_weights
-from .evidence import are_nested, bayes_factors
-from .mixed import Weighed
+from .bayes_factor import are_nested, bayes_factors
+from .comparison import SCORES, Comparison, compare
+from .equal_weights import equal_weights
+from .judged_mixtures import Weighed
 from .window_densities import Known, in_units_of, joint_density
 from .windows import Window, seen_rows, side_by_side, sparing, windows_of
 
@@ -42,6 +41,7 @@ _WEIGHTS = ("update_pareto_k", "effective_draws")
 _DRAW = "draws of "  # before the path of a random leaf, in what a checkpoint keeps
 _ERRORS = "held out, "  # before what is kept of errors
 _WEIGHED_BY = (None, "evidence", "forecasts", "equal")
+
 
 type Looks = Mapping[str, xr.DataTree]
 """What `leave_future_out` returned for each model, by name."""
@@ -137,14 +137,16 @@ def leave_future_out(
         seen = data.isel({model.index: slice(0, windows[-1].end)})
         look = _Look(model, seen, engine, progress, device, folder)
         held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
-    known = [_known(arrays) for arrays in held]
+    known = [_known_at(arrays) for arrays in held]
     whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
     joint = [
         joint_density(model, seen, at, window, [*known, *whole])
         for at, window in zip(known, windows, strict=True)
     ]
-    rows = [_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)]
-    found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
+    rows = [
+        _origin_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)
+    ]
+    found = xr.concat(rows, "origin").assign_coords(_window_coordinates(model, data, windows))
     found = in_units_of(found, model, data, given, windows)
     found["log_density"].attrs = {"units": "nat"}
     found.attrs = {
@@ -163,6 +165,180 @@ def leave_future_out(
     return xr.DataTree.from_dict(
         {"/": found, HELD_OUT: along_origins([_errors(model, arrays) for arrays in held])}
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How a model looks ahead from the origins of a series, and where that is kept."""
+
+    model: Model
+    data: xr.Dataset
+    engine: AbstractEngine
+    progress: bool | None
+    device: str
+    folder: Path | None
+
+    def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
+        """What is known of each origin, from the journal as far as it goes."""
+        held: list[Arrays] = []
+        last = None  # the fit that draws are weighed from
+        for number, (window, (key_fit, key_forecast)) in enumerate(
+            zip(windows, keys, strict=True), 1
+        ):
+            work = functools.partial(self._from_origin, window, last, key_fit, key_forecast)
+            held.append(journal.step(f"origin {number}", work))
+            last = held[-1] if held[-1]["refitted"] else last
+            if self.folder is not None:
+                shutil.rmtree(self._steps(self.folder, window), ignore_errors=True)
+        return held
+
+    @staticmethod
+    def _steps(folder: Path, window: Window) -> Path:
+        """Where the steps of a fit lie while it is under way."""
+        return folder / f"fit-{window.known}"
+
+    def _known_until(self, rows: int) -> xr.Dataset:
+        """The data, of which what was observed in later rows is missing: so all fits run the same
+        compiled programs.
+        """
+        index, observables = self.model.index, self.model.observables
+        if {*observables} & {
+            *self.model.layer.forcings
+        }:  # an observable that drives the model is no more known later
+            return self.data.isel({index: slice(0, rows)})
+        seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)
+        return self.data.assign({name: self.data[name].where(seen) for name in observables})
+
+    def _from_origin(
+        self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array
+    ) -> Arrays:
+        index = self.model.index
+        new = self.data.isel({index: slice(0 if last is None else int(last["rows"]), window.known)})
+        checkpoint = None if self.folder is None else self._steps(self.folder, window)
+        asked = {
+            "progress": self.progress,
+            "checkpoint": checkpoint,
+            "device": self.device,
+            "key": key_fit,
+        }
+
+        def refit(joined: xr.Dataset, near: Float[np.ndarray, "draws dimension"]) -> xr.DataTree:
+            return fit(self.model, joined, self.engine.near(near), **asked)
+
+        if last is None:
+            post = fit(self.model, self._known_until(window.known), self.engine, **asked)
+        else:
+            post = taken_in(
+                self.model, from_bytes(last["posterior"].tobytes()), new, refit, key=key_fit
+            )
+        if post.attrs["interrupted"]:
+            kept = (
+                "nothing is kept"
+                if checkpoint is None
+                else f"what is done is kept in {self.folder}"
+            )
+            raise Interrupted(
+                f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}"
+            )
+        refitted = post.attrs.get("updated_by", "refit") == "refit"
+        ahead = self.data.isel({index: slice(window.known, window.end)})
+        fc = forecast(self.model, post, ahead, key=key_forecast)
+        weights = {name: post.attrs.get(name, np.nan) for name in _WEIGHTS}
+        known = _of_posterior(self.model, post, window.known)
+        return {
+            "rows": np.asarray(window.known),
+            "fit": np.asarray(window.known if last is None or refitted else last["rows"]),
+            "start": np.asarray(known.start),
+            "refitted": np.asarray(int(refitted)),
+            **{name: np.asarray(float(value)) for name, value in weights.items()},
+            **_scores_by_lead(self.model, fc, ahead, window),
+            **{
+                f"{_ERRORS}{name}": v.values
+                for name, v in held_out_errors(fc, ahead, window.times).items()
+            },
+            **{f"{_DRAW}{path}": values for path, values in known.draws.items()},
+            **({"posterior": np.frombuffer(to_bytes(post), np.uint8)} if refitted else {}),
+        }
+
+
+def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
+    """Raise DataError for an observable of which nothing is known at the first origin."""
+    for name in model.observables:
+        seen = seen_rows(data[name], model.index)
+        if not seen[: window.known].any() and seen.any():
+            first = told(data[model.index].values[np.flatnonzero(seen)[0]])
+            raise DataError(
+                f"nothing was observed of '{name}' up to the first origin, "
+                f"{told(data[model.index].values[window.known - 1])}: its data begin at {first}, "
+                "so take later origins"
+            )
+
+
+def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
+    return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
+
+
+def _known_at(held: Arrays) -> Known:
+    draws = {
+        name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)
+    }
+    return Known(int(held["rows"]), draws, float(held["start"]), int(held["fit"]))
+
+
+def _origin_row(held: Arrays) -> xr.Dataset:
+    scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
+    return xr.Dataset(
+        {"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores}
+    )
+
+
+def _errors(model: Model, held: Arrays) -> xr.Dataset:
+    found = {
+        name.removeprefix(_ERRORS): values
+        for name, values in held.items()
+        if name.startswith(_ERRORS)
+    }
+    variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
+    return xr.Dataset(variables, {"observable": [*model.observables]})
+
+
+def _told_windows(windows: Sequence[Window]) -> str:
+    """As text, for the note of a checkpoint."""
+    return ", ".join(f"{window.known} to {window.end}" for window in windows)
+
+
+def _scores_by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
+    """Scores of each observable at each lead, each datum by itself."""
+    rows = checked_index(ahead, model.index)
+    of_each = score_each(fc, ahead)
+    found = {}
+    for score, of_observables in of_each.items():
+        means = np.full((len(model.observables), len(window.times)), np.nan)
+        for i, name in enumerate(model.observables):
+            values = of_observables[name].values
+            for lead, when in enumerate(window.times):
+                here = values[rows == when]
+                if np.isfinite(here).any():
+                    means[i, lead] = np.nanmean(here)
+        found[score] = means
+    return found
+
+
+def _window_coordinates(
+    model: Model, data: xr.Dataset, windows: Sequence[Window]
+) -> dict[str, Any]:
+    index = data[model.index]
+    attributes = {name: v for name, v in index.attrs.items() if name in ("units", "long_name")}
+    return {
+        "origin": (
+            "origin",
+            np.array([index.values[window.known - 1] for window in windows]),
+            attributes,
+        ),
+        "observable": list(model.observables),
+        "lead": np.arange(1, 1 + len(windows[0].times)),
+        "time": (("origin", "lead"), np.stack([window.times for window in windows]), attributes),
+    }
 
 
 def model_weights(
@@ -259,178 +435,6 @@ def model_weights(
         say(f"equal weights: {why}")
         return equal_weights(models, why)
     return dataclasses.replace(_in_order(found, models), why=why)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Look:
-    """How a model looks ahead from the origins of a series, and where that is kept."""
-
-    model: Model
-    data: xr.Dataset
-    engine: AbstractEngine
-    progress: bool | None
-    device: str
-    folder: Path | None
-
-    def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
-        """What is known of each origin, from the journal as far as it goes."""
-        held: list[Arrays] = []
-        last = None  # the fit that draws are weighed from
-        for number, (window, (key_fit, key_forecast)) in enumerate(
-            zip(windows, keys, strict=True), 1
-        ):
-            work = functools.partial(self._from_origin, window, last, key_fit, key_forecast)
-            held.append(journal.step(f"origin {number}", work))
-            last = held[-1] if held[-1]["refitted"] else last
-            if self.folder is not None:
-                shutil.rmtree(self._steps(self.folder, window), ignore_errors=True)
-        return held
-
-    @staticmethod
-    def _steps(folder: Path, window: Window) -> Path:
-        """Where the steps of a fit lie while it is under way."""
-        return folder / f"fit-{window.known}"
-
-    def _known_until(self, rows: int) -> xr.Dataset:
-        """The data, of which what was observed in later rows is missing: so all fits run the same
-        compiled programs.
-        """
-        index, observables = self.model.index, self.model.observables
-        if {*observables} & {
-            *self.model.layer.forcings
-        }:  # an observable that drives the model is no more known later
-            return self.data.isel({index: slice(0, rows)})
-        seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)
-        return self.data.assign({name: self.data[name].where(seen) for name in observables})
-
-    def _from_origin(
-        self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array
-    ) -> Arrays:
-        index = self.model.index
-        new = self.data.isel({index: slice(0 if last is None else int(last["rows"]), window.known)})
-        checkpoint = None if self.folder is None else self._steps(self.folder, window)
-        asked = {
-            "progress": self.progress,
-            "checkpoint": checkpoint,
-            "device": self.device,
-            "key": key_fit,
-        }
-
-        def refit(joined: xr.Dataset, near: Float[np.ndarray, "draws dimension"]) -> xr.DataTree:
-            return fit(self.model, joined, self.engine.near(near), **asked)
-
-        if last is None:
-            post = fit(self.model, self._known_until(window.known), self.engine, **asked)
-        else:
-            post = taken_in(
-                self.model, from_bytes(last["posterior"].tobytes()), new, refit, key=key_fit
-            )
-        if post.attrs["interrupted"]:
-            kept = (
-                "nothing is kept"
-                if checkpoint is None
-                else f"what is done is kept in {self.folder}"
-            )
-            raise Interrupted(
-                f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}"
-            )
-        refitted = post.attrs.get("updated_by", "refit") == "refit"
-        ahead = self.data.isel({index: slice(window.known, window.end)})
-        fc = forecast(self.model, post, ahead, key=key_forecast)
-        weights = {name: post.attrs.get(name, np.nan) for name in _WEIGHTS}
-        known = _of_posterior(self.model, post, window.known)
-        return {
-            "rows": np.asarray(window.known),
-            "fit": np.asarray(window.known if last is None or refitted else last["rows"]),
-            "start": np.asarray(known.start),
-            "refitted": np.asarray(int(refitted)),
-            **{name: np.asarray(float(value)) for name, value in weights.items()},
-            **_by_lead(self.model, fc, ahead, window),
-            **{
-                f"{_ERRORS}{name}": v.values
-                for name, v in held_out_errors(fc, ahead, window.times).items()
-            },
-            **{f"{_DRAW}{path}": values for path, values in known.draws.items()},
-            **({"posterior": np.frombuffer(to_bytes(post), np.uint8)} if refitted else {}),
-        }
-
-
-def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
-    """Raise DataError for an observable of which nothing is known at the first origin."""
-    for name in model.observables:
-        seen = seen_rows(data[name], model.index)
-        if not seen[: window.known].any() and seen.any():
-            first = told(data[model.index].values[np.flatnonzero(seen)[0]])
-            raise DataError(
-                f"nothing was observed of '{name}' up to the first origin, "
-                f"{told(data[model.index].values[window.known - 1])}: its data begin at {first}, "
-                "so take later origins"
-            )
-
-
-def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
-    return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
-
-
-def _known(held: Arrays) -> Known:
-    draws = {
-        name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)
-    }
-    return Known(int(held["rows"]), draws, float(held["start"]), int(held["fit"]))
-
-
-def _row(held: Arrays) -> xr.Dataset:
-    scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
-    return xr.Dataset(
-        {"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores}
-    )
-
-
-def _errors(model: Model, held: Arrays) -> xr.Dataset:
-    found = {
-        name.removeprefix(_ERRORS): values
-        for name, values in held.items()
-        if name.startswith(_ERRORS)
-    }
-    variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
-    return xr.Dataset(variables, {"observable": [*model.observables]})
-
-
-def _told_windows(windows: Sequence[Window]) -> str:
-    """As text, for the note of a checkpoint."""
-    return ", ".join(f"{window.known} to {window.end}" for window in windows)
-
-
-def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
-    """Scores of each observable at each lead, each datum by itself."""
-    rows = checked_index(ahead, model.index)
-    of_each = score_each(fc, ahead)
-    found = {}
-    for score, of_observables in of_each.items():
-        means = np.full((len(model.observables), len(window.times)), np.nan)
-        for i, name in enumerate(model.observables):
-            values = of_observables[name].values
-            for lead, when in enumerate(window.times):
-                here = values[rows == when]
-                if np.isfinite(here).any():
-                    means[i, lead] = np.nanmean(here)
-        found[score] = means
-    return found
-
-
-def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> dict[str, Any]:
-    index = data[model.index]
-    attributes = {name: v for name, v in index.attrs.items() if name in ("units", "long_name")}
-    return {
-        "origin": (
-            "origin",
-            np.array([index.values[window.known - 1] for window in windows]),
-            attributes,
-        ),
-        "observable": list(model.observables),
-        "lead": np.arange(1, 1 + len(windows[0].times)),
-        "time": (("origin", "lead"), np.stack([window.times for window in windows]), attributes),
-    }
 
 
 def _in_order(found: Comparison, models: Mapping[str, Model]) -> Comparison:

@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from .._findings import Finding
+from .._findings import Finding, model_finding
 from .._jax.tree import parts_inside
 from .._statistics.convergence import thinned
 from .._statistics.describe_distributions import describe_distribution
@@ -32,7 +32,7 @@ from ..prediction.posterior import are_chains, draws_of, fitted_data, fitted_obs
 from ..prediction.predictive import push
 from ..random import Dependent, RandomLeaf, is_random, paths, shape_of
 from .bridge import LogMean
-from .comparison import BayesFactors
+from .factor_table import BayesFactors
 from .marginal_likelihood import log_evidence
 
 _PRIOR_DRAWS = 100_000
@@ -98,8 +98,8 @@ def bayes_factors(
     sampling.
     """
     base = check_nested(models)
-    _refuse_other(models, posts)
-    shares = _shares(models, base, prior)
+    _refuse_other_posteriors(models, posts)
+    shares = _prior_shares(models, base, prior)
     _refuse_unlike(models, posts, base)
     rows = _ratios(models, posts, base)
     logs = np.array([np.log(shares[name]) + row.value for name, row in rows.items()])
@@ -112,7 +112,7 @@ def bayes_factors(
         "prior": [shares[name] for name in rows],
     }
     table = pd.DataFrame(columns, index=pd.Index([*models], name="model"))
-    return BayesFactors(table, tuple(_findings(base, rows)), base)
+    return BayesFactors(table, tuple(_factor_findings(base, rows)), base)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
                 f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior"
             )
         for path, leaf in paths(model).items():
-            if not _is_inside(leaf, f"{part}.scale"):
+            if not _lies_in(leaf, f"{part}.scale"):
                 continue
             if isinstance(leaf.distribution, Dependent) or not _dense_at_zero(leaf.distribution):
                 raise MismatchError(
@@ -167,7 +167,7 @@ def _dense_at_zero(prior: dist.Distribution) -> bool:
     return bool(np.isfinite(nearer).all() and np.allclose(near, nearer))
 
 
-def _is_inside(leaf: RandomLeaf, part: str) -> bool:
+def _lies_in(leaf: RandomLeaf, part: str) -> bool:
     return any(place == part or place.startswith(f"{part}.") for place in leaf.places)
 
 
@@ -213,7 +213,7 @@ def are_nested(models: Mapping[str, Model]) -> bool:
 
 def _others(model: Model) -> Counter[tuple[str, str]]:
     """Last names and priors of all random leaves that are not part of what is added."""
-    return Counter(_kind(leaf) for leaf in _outside(model).values())
+    return Counter(_leaf_kind(leaf) for leaf in _outside(model).values())
 
 
 def _outside(model: Model) -> dict[str, RandomLeaf]:
@@ -221,15 +221,15 @@ def _outside(model: Model) -> dict[str, RandomLeaf]:
     return {
         path: leaf
         for path, leaf in paths(model).items()
-        if not any(_is_inside(leaf, part) for part in parts)
+        if not any(_lies_in(leaf, part) for part in parts)
     }
 
 
-def _kind(leaf: RandomLeaf) -> tuple[str, str]:
+def _leaf_kind(leaf: RandomLeaf) -> tuple[str, str]:
     return leaf.path.rsplit(".", 1)[-1], describe_distribution(leaf.distribution)
 
 
-def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
+def _refuse_other_posteriors(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
     """Raise MismatchError for posteriors that are not those of the models, or of other data."""
     if {*models} != {*posts}:
         raise MismatchError(
@@ -263,9 +263,10 @@ def _refuse_unlike(
         own |= {path: np.zeros_like(own[path]) for path in _sizes(models[name])}
         ours: dict[tuple[str, str], list[str]] = {}
         for path, leaf in _outside(models[base]).items():
-            ours.setdefault(_kind(leaf), []).append(path)
+            ours.setdefault(_leaf_kind(leaf), []).append(path)
         own |= {
-            path: known[ours[_kind(leaf)].pop(0)] for path, leaf in _outside(models[name]).items()
+            path: known[ours[_leaf_kind(leaf)].pop(0)]
+            for path, leaf in _outside(models[name]).items()
         }
         apart = np.abs(_log_likelihoods(models[name], posts[name], own) - wanted)
         if (apart > _APART * (1 + np.abs(wanted))).any():
@@ -285,7 +286,7 @@ def _log_likelihoods(
     return np.where(pushed.ok, np.asarray(pushed.log_weight(problem.observed)), 0.0)
 
 
-def _shares(
+def _prior_shares(
     models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None
 ) -> dict[str, float]:
     if prior is None:
@@ -316,7 +317,8 @@ def _ratios(
     }
     far = [name for name, row in rows.items() if row is None]
     evidences = {
-        name: _log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())
+        name: model_log_evidence(models[name], posts[name])
+        for name in ([base, *far] if far else ())
     }
     if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
         raise MismatchError(
@@ -330,7 +332,7 @@ def _ratios(
     return {name: row for name, row in rows.items() if row is not None}
 
 
-def _log_evidence(model: Model, post: xr.DataTree) -> LogMean:
+def model_log_evidence(model: Model, post: xr.DataTree) -> LogMean:
     """Of the training data, by bridge sampling; NaN where the draws do not tell it."""
     problem, sizes = pose(model, fitted_data(post)), post["posterior"].sizes
     positions = jax.jit(jax.vmap(problem.unconstrain))(
@@ -385,7 +387,7 @@ def _kernel(x: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * x**2)
 
 
-def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
+def _factor_findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
     for name, row in rows.items():
         if name == base:
             continue
@@ -393,18 +395,16 @@ def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
         times = f"{np.exp(size):.3g} times" if size < _LARGE else f"e^{size:.0f} times"
         if abs(row.value) <= _TELLING:
             said = f"the data tell little: a Bayes factor of {np.exp(row.value):.2g}"
-            yield Finding("good", subject, said, aspect="model")
+            yield model_finding("good", subject, said)
         else:
             which = "with" if row.value > 0 else "without"
-            yield Finding(
-                "good",
-                subject,
-                f"the data are {times} as probable {which} what it adds",
-                aspect="model",
+            yield model_finding(
+                "good", subject, f"the data are {times} as probable {which} what it adds"
             )
         if not row.error <= _UNCERTAIN:
             yield Finding(
-                "warning", subject, "its Bayes factor is known to a factor of "
-                    f"{np.exp(row.error):.2g} only",
+                "warning",
+                subject,
+                f"its Bayes factor is known to a factor of {np.exp(row.error):.2g} only",
                 "take more draws, and see the verdict on its sampling",
-            )  # fmt: skip
+            )
