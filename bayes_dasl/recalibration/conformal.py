@@ -1,6 +1,4 @@
-"""Quantiles of what comes next, from errors of the same kind: the finite-sample quantiles of
-conformal prediction.
-"""
+"""Finite-sample quantiles of conformal prediction."""
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +10,7 @@ BY_SIDES = 39
 
 
 def largest_level(number: float, *, by_sides: bool) -> float:
-    """The largest central interval that so many errors tell: beyond it nothing is known.
+    """The mass of the largest central interval that so many errors determine.
 
     Args:
         number: of errors, or as how many independent ones of equal weight they count.

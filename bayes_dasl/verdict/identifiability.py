@@ -1,5 +1,4 @@
-"""Combinations of parameters that the data do not identify: draws of the posterior compared with
-prior draws.
+"""Combinations of parameters that the data do not identify, by posterior and prior draws.
 
 No solver runs. Random effects, weights of networks and latent states are left out: a population is
 judged by its hyperparameters.
@@ -24,12 +23,12 @@ _TIED, _LINKED = 0.1, 0.3
 # A combination is unidentified if half of its prior variance is left, and two of its parameters
 # keep a fifth of theirs.
 _LEFT, _KEPT = 0.5, 0.2
-_TWO_MODES = 1.6  # kurtosis: 1 of two points, 1.8 of a uniform distribution
+# Kurtosis of two modes: 1 for two points, 1.8 for a uniform distribution.
+_TWO_MODES = 1.6
+# Draws for each parameter, and prior widths beyond which tails are clipped.
 _DRAWS_A_NUMBER, _TAILS = 10, 4.0
-_MOSTLY, _FEWEST_PRIOR = (
-    0.8,
-    100,
-)  # least positive share of the prior of a positive parameter; such prior draws
+# The least positive share of the prior of a positive parameter, and the least number of draws.
+_MOSTLY, _FEWEST_PRIOR = 0.8, 100
 
 
 class Numbers(NamedTuple):
@@ -41,9 +40,7 @@ class Numbers(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        """Which are positive in the posterior and mostly positive under the prior, as a normal
-        prior may be.
-        """
+        """Which are positive in the posterior, and mostly positive under the prior."""
         told = (self.draws > 0).all(axis=0)
         mostly = told & ((self.prior > 0).mean(axis=0) >= _MOSTLY)
         enough = (self.prior[:, mostly] > 0).all(axis=1).sum() >= _FEWEST_PRIOR
@@ -51,18 +48,15 @@ class Numbers(NamedTuple):
 
 
 def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
-    """The names and the finding of each group of parameters that the data identify only in
-    combination.
+    """Labels and finding of each group of parameters that are identified only in combination.
 
     Two parameters may both keep most of their prior spread while their product is known to a per
     cent. A single parameter about which the data say little is no fault: it has an informative
     prior.
     """
-    numbers = (
-        _varying_parameters(post)
-        if "prior" in post.children
-        else Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
-    )
+    if "prior" not in post.children:
+        return
+    numbers = _varying_parameters(post)
     if len(numbers.labels) < 2:
         return
     # Products first: positive parameters on a log scale. Then sums.
@@ -245,19 +239,18 @@ def _as_wide(share: float) -> str:
 
 def _combination(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
     """`k1 · k2 / k3^0.5` of logarithms, else `level + 0.5 · slope`."""
-    if logs.all():
-        powers = [
-            label if abs(w) == 1 else f"{label}^{abs(w):.2g}"
-            for label, w in zip(labels, weights, strict=True)
-        ]
-        signs = [" · " if w > 0 else " / " for w in weights]
-        lead = "1 / " if weights[0] < 0 else ""
-    else:
-        named = [f"log({label})" if log else label for label, log in zip(labels, logs, strict=True)]
-        powers = [
-            n if abs(w) == 1 else f"{abs(w):.2g} · {n}" for n, w in zip(named, weights, strict=True)
-        ]
-        signs = [" + " if w > 0 else " − " for w in weights]
-        lead = "−" if weights[0] < 0 else ""
+    products = bool(logs.all())
+    names = labels
+    if not products:
+        names = [f"log({label})" if log else label for label, log in zip(labels, logs, strict=True)]
+    powers = []
+    for name, weight in zip(names, weights, strict=True):
+        size = f"{abs(weight):.2g}"
+        power = f"{name}^{size}" if products else f"{size} · {name}"
+        powers.append(name if abs(weight) == 1 else power)
+    plus, minus = (" · ", " / ") if products else (" + ", " − ")
+    signs = [plus if weight > 0 else minus for weight in weights]
+    first = "1 / " if products else "−"
+    lead = first if weights[0] < 0 else ""
     kept = [i for i, w in enumerate(weights) if w != 0]
     return lead + powers[kept[0]] + "".join(signs[i] + powers[i] for i in kept[1:])

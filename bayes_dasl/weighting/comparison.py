@@ -1,6 +1,4 @@
-"""Which of several models forecasts better, how sure that is, and with which weights they are
-mixed.
-"""
+"""Comparison of models by past forecasts: differences, their errors, and mixture weights."""
 
 from __future__ import annotations
 
@@ -20,10 +18,14 @@ from .._statistics.importance import largest_pareto_k
 from ..errors import MismatchError
 from .weight_table import WeightTable
 
-_FEW = 5  # windows, below which a standard error is hardly known itself
-_MANY = 20  # windows, from which on the correlation of their scores can be estimated
-_SURE = 0.95  # of intervals outside of which models are told apart
-_COARSEST = 0.5  # nats, for the Monte-Carlo error of a density: fewer than four draws make it out
+# With fewer windows a standard error is uncertain itself.
+_FEW = 5
+# With this many windows the correlation of their scores can be estimated.
+_MANY = 20
+# The level of intervals outside of which models differ.
+_SURE = 0.95
+# The Monte-Carlo error of a log density, in nats, from which it depends on fewer than four draws.
+_COARSEST = 0.5
 SCORES = ("log_score", "crps")
 
 
@@ -60,10 +62,10 @@ class Comparison(WeightTable):
 
 
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
-    r"""Compare models by how they forecast from the same origins of the same series.
+    r"""Compare models by their forecasts from the same origins of the same series.
 
     Differences are paired: taken window by window, since a window that is hard is so for all.
-    Windows that share times are no independent witnesses. Two of $n$ windows count as correlated by
+    Windows that share times are not independent. Two of $n$ windows count as correlated by
     the share $\rho_{ij}$ of their times that both have, so that the squared standard error of a
     mean difference is
     $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance
@@ -86,17 +88,31 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     $(m + 1) / (m + K)$ of K models, and models that are alike have the same.
 
     Args:
-        results: what `leave_future_out` returned for each model, by name, of the same data, origins
-            and horizon.
+        results: the result of `leave_future_out` for each model, by name, with the same data,
+            origins and horizon.
+
+    Returns:
+        A table of scores, differences and weights, which `print` shows with its findings.
 
     Raises:
-        MismatchError: for fewer than two, for what is none, or where data, origins or observables
-            differ.
+        MismatchError: for fewer than two results, for other objects, or if data, origins or
+            observables differ.
 
     Source: Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive
     distributions; Diebold & Mariano (1995), Comparing predictive accuracy, for paired differences
     of windows that overlap.
+
+    Example:
+        ```python
+        results = {
+            name: bd.weighting.leave_future_out(model, data, origins=5, horizon=4)
+            for name, model in models.items()
+        }
+        comparison = bd.compare(results)
+        print(comparison)
+        ```
     """
+    # 1. Log densities of windows, in which some model thinks the data possible.
     found = _checked_results(results)
     names = list(found)
     of_all = xr.concat(
@@ -106,29 +122,25 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     density, coarse = _window_densities(of_all)
     possible = np.isfinite(density.max(axis=0))
     windows = independent(shared[np.ix_(possible, possible)])
+    # 2. Weights of a mixture.
     weights = stacking_weights(density[:, possible], windows)
+    # 3. Mean scores, and differences from the model with the best log score.
     at_origin = {"log_score": np.where(possible, -density, np.nan), "crps": _means(of_all["crps"])}
-    best = int(
-        np.argmin(
-            np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)
-        )
-    )
+    ranks = np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)
+    best = int(np.argmin(ranks))
     columns = {}
     for score, values in at_origin.items():
-        mean, _ = paired(values, shared)
-        difference, error = paired(_above(values, best), shared)
-        if score == "log_score":
-            each = np.where(coarse, 0.0, of_all["density_error"].values)
-            error = np.maximum(error, _of_densities(each[:, possible], best))
-        columns |= {score: mean, f"{score}_difference": difference, f"{score}_error": error}
+        columns |= _differences(score, values, best, shared)
+    density_errors = np.where(coarse, 0.0, of_all["density_error"].values)[:, possible]
+    columns["log_score_error"] = np.maximum(
+        columns["log_score_error"], _of_densities(density_errors, best)
+    )
     refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
     table = pd.DataFrame(
         columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model")
     )
-    order = np.argsort(
-        np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable"
-    )
-    table = table.iloc[order]
+    first = np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"])
+    table = table.iloc[np.argsort(first, kind="stable")]
     findings = (
         *_comparison_findings(table, of_all, windows),
         *_marginal_findings(coarse),
@@ -137,12 +149,19 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     return Comparison(table, findings, _lead_scores(of_all, best, shared), windows)
 
 
+def _differences(
+    score: str, values: np.ndarray, best: int, shared: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The mean of a score over windows, its difference from the best model, and the error."""
+    difference, error = paired(_above(values, best), shared)
+    mean, _ = paired(values, shared)
+    return {score: mean, f"{score}_difference": difference, f"{score}_error": error}
+
+
 def _window_densities(
     of_all: xr.Dataset,
 ) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
-    """Log densities of the data of each window,
-    and in which of them each datum is taken by itself.
-    """
+    """Log densities of each window, and the windows whose data are taken one by one."""
     joint = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     coarse = ((of_all["density_error"].values >= _COARSEST) & np.isfinite(joint)).any(axis=0)
     alone = -of_all["log_score"].transpose("model", "origin", ...).values.reshape(*joint.shape, -1)
@@ -164,7 +183,7 @@ def _marginal_findings(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]
 
 
 class Lead(NamedTuple):
-    """By how much the best model is ahead of another one.
+    """The lead of the best model over another one.
 
     Args:
         kind: "clear", by "chance", "impossible" where the other rules out data that came, or
@@ -177,10 +196,8 @@ class Lead(NamedTuple):
 
 
 def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
-    """How far the model of the first row of a comparison's table is ahead of another one."""
-    difference, error = (
-        float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error")
-    )
+    """The lead of the first model of a comparison's table over another one."""
+    difference, error = table.loc[name, ["log_score_difference", "log_score_error"]].astype(float)
     far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
     if np.isnan(difference):
         return Lead("unknown", far)
@@ -189,23 +206,26 @@ def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
     return Lead("clear" if difference > clearly(windows) * error else "chance", far)
 
 
+def lowest_crps(table: pd.DataFrame) -> str:
+    """The model with the lowest CRPS of a comparison's table."""
+    return str(table["crps"].astype(float).fillna(np.inf).idxmin())
+
+
 def clearly(windows: float) -> float:
     """Half the width of a 95 % interval in standard errors, of so many independent windows."""
     return float(stdtrit(windows - 1, 0.5 + _SURE / 2)) if windows > 1 else np.inf
 
 
 def _of_densities(errors: np.ndarray, best: int) -> np.ndarray:
-    """The Monte-Carlo error of the mean difference of log densities, `(model,)`: few windows may
-    agree by chance.
-    """
+    """The Monte-Carlo error of mean differences of log densities, `(model,)`."""
+    # Few windows may agree by chance, so that their spread alone says too little.
+    of_sum = np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1))
     other = np.arange(len(errors)) != best
-    return np.where(
-        other, np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1)) / max(errors.shape[1], 1), 0.0
-    )
+    return np.where(other, of_sum / max(errors.shape[1], 1), 0.0)
 
 
 def _above(values: np.ndarray, best: int) -> np.ndarray:
-    """Scores less those of the best model; NaN where both are infinite, which tells nothing."""
+    """Scores less those of the best model; NaN where both are infinite."""
     with np.errstate(invalid="ignore"):
         return values - values[best]
 
@@ -232,9 +252,7 @@ def stacking_weights(
 
 
 def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
-    """The share of times that two windows, rows of `times`, have in common;
-    1 of each with itself.
-    """
+    """The share of times that two windows, rows of `times`, have in common."""
     each, at = np.unique(times, return_inverse=True)
     there = np.zeros((len(times), len(each)))
     np.put_along_axis(there, at.reshape(times.shape), 1.0, axis=1)
@@ -242,39 +260,38 @@ def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
 
 
 def independent(shared: Float[np.ndarray, "window window"]) -> float:
-    """As how many windows that share nothing these count."""
+    """The number of disjoint windows that these are worth."""
     return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0
 
 
 def paired(
     differences: Float[np.ndarray, "... window"], shared: Float[np.ndarray, "window window"]
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The mean over windows and its standard error, as `compare` says; over those that are there
-    (NaN are none).
+    """The mean over windows and its standard error, as in `compare`; NaN values are left out.
 
-    The error is NaN of a single window, where nothing tells it.
+    The error of a single window is NaN.
     """
     flat = differences.reshape(-1, differences.shape[-1])
     means, errors = np.full(len(flat), np.nan), np.full(len(flat), np.nan)
     for i, row in enumerate(flat):
         here = ~np.isnan(row)
-        number = int(here.sum())
+        values, number = row[here], int(here.sum())
         if number:
-            with np.errstate(
-                invalid="ignore"
-            ):  # one score may be infinite in one window, the other in another
-                means[i] = row[here].mean()
-        if number > 1 and np.isfinite(row[here]).all():
+            # Scores may be infinite with either sign.
+            with np.errstate(invalid="ignore"):
+                means[i] = values.mean()
+        if number > 1 and np.isfinite(values).all():
             together = shared[np.ix_(here, here)]
             mean = (together.sum() - number) / (number * (number - 1))
-            errors[i] = np.sqrt(row[here].var(ddof=1) / (1 - mean) * together.sum()) / number
-            # Errors of windows that share no time may go on from one to the next all the same.
-            errors[i] = max(errors[i], error_of_mean([row[here]])) if number >= _MANY else errors[i]
+            errors[i] = np.sqrt(values.var(ddof=1) / (1 - mean) * together.sum()) / number
+            if number >= _MANY:
+                # Errors of windows that share no time may be correlated all the same.
+                errors[i] = max(errors[i], error_of_mean([values]))
     return means.reshape(differences.shape[:-1]), errors.reshape(differences.shape[:-1])
 
 
 def _means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
-    """The mean over leads and then observables, of all that any model has a score of."""
+    """The mean over leads, then observables, wherever any model has a score."""
     there = scores.notnull().any("model")
     of_each = scores.fillna(np.inf).where(there).mean("lead").mean("observable")
     return of_each.transpose("model", "origin").values
@@ -284,23 +301,15 @@ def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Datase
     found = {}
     for score in SCORES:
         values = of_all[score].transpose("model", "observable", "lead", "origin").values
-        mean, _ = paired(values, shared)
-        difference, error = paired(_above(values, best), shared)
-        parts = {score: mean, f"{score}_difference": difference, f"{score}_error": error}
+        parts = _differences(score, values, best, shared)
         found |= {name: (("model", "observable", "lead"), part) for name, part in parts.items()}
-    kept = of_all[["observable", "units", "lead", "model"]].coords
-    by_lead = xr.Dataset(
-        found, {name: kept[name] for name in ("model", "observable", "units", "lead")}
-    )
-    by_lead = by_lead.drop_vars("origin", errors="ignore")
+    names = ("model", "observable", "units", "lead")
+    by_lead = xr.Dataset(found, {name: of_all[name].variable for name in names})
     steps = of_all["time"] - of_all["origin"]
     first = steps.isel(origin=0)
-    if bool(
-        (np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first).all()
-    ):
-        by_lead = by_lead.assign_coords(
-            step=("lead", steps.isel(origin=0).values, of_all["time"].attrs)
-        )
+    same = np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first
+    if bool(same.all()):
+        by_lead = by_lead.assign_coords(step=("lead", first.values, of_all["time"].attrs))
     best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
     return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
@@ -309,7 +318,7 @@ def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset
     """The results as datasets.
 
     Raises:
-        MismatchError: if so.
+        MismatchError: if they are no comparable results.
     """
     if not isinstance(results, Mapping) or len(results) < 2:
         raise MismatchError(
@@ -367,11 +376,8 @@ def _comparison_findings(
             yield model_finding("warning", subject, "no window tells them apart")
         elif lead.kind == "impossible":
             failed = bool((of_all["draws"].sel(model=name) == 0).any())
-            said = (
-                "has a solver that fails in all draws of a window"
-                if failed
-                else "rules out data that came"
-            )
+            fails = "has a solver that fails in all draws of a window"
+            said = fails if failed else "rules out data that came"
             yield model_finding("good", subject, f"{name} {said}")
         elif lead.kind == "clear":
             yield model_finding("good", subject, f"it forecasts better by {lead.far}")
@@ -382,21 +388,16 @@ def _comparison_findings(
                 f"the difference may be chance: {lead.far}",
                 "mix them by their weights, or compare more windows",
             )
-    crps = table["crps"].to_numpy(float)
-    lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
+    lowest = lowest_crps(table)
     if lowest != first:
-        difference, error = (
-            float(table.loc[lowest, f"crps_{what}"]) for what in ("difference", "error")
-        )
+        difference, error = table.loc[lowest, ["crps_difference", "crps_error"]].astype(float)
         yield model_finding(
             "warning",
             "CRPS",
-            f"the CRPS of {lowest} is lower than that of {first}, by "
-            f"{-difference:.3g} (standard "
-            f"error {error:.2g})",
-            "see at which leads and how far out: the log score punishes "
-            "what a forecast rules "
-            "out, the CRPS its distance",
+            f"the CRPS of {lowest} is lower than that of {first}, by {-difference:.3g} "
+            f"(standard error {error:.2g})",
+            "see at which leads and how far out: the log score punishes what a forecast rules out, "
+            "the CRPS its distance",
         )
     if windows < _FEW:
         yield model_finding(

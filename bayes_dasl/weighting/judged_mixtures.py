@@ -1,4 +1,4 @@
-"""What is to be said of a forecast that is a mixture of those of several models."""
+"""Verdict on a mixture of forecasts of several models."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from ..errors import MismatchError
 from ..scores.matching import check_forecast
 from ..verdict.adequacy import crps_apart, forecast_findings
 from ..verdict.extrapolation import EXTRAPOLATION
-from .comparison import Comparison, lead_over
+from .comparison import Comparison, lead_over, lowest_crps
 from .equal_weights import EqualWeights
 from .factor_table import BayesFactors
 
 MIXTURE = "mixture"
 """Its name beside those of models and baselines."""
-_LEVEL = 0.005  # of a CRPS, below which two are level
+# The share of a CRPS below which two are level.
+_LEVEL = 0.005
 _CHANCE = 2.0  # standard errors
-_SLIGHT = 0.05  # weight in a mixture, up to which it hardly matters where a model extrapolates
+# Extrapolation hardly matters for models with a smaller weight.
+_SLIGHT = 0.05
 
 
 type Weighed = Comparison | BayesFactors | EqualWeights
@@ -30,7 +32,7 @@ type Weighed = Comparison | BayesFactors | EqualWeights
 
 @dataclass(frozen=True)
 class Mixed:
-    """A mixture of forecasts, and what is to be said of it.
+    """A mixture of forecasts with its verdict.
 
     Args:
         forecast: what `bd.mixture` returned.
@@ -96,7 +98,7 @@ def judge_mixture(
 
 
 def _sampling(name: str, verdict: Diagnosis) -> Finding:
-    remedy = "" if verdict.sampling == "good" else f"see the verdict on {name}"
+    remedy = f"see the verdict on {name}"
     return Finding(verdict.sampling, f"sampling of {name}", verdict.of_the_sampling, remedy)
 
 
@@ -150,8 +152,7 @@ def _past_leads(comparison: Comparison) -> Iterator[str]:
             "chance": f"Within the training data {first} is ahead of {name}, which may be chance: "
             f"{lead.far}.",
         }[lead.kind]
-    crps = table["crps"].to_numpy(float)
-    lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
+    lowest = lowest_crps(table)
     if lowest != first:
         lower = -float(table.loc[lowest, "crps_difference"])
         yield f"By the CRPS it is {lowest} that is ahead there: its CRPS is {lower:.3g} lower."
@@ -176,13 +177,10 @@ def _mixture_held_out(
             yield f"On the held-out data {own} and {other} are level."
             continue
         chance = ", which may be chance" if not share > _CHANCE * error else ""
-        several = (
-            ", on average over the observables,"
-            if len(forecasts[own]["predictions"].data_vars) > 1
-            else ""
-        )
+        several = len(forecasts[own]["predictions"].data_vars) > 1
+        average = ", on average over the observables," if several else ""
         yield (
-            f"On the held-out data the CRPS of {better} is{several} {share:.0%} lower than that of "
+            f"On the held-out data the CRPS of {better} is{average} {share:.0%} lower than that of "
             f"{worse} (standard "
             f"error {error:.0%}, of {number} values){chance}."
         )

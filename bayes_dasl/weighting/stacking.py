@@ -1,4 +1,4 @@
-"""Chains that do not mix, combined by how well each of them predicts."""
+"""Stacking of chains that do not mix, by their predictions."""
 
 import json
 import warnings
@@ -117,7 +117,7 @@ def _chain_weights(
 
 
 def _resampled_group(group: xr.Dataset, taken: np.ndarray, draws: int) -> xr.Dataset:
-    """A group of draws made of others; groups of anything else are left as they are."""
+    """A group of draws, resampled; other groups stay as they are."""
     of_draws = (
         group.sizes.get("draw") == draws and len(taken) == group.sizes.get("chain", 0) * draws
     )

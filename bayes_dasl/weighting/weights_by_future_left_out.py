@@ -31,15 +31,16 @@ from ..scores.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_err
 from ..scores.scores import score_each
 from ..updating.taking_in import taken_in
 from .bayes_factor import are_nested, bayes_factors
-from .comparison import SCORES, Comparison, compare
+from .comparison import SCORES, compare
 from .equal_weights import equal_weights
 from .judged_mixtures import Weighed
 from .window_densities import Known, in_units_of, joint_density
 from .windows import Window, seen_rows, side_by_side, sparing, windows_of
 
+# What an update says of its weights.
 _WEIGHTS = ("update_pareto_k", "effective_draws")
-_DRAW = "draws of "  # before the path of a random leaf, in what a checkpoint keeps
-_ERRORS = "held out, "  # before what is kept of errors
+# Prefixes of names in a checkpoint: draws by path, and errors of forecasts.
+_DRAW, _ERRORS = "draws of ", "held out, "
 _WEIGHED_BY = (None, "evidence", "forecasts", "equal")
 
 
@@ -60,21 +61,19 @@ def leave_future_out(
     device: str = "auto",
     key: int | Array = 0,
 ) -> xr.DataTree:
-    r"""How well a model forecasts its own series: from several origins, the times ahead of each.
+    r"""Leave-future-out cross-validation of a model on its own series, from several origins.
 
     The model is fitted to the data up to the first origin, but solved to the end of the last
-    window, where a draw that the solver cannot follow counts as impossible. At each later one the
-    draws of the last fit are weighed by the likelihood of what came since then, as `update` does,
-    and where the weights cannot be trusted ($\hat k$ from 0.7 on, a little less of fewer than 2200
-    draws, or worth less than a tenth of the draws) the model is fitted anew, from starts near these
-    draws where the engine looks for any.
+    window: a draw whose solve fails there counts as impossible. At each later origin the draws of
+    the last fit are weighted by the likelihood of the data since then, as in `update`. If the
+    weights are unreliable ($\hat k$ from 0.7 on, a little less for fewer than 2200 draws, or worth
+    less than a tenth of the draws), the model is fitted again, from starts near these draws.
 
-    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the mean over draws of the
-    joint density of all data ahead: of noise that looks back, and of a filter, each datum given
-    those before it, also those ahead. What a draw says of the data ahead may differ so much between
-    draws that their mean hangs on a few of them: then `density_pareto_k` is as high as that. Where
-    the model is fitted anew at the very end of the window, the density is bridged between the draws
-    of both fits; elsewhere it is likely too low.
+    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the log of the mean over
+    draws of the joint density of all data ahead. With correlated noise or a filter, each datum is
+    conditioned on those before it. If the mean depends on few draws, `density_pareto_k` is high. If
+    the model is then fitted again at the end of the window, the density comes from bridge sampling
+    between both fits; otherwise it is likely too low.
 
     Args:
         model: the model.
@@ -115,6 +114,13 @@ def leave_future_out(
 
     Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for
     Bayesian time series models.
+
+    Example:
+        ```python
+        past = bd.weighting.leave_future_out(model, data, origins=5, horizon=4)
+        print(past["log_density"])
+        new = bd.recalibration.recalibrate(fc, past)
+        ```
     """
     began = time.perf_counter()
     prepare()
@@ -122,6 +128,7 @@ def leave_future_out(
     check_engine(engine)
     check_data(model, data)
     given, data = data, model.in_own_units(data)
+    # 1. What is forecast from each origin.
     windows = windows_of(model, data, origins, horizon)
     _refuse_unseen(model, data, windows[0])
     of = "" if checkpoint is None and post is None else pose(model, given).fingerprint(needed=True)
@@ -129,6 +136,7 @@ def leave_future_out(
         raise MismatchError(
             "post must be a posterior of this model given all of these data, as bd.fit returns it"
         )
+    # 2. Draws and forecasts at each origin, kept in a journal.
     folder = None if checkpoint is None else Path(checkpoint)
     with alone_in(folder):
         journal = Journal(
@@ -138,6 +146,7 @@ def leave_future_out(
         look = _Look(model, seen, engine, progress, device, folder)
         held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
     known = [_known_at(arrays) for arrays in held]
+    # 3. Joint densities of the windows, which may need draws of later fits for bridge sampling.
     whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
     joint = [
         joint_density(model, seen, at, window, [*known, *whole])
@@ -146,6 +155,7 @@ def leave_future_out(
     rows = [
         _origin_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)
     ]
+    # 4. One dataset along origins, in the units of the data.
     found = xr.concat(rows, "origin").assign_coords(_window_coordinates(model, data, windows))
     found = in_units_of(found, model, data, given, windows)
     found["log_density"].attrs = {"units": "nat"}
@@ -169,7 +179,7 @@ def leave_future_out(
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """How a model looks ahead from the origins of a series, and where that is kept."""
+    """A model that forecasts its data from earlier origins, with its folder of results."""
 
     model: Model
     data: xr.Dataset
@@ -179,9 +189,10 @@ class _Look:
     folder: Path | None
 
     def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
-        """What is known of each origin, from the journal as far as it goes."""
+        """The results of each origin, from the journal as far as it goes."""
         held: list[Arrays] = []
-        last = None  # the fit that draws are weighed from
+        # The fit whose draws are weighted.
+        last = None
         for number, (window, (key_fit, key_forecast)) in enumerate(
             zip(windows, keys, strict=True), 1
         ):
@@ -198,13 +209,10 @@ class _Look:
         return folder / f"fit-{window.known}"
 
     def _known_until(self, rows: int) -> xr.Dataset:
-        """The data, of which what was observed in later rows is missing: so all fits run the same
-        compiled programs.
-        """
+        """The data with later observations missing, so that all fits run the same program."""
         index, observables = self.model.index, self.model.observables
-        if {*observables} & {
-            *self.model.layer.forcings
-        }:  # an observable that drives the model is no more known later
+        # An observable that drives the model is unknown later, so its rows must go.
+        if {*observables} & {*self.model.layer.forcings}:
             return self.data.isel({index: slice(0, rows)})
         seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)
         return self.data.assign({name: self.data[name].where(seen) for name in observables})
@@ -262,7 +270,7 @@ class _Look:
 
 
 def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
-    """Raise DataError for an observable of which nothing is known at the first origin."""
+    """Raise DataError for an observable without data at the first origin."""
     for name in model.observables:
         seen = seen_rows(data[name], model.index)
         if not seen[: window.known].any() and seen.any():
@@ -278,26 +286,23 @@ def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
     return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
 
 
+def _with_prefix(held: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): v for name, v in held.items() if name.startswith(prefix)}
+
+
 def _known_at(held: Arrays) -> Known:
-    draws = {
-        name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)
-    }
-    return Known(int(held["rows"]), draws, float(held["start"]), int(held["fit"]))
+    rows, start, known = int(held["rows"]), float(held["start"]), int(held["fit"])
+    return Known(rows, _with_prefix(held, _DRAW), start, known)
 
 
 def _origin_row(held: Arrays) -> xr.Dataset:
     scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
-    return xr.Dataset(
-        {"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores}
-    )
+    weights = {name: float(held[name]) for name in _WEIGHTS}
+    return xr.Dataset({"refitted": int(held["refitted"]), **weights, **scores})
 
 
 def _errors(model: Model, held: Arrays) -> xr.Dataset:
-    found = {
-        name.removeprefix(_ERRORS): values
-        for name, values in held.items()
-        if name.startswith(_ERRORS)
-    }
+    found = _with_prefix(held, _ERRORS)
     variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
     return xr.Dataset(variables, {"observable": [*model.observables]})
 
@@ -434,16 +439,11 @@ def model_weights(
         why = "; ".join([*([why] if why else []), f"there are no past forecasts, since {error}"])
         say(f"equal weights: {why}")
         return equal_weights(models, why)
-    return dataclasses.replace(_in_order(found, models), why=why)
-
-
-def _in_order(found: Comparison, models: Mapping[str, Model]) -> Comparison:
-    """Raise MismatchError for past forecasts of other models."""
     if {*found.weights} != {*models}:
         raise MismatchError(
             f"past forecasts are of {', '.join(found.weights)}, the models are {', '.join(models)}"
         )
-    return found
+    return dataclasses.replace(found, why=why)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -464,17 +464,17 @@ class _Looking:
         data = fitted_data(self.posts[first])
         at, horizon = side_by_side(self.models[first], data, None, self.origins, self.horizon)
         engine = sparing(self._engine())
-        settings: dict[str, Any] = {
-            "origins": at,
-            "horizon": horizon,
-            "engine": engine,
-            "progress": self.progress,
-        }
         found = {}
         for name, model in self.models.items():
-            folder = None if self.checkpoint is None else Path(self.checkpoint) / name
             found[name] = leave_future_out(
-                model, fitted_data(self.posts[name]), **settings, checkpoint=folder, key=self.key
+                model,
+                fitted_data(self.posts[name]),
+                origins=at,
+                horizon=horizon,
+                engine=engine,
+                progress=self.progress,
+                checkpoint=None if self.checkpoint is None else Path(self.checkpoint) / name,
+                key=self.key,
             )
         return found
 

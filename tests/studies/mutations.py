@@ -156,8 +156,8 @@ MUTANTS = (
     ),
     Mutant(
         "residuals are blamed for being small", "bayes_dasl/verdict/residuals.py",
-        "often = share_beyond(theirs, value)",
-        "often = share_beyond(-theirs, -value)",
+        "share_beyond(theirs, value), True",
+        "share_beyond(-theirs, -value), True",
         ("tests/test_adequacy.py::test_planted_faults_are_found",),
     ),
     Mutant(
@@ -260,8 +260,8 @@ MUTANTS = (
     ),
     Mutant(
         "a rival that loses is said to win", "bayes_dasl/verdict/leads.py",
-        "if values.mean() > max(_LEAD, _error(leads)):",
-        "if -values.mean() > max(_LEAD, _error(leads)):",
+        "if values.mean() > max(_LEAD, _lead_error(leads)):",
+        "if -values.mean() > max(_LEAD, _lead_error(leads)):",
         ("tests/test_adequacy.py::test_a_rival_or_a_baseline_that_wins_is_named",),
     ),
     Mutant(
