@@ -12,19 +12,21 @@ from .matching import RECALIBRATED, check_forecast
 
 
 def consistency(tree: xr.DataTree) -> ScoreTable:
-    """How far a posterior or a forecast breaks each constraint, one row for each law.
+    """Constraint residuals of a posterior or a forecast, in units of their tolerance.
 
-    `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 %
-    quantile of the draws, `within` the share of draws with less than one, all in units of what the
-    constraint tolerates. Draws for which a law is not finite are left out; `attrs["failed_draws"]`
-    says how many they are at most.
+    Draws with a residual that is not finite are left out. `attrs["failed_draws"]` is their largest
+    number.
 
     Args:
-        tree: what `fit` returned, judged at the times of its data, or what `forecast` returned,
-            judged at its own.
+        tree: the result of `fit`, at the times of its data, or of `forecast`, at its own times.
+
+    Returns:
+        A table with a row for each constraint. `rms` and `rms_95` are the median and the 95 %
+        quantile over draws of the root mean square residual; `within` is the share of draws with
+        less than one.
 
     Raises:
-        MismatchError: if nothing was constrained, or for a recalibrated forecast.
+        MismatchError: if the model has no constraints, or for a recalibrated forecast.
     """
     if RECALIBRATED in tree.attrs:
         check_forecast(tree, "mismatch")
@@ -37,12 +39,8 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
     for name, variable in tree["mismatch"].data_vars.items():
         rms = variable.values[np.isfinite(variable.values)]
         failed = max(failed, variable.size - rms.size)
-        median, high = np.quantile(rms, [0.5, 0.95]) if rms.size else (np.nan, np.nan)
-        rows[str(name)] = {
-            "rms": median,
-            "rms_95": high,
-            "within": np.mean(rms < 1) if rms.size else np.nan,
-        }
+        found = [*np.quantile(rms, [0.5, 0.95]), np.mean(rms < 1)] if rms.size else [np.nan] * 3
+        rows[str(name)] = dict(zip(("rms", "rms_95", "within"), found, strict=True))
     table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index"))
     table.attrs["failed_draws"] = failed
     table.index.name = "law"

@@ -1,6 +1,4 @@
-"""The log score: minus the logarithm of the predictive density of what came, or of the mass of a
-count.
-"""
+"""The log score: minus the log predictive density of a datum, or the log mass of a count."""
 
 from __future__ import annotations
 
@@ -78,9 +76,7 @@ def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
 
 
 def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN where they are all
-    equal.
-    """
+    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN if all are equal."""
     import scoringrules
 
     width = _bandwidth(draws)

@@ -12,7 +12,7 @@ from .matching import in_units_of_forecast, recalibration_label, shared
 
 
 def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    r"""Return the probability integral transform of each observation; NaN where it is missing.
+    r"""The probability integral transform of each observation; NaN where it is missing.
 
     $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for $m$ draws $x$ and $u \sim U(0, 1)$
 
@@ -20,11 +20,12 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     draws within the bounds of a censored datum equal it.
 
     Args:
-        fc: what `forecast` returned.
+        fc: the result of `forecast` or `recalibrate`.
         data: a dataset with the observables, NaN where missing.
 
-    Shapes: each observable has the dimensions of the data, over the times that the forecast and the
-    data share.
+    Returns:
+        A dataset of the observables with the dimensions of the data, at the times that forecast and
+        data share.
 
     Raises:
         MismatchError: as for `score`.
@@ -35,18 +36,14 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
 def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
     """The PIT of what `shared` returns."""
-    rng, of_each = np.random.default_rng(0), {}
+    rng, found = np.random.default_rng(0), {}
     for name, variable in predictions.data_vars.items():
         whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
-        found = [
-            ranks(
-                alike(draws_at(variable, at)[whole], seen := common[name].isel(at)),
-                seen.values.ravel(),
-                rng,
-            )
-            for at in blocks_of(variable)
-        ]
-        of_each[name] = np.concatenate(found).reshape(common[name].shape)
-    return xr.Dataset(
-        {name: (common[name].dims, v, {"units": ""}) for name, v in of_each.items()}, common.coords
-    )
+        parts = []
+        for at in blocks_of(variable):
+            seen = common[name].isel(at)
+            draws = alike(draws_at(variable, at)[whole], seen)
+            parts.append(ranks(draws, seen.values.ravel(), rng))
+        values = np.concatenate(parts).reshape(common[name].shape)
+        found[name] = common[name].dims, values, {"units": ""}
+    return xr.Dataset(found, common.coords)

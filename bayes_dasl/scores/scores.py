@@ -1,6 +1,4 @@
-"""How good a forecast is against the data: scores, probability integral transforms, and how far it
-breaks laws.
-"""
+"""Scores of forecasts and baselines against data."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import alike, with_bounds
 from ..data.datasets import in_units, index_of, units_of
 from ..errors import MismatchError
-from .baselines import baseline_at, baselines
+from .baselines import baseline_ensembles
 from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, score_table, scored, table_of
 from .log_score import exact_log_scores
 from .matching import (
@@ -49,8 +47,11 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     of intervals beyond those that it knows are NaN.
 
     Args:
-        fc: what `forecast` returned, or `recalibrate`.
+        fc: the result of `forecast` or `recalibrate`.
         data: a dataset with the observables, NaN where missing.
+
+    Returns:
+        A table with a row for each observable, which prints whole however narrow the terminal is.
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
     units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is
@@ -59,6 +60,14 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     Raises:
         MismatchError: if an observable is not in the data, or no time is shared.
         DataError: for units of another dimension than the forecast's (others are converted).
+
+    Example:
+        ```python
+        train, test = bd.split(data, time=train_end)
+        fc = bd.forecast(model, post, test)
+        table = bd.score(fc, test)
+        print(table[["crps", "coverage_90"]])
+        ```
     """
     data = in_units_of_forecast(fc, data)
     predictions, noise, common = shared(fc, data)
@@ -75,15 +84,14 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
 
 def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
-    """The CRPS and the log score of each datum, each over the times that the forecast and the data
-    share.
+    """The CRPS and the log score of each datum at the times that forecast and data share.
 
     Args:
         fc: what `forecast` returned.
         data: a dataset with the observables, NaN where missing.
 
-    Raises:
-        as `score`.
+    Returns:
+        Datasets `crps` and `log_score`.
     """
     predictions, noise, common = shared(fc, in_units_of_forecast(fc, data))
     found = {}
@@ -96,9 +104,7 @@ def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
 
 
 def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
-    """Without the coverage of intervals of which a recalibrated forecast knows nothing, and
-    labelled.
-    """
+    """The table without unknown coverages of a recalibrated forecast, and with its label."""
     unknown = [level for level in LEVELS if level / 100 > fc.attrs.get("known_level", 1.0) + 1e-9]
     table[[f"coverage_{level}" for level in unknown]] = np.nan
     table.attrs |= recalibration_label(fc)
@@ -125,9 +131,9 @@ def _score_parts(
 def score_baselines(
     train: xr.Dataset, test: xr.Dataset, *, observables: Sequence[str] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Score the `baselines` of the training data on the test data, with the columns of `score`.
+    """Scores of the `baselines` of the training data on the test data, as tables by name.
 
-    `observables` defaults to every variable of the training data; name them where the data hold
+    `observables` are all variables of the training data by default; name them if the data hold
     forcings too.
 
     Raises:
@@ -142,17 +148,13 @@ def score_baselines(
                 f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
             )
     test = in_units(test, units_of(train), doubtful=True)
+    data = {name: with_bounds(test[name], test, test[name].attrs).astype(float) for name in names}
     tables = {}
-    for label, baseline in baselines(train[names]).items():
-        members = baseline_at(baseline, train[names], test[names])
-        found = {}
+    for label, draws in baseline_ensembles(train[names], test[names]):
+        pairs = {}
         for name in names:
-            seen = (
-                with_bounds(test[name], test, test[name].attrs)
-                .transpose(*members[name].dims[1:])
-                .astype(float)
-            )
-            draws = members[name].values.reshape(members.sizes["draw"], test[name].size)
-            found[name] = alike(draws, seen), seen.values.ravel()
-        tables[label] = score_table(found)
+            # Draws are in the order of the training data.
+            seen = data[name].transpose(*train[name].transpose(index_of(train), ...).dims)
+            pairs[name] = alike(draws[name], seen), seen.values.ravel()
+        tables[label] = score_table(pairs)
     return tables

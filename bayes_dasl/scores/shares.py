@@ -1,4 +1,4 @@
-"""The parts of the predictive variance, and their shares in words that a reader can take in."""
+"""The parts of the predictive variance, and a table of their shares."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _TITLE = "Shares of the predictive variance in per cent, mean over rows"
 
 
 def _is_whole(parts: xr.Dataset) -> bool:
-    """Whether it has what shares are made of, rather than a selection or a mean of it."""
+    """Whether all parts are there, rather than a selection or a mean of them."""
     return (
         {"total", "aleatoric", "epistemic"} <= {*parts.data_vars}
         and parts["total"].ndim > 1
@@ -112,9 +112,7 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
 
 
 def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
-    """The shares of some rows of one observable, mean over all rows and places whose variance is
-    known.
-    """
+    """Mean shares of one observable over rows and places with a known variance."""
     when = parts[index].values if index in parts.coords else np.arange(parts.sizes[index])
     columns = _added_up(parts)
     held = {name: values.values.ravel() for name, values in columns.items()}

@@ -88,6 +88,7 @@ def check_solver(
         )
     check_same_posterior(model, post)
     keep_programs()
+    # 1. Solve all or some draws again.
     problem = pose(tightened(model, factor), fitted_data(post))
     total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     index = np.arange(total) if correct else thinned(total, draws)
@@ -95,6 +96,7 @@ def check_solver(
     again = _solve_again(
         problem, post, index, earlier, key=jax.random.fold_in(as_key(key), 1) if correct else None
     )
+    # 2. What that changes.
     found = {
         "pareto_k": again.weights.pareto_k,
         **_largest_shift(post, again),
@@ -105,6 +107,7 @@ def check_solver(
         "corrected": int(correct),
         "effective_draws": again.weights.effective,
     }
+    # 3. Resample draws if asked for.
     tree = post.copy()
     if correct:
         _correct(tree, again, problem, key=as_key(key))

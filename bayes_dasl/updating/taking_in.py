@@ -92,14 +92,16 @@ def _gone_on(
     if held is None or reaches_back or model.constraints:
         return None
     if not np.array_equal(joined[model.index].values[:number], old[model.index].values):
-        return None  # some new rows lie between the old ones
+        # Some new rows lie between old ones.
+        return None
     if any(_gained(joined[name][:number], old[name]) for name in model.observables):
         return None
     time, states = held
     rows = joined.isel({model.index: slice(number - 1, None)})
     observed = {n: np.array(observations(rows, n, dims=model.dims(n))) for n in model.observables}
     for values in observed.values():
-        values[0] = np.nan  # known before
+        # The first row repeats the last old one.
+        values[0] = np.nan
     seen = {name: jnp.asarray(values) for name, values in observed.items()}
     part = push(model, model.inputs(rows, start=time), draws, observed=seen, ends=states, key=key)
     return dataclasses.replace(
@@ -149,6 +151,7 @@ def _update_finding(tree: xr.DataTree) -> Finding:
 
 def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
     """The data of the fit and the new data together, at all of their times."""
+    # 1. Check times and places of the new data.
     observed, known = fitted_observables(post), post["constant_data"].to_dataset()
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
@@ -164,6 +167,7 @@ def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Da
     times = _joined_times(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
     _refuse_other_places(places, new_data)
+    # 2. Each variable at all times; no datum twice, no forcing changed.
     columns, gained = {}, 0
     for name in (*model.observables, *model.layer.forcings):
         before = (observed if name in observed else known)[name]
@@ -180,6 +184,7 @@ def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Da
             f"the new data hold no value of {', '.join(model.observables)}: there is nothing to "
             "update by"
         )
+    # 3. Variables that the noise reads.
     columns |= _beside(model, observed, known, new_data, times)
     return xr.Dataset(columns, {index: (index, times, observed[index].attrs), **places})
 
@@ -224,7 +229,7 @@ def _new_values(
 
 
 def _joined_times(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
-    """All times of both, each as often as in the one with more rows there."""
+    """All times of both, each as often as in the data with more rows there."""
     once = np.unique(np.concatenate([before, now]))
     often = [
         np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)

@@ -16,7 +16,7 @@ from ..data.gaps import filled_between
 from ..errors import MismatchError
 from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables, known_inputs, with_what_is_censored
-from ..scores.baselines import baseline_at, baselines
+from ..scores.baselines import baseline_ensembles
 from ..scores.draws_at_data import covered, finite, merged
 from ..scores.matching import (
     fitted_between,
@@ -244,9 +244,7 @@ def _held_out_findings(
         # At the times that both forecast.
         ours = matched(fc, both)[0]
         yield from against_rival(name, {n: ours[n] for n in scored}, theirs, both)
-    for name, make in baselines(train[list(scored)]).items():
-        members = baseline_at(make, train[list(scored)], common[list(scored)])
-        flat = {n: members[n].values.reshape(members.sizes["draw"], -1) for n in scored}
+    for name, flat in baseline_ensembles(train[list(scored)], common[list(scored)]):
         other = {n: (alike(flat[n], common[n]), own[n][1]) for n in scored}
         yield from against_baseline(name, own, other, common)
 

@@ -47,9 +47,11 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     chains, draws = (post["posterior"].sizes[dim] for dim in ("chain", "draw"))
     if chains < 2:
         raise MismatchError("one chain is all there is: stacking needs several")
+    # 1. Weights of chains.
     weights, pareto_k = _chain_weights(
         np.concatenate([by_chain(v) for v in post["log_likelihood"].data_vars.values()], axis=2)
     )
+    # 2. Evenly spaced draws of each chain by its weight, in random order.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).ravel())
     ends = np.round(np.cumsum(weights) * chains * draws).astype(int)
     shares = np.diff(ends, prepend=0)

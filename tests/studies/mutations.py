@@ -144,8 +144,8 @@ MUTANTS = (
     ),
     Mutant(
         "persistence by the wrong lead time", "bayes_dasl/scores/baselines.py",
-        "seen, abs(t - seen[last]), float(",
-        "seen, abs(t - seen[0]), float(",
+        "_pairs(seen, abs(t - seen[last]), ",
+        "_pairs(seen, abs(t - seen[0]), ",
         ("tests/test_baselines.py::test_persistence_takes_the_changes_at_the_same_lead",),
     ),
     Mutant(
@@ -266,10 +266,10 @@ MUTANTS = (
     ),
     Mutant(
         "climatology by its mean", "bayes_dasl/scores/baselines.py",
-        "def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:\n"
-        "        return np.tile(values[:, None], (1, time.size))",
-        "def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:\n"
-        "        return np.full((values.size, time.size), values.mean())",
+        "def members(_: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:\n"
+        "        return values\n",
+        "def members(_: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:\n"
+        "        return np.full(values.size, values.mean())\n",
         ("tests/test_baselines.py::test_climatology_repeats_the_observed_training_values",),
     ),
     Mutant(
