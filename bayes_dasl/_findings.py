@@ -64,6 +64,7 @@ class Finding:
                 raise ModelError(
                     f"the {field} of a Finding must be one of {', '.join(words)}, not {value!r}"
                 )
+        # Callers need not decide whether a remedy is due: only faults have one.
         if self.level == "good":
             object.__setattr__(self, "remedy", "")
 
@@ -120,6 +121,7 @@ class Diagnosis:
             "warning": f"The sampling can be used with care: see {blamed}",
             "bad": f"Do not rely on this sampling yet: {blamed}",
         }[self.sampling]
+        # Failures change the meaning of draws, so that the verdict always names them.
         failures = [
             f.message
             for f in self.findings
@@ -192,11 +194,13 @@ def counted(
         met: a word after "none".
         group: where the flags are kept.
     """
+    # 1. The statistic.
     count, size = int(found.sum()), found.size
     if not count:
         return Finding("good", subject, f"none{met} in {size} {draws}{group and f' ({group})'}")
     share = f"{100 * count / size:.3g} %{group and f', {group}'}"
     message = f"{lead}{count} of {size} {draws} ({share})"
+    # 2. Thresholds are shares of the draws.
     if count <= seldom * size:
         return Finding("good", subject, f"{message}: too few to matter")
     return Finding("bad" if count > often * size else "warning", subject, message, remedy)
@@ -282,6 +286,7 @@ def for_a_failing_solve(settings: Iterable[str]) -> str:
         "rtol": "loosen its tolerances",
         "solver": "use a stiff solver such as 'rodas5p'",
     }
+    # In the order of effort: more steps first, another solver last.
     found = [ways[name] for name in ways if name in settings]
     if not found:
         return (

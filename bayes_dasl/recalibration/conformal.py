@@ -67,6 +67,7 @@ def _weighted_quantiles(
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     below = (np.cumsum(weights) - weights / 2) / weights.sum()
-    if least is not None:  # what no size can be less than, at level 0
+    if least is not None:
+        # No size can be less, at level 0.
         values, below = np.append(least, values), np.append(-0.5 / number, below)
     return np.interp(levels + (levels - 0.5) / number, below, values)

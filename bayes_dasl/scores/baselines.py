@@ -154,12 +154,7 @@ def baseline_forecasts(
         ```
     """
     names = [str(name) for name in (train.data_vars if observables is None else observables)]
-    absent = [name for name in names if name not in train.data_vars]
-    if absent:
-        raise MismatchError(
-            f"the training data lack the observables {', '.join(absent)}; "
-            f"they hold {', '.join(map(str, train.data_vars)) or 'nothing'}"
-        )
+    refuse_absent(names, train, "training")
     for name in names:
         if not train[name].notnull().any():
             raise DataError(
@@ -171,6 +166,15 @@ def baseline_forecasts(
     return {
         label: _as_forecast(baseline_at(one, train[names], data)) for label, one in every.items()
     }
+
+
+def refuse_absent(names: Sequence[str], data: xr.Dataset, part: str) -> None:
+    """Raise MismatchError for observables that the data lack."""
+    if absent := [name for name in names if name not in data.data_vars]:
+        raise MismatchError(
+            f"the {part} data lack the observables {', '.join(absent)}; "
+            f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
+        )
 
 
 def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:

@@ -22,8 +22,7 @@ UNKNOWN = "not known: of whole numbers draws alone give no mass"
 def exact_log_scores(
     predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
 ) -> dict[str, np.ndarray]:
-    r"""Minus the log of the mean over draws of the density that each draw's noise gives to the
-    datum, $-\log \bar p$.
+    r"""Exact log scores $-\log \bar p$, with the mean over draws of the density of the datum.
 
     Only of observables whose noise the forecast keeps. Draws that failed are left out; NaN without
     a datum or a draw.

@@ -169,8 +169,8 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
     may have less.
 
     Raises:
-        MismatchError: for what is no forecast, if an observable is not in the data, no time is
-            shared, or the data lack one of its places.
+        MismatchError: if `fc` is no forecast, an observable is not in the data, no time is shared,
+            or the data lack a place.
         DataError: for data that are no numbers.
     """
     # 1. Check groups, observables and units.

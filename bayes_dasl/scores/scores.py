@@ -11,8 +11,7 @@ import xarray as xr
 from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import alike, with_bounds
 from ..data.datasets import in_units, index_of, units_of
-from ..errors import MismatchError
-from .baselines import baseline_ensembles
+from .baselines import baseline_ensembles, refuse_absent
 from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, score_table, scored, table_of
 from .log_score import exact_log_scores
 from .matching import (
@@ -140,13 +139,8 @@ def score_baselines(
         MismatchError: if an observable is not in both data sets.
     """
     names = [str(name) for name in (train.data_vars if observables is None else observables)]
-    for part, data in (("training", train), ("test", test)):
-        absent = [name for name in names if name not in data.data_vars]
-        if absent:
-            raise MismatchError(
-                f"the {part} data lack the observables {', '.join(absent)}; "
-                f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
-            )
+    refuse_absent(names, train, "training")
+    refuse_absent(names, test, "test")
     test = in_units(test, units_of(train), doubtful=True)
     data = {name: with_bounds(test[name], test, test[name].attrs).astype(float) for name in names}
     tables = {}

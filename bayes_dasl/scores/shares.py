@@ -18,10 +18,7 @@ _THIRDS = ("near", "middle", "far")
 
 
 class Decomposition(xr.Dataset):
-    """The parts of the predictive variance, as `decompose` returns them: a dataset that prints as
-    their shares.
-
-    It is an `xarray.Dataset` in all else.
+    """The parts of the predictive variance, an `xarray.Dataset` that prints as their shares.
 
     Args:
         data_vars: the parts `(observable, time, …)` by name.

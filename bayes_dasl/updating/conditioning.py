@@ -116,7 +116,11 @@ def conditioned(
     chosen = _chosen_candidates(
         likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice)))
     )
-    draws = _picked(model, drawn, taken, chosen, copies)
+    rows, members = taken[:, None] * copies + chosen, np.arange(chosen.shape[1])
+    draws = {
+        path: drawn[path][rows, members] if differs(model, leaf) else drawn[path][taken * copies]
+        for path, leaf in paths(model).items()
+    }
     return _tree(
         model,
         post,
@@ -163,9 +167,11 @@ def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member
 
 
 def _own(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw numbers"]:
-    of_each = {path for path, leaf in paths(model).items() if differs(model, leaf)}
     return as_rows(
-        {path: draws[path][:, member] if path in of_each else draws[path] for path in paths(model)}
+        {
+            path: draws[path][:, member] if differs(model, leaf) else draws[path]
+            for path, leaf in paths(model).items()
+        }
     )
 
 
@@ -176,17 +182,6 @@ def _chosen_candidates(
     share = np.cumsum(np.exp(likelihood - likelihood.max(axis=1, keepdims=True)), axis=1)
     at = rng.uniform(size=(len(share), 1, share.shape[-1])) * share[:, -1:]
     return np.minimum((share < at).sum(axis=1), share.shape[1] - 1)
-
-
-def _picked(
-    model: Model, draws: Draws, taken: np.ndarray, chosen: np.ndarray, copies: int
-) -> dict[str, np.ndarray]:
-    rows = taken[:, None] * copies + chosen
-    members = np.arange(chosen.shape[1])
-    return {
-        path: draws[path][rows, members] if differs(model, leaf) else draws[path][taken * copies]
-        for path, leaf in paths(model).items()
-    }
 
 
 def _tree(

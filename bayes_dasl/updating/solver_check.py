@@ -47,23 +47,22 @@ def check_solver(
     correct: bool = False,
     key: int | Array = 0,
 ) -> xr.DataTree:
-    r"""Solve posterior draws again with tolerances `factor` times tighter, and say what that
-    changes.
+    r"""Solve posterior draws again with tighter tolerances, and compare the posteriors.
 
-    The log weight of a draw is its log likelihood under the tight solver less that under the solver
-    of the fit. Where $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for
-    200), means under the weights are those of the posterior under the tight solver;
-    `largest_shift_sd` says how far they lie from the posterior's own.
+    The log weight of a draw is its log likelihood under the tight solver minus that under the
+    solver of the fit. If $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57
+    for 200), weighted means are those of the posterior under the tight solver. `largest_shift_sd`
+    is their largest distance from the posterior means.
 
     Args:
         model: the model of the fit.
-        post: what `fit` returned; it is never changed.
-        draws: how many are solved again, 25 or more, evenly spaced over all chains; all with
-            `correct`.
+        post: the result of `fit`; it is never changed.
+        draws: the number of draws to solve again, 25 or more, evenly spaced over all chains; all
+            with `correct`.
         factor: how many times tighter the tolerances are, more than 1.
         correct: whether all draws are solved again and resampled by their smoothed weights, so that
-            a coarse solver may be used for sampling: the result is the posterior of
-            `tightened(model, factor)`, which is to be used with it from then on.
+            a coarse solver may be used for sampling. The result is the posterior of
+            `tightened(model, factor)`, which must be used with it from then on.
         key: a whole number or a JAX random key, for the resampling.
 
     Returns:
@@ -134,8 +133,10 @@ def _solve_again(
     *,
     key: Array | None,
 ) -> _Again:
-    """`earlier` are log weights of all draws of the posterior, to be judged with those of the
-    solver; with a `key` the draws are also those of data."""
+    """Solve draws again; with a `key` their data are simulated too.
+
+    `earlier` are log weights of earlier updates, which are judged together with the new ones.
+    """
     draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
     before = stored_log_likelihood(post)[index]
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed, key=key)

@@ -68,9 +68,7 @@ def adequacy_findings(
 def forecast_findings(
     post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None, rivals: Mapping[str, xr.DataTree]
 ) -> Iterator[Finding]:
-    """Findings on a forecast, whatever it was made from, at the times of the data of a fit and
-    beyond them.
-    """
+    """Findings on a forecast or mixture, at the times of fitted and held-out data."""
     train = fitted_observables(post)
     if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
         yield from _training_findings(fc, fitted, _filled_forcings(post))

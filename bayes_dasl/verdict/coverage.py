@@ -37,8 +37,7 @@ _TOO_FEW = "hold out more data, or data over a longer time"
 
 
 class _Hits(NamedTuple):
-    """Counts of values inside and outside the 90 % intervals, and the number of independent values
-    they are worth.
+    """Counts of values inside and outside the 90 % intervals, with their effective number.
 
     `inside` counts as `bd.score` does: an interval that ends at zero holds all zeros. `missed`
     counts by the randomised PIT, so that a right forecast misses a tenth of its zeros, too.
@@ -56,8 +55,9 @@ class _Hits(NamedTuple):
         return float(betainc(missed, self.worth - missed + 1, _OUTSIDE)) if missed > 0 else 1.0
 
     def not_below(self, worth: float) -> float:
-        """Lower end of the one-sided 95 % interval of the coverage (Clopper & Pearson 1934) from
-        `worth` values.
+        """Lower end of the one-sided 95 % interval of the coverage from `worth` values.
+
+        Source: Clopper & Pearson (1934).
         """
         held = (1 - self.missed / self.number) * worth
         return float(betaincinv(held, worth - held + 1, 1 - _SURE)) if held > 0 else 0.0

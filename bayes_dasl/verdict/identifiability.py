@@ -106,8 +106,7 @@ def _middle_and_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Scale:
-    r"""Posterior and prior covariances in units of the prior's widths, on the log scale where
-    `logs`.
+    r"""Posterior and prior covariances in units of prior widths; on the log scale for `logs`.
 
     Given the others, parameter i has the variance $1 / (C^{-1})_{ii}$.
     """
@@ -142,13 +141,13 @@ class _Scale:
         return [members for members in groups if members.size > 1]
 
     def left(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Combinations of a group, and the shares of the prior variance that are left along them,
-        least first.
+        """Combinations of a group and the shares of prior variance left along them, least first.
 
         A combination is a row of weights of parameters in units of the prior's widths. Its prior
         variance is one.
         """
         within = np.ix_(group, group)
+        # Generalised eigenvectors have a prior variance of one.
         shares, combinations = eigh(self.covariance[within], self.prior[within])
         return shares, combinations.T
 
@@ -164,9 +163,7 @@ class _Scale:
         return bool(shares[-1] >= _LEFT and wide.sum() >= 2 and kurtosis >= _TWO_MODES)
 
     def spread(self, group: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        """Posterior and prior standard deviation of a combination, from weights of the parameters
-        themselves.
-        """
+        """Posterior and prior standard deviation of a combination, by weights of parameters."""
         each = weights * self.width[group]
         within = np.ix_(group, group)
         # Rounding may leave the variance of an exact tie a little below zero.
@@ -178,9 +175,7 @@ class _Scale:
         return after, before
 
     def weights(self, group: np.ndarray, combination: np.ndarray) -> np.ndarray:
-        """The weights of the parameters themselves in a combination; the first of the largest is
-        one.
-        """
+        """Weights of parameters in a combination, where the first of the largest is one."""
         found = combination / self.width[group]
         first = np.flatnonzero(np.abs(found) > 0.9 * np.abs(found).max())[0]
         found = found / found[first]

@@ -1,4 +1,4 @@
-"""Members of a population that lie further from all others than prior draws ever do."""
+"""Groups of a population that lie further from all others than in prior draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ..scores.draws_at_data import merged
 from .prior_findings import Scale
 from .residuals import ABSURD, share_beyond
 
-_FEWEST = 5  # members, of whom one may lie far from the others
+# The fewest groups, one of which may lie far from the others.
+_FEWEST = 5
 _DRAWS = 1000
 
 
@@ -45,7 +46,8 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
     }
     for name, variable in pooled.items():
         scale = Scale.of(variable.attrs)
-        with np.errstate(invalid="ignore"):  # of draws beyond a bound, as no engine makes them
+        # Draws beyond a bound, which no engine makes, give NaN.
+        with np.errstate(invalid="ignore"):
             held, before = (scale(merged(v)) for v in (variable, prior[name]))
         held, before = (values[np.isfinite(values).all(axis=1)] for values in (held, before))
         if not len(held) or not len(before):

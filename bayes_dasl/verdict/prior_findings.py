@@ -75,7 +75,8 @@ def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
             )
     number = sum(middle.size for _, middle, _ in judged.values())
     for name, (before, middle, scale) in judged.items():
-        with np.errstate(invalid="ignore"):  # of draws beyond a bound, as no engine makes them
+        # Draws beyond a bound, which no engine makes, give NaN.
+        with np.errstate(invalid="ignore"):
             draws, at = scale(before), scale(middle)
         low, half, high = np.quantile(draws, [0.25, 0.5, 0.75], axis=0)
         spread = (high - low) / _QUARTILES

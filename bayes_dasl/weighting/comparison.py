@@ -233,9 +233,7 @@ def _above(values: np.ndarray, best: int) -> np.ndarray:
 def stacking_weights(
     density: Float[np.ndarray, "model window"], windows: float
 ) -> Float[np.ndarray, " model"]:
-    """The weights of `compare`, from log joint densities of windows that some model thinks
-    possible.
-    """
+    """The mixture weights of `compare`, from log joint densities of possible windows."""
     number = len(density)
     weights = np.full(number, 1 / number)
     if not density.size:

@@ -64,21 +64,24 @@ def judge_mixture(
     own: str,
     science: str | None = None,
 ) -> Mixed:
-    """Judge a mixture as a forecast, and say which of its models forecasts better.
+    """Judge a mixture of forecasts, and compare the forecasts of its models.
 
     Args:
-        mixture: what `bd.mixture` returned.
-        comparison: what `bd.weighting.model_weights`, `bd.compare` or `bd.weighting.bayes_factors`
-            returned, from which its weights are.
-        forecasts: those that are mixed, by name.
-        verdicts: what `bd.diagnose` said of each model, by name.
-        post: the posterior of one of the models, which knows the training data.
-        test: data that no model was fitted to.
-        own: the model that the others are the rivals of.
-        science: the rival that is its science without what is learned, if one is.
+        mixture: the result of `bd.mixture`.
+        comparison: the source of its weights: the result of `bd.weighting.model_weights`,
+            `bd.compare` or `bd.weighting.bayes_factors`.
+        forecasts: the forecasts of the models, by name.
+        verdicts: the result of `bd.diagnose` for each model, by name.
+        post: the posterior of one of the models, which holds the training data.
+        test: held-out data.
+        own: the model that the others are compared with.
+        science: the name of its science model without a correction, if there is one.
+
+    Returns:
+        The mixture with its verdict, and sentences that compare its models.
 
     Raises:
-        MismatchError: for what is no forecast, or if none of the forecasts is that of `own`.
+        MismatchError: if `mixture` is no forecast, or `own` is not among the forecasts.
     """
     check_forecast(mixture, "predictions", "conditional_mean", "conditional_variance")
     if own not in forecasts:

@@ -17,22 +17,24 @@ from ..scores.draws_at_data import by_chain
 
 
 def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
-    r"""Combine chains by stacking: weights with which their mixture predicts each datum best from
-    all others.
+    r"""Combine chains by stacking: weights whose mixture has the best leave-one-out score.
 
     $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$, with
     the densities of each chain $c$ by Pareto-smoothed leave-one-out.
 
-    Chains that stay in different modes, as those of a network may, say nothing of how much each
-    mode holds. Their stacked draws are a mixture for prediction, not draws of the posterior: the
-    attribute `draws_are` and the verdict say so. `stacking_weights` are those of the chains,
-    `stacking_pareto_k` is the highest k-hat of a datum in a chain that has any weight (good below
-    0.7). A chain gives as many draws as its weight says, evenly spaced; they lie in random order,
-    so that chains of the result mean nothing.
+    If chains stay in different modes, as those of a network may, their numbers do not tell the mass
+    of each mode. Stacked draws are a mixture for prediction, not posterior draws: the attribute
+    `draws_are` and the verdict say so. `stacking_weights` are the weights of chains, and
+    `stacking_pareto_k` is the highest k-hat of a datum in a chain with any weight (good below 0.7).
+    Each chain contributes evenly spaced draws in proportion to its weight. They lie in random
+    order, so that chains of the result have no meaning.
 
     Args:
-        post: what `fit` returned, of two chains or more.
+        post: the result of `fit`, with two chains or more.
         key: a whole number or a JAX random key, for the order of the draws.
+
+    Returns:
+        A posterior of stacked draws.
 
     Raises:
         MismatchError: for a posterior of one chain, or without its log likelihood.

@@ -362,19 +362,16 @@ def model_weights(
 ) -> Weighed:
     """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
 
-    1. **Evidence** (`bd.weighting.bayes_factors`), where one model is a science and the others add
-       something with a size to it.
-       It takes no further fit, but draws of chains.
-    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), where that is not so or
-       draws do not tell the evidence.
-       Each model forecasts the end of the data from `origins` within them. Any engine will do. Each
-       origin costs one fit of each model at most, with a quarter of the engine's draws, 250 at
-       least.
-    3. **Equal weights**, where rows are no series or the data are too short for past forecasts.
+    1. **Evidence** (`bd.weighting.bayes_factors`), if one model is a science and the others add
+       something with a random size to it. It needs draws of chains, but no further fit.
+    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), for other models, or if
+       draws are too few for the evidence. Each model forecasts the end of the data from `origins`
+       within them, with any engine. Each origin costs one fit of each model at most, with a quarter
+       of the engine's draws, 250 at least.
+    3. **Equal weights**, if rows are no series or the data are too short for past forecasts.
 
-    The result says which one it is: `weighed_by` is "evidence", "forecasts" or "equal", and `why`
-    says why it is not an earlier one. `print` shows both. A `bd.Study` weighs its models by this
-    function.
+    `weighed_by` of the result is "evidence", "forecasts" or "equal", and `why` is the reason why it
+    is not an earlier one. `print` shows both. A `bd.Study` uses this function.
 
     Args:
         models: by name, two or more.
@@ -407,11 +404,14 @@ def model_weights(
     Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions.
 
     Example:
-        >>> weights = bd.weighting.model_weights(models, posts, horizon=10)
-        >>> print(weights)
-        >>> fc = bd.mixture({name: bd.forecast(m, posts[name], at) for name, m in models.items()},
-        weights.weights)
+        ```python
+        weighed = bd.weighting.model_weights(models, posts, horizon=10)
+        print(weighed)
+        forecasts = {name: bd.forecast(model, posts[name], at) for name, model in models.items()}
+        fc = bd.mixture(forecasts, weighed.weights)
+        ```
     """
+    # 1. Check the arguments.
     if by not in _WEIGHED_BY:
         raise MismatchError(f"models are weighed by 'evidence', 'forecasts' or 'equal', not {by!r}")
     if not isinstance(models, Mapping) or len(models) < 2 or {*models} != {*posts}:
@@ -420,6 +420,7 @@ def model_weights(
         )
     if by == "equal":
         return equal_weights(models, "as asked")
+    # 2. Evidence, if models are nested and draws suffice.
     why = ""
     if by == "evidence" or (by is None and are_nested(models)):
         try:
@@ -429,6 +430,7 @@ def model_weights(
                 raise
             why = f"there is no evidence to weigh models by, since {error}"
             say(f"weighed by forecasts: {why}")
+    # 3. Past forecasts, or else equal weights.
     if past is None:
         past = _Looking(models, posts, origins, horizon, engine, progress, checkpoint, key)
     try:
