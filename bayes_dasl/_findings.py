@@ -1,5 +1,8 @@
-"""What was looked at, how it stands, and what to do about it:
-the parts that a verdict is made of.
+"""Findings, and the verdict that they add up to.
+
+A check computes a *statistic*, compares it with *thresholds* (`grade`), and puts the resulting
+level and a *message* into a `Finding`. The remedy may be given whatever the level is: a good
+finding drops it.
 """
 
 from __future__ import annotations
@@ -8,6 +11,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
+
+import numpy as np
+import xarray as xr
 
 from .errors import ModelError
 
@@ -23,24 +29,24 @@ SPREAD = "spread of the draws"
 SOLVER_ACCURACY = "solver accuracy"
 EVIDENCE = "log evidence"
 PARTICLES = "populations of particles"
-"""What the draws of an engine are that has particles in runs, in place of chains."""
+"""The value of the attribute `draws_are` for engines that move particles instead of chains."""
 SAMPLER = "bd.NUTS()"
-"""What draws from the posterior itself, to which remedies send the user."""
+"""The engine that remedies recommend: it samples the posterior itself."""
 _UNSHOWN = "nothing shows that it is right"
 _LOST = "could not be looked at"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; a remedy in words unless it is good.
+    """The result of one check, with a remedy in words unless it is good.
 
     Args:
         level: "good", "inconclusive", "warning" or "bad". A check that could hardly have failed is
             inconclusive.
-        subject: what was looked at.
-        message: how it stands.
-        remedy: what to do about it; nothing where it is good.
-        aspect: what it speaks of: the draws, "sampling", or whether the "model" fits.
+        subject: the quantity that was checked.
+        message: the result.
+        remedy: how to improve it; dropped if the level is good.
+        aspect: "sampling" for a check of the draws, "model" for a check of the fit.
 
     Raises:
         ModelError: for another level or aspect.
@@ -58,6 +64,9 @@ class Finding:
                 raise ModelError(
                     f"the {field} of a Finding must be one of {', '.join(words)}, not {value!r}"
                 )
+        # Callers need not decide whether a remedy is due: only faults have one.
+        if self.level == "good":
+            object.__setattr__(self, "remedy", "")
 
     def __str__(self) -> str:
         line = f"[{self.level}] {self.subject}: {self.message}"
@@ -66,16 +75,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings about a fit, the worst level among them, and a verdict: on the sampling, and on
-    the model.
+    """All findings on a fit, with a verdict on the sampling and on the model.
 
-    `level` is the worst of all; `sampling` and `model` are the worst of each, and `model` is none
-    where nothing was looked at that could tell whether it fits.
+    `level` is the worst level of all findings. `sampling` and `model` are the worst of each aspect;
+    `model` is None if no check could tell whether the model fits.
 
     Args:
-        findings: what was looked at, one after the other.
-        unseen: what was not looked at and could have been, as a sentence; nothing unless given.
-        of: what it is on beside the sampling, the "model" unless it says.
+        findings: the results of all checks.
+        unseen: a sentence on a check that was possible and not made; empty by default.
+        of: the noun for the second aspect, "model" by default.
     """
 
     findings: tuple[Finding, ...]
@@ -105,14 +113,15 @@ class Diagnosis:
 
     @property
     def of_the_sampling(self) -> str:
-        """The verdict's first sentence, without its full stop."""
-        blamed = _listed(self._of("sampling"), self.sampling)
+        """The first sentence of the verdict, without its full stop."""
+        blamed = _subjects_at(self._of("sampling"), self.sampling)
         sampling = {
             "good": "The sampling can be trusted: every check passed",
             "inconclusive": f"Whether the sampling can be trusted is not shown: see {blamed}",
             "warning": f"The sampling can be used with care: see {blamed}",
             "bad": f"Do not rely on this sampling yet: {blamed}",
         }[self.sampling]
+        # Failures change the meaning of draws, so that the verdict always names them.
         failures = [
             f.message
             for f in self.findings
@@ -124,7 +133,7 @@ class Diagnosis:
         if self.model is None:
             takes = "a forecast at the times of the data, of at least eight values"
             return f"Whether the {self.of} fits was not looked at: that takes {takes}"
-        blamed = _listed(self._of("model"), self.model)
+        blamed = _subjects_at(self._of("model"), self.model)
         return {
             "good": f"The {self.of} fits what was looked at: {blamed}",
             "inconclusive": f"Whether the {self.of} fits is not shown: {blamed} could hardly have "
@@ -137,18 +146,64 @@ class Diagnosis:
         return "\n".join([self.verdict, *map(str, self.findings)])
 
     def to_dict(self) -> dict[str, object]:
-        """Return the level, the verdict and the findings as plain values, ready for JSON."""
-        findings = [asdict(finding) for finding in self.findings]
-        levels = {"level": self.level, "sampling": self.sampling, "model": self.model}
-        return levels | {"verdict": self.verdict, "findings": findings}
+        """Return the level, the verdict and the findings as plain values, ready for JSON.
+
+        Returns:
+            A dict with `level`, `sampling`, `model`, `verdict`, and `findings` as a list of dicts.
+        """
+        names = ("level", "sampling", "model", "verdict")
+        values: dict[str, object] = {name: getattr(self, name) for name in names}
+        return values | {"findings": [asdict(finding) for finding in self.findings]}
 
 
 def _worst(findings: Iterable[Finding]) -> Level:
     return LEVELS[max((LEVELS.index(f.level) for f in findings), default=0)]
 
 
-def _listed(findings: Iterable[Finding], level: Level) -> str:
+def _subjects_at(findings: Iterable[Finding], level: Level) -> str:
     return ", ".join(dict.fromkeys(f.subject for f in findings if f.level == level))
+
+
+def model_finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:
+    """A finding on the model rather than on its sampling."""
+    return Finding(level, subject, message, remedy, aspect="model")
+
+
+def counted(
+    subject: str,
+    found: np.ndarray,
+    draws: str,
+    *,
+    seldom: float,
+    often: float = 1.0,
+    remedy: str,
+    lead: str = "",
+    met: str = "",
+    group: str = "",
+) -> Finding:
+    """A finding on how many draws have a fault: good up to one share, bad above another.
+
+    Args:
+        subject: the quantity that was checked.
+        found: whether each draw has the fault.
+        draws: the name of the draws.
+        seldom: the largest share that is good.
+        often: the largest share that is only a warning.
+        remedy: how to improve it.
+        lead: words before the count.
+        met: a word after "none".
+        group: where the flags are kept.
+    """
+    # 1. The statistic.
+    count, size = int(found.sum()), found.size
+    if not count:
+        return Finding("good", subject, f"none{met} in {size} {draws}{group and f' ({group})'}")
+    share = f"{100 * count / size:.3g} %{group and f', {group}'}"
+    message = f"{lead}{count} of {size} {draws} ({share})"
+    # 2. Thresholds are shares of the draws.
+    if count <= seldom * size:
+        return Finding("good", subject, f"{message}: too few to matter")
+    return Finding("bad" if count > often * size else "warning", subject, message, remedy)
 
 
 def to_json(findings: Iterable[Finding]) -> str:
@@ -157,31 +212,40 @@ def to_json(findings: Iterable[Finding]) -> str:
 
 
 def from_json(text: str) -> tuple[Finding, ...]:
-    """Findings from such text."""
+    """Findings from the text that `to_json` made."""
     return tuple(Finding(**held) for held in json.loads(text))
 
 
+def kept_findings(tree: xr.DataTree) -> tuple[Finding, ...]:
+    """The findings that an engine or an update left in the attributes of its result."""
+    return from_json(tree.attrs.get("findings", "[]"))
+
+
+def add_finding(tree: xr.DataTree, finding: Finding) -> None:
+    """Add a finding to those in the attributes of a result."""
+    tree.attrs["findings"] = to_json((*kept_findings(tree), finding))
+
+
 def beside(value: float, bound: float) -> tuple[str, str]:
-    """A number and its bound with as many decimals, at least three, as tell them apart."""
+    """A number and its bound as texts, with at least three decimals and enough to differ."""
     digits = next((d for d in range(3, 9) if f"{value:.{d}f}" != f"{bound:.{d}f}"), 3)
     return f"{value:.{digits}f}", f"{bound:.4g}" if digits == 3 else f"{bound:.{digits}f}"
 
 
 def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
-    """Whether superchains agree; of the parameters, unless it is said of what. Of many quantities
-    more is `allowed`.
-    """
+    """A finding on the nested R-hat of superchains; many quantities have a wider `allowed`."""
     most = 1 + 0.01 * allowed
-    level = grade(-found, good=-most, warning=-1.05)
-    remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
     value, bound = beside(found, most)
-    return Finding(level, f"nested R-hat{of}", f"highest {value}, good below {bound}", remedy)
+    return Finding(
+        grade(-found, good=-most, warning=-1.05),
+        f"nested R-hat{of}",
+        f"highest {value}, good below {bound}",
+        "run a longer warm-up, or more draws in each chain",
+    )
 
 
 def unshown_spread(why: str) -> Finding:
-    """Of draws that are no sample of the posterior,
-    as long as nothing shows that they are as wide.
-    """
+    """A warning on approximate draws whose spread nothing has confirmed."""
     remedy = (
         f"take {SAMPLER}, or see whether held-out data bear it out: bd.diagnose(post, forecast, "
         "test)"
@@ -196,15 +260,11 @@ def leaves_unshown(finding: Finding) -> bool:
 
 def borne_out(finding: Finding, shown: str) -> Finding:
     """The same finding where the spread of the draws is shown to be right after all."""
-    return (
-        replace(finding, level="good", message=shown, remedy="")
-        if leaves_unshown(finding)
-        else finding
-    )
+    return replace(finding, level="good", message=shown) if leaves_unshown(finding) else finding
 
 
 def lost_look(subject: str, error: Exception) -> Finding:
-    """What could not be looked at beside the draws."""
+    """A warning that a check of the draws failed with an error."""
     remedy = (
         "the draws are as they were; if your equations raise this, mend them, else please report it"
     )
@@ -217,14 +277,16 @@ def is_lost_look(finding: Finding) -> bool:
 
 
 def for_a_failing_solve(settings: Iterable[str]) -> str:
-    """What may help where solves fail, by those of the settings `max_steps`, `rtol` and `solver`
-    that a layer has.
+    """Remedy for failing solves, by the solver settings that a layer has.
+
+    The settings are `max_steps`, `rtol` and `solver`.
     """
     ways = {
         "max_steps": "raise the solver's max_steps",
         "rtol": "loosen its tolerances",
         "solver": "use a stiff solver such as 'rodas5p'",
     }
+    # In the order of effort: more steps first, another solver last.
     found = [ways[name] for name in ways if name in settings]
     if not found:
         return (
@@ -235,17 +297,12 @@ def for_a_failing_solve(settings: Iterable[str]) -> str:
 
 
 def evidence_finding(value: float, error: float | None, better: str) -> Finding:
-    """The log evidence, and how well it is known; `better` says how to know it better."""
+    """A finding on the log evidence and its standard error; `better` is the remedy."""
     if error is None:
-        return Finding(
-            "warning",
-            EVIDENCE,
-            f"{value:.2f}, of one run",
-            "take several runs for a standard error",
-        )
+        several = "take several runs for a standard error"
+        return Finding("warning", EVIDENCE, f"{value:.2f}, of one run", several)
     level = grade(-error, good=-0.3, warning=-1.0)
-    remedy = "" if level == "good" else better
-    return Finding(level, EVIDENCE, f"{value:.2f} with a standard error of {error:.2g}", remedy)
+    return Finding(level, EVIDENCE, f"{value:.2f} with a standard error of {error:.2g}", better)
 
 
 def grade(value: float, *, good: float, warning: float) -> Level:

@@ -40,7 +40,7 @@ from .study import (
     new_rows,
     study_files,
 )
-from .weighting.mixed import MIXTURE
+from .weighting.judged_mixtures import MIXTURE
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}
 """How `check`, `diagnose` and `--strict` end, by the worst level of their findings. Typer ends a

@@ -10,6 +10,7 @@ from trees import make_data, make_fc
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
+from bayes_dasl.scores import pit, score
 from bayes_dasl.scores.baselines import (
     BASELINES,
     _pairs,
@@ -20,7 +21,7 @@ from bayes_dasl.scores.baselines import (
     seasonal_climatology,
 )
 from bayes_dasl.scores.ensemble_scores import score_ensemble
-from bayes_dasl.scores.scores import pit, score, score_baselines
+from bayes_dasl.scores.scores import score_baselines
 
 
 def series(values, time=None):

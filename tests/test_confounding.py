@@ -106,7 +106,7 @@ def test_a_parameter_that_is_settled_all_the_same_is_no_fault(width, level):
             {"parameter": ["rate"]}, {"explained": 0.8, "draws": 128, "of": "correction"},
         ),
     }  # fmt: skip
-    (said,) = posterior_findings._confounding(xr.DataTree.from_dict(groups))
+    (said,) = posterior_findings._confounding_findings(xr.DataTree.from_dict(groups))
     assert said.level == level and bool(said.remedy) == (level == "warning")
     assert ("the data settle these parameters" in said.message) == (level == "good")
 

@@ -12,7 +12,7 @@ from scipy.stats import halfnorm
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
 from bayes_dasl.random import paths
-from bayes_dasl.weighting.evidence import _log_evidence
+from bayes_dasl.weighting.bayes_factor import model_log_evidence
 
 TIMES, NOISE = np.arange(1.0, 9.0), bd.NormalNoise(0.5)
 
@@ -224,7 +224,7 @@ def test_few_draws_tell_no_evidence(number):
     draws, _ = of_walks({"y": walked(2.0)["y"].values}, halfnorm(scale=0.5), (1, number))
     if number == 30:  # each thrice
         draws = {path: np.repeat(values[:, :10], 3, axis=1) for path, values in draws.items()}
-    assert np.isnan(_log_evidence(noisy(), posterior(noisy(), walked(2.0), draws))).all()
+    assert np.isnan(model_log_evidence(noisy(), posterior(noisy(), walked(2.0), draws))).all()
 
 
 @pytest.mark.thorough
@@ -236,7 +236,7 @@ def test_draws_of_chains_count_as_what_they_are_worth():
     draws, exact = of_walks({"y": data["y"].values}, halfnorm(scale=0.5), (4, 200))
     again = {path: np.repeat(values, 4, axis=1) for path, values in draws.items()}
     once, often = (
-        _log_evidence(noisy(), posterior(noisy(), data, each)) for each in (draws, again)
+        model_log_evidence(noisy(), posterior(noisy(), data, each)) for each in (draws, again)
     )
     assert once.value == pytest.approx(exact, abs=4 * once.error) and often.value == pytest.approx(
         exact, abs=0.3

@@ -16,7 +16,7 @@ from scipy.stats import multivariate_normal, norm
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError
 from bayes_dasl.inference import AbstractEngine, Samples
-from bayes_dasl.weighting import rolling_origins
+from bayes_dasl.weighting import weights_by_future_left_out
 from bayes_dasl.weighting.bridge import bridged, log_mean
 
 CHAINS, DRAWS = 4, 1000
@@ -125,7 +125,7 @@ def run(request, tmp_path_factory):
     kind, folder = request.param, tmp_path_factory.mktemp("kept") / "kept"
     data = simulated(kind)
     data["y"][[5, 26]] = np.nan
-    engine, forecast, forecasts = Exact(kind), rolling_origins.forecast, []
+    engine, forecast, forecasts = Exact(kind), weights_by_future_left_out.forecast, []
     asked = {
         "origins": ORIGINS,
         "horizon": HORIZON,
@@ -141,7 +141,7 @@ def run(request, tmp_path_factory):
         return forecast(*arguments, **settings)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(rolling_origins, "forecast", killed_at_the_second)
+        patched.setattr(weights_by_future_left_out, "forecast", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             bd.weighting.leave_future_out(model(kind), data, **asked)
         left = {path.name for path in folder.iterdir()}

@@ -26,8 +26,8 @@ from bayes_dasl.reports._page import _of_weights
 from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.fits import Task
 from bayes_dasl.study.mixing import science_of
-from bayes_dasl.weighting import mixed
-from bayes_dasl.weighting.comparison import equal_weights
+from bayes_dasl.weighting import judged_mixtures
+from bayes_dasl.weighting.equal_weights import equal_weights
 from bayes_dasl.weighting.windows import side_by_side, sparing
 
 TRAIN, TEST, KEY = 8, 4, 3
@@ -582,7 +582,9 @@ def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeyp
 
 @pytest.mark.parametrize(("share", "chance"), [(0.15, True), (0.25, False)])
 def test_a_lead_of_two_standard_errors_is_no_chance(share, chance, monkeypatch, unchecked):
-    monkeypatch.setattr(mixed, "crps_apart", lambda *_: (share, 0.1, 16))
+    monkeypatch.setattr(judged_mixtures, "crps_apart", lambda *_: (share, 0.1, 16))
     forecast = xr.DataTree.from_dict({"predictions": xr.Dataset({"flow": ("time", [1.0])})})
-    (said, *_) = mixed._held_out({"own": forecast, "other": forecast}, None, None, "own", None)
+    (said, *_) = judged_mixtures._mixture_held_out(
+        {"own": forecast, "other": forecast}, None, None, "own", None
+    )
     assert ("which may be chance" in said) == chance

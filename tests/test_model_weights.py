@@ -16,7 +16,7 @@ from test_evidence import noisy, science, walked, with_sizes
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.weighting import BayesFactors, rolling_origins
+from bayes_dasl.weighting import BayesFactors, weights_by_future_left_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,9 @@ def test_evidence_comes_first_for_a_science_and_what_is_added_to_it(nested, monk
     """A study with such models is fitted in `test_mixed_study`."""
     table = pd.DataFrame({"weight": [0.9, 0.1]}, index=["noisy", "science"])
     monkeypatch.setattr(
-        rolling_origins, "bayes_factors", lambda *given: BayesFactors(table, (), "science")
+        weights_by_future_left_out,
+        "bayes_factors",
+        lambda *given: BayesFactors(table, (), "science"),
     )
     found = bd.weighting.model_weights(
         *nested, past=lambda: pytest.fail("no past forecast is needed")

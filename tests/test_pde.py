@@ -29,7 +29,7 @@ from bayes_dasl.pde import (
     Robin,
 )
 from bayes_dasl.random import paths
-from bayes_dasl.updating.solver_check import tightened
+from bayes_dasl.updating.tighter_tolerances import tightened
 
 LINE = Grid(x=(0.0, 1.0, 16))
 X = LINE.centres("x")

@@ -21,7 +21,7 @@ from bayes_dasl.populations.each import buckets
 from bayes_dasl.prediction.datatree import names
 from bayes_dasl.prediction.posterior import signature as signature_of
 from bayes_dasl.random import paths, realise
-from bayes_dasl.verdict.mixing import quantities
+from bayes_dasl.verdict.chain_convergence import quantities
 
 SUBJECTS, TIMES = np.array([1.0, 3.0, 7.0]), np.array([0.5, 1.0, 2.0, 4.0])
 

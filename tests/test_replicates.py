@@ -19,7 +19,7 @@ from bayes_dasl.inference.coordinates.gradient_matching import Matching
 from bayes_dasl.scores.baselines import climatology, persistence
 from bayes_dasl.scores.matching import held_out, matched
 from bayes_dasl.scores.scores import score_baselines
-from bayes_dasl.updating.taking_in import _joined
+from bayes_dasl.updating.taking_in import _joined_data
 from tests.studies.bad.given import closed, data, model, posterior
 
 TIMES = np.array([0.0, 1.0, 1.0, 2.0, 4.0, 4.0, 4.0])
@@ -197,12 +197,12 @@ def test_baselines_are_scored_on_each(judged):
 def test_an_update_keeps_them(judged):
     """Rows of the fit and new ones, each as often as it was there."""
     post, *_ = judged
-    joined = _joined(closed(), post, scattered([3.0, 3.0]))
+    joined = _joined_data(closed(), post, scattered([3.0, 3.0]))
     np.testing.assert_array_equal(joined["time"], [0.0, 1.0, 1.0, 2.0, 3.0, 3.0])
     assert not joined["y"].isnull().any()
     np.testing.assert_array_equal(joined["y"][:4], post["observed_data"]["y"])
     with pytest.raises(DataError, match="the posterior knows 'y' at time 1 already"):
-        _joined(closed(), post, scattered([1.0]))
+        _joined_data(closed(), post, scattered([1.0]))
 
 
 @pytest.mark.thorough

@@ -22,7 +22,7 @@ from bayes_dasl.reports._text import percent
 from bayes_dasl.reports.document import Report, report
 from bayes_dasl.scores.scores import score, score_baselines
 from bayes_dasl.verdict.diagnosis import diagnose
-from bayes_dasl.weighting.mixed import judge_mixture
+from bayes_dasl.weighting.judged_mixtures import judge_mixture
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),

@@ -13,9 +13,9 @@ from scipy import stats
 from trees import TEST_TIMES, make_data, make_fc
 
 from bayes_dasl.errors import BayesDaslError, DataError, MismatchError
+from bayes_dasl.scores import pit, score
 from bayes_dasl.scores.ensemble_scores import COLUMNS, score_ensemble
 from bayes_dasl.scores.matching import held_out
-from bayes_dasl.scores.scores import pit, score
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False)
 

@@ -19,7 +19,8 @@ from bayes_dasl._statistics.importance import Weights
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import AbstractEngine, Samples, pose
 from bayes_dasl.layers import AbstractLayer
-from bayes_dasl.updating.solver_check import _largest_rhat, _largest_shift, check_solver, tightened
+from bayes_dasl.updating.solver_check import _largest_rhat, _largest_shift, check_solver
+from bayes_dasl.updating.tighter_tolerances import tightened
 
 TIMES = np.linspace(0.0, 3.0, 8)
 CHAINS, DRAWS = 4, 500

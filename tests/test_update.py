@@ -16,7 +16,7 @@ from bayes_dasl.errors import DataError, MismatchError, ModelError, ReadError
 from bayes_dasl.inference import AbstractEngine, Samples
 from bayes_dasl.prediction.datatree import draws_dataset
 from bayes_dasl.prediction.posterior import signature
-from bayes_dasl.updating.taking_in import _joined
+from bayes_dasl.updating.taking_in import _joined_data
 from bayes_dasl.updating.updates import update
 from bayes_dasl.verdict.diagnosis import Finding
 
@@ -296,7 +296,7 @@ def test_data_are_joined_on_all_times():
         },
         {"time": [1.0, 1.5, 3.0]},
     )
-    joined = _joined(forced(), forced_post(), new)
+    joined = _joined_data(forced(), forced_post(), new)
     np.testing.assert_array_equal(joined["time"], [0.0, 1.0, 1.5, 2.0, 3.0])
     np.testing.assert_array_equal(joined["y"], [0.0, 1.0, np.nan, 2.0, np.nan])
     np.testing.assert_array_equal(joined["z"], [0.0, 0.5, np.nan, 1.0, 3.0])

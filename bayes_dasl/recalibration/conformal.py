@@ -1,6 +1,4 @@
-"""Quantiles of what comes next, from errors of the same kind: the finite-sample quantiles of
-conformal prediction.
-"""
+"""Finite-sample quantiles of conformal prediction."""
 
 import numpy as np
 from jaxtyping import Float
@@ -12,7 +10,7 @@ BY_SIDES = 39
 
 
 def largest_level(number: float, *, by_sides: bool) -> float:
-    """The largest central interval that so many errors tell: beyond it nothing is known.
+    """The mass of the largest central interval that so many errors determine.
 
     Args:
         number: of errors, or as how many independent ones of equal weight they count.
@@ -50,14 +48,16 @@ def next_quantiles(
     weights.
     """
     if by_sides:
-        return _quantiles(
+        return _weighted_quantiles(
             errors, weights, np.clip(levels, 1 / (number + 1), number / (number + 1)), number
         )
     central = np.minimum(np.abs(2 * levels - 1), largest_level(number, by_sides=False))
-    return np.sign(levels - 0.5) * _quantiles(np.abs(errors), weights, central, number, least=0.0)
+    return np.sign(levels - 0.5) * _weighted_quantiles(
+        np.abs(errors), weights, central, number, least=0.0
+    )
 
 
-def _quantiles(
+def _weighted_quantiles(
     values: np.ndarray,
     weights: np.ndarray,
     levels: np.ndarray,
@@ -67,6 +67,7 @@ def _quantiles(
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     below = (np.cumsum(weights) - weights / 2) / weights.sum()
-    if least is not None:  # what no size can be less than, at level 0
+    if least is not None:
+        # No size can be less, at level 0.
         values, below = np.append(least, values), np.append(-0.5 / number, below)
     return np.interp(levels + (levels - 0.5) / number, below, values)

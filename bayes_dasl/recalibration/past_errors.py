@@ -1,6 +1,4 @@
-"""How far data lay from forecasts that had not seen them, and from how many witnesses that is
-known.
-"""
+"""Errors of past forecasts on held-out data, and their effective number."""
 
 from __future__ import annotations
 
@@ -29,13 +27,13 @@ _WHAT = (
 
 
 class Past(NamedTuple):
-    """Errors of forecasts of data that they had not seen.
+    """Errors of forecasts on held-out data.
 
     Args:
-        errors: as `held_out_errors` has them, along `origin`, too.
-        units: what is counted: origins, rows, or members.
-        elapsed: how long after an origin each lead is, `(lead,)`; none where there are no leads.
-        apart: how long two origins are apart, `(origin, origin)`; none where there are no leads.
+        errors: the result of `held_out_errors`, along `origin`.
+        units: the unit that is counted: origins, rows, or members.
+        elapsed: the time from an origin to each lead, `(lead,)`; None without leads.
+        apart: the time between two origins, `(origin, origin)`; None without leads.
     """
 
     errors: xr.Dataset
@@ -44,23 +42,21 @@ class Past(NamedTuple):
     apart: np.ndarray | None = None
 
     def shared(self, lead: int) -> np.ndarray | None:
-        """The share of their times up to a lead that two windows have in common,
-        `(origin, origin)`, and 0 of one.
-        """
+        """The share of times up to a lead that two windows share, `(origin, origin)`; 0 for one."""
         if self.elapsed is None or self.apart is None:
             return None
         return np.maximum(0.0, 1 - self.apart / self.elapsed[lead]) * (self.apart > 0)
 
 
-class Witnesses(NamedTuple):
+class CalibrationErrors(NamedTuple):
     """Errors of one observable at one lead.
 
     Args:
-        errors: `(error,)`.
-        weights: of each, by its age.
-        held_out: of how many origins, rows or members they are.
-        effective: as how many independent ones of equal weight these count.
-        by_sides: whether they are enough to tell each side by itself; else their sizes tell both.
+        errors: the errors, `(error,)`.
+        weights: their weights by age.
+        held_out: the number of origins, rows or members that they come from.
+        effective: the number of independent errors of equal weight that they are worth.
+        by_sides: whether each side has its own quantiles; otherwise both have those of sizes.
     """
 
     errors: np.ndarray
@@ -71,27 +67,26 @@ class Witnesses(NamedTuple):
 
     @property
     def number(self) -> float:
-        """By which quantiles are taken: where fewer are effective there is a warning."""
+        """The number for quantiles; a warning tells if fewer are effective."""
         return max(self.effective, FEWEST)
 
     @property
     def known_level(self) -> float:
-        """The largest central interval that they tell."""
+        """The mass of the largest central interval that is known."""
         return largest_level(self.number, by_sides=self.by_sides)
 
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
-        """Those of one more error."""
-        return next_quantiles(
-            self.errors, self.weights, levels, self.number, by_sides=self.by_sides
-        )
+        """Quantiles of the next error."""
+        known = self.errors, self.weights, levels, self.number
+        return next_quantiles(*known, by_sides=self.by_sides)
 
 
 def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> Past:
-    """What was held out, of the model and the observables of a forecast.
+    """Errors on held-out data, for the model and the observables of a forecast.
 
     Raises:
         MismatchError: for other models, observables or data.
-        DataError: for data that are censored.
+        DataError: for censored data.
     """
     if isinstance(past, xr.DataTree):
         found = _of_rolling_origins(fc, past)
@@ -118,7 +113,7 @@ def fitted_until(fc: xr.DataTree) -> Any:
     """The last time that was fitted, a number or a date.
 
     Raises:
-        MismatchError: where a forecast does not say it.
+        MismatchError: if the forecast does not say it.
     """
     end = fitted_between(fc)[1]
     if end is None:
@@ -129,15 +124,15 @@ def fitted_until(fc: xr.DataTree) -> Any:
     return end
 
 
-def witnesses(
+def calibration_errors(
     past: Past, names: Sequence[str], leads: np.ndarray, *, of_pit: bool, half_life: float | None
-) -> dict[tuple[str, int], Witnesses]:
-    """The errors of each observable at each of some leads: standardised ones, or of the PIT, from
-    −1 to 1.
+) -> dict[tuple[str, int], CalibrationErrors]:
+    """Errors by observable and lead: standardised errors, or PIT values scaled to −1 to 1.
 
     Raises:
-        DataError: where they are too few for the 90 % interval, or infinite.
+        DataError: if they are too few for the 90 % interval, or infinite.
     """
+    # 1. Weights of origins by age.
     held = 2 * past.errors["pit"] - 1 if of_pit else past.errors["error"]
     age = np.arange(held.sizes["origin"])[::-1]
     of_origin = np.ones(len(age)) if half_life is None else 0.5 ** (age / half_life)
@@ -145,6 +140,7 @@ def witnesses(
     for name in names:
         of_one = held.sel(observable=name).transpose("lead", "origin", ...).values
         values = of_one.reshape(*of_one.shape[:2], -1)
+        # 2. For each lead, the effective number for sizes of errors, and for each side by itself.
         persistence = _persistence(past, values)
         sizes, sides = {}, {}
         for lead in map(int, leads):
@@ -159,26 +155,25 @@ def witnesses(
             there, shared = of_origin * seen.any(axis=-1), past.shared(lead)
             _refuse_few(past, name, lead, there)
             weights = np.broadcast_to(of_origin[:, None], seen.shape)[seen]
-            own = Witnesses(
-                values[lead][seen], weights, int(np.count_nonzero(there)), 0.0, by_sides=False
-            )
-            of_sizes = _count(there, None if shared is None else persistence * shared**2)
+            number, alike = int(np.count_nonzero(there)), 0.0 if shared is None else shared
+            own = CalibrationErrors(values[lead][seen], weights, number, 0.0, by_sides=False)
+            of_sizes = _effective_number(there, persistence * alike**2)
             # Errors with their signs are more alike than their sizes.
-            of_sides = _count(there, None if shared is None else persistence**0.5 * shared)
+            of_sides = _effective_number(there, persistence**0.5 * alike)
             sizes[name, lead] = own._replace(effective=of_sizes)
             sides[name, lead] = own._replace(effective=of_sides, by_sides=True)
+        # 3. Each side by itself if all leads have enough errors.
         found |= sides if min(each.effective for each in sides.values()) >= BY_SIDES else sizes
     _warn_if_alike(past, found)
     return found
 
 
 def _persistence(past: Past, errors: np.ndarray) -> float:
-    """How alike sizes of errors are where windows overlap, as a share of the square of the times
-    that both have.
+    """The correlation of sizes of errors in overlapping windows, over the square of shared times.
 
-    Errors that add up along a window, as those of a random walk, are alike by the share of times,
-    and their sizes by its square: 1. Where each time has an error of its own it is 0. Rank
-    correlations over all leads tell it.
+    Errors that add up along a window, as in a random walk, are correlated by the share of times,
+    and their sizes by its square: 1. It is 0 if each time has an independent error. It is estimated
+    from rank correlations over all leads.
 
     Shapes: `errors` is `(lead, origin, value)`.
     """
@@ -191,33 +186,25 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
         sizes = np.where(seen, np.abs(of_lead), 0.0)[there].sum(axis=-1) / seen[there].sum(axis=-1)
         alike = shared[np.ix_(there, there)] ** 2
         ranks = (np.argsort(np.argsort(sizes)) - (number - 1) / 2) / np.sqrt((number**2 - 1) / 12)
-        found += ranks @ alike @ ranks + alike.sum() / (
-            number - 1
-        )  # ranks of independent sizes repel a little
+        # Ranks of independent sizes have a small negative correlation.
+        found += ranks @ alike @ ranks + alike.sum() / (number - 1)
         most += (alike**2).sum()
     return float(np.clip(found / most, 0.0, 1.0)) if most else 0.0
 
 
-def _count(weights: np.ndarray, alike: np.ndarray | None) -> float:
-    """As how many independent values of equal weight these count,
-    of which two are so much `alike`.
-    """
+def _effective_number(weights: np.ndarray, alike: np.ndarray | float = 0.0) -> float:
+    """The number of independent values of equal weight, given correlations `alike` between two."""
     own = float(weights @ weights)
-    return (
-        float(weights.sum()) ** 2
-        / (own + (0.0 if alike is None else float(weights @ alike @ weights)))
-        if own
-        else 0.0
-    )
+    shared = float(weights @ np.broadcast_to(alike, (len(weights),) * 2) @ weights)
+    return float(weights.sum()) ** 2 / (own + shared) if own else 0.0
 
 
 def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
-    number, held_out = _count(weights, None), np.count_nonzero(weights)
+    number, held_out = _effective_number(weights), np.count_nonzero(weights)
     if number > FEWEST - 1e-9:
         return
-    ahead = (
-        f" {lead + 1} {'time' if lead == 0 else 'times'} ahead" if past.elapsed is not None else ""
-    )
+    times = "time" if lead == 0 else "times"
+    ahead = f" {lead + 1} {times} ahead" if past.elapsed is not None else ""
     weighed = f", which count as {number:.3g} by their age" if number < held_out - 1e-9 else ""
     remedy = "take more origins" if past.elapsed is not None else "hold out more"
     raise DataError(
@@ -227,7 +214,7 @@ def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
     )
 
 
-def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], Witnesses]) -> None:
+def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], CalibrationErrors]) -> None:
     (name, lead), fewest = min(found.items(), key=lambda each: each[1].effective)
     if fewest.effective < FEWEST - 1e-9:
         warnings.warn(
@@ -242,16 +229,14 @@ def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], Witnesses]) -> No
 
 def _of_rolling_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
     if HELD_OUT not in past.children:
-        said = (
-            ": this one keeps no errors, as those of earlier versions did not"
-            if "log_density" in past
-            else ""
-        )
-        raise MismatchError(_WHAT + said)
+        old = ": this one keeps no errors, as those of earlier versions did not"
+        raise MismatchError(_WHAT + (old if "log_density" in past else ""))
     _refuse_other_model(fc, past)
     windows = past.to_dataset()
     _refuse_seen(fc, windows["time"].values)
-    return _along(past[HELD_OUT].to_dataset(), windows["origin"].values, windows["time"].values)
+    return _past_of_origins(
+        past[HELD_OUT].to_dataset(), windows["origin"].values, windows["time"].values
+    )
 
 
 def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
@@ -275,7 +260,7 @@ def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
     errors = [
         held_out_errors(earlier, data, at) for (earlier, data), at in zip(pairs, times, strict=True)
     ]
-    return _along(along_origins(errors), origins, times)
+    return _past_of_origins(along_origins(errors), origins, times)
 
 
 def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
@@ -290,7 +275,7 @@ def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
     return times[(times > fitted_until(fc)) & np.isin(times, predictions[index].values)]
 
 
-def _along(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray) -> Past:
+def _past_of_origins(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray) -> Past:
     origins, times = numbers(origins), numbers(times)
     elapsed = np.median(times - origins[:, None], axis=0)
     return Past(errors, "origins", elapsed, np.abs(np.subtract.outer(origins, origins)))
@@ -319,7 +304,7 @@ def _of_rows_or_members(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) ->
     errors = held_out_errors(held, data)
     if not of_members:
         return Past(errors.rename(lead="origin").expand_dims("lead"), "rows")
-    # What is held out of a member, at whatever time, is one witness.
+    # All held-out data of a group, at whatever time, count as one.
     values = errors[["error", "pit"]].stack(datum=("lead", "value"), create_index=False)
     values = values.rename(member="origin", datum="value").expand_dims(("lead", "member"))
     return Past(values.assign(censored=errors["censored"].sum("lead")), "members")
@@ -352,7 +337,7 @@ def _refuse_other_model(fc: xr.DataTree, other: xr.DataTree) -> None:
 
 
 def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
-    """Raise MismatchError where errors are of what is to be forecast."""
+    """Raise MismatchError if errors are of the data that are to be forecast."""
     if times.max() > (end := fitted_until(fc)):
         raise MismatchError(
             f"the errors reach to {told(times.max())}, but the forecast begins after {told(end)}: "
@@ -361,9 +346,8 @@ def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
         )
 
 
-def known_counts(found: Mapping[Any, Witnesses], units: str) -> str:
-    """How many are held out, in words."""
+def known_counts(found: Mapping[Any, CalibrationErrors], units: str) -> str:
+    """The number of held-out units, in words."""
     counts = [each.held_out for each in found.values()]
-    return (
-        f"{min(counts)}{f' to {max(counts)}' if min(counts) < max(counts) else ''} {units} held out"
-    )
+    least, most = min(counts), max(counts)
+    return f"{least}{f' to {most}' if least < most else ''} {units} held out"

@@ -1,6 +1,4 @@
-"""Forecasts whose intervals hold as much as they say, by how far data lay from forecasts that had
-not seen them.
-"""
+"""Recalibration of forecasts by the errors of past forecasts."""
 
 from __future__ import annotations
 
@@ -18,7 +16,15 @@ from ..prediction.conditional import conditional
 from ..scores.held_out_errors import spread
 from ..scores.log_score import are_whole
 from ..scores.matching import RECALIBRATED, check_forecast
-from .past_errors import Pair, Past, Witnesses, fitted_until, known_counts, past_errors, witnesses
+from .past_errors import (
+    CalibrationErrors,
+    Pair,
+    Past,
+    calibration_errors,
+    fitted_until,
+    known_counts,
+    past_errors,
+)
 
 METHODS = {"conformal": "conformal prediction", "isotonic": "isotonic regression of the PIT"}
 _KEPT = ("train_start", "train_end", "members", "scenario", "series")
@@ -31,55 +37,53 @@ def recalibrate(
     method: str = "conformal",
     half_life: float | None = None,
 ) -> xr.DataTree:
-    r"""A forecast as wide as its past errors say that it should be; it is labelled so, and is no
-    posterior predictive.
+    r"""Recalibrate a forecast by its errors on held-out data.
 
-    Errors of forecasts at data that these had not seen are taken to be like those to come. For
-    `conformal` an error is that of the median in units of half the forecast's own 90 % interval, on
-    its side: $z = (y - q_{50}) / (q_{95} - q_{50})$ above, $(y - q_{50}) / (q_{50} - q_5)$ below;
-    the new quantile of a level lies where an error of that level leads from the median. For
-    `isotonic` an error is the probability integral transform (PIT) of the datum: its distribution
-    function, which rises, says which level of the forecast is which in truth. Such intervals keep
-    the shape of the draws, and never go beyond them.
+    Future errors are assumed to be like past ones. The result is labelled as recalibrated, since it
+    is no posterior predictive.
 
-    Of $n$ errors the central interval of level $a$ goes to the $a (n + 1)$-th smallest by size, as
-    far on both sides. If rows are exchangeable it holds the next datum with probability $a$,
-    whatever the model and the data are; from 39 on each side is told by itself, so that a bias is
-    taken off. Of a series origins count, at each lead by itself, since what follows one origin
-    holds together. The probability is $a$ if errors are stationary; those of windows that overlap
-    count as fewer, by how alike they are (docs/benchmarks.md has what such intervals hold).
+    - `conformal`: an error is that of the median in units of half the 90 % interval on its side,
+      $z = (y - q_{50}) / (q_{95} - q_{50})$ above and $(y - q_{50}) / (q_{50} - q_5)$ below. The
+      new quantile of a level is the median plus the error of that level, in the same units.
+    - `isotonic`: an error is the probability integral transform (PIT) of the datum. Its empirical
+      distribution function maps levels of the forecast to true levels. Such intervals keep the
+      shape of the draws, and never go beyond them.
 
-    Each draw keeps its rank at each time: draws hold together over times, places and observables as
-    those of the model. Those of a count are rounded away from the median, and none leaves the
-    support of the noise.
+    With $n$ errors the central interval of level $a$ reaches the $a (n + 1)$-th smallest size on
+    both sides. If rows are exchangeable it covers the next datum with probability $a$, whatever the
+    model is. From 39 errors on each side has its own quantiles, which removes a bias. In a series
+    origins count, for each lead separately, since errors after one origin are dependent. The
+    coverage is $a$ if errors are stationary. Overlapping windows count as fewer, by their
+    correlation (docs/benchmarks.md has measured coverages).
+
+    Each draw keeps its rank at each time, so that draws keep their dependence over times, places
+    and observables. Draws of counts are rounded away from the median, and none leaves the support
+    of the noise.
 
     Args:
-        fc: what `forecast` returned, or `mixture`: of rows or members like those held out, or of a
-            series, of which the times after the fit are recalibrated, up to the longest lead of
-            `past`; others are left out.
-        past: of a series, what `leave_future_out` returned for the same model, or a list of pairs,
-            each a forecast from an earlier origin and the data that came. Of rows in any order, or
-            members of a population, a pair: one forecast of those that were not fitted, and their
-            data.
+        fc: the result of `forecast` or `mixture`. In a series the times after the fit are
+            recalibrated, up to the longest lead of `past`; others are left out.
+        past: for a series the result of `leave_future_out` for the same model, or a list of pairs,
+            each a forecast from an earlier origin and its data. For rows in any order or groups of
+            a population a pair: one forecast of held-out rows or groups, and their data.
         method: "conformal" or "isotonic".
-        half_life: for a series that changes: so many origins back an error counts half as much as
-            the last one. All count the same unless given.
+        half_life: for a series that changes: an error so many origins back has half the weight of
+            the last one. All have the same weight by default.
 
     Returns:
-        A tree with the group `predictions`, of the dimensions and units of those of `fc`, for
-        `score`, `pit`, `save` and figures; and the group `recalibration`, by observable and time:
-        `held_out`, of how many origins, rows or members errors are known, `effective`, as how many
-        independent ones they count, and `width_ratio`, how many times as wide the 90 % interval is
-        as the model's. The attribute `recalibrated` says in words how it was made, and
-        `known_level` which central interval is known throughout: draws end there, and `score` says
-        nothing of wider ones. What `decompose` and `diagnose` say is of the model: they refuse this
-        forecast, which can be a rival.
+        A tree with the group `predictions`, with the dimensions and units of `fc`, for `score`,
+        `pit`, `save` and figures. Its group `recalibration` has, by observable and time: `held_out`
+        (the number of origins, rows or groups with errors), `effective` (the number of independent
+        ones they are worth) and `width_ratio` (of the new and the old 90 % interval). The attribute
+        `recalibrated` describes the method. `known_level` is the largest central interval that is
+        known at all times: draws end there, and `score` gives no coverage of wider ones.
+        `decompose` and `diagnose` judge the model, so they refuse this forecast except as a rival.
 
     Raises:
-        DataError: where fewer than 9 are held out, which tell no 90 % interval, for times beyond
-            the longest lead, censored data, or errors that no interval holds.
-        MismatchError: for what is no forecast, is recalibrated already or a what-if, for errors of
-            another model or other observables, or of data after the end of the fit.
+        DataError: for fewer than 9 held-out units, times beyond the longest lead, censored data, or
+            errors that no interval can cover.
+        MismatchError: if `fc` is no forecast, is recalibrated already or a what-if, or if errors
+            are of another model, other observables, or data after the end of the fit.
 
     Source: Lei et al. (2018), Distribution-free predictive inference for regression; Kuleshov,
     Fenner & Ermon (2018), Accurate uncertainties for deep learning using calibrated regression;
@@ -87,31 +91,31 @@ def recalibrate(
     Thorarinsdottir & Gneiting (2013), Uncertainty quantification in complex simulation models using
     ensemble copula coupling, for the ranks.
     """
-    _check(fc, method)
+    _check_recalibrable(fc, method)
+    # 1. Errors of past forecasts.
     known = past_errors(fc, past)
     if half_life is not None and (known.units != "origins" or not half_life > 0):
         raise DataError(
             f"half_life is a positive number of origins of a series, not {half_life!r} of "
             f"{known.units}"
         )
-    rows, leads = _ahead(fc, known)
+    # 2. The errors for each row of the forecast, by its lead.
+    rows, leads = _rows_and_leads(fc, known)
     old = fc["predictions"].to_dataset()
     old = old.isel({index_of(old): rows})
-    found = witnesses(
+    found = calibration_errors(
         known, [*map(str, old)], np.unique(leads), of_pit=method == "isotonic", half_life=half_life
     )
+    # 3. Draws with the quantiles of these errors, within the support of the noise.
     limits = _supports(fc, rows)
     label = f"recalibrated by {METHODS[method]}, {known_counts(found, known.units)}"
-    new = old.assign(
-        {
-            name: variable.copy(
-                data=np.clip(_moved(variable, found, leads, method), *limits[str(name)])
-            )
-            for name, variable in old.data_vars.items()
-        }
-    ).assign_attrs({RECALIBRATED: label})
+    moved = {}
+    for name, variable in old.data_vars.items():
+        draws = _recalibrated_draws(variable, found, leads, method)
+        moved[name] = variable.copy(data=np.clip(draws, *limits[str(name)]))
+    new = old.assign(moved).assign_attrs({RECALIBRATED: label})
     tree = xr.DataTree.from_dict(
-        {"predictions": new, "recalibration": _told(old, new, found, leads)}
+        {"predictions": new, "recalibration": _summary(old, new, found, leads)}
     )
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -124,7 +128,7 @@ def recalibrate(
     return tree
 
 
-def _check(fc: xr.DataTree, method: str) -> None:
+def _check_recalibrable(fc: xr.DataTree, method: str) -> None:
     check_forecast(fc, "predictions")
     if RECALIBRATED in fc.attrs:
         raise MismatchError(
@@ -138,11 +142,11 @@ def _check(fc: xr.DataTree, method: str) -> None:
         raise MismatchError(f"method is one of {', '.join(METHODS)}, not {method!r}")
 
 
-def _ahead(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows of a forecast are recalibrated, and by the errors of which lead.
+def _rows_and_leads(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a forecast that are recalibrated, and the lead of their errors.
 
     Raises:
-        DataError: where there is none, or one is later than errors are known.
+        DataError: if there is none, or one is later than errors are known.
     """
     predictions = fc["predictions"].to_dataset()
     times = predictions[index_of(predictions)].values
@@ -164,9 +168,7 @@ def _ahead(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Between which bounds each observable can lie at these rows, as far as the noise of the
-    forecast says it.
-    """
+    """Lower and upper bounds of each observable at these rows, by the support of its noise."""
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     predictions = fc["predictions"].to_dataset()
     here = {index_of(predictions): rows}
@@ -177,10 +179,8 @@ def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, 
         ]
         kept = conditional(own.isel(here, missing_dims="ignore"), variable)
         support = None if kept is None else kept.distribution.support
-        low, high = (
-            np.asarray(getattr(support, "lower_bound", -np.inf)),
-            np.asarray(getattr(support, "upper_bound", np.inf)),
-        )
+        low = np.asarray(getattr(support, "lower_bound", -np.inf))
+        high = np.asarray(getattr(support, "upper_bound", np.inf))
         found[str(name)] = (
             low.min(axis=0) if low.ndim else low,
             high.max(axis=0) if high.ndim else high,
@@ -188,28 +188,26 @@ def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, 
     return found
 
 
-def _moved(
+def _recalibrated_draws(
     variable: xr.DataArray,
-    found: Mapping[tuple[str, int], Witnesses],
+    found: Mapping[tuple[str, int], CalibrationErrors],
     leads: np.ndarray,
     method: str,
 ) -> np.ndarray:
-    """Draws with the quantiles that errors ask for, each of the rank that it had at its time and
-    place.
+    """Draws with the quantiles of errors, each with its old rank at its time and place.
 
     Raises:
-        DataError: where there are no draws, or these do not reach so far.
+        DataError: if there are no draws, or they do not reach so far.
     """
     name, index = str(variable.name), index_of(variable)
-    ordered, values = variable.transpose("chain", "draw", index, ...), _draws(variable)
-    whole = _whole(values)
+    ordered, values = variable.transpose("chain", "draw", index, ...), _merged_draws(variable)
+    whole = _finite_draws(values)
     if len(whole) < 2:
         raise DataError(
             f"{len(whole)} draws of '{name}' are finite: a forecast is recalibrated from two on"
         )
-    whole = np.random.default_rng(0).permutation(
-        whole
-    )  # equal draws, as of counts, take their ranks by chance
+    # Equal draws, as of counts, take their ranks by chance.
+    whole = np.random.default_rng(0).permutation(whole)
     levels = np.arange(len(whole)) / (len(whole) - 1)
     moved = np.full_like(values, np.nan)
     for lead in np.unique(leads):
@@ -225,7 +223,8 @@ def _moved(
                 np.take_along_axis(draws, order, axis=0), (errors + 1) / 2, levels, name
             )
         if are_whole(draws, draws):
-            exact = np.round(new, 9)  # so that no rounding error makes one more of a count
+            # A rounding error must not add one to a count.
+            exact = np.round(new, 9)
             new = np.where(levels[:, None] < 0.5, np.floor(exact), np.ceil(exact))
         of_rank = np.empty_like(draws)
         np.put_along_axis(of_rank, order, new, axis=0)
@@ -233,23 +232,22 @@ def _moved(
     return ordered.copy(data=moved.reshape(ordered.shape)).transpose(*variable.dims).values
 
 
-def _draws(variable: xr.DataArray) -> np.ndarray:
+def _merged_draws(variable: xr.DataArray) -> np.ndarray:
     """Draws of all chains, `(draw, time, …)`."""
     values = variable.transpose("chain", "draw", index_of(variable), ...).values
     return values.reshape(-1, *values.shape[2:]).astype(float)
 
 
-def _whole(draws: np.ndarray) -> np.ndarray:
+def _finite_draws(draws: np.ndarray) -> np.ndarray:
     """Which draws are finite throughout."""
     return np.flatnonzero(np.isfinite(draws).reshape(len(draws), -1).all(axis=1))
 
 
 def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: str) -> np.ndarray:
-    """The quantiles of draws, in their order, at the levels that are `asked` for in place of
-    `levels`.
+    """Quantiles of sorted draws at the levels `asked` in place of `levels`.
 
     Raises:
-        DataError: where those of the 90 % interval lie beyond all draws.
+        DataError: if the ends of the 90 % interval lie beyond all draws.
     """
     last = len(ranked) - 1
     place = asked * (last + 2) - 1
@@ -266,17 +264,18 @@ def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: 
     return (1 - part) * ranked[first] + part * ranked[first + 1]
 
 
-def _told(
-    old: xr.Dataset, new: xr.Dataset, found: Mapping[tuple[str, int], Witnesses], leads: np.ndarray
+def _summary(
+    old: xr.Dataset,
+    new: xr.Dataset,
+    found: Mapping[tuple[str, int], CalibrationErrors],
+    leads: np.ndarray,
 ) -> xr.Dataset:
-    """Of how many witnesses errors are known at each time, and how much wider intervals are: means
-    over places.
-    """
+    """The number of errors at each time, and ratios of widths, as means over places."""
     index, names = index_of(old), [str(name) for name in old.data_vars]
 
     def width(variable: xr.DataArray) -> np.ndarray:
-        draws = _draws(variable)
-        low, high = np.quantile(draws[_whole(draws)], (0.05, 0.95), axis=0)
+        draws = _merged_draws(variable)
+        low, high = np.quantile(draws[_finite_draws(draws)], (0.05, 0.95), axis=0)
         return (high - low).reshape(len(leads), -1).mean(axis=1)
 
     of_each = [[found[name, int(lead)] for lead in leads] for name in names]

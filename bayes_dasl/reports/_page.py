@@ -35,10 +35,12 @@ from ..scores.matching import (
     held_out,
     in_units_of_forecast,
 )
-from ..scores.scores import pit, score, score_baselines
+from ..scores.pit_values import pit
+from ..scores.scores import score, score_baselines
 from ..verdict.diagnosis import diagnose
-from ..weighting.comparison import BayesFactors, EqualWeights
-from ..weighting.mixed import MIXTURE, Mixed, Weighed
+from ..weighting.equal_weights import EqualWeights
+from ..weighting.factor_table import BayesFactors
+from ..weighting.judged_mixtures import MIXTURE, Mixed, Weighed
 from . import _events, _figures, _methods, _tables
 from ._cards import Card
 from ._text import MISSING, count, fixed, listed, number, percent, seconds

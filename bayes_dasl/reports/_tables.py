@@ -19,11 +19,12 @@ from .._statistics.convergence import (
     thinned,
 )
 from ..plots import science_parameters
+from ..scores.constraint_consistency import consistency
 from ..scores.log_score import EXACT
 from ..scores.metrics import Metric, measured_by
-from ..scores.scores import consistency
-from ..verdict.mixing import FEWEST_DRAWS
-from ..weighting.comparison import BayesFactors, Comparison
+from ..verdict.chain_convergence import FEWEST_DRAWS
+from ..weighting.comparison import Comparison
+from ..weighting.factor_table import BayesFactors
 from ._text import MISSING, fixed, listed, number, percent
 
 MOST_PARAMETERS = 60

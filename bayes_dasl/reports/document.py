@@ -13,7 +13,7 @@ from .._runs.files import write_text
 from ..checking.description import describe
 from ..errors import DataError
 from ..model import Model
-from ..weighting.mixed import Mixed
+from ..weighting.judged_mixtures import Mixed
 from .options import ReportOptions
 
 __all__ = ["Report", "ReportOptions", "report"]

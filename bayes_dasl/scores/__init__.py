@@ -2,8 +2,10 @@
 
 from . import metrics as metrics
 from .baselines import baseline_forecasts as baseline_forecasts
+from .constraint_consistency import consistency as consistency
 from .decomposition import decompose as decompose
-from .forecast_tables import quantiles as quantiles
-from .pointwise import log_likelihood as log_likelihood
-from .scores import consistency as consistency, pit as pit, score as score
+from .forecast_quantiles import quantiles as quantiles
+from .log_likelihoods import log_likelihood as log_likelihood
+from .pit_values import pit as pit
+from .scores import score as score
 from .shares import Decomposition as Decomposition

@@ -1,8 +1,9 @@
-"""Forecasts that know no science: what a model must beat to be worth its cost."""
+"""Baseline forecasts without science, which a model must beat to be worth its cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import xarray as xr
@@ -12,14 +13,16 @@ from ..data.datasets import index_of
 from ..data.dates import are_dates, numbers
 from ..errors import DataError, MismatchError
 
+# The fewest pairs or values of a season.
 FEWEST = 5
 SEASONAL, SEASONAL_NAIVE = "seasonal climatology", "seasonal naive"
-_MOST = 1000  # draws of a public baseline
+# Draws of a public baseline.
+_MOST = 1000
 BASELINES = ("climatology", "persistence", SEASONAL)
 _DAYS = 365.2425
 _SEASON = 15.5 / _DAYS
+# The share of a year that counts as whole: daily data end a day short of it.
 _WHOLE = 0.99
-"""Of a year that counts as whole: the last datum of daily ones is a day short of it."""
 _OF_A_DAY = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 86400.0),
     **dict.fromkeys(("min", "minute", "minutes"), 1440.0),
@@ -31,23 +34,22 @@ _OF_A_YEAR = {
     **dict.fromkeys(("month", "months"), 12.0),
     **dict.fromkeys(("a", "yr", "year", "years"), 1.0),
 }
+# Days in a year of the calendars of netCDF.
 _CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "360_day": 360}
 
 
 def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    """Forecast, at every time, the ensemble of all training values (of a field, at each place its
-    own).
+    """Forecast all training values of a place at every time.
 
-    A place, or a member, without any of its own has quantiles of those of all others.
+    A place, or a group, without training values has quantiles of the values of all others.
 
     Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
     """
-    time = np.atleast_1d(np.asarray(times))
 
-    def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:
-        return np.tile(values[:, None], (1, time.size))
+    def members(_: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
+        return values
 
-    found = _forecast(train, time, ensemble)
+    found = _ensemble_forecast(train, times, members)
     for name, variable in train.data_vars.items():
         known = variable.values[np.isfinite(variable.values.astype(float))].astype(float)
         unseen = variable.isnull().all(index_of(train))
@@ -59,8 +61,7 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
 
 def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    r"""Forecast the last value observed before, dressed with the changes seen over the same lead
-    time.
+    r"""Forecast the last value, plus the changes of training values over the same lead time.
 
     $x_k(t) = y(t_n) + y(t_j) - y(t_i)$ for the training pairs $k = (i, j)$ with
     $t_j - t_i \approx t - t_n$
@@ -72,47 +73,31 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
     """
-    time = np.atleast_1d(np.asarray(times))
-
-    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
-        if seen.size == 0:
-            return np.empty((0, time.size))
-        columns = [_dressed(seen, values, float(t)) for t in numbers(time)]
-        return _aligned(columns)
-
-    return _forecast(train, time, ensemble)
+    return _ensemble_forecast(train, times, _dressed)
 
 
 def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    """Forecast, at every time, the training values of its season: of all years, within 15 days of
-    its day of the year.
+    """Forecast the training values of all years within 15 days of the day of the year.
 
-    Where the data have less than five values there, the five that are nearest in season.
+    With fewer than five values there, the five that are nearest in season.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
 
     Raises:
         DataError: if the index says no unit of time.
     """
-    time = np.atleast_1d(np.asarray(times))
     year = _year(train)
 
-    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
-        if seen.size == 0:
-            return np.empty((0, time.size))
-        columns = []
-        for t in numbers(time):
-            apart = np.abs((seen - t + year / 2) % year - year / 2)
-            nearest = np.partition(apart, min(FEWEST, seen.size) - 1)[min(FEWEST, seen.size) - 1]
-            columns.append(values[apart <= max(nearest, _SEASON * year)])
-        return _aligned(columns)
+    def members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
+        apart = np.abs((seen - t + year / 2) % year - year / 2)
+        rank = min(FEWEST, seen.size) - 1
+        return values[apart <= max(np.partition(apart, rank)[rank], _SEASON * year)]
 
-    return _forecast(train, time, ensemble)
+    return _ensemble_forecast(train, times, members)
 
 
 def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    r"""Forecast the last value of the same season, dressed with the changes over as many whole
-    years.
+    r"""Forecast the last value of the same season, plus the changes over as many whole years.
 
     $x_k(t) = y(t - m a) + y(t_j) - y(t_j - m a)$ for a year $a$, the smallest whole $m$ for which
     $t - m a$ is a training time, and the training pairs $k = (t_j - m a, t_j)$ within 15 days of
@@ -128,35 +113,30 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, section 5.2.
     """
-    time = np.atleast_1d(np.asarray(times))
     year = _year(train)
 
-    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
-        if seen.size < 2:
-            return np.tile(values[:, None], (1, time.size))
-        return _aligned([_a_year_on(seen, values, float(t), year) for t in numbers(time)])
+    def members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
+        return values if seen.size < 2 else _a_year_on(seen, values, t, year)
 
-    return _forecast(train, time, ensemble)
+    return _ensemble_forecast(train, times, members)
 
 
 def baseline_forecasts(
     train: xr.Dataset, data: xr.Dataset, *, observables: Sequence[str] | None = None
 ) -> dict[str, xr.DataTree]:
-    """Forecasts that know no science, by name, for `score` and `pit`: what a model must beat to be
-    worth its cost.
+    """Baseline forecasts by name, for `score` and `pit`.
 
-    "climatology" repeats all training values, "persistence" goes on from the last one. Of data with
-    seasons, two years at least, "seasonal climatology" repeats those within 15 days of the same day
-    of the year, and "seasonal naive" goes on from the value of a year before.
+    "climatology" repeats all training values, "persistence" continues from the last one. For at
+    least two years of data with seasons, "seasonal climatology" repeats values within 15 days of
+    the same day of the year, and "seasonal naive" continues from the value of a year before.
 
-    Each has at most 1000 draws, quantiles of its ensemble at each time by itself: they do not hold
-    together as paths.
+    Each has at most 1000 draws: quantiles of its ensemble at each time, which form no paths.
 
     Args:
         train: the training data, NaN where missing.
         data: a dataset of the times that are forecast, such as the test data.
-        observables: which variables of the training data; all unless given. Name them where the
-            data hold forcings too.
+        observables: variables of the training data; all by default. Name them if the data hold
+            forcings too.
 
     Returns:
         Forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the
@@ -174,12 +154,7 @@ def baseline_forecasts(
         ```
     """
     names = [str(name) for name in (train.data_vars if observables is None else observables)]
-    absent = [name for name in names if name not in train.data_vars]
-    if absent:
-        raise MismatchError(
-            f"the training data lack the observables {', '.join(absent)}; "
-            f"they hold {', '.join(map(str, train.data_vars)) or 'nothing'}"
-        )
+    refuse_absent(names, train, "training")
     for name in names:
         if not train[name].notnull().any():
             raise DataError(
@@ -193,24 +168,33 @@ def baseline_forecasts(
     }
 
 
-def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:
-    """The baselines that there are for some data, by name.
+def refuse_absent(names: Sequence[str], data: xr.Dataset, part: str) -> None:
+    """Raise MismatchError for observables that the data lack."""
+    if absent := [name for name in names if name not in data.data_vars]:
+        raise MismatchError(
+            f"the {part} data lack the observables {', '.join(absent)}; "
+            f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
+        )
 
-    A seasonal climatology is one of them if the index has a unit of time and the data have seasons:
-    at least two years, at least four values in each on average.
+
+def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:
+    """The baselines for some data, by name.
+
+    Seasonal climatology needs an index with a unit of time and at least two years of data, with
+    four values in each on average.
     """
     found = {"climatology": climatology, "persistence": persistence}
     year, time = _year_of(train), np.asarray(train[index_of(train)].values)
     if year is None or time.dtype.kind not in "iufM" or time.size < 2:
         return found
     years = float(np.ptp(numbers(time[[0, -1]]))) / year
-    return found | (
-        {SEASONAL: seasonal_climatology} if years >= 2 * _WHOLE and time.size >= 4 * years else {}
-    )
+    if years >= 2 * _WHOLE and time.size >= 4 * years:
+        found[SEASONAL] = seasonal_climatology
+    return found
 
 
 def _year(data: xr.Dataset) -> float:
-    """Raise DataError for an index without a unit of time."""
+    """A year in the units of the index; DataError if it has no unit of time."""
     year = _year_of(data)
     if year is None:
         raise DataError(
@@ -220,9 +204,7 @@ def _year(data: xr.Dataset) -> float:
 
 
 def _year_of(data: xr.Dataset) -> float | None:
-    """A year in the units of the index: `day`, or as in netCDF `days since 2001-01-01`; none where
-    they are no time.
-    """
+    """A year in the units of the index, `day` or `days since 2001-01-01`; None if it is no time."""
     if are_dates(data[index_of(data)]):
         return _DAYS
     attributes = data[index_of(data)].attrs
@@ -230,23 +212,23 @@ def _year_of(data: xr.Dataset) -> float | None:
     units = units if len(units) < 3 else units.lower()
     if units in _OF_A_YEAR:
         return _OF_A_YEAR[units]
-    return (
-        _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS)
-        if units in _OF_A_DAY
-        else None
-    )
+    if units not in _OF_A_DAY:
+        return None
+    return _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS)
 
 
 def baseline_at(
     baseline: Callable[[xr.Dataset, ArrayLike], xr.Dataset], train: xr.Dataset, test: xr.Dataset
 ) -> xr.Dataset:
-    """A baseline at the times of the test data and for their members or places, which need not be
-    those of the fit.
+    """A baseline at the times and places of the test data, which the fit need not have.
 
     Args:
         baseline: one of `baselines`.
         train: the training data, with the observables alone.
         test: the test data.
+
+    Returns:
+        Its ensemble, `(draw, time, …)`.
     """
     index = index_of(test)
     both = [
@@ -257,16 +239,39 @@ def baseline_at(
     return baseline(whole, test[index].values).sel({dim: test[dim].values for dim in other})
 
 
-def _forecast(
-    train: xr.Dataset, time: np.ndarray, ensemble: Callable[[np.ndarray, np.ndarray], np.ndarray]
+def baseline_ensembles(
+    train: xr.Dataset, test: xr.Dataset
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Name and draws `(draw, datum)` by observable of each baseline of the training data."""
+    for label, baseline in baselines(train).items():
+        members = baseline_at(baseline, train, test)
+        flat = {}
+        for name in train.data_vars:
+            values = members[name].values
+            flat[str(name)] = values.reshape(len(values), math.prod(values.shape[1:]))
+        yield label, flat
+
+
+def _ensemble_forecast(
+    train: xr.Dataset,
+    times: ArrayLike,
+    members_at: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
 ) -> xr.Dataset:
-    """Apply `ensemble(times, values)` to the observed part of each variable."""
-    index = index_of(train)
+    """Apply `members_at(seen, values, t)` to the observed part of each series at each time."""
+    index, time = index_of(train), np.atleast_1d(np.asarray(times))
     known = numbers(train[index].values)
+
+    def ensemble(y: np.ndarray) -> np.ndarray:
+        there = np.isfinite(y)
+        seen, values = known[there], y[there]
+        if not seen.size:
+            return np.empty((0, time.size))
+        return _aligned([members_at(seen, values, float(t)) for t in numbers(time)])
+
     members = {}
     for name, variable in train.data_vars.items():
         columns = variable.transpose(index, ...).values.astype(float).reshape(len(known), -1).T
-        members[name] = [ensemble(known[np.isfinite(y)], y[np.isfinite(y)]) for y in columns]
+        members[name] = [ensemble(y) for y in columns]
     draws = max((block.shape[0] for blocks in members.values() for block in blocks), default=0)
     variables = {}
     for name, blocks in members.items():
@@ -279,20 +284,13 @@ def _forecast(
 
 
 def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> np.ndarray:
-    """The value of the same season before a time, with each change over as many years in that
-    season.
-    """
-    width = (
-        float(np.median(np.diff(np.unique(seen)))) / 2 * (1 + 1e-9)
-    )  # so that rounding keeps equal times together
+    """The value of the same season before a time, plus changes over as many years in season."""
+    # A little more than half a step, so that rounding keeps equal times together.
+    width = _half_step(seen) * (1 + 1e-9)
     # 1. The last year that has a value at this season, or else the one that comes nearest.
     years = np.arange(1, max(int((t - seen[0]) / year), 1) + 1)
     apart = np.abs(seen - (t - years * year)[:, None]).min(axis=1)
-    back = (
-        years[np.flatnonzero(apart <= width)[0]]
-        if (apart <= width).any()
-        else years[np.argmin(apart)]
-    )
+    back = years[np.argmax(apart <= width) if (apart <= width).any() else np.argmin(apart)]
     last = values[np.argmin(np.abs(seen - (t - back * year)))]
     # 2. The changes over as many years, of this season if there are enough of them.
     earlier = np.clip(np.searchsorted(seen, seen - back * year - width), 0, seen.size - 1)
@@ -305,9 +303,7 @@ def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> n
 
 
 def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
-    """A forecast of as many draws at each time: quantiles of the members there, of which some are
-    NaN.
-    """
+    """A forecast with as many draws at each time: quantiles of the members that are not NaN."""
     draws = min(_MOST, max(ensemble.sizes["draw"], 1))
     level = (np.arange(draws) + 0.5) / draws
     found = {}
@@ -336,8 +332,7 @@ def _padded(block: np.ndarray, draws: int) -> np.ndarray:
 
 
 def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
-    """The last value before `t` with each change over the same lead; of one training value, that
-    value.
+    """The last value before `t` plus each change over the same lead; a single value as it is.
 
     Replicates of the last time are taken in turn.
     """
@@ -346,18 +341,18 @@ def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
     last = max(int(np.searchsorted(seen, t, side="right")) - 1, 0)
     sign = 1.0 if seen[last] <= t else -1.0
     replicates = values[seen == seen[last]]
-    earlier, later = _pairs(
-        seen, abs(t - seen[last]), float(np.median(np.diff(np.unique(seen)))) / 2
-    )
-    return replicates[np.arange(earlier.size) % replicates.size] + sign * (
-        values[later] - values[earlier]
-    )
+    earlier, later = _pairs(seen, abs(t - seen[last]), _half_step(seen))
+    changes = values[later] - values[earlier]
+    return replicates[np.arange(earlier.size) % replicates.size] + sign * changes
+
+
+def _half_step(seen: np.ndarray) -> float:
+    """Half of a typical step between times."""
+    return float(np.median(np.diff(np.unique(seen)))) / 2
 
 
 def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the pairs of times whose distance is within `width` of the lead, and of the five
-    nearest with ties.
-    """
+    """Indices of pairs of times within `width` of the lead, and of the five nearest with ties."""
     first = np.arange(seen.size)
     at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)
     # The five nearest pairs of all are among the five nearest on either side for each earlier time.

@@ -1,4 +1,4 @@
-"""Where the forecast's uncertainty comes from."""
+"""Decomposition of the predictive variance: noise, science, network, process and forcings."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .._statistics.regression import (
     predicted,
 )
 from ..errors import MismatchError
+from .draws_at_data import merged
 from .matching import check_forecast
 from .shares import GROUPS, KNOWN, PROCESS, Decomposition
 
@@ -39,8 +40,7 @@ MEANINGS = {
     "science_least": "what knowing the science leaves would remove at least",
     "network_least": "what knowing the network leaves would remove at least",
 }
-# By how much exchanged draws may differ from the posterior's, in shares of the variance, besides
-# chance.
+# Exchanged draws may differ from the posterior by these shares of the variance, besides chance.
 _UNLIKE_VARIANCE, _UNLIKE_SHARE, _MOST_FAILED = 0.1, 0.05, 0.05
 _COARSEST = 0.25
 
@@ -93,8 +93,8 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     of the fitted data.
 
     Args:
-        fc: what `forecast` returned.
-        observables: some that have the same dimensions; all unless given.
+        fc: the result of `forecast`.
+        observables: observables with the same dimensions; all by default.
 
     Returns:
         A dataset with the parts, which prints as a table of their shares (`shares()` returns it).
@@ -104,30 +104,36 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
     Units: the square of the observable's, which the coordinate `units` names.
 
     Raises:
-        MismatchError: for what is no forecast, an unknown observable, or several that have
-            different dimensions: name those of one kind.
+        MismatchError: if `fc` is no forecast, for an unknown observable, or for observables with
+            different dimensions.
 
     Source: Saltelli et al. (2008), Global Sensitivity Analysis; Janon et al. (2014), Asymptotic
     normality and efficiency of two Sobol index estimators; Kucherenko, Tarantola & Annoni (2012),
     for dependent inputs.
+
+    Example:
+        ```python
+        parts = bd.decompose(bd.forecast(model, post, data))
+        print(parts)
+        shares = parts.shares()
+        ```
     """
     check_forecast(fc, "conditional_mean", "conditional_variance")
     means = chosen(fc["conditional_mean"].to_dataset(), observables)
     variances = fc["conditional_variance"].to_dataset()
     split = _Split(fc)
-    member = _members(fc)
+    # 1. The parts that this forecast allows.
+    member = _forcing_members(fc)
     names = ["total", "aleatoric", "epistemic", *(split.names if member is None else ["forcing"])]
     parts = {name: np.empty(block_shape(means), bool if name == KNOWN else float) for name in names}
     failed = 0
     for row, (name, mean) in enumerate(means.data_vars.items()):
         ok = whole_draws(mean, variances[name], lambda v: ~np.isnan(v))
         failed = max(failed, int((~ok).sum()))
-        chain = (
-            np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"])
-            if member is None
-            else member
-        )
+        of_chain = np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"])
+        chain = of_chain if member is None else member
         split.look_at(str(name), ok, chain)
+        # 2. Block by block, so that memory is bounded.
         for at in blocks_of(mean):
             values = draws_at(mean, at)
             found = total_variance(values[ok], draws_at(variances[name], at)[ok], chain[ok])
@@ -137,24 +143,23 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Deco
                 found["forcing"] = variance_between(values[ok], member[ok])
             for part, numbers in found.items():
                 put(parts[part][row], at, numbers)
-    told = labelled(parts, means, failed, {name: {"long_name": MEANINGS[name]} for name in names})
-    told = told.assign_attrs(
-        {"share_error": split.error} if split.leaves and member is None else {}
-    )
+    attributes = {name: {"long_name": MEANINGS[name]} for name in names}
+    result = labelled(parts, means, failed, attributes)
+    if split.leaves and member is None:
+        result.attrs["share_error"] = split.error
     span = {name: fc.attrs[name] for name in ("train_start", "train_end") if name in fc.attrs}
-    return Decomposition(told.data_vars, told.coords, told.attrs | span)
+    return Decomposition(result.data_vars, result.coords, result.attrs | span)
 
 
-def _members(fc: xr.DataTree) -> np.ndarray | None:
-    """Which member of an ensemble of forcings each draw had, if there was one."""
+def _forcing_members(fc: xr.DataTree) -> np.ndarray | None:
+    """The member of an ensemble of forcings that each draw had; None without an ensemble."""
     group = "sample_stats_predictions"
     stats = fc[group].to_dataset() if group in fc.children else xr.Dataset()
     return stats["forcing_member"].values.ravel() if "forcing_member" in stats else None
 
 
 def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The variance of the mean of a group over groups, `(time,)`, unbiased by how few draws each
-    has.
+    """The variance between means of groups, `(time,)`, unbiased for few draws in each.
 
     It is the mean product of two draws of one group, less that of two draws of different ones.
 
@@ -186,27 +191,19 @@ def total_variance(
     draws = len(mean)
     if draws < 2:
         unknown = np.full(mean.shape[1], np.nan)
-        return {
-            "total": unknown,
-            "aleatoric": variance[0] if len(variance) else unknown,
-            "epistemic": unknown,
-        }
-    several = chain is not None and bool((chain != chain[0]).any())
-    of_chain = (
-        np.unique(chain, return_inverse=True)[1]
-        if chain is not None and several
-        else np.arange(draws)
-    )
+        aleatoric = variance[0] if len(variance) else unknown
+        return {"total": unknown, "aleatoric": aleatoric, "epistemic": unknown}
     # Variance knows no origin; near zero the squares lose no digits.
     centred = mean - mean[0]
     centred = centred - centred.mean(axis=0)
-    sums = (
-        np.stack([centred[of_chain == c].sum(axis=0) for c in range(of_chain.max() + 1)])
-        if several
-        else centred
-    )
+    several = chain is not None and bool((chain != chain[0]).any())
+    of_chain, sums = np.arange(draws), centred
+    if chain is not None and several:
+        of_chain = np.unique(chain, return_inverse=True)[1]
+        sums = np.stack([centred[of_chain == c].sum(axis=0) for c in range(of_chain.max() + 1)])
     pairs = draws**2 - (np.bincount(of_chain) ** 2).sum()
-    square_of_mean = -(sums**2).sum(axis=0) / pairs  # all draws together sum to zero
+    # All draws together sum to zero.
+    square_of_mean = -(sums**2).sum(axis=0) / pairs
     return {
         "total": (variance + centred**2).mean(axis=0) - square_of_mean,
         "aleatoric": variance.mean(axis=0),
@@ -215,15 +212,13 @@ def total_variance(
 
 
 class _Split:
-    """What leaves and exchanged draws of each group say of the mean of one observable after
-    another.
-    """
+    """The split of the epistemic variance by exchanged draws and regressions, by observable."""
 
     def __init__(self, fc: xr.DataTree):
-        self.leaves = _leaves(fc)
-        self._exchanged = (
-            fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else None
-        )
+        self.leaves = _group_features(fc)
+        self._exchanged = None
+        if "exchanged_mean" in fc.children:
+            self._exchanged = fc["exchanged_mean"].to_dataset()
         number = 0 if self._exchanged is None else self._exchanged.sizes["exchange"]
         self.error = float(number**-0.5) if number else float("nan")
         self._variable: xr.DataArray | None = None
@@ -232,7 +227,7 @@ class _Split:
 
     @property
     def names(self) -> list[str]:
-        """The parts of the epistemic variance that are told."""
+        """The parts of the epistemic variance that this forecast allows."""
         process = [PROCESS] if PROCESS in self.leaves else []
         if "network" not in self.leaves:
             return [*process, "unknown", KNOWN] if process else []
@@ -247,14 +242,11 @@ class _Split:
         ]
 
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
-        """From now on at an observable, of which some draws are whole."""
+        """Turn to an observable, of which some draws are finite throughout."""
         self._ok, self._pairs, self._chains = ok, {}, int(chain[-1]) + 1
         # Regressions are tried on other chains than they were fitted to.
-        self._half = (
-            2 * chain >= self._chains
-            if self._chains > 1
-            else np.arange(len(chain)) * 2 >= len(chain)
-        )
+        draws = np.arange(len(chain)) * 2 >= len(chain)
+        self._half = 2 * chain >= self._chains if self._chains > 1 else draws
         self._variable = None if self._exchanged is None else self._exchanged[name]
         if self._variable is None or not self.leaves or not ok.any():
             return
@@ -270,29 +262,25 @@ class _Split:
     def parts(
         self, mean: np.ndarray, at: dict[str, slice], epistemic: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """The parts of the epistemic variance, and the least of science and network, of means
-        `(draw, datum)`.
-        """
+        """The parts of the epistemic variance, with lower bounds, for means `(draw, datum)`."""
         if not self.leaves:
             return {}
         found = {}
         if self._ok.sum() < DRAWS_PER_FEATURE:
-            unsaid = np.full(len(epistemic), np.nan)
-            found = dict.fromkeys(self.leaves, unsaid) | {
-                f"{group}_least": unsaid for group in GROUPS
-            }
-            return self._whole(found, epistemic)
+            unknown = np.full(len(epistemic), np.nan)
+            bounds = (f"{group}_least" for group in GROUPS)
+            return self._whole(dict.fromkeys((*self.leaves, *bounds), unknown), epistemic)
         whole = mean[self._ok]
         spread = whole.var(axis=0)
         for group in self.leaves:
             found[group] = np.full(len(epistemic), np.nan)
             if group in GROUPS:
-                columns, one = self._basis(group, self._ok), self._chains == 1
-                least = (
-                    explained_by(columns, whole)
-                    if one
-                    else explained_elsewhere(columns, whole, self._half[self._ok])
-                )
+                # Regression on the features of the group, tested on other chains.
+                columns = self._basis(group, self._ok)
+                if self._chains == 1:
+                    least = explained_by(columns, whole)
+                else:
+                    least = explained_elsewhere(columns, whole, self._half[self._ok])
                 scale = np.divide(epistemic, spread, out=np.ones_like(spread), where=spread > 0)
                 found[f"{group}_least"] = least * scale
             if group in self._pairs:
@@ -300,21 +288,16 @@ class _Split:
                 index = of_group["exchange"].values[some]
                 held = np.zeros(len(mean), bool)
                 held[index] = True
-                share = shared(
-                    mean[index],
-                    draws_at(of_group, at)[some],
-                    self._basis(group, held),
-                    self._half[index],
-                )
+                # Pairs of draws that share the group and nothing else.
+                other, columns = draws_at(of_group, at)[some], self._basis(group, held)
+                share = shared(mean[index], other, columns, self._half[index])
                 found[group] = share * epistemic
         if PROCESS in found:
             found[PROCESS] = epistemic - found[PROCESS]
         return self._whole(found, epistemic)
 
     def _whole(self, found: dict[str, np.ndarray], epistemic: np.ndarray) -> dict[str, np.ndarray]:
-        """Parts that add up to the epistemic variance, where some of them may be NaN: what these
-        have is unknown.
-        """
+        """Parts that add up to the epistemic variance, with `unknown` in place of NaN."""
         parts = [name for name in (*GROUPS, PROCESS) if name in found]
         known = np.isfinite([found[name] for name in parts]).all(axis=0)
         told = {}
@@ -322,7 +305,8 @@ class _Split:
             least = np.nan_to_num(found.get(f"{name}_least", np.zeros(len(known))))
             told[name] = np.where(np.isfinite(found[name]), found[name], least + 0.0 * epistemic)
         rest = epistemic - sum(told.values())
-        if "network" not in found:  # parameters have all that is not of the process
+        if "network" not in found:
+            # Parameters have all that is not of the process.
             rest = np.where(known, 0.0, rest)
         found = found | told | {"interaction": np.where(known, rest, 0.0 * epistemic), KNOWN: known}
         found["unknown"] = np.where(known, 0.0 * epistemic, rest)
@@ -339,12 +323,11 @@ class _Split:
 def shared(
     mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half: np.ndarray
 ) -> np.ndarray:
-    """The share `(datum,)` of the variance that a group of leaves determines, from pairs that share
-    nothing else.
+    """The first-order share `(datum,)` of a group of leaves, from pairs that share nothing else.
 
-    NaN where the pairs are none of the posterior's: where mean or variance of the other draw, or
-    its covariance with what a regression on the group's features predicts, differ by more than a
-    little and chance.
+    NaN where the pairs are no posterior draws: mean or variance of the other draw, or its
+    covariance with a regression on the features of the group, differ by more than a little and
+    chance.
 
     Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features
     `(draw, p)`, `half` is `(draw,)`.
@@ -357,18 +340,12 @@ def shared(
     pooled = (squares[0] + squares[1]) / 2
     pooled = np.where(pooled > 0, pooled, 1.0)
     foreseen = predicted(columns, mean, half)
-    with_one, with_two = (
-        (foreseen * one).mean(axis=0) / pooled,
-        (foreseen * two).mean(axis=0) / pooled,
-    )
+    with_one = (foreseen * one).mean(axis=0) / pooled
+    with_two = (foreseen * two).mean(axis=0) / pooled
     share = (one * two).mean(axis=0) / pooled
-    error = (
-        np.sqrt(
-            sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True))
-            / draws
-        )
-        / pooled
-    )
+    # The standard error of a variance, by its fourth moment.
+    fourth = sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True))
+    error = np.sqrt(fourth / draws) / pooled
     shift = np.abs(mean.mean(axis=0) - other.mean(axis=0)) / np.sqrt(pooled)
     alike = (
         (error <= _COARSEST)
@@ -379,26 +356,18 @@ def shared(
     return np.where(alike, np.clip(share, 0.0, 1.0), np.nan)
 
 
-def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
-    """Features `(draw, feature)` of what is kept for each part; none where there is one group
-    alone.
-    """
+def _group_features(fc: xr.DataTree) -> dict[str, np.ndarray]:
+    """Features `(draw, feature)` of the groups of leaves by part; empty for a single group."""
     posterior = fc["posterior"].to_dataset() if "posterior" in fc.children else xr.Dataset()
     found = {}
     for group in GROUPS:
-        scalars = [
-            leaf.transpose("chain", "draw", ...).values.reshape(
-                leaf.sizes["chain"] * leaf.sizes["draw"], -1
-            )
-            for leaf in posterior.data_vars.values()
-            if leaf.attrs.get("group") == group
-        ]
-        if scalars:
-            found[group] = np.concatenate(scalars, axis=1, dtype=float)
+        leaves = posterior.filter_by_attrs(group=group).data_vars.values()
+        if leaves:
+            found[group] = np.concatenate([merged(leaf) for leaf in leaves], axis=1, dtype=float)
     both = found if len(found) == len(GROUPS) else {}
-    exchanged = (
-        fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else xr.Dataset()
-    )
+    exchanged = xr.Dataset()
+    if "exchanged_mean" in fc.children:
+        exchanged = fc["exchanged_mean"].to_dataset()
     if found and PROCESS in exchanged.get("kept", xr.DataArray([])).values:
         return both | {PROCESS: np.concatenate([*found.values()], axis=1)}
     return both
@@ -417,10 +386,9 @@ def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
             f"{', '.join(map(str, means.data_vars))}"
         )
     found = means if observables is None else means[list(observables)]
-    if len({_dims(variable) for variable in found.data_vars.values()}) > 1:
-        kinds = "; ".join(
-            f"{name} has {', '.join(_dims(v))}" for name, v in found.data_vars.items()
-        )
+    dims = {name: _data_dims(variable) for name, variable in found.data_vars.items()}
+    if len({*dims.values()}) > 1:
+        kinds = "; ".join(f"{name} has {', '.join(own)}" for name, own in dims.items())
         raise MismatchError(
             f"the observables have different dimensions ({kinds}): decompose(fc, [names of one "
             "kind])"
@@ -428,7 +396,7 @@ def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
     return found
 
 
-def _dims(variable: xr.DataArray) -> tuple[str, ...]:
+def _data_dims(variable: xr.DataArray) -> tuple[str, ...]:
     return tuple(str(dim) for dim in variable.dims if dim not in ("chain", "draw"))
 
 
@@ -445,7 +413,7 @@ def whole_draws(
 def block_shape(means: xr.Dataset) -> tuple[int, ...]:
     """`(observable, time, …)`."""
     one = next(iter(means.data_vars.values()))
-    return len(means), *(one.sizes[dim] for dim in _dims(one))
+    return len(means), *(one.sizes[dim] for dim in _data_dims(one))
 
 
 def put(part: np.ndarray, at: Mapping[str, slice], numbers: np.ndarray) -> None:
@@ -463,7 +431,7 @@ def labelled(
     """Parts `(observable, time, …)` as a dataset, with the attributes of each part."""
     names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
-    dims = _dims(next(iter(means.data_vars.values())))
+    dims = _data_dims(next(iter(means.data_vars.values())))
     variables = {
         name: (("observable", *dims), values, dict(attrs[name])) for name, values in parts.items()
     }

@@ -1,17 +1,32 @@
-"""Draws beside data: which intervals hold a datum, its rank among draws, and its CRPS."""
+"""Draws beside data: coverage of intervals, ranks of data among draws, and the CRPS."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import xarray as xr
 
 type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
+def by_chain(variable: xr.DataArray) -> np.ndarray:
+    """Draws `(chain, draw, number)`, with all other dimensions flattened."""
+    values = variable.transpose("chain", "draw", ...).values
+    return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
+
+
+def merged(variable: xr.DataArray) -> np.ndarray:
+    """Draws `(draw, number)` of all chains, with all other dimensions flattened."""
+    draws = by_chain(variable)
+    return draws.reshape(draws.shape[0] * draws.shape[1], draws.shape[2])
+
+
 def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
-    """Whether the central interval of draws `(draw, datum)` holds each datum, 1 or 0; NaN without a
-    datum or a draw.
+    """Whether the central interval of draws `(draw, datum)` holds each datum, as 1 or 0.
+
+    NaN without a datum or a draw.
     """
     found = np.full(observed.size, np.nan)
     for times, obs, fct in complete(draws, observed):
@@ -21,15 +36,17 @@ def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
 
 
 def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
-    """The CRPS of `score_ensemble` alone, over the data that have draws."""
+    """The mean fair CRPS over the data that have draws."""
     at = [fair_crps(obs, fct) for _, obs, fct in complete(draws, observed)]
     return float(np.concatenate(at).mean()) if at else np.nan
 
 
 def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The fair CRPS of one forecast at many values: the mean distance to a draw, less half of that
-    between draws.
+    r"""The fair CRPS of one forecast at many values.
+
+    $\frac{1}{m} \sum_i |x_i - y| - \frac{1}{2 m (m - 1)} \sum_{i,j} |x_i - x_j|$
     """
+    # Both sums follow from the sorted draws and their cumulative sums, without a matrix of pairs.
     ordered, m = np.sort(draws), len(draws)
     total = np.concatenate([[0.0], np.cumsum(ordered)])
     below = np.searchsorted(ordered, y)
@@ -39,9 +56,7 @@ def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised where draws equal
-    it.
-    """
+    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised at ties."""
     below = (draws < observed).sum(axis=0)
     equal = (draws == observed).sum(axis=0)
     uniform = rng.uniform(size=observed.size)
@@ -50,10 +65,9 @@ def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> 
 
 
 def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
-    """By how much another mean score is lower, as a share of ours; of several observables on
-    average over all data.
+    """By which share another mean score is lower than ours, averaged over all data.
 
-    Shapes: `(observable,)`, with the number of data of each; NaN where nothing is known of one.
+    Shapes: `(observable,)`, with the number of data of each. NaN if a score is unknown.
     """
     known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
     whole = known.any() and known[number > 0].all()
@@ -67,9 +81,8 @@ def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
 def complete(
     draws: np.ndarray, observed: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Data that have the same finite draws: which they are, they themselves, and these draws
-    `(datum, draw)`.
-    """
+    """Groups of data with the same finite draws: mask, values, and draws `(datum, draw)`."""
+    # Scores of a whole group are vectorised; most forecasts have one group.
     finite, seen = np.isfinite(draws), np.isfinite(observed)
     for pattern in np.unique(finite[:, seen], axis=1).T:
         times = seen & (finite == pattern[:, None]).all(axis=0)
@@ -83,7 +96,7 @@ def finite(draws: np.ndarray) -> np.ndarray:
 
 
 def central(fct: np.ndarray, mass: float) -> np.ndarray:
-    """The ends of the central interval of draws `(datum, draw)` that holds a share of them."""
+    """The ends of the central interval of draws `(datum, draw)` with this mass."""
     return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)
 
 

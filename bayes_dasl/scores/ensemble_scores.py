@@ -18,7 +18,8 @@ COLUMNS = (
     *(f"coverage_{level}" for level in LEVELS),
     "n",
 )
-_FIRST = ("crps", "log_score", "rmse", "mae", "coverage_90")  # what a narrow terminal shows
+# Columns that a narrow terminal shows first.
+_FIRST = ("crps", "log_score", "rmse", "mae", "coverage_90")
 POINTWISE = tuple(name for name in COLUMNS if name not in ("rmse", "n"))
 
 type Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -26,9 +27,7 @@ type Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 class ScoreTable(pd.DataFrame):
-    """A table of which every column is printed, however narrow the terminal is, and what was left
-    out of it.
-    """
+    """A table that prints all columns in a narrow terminal, with notes on what was left out."""
 
     @property
     def _constructor(self) -> type["ScoreTable"]:
@@ -38,24 +37,18 @@ class ScoreTable(pd.DataFrame):
         return "\n".join([self.to_string(line_width=100), *self._notes()])
 
     def _notes(self) -> list[str]:
-        kinds = self.attrs.get("log_score", {})
         said = [
             f"log_score of {name}: {kind}"
-            for name, kind in kinds.items()
+            for name, kind in self.attrs.get("log_score", {}).items()
             if kind != EXACT and name in self.index
         ]
-        failed, times = (
-            int(self.attrs.get(name, 0)) for name in ("failed_draws", "times_left_out")
-        )
-        said += (
-            [f"{self.attrs['recalibrated']}: no posterior predictive"]
-            if "recalibrated" in self.attrs
-            else []
-        )
-        said += [f"left out: {failed} draws that are not finite"] if failed else []
-        return said + (
-            [f"left out: {times} times of the data that are not forecast"] if times else []
-        )
+        if "recalibrated" in self.attrs:
+            said.append(f"{self.attrs['recalibrated']}: no posterior predictive")
+        if failed := int(self.attrs.get("failed_draws", 0)):
+            said.append(f"left out: {failed} draws that are not finite")
+        if times := int(self.attrs.get("times_left_out", 0)):
+            said.append(f"left out: {times} times of the data that are not forecast")
+        return said
 
 
 def score_ensemble(
@@ -77,9 +70,7 @@ def score_ensemble(
 
 
 class Scored(NamedTuple):
-    """The scores of an observable, of which kind its log score is, and which draws `(draw,)` are
-    finite throughout.
-    """
+    """The scores of an observable, the kind of its log score, and a mask of finite draws."""
 
     scores: dict[str, float | int]
     kind: str
@@ -87,13 +78,13 @@ class Scored(NamedTuple):
 
 
 def scored(parts: Iterable[Part]) -> Scored:
-    """Score an observable whose data come part by part."""
+    """Score an observable whose data come in parts."""
     columns, data, exact, numbers, whole = [], [], False, True, np.ones(1, bool)
     for draws, observed, log_scores in parts:
         exact = log_scores is not None
         numbers = numbers and are_whole(draws, observed)
         whole = whole & finite(draws)
-        columns.append(_at_times(draws, observed, log_scores))
+        columns.append(_scores_at(draws, observed, log_scores))
         data.append(observed)
     at_times, seen = np.concatenate(columns, axis=1), np.isfinite(np.concatenate(data))
     if numbers and not exact:
@@ -106,13 +97,13 @@ def scored(parts: Iterable[Part]) -> Scored:
     return Scored(scores, EXACT if exact else UNKNOWN if numbers else KERNEL, whole)
 
 
-def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None) -> np.ndarray:
-    """Scores `(score, time)` in the order of POINTWISE; NaN where there is no observation or no
-    finite draw.
-    """
+def _scores_at(
+    draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
+) -> np.ndarray:
+    """Scores `(score, time)` in the order of POINTWISE; NaN without observation or finite draw."""
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
     for times, obs, fct in complete(draws, observed):
-        at_times[:, times] = _pointwise(obs, fct, kernel=log_scores is None)
+        at_times[:, times] = _scores_of(obs, fct, kernel=log_scores is None)
     if log_scores is not None:
         row = at_times[POINTWISE.index("log_score")]
         row[:] = np.where(np.isnan(at_times[0]), np.nan, log_scores)
@@ -122,45 +113,39 @@ def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | 
 def at_each(
     draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Every score of each datum `(datum,)`, of what `scored` takes as a part; NaN where it is not
-    known.
-    """
-    found = dict(zip(POINTWISE, _at_times(draws, observed, log_scores), strict=True))
+    """Scores of each datum `(datum,)` of one part; NaN where unknown."""
+    found = dict(zip(POINTWISE, _scores_at(draws, observed, log_scores), strict=True))
     unknown = log_scores is None and are_whole(draws, observed)
     return found | ({"log_score": np.full(observed.size, np.nan)} if unknown else {})
 
 
 def score_table(ensembles: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> ScoreTable:
-    """Tabulate `score_ensemble` of named (draws, observed) pairs, and as `all` their mean, or share
-    of all data.
-    """
+    """A table of `score_ensemble` for named (draws, observed) pairs, with their mean as `all`."""
     return table_of({name: scored([(*pair, None)]) for name, pair in ensembles.items()})
 
 
 def table_of(rows: Mapping[str, Scored]) -> ScoreTable:
+    """A table of scores by observable, with the mean over observables in the row `all`."""
     of_each = {name: row.scores for name, row in rows.items()}
     table = ScoreTable(pd.DataFrame.from_dict(of_each, orient="index", columns=list(COLUMNS)))
     known = pd.DataFrame(table[table["n"] > 0])
     overall = known.mean(skipna=False)
     shares = [f"coverage_{level}" for level in LEVELS]
-    if len(known):  # by whole numbers of data, so that equal shares are equal to the last bit
+    if len(known):
+        # Shares of all data, by whole numbers, so that equal shares are equal exactly.
         counts = known["n"].to_numpy(float)
-        overall[shares] = (
-            np.round(known[shares].to_numpy(float).T * counts).sum(axis=1) / counts.sum()
-        )
+        hits = np.round(known[shares].to_numpy(float).T * counts)
+        overall[shares] = hits.sum(axis=1) / counts.sum()
     overall["n"] = known["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"
-    table = ScoreTable(
-        table.astype({"n": int}).reindex(
-            columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]
-        )
-    )
+    order = dict.fromkeys((*_FIRST, *COLUMNS))
+    table = ScoreTable(table.astype({"n": int})[list(order)])
     table.attrs["log_score"] = {name: row.kind for name, row in rows.items()}
     return table
 
 
-def _pointwise(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
+def _scores_of(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
     """Scores `(score, time)` in the order of POINTWISE, for `fct` of shape `(time, draw)`."""
     scores = [
         (fct.mean(axis=1) - obs) ** 2,

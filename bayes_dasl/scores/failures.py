@@ -1,6 +1,4 @@
-"""Draws that are lost: the solver failed, or a prediction is infinite or no number. They are left
-out, and told.
-"""
+"""Draws that are left out: the solver failed, or a prediction is not finite."""
 
 from __future__ import annotations
 
@@ -10,85 +8,77 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .._findings import FAILURES, Finding, Level, for_a_failing_solve
+from .._findings import FAILURES, Finding, counted, for_a_failing_solve
+from .draws_at_data import by_chain
 from .matching import check_forecast, repeats
 
-FEW = 0.05  # a share of draws up to which the others may stand for those that are left out
+# Largest share of lost draws that the other draws may represent.
+FEW = 0.05
+# Share of lost draws that needs no warning: no probability changes by more without them.
 SELDOM = 0.01
-"""A share of lost draws that needs no warning: without them no probability changes by more than
-that.
-"""
+# Share of faulty transitions that needs no warning: the Monte-Carlo error of a probability is far
+# larger, 0.8 % for 4000 independent draws.
 HARDLY = 0.001
-"""A share of transitions that may go wrong without a warning: the Monte-Carlo error of a
-probability, 0.8 % of 4000 independent draws, is far larger."""
 
 
 def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
-    """Draws that were solved, but whose predictions overflow."""
-    yield from _told(_not_finite(post, "conditional_mean"), _solved(post), "posterior")
+    """Findings on draws that were solved, but whose predictions are not finite."""
+    yield from _overflow_findings(_not_finite(post, "conditional_mean"), _solved(post), "posterior")
     if fc is not None:
         odd = _not_finite(fc, "predictions")
         for name, found in _not_finite(fc, "conditional_mean").items():
             odd[name] = odd.get(name, False) | found
-        yield from _told(odd, _solved(fc), "forecast")
+        yield from _overflow_findings(odd, _solved(fc), "forecast")
 
 
 def usable_draws(fc: xr.DataTree) -> np.ndarray:
-    """Which draws of the posterior `(chain, draw)` were solved in a forecast and have finite
-    predictions only.
-    """
+    """Which posterior draws `(chain, draw)` of a forecast are solved, with finite predictions."""
     sizes = fc["predictions"].dataset.sizes
-    usable = np.ones((sizes["chain"], sizes["draw"] // repeats(fc)), bool)
-    for found in _not_finite(fc, "predictions").values():
-        usable &= ~found
+    lost = np.zeros((sizes["chain"], sizes["draw"] // repeats(fc)), bool)
+    lost = np.any([lost, *_not_finite(fc, "predictions").values()], axis=0)
     solved = _solved(fc)
-    return usable if solved is None else usable & solved
+    return ~lost if solved is None else ~lost & solved
 
 
 def usable(fc: xr.DataTree) -> np.ndarray:
-    """Which predictive draws, all chains one after the other, were solved and are finite
-    throughout.
+    """Which predictive draws `(draw,)` of all chains are solved and finite throughout.
 
     Raises:
-        MismatchError: for what is no forecast.
+        MismatchError: if this is no forecast.
     """
     check_forecast(fc, "predictions")
     return np.repeat(usable_draws(fc), repeats(fc), axis=1).ravel()
 
 
 def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
-    """By observable, which draws of the posterior `(chain, draw)` have a value that is infinite or
-    no number.
-    """
+    """By observable, which posterior draws `(chain, draw)` have a value that is not finite."""
     each = repeats(tree) if group == "predictions" else 1
     variables = tree[group].to_dataset().data_vars if group in tree.children else {}
-    values = {
-        str(name): variable.transpose("chain", "draw", ...).values
-        for name, variable in variables.items()
-    }
-    return {
-        name: ~np.isfinite(v.reshape(len(v), v.shape[1] // each, -1)).all(axis=2)
-        for name, v in values.items()
-    }
+    found = {}
+    for name, variable in variables.items():
+        odd = ~np.isfinite(by_chain(variable)).all(axis=2)
+        # Several predictive draws of one posterior draw lie one after the other.
+        found[str(name)] = odd.reshape(len(odd), odd.shape[1] // each, each).any(axis=2)
+    return found
 
 
 def _flags(tree: xr.DataTree | None, group: str, name: str) -> np.ndarray | None:
-    """A yes or no of each draw `(chain, draw)`, if there is one."""
+    """A flag of each draw `(chain, draw)`; None without one."""
     if tree is None or group not in tree.children or name not in tree[group].data_vars:
         return None
     return tree[group][name].transpose("chain", "draw").values.astype(bool)
 
 
 def _solved(tree: xr.DataTree) -> np.ndarray | None:
-    """Which draws are not counted as failures of the solver already."""
-    solved, failed = (
-        _flags(tree, "sample_stats_predictions", "ok"),
-        _flags(tree, "sample_stats", "solver_failure"),
-    )
+    """Which draws did not fail in the solver; None if that is unknown."""
+    solved = _flags(tree, "sample_stats_predictions", "ok")
+    failed = _flags(tree, "sample_stats", "solver_failure")
     return ~failed if solved is None and failed is not None else solved
 
 
-def _told(odd: dict[str, np.ndarray], solved: np.ndarray | None, draws: str) -> Iterator[Finding]:
+def _overflow_findings(
+    odd: dict[str, np.ndarray], solved: np.ndarray | None, draws: str
+) -> Iterator[Finding]:
     for name, every in odd.items():
         found = every if solved is None else every & solved
         if found.any():
@@ -105,67 +95,58 @@ def _told(odd: dict[str, np.ndarray], solved: np.ndarray | None, draws: str) -> 
 
 
 def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
-    """Count the solver failures of the prior draws, the posterior draws and the forecast."""
+    """Findings on solver failures in prior draws, posterior draws and the forecast."""
     prior = _flags(post, "sample_stats_prior", "ok")
     posterior = _flags(post, "sample_stats", "solver_failure")
     forecast = _flags(fc, "sample_stats_predictions", "ok")
-    # A posterior that does not say what its layer has is of a version whose remedies named all of
-    # it.
+    # Posteriors of old versions do not say which settings their layer has: name all of them.
     solver = for_a_failing_solve(
         json.loads(post.attrs.get("solver_settings", '["max_steps", "rtol", "solver"]'))
     )
+    failed_in = "the solver failed in "
     if prior is not None:
-        remedy = "narrow the priors that give trajectories nobody believes in; else " + solver
-        yield _failures("prior", "sample_stats_prior", ~prior, remedy)
-    if posterior is not None:
-        yield _cut_short(posterior, solver)
-    if forecast is not None:
-        remedy = (
-            "the failed draws are left out, so the forecast is conditional on success: " + solver
+        # A wide prior may fail often while the posterior is sound, so this is never bad.
+        yield counted(
+            FAILURES,
+            ~prior,
+            "prior draws",
+            seldom=SELDOM,
+            remedy="narrow the priors that give trajectories nobody believes in; else " + solver,
+            lead=failed_in,
+            group="sample_stats_prior",
         )
-        yield _failures("forecast", "sample_stats_predictions", ~forecast, remedy)
-
-
-def _cut_short(failed: np.ndarray, solver: str) -> Finding:
-    """Draws of the posterior are all solved; some transitions met a failing solve and turned back,
-    exactly.
-    """
-    count, size = int(failed.sum()), failed.size
-    if count == 0:
-        return Finding("good", FAILURES, f"none met in {size} posterior draws (sample_stats)")
-    message = (
-        f"a failing solve cut short {count} of {size} posterior draws ({100 * count / size:.3g} %, "
-        "sample_stats)"
-    )
-    if count <= HARDLY * size:
-        return Finding("good", FAILURES, f"{message}: too few to matter")
-    remedy = (
-        "the draws are valid: the posterior reaches to where the solver fails. If it should not, "
-        "narrow the priors"
-    )
-    return Finding("warning", FAILURES, message, f"{remedy}; else {solver}")
-
-
-def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Finding:
-    count, size = int(failed.sum()), failed.size
-    if count == 0:
-        return Finding("good", FAILURES, f"none in {size} {draws} draws ({group})")
-    share = f"{100 * count / size:.3g} %"
-    message = f"the solver failed in {count} of {size} {draws} draws ({share}, {group})"
-    if count <= SELDOM * size:
-        return Finding("good", FAILURES, f"{message}: too few to matter")
-    # A wide prior may fail often and the posterior be sound; a forecast that fails often is
-    # conditional on success.
-    level: Level = "bad" if draws != "prior" and count > FEW * size else "warning"
-    return Finding(level, FAILURES, message, remedy)
+    if posterior is not None:
+        # Posterior draws are all solved: transitions into a failing solve turned back, exactly.
+        yield counted(
+            FAILURES,
+            posterior,
+            "posterior draws",
+            seldom=HARDLY,
+            remedy="the draws are valid: the posterior reaches to where the solver fails. If it "
+            f"should not, narrow the priors; else {solver}",
+            lead="a failing solve cut short ",
+            met=" met",
+            group="sample_stats",
+        )
+    if forecast is not None:
+        yield counted(
+            FAILURES,
+            ~forecast,
+            "forecast draws",
+            seldom=SELDOM,
+            often=FEW,
+            remedy="the failed draws are left out, so the forecast is conditional on success: "
+            + solver,
+            lead=failed_in,
+            group="sample_stats_predictions",
+        )
 
 
 def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
-    """What a forecast predicts, in the draws that are usable throughout, all chains one after the
-    other as `sample`.
+    """Predictions in the usable draws, with all chains in one dimension `sample`.
 
     Raises:
-        MismatchError: for what is no forecast.
+        MismatchError: if this is no forecast.
     """
     kept = usable(fc)
     held = fc["predictions"].to_dataset().drop_vars(["chain", "draw"], errors="ignore")

@@ -1,6 +1,4 @@
-"""How far data lie from forecasts that had not seen them, as these forecasts themselves would
-measure it.
-"""
+"""Errors of forecasts on held-out data, in units of the forecast's own intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from ..data.datasets import index_of
 from .draws_at_data import finite
 from .log_score import are_whole
 from .matching import in_units_of_forecast, shared
-from .scores import transforms
+from .pit_values import transforms
 
 HELD_OUT = "held_out"
 """The group of such errors in what `leave_future_out` returns."""
@@ -23,10 +21,11 @@ DIMS = ("observable", "lead", "member", "value")
 
 
 def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The median of draws `(draw, datum)`, and how far their 90 % interval goes below and above it,
-    `(datum,)` each.
+    """The median of draws `(draw, datum)`, and the parts of the 90 % interval below and above it.
 
-    Of counts it goes at least half a count.
+    For counts each part is half a count at least.
+
+    Shapes: `(datum,)` each.
     """
     low, middle, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
     least = 0.5 if are_whole(draws, draws) else 0.0
@@ -34,8 +33,9 @@ def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def standardised(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Errors `(datum,)` of the median, in units of half the 90 % interval on their side; infinite
-    where it has none.
+    """Errors `(datum,)` of the median in units of the part of the 90 % interval on their side.
+
+    Infinite where that part is zero.
     """
     if not len(draws):
         return np.full(observed.shape, np.nan)
@@ -48,41 +48,37 @@ def standardised(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
 def held_out_errors(
     fc: xr.DataTree, data: xr.Dataset, times: np.ndarray | None = None
 ) -> xr.Dataset:
-    """The errors of a forecast at data that it has not seen.
+    """The errors of a forecast at held-out data.
 
     Args:
-        fc: what `forecast` returned.
+        fc: the result of `forecast`.
         data: a dataset with the observables, NaN where missing.
-        times: those that are leads, in their order; each row is one unless given.
+        times: the times of the leads; each row is a lead by default.
 
     Returns:
-        `error`, that of the median in units of half the 90 % interval on its side, and `pit`, by
-        observable, lead and member of a population; along `value` places and replicates. `censored`
-        is how many values are, whose error nobody knows.
-
-    Raises:
-        as `score`.
+        `error` as from `standardised`, and `pit`, by observable, lead and group of a population,
+        with places and replicates along `value`. `censored` is the number of censored values, whose
+        error is unknown.
     """
     predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
     index, ranks = index_of(common), transforms(predictions, common)
     rows = common[index].values
-    leads = (
-        np.arange(len(rows))[:, None]
-        if times is None
-        else [np.flatnonzero(rows == when) for when in times]
-    )
+    if times is None:
+        leads = list(np.arange(len(rows))[:, None])
+    else:
+        leads = [np.flatnonzero(rows == when) for when in times]
     found: dict[str, list[np.ndarray]] = {"error": [], "pit": []}
     censored = np.zeros((len(predictions), len(leads)), int)
     for i, (name, variable) in enumerate(predictions.data_vars.items()):
         observed = common[name]
         whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
-        parts = [
-            standardised(draws_at(variable, a)[whole], observed.isel(a).values.ravel())
-            for a in blocks_of(variable)
-        ]
+        parts = []
+        for at in blocks_of(variable):
+            draws = draws_at(variable, at)[whole]
+            parts.append(standardised(draws, observed.isel(at).values.ravel()))
         errors = observed.copy(data=np.concatenate(parts).reshape(observed.shape))
         for kind, values in (("error", errors), ("pit", ranks[name])):
-            each = _of_members(values, index, fc.attrs.get("members"))
+            each = _by_member(values, index, fc.attrs.get("members"))
             found[kind].append(
                 _stacked([np.moveaxis(each[at], 1, 0).reshape(each.shape[1], -1) for at in leads])
             )
@@ -97,9 +93,7 @@ def held_out_errors(
 
 
 def along_origins(errors: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Errors from several origins as one dataset, with NaN where one has fewer members, places or
-    replicates.
-    """
+    """Errors from several origins as one dataset, padded with NaN."""
     most = {dim: max(each.sizes[dim] for each in errors) for dim in DIMS[2:]}
     whole = [
         each.pad({dim: (0, n - each.sizes[dim]) for dim, n in most.items()}) for each in errors
@@ -107,7 +101,7 @@ def along_origins(errors: Sequence[xr.Dataset]) -> xr.Dataset:
     return xr.concat(whole, "origin")
 
 
-def _of_members(values: xr.DataArray, index: str, members: str | None) -> np.ndarray:
+def _by_member(values: xr.DataArray, index: str, members: str | None) -> np.ndarray:
     """Values `(row, member, value)`."""
     own = [members] if members in values.dims else []
     number = values.sizes[members] if own else 1
@@ -115,9 +109,7 @@ def _of_members(values: xr.DataArray, index: str, members: str | None) -> np.nda
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays of one number of dimensions along a new first one, with NaN where one is smaller than
-    others.
-    """
+    """Arrays along a new first dimension, padded with NaN."""
     shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
     whole = np.full((len(arrays), *shape), np.nan)
     for into, a in zip(whole, arrays, strict=True):

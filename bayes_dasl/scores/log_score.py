@@ -1,6 +1,4 @@
-"""The log score: minus the logarithm of the predictive density of what came, or of the mass of a
-count.
-"""
+"""The log score: minus the log predictive density of a datum, or the log mass of a count."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ UNKNOWN = "not known: of whole numbers draws alone give no mass"
 def exact_log_scores(
     predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
 ) -> dict[str, np.ndarray]:
-    r"""Minus the log of the mean over draws of the density that each draw's noise gives to the
-    datum, $-\log \bar p$.
+    r"""Exact log scores $-\log \bar p$, with the mean over draws of the density of the datum.
 
     Only of observables whose noise the forecast keeps. Draws that failed are left out; NaN without
     a datum or a draw.
@@ -78,9 +75,7 @@ def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
 
 
 def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN where they are all
-    equal.
-    """
+    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN if all are equal."""
     import scoringrules
 
     width = _bandwidth(draws)

@@ -1,6 +1,4 @@
-"""Which draws of a forecast belong to which data: times, places and units that both have, and what
-was held out.
-"""
+"""Draws of a forecast matched with data: shared times, places and units, and held-out data."""
 
 from __future__ import annotations
 
@@ -16,10 +14,10 @@ from ..data.datasets import checked_index, in_units, index_of, occurrence, units
 from ..data.dates import are_dates, from_attribute, refuse_mixed, told
 from ..data.units import agree
 from ..errors import DataError, MismatchError
-from .draws_at_data import Ensembles
+from .draws_at_data import Ensembles, merged
 
 type Span = tuple[Any, Any]
-"""From when until when data were fitted, numbers or dates, as far as that is known."""
+"""Start and end of the fitted data, numbers or dates, as far as known."""
 
 
 RECALIBRATED = "recalibrated"
@@ -27,15 +25,13 @@ RECALIBRATED = "recalibrated"
 
 
 def repeats(fc: xr.DataTree) -> int:
-    """How many predictive draws a forecast has of each draw of the posterior."""
+    """The number of predictive draws for each posterior draw of a forecast."""
     drawn = fc["predictions"].sizes["draw"]
     return drawn // fc["conditional_mean"].sizes["draw"] if "conditional_mean" in fc.children else 1
 
 
 def check_forecast(fc: object, *groups: str) -> None:
-    """Raise MismatchError for what is no forecast, which has these groups, or one that a
-    recalibration has left.
-    """
+    """Raise MismatchError for an object without these groups of a forecast."""
     for group in groups:
         if isinstance(fc, xr.DataTree) and RECALIBRATED in fc.attrs and group not in fc.children:
             raise MismatchError(
@@ -62,15 +58,14 @@ def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]
 
 
 def fitted_between(fc: xr.DataTree) -> Span:
-    """From when until when the data of a forecast were fitted, under its forcings."""
+    """Start and end of the data that were fitted under the forcings of a forecast."""
     return from_attribute(fc.attrs, "train_start"), from_attribute(fc.attrs, "train_end")
 
 
 def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
-    """The fitted data between two times; none where a forecast is of other rows than those that
-    were fitted.
+    """The fitted data in a span of `fitted_between`; None for a forecast of other rows.
 
-    `fitted` is what `fitted_between` says: it has no end where inputs differ from the first row on.
+    The span has no end if inputs differ from the first row on.
     """
     start, end = fitted
     if end is None:
@@ -80,10 +75,9 @@ def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
 
 
 def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None:
-    """Refuse data that have the labels of fitted rows but other inputs, as a second table with rows
-    0, 1, 2, … has.
+    """Refuse data with the labels of fitted rows but other inputs, such as a second table.
 
-    `known` are the inputs of the fit: forcings, and what the noise reads of each datum.
+    `known` are the inputs of the fit: forcings, and variables that the noise reads.
 
     Raises:
         MismatchError: that names the first such row.
@@ -114,20 +108,15 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
 
 
 def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
-    """The data without those values that were fitted: at the same times and places, between two
-    times.
+    """The data without fitted values, at the same times and places in a span.
 
-    At the time of replicates of which one was fitted all are left out: none can be told from
-    another.
-
-    Under other forcings the same times are forecast: `fitted` says which are not, and has no end
-    where all are.
+    If one of several replicates was fitted, all at its time are left out, since they cannot be
+    distinguished. Under other forcings the same times are forecast: then the span has no end.
     """
-    start, end = fitted
-    if end is None:
+    seen = fitted_rows(train, fitted)
+    if seen is None:
         return data
     index = train[index_of(train)]
-    seen = train.sel({index.name: (index <= end) & (True if start is None else index >= start)})
 
     def unseen(values: xr.DataArray) -> xr.DataArray:
         at = {dim: values[dim] for dim in values.dims if dim in values.coords}
@@ -146,15 +135,14 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
 
 
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
-    """Pair each observable's draws with its observations at the times that both have; and these
-    observations.
+    """Draws and observations of each observable at shared times, and these observations.
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are
     data in their turn.
 
     Raises:
-        MismatchError: for what is no forecast, if an observable is not in the data, no time is
-            shared, or places or units differ.
+        MismatchError: if this is no forecast, an observable is not in the data, no time is shared,
+            or places or units differ.
         DataError: for data that are no numbers.
     """
     predictions, _, observed = shared(fc, data)
@@ -162,26 +150,18 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
 
 
 def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
-    """The draws of each observable `(draw, datum)` and its observations `(datum,)`, of what
-    `shared` returns.
+    """Draws `(draw, datum)` and observations `(datum,)` by observable, from results of `shared`.
 
-    Draws within the bounds of a censored datum equal it.
+    Draws within the bounds of a censored datum are set equal to it.
     """
-    flat = {str(name): merged(variable) for name, variable in predictions.data_vars.items()}
     return {
-        name: (alike(draws, observed[name]), observed[name].values.ravel())
-        for name, draws in flat.items()
+        str(name): (alike(merged(variable), observed[name]), observed[name].values.ravel())
+        for name, variable in predictions.data_vars.items()
     }
 
 
-def merged(variable: xr.DataArray) -> np.ndarray:
-    """Draws `(draw, datum)` of all chains."""
-    return variable.values.reshape(variable.shape[0] * variable.shape[1], -1)
-
-
 def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Predictions, what is kept of their noise, and observations, at the times that the forecast
-    and the data share.
+    """Predictions, parameters of their noise, and observations at shared times.
 
     Observations that are censored have their bounds as coordinates.
 
@@ -189,14 +169,15 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
     may have less.
 
     Raises:
-        MismatchError: for what is no forecast, if an observable is not in the data, no time is
-            shared, or the data lack one of its places.
+        MismatchError: if `fc` is no forecast, an observable is not in the data, no time is shared,
+            or the data lack a place.
         DataError: for data that are no numbers.
     """
+    # 1. Check groups, observables and units.
     check_forecast(fc, "predictions")
-    index = index_of(fc["predictions"].to_dataset())
-    checked_index(data, index)
     predictions = fc["predictions"].to_dataset()
+    index = index_of(predictions)
+    checked_index(data, index)
     absent = [str(name) for name in predictions.data_vars if name not in data.data_vars]
     if absent:
         raise MismatchError(
@@ -204,8 +185,10 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
             f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
         )
     _check_units(predictions, data)
+    # 2. Rows of the data, and of the forecast, at shared times.
     rows, columns = _shared_times(predictions[index].values, data[index].values, index)
     columns = _as_slice(columns)
+    # 3. Observables at these rows and at the places of the forecast.
     draws, observed = {}, {}
     for name, variable in predictions.data_vars.items():
         found = variable.transpose("chain", "draw", index, ...).isel({index: columns})
@@ -226,7 +209,7 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
 
 
 def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
-    """A file is read much faster by a slice, and of an array that is no copy."""
+    """A slice if possible: files are read much faster by one, and arrays are not copied."""
     whole = slice(int(columns[0]), int(columns[0]) + len(columns))
     return whole if np.array_equal(columns, np.arange(whole.start, whole.stop)) else columns
 
@@ -258,7 +241,7 @@ def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
 
 
 def _at_places(draws: xr.DataArray, data: xr.Dataset, name: str) -> xr.Dataset:
-    """The data at the places, or of the members, that are forecast."""
+    """The data at the places, or of the groups, that are forecast."""
     for place in draws.dims[3:]:
         asked = draws[place].values
         if place not in data[name].dims or not np.isin(asked, data[place].values).all():
@@ -273,13 +256,11 @@ def _at_places(draws: xr.DataArray, data: xr.Dataset, name: str) -> xr.Dataset:
 def _shared_times(
     forecast: np.ndarray, data: np.ndarray, index: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices into `data` and into `forecast` of the times that both have, up to the rounding of
-    either.
+    """Indices into `data` and `forecast` of shared times, up to rounding.
 
-    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the
-    nearest counts. The first of some replicates is paired with the first row that the forecast has
-    at that time, the second with the second, so that their noise is drawn apart; where it has fewer
-    rows they begin anew.
+    Numbers of 32 bits are so coarse that one time may be near two others: the nearest counts. The
+    first of several replicates is paired with the first row of the forecast at that time, the
+    second with the second, so that their noise is independent; with fewer rows they start again.
     """
     theirs, ours = (
         f"from {told(times.min())} to {told(times.max())}" for times in (data, forecast)
@@ -305,9 +286,14 @@ def _shared_times(
 
 
 def _rounding(*several: np.ndarray) -> float:
-    """How far apart the same time of several series may lie, since each is rounded."""
+    """The largest difference between roundings of the same time."""
     coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in several)
     times = [np.sort(np.asarray(x, float)) for x in several]
     gaps = np.concatenate([np.diff(x) for x in times])
     largest = max(np.abs(x).max(initial=0.0) for x in times)
     return min([max(4 * coarsest, 2e-13) * largest, *(gaps[gaps > 0] / 4)])
+
+
+def recalibration_label(fc: xr.DataTree) -> dict[str, str]:
+    """The label of a recalibrated forecast as attributes."""
+    return {RECALIBRATED: fc.attrs[RECALIBRATED]} if RECALIBRATED in fc.attrs else {}

@@ -1,4 +1,4 @@
-"""Scores of one series of numbers that a field is used to, of the mean that a forecast predicts."""
+"""Metrics of the predictive mean that are common in a field, such as hydrology."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ type Metric = Callable[[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]
 
 
 def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    r"""The efficiency of Nash and Sutcliffe: 1 where all is predicted, 0 where the mean of the data
-    is as good.
+    r"""The Nash–Sutcliffe efficiency: 1 for a perfect prediction, 0 for the mean of the data.
 
     $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$, NaN of data that are all equal.
 
@@ -35,8 +34,7 @@ def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
 
 def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    r"""The efficiency of Kling and Gupta: 1 where all is predicted, -0.41 where no more than the
-    mean of the data is.
+    r"""The Kling–Gupta efficiency: 1 for a perfect prediction, −0.41 for the mean of the data.
 
     $1 - \sqrt{(r - 1)^2 + (\sigma_x / \sigma_y - 1)^2 + (\bar x / \bar y - 1)^2}$
 
@@ -59,19 +57,22 @@ def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
 
 def bias(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    """By how much the prediction is too high, in the units of the data.
+    """The mean of predictions less data.
 
     Args:
         predicted: one number for each datum.
         observed: the data.
+
+    Returns:
+        The bias in the units of the data.
     """
     return float(np.mean(np.asarray(predicted) - np.asarray(observed)))
 
 
 def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]) -> pd.DataFrame:
-    """Metrics of the predictive mean at the data that a forecast has, a row for each observable.
+    """Metrics of the predictive mean at the data, with a row for each observable.
 
-    They say nothing of how sure the forecast is: for that see `bayes_dasl.score`.
+    They ignore the uncertainty of the forecast: see `bayes_dasl.score`.
 
     Args:
         fc: what `forecast` returned.
@@ -120,5 +121,5 @@ def check_metrics(data: xr.Dataset, metrics: Mapping[str, Metric]) -> None:
 
 
 def _varies(values: np.ndarray) -> bool:
-    """More than rounding does."""
+    """Whether values vary by more than rounding."""
     return bool(values.std() > 1e-12 * np.abs(values).max(initial=0.0))

@@ -1,6 +1,4 @@
-"""How good a forecast is against the data: scores, probability integral transforms, and how far it
-breaks laws.
-"""
+"""Scores of forecasts and baselines against data."""
 
 from __future__ import annotations
 
@@ -13,12 +11,15 @@ import xarray as xr
 from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import alike, with_bounds
 from ..data.datasets import in_units, index_of, units_of
-from ..errors import MismatchError
-from .baselines import baseline_at, baselines
-from .draws_at_data import finite, ranks
+from .baselines import baseline_ensembles, refuse_absent
 from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, score_table, scored, table_of
 from .log_score import exact_log_scores
-from .matching import RECALIBRATED, check_forecast, in_units_of_forecast, repeats, shared
+from .matching import (
+    in_units_of_forecast,
+    recalibration_label,
+    repeats,
+    shared,
+)
 
 
 def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
@@ -45,8 +46,11 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     of intervals beyond those that it knows are NaN.
 
     Args:
-        fc: what `forecast` returned, or `recalibrate`.
+        fc: the result of `forecast` or `recalibrate`.
         data: a dataset with the observables, NaN where missing.
+
+    Returns:
+        A table with a row for each observable, which prints whole however narrow the terminal is.
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
     units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is
@@ -55,11 +59,19 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     Raises:
         MismatchError: if an observable is not in the data, or no time is shared.
         DataError: for units of another dimension than the forecast's (others are converted).
+
+    Example:
+        ```python
+        train, test = bd.split(data, time=train_end)
+        fc = bd.forecast(model, post, test)
+        table = bd.score(fc, test)
+        print(table[["crps", "coverage_90"]])
+        ```
     """
     data = in_units_of_forecast(fc, data)
     predictions, noise, common = shared(fc, data)
     rows = {
-        name: scored(_parts(name, predictions, noise, common))
+        name: scored(_score_parts(name, predictions, noise, common))
         for name in map(str, predictions.data_vars)
     }
     table = table_of(rows)
@@ -71,120 +83,34 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
 
 def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
-    """The CRPS and the log score of each datum, each over the times that the forecast and the data
-    share.
+    """The CRPS and the log score of each datum at the times that forecast and data share.
 
     Args:
         fc: what `forecast` returned.
         data: a dataset with the observables, NaN where missing.
 
-    Raises:
-        as `score`.
+    Returns:
+        Datasets `crps` and `log_score`.
     """
     predictions, noise, common = shared(fc, in_units_of_forecast(fc, data))
     found = {}
     for name in map(str, predictions.data_vars):
-        at = [at_each(*part) for part in _parts(name, predictions, noise, common)]
+        at = [at_each(*part) for part in _score_parts(name, predictions, noise, common)]
         for score in ("crps", "log_score"):
             values = np.concatenate([part[score] for part in at]).reshape(common[name].shape)
             found.setdefault(score, {})[name] = (common[name].dims, values)
     return {score: xr.Dataset(values, common.coords) for score, values in found.items()}
 
 
-def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    r"""Return the probability integral transform of each observation; NaN where it is missing.
-
-    $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for $m$ draws $x$ and $u \sim U(0, 1)$
-
-    For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed. All
-    draws within the bounds of a censored datum equal it.
-
-    Args:
-        fc: what `forecast` returned.
-        data: a dataset with the observables, NaN where missing.
-
-    Shapes: each observable has the dimensions of the data, over the times that the forecast and the
-    data share.
-
-    Raises:
-        MismatchError: as for `score`.
-    """
-    predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
-    return transforms(predictions, common).assign_attrs(_label(fc))
-
-
-def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
-    """The PIT of what `shared` returns."""
-    rng, of_each = np.random.default_rng(0), {}
-    for name, variable in predictions.data_vars.items():
-        whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
-        found = [
-            ranks(
-                alike(draws_at(variable, at)[whole], seen := common[name].isel(at)),
-                seen.values.ravel(),
-                rng,
-            )
-            for at in blocks_of(variable)
-        ]
-        of_each[name] = np.concatenate(found).reshape(common[name].shape)
-    return xr.Dataset(
-        {name: (common[name].dims, v, {"units": ""}) for name, v in of_each.items()}, common.coords
-    )
-
-
-def consistency(tree: xr.DataTree) -> ScoreTable:
-    """How far a posterior or a forecast breaks each constraint, one row for each law.
-
-    `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 %
-    quantile of the draws, `within` the share of draws with less than one, all in units of what the
-    constraint tolerates. Draws for which a law is not finite are left out; `attrs["failed_draws"]`
-    says how many they are at most.
-
-    Args:
-        tree: what `fit` returned, judged at the times of its data, or what `forecast` returned,
-            judged at its own.
-
-    Raises:
-        MismatchError: if nothing was constrained, or for a recalibrated forecast.
-    """
-    if RECALIBRATED in tree.attrs:
-        check_forecast(tree, "mismatch")
-    if "mismatch" not in tree.children:
-        raise MismatchError(
-            "nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, "
-            "inputs)})"
-        )
-    rows, failed = {}, 0
-    for name, variable in tree["mismatch"].data_vars.items():
-        rms = variable.values[np.isfinite(variable.values)]
-        failed = max(failed, variable.size - rms.size)
-        median, high = np.quantile(rms, [0.5, 0.95]) if rms.size else (np.nan, np.nan)
-        rows[str(name)] = {
-            "rms": median,
-            "rms_95": high,
-            "within": np.mean(rms < 1) if rms.size else np.nan,
-        }
-    table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index"))
-    table.attrs["failed_draws"] = failed
-    table.index.name = "law"
-    return table
-
-
 def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
-    """Without the coverage of intervals of which a recalibrated forecast knows nothing, and
-    labelled.
-    """
+    """The table without unknown coverages of a recalibrated forecast, and with its label."""
     unknown = [level for level in LEVELS if level / 100 > fc.attrs.get("known_level", 1.0) + 1e-9]
     table[[f"coverage_{level}" for level in unknown]] = np.nan
-    table.attrs |= _label(fc)
+    table.attrs |= recalibration_label(fc)
     return table
 
 
-def _label(fc: xr.DataTree) -> dict[str, str]:
-    return {RECALIBRATED: fc.attrs[RECALIBRATED]} if RECALIBRATED in fc.attrs else {}
-
-
-def _parts(
+def _score_parts(
     name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
 ) -> Iterator[Part]:
     """An observable block by block, from the file where the forecast lies in one."""
@@ -204,34 +130,25 @@ def _parts(
 def score_baselines(
     train: xr.Dataset, test: xr.Dataset, *, observables: Sequence[str] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Score the `baselines` of the training data on the test data, with the columns of `score`.
+    """Scores of the `baselines` of the training data on the test data, as tables by name.
 
-    `observables` defaults to every variable of the training data; name them where the data hold
+    `observables` are all variables of the training data by default; name them if the data hold
     forcings too.
 
     Raises:
         MismatchError: if an observable is not in both data sets.
     """
     names = [str(name) for name in (train.data_vars if observables is None else observables)]
-    for part, data in (("training", train), ("test", test)):
-        absent = [name for name in names if name not in data.data_vars]
-        if absent:
-            raise MismatchError(
-                f"the {part} data lack the observables {', '.join(absent)}; "
-                f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
-            )
+    refuse_absent(names, train, "training")
+    refuse_absent(names, test, "test")
     test = in_units(test, units_of(train), doubtful=True)
+    data = {name: with_bounds(test[name], test, test[name].attrs).astype(float) for name in names}
     tables = {}
-    for label, baseline in baselines(train[names]).items():
-        members = baseline_at(baseline, train[names], test[names])
-        found = {}
+    for label, draws in baseline_ensembles(train[names], test[names]):
+        pairs = {}
         for name in names:
-            seen = (
-                with_bounds(test[name], test, test[name].attrs)
-                .transpose(*members[name].dims[1:])
-                .astype(float)
-            )
-            draws = members[name].values.reshape(members.sizes["draw"], test[name].size)
-            found[name] = alike(draws, seen), seen.values.ravel()
-        tables[label] = score_table(found)
+            # Draws are in the order of the training data.
+            seen = data[name].transpose(*train[name].transpose(index_of(train), ...).dims)
+            pairs[name] = alike(draws[name], seen), seen.values.ravel()
+        tables[label] = score_table(pairs)
     return tables

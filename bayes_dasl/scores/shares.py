@@ -1,4 +1,4 @@
-"""The parts of the predictive variance, and their shares in words that a reader can take in."""
+"""The parts of the predictive variance, and a table of their shares."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ _THIRDS = ("near", "middle", "far")
 
 
 class Decomposition(xr.Dataset):
-    """The parts of the predictive variance, as `decompose` returns them: a dataset that prints as
-    their shares.
-
-    It is an `xarray.Dataset` in all else.
+    """The parts of the predictive variance, an `xarray.Dataset` that prints as their shares.
 
     Args:
         data_vars: the parts `(observable, time, …)` by name.
@@ -51,7 +48,11 @@ class Decomposition(xr.Dataset):
             own = self.sel(observable=name)
             for horizon, rows in _horizons(self, index).items():
                 table.append(
-                    {"observable": name, "horizon": horizon, **_row(own.isel({index: rows}), index)}
+                    {
+                        "observable": name,
+                        "horizon": horizon,
+                        **_mean_shares(own.isel({index: rows}), index),
+                    }
                 )
         return pd.DataFrame(table).set_index(["observable", "horizon"])
 
@@ -75,7 +76,7 @@ _TITLE = "Shares of the predictive variance in per cent, mean over rows"
 
 
 def _is_whole(parts: xr.Dataset) -> bool:
-    """Whether it has what shares are made of, rather than a selection or a mean of it."""
+    """Whether all parts are there, rather than a selection or a mean of them."""
     return (
         {"total", "aleatoric", "epistemic"} <= {*parts.data_vars}
         and parts["total"].ndim > 1
@@ -107,17 +108,17 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
     return found | dict(zip(names, thirds, strict=True))
 
 
-def _row(parts: xr.Dataset, index: str) -> dict[str, object]:
-    """The shares of some rows of one observable, mean over all rows and places whose variance is
-    known.
-    """
+def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
+    """Mean shares of one observable over rows and places with a known variance."""
     when = parts[index].values if index in parts.coords else np.arange(parts.sizes[index])
     columns = _added_up(parts)
     held = {name: values.values.ravel() for name, values in columns.items()}
     whole = np.sum([*held.values()], axis=0)
     known = np.isfinite(whole) & (whole > 0)
-    shares = {name: 100 * float((values[known] / whole[known]).mean()) if known.any() else np.nan
-              for name, values in held.items()}  # fmt: skip
+    shares = {
+        name: 100 * float((values[known] / whole[known]).mean()) if known.any() else np.nan
+        for name, values in held.items()
+    }
     return {"from": told(when[0]), "to": told(when[-1]), "rows": int(known.sum()), **shares}
 
 

@@ -24,9 +24,9 @@ from ..prediction.save_and_load import load, save
 from ..reports.document import ReportOptions, report
 from ..updating.updates import update
 from ..verdict.diagnosis import Diagnosis, diagnose
-from ..weighting.evidence import are_nested, check_nested
-from ..weighting.mixed import MIXTURE, Mixed, Weighed, judge_mixture
-from ..weighting.rolling_origins import leave_future_out, model_weights
+from ..weighting.bayes_factor import are_nested, check_nested
+from ..weighting.judged_mixtures import MIXTURE, Mixed, Weighed, judge_mixture
+from ..weighting.weights_by_future_left_out import leave_future_out, model_weights
 from .fits import Say, Task, said_of
 from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, refuse_unfitted, science_of
 from .refusals import are_several, check_input, check_names, check_origins, used_data

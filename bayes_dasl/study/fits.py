@@ -17,12 +17,26 @@ from ..fitting.fits import belongs_to, fit
 from ..inference import AbstractEngine, pose
 from ..model import Model
 from ..prediction.save_and_load import load, save
-from ..updating.after_fit import checks_after_fit
+from ..unknown_functions.lookup import unknown_functions
+from ..updating.function_check import check_functions
+from ..updating.solver_check import check_solver
+from ..updating.tighter_tolerances import has_tolerances
 from ..verdict.diagnosis import diagnose
 from ..weighting.windows import sparing
 from .mixing import ORIGINS, Origins
 
 type Say = Callable[[str], None]
+type Check = Callable[[Model, xr.DataTree], xr.DataTree]
+
+
+def checks_after_fit(model: Model) -> dict[str, tuple[str, Check]]:
+    """The checks of a fit, with their names, by the group that they add to the posterior."""
+    found: dict[str, tuple[str, Check]] = {}
+    if has_tolerances(model):
+        found["solver_check"] = "solver", check_solver
+    if unknown_functions(model.layer):
+        found["function_check"] = "unknown functions", check_functions
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

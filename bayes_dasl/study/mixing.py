@@ -16,7 +16,7 @@ from ..model import Model
 from ..prediction.datatree import names
 from ..prediction.save_and_load import load
 from ..random import paths
-from ..weighting.mixed import Weighed
+from ..weighting.judged_mixtures import Weighed
 from ..weighting.mixtures import mixture
 from ..weighting.windows import side_by_side, windows_of
 

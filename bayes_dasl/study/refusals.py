@@ -16,7 +16,7 @@ from ..model import check_data, check_shapes, check_times
 from ..prediction.derived import evaluate
 from ..scores.baselines import BASELINES
 from ..scores.matching import check_same
-from ..weighting.mixed import MIXTURE
+from ..weighting.judged_mixtures import MIXTURE
 from .scores import check_asked
 from .times import forecast_times
 

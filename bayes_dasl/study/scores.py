@@ -13,11 +13,11 @@ from ..data.datasets import place_of
 from ..data.dates import as_attribute
 from ..extremes.events import exceedance, is_series, return_levels, unseen
 from ..reports.options import ReportOptions
-from ..scores.forecast_tables import quantiles
+from ..scores.forecast_quantiles import quantiles
 from ..scores.metrics import check_metrics, measured_by
 from ..scores.scores import score, score_baselines
 from ..weighting.comparison import Comparison
-from ..weighting.mixed import MIXTURE, Mixed
+from ..weighting.judged_mixtures import MIXTURE, Mixed
 
 
 def results(

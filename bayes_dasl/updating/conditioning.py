@@ -1,6 +1,5 @@
-"""The posterior of new members of a population, given their data and the fit of others."""
+"""The posterior of new groups of a population, given their data and the fit of others."""
 
-import datetime
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +10,9 @@ import xarray as xr
 from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
-from .._findings import EVIDENCE, Finding, from_json, to_json
-from .._jax.keys import as_key, printable
+from .._findings import Finding, add_finding
+from .._jax.keys import as_key
 from .._statistics.importance import Weights, as_rows, earlier_log_weights, resample_stats, weigh
-from ..data.datasets import fingerprint
 from ..errors import DataError, MismatchError
 from ..fitting.groups import data_groups, ordered
 from ..inference import Problem, pose
@@ -25,14 +23,15 @@ from ..prediction.datatree import draws_dataset, log_prior_group, said_of_data
 from ..prediction.posterior import check_belongs, draws_of, fitted_observables, in_units_of_fit
 from ..prediction.predictive import Draws, push
 from ..random import RandomLeaf, paths
+from .revised import UPDATE, kept_attributes, update_attributes
 
 CONDITIONED = "conditioned_on"
-_FIRST, _MOST = 16, 2**18  # candidates for each draw at first, and for all draws at most
+# Candidates for each draw at first, and for all draws at most.
+_FIRST, _MOST = 16, 2**18
 
 
 def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
-    """The members of a population that the fit has not seen; empty for a model without a
-    population.
+    """The groups of a population that the fit has not seen; empty without a population.
 
     Raises:
         MismatchError: for a model with both new and fitted members.
@@ -66,7 +65,7 @@ def conditioned(
     doubles until all weights are reliable.
 
     Raises:
-        DataError: if they stay unreliable.
+        DataError: if the weights stay unreliable.
         MismatchError: for a posterior of another model.
     """
     check_belongs(model, post)
@@ -76,8 +75,10 @@ def conditioned(
     number = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     copies = _FIRST
     while True:
+        # 1. Candidates for the random effects of each posterior draw.
         drawn = candidates(model, draws_of(model, post), copies, key=key_candidates)
         likelihood = of_members(problem, drawn).reshape(number, copies, -1)
+        # 2. Weights of draws, and of the candidates of each member given these.
         of_member = logsumexp(likelihood, axis=1) - np.log(copies)
         log_weights = of_member.sum(axis=1)
         common = {
@@ -104,11 +105,16 @@ def conditioned(
                 f"{number}): fit all "
                 "members together"
             )
+    # 3. Resample draws, and one candidate for each member.
     taken = weights.resample(number, key=key_choice)
-    chosen = _chosen(
+    chosen = _chosen_candidates(
         likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice)))
     )
-    draws = _picked(model, drawn, taken, chosen, copies)
+    rows, members = taken[:, None] * copies + chosen, np.arange(chosen.shape[1])
+    draws = {
+        path: drawn[path][rows, members] if differs(model, leaf) else drawn[path][taken * copies]
+        for path, leaf in paths(model).items()
+    }
     return _tree(
         model,
         post,
@@ -123,9 +129,7 @@ def conditioned(
 
 
 def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[str, np.ndarray]:
-    """Draws of the population, each repeated `copies` times, with newly drawn random effects of the
-    members.
-    """
+    """Draws of a population, each repeated `copies` times with newly drawn random effects."""
     size = len(next(iter(held.values())))
     draws: dict[str, np.ndarray] = {}
     for path, leaf in paths(model).items():
@@ -147,41 +151,31 @@ def differs(model: Model, leaf: RandomLeaf) -> bool:
 
 
 def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member"]:
-    """The log likelihood of each member's data for each draw; minus infinity where the solver
-    failed.
-    """
+    """The log likelihood of the data of each group by draw; −∞ where the solver failed."""
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
-    total: np.ndarray | float = 0.0
-    for values in pushed.log_likelihood.values():
-        total = total + np.nansum(values.reshape(len(values), -1, values.shape[-1]), axis=1)
+    total = sum(
+        np.nansum(values.reshape(len(values), -1, values.shape[-1]), axis=1)
+        for values in pushed.log_likelihood.values()
+    )
     return np.where(pushed.ok[:, None], total, -np.inf)
 
 
 def _own(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw numbers"]:
-    of_each = {path for path, leaf in paths(model).items() if differs(model, leaf)}
     return as_rows(
-        {path: draws[path][:, member] if path in of_each else draws[path] for path in paths(model)}
+        {
+            path: draws[path][:, member] if differs(model, leaf) else draws[path]
+            for path, leaf in paths(model).items()
+        }
     )
 
 
-def _chosen(
+def _chosen_candidates(
     likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator
 ) -> np.ndarray:
     """One candidate for each draw and member, with probability proportional to its likelihood."""
     share = np.cumsum(np.exp(likelihood - likelihood.max(axis=1, keepdims=True)), axis=1)
     at = rng.uniform(size=(len(share), 1, share.shape[-1])) * share[:, -1:]
     return np.minimum((share < at).sum(axis=1), share.shape[1] - 1)
-
-
-def _picked(
-    model: Model, draws: Draws, taken: np.ndarray, chosen: np.ndarray, copies: int
-) -> dict[str, np.ndarray]:
-    rows = taken[:, None] * copies + chosen
-    members = np.arange(chosen.shape[1])
-    return {
-        path: draws[path][rows, members] if differs(model, leaf) else draws[path][taken * copies]
-        for path, leaf in paths(model).items()
-    }
 
 
 def _tree(
@@ -213,28 +207,14 @@ def _tree(
     layer: Any = model.layer  # a population
     named = ", ".join(map(str, layer.members))
     said = Finding(
-        "good", "update",
+        "good",
+        UPDATE,
         f"{layer.dim} {named} taken in by importance weights: PSIS k-hat {pareto_k:.2f}, "
         f"{effective:.0f} "
         "effective draws",
-    )  # fmt: skip
-    kept = [
-        f
-        for f in from_json(post.attrs.get("findings", "[]"))
-        if f.subject not in (EVIDENCE, "update")
-    ]
-    tree.attrs = {
-        str(n): v for n, v in post.attrs.items() if not str(n).startswith("log_evidence")
-    } | {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "data_sha256": fingerprint(data),
-        "posterior_sha256": problem.fingerprint(),
-        "findings": to_json((*kept, said)),
-        "updated_by": "importance weights",
-        "update_pareto_k": pareto_k,
-        "effective_draws": effective,
-        "updates": int(post.attrs.get("updates", 0)) + 1,
-        "update_key": printable(key),
-        CONDITIONED: f"{layer.dim} {named}, given the fit of others",
-    }
+    )
+    tree.attrs = kept_attributes(post, problem, data)
+    tree.attrs |= update_attributes(post, "importance weights", pareto_k, effective, key=key)
+    tree.attrs[CONDITIONED] = f"{layer.dim} {named}, given the fit of others"
+    add_finding(tree, said)
     return tree

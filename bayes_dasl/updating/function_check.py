@@ -1,6 +1,4 @@
-"""Whether the unknown functions of a model are fine enough for its data: finer ones are tried, to
-first order.
-"""
+"""Check of unknown functions: whether finer ones would raise the evidence, to first order."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -10,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Float
 
@@ -30,38 +29,39 @@ from ..unknown_functions.lookup import function_names, is_unknown_function, unkn
 from ..verdict.residuals import share_beyond
 from .enriched import Enriched, Waves, finer_families
 
-_DRAWS = 16  # beside their mean, of which the likeliest is where predictions are taken to be linear
+# Draws beside their mean; predictions are linearised near the likeliest of them.
+_DRAWS = 16
 _REPLICATES, _FEWEST, _NUMBERS = 1000, 200, 20_000_000
-# How often a sound model is said to have a function that is too coarse, of all of its functions.
+# The share of sound models with a function that is called too coarse.
 _RARE = 0.01
 _CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 _POINTS = 201
 
 
 def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
-    r"""See whether finer unknown functions would take up what the residuals of a fit hold.
+    r"""Test whether finer unknown functions would explain residuals of a fit, without a new fit.
 
-    Beside each `bd.Basis` stand for a moment families of its kind that are two and four times as
-    fine, beside each `bd.Network` waves over its inputs, as long as these are wide, half and a
-    quarter of that. What is predicted is linear in their coefficients, to first order around the
-    best position near the likeliest of some draws; so it needs no fit to say by how much they would
-    raise the log evidence, with the variance of theirs for which that is most, and how often they
-    do so for data that the model draws itself. All that the model has may move for it, under priors
-    ten times as wide: what these cost says nothing of how fine a function is. Where less than one
-    of a hundred sound models gains as much, by any of its functions, one is too coarse, and the
-    others are judged beside the finer one.
+    1. Finer functions are added for a moment: beside each `bd.Basis` families of its kind two and
+       four times as fine, beside each `bd.Network` waves over its inputs with lengths of the width
+       of these, a half and a quarter.
+    2. Predictions are linearised in their coefficients, and in all parameters of the model, about
+       the best position near the likeliest of some draws. Parameters have priors ten times as wide,
+       whose cost says nothing of how fine a function is.
+    3. The gain is the rise of the log evidence, maximised over the variance of the coefficients. It
+       is compared with gains for data that the model simulates.
+    4. A function is too coarse if less than one of a hundred sound models gains as much by any
+       function. The others are then tested beside the finer one.
 
-    Residuals that are serially correlated come first, since finer functions would take these up,
-    too. Where neighbours are alike, noise that is a first-order autoregression competes with finer
-    functions: one is then too coarse only if finer ones raise the log evidence beside such noise.
+    Serial correlation would be taken for a coarse function. If neighbouring residuals are
+    correlated, noise with a first-order autoregression competes with finer functions.
 
-    `bd.diagnose` then says so. That a function is fine enough for the data does not say that it is
-    for the truth: what data do not see, nothing finds.
+    `bd.diagnose` reports the result. A function that is fine enough for the data may still be too
+    coarse for the truth.
 
     Args:
         model: the model of the fit.
-        post: what `fit` returned; it is never changed.
-        key: a whole number or a JAX random key, for the data that the model draws.
+        post: the result of `fit`; it is never changed.
+        key: a whole number or a JAX random key, for simulated data.
 
     Returns:
         The posterior with a group `function_check`, over `function`: by how much finer features
@@ -74,8 +74,8 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
         the likeliest autoregression, 0 where none competes.
 
     Raises:
-        ModelError: where no function is unknown, all differ between members, or predictions have no
-            derivatives forwards.
+        ModelError: if no function is unknown, all differ between groups, or predictions have no
+            forward derivatives.
         MismatchError: for a posterior of another model.
 
     Source: Crainiceanu & Ruppert (2004), Likelihood ratio tests in linear mixed models with one
@@ -83,12 +83,14 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     """
     check_same_posterior(model, post)
     keep_programs()
-    problem, places = pose(model, fitted_data(post)), _places(model)
+    # 1. Places of finer functions, and some posterior draws.
+    problem, places = pose(model, fitted_data(post)), _function_places(model)
     draws = draws_of(model, post)
     some = thinned(len(next(iter(draws.values()))), _DRAWS)
     positions = np.asarray(
         jax.jit(jax.vmap(problem.unconstrain))({p: jnp.asarray(v[some]) for p, v in draws.items()})
     )
+    # 2. Linearise about the best position near the likeliest draw.
     try:
         around = Around(problem, lambda m, c: _enriched(m, places, c), places[-1].end, positions[0])
     except TypeError as error:
@@ -102,19 +104,18 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     )
     replicates = min(_REPLICATES, max(_FEWEST, _NUMBERS // max(problem.data, 1)))
     linear, along = around.linear(at, replicates, key=as_key(key))
+    # 3. Test gains beside those of simulated data.
     test = _test(linear, around.series)
-    found = _judged(test, along, places)
+    found = _tested_functions(test, along, places)
     realised = realise(model, problem.constrain(jnp.asarray(at)))
     tree = post.copy()
     attributes = {"settled": int(settled), "correlation": test.correlation}
-    tree["function_check"] = xr.DataTree(_group(realised, found).assign_attrs(attributes))
+    tree["function_check"] = xr.DataTree(_function_group(realised, found).assign_attrs(attributes))
     return tree
 
 
 class Trial(NamedTuple):
-    """Features of a family beside one output of a function; `own` are their coefficients, of all
-    that there are.
-    """
+    """Features of a family beside one output of a function; `own` is the slice of coefficients."""
 
     family: int
     output: str
@@ -122,14 +123,14 @@ class Trial(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an unknown function stands, and what is tried beside it.
+    """An unknown function in a layer, and the features beside it.
 
     Args:
-        name: what it is called.
-        paths: its dotted paths in the layer, several of one that is shared.
-        outputs: what it returns.
-        families: those of the features.
-        start: its first coefficient, of all that there are.
+        name: the name of the function.
+        paths: its dotted paths in the layer; a shared one has several.
+        outputs: the names of its outputs.
+        families: the families of the features.
+        start: the index of its first coefficient.
     """
 
     name: str
@@ -149,7 +150,7 @@ class Place(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The first coefficient of the next one."""
+        """The index after its last coefficient."""
         return self.trials[-1].own.stop
 
     def beside(self, function: Any, coefficients: Float[Array, " coefficient"]) -> Enriched:
@@ -162,9 +163,7 @@ class Place(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The best trial of a function, what it gains, also beside independent noise, and how many
-    sound models gain it.
-    """
+    """The best trial of a function, its gain, and the share of sound models that gain as much."""
 
     place: Place
     trial: Trial
@@ -174,20 +173,12 @@ class Judged(NamedTuple):
     coarse: bool
 
 
-def _places(model: Model) -> list[Place]:
+def _function_places(model: Model) -> list[Place]:
     found: list[Place] = []
-    for name, (where, node) in zip(
-        function_names(model.layer), unknown_functions(model.layer), strict=True
-    ):
-        found.append(
-            Place(
-                name,
-                where,
-                tuple(node.outputs),
-                finer_families(node),
-                found[-1].end if found else 0,
-            )
-        )
+    functions = zip(function_names(model.layer), unknown_functions(model.layer), strict=True)
+    for name, (where, node) in functions:
+        start = found[-1].end if found else 0
+        found.append(Place(name, where, tuple(node.outputs), finer_families(node), start))
     if not found:
         raise ModelError(
             "no function of this model can be checked: its layer needs a bd.Basis or a bd.Network "
@@ -212,7 +203,7 @@ def _enriched(
 
 
 class Test(NamedTuple):
-    """The test of what functions lack, under noise of each of some serial correlations.
+    """The test of functions under noise with several serial correlations.
 
     Args:
         series: the order of the data.
@@ -226,11 +217,9 @@ class Test(NamedTuple):
 
     @property
     def log_evidence(self) -> Float[np.ndarray, "correlation data"]:
-        """That of the data and of replicates, where functions are as they are."""
-        volumes = [self.series.log_volume(rho) for rho in self.correlations]
-        return np.stack(
-            [lacking.log_evidence + v for lacking, v in zip(self.lacking, volumes, strict=True)]
-        )
+        """The log evidence of data and replicates with the functions as they are."""
+        pairs = zip(self.lacking, self.correlations, strict=True)
+        return np.stack([lack.log_evidence + self.series.log_volume(rho) for lack, rho in pairs])
 
     @property
     def correlation(self) -> float:
@@ -238,13 +227,9 @@ class Test(NamedTuple):
         return self.correlations[int(np.argmax(self.log_evidence[:, 0]))]
 
     def gain(self, along: Float[np.ndarray, "datum coefficient"]) -> Gain:
-        """What coefficients would add, with the serial correlation at its best without them and
-        with them.
-        """
-        every = [
-            lacking.gain(along)
-            for lacking, along in zip(self.lacking, self._along(along), strict=True)
-        ]
+        """The gain of coefficients, with the best serial correlation without and with them."""
+        pairs = zip(self.lacking, self._along(along), strict=True)
+        every = [lacking.gain(own) for lacking, own in pairs]
         without = self.log_evidence
         added = without + np.stack(
             [np.concatenate([[gain.gain], gain.replicates]) for gain in every]
@@ -266,10 +251,10 @@ class Test(NamedTuple):
 
 
 def _test(linear: Linear, series: Series) -> Test:
-    """The test of functions. Serial correlation comes first: finer functions would take it up, too.
+    """The test of functions, with serial correlation if neighbours are correlated.
 
-    Where more neighbours are alike than those of replicates, noise that is a first-order
-    autoregression competes with finer functions, and replicates are as correlated as the data.
+    Then noise with a first-order autoregression competes with finer functions, and replicates are
+    as correlated as the data.
     """
     white = Lacking(linear)
     alike = series.correlation(white.left)
@@ -277,11 +262,8 @@ def _test(linear: Linear, series: Series) -> Test:
         return Test(series, (0.0,), (white,))
 
     def with_replicates(noise: np.ndarray) -> Test:
-        return Test(
-            series,
-            _CORRELATIONS,
-            tuple(_under(linear, series, rho, noise) for rho in _CORRELATIONS),
-        )
+        lacking = [_under(linear, series, rho, noise) for rho in _CORRELATIONS]
+        return Test(series, _CORRELATIONS, tuple(lacking))
 
     likeliest = with_replicates(linear.noise[:0]).correlation
     return with_replicates(series.correlated(linear.noise, likeliest))
@@ -290,15 +272,15 @@ def _test(linear: Linear, series: Series) -> Test:
 def _under(
     linear: Linear, series: Series, rho: float, noise: Float[np.ndarray, "replicate datum"]
 ) -> Lacking:
-    """The test under noise of a serial correlation, with replicates of some noise."""
+    """The test under noise with a serial correlation, for given replicates of the noise."""
     left, slopes = series.whitened(linear.left, rho), series.whitened(linear.slopes, rho)
     return Lacking(linear._replace(left=left, slopes=slopes, noise=series.whitened(noise.T, rho).T))
 
 
-def _judged(
+def _tested_functions(
     test: Test, along: Float[np.ndarray, "datum coefficient"], places: list[Place]
 ) -> Iterator[Judged]:
-    """The functions, those that are too coarse first, each beside finer ones of those before."""
+    """Tests of all functions, too coarse ones first, each beside finer versions of those before."""
     left = list(places)
     while left:
         every = [_best(test, along, place) for place in left]
@@ -321,8 +303,8 @@ def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
     return Judged(place, place.trials[best], gains[best], independent, chance, False)
 
 
-def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
-    functions, rows = dict(parts_inside(realised.layer, is_unknown_function)), {}
+def _function_group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
+    functions, rows = dict(parts_inside(realised.layer, is_unknown_function)), []
     for judged in every:
         function = functions[judged.place.paths[0]]
         family = finer_families(function)[judged.trial.family]
@@ -335,20 +317,18 @@ def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
             "coarse": int(judged.coarse),
             "output": judged.trial.output,
             "input": ", ".join(inputs),
-            "finer": _said(family, inputs),
-            "near": _near(function, family, judged.gain.coefficients)
-            if len(inputs) == 1
-            else np.nan,
+            "finer": _family_label(family, inputs),
+            "near": np.nan,
         }
-        for name, value in row.items():
-            rows.setdefault(name, []).append(value)
-    return xr.Dataset(
-        {n: ("function", v) for n, v in rows.items() if n != "function"},
-        {"function": rows["function"]},
-    )
+        if len(inputs) == 1:
+            row["near"] = _largest_change(function, family, judged.gain.coefficients)
+        rows.append(row)
+    columns = pd.DataFrame(rows).set_index("function")
+    found = {str(name): ("function", column.tolist()) for name, column in columns.items()}
+    return xr.Dataset(found, {"function": columns.index.tolist()})
 
 
-def _said(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
+def _family_label(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
     if isinstance(family, Waves):
         along = (
             f"{length:.2g} of {name}" for name, length in zip(inputs, family.lengths, strict=True)
@@ -357,10 +337,10 @@ def _said(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
     return family.said
 
 
-def _near(
+def _largest_change(
     function: Any, family: AbstractFamily, coefficients: Float[np.ndarray, " coefficient"]
 ) -> float:
-    """Where a function of one input would change most."""
+    """The input at which a function of one input would change most."""
     ((low, high),) = function.drawn_over.values()
     grid = np.linspace(low, high, _POINTS)
     return float(grid[np.argmax(np.abs(np.asarray(family(grid)) @ coefficients))])

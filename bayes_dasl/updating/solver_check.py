@@ -1,10 +1,6 @@
-"""Whether the solver was accurate enough for a posterior: some draws are solved again, far more
-finely.
-"""
+"""Accuracy of the solver in a posterior: some draws are solved again with tighter tolerances."""
 
-import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,23 +18,24 @@ from .._statistics.importance import (
     as_rows,
     earlier_log_weights,
     largest_pareto_k,
-    resample_groups,
-    resample_stats,
     stored_log_likelihood,
     weigh,
 )
 from ..errors import ModelError
 from ..inference import Problem, pose
 from ..model import Model
-from ..prediction.datatree import mismatch_group, said_of_data, with_log_factor
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import draws_of, fitted_data, fitted_observables
+from ..prediction.posterior import (
+    draws_of,
+    fitted_data,
+    fitted_observables,
+)
 from ..prediction.predictive import Pushed, push
-from ..random import is_random
+from .revised import resampled_groups
+from .tighter_tolerances import tightened, tolerances
 
-# A step much finer than this is lost in rounding.
-_FINEST_RTOL = 1e-13
-_APART = 1.1  # R-hat of chains that weights of their draws cannot bring together
+# Weights of draws cannot bring chains with a larger R-hat together.
+_APART = 1.1
 
 
 def check_solver(
@@ -50,23 +47,22 @@ def check_solver(
     correct: bool = False,
     key: int | Array = 0,
 ) -> xr.DataTree:
-    r"""Solve posterior draws again with tolerances `factor` times tighter, and say what that
-    changes.
+    r"""Solve posterior draws again with tighter tolerances, and compare the posteriors.
 
-    The log weight of a draw is its log likelihood under the tight solver less that under the solver
-    of the fit. Where $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for
-    200), means under the weights are those of the posterior under the tight solver;
-    `largest_shift_sd` says how far they lie from the posterior's own.
+    The log weight of a draw is its log likelihood under the tight solver minus that under the
+    solver of the fit. If $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57
+    for 200), weighted means are those of the posterior under the tight solver. `largest_shift_sd`
+    is their largest distance from the posterior means.
 
     Args:
         model: the model of the fit.
-        post: what `fit` returned; it is never changed.
-        draws: how many are solved again, 25 or more, evenly spaced over all chains; all with
-            `correct`.
+        post: the result of `fit`; it is never changed.
+        draws: the number of draws to solve again, 25 or more, evenly spaced over all chains; all
+            with `correct`.
         factor: how many times tighter the tolerances are, more than 1.
         correct: whether all draws are solved again and resampled by their smoothed weights, so that
-            a coarse solver may be used for sampling: the result is the posterior of
-            `tightened(model, factor)`, which is to be used with it from then on.
+            a coarse solver may be used for sampling. The result is the posterior of
+            `tightened(model, factor)`, which must be used with it from then on.
         key: a whole number or a JAX random key, for the resampling.
 
     Returns:
@@ -91,6 +87,7 @@ def check_solver(
         )
     check_same_posterior(model, post)
     keep_programs()
+    # 1. Solve all or some draws again.
     problem = pose(tightened(model, factor), fitted_data(post))
     total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     index = np.arange(total) if correct else thinned(total, draws)
@@ -98,22 +95,23 @@ def check_solver(
     again = _solve_again(
         problem, post, index, earlier, key=jax.random.fold_in(as_key(key), 1) if correct else None
     )
+    # 2. What that changes.
     found = {
         "pareto_k": again.weights.pareto_k,
         **_largest_shift(post, again),
-        **_tolerances(problem.model),
-    }
-    found |= {
+        **tolerances(problem.model),
         "failures": int((~again.pushed.ok).sum()),
         "draws": len(index),
         "factor": float(factor),
+        "corrected": int(correct),
+        "effective_draws": again.weights.effective,
     }
-    found |= {"corrected": int(correct), "effective_draws": again.weights.effective}
+    # 3. Resample draws if asked for.
     tree = post.copy()
     if correct:
         _correct(tree, again, problem, key=as_key(key))
         tree.attrs["posterior_sha256"] = problem.fingerprint()
-    tree["solver_check"] = xr.DataTree(_group(post, again, found))
+    tree["solver_check"] = xr.DataTree(_solver_group(post, again, found))
     return tree
 
 
@@ -135,8 +133,10 @@ def _solve_again(
     *,
     key: Array | None,
 ) -> _Again:
-    """`earlier` are log weights of all draws of the posterior, to be judged with those of the
-    solver; with a `key` the draws are also those of data."""
+    """Solve draws again; with a `key` their data are simulated too.
+
+    `earlier` are log weights of earlier updates, which are judged together with the new ones.
+    """
     draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
     before = stored_log_likelihood(post)[index]
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed, key=key)
@@ -145,84 +145,11 @@ def _solve_again(
     return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws), earlier))
 
 
-def has_tolerances(model: Any) -> bool:
-    """Whether a solver in the model has tolerances, so that it can be checked."""
-    return bool(_tolerances(model))
-
-
-def tightened(model: Any, factor: float = 100.0) -> Any:
-    """The model with all tolerances tighter, and as many more steps allowed as that may take.
-
-    Every number called `rtol` or `atol` is a tolerance, however deep it lies: of a layer, or a root
-    finder in it.
-
-    Args:
-        model: a model, or a layer.
-        factor: how many times tighter the tolerances are.
-
-    Raises:
-        ModelError: if there is none.
-    """
-    if not has_tolerances(model):
-        raise ModelError(
-            "nothing in the model has tolerances (rtol, atol) to tighten: its solver cannot be "
-            "checked"
-        )
-    return _tighten(model, factor)
-
-
-def _own_tolerances(node: Any) -> dict[str, float]:
-    held = {name: getattr(node, name, None) for name in ("rtol", "atol")}
-    return {name: value for name, value in held.items() if isinstance(value, (int, float))}
-
-
-def _inside(node: Any) -> Callable[[Any], bool]:
-    """Where to stop on the way down from a node: at random leaves, and at the next nodes with
-    tolerances.
-    """
-    return lambda part: part is not node and (is_random(part) or bool(_own_tolerances(part)))
-
-
-def _tolerances(node: Any) -> dict[str, float]:
-    """The loosest `rtol` and `atol` in a tree."""
-    loosest = _own_tolerances(node)
-    for part in jax.tree.leaves(node, is_leaf=_inside(node)):
-        for name, value in ({} if part is node else _tolerances(part)).items():
-            loosest[name] = max(value, loosest.get(name, 0.0))
-    return loosest
-
-
-def _tighten(node: Any, factor: float) -> Any:
-    tight = jax.tree.map(
-        lambda part: _tighten(part, factor) if _own_tolerances(part) else part,
-        node,
-        is_leaf=_inside(node),
-    )
-    finer = {name: value / factor for name, value in _own_tolerances(node).items()}
-    if finer.get("rtol", 1.0) < _FINEST_RTOL:
-        finer["rtol"] = min(node.rtol, _FINEST_RTOL)
-    if finer and isinstance(getattr(node, "max_steps", None), int):
-        # Steps shrink by the p-th root of the factor, p the order: the square root is enough from
-        # two on.
-        finer["max_steps"] = math.ceil(node.max_steps * math.sqrt(factor))
-    if finer and isinstance(getattr(node, "longest_step", None), float):
-        finer["longest_step"] = (
-            node.longest_step / factor**0.25
-        )  # of a method of fixed steps, whose order is four
-    tight = copy.copy(tight)
-    for name, value in finer.items():
-        # Not by the constructor: it may take other arguments than there are fields.
-        object.__setattr__(tight, name, value)
-    return tight
-
-
 def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
-    """How far a mean or a standard deviation moves under the weights, at most, and of which
-    parameter.
-    """
+    """The largest shift of a mean or standard deviation under the weights, and its parameter."""
     shifts = {"none": 0.0}
     weights = again.weights.values
-    for name, variable in _parameters(post).items():
+    for name, variable in _science_draws(post).items():
         every = variable.values.reshape(-1, math.prod(variable.shape[2:]))
         spread, some = every.std(axis=0), every[again.index]
         weighted = some[again.weights.first]
@@ -234,7 +161,7 @@ def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
     return {"largest_shift_sd": shifts[worst], "parameter": worst}
 
 
-def _parameters(post: xr.DataTree) -> dict[str, xr.DataArray]:
+def _science_draws(post: xr.DataTree) -> dict[str, xr.DataArray]:
     """Draws of the scientific parameters, or of all where none is."""
     all_of_them = {
         str(name): v.transpose("chain", "draw", ...)
@@ -248,14 +175,15 @@ def _parameters(post: xr.DataTree) -> dict[str, xr.DataArray]:
 
 def _largest_rhat(post: xr.DataTree) -> float:
     """The largest R-hat of the scientific parameters that move; 1 if none does."""
-    columns = as_rows({n: v.values.reshape(-1, *v.shape[2:]) for n, v in _parameters(post).items()})
+    columns = as_rows(
+        {n: v.values.reshape(-1, *v.shape[2:]) for n, v in _science_draws(post).items()}
+    )
     by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
     return float(rhat(by_chain[..., moving_quantities(by_chain)]).max(initial=1.0))
 
 
 def _correct(tree: xr.DataTree, again: _Again, problem: Problem, *, key: Array) -> None:
-    """Resample the groups of posterior draws; what the solver says of the data is what the tight
-    one says.
+    """Resample the posterior draws, with the predictions of the tight solver.
 
     Raises:
         ModelError: if the weights cannot be relied on, or the chains (or the halves of one)
@@ -278,19 +206,16 @@ def _correct(tree: xr.DataTree, again: _Again, problem: Problem, *, key: Array) 
             f"(R-hat {chains_apart:.3g}), which no weights can mend: fit again with rtol and atol "
             "ten times tighter"
         )
-    taken = again.weights.resample(len(again.index), key=key)
-    groups = resample_groups(tree, taken)
-    if "sample_stats" in tree.children:
-        stats = resample_stats(tree["sample_stats"].to_dataset(), again.log_weights, taken)
-        groups["sample_stats"] = with_log_factor(stats, again.pushed.log_factor[taken])
-    groups |= said_of_data(again.pushed, taken, tree, fitted_observables(tree), problem.own_rows)
-    groups |= mismatch_group({name: v[taken] for name, v in again.pushed.mismatch.items()}, tree)
+    taken = weights.resample(total, key=key)
+    groups = resampled_groups(
+        tree, problem, again.pushed, again.log_weights, taken, fitted_observables(tree)
+    )
     for name, group in groups.items():
         tree[name] = xr.DataTree(group)
     tree.attrs |= {"corrected_by": "importance weights", "effective_draws": again.weights.effective}
 
 
-def _group(post: xr.DataTree, again: _Again, found: dict[str, Any]) -> xr.Dataset:
+def _solver_group(post: xr.DataTree, again: _Again, found: dict[str, Any]) -> xr.Dataset:
     posterior = post["posterior"].to_dataset()
     chain, draw = np.divmod(again.index, posterior.sizes["draw"])
     columns = {

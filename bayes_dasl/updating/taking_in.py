@@ -1,9 +1,6 @@
-"""Take new observations into draws: by importance weights, or by a new fit if weights are not
-reliable.
-"""
+"""Updates of draws by new observations: importance weights, or a new fit if they fail."""
 
 import dataclasses
-import datetime
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,30 +11,27 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Shaped
 
-from .._findings import EVIDENCE, Finding, from_json, to_json
-from .._jax.keys import as_key, printable
+from .._findings import Finding, add_finding
+from .._jax.keys import as_key
 from .._statistics.importance import (
     as_rows,
     earlier_log_weights,
-    resample_groups,
-    resample_stats,
     stored_log_likelihood,
     weigh,
 )
-from ..data.datasets import checked_index, fingerprint, observations, occurrence, series
+from ..data.datasets import checked_index, observations, occurrence, series
 from ..data.dates import are_dates, dates, numbers, told
 from ..errors import DataError
 from ..fitting.groups import data_groups
 from ..inference import Problem, pose
 from ..layers.layer import AbstractFilter
 from ..model import Model
-from ..prediction.datatree import end_group, mismatch_group, said_of_data, with_log_factor
+from ..prediction.datatree import end_group
 from ..prediction.future_forcings import refuse_a_gap
 from ..prediction.identity import check_same_posterior
 from ..prediction.posterior import draws_of, ends_of, fitted_observables, in_units_of_fit
 from ..prediction.predictive import Pushed, push
-
-_SUBJECT = "update"
+from .revised import UPDATE, kept_attributes, resampled_groups, update_attributes
 
 type Refit = Callable[[xr.Dataset, Float[np.ndarray, "draws dimension"]], xr.DataTree]
 """A fit to all data, given these and the old unconstrained draws, near which it may start."""
@@ -46,14 +40,10 @@ type Refit = Callable[[xr.Dataset, Float[np.ndarray, "draws dimension"]], xr.Dat
 def taken_in(
     model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit, *, key: int | Array
 ) -> xr.DataTree:
-    """The result of `update`; `refit` is used if weights are not reliable.
-
-    Raises:
-        as `update`.
-    """
+    """The result of `update`; `refit` is used if weights are not reliable."""
     began = time.perf_counter()
     check_same_posterior(model, post)
-    joined = _joined(model, post, new_data)
+    joined = _joined_data(model, post, new_data)
     problem, draws = pose(model, joined), draws_of(model, post)
     before = stored_log_likelihood(post)
     key_predict = jax.random.fold_in(as_key(key), 1)
@@ -64,18 +54,15 @@ def taken_in(
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
     if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
-        groups = _resampled(post, problem, pushed, log_weights, taken, joined)
-        tree = xr.DataTree.from_dict(
-            groups | data_groups(model, joined, float(problem.inputs.start))
-        )
-        tree.attrs = _attributes(post, problem, joined)
-        tree.attrs |= {"updated_by": "importance weights"}
+        groups = _updated_groups(post, problem, pushed, log_weights, taken, joined)
+        groups |= data_groups(model, joined, float(problem.inputs.start))
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs, by = kept_attributes(post, problem, joined), "importance weights"
     else:
         tree = refit(joined, np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws)))
-        tree.attrs["updated_by"] = "refit"
-    tree.attrs |= {"update_pareto_k": weights.pareto_k, "effective_draws": weights.effective}
-    tree.attrs |= {"updates": int(post.attrs.get("updates", 0)) + 1, "update_key": printable(key)}
-    tree.attrs["findings"] = to_json((*from_json(tree.attrs.get("findings", "[]")), _finding(tree)))
+        by = "refit"
+    tree.attrs |= update_attributes(post, by, weights.pareto_k, weights.effective, key=key)
+    add_finding(tree, _update_finding(tree))
     tree.attrs["update_time_s"] = time.perf_counter() - began
     return tree
 
@@ -88,11 +75,9 @@ def _gone_on(
     *,
     key: Array,
 ) -> Pushed | None:
-    """Predictions of all data, with a solve from the end of the old data on; None if the model does
-    not allow it.
+    """Predictions of all data with a solve of new rows alone; None if the model forbids it.
 
-    Only new rows are solved. An update with as many new rows as an earlier one needs no
-    compilation.
+    An update with as many new rows as an earlier one needs no compilation.
     """
     held, old = ends_of(post), fitted_observables(post)
     number = old.sizes[model.index]
@@ -102,14 +87,16 @@ def _gone_on(
     if held is None or reaches_back or model.constraints:
         return None
     if not np.array_equal(joined[model.index].values[:number], old[model.index].values):
-        return None  # some new rows lie between the old ones
+        # Some new rows lie between old ones.
+        return None
     if any(_gained(joined[name][:number], old[name]) for name in model.observables):
         return None
     time, states = held
     rows = joined.isel({model.index: slice(number - 1, None)})
     observed = {n: np.array(observations(rows, n, dims=model.dims(n))) for n in model.observables}
     for values in observed.values():
-        values[0] = np.nan  # known before
+        # The first row repeats the last old one.
+        values[0] = np.nan
     seen = {name: jnp.asarray(values) for name, values in observed.items()}
     part = push(model, model.inputs(rows, start=time), draws, observed=seen, ends=states, key=key)
     return dataclasses.replace(
@@ -127,9 +114,7 @@ def _gained(now: xr.DataArray, before: xr.DataArray) -> bool:
 def _after(
     post: xr.DataTree, group: str, old: xr.Dataset, new: Mapping[str, np.ndarray]
 ) -> dict[str, Float[np.ndarray, "draw time ..."]]:
-    """The rows of a posterior followed by new ones, without the first of these, which repeats the
-    last old row.
-    """
+    """Rows of a posterior followed by new ones, whose first repeats the last old row."""
     held = post[group].to_dataset().reset_coords()
     return {
         name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1)
@@ -148,7 +133,7 @@ def _at_all_rows(held: xr.DataArray, data: xr.DataArray) -> Float[np.ndarray, "d
     return whole
 
 
-def _finding(tree: xr.DataTree) -> Finding:
+def _update_finding(tree: xr.DataTree) -> Finding:
     weights = (
         f"PSIS k-hat {tree.attrs['update_pareto_k']:.2f}, {tree.attrs['effective_draws']:.0f} "
         "effective draws"
@@ -156,11 +141,12 @@ def _finding(tree: xr.DataTree) -> Finding:
     how = f"{tree.attrs['updated_by']}: {weights}"
     if tree.attrs["updated_by"] == "refit":
         how = f"a refit, since weights of the old draws would not do ({weights})"
-    return Finding("good", _SUBJECT, f"new data were taken in by {how}")
+    return Finding("good", UPDATE, f"new data were taken in by {how}")
 
 
-def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
+def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
     """The data of the fit and the new data together, at all of their times."""
+    # 1. Check times and places of the new data.
     observed, known = fitted_observables(post), post["constant_data"].to_dataset()
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
@@ -173,9 +159,10 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     if model.layer.forcings:
         in_numbers = lambda times: np.asarray(numbers(times, model.index_units), float)  # noqa: E731
         refuse_a_gap(model, in_numbers(known[index].values), in_numbers(new_times), new_times)
-    times = _rows(observed[index].values, new_times)
+    times = _joined_times(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
     _refuse_other_places(places, new_data)
+    # 2. Each variable at all times; no datum twice, no forcing changed.
     columns, gained = {}, 0
     for name in (*model.observables, *model.layer.forcings):
         before = (observed if name in observed else known)[name]
@@ -185,13 +172,14 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
             _refuse_again(name, times, held, now)
             gained += int((~np.isnan(now)).sum())
         else:
-            _refuse_other(name, times, held, now)
+            _refuse_changed(name, times, held, now)
         columns[name] = (before.dims, np.where(np.isnan(held), now, held), before.attrs)
     if not gained:
         raise DataError(
             f"the new data hold no value of {', '.join(model.observables)}: there is nothing to "
             "update by"
         )
+    # 3. Variables that the noise reads.
     columns |= _beside(model, observed, known, new_data, times)
     return xr.Dataset(columns, {index: (index, times, observed[index].attrs), **places})
 
@@ -235,8 +223,8 @@ def _new_values(
     return _on(times, checked_index(new_data, dims[0]), series(new_data, name, role, dims))
 
 
-def _rows(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
-    """All times of both, each as often as in the one with more rows there."""
+def _joined_times(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
+    """All times of both, each as often as in the data with more rows there."""
     once = np.unique(np.concatenate([before, now]))
     often = [
         np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)
@@ -261,7 +249,7 @@ def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
         )
 
 
-def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
+def _refuse_changed(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
     for at in map(tuple, np.argwhere(np.isnan(held) & np.isnan(now))[:1]):
         raise DataError(f"forcing '{name}' is missing at the new time {told(times[at[0]])}")
     for at in map(tuple, np.argwhere(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]):
@@ -272,7 +260,7 @@ def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
         )
 
 
-def _resampled(
+def _updated_groups(
     post: xr.DataTree,
     problem: Problem,
     pushed: Pushed,
@@ -281,37 +269,9 @@ def _resampled(
     joined: xr.Dataset,
 ) -> dict[str, xr.Dataset]:
     """The groups of posterior draws, resampled; groups of prior draws stay as they are."""
-    kept = ("prior", "sample_stats_prior")  # prior predictive draws are of the data of the fit
+    # Prior predictive draws are for the data of the fit alone.
+    kept = ("prior", "sample_stats_prior")
     groups = {name: post[name].to_dataset() for name in kept if name in post.children}
-    groups |= resample_groups(post, taken)
-    if "sample_stats" in post.children:
-        stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
-        groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
-    groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
-    groups |= end_group(
-        {n: v[taken] for n, v in pushed.end.items()},
-        post,
-        float(np.max(np.asarray(problem.inputs.times))),
-    )
-    return groups | said_of_data(pushed, taken, post, joined, problem.own_rows)
-
-
-def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:
-    # The evidence is that of fewer data, and of updates the last one is told, whose weights are
-    # those of all.
-    said = [
-        f
-        for f in from_json(post.attrs.get("findings", "[]"))
-        if f.subject not in (EVIDENCE, _SUBJECT)
-    ]
-    kept = {
-        str(name): value
-        for name, value in post.attrs.items()
-        if not str(name).startswith("log_evidence")
-    }
-    return kept | {
-        "findings": to_json(said),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "data_sha256": fingerprint(joined),
-        "posterior_sha256": problem.fingerprint(),
-    }
+    groups |= resampled_groups(post, problem, pushed, log_weights, taken, joined)
+    ends = {name: v[taken] for name, v in pushed.end.items()}
+    return groups | end_group(ends, post, float(np.max(np.asarray(problem.inputs.times))))

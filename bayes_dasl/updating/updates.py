@@ -1,6 +1,4 @@
-"""Take new observations into a posterior: by importance weights if these are reliable, else by a
-new fit.
-"""
+"""Updates of a posterior by new observations."""
 
 import os
 
@@ -65,6 +63,13 @@ def update(
             another dimension, data without new observations, or data of new members that weights
             cannot take in.
         MismatchError: for a posterior of another model.
+
+    Example:
+        ```python
+        post = bd.fit(model, train)
+        newer = bd.updating.update(model, post, test)
+        print(newer.attrs["updated_by"])
+        ```
     """
     prepare()
     if new_members(model, post):

@@ -1,6 +1,4 @@
-"""Whether a model fits: its residuals, data that it has not seen, its prior, and what forecasts
-better than it does.
-"""
+"""Adequacy of a model: its residuals, held-out data, its prior, and better forecasts."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding, Level, borne_out, leaves_unshown
+from .._findings import Finding, borne_out, leaves_unshown, model_finding
 from .._statistics.convergence import thinned
 from ..data.censoring import alike, completed
 from ..data.datasets import FILLED, index_of
@@ -18,15 +16,14 @@ from ..data.gaps import filled_between
 from ..errors import MismatchError
 from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables, known_inputs, with_what_is_censored
-from ..scores.baselines import baseline_at, baselines
-from ..scores.draws_at_data import covered
+from ..scores.baselines import baseline_ensembles
+from ..scores.draws_at_data import covered, finite, merged
 from ..scores.matching import (
     fitted_between,
     fitted_rows,
     held_out,
     in_units_of_forecast,
     matched,
-    merged,
     refuse_other_rows,
     shared,
 )
@@ -38,10 +35,12 @@ from .prior_findings import prior_findings
 from .remedies import Noise
 from .residuals import NUMBER, Members, residual_findings
 
-_DRAWS = 1000  # replicates of the data
-_FEWEST = 8  # values of an observable that are looked at
-_REPLICATES = 500  # of held-out data
-_WIDER = 0.1  # how often data of draws twice as wide would be held as well
+# Replicates of the training data and of held-out data.
+_DRAWS, _REPLICATES = 1000, 500
+# The fewest values of an observable that are tested.
+_FEWEST = 8
+# How often data of draws twice as wide would be covered as well.
+_WIDER = 0.1
 
 
 def adequacy_findings(
@@ -52,10 +51,10 @@ def adequacy_findings(
 ) -> Iterator[Finding]:
     r"""Findings on the model rather than on its sampling, as far as a forecast and data allow.
 
-    A statistic of the data is compared with that of replicates which the model draws itself, so
-    that it is known how often a sound model does worse. On training data it is one of the residuals
-    about the mean of all draws; of replicates, of $z = (y_\theta - \mu_\theta) / \sigma_\theta$,
-    which no fit has made smaller.
+    A statistic of the data is compared with that of replicates which the model simulates: the share
+    of replicates beyond it is how often a sound model does worse. Residuals of training data are
+    taken about the mean of all draws, those of replicates as
+    $z = (y_\theta - \mu_\theta) / \sigma_\theta$, which no fit has made smaller.
 
     Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006)
     for the prior.
@@ -69,12 +68,10 @@ def adequacy_findings(
 def forecast_findings(
     post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None, rivals: Mapping[str, xr.DataTree]
 ) -> Iterator[Finding]:
-    """Findings on a forecast, whatever it was made from, at the times of the data of a fit and
-    beyond them.
-    """
+    """Findings on a forecast or mixture, at the times of fitted and held-out data."""
     train = fitted_observables(post)
     if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
-        yield from _training_findings(fc, fitted, _filled(post))
+        yield from _training_findings(fc, fitted, _filled_forcings(post))
     unseen = None
     if test is not None:
         test = in_units_of_forecast(fc, test)
@@ -87,8 +84,7 @@ def forecast_findings(
 def crps_apart(
     post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset
 ) -> tuple[float, float, int]:
-    """By which share of its mean the CRPS of one forecast of held-out data lies above that of
-    another.
+    """The share of its mean by which the CRPS of one forecast lies above that of another.
 
     Returns:
         The share, its standard error and of how many values, as `lead_of`; NaN where neither
@@ -104,105 +100,89 @@ def crps_apart(
     return lead_of(ours, theirs, both)
 
 
-def _filled(post: xr.DataTree) -> str:
-    """The forcings that were filled in the period of the fit, as the first thing to look at; "" if
-    there are none.
-    """
+def _filled_forcings(post: xr.DataTree) -> str:
+    """The first part of a remedy that names forcings with filled gaps; "" without any."""
     index, known = index_of(fitted_observables(post)), known_inputs(post)
     said = []
     for name, forcing in known.data_vars.items():
         gaps = filled_between(forcing, *forcing[index].values[[0, -1]])
         number = "1 gap" if gaps == 1 else f"{gaps} gaps"
-        said += (
-            [f"{name} ({number} in the period of the fit; in all {forcing.attrs[FILLED]})"]
-            if gaps
-            else []
-        )
-    return (
-        f"first see whether filled values of a forcing explain it: {', '.join(said)}. Else "
-        if said
-        else ""
-    )
+        if gaps:
+            total = forcing.attrs[FILLED]
+            said.append(f"{name} ({number} in the period of the fit; in all {total})")
+    first = "first see whether filled values of a forcing explain it"
+    return f"{first}: {', '.join(said)}. Else " if said else ""
 
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> Iterator[Finding]:
-    """Findings on the residuals of what was fitted; `filled` says which forcings have values that
-    were filled.
-    """
+    """Findings on the residuals of the fitted data; `filled` is the first part of remedies."""
     found, population = _with_moments(fc, train), "members" in fc.attrs
     looked_at = (NUMBER + population) * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
-        ok = (
-            np.isfinite(drawn).all(axis=1)
-            & np.isfinite(mean).all(axis=1)
-            & np.isfinite(variance).all(axis=1)
-        )
-        ok &= (variance > 0).any(axis=1)
-        # A draw may be sure of a datum, as of the zeros of a river in a drought: no noise tells its
-        # residual's size.
+        # 1. Draws with finite moments, and data with noise: a draw may be sure of a datum, such as
+        # the zeros of a river in a drought.
+        ok = finite(drawn) & finite(mean) & finite(variance) & (variance > 0).any(axis=1)
         seen &= (variance > 0)[ok].all(axis=0)
         if seen.sum() < _FEWEST:
             continue
         if not ok.any():
-            yield _finding(
-                "warning", f"residuals of {name}", "not looked at: no draw of the forecast has a "
-                    "finite variance",
+            yield model_finding(
+                "warning",
+                f"residuals of {name}",
+                "not looked at: no draw of the forecast has a finite variance",
                 "noise without a variance, such as bd.StudentTNoise with df below 2, cannot be "
                 "judged by residuals",
-            )  # fmt: skip
+            )
             continue
+        # 2. Compare residuals of the data with those of a thousand draws.
         left_out = max(left_out, int((~ok).sum()))
         number += int(seen.sum())
         some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
         drawn, mean, variance = (each[some][:, seen] for each in (drawn, mean, variance))
         noise = Noise.of(fc, name, observed)
-        members = _members(fc, name, seen) if population else None
+        members = _members_of_data(fc, name, seen) if population else None
         for finding in residual_findings(
             name, drawn, observed[seen], mean, np.sqrt(variance), looked_at, noise, members
         ):
             sound = False
             yield replace(finding, remedy=f"{filled}{finding.remedy}")
     if sound and number:
-        without = (
-            f", without {left_out} draws that have no finite mean and variance" if left_out else ""
-        )
+        lost = f", without {left_out} draws that have no finite mean and variance"
+        without = lost if left_out else ""
         message = f"the residuals of {number} values are like those that the model draws{without}"
-        yield _finding("good", "training data", message)
+        yield model_finding("good", "training data", message)
 
 
-def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
-    """Which member each datum that was `seen` belongs to, in the order of `_with_moments`; None if
-    it has none.
-    """
+def _members_of_data(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
+    """The group of each datum that was `seen`, ordered as `_with_moments`; None without any."""
     dim, predictions = str(fc.attrs["members"]), fc["predictions"].to_dataset()
-    variable = predictions[name]
-    if dim not in variable.dims:
+    if dim not in predictions[name].dims:
         return None
-    dims = [str(d) for d in variable.dims if d not in ("chain", "draw", index_of(predictions))]
-    shape = [variable.sizes[d] for d in dims]
-    which = np.arange(variable.sizes[dim]).reshape([-1 if d == dim else 1 for d in dims])
-    of = np.repeat(np.broadcast_to(which, shape).ravel(), seen.size // int(np.prod(shape)))
-    return Members(dim, tuple(map(str, variable[dim].values.tolist())), of[seen])
+    like = predictions[name].isel({"chain": 0, "draw": 0, index_of(predictions): 0})
+    labels = like[dim].values.tolist()
+    which = xr.DataArray(np.arange(len(labels)), dims=dim).broadcast_like(like.drop_vars(dim))
+    of = np.repeat(which.transpose(*like.dims).values.ravel(), seen.size // like.size)
+    return Members(dim, tuple(map(str, labels)), of[seen])
 
 
 def _with_moments(
     fc: xr.DataTree, data: xr.Dataset
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """By observable its draws, observations, and the mean and variance that each draw was drawn
-    from.
+    """Draws, observations, and the mean and variance of each draw, by observable.
 
-    A draw stands for a censored datum. Nothing where the forecast says nothing of these times.
+    A draw takes the place of a censored datum. Empty if the forecast has none of these times.
 
-    Shapes: all `(draw, datum)`, but for observed `(datum,)`.
+    Shapes: all `(draw, datum)`, except observations `(datum,)`.
     """
     try:
         predictions, noise, common = shared(fc, data)
         moments = [shared(_as_predictions(fc, group), data)[0] for group in _MOMENTS]
     except MismatchError:
         return {}
-    if "members" in fc.attrs:  # neighbours are those of one member
+    if "members" in fc.attrs:
+        # Neighbours belong to one group.
         last = ..., index_of(common)
         predictions, common, *moments = (
             each.transpose(*last) for each in (predictions, common, *moments)
@@ -211,28 +191,24 @@ def _with_moments(
     for name, variable in predictions.data_vars.items():
         draws, mean, variance = map(merged, (variable, *(group[name] for group in moments)))
         observed = completed(draws, common[name])
-        found[str(name)] = draws, observed, *_of_each(mean, variance, variable, noise)
+        found[str(name)] = draws, observed, *_moments_of_draws(mean, variance, variable, noise)
     return found
 
 
-def _of_each(
+def _moments_of_draws(
     mean: np.ndarray, variance: np.ndarray, predictions: xr.DataArray, noise: xr.Dataset
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The moments that each predictive draw was drawn from, `(draw, datum)`, also where members are
-    repeated.
-    """
+    """The moments of each predictive draw, `(draw, datum)`, also of repeated posterior draws."""
     shape = (predictions.shape[0] * predictions.shape[1], *predictions.shape[2:])
     if len(mean) == shape[0]:
         return mean, variance
     kept = conditional(noise, predictions)
     if kept is None:
-        return np.repeat(mean, shape[0] // len(mean), axis=0), np.repeat(
-            variance, shape[0] // len(mean), axis=0
-        )
-    given = kept.distribution
+        number = shape[0] // len(mean)
+        return np.repeat(mean, number, axis=0), np.repeat(variance, number, axis=0)
+    moments = kept.distribution.mean, kept.distribution.variance
     mean, variance = (
-        np.broadcast_to(np.asarray(m), shape).reshape(shape[0], -1)
-        for m in (given.mean, given.variance)
+        np.broadcast_to(np.asarray(moment), shape).reshape(shape[0], -1) for moment in moments
     )
     return mean, variance
 
@@ -250,11 +226,12 @@ def _held_out_findings(
     scored = {name: finite_at(draws, y) for name, (draws, y) in ensembles.items()}
     lost = [name for name, (draws, y) in scored.items() if y.size and not len(draws)]
     if lost:
-        yield _finding(
-            "warning", "held-out data", f"no draw of the forecast of {', '.join(lost)} is finite "
-                "there",
+        yield model_finding(
+            "warning",
+            "held-out data",
+            f"no draw of the forecast of {', '.join(lost)} is finite there",
             "see why draws fail or overflow",
-        )  # fmt: skip
+        )
     scored = {name: pair for name, pair in scored.items() if pair[0].shape[0] > 1 and pair[1].size}
     if not scored:
         return
@@ -262,11 +239,10 @@ def _held_out_findings(
     yield coverage_finding(own, scored, {name: common[name].shape for name in scored})
     for name, rival in rivals.items():
         theirs, both = matched(rival, common)
-        ours = matched(fc, both)[0]  # at the times that both forecast
+        # At the times that both forecast.
+        ours = matched(fc, both)[0]
         yield from against_rival(name, {n: ours[n] for n in scored}, theirs, both)
-    for name, make in baselines(train[list(scored)]).items():
-        members = baseline_at(make, train[list(scored)], common[list(scored)])
-        flat = {n: members[n].values.reshape(members.sizes["draw"], -1) for n in scored}
+    for name, flat in baseline_ensembles(train[list(scored)], common[list(scored)]):
         other = {n: (alike(flat[n], common[n]), own[n][1]) for n in scored}
         yield from against_baseline(name, own, other, common)
 
@@ -274,9 +250,7 @@ def _held_out_findings(
 def borne_out_by(
     post: xr.DataTree, fc: xr.DataTree | None, test: xr.Dataset | None, said: tuple[Finding, ...]
 ) -> tuple[Finding, ...]:
-    """What an engine said: that nothing shows its draws to be wide enough holds no more if held-out
-    data show it.
-    """
+    """Findings of an engine, of which held-out data may revise the doubt on the spread of draws."""
     if fc is None or test is None or not any(map(leaves_unshown, said)):
         return said
     shown = _spread_shown(
@@ -286,12 +260,10 @@ def borne_out_by(
 
 
 def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
-    """What shows draws to spread as far as they ought to; nothing unless data that they have not
-    seen do.
+    """Evidence that draws are wide enough, as a text; "" unless held-out data show it.
 
-    They do if so many of them lie within the intervals as would hardly do so were the draws to be
-    twice as wide: where noise is most of a forecast its coverage says nothing of how wide its draws
-    are.
+    They do if so many of them lie within the intervals as would hardly do so if the draws were to
+    be twice as wide. If noise is most of a forecast, its coverage does not depend on the draws.
     """
     try:
         predictions, noise, common = shared(fc, unseen)
@@ -301,11 +273,13 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
     inside, number, wide = 0, 0, np.zeros(_REPLICATES)
     for name, variable in predictions.data_vars.items():
         draws, observed = merged(variable), common[name].values.ravel()
-        centre = _of_each(merged(means[name]), merged(means[name]), variable, noise)[0]
+        centre = _moments_of_draws(merged(means[name]), merged(means[name]), variable, noise)[0]
         seen = np.isfinite(observed)
-        ok = np.isfinite(draws[:, seen]).all(axis=1) & np.isfinite(centre[:, seen]).all(axis=1)
+        ok = finite(draws[:, seen]) & finite(centre[:, seen])
         if not seen.any() or ok.sum() < 2:
             continue
+        # Data if the draws were to be twice as wide: the noise of each draw about a mean that is
+        # twice as far from that of all.
         further = draws[ok] + centre[ok] - centre[ok].mean(axis=0)
         # As data would be reported, so that the count is that of the scores.
         draws, further = (alike(each, common[name])[:, seen] for each in (draws[ok], further))
@@ -327,7 +301,3 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
 def _as_predictions(fc: xr.DataTree, group: str) -> xr.DataTree:
     # Without units: those of a variance are no units of data.
     return xr.DataTree.from_dict({"predictions": fc[group].to_dataset().drop_attrs()})
-
-
-def _finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:
-    return Finding(level, subject, message, remedy, aspect="model")

@@ -1,4 +1,4 @@
-"""Parameters whose posterior is level up to a bound of the prior, or highest at it."""
+"""Posteriors at a bound of the prior: level up to it, or highest there."""
 
 import json
 import math
@@ -9,22 +9,23 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Finding
-from .element_names import element_names, is_common, read_more, rows_of
+from ..scores.draws_at_data import merged
+from .element_names import element_names, is_common, read_more
 
 # If draws are evenly spread at a bound, the nearest three tenths reach 3 times as far as the
 # nearest tenth, and nine tenths 9 times. Three tenths reach 2.6 times as far if a normal density is
 # highest a standard deviation away.
 _TENTH, _HIGHEST = 0.1, 2.55
-_FAVOURED = 5.0  # times as likely as under the prior, times the number of bounds (at least two)
+# Times as likely as under the prior, times the number of bounds (at least two).
+_FAVOURED = 5.0
 # Quantiles of correlated draws are less exact, so a little below 3 counts as even. The density near
 # a bound may differ by a quarter from that of the draws beyond. Nine tenths then reach 1 + 8 * 0.8
 # to 1 + 8 * 1.25 times as far.
 _EVEN, _EVEN_FROM_NINE, _EVEN_TO_NINE = 2.3, 7.4, 11.0
-_WIDE, _FACTOR = (
-    0.5,
-    10.0,
-)  # least span of nine tenths of the draws: share of the prior's range, or factor
-_UNIFORM = 1.95  # Kolmogorov's bound at one in a thousand
+# The least span of nine tenths of the draws: a share of the prior's range, or a factor.
+_WIDE, _FACTOR = 0.5, 10.0
+# Kolmogorov's bound at one in a thousand.
+_UNIFORM = 1.95
 
 
 def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
@@ -49,8 +50,8 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
         }
         rows = zip(
             element_names(name, held[name]),
-            rows_of(held[name]).T,
-            rows_of(prior[name]).T,
+            merged(held[name]).T,
+            merged(prior[name]).T,
             strict=True,
         )
         each = [
@@ -73,9 +74,7 @@ class _Bounded(NamedTuple):
 
     @property
     def _on_logs(self) -> bool | None:
-        """Whether the prior is uniform on the log scale;
-        None if it is not uniform on either scale.
-        """
+        """Whether the prior is uniform on the log scale; None if it is uniform on neither."""
         for logs in (False, True):
             if len(self.ends) == 2 and (self.ends["lower"] > 0 or not logs):
                 low, high = _scaled([self.ends["lower"], self.ends["upper"]], logs)
@@ -87,9 +86,7 @@ class _Bounded(NamedTuple):
         return None
 
     def reach(self, side: str, values: np.ndarray, shares: list[float]) -> np.ndarray:
-        """Quantiles of the distance from a bound,
-        on the log scale if the prior is uniform there.
-        """
+        """Quantiles of the distance from a bound, on the scale where the prior is uniform."""
         logs = self._on_logs is True
         return np.quantile(np.abs(_scaled(values, logs) - _scaled(self.ends[side], logs)), shares)
 
@@ -178,7 +175,9 @@ def _peak_findings(name: str, each: list[_Bounded], number: int) -> Iterator[Fin
                 )
         if said:
             yield Finding(
-                "warning", f"{side} bound of {name}", said,
+                "warning",
+                f"{side} bound of {name}",
+                said,
                 "widen the prior unless the bound is a law of nature: the posterior is what the "
                 "bound allows",
-            )  # fmt: skip
+            )

@@ -1,6 +1,4 @@
-"""Whether a forecast is too sure of itself: its intervals and its CRPS beside data that the fit has
-not seen.
-"""
+"""Overconfidence of a forecast: coverage of its intervals and its CRPS on held-out data."""
 
 from __future__ import annotations
 
@@ -10,15 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betainc, betaincinv, ndtri
 
-from .._findings import Finding, Level
+from .._findings import Finding, Level, model_finding
 from .._statistics.convergence import thinned
 from .._statistics.dependence import independent_hits
 from ..scores.draws_at_data import Ensembles, covered, crps_at, ranks
 from .residuals import ABSURD, DOUBTFUL, share_beyond
 
-_OUTSIDE = 0.1  # share of calibrated data outside of the 90 % intervals
-_LEAST = 0.5  # lower coverages must be ruled out by the data before a forecast is called good
-_SURE = 0.95  # confidence with which a coverage is ruled out
+# The share of calibrated data outside of the 90 % intervals.
+_OUTSIDE = 0.1
+# A forecast is called good if the data rule out lower coverages, with this confidence.
+_LEAST, _SURE = 0.5, 0.95
 _REPLICATES = 500  # of held-out data
 _DRAWS = 4000  # at most
 _VALUES = 400  # held-out values at which distances are taken
@@ -29,6 +28,7 @@ _GROUPS = {
     "highest 5 %": (0.95, 1.0),
 }
 """Groups of forecasts by their medians: the quantiles between which these lie."""
+_SUBJECT = "held-out data"
 _TOO_SURE = (
     "the forecast is too sure of itself: look for effects that the model misses, or values that it "
     "takes as known"
@@ -37,8 +37,7 @@ _TOO_FEW = "hold out more data, or data over a longer time"
 
 
 class _Hits(NamedTuple):
-    """Counts of values inside and outside the 90 % intervals, and the number of independent values
-    they are worth.
+    """Counts of values inside and outside the 90 % intervals, with their effective number.
 
     `inside` counts as `bd.score` does: an interval that ends at zero holds all zeros. `missed`
     counts by the randomised PIT, so that a right forecast misses a tenth of its zeros, too.
@@ -56,8 +55,9 @@ class _Hits(NamedTuple):
         return float(betainc(missed, self.worth - missed + 1, _OUTSIDE)) if missed > 0 else 1.0
 
     def not_below(self, worth: float) -> float:
-        """Lower end of the one-sided 95 % interval of the coverage (Clopper & Pearson 1934) from
-        `worth` values.
+        """Lower end of the one-sided 95 % interval of the coverage from `worth` values.
+
+        Source: Clopper & Pearson (1934).
         """
         held = (1 - self.missed / self.number) * worth
         return float(betaincinv(held, worth - held + 1, 1 - _SURE)) if held > 0 else 0.0
@@ -67,7 +67,7 @@ class _Hits(NamedTuple):
 
 
 def observed_pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """As `finite_at`; None for fewer than two draws, or without a value."""
+    """As `finite_at`; None with fewer than two draws, or without a value."""
     draws, observed = finite_at(draws, observed)
     return (draws, observed) if len(draws) > 1 and observed.size else None
 
@@ -107,51 +107,53 @@ def coverage_finding(
     Source: Czado, Gneiting & Held (2009), Predictive model assessment for count data, for the PIT
     of counts.
     """
+    # 1. Coverage of all values and of groups by size of forecast, by the PIT.
     found, *groups = _hits(own, scored, shapes)
+    # 2. Coverage and CRPS beside data that the forecast simulates.
     fewer, further, ratio, worth = _beside_replicates(scored, found)
     by_own = 2 * min(fewer, further)
     name, worst = min(zip(_GROUPS, groups, strict=True), key=lambda group: group[1].chance)
-    by_group = len(groups) * worst.chance  # Bonferroni: any of them may look odd by chance
+    # Bonferroni: any of the groups may look odd by chance.
+    by_group = len(groups) * worst.chance
     odd = min(by_own, found.chance, by_group)
     message = f"the 90 % intervals hold {found}"
     if odd >= DOUBTFUL:
+        # 3. Nothing is odd: ask how low a coverage these data would have shown.
         worth = min(worth, found.worth)
         low = found.not_below(worth)
-        message += (
-            "" if worth > 0.9 * found.number else f", worth about {worth:.2g} independent ones"
-        )
-        if low >= _LEAST:
-            return _finding("good", f"{message}; a coverage below {low:.0%} is ruled out")
-        return _finding(
-            "inconclusive",
-            f"{message}; a coverage of {max(low, 0.01):.0%} is not ruled out",
+        if worth <= 0.9 * found.number:
+            message += f", worth about {worth:.2g} independent ones"
+        good = low >= _LEAST
+        ruled = "is ruled out" if good else "is not ruled out"
+        below = f"below {low:.0%}" if good else f"of {max(low, 0.01):.0%}"
+        return model_finding(
+            "good" if good else "inconclusive",
+            _SUBJECT,
+            f"{message}; a coverage {below} {ruled}",
             _TOO_FEW,
         )
     said = []
     if by_own < DOUBTFUL:
-        said += (
-            [f"their CRPS is {ratio:.2g} times the one that the forecast expects"]
-            if further < fewer
-            else []
-        )
+        if further < fewer:
+            said.append(f"their CRPS is {ratio:.2g} times the one that the forecast expects")
         often = min(fewer, further)
         share = "none" if often < 1 / _REPLICATES else f"{often:.1%}"
-        said += [f"{share} of the data sets that the forecast simulates itself fare as badly"]
+        said.append(f"{share} of the data sets that the forecast simulates itself fare as badly")
     elif found.chance < DOUBTFUL:
-        said += [
+        said.append(
             f"worth about {found.worth:.2g} independent ones, of which so many miss by chance in "
             f"{_rare(found)}"
-        ]
+        )
     if by_group < DOUBTFUL:
-        said += [f"at the {name} of forecasts they hold {worst}, by chance in {_rare(worst)}"]
+        said.append(f"at the {name} of forecasts they hold {worst}, by chance in {_rare(worst)}")
     level: Level = "bad" if odd < ABSURD or found.inside < found.number / 2 else "warning"
-    return _finding(level, "; ".join([message, *said]), _TOO_SURE)
+    return model_finding(level, _SUBJECT, "; ".join([message, *said]), _TOO_SURE)
 
 
 def _hits(
     own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[_Hits]:
-    """The hits of all held-out values, then of each group of forecasts by size."""
+    """The hits of all held-out values, then those of each group of forecasts by size."""
     from scipy.stats import rankdata  # which loads half of SciPy
 
     rng = np.random.default_rng(0)
@@ -182,11 +184,14 @@ def _hits_of(held: Sequence[np.ndarray], normal: Sequence[np.ndarray]) -> _Hits:
 
 
 def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, float, float]:
-    """Data simulated from the forecast: how often as few lie inside, how often the CRPS is as high;
-    ratio; worth.
+    """Compare data with data simulated from the forecast.
 
     If all errors are nearly one shared error, the intervals of a tenth of right forecasts hold
     nothing. Then only the CRPS can show a fault.
+
+    Returns:
+        How often as few values lie inside, how often the CRPS is as high, the ratio of the CRPS to
+        its expectation, and the number of independent values.
     """
     counts = np.zeros(min(len(draws) for draws, _ in scored.values()))
     independent = 0.0
@@ -204,9 +209,7 @@ def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, f
 
 
 def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
-    """The mean CRPS of the data and of replicates,
-    in units of the CRPS that the forecast expects.
-    """
+    """The mean CRPS of data and of replicates, in units of its expectation."""
     blocks = []
     for draws, observed in scored.values():
         some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
@@ -214,9 +217,8 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
         crps = np.stack(
             [crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1
         )
-        with np.errstate(
-            over="ignore"
-        ):  # a forecast without any spread may be infinitely far from a datum
+        # A forecast without any spread may be infinitely far from a datum.
+        with np.errstate(over="ignore"):
             blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
     shortest = min(map(len, blocks))
     means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
@@ -229,7 +231,3 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
 
 def _rare(hits: _Hits) -> str:
     return "less than 0.1% of cases" if hits.chance < ABSURD else f"{hits.chance:.1%} of cases"
-
-
-def _finding(level: Level, message: str, remedy: str = "") -> Finding:
-    return Finding(level, "held-out data", message, remedy, aspect="model")

@@ -1,4 +1,4 @@
-"""Whether a fit can be trusted: a verdict with reasons, and a remedy for each fault."""
+"""The diagnosis of a fit: findings with reasons and remedies, and a verdict."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._findings import Diagnosis, Finding, from_json, is_lost_look, unshown_spread
+from .._findings import (
+    Diagnosis,
+    Finding,
+    counted,
+    is_lost_look,
+    kept_findings,
+    model_finding,
+    unshown_spread,
+)
 from ..errors import MismatchError
 from ..prediction.posterior import are_chains
 from ..scores.failures import HARDLY, failure_findings, finite_findings
 from ..scores.matching import check_forecast, check_same
 from .adequacy import adequacy_findings, borne_out_by
-from .mixing import (
+from .chain_convergence import (
     Words,
     agreed,
     chain_findings,
@@ -33,70 +41,75 @@ def diagnose(
     *,
     rivals: Mapping[str, xr.DataTree] | None = None,
 ) -> Diagnosis:
-    """Judge a fit and the forecast made from it: can the sampling be trusted, and does the model
-    fit?
+    """Judge a fit and its forecast: can the sampling be trusted, and does the model fit?
 
-    The sampling is judged by mixing, energy, divergences and failures. The model is judged as far
-    as a forecast and data allow: at the times that were fitted its residuals are compared with
-    those that it draws itself (their size, order, tails, symmetry, and evenness: whether they grow
-    or shrink with what is predicted; in a population whether their scale differs between members);
-    held-out data by the coverage of its intervals (all in all and by size of forecast), by how far
-    out they lie, and by whether climatology, persistence or a rival forecasts better; its prior by
-    where the data take the parameters. Members that are drawn given hyperparameters are judged by
-    these. Held-out data that could hardly have shown a fault are "inconclusive". Rows of another
-    table that only have the labels of fitted rows count as held out.
+    **Sampling** is judged by R-hat, effective sample sizes, energy, divergences and failures, for
+    science parameters, trajectories (conditional means at the training times) and the vector field
+    of a network, also along the forecast. Weights of networks are not judged, since several sets of
+    weights give the same function. Of more than 200 points 200 evenly spaced ones are judged. The
+    bounds allow for the worst of more than ten quantities. Draws that are not finite are left out
+    and counted. Draws that are no chains, such as an ensemble, are judged by their engine; held-out
+    data may confirm their spread.
 
-    Convergence is judged on the science parameters, on the trajectories (the conditional means at
-    the training times) and, where a network is part of it, on the vector field (at states along
-    these and along the forecast); never on the weights of a network, of which several sets say the
-    same. Of more than 200 points 200 evenly spaced ones are looked at, and the bounds of R-hat and
-    effective sample sizes allow for the worst of more than ten. Draws that are not finite are left
-    out and counted. Members of an ensemble and other draws that are no chains are judged by how
-    they were made, which the engine itself says; where it cannot say whether they spread as the
-    posterior does, held-out data may.
+    **The model** is judged as far as a forecast and data allow:
+
+    - training data, by residuals compared with those that the model simulates: their size, serial
+      correlation, tails, skewness, and growth with the prediction; in a population also by
+      differences of scale between members;
+    - held-out data, by the coverage of intervals, by their CRPS, and by whether climatology,
+      persistence or a rival forecasts better. Data that could hardly have shown a fault are
+      "inconclusive". Rows of another table with the labels of fitted rows count as held out;
+    - the prior, by how far the posterior lies from it. Random effects are judged by their
+      hyperparameters.
 
     Args:
-        post: what `fit` returned.
-        fc: a forecast made from it, at the times of the data that were fitted and of those that
-            were not.
-        test: data that the fit has not seen; what was fitted is left out of it.
-        rivals: forecasts of other models by name, recalibrated ones among them.
+        post: the result of `fit`.
+        fc: a forecast made from it, at the times of the fitted and the held-out data.
+        test: held-out data; fitted values in it are ignored.
+        rivals: forecasts of other models by name, which may be recalibrated.
+
+    Returns:
+        The findings, and a verdict that `print` shows.
 
     Raises:
-        MismatchError: for what is no posterior or no forecast, a forecast that was made from
-            another posterior, or data that have other inputs than the fit at the same labels where
-            the forecast has those of the fit.
+        MismatchError: if `post` is no posterior, `fc` is no forecast or was made from another
+            posterior, or the data have other inputs than the fit at the same labels.
 
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
+
+    Example:
+        ```python
+        post = bd.fit(model, train)
+        verdict = bd.diagnose(post, bd.forecast(model, post, data), test)
+        print(verdict)
+        assert verdict.level in ("good", "inconclusive")
+        ```
     """
-    _check_arguments(post, fc, rivals)
+    _check_diagnosed(post, fc, rivals)
     _check_made_from(post, fc)
-    said = borne_out_by(post, fc, test, _said(post))
-    fits = (*_what_if_findings(fc), *adequacy_findings(post, fc, test, rivals or {}))
-    if not are_chains(post):
-        failed = (*failure_findings(post, fc), *finite_findings(post, fc))
-        return Diagnosis(
-            (*said, *posterior_findings(post, agreed=True), *failed, *fits), unseen_functions(post)
-        )
-    judged = quantities(post, fc)
-    return Diagnosis(
-        (
+    said = borne_out_by(post, fc, test, _engine_findings(post))
+    # Draws that are no chains are judged by their engine alone: they have no R-hat.
+    judged = quantities(post, fc) if are_chains(post) else ()
+    of_draws = posterior_findings(post, agreed=all(map(agreed, judged)))
+    if are_chains(post):
+        of_chains = mixing_findings(judged, int(post.attrs.get("superchains", 0)), Words.of(post))
+        found = [
             *_run_findings(post),
             *said,
-            *posterior_findings(post, agreed=all(map(agreed, judged))),
-            *mixing_findings(judged, int(post.attrs.get("superchains", 0)), Words.of(post)),
+            *of_draws,
+            *of_chains,
             *chain_findings(post, judged),
             *energy_findings(post),
             *_divergence_findings(post),
-            *failure_findings(post, fc),
-            *finite_findings(post, fc),
-            *fits,
-        ),
-        unseen_functions(post),
-    )
+        ]
+    else:
+        found = [*said, *of_draws]
+    found += [*failure_findings(post, fc), *finite_findings(post, fc), *_what_if_findings(fc)]
+    found += adequacy_findings(post, fc, test, rivals or {})
+    return Diagnosis(tuple(found), unseen_functions(post))
 
 
-def _check_arguments(post: Any, fc: Any, rivals: Any) -> None:
+def _check_diagnosed(post: Any, fc: Any, rivals: Any) -> None:
     if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
         raise MismatchError(
             "this is no posterior: it has no group 'posterior'; give the result of bd.fit"
@@ -117,9 +130,7 @@ def _check_arguments(post: Any, fc: Any, rivals: Any) -> None:
 
 
 def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
-    """Raise MismatchError for a forecast from a posterior of another model or other data, or from
-    other draws.
-    """
+    """Raise MismatchError for a forecast from another model, other data, or other draws."""
     if fc is not None and "mixture" in fc.attrs:
         raise MismatchError(
             "a mixture is of several posteriors, not of this one: give it as one of the rivals"
@@ -153,14 +164,12 @@ def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
     if fc is not None and fc.attrs.get("what_if", 0):
         message = "the forecast is of another model than the fitted one, by draws of the latter"
         remedy = "read it as what would be; to judge the model itself, fit it"
-        yield Finding("warning", "what if", message, remedy, aspect="model")
+        yield model_finding("warning", "what if", message, remedy)
 
 
-def _said(post: xr.DataTree) -> tuple[Finding, ...]:
-    """What the engine says of its run; of draws that are no chains somebody must say whether they
-    are right.
-    """
-    said = from_json(post.attrs.get("findings", "[]"))
+def _engine_findings(post: xr.DataTree) -> tuple[Finding, ...]:
+    """Findings of the engine on its run; without any, a warning on approximate draws."""
+    said = kept_findings(post)
     if are_chains(post) or not all(map(is_lost_look, said)):
         return said
     return unshown_spread("the engine says nothing of its draws"), *said
@@ -193,21 +202,15 @@ def _divergence_findings(post: xr.DataTree) -> Iterator[Finding]:
     diverging, cut_short = stats.get("diverging"), stats.get("solver_failure")
     if diverging is None:
         return
-    if (
-        cut_short is not None
-    ):  # a trajectory that meets a failing solve diverges too: it is counted there
+    if cut_short is not None:
+        # A trajectory that meets a failing solve diverges too: it counts as a failure instead.
         diverging = diverging & ~cut_short
-    count, size = int(diverging.sum()), diverging.size
-    if count == 0:
-        yield Finding("good", "divergences", f"none in {size} draws")
-        return
-    message = f"{count} of {size} draws ({100 * count / size:.3g} %)"
-    if count <= HARDLY * size:
-        yield Finding("good", "divergences", f"{message}: too few to matter")
-        return
-    yield Finding(
-        "bad" if count > 0.01 * size else "warning",
+    yield counted(
         "divergences",
-        message,
-        "raise the target acceptance rate (0.95), or tighten the prior where the draws diverge",
+        diverging.values,
+        "draws",
+        seldom=HARDLY,
+        often=0.01,
+        remedy="raise the target acceptance rate (0.95), or tighten the prior where the draws "
+        "diverge",
     )

@@ -1,4 +1,4 @@
-"""Whether a forecast evaluates unknown functions beyond the range of their inputs in the fit."""
+"""Extrapolation of unknown functions beyond the range of their inputs in the fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import bdtr
 
-from .._findings import Finding
+from .._findings import Finding, model_finding
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..scores.draws_at_data import Ensembles, covered
@@ -17,9 +17,12 @@ from ..scores.matching import Span, fitted_between, matched
 from .coverage import coverage_finding, observed_pair
 
 EXTRAPOLATION = "extrapolation"
-_SLACK = 0.05  # share of its range by which an input may leave it
-_FEW = 0.05  # share of rows up to which nothing is reported
-_TOO_FEW_COVERED = 0.05  # probability of so few values in 90 % intervals
+# Share of its range by which an input may leave it.
+_SLACK = 0.05
+# Share of rows up to which nothing is reported.
+_FEW = 0.05
+# Probability of so few values in 90 % intervals.
+_TOO_FEW_COVERED = 0.05
 
 
 class Leaving(NamedTuple):
@@ -33,8 +36,7 @@ class Leaving(NamedTuple):
 
 
 def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
-    """The unknown functions that a forecast evaluates beyond their training range, and in which
-    rows ahead.
+    """The unknown functions that a forecast evaluates beyond their training range, with the rows.
 
     Each input has its own range, widened by a twentieth at each end. Only rows that were not
     fitted, and whose inputs are known, count.
@@ -46,31 +48,30 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
     ahead = ahead.isel(
         {index: ~_fitted(ahead[index].values, seen[index].values, fitted_between(fc))}
     )
+    # 1. Rows in which each input of each function leaves its range.
     found: dict[str, list[tuple[str, np.ndarray, tuple[float, float]]]] = {}
     for name, variable in ahead.data_vars.items():
         known = seen[name].values if name in seen else np.zeros(0)
         known = known[np.isfinite(known)]
         if not known.size or not variable.size:
             continue
-        low, high = float(known.min()), float(known.max())
-        slack = _SLACK * (high - low)
-        beyond = (variable.values < low - slack) | (variable.values > high + slack)
-        found.setdefault(variable.attrs["function"], []).append(
-            (variable.attrs["input"], beyond, (low, high))
-        )
+        ends = float(known.min()), float(known.max())
+        slack = _SLACK * (ends[1] - ends[0])
+        beyond = (variable.values < ends[0] - slack) | (variable.values > ends[1] + slack)
+        inputs = found.setdefault(variable.attrs["function"], [])
+        inputs.append((variable.attrs["input"], beyond, ends))
+    # 2. By function: rows in which any input does so, and the inputs that do.
     result = []
     for function, inputs in found.items():
         outside = np.any([beyond for _, beyond, _ in inputs], axis=0)
         left = [(name, ends) for name, beyond, ends in inputs if beyond.any()]
-        names, ranges = tuple(name for name, _ in left), tuple(ends for _, ends in left)
+        names, ranges = zip(*left, strict=True) if left else ((), ())
         result.append(Leaving(function, ahead[index].values, outside, names, ranges))
     return result
 
 
 def _fitted(labels: np.ndarray, seen: np.ndarray, span: Span) -> np.ndarray:
-    """Which rows of a forecast were fitted: rows of another table may have the same labels, and
-    then no span.
-    """
+    """Which rows of a forecast were fitted; none without a span, as for rows of another table."""
     start, end = span
     if end is None:
         return np.zeros(labels.shape, bool)
@@ -80,8 +81,7 @@ def _fitted(labels: np.ndarray, seen: np.ndarray, span: Span) -> np.ndarray:
 def extrapolation_findings(
     post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None
 ) -> Iterator[Finding]:
-    """Findings on forecasts beyond the training range of an unknown function: how many rows, and
-    what checks them.
+    """Findings on forecasts beyond the training range of an unknown function.
 
     Args:
         post: the posterior.
@@ -100,32 +100,34 @@ def extrapolation_findings(
             f"({left.outside.mean():.0%}) the forecast "
             f"leaves the range of {ranges} over which this function was fitted"
         )
-        yield _judged(left, message, fc, test)
+        yield _extrapolation_finding(left, message, fc, test)
 
 
-def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None) -> Finding:
+def _extrapolation_finding(
+    left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None
+) -> Finding:
     subject = f"{EXTRAPOLATION} of {left.function}"
     ensembles, common = _there(fc, test, left.rows[left.outside])
     found = _coverage(ensembles, common)
     if found is None:
-        return Finding(
-            "warning", subject, f"{message}; nothing has checked it there",
+        return model_finding(
+            "warning",
+            subject,
+            f"{message}; nothing has checked it there",
             "hold out data from there; without them the forecast there rests on the prior of the "
             "function",
-            aspect="model",
-        )  # fmt: skip
+        )
     message, level, remedy = f"{message}; there {found.message}", found.level, ""
     if level == "inconclusive" and not _few(ensembles):
         remedy = f"{found.remedy} there"
-    elif (
-        level != "good"
-    ):  # few values inside may come from one shared error, but do not support the forecast there
+    elif level != "good":
+        # Few values inside may come from one shared error, but do not support the forecast.
         level = "warning"
         remedy = (
             "do not rely on the forecast there: fit data from there, or give the function a wider "
             "prior"
         )
-    return Finding(level, subject, message, remedy, aspect="model")
+    return model_finding(level, subject, message, remedy)
 
 
 def _coverage(ensembles: Ensembles, common: xr.Dataset) -> Finding | None:

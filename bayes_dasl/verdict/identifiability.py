@@ -1,5 +1,4 @@
-"""Combinations of parameters that the data do not identify: draws of the posterior compared with
-prior draws.
+"""Combinations of parameters that the data do not identify, by posterior and prior draws.
 
 No solver runs. Random effects, weights of networks and latent states are left out: a population is
 judged by its hyperparameters.
@@ -15,7 +14,8 @@ from scipy.linalg import eigh
 from scipy.sparse.csgraph import connected_components
 
 from .._findings import Finding
-from .element_names import element_names, is_common, read_more, rows_of
+from ..scores.draws_at_data import merged
+from .element_names import element_names, is_common, read_more
 
 _CENTRAL = (0.15866, 0.84134)
 # A parameter is tied to the others if less than a tenth of its variance is left, given these.
@@ -23,12 +23,12 @@ _TIED, _LINKED = 0.1, 0.3
 # A combination is unidentified if half of its prior variance is left, and two of its parameters
 # keep a fifth of theirs.
 _LEFT, _KEPT = 0.5, 0.2
-_TWO_MODES = 1.6  # kurtosis: 1 of two points, 1.8 of a uniform distribution
+# Kurtosis of two modes: 1 for two points, 1.8 for a uniform distribution.
+_TWO_MODES = 1.6
+# Draws for each parameter, and prior widths beyond which tails are clipped.
 _DRAWS_A_NUMBER, _TAILS = 10, 4.0
-_MOSTLY, _FEWEST_PRIOR = (
-    0.8,
-    100,
-)  # least positive share of the prior of a positive parameter; such prior draws
+# The least positive share of the prior of a positive parameter, and the least number of draws.
+_MOSTLY, _FEWEST_PRIOR = 0.8, 100
 
 
 class Numbers(NamedTuple):
@@ -40,9 +40,7 @@ class Numbers(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        """Which are positive in the posterior and mostly positive under the prior, as a normal
-        prior may be.
-        """
+        """Which are positive in the posterior, and mostly positive under the prior."""
         told = (self.draws > 0).all(axis=0)
         mostly = told & ((self.prior > 0).mean(axis=0) >= _MOSTLY)
         enough = (self.prior[:, mostly] > 0).all(axis=1).sum() >= _FEWEST_PRIOR
@@ -50,18 +48,15 @@ class Numbers(NamedTuple):
 
 
 def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
-    """The names and the finding of each group of parameters that the data identify only in
-    combination.
+    """Labels and finding of each group of parameters that are identified only in combination.
 
     Two parameters may both keep most of their prior spread while their product is known to a per
     cent. A single parameter about which the data say little is no fault: it has an informative
     prior.
     """
-    numbers = (
-        _numbers(post)
-        if "prior" in post.children
-        else Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
-    )
+    if "prior" not in post.children:
+        return
+    numbers = _varying_parameters(post)
     if len(numbers.labels) < 2:
         return
     # Products first: positive parameters on a log scale. Then sums.
@@ -76,18 +71,18 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
             if not taken & set(group.tolist()) and any(each.untold(group) for each in scales):
                 taken |= set(group.tolist())
                 labels = [numbers.labels[i] for i in group]
-                yield labels, _finding(labels, scale, group)
+                yield labels, _tie_finding(labels, scale, group)
 
 
-def _numbers(post: xr.DataTree) -> Numbers:
+def _varying_parameters(post: xr.DataTree) -> Numbers:
     """Common scientific parameters with finite draws that vary; none if there are too few draws."""
     labels, draws, before = [], [], []
     prior = post["prior"].to_dataset()
     for name, variable in post["posterior"].to_dataset().data_vars.items():
         if name in prior and is_common(variable):
             labels += element_names(str(name), variable)
-            draws.append(rows_of(variable))
-            before.append(rows_of(prior[name]))
+            draws.append(merged(variable))
+            before.append(merged(prior[name]))
     if not labels:
         return Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
     held = Numbers(
@@ -111,8 +106,7 @@ def _middle_and_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Scale:
-    r"""Posterior and prior covariances in units of the prior's widths, on the log scale where
-    `logs`.
+    r"""Posterior and prior covariances in units of prior widths; on the log scale for `logs`.
 
     Given the others, parameter i has the variance $1 / (C^{-1})_{ii}$.
     """
@@ -147,13 +141,13 @@ class _Scale:
         return [members for members in groups if members.size > 1]
 
     def left(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Combinations of a group, and the shares of the prior variance that are left along them,
-        least first.
+        """Combinations of a group and the shares of prior variance left along them, least first.
 
         A combination is a row of weights of parameters in units of the prior's widths. Its prior
         variance is one.
         """
         within = np.ix_(group, group)
+        # Generalised eigenvectors have a prior variance of one.
         shares, combinations = eigh(self.covariance[within], self.prior[within])
         return shares, combinations.T
 
@@ -169,9 +163,7 @@ class _Scale:
         return bool(shares[-1] >= _LEFT and wide.sum() >= 2 and kurtosis >= _TWO_MODES)
 
     def spread(self, group: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        """Posterior and prior standard deviation of a combination, from weights of the parameters
-        themselves.
-        """
+        """Posterior and prior standard deviation of a combination, by weights of parameters."""
         each = weights * self.width[group]
         within = np.ix_(group, group)
         # Rounding may leave the variance of an exact tie a little below zero.
@@ -183,9 +175,7 @@ class _Scale:
         return after, before
 
     def weights(self, group: np.ndarray, combination: np.ndarray) -> np.ndarray:
-        """The weights of the parameters themselves in a combination; the first of the largest is
-        one.
-        """
+        """Weights of parameters in a combination, where the first of the largest is one."""
         found = combination / self.width[group]
         first = np.flatnonzero(np.abs(found) > 0.9 * np.abs(found).max())[0]
         found = found / found[first]
@@ -193,18 +183,18 @@ class _Scale:
         return np.where(np.abs(found - nearest) < 0.1, nearest, found)
 
 
-def _finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
+def _tie_finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
     shares, combinations = scale.left(group)
     logs = scale.logs[group]
     told = scale.weights(group, combinations[0])
-    known = _written(labels, told, logs)
+    known = _combination(labels, told, logs)
     sd = scale.spread(group, told)[0]
     within = _to_within(sd, bool(logs.all()))
     if len(group) == 2:
         contrast = told * [1, -1]
         after, before = scale.spread(group, contrast)
         message = (
-            f"{known} is known {within}, {_written(labels, contrast, logs)} is not: "
+            f"{known} is known {within}, {_combination(labels, contrast, logs)} is not: "
             f"{_as_wide(after / before)}"
         )
     elif (shares < _TIED * shares[-1]).sum() == 1:
@@ -213,7 +203,7 @@ def _finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
             f"{_as_wide(math.sqrt(shares[-1]))}"
         )
     else:
-        unknown = _written(labels, scale.weights(group, combinations[-1]), logs)
+        unknown = _combination(labels, scale.weights(group, combinations[-1]), logs)
         message = (
             f"the data tie them to each other, but do not identify {unknown}: "
             f"{_as_wide(math.sqrt(shares[-1]))}"
@@ -242,21 +232,20 @@ def _as_wide(share: float) -> str:
     return f"the posterior is {'' if share > 0.95 else f'{share:.0%} '}as wide as the prior"
 
 
-def _written(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
+def _combination(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
     """`k1 · k2 / k3^0.5` of logarithms, else `level + 0.5 · slope`."""
-    if logs.all():
-        powers = [
-            label if abs(w) == 1 else f"{label}^{abs(w):.2g}"
-            for label, w in zip(labels, weights, strict=True)
-        ]
-        signs = [" · " if w > 0 else " / " for w in weights]
-        lead = "1 / " if weights[0] < 0 else ""
-    else:
-        named = [f"log({label})" if log else label for label, log in zip(labels, logs, strict=True)]
-        powers = [
-            n if abs(w) == 1 else f"{abs(w):.2g} · {n}" for n, w in zip(named, weights, strict=True)
-        ]
-        signs = [" + " if w > 0 else " − " for w in weights]
-        lead = "−" if weights[0] < 0 else ""
+    products = bool(logs.all())
+    names = labels
+    if not products:
+        names = [f"log({label})" if log else label for label, log in zip(labels, logs, strict=True)]
+    powers = []
+    for name, weight in zip(names, weights, strict=True):
+        size = f"{abs(weight):.2g}"
+        power = f"{name}^{size}" if products else f"{size} · {name}"
+        powers.append(name if abs(weight) == 1 else power)
+    plus, minus = (" · ", " / ") if products else (" + ", " − ")
+    signs = [plus if weight > 0 else minus for weight in weights]
+    first = "1 / " if products else "−"
+    lead = first if weights[0] < 0 else ""
     kept = [i for i, w in enumerate(weights) if w != 0]
     return lead + powers[kept[0]] + "".join(signs[i] + powers[i] for i in kept[1:])

@@ -1,4 +1,4 @@
-"""Members of a population that lie further from all others than prior draws ever do."""
+"""Groups of a population that lie further from all others than in prior draws."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding
+from .._findings import Finding, model_finding
 from .._statistics.convergence import thinned
-from .element_names import rows_of
+from ..scores.draws_at_data import merged
 from .prior_findings import Scale
 from .residuals import ABSURD, share_beyond
 
-_FEWEST = 5  # members, of whom one may lie far from the others
+# The fewest groups, one of which may lie far from the others.
+_FEWEST = 5
 _DRAWS = 1000
 
 
@@ -45,19 +46,21 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
     }
     for name, variable in pooled.items():
         scale = Scale.of(variable.attrs)
-        with np.errstate(invalid="ignore"):  # of draws beyond a bound, as no engine makes them
-            held, before = (scale(rows_of(v)) for v in (variable, prior[name]))
+        # Draws beyond a bound, which no engine makes, give NaN.
+        with np.errstate(invalid="ignore"):
+            held, before = (scale(merged(v)) for v in (variable, prior[name]))
         held, before = (values[np.isfinite(values).all(axis=1)] for values in (held, before))
         if not len(held) or not len(before):
             continue
-        apart = _apart(held[thinned(len(held), _DRAWS)])
-        found, usual = np.median(apart.max(axis=1)), _apart(before).max(axis=1)
+        apart = _log_distances(held[thinned(len(held), _DRAWS)])
+        found, usual = np.median(apart.max(axis=1)), _log_distances(before).max(axis=1)
         if len(pooled) * share_beyond(usual, float(found)) >= ABSURD:
             continue
         member = int(np.median(apart, axis=0).argmax())
         dim = variable.dims[2]
-        yield Finding(
-            "warning", f"outlying {name}",
+        yield model_finding(
+            "warning",
+            f"outlying {name}",
             f"{name} of {dim} {variable[dim].values[member]} lies {np.exp(found):.2g} standard "
             f"deviations{scale.said} "
             f"from the middle of the others, where {np.exp(np.median(usual)):.2g} are usual for "
@@ -65,11 +68,10 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
             f"look at the data of this {dim}; if they are right, explain the difference by what is "
             "known of it, or let "
             "members differ by a law with heavier tails",
-            aspect="model",
-        )  # fmt: skip
+        )
 
 
-def _apart(z: np.ndarray) -> np.ndarray:
+def _log_distances(z: np.ndarray) -> np.ndarray:
     """The log distance of each member from the mean of the others, in their standard deviations."""
     others = z.shape[1] - 1
     mean = (z.sum(axis=1, keepdims=True) - z) / others

@@ -1,6 +1,4 @@
-"""What a posterior says beside its draws: modes, accuracy of the solver, confounding, bounds, laws,
-functions.
-"""
+"""Findings by groups of a posterior: modes, solver, confounding, bounds, constraints, functions."""
 
 import itertools
 import json
@@ -10,49 +8,63 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .._findings import SOLVER_ACCURACY, Finding, grade
+from .._findings import SOLVER_ACCURACY, Finding, grade, model_finding
 from .._statistics.convergence import finite_draws, tail_index
 from .._statistics.importance import largest_pareto_k
+from ..scores.draws_at_data import by_chain
 from .bounds import bound_findings
 from .element_names import element_names
 from .identifiability import ties
 
-_SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
-# From these on a parameter and what a closure does in its place are told apart by the prior more
-# than by the data.
+# Posterior standard deviations by which a finer solver may move a mean: a warning from, bad from.
+_SHIFT, _FAR = 0.05, 0.5
+# A correlation with an unknown function, and the share of a posterior standard deviation that it
+# explains, from which the prior separates the two rather than the data.
 _CONFOUNDED, _SHARE = 0.7, 0.3
+# The quantile of lengths that an approximation of a Gaussian process should represent.
 _TENTH = 0.1
+# Modes are one if chains change between them by this share of the usual number, unless that is few.
 _TO_AND_FRO, _FEW_CHANGES = 0.1, 10.0
-_SELDOM = 1e-3  # from which on of a thousand replicates none has as much
-_BROKEN = 2.0  # times what is tolerated
-_NO_VARIANCE = 0.5  # the tail index from which on there is none
-_FAR_OUT = 10.0  # interquartile ranges from the median
-# Standard errors: normal, gamma and log-normal tails lie so far below that many need no wider
-# bound.
+# A smaller share than one of a thousand replicates is "none".
+_SELDOM = 1e-3
+# Constraint residual from which a constraint is broken, in units of its tolerance.
+_BROKEN = 2.0
+# The tail index from which on there is no variance.
+_NO_VARIANCE = 0.5
+# Interquartile ranges from the median within which tails are not looked at.
+_FAR_OUT = 10.0
+# Standard errors of a tail index: normal, gamma and log-normal tails lie so far below that
+# many parameters need no wider one.
 _SURELY = 1.645
-_APART = 4.0  # standard deviations within modes, from which a second parameter is named
-_WEIGHED = 0.05  # the standard error up to which the weights of modes are good
-_UNSETTLED = 0.5  # of its prior's width: a parameter that wide is unsettled
-_NAMED = 16  # more chains than these are not named one by one
+# Standard deviations within modes from which a second parameter is named.
+_APART = 4.0
+# The standard error up to which the weights of modes are good.
+_WEIGHED = 0.05
+# A parameter is unsettled from this ratio of its posterior and prior widths.
+_UNSETTLED = 0.5
+# More chains than these are not named one by one.
+_NAMED = 16
 
 
 def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
-    """Findings that hang on which groups there are, whatever engine made them.
+    """Findings that depend on the groups of a posterior, for every engine.
 
-    `agreed`: whether the chains agree about the science and the trajectories.
+    Args:
+        post: the posterior.
+        agreed: whether the chains agree about science parameters and trajectories.
     """
-    yield from _modes(post, agreed)
-    yield from _solver(post)
-    yield from _confounding(post)
-    yield from _identifiability(post)
-    yield from _constraints(post)
-    yield from _functions(post)
-    yield from _lengths(post)
-    yield from _tails(post)
+    yield from _mode_findings(post, agreed)
+    tied = list(ties(post))
+    for check in (_solver_findings, _confounding_findings):
+        yield from check(post)
+    yield from (finding for _, finding in tied)
+    yield from bound_findings(post, {label for labels, _ in tied for label in labels})
+    for check in (_constraint_findings, _function_findings, _length_findings, _tail_findings):
+        yield from check(post)
 
 
 def unseen_functions(post: xr.DataTree) -> str:
-    """That nobody has looked whether the unknown functions are fine enough, if so."""
+    """A sentence that unknown functions were not checked for fineness; "" if they were."""
     names = json.loads(post.attrs.get("unknown_functions", "[]"))
     if not names or "function_check" in post.children:
         return ""
@@ -62,63 +74,52 @@ def unseen_functions(post: xr.DataTree) -> str:
     )
 
 
-def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
-    """Several modes: which they are, and their weights, or which chains sit there and whether any
-    moved.
-    """
+def _mode_findings(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
+    """Findings on several modes: where they lie, and their weights or the chains in them."""
     stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
     if "mode" not in stats or "modes" not in post.children:
         return
     modes = post["modes"].to_dataset()
     nearest = stats["mode"].transpose("chain", "draw").values
     if "mode_weight" in modes:
-        yield _weights(post, modes, nearest)
+        yield _weighed_modes(post, modes, nearest)
         return
+    # 1. Merge modes between which all chains move freely.
     same = _same_modes(nearest, modes["lp"].values)
     found = np.unique(same)
     if found.size == 1:
         return
+    # 2. Describe the modes with and without draws.
     nearest = same[nearest]
     visited, empty = np.unique(nearest), np.setdiff1d(found, nearest)
-    where = _places(post, modes, nearest, found)
-    described = "; ".join(f"{where[m]} ({_held(modes, nearest, int(m))})" for m in visited)
+    where = _mode_labels(post, modes, nearest, found)
+    described = "; ".join(f"{where[m]} ({_mode_share(modes, nearest, int(m))})" for m in visited)
     if empty.size:
-        described += (
-            "; without draws: "
-            f"{'; '.join(f'{where[m]} (log density {modes.lp[m]:.4g})' for m in empty)}"
-        )
+        places = "; ".join(f"{where[m]} (log density {modes.lp[m]:.4g})" for m in empty)
+        described += f"; without draws: {places}"
+    # 3. Chains that stay apart are harmless only if the modes agree.
+    moved = (nearest != nearest[:, :1]).any(axis=1).all()
     of = f" of {found.size}" if empty.size else ""
-    moved = (nearest != nearest[:, :1]).any(axis=1)
+    stay = f"chains stay in {visited.size}{of} modes"
     if visited.size == 1:
-        yield Finding(
-            "good",
-            "modes",
-            f"{found.size} modes were started from; all draws are near one: {described}",
-        )
-    elif moved.all():
-        yield Finding(
-            "good", "modes", f"every chain moves between {visited.size}{of} modes: {described}"
-        )
+        message = f"{found.size} modes were started from; all draws are near one"
+    elif moved:
+        message = f"every chain moves between {visited.size}{of} modes"
     elif agreed:
-        yield Finding(
-            "good", "modes",
-            f"chains stay in {visited.size}{of} modes that say the same of the science and the "
-            "trajectories: "
-            f"{described}",
-        )  # fmt: skip
+        message = f"{stay} that say the same of the science and the trajectories"
     else:
-        yield Finding(
-            "bad", "modes",
-            f"chains stay in {visited.size}{of} modes, so that their weights mean nothing: "
-            f"{described}",
-            "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not "
-            "believed",
-        )  # fmt: skip
+        message = f"{stay}, so that their weights mean nothing"
+    yield Finding(
+        "good" if visited.size == 1 or moved or agreed else "bad",
+        "modes",
+        f"{message}: {described}",
+        "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not believed",
+    )
 
 
-def _weights(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Finding:
-    """Modes that an engine has weighed, and how well their weights are known."""
-    where = _places(post, modes, nearest, np.arange(modes.sizes["mode"]))
+def _weighed_modes(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Finding:
+    """A finding on modes that an engine has weighed, by the errors of their weights."""
+    where = _mode_labels(post, modes, nearest, np.arange(modes.sizes["mode"]))
     weights, errors = modes["mode_weight"].values, modes["mode_weight_se"].values
     known = np.isfinite(errors).all()
     each = [
@@ -132,29 +133,27 @@ def _weights(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Findi
         return Finding(
             "warning", "modes", message, "take several runs for standard errors of the weights"
         )
-    level = grade(-float(errors.max()), good=-_WEIGHED, warning=-3 * _WEIGHED)
-    remedy = (
-        ""
-        if level == "good"
-        else "take more particles or runs: each run has to find every mode by itself"
+    return Finding(
+        grade(-float(errors.max()), good=-_WEIGHED, warning=-3 * _WEIGHED),
+        "modes",
+        message,
+        "take more particles or runs: each run has to find every mode by itself",
     )
-    return Finding(level, "modes", message, remedy)
 
 
 def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
-    """For each mode the highest of those between which every chain goes to and fro, as within one.
+    """The representative of each mode, after merging modes between which all chains move freely.
 
     Two are one if chains change between them at least a tenth as often as independent draws would.
     """
     same = np.arange(len(log_densities))
     for i, j in itertools.combinations(np.unique(nearest), 2):
         in_one, in_other = nearest == i, nearest == j
-        changes = ((in_one[:, 1:] & in_other[:, :-1]) | (in_one[:, :-1] & in_other[:, 1:])).sum(
-            axis=1
-        )
+        left = in_one[:, :-1] & in_other[:, 1:]
+        entered = in_one[:, 1:] & in_other[:, :-1]
+        changes = (left | entered).sum(axis=1)
         usual = 2 * in_one.mean() * in_other.mean() * (nearest.shape[1] - 1)
-        # Where a chain is hardly ever expected in one of them, that it was never there says
-        # nothing.
+        # The absence of changes says nothing if few are expected.
         every = (changes >= _TO_AND_FRO * usual).all() or usual < _FEW_CHANGES
         if every and changes.sum() >= _TO_AND_FRO * usual * len(nearest):
             pair = same[[i, j]]
@@ -162,23 +161,21 @@ def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     return same
 
 
-def _places(
+def _mode_labels(
     post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray, shown: np.ndarray
 ) -> dict[int, str]:
-    """Each mode by the one or two parameters of the science that separate the modes best:
-    `birth = 0.54`.
+    """A label of each mode, `birth = 0.54`, by one or two parameters that separate modes best.
 
     A parameter separates modes by their distance in standard deviations within modes.
     """
     held, names, tops, within = post["posterior"].to_dataset(), [], [], []
     for name, variable in modes.data_vars.items():
         if variable.attrs.get("group") == "science" and name in held:
-            draws = held[name].transpose("chain", "draw", ...).values.reshape(*nearest.shape, -1)
+            draws = by_chain(held[name])
             names += element_names(str(name), held[name])
             tops.append(variable.transpose("mode", ...).values.reshape(modes.sizes["mode"], -1))
-            within.append(
-                np.mean([draws[nearest == m].std(axis=0) for m in np.unique(nearest)], axis=0)
-            )
+            spreads = [draws[nearest == m].std(axis=0) for m in np.unique(nearest)]
+            within.append(np.mean(spreads, axis=0))
     if not names:
         return {int(m): f"mode {m}" for m in shown}
     top = np.concatenate(tops, axis=1)
@@ -187,68 +184,56 @@ def _places(
     return {int(m): ", ".join(f"{names[i]} = {top[m, i]:.3g}" for i in best) for m in shown}
 
 
-def _held(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
-    """The log density of a mode and which chains sit there: `log density -132.6, chains 0, 2`."""
+def _mode_share(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
+    """The log density of a mode and its chains: `log density -132.6, chains 0, 2`."""
     chains = np.flatnonzero((nearest == number).mean(axis=1) > 0.5)
     share = f"{(nearest == number).mean():.0%} of the draws"
     held = f"chains {', '.join(map(str, chains))}" if 0 < chains.size <= _NAMED else share
     return f"log density {float(modes['lp'][number]):.4g}, {held}"
 
 
-def _solver(post: xr.DataTree) -> Iterator[Finding]:
-    """The posterior under a solver that is much finer (Timonen et al. 2023)."""
+def _solver_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """A finding on how far a finer solver moves the posterior (Timonen et al. 2023)."""
     if "solver_check" not in post.children:
         return
     found = post["solver_check"].attrs
-    k, shift, failures = (
-        float(found["pareto_k"]),
-        float(found["largest_shift_sd"]),
-        int(found["failures"]),
-    )
-    bound = largest_pareto_k(int(found["draws"]))
+    k, shift = float(found["pareto_k"]), float(found["largest_shift_sd"])
+    factor, draws, failures = f"{found['factor']:g}", int(found["draws"]), int(found["failures"])
     moved = f"at most {shift:.2g} sd ({found['parameter']}), PSIS k-hat {k:.2f}"
     if int(found.get("corrected", 0)):
         worth = float(found["effective_draws"])
         yield Finding(
-            "good", SOLVER_ACCURACY,
-            f"{found['factor']:g} times finer tolerances moved the posterior by {moved}; it was "
-            "corrected by weights "
-            f"worth {worth:.0f} of {found['draws']} draws",
-        )  # fmt: skip
+            "good",
+            SOLVER_ACCURACY,
+            f"{factor} times finer tolerances moved the posterior by {moved}; it was corrected by "
+            f"weights worth {worth:.0f} of {draws} draws",
+        )
         return
-    limits = f"good below {_SHIFT:g} sd and {bound:.2f}"
+    bound = largest_pareto_k(draws)
     message = (
-        f"at {found['factor']:g} times finer tolerances the posterior moves by {moved}; {limits}"
+        f"at {factor} times finer tolerances the posterior moves by {moved}; "
+        f"good below {_SHIFT:g} sd and {bound:.2f}"
     )
     if failures:
-        message += f"; the finer solve failed in {failures} of {found['draws']} draws"
+        message += f"; the finer solve failed in {failures} of {draws} draws"
+    level, remedy = "good", ""
     if k >= bound or shift >= _FAR:
-        yield Finding(
-            "bad",
-            SOLVER_ACCURACY,
-            message,
+        level = "bad"
+        remedy = (
             "fit again with tighter rtol and atol, before all else: a coarse solver makes a rough "
-            "posterior, in which "
-            "chains stick",
+            "posterior, in which chains stick"
         )
     elif shift >= _SHIFT or failures:
-        yield Finding(
-            "warning",
-            SOLVER_ACCURACY,
-            message,
-            "bd.updating.check_solver(model, post, correct=True), or tighter tolerances",
-        )
-    else:
-        yield Finding("good", SOLVER_ACCURACY, message)
+        level = "warning"
+        remedy = "bd.updating.check_solver(model, post, correct=True), or tighter tolerances"
+    yield Finding(level, SOLVER_ACCURACY, message, remedy)
 
 
-def _confounding(post: xr.DataTree) -> Iterator[Finding]:
-    """Whether an unknown function does what a scientific parameter could do, and leaves it unknown
-    (Plumlee 2017).
+def _confounding_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """A finding on non-identifiability of a parameter and an unknown function (Plumlee 2017).
 
-    Parameters and corrections of sound hybrids correlate, too. That matters where data and the
-    prior of the correction do not settle the parameter: its posterior is then nearly as wide as its
-    prior.
+    Parameters and corrections of sound hybrids correlate, too. That matters only if the posterior
+    of the parameter is nearly as wide as its prior.
     """
     if "confounding" not in post.children or not post["confounding"].attrs["draws"]:
         return
@@ -263,7 +248,8 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     )
     of = found.attrs.get("of", "correction")
     could = f"the parameters could do {found.attrs['explained']:.0%} of what the {of} does"
-    if not share.any():  # parameters of one value correlate with nothing
+    if not share.any():
+        # Parameters of one value correlate with nothing.
         yield Finding("good", "confounding", could)
         return
     message = (
@@ -281,21 +267,20 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
             "stronger prior"
         )
     open_ones = [
-        name for name in found["parameter"].values[strong] if _left(post, str(name)) >= _UNSETTLED
+        name
+        for name in found["parameter"].values[strong]
+        if _width_left(post, str(name)) >= _UNSETTLED
     ]
     if strong.any() and not open_ones:
         message += (
             "; the data settle these parameters all the same: their posteriors are much narrower "
             "than their priors"
         )
-    level, remedy = ("warning", remedy) if open_ones else ("good", "")
-    yield Finding(level, "confounding", message, remedy)
+    yield Finding("warning" if open_ones else "good", "confounding", message, remedy)
 
 
-def _left(post: xr.DataTree, name: str) -> float:
-    """The width of a parameter's posterior in that of its prior; 1 where that is not known of a
-    single number.
-    """
+def _width_left(post: xr.DataTree, name: str) -> float:
+    """The posterior width of a scalar parameter over its prior width; 1 if that is unknown."""
     if "prior" not in post.children or any(
         name not in post[group] for group in ("posterior", "prior")
     ):
@@ -310,79 +295,53 @@ def _left(post: xr.DataTree, name: str) -> float:
     return float(widths[0] / widths[1]) if widths[1] > 0 else 1.0
 
 
-def _identifiability(post: xr.DataTree) -> Iterator[Finding]:
-    tied = list(ties(post))
-    yield from (finding for _, finding in tied)
-    yield from bound_findings(post, {label for labels, _ in tied for label in labels})
-
-
-def _elements(variable: xr.DataArray) -> np.ndarray:
-    """Draws `(chain, draw, number)`."""
-    values = variable.transpose("chain", "draw", ...).values.astype(float)
-    return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
-
-
-def _constraints(post: xr.DataTree) -> Iterator[Finding]:
-    """Whether the posterior keeps the laws that it was asked to keep."""
+def _constraint_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """Findings on the constraint residuals of the posterior, by constraint."""
     for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
-        broken = variable.values[np.isfinite(variable.values)]
-        if not broken.size:
-            yield Finding(
-                "bad",
-                f"constraint {name}",
-                "not finite in any draw",
-                "look at what the law divides by",
-            )
+        subject, residuals = f"constraint {name}", variable.values[np.isfinite(variable.values)]
+        if not residuals.size:
+            remedy = "look at what the law divides by"
+            yield Finding("bad", subject, "not finite in any draw", remedy)
             continue
-        typical = float(np.median(broken))
-        without = (
-            f", {variable.size - broken.size} that are not finite left out"
-            if broken.size < variable.size
-            else ""
-        )
-        message = (
+        typical, lost = float(np.median(residuals)), variable.size - residuals.size
+        without = f", {lost} that are not finite left out" if lost else ""
+        yield Finding(
+            "good" if typical < _BROKEN else "warning",
+            subject,
             f"broken by {typical:.2g} times what is tolerated (root mean square, median of the "
-            f"draws{without})"
+            f"draws{without})",
+            "the data and the law disagree: look for what the law leaves out, or tolerate more",
         )
-        if typical < _BROKEN:
-            yield Finding("good", f"constraint {name}", message)
-        else:
-            yield Finding(
-                "warning", f"constraint {name}", message,
-                "the data and the law disagree: look for what the law leaves out, or tolerate more",
-            )  # fmt: skip
 
 
-def _functions(post: xr.DataTree) -> Iterator[Finding]:
-    """Whether finer unknown functions take up what the residuals hold, where
-    `bd.updating.check_functions` has looked.
-    """
+def _function_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """Findings of `bd.updating.check_functions` on the fineness of unknown functions."""
     if "function_check" not in post.children:
         return
     found = post["function_check"].to_dataset()
     if not found.attrs["settled"]:
-        yield Finding(
-            "warning", "unknown functions",
+        yield model_finding(
+            "warning",
+            "unknown functions",
             "not judged: steps from the likeliest draw came to no best position, beside which to "
             "try finer ones",
             "see what is said of the sampling: the draws may lie far from where the posterior is",
-            aspect="model",
-        )  # fmt: skip
+        )
         return
     coarse = found.isel(function=np.flatnonzero(found["coarse"].values))
     for name in coarse["function"].values:
         row = {key: v.item() for key, v in coarse.sel(function=name).data_vars.items()}
         often = "none" if row["chance"] < _SELDOM else f"{row['chance']:.1%}"
         near = "" if math.isnan(row["near"]) else f", most near {row['input']} = {row['near']:.3g}"
-        yield Finding(
-            "warning", f"unknown function {name}",
+        yield model_finding(
+            "warning",
+            f"unknown function {name}",
             f"too coarse: {row['finer']} beside it takes up what residuals hold{near}; that raises "
             "the log evidence by "
             f"{row['gain']:.3g}, as much as in {often} of data sets that the model itself draws",
             f"let it be as fine as that, or finer; else the data hang on {row['input']} in another "
             "way too",
-            aspect="model",
-        )  # fmt: skip
+        )
     if coarse.sizes["function"]:
         return
     which, most = ", ".join(map(str, found["function"].values)), float(found["gain"].max())
@@ -391,55 +350,48 @@ def _functions(post: xr.DataTree) -> Iterator[Finding]:
     )
     if (correlation := float(found.attrs.get("correlation", 0.0))) > 0:
         independent = float(found["gain_if_independent"].max())
-        yield Finding(
-            "warning", "unknown functions",
+        yield model_finding(
+            "warning",
+            "unknown functions",
             f"residuals are serially correlated (about {correlation:g} from one datum to the "
             "next); beside such noise "
             f"{message}; beside independent noise it would be {independent:.3g}",
             "let the noise be correlated (bd.filtering.CorrelatedNoise), then fit and check again; "
             "if a finer function is more "
             "plausible, more data tell the two apart",
-            aspect="model",
-        )  # fmt: skip
+        )
         return
-    yield Finding("good", "unknown functions", message, aspect="model")
+    yield model_finding("good", "unknown functions", message)
 
 
-def _lengths(post: xr.DataTree) -> Iterator[Finding]:
-    """Gaussian processes whose draws are shorter than what so many functions represent
-    (Riutort-Mayol et al. 2023).
-    """
+def _length_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """Findings on length scales too short for a basis of this size (Riutort-Mayol et al. 2023)."""
     held = post["posterior"].to_dataset()
     for name, (shortest, size) in json.loads(post.attrs.get("shortest_lengths", "{}")).items():
         draws = held[name].values[np.isfinite(held[name].values)] if name in held else np.zeros(0)
         if draws.size and (below := float(np.mean(draws < shortest))) > 0.5:
             needed = math.ceil(size * shortest / np.quantile(draws, _TENTH))
-            yield Finding(
-                "warning", f"shortness of {name}",
+            yield model_finding(
+                "warning",
+                f"shortness of {name}",
                 f"{below:.0%} of the draws lie below {shortest:.3g}, the shortest that {size} "
                 "functions represent",
                 f"give the process a size of {needed}, and a prior that allows such lengths",
-                aspect="model",
-            )  # fmt: skip
+            )
 
 
-def _tails(post: xr.DataTree) -> Iterator[Finding]:
-    """Parameters whose draws have tails so heavy that their means and standard deviations say
-    nothing.
-    """
+def _tail_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """A finding on parameters whose draws have no variance, by their tail index."""
     heavy = {}
     for name, variable in post["posterior"].to_dataset().data_vars.items():
-        if variable.attrs.get("group", "science") in (
-            "network",
-            "latent",
-        ):  # which nobody reads one by one
+        # Nobody reads weights of networks and latent states one by one.
+        if variable.attrs.get("group", "science") in ("network", "latent"):
             continue
-        values, _ = finite_draws(_elements(variable))
+        values, _ = finite_draws(by_chain(variable).astype(float))
         if not values.size:
             continue
         low, half, high = np.quantile(values, [0.25, 0.5, 0.75], axis=(0, 1))
-        # A fit of a tail takes milliseconds: only where some draws lie so far out that they could
-        # spoil a mean.
+        # A fit of a tail takes milliseconds: only if some draws could spoil a mean.
         far = np.abs(values - half).max(axis=(0, 1)) > _FAR_OUT * (high - low)
         for i in np.flatnonzero(far):
             k, error = tail_index(values[..., i])
@@ -450,10 +402,11 @@ def _tails(post: xr.DataTree) -> Iterator[Finding]:
         said = ", ".join(f"{name} (k-hat {heavy[name]:.2f})" for name in worst[:3])
         more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
         yield Finding(
-            "warning", "heavy tails",
+            "warning",
+            "heavy tails",
             f"{said}{more}: draws with a k-hat above {_NO_VARIANCE} have no variance that more "
             "draws would settle",
             "read medians and quantiles, not means and standard deviations; take a prior with "
             "lighter tails where such "
             "values are not meant to be possible",
-        )  # fmt: skip
+        )

@@ -1,4 +1,4 @@
-"""Whether the data contradict the prior of a parameter."""
+"""Conflict between the prior of a parameter and the data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding
+from .._findings import Finding, model_finding
+from ..scores.draws_at_data import merged
 from .residuals import ABSURD, share_beyond
 
-_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
-_FAR = 4.0  # standard deviations from the middle of a prior up to which nothing is reported
-_LEAST = 1e-300  # distance to a bound
+# Standard deviations between the quartiles of a normal distribution.
+_QUARTILES = 1.349
+# Standard deviations from the median of a prior up to which nothing is reported.
+_FAR = 4.0
+# The least distance to a bound.
+_LEAST = 1e-300
 # Mean excess of the outer tenth of prior draws over their nearest one, on the unconstrained scale.
 # It is 1 if the density at the bound is positive, as for a half-normal or uniform prior, and less
 # if it falls to zero.
@@ -32,31 +36,27 @@ class Scale(NamedTuple):
         return cls(float(attributes.get("lower", -np.inf)), float(attributes.get("upper", np.inf)))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        above = np.log(np.maximum(values - self.lower, _LEAST)) if np.isfinite(self.lower) else None
-        below = (
-            -np.log(np.maximum(self.upper - values, _LEAST)) if np.isfinite(self.upper) else None
-        )
-        if above is None:
-            return values if below is None else below
-        return above if below is None else above + below
+        found = [values] if np.isinf(self.lower) and np.isinf(self.upper) else []
+        if np.isfinite(self.lower):
+            found.append(np.log(np.maximum(values - self.lower, _LEAST)))
+        if np.isfinite(self.upper):
+            found.append(-np.log(np.maximum(self.upper - values, _LEAST)))
+        return sum(found[1:], found[0])
 
     @property
     def said(self) -> str:
         if np.isinf(self.lower) and np.isinf(self.upper):
             return ""
-        return (
-            " of its logarithm"
-            if self.lower == 0 and np.isinf(self.upper)
-            else " on its unconstrained scale"
-        )
+        logarithm = self.lower == 0 and np.isinf(self.upper)
+        return " of its logarithm" if logarithm else " on its unconstrained scale"
 
 
 def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Findings on parameters whose posterior lies where their prior has hardly any probability.
 
     Each parameter is tested on its unconstrained scale. The test is the prior probability of values
-    as far out as the posterior median, times the number of parameters. Members of a population are
-    not tested: all share one draw of their hyperparameters, which are tested in their place.
+    as far out as the posterior median, times the number of parameters. Random effects are not
+    tested: all share one draw of their hyperparameters, which are tested in their place.
     """
     if "prior" not in post.children:
         return
@@ -69,19 +69,19 @@ def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
             and not attributes.get("pooled", 0)
         ):
             judged[name] = (
-                _rows(prior[name]),
-                np.median(_rows(variable), axis=0),
+                merged(prior[name]),
+                np.median(merged(variable), axis=0),
                 Scale.of(attributes),
             )
     number = sum(middle.size for _, middle, _ in judged.values())
     for name, (before, middle, scale) in judged.items():
-        with np.errstate(invalid="ignore"):  # of draws beyond a bound, as no engine makes them
+        # Draws beyond a bound, which no engine makes, give NaN.
+        with np.errstate(invalid="ignore"):
             draws, at = scale(before), scale(middle)
         low, half, high = np.quantile(draws, [0.25, 0.5, 0.75], axis=0)
         spread = (high - low) / _QUARTILES
-        away = np.abs(at - half) / np.where(
-            spread > 0, spread, np.inf
-        )  # nothing is far out of a prior without spread
+        # Nothing is far out of a prior without spread.
+        away = np.abs(at - half) / np.where(spread > 0, spread, np.inf)
         outside = np.flatnonzero(
             ((at > draws.max(axis=0)) | (at < draws.min(axis=0))) & (away > _FAR)
         )
@@ -89,19 +89,19 @@ def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
         worst = min(chances, key=lambda i: chances[i], default=None)
         if worst is None or chances[worst] >= ABSURD:
             continue
-        yield Finding(
-            "bad", f"prior of {name}",
+        yield model_finding(
+            "bad",
+            f"prior of {name}",
             f"the posterior lies around {middle[worst]:.3g}, {away[worst]:.0f} standard "
             f"deviations{scale.said} from "
             f"the middle of its prior, {np.median(before[:, worst]):.3g}",
             "the prior and the data contradict each other: look for an error in units or data, or "
             "widen the prior",
-            aspect="model",
-        )  # fmt: skip
+        )
 
 
 def _chance(draws: np.ndarray, at: float, half: float, scale: Scale) -> float:
-    """How often the prior draws a value as far out on the same side, on the unconstrained scale."""
+    """The prior probability of a value as far out on the same side, on the unconstrained scale."""
     side = 1.0 if at > half else -1.0
     bounded = scale.upper if side > 0 else scale.lower
     tail = np.quantile(side * draws, 0.9)
@@ -111,9 +111,3 @@ def _chance(draws: np.ndarray, at: float, half: float, scale: Scale) -> float:
     if np.isfinite(bounded) and reach >= _FAVOURS_ITS_BOUND:
         return 1.0
     return share_beyond(side * draws, side * at)
-
-
-def _rows(variable: xr.DataArray) -> np.ndarray:
-    """Draws `(draw, element)` of all chains."""
-    values = variable.transpose("chain", "draw", ...).values
-    return values.reshape(values.shape[0] * values.shape[1], -1)

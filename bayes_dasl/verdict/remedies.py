@@ -1,5 +1,6 @@
-"""Remedies for residuals that are unlike the noise: never a noise that the model has, or that it
-cannot have.
+"""Remedies for residuals that are unlike the noise.
+
+They never propose a noise that the model has, or that it cannot have.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+# Wrappers of another noise, by the class that the forecast names.
 _AROUND = {
     "Censored": "bd.noise.Censored",
     "HurdleNoise": "bd.noise.HurdleNoise",
@@ -75,6 +77,7 @@ def larger(noise: Noise) -> str:
 def ordered(noise: Noise) -> str:
     """Remedy for residuals that are serially correlated."""
     missing = "the model misses something that the data follow: a term or a forcing"
+    # Only plain continuous noise has a correlated counterpart.
     if (
         noise.correlated
         or noise.filtered
@@ -102,9 +105,7 @@ def heavy_tailed(noise: Noise) -> str:
 
 
 def skewed(noise: Noise, *, above: bool) -> str:
-    """Remedy for residuals that are skewed upwards (`above`) or downwards,
-    compared with the noise.
-    """
+    """Remedy for residuals with a longer tail above (`above`) or below than the noise."""
     other = _more_skewed(noise) if above else _less_skewed(noise)
     return _look(
         f"some data lie far {'above' if above else 'below'} what is predicted", noise.inside(other)
@@ -114,6 +115,7 @@ def skewed(noise: Noise, *, above: bool) -> str:
 def uneven(noise: Noise, *, grow: bool) -> str:
     """Remedy for residuals that grow (`grow`) or shrink with the prediction."""
     other = noise.inside(_growing(noise) if grow else _shrinking(noise))
+    # A scale that already varies, or follows from the noise itself, cannot vary otherwise.
     free = not (noise.counts or noise.filtered or noise.varies or noise.has("Combined"))
     choices = [each for each in (other, "a bd.noise.VaryingScale" if free else "") if each]
     if not choices:

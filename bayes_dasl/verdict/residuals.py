@@ -1,5 +1,8 @@
-"""Whether residuals are like those that the model draws itself: in size, order, tails, symmetry and
-evenness.
+"""Residuals compared with those that the model simulates.
+
+They are compared by their size, order (serial correlation), tails, symmetry and evenness (growth
+with the prediction). Each statistic has an entry in `_STATISTICS`: the statistic, its message and
+its remedy.
 """
 
 from __future__ import annotations
@@ -9,25 +12,31 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._findings import Finding, Level
+from .._findings import Finding, Level, model_finding
 from .._statistics.convergence import thinned
 from .remedies import Noise, heavy_tailed, larger, ordered, own_scales, skewed, uneven
 
-DOUBTFUL, ABSURD = 0.01, 0.001  # how often a sound model does worse, over all that is looked at
-_STRONG = 0.3  # correlation from which a model is said to miss something
-_VALUES = 1000  # whose sizes are ranked
-_TAIL = 0.1  # of replicates say how fast the rest grow rare
-_FEWEST_OF_MEMBER = 8  # data of a member from which on it is looked at by itself
-_FAR_APART = 3.0  # times, from which on scales of members are too far apart for one scale
+# How often a sound model does worse over all checks: a warning below, and bad.
+DOUBTFUL, ABSURD = 0.01, 0.001
+# A correlation from which a model is said to miss something.
+_STRONG = 0.3
+# Values whose sizes are ranked.
+_VALUES = 1000
+# The share of replicates that tells how fast the rest grow rare.
+_TAIL = 0.1
+# Data of a group from which it is judged by itself.
+_FEWEST_OF_GROUP = 8
+# Ratio from which scales of groups are too far apart for one scale.
+_FAR_APART = 3.0
 
 
 class Members(NamedTuple):
-    """The members of a population that data belong to.
+    """The groups of a population that data belong to.
 
     Args:
         dim: the name of their dimension, such as "subject".
-        labels: what they are called, each once.
-        of: of each datum, which of these its own is, `(value,)`.
+        labels: their names.
+        of: the group of each datum as an index into these, `(value,)`.
     """
 
     dim: str
@@ -35,9 +44,9 @@ class Members(NamedTuple):
     of: np.ndarray
 
     def rows(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Each member that has enough data to be looked at, and which they are."""
+        """Each group with enough data, and the indices of its data."""
         for i, label in enumerate(self.labels):
-            if (own := np.flatnonzero(self.of == i)).size >= _FEWEST_OF_MEMBER:
+            if (own := np.flatnonzero(self.of == i)).size >= _FEWEST_OF_GROUP:
                 yield label, own
 
 
@@ -51,107 +60,88 @@ def residual_findings(
     noise: Noise = Noise(),  # noqa: B008
     members: Members | None = None,
 ) -> Iterator[Finding]:
-    """What is unusual about the residuals of data `(value,)`, beside those of draws
-    `(draw, value)`.
+    """Findings on residuals of data `(value,)` that are unlike those of draws `(draw, value)`.
 
-    `mean` and `sd` are those from which each draw was drawn; `looked_at` is how many statistics are
-    looked at in all. `noise` says which remedies there are. Where the scale differs between
-    `members`, each member is judged in units of its own scale, since a mixture of scales has heavy
-    tails and an unsteady skewness.
+    If the scale differs between groups, residuals are then judged in units of the scale of their
+    group, since a mixture of scales has heavy tails and a wrong skewness.
+
+    Args:
+        name: the observable.
+        drawn: simulated data.
+        observed: the data.
+        mean: the mean that each draw was drawn from.
+        sd: its standard deviation.
+        looked_at: the number of statistics that are tested in all.
+        noise: properties of the noise, which decide on remedies.
+        members: the groups of a population that the data belong to.
     """
+    # The data are compared with the mean of all draws, each draw with its own mean, which no fit
+    # has moved towards it.
     own = (observed - mean.mean(axis=0)) / np.sqrt((sd**2).mean(axis=0))
     made = (drawn - mean) / sd
-    yield from _of_statistic("size", name, own, made, looked_at, noise, members)
+    tested = _Tested(name, looked_at, noise, members)
+    yield from tested.findings("size", own, made)
     scales = None if members is None else _scales(own, made, mean, sd, members)
     if scales is not None and (level := scales.level(looked_at)):
-        yield Finding(
-            level, f"scale of {name} differs between members", *scales.said(noise), aspect="model"
-        )
+        subject = f"scale of {name} differs between members"
+        yield model_finding(level, subject, *scales.said(noise))
         own, made = _in_own_scales(own, made, scales.members)
     for subject in ("order", "tails", "symmetry"):
-        yield from _of_statistic(subject, name, own, made, looked_at, noise, members)
+        yield from tested.findings(subject, own, made)
     yield from _evenness(name, own, made, mean, looked_at, noise)
 
 
-def _of_statistic(
-    subject: str,
-    name: str,
-    own: np.ndarray,
-    made: np.ndarray,
-    looked_at: int,
-    noise: Noise,
-    members: Members | None,
-) -> Iterator[Finding]:
-    """Whether one statistic of residuals is unlike that of replicates."""
-    statistic, message, remedy = _STATISTICS[subject]
-    value, theirs = float(statistic(own[None])[0]), statistic(made)
-    usual = float(np.median(theirs))
-    side = 1.0
-    often = share_beyond(theirs, value)
-    # A fit makes residuals smaller and neighbours alternate, so that only one side says something,
-    # but of skewness.
-    if subject == "symmetry":
-        below = share_beyond(-theirs, -value)
-        often, side = 2 * min(often, below), -1.0 if below < often else 1.0
-    if level := _level(often, looked_at, strong=subject != "order" or value >= _STRONG):
-        sign = -1 if subject == "tails" else 1
-        message = message.format(sign * value, sign * usual) + _most(
-            statistic, own, made, members, side
-        )
-        yield Finding(
-            level,
-            f"{subject} of residuals of {name}",
-            message,
-            remedy(noise, side > 0),
-            aspect="model",
-        )
+class _Tested(NamedTuple):
+    """An observable whose residuals are tested; fields as the arguments of `residual_findings`."""
 
+    name: str
+    looked_at: int
+    noise: Noise
+    members: Members | None
 
-def _most(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    own: np.ndarray,
-    made: np.ndarray,
-    members: Members | None,
-    side: float,
-) -> str:
-    """The member whose residuals are the most unusual on the same side, 1 for above and -1 for
-    below.
-    """
-    found = {}
-    for label, rows in () if members is None else members.rows():
-        theirs = statistic(made[:, rows])
-        found[label] = (
-            side
-            * float(statistic(own[None, rows])[0] - np.median(theirs))
-            / max(theirs.std(), 1e-300)
-        )
-    return (
-        f"; most of {members.dim} {max(found, key=lambda label: found[label])}"
-        if found and members
-        else ""
-    )
+    def findings(self, subject: str, own: np.ndarray, made: np.ndarray) -> Iterator[Finding]:
+        """A finding if a statistic of residuals is unlike that of replicates."""
+        statistic = _STATISTICS[subject]
+        value, theirs = float(statistic.of(own[None])[0]), statistic.of(made)
+        often, above = share_beyond(theirs, value), True
+        if statistic.two_sided:
+            below = share_beyond(-theirs, -value)
+            often, above = 2 * min(often, below), often <= below
+        level = _level(often, self.looked_at, strong=value >= statistic.strong)
+        if level:
+            shown = (statistic.sign * number for number in (value, float(np.median(theirs))))
+            message = statistic.message.format(*shown) + self._most(statistic, own, made, above)
+            remedy = statistic.remedy(self.noise, above)
+            yield model_finding(level, f"{subject} of residuals of {self.name}", message, remedy)
+
+    def _most(self, statistic: _Statistic, own: np.ndarray, made: np.ndarray, above: bool) -> str:
+        """The group whose residuals are the most unusual on the same side."""
+        if self.members is None:
+            return ""
+        found = {}
+        for label, rows in self.members.rows():
+            theirs = statistic.of(made[:, rows])
+            off = float(statistic.of(own[None, rows])[0] - np.median(theirs))
+            found[label] = (off if above else -off) / max(theirs.std(), 1e-300)
+        return f"; most of {self.members.dim} {max(found, key=found.__getitem__)}" if found else ""
 
 
 class _Scales(NamedTuple):
-    """The scale of the residuals of each member beside that of the noise, and how often members
-    differ as much.
-    """
+    """Scales of residuals by group in units of the noise, and how often they differ as much."""
 
     members: Members
     scale: dict[str, float]
     chance: float
 
     def level(self, looked_at: int) -> Level | None:
-        """How the difference is to be taken; none if it is one by chance."""
+        """The level of the difference; None if it may be chance."""
         ratio = max(self.scale.values()) / max(min(self.scale.values()), 1e-300)
         return _level(self.chance, looked_at, strong=ratio >= _FAR_APART)
 
     def said(self, noise: Noise) -> tuple[str, str]:
         """The message and the remedy."""
-        dim, ends = (
-            self.members.dim,
-            [pick(self.scale, key=lambda m: self.scale[m]) for pick in (min, max)],
-        )
+        dim = self.members.dim
+        ends = [pick(self.scale, key=self.scale.__getitem__) for pick in (min, max)]
         least, most = (
             f"{self.scale[label]:.2g} times as large as the noise for {dim} {label}"
             for label in ends
@@ -162,7 +152,7 @@ class _Scales(NamedTuple):
 def _scales(
     own: np.ndarray, made: np.ndarray, mean: np.ndarray, sd: np.ndarray, members: Members
 ) -> _Scales | None:
-    r"""Whether the spread of residuals differs between members more than that of replicates.
+    r"""Compare differences of spread between groups with those of replicates.
 
     A fit leaves the share $1 - h$ of the variance of a datum, where
     $h = \mathrm{var}(\mu) / \sigma^2$ among draws. A member's variance $v$ is divided by the mean
@@ -172,6 +162,7 @@ def _scales(
 
     Source: Wilson & Hilferty (1931), The distribution of chi-square, for the cube root.
     """
+    # 1. Sums of squares of each group, for data and replicates, and what the fit leaves of them.
     leverage = mean.var(axis=0) / (sd**2).mean(axis=0)
     parts = []
     for label, rows in members.rows():
@@ -184,6 +175,7 @@ def _scales(
         parts.append((label, left, most, error, *squares))
     if len(parts) < 2:
         return None
+    # 2. Cube roots of variances over the common variance, and their deviations from replicates.
     labels, *columns = zip(*parts, strict=True)
     left, most, error, ours, theirs = map(np.array, columns)
     found, replicates = ours / left, (theirs.T / most)
@@ -192,8 +184,8 @@ def _scales(
     usual, spread = made_roots.mean(axis=0), np.maximum(made_roots.std(axis=0), 1e-300)
     deviations = (np.cbrt(found / max(of_all, 1e-300)) - usual) / (spread * error)
     of_made = (made_roots - usual) / spread
-    # One member that is far off shows in the largest deviation, several that are a little off in
-    # their squares.
+    # 3. One group that is far off shows in the largest deviation, several that are a little off in
+    # the mean square.
     largest = share_beyond(np.abs(of_made).max(axis=1), float(np.abs(deviations).max()))
     together = share_beyond((of_made**2).mean(axis=1), float((deviations**2).mean()))
     return _Scales(
@@ -204,52 +196,50 @@ def _scales(
 def _in_own_scales(
     own: np.ndarray, made: np.ndarray, members: Members
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals of each member in units of their own root mean square, of data and of replicates
-    alike.
-    """
+    """Residuals of each group in units of their root mean square, for data and replicates."""
     own, made = own.copy(), made.copy()
     for _, rows in members.rows():
-        own[rows] /= max(_size(own[None, rows])[0], 1e-300)
-        made[:, rows] /= np.maximum(_size(made[:, rows]), 1e-300)[:, None]
+        own[rows] /= max(_root_mean_square(own[None, rows])[0], 1e-300)
+        made[:, rows] /= np.maximum(_root_mean_square(made[:, rows]), 1e-300)[:, None]
     return own, made
 
 
 def _evenness(
     name: str, own: np.ndarray, made: np.ndarray, mean: np.ndarray, looked_at: int, noise: Noise
 ) -> Iterator[Finding]:
-    """Whether residuals are as large where much is predicted as where little is.
+    """A finding if residuals grow or shrink with the prediction, by a rank correlation.
 
-    Here both sides say something: noise that grows with the prediction, and noise that is said to
-    grow and does not.
+    Both signs are faults: noise that grows with the prediction, and noise that should and does not.
     """
     some = thinned(mean.shape[1], _VALUES)
-    each = _correlation(np.abs(made[:, some]), np.abs(mean[:, some]))
-    value = float(
-        _correlation(np.abs(own[None, some]), np.abs(mean[:, some].mean(axis=0, keepdims=True)))[0]
-    )
+    each = _rank_correlation(np.abs(made[:, some]), np.abs(mean[:, some]))
+    middle = np.abs(mean[:, some].mean(axis=0, keepdims=True))
+    value = float(_rank_correlation(np.abs(own[None, some]), middle)[0])
     often = share_beyond(np.abs(each), abs(value))
     if level := _level(often, looked_at, strong=abs(value) >= _STRONG):
-        does, remedy = "grow" if value > 0 else "shrink", uneven(noise, grow=value > 0)
+        does = "grow" if value > 0 else "shrink"
         usual = float(np.median(np.abs(each)))
-        told = (
+        message = (
             f"they {does} with what is predicted: rank correlation {value:.2f}, where {usual:.2f} "
             "either way is usual"
         )
-        yield Finding(level, f"evenness of residuals of {name}", told, remedy, aspect="model")
+        subject = f"evenness of residuals of {name}"
+        yield model_finding(level, subject, message, uneven(noise, grow=value > 0))
 
 
 def _level(often: float, looked_at: int, *, strong: bool) -> Level | None:
-    """By how often replicates do worse; none if one of all that are looked at does so by chance."""
+    """The level by how often replicates do worse; None if that may be chance (Bonferroni)."""
     worse = often * looked_at
-    return None if worse >= DOUBTFUL else "bad" if strong and worse < ABSURD else "warning"
+    if worse >= DOUBTFUL:
+        return None
+    return "bad" if strong and worse < ABSURD else "warning"
 
 
 def share_beyond(replicates: np.ndarray, value: float) -> float:
-    """How often a statistic reaches a value, by its replicates.
+    """The share of replicates of a statistic that reach a value.
 
-    Beyond all of them their largest tenth says how fast they grow rare, as if exponentially: a
-    normal tail is lighter. Of many statistics the most unusual is judged, and no thousand
-    replicates would show how rare it is.
+    Beyond all replicates an exponential tail is fitted to their largest tenth: a normal tail is
+    lighter. The most unusual of many statistics may be rarer than a thousand replicates can show.
     """
     often = float(np.mean(replicates >= value))
     tail = np.quantile(replicates, 1 - _TAIL)
@@ -259,22 +249,18 @@ def share_beyond(replicates: np.ndarray, value: float) -> float:
     return float(min(_TAIL * np.exp(-(value - tail) / excess), 1 / replicates.size))
 
 
-def _size(z: np.ndarray) -> np.ndarray:
+def _root_mean_square(z: np.ndarray) -> np.ndarray:
     return np.sqrt((z**2).mean(axis=1))
 
 
 def _order(z: np.ndarray) -> np.ndarray:
-    """The correlation of neighbours, about zero: residuals that all lie on one side are correlated
-    too.
-    """
+    """The correlation of neighbours about zero, so that residuals on one side are correlated."""
     return (z[:, 1:] * z[:, :-1]).sum(axis=1) / np.maximum((z**2).sum(axis=1), 1e-300)
 
 
-def _tails(z: np.ndarray) -> np.ndarray:
-    """Geary's ratio, with a minus: 0.80 of normal residuals, less where some are far larger than
-    the others.
-    """
-    return -np.abs(z).mean(axis=1) / np.maximum(_size(z), 1e-300)
+def _geary_ratio(z: np.ndarray) -> np.ndarray:
+    """Minus Geary's ratio, which is 0.80 for normal residuals and less for heavy tails."""
+    return -np.abs(z).mean(axis=1) / np.maximum(_root_mean_square(z), 1e-300)
 
 
 def _skewness(z: np.ndarray) -> np.ndarray:
@@ -283,10 +269,8 @@ def _skewness(z: np.ndarray) -> np.ndarray:
     return (centred**3).mean(axis=1) / spread**3
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Spearman's, of each row with the same row of the other;
-    none where one of them does not vary.
-    """
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of rows; 0 if one of them does not vary."""
     from scipy.stats import rankdata
 
     one, other = (rankdata(v, axis=1) for v in (one, other))
@@ -295,31 +279,51 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one * other).sum(axis=1) / np.maximum(sizes, 1e-300)
 
 
-type _Statistic = tuple[Callable[[np.ndarray], np.ndarray], str, Callable[[Noise, bool], str]]
-"""The statistic, its message, and the remedy, which may depend on the side on which data lie."""
+class _Statistic(NamedTuple):
+    """A statistic of residuals, with its message and remedy.
 
-_STATISTICS: dict[str, _Statistic] = {
-    "size": (
-        _size,
+    Args:
+        of: the statistic of residuals `(draw, datum)`, by draw.
+        message: a template for its value and the median of replicates.
+        remedy: by the noise, and whether the value lies above replicates.
+        sign: the sign of the statistic in the message.
+        two_sided: whether low values count too. A fit makes residuals smaller and neighbours
+            alternate, so that only high values of most statistics are faults.
+        strong: the value from which a finding may be bad.
+    """
+
+    of: Callable[[np.ndarray], np.ndarray]
+    message: str
+    remedy: Callable[[Noise, bool], str]
+    sign: int = 1
+    two_sided: bool = False
+    strong: float = -np.inf
+
+
+_STATISTICS = {
+    "size": _Statistic(
+        _root_mean_square,
         "they are {0:.2g} times as large as the noise is said to be, where {1:.2g} are usual",
         lambda noise, above: larger(noise),
     ),
-    "order": (
+    "order": _Statistic(
         _order,
         "neighbours have a correlation of {0:.2f}, where {1:.2f} is usual",
         lambda noise, above: ordered(noise),
+        strong=_STRONG,
     ),
-    "tails": (
-        _tails,
+    "tails": _Statistic(
+        _geary_ratio,
         "their mean size is {0:.2f} of their root mean square, where {1:.2f} is usual",
         lambda noise, above: heavy_tailed(noise),
+        sign=-1,
     ),
-    "symmetry": (
+    "symmetry": _Statistic(
         _skewness,
         "their skewness is {0:.2f}, where {1:.2f} is usual",
         lambda noise, above: skewed(noise, above=above),
+        two_sided=True,
     ),
 }
-NUMBER = (
-    len(_STATISTICS) + 1
-)  # of statistics that are looked at, for each observable; of a population one more
+# Statistics that are tested for each observable, evenness included; a population has one more.
+NUMBER = len(_STATISTICS) + 1

@@ -1,4 +1,4 @@
-"""The mean of a likelihood over draws of a posterior, also where it hangs on few of them."""
+"""The mean of a likelihood over posterior draws, by bridge sampling if it depends on few."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class LogMean(NamedTuple):
 
 
 def log_mean(log_likelihood: Float[np.ndarray, " draw"]) -> LogMean:
-    """Of draws of the posterior before the data; NaN of none."""
+    """The log mean likelihood over draws before the data; NaN without draws."""
     if not log_likelihood.size:
         return LogMean(np.nan, np.inf)
     total = float(logsumexp(log_likelihood) - np.log(log_likelihood.size))
@@ -27,21 +27,19 @@ def bridged(
     after: Float[np.ndarray, " other"],
     effective: float | None = None,
 ) -> LogMean:
-    r"""The same from log likelihoods of draws before the data and of draws that know these data,
-    too.
+    r"""The log mean likelihood from draws before and after the data, by bridge sampling.
 
-    $r
-    = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}{\mathrm{mean}_{after}\, 1 / (s_2 l + s_1
-    r)}$ with shares $s_1,
-    s_2$
-    of the draws, solved for r. No term is larger than one over a share, so that no mean hangs on a
-    few draws; where the two sets of draws hardly meet the error says so. Those after count as
-    `effective` independent ones, if they are of chains.
+    $r = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}
+    {\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$ with shares $s_1, s_2$ of the draws, solved for
+    r. No term is larger than one over a share, so that no mean depends on a few draws. If the two
+    sets of draws hardly overlap, the error is large. Draws of chains after the data count as
+    `effective` independent ones.
 
     Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity;
     Frühwirth-Schnatter (2004), Estimating marginal likelihoods for mixture and Markov switching
     models using bridge sampling techniques.
     """
+    # 1. Shares of the draws, and the range of likelihoods.
     worth = after.size if effective is None else effective
     shares = np.log([before.size, worth]) - np.log(before.size + worth)
     finite = np.concatenate([before, after])
@@ -60,12 +58,13 @@ def bridged(
             - value
         )
 
-    # The ratio lies between the least and the largest likelihood, and what it is iterated to falls
-    # against it.
+    # 2. Bisection: the ratio lies between the least and the largest likelihood, and the right side
+    # of the equation falls relative to r.
     low, high = float(finite.min()) - 1.0, float(finite.max()) + 1.0
     while high - low > 1e-9 * max(1.0, abs(low)):
         value = (low + high) / 2
         low, high = (value, high) if beyond(value) > 0 else (low, value)
+    # 3. Errors of both means.
     value = (low + high) / 2
     above, below = map(_relative_error, terms(value))
     return LogMean(value, float(np.hypot(above, below * np.sqrt(after.size / worth))))

@@ -1,12 +1,9 @@
-"""Which of several models forecasts better, how sure that is, and with which weights they are
-mixed.
-"""
+"""Comparison of models by past forecasts: differences, their errors, and mixture weights."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -15,54 +12,25 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.special import stdtrit
 
-from .._findings import Finding
+from .._findings import Finding, model_finding
 from .._statistics.dependence import error_of_mean
 from .._statistics.importance import largest_pareto_k
 from ..errors import MismatchError
+from .weight_table import WeightTable
 
-_FEW = 5  # windows, below which a standard error is hardly known itself
-_MANY = 20  # windows, from which on the correlation of their scores can be estimated
-_SURE = 0.95  # of intervals outside of which models are told apart
-_COARSEST = 0.5  # nats, for the Monte-Carlo error of a density: fewer than four draws make it out
+# With fewer windows a standard error is uncertain itself.
+_FEW = 5
+# With this many windows the correlation of their scores can be estimated.
+_MANY = 20
+# The level of intervals outside of which models differ.
+_SURE = 0.95
+# The Monte-Carlo error of a log density, in nats, from which it depends on fewer than four draws.
+_COARSEST = 0.5
 SCORES = ("log_score", "crps")
-_BASES = {
-    "evidence": "Model weights by evidence",
-    "forecasts": "Model weights by past forecasts",
-    "equal": "Equal model weights",
-}
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A table of models, and what can be said of it."""
-
-    table: pd.DataFrame
-    findings: tuple[Finding, ...]
-    why: str = field(default="", kw_only=True)
-    weighed_by: ClassVar[str]
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                self.basis,
-                self.table.to_string(float_format="{:.3g}".format),
-                *map(str, self.findings),
-            ]
-        )
-
-    def _repr_html_(self) -> str:
-        said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
-        table = self.table.to_html(float_format="{:.3g}".format)
-        return f"<p>{html.escape(self.basis)}</p>{table}<ul>{said}</ul>"
-
-    @property
-    def basis(self) -> str:
-        """What the weights come from, in words, and why not from something better."""
-        return f"{_BASES[self.weighed_by]}{f': {self.why}' if self.why else ''}"
-
-
-@dataclass(frozen=True)
-class Comparison(_Table):
+class Comparison(WeightTable):
     """How models forecast the same windows of a series.
 
     Args:
@@ -87,83 +55,17 @@ class Comparison(_Table):
 
     @property
     def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {
-            str(name): float(self.table.loc[name, "weight"])
-            for name in self.by_lead["model"].values
-        }
-
-
-@dataclass(frozen=True)
-class BayesFactors(_Table):
-    """How much more probable the data are under each of some models than under the one that is part
-    of all others.
-
-    Args:
-        table: a row for each model, in the order in which they were given. `log_bayes_factor` is
-            the log of that ratio, in nats, and `error` its Monte-Carlo standard error; `by_bridge`
-            says whether it is by bridge sampling; `weight` is the probability of the model given
-            the data, of these models and under the `prior` probabilities.
-        findings: what can be said of them.
-        base: the name of that model.
-        why: empty.
-    """
-
-    base: str
-    weighed_by: ClassVar[str] = "evidence"
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {
-            str(name): float(weight)
-            for name, weight in zip(self.table.index, self.table["weight"], strict=True)
-        }
-
-
-@dataclass(frozen=True)
-class EqualWeights(_Table):
-    """The same weight for each of some models, where nothing tells which one is better.
-
-    Args:
-        table: a row for each model, with its `weight`.
-        findings: a warning that nothing was compared.
-        why: why neither their evidence nor past forecasts weigh them.
-    """
-
-    weighed_by: ClassVar[str] = "equal"
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {
-            str(name): float(weight)
-            for name, weight in zip(self.table.index, self.table["weight"], strict=True)
-        }
-
-
-def equal_weights(models: Iterable[str], why: str) -> EqualWeights:
-    """The same weight for each model.
-
-    Args:
-        models: their names.
-        why: why nothing else weighs them.
-    """
-    names = [*models]
-    said = Finding(
-        "warning", "weights", "all models have the same weight: neither evidence nor past "
-            "forecasts were compared",
-        "weigh them by what you know of them, or take more data", aspect="model",
-    )  # fmt: skip
-    table = pd.DataFrame({"weight": 1 / len(names)}, index=pd.Index(names, name="model"))
-    return EqualWeights(table, (said,), why=why)
+        """Weights by model, in the order in which the models were given, for `bd.mixture`."""
+        # The table is in the order of the scores.
+        ranked = super().weights
+        return {str(name): ranked[str(name)] for name in self.by_lead["model"].values}
 
 
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
-    r"""Compare models by how they forecast from the same origins of the same series.
+    r"""Compare models by their forecasts from the same origins of the same series.
 
     Differences are paired: taken window by window, since a window that is hard is so for all.
-    Windows that share times are no independent witnesses. Two of $n$ windows count as correlated by
+    Windows that share times are not independent. Two of $n$ windows count as correlated by
     the share $\rho_{ij}$ of their times that both have, so that the squared standard error of a
     mean difference is
     $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance
@@ -186,59 +88,80 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     $(m + 1) / (m + K)$ of K models, and models that are alike have the same.
 
     Args:
-        results: what `leave_future_out` returned for each model, by name, of the same data, origins
-            and horizon.
+        results: the result of `leave_future_out` for each model, by name, with the same data,
+            origins and horizon.
+
+    Returns:
+        A table of scores, differences and weights, which `print` shows with its findings.
 
     Raises:
-        MismatchError: for fewer than two, for what is none, or where data, origins or observables
-            differ.
+        MismatchError: for fewer than two results, for other objects, or if data, origins or
+            observables differ.
 
     Source: Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive
     distributions; Diebold & Mariano (1995), Comparing predictive accuracy, for paired differences
     of windows that overlap.
+
+    Example:
+        ```python
+        results = {
+            name: bd.weighting.leave_future_out(model, data, origins=5, horizon=4)
+            for name, model in models.items()
+        }
+        comparison = bd.compare(results)
+        print(comparison)
+        ```
     """
-    found = _checked(results)
+    # 1. Log densities of windows, in which some model thinks the data possible.
+    found = _checked_results(results)
     names = list(found)
     of_all = xr.concat(
         found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts"
     )
     shared = shared_times(of_all["time"].values)
-    density, coarse = _densities(of_all)
+    density, coarse = _window_densities(of_all)
     possible = np.isfinite(density.max(axis=0))
     windows = independent(shared[np.ix_(possible, possible)])
+    # 2. Weights of a mixture.
     weights = stacking_weights(density[:, possible], windows)
+    # 3. Mean scores, and differences from the model with the best log score.
     at_origin = {"log_score": np.where(possible, -density, np.nan), "crps": _means(of_all["crps"])}
-    best = int(
-        np.argmin(
-            np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)
-        )
-    )
+    ranks = np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)
+    best = int(np.argmin(ranks))
     columns = {}
     for score, values in at_origin.items():
-        mean, _ = paired(values, shared)
-        difference, error = paired(_above(values, best), shared)
-        if score == "log_score":
-            each = np.where(coarse, 0.0, of_all["density_error"].values)
-            error = np.maximum(error, _of_densities(each[:, possible], best))
-        columns |= {score: mean, f"{score}_difference": difference, f"{score}_error": error}
+        columns |= _differences(score, values, best, shared)
+    density_errors = np.where(coarse, 0.0, of_all["density_error"].values)[:, possible]
+    columns["log_score_error"] = np.maximum(
+        columns["log_score_error"], _of_densities(density_errors, best)
+    )
     refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
     table = pd.DataFrame(
         columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model")
     )
-    order = np.argsort(
-        np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable"
+    first = np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"])
+    table = table.iloc[np.argsort(first, kind="stable")]
+    findings = (
+        *_comparison_findings(table, of_all, windows),
+        *_marginal_findings(coarse),
+        *_impossible(possible),
     )
-    table = table.iloc[order]
-    findings = (*_findings(table, of_all, windows), *_one_by_one(coarse), *_impossible(possible))
-    return Comparison(table, findings, _by_lead(of_all, best, shared), windows)
+    return Comparison(table, findings, _lead_scores(of_all, best, shared), windows)
 
 
-def _densities(
+def _differences(
+    score: str, values: np.ndarray, best: int, shared: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The mean of a score over windows, its difference from the best model, and the error."""
+    difference, error = paired(_above(values, best), shared)
+    mean, _ = paired(values, shared)
+    return {score: mean, f"{score}_difference": difference, f"{score}_error": error}
+
+
+def _window_densities(
     of_all: xr.Dataset,
 ) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
-    """Log densities of the data of each window,
-    and in which of them each datum is taken by itself.
-    """
+    """Log densities of each window, and the windows whose data are taken one by one."""
     joint = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     coarse = ((of_all["density_error"].values >= _COARSEST) & np.isfinite(joint)).any(axis=0)
     alone = -of_all["log_score"].transpose("model", "origin", ...).values.reshape(*joint.shape, -1)
@@ -246,19 +169,21 @@ def _densities(
     return np.where(coarse & np.isfinite(joint), found, joint), coarse
 
 
-def _one_by_one(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
+def _marginal_findings(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
     if coarse.any():
-        yield Finding(
-            "warning", "joint densities", f"in {coarse.sum()} of {coarse.size} windows that of a "
-                "model hangs on fewer "
+        yield model_finding(
+            "warning",
+            "joint densities",
+            f"in {coarse.sum()} of {coarse.size} windows that of a "
+            "model hangs on fewer "
             "than four draws: there each datum is taken by itself, which does not see whether "
             "errors hold together",
-            "take more draws, or shorter windows", aspect="model",
-        )  # fmt: skip
+            "take more draws, or shorter windows",
+        )
 
 
 class Lead(NamedTuple):
-    """By how much the best model is ahead of another one.
+    """The lead of the best model over another one.
 
     Args:
         kind: "clear", by "chance", "impossible" where the other rules out data that came, or
@@ -271,10 +196,8 @@ class Lead(NamedTuple):
 
 
 def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
-    """How far the model of the first row of a comparison's table is ahead of another one."""
-    difference, error = (
-        float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error")
-    )
+    """The lead of the first model of a comparison's table over another one."""
+    difference, error = table.loc[name, ["log_score_difference", "log_score_error"]].astype(float)
     far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
     if np.isnan(difference):
         return Lead("unknown", far)
@@ -283,23 +206,26 @@ def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
     return Lead("clear" if difference > clearly(windows) * error else "chance", far)
 
 
+def lowest_crps(table: pd.DataFrame) -> str:
+    """The model with the lowest CRPS of a comparison's table."""
+    return str(table["crps"].astype(float).fillna(np.inf).idxmin())
+
+
 def clearly(windows: float) -> float:
     """Half the width of a 95 % interval in standard errors, of so many independent windows."""
     return float(stdtrit(windows - 1, 0.5 + _SURE / 2)) if windows > 1 else np.inf
 
 
 def _of_densities(errors: np.ndarray, best: int) -> np.ndarray:
-    """The Monte-Carlo error of the mean difference of log densities, `(model,)`: few windows may
-    agree by chance.
-    """
+    """The Monte-Carlo error of mean differences of log densities, `(model,)`."""
+    # Few windows may agree by chance, so that their spread alone says too little.
+    of_sum = np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1))
     other = np.arange(len(errors)) != best
-    return np.where(
-        other, np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1)) / max(errors.shape[1], 1), 0.0
-    )
+    return np.where(other, of_sum / max(errors.shape[1], 1), 0.0)
 
 
 def _above(values: np.ndarray, best: int) -> np.ndarray:
-    """Scores less those of the best model; NaN where both are infinite, which tells nothing."""
+    """Scores less those of the best model; NaN where both are infinite."""
     with np.errstate(invalid="ignore"):
         return values - values[best]
 
@@ -307,9 +233,7 @@ def _above(values: np.ndarray, best: int) -> np.ndarray:
 def stacking_weights(
     density: Float[np.ndarray, "model window"], windows: float
 ) -> Float[np.ndarray, " model"]:
-    """The weights of `compare`, from log joint densities of windows that some model thinks
-    possible.
-    """
+    """The mixture weights of `compare`, from log joint densities of possible windows."""
     number = len(density)
     weights = np.full(number, 1 / number)
     if not density.size:
@@ -326,9 +250,7 @@ def stacking_weights(
 
 
 def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
-    """The share of times that two windows, rows of `times`, have in common;
-    1 of each with itself.
-    """
+    """The share of times that two windows, rows of `times`, have in common."""
     each, at = np.unique(times, return_inverse=True)
     there = np.zeros((len(times), len(each)))
     np.put_along_axis(there, at.reshape(times.shape), 1.0, axis=1)
@@ -336,74 +258,65 @@ def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
 
 
 def independent(shared: Float[np.ndarray, "window window"]) -> float:
-    """As how many windows that share nothing these count."""
+    """The number of disjoint windows that these are worth."""
     return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0
 
 
 def paired(
     differences: Float[np.ndarray, "... window"], shared: Float[np.ndarray, "window window"]
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The mean over windows and its standard error, as `compare` says; over those that are there
-    (NaN are none).
+    """The mean over windows and its standard error, as in `compare`; NaN values are left out.
 
-    The error is NaN of a single window, where nothing tells it.
+    The error of a single window is NaN.
     """
     flat = differences.reshape(-1, differences.shape[-1])
     means, errors = np.full(len(flat), np.nan), np.full(len(flat), np.nan)
     for i, row in enumerate(flat):
         here = ~np.isnan(row)
-        number = int(here.sum())
+        values, number = row[here], int(here.sum())
         if number:
-            with np.errstate(
-                invalid="ignore"
-            ):  # one score may be infinite in one window, the other in another
-                means[i] = row[here].mean()
-        if number > 1 and np.isfinite(row[here]).all():
+            # Scores may be infinite with either sign.
+            with np.errstate(invalid="ignore"):
+                means[i] = values.mean()
+        if number > 1 and np.isfinite(values).all():
             together = shared[np.ix_(here, here)]
             mean = (together.sum() - number) / (number * (number - 1))
-            errors[i] = np.sqrt(row[here].var(ddof=1) / (1 - mean) * together.sum()) / number
-            # Errors of windows that share no time may go on from one to the next all the same.
-            errors[i] = max(errors[i], error_of_mean([row[here]])) if number >= _MANY else errors[i]
+            errors[i] = np.sqrt(values.var(ddof=1) / (1 - mean) * together.sum()) / number
+            if number >= _MANY:
+                # Errors of windows that share no time may be correlated all the same.
+                errors[i] = max(errors[i], error_of_mean([values]))
     return means.reshape(differences.shape[:-1]), errors.reshape(differences.shape[:-1])
 
 
 def _means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
-    """The mean over leads and then observables, of all that any model has a score of."""
+    """The mean over leads, then observables, wherever any model has a score."""
     there = scores.notnull().any("model")
     of_each = scores.fillna(np.inf).where(there).mean("lead").mean("observable")
     return of_each.transpose("model", "origin").values
 
 
-def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
+def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     found = {}
     for score in SCORES:
         values = of_all[score].transpose("model", "observable", "lead", "origin").values
-        mean, _ = paired(values, shared)
-        difference, error = paired(_above(values, best), shared)
-        parts = {score: mean, f"{score}_difference": difference, f"{score}_error": error}
+        parts = _differences(score, values, best, shared)
         found |= {name: (("model", "observable", "lead"), part) for name, part in parts.items()}
-    kept = of_all[["observable", "units", "lead", "model"]].coords
-    by_lead = xr.Dataset(
-        found, {name: kept[name] for name in ("model", "observable", "units", "lead")}
-    )
-    by_lead = by_lead.drop_vars("origin", errors="ignore")
+    names = ("model", "observable", "units", "lead")
+    by_lead = xr.Dataset(found, {name: of_all[name].variable for name in names})
     steps = of_all["time"] - of_all["origin"]
     first = steps.isel(origin=0)
-    if bool(
-        (np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first).all()
-    ):
-        by_lead = by_lead.assign_coords(
-            step=("lead", steps.isel(origin=0).values, of_all["time"].attrs)
-        )
+    same = np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first
+    if bool(same.all()):
+        by_lead = by_lead.assign_coords(step=("lead", first.values, of_all["time"].attrs))
     best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
     return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
 
-def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
+def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
     """The results as datasets.
 
     Raises:
-        MismatchError: if so.
+        MismatchError: if they are no comparable results.
     """
     if not isinstance(results, Mapping) or len(results) < 2:
         raise MismatchError(
@@ -422,7 +335,7 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
         found[str(name)] = result.to_dataset()
     first, *others = found
     for name in others:
-        for what, same in _alike(found[first], found[name]).items():
+        for what, same in _agreements(found[first], found[name]).items():
             if not same:
                 raise MismatchError(
                     f"'{first}' and '{name}' have other {what}: give bd.weighting.leave_future_out "
@@ -437,7 +350,7 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
     return found
 
 
-def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
+def _agreements(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
     units = [
         dict(zip(of["observable"].values.tolist(), of["units"].values.tolist(), strict=True))
         for of in (one, other)
@@ -451,46 +364,48 @@ def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
     }
 
 
-def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterator[Finding]:
+def _comparison_findings(
+    table: pd.DataFrame, of_all: xr.Dataset, windows: float
+) -> Iterator[Finding]:
     first, *others = map(str, table.index)
     for name in others:
         subject, lead = f"{first} against {name}", lead_over(table, name, windows)
         if lead.kind == "unknown":
-            yield Finding("warning", subject, "no window tells them apart", aspect="model")
+            yield model_finding("warning", subject, "no window tells them apart")
         elif lead.kind == "impossible":
             failed = bool((of_all["draws"].sel(model=name) == 0).any())
-            said = (
-                "has a solver that fails in all draws of a window"
-                if failed
-                else "rules out data that came"
-            )
-            yield Finding("good", subject, f"{name} {said}", aspect="model")
+            fails = "has a solver that fails in all draws of a window"
+            said = fails if failed else "rules out data that came"
+            yield model_finding("good", subject, f"{name} {said}")
         elif lead.kind == "clear":
-            yield Finding("good", subject, f"it forecasts better by {lead.far}", aspect="model")
+            yield model_finding("good", subject, f"it forecasts better by {lead.far}")
         else:
-            yield Finding(
-                "warning", subject, f"the difference may be chance: {lead.far}",
-                "mix them by their weights, or compare more windows", aspect="model",
-            )  # fmt: skip
-    crps = table["crps"].to_numpy(float)
-    lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
+            yield model_finding(
+                "warning",
+                subject,
+                f"the difference may be chance: {lead.far}",
+                "mix them by their weights, or compare more windows",
+            )
+    lowest = lowest_crps(table)
     if lowest != first:
-        difference, error = (
-            float(table.loc[lowest, f"crps_{what}"]) for what in ("difference", "error")
+        difference, error = table.loc[lowest, ["crps_difference", "crps_error"]].astype(float)
+        yield model_finding(
+            "warning",
+            "CRPS",
+            f"the CRPS of {lowest} is lower than that of {first}, by {-difference:.3g} "
+            f"(standard error {error:.2g})",
+            "see at which leads and how far out: the log score punishes what a forecast rules out, "
+            "the CRPS its distance",
         )
-        yield Finding(
-            "warning", "CRPS", f"the CRPS of {lowest} is lower than that of {first}, by "
-                f"{-difference:.3g} (standard "
-            f"error {error:.2g})", "see at which leads and how far out: the log score punishes "
-                "what a forecast rules "
-            "out, the CRPS its distance", aspect="model",
-        )  # fmt: skip
     if windows < _FEW:
-        yield Finding(
-            "warning", "windows", f"these count as {windows:.2g} that share nothing: standard "
-                "errors are rough "
-            "themselves", "take more origins, or a shorter horizon", aspect="model",
-        )  # fmt: skip
+        yield model_finding(
+            "warning",
+            "windows",
+            f"these count as {windows:.2g} that share nothing: standard "
+            "errors are rough "
+            "themselves",
+            "take more origins, or a shorter horizon",
+        )
     for name in of_all["model"].values:
         of_model = of_all.sel(model=name)
         largest = np.array([largest_pareto_k(int(draws)) for draws in of_model["draws"].values])
@@ -498,20 +413,23 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
         bad = int((alone & (of_model["density_error"].values < _COARSEST)).sum())
         if bad:
             yield Finding(
-                "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} "
-                    "origins the joint density "
+                "warning",
+                f"densities of {name}",
+                f"at {bad} of {of_model.sizes['origin']} "
+                "origins the joint density "
                 f"hangs on a few draws (k-hat from {largest.min():.2g} on) and is likely too low",
                 "take more draws, windows that lie side by side, or the scores by lead instead",
-            )  # fmt: skip
+            )
 
 
 def _impossible(possible: np.ndarray) -> Iterator[Finding]:
     number = int((~possible).sum())
     if number:
-        yield Finding(
-            "warning", "impossible data", f"in {number} of {possible.size} windows no model thinks "
-                "what came possible: "
-            "log scores and weights are those of the others", "see what all models rule out: the "
-                "support of the noise, "
-            "or where their solvers fail", aspect="model",
-        )  # fmt: skip
+        yield model_finding(
+            "warning",
+            "impossible data",
+            f"in {number} of {possible.size} windows no model thinks "
+            "what came possible: "
+            "log scores and weights are those of the others",
+            "see what all models rule out: the support of the noise, or where their solvers fail",
+        )

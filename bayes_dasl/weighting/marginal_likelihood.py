@@ -11,27 +11,29 @@ from ..inference.sharding import Sharded
 from .bridge import LogMean, bridged
 
 _UNKNOWN = LogMean(np.nan, np.nan)
-_FEWEST = 4  # draws in half of a chain
+# The fewest draws in half of a chain.
+_FEWEST = 4
 
 
 def log_evidence(
     density: Callable[..., Any], positions: Float[np.ndarray, "chain draw dimension"]
 ) -> LogMean:
-    """The log of the integral of a density, as of the evidence of a model, by bridge sampling.
+    """The log evidence of a model, by bridge sampling from a normal distribution.
 
-    The bridge leads from a normal: half of each chain says which, the other half is where densities
-    are compared, and then the other way about.
+    Half of each chain gives the moments of the normal, and densities are compared at the other
+    half. The halves then swap.
 
     Args:
-        density: the log of the density at a position, of JAX.
-        positions: draws of it, unconstrained.
+        density: the log density at a position, as a JAX function.
+        positions: unconstrained posterior draws.
 
     Returns:
-        It and its standard error; NaN where draws are too few or do not move, or the normal does
-        not meet them.
+        The log evidence and its standard error; NaN if draws are too few or do not move, or the
+        normal does not overlap with them.
 
     Source: Gronau et al. (2017), A tutorial on bridge sampling.
     """
+    # 1. Halves of chains, and a normal for each by the moments of the other.
     chains, total, dimension = positions.shape
     each = total // 2
     halves = positions[:, : 2 * each].reshape(chains, 2, each, dimension).swapaxes(0, 1)
@@ -41,8 +43,10 @@ def log_evidence(
     drawn = np.stack(
         [normal.draw(chains * each, np.random.default_rng(i)) for i, normal in enumerate(normals)]
     )
+    # 2. Densities at all draws of the posterior and of the normals, in one program.
     at = np.concatenate([halves.reshape(-1, dimension), drawn.reshape(-1, dimension)])
     of_draws, of_drawn = np.split(np.asarray(Sharded(density, len(at))(at)), 2)
+    # 3. One bridge for each half.
     found = []
     for normal, half, there, its, of_other in zip(
         normals,
@@ -58,12 +62,12 @@ def log_evidence(
             return _UNKNOWN
         found.append(bridged(other, own.ravel(), effective))
     values, errors = np.array(found).T
-    # Both look at all draws, so that their errors are not independent.
+    # Both use all draws, so that their errors are not independent.
     return LogMean(float(values.mean()), float(max(*errors, np.ptp(values) / 2)))
 
 
 def _tell_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> bool:
-    """Whether draws all move, and are worth more independent ones than they have numbers."""
+    """Whether all parameters move, with more effective draws than parameters."""
     if draws.shape[1] < _FEWEST or not (
         np.isfinite(draws).all() and moving_quantities(draws).all()
     ):
@@ -72,9 +76,7 @@ def _tell_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> bool:
 
 
 class _Normal:
-    """A normal with mean and covariance of draws; correlations are the smaller, the fewer draws
-    tell them.
-    """
+    """A normal with the moments of draws, whose correlations shrink if draws are few."""
 
     def __init__(self, draws: Float[np.ndarray, "draw dimension"]):
         number, dimension = draws.shape
@@ -89,5 +91,5 @@ class _Normal:
 
     def log_density(self, at: Float[np.ndarray, "... dimension"]) -> Float[np.ndarray, "..."]:
         scaled = np.linalg.solve(self.factor, (at - self.mean).reshape(-1, self.mean.size).T)
-        volume = np.log(np.diag(self.factor)).sum() + 0.5 * self.mean.size * np.log(2 * np.pi)
-        return (-0.5 * (scaled**2).sum(axis=0) - volume).reshape(at.shape[:-1])
+        log_det = np.log(np.diag(self.factor)).sum() + 0.5 * self.mean.size * np.log(2 * np.pi)
+        return (-0.5 * (scaled**2).sum(axis=0) - log_det).reshape(at.shape[:-1])

@@ -1,4 +1,4 @@
-"""How well each member of a population is predicted by the others."""
+"""Leave-one-group-out cross-validation of a population."""
 
 import warnings
 from numbers import Integral
@@ -26,7 +26,8 @@ from ..random import paths
 from ..updating.conditioning import candidates, differs, of_members
 from .moment_matching import left_out
 
-_DRAWS = 1000  # of the posterior: common parameters need no more
+# Posterior draws: common parameters need no more.
+_DRAWS = 1000
 _BATCH = 50
 
 
@@ -78,6 +79,7 @@ def loo_members(
     check_same_posterior(model, post)
     data, key = fitted_data(post), as_key(key)
     problem = pose(model, data)
+    # 1. Up to a thousand posterior draws, with random effects integrated out.
     posterior = post["posterior"].to_dataset()
     posterior = posterior.isel(
         draw=thinned(posterior.sizes["draw"], max(_DRAWS // posterior.sizes["chain"], 1))
@@ -94,13 +96,15 @@ def loo_members(
         layer.dim: np.asarray(layer.members),
     }
     of_data = xr.Dataset({"all_data": (dims, integrated.reshape(chains, draws, -1))}, coords)
+    # 2. Pareto-smoothed weights; k-hats before moment matching give no warning.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of k-hats before moment matching
+        warnings.simplefilter("ignore", UserWarning)
         found: Any = loo(
             xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": of_data}),
             pointwise=True,
         )
     found.influence_pareto_k = found.pareto_k.copy()
+    # 3. Moment matching of groups with a high k-hat.
     for m in np.flatnonzero(~(found.pareto_k <= found.good_k)):
         key_m = jax.random.fold_in(key, m)
         alone = pose(model, data.isel({layer.dim: [m]}))
@@ -109,6 +113,7 @@ def loo_members(
         )
         if pareto_k < found.pareto_k[m]:
             found.elpd_i[m], found.pareto_k[m] = elpd, pareto_k
+    # 4. The summary with these.
     seen = logsumexp(integrated, axis=0) - np.log(len(integrated))
     found.elpd, found.se, found.p, _ = found.elpd_i.azstats.loo_summary(seen - found.elpd_i)
     bad = np.flatnonzero(~(found.pareto_k <= found.good_k))
@@ -126,9 +131,7 @@ def loo_members(
 def _integrated(
     problem: Problem, held: Draws, copies: int, *, key: Array
 ) -> Float[np.ndarray, "draw member"]:
-    """The log likelihood of each member's data for each draw, with the random effects integrated
-    out.
-    """
+    """The log likelihood of each group by draw, with random effects integrated out."""
     likelihood = of_members(problem, candidates(problem.model, held, copies, key=key))
     return logsumexp(likelihood.reshape(-1, copies, likelihood.shape[-1]), axis=1) - np.log(copies)
 
@@ -143,10 +146,10 @@ def _moments_matched(
     *,
     key: Array,
 ) -> tuple[float, float]:
-    """The log predictive density of a member's data, and its k-hat, from draws that are moved.
+    """The log predictive density of the data of a group, and its k-hat, by moment matching.
 
-    The member's own random effects are drawn anew from the population, so that they do not depend
-    on its data. These draws have the log density of the model without the data, plus the integrated
+    Random effects of the group are drawn anew from the population, so that they do not depend on
+    its data. These draws have the log density of the model without the data, plus the integrated
     log likelihood.
     """
     key_effects, key_copies = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""Forecasts of several models as one."""
+"""Mixtures of forecasts."""
 
 import datetime
 import json
@@ -13,6 +13,7 @@ from ..data.censoring import ABOVE, BELOW
 from ..data.dates import as_attribute
 from ..errors import MismatchError
 from ..prediction.datatree import with_coordinates
+from ..scores.draws_at_data import merged
 from ..scores.matching import check_forecast, fitted_between
 
 _MOMENTS = ("conditional_mean", "conditional_variance")
@@ -21,18 +22,16 @@ _DRAWN = ("predictions", *_MOMENTS)
 
 
 def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) -> xr.DataTree:
-    r"""Forecasts of several models as one: $p(y) = \sum_k w_k\, p_k(y)$.
+    r"""Mix forecasts of several models: $p(y) = \sum_k w_k\, p_k(y)$.
 
-    Each forecast gives as many of its draws as its weight says, to one draw, evenly spaced: there
-    is no chance in it. Draws are whole, so that they hold together over times and observables. What
-    models differ by is uncertainty that knowing the right one would remove, and so `decompose`
-    counts it as epistemic. Draws in which a solver failed are left out, or a model of many would
-    have less than its weight. A forecast of few members, as of `bd.DeepEnsemble`, gives its
-    predictive draws, each with the conditional mean and variance of its member.
+    Each forecast contributes draws in proportion to its weight, evenly spaced and without chance.
+    Draws keep their dependence over times and observables. `decompose` counts differences between
+    models as epistemic. Draws with a failed solve are left out. A forecast of few members, as from
+    `bd.DeepEnsemble`, contributes predictive draws with the moments of their member.
 
     Args:
-        forecasts: what `forecast` returned for each model, by name, at the same times.
-        weights: by the same names, such as `compare(…).weights`; they are divided by their sum.
+        forecasts: the result of `forecast` for each model, by name, at the same times.
+        weights: weights by name, such as `compare(…).weights`, which are divided by their sum.
 
     Returns:
         A tree as from `forecast`, of one chain, with the groups `predictions`, `conditional_mean`,
@@ -44,11 +43,19 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
         and `report` take a mixture as a rival. The attribute `mixture` has the weights.
 
     Raises:
-        MismatchError: for what is no forecast, forecasts of other times, observables, places or
-            units, a what-if, forecasts of different scenarios, or of which no draw is whole, and
-            for weights that are none.
+        MismatchError: for objects that are no forecasts, forecasts of other times, observables,
+            places, units or scenarios, a what-if, a forecast without a finite draw, and invalid
+            weights.
+
+    Example:
+        ```python
+        forecasts = {name: bd.forecast(model, posts[name], test) for name, model in models.items()}
+        mixed = bd.mixture(forecasts, {"science": 0.6, "hybrid": 0.4})
+        print(bd.score(mixed, test))
+        ```
     """
-    shares = _shares(forecasts, weights)
+    # 1. Forecasts that can be mixed, and their weights.
+    shares = _normalised_weights(forecasts, weights)
     first = next(iter(forecasts.values()))
     for name, fc in forecasts.items():
         check_forecast(fc, *_DRAWN)
@@ -61,14 +68,18 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
             raise MismatchError(
                 f"'{name}' is of another scenario than others: mix forecasts of the same one"
             )
-        _refuse_other(name, first["predictions"].to_dataset(), fc["predictions"].to_dataset())
+        _refuse_unlike_forecast(
+            name, first["predictions"].to_dataset(), fc["predictions"].to_dataset()
+        )
+    # 2. The number of draws from each, by its weight.
     draws = max(
         fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"]
         for fc in forecasts.values()
     )
     numbers = np.diff(np.round(np.cumsum([*shares.values()]) * draws).astype(int), prepend=0)
-    whole = [_whole(name, fc) for name, fc in forecasts.items()]
+    whole = [_usable_draws(name, fc) for name, fc in forecasts.items()]
     drawn = [fc["predictions"].sizes["draw"] for fc in forecasts.values()]
+    # 3. Groups that all forecasts have.
     groups = {}
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
         if all(group in fc.children for fc in forecasts.values()):
@@ -86,7 +97,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "mixture": json.dumps({name: round(share, 6) for name, share in shares.items()}),
-        **_span(forecasts),
+        **_fitted_span(forecasts),
         **{
             name: first.attrs[name]
             for name in ("members", "scenario", "series")
@@ -96,11 +107,13 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     return tree
 
 
-def _shares(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) -> dict[str, float]:
+def _normalised_weights(
+    forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]
+) -> dict[str, float]:
     """The weights in the order of the forecasts, with a sum of one.
 
     Raises:
-        MismatchError: if so.
+        MismatchError: for other names, or weights that are negative or not finite.
     """
     if not isinstance(forecasts, Mapping) or not forecasts or {*forecasts} != {*weights}:
         named = ", ".join(map(str, weights)), ", ".join(map(str, forecasts)) or "nothing"
@@ -115,7 +128,7 @@ def _shares(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     return dict(zip(map(str, forecasts), map(float, found / found.sum()), strict=True))
 
 
-def _refuse_other(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
+def _refuse_unlike_forecast(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
     """Raise MismatchError for forecasts that cannot be mixed."""
     if {*one.data_vars} != {*other.data_vars}:
         raise MismatchError(
@@ -139,7 +152,7 @@ def _refuse_other(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
 
 
 def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
-    """The parameters of the observables whose noise has the same distribution in all forecasts."""
+    """Parameters of noise for observables with the same noise in all forecasts."""
 
     def of(group: xr.Dataset) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
@@ -158,18 +171,15 @@ def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
     ]
 
 
-def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
-    """The draws, chain by chain, in which no solver failed: those with a prediction of everything
-    that any has one of.
+def _usable_draws(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
+    """Draws of all chains without a failed solve: all predictions that any draw has are finite.
 
     Raises:
         MismatchError: if there are none.
     """
     found: Any = True
     for variable in fc["predictions"].to_dataset().data_vars.values():
-        dims = [d for d in variable.dims if d not in _CHAINS]
-        values = variable.transpose(*_CHAINS, *dims).values
-        flat = np.isfinite(values.reshape(values.shape[0] * values.shape[1], -1))
+        flat = np.isfinite(merged(variable))
         found &= flat[:, flat.any(axis=0)].all(axis=1) & flat.any(axis=1)
     if not np.any(found):
         raise MismatchError(
@@ -184,11 +194,9 @@ def _pooled(
     numbers: Int[np.ndarray, " forecast"],
     predictive: Sequence[int],
 ) -> xr.Dataset:
-    """So many whole draws of each, evenly spaced, as one chain; with the attributes in which all
-    agree.
+    """Evenly spaced draws of each forecast as one chain, with attributes on which all agree.
 
-    A group may have one draw for several of the `predictive` draws of each chain, which lie one
-    after the other.
+    A group may have one draw for several adjacent `predictive` draws of each chain.
     """
     variables = {}
     repeated = [
@@ -220,8 +228,8 @@ def _agreed(attributes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: v for name, v in first.items() if all(name in a and a[name] == v for a in others)}
 
 
-def _span(forecasts: Mapping[str, xr.DataTree]) -> dict[str, float | str]:
-    """From when until when any of the models was fitted."""
+def _fitted_span(forecasts: Mapping[str, xr.DataTree]) -> dict[str, float | str]:
+    """Start and end of the data of all models together."""
     spans = [fitted_between(fc) for fc in forecasts.values()]
     starts, ends = [s for s, _ in spans if s is not None], [e for _, e in spans if e is not None]
     found = {"train_start": as_attribute(np.asarray(min(starts)))} if starts else {}

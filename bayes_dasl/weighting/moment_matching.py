@@ -1,6 +1,4 @@
-"""Moment matching: move draws to the posterior without some data, so that importance weights become
-reliable.
-"""
+"""Moment matching of draws to the posterior without some data, for reliable weights."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,8 +7,10 @@ from jaxtyping import Float
 
 from .._statistics.importance import Weights, weigh
 
-_MOST_MAPS = 30  # as in the R package loo; most draws need fewer than five
-_FEWEST_A_DIMENSION = 10  # draws per dimension, for a covariance
+# As in the R package loo; fewer than five are usual.
+_MOST_MAPS = 30
+# Draws for each dimension, for a covariance.
+_FEWEST_A_DIMENSION = 10
 
 type Draws = Float[np.ndarray, "draw dimension"]
 type Densities = Float[np.ndarray, " draw"]
@@ -44,22 +44,24 @@ def left_out(
 
     Source: Paananen, Piironen, Bürkner & Vehtari (2021), Implicitly adaptive importance sampling.
     """
+    # 1. and 2. The affine map T.
     rest = log_rest(draws)
     with np.errstate(invalid="ignore"):
         matrix, offset = _matched(
             draws, rest + log_likelihood, log_rest, weigh(-log_likelihood, draws)
         )
+        # 3. Every second draw is moved; its counterpart is moved back.
         moved = np.arange(len(draws)) % 2 == 1
         there = draws @ matrix.T + offset
         back = np.linalg.solve(matrix, (draws - offset).T).T
         other = np.where(moved[:, None], there, back)
         other_rest, other_likelihood = log_rest(other), log_likelihood_at(other)
         as_they_are, through_map = rest + log_likelihood, other_rest + other_likelihood
-        volume = np.linalg.slogdet(matrix)[1]
+        log_det = np.linalg.slogdet(matrix)[1]
         mixture = np.where(
             moved,
-            np.logaddexp(through_map, as_they_are - volume),
-            np.logaddexp(as_they_are, through_map - volume),
+            np.logaddexp(through_map, as_they_are - log_det),
+            np.logaddexp(as_they_are, through_map - log_det),
         )
         weights = weigh(
             np.where(moved, other_rest, rest) - mixture, np.where(moved[:, None], other, draws)
@@ -78,7 +80,7 @@ def _matched(
         for scale, shift in _maps(draws @ matrix.T + offset, weights):
             to = scale @ matrix, scale @ offset + shift
             moved = draws @ to[0].T + to[1]
-            # An affine map scales all volumes alike, so the weights need no Jacobian.
+            # The Jacobian of an affine map is constant, so the weights do not need it.
             found = weigh(log_rest(moved) - log_density, moved)
             if found.pareto_k < weights.pareto_k:
                 (matrix, offset), weights = to, found
@@ -89,9 +91,7 @@ def _matched(
 
 
 def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
-    """Maps to the weighted mean, then also to the standard deviations,
-    then also to the covariance.
-    """
+    """Maps to the weighted mean, also to standard deviations, and also to the covariance."""
     some, mean, dimension = draws[weights.first], draws.mean(axis=0), draws.shape[1]
     weighted = weights.values @ some
     apart = some - weighted
@@ -105,6 +105,7 @@ def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
         try:
             new = np.linalg.cholesky((weights.values[:, None] * apart).T @ apart)
             old = np.linalg.cholesky(np.cov(draws.T, ddof=0).reshape(dimension, dimension))
-        except np.linalg.LinAlgError:  # hardly any draw has weight
+        except np.linalg.LinAlgError:
+            # Hardly any draw has weight.
             return
         yield around(new @ np.linalg.inv(old))

@@ -1,4 +1,4 @@
-"""Chains that do not mix, combined by how well each of them predicts."""
+"""Stacking of chains that do not mix, by their predictions."""
 
 import json
 import warnings
@@ -9,29 +9,32 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .._findings import Finding, from_json, to_json
+from .._findings import Finding, add_finding
 from .._jax.keys import as_key, printable
 from .._statistics.importance import resample_draws, told_apart
 from ..errors import MismatchError
+from ..scores.draws_at_data import by_chain
 
 
 def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
-    r"""Combine chains by stacking: weights with which their mixture predicts each datum best from
-    all others.
+    r"""Combine chains by stacking: weights whose mixture has the best leave-one-out score.
 
     $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$, with
     the densities of each chain $c$ by Pareto-smoothed leave-one-out.
 
-    Chains that stay in different modes, as those of a network may, say nothing of how much each
-    mode holds. Their stacked draws are a mixture for prediction, not draws of the posterior: the
-    attribute `draws_are` and the verdict say so. `stacking_weights` are those of the chains,
-    `stacking_pareto_k` is the highest k-hat of a datum in a chain that has any weight (good below
-    0.7). A chain gives as many draws as its weight says, evenly spaced; they lie in random order,
-    so that chains of the result mean nothing.
+    If chains stay in different modes, as those of a network may, their numbers do not tell the mass
+    of each mode. Stacked draws are a mixture for prediction, not posterior draws: the attribute
+    `draws_are` and the verdict say so. `stacking_weights` are the weights of chains, and
+    `stacking_pareto_k` is the highest k-hat of a datum in a chain with any weight (good below 0.7).
+    Each chain contributes evenly spaced draws in proportion to its weight. They lie in random
+    order, so that chains of the result have no meaning.
 
     Args:
-        post: what `fit` returned, of two chains or more.
+        post: the result of `fit`, with two chains or more.
         key: a whole number or a JAX random key, for the order of the draws.
+
+    Returns:
+        A posterior of stacked draws.
 
     Raises:
         MismatchError: for a posterior of one chain, or without its log likelihood.
@@ -46,29 +49,34 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     chains, draws = (post["posterior"].sizes[dim] for dim in ("chain", "draw"))
     if chains < 2:
         raise MismatchError("one chain is all there is: stacking needs several")
-    weights, pareto_k = _weights(_pointwise(post))
+    # 1. Weights of chains.
+    weights, pareto_k = _chain_weights(
+        np.concatenate([by_chain(v) for v in post["log_likelihood"].data_vars.values()], axis=2)
+    )
+    # 2. Evenly spaced draws of each chain by its weight, in random order.
     rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).ravel())
     ends = np.round(np.cumsum(weights) * chains * draws).astype(int)
     shares = np.diff(ends, prepend=0)
     index = [c * draws + np.arange(n) * draws // n for c, n in enumerate(shares) if n]
     taken = rng.permutation(np.concatenate(index))
     groups = {
-        name: _resampled(group.to_dataset(), taken, draws) for name, group in post.children.items()
+        name: _resampled_group(group.to_dataset(), taken, draws)
+        for name, group in post.children.items()
     }
     groups.pop("modes", None)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = post.attrs | {
         "draws_are": "stacked chains",
         "markov": 0,
-        "findings": to_json((*from_json(post.attrs.get("findings", "[]")), _finding(weights))),
         "stacking_weights": json.dumps([round(float(w), 4) for w in weights]),
         "stacking_pareto_k": pareto_k,
         "stacking_key": printable(key),
     }
+    add_finding(tree, _stacking_finding(weights))
     return tree
 
 
-def _finding(weights: Float[np.ndarray, " chain"]) -> Finding:
+def _stacking_finding(weights: Float[np.ndarray, " chain"]) -> Finding:
     shares = ", ".join(f"{w:.2g}" for w in weights)
     return Finding(
         "warning",
@@ -79,15 +87,7 @@ def _finding(weights: Float[np.ndarray, " chain"]) -> Finding:
     )
 
 
-def _pointwise(post: xr.DataTree) -> Float[np.ndarray, "chain draw datum"]:
-    blocks = []
-    for variable in post["log_likelihood"].data_vars.values():
-        values = variable.transpose("chain", "draw", ...).values
-        blocks.append(values.reshape(*values.shape[:2], -1))
-    return np.concatenate(blocks, axis=2)
-
-
-def _weights(
+def _chain_weights(
     log_likelihood: Float[np.ndarray, "chain draw datum"],
 ) -> tuple[Float[np.ndarray, " chain"], float]:
     import arviz_stats  # it takes a second to load
@@ -103,9 +103,8 @@ def _weights(
         )
         for chain, values in enumerate(log_likelihood)
     }
-    with (
-        warnings.catch_warnings()
-    ):  # k-hat of a chain that predicts nothing does not matter; the others' is told
+    # A high k-hat does not matter for a chain without weight; `stack` reports the others.
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         left_out: Any = {
             name: arviz_stats.loo(tree, pointwise=True) for name, tree in trees.items()
@@ -121,8 +120,8 @@ def _weights(
     return weights, max(highest)
 
 
-def _resampled(group: xr.Dataset, taken: np.ndarray, draws: int) -> xr.Dataset:
-    """A group of draws made of others; groups of anything else are left as they are."""
+def _resampled_group(group: xr.Dataset, taken: np.ndarray, draws: int) -> xr.Dataset:
+    """A group of draws, resampled; other groups stay as they are."""
     of_draws = (
         group.sizes.get("draw") == draws and len(taken) == group.sizes.get("chain", 0) * draws
     )

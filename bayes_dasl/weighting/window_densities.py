@@ -1,4 +1,4 @@
-"""The joint density of what was observed in a window, under what is known before it."""
+"""Joint predictive densities of the data in a window."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from .windows import Window
 
 
 class Known(NamedTuple):
-    """What is known at an origin.
+    """Knowledge at an origin.
 
     Args:
-        rows: how many of the data.
-        draws: of the posterior, by path.
-        start: of the model.
-        fit: how many rows the fit knew that the draws are of, themselves or by weights.
+        rows: the number of known rows of the data.
+        draws: posterior draws by path.
+        start: the start of the model.
+        fit: the number of rows that the fit of these draws knew.
     """
 
     rows: int
@@ -38,15 +38,14 @@ class Known(NamedTuple):
 def in_units_of(
     found: xr.Dataset, model: Model, own: xr.Dataset, given: xr.Dataset, windows: Sequence[Window]
 ) -> xr.Dataset:
-    """Densities and scores in the units of the data, where the model works in others: models may
-    differ in these.
-    """
+    """Densities and scores in the units of the data, so that models in other units compare."""
     units, wanted = units_of(own), units_of(given)
     for name in model.observables:
         if units[name] == wanted[name] or _has_masses(model.noise_of(name)):
             continue
         ends = convert(np.array([0.0, 1.0]), wanted[name], units[name])
-        assert ends is not None  # the data were converted
+        # The data were converted, so that units agree.
+        assert ends is not None
         factor, units[name] = float(np.diff(ends)[0]), wanted[name]
         numbers = [
             own[name].isel({model.index: slice(w.known, w.end)}).notnull().sum().item()
@@ -62,7 +61,7 @@ def in_units_of(
 
 
 def _has_masses(noise: AbstractNoise) -> bool:
-    """Whether data may have a probability rather than a density, which no other units change."""
+    """Whether data may have a probability mass, which does not depend on units."""
     return bool(noise.support.is_discrete) or isinstance(noise, Censored | HurdleNoise)
 
 
@@ -71,15 +70,16 @@ def joint_density(
 ) -> dict[str, Any]:
     """The joint density of all data of a window, given those before it.
 
-    Solved to the end of the data, whichever window it is: for all of them it is one compiled
-    program.
+    All windows are solved to the end of the data, so that they share one compiled program.
     """
+    # 1. Observations of the window alone.
     inputs, observed = model.inputs(data, start=at.start), {}
     for name in model.observables:
         values = observations(data, name, dims=model.dims(name)).copy()
         values[: window.known], values[window.end :] = np.nan, np.nan
         observed[name] = jnp.asarray(values)
-    if (past := inputs.past) is not None:  # what came after the window is not known in it
+    if (past := inputs.past) is not None:
+        # Data after the window are unknown in it.
         held = {name: values.at[window.end :].set(jnp.nan) for name, values in past.values.items()}
         inputs = dataclasses.replace(inputs, past=dataclasses.replace(past, values=held))
 
@@ -87,13 +87,11 @@ def joint_density(
         pushed = push(model, inputs, draws, observed=observed)
         return total_log_likelihood(pushed.log_likelihood, observed), np.asarray(pushed.ok)
 
+    # 2. The mean over draws.
     each, ok = of_each(at.draws)
-    found, weights = (
-        log_mean(each[ok]),
-        weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None,
-    )
-    # Draws of another fit that know just these data, too; those of the same one would say nothing
-    # new.
+    found = log_mean(each[ok])
+    weights = weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None
+    # 3. If it depends on few draws, a bridge to the draws of another fit that knows the window.
     then = [other for other in others if other.rows == window.end and other.fit != at.fit]
     if then and weights is not None and not weights.trusted:
         after, sound = of_each(then[0].draws)

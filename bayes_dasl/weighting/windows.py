@@ -1,4 +1,4 @@
-"""Which times of a series are forecast from which origins."""
+"""Origins and windows of past forecasts of a series."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,17 +13,19 @@ from ..errors import DataError
 from ..inference import AbstractEngine
 from ..model import Model, is_series
 
-_SHARE = 3  # the last third of the data is forecast
-_FEWEST = 250  # draws of each chain
+# One over the share of the data that is forecast.
+_SHARE = 3
+# The fewest draws of each chain.
+_FEWEST = 250
 
 
 class Window(NamedTuple):
-    """What is forecast from one origin.
+    """The window that is forecast from one origin.
 
     Args:
-        known: how many rows of the data are known there.
-        end: how many rows there are up to the last one that is forecast.
-        times: those ahead at which anything was observed.
+        known: the number of rows that are known at the origin.
+        end: the number of rows up to the end of the window.
+        times: the observed times of the window.
     """
 
     known: int
@@ -34,10 +36,10 @@ class Window(NamedTuple):
 def windows_of(
     model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None
 ) -> list[Window]:
-    """What is forecast from each origin.
+    """The window of each origin.
 
     Raises:
-        DataError: for rows that are no series, or what the data do not have.
+        DataError: for rows that are no series, or for origins that the data do not have.
     """
     index = model.index
     values = checked_index(data, index)
@@ -48,7 +50,7 @@ def windows_of(
             "each in turn: ArviZ's loo and compare take what bd.fit returns"
         )
     times = observed_times(model, data)
-    known, horizon = _chosen(times, data, index, origins, horizon)
+    known, horizon = _origins_and_horizon(times, data, index, origins, horizon)
     rows = np.searchsorted(values, times, side="right")
     return [
         Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known
@@ -56,13 +58,13 @@ def windows_of(
 
 
 def seen_rows(values: xr.DataArray, index: str) -> Bool[np.ndarray, " row"]:
-    """In which rows along the index anything is there, at whatever place and of whomever."""
+    """The rows with any value, at whatever place or of whatever group."""
     there = values.notnull()
     return there.any([dim for dim in there.dims if dim != index]).values
 
 
 def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
-    """The times at which anything was observed, each once."""
+    """The distinct times with any observation."""
     seen = np.zeros(data.sizes[model.index], bool)
     for name in model.observables:
         seen |= seen_rows(data[name], model.index)
@@ -72,12 +74,10 @@ def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
 def side_by_side(
     model: Model, train: xr.Dataset, test: xr.Dataset | None, most: int, horizon: int | None
 ) -> tuple[list, int]:
-    """Origins and horizon of windows side by side up to the end of the training data, over their
-    last half at most.
+    """Origins and horizon of adjacent windows over the last half of the training data at most.
 
-    Windows are as long as the test data unless a `horizon` is given, or as leaves room for two of
-    them. So each takes one fit at most, whose draws tell its density well, and no datum counts
-    twice.
+    Windows are as long as the test data, or half of the room, unless a `horizon` is given. So each
+    takes one fit at most, whose draws determine its density well, and no datum counts twice.
 
     Raises:
         DataError: if there is no room for one window.
@@ -97,28 +97,27 @@ def side_by_side(
 
 
 def sparing(engine: AbstractEngine) -> AbstractEngine:
-    """The same engine with a quarter of its draws, 250 at least: to weigh models takes fewer than
-    to forecast.
-    """
+    """The engine with a quarter of its draws, 250 at least, which is enough to weigh models."""
     fewer = max(engine.draws // 4, min(engine.draws, _FEWEST))
     chosen = {field.name for field in dataclasses.fields(engine)}  # pyright: ignore
     return dataclasses.replace(engine, draws=fewer) if "draws" in chosen else engine  # pyright: ignore
 
 
-def _chosen(
+def _origins_and_horizon(
     times: np.ndarray,
     data: xr.Dataset,
     index: str,
     origins: int | Sequence[Any],
     horizon: int | None,
 ) -> tuple[np.ndarray, int]:
-    """How many of the observed times are known at each origin, and how many are forecast."""
+    """The number of observed times known at each origin, and the number that is forecast."""
     number = len(times)
     if horizon is not None and not (isinstance(horizon, (int, np.integer)) and horizon > 0):
         raise DataError(
             f"horizon is how many times are forecast, a whole number from 1 on, not {horizon!r}"
         )
     if isinstance(origins, (int, np.integer)):
+        # Evenly spaced origins, whose windows cover the last third of the observed times.
         if not 0 < origins < number:
             raise DataError(
                 f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}"
@@ -129,6 +128,7 @@ def _chosen(
             np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int)
         )
     else:
+        # Origins as times.
         asked = np.asarray([place_of(data, index, origin) for origin in origins])
         known = np.searchsorted(times, asked, side="right")
         if not len(known) or (np.diff(known) < 1).any():

@@ -144,8 +144,8 @@ MUTANTS = (
     ),
     Mutant(
         "persistence by the wrong lead time", "bayes_dasl/scores/baselines.py",
-        "seen, abs(t - seen[last]), float(",
-        "seen, abs(t - seen[0]), float(",
+        "_pairs(seen, abs(t - seen[last]), ",
+        "_pairs(seen, abs(t - seen[0]), ",
         ("tests/test_baselines.py::test_persistence_takes_the_changes_at_the_same_lead",),
     ),
     Mutant(
@@ -156,8 +156,8 @@ MUTANTS = (
     ),
     Mutant(
         "residuals are blamed for being small", "bayes_dasl/verdict/residuals.py",
-        "often = share_beyond(theirs, value)",
-        "often = share_beyond(-theirs, -value)",
+        "share_beyond(theirs, value), True",
+        "share_beyond(-theirs, -value), True",
         ("tests/test_adequacy.py::test_planted_faults_are_found",),
     ),
     Mutant(
@@ -260,20 +260,20 @@ MUTANTS = (
     ),
     Mutant(
         "a rival that loses is said to win", "bayes_dasl/verdict/leads.py",
-        "if values.mean() > max(_LEAD, _error(leads)):",
-        "if -values.mean() > max(_LEAD, _error(leads)):",
+        "if values.mean() > max(_LEAD, _lead_error(leads)):",
+        "if -values.mean() > max(_LEAD, _lead_error(leads)):",
         ("tests/test_adequacy.py::test_a_rival_or_a_baseline_that_wins_is_named",),
     ),
     Mutant(
         "climatology by its mean", "bayes_dasl/scores/baselines.py",
-        "def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:\n"
-        "        return np.tile(values[:, None], (1, time.size))",
-        "def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:\n"
-        "        return np.full((values.size, time.size), values.mean())",
+        "def members(_: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:\n"
+        "        return values\n",
+        "def members(_: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:\n"
+        "        return np.full(values.size, values.mean())\n",
         ("tests/test_baselines.py::test_climatology_repeats_the_observed_training_values",),
     ),
     Mutant(
-        "R-hat good below 1.02", "bayes_dasl/verdict/mixing.py",
+        "R-hat good below 1.02", "bayes_dasl/verdict/chain_convergence.py",
         "worst, most = int(found.argmax()), 1 + 0.01 * allowed",
         "worst, most = int(found.argmax()), 1 + 0.02 * allowed",
         ("tests/test_diagnostics.py",),
@@ -323,7 +323,7 @@ MUTANTS = (
         ("tests/test_stacking.py",),
     ),
     Mutant(
-        "tolerances that are not tightened", "bayes_dasl/updating/solver_check.py",
+        "tolerances that are not tightened", "bayes_dasl/updating/tighter_tolerances.py",
         'finer["rtol"] = min(node.rtol, _FINEST_RTOL)',
         'finer["rtol"] = node.rtol',
         ("tests/test_solver_check.py::test_every_tolerance_is_tightened_however_deep",),
@@ -821,7 +821,7 @@ MUTANTS = (
         ("tests/test_solver_check.py::test_a_standard_deviation_that_changes_is_a_shift_too",),
     ),
     Mutant(
-        "a lead of one standard error is no chance", "bayes_dasl/weighting/mixed.py",
+        "a lead of one standard error is no chance", "bayes_dasl/weighting/judged_mixtures.py",
         "_CHANCE = 2.0  # standard errors",
         "_CHANCE = 1.0  # standard errors",
         ("tests/test_mixed_study.py::test_a_lead_of_two_standard_errors_is_no_chance",),
@@ -856,7 +856,7 @@ MUTANTS = (
         ("tests/test_recalibration.py",),
     ),
     Mutant(
-        "a forecast that knows its window", "bayes_dasl/weighting/rolling_origins.py",
+        "a forecast that knows its window", "bayes_dasl/weighting/weights_by_future_left_out.py",
         "seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)",
         "seen = xr.DataArray(np.arange(self.data.sizes[index]) <= rows, dims=index)",
         ("tests/test_leave_future_out.py",),
@@ -873,12 +873,12 @@ MUTANTS = (
         ("tests/test_process_noise.py",),
     ),
     Mutant(
-        "a Bayes factor for the prior's width alone", "bayes_dasl/weighting/evidence.py",
+        "a Bayes factor for the prior's width alone", "bayes_dasl/weighting/bayes_factor.py",
         "expected = beside.mean(axis=0).prod()", "expected = 1.0",
         ("tests/test_evidence.py",),
     ),
     Mutant(
-        "all models as probable before the data", "bayes_dasl/weighting/evidence.py",
+        "all models as probable before the data", "bayes_dasl/weighting/bayes_factor.py",
         "0.5 if name == base else 0.5 / (len(models) - 1)", "1 / len(models)",
         ("tests/test_evidence.py",),
     ),

@@ -1,4 +1,4 @@
-"""What is to be said of a forecast that is a mixture of those of several models."""
+"""Verdict on a mixture of forecasts of several models."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from ..errors import MismatchError
 from ..scores.matching import check_forecast
 from ..verdict.adequacy import crps_apart, forecast_findings
 from ..verdict.extrapolation import EXTRAPOLATION
-from .comparison import BayesFactors, Comparison, EqualWeights, lead_over
+from .comparison import Comparison, lead_over, lowest_crps
+from .equal_weights import EqualWeights
+from .factor_table import BayesFactors
 
 MIXTURE = "mixture"
 """Its name beside those of models and baselines."""
-_LEVEL = 0.005  # of a CRPS, below which two are level
+# The share of a CRPS below which two are level.
+_LEVEL = 0.005
 _CHANCE = 2.0  # standard errors
-_SLIGHT = 0.05  # weight in a mixture, up to which it hardly matters where a model extrapolates
+# Extrapolation hardly matters for models with a smaller weight.
+_SLIGHT = 0.05
 
 
 type Weighed = Comparison | BayesFactors | EqualWeights
@@ -28,7 +32,7 @@ type Weighed = Comparison | BayesFactors | EqualWeights
 
 @dataclass(frozen=True)
 class Mixed:
-    """A mixture of forecasts, and what is to be said of it.
+    """A mixture of forecasts with its verdict.
 
     Args:
         forecast: what `bd.mixture` returned.
@@ -60,21 +64,24 @@ def judge_mixture(
     own: str,
     science: str | None = None,
 ) -> Mixed:
-    """Judge a mixture as a forecast, and say which of its models forecasts better.
+    """Judge a mixture of forecasts, and compare the forecasts of its models.
 
     Args:
-        mixture: what `bd.mixture` returned.
-        comparison: what `bd.weighting.model_weights`, `bd.compare` or `bd.weighting.bayes_factors`
-            returned, from which its weights are.
-        forecasts: those that are mixed, by name.
-        verdicts: what `bd.diagnose` said of each model, by name.
-        post: the posterior of one of the models, which knows the training data.
-        test: data that no model was fitted to.
-        own: the model that the others are the rivals of.
-        science: the rival that is its science without what is learned, if one is.
+        mixture: the result of `bd.mixture`.
+        comparison: the source of its weights: the result of `bd.weighting.model_weights`,
+            `bd.compare` or `bd.weighting.bayes_factors`.
+        forecasts: the forecasts of the models, by name.
+        verdicts: the result of `bd.diagnose` for each model, by name.
+        post: the posterior of one of the models, which holds the training data.
+        test: held-out data.
+        own: the model that the others are compared with.
+        science: the name of its science model without a correction, if there is one.
+
+    Returns:
+        The mixture with its verdict, and sentences that compare its models.
 
     Raises:
-        MismatchError: for what is no forecast, or if none of the forecasts is that of `own`.
+        MismatchError: if `mixture` is no forecast, or `own` is not among the forecasts.
     """
     check_forecast(mixture, "predictions", "conditional_mean", "conditional_variance")
     if own not in forecasts:
@@ -89,12 +96,12 @@ def judge_mixture(
     diagnosis = Diagnosis(
         (*sampling, *forecast_findings(post, mixture, test, forecasts), *beyond), of=MIXTURE
     )
-    words = (*_weighed(comparison), *_held_out(forecasts, post, test, own, science))
+    words = (*_weighed(comparison), *_mixture_held_out(forecasts, post, test, own, science))
     return Mixed(mixture, comparison, diagnosis, words)
 
 
 def _sampling(name: str, verdict: Diagnosis) -> Finding:
-    remedy = "" if verdict.sampling == "good" else f"see the verdict on {name}"
+    remedy = f"see the verdict on {name}"
     return Finding(verdict.sampling, f"sampling of {name}", verdict.of_the_sampling, remedy)
 
 
@@ -132,10 +139,10 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
     if any(finding.subject == "windows" for finding in comparison.findings):
         count = f"{comparison.windows:.2g} that share nothing"
         yield f"These windows count as {count}: weights and standard errors are rough."
-    yield from _within(comparison)
+    yield from _past_leads(comparison)
 
 
-def _within(comparison: Comparison) -> Iterator[str]:
+def _past_leads(comparison: Comparison) -> Iterator[str]:
     """Which model forecast the end of the training data better."""
     table = comparison.table
     first, *others = map(str, table.index)
@@ -148,14 +155,13 @@ def _within(comparison: Comparison) -> Iterator[str]:
             "chance": f"Within the training data {first} is ahead of {name}, which may be chance: "
             f"{lead.far}.",
         }[lead.kind]
-    crps = table["crps"].to_numpy(float)
-    lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
+    lowest = lowest_crps(table)
     if lowest != first:
         lower = -float(table.loc[lowest, "crps_difference"])
         yield f"By the CRPS it is {lowest} that is ahead there: its CRPS is {lower:.3g} lower."
 
 
-def _held_out(
+def _mixture_held_out(
     forecasts: Mapping[str, xr.DataTree],
     post: xr.DataTree,
     test: xr.Dataset,
@@ -174,13 +180,10 @@ def _held_out(
             yield f"On the held-out data {own} and {other} are level."
             continue
         chance = ", which may be chance" if not share > _CHANCE * error else ""
-        several = (
-            ", on average over the observables,"
-            if len(forecasts[own]["predictions"].data_vars) > 1
-            else ""
-        )
+        several = len(forecasts[own]["predictions"].data_vars) > 1
+        average = ", on average over the observables," if several else ""
         yield (
-            f"On the held-out data the CRPS of {better} is{several} {share:.0%} lower than that of "
+            f"On the held-out data the CRPS of {better} is{average} {share:.0%} lower than that of "
             f"{worse} (standard "
             f"error {error:.0%}, of {number} values){chance}."
         )

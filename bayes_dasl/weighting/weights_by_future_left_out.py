@@ -1,6 +1,4 @@
-"""Leave-future-out: models forecast the end of their own data from several origins, as they will be
-asked to.
-"""
+"""Leave-future-out forecasts of models, and model weights by them or by evidence."""
 
 import dataclasses
 import datetime
@@ -33,16 +31,19 @@ from ..prediction.save_and_load import from_bytes, to_bytes
 from ..scores.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
 from ..scores.scores import score_each
 from ..updating.taking_in import taken_in
-from .comparison import SCORES, Comparison, compare, equal_weights
-from .evidence import are_nested, bayes_factors
-from .mixed import Weighed
+from .bayes_factor import are_nested, bayes_factors
+from .comparison import SCORES, compare
+from .equal_weights import equal_weights
+from .judged_mixtures import Weighed
 from .window_densities import Known, in_units_of, joint_density
 from .windows import Window, seen_rows, side_by_side, sparing, windows_of
 
+# What an update says of its weights.
 _WEIGHTS = ("update_pareto_k", "effective_draws")
-_DRAW = "draws of "  # before the path of a random leaf, in what a checkpoint keeps
-_ERRORS = "held out, "  # before what is kept of errors
+# Prefixes of names in a checkpoint: draws by path, and errors of forecasts.
+_DRAW, _ERRORS = "draws of ", "held out, "
 _WEIGHED_BY = (None, "evidence", "forecasts", "equal")
+
 
 type Looks = Mapping[str, xr.DataTree]
 """What `leave_future_out` returned for each model, by name."""
@@ -61,21 +62,19 @@ def leave_future_out(
     device: str = "auto",
     key: int | Array = 0,
 ) -> xr.DataTree:
-    r"""How well a model forecasts its own series: from several origins, the times ahead of each.
+    r"""Leave-future-out cross-validation of a model on its own series, from several origins.
 
     The model is fitted to the data up to the first origin, but solved to the end of the last
-    window, where a draw that the solver cannot follow counts as impossible. At each later one the
-    draws of the last fit are weighed by the likelihood of what came since then, as `update` does,
-    and where the weights cannot be trusted ($\hat k$ from 0.7 on, a little less of fewer than 2200
-    draws, or worth less than a tenth of the draws) the model is fitted anew, from starts near these
-    draws where the engine looks for any.
+    window: a draw whose solve fails there counts as impossible. At each later origin the draws of
+    the last fit are weighted by the likelihood of the data since then, as in `update`. If the
+    weights are unreliable ($\hat k$ from 0.7 on, a little less for fewer than 2200 draws, or worth
+    less than a tenth of the draws), the model is fitted again, from starts near these draws.
 
-    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the mean over draws of the
-    joint density of all data ahead: of noise that looks back, and of a filter, each datum given
-    those before it, also those ahead. What a draw says of the data ahead may differ so much between
-    draws that their mean hangs on a few of them: then `density_pareto_k` is as high as that. Where
-    the model is fitted anew at the very end of the window, the density is bridged between the draws
-    of both fits; elsewhere it is likely too low.
+    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the log of the mean over
+    draws of the joint density of all data ahead. With correlated noise or a filter, each datum is
+    conditioned on those before it. If the mean depends on few draws, `density_pareto_k` is high. If
+    the model is then fitted again at the end of the window, the density comes from bridge sampling
+    between both fits; otherwise it is likely too low.
 
     Args:
         model: the model.
@@ -116,6 +115,13 @@ def leave_future_out(
 
     Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for
     Bayesian time series models.
+
+    Example:
+        ```python
+        past = bd.weighting.leave_future_out(model, data, origins=5, horizon=4)
+        print(past["log_density"])
+        new = bd.recalibration.recalibrate(fc, past)
+        ```
     """
     began = time.perf_counter()
     prepare()
@@ -123,6 +129,7 @@ def leave_future_out(
     check_engine(engine)
     check_data(model, data)
     given, data = data, model.in_own_units(data)
+    # 1. What is forecast from each origin.
     windows = windows_of(model, data, origins, horizon)
     _refuse_unseen(model, data, windows[0])
     of = "" if checkpoint is None and post is None else pose(model, given).fingerprint(needed=True)
@@ -130,6 +137,7 @@ def leave_future_out(
         raise MismatchError(
             "post must be a posterior of this model given all of these data, as bd.fit returns it"
         )
+    # 2. Draws and forecasts at each origin, kept in a journal.
     folder = None if checkpoint is None else Path(checkpoint)
     with alone_in(folder):
         journal = Journal(
@@ -138,14 +146,18 @@ def leave_future_out(
         seen = data.isel({model.index: slice(0, windows[-1].end)})
         look = _Look(model, seen, engine, progress, device, folder)
         held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
-    known = [_known(arrays) for arrays in held]
+    known = [_known_at(arrays) for arrays in held]
+    # 3. Joint densities of the windows, which may need draws of later fits for bridge sampling.
     whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
     joint = [
         joint_density(model, seen, at, window, [*known, *whole])
         for at, window in zip(known, windows, strict=True)
     ]
-    rows = [_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)]
-    found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
+    rows = [
+        _origin_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)
+    ]
+    # 4. One dataset along origins, in the units of the data.
+    found = xr.concat(rows, "origin").assign_coords(_window_coordinates(model, data, windows))
     found = in_units_of(found, model, data, given, windows)
     found["log_density"].attrs = {"units": "nat"}
     found.attrs = {
@@ -166,105 +178,9 @@ def leave_future_out(
     )
 
 
-def model_weights(
-    models: Mapping[str, Model],
-    posts: Mapping[str, xr.DataTree],
-    *,
-    by: str | None = None,
-    past: Looks | Callable[[], Looks] | None = None,
-    origins: int = 4,
-    horizon: int | None = None,
-    engine: AbstractEngine | None = None,
-    progress: bool | None = None,
-    checkpoint: str | os.PathLike | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    key: int | Array = 0,
-) -> Weighed:
-    """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
-
-    1. **Evidence** (`bd.weighting.bayes_factors`), where one model is a science and the others add
-       something with a size to it.
-       It takes no further fit, but draws of chains.
-    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), where that is not so or
-       draws do not tell the evidence.
-       Each model forecasts the end of the data from `origins` within them. Any engine will do. Each
-       origin costs one fit of each model at most, with a quarter of the engine's draws, 250 at
-       least.
-    3. **Equal weights**, where rows are no series or the data are too short for past forecasts.
-
-    The result says which one it is: `weighed_by` is "evidence", "forecasts" or "equal", and `why`
-    says why it is not an earlier one. `print` shows both. A `bd.Study` weighs its models by this
-    function.
-
-    Args:
-        models: by name, two or more.
-        posts: what `fit` returned for each, of the same data, which the posterior holds.
-        by: "evidence", "forecasts" or "equal" for that one alone; the first that can be had unless
-            given.
-        past: what `leave_future_out` returned for each model, by name, if that is there already; or
-            a function of no arguments that makes it.
-        origins: from how many times within the data the models forecast at most. Their windows lie
-            side by side over the last half of the data.
-        horizon: how many observed times are forecast from each. Give as many as the forecast will
-            be asked for. Unless given, as many as leave room for two windows.
-        engine: what fits the models up to each origin; `NUTS()` unless given. Models that another
-            engine fitted need it, since a fit by NUTS may take much longer.
-        progress: whether a bar is shown; unless told, on a terminal.
-        checkpoint: a folder that keeps the work of each model; the same call goes on from there.
-        say: a function of one text that is called with what goes on; nothing is said unless given.
-        key: a whole number or a JAX random key.
-
-    Returns:
-        A table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or `compare`,
-        or an `EqualWeights`.
-
-    Raises:
-        MismatchError: for models without posterior, or where `by` asks for an evidence that cannot
-            be had, or an engine is needed.
-        DataError: where it asks for past forecasts of too few data; as `leave_future_out`.
-
-    Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao,
-    Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions.
-
-    Example:
-        >>> weights = bd.weighting.model_weights(models, posts, horizon=10)
-        >>> print(weights)
-        >>> fc = bd.mixture({name: bd.forecast(m, posts[name], at) for name, m in models.items()},
-        weights.weights)
-    """
-    if by not in _WEIGHED_BY:
-        raise MismatchError(f"models are weighed by 'evidence', 'forecasts' or 'equal', not {by!r}")
-    if not isinstance(models, Mapping) or len(models) < 2 or {*models} != {*posts}:
-        raise MismatchError(
-            "model_weights takes a dict of two models or more, by name, and one of their posteriors"
-        )
-    if by == "equal":
-        return equal_weights(models, "as asked")
-    why = ""
-    if by == "evidence" or (by is None and are_nested(models)):
-        try:
-            return bayes_factors(models, posts)
-        except MismatchError as error:
-            if by == "evidence":
-                raise
-            why = f"there is no evidence to weigh models by, since {error}"
-            say(f"weighed by forecasts: {why}")
-    if past is None:
-        past = _Looking(models, posts, origins, horizon, engine, progress, checkpoint, key)
-    try:
-        found = compare(past() if callable(past) else past)
-    except DataError as error:
-        if by == "forecasts":
-            raise
-        why = "; ".join([*([why] if why else []), f"there are no past forecasts, since {error}"])
-        say(f"equal weights: {why}")
-        return equal_weights(models, why)
-    return dataclasses.replace(_in_order(found, models), why=why)
-
-
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """How a model looks ahead from the origins of a series, and where that is kept."""
+    """A model that forecasts its data from earlier origins, with its folder of results."""
 
     model: Model
     data: xr.Dataset
@@ -274,9 +190,10 @@ class _Look:
     folder: Path | None
 
     def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
-        """What is known of each origin, from the journal as far as it goes."""
+        """The results of each origin, from the journal as far as it goes."""
         held: list[Arrays] = []
-        last = None  # the fit that draws are weighed from
+        # The fit whose draws are weighted.
+        last = None
         for number, (window, (key_fit, key_forecast)) in enumerate(
             zip(windows, keys, strict=True), 1
         ):
@@ -293,13 +210,10 @@ class _Look:
         return folder / f"fit-{window.known}"
 
     def _known_until(self, rows: int) -> xr.Dataset:
-        """The data, of which what was observed in later rows is missing: so all fits run the same
-        compiled programs.
-        """
+        """The data with later observations missing, so that all fits run the same program."""
         index, observables = self.model.index, self.model.observables
-        if {*observables} & {
-            *self.model.layer.forcings
-        }:  # an observable that drives the model is no more known later
+        # An observable that drives the model is unknown later, so its rows must go.
+        if {*observables} & {*self.model.layer.forcings}:
             return self.data.isel({index: slice(0, rows)})
         seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)
         return self.data.assign({name: self.data[name].where(seen) for name in observables})
@@ -346,7 +260,7 @@ class _Look:
             "start": np.asarray(known.start),
             "refitted": np.asarray(int(refitted)),
             **{name: np.asarray(float(value)) for name, value in weights.items()},
-            **_by_lead(self.model, fc, ahead, window),
+            **_scores_by_lead(self.model, fc, ahead, window),
             **{
                 f"{_ERRORS}{name}": v.values
                 for name, v in held_out_errors(fc, ahead, window.times).items()
@@ -357,7 +271,7 @@ class _Look:
 
 
 def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
-    """Raise DataError for an observable of which nothing is known at the first origin."""
+    """Raise DataError for an observable without data at the first origin."""
     for name in model.observables:
         seen = seen_rows(data[name], model.index)
         if not seen[: window.known].any() and seen.any():
@@ -373,26 +287,23 @@ def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
     return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
 
 
-def _known(held: Arrays) -> Known:
-    draws = {
-        name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)
-    }
-    return Known(int(held["rows"]), draws, float(held["start"]), int(held["fit"]))
+def _with_prefix(held: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): v for name, v in held.items() if name.startswith(prefix)}
 
 
-def _row(held: Arrays) -> xr.Dataset:
+def _known_at(held: Arrays) -> Known:
+    rows, start, known = int(held["rows"]), float(held["start"]), int(held["fit"])
+    return Known(rows, _with_prefix(held, _DRAW), start, known)
+
+
+def _origin_row(held: Arrays) -> xr.Dataset:
     scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
-    return xr.Dataset(
-        {"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores}
-    )
+    weights = {name: float(held[name]) for name in _WEIGHTS}
+    return xr.Dataset({"refitted": int(held["refitted"]), **weights, **scores})
 
 
 def _errors(model: Model, held: Arrays) -> xr.Dataset:
-    found = {
-        name.removeprefix(_ERRORS): values
-        for name, values in held.items()
-        if name.startswith(_ERRORS)
-    }
+    found = _with_prefix(held, _ERRORS)
     variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
     return xr.Dataset(variables, {"observable": [*model.observables]})
 
@@ -402,7 +313,7 @@ def _told_windows(windows: Sequence[Window]) -> str:
     return ", ".join(f"{window.known} to {window.end}" for window in windows)
 
 
-def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
+def _scores_by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
     """Scores of each observable at each lead, each datum by itself."""
     rows = checked_index(ahead, model.index)
     of_each = score_each(fc, ahead)
@@ -419,7 +330,9 @@ def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -
     return found
 
 
-def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> dict[str, Any]:
+def _window_coordinates(
+    model: Model, data: xr.Dataset, windows: Sequence[Window]
+) -> dict[str, Any]:
     index = data[model.index]
     attributes = {name: v for name, v in index.attrs.items() if name in ("units", "long_name")}
     return {
@@ -434,13 +347,106 @@ def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> d
     }
 
 
-def _in_order(found: Comparison, models: Mapping[str, Model]) -> Comparison:
-    """Raise MismatchError for past forecasts of other models."""
+def model_weights(
+    models: Mapping[str, Model],
+    posts: Mapping[str, xr.DataTree],
+    *,
+    by: str | None = None,
+    past: Looks | Callable[[], Looks] | None = None,
+    origins: int = 4,
+    horizon: int | None = None,
+    engine: AbstractEngine | None = None,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    key: int | Array = 0,
+) -> Weighed:
+    """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
+
+    1. **Evidence** (`bd.weighting.bayes_factors`), if one model is a science and the others add
+       something with a random size to it. It needs draws of chains, but no further fit.
+    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), for other models, or if
+       draws are too few for the evidence. Each model forecasts the end of the data from `origins`
+       within them, with any engine. Each origin costs one fit of each model at most, with a quarter
+       of the engine's draws, 250 at least.
+    3. **Equal weights**, if rows are no series or the data are too short for past forecasts.
+
+    `weighed_by` of the result is "evidence", "forecasts" or "equal", and `why` is the reason why it
+    is not an earlier one. `print` shows both. A `bd.Study` uses this function.
+
+    Args:
+        models: by name, two or more.
+        posts: what `fit` returned for each, of the same data, which the posterior holds.
+        by: "evidence", "forecasts" or "equal" for that one alone; the first that can be had unless
+            given.
+        past: what `leave_future_out` returned for each model, by name, if that is there already; or
+            a function of no arguments that makes it.
+        origins: from how many times within the data the models forecast at most. Their windows lie
+            side by side over the last half of the data.
+        horizon: how many observed times are forecast from each. Give as many as the forecast will
+            be asked for. Unless given, as many as leave room for two windows.
+        engine: what fits the models up to each origin; `NUTS()` unless given. Models that another
+            engine fitted need it, since a fit by NUTS may take much longer.
+        progress: whether a bar is shown; unless told, on a terminal.
+        checkpoint: a folder that keeps the work of each model; the same call goes on from there.
+        say: a function of one text that is called with what goes on; nothing is said unless given.
+        key: a whole number or a JAX random key.
+
+    Returns:
+        A table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or `compare`,
+        or an `EqualWeights`.
+
+    Raises:
+        MismatchError: for models without posterior, or where `by` asks for an evidence that cannot
+            be had, or an engine is needed.
+        DataError: where it asks for past forecasts of too few data; as `leave_future_out`.
+
+    Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao,
+    Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions.
+
+    Example:
+        ```python
+        weighed = bd.weighting.model_weights(models, posts, horizon=10)
+        print(weighed)
+        forecasts = {name: bd.forecast(model, posts[name], at) for name, model in models.items()}
+        fc = bd.mixture(forecasts, weighed.weights)
+        ```
+    """
+    # 1. Check the arguments.
+    if by not in _WEIGHED_BY:
+        raise MismatchError(f"models are weighed by 'evidence', 'forecasts' or 'equal', not {by!r}")
+    if not isinstance(models, Mapping) or len(models) < 2 or {*models} != {*posts}:
+        raise MismatchError(
+            "model_weights takes a dict of two models or more, by name, and one of their posteriors"
+        )
+    if by == "equal":
+        return equal_weights(models, "as asked")
+    # 2. Evidence, if models are nested and draws suffice.
+    why = ""
+    if by == "evidence" or (by is None and are_nested(models)):
+        try:
+            return bayes_factors(models, posts)
+        except MismatchError as error:
+            if by == "evidence":
+                raise
+            why = f"there is no evidence to weigh models by, since {error}"
+            say(f"weighed by forecasts: {why}")
+    # 3. Past forecasts, or else equal weights.
+    if past is None:
+        past = _Looking(models, posts, origins, horizon, engine, progress, checkpoint, key)
+    try:
+        found = compare(past() if callable(past) else past)
+    except DataError as error:
+        if by == "forecasts":
+            raise
+        why = "; ".join([*([why] if why else []), f"there are no past forecasts, since {error}"])
+        say(f"equal weights: {why}")
+        return equal_weights(models, why)
     if {*found.weights} != {*models}:
         raise MismatchError(
             f"past forecasts are of {', '.join(found.weights)}, the models are {', '.join(models)}"
         )
-    return found
+    return dataclasses.replace(found, why=why)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -461,17 +467,17 @@ class _Looking:
         data = fitted_data(self.posts[first])
         at, horizon = side_by_side(self.models[first], data, None, self.origins, self.horizon)
         engine = sparing(self._engine())
-        settings: dict[str, Any] = {
-            "origins": at,
-            "horizon": horizon,
-            "engine": engine,
-            "progress": self.progress,
-        }
         found = {}
         for name, model in self.models.items():
-            folder = None if self.checkpoint is None else Path(self.checkpoint) / name
             found[name] = leave_future_out(
-                model, fitted_data(self.posts[name]), **settings, checkpoint=folder, key=self.key
+                model,
+                fitted_data(self.posts[name]),
+                origins=at,
+                horizon=horizon,
+                engine=engine,
+                progress=self.progress,
+                checkpoint=None if self.checkpoint is None else Path(self.checkpoint) / name,
+                key=self.key,
             )
         return found
 

@@ -1,6 +1,4 @@
-"""Whether data ask for what is added to a science: Bayes factors of models that are it where a size
-is zero.
-"""
+"""Bayes factors of models over a nested science model, by Savage–Dickey or bridge sampling."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from .._findings import Finding
+from .._findings import Finding, model_finding
 from .._jax.tree import parts_inside
 from .._statistics.convergence import thinned
 from .._statistics.describe_distributions import describe_distribution
@@ -32,25 +30,28 @@ from ..prediction.identity import check_same_posterior
 from ..prediction.posterior import are_chains, draws_of, fitted_data, fitted_observables
 from ..prediction.predictive import push
 from ..random import Dependent, RandomLeaf, is_random, paths, shape_of
+from ..scores.draws_at_data import by_chain
 from .bridge import LogMean
-from .comparison import BayesFactors
+from .factor_table import BayesFactors
 from .marginal_likelihood import log_evidence
 
 _PRIOR_DRAWS = 100_000
-_NARROW = 0.9  # times Silverman's width, of kernels
-_UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
+# The width of a kernel, in units of Silverman's width.
+_NARROW = 0.9
+# The error in nats from which a Bayes factor is called rough.
+_UNCERTAIN = 0.5
+# Two sizes between which a prior density must be level.
 _TINY = (1e-200, 1e-300)
-# Draws that count as near zero, of posterior or prior, below which bridge sampling stands in.
+# With fewer draws near zero, of posterior or prior, bridge sampling takes over.
 _FEWEST = 10
 _LEAST = 1e-150
-_BATCHES = 5  # of each chain, for the error
-_PROBES, _APART = (
-    3,
-    0.01,
-)  # draws at which models are to be alike, and by which share log likelihoods may differ
-_LARGE = 10.0  # nats, from which on it is told as a power
-# Nats, up to which data are said to tell little: Kass & Raftery's "not worth more than a bare
-# mention".
+# Batches of each chain, for the error.
+_BATCHES = 5
+# Draws at which models must agree, and the share by which log likelihoods may differ.
+_PROBES, _APART = 3, 0.01
+# A larger log Bayes factor is printed as a power.
+_LARGE = 10.0
+# Nats up to which data say little: "not worth more than a bare mention" (Kass & Raftery).
 _TELLING = 1.0
 
 
@@ -60,47 +61,43 @@ def bayes_factors(
     *,
     prior: Mapping[str, float] | None = None,
 ) -> BayesFactors:
-    r"""Weigh a science and models that add something to it, by their evidence: from the fits that
-    are there.
+    r"""Weigh a science model and extensions of it by their evidence, from their fits.
 
-    What is added has a size with a prior: a `Network` with a scale that is a distribution, as of
-    `corrected`, or a `ProcessNoise`. Where all sizes $s$ are zero such a model is the science, so
-    that the Bayes factor between both is the Savage–Dickey ratio of how dense prior and posterior
-    are there,
+    An extension adds something with a size $s$ that has a prior: a `Network` with a random scale,
+    as `corrected` has, or a `ProcessNoise`. If all sizes are zero it is the science model. So the
+    Bayes factor is the Savage–Dickey ratio
 
     $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
 
-    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near
-    zero it is the ratio of the evidences themselves, by bridge sampling, which takes two densities
-    for each draw of both models.
+    with the same kernel density estimate for prior and posterior. If fewer than ten draws are near
+    zero, both evidences are computed by bridge sampling, which takes two densities for each draw of
+    both models. A few log likelihoods check that the models agree at $s = 0$.
 
-    That models are alike where sizes are zero is asked of the log likelihood, at a few draws of the
-    science.
-
-    Forecasts mixed by these `weights` do hardly worse than the science where it is right, since
-    what is not asked for loses to it, and as well as what corrects it where it is wrong. That holds
-    of models which are all wrong too, but then weights say which of them fits all of the data best,
-    and not which forecasts best: see `compare` for that.
+    Forecasts mixed by these `weights` are hardly worse than the science if it is right, and as good
+    as its correction if it is wrong. If all models are wrong, weights say which fits all data best,
+    not which forecasts best: see `compare` for that.
 
     Args:
-        models: by name, one of which has nothing added to it.
-        posts: what `fit` returned for each, of the same data.
-        prior: probabilities of the models before the data, which are divided by their sum. Unless
-            given, one half that nothing is lacking, and one half shared by the others evenly.
+        models: the models by name, one of which has nothing added to it.
+        posts: the result of `fit` for each, with the same data.
+        prior: prior probabilities of the models, which are divided by their sum. By default one
+            half for the science, and one half shared evenly by the others.
+
+    Returns:
+        A table with a row for each model, which `print` shows with its findings.
 
     Raises:
-        MismatchError: for models that are not the same one where sizes are zero, sizes that are
-            known or whose prior has no finite density there, posteriors of other models, of other
-            data or without draws of chains, a prior that is none, or draws that do not tell an
-            evidence.
+        MismatchError: if models differ at size zero, a size is known or its prior has no finite
+            density at zero, posteriors are of other models or data or have no chains, prior
+            probabilities are invalid, or draws are too few for an evidence.
 
     Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a
     generalization of the Savage–Dickey density ratio; Gronau et al. (2017), A tutorial on bridge
     sampling.
     """
     base = check_nested(models)
-    _refuse_other(models, posts)
-    shares = _shares(models, base, prior)
+    _refuse_other_posteriors(models, posts)
+    shares = _prior_shares(models, base, prior)
     _refuse_unlike(models, posts, base)
     rows = _ratios(models, posts, base)
     logs = np.array([np.log(shares[name]) + row.value for name, row in rows.items()])
@@ -113,7 +110,7 @@ def bayes_factors(
         "prior": [shares[name] for name in rows],
     }
     table = pd.DataFrame(columns, index=pd.Index([*models], name="model"))
-    return BayesFactors(table, tuple(_findings(base, rows)), base)
+    return BayesFactors(table, tuple(_factor_findings(base, rows)), base)
 
 
 @dataclass(frozen=True)
@@ -131,19 +128,20 @@ def _added(model: Model) -> dict[str, Any]:
 
 
 def _sizes(model: Model) -> dict[str, RandomLeaf]:
-    """The sizes of all that is added, by path.
+    """The random sizes of all added parts, by path.
 
     Raises:
-        MismatchError: for one that is known, or that cannot be zero.
+        MismatchError: for a size that is known, or that cannot be zero.
     """
     found: dict[str, RandomLeaf] = {}
     for part, node in _added(model).items():
-        if not all(is_random(scale) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)):
+        scales = jax.tree.leaves(node.scale, is_leaf=is_random)
+        if not all(map(is_random, scales)):
             raise MismatchError(
                 f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior"
             )
         for path, leaf in paths(model).items():
-            if not _is_inside(leaf, f"{part}.scale"):
+            if not _lies_in(leaf, f"{part}.scale"):
                 continue
             if isinstance(leaf.distribution, Dependent) or not _dense_at_zero(leaf.distribution):
                 raise MismatchError(
@@ -152,9 +150,7 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
                     "out that nothing is added, there is nothing to compare"
                 )
             found[path] = leaf
-        if any(
-            isinstance(scale, Dependent) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)
-        ):
+        if any(isinstance(scale, Dependent) for scale in scales):
             raise MismatchError(
                 f"a size of '{part}' is worked out of other numbers: give it a prior of its own"
             )
@@ -162,18 +158,19 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
 
 
 def _dense_at_zero(prior: dist.Distribution) -> bool:
-    """Whether a density towards zero is level, and so neither nothing nor without bound."""
-    with warnings.catch_warnings(action="ignore"):  # of what lies outside its support
+    """Whether a density has a positive, finite limit at zero."""
+    # Values outside of the support give warnings.
+    with warnings.catch_warnings(action="ignore"):
         near, nearer = (np.asarray(prior.log_prob(np.full(shape_of(prior), at))) for at in _TINY)
     return bool(np.isfinite(nearer).all() and np.allclose(near, nearer))
 
 
-def _is_inside(leaf: RandomLeaf, part: str) -> bool:
+def _lies_in(leaf: RandomLeaf, part: str) -> bool:
     return any(place == part or place.startswith(f"{part}.") for place in leaf.places)
 
 
 def check_nested(models: Mapping[str, Model]) -> str:
-    """The name of the model that the others are where their sizes are zero.
+    """The name of the model that is nested in all others.
 
     Raises:
         MismatchError: if there is none.
@@ -204,7 +201,7 @@ def check_nested(models: Mapping[str, Model]) -> str:
 
 
 def are_nested(models: Mapping[str, Model]) -> bool:
-    """Whether models look as if evidence weighed them, before their fits."""
+    """Whether evidence can weigh models, as far as that is known before their fits."""
     try:
         check_nested(models)
     except MismatchError:
@@ -214,7 +211,7 @@ def are_nested(models: Mapping[str, Model]) -> bool:
 
 def _others(model: Model) -> Counter[tuple[str, str]]:
     """Last names and priors of all random leaves that are not part of what is added."""
-    return Counter(_kind(leaf) for leaf in _outside(model).values())
+    return Counter(_leaf_kind(leaf) for leaf in _outside(model).values())
 
 
 def _outside(model: Model) -> dict[str, RandomLeaf]:
@@ -222,15 +219,15 @@ def _outside(model: Model) -> dict[str, RandomLeaf]:
     return {
         path: leaf
         for path, leaf in paths(model).items()
-        if not any(_is_inside(leaf, part) for part in parts)
+        if not any(_lies_in(leaf, part) for part in parts)
     }
 
 
-def _kind(leaf: RandomLeaf) -> tuple[str, str]:
+def _leaf_kind(leaf: RandomLeaf) -> tuple[str, str]:
     return leaf.path.rsplit(".", 1)[-1], describe_distribution(leaf.distribution)
 
 
-def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
+def _refuse_other_posteriors(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
     """Raise MismatchError for posteriors that are not those of the models, or of other data."""
     if {*models} != {*posts}:
         raise MismatchError(
@@ -251,9 +248,8 @@ def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree])
 def _refuse_unlike(
     models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str
 ) -> None:
-    """Raise MismatchError for a model that says something else than the science where its sizes are
-    zero.
-    """
+    """Raise MismatchError for a model that differs from the science if its sizes are zero."""
+    # 1. A few draws of the science.
     drawn = {name: draws_of(model, posts[name]) for name, model in models.items()}
     fewest = min((len(values) for found in drawn.values() for values in found.values()), default=0)
     some = thinned(fewest, _PROBES) if fewest else np.zeros(1, int)
@@ -261,12 +257,14 @@ def _refuse_unlike(
     wanted = _log_likelihoods(models[base], posts[base], known)
     for name in (name for name in models if name != base):
         own = {path: values[some] for path, values in drawn[name].items()}
+        # 2. The other model with sizes of zero and the parameters of the science.
         own |= {path: np.zeros_like(own[path]) for path in _sizes(models[name])}
         ours: dict[tuple[str, str], list[str]] = {}
         for path, leaf in _outside(models[base]).items():
-            ours.setdefault(_kind(leaf), []).append(path)
+            ours.setdefault(_leaf_kind(leaf), []).append(path)
         own |= {
-            path: known[ours[_kind(leaf)].pop(0)] for path, leaf in _outside(models[name]).items()
+            path: known[ours[_leaf_kind(leaf)].pop(0)]
+            for path, leaf in _outside(models[name]).items()
         }
         apart = np.abs(_log_likelihoods(models[name], posts[name], own) - wanted)
         if (apart > _APART * (1 + np.abs(wanted))).any():
@@ -286,7 +284,7 @@ def _log_likelihoods(
     return np.where(pushed.ok, np.asarray(pushed.log_weight(problem.observed)), 0.0)
 
 
-def _shares(
+def _prior_shares(
     models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None
 ) -> dict[str, float]:
     if prior is None:
@@ -306,19 +304,16 @@ def _shares(
 def _ratios(
     models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str
 ) -> dict[str, _Ratio]:
-    """Of each model, by name; by bridge sampling where few draws are near zero.
+    """Bayes factors by model; by bridge sampling if few draws are near zero.
 
     Raises:
-        MismatchError: where that does not tell.
+        MismatchError: if bridge sampling has too few draws.
     """
-    rows = {
-        name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0)
-        for name in models
-    }
+    rows = {name: _ratio(models[name], posts[name]) for name in models if name != base}
     far = [name for name, row in rows.items() if row is None]
-    evidences = {
-        name: _log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())
-    }
+    evidences = {}
+    for name in [base, *far] if far else ():
+        evidences[name] = model_log_evidence(models[name], posts[name])
     if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
         raise MismatchError(
             f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or "
@@ -328,11 +323,12 @@ def _ratios(
     for name in far:
         (value, error), (science, its_error) = evidences[name], evidences[base]
         rows[name] = _Ratio(value - science, float(np.hypot(error, its_error)), by_bridge=True)
-    return {name: row for name, row in rows.items() if row is not None}
+    known = {name: row for name, row in rows.items() if row is not None}
+    return {name: known.get(name, _Ratio(0.0, 0.0)) for name in models}
 
 
-def _log_evidence(model: Model, post: xr.DataTree) -> LogMean:
-    """Of the training data, by bridge sampling; NaN where the draws do not tell it."""
+def model_log_evidence(model: Model, post: xr.DataTree) -> LogMean:
+    """The log evidence by bridge sampling; NaN if draws are too few."""
     problem, sizes = pose(model, fitted_data(post)), post["posterior"].sizes
     positions = jax.jit(jax.vmap(problem.unconstrain))(
         jax.tree.map(jnp.asarray, draws_of(model, post))
@@ -344,25 +340,23 @@ def _log_evidence(model: Model, post: xr.DataTree) -> LogMean:
 
 
 def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
-    """The Savage–Dickey ratio of all sizes at zero; none where few draws of posterior or prior are
-    near it.
-    """
+    """The Savage–Dickey ratio of all sizes at zero; None if few draws are near zero."""
+    # 1. Posterior and prior draws of all sizes.
     short, sizes, columns, before = names(model), _sizes(model), [], []
-    for key, (path, leaf) in zip(
-        jax.random.split(jax.random.key(0), len(sizes)), sizes.items(), strict=True
-    ):
-        drawn = np.asarray(post["posterior"].to_dataset()[short[path]].values)
-        columns.append(drawn.reshape(*drawn.shape[:2], -1))
-        before.append(
-            np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,))).reshape(_PRIOR_DRAWS, -1)
-        )
+    keys = jax.random.split(jax.random.key(0), len(sizes))
+    for key, (path, leaf) in zip(keys, sizes.items(), strict=True):
+        columns.append(by_chain(post["posterior"].to_dataset()[short[path]]))
+        drawn = np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,)))
+        before.append(drawn.reshape(_PRIOR_DRAWS, -1))
     values, prior = np.concatenate(columns, axis=-1), np.concatenate(before, axis=-1)
     if not np.isfinite(values).all():
         raise MismatchError(f"draws of {', '.join(short[path] for path in sizes)} are not finite")
+    # 2. Kernel density estimates at zero.
     widths = _widths(values)
     near, beside = _kernel(values / widths).prod(axis=-1), _kernel(prior / widths)
     if near.sum() < min(_FEWEST, near.size / 2) or (beside.sum(axis=0) < _FEWEST).any():
         return None
+    # 3. Their ratio, with an error by batches of chains and by prior draws.
     expected = beside.mean(axis=0).prod()
     each = near.shape[1] // _BATCHES
     parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
@@ -373,11 +367,10 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
 
 
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
-    """Of a kernel for draws of several sizes, by Silverman's rule."""
+    """Widths of a kernel in several dimensions, by Silverman's rule."""
     number, size = values.shape[0] * values.shape[1], values.shape[-1]
-    spread = np.maximum(
-        values.reshape(number, size).std(axis=0), np.abs(values).max(axis=(0, 1)) / number
-    )
+    deviation = values.reshape(number, size).std(axis=0)
+    spread = np.maximum(deviation, np.abs(values).max(axis=(0, 1)) / number)
     return _NARROW * np.maximum(spread, _LEAST) * number ** (-1 / (size + 4))
 
 
@@ -386,26 +379,21 @@ def _kernel(x: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * x**2)
 
 
-def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
+def _factor_findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
     for name, row in rows.items():
         if name == base:
             continue
         subject, size = f"{name} over {base}", abs(row.value)
         times = f"{np.exp(size):.3g} times" if size < _LARGE else f"e^{size:.0f} times"
-        if abs(row.value) <= _TELLING:
-            said = f"the data tell little: a Bayes factor of {np.exp(row.value):.2g}"
-            yield Finding("good", subject, said, aspect="model")
-        else:
+        said = f"the data tell little: a Bayes factor of {np.exp(row.value):.2g}"
+        if size > _TELLING:
             which = "with" if row.value > 0 else "without"
-            yield Finding(
-                "good",
-                subject,
-                f"the data are {times} as probable {which} what it adds",
-                aspect="model",
-            )
+            said = f"the data are {times} as probable {which} what it adds"
+        yield model_finding("good", subject, said)
         if not row.error <= _UNCERTAIN:
             yield Finding(
-                "warning", subject, "its Bayes factor is known to a factor of "
-                    f"{np.exp(row.error):.2g} only",
+                "warning",
+                subject,
+                f"its Bayes factor is known to a factor of {np.exp(row.error):.2g} only",
                 "take more draws, and see the verdict on its sampling",
-            )  # fmt: skip
+            )

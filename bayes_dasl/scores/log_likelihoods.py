@@ -1,6 +1,4 @@
-"""The log likelihood of each datum at given values of the parameters, or in each draw of a
-posterior.
-"""
+"""Pointwise log likelihoods at given parameters, or in posterior draws."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +21,6 @@ def log_likelihood(
 ) -> xr.Dataset:
     r"""The log likelihood $\log p(y_i \mid \theta)$ of each datum.
 
-    `bd.scores.log_likelihood(model, data, {"rate": 0.5, "scale": 0.1})["y"].sum()`
-
     Args:
         model: the model.
         data: the data, with the index, the observables (NaN where missing) and the forcings of the
@@ -45,13 +41,17 @@ def log_likelihood(
             model.
         ModelError: for parameters without a value, and for values of another shape.
         DataError: for bad data.
+
+    Example:
+        ```python
+        pointwise = bd.scores.log_likelihood(model, data, {"rate": 0.5, "scale": 0.1})
+        total = float(pointwise["y"].sum())
+        ```
     """
     problem = pose(model, data)
     if isinstance(values, xr.DataTree):
-        draws, lead = (
-            draws_of(model, values),
-            {d: values["posterior"].sizes[d] for d in ("chain", "draw")},
-        )
+        draws = draws_of(model, values)
+        lead = {d: values["posterior"].sizes[d] for d in ("chain", "draw")}
     else:
         draws, lead = _values_of(model, values)
     flat = {path: v.reshape(-1, *paths(model)[path].shape) for path, v in draws.items()}
@@ -70,20 +70,18 @@ def log_likelihood(
 def of_problem(
     problem: Problem, data: xr.Dataset, draws: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The log likelihood of each datum, `(draw, …)` over the dimensions of the data, for draws
-    `(draw, …)` by path.
-    """
+    """The log likelihood of each datum, `(draw, …)`, for draws `(draw, …)` by path."""
     model, rows = problem.model, problem.own_rows
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     found = {}
     for name, each in pushed.log_likelihood.items():
         seen = data[name].transpose(*model.dims(name)).notnull().values
-        if rows is not None:  # each member at its own times: back to the rows of the data
+        if rows is not None:
+            # Each group was solved at its own times: back to the rows of the data.
             time, *others = np.nonzero(seen)
+            own = rows.places(time, others[-1])
             whole = np.full((len(each), *seen.shape), np.nan)
-            whole[(slice(None), time, *others)] = each[
-                (slice(None), rows.places(time, others[-1]), *others)
-            ]
+            whole[:, time, *others] = each[:, own, *others]
             each = whole
         found[name] = np.where(seen, each, np.nan)
     return found
@@ -92,9 +90,7 @@ def of_problem(
 def _values_of(
     model: Model, values: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """Values by path, `(draw, …)` where there are several draws, and the size of that dimension, if
-    any.
-    """
+    """Values by path, `(draw, …)` with several draws, and the size of that dimension, if any."""
     if not isinstance(values, Mapping):
         raise ModelError(
             f"values must be a dict by name or what bd.fit returned, not {type(values).__name__}"

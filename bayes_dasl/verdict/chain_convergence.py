@@ -1,7 +1,8 @@
-"""How chains mix: R-hat, effective sample sizes, chains that stand apart, and energy."""
+"""Convergence of chains: R-hat, effective sample sizes, stuck chains, and energy."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -19,20 +20,22 @@ from .._statistics.convergence import (
     thinned,
 )
 from ..prediction.posterior import of_particles
+from ..scores.draws_at_data import by_chain
 from .element_names import element_names
 
-MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
+# Points of trajectories, and of vector fields, that are judged.
+MOST_COLUMNS = 200
 _PASSABLE_RHAT = 1.05
-_ROUNDING = 1e-12  # of a number: what a matrix of correlations strays by from ones on its diagonal
+# The relative error of ones on the diagonal of a matrix of correlations.
+_ROUNDING = 1e-12
 _SUBJECTS = {"conditional_mean": "trajectories", "vector_field": "vector field"}
 _AHEAD = "vector field along the forecast"
-FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
+# R-hat needs halves of four draws at least.
+FEWEST_DRAWS = 8
 
 
 class Words(NamedTuple):
-    """How draws are spoken of: those of chains, or of runs of particles, which have neither starts
-    nor warm-up.
-    """
+    """Words of findings on chains, or on runs of particles, which have no starts and no warm-up."""
 
     one: str
     more: str
@@ -78,14 +81,12 @@ class Quantities(NamedTuple):
 
 
 def quantities(post: xr.DataTree, fc: xr.DataTree | None) -> tuple[Quantities, ...]:
-    """What is to mix: the science parameters, the trajectories and the vector field, here and in
-    the forecast.
-    """
+    """Quantities that should converge: science parameters, trajectories and vector fields."""
     science = _of_group(post, "posterior", "science")
-    # Where only the noise is unknown, the trajectories rightly never move.
-    trajectories = (
-        _of_group(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
-    )
+    # Trajectories do not move if only the noise is unknown.
+    trajectories = _none("trajectories")
+    if _layer_is_inferred(post):
+        trajectories = _of_group(post, "conditional_mean")
     # The vector field where the forecast goes.
     ahead = [] if fc is None else [_of_group(fc, "vector_field")._replace(subject=_AHEAD)]
     return science, trajectories, _of_group(post, "vector_field"), *ahead
@@ -104,7 +105,7 @@ def _none(subject: str) -> Quantities:
 
 
 def agreed(columns: Quantities) -> bool:
-    """Whether chains drew the same distribution, good or not."""
+    """Whether chains sampled the same distribution, whether right or not."""
     if not columns.names:
         return True
     if columns.values.shape[1] < FEWEST_DRAWS:
@@ -118,14 +119,10 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
     names, blocks = [], []
     for name, variable in variables(post, group):
         if not kind or variable.attrs.get("group", "science") == kind:
-            values = variable.transpose("chain", "draw", ...)
-            block = values.values.reshape(*values.shape[:2], -1)
+            block = by_chain(variable)
             may_move = _may_move(block)
-            names += [
-                element
-                for element, may in zip(element_names(name, values), may_move, strict=True)
-                if may
-            ]
+            elements = element_names(name, variable.transpose("chain", "draw", ...))
+            names += itertools.compress(elements, may_move)
             blocks.append(block[..., may_move])
     if not blocks:
         return _none(subject)
@@ -137,13 +134,13 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
 
 
 def _may_move(block: np.ndarray) -> np.ndarray:
-    """All elements of a number; without those that are alike in all draws while others of the same
-    number move.
+    """Which elements of a parameter may move; all if none of them does.
 
-    A sampler moves all elements at once: the others are such by their support, as the diagonal of
-    correlations is.
+    A sampler moves all elements at once. Those that stay while others move are constant by their
+    support, such as the diagonal of a correlation matrix.
     """
-    with np.errstate(invalid="ignore"):  # of what is infinite
+    # Infinite values give NaN.
+    with np.errstate(invalid="ignore"):
         alike = np.ptp(block, axis=(0, 1)) <= _ROUNDING * np.abs(block).max(axis=(0, 1))
     return ~alike if not alike.all() else np.ones_like(alike)
 
@@ -158,19 +155,20 @@ def mixing_findings(
     judged: Iterable[Quantities], superchains: int, words: Words
 ) -> Iterator[Finding]:
     for columns in judged:
-        yield from _mixing(columns, superchains, words)
+        yield from _convergence_findings(columns, superchains, words)
 
 
-def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Finding]:
-    """R-hat and effective sample size of a set of quantities; nothing for an empty set.
+def _convergence_findings(columns: Quantities, superchains: int, words: Words) -> Iterator[Finding]:
+    """Findings on R-hat and effective sample size of a set of quantities; none for an empty set.
 
-    Of many short chains R-hat is above one whatever they do: there it is the nested one, of
-    `superchains`, which for the parameters themselves the run has found already.
+    R-hat of many short chains is always above one, so the nested R-hat of `superchains` takes its
+    place. The run itself has reported that of the parameters.
     """
     subject, values, moving = columns.subject, columns.values, columns.moving
     if not columns.names:
         return
-    if columns.left_out and subject != "trajectories":  # of which each observable is told apart
+    # `finite_findings` reports trajectories by observable.
+    if columns.left_out and subject != "trajectories":
         yield Finding(
             "bad",
             subject,
@@ -191,17 +189,17 @@ def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Fin
             remedy,
         )
         return
-    fixed = [name for name, moves in zip(columns.names, moving, strict=True) if not moves]
+    fixed = list(itertools.compress(columns.names, ~moving))
     # A known initial value is a trajectory point that rightly never moves.
     if fixed and (subject == "science parameters" or not moving.any()):
         yield Finding(
             "bad",
             f"mixing of {subject}",
-            f"{_listed(fixed)} never moved: every draw is the same",
+            f"{_first_three(fixed)} never moved: every draw is the same",
             "start again with another key; if it stays, check the prior and the gradient",
         )
     if moving.any():
-        names = [name for name, moves in zip(columns.names, moving, strict=True) if moves]
+        names = list(itertools.compress(columns.names, moving))
         found = rhat(values[..., moving])
         allowed = allowance(len(names), max(2 * len(values), 4))
         if not superchains:
@@ -230,9 +228,7 @@ def _rhat_finding(
         "scale of its prior",
     }
     remedies[_AHEAD] = remedies["vector field"]
-    return Finding(
-        level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject]
-    )
+    return Finding(level, f"R-hat of {subject}", message, remedies[subject])
 
 
 def _ess_finding(
@@ -251,20 +247,19 @@ def _ess_finding(
     needed = int(np.ceil(draws * wanted / max(low, 1.0) / 100)) * 100
     longer = f"{words.longer.format(needed=needed)}, or {words.slow}"
     remedy = f"see why the {words.one}s disagree first (R-hat)" if apart else longer
-    return Finding(
-        level, f"effective sample size of {subject}", message, "" if level == "good" else remedy
-    )
+    return Finding(level, f"effective sample size of {subject}", message, remedy)
 
 
 def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[Finding]:
-    """Name the chains that sit, or stand still, apart from the others."""
+    """A finding that names chains which are stuck apart from the others."""
     words = Words.of(post)
     blocks = [columns.values for columns in groups if columns.names]
     for name, variable in variables(post, "sample_stats"):
         if name == "lp":
-            lp = variable.transpose("chain", "draw").values.astype(float)
-            blocks.append(finite_draws(lp[..., None])[0])
-    apart = np.any([_apart(block) for block in blocks if block.shape[1] >= FEWEST_DRAWS], axis=0)
+            blocks.append(finite_draws(by_chain(variable).astype(float))[0])
+    apart = np.any(
+        [_chains_apart(block) for block in blocks if block.shape[1] >= FEWEST_DRAWS], axis=0
+    )
     stuck = post["posterior"].to_dataset()["chain"].values[np.flatnonzero(apart)]
     if stuck.size == 0:
         return
@@ -280,7 +275,7 @@ def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[
     )
 
 
-def _apart(values: np.ndarray) -> np.ndarray:
+def _chains_apart(values: np.ndarray) -> np.ndarray:
     r"""Flag chains whose median is a spread away from the others' in a quantity that mixes badly.
 
     $|\mathrm{median}_c - \mathrm{median}_{c'}\,\mathrm{median}_{c'}| > s$, with $s$ the median
@@ -299,13 +294,13 @@ def _apart(values: np.ndarray) -> np.ndarray:
 
 
 def energy_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """A finding on the energy of Hamiltonian chains (BFMI, Betancourt 2016)."""
     from arviz_stats.base.array import array_stats
 
     energy = dict(variables(post, "sample_stats")).get("energy")
     if energy is None:
         return
-    values, _ = finite_draws(energy.transpose("chain", "draw").values.astype(float)[..., None])
-    values = values[..., 0]
+    values = finite_draws(by_chain(energy).astype(float))[0][..., 0]
     if values.shape[1] < FEWEST_DRAWS or np.any(np.ptp(values, axis=1) == 0):
         return
     bfmi = np.array(list(array_stats.bfmi(values, chain_axis=0, draw_axis=1)), float)
@@ -313,8 +308,8 @@ def energy_findings(post: xr.DataTree) -> Iterator[Finding]:
     level = grade(float(bfmi.min()), good=0.3, warning=0.2)
     message = f"lowest {bfmi.min():.2f} (chain {chain}), good from 0.3"
     remedy = "the tails are explored slowly: use a tighter or non-centred prior"
-    yield Finding(level, "BFMI", message, "" if level == "good" else remedy)
+    yield Finding(level, "BFMI", message, remedy)
 
 
-def _listed(names: list[str]) -> str:
+def _first_three(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

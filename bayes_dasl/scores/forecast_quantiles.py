@@ -1,4 +1,4 @@
-"""A forecast as a table of quantiles, for those who work with tables."""
+"""Quantiles of a forecast as a table."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ LEVELS = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
 
 
 def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
-    """A forecast as a long table, a row for each time, place and observable: `table.to_csv(…)`,
-    `table.to_parquet(…)`.
+    """Quantiles of a forecast as a long table: a row for each time, place and observable.
 
     Args:
         fc: what `forecast` returned, or `recalibrate`.
@@ -29,8 +28,8 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         finite, do not count.
 
     Raises:
-        MismatchError: for what is no forecast.
-        DataError: for levels that are none.
+        MismatchError: if `fc` is no forecast.
+        DataError: for levels that are not between 0 and 1.
     """
     try:
         wanted = np.asarray(list(levels), float)
@@ -47,21 +46,17 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         draws = variable.transpose("sample", index, ...)
         dims = [str(dim) for dim in draws.dims[1:]]
         values = draws.values.reshape(draws.sizes["sample"], -1)
-        found = (
-            [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)]
-            if len(values)
-            else []
-        )
         columns = ["mean", "sd", *(f"q{level:.10g}" for level in wanted)]
+        found = [np.nan] * len(columns)
+        if len(values):
+            found = [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)]
         said = {"observable": str(name), "units": str(variable.attrs.get("units", ""))}
-        numbers = (
-            dict(zip(columns, found, strict=True)) if found else dict.fromkeys(columns, np.nan)
-        )
-        tables.append(_rows(draws, dims).assign(**said, **numbers))
+        numbers = dict(zip(columns, found, strict=True))
+        tables.append(_index_columns(draws, dims).assign(**said, **numbers))
     return pd.concat(tables, ignore_index=True)
 
 
-def _rows(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
+def _index_columns(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
     """Index and places of each value, by position where they have no coordinate."""
     at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
     grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")
