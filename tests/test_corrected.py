@@ -1,5 +1,5 @@
-"""The hybrid to begin with: a correction in units of the science, small unless data ask for it,
-gone far from them.
+"""The hybrid to begin with: a correction in units of the science, small unless data ask for more.
+Beyond the data its uncertainty grows.
 """
 
 import jax
