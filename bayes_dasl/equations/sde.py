@@ -117,7 +117,7 @@ class StochasticEquation(AbstractFromStates):
             self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
         )
         self._refuse_unknown(diffusion)
-        return _vector({name: diffusion.get(name, 0.0) for name in y}, y)
+        return _vector(diffusion, y)
 
     @abstractmethod
     def __call__(self, inputs: Inputs, *args: Any) -> Prediction:
@@ -125,8 +125,9 @@ class StochasticEquation(AbstractFromStates):
 
 
 def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
+    """The values of all states as one vector; 0 for those that are not named."""
     shaped = {
-        name: jnp.broadcast_to(jnp.asarray(values[name], y.dtype), y.shape)
+        name: jnp.broadcast_to(jnp.asarray(values.get(name, 0.0), y.dtype), y.shape)
         for name, y in like.items()
     }
     return ravel_pytree(shaped)[0]

@@ -42,7 +42,6 @@ class Parallel(AbstractHybrid):
     weights: Any
     # JAX sorts the names of a dict, the weights do not move with them.
     names: tuple[str, ...] = eqx.field(static=True)
-    extra: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
         self, models: Mapping[str, Any], weights: Any = None, *, extra: tuple[str, ...] = ()

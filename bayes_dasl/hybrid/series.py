@@ -1,7 +1,5 @@
 """Science, then a network."""
 
-import equinox as eqx
-
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part
 from ..random import Values, VectorField
@@ -29,7 +27,6 @@ class Series(AbstractHybrid):
 
     science: VectorField | AbstractLayer
     network: VectorField
-    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     def __check_init__(self):
         check_part(self.science, "science")
