@@ -36,6 +36,12 @@ class Parallel(AbstractHybrid):
     Raises:
         ModelError: for fewer than two models, weights of another number or that are no shares, or
             models that predict other values.
+
+    Example:
+        ```python
+        slow, fast = Decay(bd.between(0.1, 0.3)), Decay(bd.between(0.5, 1.0))
+        layer = bd.ODE(bd.Parallel({"slow": slow, "fast": fast}), {"y": 2.0})
+        ```
     """
 
     models: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Science, then a network."""
+"""A network whose inputs are the outputs of a scientific model."""
 
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part
@@ -23,6 +23,12 @@ class Series(AbstractHybrid):
 
     Raises:
         ModelError: if the network is no function.
+
+    Example:
+        ```python
+        network = bd.Network.mlp({"science.y": (0.0, 1.0)}, ("y",), 1.0)
+        layer = bd.ODE(bd.Series(Decay(bd.between(0.1, 1.0)), network), {"y": 2.0})
+        ```
     """
 
     science: VectorField | AbstractLayer
