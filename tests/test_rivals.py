@@ -235,7 +235,7 @@ def test_equations_with_jumps_are_nothing_for_rivals_that_know_rates_alone():
 
 
 def test_what_cannot_be_made_is_said():
-    with pytest.raises(ModelError, match="no rival called 'mpl'"):
+    with pytest.raises(ModelError, match="no baseline called 'mpl'"):
         bd.baselines.named(bucket(), rainy(), "mpl")
     with pytest.raises(DataError, match="'height' has no value"):
         bd.baselines.unscientific.mlp(bucket(), rainy(height=np.full(20, np.nan)))

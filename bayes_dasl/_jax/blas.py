@@ -22,8 +22,7 @@ def one_thread_a_factor() -> Iterator[None]:
     if any(name in os.environ for name in _CHOSEN):
         yield
         return
-    importlib.import_module(
-        "scipy.linalg"
-    )  # JAX loads it with its first factor, after which it is too late here
+    # JAX loads it with its first factor, after which it is too late here.
+    importlib.import_module("scipy.linalg")
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield

@@ -1,6 +1,4 @@
-"""Fingerprints of traced programs: the same in every process,
-and another for every other program.
-"""
+"""Fingerprints of traced programs: the same in every process, different for each program."""
 
 import copyreg
 import hashlib
@@ -19,7 +17,7 @@ from jax.core import AbstractValue, Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 
 from ..errors import UnreadableError
-from .trace import unchecked
+from .trace import open_program, unchecked
 
 # Of these equations nothing else changes a value: neither rules of derivatives nor where a program
 # runs do.
@@ -145,7 +143,7 @@ class _Reader:
         )
 
     def _jaxpr(self, x: Any) -> bytes:
-        inner = getattr(x, "jaxpr", x)  # before JAX 0.12 a closed jaxpr held an open one
+        inner = open_program(x)
         numbers: dict[Any, int] = {}
         parts: list[str | bytes] = [self.of(list(getattr(x, "consts", ())))]
 

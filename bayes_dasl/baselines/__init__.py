@@ -1,6 +1,4 @@
-"""What a hybrid is compared with: each rival is a `Model` for the same engines, made of a model and
-its data.
-"""
+"""Baselines of a hybrid: each is a `Model` for the same engines, made of a model and its data."""
 
 from collections.abc import Callable, Mapping
 
@@ -18,7 +16,7 @@ from .unscientific import (
     transformer as transformer,
 )
 
-RIVALS: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
+BASELINES: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
     "fixed": lambda model, data: fixed(model),
     "mlp": mlp,
     "transformer": transformer,
@@ -27,22 +25,27 @@ RIVALS: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
     "pinn": pinn,
     "cnn": cnn,
 }
-"""Rivals by name."""
+"""Baselines by name."""
 
 
 def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
-    """Rivals of a model by their names, as the `rivals` of a `bd.Study`.
+    """Baselines of a model by their names, for the argument `rivals` of a `bd.Study`.
 
     Args:
         model: the science; of a hybrid, `fixed` is the one whose science does not learn.
         data: the training data, with the index and the forcings of the times that are forecast too,
-            if rivals that know no science are to know their range.
+            if baselines that know no science are to know their range.
         names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn";
             of fields "fixed" and "cnn", of a population "fixed", "mlp" and "gaussian_process".
+
+    Returns:
+        The baselines by name.
 
     Raises:
         ModelError: for another name, and as each of them.
     """
-    if unknown := [name for name in names if name not in RIVALS]:
-        raise ModelError(f"there is no rival called {unknown[0]!r}: known are {', '.join(RIVALS)}")
-    return {name: RIVALS[name](model, data) for name in names}
+    if unknown := [name for name in names if name not in BASELINES]:
+        raise ModelError(
+            f"there is no baseline called {unknown[0]!r}: known are {', '.join(BASELINES)}"
+        )
+    return {name: BASELINES[name](model, data) for name in names}

@@ -1,6 +1,4 @@
-"""What a rival that knows no science is told: the inputs, and the level, the spread and the signs
-of what was seen.
-"""
+"""Inputs of a baseline that knows no science: level, spread and sign of the observations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -56,14 +54,14 @@ class Seen:
             elif beyond == own:
                 others = "; of a population there are 'fixed', 'mlp' and 'gaussian_process'"
             raise ModelError(
-                "this rival is of series and rows, not of what has the dimensions "
+                "this baseline is for series and rows, not of what has the dimensions "
                 f"{', '.join(sorted(beyond))}{others}"
             )
         found = cls(model, model.in_numbers(model.in_own_units(data)))
         begin, end = found.span
         if not end > begin:
             raise DataError(
-                f"rivals need data at two values of {model.index} at least, not at {begin:g} alone"
+                f"baselines need data at two values of {model.index}, not at {begin:g} alone"
             )
         return found
 

@@ -1,6 +1,4 @@
-"""A rival of partial differential equations: the same fields, their rates by a convolutional
-network.
-"""
+"""A baseline for partial differential equations: rates of the fields by a convolutional network."""
 
 import dataclasses
 import itertools

@@ -1,6 +1,4 @@
-"""A rival that solves no equation:
-a network over time which is asked to obey one at some points.
-"""
+"""A physics-informed network: a function of time that obeys an equation at some points."""
 
 from collections.abc import Mapping
 from typing import Any

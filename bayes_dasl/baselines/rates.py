@@ -1,4 +1,4 @@
-"""A rival that knows what the states are, and nothing of their rates."""
+"""A neural ODE: it knows the states of a model, but nothing of their rates."""
 
 import dataclasses
 from typing import Any

@@ -1,6 +1,4 @@
-"""Rivals that know no equation: networks and processes from the index and the forcings straight to
-the observables.
-"""
+"""Baselines without equations: networks and processes from index and forcings to observables."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar

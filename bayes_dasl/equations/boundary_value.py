@@ -151,18 +151,22 @@ class BoundaryValue(AbstractLayer):
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
         self._refuse_outside(inputs)
+        # 1. Nodes x_k, and the guess there as the first value of the unknown states y_k.
         x = jnp.linspace(self.domain[0], self.domain[1], self.nodes)
         rates = jax.vmap(lambda at, y: self._rates(inputs, at, y))
         guesses, unravel = ravel_pytree(jax.vmap(lambda at: self._guess(inputs, at))(x))
 
+        # 2. As many residuals as unknowns: g(y(a), y(b), u) and a defect for each interval.
         def residuals(flat):
             y = unravel(flat)
             return jnp.concatenate(
                 [self._boundary_residuals(inputs, y), ravel_pytree(_defects(x, y, rates))[0]]
             )
 
+        # 3. Damped Newton iteration; gradients come from the implicit-function theorem.
         root, ok, steps = search(residuals, guesses, self.rtol, self.atol, self.max_steps)
 
+        # 4. States at the rows of the data, by the cubic of the interval that holds each.
         def values(times):
             y = unravel(differentiable(residuals, root))
             states = jax.vmap(lambda at: _hermite(at, x, y, rates(x, y)))(times)
@@ -203,14 +207,14 @@ class BoundaryValue(AbstractLayer):
 
 
 def _defects(x: Float[Array, " node"], y: Values, rates: Callable) -> Values:
-    """By how much each interval misses Simpson's rule,
-    with the middle of the Hermite polynomial.
-    """
+    """Defects of the Hermite-Simpson rule, one for each interval and state."""
     h, f = jnp.diff(x), rates(x, y)
+    # Middle of the Hermite cubic: (y_k + y_k+1) / 2 - h (f_k+1 - f_k) / 8.
     middle = {
         name: (v[1:] + v[:-1]) / 2 - _by_row(h, f[name][1:] - f[name][:-1]) / 8
         for name, v in y.items()
     }
+    # Simpson's rule: y_k+1 - y_k - h (f_k + 4 f_middle + f_k+1) / 6.
     between = rates((x[1:] + x[:-1]) / 2, middle)
     return {
         name: v[1:] - v[:-1] - _by_row(h, f[name][:-1] + 4 * between[name] + f[name][1:]) / 6

@@ -71,9 +71,8 @@ def integrate_between(
         raise ModelError(f"an integral needs at least two edges, not {len(edges)}")
     rule = _rule(nodes, panels)
     pieces = [_placed(*rule, low, high, scale) for low, high in itertools.pairwise(edges)]
-    x, weights = map(
-        jnp.concatenate, zip(*pieces, strict=True)
-    )  # all at once: the function is compiled once
+    # All nodes at once, so that the function is compiled once.
+    x, weights = map(jnp.concatenate, zip(*pieces, strict=True))
     return jax.tree.map(lambda values: jnp.tensordot(weights, values, 1), jax.vmap(f)(x))
 
 

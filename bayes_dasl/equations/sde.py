@@ -117,7 +117,7 @@ class StochasticEquation(AbstractFromStates):
             self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
         )
         self._refuse_unknown(diffusion)
-        return _vector({name: diffusion.get(name, 0.0) for name in y}, y)
+        return _vector(diffusion, y)
 
     @abstractmethod
     def __call__(self, inputs: Inputs, *args: Any) -> Prediction:
@@ -125,8 +125,9 @@ class StochasticEquation(AbstractFromStates):
 
 
 def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
+    """The values of all states as one vector; 0 for those that are not named."""
     shaped = {
-        name: jnp.broadcast_to(jnp.asarray(values[name], y.dtype), y.shape)
+        name: jnp.broadcast_to(jnp.asarray(values.get(name, 0.0), y.dtype), y.shape)
         for name, y in like.items()
     }
     return ravel_pytree(shaped)[0]
@@ -184,6 +185,13 @@ class SDE(StochasticEquation):
 
     Source: Kloeden & Platen (1992), Numerical Solution of Stochastic Differential Equations, 10.3
     and 14.1.
+
+    Example:
+        ```python
+        decay = Decay(bd.between(0.1, 1.0))
+        layer = bd.equations.SDE(decay, {"y": bd.between(0.02, 0.5)}, {"y": 2.0}, (0.0, 8.0, 16))
+        model = bd.Model(layer, bd.NormalNoise(0.05))
+        ```
     """
 
     latent_fields: ClassVar[tuple[str, ...]] = ("path",)
@@ -302,11 +310,15 @@ class SDE(StochasticEquation):
 
 def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: Array) -> Array:
     """One step of Milstein's scheme with the drift of Heun's method."""
+    # Kloeden & Platen (1992), sections 10.3 and 14.1.
+    # 1. Drift f and diffusion g at the start of the step.
     rate = drift(t, y)
     amplitude = diffusion(t, y)
-    # The derivative of each amplitude along its own noise: g_i ∂g_i/∂y_i.
+    # 2. The derivative of each amplitude along its own noise: g_i ∂g_i/∂y_i.
     _, slope = jax.jvp(lambda state: diffusion(t, state), (y,), (amplitude,))
+    # 3. Milstein's noise g ΔW + g g' (ΔW² - h) / 2 is of strong order 1, in the sense of Itô.
     noise = amplitude * dw + 0.5 * slope * (dw**2 - h)
+    # 4. Heun's drift: the mean of f at the start and at an Euler step that includes the noise.
     return y + 0.5 * h * (rate + drift(t + h, y + h * rate + noise)) + noise
 
 

@@ -1,6 +1,4 @@
-"""Long or chaotic series of an ODE,
-solved in short segments that start from states of their own.
-"""
+"""Multiple shooting: an ODE in short segments, each with an initial state of its own."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -176,10 +174,12 @@ class MultipleShooting(AroundTrajectory):
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
         self._check_start(inputs.start)
+        # 1. Where segments start and end; after the last time a knot has no say (Bock 1981).
         times, knots = inputs.times, jnp.asarray(self.knots)
         starts = jnp.concatenate([inputs.start[None], jnp.minimum(knots, times[-1])])
         ends = jnp.concatenate([starts[1:], times[-1:]])
-        # A time at a knot is the first one of the later segment.
+        # 2. The times of each segment, padded to one width, with the end of the segment last. A
+        # time at a knot is the first one of the later segment.
         first, width = jnp.searchsorted(times, starts), self._width(times)
         at = jnp.minimum(first[:, None] + jnp.arange(width), len(times) - 1)
         asked = jnp.clip(times[at], starts[:, None], ends[:, None])
@@ -189,11 +189,13 @@ class MultipleShooting(AroundTrajectory):
         def solve(start, times, initial):
             return self.ode.solve(Inputs(start, times, inputs.forcings), initial)
 
+        # 3. All segments side by side.
         states, ok, steps = jax.vmap(solve)(starts, asked, begins)
         segment = jnp.searchsorted(knots, times, side="right")
         found = {
             name: y[segment, jnp.arange(len(times)) - first[segment]] for name, y in states.items()
         }
+        # 4. Constraint residuals (y(τ⁻) - s) / gap, standard normal in the likelihood.
         ended = {name: y[:-1, -1] for name, y in states.items()}
         mismatches = self._mismatches(ended, begins, knots <= times[-1], jnp.all(ok))
         return self.ode.predict(inputs, found, jnp.all(ok), jnp.sum(steps), mismatches=mismatches)

@@ -48,6 +48,13 @@ class CorrelatedNoise(AbstractNoise):
             filter itself.
 
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, chapter 10.
+
+    Example:
+        ```python
+        process = bd.filtering.OrnsteinUhlenbeck(bd.between(0.01, 0.3), bd.between(0.5, 5.0))
+        noise = bd.filtering.CorrelatedNoise(process, white=bd.between(0.01, 0.1))
+        model = bd.Model(bd.ODE(Decay(bd.between(0.1, 1.0)), {"y": 2.0}), noise)
+        ```
     """
 
     process: AbstractProcess

@@ -71,23 +71,26 @@ class CrossCorrelation(AbstractCrossCorrelation):
         given = self.correlation
         if not _is_number_or_matrix(given):
             raise ModelError(
-                f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}"
+                f"the correlation of {number} observables is {_wanted(number)}, "
+                f"not {_correlation_text(given)}"
             )
         shape = shape_of(given) if is_random(given) else np.shape(given)
         if shape == () and number == 2:
             if not _lies_within(given):
                 raise ModelError(
                     "a correlation lies between −1 and 1, as dist.Uniform(-1, 1) does, not "
-                    f"{_told(given)}"
+                    f"{_correlation_text(given)}"
                 )
         elif shape != (number, number):
             raise ModelError(
-                f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}"
+                f"the correlation of {number} observables is {_wanted(number)}, "
+                f"not {_correlation_text(given)}"
             )
         elif is_random(given):
             if given.support is not dist.constraints.corr_matrix:
                 raise ModelError(
-                    f"a random matrix of correlations is dist.LKJ({number}, …), not {_told(given)}"
+                    f"a random matrix of correlations is dist.LKJ({number}, …), "
+                    f"not {_correlation_text(given)}"
                 )
         elif not isinstance(given, Tracer) and not _is_correlation(np.asarray(given, float)):
             raise ModelError(
@@ -237,7 +240,7 @@ def _wanted(number: int) -> str:
     return f"{alone}a matrix of shape ({number}, {number}), such as dist.LKJ({number}, 1.0)"
 
 
-def _told(given: Any) -> str:
+def _correlation_text(given: Any) -> str:
     return describe_distribution(given) if is_random(given) else repr(given)
 
 

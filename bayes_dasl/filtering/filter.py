@@ -64,9 +64,9 @@ class Paths(eqx.Module):
             for number, datum, own, z in zip(self.numbers, seen, white, xi, strict=True):
                 total = _total(ahead, number, own)
                 drawn.append(ahead.mean[..., number] + jnp.sqrt(total) * z)
-                ahead = _told(ahead, number, Seen(drawn[-1], total > 0), total)
+                ahead = _conditioned(ahead, number, Seen(drawn[-1], total > 0), total)
                 if len(drawn) < len(xi):  # the others of this time are given its datum, and no path
-                    by_data = _told(by_data, number, datum, _total(by_data, number, own))
+                    by_data = _conditioned(by_data, number, datum, _total(by_data, number, own))
                     ahead = Belief(
                         *(_where(datum.there, a, b) for a, b in zip(by_data, ahead, strict=True))
                     )
@@ -135,7 +135,7 @@ def given_before(
         alone = noise.normal_on_link(linked[which] + ahead.mean[..., at], jnp.sqrt(variance))
         found.append(Autocorrelated(alone, _PathOf(paths, which)))
         if which + 1 < len(numbers):
-            ahead = _told(ahead, at, seen[which], variance)
+            ahead = _conditioned(ahead, at, seen[which], variance)
     return found
 
 
@@ -175,7 +175,7 @@ def _filtered(
         time, rows = at
         after = _moved(system, belief, time)
         for number, (seen, white) in zip(numbers, rows, strict=True):
-            after = _told(after, number, seen, _total(after, number, white))
+            after = _conditioned(after, number, seen, _total(after, number, white))
         return after, after
 
     rows = [(b.seen, b.white) for b in befores]
@@ -197,7 +197,7 @@ def _total(ahead: Belief, number: int, white: Array) -> Array:
     return jnp.maximum(ahead.covariance[..., number, number], 0.0) + jnp.square(white)
 
 
-def _told(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief:
+def _conditioned(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief:
     r"""The belief once a residual is known, whose variance was `total`.
 
     A censored residual r changes it by the mean and variance of r given its bounds (moment

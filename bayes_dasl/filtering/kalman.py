@@ -93,6 +93,15 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, algorithm 10.20; Bucy
     & Joseph (1968).
+
+    Example:
+        ```python
+        decay = Decay(bd.between(0.1, 1.0))
+        layer = bd.filtering.Kalman(
+            decay, {"y": bd.between(0.02, 0.5)}, {"y": 2.0}, initial_sd={"y": 0.1}
+        )
+        model = bd.Model(layer, bd.NormalNoise(0.05))
+        ```
     """
 
     initial_sd: Mapping[str, Any]
@@ -148,12 +157,15 @@ class Kalman(StochasticEquation, AbstractFilter):
 
         def event(belief, at):
             t0, t1, data = at
+            # 1. Predict: m and P from the event before (Särkkä & Solin 2019, algorithm 10.20).
             before = self._propagate(inputs, unravel, belief, t0, t1)
+            # 2. Linearise what is observed about the predicted mean: h(y) ≈ h(m) + H (y - m).
             linearised = partial(self._linearised, inputs, unravel)
             seen, fine = shielded(
                 linearised, lambda seen: before.ok & finite(seen), before.mean, t1
             )
             before = before._replace(ok=fine)
+            # 3. Condition on the data of this time, one observable after the other.
             seen = jax.tree.map(lambda part: jnp.where(fine, part, 0.0), seen)
             (after, _), predicted = jax.lax.scan(
                 _update, (before, before.mean), (*seen, data, noise)
@@ -214,12 +226,15 @@ class Kalman(StochasticEquation, AbstractFilter):
         spread = jnp.sqrt(jax.lax.stop_gradient(jnp.where(jnp.isfinite(spread), spread, 1.0)))
         unit = jnp.outer(spread, spread) * self.rtol / self.atol
 
+        # 1. Moments of the linearised equation: m' = f(m), P' = F P + P Fᵀ + diag(g²), F = ∂f/∂y.
         def rates(t, y):
             mean, covariance = y
             slope, rate = jax.jacfwd(drift, has_aux=True)(mean, t)
             flow = slope @ (covariance * unit)
             return rate, (flow + flow.T + jnp.diag(jnp.square(amplitudes(mean, t)))) / unit
 
+        # 2. Integrate both moments together to the next event. A solve that fails keeps the old
+        # belief with ok=False: a sampler then rejects the draw.
         first = belief.mean, belief.covariance / unit
         safe = jax.lax.stop_gradient((t0, first))
         closed = eqx.filter_closure_convert(rates, *safe)
@@ -272,15 +287,19 @@ def _update(
     """Predict one observable, then condition on its datum, if there is one; Joseph's form of the
     covariance.
     """
+    # Särkkä & Solin (2019), section 10.6; Bucy & Joseph (1968) for the covariance.
     belief, about = carry
     value, slope, datum, noise = observable
+    # 1. Prediction of the datum: z = h + H (m - m₀), with variance H P Hᵀ (and noise R).
     predicted = value + slope @ (belief.mean - about)
     shared = belief.covariance @ slope
     variance = jnp.maximum(slope @ shared, 0.0)
     total = variance + noise
+    # 2. Gain K = P Hᵀ / (H P Hᵀ + R), 0 where no datum was seen.
     seen = ~jnp.isnan(datum) & belief.ok & (total > 0)
     gain = jnp.where(seen, shared / jnp.where(seen, total, 1.0), 0.0)
     mean = belief.mean + gain * jnp.where(seen, datum - predicted, 0.0)
+    # 3. (I - K H) P (I - K H)ᵀ + K R Kᵀ stays positive under round-off; (I - K H) P may not.
     rest = jnp.eye(len(mean)) - jnp.outer(gain, slope)
     covariance = rest @ belief.covariance @ rest.T + noise * jnp.outer(gain, gain)
     covariance = 0.5 * (covariance + covariance.T)

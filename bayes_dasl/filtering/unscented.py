@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..data.layer_inputs import Inputs
@@ -128,7 +129,8 @@ class Unscented(AroundLayer):
         Args:
             deviates: those of all heads, `(deviates,)`, in units of their standard deviations.
         """
-        left = list(jnp.split(deviates, _ends(self.layer)))
+        sizes = [head.deviates.size for head in _heads(self.layer)]
+        left = jnp.split(deviates, np.cumsum(sizes)[:-1])
 
         def placed(node):
             return (
@@ -140,9 +142,11 @@ class Unscented(AroundLayer):
         return jax.tree.map(placed, self.layer, is_leaf=_is_head)
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        # 1. Sigma points εₖ and weights wₖ, and one solve for each (Julier & Uhlmann 2004).
         points, weights = sigma_points(self.deviates)
         found = jax.vmap(lambda point: self.deviating(point)(inputs))(points)
 
+        # 2. Moments: E[z] = Σ wₖ zₖ, var[z] = Σ wₖ (zₖ - E[z])².
         def mean(values):
             return jnp.tensordot(weights, values, 1)
 
@@ -150,6 +154,7 @@ class Unscented(AroundLayer):
         variances = {
             name: mean((values - means[name]) ** 2) for name, values in found.values.items()
         }
+        # 3. Constraint residuals are those of the first point, ε = 0.
         mismatches = {name: values[0] for name, values in found.mismatches.items()}
         stats = {name: jnp.sum(values) for name, values in found.stats.items()}
         return prediction(
@@ -174,12 +179,3 @@ def _is_head(node: Any) -> bool:
 
 def _heads(layer: Any) -> list[VarianceHead]:
     return [node for node in jax.tree.leaves(layer, is_leaf=_is_head) if _is_head(node)]
-
-
-def _ends(layer: Any) -> list[int]:
-    """Where the deviates of one head end and those of the next begin."""
-    ends, at = [], 0
-    for head in _heads(layer)[:-1]:
-        at += head.deviates.size
-        ends.append(at)
-    return ends

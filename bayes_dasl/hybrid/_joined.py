@@ -36,7 +36,7 @@ class AbstractHybrid(AbstractLayer):
             interpolation.
     """
 
-    extra: eqx.AbstractVar[tuple[str, ...]]
+    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     @property
     @abstractmethod

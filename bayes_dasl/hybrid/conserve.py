@@ -44,31 +44,38 @@ class Conserve(Module):
 
     def __check_init__(self):
         check_function(self.vector_field, "vector_field")
-        states = dict.fromkeys(state for total in self.totals.values() for state in total)
-        if not states:
+        if not self._states:
             raise ModelError(
                 "totals must name what is conserved and give the weight of each state in it"
             )
-        matrix = self._matrix(tuple(states))
+        matrix = self._matrix
         if jnp.linalg.matrix_rank(matrix) < len(matrix):
             raise ModelError(
                 f"the totals {', '.join(self.totals)} depend on each other: leave one out"
             )
 
-    def _matrix(self, states: tuple[str, ...]) -> Any:
+    @property
+    def _states(self) -> dict[str, None]:
+        """The states that some total weighs, in order."""
+        return dict.fromkeys(state for total in self.totals.values() for state in total)
+
+    @property
+    def _matrix(self) -> Any:
+        """A: the weight of each state in each total."""
+        states = self._states
         return jnp.asarray(
             [[total.get(state, 0.0) for state in states] for total in self.totals.values()]
         )
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         rates = dict(self.vector_field(t, y, u))
-        states = tuple(dict.fromkeys(state for total in self.totals.values() for state in total))
+        states, matrix = self._states, self._matrix
         unknown = [state for state in states if state not in rates]
         if unknown:
             raise ModelError(
                 f"the totals weigh {', '.join(unknown)}; the states are {', '.join(rates)}"
             )
-        matrix = self._matrix(states)
         along = jnp.stack([rates[state] for state in states])
+        # The projection onto the row space of A, which is what changes the totals.
         excess = jnp.tensordot(matrix.T @ jnp.linalg.inv(matrix @ matrix.T) @ matrix, along, 1)
         return rates | dict(zip(states, along - excess, strict=True))

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
-
 from ..errors import ModelError
 from ..layers._parts import check_function, check_part
 from ..random import Values, VectorField
@@ -29,7 +27,6 @@ class Hierarchical(AbstractHybrid):
 
     sciences: Mapping[str, Any]
     network: VectorField
-    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     def __check_init__(self):
         if not isinstance(self.sciences, Mapping) or not self.sciences:

@@ -36,13 +36,18 @@ class Parallel(AbstractHybrid):
     Raises:
         ModelError: for fewer than two models, weights of another number or that are no shares, or
             models that predict other values.
+
+    Example:
+        ```python
+        slow, fast = Decay(bd.between(0.1, 0.3)), Decay(bd.between(0.5, 1.0))
+        layer = bd.ODE(bd.Parallel({"slow": slow, "fast": fast}), {"y": 2.0})
+        ```
     """
 
     models: Mapping[str, Any]
     weights: Any
     # JAX sorts the names of a dict, the weights do not move with them.
     names: tuple[str, ...] = eqx.field(static=True)
-    extra: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
         self, models: Mapping[str, Any], weights: Any = None, *, extra: tuple[str, ...] = ()

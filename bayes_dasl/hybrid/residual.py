@@ -67,7 +67,6 @@ class Residual(AbstractHybrid):
     closure: VectorField
     relative: bool = eqx.field(default=False, static=True)
     orthogonal: Projection | LayerProjection | None = None
-    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     def __init__(
         self,
@@ -82,13 +81,8 @@ class Residual(AbstractHybrid):
         check_function(closure, "closure")
         if orthogonal is not None and not isinstance(orthogonal, xr.Dataset):
             raise ModelError(f"orthogonal takes the data, an xarray.Dataset, not {orthogonal!r}")
-        self.science, self.closure, self.relative, self.extra = (
-            science,
-            closure,
-            relative,
-            tuple(extra),
-        )
-        self.orthogonal = None
+        self.science, self.closure, self.relative = science, closure, relative
+        self.extra, self.orthogonal = tuple(extra), None
         if orthogonal is not None and is_layer(science):
             self.orthogonal = LayerProjection(science, orthogonal, self.extra)
         elif orthogonal is not None:

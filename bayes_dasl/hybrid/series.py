@@ -1,6 +1,4 @@
-"""Science, then a network."""
-
-import equinox as eqx
+"""A network whose inputs are the outputs of a scientific model."""
 
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part
@@ -25,11 +23,16 @@ class Series(AbstractHybrid):
 
     Raises:
         ModelError: if the network is no function.
+
+    Example:
+        ```python
+        network = bd.Network.mlp({"science.y": (0.0, 1.0)}, ("y",), 1.0)
+        layer = bd.ODE(bd.Series(Decay(bd.between(0.1, 1.0)), network), {"y": 2.0})
+        ```
     """
 
     science: VectorField | AbstractLayer
     network: VectorField
-    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     def __check_init__(self):
         check_part(self.science, "science")

@@ -59,9 +59,11 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
         h = t1 - t0
         first, table = _coefficients(self.stages)
         slope = lambda t, y: jax.tree.map(lambda rate: h * rate, terms.vf(t, y, args))  # noqa: E731
+        # 1. First stage: Y₁ = y₀ + μ̃₁ h f(y₀) (Sommeijer et al. 1998, equation 2.2).
         k0 = slope(t0, y0)
         y = jax.tree.map(lambda y, k: y + first * k, y0, k0)
 
+        # 2. Stages 2 to s follow the three-term recursion of Chebyshev polynomials.
         def stage(carry, row):
             before, last = carry
             mu, nu, mu_rate, gamma_rate, at = row
@@ -75,6 +77,7 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
             return (last, new), None
 
         (_, y1), _ = jax.lax.scan(stage, (y0, y), tuple(map(jnp.asarray, table)))
+        # 3. Error of the step: 0.8 (y₀ - y₁) + 0.4 h (f₀ + f₁), their equation 3.1.
         k1 = slope(t1, y1)
         error = jax.tree.map(lambda a, b, k0, k1: 0.8 * (a - b) + 0.4 * (k0 + k1), y0, y1, k0, k1)
         return y1, error, dict(y0=y0, y1=y1, k0=k0, k1=k1), None, diffrax.RESULTS.successful
@@ -84,17 +87,21 @@ def _coefficients(stages: int) -> tuple[float, np.ndarray]:
     r"""The first weight; and $\mu, \nu, \tilde\mu, \tilde\gamma$ and the time of the last stage, of
     stages 2 to s.
     """
+    # 1. T_j, T_j' and T_j'' at w₀, slightly above 1, so that the method is damped.
     w0 = 1 + _DAMPING / stages**2
     basis = [np.polynomial.Chebyshev.basis(j) for j in range(stages + 1)]
     value, slope, bend = (np.array([p.deriv(m)(w0) for p in basis]) for m in range(3))
     w1 = slope[-1] / bend[-1]
+    # 2. b_j makes every stage of second order, a_j consistent.
     b = np.empty(stages + 1)
     b[2:] = bend[2:] / slope[2:] ** 2
     b[:2] = b[2]
     a = 1 - b * value
+    # 3. The times of the stages, as shares of the step.
     times = np.zeros(stages + 1)
     times[2:] = w1 * bend[2:] / slope[2:]
     times[1] = times[2] / slope[2]
+    # 4. Weights of the recursion, one row for each of the stages 2 to s.
     last, new = np.arange(1, stages), np.arange(2, stages + 1)
     mu, nu = 2 * b[new] * w0 / b[last], -b[new] / b[new - 2]
     mu_rate = 2 * b[new] * w1 / b[last]

@@ -257,6 +257,7 @@ class _Axis:
         if not isinstance(here, AbstractLinear):
             return cell
         a, b, value = (self._at_side(v, field, end) for v in here.values)
+        # Outside, a u + b ∂u/∂n = c at the face, with u there half a cell beyond the last centre.
         return cell + self.width * (value - a * cell) / (a * self.width / 2 + b)
 
     def _coefficient(self, value: Any, field: str, name: str, where: str, mean: Any) -> Array:
@@ -318,6 +319,7 @@ class _Axis:
 
     def _states(self, field: str) -> tuple[Array, Array]:
         """The field on both hands of every face."""
+        # MUSCL (van Leer 1979): linear in each cell; limited slopes make no new extrema.
         differences = jnp.diff(self.padded[field], axis=0)
         half = LIMITERS[self.law.limiter](differences[:-1], differences[1:]) / 2
         low, high = self.cells[field] - half, self.cells[field] + half
@@ -342,6 +344,7 @@ class _Axis:
 
 
 def _harmonic(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    # The harmonic mean keeps the flux right where a coefficient jumps (Patankar 1980, 4.2-3).
     total = a + b
     return jnp.where(total == 0, 0.0, 2 * a * b / jnp.where(total == 0, 1.0, total))
 

@@ -180,9 +180,12 @@ class Spectral(Module):
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         grid, kept = self.grid, resolved(self.grid)
+        # 1. Fields without the waves that products would alias (two-thirds rule, Orszag 1971).
         spectra = {name: to_spectrum(values) for name, values in y.items()}
         smooth = {name: to_field(grid, kept * spectrum) for name, spectrum in spectra.items()}
+        # 2. Linear terms wave by wave: -(D k² + K k⁴) û.
         rates = {name: self._damping(name) * spectrum for name, spectrum in spectra.items()}
+        # 3. Nonlinear terms in real space; of a flux -i k F̂, of a reaction R̂.
         for factor, function in self._nonlinear():
             found = each(function, t, smooth, {**u, **grid.places}, grid.shape)
             for name, value in by_field(found, y, "a flux or reaction").items():

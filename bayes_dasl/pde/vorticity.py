@@ -214,6 +214,8 @@ def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "
             energy at each of them, per wavenumber.
         key: a JAX random key.
     """
+    # 1. White noise gives random phases; 2. its energy in each shell is measured; 3. each shell is
+    # scaled by sqrt(E wanted / E drawn).
     noise = resolved(grid) * to_spectrum(jax.random.normal(key, grid.shape))
     k, drawn = energy_spectrum(grid, to_field(grid, noise))
     wanted = jnp.where(k > 0, spectrum(jnp.where(k > 0, k, 1.0)), 0.0)
