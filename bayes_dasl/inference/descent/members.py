@@ -14,10 +14,10 @@ from ..._findings import SAMPLER, Finding
 from ..._jax.tree import frozen
 from ..._runs.journal import Journal, ProgressBar
 from ...errors import ModelError
-from ..coordinates.gradient_matching import Matching
-from ..coordinates.reference import has_reference
 from ..engine import Facts
 from ..problem import Problem, Terms
+from ..reparametrisations.gradient_matching import Matching
+from ..reparametrisations.reference import has_reference
 from ..starts import no_start, or_lowest, refuse_unresolved
 from .adam import Descended, Loss, descend
 from .settings import Descent
