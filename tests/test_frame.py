@@ -31,7 +31,7 @@ def posed():
     linear = LinearModel(problem, *last_layer(problem))
     references = _reference.References(linear)
     x = np.asarray(problem.prior(40, key=jax.random.key(1)))
-    matched = _matching.Matching(problem).climb(x)
+    matched = _matching.Matching(problem).optimise(x)
     frame = references.restored(references.from_draws(matched[:8]))
     return problem, references, frame, matched
 
@@ -283,7 +283,7 @@ def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
     problem = pose(model, small.data())
     references = _reference.references_of(problem)
     assert references is not None
-    x = _matching.Matching(problem).climb(np.asarray(problem.prior(4, key=jax.random.key(1))))
+    x = _matching.Matching(problem).optimise(np.asarray(problem.prior(4, key=jax.random.key(1))))
     frame = references.restored(references.from_draws(x[:1]))
     realised = references.linear.realised(jnp.asarray(x[0]))
     values, changes = references.linear.predicted(realised, frame.paths)

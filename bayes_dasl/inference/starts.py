@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -219,10 +219,22 @@ type Ascent = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray,
 """Maps prior draws to positions of high posterior density."""
 
 
-def precision_at(optimiser: Optimiser, mode: Float[np.ndarray, " dimension"]) -> np.ndarray:
-    """Minus the Hessian, `(dimension, dimension)`."""
-    precision = falls(optimiser.gradients, mode, np.eye(len(mode)))
-    return (precision + precision.T) / 2
+def precision_at(
+    optimiser: Optimiser,
+    mode: Float[np.ndarray, " dimension"],
+    indices: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Return minus the Hessian, `(dimension, dimension)`.
+
+    Args:
+        indices: the parameters it is computed for, by default all. For others it is taken as 1.
+    """
+    precision = np.eye(len(mode))
+    chosen = list(range(len(mode)) if indices is None else indices)
+    if chosen:
+        fell = falls(optimiser.gradients, mode, precision[chosen])[:, chosen]
+        precision[np.ix_(chosen, chosen)] = (fell + fell.T) / 2
+    return precision
 
 
 def falls(

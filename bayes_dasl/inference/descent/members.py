@@ -107,7 +107,7 @@ def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "m
     """
     draws = np.array(problem.prior(_DRAWS_A_MEMBER * members, key=key))
     if problem.of_groups("network") and has_reference(problem):
-        draws[:members] = Matching(problem).climb(draws[:members])
+        draws[:members] = Matching(problem).optimise(draws[:members])
     value = or_lowest(log_densities(problem, draws)).reshape(_DRAWS_A_MEMBER, members)
     if not np.isfinite(value).any():
         raise no_start(len(draws))

@@ -17,7 +17,7 @@ from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ..problem import Problem
 from ..sites import Site, Sites, constrained
-from ..starts import Optimiser, falls
+from ..starts import Optimiser, falls, precision_at
 from .reparametrisation import Reparametrisation
 
 _FEW_DRAWS = 10
@@ -189,12 +189,9 @@ class Centring:
             )
         return arrays
 
-    def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
+    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
         """Return minus the Hessian by z, taken as 1 for the numbers of blocks."""
-        precision, others = np.eye(len(xi)), list(self.others)
-        of_others = falls(optimiser.gradients, xi, np.eye(len(xi))[others])[:, others]
-        precision[np.ix_(others, others)] = (of_others + of_others.T) / 2
-        return precision
+        return precision_at(optimiser, z, self.others)
 
     def restored(self, arrays: Mapping[str, Any]) -> PartlyCentred:
         """Return the reparametrisation of such arrays."""

@@ -21,7 +21,7 @@ from ...random import paths, realise
 from ..linear_residuals import residuals, with_mismatches
 from ..problem import Problem
 from ..sites import constrained
-from ..starts import Optimiser, chosen_for_reference, falls
+from ..starts import Optimiser, chosen_for_reference, precision_at
 from .conditional import is_normal
 from .reparametrisation import (
     Identity,
@@ -191,14 +191,9 @@ class Linearisation:
         """Return the reparametrisation of such arrays."""
         return from_arrays(arrays, self.like)
 
-    def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
+    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
         """Return minus the Hessian by z, taken as 1 for all but the hyperparameters."""
-        precision, hyper = np.eye(self.dimension), list(self.hyper)
-        if not hyper:
-            return precision
-        of_hyper = falls(optimiser.gradients, xi, np.eye(self.dimension)[hyper])[:, hyper]
-        precision[np.ix_(hyper, hyper)] = (of_hyper + of_hyper.T) / 2
-        return precision
+        return precision_at(optimiser, z, self.hyper.tolist())
 
     def _hung_on(self, draws: Float[np.ndarray, "draw dimension"]) -> Bool[np.ndarray, " other"]:
         """Which of the numbers that are no weights move predictions while the coefficients stay."""
