@@ -493,15 +493,15 @@ MUTANTS = (
     ),
     Mutant(
         "log density without the volume", "bayes_dasl/inference/problem.py",
-        "value = log_joint + sum(volumes.values(), jnp.zeros(()))",
+        "value = log_joint + sum(log_dets.values(), jnp.zeros(()))",
         "value = log_joint",
         ("tests/test_inference.py::test_the_flat_density_is_the_models_own",
          "tests/test_inference.py::test_values_keep_their_support_and_their_volume"),
     ),
     Mutant(
         "dropped prior of a group", "bayes_dasl/inference/problem.py",
-        "found[leaf.group] += of_leaves[path] + volumes[path]",
-        "found[leaf.group] += volumes[path]",
+        "found[leaf.group] += of_leaves[path] + log_dets[path]",
+        "found[leaf.group] += log_dets[path]",
         ("tests/test_members.py::test_the_prior_of_a_group_is_that_of_its_leaves",),
     ),
     Mutant(
