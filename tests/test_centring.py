@@ -12,12 +12,12 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates import centring as centring_module
-from bayes_dasl.inference.coordinates.centring import centring_of
-from bayes_dasl.inference.coordinates.framed_start import framed_start
 from bayes_dasl.inference.engine import AbstractEngine
 from bayes_dasl.inference.gradient import traced_once
-from bayes_dasl.inference.starts import Optimiser, climbed
+from bayes_dasl.inference.reparametrisations import centring as centring_module
+from bayes_dasl.inference.reparametrisations.centring import centring_of
+from bayes_dasl.inference.reparametrisations.local_start import local_start
+from bayes_dasl.inference.starts import Optimiser, multi_start
 
 GROUPS = "abcdef"
 TRUE = np.array([-3.0, -1.0, 0.0, 0.5, 1.5, 4.0])
@@ -149,8 +149,8 @@ def optimised(problem, centring, climbs=8):
 
 
 def begun(problem, centring, optimiser):
-    x, _, *counted = climbed(problem, optimiser, key=jax.random.key(0))
-    return framed_start(centring, optimiser, x, *counted)
+    x, _, *counted = multi_start(problem, optimiser, key=jax.random.key(0))
+    return local_start(centring, optimiser, x, *counted)
 
 
 class TestStart:
@@ -162,7 +162,7 @@ class TestStart:
         problem = pose(*make())
         centring = centring_of(problem)
         x = np.asarray(problem.prior(4000, key=jax.random.key(0)))
-        by_draws = centring.frame(x, slopes(problem, x))
+        by_draws = centring.from_draws(x, slopes(problem, x))
         found = centring.around(x[0], lambda x: slopes(problem, x))
         for name, wanted in by_draws.items():
             np.testing.assert_allclose(
@@ -224,7 +224,7 @@ class TestStart:
         centring = centring_of(problem)
         noise = lambda x: float(problem.constrain(jnp.asarray(x))["noise.scale"])  # noqa: E731
         plain = Optimiser(traced_once(problem)[0], 8)
-        assert noise(climbed(problem, plain, key=jax.random.key(0))[0][0]) < 0.025
+        assert noise(multi_start(problem, plain, key=jax.random.key(0))[0][0]) < 0.025
         optimiser = optimised(problem, centring)
         start, inside, arrays = begun(problem, centring, optimiser)
         assert 0.2 < noise(start.modes[0]) < 1.2
@@ -263,7 +263,7 @@ class TestStart:
         assert len(found["modes"]) == 1
         frame = centring.restored(found)
         for xi, x in zip(found["position"], given, strict=False):
-            np.testing.assert_allclose(frame.position(jnp.asarray(xi))[0], x, atol=1e-8)
+            np.testing.assert_allclose(frame.forward(jnp.asarray(xi))[0], x, atol=1e-8)
 
     @pytest.mark.thorough
     def test_it_takes_as_many_gradients_for_many_members_as_for_few(self):
@@ -272,9 +272,9 @@ class TestStart:
             problem = pose(*sparse(members))
             centring = centring_of(problem)
             optimiser = optimised(problem, centring, climbs=2)
-            x, _, *counted = climbed(problem, optimiser, key=jax.random.key(0))
+            x, _, *counted = multi_start(problem, optimiser, key=jax.random.key(0))
             before = optimiser.steps
-            framed_start(centring, optimiser, x, *counted)
+            local_start(centring, optimiser, x, *counted)
             counts.append(optimiser.steps - before)
         assert counts[0] == counts[1]
 
@@ -290,20 +290,18 @@ class TestFrame:
         problem = pose(*make())
         centring = centring_of(problem)
         x = problem.prior(40, key=jax.random.key(0))
-        arrays = centring.frame(np.asarray(x), slopes(problem, x))
+        arrays = centring.from_draws(np.asarray(x), slopes(problem, x))
         assert (arrays["precision 0"] > 0).sum() >= 4
         frame = centring.restored(arrays)
-        position, volume = frame.position(x[0])
-        np.testing.assert_allclose(frame.coordinates(position), x[0], atol=1e-9)
-        stretched = np.linalg.slogdet(jax.jit(jax.jacfwd(lambda xi: frame.position(xi)[0]))(x[0]))[
-            1
-        ]
+        position, volume = frame.forward(x[0])
+        np.testing.assert_allclose(frame.inverse(position), x[0], atol=1e-9)
+        stretched = np.linalg.slogdet(jax.jit(jax.jacfwd(lambda xi: frame.forward(xi)[0]))(x[0]))[1]
         np.testing.assert_allclose(volume, stretched, rtol=1e-9)
 
     def test_before_any_draw_they_are_standardised(self):
         centring = centring_of(pose(*levels(0.1)))
         x = jnp.arange(8.0)
-        np.testing.assert_array_equal(centring.like.position(x)[0], x)
+        np.testing.assert_array_equal(centring.like.forward(x)[0], x)
 
     @pytest.mark.thorough
     def test_what_data_say_is_the_precision_of_their_mean(self):
@@ -315,7 +313,7 @@ class TestFrame:
         level = np.random.default_rng(0).normal(TRUE, 0.25, (50, len(GROUPS)))
         draws = [centre | {"layer.function.level": jnp.asarray(row)} for row in level]
         x = jnp.stack([problem.unconstrain(values) for values in draws])
-        found = centring_of(problem).frame(np.asarray(x), slopes(problem, x))
+        found = centring_of(problem).from_draws(np.asarray(x), slopes(problem, x))
         np.testing.assert_allclose(found["precision 0"], np.full((1, 1, 6), 16.0), rtol=1e-6)
         np.testing.assert_allclose(found["weighted 0"], 16.0 * TRUE[None], atol=1e-5)
 
@@ -326,7 +324,7 @@ class TestFrame:
         """
         problem = pose(*pairs())
         x = jnp.asarray(np.random.default_rng(0).normal(0.0, 0.3, (20_000, problem.dimension)))
-        found = centring_of(problem).frame(np.asarray(x), slopes(problem, x))
+        found = centring_of(problem).from_draws(np.asarray(x), slopes(problem, x))
         of_sum, of_difference = 4 / 0.2**2, 4 * 0.1**2 / 0.2**2
         exact = [
             [of_sum + of_difference, of_sum - of_difference],

@@ -15,13 +15,12 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates import (
-    frame as _frame,
+from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.reparametrisations import (
     gradient_matching as _matching,
     reference as _reference,
 )
-from bayes_dasl.inference.coordinates.conditional import LinearModel, last_layer
-from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.reparametrisations.conditional import LinearModel, last_layer
 from bayes_dasl.layers import AbstractTrajectory, Prediction
 from bayes_dasl.layers.layer import at_states, named_trajectories, trajectories
 
@@ -32,15 +31,15 @@ def posed():
     linear = LinearModel(problem, *last_layer(problem))
     references = _reference.References(linear)
     x = np.asarray(problem.prior(40, key=jax.random.key(1)))
-    matched = _matching.Matching(problem).climb(x)
-    frame = references.restored(references.frame(matched[:8]))
+    matched = _matching.Matching(problem).optimise(x)
+    frame = references.restored(references.from_draws(matched[:8]))
     return problem, references, frame, matched
 
 
 @pytest.mark.thorough
 def test_a_position_comes_back_from_its_coordinates(posed):
     _, _, frame, x = posed
-    there_and_back = jax.vmap(lambda x: (xi := frame.coordinates(x), frame.position(xi)[0]))
+    there_and_back = jax.vmap(lambda x: (xi := frame.inverse(x), frame.forward(xi)[0]))
     xi, back = jax.jit(there_and_back)(jnp.asarray(x))
     np.testing.assert_allclose(back, x, atol=1e-9)
     assert np.abs(np.asarray(xi) - x).max() > 0.1  # they are no longer the same
@@ -50,7 +49,7 @@ def test_a_position_comes_back_from_its_coordinates(posed):
 def test_the_log_volume_is_that_of_the_jacobian(posed):
     _, _, frame, x = posed
     volumes = jax.jit(
-        jax.vmap(lambda xi: (frame.position(xi)[1], jax.jacfwd(lambda q: frame.position(q)[0])(xi)))
+        jax.vmap(lambda xi: (frame.forward(xi)[1], jax.jacfwd(lambda q: frame.forward(q)[0])(xi)))
     )
     said, jacobians = volumes(jnp.asarray(x[:4]))
     np.testing.assert_allclose(said, np.linalg.slogdet(jacobians)[1], atol=1e-9)
@@ -60,12 +59,10 @@ def test_the_log_volume_is_that_of_the_jacobian(posed):
 def test_gradients_change_with_the_frame_as_the_density_does(posed):
     problem, references, frame, x = posed
     _, log_density = traced_once(problem)
-    other = references.restored(references.frame(x[8:20]))
+    other = references.restored(references.from_draws(x[8:20]))
     xi = jnp.asarray(x[:3])
     of = jax.jit(
-        jax.vmap(
-            jax.value_and_grad(lambda q, frame: _frame.moved(log_density, frame, q)), (0, None)
-        )
+        jax.vmap(jax.value_and_grad(lambda q, frame: frame.log_density(log_density, q)), (0, None))
     )
     lp, slope = of(xi, frame)
     moved, new_lp, new_slope = _frame.entered(
@@ -86,7 +83,7 @@ def test_predictions_without_a_solve_are_right_to_first_order(posed):
 
     # The reference itself is the path of the position.
     references = _reference.References(linear)
-    own = references.restored(references.frame(np.asarray(at)[None]))
+    own = references.restored(references.from_draws(np.asarray(at)[None]))
 
     @jax.jit
     def error(size):
@@ -114,12 +111,12 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
     last = last_layer(problem)
     references = _reference.References(LinearModel(problem, *last))
     frame = references.restored(
-        references.frame(np.asarray(problem.prior(8, key=jax.random.key(0))))
+        references.from_draws(np.asarray(problem.prior(8, key=jax.random.key(0))))
     )
     exact = eqx.tree_at(lambda f: f.slack, frame, jax.tree.map(jnp.zeros_like, frame.slack))
     _, log_density = traced_once(problem)
     xi, at = problem.prior(3, key=jax.random.key(1)), references.linear.weights
-    slopes = jax.jit(jax.vmap(jax.grad(lambda q: _frame.moved(log_density, exact, q))))(xi)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda q: exact.log_density(log_density, q))))(xi)
     np.testing.assert_allclose(slopes[:, at], -xi[:, at], atol=1e-6)
 
 
@@ -143,7 +140,7 @@ def test_slopes_by_last_weights_are_those_through_the_whole_position(options, mo
     problem = deep(**options)
     references = _reference.references_of(problem)
     x = np.asarray(problem.prior(4, key=jax.random.key(0)))
-    frame = references.restored(references.frame(x))
+    frame = references.restored(references.from_draws(x))
     found = frame.normal(jnp.asarray(x[0]))
     whole = lambda self, x, weights: self.realised(x.at[self.weights].set(weights))  # noqa: E731
     monkeypatch.setattr(LinearModel, "reweighted", whole)
@@ -169,20 +166,20 @@ def test_slopes_by_last_weights_pass_through_no_hidden_layer():
 def test_last_layers_are_found_where_the_output_is_linear_in_them():
     problem = pose(small.model(), small.data())
     last = last_layer(problem)
-    names = [problem.labels()[i] for i in last.coordinates]
+    names = [problem.labels()[i] for i in last.indices]
     path = "layer.vector_field.closure.module.layers.1"
     assert names == [f"{path}.weight[{i}]" for i in range(3)] + [f"{path}.bias"]
     np.testing.assert_allclose(last.sd, [3**-0.5] * 3 + [1.0])
     bent = small.network(final_activation=jnp.tanh)
-    assert last_layer(pose(small.model(bent), small.data())).coordinates == ()
+    assert last_layer(pose(small.model(bent), small.data())).indices == ()
     known = eqx.tree_at(lambda n: n.module.layers[1].bias, small.network(), jnp.zeros(1))
-    assert len(last_layer(pose(small.model(known), small.data())).coordinates) == 3
+    assert len(last_layer(pose(small.model(known), small.data())).indices) == 3
     positive = eqx.tree_at(
         lambda n: n.module.layers[1].weight,
         small.network(),
         dist.HalfNormal(1.0).expand((1, 3)).to_event(2),
     )
-    assert len(last_layer(pose(small.model(positive), small.data())).coordinates) == 1
+    assert len(last_layer(pose(small.model(positive), small.data())).indices) == 1
 
 
 @pytest.mark.thorough
@@ -190,7 +187,7 @@ def test_a_noise_head_is_no_part_of_the_frame():
     head = small.network(("log_scale",))
     noise = bd.NormalNoise(bd.noise.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
     problem = pose(small.model(noise=noise), small.data())
-    assert all("noise" not in problem.labels()[i] for i in last_layer(problem).coordinates)
+    assert all("noise" not in problem.labels()[i] for i in last_layer(problem).indices)
 
 
 def test_which_layers_can_be_given_their_states():
@@ -286,8 +283,8 @@ def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
     problem = pose(model, small.data())
     references = _reference.references_of(problem)
     assert references is not None
-    x = _matching.Matching(problem).climb(np.asarray(problem.prior(4, key=jax.random.key(1))))
-    frame = references.restored(references.frame(x[:1]))
+    x = _matching.Matching(problem).optimise(np.asarray(problem.prior(4, key=jax.random.key(1))))
+    frame = references.restored(references.from_draws(x[:1]))
     realised = references.linear.realised(jnp.asarray(x[0]))
     values, changes = references.linear.predicted(realised, frame.paths)
     np.testing.assert_allclose(

@@ -395,7 +395,7 @@ def test_data_far_from_all_predictions_are_refused_and_not_climbed_blindly():
         def __init__(self, height):
             self.height = height
 
-        def heights(self, x):
+        def objective(self, x):
             return self.height * np.ones(len(x))
 
     with pytest.raises(
@@ -424,7 +424,7 @@ def test_pathfinder_gives_points_near_the_mode(decay):
     optimiser = _start.Optimiser(value_and_gradient)
     climb = Pathfinder(log_density, key=jax.random.key(2)).optimise
     highest = _start.find_start(problem, optimiser, key=jax.random.key(0)).log_densities[0]
-    start = _start.find_start(problem, optimiser, climb=climb, key=jax.random.key(0))
+    start = _start.find_start(problem, optimiser, ascent=climb, key=jax.random.key(0))
     before = optimiser.evaluate(np.asarray(problem.prior(32, key=jax.random.key(3))))[0]
     assert np.median(before) < highest - 10  # so that what follows says something
     assert highest - 0.5 < start.log_densities[0] <= highest + 1e-6

@@ -17,10 +17,9 @@ from scipy.stats import multivariate_normal
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates.frame import coordinates, positions
-from bayes_dasl.inference.coordinates.framed_start import framed_start
-from bayes_dasl.inference.coordinates.linearised import Linearisation, linearisation_of
 from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.reparametrisations.linearised import Linearisation, linearisation_of
+from bayes_dasl.inference.reparametrisations.local_start import local_start
 from bayes_dasl.inference.starts import Optimiser
 
 X = np.linspace(0.0, 1.0, 25)
@@ -168,7 +167,7 @@ def made(model, data):
     problem = pose(model, data)
     maker = linearisation_of(problem)
     draw = np.asarray(problem.prior(1, key=jax.random.key(1)))
-    return problem, maker, maker.restored(maker.frame(draw))
+    return problem, maker, maker.restored(maker.from_draws(draw))
 
 
 @functools.cache
@@ -205,11 +204,11 @@ class TestFrames:
     )  # fmt: skip
     def test_there_and_back(self, case):
         _, maker, frame, xi = framed(case)
-        x, _ = positions(frame, xi)
+        x, _ = frame.forward_many(xi)
         assert np.isfinite(x).all() and np.abs(x - xi).max() > 0.1
-        np.testing.assert_allclose(coordinates(frame, x), xi, atol=1e-9)
+        np.testing.assert_allclose(frame.inverse_many(x), xi, atol=1e-9)
         np.testing.assert_array_equal(
-            positions(maker.like, xi)[0], xi
+            maker.like.forward_many(xi)[0], xi
         )  # plain ones until there is a reference
         assert not any(
             leaf.weak_type for leaf in jax.tree.leaves(maker.like)
@@ -221,7 +220,7 @@ class TestFrames:
     )
     def test_there_and_back_where_not_all_directions_are_told(self, case, told):
         _, _, frame, xi = framed(case, told)
-        np.testing.assert_allclose(coordinates(frame, positions(frame, xi)[0]), xi, atol=1e-9)
+        np.testing.assert_allclose(frame.inverse_many(frame.forward_many(xi)[0]), xi, atol=1e-9)
 
     @pytest.mark.parametrize(
         ("case", "told"),
@@ -236,8 +235,10 @@ class TestFrames:
     )  # fmt: skip
     def test_volumes_are_those_of_the_way(self, case, told):
         _, _, frame, xi = framed(case, told)
-        jacobian = jax.jit(jax.jacfwd(lambda v: frame.position(v)[0]))(jnp.asarray(xi[0]))
-        assert positions(frame, xi)[1][0] == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
+        jacobian = jax.jit(jax.jacfwd(lambda v: frame.forward(v)[0]))(jnp.asarray(xi[0]))
+        assert frame.forward_many(xi)[1][0] == pytest.approx(
+            np.linalg.slogdet(jacobian)[1], abs=1e-9
+        )
 
     @pytest.mark.parametrize(
         "told", [None, pytest.param(0, marks=THOROUGH), 2, pytest.param(5, marks=THOROUGH)]
@@ -252,7 +253,7 @@ class TestFrames:
             "scale",
         ]
         xi[:, maker.hyper] = xi[0, maker.hyper]
-        x, volume = positions(frame, xi)
+        x, volume = frame.forward_many(xi)
         density = np.asarray(jax.jit(jax.vmap(problem.log_density))(x)) + volume
         inside = xi[:, np.setdiff1d(np.arange(maker.dimension), maker.hyper)]
         left = density + 0.5 * (inside**2).sum(1)
@@ -263,7 +264,7 @@ class TestFrames:
         model = formula(Line, process(), bd.NormalNoise(0.1))
         problem, maker, frame, xi = framed((model, data()))
         xi[:, [*maker.weights, *maker.direct]] = 0.0
-        x, volume = positions(frame, xi)
+        x, volume = frame.forward_many(xi)
         density = np.asarray(jax.jit(jax.vmap(problem.log_density))(x)) + volume
         evidence = [self.evidence(problem, np.asarray(at)) for at in x]
         assert np.ptp(evidence) > 1.0
@@ -299,7 +300,7 @@ class TestFrames:
         problem, maker, frame, xi = framed((formula(noise=bd.NormalNoise(0.03)), data()))
         xi[:] = 0.0
         xi[:, maker.direct] = 1.5 * np.random.default_rng(1).normal(size=(len(xi), 1))
-        x, _ = positions(frame, xi)
+        x, _ = frame.forward_many(xi)
         fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(x)[:, maker.weights]
         inside = jax.jit(jax.vmap(jax.hessian(problem.log_density)))(x)
         of_weights = [h[np.ix_(maker.weights, maker.weights)] for h in np.asarray(inside)]
@@ -330,8 +331,8 @@ class TestFrames:
         far = []
         for follows in (False, True):
             given = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(follows))
-            x, volume = positions(given, xi)
-            np.testing.assert_allclose(coordinates(given, x), xi, atol=1e-9)
+            x, volume = given.forward_many(xi)
+            np.testing.assert_allclose(given.inverse_many(x), xi, atol=1e-9)
             density = np.asarray(jax.jit(jax.vmap(problem.log_density))(x)) + volume
             far.append(np.ptp(density + 0.5 * (xi[:, maker.weights] ** 2).sum(1)))
         assert far[1] < 1e-8 < 0.1 < far[0]
@@ -354,7 +355,7 @@ class TestFrames:
         xi = 0.3 * np.random.default_rng(0).normal(size=(100, maker.dimension))
         xi[:, maker.direct] *= 5
         given = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(follows))
-        found = maker.restored(maker.frame(positions(given, xi)[0]))
+        found = maker.restored(maker.from_draws(given.forward_many(xi)[0]))
         assert bool(found.follows_values) == follows
 
     def test_climbs_outside_of_a_frame_are_those_of_the_model(self):
@@ -367,8 +368,8 @@ class TestFrames:
         wanted = jax.jit(jax.vmap(value_and_gradient))(xi)
         for found, of in zip(optimiser.evaluate(xi), wanted, strict=True):
             np.testing.assert_allclose(found, of, rtol=1e-9)
-        x, volumes = positions(frame, xi)
-        optimiser.frame = frame
+        x, volumes = frame.forward_many(xi)
+        optimiser.reparametrisation = frame
         values, gradients = optimiser.evaluate(xi)
         np.testing.assert_allclose(values, jax.vmap(density)(x) + volumes, rtol=1e-9)
         assert np.abs(gradients - wanted[1]).max() > 0.1
@@ -382,7 +383,7 @@ class TestFrames:
             lambda f: f.centre["y"], frame, frame.centre["y"] + jnp.asarray(np.sin(5 * X))
         )
         xi[:, maker.weights[:5]] = 0.0
-        fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(positions(frame, xi)[0])[
+        fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(frame.forward_many(xi)[0])[
             :, maker.weights
         ]
         along = np.abs(np.asarray(fall @ frame.turn))
@@ -408,7 +409,7 @@ class TestFrames:
                 lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(2))
             )
             xi[:, maker.weights[:2]] = 0.0
-            x, _ = positions(frame, xi)
+            x, _ = frame.forward_many(xi)
             along = np.zeros((maker.dimension, 2))
             along[maker.weights] = turn[:, :2]
             fall = np.asarray(jax.jit(jax.vmap(jax.grad(problem.log_density)))(x)) @ along
@@ -437,7 +438,7 @@ class TestFrames:
             given = eqx.tree_at(
                 lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), jnp.asarray(few))
             )
-            found = maker.restored(maker.frame(positions(given, xi)[0]))
+            found = maker.restored(maker.from_draws(given.forward_many(xi)[0]))
             assert found.told == (few if positive else 12)
 
 
@@ -465,10 +466,10 @@ class TestWhere:
     def test_without_hyperparameters_coordinates_are_those_of_one_normal(self):
         problem, maker, frame, xi = framed((exact(0.1), data()))
         assert not maker.hyper.size
-        density = np.asarray(jax.jit(jax.vmap(problem.log_density))(positions(frame, xi)[0]))
+        density = np.asarray(jax.jit(jax.vmap(problem.log_density))(frame.forward_many(xi)[0]))
         assert np.ptp(density + 0.5 * (xi**2).sum(1)) < 1e-8
         optimiser = Optimiser(traced_once(problem)[0], 2, maker.like)
-        _, inside, _ = framed_start(maker, optimiser, positions(frame, 0.5 * xi[:2])[0], 2, 0)
+        _, inside, _ = local_start(maker, optimiser, frame.forward_many(0.5 * xi[:2])[0], 2, 0)
         np.testing.assert_allclose(inside.modes, 0.0, atol=0.05)
 
     def test_not_where_equations_have_derivatives_one_way_only(self):
@@ -480,7 +481,7 @@ class TestWhere:
         rare["y"] = rare["y"] * 0.0
         model = formula(Line, process(positive=True, scale=0.1), bd.noise.BinomialNoise("n"))
         _, _, frame, xi = framed((model, rare))
-        x, volume = positions(frame, xi)
+        x, volume = frame.forward_many(xi)
         assert np.isfinite(x).all() and np.isfinite(volume).all()
 
     def test_not_where_there_is_a_network(self):

@@ -14,11 +14,11 @@ from scipy import stats
 import bayes_dasl as bd
 from bayes_dasl.engines import dropout, laplace, swag
 from bayes_dasl.inference import Journal, ProgressBar, pose
-from bayes_dasl.inference.coordinates.reference import references_of
 from bayes_dasl.inference.descent import members as _members
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Adversary
 from bayes_dasl.inference.linearisation import gauss_newton
+from bayes_dasl.inference.reparametrisations.reference import references_of
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 from tests.studies.uncertainty.problems import lotka_volterra

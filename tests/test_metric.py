@@ -12,9 +12,9 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar, metric as _metric, pose
-from bayes_dasl.inference.coordinates.frame import Plain
 from bayes_dasl.inference.nuts.chains import Chains, Kernel, first_state
 from bayes_dasl.inference.nuts.warmup import WarmUp
+from bayes_dasl.inference.reparametrisations.reparametrisation import Identity
 from bayes_dasl.inference.starts import laplace_metric
 
 
@@ -218,7 +218,7 @@ def test_the_warm_up_ends_in_the_metric_of_its_draws():
     sd = [0.01, 1.0, 30.0]
     place, number = np.zeros((4, 3)), np.zeros(4)
     warm_up = WarmUp(200, DrawsOfANormal(sd), Journal(), ProgressBar(False), (0, 1, 2))
-    found = warm_up.run(first_state(place, number, place), unit(3), Plain())
+    found = warm_up.run(first_state(place, number, place), unit(3), Identity())
     factor = np.asarray(found.metric.factor)
     np.testing.assert_allclose(np.sqrt(np.diag(factor @ factor.T)), sd, rtol=0.2)
 
@@ -229,11 +229,11 @@ def test_a_step_size_is_found_in_which_most_proposals_are_taken():
     kernel = Kernel(
         lambda x: -0.5 * jnp.sum((x / sd) ** 2), target_acceptance=0.8, max_tree_depth=6
     )
-    chains = Chains(kernel, 2, metric, Plain(), 2, key=jax.random.key(0))
+    chains = Chains(kernel, 2, metric, Identity(), 2, key=jax.random.key(0))
     try:
         state = first_state(np.zeros((2, 2)), np.zeros(2), np.zeros((2, 2)))
-        state, adapting = chains.chunk(state, 0, 200, True, metric, Plain())
-        _, drawn = chains.chunk(state, 200, 200, False, metric, Plain())
+        state, adapting = chains.chunk(state, 0, 200, True, metric, Identity())
+        _, drawn = chains.chunk(state, 200, 200, False, metric, Identity())
     finally:
         chains.close()
     assert (adapting["step_size"][:, 0] == 0.5).all()

@@ -18,11 +18,15 @@ from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar, pose
-from bayes_dasl.inference.coordinates.frame import Plain, positions
-from bayes_dasl.inference.coordinates.gradient_matching import Matching
-from bayes_dasl.inference.coordinates.reference import has_reference, matched_start, references_of
 from bayes_dasl.inference.descent import members
 from bayes_dasl.inference.nuts import sampler
+from bayes_dasl.inference.reparametrisations.gradient_matching import Matching
+from bayes_dasl.inference.reparametrisations.reference import (
+    has_reference,
+    matched_start,
+    references_of,
+)
+from bayes_dasl.inference.reparametrisations.reparametrisation import Identity
 from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
@@ -247,14 +251,14 @@ class Judge(Optimiser):
     """Says how high positions lie, which takes no gradient, and leaves them where they are."""
 
     def __init__(self, problem, climbs):
-        self.climbs, self.frame, self._shaken = climbs, Plain(), ()
+        self.count, self.reparametrisation, self._jittered = climbs, Identity(), ()
         self._values = jax.jit(jax.vmap(problem.log_density))
 
     def optimise(self, x):
         return x
 
     def evaluate(self, x):
-        x, volumes = (x, 0.0) if isinstance(self.frame, Plain) else positions(self.frame, x)
+        x, volumes = self.reparametrisation.forward_many(x)
         return np.asarray(self._values(x)) + volumes, np.zeros_like(x)
 
 
@@ -293,7 +297,7 @@ def test_any_states_observables_and_places_of_a_network(variant, climbs, chains)
     assert float(jnp.sqrt(jnp.mean((met(best) - driven()["y"].values) ** 2))) < 2 * small.NOISE
     # Weights drawn from a normal of so many dimensions are on average half as many nats less
     # likely.
-    frame = references.restored(references.frame(found["reached"]))
+    frame = references.restored(references.from_draws(found["reached"]))
     anew = references.drawn(frame, found["reached"], key=jax.random.key(1))
     lower = found["log_densities"][0] - judge.evaluate(anew)[0]
     assert np.median(lower) < 2 * len(references.linear.weights)

@@ -15,7 +15,7 @@ import bayes_dasl as bd
 from bayes_dasl.data.datasets import fingerprint
 from bayes_dasl.errors import DataError
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates.gradient_matching import Matching
+from bayes_dasl.inference.reparametrisations.gradient_matching import Matching
 from bayes_dasl.scores.baselines import climatology, persistence
 from bayes_dasl.scores.matching import held_out, matched
 from bayes_dasl.scores.scores import score_baselines

@@ -25,9 +25,8 @@ from seldom import seldom
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
 from bayes_dasl.inference import AbstractEngine, Samples, pose
-from bayes_dasl.inference.coordinates import frame as _frame
-from bayes_dasl.inference.coordinates.reference import references_of
 from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.reparametrisations.reference import references_of
 from bayes_dasl.random import paths
 
 LINES = ("a", "b", "c")
@@ -463,15 +462,15 @@ def test_engines_of_networks_see_one_network_in_both_places(name):
 
 
 def frame_at(references, x):
-    return references.restored(references.frame(np.asarray(x)))
+    return references.restored(references.from_draws(np.asarray(x)))
 
 
 def assert_coordinates(frame, x):
     """They lead there and back, and stretch the volume by what automatic differentiation finds."""
 
     def one(x):
-        xi = frame.coordinates(x)
-        return xi, *frame.position(xi), jax.jacfwd(lambda q: frame.position(q)[0])(xi)
+        xi = frame.inverse(x)
+        return xi, *frame.forward(xi), jax.jacfwd(lambda q: frame.forward(q)[0])(xi)
 
     xi, back, said, jacobians = jax.jit(jax.vmap(one))(x)
     np.testing.assert_allclose(back, x, atol=1e-8)
@@ -493,7 +492,7 @@ def test_given_all_else_the_weights_of_a_shared_network_are_normal_by_both_of_it
     exact = eqx.tree_at(lambda f: f.slack, frame, jax.tree.map(jnp.zeros_like, frame.slack))
     log_density = traced_once(problem)[1]
     xi = problem.prior(3, key=jax.random.key(1))
-    slopes = jax.jit(jax.vmap(jax.grad(lambda q: _frame.moved(log_density, exact, q))))(xi)
+    slopes = jax.jit(jax.vmap(jax.grad(lambda q: exact.log_density(log_density, q))))(xi)
     np.testing.assert_allclose(slopes[:, at], -xi[:, at], atol=1e-6)
 
 

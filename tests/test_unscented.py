@@ -12,7 +12,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.filtering.unscented import sigma_points
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates.reference import references_of
+from bayes_dasl.inference.reparametrisations.reference import references_of
 
 TIMES = np.linspace(0.0, 4.0, 9)
 GIVEN = bd.inputs(xr.Dataset(coords={"time": TIMES}))

@@ -9,7 +9,6 @@ from jaxtyping import Array
 
 from .._findings import unshown_spread
 from .._runs.journal import Journal, ProgressBar
-from ..inference.coordinates.hidden_units import hidden_units
 from ..inference.descent.members import (
     descended,
     log_densities,
@@ -20,6 +19,7 @@ from ..inference.descent.members import (
 from ..inference.descent.settings import WINDOW, Descent
 from ..inference.engine import AbstractEngine, Cost, Samples
 from ..inference.problem import Problem
+from ..inference.reparametrisations.hidden_units import hidden_units
 
 
 @dataclasses.dataclass(frozen=True)

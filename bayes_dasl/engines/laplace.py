@@ -9,15 +9,14 @@ from jaxtyping import Array, Float
 from .._findings import unshown_spread
 from .._runs.journal import Arrays, Journal, ProgressBar
 from ..errors import ModelError
-from ..inference.coordinates.conditional import Conditional, last_layer
-from ..inference.coordinates.frame import positions
-from ..inference.coordinates.reference import References, is_sound, references_of
 from ..inference.descent.members import descended, log_densities, proposals_to_draw, solvable
 from ..inference.descent.settings import Descent
 from ..inference.descent.spread import spread_of_normal
 from ..inference.engine import AbstractEngine, Cost, Modes, Samples
 from ..inference.linearisation import gauss_newton
 from ..inference.problem import Problem
+from ..inference.reparametrisations.conditional import Conditional, last_layer
+from ..inference.reparametrisations.reference import References, is_sound, references_of
 
 SUBSETS = ("all", "last")
 
@@ -121,7 +120,7 @@ class Laplace(AbstractEngine):
         """The coordinates that are not known."""
         if self.subset == "all":
             return np.arange(problem.dimension)
-        last = last_layer(problem).coordinates
+        last = last_layer(problem).indices
         if not last:
             raise ModelError(
                 "Laplace(subset='last') needs a bd.Network that is linear in the weights of its "
@@ -144,11 +143,11 @@ def _away(
     plain = {"position": mode + steps, "log_volume": np.zeros(len(steps))}
     if references is None:
         return plain
-    arrays = references.frame(mode[None])
+    arrays = references.from_draws(mode[None])
     if not is_sound(arrays):
         return plain
     frame = references.restored(arrays)
-    x, log_volume = positions(frame, np.asarray(_turned(frame, mode, steps)))
+    x, log_volume = frame.forward_many(np.asarray(_turned(frame, mode, steps)))
     return {"position": x, "log_volume": log_volume}
 
 
@@ -157,5 +156,5 @@ def _turned(
     frame: Conditional, mode: Float[Array, " dimension"], steps: Float[Array, "draw dimension"]
 ) -> Array:
     """The coordinates of positions so many steps away, to first order."""
-    begin, along = jax.linearize(frame.coordinates, mode)
+    begin, along = jax.linearize(frame.inverse, mode)
     return begin + jax.vmap(along)(steps)

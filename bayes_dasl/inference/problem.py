@@ -48,8 +48,8 @@ class Terms(NamedTuple):
     Args:
         data: the log likelihood.
         science: the prior of what has a meaning, latent states included, with what soft constraints
-            and mismatches say and the volume of the way to the unconstrained space.
-        network: the prior of what is learned, with that volume.
+            and mismatches say and log |det J| of the unconstrained space.
+        network: the prior of what is learned, with that log |det J|.
     """
 
     data: Float[Array, ""]
@@ -85,11 +85,11 @@ class Problem(eqx.Module):
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
         """
-        values, volumes = constrained(self.sites, position)
+        values, log_dets = constrained(self.sites, position)
         log_joint, _ = log_density(
             substitute(self.model, data=values), (self.inputs, self.observed), {}, {}
         )
-        value = log_joint + sum(volumes.values(), jnp.zeros(()))
+        value = log_joint + sum(log_dets.values(), jnp.zeros(()))
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def log_prior(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
@@ -98,8 +98,10 @@ class Problem(eqx.Module):
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
         """
-        values, volumes = constrained(self.sites, position)
-        return sum(log_priors_of(self.model, values).values(), sum(volumes.values(), jnp.zeros(())))
+        values, log_dets = constrained(self.sites, position)
+        return sum(
+            log_priors_of(self.model, values).values(), sum(log_dets.values(), jnp.zeros(()))
+        )
 
     def log_priors(self, position: Float[Array, " dimension"]) -> Priors:
         """The log priors of a position by group, with the volume of the way to the unconstrained
@@ -109,10 +111,10 @@ class Problem(eqx.Module):
             position: where, in the unconstrained space, `(dimension,)`.
         """
         found = {"science": jnp.zeros(()), "latent": jnp.zeros(()), "network": jnp.zeros(())}
-        values, volumes = constrained(self.sites, position)
+        values, log_dets = constrained(self.sites, position)
         of_leaves = log_priors_of(self.model, values)
         for path, leaf in paths(self.model).items():
-            found[leaf.group] += of_leaves[path] + volumes[path]
+            found[leaf.group] += of_leaves[path] + log_dets[path]
         return found
 
     def terms(

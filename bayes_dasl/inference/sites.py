@@ -50,18 +50,16 @@ class Site(eqx.Module):
     def value(
         self, position: Float[Array, " dimension"], values: Mapping[str, Array]
     ) -> tuple[Array, Array]:
-        """The value of the leaf at a position, given those that it depends on, and the log of the
-        volume stretched.
-        """
+        """Return the value of the leaf, given those that it depends on, and log |det J|."""
         x = position[self.start : self.start + self.size].reshape(
             self.bijector.inverse_shape(self.shape)
         )
-        volume = jnp.zeros(())
+        log_det = jnp.zeros(())
         if (way := self.way(values)) is not None:
             x, z = way(x), x
-            volume = jnp.sum(way.log_abs_det_jacobian(z, x))
+            log_det = jnp.sum(way.log_abs_det_jacobian(z, x))
         value: Any = self.bijector(x)
-        return value, volume + jnp.sum(self.bijector.log_abs_det_jacobian(x, value))
+        return value, log_det + jnp.sum(self.bijector.log_abs_det_jacobian(x, value))
 
     def flat(self, value: Array, values: Mapping[str, Array]) -> Float[Array, " size"]:
         """Where it lies in the flat vector, from its value and those that it depends on."""
@@ -96,13 +94,11 @@ def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
 def constrained(
     sites: Sites, position: Float[Array, " dimension"]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Named values of a flat position, and of each the log of the volume that the way there
-    stretches.
-    """
-    values, volumes = {}, {}
+    """Return the named values of a flat position, and log |det J| of each."""
+    values, log_dets = {}, {}
     for path, site in sites.items():
-        values[path], volumes[path] = site.value(position, values)
-    return values, volumes
+        values[path], log_dets[path] = site.value(position, values)
+    return values, log_dets
 
 
 def unconstrained(sites: Sites, values: Mapping[str, Array]) -> Float[Array, " dimension"]:

@@ -1,10 +1,10 @@
-"""Robust starts: many prior draws, a short optimisation of the best, the modes, the curvature at
-the best one.
-"""
+"""Multi-start MAP: many prior draws, a short optimisation of the best, modes and curvature."""
 
+import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ from jaxtyping import Array, Float
 
 from .._runs.journal import Arrays
 from ..errors import DataError, ModelError
-from .coordinates.frame import Frame, Plain, coordinates, is_on, moved_gradient, positions
 from .metric import (
     DENSE_OF_SCIENCE,
     DENSE_UP_TO,
@@ -25,12 +24,13 @@ from .metric import (
     root_of_inverse,
 )
 from .problem import Problem, ValueAndGradient
+from .reparametrisations.reparametrisation import Identity, Reparametrisation
 from .sharding import Sharded
 
-CLIMBS = 32
+MAP_STARTS = 32
 # Only promising draws are optimised: one of the others may need every step that the solver allows.
-_DRAWS_A_CLIMB = 4
-CLIMB_STEPS = 400
+_DRAWS_A_START = 4
+MAP_STEPS = 400
 # A mode whose log mass is so much lower than the largest holds little of the posterior.
 _WORTH_HAVING = 5.0
 # A wide mode may lie below a narrow one and hold more, by about the number of dimensions; more are
@@ -38,7 +38,7 @@ _WORTH_HAVING = 5.0
 _MOST_MODES = 8
 _CLOSE = 3.0  # standard deviations
 _HESSIAN_STEP = 1e-4
-_SHAKES = 9
+_JITTERS = 9
 _TRIES = 16
 _POSITIONS = 32
 """How many positions a reference is made of."""
@@ -51,11 +51,10 @@ _DEEPEST_START = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where chains begin: modes, that of the largest mass first, minus the Hessian at each, and how
-    tries fared.
+    """Modes, the one of largest mass first, and minus the Hessian at each.
 
-    Of a population they are where it is high on average over the members, and the Hessian is that
-    of the best normal.
+    For a hierarchical model they maximise the density on average over random effects, and the
+    Hessian is that of the best normal. `tried` and `failed` count prior draws.
     """
 
     modes: Float[np.ndarray, "modes dimension"]
@@ -70,49 +69,46 @@ class Start:
 
 
 class Optimiser:
-    """Adam from a number of positions at once; a compiled program serves to optimise and to
-    evaluate.
+    """Adam from a number of positions at once; one compiled program optimises and evaluates.
 
-    Positions are coordinates in its `frame`. Plain ones have a program of their own, without the
-    way through the frame, which may cost ten times a gradient. `seconds` and `steps` count what it
-    has computed so far.
+    Positions are those of its `reparametrisation`. `seconds` and `steps` count its work so far.
 
-    The highest density of a population is no place to begin: noise may be next to nothing there,
-    and each member follows its data. So the numbers of members are shaken by a standard normal at
-    each step of a climb, which leads to where the posterior is high on average over what members
-    may be. All climbs, of whatever fit, are shaken alike, so that those to one place end there.
+    The highest density of a hierarchical model is no place to begin: noise may be next to nothing
+    there, and each group follows its data. So random effects are jittered by a standard normal at
+    each step, which maximises the posterior on average over them. The jitter is the same for all
+    starts and fits, so that starts in one basin end at one place.
 
     Args:
-        value_and_gradient: the log density and its gradient, in plain coordinates.
-        climbs: how many positions at once.
-        frame: the first one; all others are of its kind.
-        shaken: the places of the numbers of members, of all whose priors depend on others.
+        value_and_gradient: the log density and its gradient by unconstrained parameters.
+        count: how many positions at once.
+        reparametrisation: the first one; all others are of its class.
+        jittered: the indices of random effects: all parameters whose priors depend on others.
     """
 
     def __init__(
         self,
         value_and_gradient: ValueAndGradient,
-        climbs: int = CLIMBS,
-        frame: Frame | None = None,
-        shaken: tuple[int, ...] = (),
+        count: int = MAP_STARTS,
+        reparametrisation: Reparametrisation | None = None,
+        jittered: tuple[int, ...] = (),
     ):
-        self.climbs, self.frame = climbs, frame or Plain()
-        self._shaken = shaken
-        schedule = optax.cosine_decay_schedule(0.1, CLIMB_STEPS)
+        self.count, self.reparametrisation = count, reparametrisation or Identity()
+        self._jittered = jittered
+        schedule = optax.cosine_decay_schedule(0.1, MAP_STEPS)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
-        def descend(item, frame, shaking):
+        def descend(item, reparametrisation, jitter):
             x, steps = item
 
             def step(number, carry):
                 x, memory, (best, highest), _ = carry
                 where = x
-                if shaken:
+                if jittered:
                     noise = jax.random.normal(
-                        jax.random.fold_in(jax.random.key(0), number), (len(shaken),)
+                        jax.random.fold_in(jax.random.key(0), number), (len(jittered),)
                     )
-                    where = x.at[jnp.asarray(shaken)].add(jnp.where(shaking, noise, 0.0))
-                value, gradient = moved_gradient(value_and_gradient, frame, where)
+                    where = x.at[jnp.asarray(jittered)].add(jnp.where(jitter, noise, 0.0))
+                value, gradient = reparametrisation.value_and_gradient(value_and_gradient, where)
                 better = value > highest
                 best = jnp.where(better, x, best), jnp.where(better, value, highest)
                 ascent = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
@@ -121,21 +117,23 @@ class Optimiser:
 
             begun = (x, adam.init(x), (x, -jnp.inf), jnp.zeros_like(x))
             last, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
-            return jnp.where(shaking, last, best), highest, gradient
+            return jnp.where(jitter, last, best), highest, gradient
 
-        self._framed, self._plain = Sharded(descend, climbs), Sharded(descend, climbs)
+        # The identity has a program of its own: the way through another may cost ten gradients.
+        self._program = functools.cache(lambda kind: Sharded(descend, count))
         # Some at a time are spread over all shards.
-        self._order = np.argsort(np.arange(climbs) % self._plain.each, kind="stable")
+        self._order = np.argsort(np.arange(count) % self._program(Identity).each, kind="stable")
         self.seconds, self.steps = 0.0, 0
 
     def _run(
-        self, x: np.ndarray, steps: int, *, shaking: bool
+        self, x: np.ndarray, steps: int, *, jitter: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         lanes = self._order[: len(x)]
-        begin, lengths = np.repeat(x[:1], self.climbs, axis=0), np.zeros(self.climbs, int)
+        begin, lengths = np.repeat(x[:1], self.count, axis=0), np.zeros(self.count, int)
         begin[lanes], lengths[lanes] = x, steps
-        frame, program = (self.frame, self._framed) if is_on(self.frame) else (Plain(), self._plain)
-        arguments = (begin, lengths), frame, np.asarray(shaking)
+        reparametrisation = self.reparametrisation.active
+        program = self._program(type(reparametrisation))
+        arguments = (begin, lengths), reparametrisation, np.asarray(jitter)
         program.compile(*arguments)
         began = time.perf_counter()
         found = jax.tree.map(lambda a: a[lanes], program(*arguments))
@@ -146,68 +144,70 @@ class Optimiser:
     def optimise(
         self, x: Float[np.ndarray, "batch dimension"]
     ) -> Float[np.ndarray, "batch dimension"]:
-        """The positions after a short ascent of the log density."""
-        return self._run(x, CLIMB_STEPS, shaking=bool(self._shaken))[0]
+        """Return the positions after a short ascent of the log density."""
+        return self._run(x, MAP_STEPS, jitter=bool(self._jittered))[0]
 
-    def heights(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
-        """What climbs are judged by: the log density, of a population its median over ways to shake
-        the members.
-        """
-        if not self._shaken:
+    def objective(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
+        """Return what starts are ranked by: the log density, or its median over jitters."""
+        if not self._jittered:
             return or_lowest(self.evaluate(x)[0])
-        noise = np.zeros((_SHAKES, 1, x.shape[1]))
-        noise[:, 0, self._shaken] = np.random.default_rng(0).normal(
-            size=(_SHAKES, len(self._shaken))
+        noise = np.zeros((_JITTERS, 1, x.shape[1]))
+        noise[:, 0, self._jittered] = np.random.default_rng(0).normal(
+            size=(_JITTERS, len(self._jittered))
         )
         values, _ = self.evaluate((x + noise).reshape(-1, x.shape[1]))
-        return np.median(or_lowest(values).reshape(_SHAKES, len(x)), axis=0)
+        return np.median(or_lowest(values).reshape(_JITTERS, len(x)), axis=0)
 
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Log density and gradient at any number of positions."""
         values, gradients = [], []
-        for begin in range(0, len(x), self.climbs):
-            _, value, gradient = self._run(x[begin : begin + self.climbs], 1, shaking=False)
+        for begin in range(0, len(x), self.count):
+            _, value, gradient = self._run(x[begin : begin + self.count], 1, jitter=False)
             values.append(value)
             gradients.append(gradient)
         return np.concatenate(values), np.concatenate(gradients)
 
     def evaluate_in(
-        self, frame: Frame, xi: Float[np.ndarray, "n dimension"]
+        self, reparametrisation: Reparametrisation, z: Float[np.ndarray, "n dimension"]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Log density and gradient at coordinates in another frame."""
-        own, self.frame = self.frame, frame
+        """Return log density and gradient in another reparametrisation."""
+        with self.within(reparametrisation):
+            return self.evaluate(z)
+
+    @contextlib.contextmanager
+    def within(self, reparametrisation: Reparametrisation) -> Iterator[None]:
+        """Work in another reparametrisation for a while."""
+        own, self.reparametrisation = self.reparametrisation, reparametrisation
         try:
-            return self.evaluate(xi)
+            yield
         finally:
-            self.frame = own
+            self.reparametrisation = own
 
     def gradients(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
         """Those of the log density at any number of positions."""
         return self.evaluate(x)[1]
 
 
-def climbs_again(climbs: int) -> int:
-    """How many of the climbs go on in a frame."""
-    return max(climbs // 4, 1)
+def refined_starts(starts: int) -> int:
+    """Return how many of the starts are optimised again in a fitted reparametrisation."""
+    return max(starts // 4, 1)
 
 
-def climbed_in(
-    frame: Frame, optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]
+def optimised_in(
+    reparametrisation: Reparametrisation, optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]
 ) -> np.ndarray:
-    """As many positions, after a climb in a frame, the highest there first; positions before the
-    climb count too.
+    """Return as many positions, optimised in a reparametrisation, the highest there first.
+
+    Positions before the optimisation count too.
     """
-    begun = coordinates(frame, x)
-    own, optimiser.frame = optimiser.frame, frame
-    try:
+    begun = reparametrisation.inverse_many(x)
+    with optimiser.within(reparametrisation):
         reached, _ = best_first(optimiser, np.concatenate([optimiser.optimise(begun), begun]))
-    finally:
-        optimiser.frame = own
-    return positions(frame, reached[: len(x)])[0]
+    return reparametrisation.forward_many(reached[: len(x)])[0]
 
 
 def fared(found: Arrays) -> dict[str, int | float | str]:
-    """What a result says of a search for modes, from `Start.arrays`."""
+    """Return the facts of a multi-start MAP search, from `Start.arrays`."""
     return {
         "modes": len(found["modes"]),
         "starts": int(found["tried"]),
@@ -215,14 +215,26 @@ def fared(found: Arrays) -> dict[str, int | float | str]:
     }
 
 
-type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, "batch dimension"]]
-"""A way from prior draws to where the posterior is high."""
+type Ascent = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, "batch dimension"]]
+"""Maps prior draws to positions of high posterior density."""
 
 
-def precision_at(optimiser: Optimiser, mode: Float[np.ndarray, " dimension"]) -> np.ndarray:
-    """Minus the Hessian, `(dimension, dimension)`."""
-    precision = falls(optimiser.gradients, mode, np.eye(len(mode)))
-    return (precision + precision.T) / 2
+def precision_at(
+    optimiser: Optimiser,
+    mode: Float[np.ndarray, " dimension"],
+    indices: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Return minus the Hessian, `(dimension, dimension)`.
+
+    Args:
+        indices: the parameters it is computed for, by default all. For others it is taken as 1.
+    """
+    precision = np.eye(len(mode))
+    chosen = list(range(len(mode)) if indices is None else indices)
+    if chosen:
+        fell = falls(optimiser.gradients, mode, precision[chosen])[:, chosen]
+        precision[np.ix_(chosen, chosen)] = (fell + fell.T) / 2
+    return precision
 
 
 def falls(
@@ -245,83 +257,86 @@ def find_start(
     problem: Problem,
     optimiser: Optimiser,
     *,
-    climb: Climb | None = None,
+    ascent: Ascent | None = None,
     near: Float[np.ndarray, "draw dimension"] | None = None,
     key: Array,
 ) -> Start:
-    """Modes worth having and the curvature there; by the optimiser, or another way to climb there.
+    """Return modes of large mass and the curvature there.
 
-    Half of the climbs begin at draws `near` the modes, if they are given, the others at prior
-    draws.
+    Half of the starts are draws `near` the modes, if they are given, the others prior draws.
+    `ascent` replaces the optimiser.
 
     Raises:
         ModelError: if none leads to a finite log density.
     """
-    x, heights, tried, failed = climbed(problem, optimiser, climb=climb, near=near, key=key)
-    return modes_among(optimiser, x, heights, tried, failed)
+    reached = multi_start(problem, optimiser, ascent=ascent, near=near, key=key)
+    return modes_among(optimiser, *reached)
 
 
-def climbed(
+def multi_start(
     problem: Problem,
     optimiser: Optimiser,
     *,
-    climb: Climb | None = None,
+    ascent: Ascent | None = None,
     near: Float[np.ndarray, "draw dimension"] | None = None,
     key: Array,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Where climbs have led, the highest first, and how high; how many draws were looked at, and
-    how many had no log density.
+    """Optimise from the best of many draws.
+
+    Returns:
+        The positions reached, the highest first, and their objective; how many draws were looked
+        at, and how many of these had no log density.
 
     Raises:
         ModelError: if none leads to a finite log density.
     """
-    draws = _DRAWS_A_CLIMB * optimiser.climbs
+    draws = _DRAWS_A_START * optimiser.count
     groups = [np.asarray(problem.prior(draws, key=key))]
     if near is not None:
         groups = [groups[0][: draws // 2], evenly(near, draws // 2)]
     values = [or_lowest(optimiser.evaluate(group)[0]) for group in groups]
-    share = optimiser.climbs // len(groups)
+    share = optimiser.count // len(groups)
     promising = [
         group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)
     ]
-    x = (climb or optimiser.optimise)(np.concatenate(promising))
-    x, heights = best_first(optimiser, x, tried=draws)
+    x = (ascent or optimiser.optimise)(np.concatenate(promising))
+    x, objectives = best_first(optimiser, x, tried=draws)
     at_first = np.concatenate(values)
-    return x, heights, len(at_first), int(np.isinf(at_first).sum())
+    return x, objectives, len(at_first), int(np.isinf(at_first).sum())
 
 
 def best_first(
     optimiser: Optimiser, x: Float[np.ndarray, "n dimension"], *, tried: int | None = None
 ) -> tuple[Float[np.ndarray, "reached dimension"], Float[np.ndarray, " reached"]]:
-    """The positions that have a log density, the highest first, and how high they are.
+    """Return the positions of finite objective, the highest first, and the objectives.
 
     Raises:
-        ModelError: if none has, which names how many draws were `tried`.
-        DataError: if rounding hides how high.
+        ModelError: if there are none. It names how many draws were `tried`.
+        DataError: if rounding hides differences between them.
     """
-    heights = optimiser.heights(x)
-    if not np.isfinite(heights).any():
+    objectives = optimiser.objective(x)
+    if not np.isfinite(objectives).any():
         raise no_start(tried or len(x))
-    refuse_unresolved(heights)
-    order = np.argsort(-heights)[: np.isfinite(heights).sum()]
-    return x[order], heights[order]
+    refuse_unresolved(objectives)
+    order = np.argsort(-objectives)[: np.isfinite(objectives).sum()]
+    return x[order], objectives[order]
 
 
 def modes_among(
     optimiser: Optimiser,
     x: Float[np.ndarray, "n dimension"],
-    heights: Float[np.ndarray, " n"],
+    objectives: Float[np.ndarray, " n"],
     tried: int,
     failed: int,
     precision_of: Callable[[Optimiser, np.ndarray], np.ndarray] = precision_at,
 ) -> Start:
-    """The modes worth having among positions that climbs have reached, the highest first.
+    """Return the modes of large mass among optimised positions, the highest first.
 
     Args:
         precision_of: minus the Hessian at a position, or what stands for it.
     """
-    modes, precisions = _modes(optimiser, x, heights, precision_of)
-    return Start(x[modes], heights[modes], precisions, tried, failed)
+    modes, precisions = _modes(optimiser, x, objectives, precision_of)
+    return Start(x[modes], objectives[modes], precisions, tried, failed)
 
 
 def no_start(draws: int) -> ModelError:

@@ -17,8 +17,8 @@ from ...inference.gradient import traced_once
 from ...inference.metric import Metric, refine
 from ...inference.problem import Problem
 from ...inference.starts import (
-    CLIMB_STEPS,
-    CLIMBS,
+    MAP_STARTS,
+    MAP_STEPS,
     Optimiser,
     fared,
     find_start,
@@ -95,7 +95,7 @@ class ManyChain(AbstractEngine):
 
     def cost(self, problem: Problem) -> Cost:
         each = (2 if "mclmc" in self.method else 1) * (self.warmup + self.draws)
-        climbs = CLIMB_STEPS * CLIMBS / self.batch
+        climbs = MAP_STEPS * MAP_STARTS / self.batch
         return Cost(climbs + each, climbs + each * self.max_steps)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:

@@ -22,7 +22,7 @@ from ...inference.gradient import traced_once
 from ...inference.metric import root_of_inverse
 from ...inference.problem import LogDensity, Problem
 from ...inference.sharding import Sharded
-from ...inference.starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, nearest_mode
+from ...inference.starts import MAP_STARTS, MAP_STEPS, Optimiser, fared, find_start, nearest_mode
 from .guides import GUIDES, Family, Parameters, build_family
 
 WINDOW = 100
@@ -89,7 +89,7 @@ class SVI(AbstractEngine):
     def cost(self, problem: Problem) -> Cost:
         steps = 0 if self.guide == "laplace" else self.steps
         proposals = _OVERSAMPLING * self.chains * self.draws / _VALUES
-        always = (CLIMB_STEPS * CLIMBS + proposals) / self.batch
+        always = (MAP_STEPS * MAP_STARTS + proposals) / self.batch
         return Cost(always + min(steps, (1 + _PLATEAUS) * WINDOW), always + steps)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..coordinates.frame import Frame, Plain
-from ..coordinates.reference import References, is_sound, references_of
 from ..engine import Facts
 from ..problem import Problem, Terms
+from ..reparametrisations.reference import References, is_sound, references_of
+from ..reparametrisations.reparametrisation import Identity, Reparametrisation
 from ..sharding import Sharded
 from .settings import WINDOW, Descent
 
@@ -157,9 +157,9 @@ class _Frames:
     def __init__(self, references: References | None):
         self._references = references
 
-    def of(self, held: Any) -> Frame:
+    def of(self, held: Any) -> Reparametrisation:
         """The frame of one member."""
-        return Plain() if self._references is None else self._references.restored(held)
+        return Identity() if self._references is None else self._references.restored(held)
 
     def widths(self, problem: Problem) -> Float[np.ndarray, " dimension"]:
         """By how much a coordinate varies."""
@@ -177,7 +177,7 @@ class _Frames:
         """
         if self._references is None:
             return {}
-        found = [self._references.frame(row[None]) for row in x]
+        found = [self._references.from_draws(row[None]) for row in x]
         good = [is_sound(frame) for frame in found]
         spare = next((frame for frame, fine in zip(found, good, strict=True) if fine), found[0])
         kept = []
@@ -216,13 +216,13 @@ class _Program:
         held, self._widths = frames.blank(), jnp.asarray(frames.widths(problem))
 
         def objective(xi: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
-            return loss.objective(frames.of(held).position(xi)[0], own, key)
+            return loss.objective(frames.of(held).forward(xi)[0], own, key)
 
         self._slope = traced(
             jax.value_and_grad(objective, has_aux=True), at, held, mine, jax.random.key(0)
         )
         self._judge = traced(loss.judge, at, mine)
-        self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).coordinates(x)))
+        self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).inverse(x)))
         blank = lambda x: self._transform.init(self._parted(x))  # noqa: E731
         self._blank = jax.jit(jax.vmap(blank))
         self._structure = jax.tree.structure(jax.eval_shape(blank, at))
@@ -309,7 +309,7 @@ class _Program:
 
         begun = state["position"], memory, jnp.zeros(len(GROUPS))
         (x, memory, length), curve = jax.lax.scan(step, begun, jnp.arange(WINDOW))
-        at = self._frames.of(held).position(x)[0]
+        at = self._frames.of(held).forward(x)[0]
         held_out = self._judge(at, own)
         better = held_out < state["lowest"]
         since = jnp.where(held_out < state["lowest"] - _WORTH_HAVING, 0, state["since_best"] + 1)

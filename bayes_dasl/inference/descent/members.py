@@ -14,10 +14,10 @@ from ..._findings import SAMPLER, Finding
 from ..._jax.tree import frozen
 from ..._runs.journal import Journal, ProgressBar
 from ...errors import ModelError
-from ..coordinates.gradient_matching import Matching
-from ..coordinates.reference import has_reference
 from ..engine import Facts
 from ..problem import Problem, Terms
+from ..reparametrisations.gradient_matching import Matching
+from ..reparametrisations.reference import has_reference
 from ..starts import no_start, or_lowest, refuse_unresolved
 from .adam import Descended, Loss, descend
 from .settings import Descent
@@ -107,7 +107,7 @@ def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "m
     """
     draws = np.array(problem.prior(_DRAWS_A_MEMBER * members, key=key))
     if problem.of_groups("network") and has_reference(problem):
-        draws[:members] = Matching(problem).climb(draws[:members])
+        draws[:members] = Matching(problem).optimise(draws[:members])
     value = or_lowest(log_densities(problem, draws)).reshape(_DRAWS_A_MEMBER, members)
     if not np.isfinite(value).any():
         raise no_start(len(draws))

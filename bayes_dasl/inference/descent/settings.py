@@ -3,9 +3,9 @@
 import dataclasses
 
 from ...errors import ModelError
-from ..coordinates.reference import COORDINATES, programs
 from ..engine import Cost, Settings
 from ..problem import Problem
+from ..reparametrisations.reference import COORDINATES, programs
 
 WINDOW = 50
 """Steps between two looks at the held-out data and at the learning rates."""

@@ -14,9 +14,9 @@ from jaxtyping import Array
 
 from ..._jax.lazily import lazily
 from ..._runs.journal import Arrays
-from ..coordinates.frame import Frame, moved
 from ..metric import Metric
 from ..problem import LogDensity
+from ..reparametrisations.reparametrisation import Reparametrisation
 from ..sharding import Sharded
 
 nuts, dual_averaging = lazily("blackjax.mcmc.nuts"), lazily("blackjax.adaptation.step_size")
@@ -53,7 +53,7 @@ class Kernel:
         number: Array,
         adapting: Array,
         metric: Metric,
-        frame: Frame,
+        frame: Reparametrisation,
     ) -> tuple[Any, Any]:
         """`number` transitions of one chain, in the metric's coordinates; the trace has so many
         `rows`.
@@ -65,7 +65,7 @@ class Kernel:
         unit = jnp.ones(state["position"].size)
 
         def log_density(z):
-            return moved(self.log_density, frame, metric.position(z))
+            return frame.log_density(self.log_density, metric.position(z))
 
         def transition(chain, tuning, iteration):
             step_size: Any = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
@@ -197,7 +197,7 @@ class Chains:
         kernel: Kernel,
         chains: int,
         metric: Metric,
-        frame: Frame,
+        frame: Reparametrisation,
         dimension: int,
         *,
         key: Array,
@@ -218,14 +218,20 @@ class Chains:
         """On how many of which kind of device they run."""
         return str(self._sharded)
 
-    def _compile(self, metric: Metric, frame: Frame, dimension: int) -> None:
+    def _compile(self, metric: Metric, frame: Reparametrisation, dimension: int) -> None:
         place, number = np.zeros((self.chains, dimension)), np.zeros(self.chains)
         flag, whole = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
         items = first_state(place, number, place), self._keys
         self._sharded.compile(items, whole, whole, flag, metric, frame)
 
     def chunk(
-        self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric, frame: Frame
+        self,
+        state: Arrays,
+        begin: int,
+        number: int,
+        adapting: bool,
+        metric: Metric,
+        frame: Reparametrisation,
     ) -> tuple[Arrays, Arrays]:
         """`number` draws of every chain: the state after them and the trace, arrays
         `(chain, draw, …)`.

@@ -14,11 +14,13 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..coordinates.centring import centring_of, has_dependent
-from ..coordinates.frame import Frame, Plain, coordinates, positions
-from ..coordinates.framed_start import LocalFrames, framed_start
-from ..coordinates.linearised import Linearisation, has_linear, linearisation_of
-from ..coordinates.reference import (
+from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
+from ..gradient import STRATEGIES, choose, differentiated
+from ..problem import Problem
+from ..reparametrisations.centring import centring_of, has_dependent
+from ..reparametrisations.linearised import Linearisation, has_linear, linearisation_of
+from ..reparametrisations.local_start import LocalReparametriser, local_start
+from ..reparametrisations.reference import (
     COORDINATES,
     References,
     matched_start,
@@ -26,23 +28,21 @@ from ..coordinates.reference import (
     programs,
     references_of,
 )
-from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
-from ..gradient import STRATEGIES, choose, differentiated
-from ..problem import Problem
+from ..reparametrisations.reparametrisation import Identity, Reparametrisation
 from ..starts import (
-    CLIMB_STEPS,
-    CLIMBS,
-    Climb,
+    MAP_STARTS,
+    MAP_STEPS,
+    Ascent,
     Optimiser,
     best_first,
-    climbed,
-    climbs_again,
     evenly,
     fared,
     first_positions,
     laplace_metric,
     modes_among,
+    multi_start,
     nearest_mode,
+    refined_starts,
 )
 from .chains import CHUNK, Chains, Kernel, first_state
 from .pathfinder import Pathfinder
@@ -119,7 +119,7 @@ class NUTS(AbstractEngine):
     max_tree_depth: int = 10
     gradient: str = "auto"
     start: str | AbstractEngine = "modes"
-    climbs: int = CLIMBS
+    climbs: int = MAP_STARTS
     coordinates: str = "auto"
 
     def __post_init__(self):
@@ -150,8 +150,8 @@ class NUTS(AbstractEngine):
         draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
         begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
         framed = inside or has_dependent(problem) or has_linear(problem)
-        again = climbs_again(self.climbs) if framed and self.coordinates != "plain" else 0
-        before = CLIMB_STEPS * (self.climbs + again) / self.batch
+        again = refined_starts(self.climbs) if framed and self.coordinates != "plain" else 0
+        before = MAP_STEPS * (self.climbs + again) / self.batch
         return Cost(
             before + (begun.least if begun else 0) + draws * min(least, deepest),
             before + (begun.most if begun else 0) + draws * min(most, deepest),
@@ -205,7 +205,7 @@ class NUTS(AbstractEngine):
             kernel,
             self.chains,
             laplace_metric(np.eye(problem.dimension), judged, science),
-            (references or local).like if references or local else Plain(),  # pyright: ignore
+            (references or local).like if references or local else Identity(),  # pyright: ignore
             problem.dimension,
             key=key_chains,
         )
@@ -227,10 +227,10 @@ class NUTS(AbstractEngine):
                 ),
             )
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
-            frame: Frame = local.restored(begun) if local else Plain()
+            frame: Reparametrisation = local.restored(begun) if local else Identity()
             if references:
                 frame = references.restored(
-                    journal.step("frame", lambda: references.frame(begun["reached"]))
+                    journal.step("frame", lambda: references.from_draws(begun["reached"]))
                 )
                 state |= into_frame(frame, state)
             evaluate = optimiser.evaluate_in if isinstance(local, Linearisation) else None
@@ -250,7 +250,7 @@ class NUTS(AbstractEngine):
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
-            "sampled_in": f"{(references or local or Plain()).kind} coordinates",
+            "sampled_in": f"{(references or local or Identity()).kind} coordinates",
             "devices": chains.devices,
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
@@ -279,11 +279,11 @@ class NUTS(AbstractEngine):
         self,
         problem: Problem,
         optimiser: Optimiser,
-        climb: Climb,
+        climb: Ascent,
         near: np.ndarray | None,
         key_find: Array,
         key: Array,
-        maker: References | LocalFrames | None,
+        maker: References | LocalReparametriser | None,
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that
         took.
@@ -294,22 +294,24 @@ class NUTS(AbstractEngine):
         else:
             given = near if isinstance(self.start, AbstractEngine) else None
             if given is None:
-                x, heights, tried, failed = climbed(
-                    problem, optimiser, climb=climb, near=near, key=key_find
+                x, heights, tried, failed = multi_start(
+                    problem, optimiser, ascent=climb, near=near, key=key_find
                 )
             else:
                 some = evenly(given, min(len(given), 4 * self.climbs))
                 (x, heights), tried, failed = best_first(optimiser, some), len(some), 0
                 x, heights = x[:1], heights[:1]
             if maker:
-                plain, start, found = framed_start(maker, optimiser, x, tried, failed)
+                plain, start, found = local_start(maker, optimiser, x, tried, failed)
             else:
                 plain = start = modes_among(optimiser, x, heights, tried, failed)
                 found = {}
             if given is None:
                 position = first_positions(start, optimiser, self.chains, key=key)
             else:
-                position = coordinates(optimiser.frame, given[np.arange(self.chains) % len(given)])
+                position = optimiser.reparametrisation.inverse_many(
+                    given[np.arange(self.chains) % len(given)]
+                )
             found, precision = found | plain.arrays(), start.precisions[0]
         value, gradient = optimiser.evaluate(position)
         found |= {
@@ -406,13 +408,13 @@ class Warmed(AbstractEngine):
         return self.engine.run(problem, near=self.positions, key=key, journal=journal, bar=bar)
 
 
-def _in_own_coordinates(trace: Arrays, frame: Frame) -> Float[np.ndarray, "chain draw dimension"]:
+def _in_own_coordinates(
+    trace: Arrays, frame: Reparametrisation
+) -> Float[np.ndarray, "chain draw dimension"]:
     """The positions of a trace whose chains moved in a frame; its log densities become those of the
     positions.
     """
     xi = trace.pop("position")
-    if isinstance(frame, Plain):
-        return xi
-    x, log_volume = positions(frame, xi.reshape(-1, xi.shape[-1]))
+    x, log_volume = frame.forward_many(xi.reshape(-1, xi.shape[-1]))
     trace["lp"] = trace["lp"] - log_volume.reshape(trace["lp"].shape)
     return x.reshape(xi.shape)

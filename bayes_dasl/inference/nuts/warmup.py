@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..coordinates.frame import Frame, FrameMaker, coordinates, entered, left, positions
 from ..metric import Metric, refine
+from ..reparametrisations.reparametrisation import Reparametrisation, Reparametriser
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size
 
 LONGEST_WARMUP = 2000
@@ -21,7 +21,7 @@ _LAST = 2  # chunks in which the step size settles
 _REFRESHED_UNTIL = 200
 
 
-type Evaluate = Callable[[Frame, np.ndarray], tuple[np.ndarray, np.ndarray]]
+type Evaluate = Callable[[Reparametrisation, np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Log densities and gradients at coordinates in a frame."""
 
 
@@ -30,7 +30,7 @@ class Warm(NamedTuple):
 
     state: Arrays
     metric: Metric
-    frame: Frame
+    frame: Reparametrisation
     draws: int
     settled: bool
     steps: int
@@ -53,14 +53,14 @@ class WarmUp:
         journal: Journal,
         bar: ProgressBar,
         judged: tuple[int, ...],
-        frames: FrameMaker | None = None,
+        frames: Reparametriser | None = None,
         evaluate: Evaluate | None = None,
     ):
         self._draws, self._chains, self._journal, self._bar = draws, chains, journal, bar
         self._judged, self._frames, self._evaluate = list(judged), frames, evaluate
         self._begin, self._steps, self._seconds = 0, 0, 0.0
 
-    def run(self, state: Arrays, metric: Metric, frame: Frame) -> Warm:
+    def run(self, state: Arrays, metric: Metric, frame: Reparametrisation) -> Warm:
         fixed = self._draws is not None
         self._bar.start("warm-up", self._draws or 6 * CHUNK)
         length, settled = 1, False
@@ -89,7 +89,7 @@ class WarmUp:
         return -(-((self._draws or LONGEST_WARMUP) - self._begin) // CHUNK)
 
     def _window(
-        self, state: Arrays, metric: Metric, frame: Frame, chunks: int
+        self, state: Arrays, metric: Metric, frame: Reparametrisation, chunks: int
     ) -> tuple[Arrays, Arrays]:
         traces = []
         for _ in range(chunks):
@@ -107,7 +107,9 @@ class WarmUp:
             for n in ("position", "gradient", "lp")
         }
 
-    def _refresh(self, old: Frame, state: Arrays, trace: Arrays) -> tuple[Frame, Arrays, Arrays]:
+    def _refresh(
+        self, old: Reparametrisation, state: Arrays, trace: Arrays
+    ) -> tuple[Reparametrisation, Arrays, Arrays]:
         """A frame around the later half of a window, and state and trace in it."""
         assert self._frames is not None
         frames, evaluate = self._frames, self._evaluate
@@ -120,7 +122,7 @@ class WarmUp:
         later = (trace[name][:, trace["lp"].shape[1] // 2 :] for name in ("position", "gradient"))
         reached = [values.reshape(-1, values.shape[-1]) for values in later]
         new = frames.restored(
-            self._journal.step(f"coordinates at {self._begin}", lambda: frames.frame(*reached))
+            self._journal.step(f"coordinates at {self._begin}", lambda: frames.from_draws(*reached))
         )
         if evaluate is None:
             return new, state | into_frame(new, state), trace | into_frame(new, trace)
@@ -153,17 +155,17 @@ def _refined(metric: Metric, trace: Arrays) -> Metric:
     return refine(metric, trace["position"], trace["gradient"])
 
 
-def _positions_of(frame: Frame, arrays: Arrays) -> Arrays:
+def _positions_of(frame: Reparametrisation, arrays: Arrays) -> Arrays:
     """Positions in the posterior's own coordinates, from those in a frame."""
     found = arrays["position"]
     return {
-        "position": positions(frame, found.reshape(-1, found.shape[-1]))[0].reshape(found.shape)
+        "position": frame.forward_many(found.reshape(-1, found.shape[-1]))[0].reshape(found.shape)
     }
 
 
-def _evaluated(evaluate: Evaluate, frame: Frame, arrays: Arrays) -> Arrays:
+def _evaluated(evaluate: Evaluate, frame: Reparametrisation, arrays: Arrays) -> Arrays:
     """Coordinates of positions in a frame, with log densities and gradients there."""
-    xi = coordinates(frame, arrays["position"].reshape(-1, arrays["position"].shape[-1]))
+    xi = frame.inverse_many(arrays["position"].reshape(-1, arrays["position"].shape[-1]))
     lp, gradient = evaluate(frame, xi)
     shape = arrays["position"].shape
     return {
@@ -173,21 +175,23 @@ def _evaluated(evaluate: Evaluate, frame: Frame, arrays: Arrays) -> Arrays:
     }
 
 
-def into_frame(frame: Frame, arrays: Arrays) -> Arrays:
+def into_frame(frame: Reparametrisation, arrays: Arrays) -> Arrays:
     """Positions, log densities and gradients in a frame, from those in the posterior's own
     coordinates.
     """
-    return _moved(entered, frame, arrays)
+    return _moved(Reparametrisation.from_plain, frame, arrays)
 
 
-def out_of_frame(frame: Frame, arrays: Arrays) -> Arrays:
+def out_of_frame(frame: Reparametrisation, arrays: Arrays) -> Arrays:
     """Positions, log densities and gradients in the posterior's own coordinates, from those in a
     frame.
     """
-    return _moved(left, frame, arrays)
+    return _moved(Reparametrisation.to_plain, frame, arrays)
 
 
-def _moved(move: Callable[..., tuple[np.ndarray, ...]], frame: Frame, arrays: Arrays) -> Arrays:
+def _moved(
+    move: Callable[..., tuple[np.ndarray, ...]], frame: Reparametrisation, arrays: Arrays
+) -> Arrays:
     shape = arrays["lp"].shape
     flat = (
         arrays[n].reshape(-1, *arrays[n].shape[len(shape) :])
@@ -209,7 +213,7 @@ def chunk(
     number: int,
     adapting: bool,
     metric: Metric,
-    frame: Frame,
+    frame: Reparametrisation,
 ) -> tuple[Arrays, Arrays]:
     """A chunk of every chain as a step of the journal."""
 

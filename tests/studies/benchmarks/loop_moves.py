@@ -18,8 +18,8 @@ import numpy as np
 import bayes_dasl as bd
 from bayes_dasl._jax import compiling
 from bayes_dasl.inference import gradient, starts
-from bayes_dasl.inference.coordinates.frame import Plain
 from bayes_dasl.inference.nuts.chains import Chains, Kernel, first_state
+from bayes_dasl.inference.reparametrisations.reparametrisation import Identity
 
 from ..pages import table
 from .suite.cases import load
@@ -38,7 +38,7 @@ class Way:
         kernel = Kernel(log_density, target_acceptance=0.8, max_tree_depth=6)
         self.metric, self.state, self.done, self.micros = metric, start, 0, []
         try:
-            self.chains = Chains(kernel, 2, metric, Plain(), dimension, key=jax.random.key(1))
+            self.chains = Chains(kernel, 2, metric, Identity(), dimension, key=jax.random.key(1))
             self.lap(adapting=True)
         finally:
             compiling._WORTH_MOVING = usual
@@ -49,7 +49,7 @@ class Way:
 
     def lap(self, *, adapting: bool = False) -> None:
         self.state, trace = self.chains.chunk(
-            self.state, self.done, _DRAWS, adapting, self.metric, Plain()
+            self.state, self.done, _DRAWS, adapting, self.metric, Identity()
         )
         self.done += _DRAWS
         self.micros.append(

@@ -1,6 +1,4 @@
-"""Coordinates in which science and unknown functions, both at once, are nearly normal given their
-hyperparameters.
-"""
+"""Science and unknown functions, reparametrised together given hyperparameters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,20 +21,25 @@ from ...random import paths, realise
 from ..linear_residuals import residuals, with_mismatches
 from ..problem import Problem
 from ..sites import constrained
-from ..starts import Optimiser, chosen_for_reference, falls
+from ..starts import Optimiser, chosen_for_reference, precision_at
 from .conditional import is_normal
-from .frame import arrays_of, frame_of, with_volumes
+from .reparametrisation import (
+    Identity,
+    Reparametrisation,
+    arrays_of,
+    each_row,
+    from_arrays,
+    in_batches,
+)
 
-_PROBES, _TRIED = (
-    3,
-    20,
-)  # prior draws at which it is looked what predictions hang on directly, of so many tried
+# Sound prior draws at which direct effects on predictions are looked for, and draws tried.
+_PROBES, _TRIED = 3, 20
 _BATCH = 16
 # A direction of the weights counts as told by data from such a precision on, of its likelihood in
 # that of its prior.
 _TOLD_FROM = (0.2, 1.0, 5.0)
-_FEWEST = 20  # positions by which frames are compared
-# Nats of each weight by which another frame must suit better: a hundredth of a unit normal's
+_FEWEST = 20  # positions by which reparametrisations are compared
+# Nats of each weight by which another variant must suit better: a hundredth of a unit normal's
 # square.
 _BETTER = 0.005
 _FEW = 2  # so many told directions at most follow the slopes of the model where they are
@@ -44,9 +47,8 @@ _FEW = 2  # so many told directions at most follow the slopes of the model where
 _DEAREST = 50_000_000
 
 
-class Linearised(eqx.Module):
-    r"""Coordinates of science $\theta$ and weights $w$ of unknown functions, given hyperparameters
-    $h$.
+class Linearised(Reparametrisation):
+    r"""Science $\theta$ and weights $w$ of functions, nearly normal given hyperparameters $h$.
 
     To first order around a reference predictions are linear in $\theta$ and in the coefficients
     $c(h, w)$ of the functions, which are linear in $w$. So $\theta$ given $h$, with $w$ integrated
@@ -55,11 +57,11 @@ class Linearised(eqx.Module):
     equations see them, and not its numbers on the real line, which may be logarithms; and
     directions of $w$ of which data say little may come first. The mean of the others is corrected
     by what the model itself predicts where those are; if they are few, and the model solves
-    nothing, by its slopes there too. Coordinates are $h$, $\theta$ and $w$ in units of these
-    normals. The posterior stays what it is.
+    nothing, by its slopes there too. The new parameters are $h$, and $\theta$ and $w$ in
+    units of these normals. The posterior itself does not change.
 
     Args:
-        on: whether they are that; else the plain ones.
+        on: whether it is switched on; else it is the identity.
         at: the reference position.
         coefficients: those of the functions there, `(coefficient,)`.
         centre: what is predicted there, by observable.
@@ -89,29 +91,51 @@ class Linearised(eqx.Module):
     told: Int[Array, ""]
     linear: "Linearisation" = eqx.field(static=True)
 
-    def position(
-        self, xi: Float[Array, " dimension"]
+    def forward(
+        self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there
-        stretches.
-        """
-        return self.both_ways(xi, jnp.asarray(False))
+        """Return the unconstrained parameters, and log |det J|."""
+        return self.both_ways(z, jnp.asarray(False))
 
-    def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """The coordinates of a position."""
+    def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
+        """Return z(x)."""
         return self.both_ways(x, jnp.asarray(True))[0]
 
     def both_ways(
         self, v: Float[Array, " dimension"], back: Bool[Array, ""]
     ) -> tuple[Array, Array]:
-        """From coordinates to a position, or `back`, and the log of the volume that the way there
-        stretches.
-        """
+        """Return x of z = v, or z of x = v if `back`, and log |det ∂x/∂z| either way."""
         return self.linear.way(self, v, back)
+
+    @property
+    def active(self) -> Reparametrisation:
+        """Itself, or the identity if it is switched off."""
+        return self if self.on else Identity()
+
+    # Both ways have most of their work in common, so that one compiled program serves both.
+    def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and log |det J| for many z."""
+        return in_batches(_both_ways, (self, False), z)  # pyright: ignore
+
+    def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
+        """Return z for many x."""
+        return self.inverse_with_log_det(x)[0]
+
+    def inverse_with_log_det(
+        self, x: Float[np.ndarray, "n dimension"]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return z and log |det J| for many x."""
+        return in_batches(_both_ways, (self, True), x)  # pyright: ignore
+
+
+@Program
+def _both_ways(shared, v):
+    reparametrisation, back = shared
+    return each_row(lambda v: reparametrisation.both_ways(v, back), v)
 
 
 class Linearisation:
-    """Makes frames around the mean of some positions.
+    """Fits `Linearised` around the mean of some positions.
 
     `weights` are the places of the numbers in which the unknown functions are linear, `direct`
     those of all that predictions hang on otherwise; what is left are hyperparameters. With
@@ -145,36 +169,31 @@ class Linearisation:
         self.hyper = self._others[~self._moving]
         middle = self._middle(draws[:1])
         self._information = Program(self._by_data)
-        self.like = self._frame(
+        self.like = self._made(
             False, *jax.tree.map(jnp.zeros_like, (*middle, *self._slopes(*middle)))
         )
         self.way = traced(self._way, self.like, jnp.zeros(self.dimension), jnp.asarray(False))
 
-    def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
-        """The arrays of the frame around the mean of some positions; see `restored`."""
+    def from_draws(
+        self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None
+    ) -> Arrays:
+        """Return the arrays of the reparametrisation around the mean of some positions."""
         middle = self._middle(chosen_for_reference(positions))
         return arrays_of(
-            self._suiting(self._frame(True, *middle, *self._slopes(*middle)), positions)
+            self._suiting(self._made(True, *middle, *self._slopes(*middle)), positions)
         )
 
     def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
-        """The arrays of the frame around a position."""
-        return self.frame(position[None])
+        """Return the arrays of the reparametrisation around a position."""
+        return self.from_draws(position[None])
 
     def restored(self, arrays: Mapping[str, Any]) -> Linearised:
-        """The frame of such arrays."""
-        return frame_of(arrays, self.like)
+        """Return the reparametrisation of such arrays."""
+        return from_arrays(arrays, self.like)
 
-    def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
-        """What stands for minus the Hessian in a frame that suits: 1 for all but the
-        hyperparameters.
-        """
-        precision, hyper = np.eye(self.dimension), list(self.hyper)
-        if not hyper:
-            return precision
-        of_hyper = falls(optimiser.gradients, xi, np.eye(self.dimension)[hyper])[:, hyper]
-        precision[np.ix_(hyper, hyper)] = (of_hyper + of_hyper.T) / 2
-        return precision
+    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
+        """Return minus the Hessian by z, taken as 1 for all but the hyperparameters."""
+        return precision_at(optimiser, z, self.hyper.tolist())
 
     def _hung_on(self, draws: Float[np.ndarray, "draw dimension"]) -> Bool[np.ndarray, " other"]:
         """Which of the numbers that are no weights move predictions while the coefficients stay."""
@@ -245,7 +264,7 @@ class Linearisation:
         )
         return centre, variances, slopes[:, :size], slopes[:, size:], self._values(at), of_values
 
-    def _frame(self, on: bool, *found: Any) -> Linearised:
+    def _made(self, on: bool, *found: Any) -> Linearised:
         at, coefficients, centre, variances, by_others, by_coefficients, values, of_values = (
             jax.tree.map(jnp.asarray, found)
         )
@@ -267,79 +286,76 @@ class Linearisation:
         )
 
     def _suiting(
-        self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]
+        self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]
     ) -> Linearised:
-        """The frame that suits positions: as it is, or by values; and then that, or with directions
-        data tell last.
+        """Choose the variant under which positions are most nearly normal.
+
+        First: weights given numbers, or values, of the science. Then: as it is, or with the
+        directions that data inform last.
         """
         if len(positions) < _FEWEST:
-            return frame
-        by_values = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True))
-        frame, nats = self._better(positions, frame, self._nats(frame, positions), [by_values])
-        precision, turn = np.linalg.eigh(np.nan_to_num(self._information(frame)))
+            return fitted
+        by_values = eqx.tree_at(lambda f: f.follows_values, fitted, jnp.asarray(True))
+        fitted, nats = self._better(positions, fitted, self._nats(fitted, positions), [by_values])
+        precision, turn = np.linalg.eigh(np.nan_to_num(self._information(fitted)))
         numbers = sorted(
             {int((precision >= bound).sum()) for bound in _TOLD_FROM} - {len(precision)}
         )
         turned = [
-            eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), _number(n)))
+            eqx.tree_at(
+                lambda f: (f.turn, f.told), fitted, (jnp.asarray(turn[:, ::-1]), _number(n))
+            )
             for n in numbers
         ]
-        return self._better(positions, frame, nats, turned)[0]
+        return self._better(positions, fitted, nats, turned)[0]
 
     def _better(
         self,
         positions: Float[np.ndarray, "n dimension"],
-        frame: Linearised,
+        fitted: Linearised,
         nats: float,
         others: list[Linearised],
     ) -> tuple[Linearised, float]:
-        """The best of other frames with its nats, if it is by so much better than this one; else
-        this one.
-        """
-        best, fewest = frame, nats - _BETTER * self.weights.size
+        """Return the best variant with its nats; this one, unless another is clearly better."""
+        best, fewest = fitted, nats - _BETTER * self.weights.size
         for other in others:
             own = self._nats(other, positions)
             if own < fewest:
                 best, fewest, nats = other, own, own
         return best, nats
 
-    def _nats(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> float:
-        """How unlikely the unit normal of a frame makes positions, but for a constant."""
-        xi, volumes = with_volumes(frame, positions)
-        nats = np.mean(0.5 * np.sum(xi[:, self.weights] ** 2, axis=1) + volumes)
+    def _nats(self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]) -> float:
+        """Return minus the mean log density of positions if z is N(0, 1), but for a constant."""
+        z, log_dets = fitted.inverse_with_log_det(positions)
+        nats = np.mean(0.5 * np.sum(z[:, self.weights] ** 2, axis=1) + log_dets)
         return float(np.nan_to_num(nats, nan=np.inf))
 
-    def _by_data(self, frame: Linearised) -> Array:
-        """What data say of the standardised weights at the reference: the product of their slopes
-        with themselves.
-        """
-        slopes = self._lowered(frame, self._without(frame, frame.at)).by_weights
+    def _by_data(self, fitted: Linearised) -> Array:
+        """Return the Fisher information AᵀA of the standardised weights at the reference."""
+        slopes = self._lowered(fitted, self._without(fitted, fitted.at)).by_weights
         return slopes.T @ slopes
 
-    def _in_own_units(self, frame: Linearised, z: Array) -> Array:
-        """The weights that standardised ones along the directions of a frame stand for."""
-        return jnp.asarray(self._mean[self.weights]) + self._sd[self.weights] * (frame.turn @ z)
+    def _in_own_units(self, fitted: Linearised, z: Array) -> Array:
+        """Return the weights of standardised ones along the turned directions."""
+        return jnp.asarray(self._mean[self.weights]) + self._sd[self.weights] * (fitted.turn @ z)
 
-    def _without(self, frame: Linearised, v: Array) -> Array:
+    def _without(self, fitted: Linearised, v: Array) -> Array:
         """The hyperparameters of a position, with all else as in the middle."""
         return (
             v.at[self.direct]
-            .set(frame.at[self.direct])
+            .set(fitted.at[self.direct])
             .at[self.weights]
             .set(self._mean[self.weights])
         )
 
-    def _lowered(self, frame: Linearised, x: Array) -> "_Residuals":
-        """What is left of the data to first order, in units of the noise, given the hyperparameters
-        in `x`.
-        """
+    def _lowered(self, fitted: Linearised, x: Array) -> "_Residuals":
+        """Return residuals to first order, in units of the noise, given hyperparameters in `x`."""
         problem, weights = self.problem, self.weights
         values, _ = constrained(self.sites, x)
 
-        def own(
-            z,
-        ):  # of all numbers these alone have slopes: others would be pushed along for nothing
-            w = self._in_own_units(frame, z)
+        # Coefficients by the weights alone: JAX then pushes no tangents of others along.
+        def own(z):
+            w = self._in_own_units(fitted, z)
             given = {
                 path: w[index].reshape(self.sites[path].shape)
                 for path, index in self._where.items()
@@ -351,27 +367,30 @@ class Linearisation:
         realised = self._realised(x)
 
         def residual(values):
-            return residuals(problem, realised, frame.centre, frame.variances, values)
+            return residuals(problem, realised, fitted.centre, fitted.variances, values)
 
-        left, push = jax.linearize(residual, frame.centre)
+        left, push = jax.linearize(residual, fitted.centre)
         lowered = jax.vmap(
-            lambda column: -push(_by_name(column, frame.centre)), in_axes=1, out_axes=1
+            lambda column: -push(_by_name(column, fitted.centre)), in_axes=1, out_axes=1
         )
-        by_direct = lowered(frame.by_direct)
+        by_direct = lowered(fitted.by_direct)
         shifted = push(
-            _by_name(frame.by_coefficients @ (offset - frame.coefficients), frame.centre)
+            _by_name(fitted.by_coefficients @ (offset - fitted.coefficients), fitted.centre)
         )
-        in_the_middle = left + by_direct @ frame.at[self.direct] + shifted
+        in_the_middle = left + by_direct @ fitted.at[self.direct] + shifted
         return _Residuals(
-            in_the_middle, lowered(frame.by_coefficients @ by_weights), by_direct, residual
+            in_the_middle, lowered(fitted.by_coefficients @ by_weights), by_direct, residual
         )
 
-    def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
+    def _way(self, fitted: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
         weights, direct, number = self.weights, self.direct, self.weights.size
-        told = jnp.arange(number) < frame.told
-        x = self._without(frame, v)
-        linear = self._lowered(frame, x)
+        # 1. Residuals to first order, given h: r(w, θ) = left − A w − B θ, with w standardised.
+        told = jnp.arange(number) < fitted.told
+        x = self._without(fitted, v)
+        linear = self._lowered(fitted, x)
         slopes = jnp.concatenate([linear.by_weights, linear.by_direct], axis=1)
+        # 2. Joint precision of (w, θ) given h and data: [A B]ᵀ[A B] + prior = L Lᵀ. Its last block
+        #    L_θθ is the factor of θ with w integrated out; its first one, L_ww, that of w given θ.
         of_direct = 1 / self._sd[direct] ** 2
         prior = jnp.concatenate([jnp.ones(number), of_direct])
         pull = jnp.concatenate([jnp.zeros(number), of_direct * self._mean[direct]])
@@ -380,40 +399,42 @@ class Linearisation:
         first, second = factor[number:, number:], factor[:number, :number]
         spread = lambda xi: solve_triangular(second, xi, lower=True, trans=1)  # noqa: E731
 
+        # 3. θ = mean + L_θθ⁻ᵀ z_θ, or θ as given on the way back.
         science = jnp.where(
             back, v[direct], mean + solve_triangular(first, v[direct], lower=True, trans=1)
         )
-        by_values = frame.at[direct] + frame.by_values @ (
-            self._values(x.at[direct].set(science)) - frame.values
+        # 4. w given θ has the mean (L_ww L_wwᵀ)⁻¹ Aᵀ (left − B θ); B θ may follow θ's values.
+        by_values = fitted.at[direct] + fitted.by_values @ (
+            self._values(x.at[direct].set(science)) - fitted.values
         )
-        given = jnp.where(frame.follows_values, by_values, science)
+        given = jnp.where(fitted.follows_values, by_values, science)
         middle = cho_solve(
             (second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ given)
         )
-        there = frame.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
+        there = fitted.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
         xi = jnp.where(back, second.T @ (there - middle), v[weights])
-        # Directions that data tell come last, and so follow all others by the model itself.
+        # 5. Directions that data inform come last, and so follow all others by the model itself.
         middle = middle + spread(jnp.where(told, 0.0, xi))
         x = x.at[direct].set(science)
         middle, lower = self._corrected(
-            frame, middle, second, linear, lambda w: self._left(x.at[weights].set(w), linear)
+            fitted, middle, second, linear, lambda w: self._left(x.at[weights].set(w), linear)
         )
 
+        # 6. z_w = Lᵀ (w − mean), or w = mean + L⁻ᵀ z_w.
         xi = jnp.where(back & told, lower.T @ (there - middle), xi)
         of_told = solve_triangular(lower, jnp.where(told, v[weights], 0.0), lower=True, trans=1)
         found = v.at[direct].set(jnp.where(back, first.T @ (science - mean), science))
         found = found.at[weights].set(
-            jnp.where(back, xi, self._in_own_units(frame, middle + of_told))
+            jnp.where(back, xi, self._in_own_units(fitted, middle + of_told))
         )
+        # 7. log|det J| = Σ log sd_w − Σ log L_ww,ii − Σ log L_θθ,ii.
         of_weights = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(lower)))
-        volume = of_weights - jnp.sum(jnp.log(jnp.diag(first)))
+        log_det = of_weights - jnp.sum(jnp.log(jnp.diag(first)))
         # Not a `cond`, whose gradient keeps all that a prediction works out on its way.
-        return jnp.where(frame.on, found, v), jnp.where(frame.on, volume, 0.0)
+        return jnp.where(fitted.on, found, v), jnp.where(fitted.on, log_det, 0.0)
 
     def _left(self, x: Array, linear: "_Residuals") -> tuple[Array, Array]:
-        """What the model itself leaves of the data at a position, in units of the noise, and
-        whether it is usable.
-        """
+        """Return the model's own residuals in units of the noise, and whether they are finite."""
         prediction = self._realised(x).predict(self.problem.inputs)
         left = linear.of(with_mismatches(self.problem, prediction))
         usable = prediction.ok & jnp.isfinite(left).all()
@@ -421,21 +442,25 @@ class Linearisation:
 
     def _corrected(
         self,
-        frame: Linearised,
+        fitted: Linearised,
         middle: Array,
         second: Array,
         linear: "_Residuals",
         left_at: Callable[[Array], Any],
     ) -> tuple[Array, Array]:
-        """The mean of the told directions given all others by the model itself, and the factor of
-        their precision.
+        """Correct the mean of the informed directions by the model itself.
 
-        `left_at` is what the model leaves of the data where the weights are so.
+        Args:
+            left_at: the model's own residuals for given weights.
+
+        Returns:
+            The mean given all others, and the factor of their precision.
         """
         number, few = self.weights.size, min(_FEW, self.weights.size)
-        told = jnp.arange(number) < frame.told
+        told = jnp.arange(number) < fitted.told
         known = jnp.where(told[:, None] & told, second, jnp.eye(number))
-        left, usable = left_at(self._in_own_units(frame, middle))
+        # One step of Gauss–Newton, with the slopes of the reference and the model's own residuals.
+        left, usable = left_at(self._in_own_units(fitted, middle))
         lacking = linear.by_weights.T @ left - middle
         middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)
 
@@ -443,7 +468,7 @@ class Linearisation:
             some = told[:few]
 
             def left_of(z):
-                left, usable = left_at(self._in_own_units(frame, middle.at[:few].set(z)))
+                left, usable = left_at(self._in_own_units(fitted, middle.at[:few].set(z)))
                 return left, (left, usable)
 
             z = middle[:few]
@@ -459,7 +484,7 @@ class Linearisation:
             return middle, second
         # What the gradient of a `cond` keeps is little where nothing is solved, and who gains
         # nothing pays nothing.
-        are_few = (frame.told > 0) & (frame.told <= few)
+        are_few = (fitted.told > 0) & (fitted.told <= few)
         return jax.lax.cond(are_few, gauss_newton, lambda middle: (middle, second), middle)
 
 
@@ -498,9 +523,7 @@ def has_linear(problem: Problem) -> bool:
 
 
 def linearisation_of(problem: Problem) -> Linearisation | None:
-    """What makes frames for the unknown functions of a problem; none where none is linear in normal
-    weights.
-    """
+    """Return what fits `Linearised`, or None without a function linear in normal weights."""
     model = problem.model
     linear = linear_parts(model.layer)
     if not linear or networks(model) or isinstance(model.layer, AbstractPopulation):
@@ -521,7 +544,7 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
             maker = Linearisation(problem, found, slopes_there=slopes_there)
             like = maker.like
             jax.eval_shape(
-                jax.grad(lambda xi, like=like: like.position(xi)[1]), jnp.zeros(problem.dimension)
+                jax.grad(lambda z, like=like: like.forward(z)[1]), jnp.zeros(problem.dimension)
             )
         except Exception:
             # Whatever JAX or a user's rule may raise: equations may have derivatives one way only.

@@ -1,4 +1,4 @@
-"""Coordinates in which the last layers of networks are nearly normal, given all else."""
+"""The last layers of networks, reparametrised to be nearly standard normal given all else."""
 
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from ...priors import draw_prior
 from ...random import RandomLeaf, paths, realise
 from ..problem import Problem
 from ..sites import constrained
+from .reparametrisation import Reparametrisation
 
 _LINEAR = 1e-9
 
@@ -67,29 +68,25 @@ def from_rows(rows: Float[Array, "time state"], like: States) -> States:
 class LinearModel:
     """What a model predicts near reference paths of its ODEs, to first order and without a solve.
 
-    `coordinates` are those of the last layers' weights, `mean` and `sd` their normal prior.
+    `indices` are those of the last layers' weights, `mean` and `sd` their normal prior.
     """
 
     def __init__(
-        self, problem: Problem, coordinates: tuple[int, ...], mean: np.ndarray, sd: np.ndarray
+        self, problem: Problem, indices: tuple[int, ...], mean: np.ndarray, sd: np.ndarray
     ):
         self.model, self.inputs, self.observed = problem.model, problem.inputs, problem.observed
         self.sites, self.dimension = problem.sites, problem.dimension
-        self.weights, self.mean, self.sd = np.asarray(coordinates, int), mean, sd
-        last = set(coordinates)
+        self.weights, self.mean, self.sd = np.asarray(indices, int), mean, sd
+        last = set(indices)
         self._last = {path for path, site in self.sites.items() if site.start in last}
         self._moments: Any = None
 
-    def moments(self, frame: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
-        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the
-        others count.
-        """
-        return self._moments(frame, x)
+    def moments(self, given: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
+        """Return mean and Cholesky factor of the precision of the last layers' weights given h."""
+        return self._moments(given, x)
 
     def trace(self, like: "Conditional") -> None:
-        """Trace the moments once, for all frames: what a model closes over is of no use in
-        `shard_map`.
-        """
+        """Trace the moments once: `shard_map` cannot use arrays that a model closes over."""
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         self._moments = traced(Conditional.normal, blank, jnp.zeros(self.dimension))
 
@@ -125,13 +122,13 @@ class LinearModel:
         return jax.jvp(at, (jnp.zeros(()),), (jnp.ones(()),))
 
 
-class Conditional(eqx.Module):
-    r"""Non-centred coordinates of the last layers of networks, given everything else.
+class Conditional(Reparametrisation):
+    r"""Non-centred reparametrisation of the last layers of networks, given everything else.
 
     To first order around reference paths the data are linear in the weights $w$ of the last layers,
     so that given all other numbers $h$ they are nearly normal, with a precision
-    $\Lambda(h) = L L^\top$ and a mean $m(h)$. The coordinates are $h$ and $\xi = L^\top (w - m)$.
-    The posterior stays exactly what it is; only the coordinates change.
+    $\Lambda(h) = L L^\top$ and a mean $m(h)$. The new parameters are $h$ and $L^\top (w - m)$, with
+    $\log|\det J| = -\sum_i \log L_{ii}$. The posterior itself does not change.
 
     `centre` is what the layer predicts on the reference paths, `slack` how far a datum is spread
     beyond its noise, for the purpose of these coordinates, because of what the first order misses:
@@ -143,19 +140,17 @@ class Conditional(eqx.Module):
     slack: dict[str, Array]
     linear: LinearModel = eqx.field(static=True)
 
-    def position(
-        self, xi: Float[Array, " dimension"]
+    def forward(
+        self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there
-        stretches.
-        """
-        mean, factor = self.linear.moments(self, xi)
+        """Return the unconstrained parameters, and log |det J|."""
+        mean, factor = self.linear.moments(self, z)
         at = self.linear.weights
-        weights = mean + solve_triangular(factor, xi[at], lower=True, trans=1)
-        return xi.at[at].set(weights), -jnp.sum(jnp.log(jnp.diag(factor)))
+        weights = mean + solve_triangular(factor, z[at], lower=True, trans=1)
+        return z.at[at].set(weights), -jnp.sum(jnp.log(jnp.diag(factor)))
 
-    def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """The coordinates of a position."""
+    def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
+        """Return z(x)."""
         mean, factor = self.linear.moments(self, x)
         at = self.linear.weights
         return x.at[at].set(factor.T @ (x[at] - mean))
@@ -163,9 +158,7 @@ class Conditional(eqx.Module):
     def normal(
         self, x: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
-        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the
-        others count.
-        """
+        """Return mean and Cholesky factor of the precision of the last layers' weights given h."""
         linear, at = self.linear, self.linear.weights
 
         def predict(weights):
@@ -173,10 +166,13 @@ class Conditional(eqx.Module):
             values, changes = linear.predicted(realised, self.paths)
             return self._linked(realised, values, changes)
 
+        # 1. Predictions at w = 0, and their slopes A by each weight; they are linear in w.
         nothing = jnp.zeros(at.size)
         along = lambda direction: jax.jvp(predict, (nothing,), (direction,))  # noqa: E731
         predicted, slopes = jax.vmap(along, out_axes=(None, 1))(jnp.eye(at.size))
+        # 2. Data minus predictions, d, and the precision of each datum, R⁻¹.
         innovation, precision = self._innovation(linear.reweighted(x, nothing), predicted)
+        # 3. Conjugate normal: Λ = AᵀR⁻¹A + S⁻¹ and Λ m = AᵀR⁻¹d + S⁻¹μ.
         prior = 1 / jnp.asarray(linear.sd) ** 2
         weighted = slopes.T * precision
         factor = jnp.linalg.cholesky(weighted @ slopes + jnp.diag(prior))
@@ -208,17 +204,15 @@ class Conditional(eqx.Module):
 
 
 class LastLayer(NamedTuple):
-    """Coordinates of a posterior, and their normal prior."""
+    """Indices of last layers' weights in the flat vector, and their normal prior."""
 
-    coordinates: tuple[int, ...]
+    indices: tuple[int, ...]
     mean: Float[np.ndarray, " weight"]
     sd: Float[np.ndarray, " weight"]
 
 
 def last_layer(problem: Problem) -> LastLayer:
-    """Those of all networks of a model; none of a network whose outputs are not linear in the last
-    of its layers.
-    """
+    """Return the last layers of all networks whose outputs are linear in them."""
     leaves = paths(problem.model)
     inside = [
         (where, network) for where, network in networks(problem.model) if where.startswith("layer.")
@@ -227,21 +221,19 @@ def last_layer(problem: Problem) -> LastLayer:
     parts = dict.fromkeys(
         path for where, network in inside for path in _linear_paths(where, network, leaves)
     )
-    coordinates: list[int] = []
+    indices: list[int] = []
     moments: list[list[np.ndarray]] = [[], []]
     for path in parts:
         site, prior = problem.sites[path], leaves[path].distribution
-        coordinates += range(site.start, site.start + site.size)
+        indices += range(site.start, site.start + site.size)
         for kept, value in zip(moments, (prior.mean, jnp.sqrt(prior.variance)), strict=True):
             kept.append(np.broadcast_to(np.asarray(value), leaves[path].shape).ravel())
     mean, sd = (np.concatenate([*kept, np.zeros(0)]) for kept in moments)
-    return LastLayer(tuple(coordinates), mean, sd)
+    return LastLayer(tuple(indices), mean, sd)
 
 
 def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -> list[str]:
-    """The paths of weight and bias of its last layer, if the network is linear in them and their
-    prior is normal.
-    """
+    """Return the paths of its last weight and bias, if linear with a normal prior."""
     layers = linear_layers(network)
     if not layers:
         return []

@@ -1,4 +1,8 @@
-"""Starts without a solve: vector fields that agree with smooth paths, and these with the data."""
+"""Gradient matching: starts without a solve.
+
+Smooth paths follow the data, and vector fields follow the slopes of the paths.
+Source: Ramsay, Hooker, Campbell & Cao (2007).
+"""
 
 import math
 from collections.abc import Mapping
@@ -104,14 +108,13 @@ class _Paths:
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
     def agree(self, ode: AbstractTrajectory, c: Mapping[str, Any]) -> Float[Array, ""]:
-        """How well the rates of an ODE agree with those of the path of these coefficients, as a log
-        density.
-        """
+        """Return the log density of the ODE's rates, normal around the slopes of the path."""
         inputs = self._inputs
         along = self.along(c, self.at_grid)
         found, value = ode.rates_along(inputs, jnp.asarray(self.grid), along), jnp.zeros(())
         begun, share = ode.begin(inputs), len(self.at_times) / len(self.grid)
         duration = self.grid[-1] - self.grid[0]
+        # Σ −½ ((f/y − (log y)') / tolerance)², with y' itself for states of any sign.
         for name, rate in found.items():
             slope = jnp.tensordot(self.slopes, c[name], 1)
             positive = self.positive[name]
@@ -126,9 +129,7 @@ class _Paths:
 
 
 def _is_positive(initial: Any, support: Any, seen: Array | None) -> bool:
-    """Whether a state is known to stay positive: it starts so for sure, or is observed with noise
-    that needs it.
-    """
+    """Whether a state starts positive for sure, or is observed with noise that needs it."""
     if seen is not None:
         if bounds(support).get("lower", -math.inf) >= 0 and not bool(support(0.0)):
             return True
@@ -138,7 +139,7 @@ def _is_positive(initial: Any, support: Any, seen: Array | None) -> bool:
 
 
 class Matching:
-    """Climbs to positions whose vector fields agree with paths that agree with the data."""
+    """Finds positions whose vector fields agree with paths that agree with the data."""
 
     def __init__(self, problem: Problem):
         self._problem = problem
@@ -153,8 +154,8 @@ class Matching:
             _Paths(known, ode, problem.inputs, predicted, supports) for known, ode in pairs
         ]
 
-    def climb(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
-        """Positions after a climb from these, by Adam."""
+    def optimise(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
+        """Return the positions after a short optimisation by Adam."""
         adam = optax.chain(
             optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
         )
@@ -180,9 +181,8 @@ class Matching:
         return np.asarray(Program(jax.vmap(one))(jnp.asarray(x)))
 
     def _agreement(self, x: Array, away: list[States]) -> Float[Array, ""]:
-        """Log density of a position and of paths, with the solves replaced by how well the rates
-        agree.
-        """
+        """Return the log density with solves replaced by the agreement of rates."""
+        # 1. log p(θ) + Σ log N(f(y) − y' | tolerance), with paths y = Φ c.
         problem, inputs = self._problem, self._problem.inputs
         realised = realise(problem.model, problem.constrain(x))
         value, states = problem.log_prior(x), []
@@ -193,7 +193,7 @@ class Matching:
             }
             states.append(paths.along(c, paths.at_times))
             value += paths.agree(ode, c)
-        # Noise that could shrink while paths move would end at nothing.
+        # 2. + Σ log p(data | y). Noise that could shrink while paths move would end at nothing.
         judges = lambda m: (m.noise, m.cross_correlation)  # noqa: E731
         realised = at_states(realised, states)
         realised = eqx.tree_at(

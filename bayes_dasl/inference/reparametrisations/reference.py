@@ -23,21 +23,19 @@ from ..problem import Problem
 from ..starts import (
     Optimiser,
     chosen_for_reference,
-    climbed_in,
-    climbs_again,
     evenly,
     no_start,
+    optimised_in,
     or_lowest,
+    refined_starts,
     refuse_unresolved,
 )
 from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, last_layer
-from .frame import arrays_of, frame_of, positions
 from .gradient_matching import Matching
+from .reparametrisation import arrays_of, from_arrays
 
 COORDINATES = ("auto", "plain")
-"""In what an engine may be asked to move: conditional coordinates where there are any, or the plain
-ones.
-"""
+"""Choices of an engine: the conditional reparametrisation where there is one, or none."""
 
 _FEWEST, _MOST = 31, 121  # times of a grid
 _BATCH = 64
@@ -87,20 +85,14 @@ def has_reference(problem: Problem) -> bool:
 
 
 def references_of(problem: Problem) -> "References | None":
-    """What makes frames for the networks of a problem; none where there is no network whose last
-    layer is linear.
-    """
+    """Return what fits a reparametrisation for networks, or None without a linear last layer."""
     problem = problem.reversible()
     last = last_layer(problem) if has_reference(problem) else None
-    return (
-        References(LinearModel(problem, *last)) if last is not None and last.coordinates else None
-    )
+    return References(LinearModel(problem, *last)) if last is not None and last.indices else None
 
 
 def programs(problem: Problem) -> int:
-    """How many times as long as a gradient the programs of an engine take to compile in these
-    coordinates.
-    """
+    """Return the compile time of an engine's programs, in compile times of one gradient."""
     return _PROGRAMS_OF_NETWORKS if networks_inside(problem) else _PROGRAMS
 
 
@@ -109,68 +101,60 @@ def networks_inside(problem: Problem) -> bool:
     return any(networks(ode) for ode in trajectories(problem.model.layer))
 
 
-def is_sound(frame: Arrays) -> bool:
-    """Whether the arrays of a frame are finite: they are not where the reference could not be
-    solved.
-    """
-    return all(np.isfinite(leaf).all() for leaf in frame.values())
+def is_sound(reparametrisation: Arrays) -> bool:
+    """Whether the arrays are finite; they are not where the reference could not be solved."""
+    return all(np.isfinite(leaf).all() for leaf in reparametrisation.values())
 
 
 class References:
-    """Makes frames from positions; one compiled program, whatever the positions."""
+    """Fits `Conditional` to positions, by one compiled program whatever the positions."""
 
     kind = "conditional"
 
     def __init__(self, linear: LinearModel):
         self.linear = linear
-        self._program = Program(self._frame)
+        self._program = Program(self._fitted)
         linear.trace(self.like)
 
-    def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
-        """The arrays of the frame around the mean of some positions, evenly chosen;
-        see `restored`.
-        """
+    def from_draws(
+        self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None
+    ) -> Arrays:
+        """Return the arrays of the reparametrisation around the mean of evenly chosen positions."""
         return arrays_of(self._program(jnp.asarray(chosen_for_reference(positions))))
 
     def widths(self, prior: Float[np.ndarray, " dimension"]) -> Float[np.ndarray, " dimension"]:
-        """By how much a coordinate varies: as under the prior, or by one where frames make it a
-        unit normal.
-        """
+        """Return the scale of each z: that of the prior, or one for the last layers' weights."""
         widths = prior.copy()
         widths[self.linear.weights] = 1.0
         return widths
 
-    def most_likely(self, frame: Conditional, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Positions whose last layers have the weights that are most likely to first order, given
-        all else.
-        """
-        xi = np.array(x)
-        xi[:, self.linear.weights] = 0.0
-        return positions(frame, xi)[0]
+    def most_likely(
+        self, reparametrisation: Conditional, x: Float[np.ndarray, "n dimension"]
+    ) -> np.ndarray:
+        """Return positions with the most likely last layers given all else, to first order."""
+        z = np.array(x)
+        z[:, self.linear.weights] = 0.0
+        return reparametrisation.forward_many(z)[0]
 
     def drawn(
-        self, frame: Conditional, x: Float[np.ndarray, "n dimension"], *, key: Array
+        self, reparametrisation: Conditional, x: Float[np.ndarray, "n dimension"], *, key: Array
     ) -> np.ndarray:
-        """The same positions with weights of the last layers drawn anew, to first order, given all
-        else.
-        """
-        xi = np.array(x)
+        """Return positions with last layers drawn anew given all else, to first order."""
+        z = np.array(x)
         at = self.linear.weights
-        xi[:, at] = jax.random.normal(key, (len(x), len(at)))
-        return positions(frame, xi)[0]
+        z[:, at] = jax.random.normal(key, (len(x), len(at)))
+        return reparametrisation.forward_many(z)[0]
 
     def restored(self, arrays: Mapping[str, Any]) -> Conditional:
-        """The frame of such arrays."""
-        return frame_of(arrays, self.like)
+        """Return the reparametrisation of such arrays."""
+        return from_arrays(arrays, self.like)
 
     @functools.cached_property
     def like(self) -> Conditional:
-        """The shapes of a frame, from the trace that frames around several positions are compiled
-        from.
-        """
+        """One of the right shapes, from the trace that is compiled for several positions."""
         return self._program.shapes(chosen_for_reference(np.zeros((2, self.linear.dimension))))
 
-    def _frame(self, chosen: Float[Array, "n dimension"]) -> Conditional:
+    def _fitted(self, chosen: Float[Array, "n dimension"]) -> Conditional:
         linear, model = self.linear, self.linear.model
         number = len(trajectories(model.layer))
         paths = tuple(self._path(chosen, i) for i in range(number))
@@ -190,6 +174,7 @@ class References:
 
     def _path(self, chosen: Array, number: int) -> Path:
         """The path of one of the ODEs under the mean of its vector fields and starts."""
+        # 1. The mean of the vector fields and starts of all chosen positions.
         inputs = self.linear.inputs
         ode = lambda x: trajectories(self.linear.realised(x).layer)[number]  # noqa: E731
         fields = eqx.filter_vmap(lambda x: prepared(ode(x).vector_field), out_axes=eqx.if_array(0))(
@@ -200,6 +185,7 @@ class References:
         grid, fine, spline = self._grids(inputs)
         no_rates = jax.tree.map(lambda y: jnp.zeros((fine.size, *y.shape)), start)
 
+        # 2. y' = mean f(t, y) + r(t), with rates r between the times of a fine grid.
         def pushed(rates: Array) -> AbstractTrajectory:
             return eqx.tree_at(
                 lambda o: o.vector_field,
@@ -214,9 +200,11 @@ class References:
             states, ok, _ = pushed(rates).solve(times, begun)
             return states, ok
 
+        # 3. The reference path has r = 0.
         still, at_start = in_rows(no_rates), in_rows(_as_row(start))[0]
         along, _ = solved(dataclasses.replace(inputs, times=grid), still, at_start)
 
+        # 4. Its derivatives by r and by the start, one datum after another by the adjoint.
         def flattened(rates: Array, at_start: Array) -> tuple[Array, tuple[Any, Any]]:
             states, ok = solved(inputs, rates, at_start)
             return in_rows(states).ravel(), (states, ok)
@@ -224,6 +212,7 @@ class References:
         flat, pull, (states, ok) = jax.vjp(flattened, still, at_start, has_aux=True)
         each = lambda i: pull(jnp.zeros(flat.size).at[i].set(1.0))  # noqa: E731
         by_rates, by_start = jax.lax.map(each, jnp.arange(flat.size), batch_size=_BATCH)
+        # 5. By the chain rule those by the values of a cubic spline through the coarse grid.
         by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
         rates = in_rows(pushed(still).rates_along(inputs, grid, along))
         # Where the mean cannot be solved nothing is known of the weights but their prior.
@@ -263,16 +252,13 @@ def matched_start(
     """Starts of the chains of a model with a network: as `Start.arrays`, and at least one good
     position for each chain.
 
-    1. Start positions climb by gradient matching. They are prior draws; in every second the
-       networks' scales are one.
-    2. The last layers' weights are set to their most likely values, given all else, in a frame
-       around the best
-       positions. This is repeated a few times.
-    3. The best positions climb on in the frame around them. There the last layers' weights follow
-       all other parameters,
-       so that the log density is nearly marginal in these: climbs then find a larger scale of a
-       correction and less noise.
-    4. Each position gets newly drawn last layers, since several climbs may end at one place.
+    1. Prior draws are optimised by gradient matching. In every second the networks' scales are one.
+    2. The last layers' weights are set to their most likely values given all else, by a
+       reparametrisation around the best positions. This is repeated a few times.
+    3. The best positions are optimised again in the reparametrisation around them. There the last
+       layers' weights follow all other parameters, so that the log density is nearly marginal in
+       these. The optimum then has a larger scale of a correction and less noise.
+    4. Each position gets newly drawn last layers, since several starts may end at one place.
 
     Only the highest position is reported as a mode, since different weights of a network can mean
     the same function.
@@ -281,26 +267,30 @@ def matched_start(
         ModelError: if no position has a finite log density.
         DataError: if rounding hides differences between them.
     """
-    number = optimiser.climbs
+    # 1. Starts without a solve.
+    number = optimiser.count
     x = _prior_draws(problem, number, key=key)
     if near is not None:
         x[: number // 2] = evenly(near, number // 2)
     value = or_lowest(optimiser.evaluate(x)[0])
     failed = np.isinf(value).sum()
-    x, value = _better(optimiser, x, value, Matching(problem).climb(x))
+    x, value = _better(optimiser, x, value, Matching(problem).optimise(x))
+    # 2. Last layers given all else.
     for _ in range(_ROUNDS):
         best = np.argsort(-value)[: max(number // 4, 1)]
-        frame = references.restored(references.frame(x[best]))
-        x, value = _better(optimiser, x, value, references.most_likely(frame, x))
+        reparametrisation = references.restored(references.from_draws(x[best]))
+        x, value = _better(optimiser, x, value, references.most_likely(reparametrisation, x))
     if not np.isfinite(value).any():
         raise no_start(number)
     refuse_unresolved(value)
+    # 3. Optimise on in z, among the positions that can be solved.
     order = np.argsort(-value)
-    best = x[order[: min(climbs_again(number), int(np.isfinite(value).sum()))]]
-    best = climbed_in(references.restored(references.frame(best)), optimiser, best)
-    frame = references.restored(references.frame(best))
+    best = x[order[: min(refined_starts(number), int(np.isfinite(value).sum()))]]
+    best = optimised_in(references.restored(references.from_draws(best)), optimiser, best)
+    reparametrisation = references.restored(references.from_draws(best))
+    # 4. Draw last layers anew; where that has no log density the old ones stay.
     again = np.resize(best, (max(chains, len(best)), best.shape[1]))
-    anew = references.drawn(frame, again, key=jax.random.fold_in(key, 1))
+    anew = references.drawn(reparametrisation, again, key=jax.random.fold_in(key, 1))
     fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
     reached = np.where(fine[:, None], anew, again)
     return {

@@ -1,6 +1,4 @@
-"""Coordinates of numbers whose priors depend on others: centred as far as the data say what they
-are.
-"""
+"""Random effects, centred as far as the data inform them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,7 +17,8 @@ from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ..problem import Problem
 from ..sites import Site, Sites, constrained
-from ..starts import Optimiser, falls
+from ..starts import Optimiser, falls, precision_at
+from .reparametrisation import Reparametrisation
 
 _FEW_DRAWS = 10
 """So many draws for each number of a member let what they say of how numbers go together count for
@@ -83,13 +82,12 @@ class Block(NamedTuple):
         return lower, _solve(lower, pulled)
 
 
-class PartlyCentred(eqx.Module):
-    r"""Coordinates in which numbers with a dependent prior are nearly standard normal, given what
-    they depend on.
+class PartlyCentred(Reparametrisation):
+    r"""Partly centred random effects, nearly standard normal given their hyperparameters.
 
     Numbers $x = \mu + S z$ are standard normal in $z$ by their prior. If the data say $x = m$ with
     a precision $P$, then $z$ is $N(M, Q^{-1})$ given $\mu$ and $S$, where $Q = 1 + S^\top P S$ and
-    $Q M = S^\top P (m - \mu)$. Their coordinates are $\xi = L^\top (z - M)$ with $L L^\top = Q$:
+    $Q M = S^\top P (m - \mu)$. The new parameters are $\xi = L^\top (z - M)$ with $L L^\top = Q$:
     they are non-centred where the data say nothing ($P = 0$), and centred where they say all. The
     numbers of one member of a population are centred together, since data tell them together. The
     posterior stays what it is.
@@ -103,21 +101,19 @@ class PartlyCentred(eqx.Module):
     told: tuple[Told, ...]
     centring: "Centring" = eqx.field(static=True)
 
-    def position(
-        self, xi: Float[Array, " dimension"]
+    def forward(
+        self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """The position that coordinates stand for, and the log of the volume that the way there
-        stretches.
-        """
-        return self.centring.ways[0](self.told, xi)
+        """Return the unconstrained parameters, and log |det J|."""
+        return self.centring.ways[0](self.told, z)
 
-    def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """The coordinates of a position."""
+    def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
+        """Return z(x)."""
         return self.centring.ways[1](self.told, x)
 
 
 class Centring:
-    """Makes frames: what data say of numbers is how the score of the likelihood falls with them.
+    """Fits `PartlyCentred`: the information in the data is how the likelihood's score falls.
 
     `dependent` are the places of all numbers of blocks, `others` those of all others.
     """
@@ -134,21 +130,17 @@ class Centring:
         self.dependent = tuple(np.sort(dependent).tolist())
         self.others = tuple(np.setdiff1d(np.arange(problem.dimension), dependent).tolist())
         vector = jnp.zeros(problem.dimension)
-        self.ways = tuple(
-            traced(way, nothing, vector) for way in (self._position, self._coordinates)
-        )
+        self.ways = tuple(traced(way, nothing, vector) for way in (self._forward, self._inverse))
         self._scores = Program(jax.vmap(self._score))
         self._by_prior = Program(jax.vmap(jax.grad(problem.log_prior)))
         self._given = Program(self._standards)
 
-    def frame(
+    def from_draws(
         self,
         positions: Float[np.ndarray, "n dimension"],
         gradients: Float[np.ndarray, "n dimension"],
     ) -> Arrays:
-        """The arrays of the frame that draws, and the gradients of the log density there,
-        ask for.
-        """
+        """Return the arrays fitted to draws and the gradients of the log density there."""
         x, score = map(np.asarray, self._scores(positions, gradients))
         arrays = {}
         for i, block in enumerate(self._blocks):
@@ -162,10 +154,10 @@ class Centring:
         position: Float[np.ndarray, " dimension"],
         gradients: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
     ) -> Arrays:
-        """The arrays of the frame that the log density around a position asks for.
+        """Return the arrays fitted to the log density around a position.
 
         Args:
-            position: where, in plain coordinates.
+            position: where, by unconstrained parameters.
             gradients: those of the log density at positions.
         """
 
@@ -174,15 +166,18 @@ class Centring:
 
         arrays, slope = {}, by_likelihood(position[None])[0]
         for i, (block, prior) in enumerate(zip(self._blocks, self._given(position), strict=True)):
+            # 1. −∂score/∂x of each group: the precision of the standardised effects given data.
             location, factor = (np.moveaxis(np.asarray(a), -1, 0) for a in prior)
             places = block.places.T
             known, eigenvalues = _known(_of_each_member(by_likelihood, position, places))
+            # 2. P in the directions that data inform, and P m = P x + score.
             by_data, pulled = _precision_and_pull(
                 known,
                 eigenvalues,
                 position[places],
                 np.where(np.isfinite(slope), slope, 0.0)[places],
             )
+            # 3. From z to x = μ + S z: the precision is S⁻ᵀ P S⁻¹, and P m moves by P μ.
             to_standard = np.linalg.inv(factor)
             by_data = np.einsum("mki,mkl,mlj->mij", to_standard, by_data, to_standard)
             pulled = np.einsum("mki,mk->mi", to_standard, pulled) + np.einsum(
@@ -194,34 +189,32 @@ class Centring:
             )
         return arrays
 
-    def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
-        """What stands for minus the Hessian in a frame that suits: 1 for the numbers of blocks."""
-        precision, others = np.eye(len(xi)), list(self.others)
-        of_others = falls(optimiser.gradients, xi, np.eye(len(xi))[others])[:, others]
-        precision[np.ix_(others, others)] = (of_others + of_others.T) / 2
-        return precision
+    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
+        """Return minus the Hessian by z, taken as 1 for the numbers of blocks."""
+        return precision_at(optimiser, z, self.others)
 
     def restored(self, arrays: Mapping[str, Any]) -> PartlyCentred:
-        """The frame of such arrays."""
+        """Return the reparametrisation of such arrays."""
         of = lambda name: jnp.asarray(arrays[name])  # noqa: E731
         return PartlyCentred(
             tuple((of(f"precision {i}"), of(f"weighted {i}")) for i in range(len(self._blocks))),
             self,
         )
 
-    def _position(self, told: Sequence[Told], xi: Array) -> tuple[Array, Array]:
-        x, volume, values = xi, jnp.zeros(()), {}
+    def _forward(self, told: Sequence[Told], xi: Array) -> tuple[Array, Array]:
+        x, log_det, values = xi, jnp.zeros(()), {}
         for step in self._order:
             if isinstance(step, str):
                 values[step] = self._sites[step].value(x, values)[0]
                 continue
             places = self._blocks[step].places
+            # L Lᵀ = 1 + SᵀPS, so that z = L⁻ᵀ(L⁻¹Q M + ξ) and log|det J| = −Σ log Lᵢᵢ.
             lower, mean = self._blocks[step].given(told[step], self._sites, values)
             x = x.at[places].set(_solve(lower, mean + xi[places], transposed=True))
-            volume = volume - jnp.sum(jnp.log(jnp.diagonal(lower)))
-        return x, volume
+            log_det = log_det - jnp.sum(jnp.log(jnp.diagonal(lower)))
+        return x, log_det
 
-    def _coordinates(self, told: Sequence[Told], x: Array) -> Array:
+    def _inverse(self, told: Sequence[Told], x: Array) -> Array:
         xi, (values, _) = x, constrained(self._sites, x)
         for block, of_block in zip(self._blocks, told, strict=True):
             lower, mean = block.given(of_block, self._sites, values)
@@ -251,9 +244,7 @@ class Centring:
 
 
 def centring_of(problem: Problem) -> Centring | None:
-    """What makes frames for the numbers of a problem whose priors depend on others; none where
-    there are none.
-    """
+    """Return what fits `PartlyCentred`, or None if no prior depends on another parameter."""
     return Centring(problem) if has_dependent(problem) else None
 
 
