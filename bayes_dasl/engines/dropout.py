@@ -12,18 +12,19 @@ from .._runs.journal import Journal, ProgressBar
 from ..inference.coordinates.hidden_units import hidden_units
 from ..inference.descent.members import (
     descended,
+    draws_without_chain,
     log_densities,
     point_estimate,
     proposals_to_draw,
     solvable,
 )
-from ..inference.descent.settings import WINDOW, Descent
-from ..inference.engine import AbstractEngine, Cost, Samples
+from ..inference.descent.settings import WINDOW, AbstractBestDescent, Descent
+from ..inference.engine import Samples
 from ..inference.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)
-class MCDropout(AbstractEngine):
+class MCDropout(AbstractBestDescent):
     """Draws are masks: each hidden unit of a network is left out at random, the others count for
     more.
 
@@ -55,14 +56,6 @@ class MCDropout(AbstractEngine):
         self._check_numbers(draws=1, starts=1)
         self._check_floats("rate")
         self._check_settings(descent=Descent)
-
-    @property
-    def batch(self) -> int:
-        """Positions that are looked at together: all starts."""
-        return self.starts
-
-    def cost(self, problem: Problem) -> Cost:
-        return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Masked positions.
@@ -98,12 +91,11 @@ class MCDropout(AbstractEngine):
             "stays unsaid"
         )
         masks = "masks differ by as much as the rate says, whatever the data know"
-        return Samples(
-            proposals.positions[None],
-            {"lp": proposals.log_densities[None]},
+        return draws_without_chain(
+            proposals.positions,
+            proposals.log_densities,
             facts={**found.facts, **proposals.facts},
             findings=(point_estimate(unsaid), *proposals.findings, unshown_spread(masks)),
             curves=found.curves_of(best),
             draws_are="masks",
-            markov=False,
         )

@@ -12,10 +12,16 @@ from ..errors import ModelError
 from ..inference.coordinates.conditional import Conditional, last_layer
 from ..inference.coordinates.frame import positions
 from ..inference.coordinates.reference import References, is_sound, references_of
-from ..inference.descent.members import descended, log_densities, proposals_to_draw, solvable
-from ..inference.descent.settings import Descent
+from ..inference.descent.members import (
+    descended,
+    draws_without_chain,
+    log_densities,
+    proposals_to_draw,
+    solvable,
+)
+from ..inference.descent.settings import AbstractBestDescent, Descent
 from ..inference.descent.spread import spread_of_normal
-from ..inference.engine import AbstractEngine, Cost, Modes, Samples
+from ..inference.engine import Modes, Samples
 from ..inference.linearisation import gauss_newton
 from ..inference.problem import Problem
 
@@ -23,7 +29,7 @@ SUBSETS = ("all", "last")
 
 
 @dataclasses.dataclass(frozen=True)
-class Laplace(AbstractEngine):
+class Laplace(AbstractBestDescent):
     r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of
     the priors.
 
@@ -58,14 +64,6 @@ class Laplace(AbstractEngine):
         self._check_words(subset=SUBSETS)
         self._check_numbers(draws=1, starts=1)
         self._check_settings(descent=Descent)
-
-    @property
-    def batch(self) -> int:
-        """Positions that are looked at together: all starts."""
-        return self.starts
-
-    def cost(self, problem: Problem) -> Cost:
-        return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws around the best mode.
@@ -106,15 +104,14 @@ class Laplace(AbstractEngine):
         else:
             log_normal = -0.5 * (noise**2).sum(axis=1) - proposed["log_volume"]
             known, spread = spread_of_normal(proposed["position"], log_posterior, log_normal)
-        return Samples(
-            proposals.positions[None],
-            {"lp": proposals.log_densities[None]},
+        return draws_without_chain(
+            proposals.positions,
+            proposals.log_densities,
             facts={**found.facts, **proposals.facts, **known},
             findings=(*found.findings, *proposals.findings, spread),
             modes=Modes(mode[None], value[best : best + 1]),
             curves=found.curves_of(best),
             draws_are="independent",
-            markov=False,
         )
 
     def _free(self, problem: Problem) -> np.ndarray:

@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._runs.journal import Journal, ProgressBar
-from ..engine import AbstractEngine, Cost, Samples
+from ..engine import Samples
 from ..problem import Problem
 from ..starts import no_start
-from .members import descended, log_densities, point_estimate
-from .settings import Descent
+from .members import descended, draws_without_chain, log_densities, point_estimate
+from .settings import AbstractBestDescent, Descent
 
 
 @dataclasses.dataclass(frozen=True)
-class Joint(AbstractEngine):
+class Joint(AbstractBestDescent):
     r"""A point estimate: the position of the lowest loss
     $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$.
 
@@ -48,14 +48,6 @@ class Joint(AbstractEngine):
     def draws(self) -> int:
         return 1
 
-    @property
-    def batch(self) -> int:
-        """Positions that are looked at together: all starts."""
-        return self.starts
-
-    def cost(self, problem: Problem) -> Cost:
-        return self.descent.cost(problem)
-
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The best position that was reached.
 
@@ -78,9 +70,9 @@ class Joint(AbstractEngine):
             raise no_start(self.starts)
         best = int(np.nanargmin(lowest))
         chosen = found.positions[best : best + 1]
-        return Samples(
-            chosen[None],
-            {"lp": log_densities(problem, chosen)[None]},
+        return draws_without_chain(
+            chosen,
+            log_densities(problem, chosen),
             facts={**found.facts, "lowest_loss": float(lowest[best])},
             findings=(
                 point_estimate("one draw says nothing of how uncertain it is"),
@@ -88,5 +80,4 @@ class Joint(AbstractEngine):
             ),
             curves=found.curves_of(best),
             draws_are="a point estimate",
-            markov=False,
         )

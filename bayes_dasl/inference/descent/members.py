@@ -16,7 +16,7 @@ from ..._runs.journal import Journal, ProgressBar
 from ...errors import ModelError
 from ..coordinates.gradient_matching import Matching
 from ..coordinates.reference import has_reference
-from ..engine import Facts
+from ..engine import Facts, Samples
 from ..problem import Problem, Terms
 from ..starts import no_start, or_lowest, refuse_unresolved
 from .adam import Descended, Loss, descend
@@ -312,6 +312,18 @@ class Proposals(NamedTuple):
                 f"what is left is narrower than the approximation: take {SAMPLER}" if much else "",
             ),
         )  # fmt: skip
+
+
+def draws_without_chain(
+    positions: Float[np.ndarray, "draw dimension"],
+    log_densities: Float[np.ndarray, " draw"],
+    **known: Any,
+) -> Samples:
+    """Samples of one row of draws that do not follow from one another.
+
+    R-hat and effective sample sizes mean nothing there. `known` are further fields of `Samples`.
+    """
+    return Samples(positions[None], {"lp": log_densities[None]}, markov=False, **known)
 
 
 def proposals_to_draw(draws: int) -> int:
