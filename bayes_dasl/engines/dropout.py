@@ -18,13 +18,13 @@ from ..inference.descent.members import (
     proposals_to_draw,
     solvable,
 )
-from ..inference.descent.settings import WINDOW, AbstractBestDescent, Descent
-from ..inference.engine import Samples
+from ..inference.descent.settings import WINDOW, Descent
+from ..inference.engine import AbstractEngine, Cost, Samples
 from ..inference.problem import Problem
 
 
 @dataclasses.dataclass(frozen=True)
-class MCDropout(AbstractBestDescent):
+class MCDropout(AbstractEngine):
     """Draws are masks: each hidden unit of a network is left out at random, the others count for
     more.
 
@@ -56,6 +56,14 @@ class MCDropout(AbstractBestDescent):
         self._check_numbers(draws=1, starts=1)
         self._check_floats("rate")
         self._check_settings(descent=Descent)
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all starts."""
+        return self.starts
+
+    def cost(self, problem: Problem) -> Cost:
+        return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Masked positions.

@@ -19,9 +19,9 @@ from ..inference.descent.members import (
     proposals_to_draw,
     solvable,
 )
-from ..inference.descent.settings import AbstractBestDescent, Descent
+from ..inference.descent.settings import Descent
 from ..inference.descent.spread import spread_of_normal
-from ..inference.engine import Modes, Samples
+from ..inference.engine import AbstractEngine, Cost, Modes, Samples
 from ..inference.linearisation import gauss_newton
 from ..inference.problem import Problem
 
@@ -29,7 +29,7 @@ SUBSETS = ("all", "last")
 
 
 @dataclasses.dataclass(frozen=True)
-class Laplace(AbstractBestDescent):
+class Laplace(AbstractEngine):
     r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of
     the priors.
 
@@ -64,6 +64,14 @@ class Laplace(AbstractBestDescent):
         self._check_words(subset=SUBSETS)
         self._check_numbers(draws=1, starts=1)
         self._check_settings(descent=Descent)
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all starts."""
+        return self.starts
+
+    def cost(self, problem: Problem) -> Cost:
+        return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws around the best mode.

@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._runs.journal import Journal, ProgressBar
-from ..engine import Samples
+from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from ..starts import no_start
 from .members import descended, draws_without_chain, log_densities, point_estimate
-from .settings import AbstractBestDescent, Descent
+from .settings import Descent
 
 
 @dataclasses.dataclass(frozen=True)
-class Joint(AbstractBestDescent):
+class Joint(AbstractEngine):
     r"""A point estimate: the position of the lowest loss
     $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$.
 
@@ -47,6 +47,14 @@ class Joint(AbstractBestDescent):
     @property
     def draws(self) -> int:
         return 1
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all starts."""
+        return self.starts
+
+    def cost(self, problem: Problem) -> Cost:
+        return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The best position that was reached.

@@ -4,7 +4,7 @@ import dataclasses
 
 from ...errors import ModelError
 from ..coordinates.reference import COORDINATES, programs
-from ..engine import AbstractEngine, Cost, Settings
+from ..engine import Cost, Settings
 from ..problem import Problem
 
 WINDOW = 50
@@ -81,18 +81,3 @@ class Descent(Settings):
         patience = self.steps if self.patience is None else self.patience
         least = min(self.steps, WINDOW * (1 + patience))
         return Cost(looks * least, looks * self.steps, programs(problem))
-
-
-class AbstractBestDescent(AbstractEngine):
-    """An engine that descends from several starts and goes on from the best."""
-
-    starts: int
-    descent: Descent
-
-    @property
-    def batch(self) -> int:
-        """Positions that are looked at together: all starts."""
-        return self.starts
-
-    def cost(self, problem: Problem) -> Cost:
-        return self.descent.cost(problem)
