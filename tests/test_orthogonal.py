@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl._statistics.least_squares import least_squares
 from bayes_dasl.errors import DataError, ModelError
-from bayes_dasl.hybrid.orthogonal import least_squares
 from bayes_dasl.random import realise
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import numpy as np
 
 from .._findings import Finding
 from .._jax.trace import parted
-from ..hybrid.residual import amplified, is_corrected
 from ..inference.problem import Problem
+from ..layers._corrected import amplified, is_corrected
 from ..prediction.predictive import Draws
 from ..random import realise
 

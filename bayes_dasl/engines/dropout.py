@@ -11,6 +11,7 @@ from .._findings import unshown_spread
 from .._runs.journal import Journal, ProgressBar
 from ..inference.descent.members import (
     descended,
+    draws_without_chain,
     log_densities,
     point_estimate,
     proposals_to_draw,
@@ -98,12 +99,11 @@ class MCDropout(AbstractEngine):
             "stays unsaid"
         )
         masks = "masks differ by as much as the rate says, whatever the data know"
-        return Samples(
-            proposals.positions[None],
-            {"lp": proposals.log_densities[None]},
+        return draws_without_chain(
+            proposals.positions,
+            proposals.log_densities,
             facts={**found.facts, **proposals.facts},
             findings=(point_estimate(unsaid), *proposals.findings, unshown_spread(masks)),
             curves=found.curves_of(best),
             draws_are="masks",
-            markov=False,
         )

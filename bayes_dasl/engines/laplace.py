@@ -9,7 +9,13 @@ from jaxtyping import Array, Float
 from .._findings import unshown_spread
 from .._runs.journal import Arrays, Journal, ProgressBar
 from ..errors import ModelError
-from ..inference.descent.members import descended, log_densities, proposals_to_draw, solvable
+from ..inference.descent.members import (
+    descended,
+    draws_without_chain,
+    log_densities,
+    proposals_to_draw,
+    solvable,
+)
 from ..inference.descent.settings import Descent
 from ..inference.descent.spread import spread_of_normal
 from ..inference.engine import AbstractEngine, Cost, Modes, Samples
@@ -105,15 +111,14 @@ class Laplace(AbstractEngine):
         else:
             log_normal = -0.5 * (noise**2).sum(axis=1) - proposed["log_volume"]
             known, spread = spread_of_normal(proposed["position"], log_posterior, log_normal)
-        return Samples(
-            proposals.positions[None],
-            {"lp": proposals.log_densities[None]},
+        return draws_without_chain(
+            proposals.positions,
+            proposals.log_densities,
             facts={**found.facts, **proposals.facts, **known},
             findings=(*found.findings, *proposals.findings, spread),
             modes=Modes(mode[None], value[best : best + 1]),
             curves=found.curves_of(best),
             draws_are="independent",
-            markov=False,
         )
 
     def _free(self, problem: Problem) -> np.ndarray:

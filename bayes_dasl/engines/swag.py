@@ -10,6 +10,7 @@ from scipy.special import logsumexp
 from .._runs.journal import Journal, ProgressBar
 from ..inference.descent.members import (
     descended,
+    draws_without_chain,
     log_densities,
     proposals_to_draw,
     solvable,
@@ -110,9 +111,9 @@ class SWAG(AbstractEngine):
         proposals = solvable(proposed, log_posterior, self.draws)
         log_normal = logsumexp([_log_density(proposed, places) for places in normals], axis=0)
         known, spread = spread_of_normal(proposed, log_posterior, log_normal)  # type: ignore[arg-type]
-        return Samples(
-            proposals.positions[None],
-            {"lp": proposals.log_densities[None]},
+        return draws_without_chain(
+            proposals.positions,
+            proposals.log_densities,
             facts={
                 "descent_steps": found.steps + wandered.steps,
                 **kept.facts,
@@ -122,7 +123,6 @@ class SWAG(AbstractEngine):
             findings=(kept.finding, *proposals.findings, spread),
             curves=found.curves,
             draws_are=f"draws around {kept.draws_are}",
-            markov=False,
         )
 
     def _wandering(self, problem: Problem) -> Descent:

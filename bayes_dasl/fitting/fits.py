@@ -90,10 +90,11 @@ def fit(
         in units of what is tolerated.
 
     Raises:
-        DataError: if the data lack what the model reads, or cannot be fitted.
-        ModelError: if the model cannot be fitted; also where the units of numbers and data make the
-            equations wrong by a factor, and for a checkpoint of a model that cannot be told from
-            others.
+        DataError: for data that the model cannot be fitted to, or units of parameters and data that
+            make the equations wrong by a factor; with a checkpoint also for a model that cannot be
+            told from others.
+        ModelError: for a model that does not fit the data, an engine that cannot draw from it, or a
+            device that is not here.
         MismatchError: for a checkpoint of another run.
         ReadError: for a folder that holds something else.
         WriteError: where another process is at work in it, or a step cannot be written.
@@ -190,10 +191,10 @@ def resume(
     progress: bool | None = None,
     device: str = "auto",
 ) -> xr.DataTree:
-    """Go on with the fit whose checkpoint lies in a folder; engine and key are those that it was
-    begun with.
+    """Go on with the fit whose checkpoint lies in a folder.
 
-    The result is that of `fit` without the interruption, to the last bit on the same machine.
+    Engine and random key are those that it was begun with. The result is that of `fit` without the
+    interruption, to the last bit on the same machine.
 
     Args:
         model: the model of that fit.
@@ -205,9 +206,12 @@ def resume(
     Raises:
         ReadError: if there is no checkpoint.
         MismatchError: if it belongs to another model or other data.
-        DataError: as `fit`.
-        ModelError: likewise.
-        WriteError: likewise.
+        DataError: for data that the model cannot be fitted to.
+        ModelError: for a model that does not fit the data, or a device that is not here.
+        WriteError: if another process is at work in the folder, or a step cannot be written.
+
+    Returns:
+        The DataTree that `fit` returns.
     """
     identity = read_identity(checkpoint)
     engine, key = _engine(identity.get("engine")), _key(identity.get("key"))
@@ -223,15 +227,11 @@ def _engine(held: int | str | None) -> AbstractEngine:
         ReadError: if that is none that is defined here.
     """
     try:
-        stored = json.loads(str(held))
-    except ValueError as error:
+        stored = dict(json.loads(str(held)))
+    except (ValueError, TypeError) as error:  # no JSON, or not of an object
         raise ReadError(
             f"the checkpoint was made by {held!r}, which is no engine: call bd.fit again"
         ) from error
-    if not isinstance(stored, dict):
-        raise ReadError(
-            f"the checkpoint was made by {held!r}, which is no engine: call bd.fit again"
-        )
     return restored(stored)
 
 

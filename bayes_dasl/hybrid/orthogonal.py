@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict
+from .._statistics.least_squares import least_squares
 from ..data.datasets import checked_times, index_of, inputs
 from ..data.dates import as_numbers, start_in_numbers
 from ..data.layer_inputs import Inputs
@@ -19,9 +20,6 @@ from ..layers.layer import start_of
 from ..random import Module, Values, paths
 from ._sensitivity import parameters, standing, tangents
 
-# Of sensitivities that depend on each other one is as good as another: the smallest solution is
-# stable.
-_RIDGE = 1e-10
 _SMALLEST = 1e-12
 
 
@@ -38,16 +36,6 @@ def scientific(science: Any) -> FrozenDict:
             "to"
         )
     return standing(leaves)
-
-
-def least_squares(
-    matrix: Float[Array, "row k"], target: Float[Array, " row"]
-) -> Float[Array, " k"]:
-    """The coefficients with which the columns come closest to the target."""
-    norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
-    scaled = matrix / jnp.where(norms > 0, norms, 1.0)
-    gram = scaled.T @ scaled + _RIDGE * jnp.eye(matrix.shape[1])
-    return jnp.linalg.solve(gram, scaled.T @ target) / jnp.where(norms > 0, norms, 1.0)
 
 
 def check_corrected(added: Values, values: Values) -> None:

@@ -1,6 +1,5 @@
 """Science plus a learned correction."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,13 +10,14 @@ import xarray as xr
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractLayer
+from ..layers._corrected import AbstractCorrected
 from ..layers._parts import check_function, check_part, is_layer
-from ..random import Module, Scalar, Values, VectorField, with_possible
+from ..random import Values, VectorField, with_possible
 from ._joined import AbstractHybrid
 from .orthogonal import LayerProjection, Projection, check_corrected
 
 
-class Residual(AbstractHybrid):
+class Residual(AbstractHybrid, AbstractCorrected):
     r"""A scientific model plus a learned correction, of the rates or of the output.
 
     $s(t, y, u) + g(t, y, u)$, or $s(t, y, u) + y \odot g(t, y, u)$ if `relative`
@@ -151,52 +151,3 @@ class Residual(AbstractHybrid):
             return self._correction(t, self.known({}, {"science": values}), inputs.forced(t))
 
         return jax.vmap(at)(inputs.times, dict(values))
-
-
-class _Amplified(Module):
-    """A closure times a factor."""
-
-    closure: Any
-    factor: Scalar
-
-    def __call__(self, t, y, u):
-        return {name: self.factor * value for name, value in self.closure(t, y, u).items()}
-
-
-def amplified(layer: Any, factor: Scalar) -> Any:
-    """A layer whose corrections are multiplied by a factor."""
-    return _at_residuals(
-        layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor))
-    )
-
-
-class _Nothing(Module):
-    """A closure that corrects nothing."""
-
-    def __call__(self, t, y: Values, u: Values) -> Values:
-        return {}
-
-
-def without_closures(layer: Any) -> Any:
-    """The science of a layer, in its place."""
-    parts = lambda r: (r.closure, r.orthogonal)  # noqa: E731
-    bare = lambda node: eqx.tree_at(parts, node, (_Nothing(), None), is_leaf=lambda x: x is None)  # noqa: E731
-    return _at_residuals(layer, bare)
-
-
-def is_corrected(layer: Any) -> bool:
-    """Whether there is a `Residual` in a layer."""
-    return any(map(_is_residual, jax.tree.leaves(layer, is_leaf=_is_residual)))
-
-
-def _is_residual(node: Any) -> bool:
-    return isinstance(node, Residual)
-
-
-def _at_residuals(layer: Any, change: Callable[[Residual], Any]) -> Any:
-    def at(node):
-        if not _is_residual(node):
-            return node
-        return change(eqx.tree_at(lambda r: r.science, node, _at_residuals(node.science, change)))
-
-    return jax.tree.map(at, layer, is_leaf=_is_residual)

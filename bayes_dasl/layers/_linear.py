@@ -17,6 +17,7 @@ class AbstractLinear(Module):
     """
 
     weights_field: ClassVar[str] = "weights"
+    is_process_noise: ClassVar[bool] = False
 
     @property
     @abstractmethod

@@ -50,6 +50,7 @@ class ProcessNoise(AbstractLinear):
 
     latent_fields: ClassVar[tuple[str, ...]] = ("path",)
     weights_field: ClassVar[str] = "path"
+    is_process_noise: ClassVar[bool] = True
 
     scale: dict[str, Any]
     grid: tuple[float, float, int] = eqx.field(static=True)

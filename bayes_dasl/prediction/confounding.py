@@ -14,11 +14,11 @@ from jaxtyping import Array
 
 from .._jax.trace import parted
 from .._statistics.convergence import thinned
+from .._statistics.least_squares import least_squares
 from ..data.layer_inputs import Inputs
 from ..hybrid._sensitivity import Coordinates, coordinates
-from ..hybrid.orthogonal import least_squares
-from ..hybrid.residual import amplified, is_corrected, without_closures
-from ..layers import ProcessNoise, is_linear, linear_parts, with_adjoint
+from ..layers import is_linear, linear_parts, with_adjoint
+from ..layers._corrected import amplified, is_corrected, without_closures
 from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..random import RandomLeaf, paths, realise
@@ -126,7 +126,7 @@ def _unknown_functions(layer: Any) -> list[bool]:
     if isinstance(layer, AbstractPopulation):
         return []
     return [
-        not isinstance(part, ProcessNoise) and bool(paths(getattr(part, part.weights_field)))
+        not part.is_process_noise and bool(paths(getattr(part, part.weights_field)))
         for _, part in linear_parts(layer)
     ]
 

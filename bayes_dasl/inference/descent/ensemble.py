@@ -9,7 +9,7 @@ from jaxtyping import Array
 from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
-from .members import Adversary, descended, log_densities, usable
+from .members import Adversary, descended, draws_without_chain, log_densities, usable
 from .settings import Descent
 from .spread import spread_by_density
 
@@ -111,9 +111,9 @@ class DeepEnsemble(AbstractEngine):
         kept = usable(problem, found.positions, found.weights)
         members = found.positions[kept.members]
         value = log_densities(problem, members)
-        return Samples(
-            members[None],
-            {"lp": value[None]},
+        return draws_without_chain(
+            members,
+            value,
             facts={**found.facts, **kept.facts},
             findings=(
                 *found.findings,
@@ -122,5 +122,4 @@ class DeepEnsemble(AbstractEngine):
             ),
             curves=found.curves,
             draws_are=kept.draws_are,
-            markov=False,
         )

@@ -9,7 +9,7 @@ from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from ..starts import no_start
-from .members import descended, log_densities, point_estimate
+from .members import descended, draws_without_chain, log_densities, point_estimate
 from .settings import Descent
 
 
@@ -78,9 +78,9 @@ class Joint(AbstractEngine):
             raise no_start(self.starts)
         best = int(np.nanargmin(lowest))
         chosen = found.positions[best : best + 1]
-        return Samples(
-            chosen[None],
-            {"lp": log_densities(problem, chosen)[None]},
+        return draws_without_chain(
+            chosen,
+            log_densities(problem, chosen),
             facts={**found.facts, "lowest_loss": float(lowest[best])},
             findings=(
                 point_estimate("one draw says nothing of how uncertain it is"),
@@ -88,5 +88,4 @@ class Joint(AbstractEngine):
             ),
             curves=found.curves_of(best),
             draws_are="a point estimate",
-            markov=False,
         )

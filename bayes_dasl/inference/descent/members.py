@@ -14,7 +14,7 @@ from ..._findings import SAMPLER, Finding
 from ..._jax.tree import frozen
 from ..._runs.journal import Journal, ProgressBar
 from ...errors import ModelError
-from ..engine import Facts
+from ..engine import Facts, Samples
 from ..problem import Problem, Terms
 from ..reparametrisations.gradient_matching import Matching
 from ..reparametrisations.reference import has_reference
@@ -312,6 +312,18 @@ class Proposals(NamedTuple):
                 f"what is left is narrower than the approximation: take {SAMPLER}" if much else "",
             ),
         )  # fmt: skip
+
+
+def draws_without_chain(
+    positions: Float[np.ndarray, "draw dimension"],
+    log_densities: Float[np.ndarray, " draw"],
+    **known: Any,
+) -> Samples:
+    """Samples of one row of draws that do not follow from one another.
+
+    R-hat and effective sample sizes mean nothing there. `known` are further fields of `Samples`.
+    """
+    return Samples(positions[None], {"lp": log_densities[None]}, markov=False, **known)
 
 
 def proposals_to_draw(draws: int) -> int:

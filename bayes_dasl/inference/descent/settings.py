@@ -62,7 +62,7 @@ class Descent(Settings):
             problem: the posterior.
 
         Raises:
-            ModelError: if so.
+            ModelError: if a minibatch is set and the model has constraints.
         """
         if self.minibatch is not None and self.minibatch < problem.times and problem.constraints:
             raise ModelError(

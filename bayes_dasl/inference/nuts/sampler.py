@@ -92,9 +92,9 @@ class NUTS(AbstractEngine):
             its paths. An engine, such as `bd.DeepEnsemble(members=4)`, is run first: each chain
             begins at one of its draws, some at the same where it has fewer.
         climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior
-            draws: a few suffice where a solve is dear and the posterior has one mode. Of a
-                population, of unknown functions and of networks
-            a quarter of them, at least one, goes on for as long again.
+            draws: a few suffice where a solve is dear and the posterior has one mode. With
+            populations, unknown functions or networks a quarter of them, at least one, goes on for
+            as long again.
         coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with a
             network and any other start than "modes", and in numbers in units of what their priors
             depend on.

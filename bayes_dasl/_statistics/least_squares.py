@@ -1,0 +1,17 @@
+"""Linear least squares of columns that may depend on each other."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+# Dependent columns have many solutions: the ridge chooses a small one, which is stable.
+_RIDGE = 1e-10
+
+
+def least_squares(
+    matrix: Float[Array, "row k"], target: Float[Array, " row"]
+) -> Float[Array, " k"]:
+    """Coefficients with which the columns come closest to the target, by normal equations."""
+    norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
+    scaled = matrix / jnp.where(norms > 0, norms, 1.0)
+    gram = scaled.T @ scaled + _RIDGE * jnp.eye(matrix.shape[1])
+    return jnp.linalg.solve(gram, scaled.T @ target) / jnp.where(norms > 0, norms, 1.0)

@@ -1,0 +1,67 @@
+"""Parts of a model that add a learned correction to science, as looks at a fit need them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ..random import Module, Scalar, Values
+
+
+class AbstractCorrected(Module):
+    """Science plus a closure, which may be kept `orthogonal` to it."""
+
+    science: eqx.AbstractVar[Any]
+    closure: eqx.AbstractVar[Any]
+    orthogonal: eqx.AbstractVar[Any]
+
+
+class _Amplified(Module):
+    """A closure times a factor."""
+
+    closure: Any
+    factor: Scalar
+
+    def __call__(self, t, y, u):
+        return {name: self.factor * value for name, value in self.closure(t, y, u).items()}
+
+
+class _Nothing(Module):
+    """A closure that corrects nothing."""
+
+    def __call__(self, t, y: Values, u: Values) -> Values:
+        return {}
+
+
+def amplified(layer: Any, factor: Scalar) -> Any:
+    """A layer whose corrections are multiplied by a factor."""
+    return _at_corrected(
+        layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor))
+    )
+
+
+def without_closures(layer: Any) -> Any:
+    """The science of a layer, in its place."""
+    parts = lambda r: (r.closure, r.orthogonal)  # noqa: E731
+    bare = lambda node: eqx.tree_at(parts, node, (_Nothing(), None), is_leaf=lambda x: x is None)  # noqa: E731
+    return _at_corrected(layer, bare)
+
+
+def is_corrected(layer: Any) -> bool:
+    """Whether a layer holds a learned correction."""
+    return any(map(_is_corrected, jax.tree.leaves(layer, is_leaf=_is_corrected)))
+
+
+def _is_corrected(node: Any) -> bool:
+    return isinstance(node, AbstractCorrected)
+
+
+def _at_corrected(layer: Any, change: Callable[[Any], Any]) -> Any:
+    def at(node):
+        if not _is_corrected(node):
+            return node
+        # The science may itself be corrected: change the innermost first.
+        return change(eqx.tree_at(lambda r: r.science, node, _at_corrected(node.science, change)))
+
+    return jax.tree.map(at, layer, is_leaf=_is_corrected)
