@@ -81,12 +81,28 @@ def known():
     model = bd.Model(
         bd.ODE(Decay(bd.between(0.1, 1.0)), {"y": 2.0}), bd.NormalNoise(bd.between(0.01, 0.3))
     )
-    post = bd.fit(model, train, bd.NUTS(chains=2, warmup=100, draws=100), key=0, progress=False)
+    tails = bd.Model(model.layer, bd.StudentTNoise(bd.between(0.01, 0.3)))
+    models, posts = {"science": model, "hybrid": tails}, {}
+    for name, each in models.items():
+        posts[name] = bd.fit(
+            each, train, bd.NUTS(chains=2, warmup=100, draws=100), key=0, progress=False
+        )
+    post = posts["science"]
     fc = bd.forecast(model, post, data)
-    return {"data": data, "train": train, "test": test, "model": model, "post": post, "fc": fc}
+    return {
+        **{"data": data, "train": train, "test": test, "model": model, "post": post, "fc": fc},
+        **{"models": models, "posts": posts},
+    }
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=EXAMPLES.values())
+LONG = {"compare", "weighting.leave_future_out", "weighting.model_weights"}
+CASES = [
+    pytest.param(code, id=name, marks=[pytest.mark.thorough] * (name in LONG))
+    for code, name in EXAMPLES.items()
+]
+
+
+@pytest.mark.parametrize("code", CASES)
 def test_an_example_runs(code, known, tmp_path, monkeypatch):
     given = {
         "bd": bd,

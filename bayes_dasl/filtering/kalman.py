@@ -287,7 +287,8 @@ def _update(
     """Predict one observable, then condition on its datum, if there is one; Joseph's form of the
     covariance.
     """
-    # Särkkä & Solin (2019), section 10.6; Bucy & Joseph (1968) for the covariance.
+    # Särkkä & Solin (2019), Applied Stochastic Differential Equations; the covariance by
+    # Bucy & Joseph (1968).
     belief, about = carry
     value, slope, datum, noise = observable
     # 1. Prediction of the datum: z = h + H (m - m₀), with variance H P Hᵀ (and noise R).

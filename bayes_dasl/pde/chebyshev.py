@@ -59,7 +59,7 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
         h = t1 - t0
         first, table = _coefficients(self.stages)
         slope = lambda t, y: jax.tree.map(lambda rate: h * rate, terms.vf(t, y, args))  # noqa: E731
-        # 1. First stage: Y₁ = y₀ + μ̃₁ h f(y₀) (Sommeijer et al. 1998, equation 2.2).
+        # 1. First stage: Y₁ = y₀ + μ̃₁ h f(y₀) (Sommeijer et al. 1998).
         k0 = slope(t0, y0)
         y = jax.tree.map(lambda y, k: y + first * k, y0, k0)
 

@@ -344,7 +344,7 @@ class _Axis:
 
 
 def _harmonic(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
-    # The harmonic mean keeps the flux right where a coefficient jumps (Patankar 1980, 4.2-3).
+    # The harmonic mean keeps the flux right where a coefficient jumps (Patankar 1980).
     total = a + b
     return jnp.where(total == 0, 0.0, 2 * a * b / jnp.where(total == 0, 1.0, total))
 

@@ -62,7 +62,6 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
     Example:
         ```python
-        train, test = bd.split(data, time=train_end)
         fc = bd.forecast(model, post, test)
         table = bd.score(fc, test)
         print(table[["crps", "coverage_90"]])

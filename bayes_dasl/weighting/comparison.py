@@ -105,7 +105,7 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     Example:
         ```python
         results = {
-            name: bd.weighting.leave_future_out(model, data, origins=5, horizon=4)
+            name: bd.weighting.leave_future_out(model, train, origins=3, horizon=2)
             for name, model in models.items()
         }
         comparison = bd.compare(results)

@@ -118,7 +118,7 @@ def leave_future_out(
 
     Example:
         ```python
-        past = bd.weighting.leave_future_out(model, data, origins=5, horizon=4)
+        past = bd.weighting.leave_future_out(model, train, origins=2, horizon=4)
         print(past["log_density"])
         new = bd.recalibration.recalibrate(fc, past)
         ```
@@ -406,9 +406,9 @@ def model_weights(
 
     Example:
         ```python
-        weighed = bd.weighting.model_weights(models, posts, horizon=10)
+        weighed = bd.weighting.model_weights(models, posts, horizon=2)
         print(weighed)
-        forecasts = {name: bd.forecast(model, posts[name], at) for name, model in models.items()}
+        forecasts = {name: bd.forecast(model, posts[name], test) for name, model in models.items()}
         fc = bd.mixture(forecasts, weighed.weights)
         ```
     """
