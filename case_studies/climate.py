@@ -298,8 +298,8 @@ def models(every: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
         for name, (bends, without) in SCIENTIFIC.items()
     }
     fixed = {
-        "hybrid, science fixed": lambda: bd.baselines.known.fixed(own["hybrid"]()),
-        "fixed": lambda: bd.baselines.known.fixed(own["science"]()),
+        "hybrid, science fixed": lambda: bd.baselines.fixed(own["hybrid"]()),
+        "fixed": lambda: bd.baselines.fixed(own["science"]()),
     }
     known = observed(continuous(earth()))
     names = ("mlp", "transformer", "gaussian_process", "neural_ode", "pinn")

@@ -291,7 +291,7 @@ def models(train: xr.Dataset, weights: str = TOLD) -> dict[str, Callable[[], bd.
         "springs": lambda: force_field(springs=True),
     }
     found = {name: lambda make=make: model(make(), weights) for name, make in made.items()}
-    return found | {"fixed": lambda: bd.baselines.known.fixed(model(force_field(), weights))}
+    return found | {"fixed": lambda: bd.baselines.fixed(model(force_field(), weights))}
 
 
 @cache

@@ -217,7 +217,7 @@ def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     known = model(classical())
     own = {"van Driest": lambda: known, "hybrid": lambda: model(hybrid())}
     own["hybrid, one law for all"] = lambda: model(hybrid(drifts=False))
-    own["hybrid, science fixed"] = lambda: bd.baselines.known.fixed(model(hybrid()))
+    own["hybrid, science fixed"] = lambda: bd.baselines.fixed(model(hybrid()))
     own |= {name: lambda law=law: model(law()) for name, law in architectures().items()}
     names = ("fixed", "mlp", "gaussian_process")
     return own | {

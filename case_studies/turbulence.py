@@ -195,7 +195,7 @@ CNN, ENSEMBLE = (
 
 def network(fitted: Flow) -> Any:
     """Rates by convolutions, which are not told how a flow is stirred nor how viscous it is."""
-    layer: Any = bd.baselines.fields.cnn(model(fitted, "no closure"), observed(fitted)).layer
+    layer: Any = bd.baselines.cnn(model(fitted, "no closure"), observed(fitted)).layer
     return layer.vector_field
 
 

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.equations.quadrature import integrate_between
+from bayes_dasl.equations.integrals import integrate_between
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.algebraic import Algebraic

@@ -88,7 +88,7 @@ def line() -> bd.Model:
 
 @pytest.fixture(scope="module")
 def between_walls() -> bd.Model:
-    return bd.baselines.fields.cnn(channel(), warmed())
+    return bd.baselines.cnn(channel(), warmed())
 
 
 def drawn(model: bd.Model) -> bd.Model:
@@ -185,7 +185,7 @@ def test_data_in_other_units_are_converted():
         heat=kilo(("time", "x", "depth"), plain["heat"].values),
         sun=kilo("time", plain["sun"].values),
     )
-    field = bd.baselines.fields.cnn(stated, given).layer.vector_field
+    field = bd.baselines.cnn(stated, given).layer.vector_field
     assert field.inputs["heat"] == pytest.approx(
         (float(plain["heat"].mean()), float(plain["heat"].std()))
     )
@@ -199,7 +199,7 @@ def test_what_leaves_through_a_side_is_observed_as_before():
     data = xr.Dataset(
         {"loss": ("time", np.ones(4)), "sun": warmed()["sun"]}, {"time": np.arange(4.0)}
     )
-    rival = bd.baselines.fields.cnn(leaving, data)
+    rival = bd.baselines.cnn(leaving, data)
     assert rival.layer.vector_field.inputs["heat"][1] > 0  # of the science, for nobody saw it
     warm = {"heat": jnp.ones(PLANE.shape), "salt": jnp.ones(PLANE.shape)}
     flows = drawn(rival).layer.vector_field.outflow(0.0, warm, {"sun": jnp.ones(())})
@@ -253,11 +253,11 @@ def test_what_cannot_be_made_is_said():
             ModelError,
             match=f"a CNN takes the place of a bd.pde.PDE, not of this {type(layer).__name__}",
         ):
-            bd.baselines.fields.cnn(bd.Model(layer, bd.NormalNoise(0.1)), seen())
+            bd.baselines.cnn(bd.Model(layer, bd.NormalNoise(0.1)), seen())
     with pytest.raises(ModelError, match="the kernel odd"):
-        bd.baselines.fields.cnn(science(), seen(), kernel=4)
+        bd.baselines.cnn(science(), seen(), kernel=4)
     with pytest.raises(ModelError, match="through none of 8 prior draws"):
-        bd.baselines.fields.cnn(science(max_steps=1), seen())
+        bd.baselines.cnn(science(max_steps=1), seen())
     still = bd.pde.PDE(bd.pde.FiniteVolume(LINE, 0.1, boundary=Flux(0.0)), {"c": 1.0})
     with pytest.raises(ModelError, match="the rate of 'c' is 0 under the prior"):
-        bd.baselines.fields.cnn(bd.Model(still, bd.NormalNoise(dist.HalfNormal(0.1))), seen())
+        bd.baselines.cnn(bd.Model(still, bd.NormalNoise(dist.HalfNormal(0.1))), seen())

@@ -16,7 +16,7 @@ from bayes_dasl import cli
 from bayes_dasl._runs.console import LastingConsole
 from bayes_dasl.cli import _load_study
 from bayes_dasl.errors import Interrupted, ModelError, ReadError
-from bayes_dasl.many import comparison, measured
+from bayes_dasl.many import comparison, measure_and_tidy as measured
 from bayes_dasl.study import module_of, study_files
 
 TESTS = Path(__file__).resolve().parent

@@ -686,7 +686,7 @@ class TestPartsThatAreMadeFromData:
     @pytest.mark.parametrize("start", [None, "2001-01-01"])
     def test_a_rival_that_learns_the_rates(self, start):
         layer = bd.ODE(Cooling(bd.between(0.05, 0.2)), {"flow": 9.0}, units=SINCE, start=start)
-        rival = bd.baselines.rates.neural_ode(bd.Model(layer, bd.NormalNoise(0.2)), flows())
+        rival = bd.baselines.neural_ode(bd.Model(layer, bd.NormalNoise(0.2)), flows())
         assert rival.layer.vector_field.network.units[0] > 0
 
     def test_a_gaussian_process_over_time(self):

@@ -8,7 +8,7 @@ from scipy import stats
 from trees import make_fc
 
 from bayes_dasl.scores.decomposition import decompose, explained_variance, total_variance
-from bayes_dasl.scores.shares import Decomposition
+from bayes_dasl.scores.decomposition_shares import Decomposition
 
 
 def forecast_of(mean, variance, science=None, network=None):

@@ -24,7 +24,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError
 from bayes_dasl.inference import ProgressBar, gradient as _gradient, pose, starts as _start
 from bayes_dasl.inference.gradient import traced_once
-from bayes_dasl.inference.nuts import sampler as nuts
+from bayes_dasl.inference.nuts import nuts as nuts
 from bayes_dasl.inference.nuts.pathfinder import Pathfinder
 from bayes_dasl.inference.sites import bijector
 from bayes_dasl.layers import Prediction

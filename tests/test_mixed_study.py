@@ -23,7 +23,7 @@ from bayes_dasl.inference import pose
 from bayes_dasl.prediction.save_and_load import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
-from bayes_dasl.study import Run, bundle
+from bayes_dasl.study import Run, studies as bundle
 from bayes_dasl.study.fits import Task
 from bayes_dasl.study.mixing import science_of
 from bayes_dasl.weighting import judged_mixtures

@@ -19,7 +19,7 @@ from arviz_stats.base.array import array_stats
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.inference.descent import members
-from bayes_dasl.inference.nuts import sampler
+from bayes_dasl.inference.nuts import nuts as sampler
 from bayes_dasl.inference.reparametrisations.gradient_matching import Matching
 from bayes_dasl.inference.reparametrisations.reference import (
     has_reference,

@@ -19,7 +19,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, WriteError
 from bayes_dasl.reports._tables import summaries
 from bayes_dasl.reports._text import percent
-from bayes_dasl.reports.document import Report, report
+from bayes_dasl.reports.reporting import Report, report
 from bayes_dasl.scores.scores import score, score_baselines
 from bayes_dasl.verdict.diagnosis import diagnose
 from bayes_dasl.weighting.judged_mixtures import judge_mixture

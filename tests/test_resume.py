@@ -28,7 +28,7 @@ from bayes_dasl.errors import MismatchError, ReadError, WriteError
 from bayes_dasl.fitting import fit as fit_module
 from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples
 from bayes_dasl.inference.engine import Settings, restored
-from bayes_dasl.inference.nuts import sampler as nuts
+from bayes_dasl.inference.nuts import nuts as nuts
 from bayes_dasl.prediction.save_and_load import load
 from bayes_dasl.study import Run, fits
 
@@ -348,7 +348,7 @@ class FromThePrior(AbstractEngine):
         return Samples(self.times.factor * positions.reshape(2, self.draws, -1), stats)
 
 
-NUTS = "bayes_dasl.inference.nuts.sampler.NUTS"
+NUTS = "bayes_dasl.inference.nuts.nuts.NUTS"
 KEPT = [
     *ENGINES.values(),
     bd.DeepEnsemble(

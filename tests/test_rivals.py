@@ -65,7 +65,7 @@ def test_science_that_is_fixed_has_the_medians_of_its_priors_and_all_else_stays_
         lambda m: m.layer.vector_field, model, bd.Residual(model.layer.vector_field, closure)
     )
     hybrid = eqx.tree_at(lambda m: m.layer.observe, hybrid, lambda t, y, u: {"height": y["level"]})
-    found = bd.baselines.known.fixed(hybrid)
+    found = bd.baselines.fixed(hybrid)
     assert found.layer.vector_field.science.rate == pytest.approx(
         0.3, rel=0.05
     )  # the middle of 0.1 to 0.9
@@ -80,7 +80,7 @@ def test_of_numbers_that_are_worked_out_those_of_the_science_are_fixed():
     equations = Bucket(2 * half, dist.LogNormal(0.0, 0.1))
     model = bucket(initial=bd.dependent(jnp.exp, dist.Normal(0.0, 0.5)))
     model = eqx.tree_at(lambda m: m.layer.vector_field, model, equations)
-    found = bd.baselines.known.fixed(model)
+    found = bd.baselines.fixed(model)
     assert float(found.layer.vector_field.rate) == pytest.approx(2 * np.exp(-1.0), rel=0.02)
     assert len([path for path in paths(found) if "initial" in path]) == 1
 
@@ -88,7 +88,7 @@ def test_of_numbers_that_are_worked_out_those_of_the_science_are_fixed():
 def test_where_science_has_no_unknown_numbers_there_is_nothing_to_fix():
     known = eqx.tree_at(lambda m: m.layer.vector_field, bucket(), Bucket(0.3, 1.0))
     with pytest.raises(ModelError, match="nothing to fix"):
-        bd.baselines.known.fixed(known)
+        bd.baselines.fixed(known)
 
 
 @pytest.mark.thorough("transformer", "gaussian_process", "neural_ode", "pinn")
@@ -121,7 +121,7 @@ def test_what_is_positive_stays_so(name):
 
 def test_of_counts_among_trials_a_share_is_predicted():
     counts = bucket(noise=bd.noise.BinomialNoise(20))
-    rival = bd.baselines.unscientific.mlp(counts, rainy(height=np.full(20, 5.0)))
+    rival = bd.baselines.mlp(counts, rainy(height=np.full(20, 5.0)))
     share = predicted(rival, rainy()).values["height"]
     assert ((share > 0) & (share < 1)).all()
 
@@ -137,7 +137,7 @@ def test_dates_are_counted_as_the_layer_does(name):
 
 @pytest.mark.thorough
 def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
-    rival = bd.baselines.unscientific.transformer(bucket(), rainy(), window=4)
+    rival = bd.baselines.transformer(bucket(), rainy(), window=4)
     at = lambda rain: predicted(rival, rainy(rain=rain)).values["height"]  # noqa: E731
     usual, changed = rainy()["rain"].values, rainy()["rain"].values.copy()
     changed[10] += 3.0
@@ -147,7 +147,7 @@ def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
 
 @pytest.mark.thorough
 def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
-    rival = bd.baselines.unscientific.transformer(bucket(), rainy(), window=4)
+    rival = bd.baselines.transformer(bucket(), rainy(), window=4)
     every = predicted(rival, rainy()).values["height"]
     realised = realise(
         rival, {p: v[0] for p, v in draw_prior(rival, 1, key=jax.random.key(0)).items()}
@@ -160,16 +160,14 @@ def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
 def test_a_transformer_needs_a_series():
     rows = bd.Model(bd.Algebraic(lambda t, y, u: {"y": t}, index="sample"), bd.NormalNoise(0.1))
     with pytest.raises(ModelError, match="needs a series"):
-        bd.baselines.unscientific.transformer(
-            rows, xr.Dataset({"y": ("sample", TIMES)}, {"sample": TIMES})
-        )
+        bd.baselines.transformer(rows, xr.Dataset({"y": ("sample", TIMES)}, {"sample": TIMES}))
 
 
 def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
     """A network of no weights stands still, where the equation says that the level runs out."""
     with pytest.raises(ModelError, match="at least one point"):
-        bd.baselines.informed.pinn(bucket(), rainy(), points=0)
-    rival = bd.baselines.informed.pinn(bucket(), rainy(), points=8, tolerance=0.1)
+        bd.baselines.pinn(bucket(), rainy(), points=0)
+    rival = bd.baselines.pinn(bucket(), rainy(), points=8, tolerance=0.1)
     drawn = draw_prior(rival, 1, key=jax.random.key(0))
     still = {path: jnp.zeros_like(v[0]) if "network" in path else v[0] for path, v in drawn.items()}
     layer, inputs = realise(rival, still).layer, rival.inputs(rainy())
@@ -186,7 +184,7 @@ def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
 @pytest.mark.thorough
 def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
     data = small_study.load()
-    rival = bd.baselines.informed.pinn(small_study.model(), data, points=24, width=8)
+    rival = bd.baselines.pinn(small_study.model(), data, points=24, width=8)
     engine = bd.DeepEnsemble(
         members=4, descent=bd.Descent(steps=3000, patience=None), bootstrap=False
     )
@@ -202,15 +200,13 @@ def test_a_number_of_a_row_is_no_input():
         bd.NormalNoise(0.1),
     )
     data = xr.Dataset({"y": ("row", TIMES), "speed": ("row", TIMES**2)}, {"row": TIMES})
-    assert [*bd.baselines.unscientific.mlp(rows, data).layer.function.function.inputs] == ["speed"]
-    assert [
-        *bd.baselines.unscientific.gaussian_process(rows, data).layer.function.function.parts["y"]
-    ] == ["speed"]
+    assert [*bd.baselines.mlp(rows, data).layer.function.function.inputs] == ["speed"]
+    assert [*bd.baselines.gaussian_process(rows, data).layer.function.function.parts["y"]] == [
+        "speed"
+    ]
     depths = data.assign_coords(row=("row", TIMES, {"units": "m"}))
     assert [
-        *bd.baselines.unscientific.mlp(
-            rows, depths.isel(row=slice(5, None))
-        ).layer.function.function.inputs
+        *bd.baselines.mlp(rows, depths.isel(row=slice(5, None))).layer.function.function.inputs
     ] == [
         "t",
         "speed",
@@ -218,7 +214,7 @@ def test_a_number_of_a_row_is_no_input():
     places = data.assign_coords(
         row=np.sqrt(TIMES)
     )  # that these are numbers of rows nobody would say
-    assert [*bd.baselines.unscientific.mlp(rows, places).layer.function.function.inputs] == [
+    assert [*bd.baselines.mlp(rows, places).layer.function.function.inputs] == [
         "t",
         "speed",
     ]
@@ -229,7 +225,7 @@ def test_equations_with_jumps_are_nothing_for_rivals_that_know_rates_alone():
         lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 0.1)}, jumps=bd.Jump(2.0, {"y": 1.0})
     )
     model = bd.Model(jumping, bd.NormalNoise(0.1))
-    for make in (bd.baselines.rates.neural_ode, bd.baselines.informed.pinn):
+    for make in (bd.baselines.neural_ode, bd.baselines.pinn):
         with pytest.raises(ModelError, match="without jumps"):
             make(model, xr.Dataset({"y": ("time", TIMES)}, {"time": TIMES}))
 
@@ -238,7 +234,7 @@ def test_what_cannot_be_made_is_said():
     with pytest.raises(ModelError, match="no baseline called 'mpl'"):
         bd.baselines.named(bucket(), rainy(), "mpl")
     with pytest.raises(DataError, match="'height' has no value"):
-        bd.baselines.unscientific.mlp(bucket(), rainy(height=np.full(20, np.nan)))
+        bd.baselines.mlp(bucket(), rainy(height=np.full(20, np.nan)))
 
 
 @pytest.fixture(scope="module")
@@ -274,13 +270,10 @@ class TestOfAPopulation:
     def test_noise_that_differs_between_members_still_does(self, several):
         model, data = several
         own = bd.Model(model.layer, bd.NormalNoise(bd.varying(dist.HalfNormal(0.3))))
-        assert (
-            own.varied_noise
-            and bd.baselines.unscientific.mlp(own, data).varied_noise == own.varied_noise
-        )
+        assert own.varied_noise and bd.baselines.mlp(own, data).varied_noise == own.varied_noise
 
     def test_science_may_be_fixed_for_all(self, several):
-        assert not any("rate" in path for path in paths(bd.baselines.known.fixed(several[0])))
+        assert not any("rate" in path for path in paths(bd.baselines.fixed(several[0])))
 
     def test_others_say_which_there_are(self, several):
         with pytest.raises(

@@ -17,11 +17,11 @@ from curves import Curve
 from trees import make_post
 
 import bayes_dasl as bd
-from bayes_dasl.engines.many_chain import sampler as many_chain
-from bayes_dasl.engines.smc import sampler as smc
-from bayes_dasl.engines.svi import variational as svi
+from bayes_dasl.engines.many_chain import many_chain as many_chain
+from bayes_dasl.engines.smc import smc as smc
+from bayes_dasl.engines.svi import svi as svi
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.nuts import sampler as nuts
+from bayes_dasl.inference.nuts import nuts as nuts
 
 
 class Square(Curve):

@@ -132,7 +132,7 @@ def test_expressions_that_nest_three_deep(expression, number):
 @pytest.mark.parametrize(
     ("path", "name", "suggested"),
     [
-        ("fitting/fits.py", "fit", True),
+        ("fitting/fit_and_resume.py", "fit", True),
         ("scores/scores.py", "score", True),
         ("prediction/simulation.py", "simulate", True),
         ("layers/ode.py", "ODE", True),
@@ -140,9 +140,9 @@ def test_expressions_that_nest_three_deep(expression, number):
         ("pde/finite_volume.py", "pde.FiniteVolume", True),
         ("descent/dropout.py", "MCDropout", True),
         ("pde/__init__.py", "PDE", True),
-        ("equations/delay.py", "DDE", False),
+        ("equations/dde.py", "DDE", True),
         ("pde/boundary.py", "pde.Robin", False),
-        ("model/core.py", "Model", False),
+        ("model/model.py", "Model", True),
         ("networks/of_x.py", "from_x", False),
     ],
 )

@@ -40,7 +40,7 @@ MAY_NAME = (
 """Where an engine's class may be named, besides its own folder: where users choose, and where one
 is the default.
 """
-DEFAULTS = {"fitting/fits.py": {"NUTS"}}
+DEFAULTS = {"fitting/fit_and_resume.py": {"NUTS"}}
 
 
 def parsed(name: str) -> ast.Module:

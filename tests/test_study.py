@@ -27,7 +27,7 @@ from bayes_dasl.errors import (
     WriteError,
 )
 from bayes_dasl.prediction.save_and_load import load
-from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times, scores
+from bayes_dasl.study import Run, fits, forecast_times, future_times, scores, studies as bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 

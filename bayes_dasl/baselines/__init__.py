@@ -6,15 +6,15 @@ import xarray as xr
 
 from ..errors import ModelError
 from ..model import Model
-from .fields import cnn as cnn
-from .informed import pinn as pinn
-from .known import fixed as fixed
-from .rates import neural_ode as neural_ode
-from .unscientific import (
+from .cnn_model import cnn as cnn
+from .fixed_model import fixed as fixed
+from .mlp_and_transformer import (
     gaussian_process as gaussian_process,
     mlp as mlp,
     transformer as transformer,
 )
+from .neural_ode_model import neural_ode as neural_ode
+from .pinn_model import pinn as pinn
 
 BASELINES: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
     "fixed": lambda model, data: fixed(model),

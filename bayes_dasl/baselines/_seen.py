@@ -16,7 +16,7 @@ from ..errors import DataError, ModelError
 from ..layers import AbstractLayer
 from ..layers.layer import AbstractPopulation
 from ..model import Model, is_series
-from ..pde.layer import PDE
+from ..pde.pde import PDE
 from ..populations import Each
 from ..random import Module, Values
 

@@ -4,7 +4,7 @@ and dropout.
 
 from .dropout import MCDropout as MCDropout
 from .laplace import Laplace as Laplace
-from .many_chain.sampler import ManyChain as ManyChain
-from .smc.sampler import SMC as SMC
-from .svi.variational import SVI as SVI
+from .many_chain.many_chain import ManyChain as ManyChain
+from .smc.smc import SMC as SMC
+from .svi.svi import SVI as SVI
 from .swag import SWAG as SWAG

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from .._findings import unshown_spread
 from .._runs.journal import Journal, ProgressBar
+from ..inference.descent.descent_settings import WINDOW, Descent
 from ..inference.descent.members import (
     descended,
     draws_without_chain,
@@ -17,7 +18,6 @@ from ..inference.descent.members import (
     proposals_to_draw,
     solvable,
 )
-from ..inference.descent.settings import WINDOW, Descent
 from ..inference.engine import AbstractEngine, Cost, Samples
 from ..inference.problem import Problem
 from ..inference.reparametrisations.hidden_units import hidden_units

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from .._findings import unshown_spread
 from .._runs.journal import Arrays, Journal, ProgressBar
 from ..errors import ModelError
+from ..inference.descent.descent_settings import Descent
 from ..inference.descent.members import (
     descended,
     draws_without_chain,
@@ -16,7 +17,6 @@ from ..inference.descent.members import (
     proposals_to_draw,
     solvable,
 )
-from ..inference.descent.settings import Descent
 from ..inference.descent.spread import spread_of_normal
 from ..inference.engine import AbstractEngine, Cost, Modes, Samples
 from ..inference.linearisation import gauss_newton

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from .._runs.journal import Journal, ProgressBar
+from ..inference.descent.descent_settings import WINDOW, Descent
 from ..inference.descent.members import (
     descended,
     draws_without_chain,
@@ -16,7 +17,6 @@ from ..inference.descent.members import (
     solvable,
     usable,
 )
-from ..inference.descent.settings import WINDOW, Descent
 from ..inference.descent.spread import spread_of_normal
 from ..inference.engine import AbstractEngine, Cost, Samples
 from ..inference.problem import Problem

@@ -1,3 +1,3 @@
 """Extremes and events: return levels, exceedance and their figures."""
 
-from .events import exceedance as exceedance, return_levels as return_levels
+from .exceedance_and_return_levels import exceedance as exceedance, return_levels as return_levels

@@ -15,9 +15,9 @@ from numpyro.distributions import constraints
 from .._statistics.describe_distributions import may_be_negative
 from .._statistics.distributions import RectifiedBoxCoxNormal, box_cox, box_cox_of_zero
 from ..errors import ModelError
-from ..noise.base import SMALLEST, AbstractNoise, VaryingScale
+from ..noise.abstract_noise import SMALLEST, AbstractNoise, VaryingScale
+from ..noise.box_cox_noise import refuse_power_or_shift
 from ..noise.sequential import Before, Seen
-from ..noise.transformed import refuse_power_or_shift
 from ..random import Scalar, is_random
 from .filter import given_before
 from .processes import AbstractProcess

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._statistics.describe_distributions import bounds, describe_distribution
 from ..errors import ModelError
-from ..noise.base import AbstractCrossCorrelation, AbstractNoise
+from ..noise.abstract_noise import AbstractCrossCorrelation, AbstractNoise
 from ..noise.censored import Censored
 from ..noise.sequential import Before
 from ..random import Module, is_random, shape_of

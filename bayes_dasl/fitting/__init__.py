@@ -1,6 +1,6 @@
 """`fit` and `resume`."""
 
-from .fits import (
+from .fit_and_resume import (
     belongs_to as belongs_to,
     fit as fit,
     resume as resume,

@@ -3,8 +3,8 @@ layers.
 """
 
 from ._joined import AbstractHybrid as AbstractHybrid
-from .beginning import corrected as corrected
 from .conserve import Conserve as Conserve
+from .correction import corrected as corrected
 from .hierarchical import Hierarchical as Hierarchical
 from .parallel import Parallel as Parallel
 from .residual import Residual as Residual

@@ -2,9 +2,9 @@
 
 from .._findings import Finding as Finding
 from .._runs.journal import Journal as Journal, ProgressBar as ProgressBar
+from .descent.descent_settings import Descent as Descent
 from .descent.ensemble import DeepEnsemble as DeepEnsemble
 from .descent.joint import Joint as Joint
-from .descent.settings import Descent as Descent
 from .engine import (
     AbstractEngine as AbstractEngine,
     Cost as Cost,
@@ -12,6 +12,6 @@ from .engine import (
     Samples as Samples,
     check_engine as check_engine,
 )
-from .nuts.sampler import NUTS as NUTS
-from .posing import pose as pose
+from .nuts.nuts import NUTS as NUTS
+from .pose_problem import pose as pose
 from .problem import Problem as Problem, Terms as Terms

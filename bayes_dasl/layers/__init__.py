@@ -7,7 +7,6 @@ from ._linear import (
     linear_parts as linear_parts,
 )
 from .algebraic import Algebraic as Algebraic
-from .calendar import phase as phase
 from .difference import Difference as Difference
 from .event import Event as Event
 from .implicit import Implicit as Implicit
@@ -21,6 +20,7 @@ from .layer import (
     with_adjoint as with_adjoint,
 )
 from .ode import ODE as ODE
+from .phase_of_year import phase as phase
 from .process_noise import ProcessNoise as ProcessNoise
 from .root import find_root as find_root
 from .steady_state import SteadyState as SteadyState

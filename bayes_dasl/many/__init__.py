@@ -2,4 +2,4 @@
 
 from .comparison import rows_of as rows_of, summarised as summarised
 from .many import ALONE as ALONE, combinations as combinations, run_many as run_many
-from .measured import measure as measure, medians as medians, paired as paired, tidy as tidy
+from .measure_and_tidy import measure as measure, medians as medians, paired as paired, tidy as tidy

@@ -6,6 +6,6 @@ from .checks import (
     check_times as check_times,
     is_series as is_series,
 )
-from .core import Model as Model, Observed as Observed
 from .fingerprint import posterior_fingerprint as posterior_fingerprint
 from .layer_inputs import inputs as inputs
+from .model import Model as Model, Observed as Observed

@@ -23,7 +23,7 @@ from ..layers._parts import is_layer, refuse_open_times
 from ..layers._priors import check_priors
 from ..layers.layer import AbstractLayer, AbstractPopulation
 from ..random import paths, sample
-from .core import Model, Observed
+from .model import Model, Observed
 
 _FILLING = 1e15
 _BEYOND = 1e8

@@ -12,7 +12,7 @@ from ..data.layer_inputs import Assumed, Inputs
 from ..errors import DataError
 from ..layers import AbstractLayer
 from ..noise import NormalNoise
-from .core import Model
+from .model import Model
 
 
 def inputs(

@@ -24,7 +24,7 @@ from .._jax.tree import stated_units
 from ..data.units import Unit, installed, parsed
 from ..errors import ModelError
 from ..random import is_random, paths
-from .core import Model
+from .model import Model
 
 _POINTS = 8
 _FACTOR = 1.7

@@ -1,15 +1,16 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
-from .base import (
+from .abstract_noise import (
     AbstractCrossCorrelation as AbstractCrossCorrelation,
     AbstractNoise as AbstractNoise,
     PerDatum as PerDatum,
     Read as Read,
     VaryingScale as VaryingScale,
 )
+from .binomial_noise import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise
+from .box_cox_noise import BoxCoxNoise as BoxCoxNoise
 from .censored import Censored as Censored
-from .counts import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise
-from .families import (
+from .common_noises import (
     CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,
@@ -17,5 +18,7 @@ from .families import (
     PoissonNoise as PoissonNoise,
     StudentTNoise as StudentTNoise,
 )
-from .transformed import BoxCoxNoise as BoxCoxNoise
-from .zeros import HurdleNoise as HurdleNoise, ZeroInflatedNoise as ZeroInflatedNoise
+from .hurdle_and_zero_inflated import (
+    HurdleNoise as HurdleNoise,
+    ZeroInflatedNoise as ZeroInflatedNoise,
+)

@@ -16,7 +16,7 @@ from .._statistics.distributions import CensoredLaw
 from .._statistics.tails import has_tails
 from ..data.censoring import ABOVE, BELOW, CODE, LIMIT, known_between
 from ..errors import ModelError
-from .base import AbstractNoise, PerDatum
+from .abstract_noise import AbstractNoise, PerDatum
 from .sequential import Before
 
 

@@ -12,7 +12,7 @@ from .boundary import (
 from .chebyshev import Chebyshev as Chebyshev
 from .finite_volume import FiniteVolume as FiniteVolume
 from .grid import Grid as Grid
-from .layer import PDE as PDE
+from .pde import PDE as PDE
 from .spectral import (
     Spectral as Spectral,
     dealiased_product as dealiased_product,

@@ -9,7 +9,10 @@ from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as
 from .calibration import plot_coverage as plot_coverage, plot_pit as plot_pit
 from .comparison import plot_comparison as plot_comparison
 from .derived import plot_derived as plot_derived
-from .events import plot_exceedance as plot_exceedance, plot_return_levels as plot_return_levels
+from .exceedance_and_return_levels import (
+    plot_exceedance as plot_exceedance,
+    plot_return_levels as plot_return_levels,
+)
 from .fan import plot_fan as plot_fan
 from .field import plot_field as plot_field
 from .forecast import (

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import DataError, MismatchError
-from ..extremes.events import closer
+from ..extremes.exceedance_and_return_levels import closer
 from ..extremes.levels import within
 from ..scores.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (

@@ -19,7 +19,7 @@ from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers.layer import AbstractPopulation, of_members
 from ..layers.scheduled import AbstractScheduled
 from ..random import is_random, paths, shape_of
-from .numbers import Over, expanded, varies
+from .population_and_varying import Over, expanded, varies
 
 _WASTE = 0.3
 """So many rows, beside those that are needed, may be solved for the sake of one shape for all."""

@@ -4,5 +4,5 @@ The page is one HTML file that loads nothing, runs no script, and reads on a pho
 This package holds no statistics: it calls the modules that do and lays out what they say.
 """
 
-from .document import Report as Report, report as report
 from .options import ReportOptions as ReportOptions
+from .reporting import Report as Report, report as report

@@ -12,7 +12,14 @@ import xarray as xr
 
 from .. import plots
 from ..data.dates import are_dates, told
-from ..extremes.events import closer, exceedance, is_series, return_levels, times_of, unseen
+from ..extremes.exceedance_and_return_levels import (
+    closer,
+    exceedance,
+    is_series,
+    return_levels,
+    times_of,
+    unseen,
+)
 from ..extremes.levels import likely, within
 from ._cards import Card, card
 from ._text import listed, number, slug

@@ -17,9 +17,9 @@ from .._statistics.regression import (
     predicted,
 )
 from ..errors import MismatchError
+from .decomposition_shares import GROUPS, KNOWN, PROCESS, Decomposition
 from .draws_at_data import merged
 from .matching import check_forecast
-from .shares import GROUPS, KNOWN, PROCESS, Decomposition
 
 MEANINGS = {
     "total": "total variance",

@@ -5,5 +5,5 @@ shrinkage.
 from .entropy import decompose_entropy as decompose_entropy
 from .indices import sensitivity as sensitivity
 from .information import Information as Information, fisher_information as fisher_information
-from .pooling import shrinkage as shrinkage
 from .profiles import profile_likelihood as profile_likelihood
+from .shrinkage_of_members import shrinkage as shrinkage

@@ -14,7 +14,7 @@ from .._jax.keys import whole_number
 from ..errors import MismatchError, ModelError
 from ..model import Model
 from ..prediction.datatree import names
-from ..prediction.derived import of_draws
+from ..prediction.evaluation import of_draws
 from ..prediction.forecasts import Asked
 from ..prediction.posterior import draws_of
 from ..random import paths

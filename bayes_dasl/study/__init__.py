@@ -2,8 +2,8 @@
 run folder.
 """
 
-from .bundle import Run as Run, Study as Study
 from .files import is_trusted as is_trusted, module_of as module_of, study_files as study_files
+from .studies import Run as Run, Study as Study
 from .times import (
     forecast_times as forecast_times,
     future_forcings as future_forcings,

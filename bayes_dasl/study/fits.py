@@ -13,7 +13,7 @@ import xarray as xr
 
 from .._runs.folder import put_aside
 from ..errors import Interrupted, MismatchError, ReadError, WriteError
-from ..fitting.fits import belongs_to, fit
+from ..fitting.fit_and_resume import belongs_to, fit
 from ..inference import AbstractEngine, pose
 from ..model import Model
 from ..prediction.save_and_load import load, save

@@ -13,7 +13,7 @@ from .._runs.folder import check_name
 from ..data.datasets import observations
 from ..errors import DataError, ModelError
 from ..model import check_data, check_shapes, check_times
-from ..prediction.derived import evaluate
+from ..prediction.evaluation import evaluate
 from ..scores.baselines import BASELINES
 from ..scores.matching import check_same
 from ..weighting.judged_mixtures import MIXTURE

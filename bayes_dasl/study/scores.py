@@ -11,7 +11,7 @@ import xarray as xr
 from .._findings import Diagnosis
 from ..data.datasets import place_of
 from ..data.dates import as_attribute
-from ..extremes.events import exceedance, is_series, return_levels, unseen
+from ..extremes.exceedance_and_return_levels import exceedance, is_series, return_levels, unseen
 from ..reports.options import ReportOptions
 from ..scores.forecast_quantiles import quantiles
 from ..scores.metrics import check_metrics, measured_by

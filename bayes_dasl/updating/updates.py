@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._jax.devices import prepare
 from ..errors import DataError
-from ..fitting.fits import fit
+from ..fitting.fit_and_resume import fit
 from ..inference import NUTS, AbstractEngine, check_engine
 from ..model import Model
 from .conditioning import CONDITIONED, conditioned, new_members

@@ -22,7 +22,7 @@ from .._runs.lock import alone_in
 from ..data.datasets import checked_index, fingerprint
 from ..data.dates import told
 from ..errors import DataError, Interrupted, MismatchError
-from ..fitting.fits import fit, run_identity
+from ..fitting.fit_and_resume import fit, run_identity
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..model import Model, check_data
 from ..prediction.forecasts import forecast
@@ -120,7 +120,6 @@ def leave_future_out(
         ```python
         past = bd.weighting.leave_future_out(model, train, origins=2, horizon=4)
         print(past["log_density"])
-        new = bd.recalibration.recalibrate(fc, past)
         ```
     """
     began = time.perf_counter()

@@ -13,7 +13,7 @@ from ..data.datasets import observations, units_of
 from ..data.units import convert
 from ..model import Model
 from ..noise import Censored, HurdleNoise
-from ..noise.base import AbstractNoise
+from ..noise.abstract_noise import AbstractNoise
 from ..prediction.predictive import push
 from .bridge import bridged, log_mean
 from .windows import Window

@@ -40,7 +40,7 @@ MUTANTS = (
         ("tests/test_forcing.py::TestBetweenTheData",),
     ),
     Mutant(
-        "sigma x 1.2 in normal noise", "bayes_dasl/noise/families.py",
+        "sigma x 1.2 in normal noise", "bayes_dasl/noise/common_noises.py",
         "return dist.Normal(prediction, self.sigma)",
         "return dist.Normal(prediction, 1.2 * self.sigma)",
         ("tests/test_noise.py::test_log_density",),
@@ -467,14 +467,14 @@ MUTANTS = (
         ("tests/test_finite_volume.py::TestConservation::test_the_flux_into_a_closed_form",),
     ),
     Mutant(
-        "swapped observables", "bayes_dasl/model/core.py",
+        "swapped observables", "bayes_dasl/model/model.py",
         "noise.around(values[name], variances.get(name))",
         "noise.around(values[self.layer.outputs[self.observables.index(name)]], "
         "variances.get(name))",
         ("tests/test_model.py::TestNoise", "tests/test_model.py::TestDensity::test_against_scipy"),
     ),
     Mutant(
-        "a failing solve is unlikely, not impossible", "bayes_dasl/model/core.py",
+        "a failing solve is unlikely, not impossible", "bayes_dasl/model/model.py",
         'numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))',
         'numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -1e6))',
         ("tests/test_model.py::TestFailure",),
@@ -548,7 +548,7 @@ MUTANTS = (
         ("tests/test_smc.py::test_the_increment_meets_the_effective_sample_size",),
     ),
     Mutant(
-        "the bound of the energy variance ten times as high", "bayes_dasl/engines/many_chain/sampler.py",
+        "the bound of the energy variance ten times as high", "bayes_dasl/engines/many_chain/many_chain.py",
         "ENERGY_VARIANCE = 5e-4",
         "ENERGY_VARIANCE = 5e-3",
         ("tests/test_many_chain.py::test_the_bound_of_the_energy_variance_is_that_of_the_source",),
@@ -608,19 +608,19 @@ MUTANTS = (
         ("tests/test_smc.py::test_a_conjugate_posterior_and_its_evidence[walk]",),
     ),
     Mutant(
-        "weights of a guide against its volume", "bayes_dasl/engines/svi/variational.py",
+        "weights of a guide against its volume", "bayes_dasl/engines/svi/svi.py",
         "ratio = lp - log_guide + log_volume",
         "ratio = lp - log_guide - log_volume",
         ("tests/test_svi.py::test_every_guide_agrees_with_a_conjugate_posterior[laplace]",),
     ),
     Mutant(
-        "down the ELBO", "bayes_dasl/engines/svi/variational.py",
+        "down the ELBO", "bayes_dasl/engines/svi/svi.py",
         "descent = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0.0), slope)",
         "descent = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), slope)",
         ("tests/test_svi.py::test_a_fit_from_a_poor_start_becomes_the_normal_posterior[full_rank]",),
     ),
     Mutant(
-        "a checkpoint knows nothing of its key", "bayes_dasl/fitting/fits.py",
+        "a checkpoint knows nothing of its key", "bayes_dasl/fitting/fit_and_resume.py",
         '        "key": printable(key),\n        "posterior_sha256"',
         '        "posterior_sha256"',
         ("tests/test_resume.py::test_a_jax_key_survives",),
@@ -764,7 +764,7 @@ MUTANTS = (
         ("tests/test_unknowns.py",),
     ),
     Mutant(
-        "an effect against its sign", "bayes_dasl/populations/numbers.py",
+        "an effect against its sign", "bayes_dasl/populations/population_and_varying.py",
         "return dist.LogNormal(jnp.log(center) + effect, spread)",
         "return dist.LogNormal(jnp.log(center) - effect, spread)",
         ("tests/test_population.py::TestEach::test_known_numbers_of_each_and_covariates",),
@@ -799,12 +799,12 @@ MUTANTS = (
         ("tests/test_linear_residuals.py",),
     ),
     Mutant(
-        "a correction twice as large as is said", "bayes_dasl/hybrid/beginning.py",
+        "a correction twice as large as is said", "bayes_dasl/hybrid/correction.py",
         "dist.HalfCauchy(share / _SELDOM)", "dist.HalfCauchy(2 * share / _SELDOM)",
         ("tests/test_corrected.py::test_it_is_seldom_more_than_its_share_of_the_rates",),
     ),
     Mutant(
-        "relative corrections in units of whole rates", "bayes_dasl/hybrid/beginning.py",
+        "relative corrections in units of whole rates", "bayes_dasl/hybrid/correction.py",
         "return found / jnp.stack([point[name] for name in outputs]) if relative else found", "return found",
         ("tests/test_corrected.py",),
     ),

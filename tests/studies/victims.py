@@ -24,7 +24,7 @@ import bayes_dasl as bd
 from bayes_dasl._runs import files
 from bayes_dasl.errors import BayesDaslError
 from bayes_dasl.inference import AbstractEngine, Journal
-from bayes_dasl.inference.nuts import sampler
+from bayes_dasl.inference.nuts import nuts as sampler
 
 KEY = 5
 STUDY = "study"

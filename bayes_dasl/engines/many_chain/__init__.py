@@ -1,3 +1,3 @@
 """Many short chains at once, for accelerators."""
 
-from .sampler import ManyChain as ManyChain
+from .many_chain import ManyChain as ManyChain

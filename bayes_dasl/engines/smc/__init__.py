@@ -1,3 +1,3 @@
 """Tempered sequential Monte Carlo."""
 
-from .sampler import SMC as SMC
+from .smc import SMC as SMC

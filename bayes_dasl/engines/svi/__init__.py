@@ -1,3 +1,3 @@
 """Variational inference."""
 
-from .variational import SVI as SVI
+from .svi import SVI as SVI

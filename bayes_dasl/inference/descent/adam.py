@@ -24,7 +24,7 @@ from ..problem import Problem, Terms
 from ..reparametrisations.reference import References, is_sound, references_of
 from ..reparametrisations.reparametrisation import Identity, Reparametrisation
 from ..sharding import Sharded
-from .settings import WINDOW, Descent
+from .descent_settings import WINDOW, Descent
 
 GROUPS = ("science", "network")
 

@@ -9,8 +9,8 @@ from jaxtyping import Array
 from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
+from .descent_settings import Descent
 from .members import Adversary, descended, draws_without_chain, log_densities, usable
-from .settings import Descent
 from .spread import spread_by_density
 
 

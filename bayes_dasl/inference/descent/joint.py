@@ -9,8 +9,8 @@ from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from ..starts import no_start
+from .descent_settings import Descent
 from .members import descended, draws_without_chain, log_densities, point_estimate
-from .settings import Descent
 
 
 @dataclasses.dataclass(frozen=True)

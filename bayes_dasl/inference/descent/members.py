@@ -20,7 +20,7 @@ from ..reparametrisations.gradient_matching import Matching
 from ..reparametrisations.reference import has_reference
 from ..starts import no_start, or_lowest, refuse_unresolved
 from .adam import Descended, Loss, descend
-from .settings import Descent
+from .descent_settings import Descent
 
 _DRAWS_A_MEMBER = 4
 # A member whose data are so much less likely than the median member's, in nats for each datum,

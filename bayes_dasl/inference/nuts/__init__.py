@@ -1,3 +1,3 @@
 """The No-U-Turn sampler."""
 
-from .sampler import NUTS as NUTS
+from .nuts import NUTS as NUTS

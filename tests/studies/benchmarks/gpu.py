@@ -175,7 +175,7 @@ def lowest_bulk_ess(post: Any) -> float:
 def many(row: Row, quick: bool) -> Row:
     """A fit by `ManyChain`; its time is that of the segments of warm-up and draws."""
     import bayes_dasl as bd
-    from bayes_dasl.engines.many_chain.sampler import ManyChain, population as _population
+    from bayes_dasl.engines.many_chain.many_chain import ManyChain, population as _population
 
     spent, advance = [], _population.Population.advance
 

@@ -15,7 +15,7 @@ from .._statistics.describe_distributions import bounds, describe_distribution
 from .._statistics.distributions import Hurdle
 from ..errors import ModelError
 from ..random import Scalar, is_random
-from .base import AbstractNoise
+from .abstract_noise import AbstractNoise
 from .sequential import Autocorrelated, Before
 
 

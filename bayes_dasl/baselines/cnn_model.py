@@ -19,7 +19,7 @@ from ..errors import ModelError
 from ..model import Model
 from ..networks.network import bayesian, standardised
 from ..pde.grid import Grid
-from ..pde.layer import PDE
+from ..pde.pde import PDE
 from ..priors import draw_prior
 from ..random import Module, Values, realise
 from ._seen import Seen

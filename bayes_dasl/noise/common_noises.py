@@ -10,7 +10,7 @@ from numpyro.distributions import constraints
 
 from ..errors import ModelError
 from ..random import Scalar
-from .base import SMALLEST, AbstractNoise, PerDatum, VaryingScale, per_datum
+from .abstract_noise import SMALLEST, AbstractNoise, PerDatum, VaryingScale, per_datum
 
 
 class AbstractScaled(AbstractNoise):

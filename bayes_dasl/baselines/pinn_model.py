@@ -16,7 +16,7 @@ from ..layers.layer import AroundTrajectory, finite
 from ..model import Model
 from ..networks import Network, fan_in
 from ._seen import Seen
-from .rates import rates_of, smooth_ode
+from .neural_ode_model import rates_of, smooth_ode
 
 
 def pinn(

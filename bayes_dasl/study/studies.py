@@ -18,10 +18,10 @@ from ..data.datasets import fingerprint, split, split_members
 from ..errors import BayesDaslError, DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
 from ..model import Model, is_series
-from ..prediction.derived import evaluate
+from ..prediction.evaluation import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.save_and_load import load, save
-from ..reports.document import ReportOptions, report
+from ..reports.reporting import ReportOptions, report
 from ..updating.updates import update
 from ..verdict.diagnosis import Diagnosis, diagnose
 from ..weighting.bayes_factor import are_nested, check_nested

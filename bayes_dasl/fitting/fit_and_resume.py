@@ -23,7 +23,7 @@ from ..errors import ReadError
 from ..inference.device import check_device, computing_on
 from ..inference.engine import AbstractEngine, check_engine, restored
 from ..inference.nuts import NUTS
-from ..inference.posing import pose
+from ..inference.pose_problem import pose
 from ..inference.problem import log_priors_of
 from ..model import Model
 from ..model.unit_check import check_units

@@ -12,10 +12,10 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import Interrupted, ModelError
-from ..fitting.fits import fit
+from ..fitting.fit_and_resume import fit
 from ..inference import NUTS, AbstractEngine
 from ..model import Model
-from ..prediction.derived import evaluate
+from ..prediction.evaluation import evaluate
 from ..prediction.forecasts import forecast
 from ..reports._text import number
 from ..scores.scores import score

@@ -11,7 +11,7 @@ from numpyro.distributions import constraints
 
 from ..errors import ModelError
 from ..random import Scalar, is_random
-from .base import AbstractNoise, PerDatum, per_datum
+from .abstract_noise import AbstractNoise, PerDatum, per_datum
 
 _NEAR = 1e-9  # to 0 or 1: a probability that a solver has left, or reached
 

@@ -16,7 +16,7 @@ from .._statistics.describe_distributions import bounds, describe_distribution
 from .._statistics.distributions import BoxCoxNormal, box_cox
 from ..errors import ModelError
 from ..random import Scalar, is_random
-from .base import SMALLEST, AbstractNoise, VaryingScale
+from .abstract_noise import SMALLEST, AbstractNoise, VaryingScale
 
 
 class BoxCoxNoise(AbstractNoise):
