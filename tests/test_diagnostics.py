@@ -355,6 +355,20 @@ def test_a_trajectory_that_meets_a_failing_solve_is_counted_once():
     assert diagnosis.level == "warning"
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"), [(0.8, "(0.95)"), (0.95, "(0.99)"), (0.99, "tighten the prior")]
+)
+def test_the_remedy_for_divergences_is_a_rate_that_the_fit_did_not_have(asked, said):
+    post = make_post()
+    diverging = np.arange(800).reshape(4, 200) % 10 == 0
+    post = replaced(post, "sample_stats", diverging=diverging)
+    post.attrs["engine"] = f"NUTS(chains=4, target_acceptance={asked}, max_tree_depth=10)"
+    (found,) = (f for f in diagnose(post).findings if f.subject == "divergences")
+    assert said in found.remedy
+    assert found.level == "bad"
+    assert "raise" not in found.remedy or asked < 0.99
+
+
 def test_everything_failed():
     diagnosis = diagnose(make_post(failures=800), make_fc(failures=800))
     assert diagnosis.level == "bad"

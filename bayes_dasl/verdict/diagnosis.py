@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ from .chain_convergence import (
     variables,
 )
 from .posterior_findings import posterior_findings, unseen_functions
+
+# Target acceptance rates that a remedy names, if the fit had a lower one.
+_ACCEPTANCE = (0.95, 0.99)
 
 
 def diagnose(
@@ -205,12 +209,14 @@ def _divergence_findings(post: xr.DataTree) -> Iterator[Finding]:
     if cut_short is not None:
         # A trajectory that meets a failing solve diverges too: it counts as a failure instead.
         diverging = diverging & ~cut_short
+    asked = re.search(r"target_acceptance=([0-9.]+)", str(post.attrs.get("engine", "")))
+    higher = next((rate for rate in _ACCEPTANCE if rate > float(asked[1] if asked else 0)), None)
+    raised = "" if higher is None else f"raise the target acceptance rate ({higher}), or "
     yield counted(
         "divergences",
         diverging.values,
         "draws",
         seldom=HARDLY,
         often=0.01,
-        remedy="raise the target acceptance rate (0.95), or tighten the prior where the draws "
-        "diverge",
+        remedy=f"{raised}tighten the prior where the draws diverge",
     )
