@@ -259,7 +259,7 @@ def test_process_noise_and_known_functions_are_no_unknown_functions():
 @pytest.mark.parametrize(
     ("place", "subject", "group"),
     [
-        ("fits.confounding", "confounding", "confounding"),
+        ("fit_and_resume.confounding", "confounding", "confounding"),
         pytest.param(
             "groups.rates_along_paths", "vector field", "vector_field", marks=pytest.mark.thorough
         ),
