@@ -84,11 +84,8 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
         if all(group in fc.children for fc in forecasts.values()):
             held = [fc[group].to_dataset() for fc in forecasts.values()]
-            names = (
-                _same_noise(held)
-                if group == "noise"
-                else [n for n in held[0] if all(n in each for each in held)]
-            )
+            names = [name for name in held[0] if all(name in each for each in held)]
+            names = _same_noise(held) if group == "noise" else names
             groups[group] = _pooled([each[names] for each in held], whole, numbers, drawn)
     of_draw = ("chain", "draw"), np.repeat(np.arange(len(shares)), numbers)[None]
     stats = groups.get("sample_stats_predictions", xr.Dataset())
