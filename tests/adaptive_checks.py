@@ -10,7 +10,7 @@ import pytest
 
 from bayes_dasl.inference import pose
 from bayes_dasl.layers import with_adjoint
-from bayes_dasl.prediction.posterior import draws_of
+from bayes_dasl.prediction import draws_of
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths, realise
 

@@ -7,9 +7,8 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.fitting.groups import data_groups
-from bayes_dasl.prediction.datatree import draws_dataset
-from bayes_dasl.prediction.posterior import signature
+from bayes_dasl.fitting import data_groups
+from bayes_dasl.prediction import draws_dataset, signature
 
 
 class Levels(bd.Module):

@@ -11,7 +11,7 @@ import numpy as np
 from jax.scipy.stats import multivariate_normal
 from scipy.stats import multivariate_normal as normal
 
-from bayes_dasl.inference.problem import Problem
+from bayes_dasl.inference import Problem
 
 
 class Known(Problem):

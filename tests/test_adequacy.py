@@ -7,10 +7,10 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from bayes_dasl import diagnose
 from bayes_dasl.errors import MismatchError
 from bayes_dasl.scores.draws_at_data import crps_at, fair_crps
 from bayes_dasl.verdict.adequacy import adequacy_findings
-from bayes_dasl.verdict.diagnosis import diagnose
 from bayes_dasl.verdict.residuals import NUMBER, residual_findings, share_beyond
 
 DRAWS, NOISE = 2000, 0.5

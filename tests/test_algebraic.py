@@ -11,10 +11,10 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.equations.integrals import integrate_between
+from bayes_dasl import Algebraic
+from bayes_dasl.equations import integrate_between
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.algebraic import Algebraic
 from bayes_dasl.random import paths
 
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)

@@ -14,9 +14,9 @@ from scipy.stats import lognorm, norm
 from sifting import Sifting
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.importance import stored_log_likelihood
+from bayes_dasl._statistics import stored_log_likelihood
 from bayes_dasl.errors import ModelError
-from bayes_dasl.prediction.posterior import fitted_observables
+from bayes_dasl.prediction import fitted_observables
 
 TIMES = np.arange(0.0, 12.0, 0.5)
 NOISE = 0.4

@@ -24,8 +24,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import BayesDaslError, DataError, MismatchError, ModelError, ReadError
 from bayes_dasl.inference import AbstractEngine, Finding, Samples
 from bayes_dasl.noise import AbstractNoise
-from bayes_dasl.prediction.datatree import draws_dataset
-from bayes_dasl.prediction.posterior import signature
+from bayes_dasl.prediction import draws_dataset, signature
 
 ENGINE = bd.NUTS(chains=1, warmup=50, draws=1)
 SHARED = dist.LogNormal(-1.0, 0.5)

@@ -10,11 +10,10 @@ from trees import make_data, make_fc
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.scores import pit, score
+from bayes_dasl.scores import baseline_forecasts, pit, score
 from bayes_dasl.scores.baselines import (
     BASELINES,
     _pairs,
-    baseline_forecasts,
     baselines,
     climatology,
     persistence,

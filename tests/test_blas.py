@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import threadpoolctl
 
-from bayes_dasl._jax.blas import one_thread_a_factor
+from bayes_dasl._jax import one_thread_a_factor
 
 
 def threads() -> list[int]:

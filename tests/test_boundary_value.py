@@ -17,7 +17,7 @@ from scipy.linalg import expm
 from scipy.optimize import brentq
 
 import bayes_dasl as bd
-from bayes_dasl.equations.boundary_value import BoundaryValue
+from bayes_dasl.equations import BoundaryValue
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 

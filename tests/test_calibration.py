@@ -11,8 +11,7 @@ import xarray as xr
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl.prediction.posterior import draws_of
-from bayes_dasl.prediction.predictive import push
+from bayes_dasl.prediction import draws_of, push
 from bayes_dasl.priors import draw_prior
 
 REPLICATES = 24

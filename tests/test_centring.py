@@ -11,8 +11,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.inference import pose
-from bayes_dasl.inference.engine import AbstractEngine
+from bayes_dasl.inference import AbstractEngine, pose
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.reparametrisations import centring as centring_module
 from bayes_dasl.inference.reparametrisations.centring import centring_of

@@ -16,9 +16,8 @@ from scipy.stats import norm
 
 import bayes_dasl as bd
 from bayes_dasl.checking import checks
-from bayes_dasl.inference import AbstractEngine, pose
-from bayes_dasl.inference.engine import Cost
-from bayes_dasl.prediction.predictive import Pushed
+from bayes_dasl.inference import AbstractEngine, Cost, pose
+from bayes_dasl.prediction import Pushed
 
 SIGMA = 0.1
 LOCATION, SPREAD = -0.64, 0.64 / norm.ppf(0.9)  # of log k: a tenth of the prior lies above k = 1

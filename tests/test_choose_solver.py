@@ -9,13 +9,13 @@ import xarray as xr
 from seldom import seldom
 
 import bayes_dasl as bd
-from bayes_dasl.checking import solver_choice
-from bayes_dasl.checking.solver_choice import SolverChoice, choose_solver, with_solver
+from bayes_dasl import Algebraic
+from bayes_dasl.checking import SolverChoice, choose_solver, solver_choice
+from bayes_dasl.checking.solver_choice import with_solver
 from bayes_dasl.errors import ModelError
 from bayes_dasl.layers import ODE
-from bayes_dasl.layers.algebraic import Algebraic
 from bayes_dasl.layers.ode import find_solver
-from bayes_dasl.prediction.predictive import Pushed
+from bayes_dasl.prediction import Pushed
 
 Rodas5P = type(find_solver("rodas5p"))
 

@@ -26,13 +26,12 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
-from bayes_dasl._runs.lock import alone_in
+from bayes_dasl import load
+from bayes_dasl._runs import alone_in
 from bayes_dasl.cli import _load_study, app
-from bayes_dasl.prediction.posterior import fitted_observables
-from bayes_dasl.prediction.save_and_load import load
+from bayes_dasl.prediction import fitted_observables
 from bayes_dasl.reports._text import number, percent
-from bayes_dasl.study import Run, Study
-from bayes_dasl.study.scores import table_of
+from bayes_dasl.study import Run, Study, table_of
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_dasl._jax.compiling import Program, compiled, steady_share
+from bayes_dasl._jax import Program, compiled, steady_share
 from bayes_dasl.inference.sharding import Sharded
 from tests.studies.timing import printed
 

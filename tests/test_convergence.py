@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayes_dasl._statistics.convergence import allowance, nested_rhat, rhat
+from bayes_dasl._statistics import allowance, nested_rhat, rhat
 
 
 def test_nested_rhat_of_known_draws():

@@ -451,7 +451,7 @@ class TestTrajectories:
         """A hybrid's forecast keeps the states along its paths:
         those of the times asked for alone.
         """
-        from bayes_dasl.prediction.predictive import Pusher, Watched
+        from bayes_dasl.prediction import Pusher, Watched
 
         network = bd.Network(
             eqx.nn.MLP(1, 1, 2, 1, jnp.tanh, key=jax.random.key(0)),
@@ -484,8 +484,7 @@ class TestTrajectories:
 
 class TestMembers:
     def test_moved_draws_hold_together(self):
-        from bayes_dasl.prediction.few_members import repeated
-        from bayes_dasl.prediction.predictive import Pusher
+        from bayes_dasl.prediction import Pusher, repeated
 
         model = _model(bd.filtering.CorrelatedLogNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME)))
         inputs = bd.inputs(xr.Dataset(coords={"time": TIMES}))

@@ -14,8 +14,7 @@ from scipy import stats
 from sifting import Sifting
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.distributions import RectifiedBoxCoxNormal
-from bayes_dasl._statistics.tails import truncated_moments
+from bayes_dasl._statistics import RectifiedBoxCoxNormal, truncated_moments
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.noise.sequential import on_link

@@ -7,8 +7,9 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 from trees import make_fc
 
-from bayes_dasl.scores.decomposition import decompose, explained_variance, total_variance
-from bayes_dasl.scores.decomposition_shares import Decomposition
+from bayes_dasl import decompose
+from bayes_dasl.scores import Decomposition
+from bayes_dasl.scores.decomposition import explained_variance, total_variance
 
 
 def forecast_of(mean, variance, science=None, network=None):

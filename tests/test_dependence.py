@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from test_coverage import autoregressive, sharing
 
-from bayes_dasl._statistics.dependence import error_of_mean, independent_hits
+from bayes_dasl._statistics import error_of_mean, independent_hits
 from bayes_dasl.scores.draws_at_data import lower_by
 from bayes_dasl.verdict.leads import against_baseline, against_rival
 

@@ -5,7 +5,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from bayes_dasl._statistics.describe_distributions import chosen_bounds, describe_distribution
+from bayes_dasl._statistics import chosen_bounds, describe_distribution
 
 
 @pytest.mark.parametrize(

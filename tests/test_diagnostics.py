@@ -12,10 +12,11 @@ from arviz_stats import bfmi, ess, rhat
 from scipy.optimize import brentq
 from trees import make_fc, make_post
 
+from bayes_dasl import diagnose
 from bayes_dasl._findings import nested_finding
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Kept, Proposals, point_estimate
-from bayes_dasl.verdict.diagnosis import Diagnosis, Finding, diagnose
+from bayes_dasl.verdict import Diagnosis, Finding
 
 
 def levels(diagnosis, subject):

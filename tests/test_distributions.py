@@ -9,8 +9,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from bayes_dasl._statistics.distributions import BoxCoxNormal
-from bayes_dasl._statistics.tails import log_between, log_incomplete_beta, log_tails
+from bayes_dasl._statistics import BoxCoxNormal, log_between, log_incomplete_beta, log_tails
 
 LAWS = {
     "normal": (dist.Normal(1.0, 2.0), stats.norm(1, 2), np.linspace(-70, 70, 29)),

@@ -13,13 +13,11 @@ from sifting import Sifting
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.plots import plot_function
+from bayes_dasl.prediction import Pusher, watched
 from bayes_dasl.prediction.function_inputs import function_inputs
-from bayes_dasl.prediction.predictive import Pusher
-from bayes_dasl.prediction.vector_fields import watched
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.verdict.extrapolation import leaving
-from bayes_dasl.weighting.bayes_factor import BayesFactors
-from bayes_dasl.weighting.judged_mixtures import judge_mixture
+from bayes_dasl.weighting import BayesFactors, judge_mixture
 
 DOSES = np.r_[np.linspace(0.0, 3.0, 12), np.linspace(3.0, 6.0, 8)]
 KNOWN = 12

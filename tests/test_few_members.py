@@ -10,8 +10,8 @@ from scipy import stats
 from test_log_score import BinomialNoise, MixedNoise
 
 import bayes_dasl as bd
-from bayes_dasl.prediction.few_members import spread_factors
-from bayes_dasl.verdict.diagnosis import diagnose
+from bayes_dasl import diagnose
+from bayes_dasl.prediction import spread_factors
 
 REPLICATES = 2500  # times, each with levels of its own
 ERROR = np.sqrt(0.9 * 0.1 / REPLICATES)

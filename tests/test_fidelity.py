@@ -13,7 +13,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.layers import AbstractFilter, AbstractLayer, Prediction
 from bayes_dasl.multiscale import MultiFidelity
-from bayes_dasl.prediction.posterior import draws_of
+from bayes_dasl.prediction import draws_of
 from bayes_dasl.random import paths
 from bayes_dasl.unknown_functions import Basis
 from bayes_dasl.unknown_functions.bases import BSpline, HilbertGP, Polynomial

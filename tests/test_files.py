@@ -7,7 +7,7 @@ import h5py
 import pytest
 
 import bayes_dasl as bd
-from bayes_dasl._runs.files import replacing, write_text
+from bayes_dasl._runs import replacing, write_text
 from bayes_dasl.data.forcing_files import read_series
 from bayes_dasl.errors import ReadError, WriteError
 

@@ -23,8 +23,7 @@ from seldom import seldom
 from sifting import Sifting
 
 import bayes_dasl as bd
-from bayes_dasl._jax.fingerprints import fingerprint_of
-from bayes_dasl._jax.trace import calls_back, traced
+from bayes_dasl._jax import calls_back, fingerprint_of, traced
 from bayes_dasl.errors import ModelError, UnreadableError
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.gradient import differentiated, traced_once

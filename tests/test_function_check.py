@@ -15,11 +15,11 @@ from by_hand import posterior
 from scipy.optimize import minimize
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.variance_component import Linear, Series
+from bayes_dasl._statistics import Linear, Series
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.linear_residuals import Around
-from bayes_dasl.prediction.datatree import shortest_lengths
+from bayes_dasl.prediction import shortest_lengths
 from bayes_dasl.unknown_functions.bases import RBF, BSpline, Fourier, HilbertGP, Polynomial, Product
 from bayes_dasl.unknown_functions.lookup import function_names, unknown_functions
 from bayes_dasl.updating import function_check

@@ -11,8 +11,7 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.prediction import identity
-from bayes_dasl.prediction.identity import check_same_posterior
+from bayes_dasl.prediction import check_same_posterior, identity
 
 TIMES = np.arange(5.0)
 OTHER = (

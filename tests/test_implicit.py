@@ -17,9 +17,9 @@ from scipy.optimize import brentq
 from scipy.special import lambertw
 
 import bayes_dasl as bd
+from bayes_dasl import Implicit
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.implicit import Implicit
 from bayes_dasl.random import paths
 
 # Newton's method is of order two: a root is exact to rounding whatever the tolerance, and so are

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from arviz_stats.base.array import array_stats
 
-from bayes_dasl._statistics.importance import largest_pareto_k, told_apart, weigh
+from bayes_dasl._statistics import largest_pareto_k, told_apart, weigh
 
 
 def test_weights_are_those_of_arviz_and_draws_keep_their_order():

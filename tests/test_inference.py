@@ -28,8 +28,7 @@ from bayes_dasl.inference.nuts import nuts as nuts
 from bayes_dasl.inference.nuts.pathfinder import Pathfinder
 from bayes_dasl.inference.sites import bijector
 from bayes_dasl.layers import Prediction
-from bayes_dasl.prediction.datatree import names
-from bayes_dasl.prediction.posterior import draws_of
+from bayes_dasl.prediction import draws_of, names
 
 
 class Level(Curve):

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayes_dasl._runs import files as _files
-from bayes_dasl._runs.journal import Journal, ProgressBar, read_identity
+from bayes_dasl._runs import Journal, ProgressBar, files as _files, read_identity
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,9 +13,9 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
+from bayes_dasl import Jump
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.jump import Jump
 from bayes_dasl.random import paths, realise
 
 TOLERANCE = 1e-9

@@ -17,10 +17,11 @@ from scipy.stats import multivariate_normal, norm
 from sifting import Sifting
 
 import bayes_dasl as bd
-from bayes_dasl.data.layer_inputs import Inputs, Past
-from bayes_dasl.equations.sde import SDE
+from bayes_dasl.data import Inputs
+from bayes_dasl.data.layer_inputs import Past
+from bayes_dasl.equations import SDE
 from bayes_dasl.errors import DataError, ModelError
-from bayes_dasl.filtering.kalman import Kalman
+from bayes_dasl.filtering import Kalman
 from bayes_dasl.inference import pose
 from bayes_dasl.random import paths
 

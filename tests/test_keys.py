@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_dasl._jax.keys import as_key, printable
+from bayes_dasl._jax import as_key, printable
 from bayes_dasl.errors import ModelError
 
 

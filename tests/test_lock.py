@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from bayes_dasl._runs.lock import alone_in
+from bayes_dasl._runs import alone_in
 from bayes_dasl.errors import WriteError
 
 ROOT = Path(__file__).resolve().parents[1]

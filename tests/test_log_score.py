@@ -13,7 +13,8 @@ from scipy import stats
 from test_scores import data_of, forecast_of
 
 import bayes_dasl as bd
-from bayes_dasl.prediction.conditional import conditional, noise_group
+from bayes_dasl.prediction import noise_group
+from bayes_dasl.prediction.conditional import conditional
 from bayes_dasl.scores.ensemble_scores import score_ensemble
 
 TIMES, CHAINS, DRAWS = 7, 2, 30

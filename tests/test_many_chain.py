@@ -18,9 +18,10 @@ from scipy import stats
 from seldom import seldom
 
 import bayes_dasl as bd
+from bayes_dasl.engines import ManyChain
 from bayes_dasl.engines.many_chain import many_chain as many_chain, methods as _many_chain_methods
 from bayes_dasl.engines.many_chain.batches import CHUNK, BatchedChains
-from bayes_dasl.engines.many_chain.many_chain import ENERGY_VARIANCE, ManyChain
+from bayes_dasl.engines.many_chain.many_chain import ENERGY_VARIANCE
 from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.layers import Prediction
 

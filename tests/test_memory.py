@@ -15,8 +15,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl._jax import memory as _memory
-from bayes_dasl.prediction import predictive as _predictive
-from bayes_dasl.prediction.predictive import push
+from bayes_dasl.prediction import predictive as _predictive, push
 from bayes_dasl.priors import draw_prior
 
 GIB = 2**30

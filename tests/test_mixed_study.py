@@ -18,14 +18,12 @@ from test_compare import result
 from test_evidence import NOISE, noisy, science, walked, with_sizes
 
 import bayes_dasl as bd
+from bayes_dasl import load, save
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.prediction.save_and_load import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
-from bayes_dasl.study import Run, studies as bundle
-from bayes_dasl.study.fits import Task
-from bayes_dasl.study.mixing import science_of
+from bayes_dasl.study import Run, Task, science_of, studies as bundle
 from bayes_dasl.weighting import judged_mixtures
 from bayes_dasl.weighting.equal_weights import equal_weights
 from bayes_dasl.weighting.windows import side_by_side, sparing

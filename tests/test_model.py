@@ -20,7 +20,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.layers import AbstractLayer, Prediction
 from bayes_dasl.model import check_data
-from bayes_dasl.prediction.predictive import push
+from bayes_dasl.prediction import push
 from bayes_dasl.random import paths, realise
 
 RTOL = 1e-8

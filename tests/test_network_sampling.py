@@ -29,7 +29,7 @@ from bayes_dasl.inference.reparametrisations.reference import (
 from bayes_dasl.inference.reparametrisations.reparametrisation import Identity
 from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
-from bayes_dasl.prediction.posterior import draws_of
+from bayes_dasl.prediction import draws_of
 from bayes_dasl.random import realise
 
 # Of two chains the fewest effective draws are about the 200 that are asked for below.

@@ -14,9 +14,9 @@ from scipy.linalg import expm
 from scipy.optimize import minimize
 
 import bayes_dasl as bd
+from bayes_dasl import Jump
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.jump import Jump
 from bayes_dasl.pde import (
     PDE,
     Chebyshev,
@@ -29,7 +29,7 @@ from bayes_dasl.pde import (
     Robin,
 )
 from bayes_dasl.random import paths
-from bayes_dasl.updating.tighter_tolerances import tightened
+from bayes_dasl.updating import tightened
 
 LINE = Grid(x=(0.0, 1.0, 16))
 X = LINE.centres("x")

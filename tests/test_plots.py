@@ -10,9 +10,8 @@ import trees
 import xarray as xr
 from matplotlib.figure import Figure
 
-from bayes_dasl import plots, scores
+from bayes_dasl import decompose, plots, scores
 from bayes_dasl.plots import _style
-from bayes_dasl.scores.decomposition import decompose
 
 
 def band(ax, label: str) -> np.ndarray:

@@ -17,9 +17,8 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.plots.population import _corrected
-from bayes_dasl.populations.each import buckets
-from bayes_dasl.prediction.datatree import names
-from bayes_dasl.prediction.posterior import signature as signature_of
+from bayes_dasl.populations import buckets
+from bayes_dasl.prediction import names, signature as signature_of
 from bayes_dasl.random import paths, realise
 from bayes_dasl.verdict.chain_convergence import quantities
 

@@ -14,8 +14,14 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
-from bayes_dasl.prediction.datatree import draws_dataset, names, series_dataset
-from bayes_dasl.prediction.posterior import check_belongs, draws_of, signature
+from bayes_dasl.prediction import (
+    check_belongs,
+    draws_dataset,
+    draws_of,
+    names,
+    series_dataset,
+    signature,
+)
 from bayes_dasl.random import paths
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.prediction.datatree import draws_dataset
+from bayes_dasl.prediction import draws_dataset
 from bayes_dasl.verdict.adequacy import adequacy_findings
 from tests.studies.false_alarms import prior_alarms
 

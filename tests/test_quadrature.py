@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.special import gamma
 
-from bayes_dasl.equations.integrals import integrate, integrate_between
+from bayes_dasl.equations import integrate, integrate_between
 from bayes_dasl.errors import ModelError
 
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)

@@ -16,13 +16,13 @@ from arviz_stats import ess
 from test_compare import result
 
 import bayes_dasl as bd
+from bayes_dasl import diagnose, report, score
 from bayes_dasl.errors import MismatchError, WriteError
+from bayes_dasl.reports import Report
 from bayes_dasl.reports._tables import summaries
 from bayes_dasl.reports._text import percent
-from bayes_dasl.reports.reporting import Report, report
-from bayes_dasl.scores.scores import score, score_baselines
-from bayes_dasl.verdict.diagnosis import diagnose
-from bayes_dasl.weighting.judged_mixtures import judge_mixture
+from bayes_dasl.scores.scores import score_baselines
+from bayes_dasl.weighting import judge_mixture
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),

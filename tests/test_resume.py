@@ -24,12 +24,12 @@ from seldom import seldom
 from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke
 
 import bayes_dasl as bd
+from bayes_dasl import load
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
 from bayes_dasl.fitting import fit as fit_module
 from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples
 from bayes_dasl.inference.engine import Settings, restored
 from bayes_dasl.inference.nuts import nuts as nuts
-from bayes_dasl.prediction.save_and_load import load
 from bayes_dasl.study import Run, fits
 
 KEY = 5

@@ -17,7 +17,7 @@ import xarray as xr
 from jax.test_util import check_grads
 
 import bayes_dasl as bd
-from bayes_dasl.equations.sde import SDE
+from bayes_dasl.equations import SDE
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.random import paths, realise

@@ -9,8 +9,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.prediction import exchange as _exchange, forecasts
-from bayes_dasl.prediction.exchange import renewal
+from bayes_dasl.prediction import exchange as _exchange, forecasts, renewal
 from tests.studies.uncertainty import shares
 from tests.studies.uncertainty.shares import Weights, numbers
 

@@ -13,10 +13,10 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
-from bayes_dasl.equations.shooting import MultipleShooting, segment_states
+from bayes_dasl import Jump
+from bayes_dasl.equations import MultipleShooting, segment_states
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.jump import Jump
 from bayes_dasl.random import paths
 from tests.studies.recovery import lorenz
 from tests.studies.recovery.lorenz import START, STATES, TRUTH, Lorenz

@@ -10,9 +10,8 @@ import sys
 
 import pytest
 
-from bayes_dasl._runs import signals
+from bayes_dasl._runs import ProgressBar, signals
 from bayes_dasl._runs.console import LastingConsole
-from bayes_dasl._runs.journal import ProgressBar
 from bayes_dasl._runs.signals import heard_like_ctrl_c
 
 ASKING = [signal.SIGTERM, signal.SIGHUP]

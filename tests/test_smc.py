@@ -18,9 +18,10 @@ from scipy.stats import multivariate_normal, norm
 from seldom import seldom
 
 import bayes_dasl as bd
+from bayes_dasl.engines import SMC
 from bayes_dasl.engines.smc import tempering as _tempering
 from bayes_dasl.engines.smc.modes import modes_among
-from bayes_dasl.engines.smc.smc import SMC, effective_share
+from bayes_dasl.engines.smc.smc import effective_share
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
 

@@ -15,12 +15,12 @@ from curves import Curve
 from scipy.stats import norm
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.importance import Weights
+from bayes_dasl._statistics import Weights
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import AbstractEngine, Samples, pose
 from bayes_dasl.layers import AbstractLayer
-from bayes_dasl.updating.solver_check import _largest_rhat, _largest_shift, check_solver
-from bayes_dasl.updating.tighter_tolerances import tightened
+from bayes_dasl.updating import check_solver, tightened
+from bayes_dasl.updating.solver_check import _largest_rhat, _largest_shift
 
 TIMES = np.linspace(0.0, 3.0, 8)
 CHAINS, DRAWS = 4, 500

@@ -10,9 +10,9 @@ import xarray as xr
 from scipy.optimize import minimize
 
 import bayes_dasl as bd
+from bayes_dasl import SteadyState
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.steady_state import SteadyState
 
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)
 DILUTION = np.array([0.1, 0.2, 0.3, 0.5])

@@ -18,6 +18,7 @@ import xarray as xr
 from sifting import Sifting
 
 import bayes_dasl as bd
+from bayes_dasl import load
 from bayes_dasl.errors import (
     DataError,
     Interrupted,
@@ -26,7 +27,6 @@ from bayes_dasl.errors import (
     ReadError,
     WriteError,
 )
-from bayes_dasl.prediction.save_and_load import load
 from bayes_dasl.study import Run, fits, forecast_times, future_times, scores, studies as bundle
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,9 +14,9 @@ from scipy.stats import norm, truncnorm
 from seldom import seldom
 
 import bayes_dasl as bd
+from bayes_dasl.engines import SVI
 from bayes_dasl.engines.svi import svi as svi
 from bayes_dasl.engines.svi.guides import GUIDES, build_family
-from bayes_dasl.engines.svi.svi import SVI
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.gradient import traced_once

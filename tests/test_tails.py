@@ -6,7 +6,7 @@ import xarray as xr
 from scipy.special import ndtr
 from test_coverage import autoregressive
 
-from bayes_dasl._statistics.convergence import tail_index
+from bayes_dasl._statistics import tail_index
 from bayes_dasl.verdict.posterior_findings import posterior_findings
 
 THIN = {

@@ -14,7 +14,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.model import check_data
-from bayes_dasl.prediction.posterior import with_what_is_censored
+from bayes_dasl.prediction import with_what_is_censored
 from bayes_dasl.reports._figures import forecast_cards
 from bayes_dasl.scores.matching import fitted_between
 from bayes_dasl.verdict.adequacy import _training_findings

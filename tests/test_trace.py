@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._jax.trace import calls_back, traced
+from bayes_dasl._jax import calls_back, traced
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.gradient import traced_once
 

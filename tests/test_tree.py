@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import bayes_dasl as bd
-from bayes_dasl._jax.tree import FrozenDict, child, dotted, key_name, nodes_along, short_names
+from bayes_dasl._jax import FrozenDict, child, dotted, key_name, nodes_along, short_names
 
 part = st.sampled_from(["layer", "initial", "hare", "scale", "0", "12"])
 name = st.lists(part, min_size=1, max_size=4).map(".".join)

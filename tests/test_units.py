@@ -15,8 +15,7 @@ import bayes_dasl as bd
 from bayes_dasl.data import units as units_module
 from bayes_dasl.data.units import agree, convert, parsed
 from bayes_dasl.errors import DataError, MismatchError, ModelError
-from bayes_dasl.model import check_data
-from bayes_dasl.model.unit_check import check_units, unit_findings, units_unseen
+from bayes_dasl.model import check_data, check_units, unit_findings, units_unseen
 from bayes_dasl.random import paths
 from bayes_dasl.scores.matching import matched
 

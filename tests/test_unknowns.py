@@ -17,10 +17,10 @@ from numpyro.handlers import seed, trace
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.describe_distributions import describe_distribution
+from bayes_dasl._statistics import describe_distribution
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.prediction.datatree import names
+from bayes_dasl.prediction import names
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths, realise, sample
 

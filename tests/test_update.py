@@ -12,13 +12,12 @@ import xarray as xr
 from curves import Curve
 
 import bayes_dasl as bd
+from bayes_dasl import update
 from bayes_dasl.errors import DataError, MismatchError, ModelError, ReadError
 from bayes_dasl.inference import AbstractEngine, Samples
-from bayes_dasl.prediction.datatree import draws_dataset
-from bayes_dasl.prediction.posterior import signature
+from bayes_dasl.prediction import draws_dataset, signature
 from bayes_dasl.updating.taking_in import _joined_data
-from bayes_dasl.updating.updates import update
-from bayes_dasl.verdict.diagnosis import Finding
+from bayes_dasl.verdict import Finding
 
 CHAINS, DRAWS = 4, 1000
 PRIOR_SD, NOISE = 3.0, 0.5

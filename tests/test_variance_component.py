@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multivariate_normal
 
-from bayes_dasl._statistics.variance_component import Lacking, Linear
+from bayes_dasl._statistics import Lacking, Linear
 
 DATA, UNKNOWN, MORE, REPLICATES = 40, 5, 12, 400
 X = np.linspace(0.0, 1.0, DATA)

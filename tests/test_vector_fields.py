@@ -13,8 +13,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import AbstractEngine, Samples
-from bayes_dasl.prediction.predictive import Pusher, push
-from bayes_dasl.prediction.vector_fields import rates_along_paths, watched
+from bayes_dasl.prediction import Pusher, push, rates_along_paths, watched
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 
