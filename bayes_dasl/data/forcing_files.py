@@ -13,7 +13,7 @@ from .._jax.memory import on_host
 from .._runs.hdf5 import check_contained
 from ..errors import DataError, ReadError
 from .columns import times
-from .frames import Frame, bare, units_in_header
+from .input_table import InputTable, bare, units_in_header
 
 
 def read_series(
@@ -95,7 +95,7 @@ def _table(
         DataError: if it lacks the index, or holds neither numbers nor dates there.
     """
     try:
-        frame = Frame(path)
+        frame = InputTable(path)
     except DataError as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     held = ", ".join(map(str, frame.frame))
@@ -118,7 +118,7 @@ def _table(
     return found
 
 
-def _places(path: Path, frame: Frame, label: str, date_format: str | None) -> np.ndarray:
+def _places(path: Path, frame: InputTable, label: str, date_format: str | None) -> np.ndarray:
     """The index of each row: numbers, or dates in ISO 8601 or in the way of the table that the data
     come from.
 
