@@ -50,7 +50,7 @@ class Fourier(eqx.Module):
         return self.last(jnp.concatenate([waves, x]))
 
     def prior(self, name: str, weight: Array) -> dist.Distribution:
-        """Return the prior of a weight or bias: variance 1 for waves and trend, 1/4 for the constant."""
+        """Return the prior of an array: variance 1 for waves and trend, 1/4 for the constant."""
         size, inputs = self.frequencies.shape
         sd = np.full(weight.shape, _CONSTANT)
         if weight.ndim == 2:
