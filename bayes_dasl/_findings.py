@@ -197,7 +197,8 @@ def counted(
         group: where the flags are kept.
     """
     # 1. The statistic.
-    count, size = int(found.sum()), found.size
+    count = int(found.sum())
+    size = found.size
     if not count:
         return Finding("good", subject, f"none{met} in {size} {draws}{group and f' ({group})'}")
     share = f"{100 * count / size:.3g} %{group and f', {group}'}"

@@ -65,7 +65,8 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
     # The central mass of a normal distribution is mean ± q · sd, q the quantile of (1 + mass) / 2.
     quantile = float(ndtri(0.5 + mass / 2))
     if low > 0:
-        a, b = math.log(low), math.log(high)
+        a = math.log(low)
+        b = math.log(high)
         return dist.LogNormal((a + b) / 2, (b - a) / (2 * quantile))
     return dist.Normal((low + high) / 2, (high - low) / (2 * quantile))
 

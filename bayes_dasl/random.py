@@ -168,7 +168,8 @@ class Shared(Unknown):
     pytree_aux_fields = ("name",)
 
     def __init__(self, unknown: dist.Distribution, name: str):
-        self.unknown, self.name = unknown, name
+        self.unknown = unknown
+        self.name = name
         super().__init__(unknown.batch_shape, unknown.event_shape)
 
     @property
@@ -200,8 +201,11 @@ class Dependent(Unknown):
         self, function: Callable[..., Any], arguments: Mapping[str, Any], by_place: tuple[str, ...]
     ):
         # JAX sorts the keys of a plain dict, which would change the order of draws.
-        self.function, self.arguments, self.by_place = function, OrderedDict(arguments), by_place
-        example, other = self.example(0.1), self.example(0.3)
+        self.function = function
+        self.arguments = OrderedDict(arguments)
+        self.by_place = by_place
+        example = self.example(0.1)
+        other = self.example(0.3)
         self.drawn = is_random(example)
         if isinstance(example, Unknown) or not (self.drawn or eqx.is_array_like(example)):
             raise ModelError(
@@ -428,12 +432,18 @@ def _describe(
         if hasattr(node, "leaf_dims"):
             dims |= node.leaf_dims(tuple(map(key_name, path[depth:])))
         owners.append(type(node).__name__)
-    units, whole = stated_units(tree, path), "/".join(owners)
-    places, name, own, within = (place,), place, 1, ()
+    units = stated_units(tree, path)
+    whole = "/".join(owners)
+    places = (place,)
+    name = place
+    own = 1
+    within = ()
     # 2. An argument stands nowhere itself; a derived number stands in its place.
     if inside:
         outer: Any = inside.distribution
-        places, name, own = (), below(inside.path, place), inside.own + len(path)
+        places = ()
+        name = below(inside.path, place)
+        own = inside.own + len(path)
         # Arguments of a random effect may differ between subjects too, or between groups of them.
         if hasattr(outer.function, "dims_of"):
             dims |= outer.function.dims_of(key_name(path[0]), inside.dims)
@@ -474,7 +484,8 @@ def _replace(
             return leaf
         name = below(inside, dotted(path))
         if isinstance(leaf, Shared):
-            name, leaf = leaf.name, leaf.unknown
+            name = leaf.name
+            leaf = leaf.unknown
         if name not in known:
             # Arguments first; then the leaf is a plain distribution, or a derived number.
             if isinstance(leaf, Dependent):

@@ -25,7 +25,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         WriteError: if the folder cannot be written or the disk is full; an older file stays
             untouched.
     """
-    path, temporary = Path(path), None
+    path = Path(path)
+    temporary = None
     if path.parent.is_file():
         raise WriteError(f"cannot write {path}: {path.parent} is a file, not a folder")
     try:

@@ -223,7 +223,9 @@ class ProgressBar:
         self._progress = _progress() if shown else None
         console = self._progress.console if self._progress else None
         self._lines = console is not None and not (console.is_terminal or console.is_jupyter)
-        self._task, self._done, self._said = None, 0, 0
+        self._task = None
+        self._done = 0
+        self._said = 0
 
     def __enter__(self) -> "ProgressBar":
         if self._progress:

@@ -153,7 +153,8 @@ def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]
     if not problem.model.layer.begins:
         return
     for name, force in inputs.forcings.items():
-        first, start = float(force.times[0]), float(inputs.start)
+        first = float(force.times[0])
+        start = float(inputs.start)
         if first > start:
             yield Finding(
                 "warning", f"forcing {name}",
@@ -182,7 +183,8 @@ def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
     longer = steps > 1.5 * np.median(steps) if steps.size else np.zeros(0, bool)
     if not 0 < longer.sum() <= _FEW * steps.size:
         return
-    missing, at = round(float((steps[longer] / np.median(steps) - 1).sum())), int(np.argmax(steps))
+    missing = round(float((steps[longer] / np.median(steps) - 1).sum()))
+    at = int(np.argmax(steps))
     begin, end = (told_of(index, float(rows[i])) for i in (at, at + 1))
     yield Finding(
         "warning", f"forcing {', '.join(problem.inputs.forcings)}",
@@ -233,7 +235,8 @@ def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
 
 def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
     """Grade the share of prior draws for which the solver fails."""
-    failed, total = int((~pushed.ok).sum()), pushed.ok.size
+    failed = int((~pushed.ok).sum())
+    total = pushed.ok.size
     steps = f"{int(np.median(pushed.steps))} steps in the median, {int(pushed.steps.max())} at most"
     message = (
         f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
@@ -280,7 +283,8 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             np.asarray(end)[seen] for end in noise.known_between(np.asarray(values))
         )
         low, high = np.quantile(predicted[finite][:, seen], [0.005, 0.995], axis=0)
-        outside, number = int(((at_most < low) | (at_least > high)).sum()), at_most.size
+        outside = int(((at_most < low) | (at_least > high)).sum())
+        number = at_most.size
         if outside <= 0.1 * number:
             inside = f"{number - outside} of {number} data lie within the prior's range"
             yield Finding("good", f"prior of {name}", f"{inside}{left_out}")
@@ -357,7 +361,8 @@ def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEn
         began = time.perf_counter()
         run(positions)
         laps.append(time.perf_counter() - began)
-    each, batch = float(np.median(laps)) / _GRADIENTS, engine.batch
+    each = float(np.median(laps)) / _GRADIENTS
+    batch = engine.batch
     message = f"one gradient at {batch} positions takes {1e3 * each * batch:.2g} ms"
     cost = engine.cost(problem)
     if not cost:

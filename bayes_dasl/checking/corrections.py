@@ -14,7 +14,8 @@ from ..layers._corrected import amplified, is_corrected
 from ..prediction.predictive import Draws
 from ..random import realise
 
-_DRAWS, _BATCH = 64, 16
+_DRAWS = 64
+_BATCH = 16
 # Fewest draws for a finding.
 _FEW = 20
 

@@ -153,7 +153,9 @@ def describe(model: Module) -> Description:
 def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, RandomLeaf]) -> Node:
     """Build the node of a part, with settings, entries of numbers, and inner parts."""
     group = getattr(value, "random_group", group)
-    settings, entries, children = {}, [], []
+    settings = {}
+    entries = []
+    children = []
     for field, part, metadata in _parts(value):
         at = f"{path}.{field}" if path else field
         if metadata.get("hidden", False):
@@ -246,7 +248,8 @@ def _value(value: Any) -> str:
         return f"{complex(value):.4g}" if not np.shape(value) else "known complex numbers"
     if not np.shape(value):
         return f"{float(value):.4g}"
-    low, high = np.min(value), np.max(value)
+    low = np.min(value)
+    high = np.max(value)
     return (
         f"known numbers, all {low:.4g}" if low == high else f"known numbers, {low:.3g}…{high:.3g}"
     )

@@ -12,8 +12,10 @@ from ..errors import DataError
 
 ENDS = ("_low", "_high", "_least", "_most")
 """Suffixes of coordinates: the bounds of each datum, and the limits of what can be seen."""
-BELOW, ABOVE = "censored_below", "censored_above"
-CODE, LIMIT = "_censored", "_limit"
+BELOW = "censored_below"
+ABOVE = "censored_above"
+CODE = "_censored"
+LIMIT = "_limit"
 """Suffixes of variables: the flag of censoring, and the other bound of an interval."""
 
 
@@ -31,10 +33,12 @@ def known_between(values: Any, code: Any, limit: Any, below: Any, above: Any) ->
         Lower and upper bound of each value.
     """
     xp = jnp if any(isinstance(v, jax.Array) for v in (values, code, limit)) else np
-    left, right = code == 1, code == -1
+    left = code == 1
+    right = code == -1
     low = xp.where(left, xp.where(xp.isnan(limit), -xp.inf, limit), values)
     high = xp.where(right, xp.where(xp.isnan(limit), xp.inf, limit), values)
-    low, high = xp.where(values <= below, -xp.inf, low), xp.where(values <= below, below, high)
+    low = xp.where(values <= below, -xp.inf, low)
+    high = xp.where(values <= below, below, high)
     return xp.where(values >= above, above, low), xp.where(values >= above, xp.inf, high)
 
 
@@ -67,7 +71,8 @@ def with_bounds(
     Returns:
         The observable, unchanged if nothing is censored.
     """
-    name, dims = str(values.name), values.dims
+    name = str(values.name)
+    dims = values.dims
     if name + ENDS[0] in data.variables:
         return values.assign_coords({name + end: data[name + end] for end in ENDS})
     beside = {part: data[name + part] for part in (CODE, LIMIT) if name + part in data.variables}
@@ -75,7 +80,8 @@ def with_bounds(
         part: v.transpose(*dims).values for part, v in beside.items() if set(v.dims) == set(dims)
     }
     limits = attributes.get(BELOW, -np.inf), attributes.get(ABOVE, np.inf)
-    code, limit = of_each.get(CODE, 0.0), of_each.get(LIMIT, np.nan)
+    code = of_each.get(CODE, 0.0)
+    limit = of_each.get(LIMIT, np.nan)
     low, high = known_between(values.values, code, limit, *limits)
     if not bool(np.any((low != high) & ~np.isnan(values.values))):
         return values
@@ -93,7 +99,8 @@ def _seen_between(
     """
     below = np.unique(high[np.isinf(low)])
     above = np.unique(low[np.isinf(high)])
-    below, above = np.concatenate([[-np.inf], below]), np.concatenate([above, [np.inf]])
+    below = np.concatenate([[-np.inf], below])
+    above = np.concatenate([above, [np.inf]])
     last = np.searchsorted(below[1:], np.nan_to_num(y), side="right")
     first = np.searchsorted(above[:-1], np.nan_to_num(y), side="left")
     return below[last], above[first]
@@ -109,7 +116,8 @@ def bounds(observed: xr.DataArray) -> tuple[np.ndarray, np.ndarray]:
 
 def _coordinates_beside(observed: xr.DataArray, *names: str) -> Any:
     """Return coordinates of an observable by suffix, `(datum,)`; the values where one is absent."""
-    values, coords = observed.values.ravel(), observed.coords
+    values = observed.values.ravel()
+    coords = observed.coords
     ends = (coords.get(f"{observed.name}{name}") for name in names)
     return tuple(
         values if end is None else end.transpose(*observed.dims).values.ravel() for end in ends

@@ -95,7 +95,8 @@ def _iso(table: InputTable, column: str, cells: Any) -> Any:
     offset = cells.astype(str).str.strip().str.contains(_OFFSET)
     dates = pd.to_datetime(cells, errors="coerce", format="ISO8601", utc=bool(offset.any()))
     if dates.notna().all() and offset.any() and not offset.all():
-        one, other = int(np.argmax(offset)), int(np.argmin(offset))
+        one = int(np.argmax(offset))
+        other = int(np.argmin(offset))
         raise DataError(
             f"'{column}' has an offset from UTC in {table.row(one)}, {str(cells.iloc[one])!r}, but "
             f"none in {table.row(other)}, {str(cells.iloc[other])!r}: write all times with one, or "
@@ -233,7 +234,8 @@ def sorted_within(table: InputTable, when: np.ndarray, who: np.ndarray, among: n
     zero = np.zeros((), np.diff(when[:1]).dtype)
     falls = (np.diff(who[rows]) == 0) & (np.diff(when[rows]) < zero)
     for i in np.flatnonzero(falls)[:1]:
-        one, other = rows[i], rows[i + 1]
+        one = rows[i]
+        other = rows[i + 1]
         several = ", or, if they are of several subjects, give the column of these as subject=…"
         raise DataError(
             f"time falls from {when[one]} in {table.row(one)} to {when[other]} in "

@@ -35,9 +35,11 @@ from .units import agree, convert, same_text
 # Placeholder for a missing datum: any finite number keeps gradients finite.
 _UNSEEN = 1.0
 
-JOINT, DATUM = "joint", "datum"
+JOINT = "joint"
+DATUM = "datum"
 """In results: the variable that joins all observables, and its dimension."""
-FILLED, FILLED_BETWEEN = "filled", "filled_between"
+FILLED = "filled"
+FILLED_BETWEEN = "filled_between"
 """Attributes written by `fill_gaps`: the rule with the number of filled values, and the gaps."""
 
 
@@ -90,7 +92,8 @@ def inputs(
     first = occurrence(times) == 0
 
     def forcing(data: xr.Dataset, name: str) -> AbstractForcing:
-        kind, knots = kinds.get(name, "linear"), times[first]
+        kind = kinds.get(name, "linear")
+        knots = times[first]
         if kind not in KINDS:
             raise DataError(
                 f"forcing '{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}"
@@ -477,7 +480,8 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
             "split needs one coordinate and where to split it, such as split(data, time=1912)"
         )
     ((index, value),) = at.items()
-    values, value = checked_index(data, index), place_of(data, index, value)
+    values = checked_index(data, index)
+    value = place_of(data, index, value)
     train, test = data.isel({index: values <= value}), data.isel({index: values > value})
     if train.sizes[index] == 0 or test.sizes[index] == 0:
         raise DataError(

@@ -13,7 +13,8 @@ from jaxtyping import Float, Shaped
 
 from ..errors import DataError, ModelError
 
-DAY, SINCE = "day", " since "
+DAY = "day"
+SINCE = " since "
 _EPOCH = "1970-01-01"
 _DAY = 86400
 _SECONDS = {
@@ -372,7 +373,8 @@ def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
     if data[index].dtype.kind not in "iufM":
         return
     kinds = {True: "dates", False: "numbers"}
-    ours, theirs = are_dates(data[index]), are_dates(like)
+    ours = are_dates(data[index])
+    theirs = are_dates(like)
     if ours != theirs:
         raise DataError(
             f"{index} holds {kinds[ours]} here, but {kinds[theirs]} in {whose}: give it "

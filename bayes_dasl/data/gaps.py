@@ -47,7 +47,8 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
             )
         index = index_of(data[name])
         values = series(data, name, "forcing", (index,))
-        times, missing = checked_index(data, index), ~np.isfinite(values)
+        times = checked_index(data, index)
+        missing = ~np.isfinite(values)
         if not missing.any():
             continue
         if missing.all():
@@ -111,7 +112,8 @@ def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:
 
 def _interpolated(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Interpolate linearly; NaN beyond the first and the last known value."""
-    at, known = numbers(times), np.isfinite(values)
+    at = numbers(times)
+    known = np.isfinite(values)
     return np.interp(at, at[known], values[known], left=np.nan, right=np.nan)
 
 
@@ -128,7 +130,8 @@ def _climatology(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> 
     if not units:
         raise DataError(f"a climatology needs dates, or {index.name}.attrs['units'] such as 'day'")
     year = _YEAR / seconds_in(units)
-    at, known = numbers(times) % year, np.isfinite(values)
+    at = numbers(times) % year
+    known = np.isfinite(values)
     found = np.full(values.shape, np.nan)
     for i in np.flatnonzero(~known):
         # Distance on the circle of the year, so that December is next to January.

@@ -20,7 +20,8 @@ type Source = pd.DataFrame | str | Path
 _WITH_UNITS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
 COLUMNS = "columns"
 """Attribute of a dataset: as JSON, the column of the table by the name of the variable."""
-DATE_FORMAT, MISSING = "date_format", "missing"
+DATE_FORMAT = "date_format"
+MISSING = "missing"
 """Attributes of a dataset: the format of dates, and as JSON the codes for missing values."""
 _MISSING = ("", ".", "na", "nan")
 _PARQUET = (".parquet", ".pq")
@@ -45,7 +46,7 @@ class InputTable:
     ):
         # Only a text file has lines, and only its cells can be read again as written.
         is_text = isinstance(table, (str, Path)) and Path(table).suffix.lower() not in _PARQUET
-        self.path = Path(table) if is_text else None
+        self.path = Path(str(table)) if is_text else None
         self.frame = _read(Path(table)) if isinstance(table, (str, Path)) else table
         if not isinstance(self.frame, pd.DataFrame):
             raise DataError(
@@ -183,7 +184,8 @@ class InputTable:
         Raises:
             DataError: if a row holds text or an infinite number; the message names the row.
         """
-        cells, empty = self.cells(name, role), self.missing(name)
+        cells = self.cells(name, role)
+        empty = self.missing(name)
         among = np.ones(len(self), bool) if among is None else among
         if cells.dtype.kind in "mM":
             raise DataError(f"the column '{self.label(name)}' for {role} holds dates, not numbers")
@@ -310,7 +312,8 @@ class InputTable:
         difference: bool,
     ) -> np.ndarray:
         """Convert numbers whose units, and the wanted units, may differ between rows."""
-        counted, done = ~np.isnan(values), np.array(values)
+        counted = ~np.isnan(values)
+        done = np.array(values)
         for have, want in dict.fromkeys(zip(held[counted], wanted[counted], strict=True)):
             rows = counted & (held == have) & (wanted == want)
             where = f" in {self.row(int(np.argmax(rows)))}" if (held[counted] != have).any() else ""

@@ -383,7 +383,8 @@ class _Layout:
         kept = observations(table) if self.several else ~table.missing(column)
         asked = np.isin(self.when, self.times) & kept
         table.refuse_missing(column, "forcing", asked, "fill the gap in the table first")
-        name, rows = table.called(column), np.flatnonzero(asked)
+        name = table.called(column)
+        rows = np.flatnonzero(asked)
         values = table.converted(table.numbers(column, "forcing"), column, name)
         # 1. All rows of one time and subject must agree.
         cells = pd.DataFrame({"who": self.who[rows], "when": self.when[rows], "row": rows})

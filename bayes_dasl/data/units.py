@@ -77,7 +77,8 @@ def agree(one: str, other: str) -> bool | None:
     """Whether two texts mean the same unit; None if one of them cannot be read."""
     if same_text(one, other):
         return True
-    a, b = parsed(one), parsed(other)
+    a = parsed(one)
+    b = parsed(other)
     if a is None or b is None:
         return None
     if a.dimensions != b.dimensions:
@@ -91,7 +92,8 @@ def convert(
     values: Float[np.ndarray, "..."], have: str, want: str
 ) -> Float[np.ndarray, "..."] | None:
     """Convert values to another unit; None if dimensions differ or a unit cannot be read."""
-    a, b = parsed(have), parsed(want)
+    a = parsed(have)
+    b = parsed(want)
     if a is None or b is None or a.dimensions != b.dimensions:
         return None
     if a.factor is not None and b.factor is not None:

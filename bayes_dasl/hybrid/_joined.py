@@ -78,7 +78,8 @@ class AbstractHybrid(AbstractLayer):
         found = {
             name: dict.fromkeys(part.outputs, jnp.ones(())) for name, part in self._layers.items()
         }
-        known, u = with_possible(self), dict.fromkeys(self.forcings, jnp.zeros(()))
+        known = with_possible(self)
+        u = dict.fromkeys(self.forcings, jnp.zeros(()))
         return tuple(jax.eval_shape(lambda: dict(known._at(jnp.zeros(()), {}, u, found))))
 
     @property

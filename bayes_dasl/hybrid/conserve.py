@@ -71,7 +71,8 @@ class Conserve(Module):
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         rates = dict(self.vector_field(t, y, u))
-        states, matrix = self._states, self._matrix
+        states = self._states
+        matrix = self._matrix
         unknown = [state for state in states if state not in rates]
         if unknown:
             raise ModelError(

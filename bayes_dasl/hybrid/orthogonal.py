@@ -81,7 +81,9 @@ class Projection(Module):
     shift: Float[Array, " k"] | None = None
 
     def __init__(self, science: Any, data: xr.Dataset):
-        self.index, self.leaves, self.shift = index_of(data), scientific(science), None
+        self.index = index_of(data)
+        self.leaves = scientific(science)
+        self.shift = None
         data = as_numbers(data, self.index)
         columns = {self.index: checked_times(data, self.index)}
         columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
@@ -103,7 +105,8 @@ class Projection(Module):
         flat, rebuild = parameters(science, self.leaves)
 
         def at(point):
-            t, values = point[self.index], {n: v for n, v in point.items() if n != self.index}
+            t = point[self.index]
+            values = {n: v for n, v in point.items() if n != self.index}
             try:
                 added = correction(t, values, values)
                 moved = jax.jacfwd(lambda p: _of(rebuild(p)(t, values, values), added))(flat)

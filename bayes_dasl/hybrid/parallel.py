@@ -57,7 +57,9 @@ class Parallel(AbstractHybrid):
             )
         for name, model in models.items():
             check_part(model, f"models['{name}']")
-        self.models, self.names, self.extra = models, tuple(models), tuple(extra)
+        self.models = models
+        self.names = tuple(models)
+        self.extra = tuple(extra)
         self.weights = dist.Dirichlet(jnp.ones(len(models))) if weights is None else weights
         if is_function(self.weights):
             check_function(self.weights, "a gate")

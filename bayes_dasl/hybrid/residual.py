@@ -76,8 +76,11 @@ class Residual(AbstractHybrid, AbstractCorrected):
         check_function(closure, "closure")
         if orthogonal is not None and not isinstance(orthogonal, xr.Dataset):
             raise ModelError(f"orthogonal takes the data, an xarray.Dataset, not {orthogonal!r}")
-        self.science, self.closure, self.relative = science, closure, relative
-        self.extra, self.orthogonal = tuple(extra), None
+        self.science = science
+        self.closure = closure
+        self.relative = relative
+        self.extra = tuple(extra)
+        self.orthogonal = None
         if orthogonal is not None and is_layer(science):
             self.orthogonal = LayerProjection(science, orthogonal, self.extra)
         elif orthogonal is not None:

@@ -67,7 +67,8 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     _refuse_unknown_units(model)
     for name in variables:
         if name not in data:
-            role, hint = "forcing", ""
+            role = "forcing"
+            hint = ""
             if name in model.observables:
                 role = "observable"
                 hint = ": if nobody observes it, let observe= of the layer return what is"

@@ -47,6 +47,12 @@ class Model(Module):
         ModelError: if the noise names an unknown output, if a distribution is no valid prior, if
             one object stands in two places without being shared, if a constraint is no function or
             its name is taken, or if observables cannot be correlated.
+
+    Example:
+        ```python
+        model = bd.Model(bd.ODE(Decay(bd.between(0.1, 1.0)), {"y": 2.0}), bd.NormalNoise(0.1))
+        print(bd.describe(model))
+        ```
     """
 
     layer: AbstractLayer
@@ -209,13 +215,16 @@ class Model(Module):
         """
         if path[0] != "noise":
             return ""
-        names, field = self.observables, path[1:]
+        names = self.observables
+        field = path[1:]
         if isinstance(self.noise, Mapping):
-            names, field = (path[1],), path[2:]
+            names = (path[1],)
+            field = path[2:]
         noise = self.noise_of(names[0])
         # One noise may stand inside another, as in `Censored(NormalNoise(…))`.
         while isinstance(inner := getattr(noise, field[0]), AbstractNoise):
-            noise, field = inner, field[1:]
+            noise = inner
+            field = field[1:]
         if ".".join(field).removesuffix(".typical") not in noise.in_units_of_data:
             return ""
         stated = {self.layer.units.get(name, "") for name in names}
@@ -357,7 +366,8 @@ class Model(Module):
         Raises:
             DataError: if a forcing has a gap, times fall, or the subjects are missing.
         """
-        layer, data = self.layer, self.in_own_units(data)
+        layer = self.layer
+        data = self.in_own_units(data)
         if start is None:
             start = start_in_numbers(start_of(layer), data, self.index, self.index_units)
         data = self.in_numbers(data)
@@ -536,7 +546,8 @@ class Model(Module):
         Raises:
             ModelError: if the layer predicts a variance and observables are correlated.
         """
-        values, variances = prediction.values, prediction.variances
+        values = prediction.values
+        variances = prediction.variances
         noises: dict[str, Any] = {
             name: self.noise_at(name, values, inputs) for name in self.observables
         }
@@ -546,7 +557,8 @@ class Model(Module):
             for name, noise in noises.items()
             if noise.looks_back
         }
-        cross, found = self.cross_correlation, {}
+        cross = self.cross_correlation
+        found = {}
         if cross is not None and any(variances.get(name) is not None for name in cross.observables):
             raise ModelError(
                 "a layer that predicts a variance too needs bd.NormalNoise, and no "

@@ -101,7 +101,8 @@ def _functions(
     model: Model,
 ) -> list[tuple[str, Any, Any, Mapping[str, Any], dict[str, tuple[str, str]]]]:
     """List the functions to check: name, layer, function, states and units of the results."""
-    layer, found = model.layer, []
+    layer = model.layer
+    found = []
     for part in layer.trajectories or [layer]:
         for what, function, states in part.stated_functions:
             results = {name: (name, layer.index) for name in states}
@@ -216,7 +217,8 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
         {n: _FACTOR ** unit.dimensions.get(base, 0.0) for n, unit in units.items()}
         for base in bases
     ]
-    factors, offsets = _factors(units), {name: unit.offset for name, unit in units.items()}
+    factors = _factors(units)
+    offsets = {name: unit.offset for name, unit in units.items()}
     # 2. Apply all of them to differences, and if there are offsets once more to distances from
     # absolute zero.
     shifts = [dict.fromkeys(units, 0.0)] + ([offsets] if any(offsets.values()) else [])

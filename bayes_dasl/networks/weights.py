@@ -58,7 +58,8 @@ class NormalShrinkage(AbstractWeights):
     scale: Scalar
 
     def __init__(self, size: int, scale: Scalar | None = None):
-        self.size, self.z = size, standard_normal(size)
+        self.size = size
+        self.z = standard_normal(size)
         self.scale = dist.HalfNormal(1.0) if scale is None else scale
 
     def __call__(self) -> Float[Array, " size"]:
@@ -99,7 +100,8 @@ class Horseshoe(AbstractWeights):
         shrinkage: Scalar | None = None,
         slab: Scalar | None = None,
     ):
-        self.size, self.z = size, standard_normal(size)
+        self.size = size
+        self.z = standard_normal(size)
         if not 0 < few < size:
             raise ModelError(
                 f"few={few} of {size} weights: it must lie between 0 and the number of weights"
@@ -109,7 +111,8 @@ class Horseshoe(AbstractWeights):
         self.slab = dist.InverseGamma(2.0, 2.0) if slab is None else slab
 
     def __call__(self) -> Float[Array, " size"]:
-        wide, slab = jnp.asarray(self.shrinkage * self.local), jnp.asarray(self.slab)
+        wide = jnp.asarray(self.shrinkage * self.local)
+        slab = jnp.asarray(self.slab)
         return self.z * wide / jnp.sqrt(1 + jnp.square(wide) / slab)
 
 
@@ -139,7 +142,8 @@ class RandomWalk(AbstractWeights):
     def __init__(self, size: int, scale: Scalar | None = None):
         if not isinstance(size, int) or size < 2:
             raise ModelError(f"a random walk needs at least 2 weights, not {size!r}")
-        self.size, self.z = size, standard_normal(size - 1)
+        self.size = size
+        self.z = standard_normal(size - 1)
         self.scale = dist.HalfNormal(1.0) if scale is None else scale
 
     def __call__(self) -> Float[Array, " size"]:

@@ -97,5 +97,6 @@ class BetaBinomialNoise(AbstractOfTrials):
     positive: ClassVar[tuple[str, ...]] = ("concentration",)
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        share, size = _share(prediction), jnp.asarray(self.concentration)
+        share = _share(prediction)
+        size = jnp.asarray(self.concentration)
         return dist.BetaBinomial(size * share, size * (1 - share), self._number)

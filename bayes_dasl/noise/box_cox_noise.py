@@ -64,7 +64,9 @@ class BoxCoxNoise(AbstractNoise):
 
 def refuse_power_or_shift(noise: Any) -> None:
     """Raise ModelError if a power may be negative, or a shift is unknown or negative."""
-    kind, power, shift = type(noise).__name__, noise.power, noise.shift
+    kind = type(noise).__name__
+    power = noise.power
+    shift = noise.shift
     # The smallest power that the prior allows.
     least = bounds(power.support).get("lower", -np.inf) if is_random(power) else float(power)
     if least < 0:

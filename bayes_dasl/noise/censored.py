@@ -63,7 +63,9 @@ class Censored(AbstractNoise):
                 f"the limits of censored data must be numbers, below < above: not {below!r} and "
                 f"{above!r}"
             )
-        self.noise, self.below, self.above = noise, below, above
+        self.noise = noise
+        self.below = below
+        self.above = above
         self.code = self.limit = None
         # Without limits the data say which values are censored; forecast data are not.
         if not limits:

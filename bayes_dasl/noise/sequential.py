@@ -53,7 +53,8 @@ class Autocorrelated(dist.Distribution):
     pytree_data_fields = ("alone", "path")
 
     def __init__(self, alone: dist.Distribution, path: Any):
-        self.alone, self.path = alone, path
+        self.alone = alone
+        self.path = path
         super().__init__(alone.batch_shape)
 
     @property
@@ -118,7 +119,8 @@ def within(seen: Seen, expected: Array, variance: Array) -> tuple[Array, Array |
     scale = jnp.sqrt(variance)
     # 1. Standardise the bounds. Infinite ones are masked first: their gradient would be ∞ · 0.
     low, high = seen.bounds
-    no_low, no_high = jnp.isinf(low), jnp.isinf(high)
+    no_low = jnp.isinf(low)
+    no_high = jnp.isinf(high)
     low = jnp.where(no_low, expected, low)
     high = jnp.where(no_high, expected, high)
     low = jnp.where(no_low, -jnp.inf, (low - expected) / scale)

@@ -91,9 +91,13 @@ class Basis(AbstractLinear):
         monotone: str | None = None,
         through: tuple[float | tuple[float, ...], float] | None = None,
     ):
-        self.family, self.output, self.level, self.scale = family, output, level, scale
+        self.family = family
+        self.output = output
+        self.level = level
+        self.scale = scale
         self.input = (input,) if isinstance(input, str) else tuple(input)
-        self.positive, self.monotone = positive, monotone
+        self.positive = positive
+        self.monotone = monotone
         self.weights = _default_weights(family) if weights is None else weights
         self.through = None if through is None else _point(through)
 

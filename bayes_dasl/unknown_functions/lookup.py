@@ -24,7 +24,8 @@ def unknown_functions(layer: Any) -> list[tuple[tuple[str, ...], Any]]:
         The dotted paths and the function, for each of them.
     """
     # Functions with the same random leaves are one shared function.
-    leaves, found = paths(layer), {}
+    leaves = paths(layer)
+    found = {}
     for path, node in parts_inside(with_possible(layer), is_unknown_function):
         inside = lambda place, path=path: place.startswith(f"{path}.")  # noqa: E731
         own = tuple(

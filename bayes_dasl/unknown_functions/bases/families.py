@@ -354,7 +354,8 @@ class Product(AbstractFamily):
     def finer(self, times: int) -> "tuple[Product, ...]":
         found = []
         for i, family in enumerate(self.families):
-            before, after = self.families[:i], self.families[i + 1 :]
+            before = self.families[:i]
+            after = self.families[i + 1 :]
             found += [Product(*before, finer, *after) for finer in family.finer(times)]
         return tuple(found)
 

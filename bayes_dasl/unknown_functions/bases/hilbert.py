@@ -22,7 +22,8 @@ from .families import AbstractFamily, check_range, held
 _SPECTRA = {"squared_exponential": (1.75, 3.2), "matern32": (3.42, 4.5), "matern52": (2.65, 4.1)}
 # `over` extends the range of the data by half of it at each end. With a boundary of 3 the length
 # may be nearly the range of the data: a shorter one is overconfident just beyond the data.
-_BEYOND, _BOUNDARY = 0.5, 3.0
+_BEYOND = 0.5
+_BOUNDARY = 3.0
 
 
 class HilbertGP(AbstractFamily):
@@ -143,7 +144,8 @@ class HilbertGP(AbstractFamily):
                 f"'{name}' has no two values, so there is no range for a function of it"
             )
         beyond = _BEYOND * float(values.max() - values.min())
-        low, high = float(values.min()) - beyond, float(values.max()) + beyond
+        low = float(values.min()) - beyond
+        high = float(values.max()) + beyond
         amplitude = 1.0 if unit is None else dist.HalfNormal(unit)
         return cls(low, high, size, amplitude=amplitude, kernel=kernel, boundary=_BOUNDARY)
 
@@ -157,7 +159,8 @@ class HilbertGP(AbstractFamily):
     def resolved_lengths(self) -> tuple[float, float]:
         """The shortest and longest length that size and boundary represent well."""
         few, wide = _SPECTRA[self.kernel]
-        shortest, longest = self.shortest_length, self._half / wide
+        shortest = self.shortest_length
+        longest = self._half / wide
         if shortest >= longest:
             raise ModelError(
                 f"{self.size} functions represent no {self.kernel} process: give more than "
