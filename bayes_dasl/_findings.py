@@ -67,7 +67,9 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"[{self.level}] {self.subject}: {self.message}"
-        return f"{line}; remedy: {self.remedy}" if self.remedy else line
+        if self.remedy:
+            return f"{line}; remedy: {self.remedy}"
+        return line
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class Diagnosis:
     def model(self) -> Level | None:
         """The worst level of the findings on the model; None if there are none."""
         found = self._of("model")
-        return _worst(found) if found else None
+        if found:
+            return _worst(found)
+        return None
 
     def _of(self, aspect: Aspect) -> list[Finding]:
         return [f for f in self.findings if f.aspect == aspect]
@@ -110,7 +114,9 @@ class Diagnosis:
     def verdict(self) -> str:
         """The verdict on sampling and model, in sentences."""
         said = f"{self.of_the_sampling}. {self._of_the_model()}."
-        return f"{said} {self.unseen}" if self.unseen else said
+        if self.unseen:
+            return f"{said} {self.unseen}"
+        return said
 
     @property
     def of_the_sampling(self) -> str:
@@ -263,7 +269,9 @@ def leaves_unshown(finding: Finding) -> bool:
 
 def borne_out(finding: Finding, shown: str) -> Finding:
     """Return a finding on an unconfirmed spread as good; other findings stay as they are."""
-    return replace(finding, level="good", message=shown) if leaves_unshown(finding) else finding
+    if leaves_unshown(finding):
+        return replace(finding, level="good", message=shown)
+    return finding
 
 
 def lost_look(subject: str, error: Exception) -> Finding:

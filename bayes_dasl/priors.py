@@ -126,7 +126,9 @@ class _ById(pickle.Pickler):
     """A pickler that identifies functions and classes by identity: names may be reused."""
 
     def persistent_id(self, obj: Any) -> Any:
-        return id(obj) if isinstance(obj, (type, FunctionType)) else None
+        if isinstance(obj, (type, FunctionType)):
+            return id(obj)
+        return None
 
 
 def _family_of(distribution: Any) -> Any:

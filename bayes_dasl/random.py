@@ -132,7 +132,9 @@ def is_function(value: Any) -> bool:
 
 def shape_of(value: Any) -> tuple[int, ...]:
     """The shape of a number, an array or a random leaf."""
-    return value.batch_shape + value.event_shape if is_random(value) else jnp.shape(value)
+    if is_random(value):
+        return value.batch_shape + value.event_shape
+    return jnp.shape(value)
 
 
 class Unknown(dist.Distribution):
@@ -254,7 +256,9 @@ class Dependent(Unknown):
         def one(key):
             keys = iter(jax.random.split(key, 1 + len(paths(self.arguments))))
             found = self.of(_replace(self.arguments, lambda _, leaf: leaf.sample(next(keys))))
-            return found.sample(next(keys)) if self.drawn else found
+            if self.drawn:
+                return found.sample(next(keys))
+            return found
 
         drawn = jax.vmap(one)(jax.random.split(key, math.prod(sample_shape)))
         return drawn.reshape(*sample_shape, *drawn.shape[1:])
@@ -308,7 +312,9 @@ def _shared(leaf: dist.Distribution, name: str) -> dist.Distribution:
         raise ModelError(
             f"'{name}' is worked out of other numbers: share these, and it is the same everywhere"
         )
-    return leaf if isinstance(leaf, Shared) else Shared(leaf, name)
+    if isinstance(leaf, Shared):
+        return leaf
+    return Shared(leaf, name)
 
 
 def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Dependent:

@@ -58,7 +58,9 @@ class Check(Diagnosis):
             "warning": f"Ready to fit, with care: see {blamed}.",
             "bad": f"Not ready to fit: {blamed}.",
         }[self.level]
-        return f"{said} {self.unseen}" if self.unseen else said
+        if self.unseen:
+            return f"{said} {self.unseen}"
+        return said
 
 
 def check(

@@ -245,19 +245,23 @@ def _value(value: Any) -> str:
     if not np.size(value):
         return "no numbers"
     if np.iscomplexobj(value):
-        return f"{complex(value):.4g}" if not np.shape(value) else "known complex numbers"
+        if not np.shape(value):
+            return f"{complex(value):.4g}"
+        return "known complex numbers"
     if not np.shape(value):
         return f"{float(value):.4g}"
     low = np.min(value)
     high = np.max(value)
-    return (
-        f"known numbers, all {low:.4g}" if low == high else f"known numbers, {low:.3g}…{high:.3g}"
-    )
+    if low == high:
+        return f"known numbers, all {low:.4g}"
+    return f"known numbers, {low:.3g}…{high:.3g}"
 
 
 def _kind(value: Any) -> str:
     """Return the class of a part; empty for a plain container."""
-    return "" if isinstance(value, (Mapping, tuple, list)) else type(value).__name__
+    if isinstance(value, (Mapping, tuple, list)):
+        return ""
+    return type(value).__name__
 
 
 def _rich(node: Node, tree: rich.tree.Tree | None = None) -> rich.tree.Tree:

@@ -97,11 +97,9 @@ def _why(best: _Trial, other: _Trial) -> str:
     """Say why one solver is better."""
     if best.solved == 0:
         return f"neither will do, {best.solver} fails in less time"
-    return (
-        f"{best.solver} fails less often"
-        if best.solved > other.solved
-        else f"{best.solver} is cheaper"
-    )
+    if best.solved > other.solved:
+        return f"{best.solver} fails less often"
+    return f"{best.solver} is cheaper"
 
 
 def _try(model: Model, solver: str, data: xr.Dataset, *, key: Array) -> _Trial:

@@ -185,7 +185,9 @@ def index_of(data: xr.Dataset | xr.DataArray) -> str:
     """Name the index of draws or data: the first dimension other than `chain` and `draw`."""
     variables = data.data_vars.values() if isinstance(data, xr.Dataset) else (data,)
     dims = [str(d) for v in variables for d in v.dims if d not in ("chain", "draw")]
-    return dims[0] if dims else next((str(d) for d in data.dims), "time")
+    if dims:
+        return dims[0]
+    return next((str(d) for d in data.dims), "time")
 
 
 def series_index(data: xr.Dataset) -> str:
@@ -193,7 +195,9 @@ def series_index(data: xr.Dataset) -> str:
     if not isinstance(data, xr.Dataset) or "time" in data.dims:
         return "time"
     dims = [str(v.dims[0]) for v in data.data_vars.values() if v.dims]
-    return max(dict.fromkeys(dims), key=dims.count) if dims else "time"
+    if dims:
+        return max(dict.fromkeys(dims), key=dims.count)
+    return "time"
 
 
 def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:

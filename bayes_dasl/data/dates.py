@@ -228,7 +228,9 @@ def counts_of(data: xr.Dataset, index: str, units: str) -> str:
     Returns:
         The unit since a date; empty if the index never held dates.
     """
-    return counted_in(units) if has_dates(data, index) else data[index].attrs.get(_COUNTS, "")
+    if has_dates(data, index):
+        return counted_in(units)
+    return data[index].attrs.get(_COUNTS, "")
 
 
 def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> float | None:
@@ -260,7 +262,9 @@ def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> fl
 def told_of(index: xr.DataArray, value: float) -> str:
     """Format a place along an index for a message, as a date if the index held dates."""
     counts = index.attrs.get(_COUNTS)
-    return told(value) if counts is None else told(dates(value, np.zeros(0, "M8[ms]"), counts))
+    if counts is None:
+        return told(value)
+    return told(dates(value, np.zeros(0, "M8[ms]"), counts))
 
 
 def has_dates(data: Any, index: str) -> bool:
@@ -284,7 +288,9 @@ def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
     """
     if not has_dates(data, index):
         try:
-            return float(value) if isinstance(value, str) else value + 0.0
+            if isinstance(value, str):
+                return float(value)
+            return value + 0.0
         except (TypeError, ValueError) as error:
             raise DataError(f"a number of '{index}' is needed, not {value!r}") from error
     try:
@@ -384,13 +390,17 @@ def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
 
 def as_attribute(value: Any) -> float | str:
     """Return a number or a date in a type that netCDF can hold as an attribute."""
-    return told(value) if are_dates(value) else float(value)
+    if are_dates(value):
+        return told(value)
+    return float(value)
 
 
 def from_attribute(attributes: Mapping, name: str) -> Any:
     """Return the number or date in an attribute by `as_attribute`; None if it is absent."""
     held = attributes.get(name)
-    return as_date(held) if isinstance(held, str) else held
+    if isinstance(held, str):
+        return as_date(held)
+    return held
 
 
 def seconds(step: float, units: str) -> np.timedelta64:

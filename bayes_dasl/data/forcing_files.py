@@ -147,4 +147,6 @@ def _label(table: pd.DataFrame, name: str) -> str | None:
         for label in map(str, table)
         if name.lower() in (label.strip().lower(), bare(label.strip()).lower())
     ]
-    return alike[0] if len(alike) == 1 else None
+    if len(alike) == 1:
+        return alike[0]
+    return None

@@ -70,7 +70,9 @@ class InputTable:
     def row(self, number: Any) -> str:
         """Name a row for the reader: its line in the file, or its label."""
         label = self.frame.index[number]
-        return f"row {label}" if self.path is None else f"line {label + 2}"
+        if self.path is None:
+            return f"row {label}"
+        return f"line {label + 2}"
 
     def label(self, name: str, role: str = "") -> str:
         """Find a column by name, ignoring case and units in brackets.
@@ -157,7 +159,9 @@ class InputTable:
         """
         labels = {name: bare(self.label(column)) for name, column in called.items()}
         other = {name: label for name, label in labels.items() if label.lower() != name.lower()}
-        return {COLUMNS: json.dumps(other)} if other else {}
+        if other:
+            return {COLUMNS: json.dumps(other)}
+        return {}
 
     def cells(self, name: str, role: str = "") -> Any:
         """Return a column as it was read."""
@@ -414,13 +418,17 @@ def _commas(cells: Iterable[str]) -> dict[str, str]:
 def bare(column: str) -> str:
     """Return the name of a column without units in brackets."""
     found = _WITH_UNITS.match(column)
-    return found[1] if found else column
+    if found:
+        return found[1]
+    return column
 
 
 def units_in_header(column: str) -> str:
     """Return the units in brackets after the name of a column; empty if there are none."""
     found = _WITH_UNITS.match(column.strip())
-    return found[2] if found else ""
+    if found:
+        return found[2]
+    return ""
 
 
 def _convert(values: np.ndarray, have: str, want: str, called: str, where: str) -> np.ndarray:

@@ -138,7 +138,9 @@ class AbstractHybrid(AbstractLayer):
             raise ModelError(
                 f"the layers of this {type(self).__name__} have different {name}: {values}"
             )
-        return values.pop() if values else default
+        if values:
+            return values.pop()
+        return default
 
     def prepared(self) -> Any:
         """Return a copy with quantities precomputed that are the same at all points of a solve."""

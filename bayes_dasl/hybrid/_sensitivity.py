@@ -42,11 +42,15 @@ class Coordinates:
     def free(self, value: Any) -> Array:
         """Return the coordinates of a value."""
         value = jnp.asarray(value, float)
-        return value if self.support is None else biject_to(self.support).inv(value)
+        if self.support is None:
+            return value
+        return biject_to(self.support).inv(value)
 
     def value(self, free: Array) -> Array:
         """Return the value at some coordinates."""
-        return free if self.support is None else jnp.asarray(biject_to(self.support)(free))
+        if self.support is None:
+            return free
+        return jnp.asarray(biject_to(self.support)(free))
 
 
 def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
@@ -177,7 +181,9 @@ def _along(
         def of(numbers, states):
             at = rebuild(numbers)
             observed = method_of(at.vector_field, at.observe)
-            return dict(observed(t, states, u)) if observed else states
+            if observed:
+                return dict(observed(t, states, u))
+            return states
 
         values, moved = jax.vmap(
             lambda d, s: jax.jvp(of, (flat, states), (d, s)), out_axes=(None, 0)

@@ -152,7 +152,9 @@ class Model(Module):
     @property
     def observables(self) -> tuple[str, ...]:
         """The names of the observables."""
-        return tuple(self.noise) if isinstance(self.noise, Mapping) else self.layer.outputs
+        if isinstance(self.noise, Mapping):
+            return tuple(self.noise)
+        return self.layer.outputs
 
     @property
     def index(self) -> str:
@@ -228,7 +230,9 @@ class Model(Module):
         if ".".join(field).removesuffix(".typical") not in noise.in_units_of_data:
             return ""
         stated = {self.layer.units.get(name, "") for name in names}
-        return stated.pop() if len(stated) == 1 else ""
+        if len(stated) == 1:
+            return stated.pop()
+        return ""
 
     def noise_of(self, observable: str) -> AbstractNoise:
         """Return the noise of an observable, whose parameters may be random leaves.
@@ -239,7 +243,9 @@ class Model(Module):
         Returns:
             The noise.
         """
-        return self.noise[observable] if isinstance(self.noise, Mapping) else self.noise
+        if isinstance(self.noise, Mapping):
+            return self.noise[observable]
+        return self.noise
 
     def __call__(self, data: xr.Dataset | Inputs, observed: Observed | None = None) -> None:
         """Run as a NumPyro model, from a dataset, or from inputs and observed arrays.
@@ -331,7 +337,9 @@ class Model(Module):
         Returns:
             As `Inputs.with_past`.
         """
-        return inputs.with_past() if self.looks_back else (inputs, slice(None), slice(None))
+        if self.looks_back:
+            return inputs.with_past()
+        return (inputs, slice(None), slice(None))
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
         """Return the inputs of this model for a dataset.

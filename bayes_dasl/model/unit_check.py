@@ -163,7 +163,9 @@ def _units(equation: _Equation) -> dict[str, Unit]:
 def _readable(text: str) -> Unit | None:
     """Read a unit that has a linear scale; None otherwise."""
     unit = parsed(text) if text else None
-    return None if unit is None or unit.scale is None else unit
+    if unit is None or unit.scale is None:
+        return None
+    return unit
 
 
 def _silent(equation: _Equation) -> list[str]:
@@ -348,7 +350,9 @@ def _times(found: np.ndarray, right: np.ndarray) -> str:
         ratio = (found / right)[np.isfinite(found / right)]
     middle = float(np.median(ratio)) if ratio.size else np.nan
     even = ratio.size and np.allclose(ratio, middle, rtol=1e-4, atol=0.0)
-    return f"comes out {middle:.4g} times as large as it is" if even else "comes out wrong"
+    if even:
+        return f"comes out {middle:.4g} times as large as it is"
+    return "comes out wrong"
 
 
 def _results(

@@ -141,7 +141,9 @@ class PerDatum(Module):
 
 def per_datum(value: Any) -> Any:
     """Turn the name of a variable into a `PerDatum`; other values stay as they are."""
-    return PerDatum(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return PerDatum(value)
+    return value
 
 
 class Read(NamedTuple):
@@ -270,7 +272,9 @@ class AbstractNoise(Module):
         """
 
         def known(leaf: Any) -> Any:
-            return of_data[leaf.variable] if isinstance(leaf, PerDatum) else leaf
+            if isinstance(leaf, PerDatum):
+                return of_data[leaf.variable]
+            return leaf
 
         return jax.tree.map(known, self, is_leaf=lambda leaf: may_vary(leaf) or is_random(leaf))
 

@@ -47,7 +47,9 @@ class AbstractOfTrials(AbstractNoise):
         return constraints.integer_interval(0, self.trials)
 
     def support_of(self, field: str) -> constraints.Constraint:
-        return constraints.nonnegative_integer if field == "trials" else super().support_of(field)
+        if field == "trials":
+            return constraints.nonnegative_integer
+        return super().support_of(field)
 
     def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         """Return the share of successes, which is what a layer predicts."""

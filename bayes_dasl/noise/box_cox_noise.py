@@ -48,7 +48,9 @@ class BoxCoxNoise(AbstractNoise):
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.greater_than(-self.shift) if self.shift else constraints.positive
+        if self.shift:
+            return constraints.greater_than(-self.shift)
+        return constraints.positive
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return BoxCoxNormal(self.link(prediction), self.scale, self.power, self.shift)

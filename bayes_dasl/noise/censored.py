@@ -128,7 +128,9 @@ class Censored(AbstractNoise):
         return self.noise.support
 
     def support_of(self, field: str) -> constraints.Constraint:
-        return constraints.integer_interval(-1, 1) if field == "code" else constraints.real
+        if field == "code":
+            return constraints.integer_interval(-1, 1)
+        return constraints.real
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return self.censored(self.noise(prediction))
@@ -201,4 +203,6 @@ class Censored(AbstractNoise):
 def _finite_or_nan(value: Any) -> float:
     """Return a number as a float; NaN for anything else."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
+    if is_number:
+        return float(value)
+    return math.nan

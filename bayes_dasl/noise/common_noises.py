@@ -42,7 +42,9 @@ class AbstractScaled(AbstractNoise):
     def support_of(self, field: str) -> constraints.Constraint:
         # With a scale beside it, a datum may have no error of its own.
         beside = field == "known_error" and self.scale is not None
-        return constraints.nonnegative if beside else constraints.positive
+        if beside:
+            return constraints.nonnegative
+        return constraints.positive
 
     @property
     def sigma(self) -> Any:
@@ -50,7 +52,9 @@ class AbstractScaled(AbstractNoise):
         if self.known_error is None:
             return self.scale
         known = jnp.asarray(self.known_error)
-        return known if self.scale is None else jnp.hypot(jnp.asarray(self.scale), known)
+        if self.scale is None:
+            return known
+        return jnp.hypot(jnp.asarray(self.scale), known)
 
 
 class NormalNoise(AbstractScaled):

@@ -160,7 +160,9 @@ class HurdleNoise(AbstractWithZeros):
         return Autocorrelated(Hurdle(amounts.alone, zeros), path)
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        return self.noise.link(values) if self.looks_back else values
+        if self.looks_back:
+            return self.noise.link(values)
+        return values
 
     def _refuse_noise(self) -> None:
         if not self._possible():
@@ -177,7 +179,9 @@ class HurdleNoise(AbstractWithZeros):
 
     @property
     def support(self) -> constraints.Constraint:
-        return self.noise.support if self.noise.support.is_discrete else constraints.nonnegative
+        if self.noise.support.is_discrete:
+            return self.noise.support
+        return constraints.nonnegative
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return Hurdle(self.noise(prediction), jnp.asarray(self.zeros))

@@ -180,7 +180,9 @@ class Basis(AbstractLinear):
     def _weights(self) -> Any:
         """The weights as an array."""
         is_prior = isinstance(self.weights, AbstractWeights)
-        return self.weights() if is_prior else jnp.asarray(self.weights)
+        if is_prior:
+            return self.weights()
+        return jnp.asarray(self.weights)
 
     @property
     def _is_linear(self) -> bool:
@@ -191,7 +193,9 @@ class Basis(AbstractLinear):
     def coefficients(self) -> Float[Array, " size"]:
         # In a positive or monotone function they are inside the exponential, without the scale.
         weights = self._weights if self.monotone else self._weights * self.family.scales
-        return weights * self.scale if self._is_linear else weights
+        if self._is_linear:
+            return weights * self.scale
+        return weights
 
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "Basis":
         held: Any = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
@@ -210,7 +214,9 @@ class Basis(AbstractLinear):
         shape = self._sum(x, weights)
         if self.through is not None:
             shape = shape - self._sum(list(self.through[0]), weights)
-        return jnp.exp(shape) if self.positive else shape
+        if self.positive:
+            return jnp.exp(shape)
+        return shape
 
     def _sum(self, x: list, weights: Any) -> Any:
         """Return the weighted sum of features, or of their integrals for a monotone function."""
@@ -225,7 +231,9 @@ class Basis(AbstractLinear):
 
 def _default_weights(family: AbstractFamily) -> Any:
     """Return the default prior: one scale, either in the weights or in the family."""
-    return standard_normal(family.size) if family.has_amplitude else NormalShrinkage(family.size)
+    if family.has_amplitude:
+        return standard_normal(family.size)
+    return NormalShrinkage(family.size)
 
 
 def _point(through: Any) -> tuple[tuple[float, ...], float]:

@@ -310,7 +310,9 @@ class Polynomial(AbstractFamily):
 
     def _mean_square(self, k: int) -> float:
         """Return the mean of P_k² over [−1, 1]."""
-        return 1 / (2 * k + 1) if self.kind == "legendre" else (1 - 1 / (4 * k**2 - 1)) / 2
+        if self.kind == "legendre":
+            return 1 / (2 * k + 1)
+        return (1 - 1 / (4 * k**2 - 1)) / 2
 
 
 class Product(AbstractFamily):
@@ -432,7 +434,9 @@ def check_range(family: AbstractFamily, low: float, high: float) -> None:
 
 def _times(number: int, times: int) -> int:
     """Multiply a number of features; no feature at all becomes `times - 1`."""
-    return times * number if number else times - 1
+    if number:
+        return times * number
+    return times - 1
 
 
 def held(x: Any, low: float, high: float) -> Float[Array, "..."]:
