@@ -1,8 +1,7 @@
-"""Findings, and the verdict that they add up to.
+"""Findings of checks, and the verdict on sampling and model.
 
 A check computes a *statistic*, compares it with *thresholds* (`grade`), and puts the resulting
-level and a *message* into a `Finding`. The remedy may be given whatever the level is: a good
-finding drops it.
+level and a *message* into a `Finding`. Every finding may be given a remedy; a good one drops it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,7 @@ type Level = Literal["good", "inconclusive", "warning", "bad"]
 type Aspect = Literal["sampling", "model"]
 
 LEVELS: tuple[Level, ...] = ("good", "inconclusive", "warning", "bad")
-"""From best to worst. Inconclusive is a check that passed and could hardly have failed: nobody is
-warned.
-"""
+"""From best to worst. A check that passed and could hardly have failed is inconclusive."""
 FAILURES = "solver failures"
 SPREAD = "spread of the draws"
 SOLVER_ACCURACY = "solver accuracy"
@@ -70,7 +67,9 @@ class Finding:
 
     def __str__(self) -> str:
         line = f"[{self.level}] {self.subject}: {self.message}"
-        return f"{line}; remedy: {self.remedy}" if self.remedy else line
+        if self.remedy:
+            return f"{line}; remedy: {self.remedy}"
+        return line
 
 
 @dataclass(frozen=True)
@@ -92,28 +91,36 @@ class Diagnosis:
 
     @property
     def level(self) -> Level:
+        """The worst level of all findings."""
         return _worst(self.findings)
 
     @property
     def sampling(self) -> Level:
+        """The worst level of the findings on the sampling."""
         return _worst(self._of("sampling"))
 
     @property
     def model(self) -> Level | None:
+        """The worst level of the findings on the model; None if there are none."""
         found = self._of("model")
-        return _worst(found) if found else None
+        if found:
+            return _worst(found)
+        return None
 
     def _of(self, aspect: Aspect) -> list[Finding]:
         return [f for f in self.findings if f.aspect == aspect]
 
     @property
     def verdict(self) -> str:
+        """The verdict on sampling and model, in sentences."""
         said = f"{self.of_the_sampling}. {self._of_the_model()}."
-        return f"{said} {self.unseen}" if self.unseen else said
+        if self.unseen:
+            return f"{said} {self.unseen}"
+        return said
 
     @property
     def of_the_sampling(self) -> str:
-        """The first sentence of the verdict, without its full stop."""
+        """The verdict on the sampling, without a full stop."""
         blamed = _subjects_at(self._of("sampling"), self.sampling)
         sampling = {
             "good": "The sampling can be trusted: every check passed",
@@ -130,6 +137,7 @@ class Diagnosis:
         return "; ".join([sampling, *failures])
 
     def _of_the_model(self) -> str:
+        """Return the verdict on the model, without a full stop."""
         if self.model is None:
             takes = "a forecast at the times of the data, of at least eight values"
             return f"Whether the {self.of} fits was not looked at: that takes {takes}"
@@ -165,7 +173,7 @@ def _subjects_at(findings: Iterable[Finding], level: Level) -> str:
 
 
 def model_finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:
-    """A finding on the model rather than on its sampling."""
+    """Return a finding on the model instead of the sampling."""
     return Finding(level, subject, message, remedy, aspect="model")
 
 
@@ -195,7 +203,8 @@ def counted(
         group: where the flags are kept.
     """
     # 1. The statistic.
-    count, size = int(found.sum()), found.size
+    count = int(found.sum())
+    size = found.size
     if not count:
         return Finding("good", subject, f"none{met} in {size} {draws}{group and f' ({group})'}")
     share = f"{100 * count / size:.3g} %{group and f', {group}'}"
@@ -207,17 +216,17 @@ def counted(
 
 
 def to_json(findings: Iterable[Finding]) -> str:
-    """Findings as text, for an attribute."""
+    """Return findings as JSON, for an attribute."""
     return json.dumps([asdict(finding) for finding in findings])
 
 
 def from_json(text: str) -> tuple[Finding, ...]:
-    """Findings from the text that `to_json` made."""
+    """Return the findings in a text by `to_json`."""
     return tuple(Finding(**held) for held in json.loads(text))
 
 
 def kept_findings(tree: xr.DataTree) -> tuple[Finding, ...]:
-    """The findings that an engine or an update left in the attributes of its result."""
+    """Return the findings of an engine or an update, from the attributes of its result."""
     return from_json(tree.attrs.get("findings", "[]"))
 
 
@@ -227,7 +236,7 @@ def add_finding(tree: xr.DataTree, finding: Finding) -> None:
 
 
 def beside(value: float, bound: float) -> tuple[str, str]:
-    """A number and its bound as texts, with at least three decimals and enough to differ."""
+    """Format a number and its bound, with at least three decimals and enough to differ."""
     digits = next((d for d in range(3, 9) if f"{value:.{d}f}" != f"{bound:.{d}f}"), 3)
     return f"{value:.{digits}f}", f"{bound:.4g}" if digits == 3 else f"{bound:.{digits}f}"
 
@@ -254,13 +263,15 @@ def unshown_spread(why: str) -> Finding:
 
 
 def leaves_unshown(finding: Finding) -> bool:
-    """Whether a finding says that nothing shows the spread of the draws to be right."""
+    """Whether a finding says that the spread of the draws is unconfirmed."""
     return finding.subject == SPREAD and finding.message.startswith(_UNSHOWN)
 
 
 def borne_out(finding: Finding, shown: str) -> Finding:
-    """The same finding where the spread of the draws is shown to be right after all."""
-    return replace(finding, level="good", message=shown) if leaves_unshown(finding) else finding
+    """Return a finding on an unconfirmed spread as good; other findings stay as they are."""
+    if leaves_unshown(finding):
+        return replace(finding, level="good", message=shown)
+    return finding
 
 
 def lost_look(subject: str, error: Exception) -> Finding:
@@ -272,7 +283,7 @@ def lost_look(subject: str, error: Exception) -> Finding:
 
 
 def is_lost_look(finding: Finding) -> bool:
-    """Whether a finding says that something could not be looked at."""
+    """Whether a finding says that a check failed with an error."""
     return finding.message.startswith(_LOST)
 
 
@@ -306,5 +317,5 @@ def evidence_finding(value: float, error: float | None, better: str) -> Finding:
 
 
 def grade(value: float, *, good: float, warning: float) -> Level:
-    """`good` from one value upwards, `warning` from a lower one, else `bad`."""
+    """Grade a statistic: good from one value upwards, a warning from a lower one, else bad."""
     return "good" if value >= good else "warning" if value >= warning else "bad"

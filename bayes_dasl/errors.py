@@ -18,9 +18,7 @@ class ShapeError(ModelError):
 
 
 class UnreadableError(ModelError):
-    """The model calls Python with something that cannot be read, so that it cannot be told from
-    another.
-    """
+    """The model calls Python with an object that cannot be read, so that it has no fingerprint."""
 
 
 class MismatchError(BayesDaslError, ValueError):

@@ -1,6 +1,4 @@
-"""What is said of priors, and draws from them: informed ranges, bounds, and every random leaf of a
-tree at once.
-"""
+"""Priors from plausible ranges, and prior draws of all random leaves of a tree."""
 
 import functools
 import io
@@ -20,23 +18,27 @@ from scipy.special import ndtri
 from .errors import ModelError
 from .random import Dependent, RandomLeaf, paths
 
-_DRAWS_A_PROGRAM, _FEW_NUMBERS = 512, 4096
+# One compiled program makes 512 draws, if a draw has at most 4096 numbers.
+_DRAWS_A_PROGRAM = 512
+_FEW_NUMBERS = 4096
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
-    """An informed prior from a plausible range: the central `mass` of it lies between `low` and
-    `high`.
+    """Return a prior with a central probability `mass` between `low` and `high`.
 
-    A range of positive numbers gives a log-normal prior (the number stays positive), a range that
-    holds negative numbers a normal one.
+    Positive ranges give a log-normal prior, so that the parameter stays positive; others a normal
+    one.
 
     Args:
-        low: the lower end of the range, in the units of the number.
-        high: its upper end, in the same units.
-        mass: the prior probability of the range; half of the rest lies below it, half above.
+        low: the lower end of the range, in the units of the parameter.
+        high: its upper end.
+        mass: the prior probability of the range; the rest is split equally below and above.
+
+    Returns:
+        The distribution.
 
     Raises:
-        ModelError: for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
+        ModelError: if the range is empty or starts at 0, or the mass lies outside (0, 1).
 
     Example:
         ```python
@@ -46,7 +48,7 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
     """
     try:
         sound = math.isfinite(low) and math.isfinite(high) and bool(low < high)
-    except TypeError:  # what is no number
+    except TypeError:  # no number
         sound = False
     if not sound:
         raise ModelError(
@@ -58,21 +60,21 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
     if low == 0:
         raise ModelError(
             "a range that starts at 0 does not say how small the number may be: give a small "
-            "positive low for a "
-            "positive number, or a distribution such as numpyro's HalfNormal"
+            "positive low for a positive number, or a distribution such as numpyro's HalfNormal"
         )
-    half_width = float(ndtri(0.5 + mass / 2))
-    family, (a, b) = (
-        (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
-    )
-    return family((a + b) / 2, (b - a) / (2 * half_width))
+    # The central mass of a normal distribution is mean ± q · sd, q the quantile of (1 + mass) / 2.
+    quantile = float(ndtri(0.5 + mass / 2))
+    if low > 0:
+        a = math.log(low)
+        b = math.log(high)
+        return dist.LogNormal((a + b) / 2, (b - a) / (2 * quantile))
+    return dist.Normal((low + high) / 2, (high - low) / (2 * quantile))
 
 
 def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
-    """Independent draws of every random leaf, stacked along a leading axis; no solver runs."""
+    """Draw all random leaves independently, stacked along a leading axis; no solver runs."""
     leaves = paths(tree)
-    # One program for all numbers of draws up to 512, of which the first are the same, where there
-    # is room.
+    # Make a multiple of 512 draws and keep the first: one program serves all numbers of draws.
     small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
     drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
     keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
@@ -81,18 +83,17 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
 
 
 def _first(values: Array, number: int) -> Array:
-    """Cut by NumPy, which compiles nothing, where they are known."""
-    return (
-        values[:number] if isinstance(values, Tracer) else jnp.asarray(np.asarray(values)[:number])
-    )
+    """Keep the first values; NumPy cuts known arrays without compiling anything."""
+    if isinstance(values, Tracer):
+        return values[:number]
+    return jnp.asarray(np.asarray(values)[:number])
 
 
 class _Leaves:
-    """Some random leaves, equal to others with the same numbers: what draws from them is then
-    compiled once.
+    """Random leaves as a static argument of `jit`: equal leaves share a compiled program.
 
-    They stay in the program. As arguments their numbers would come in another order in every
-    process, since NumPyro keeps their names in a set, and no program on disk would be found again.
+    As traced arguments their parameters would come in another order in every process, because
+    NumPyro keeps the names in a set. No program in the cache on disk would then be found again.
     """
 
     def __init__(self, every: tuple[RandomLeaf, ...]):
@@ -103,7 +104,7 @@ class _Leaves:
             if any(isinstance(leaf.distribution, Dependent) for leaf in every):
                 _ById(said).dump([leaf.path for leaf in every])
             self._said = said.getvalue()
-        except Exception:  # whatever pickle may raise for what a user wrote
+        except Exception:  # pickle raises many types for objects of users
             self._said = b"%d" % id(every)
 
     def __eq__(self, other: object) -> bool:
@@ -113,25 +114,25 @@ class _Leaves:
         return hash(self._said)
 
     def alike(self) -> list[list[int]]:
-        """Those that depend on no other, in groups that differ in numbers only."""
+        """Group the independent leaves that differ in the values of their parameters only."""
         groups: dict[Any, list[int]] = {}
         for i, leaf in enumerate(self.every):
             if not isinstance(leaf.distribution, Dependent):
-                groups.setdefault(_kind(leaf.distribution) or i, []).append(i)
+                groups.setdefault(_family_of(leaf.distribution) or i, []).append(i)
         return list(groups.values())
 
 
 class _ById(pickle.Pickler):
-    """Functions and classes are what they are: one of the same name may be another."""
+    """A pickler that identifies functions and classes by identity: names may be reused."""
 
     def persistent_id(self, obj: Any) -> Any:
-        return id(obj) if isinstance(obj, (type, FunctionType)) else None
+        if isinstance(obj, (type, FunctionType)):
+            return id(obj)
+        return None
 
 
-def _kind(distribution: Any) -> Any:
-    """What those of NumPyro's own share that differ in known numbers only; none for any other
-    distribution.
-    """
+def _family_of(distribution: Any) -> Any:
+    """Return the structure of a distribution of NumPyro without its numbers; None for others."""
     values, structure = jax.tree.flatten(distribution)
     if any(isinstance(value, Tracer) for value in values):
         return None
@@ -144,10 +145,9 @@ def _kind(distribution: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames=("leaves", "draws"))
 def _sample(leaves: _Leaves, keys: Array, draws: int) -> list[Array]:
-    """Independent draws from each; those that differ in numbers only are drawn at once, which
-    compiles as one.
-    """
+    """Draw from all leaves; leaves of one family are drawn at once, which compiles faster."""
     found: dict[str, Any] = {}
+    # 1. Independent leaves, each with its own random key.
     for group in leaves.alike():
         several = [leaves.every[i].distribution for i in group]
         if len(several) == 1:
@@ -156,6 +156,7 @@ def _sample(leaves: _Leaves, keys: Array, draws: int) -> list[Array]:
             numbers = jax.tree.map(lambda *v: np.stack(v), *several)
             drawn = jax.vmap(lambda d, key: d.sample(key, (draws,)))(numbers, keys[np.array(group)])
         found |= dict(zip((leaves.every[i].path for i in group), drawn, strict=True))
+    # 2. Dependent leaves, given the draws of their arguments.
     for leaf, key in zip(leaves.every, keys, strict=True):
         if isinstance(leaf.distribution, Dependent):
             one = lambda values, key, leaf=leaf: leaf.given(values).sample(key)  # noqa: E731

@@ -1,8 +1,8 @@
-"""The core: a model is a pytree, and a distribution may stand wherever a number could.
+"""Random leaves: a model is a pytree, and a distribution may stand in place of any number.
 
-A leaf that is a NumPyro distribution is a *random leaf*. `sample` replaces every random leaf by a
-draw inside a NumPyro model, `realise` by a given draw; both are the same walk over the tree, which
-draws what is `shared` once and what is `dependent` after what it depends on.
+A leaf that is a NumPyro distribution is a *random leaf*. `sample` replaces all of them by draws
+inside a NumPyro model, `realise` by given values. Both walk over the tree in the same way: a
+`shared` leaf is drawn once, a `dependent` one after its arguments.
 """
 
 import dataclasses
@@ -52,13 +52,14 @@ type VectorField = Callable[[Any, Values, Values], Values]
 """`vector_field(t, y, u)`: the rate of change of each state, given time, states and forcings."""
 
 
-_TRIED = 1000  # draws that tell whether a number which is worked out of others is positive
+# Draws from which the support of a derived number is found.
+_TRIED = 1000
 
 
 class Module(eqx.Module):
     """A frozen dataclass that is a pytree; its fields may hold numbers or distributions.
 
-    A field annotated `Scalar` must hold one number, or a distribution over one number: this is
+    A field annotated `Scalar` must hold one number, or a distribution over one number. This is
     checked when the module is built.
 
     Raises:
@@ -71,27 +72,31 @@ class Module(eqx.Module):
 
 
 def field(*, units: str, **kwargs: Any) -> Any:
-    """A dataclass field with units, which the parameter table of a report shows.
+    """Return a dataclass field with units, for the parameter table of a report.
 
     `birth: bd.Scalar = bd.field(units="1/year")`
 
     Args:
-        units: those of the number, as text, such as "1/year".
-        kwargs: what else `equinox.field` takes, such as `default`.
+        units: the units as text, such as "1/year".
+        kwargs: other arguments of `equinox.field`, such as `default`.
+
+    Returns:
+        The field.
     """
     return eqx.field(metadata={"units": units}, **kwargs)
 
 
 def _scalar_fields(cls: type) -> list[str]:
+    """Return the names of the fields annotated `Scalar`."""
     try:
         hints = get_type_hints(cls)
-    except NameError:  # an annotation that is only known to the type checker
+    except NameError:  # a type imported for the type checker only
         return []
     return [f.name for f in dataclasses.fields(cls) if hints.get(f.name) is Scalar]
 
 
 def check_scalar(value: Any, where: str) -> None:
-    """Refuse anything that is not one number or a distribution over one number."""
+    """Raise ModelError unless a value is one number or a distribution over one number."""
     if is_random(value):
         if fault := of_a_prior(value):
             raise ModelError(f"{where} {fault}")
@@ -99,19 +104,18 @@ def check_scalar(value: Any, where: str) -> None:
         if shape:
             raise ModelError(
                 f"{where} must be a distribution over one number, but this {type(value).__name__} "
-                "has shape "
-                f"{shape}: give each number a field of its own, or annotate the field jax.Array in "
-                "place of bd.Scalar"
+                f"has shape {shape}: give each number a field of its own, or annotate the field "
+                "jax.Array in place of bd.Scalar"
             )
-    elif not eqx.is_array_like(value) or jnp.ndim(value) or not _is_number(value):
+    elif not eqx.is_array_like(value) or jnp.ndim(value) or not _is_real(value):
         raise ModelError(
             f"{where} must be a number or a distribution over one number, not "
             f"{describe_value(value)}"
         )
 
 
-def _is_number(value: Any) -> bool:
-    """Whether a scalar is real and not NaN, as far as that is known before a program runs."""
+def _is_real(value: Any) -> bool:
+    """Whether a scalar is real and not NaN; a traced one may be NaN."""
     kind = jnp.result_type(value).kind
     return kind in "iuf" and (isinstance(value, Tracer) or not np.isnan(value))
 
@@ -122,24 +126,23 @@ def is_random(leaf: Any) -> bool:
 
 
 def is_function(value: Any) -> bool:
-    """Whether something is a function; a NumPyro distribution can be called too, but stands for a
-    number.
-    """
+    """Whether a value is a function; a distribution can be called too, but stands for a number."""
     return callable(value) and not is_random(value)
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
     """The shape of a number, an array or a random leaf."""
-    return value.batch_shape + value.event_shape if is_random(value) else jnp.shape(value)
+    if is_random(value):
+        return value.batch_shape + value.event_shape
+    return jnp.shape(value)
 
 
 class Unknown(dist.Distribution):
-    """A number that depends on others or stands in several places; arithmetic with it gives another
-    one.
-    """
+    """A random leaf with arithmetic: operators return a `Dependent` leaf."""
 
-    __array_ufunc__ = None  # else NumPy's arrays would do the arithmetic element by element
-
+    # Otherwise arrays of NumPy would do the arithmetic element by element.
+    __array_ufunc__ = None
+    # With `__getitem__` alone, Python would iterate without end.
     __iter__ = None
 
     def __neg__(self) -> Any:
@@ -150,6 +153,7 @@ class Unknown(dist.Distribution):
 
 
 def _operators() -> None:
+    """Define the arithmetic operators of `Unknown`, with the leaf on either side."""
     for name in ("add", "sub", "mul", "truediv", "pow"):
         of = getattr(operator, name)
         setattr(Unknown, f"__{name}__", lambda self, other, of=of: dependent(of, self, other))
@@ -160,13 +164,14 @@ _operators()
 
 
 class Shared(Unknown):
-    """One random leaf that stands in several places; `shared` makes it."""
+    """A random leaf that stands in several places; made by `shared`."""
 
     pytree_data_fields = ("unknown",)
     pytree_aux_fields = ("name",)
 
     def __init__(self, unknown: dist.Distribution, name: str):
-        self.unknown, self.name = unknown, name
+        self.unknown = unknown
+        self.name = name
         super().__init__(unknown.batch_shape, unknown.event_shape)
 
     @property
@@ -177,17 +182,18 @@ class Shared(Unknown):
         return self.unknown.sample(key, sample_shape)
 
     def described(self) -> str:
+        """Return its text in a description."""
         return self.name
 
     __repr__ = described
 
 
 class Dependent(Unknown):
-    """A random leaf that depends on others, or a number that is worked out of others; `dependent`
-    makes it.
+    """A random leaf whose prior depends on others, or a number derived from others; made by
+    `dependent`.
 
-    Of its arguments, those named in `by_place` in this order and the others by name, its function
-    makes the distribution that it is `drawn` from, or else the number itself.
+    The function returns a distribution if `drawn`, else the number itself. The arguments in
+    `by_place` are positional, the others are given by name.
     """
 
     pytree_data_fields = ("arguments",)
@@ -196,9 +202,12 @@ class Dependent(Unknown):
     def __init__(
         self, function: Callable[..., Any], arguments: Mapping[str, Any], by_place: tuple[str, ...]
     ):
-        # JAX would sort a plain dictionary.
-        self.function, self.arguments, self.by_place = function, OrderedDict(arguments), by_place
-        example, other = self.example(0.1), self.example(0.3)
+        # JAX sorts the keys of a plain dict, which would change the order of draws.
+        self.function = function
+        self.arguments = OrderedDict(arguments)
+        self.by_place = by_place
+        example = self.example(0.1)
+        other = self.example(0.3)
         self.drawn = is_random(example)
         if isinstance(example, Unknown) or not (self.drawn or eqx.is_array_like(example)):
             raise ModelError(
@@ -208,31 +217,30 @@ class Dependent(Unknown):
         if self.drawn and not same_support(example, other):
             raise ModelError(
                 f"the bounds of this {type(example).__name__} depend on unknown numbers, which no "
-                "coordinates follow: "
-                "draw a share and move it there, as in low + width * bd.shared(dist.Uniform(0, 1), "
-                "'share')"
+                "coordinates follow: draw a share and move it there, as in "
+                "low + width * bd.shared(dist.Uniform(0, 1), 'share')"
             )
-        super().__init__(
-            *((example.batch_shape, example.event_shape) if self.drawn else (jnp.shape(example),))
-        )
+        if self.drawn:
+            super().__init__(example.batch_shape, example.event_shape)
+        else:
+            super().__init__(jnp.shape(example))
 
     def described(self) -> str:
-        return describe_call(
-            self.function, self.arguments.values(), self.example() if self.drawn else None
-        )
+        """Return its text in a description, such as `exp(k)`."""
+        example = self.example() if self.drawn else None
+        return describe_call(self.function, self.arguments.values(), example)
 
     __repr__ = described
 
     def of(self, arguments: Mapping[str, Any]) -> Any:
-        """What the function makes of arguments with numbers in place of random leaves."""
+        """Call the function with arguments whose random leaves are replaced by numbers."""
         by_name = {name: value for name, value in arguments.items() if name not in self.by_place}
         return self.function(*(arguments[name] for name in self.by_place), **by_name)
 
     def example(self, at: float = 0.1) -> Any:
-        """What the function makes of numbers that its arguments may be."""
-        with (
-            jax.ensure_compile_time_eval()
-        ):  # else what is known would not be so inside of a program
+        """Call the function with possible values of its arguments."""
+        # The result must be known even while a program is traced.
+        with jax.ensure_compile_time_eval():
             return self.of(with_possible(self.arguments, at))
 
     @property
@@ -243,34 +251,36 @@ class Dependent(Unknown):
             return support_of_draws(self.sample(jax.random.key(0), (_TRIED,)))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        """Draws whose arguments are drawn with them."""
+        """Draw the arguments, then the leaf given them."""
 
         def one(key):
             keys = iter(jax.random.split(key, 1 + len(paths(self.arguments))))
             found = self.of(_replace(self.arguments, lambda _, leaf: leaf.sample(next(keys))))
-            return found.sample(next(keys)) if self.drawn else found
+            if self.drawn:
+                return found.sample(next(keys))
+            return found
 
         drawn = jax.vmap(one)(jax.random.split(key, math.prod(sample_shape)))
         return drawn.reshape(*sample_shape, *drawn.shape[1:])
 
 
 def shared(unknown: Any, name: str) -> Any:
-    """One unknown number in several places, or one module with all of its unknown numbers.
+    """Share one parameter, or one module with all of its parameters, between several places.
 
-    `rate = bd.shared(bd.between(0.1, 2.0), "rate")`: wherever `rate` stands, it is the same number,
-    called `rate` in results. Arithmetic such as `2 * rate` or `1 - rate` gives a number that is
-    worked out of it.
+    `rate = bd.shared(bd.between(0.1, 2.0), "rate")`: every `rate` in the model is the same
+    parameter, named `rate` in results. Arithmetic such as `2 * rate` or `1 - rate` gives a derived
+    number.
 
     Args:
-        unknown: a distribution, what `dependent` returns, or a module with random leaves, such as a
+        unknown: a distribution, a result of `dependent`, or a module with random leaves, such as a
             `bd.Network`.
-        name: what it is called in results; a word, which no other shared number has.
+        name: its name in results; an identifier that no other shared parameter has.
 
     Returns:
-        What may be put in several places.
+        The leaf or module to put in several places.
 
     Raises:
-        ModelError: for a name that is no word, or where nothing is unknown.
+        ModelError: if the name is no identifier, or nothing is random.
 
     Example:
         ```python
@@ -297,36 +307,37 @@ def shared(unknown: Any, name: str) -> Any:
 
 
 def _shared(leaf: dist.Distribution, name: str) -> dist.Distribution:
+    """Share one leaf; a leaf that is shared already keeps its name."""
     if isinstance(leaf, Dependent) and not leaf.drawn:
         raise ModelError(
             f"'{name}' is worked out of other numbers: share these, and it is the same everywhere"
         )
-    return leaf if isinstance(leaf, Shared) else Shared(leaf, name)
+    if isinstance(leaf, Shared):
+        return leaf
+    return Shared(leaf, name)
 
 
 def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Dependent:
-    """An unknown number that depends on others: drawn from a distribution that they give, or worked
-    out of them.
+    """Return a parameter whose prior depends on others, or a number derived from others.
 
-    `bd.dependent(dist.LogNormal, dist.Normal(0, 1), 0.3)` is a log-normal number whose location is
-    unknown too, as deep as one likes; `bd.dependent(jnp.exp, k)` is the exponential of the unknown
-    number `k`.
+    `bd.dependent(dist.LogNormal, dist.Normal(0, 1), 0.3)` is log-normal with an unknown location;
+    such priors may be nested. `bd.dependent(jnp.exp, k)` is the exponential of the parameter `k`.
 
     Args:
-        function: of numbers, either a distribution (a NumPyro class, or a function that returns one
-            of always the same shape and bounds), or a number or array.
-        args: its arguments: numbers, distributions, what `shared` and `dependent` return, or
-            modules and dicts of them.
-        kwargs: the same by name.
+        function: a function of numbers. It returns a NumPyro distribution, always of the same shape
+            and bounds, or a number or array.
+        args: its arguments: numbers, distributions, results of `shared` and `dependent`, or modules
+            and dicts of them.
+        kwargs: further arguments by name.
 
     Returns:
-        What may be put in place of a number.
+        The leaf to put in place of a number.
 
     Raises:
-        ModelError: where nothing in the arguments is unknown, the function cannot be called with
-            them, or returns neither.
+        ModelError: if no argument is random, or the function fails or returns something else.
     """
-    if isinstance(function, eqx.Module):  # its own numbers may be unknown too
+    # A module may hold random leaves itself, so it becomes an argument too.
+    if isinstance(function, eqx.Module):
         return dependent(operator.call, function, *args, **kwargs)
     by_place = tuple(argument_names(function, len(args)))
     arguments = dict(zip(by_place, args, strict=True)) | kwargs
@@ -342,7 +353,7 @@ def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Depend
         return Dependent(function, arguments, by_place)
     except BayesDaslError:
         raise
-    except Exception as error:  # whatever a user's function may raise
+    except Exception as error:  # a user's function may raise anything
         raise ModelError(
             f"{name_of(function)} cannot be worked out of {', '.join(arguments)}: "
             f"{type(error).__name__}: {error}"
@@ -350,12 +361,13 @@ def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Depend
 
 
 class RandomLeaf(eqx.Module):
-    """What is known of one random leaf without drawing it.
+    """A random leaf of a tree: its path, prior, group, units and places.
 
-    `owners` are the classes from the root to it, `places` where it stands, `within` where numbers
-    that are worked out of it do: none of both for what only priors depend on. Of the parts of its
-    path the last `own` belong together. `dims` are the names and values of its first dimensions, if
-    any.
+    - `owners`: the classes from the root to the leaf.
+    - `places`: the paths where it stands; empty if only other priors depend on it.
+    - `within`: the paths of the numbers that are derived from it.
+    - `own`: the number of parts at the end of `path` that belong together.
+    - `dims`: names and values of its first dimensions, if any.
     """
 
     path: str = eqx.field(static=True)
@@ -370,10 +382,11 @@ class RandomLeaf(eqx.Module):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of a draw."""
         return shape_of(self.distribution)
 
     def given(self, values: Mapping[str, Array]) -> Any:
-        """Its distribution, given the values of those that it depends on, by path."""
+        """Return its distribution, given the values of its arguments by path."""
         leaf = self.distribution
         if not isinstance(leaf, Dependent):
             return leaf
@@ -381,19 +394,17 @@ class RandomLeaf(eqx.Module):
 
 
 def paths(tree: Any) -> dict[str, RandomLeaf]:
-    """Every random leaf of a tree by its dotted path, in the order of the tree; none before what it
-    depends on.
+    """Return all random leaves of a tree by dotted path; a shared leaf has its name as path.
 
-    A shared one has its name in place of a path.
+    The order is that of the tree, with the arguments of a dependent leaf before it.
     """
     found: dict[str, RandomLeaf] = {}
     for leaf in occurrences(tree):
         first = found.setdefault(leaf.path, leaf)
         if first is not leaf:
             within = tuple(dict.fromkeys(first.within + leaf.within))
-            group = (
-                "science" if leaf.group == "science" else first.group
-            )  # it has a meaning wherever else it stands
+            # A parameter that is scientific in one place has a meaning in all places.
+            group = "science" if leaf.group == "science" else first.group
             found[leaf.path] = dataclasses.replace(
                 first, places=first.places + leaf.places, within=within, group=group
             )
@@ -401,9 +412,7 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
 
 
 def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomLeaf]:
-    """All random leaves, those of the arguments of a dependent one before it, as often as they
-    stand somewhere.
-    """
+    """Yield the random leaves at all of their places, arguments of a dependent leaf before it."""
     for path, leaf in jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]:
         if is_random(leaf):
             found = _describe(tree, path, leaf, inside)
@@ -416,11 +425,11 @@ def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomL
 def _describe(
     tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLeaf | None
 ) -> RandomLeaf:
-    group, owners, place = (
-        inside.group if inside else "science",
-        [inside.owners] if inside else [],
-        dotted(path),
-    )
+    """Collect the facts about one leaf; `inside` is the dependent leaf whose argument it is."""
+    # 1. Group, classes and dimensions, from the nodes between root and leaf.
+    group = inside.group if inside else "science"
+    owners = [inside.owners] if inside else []
+    place = dotted(path)
     dims: dict[str, tuple[Any, ...]] = {}
     for depth, (node, _) in enumerate(_nodes(tree, path)):
         group = getattr(node, "random_group", group)
@@ -429,32 +438,37 @@ def _describe(
         if hasattr(node, "leaf_dims"):
             dims |= node.leaf_dims(tuple(map(key_name, path[depth:])))
         owners.append(type(node).__name__)
-    units, whole = stated_units(tree, path), "/".join(owners)
-    places, name, own, within = (place,), place, 1, ()
+    units = stated_units(tree, path)
+    whole = "/".join(owners)
+    places = (place,)
+    name = place
+    own = 1
+    within = ()
+    # 2. An argument stands nowhere itself; a derived number stands in its place.
     if inside:
-        places, name, own = (), below(inside.path, place), inside.own + len(path)
-        # What a number of each member depends on may have one for each member too, or for each
-        # group of them.
-        of_argument = getattr(
-            getattr(inside.distribution, "function", None), "dims_of", lambda name, own: {}
-        )
-        dims |= of_argument(key_name(path[0]), inside.dims)
-        within = (
-            () if getattr(inside.distribution, "drawn", True) else inside.places + inside.within
-        )
+        outer: Any = inside.distribution
+        places = ()
+        name = below(inside.path, place)
+        own = inside.own + len(path)
+        # Arguments of a random effect may differ between subjects too, or between groups of them.
+        if hasattr(outer.function, "dims_of"):
+            dims |= outer.function.dims_of(key_name(path[0]), inside.dims)
+        if not outer.drawn:
+            within = inside.places + inside.within
+    # 3. A shared leaf has its name in place of a path.
     if isinstance(leaf, Shared):
         name, leaf, own = leaf.name, leaf.unknown, 1 + leaf.name.count(".")
     return RandomLeaf(name, leaf, group, units, whole, places, own, within, FrozenDict(dims))
 
 
 def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
+    """Return the nodes from the root to a leaf, or raise ModelError if a part has no name."""
     try:
         return list(nodes_along(tree, path))
     except TypeError as error:
         raise ModelError(
             f"a distribution lies at {jtu.keystr(path)}, inside an object whose parts have no "
-            "names (such as JAX's "
-            "Partial): put it into a field of a bd.Module"
+            "names (such as JAX's Partial): put it into a field of a bd.Module"
         ) from error
 
 
@@ -464,8 +478,10 @@ def _replace(
     inside: str = "",
     known: dict[str, Any] | None = None,
 ) -> Any:
-    """The tree with values in place of random leaves: of each path once, after those that it
-    depends on.
+    """Replace all random leaves by values.
+
+    `value_of(path, leaf)` is called once for each path, after those of the arguments. The results
+    are cached in `known`, so that a shared leaf has one value.
     """
     known = {} if known is None else known
 
@@ -474,8 +490,10 @@ def _replace(
             return leaf
         name = below(inside, dotted(path))
         if isinstance(leaf, Shared):
-            name, leaf = leaf.name, leaf.unknown
+            name = leaf.name
+            leaf = leaf.unknown
         if name not in known:
+            # Arguments first; then the leaf is a plain distribution, or a derived number.
             if isinstance(leaf, Dependent):
                 leaf = leaf.of(_replace(leaf.arguments, value_of, name, known))
             known[name] = value_of(name, leaf) if is_random(leaf) else leaf
@@ -485,17 +503,22 @@ def _replace(
 
 
 def sample(tree: Any) -> Any:
-    """The tree with every random leaf drawn by `numpyro.sample`; the site's name is the leaf's
-    path.
-    """
+    """Draw all random leaves by `numpyro.sample`; the name of a site is the path of the leaf."""
     return _replace(tree, numpyro.sample)
 
 
 def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
-    """The tree with every random leaf replaced by `draw[path]`.
+    """Replace all random leaves by the values `draw[path]`.
+
+    Args:
+        tree: a tree with random leaves.
+        draw: one value for each path.
+
+    Returns:
+        The tree without random leaves.
 
     Raises:
-        MismatchError: if the draw lacks a random leaf of the tree.
+        MismatchError: if a value is missing.
     """
     missing = [path for path in paths(tree) if path not in draw]
     if missing:
@@ -506,7 +529,5 @@ def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
 
 
 def with_possible(tree: Any, at: float = 0.1) -> Any:
-    """The tree with some possible value for every random leaf, to find out shapes that do not
-    depend on values.
-    """
+    """Replace all random leaves by possible values, for shapes that do not depend on values."""
     return _replace(tree, lambda _, leaf: possible(leaf, at))

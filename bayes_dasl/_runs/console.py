@@ -1,4 +1,4 @@
-"""What long work says on a terminal that may be closed before it ends."""
+"""A console that survives when its terminal is closed."""
 
 from types import TracebackType
 
@@ -6,9 +6,7 @@ from rich.console import Console
 
 
 class LastingConsole(Console):
-    """A console that falls silent, and stops no work, once its terminal is closed or nobody reads
-    on.
-    """
+    """A console that falls silent, and stops no work, when its terminal or pipe is closed."""
 
     def __exit__(
         self,
@@ -16,11 +14,12 @@ class LastingConsole(Console):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Rich writes here, whatever is printed and also for a bar.
+        # All output of Rich is written here, also that of a progress bar.
         try:
             super().__exit__(kind, error, trace)
         except OSError:
             self.quiet = True
 
     def on_broken_pipe(self) -> None:
+        """Fall silent; Rich would end the process."""
         self.quiet = True

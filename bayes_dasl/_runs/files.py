@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Write files completely or not at all."""
 
 import contextlib
 import os
@@ -13,13 +13,20 @@ _UNFINISHED = ".partial"
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary file beside `path` to write to; it takes the place of `path` once all is written.
+    """Yield a temporary file, which replaces `path` once the block has written it.
+
+    Args:
+        path: the file to write; its folder is made.
+
+    Yields:
+        The temporary file in the same folder.
 
     Raises:
-        WriteError: if the folder cannot be written or the disk is full; what was at `path` is
+        WriteError: if the folder cannot be written or the disk is full; an older file stays
             untouched.
     """
-    path, temporary = Path(path), None
+    path = Path(path)
+    temporary = None
     if path.parent.is_file():
         raise WriteError(f"cannot write {path}: {path.parent} is a file, not a folder")
     try:
@@ -30,6 +37,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
+        # `mkstemp` makes private files; give this one the usual permissions.
         temporary.chmod(0o666 & ~_umask())
         _reach_the_disk(temporary)
         os.replace(temporary, path)
@@ -43,11 +51,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def forget_unfinished(folder: Path) -> None:
-    """Delete what killed processes had not written to its end; only for who is `alone_in` the
-    folder.
+    """Delete the unfinished files of killed processes; the caller must hold the lock of the folder.
 
     Raises:
-        WriteError: if so.
+        WriteError: if a file cannot be deleted.
     """
     try:
         for path in folder.glob(f".*{_UNFINISHED}"):
@@ -57,22 +64,30 @@ def forget_unfinished(folder: Path) -> None:
 
 
 def _reach_the_disk(path: Path) -> None:
-    """Some file systems say only now that they are full."""
+    """Flush a file to disk; some file systems report only now that they are full."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _umask() -> int:
+    """Return the permissions that new files lack; they can only be read by setting them."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
 def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Write a text file, whole or not at all.
+    """Write a text file, completely or not at all.
+
+    Args:
+        path: the file.
+        text: its content.
+
+    Returns:
+        The path.
 
     Raises:
-        WriteError: if so.
+        WriteError: if the file cannot be written.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

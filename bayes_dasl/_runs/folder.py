@@ -1,6 +1,4 @@
-"""Folders of runs: which names they may have, what says of a run what made it, and where older
-results go.
-"""
+"""Folders of runs: valid names, the note on a run, and older results."""
 
 import itertools
 import json
@@ -9,33 +7,19 @@ from typing import Any
 
 from ..errors import ModelError, ReadError
 
-# A name is that of a folder of a run: it must mean the same on every system and be none of a run's
-# own.
+# A name becomes a folder of a run. It must be valid on every system, and no name that a run writes.
 _LONGEST_NAME = 100
 _OF_A_RUN = {
-    *(
-        "checkpoint",
-        "posterior.nc",
-        "forecast.nc",
-        "forecast.csv",
-        "scores.json",
-        "report.html",
-        "study.json",
-    ),
-    *("origins", "origins.nc", "mixture", "mixture.nc"),
+    *("checkpoint", "posterior.nc", "forecast.nc", "forecast.csv", "scores.json", "report.html"),
+    *("study.json", "origins", "origins.nc", "mixture", "mixture.nc"),
 }
-_OF_WINDOWS = {
-    "con",
-    "prn",
-    "aux",
-    "nul",
-    *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)),
-}
+_PORTS = (f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))
+_OF_WINDOWS = {"con", "prn", "aux", "nul", *_PORTS}
 _ASIDE = ".old-"
 
 
 def check_name(name: object, of: str) -> None:
-    """Raise ModelError unless it can be the name of a folder on every system."""
+    """Raise ModelError unless a name is valid for a folder on every system."""
     if not isinstance(name, str):
         raise ModelError(f"the name of {of} is text, not {name!r}")
     folded = name.casefold()
@@ -55,10 +39,16 @@ def check_name(name: object, of: str) -> None:
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """What `study.json` says of the run that a folder holds.
+    """Read the note `study.json` of a run.
+
+    Args:
+        folder: the folder of the run.
+
+    Returns:
+        The study, the random seed, and further facts.
 
     Raises:
-        ReadError: if it is missing, torn or not one of ours.
+        ReadError: if the note is missing, damaged or foreign.
     """
     note = folder / "study.json"
     if not note.is_file():
@@ -75,8 +65,13 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 
 def put_aside(path: Path) -> Path | None:
-    """Rename a file or folder, if there is one, and say how; nothing that was put aside before is
-    lost.
+    """Rename a file or folder to a free name, so that nothing is overwritten.
+
+    Args:
+        path: the file or folder.
+
+    Returns:
+        The new path; None if there was nothing.
     """
     if not path.exists():
         return None

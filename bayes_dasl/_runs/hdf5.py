@@ -1,4 +1,4 @@
-"""Refusal of HDF5 files that reach beyond themselves, so that a stranger's file can be read."""
+"""Refuse HDF5 files that read other files, so that files of unknown origin are safe."""
 
 import io
 import os
@@ -7,17 +7,17 @@ import h5py
 
 
 def check_contained(file: str | os.PathLike | io.BytesIO, most: int) -> None:
-    """Refuse a file whose variables lie in other files, or claim more memory than there is.
+    """Refuse a file whose variables lie in other files, or claim more memory than is free.
 
     HDF5 reads external storage, external links and virtual datasets from any path that the file
-    names. A dataset that was never written takes no room in the file, whatever shape it claims.
+    names. A dataset that was never written takes no space in the file, whatever shape it claims.
 
     Args:
         file: the path, or the open file.
-        most: bytes that all variables together may take.
+        most: the bytes that all variables together may take.
 
     Raises:
-        ValueError: naming the variable.
+        ValueError: if a variable lies elsewhere or is too large; the message names it.
         OSError: if it is not HDF5.
     """
     claimed = 0

@@ -1,9 +1,8 @@
-"""A long run: a journal keeps its steps, so that it goes on where it was killed; a bar shows how
-far it has come.
+"""`Journal` keeps the steps of a long run, so that it can be resumed; `ProgressBar` shows progress.
 
-An engine is written as a plain sequence of steps, each a function of what came before. With a
-folder, the result of every step is a file; a second run of the same engine reads the steps that are
-there and computes the rest, so it ends with the same draws to the last bit.
+An engine is a sequence of steps, each a function of earlier results. With a folder, the result of
+each step is a file. A second run of the same engine reads the existing steps and computes the rest,
+so that its draws are identical to the last bit.
 """
 
 import contextlib
@@ -34,28 +33,28 @@ type Identity = Mapping[str, str | int]
 _MAGIC = b"bayes_dasl step 1\n"
 _NOTE = "run.json"
 _STEP = re.compile(r"\d{6,}\.step")
-# A process may be killed before its note is written, or once it is removed: the other files are
-# then ours all the same.
+# Names of our own files: a process may be killed before its note is written.
 _OURS = re.compile(
     rf"{_STEP.pattern}|\.(run\.json|{_STEP.pattern})\.\w+\.partial|{re.escape(LOCK)}"
 )
 
 
 class Journal:
-    """`journal.step("warm-up 3", work)` is what `work()` returns, read from `folder` if it is there
-    already.
+    """The steps of a long run: `journal.step("warm-up 3", work)` calls `work()`, or reads its
+    result.
 
-    A torn file is named in a warning and dropped, with those after it: the run goes on from the
-    last good step. What a killed process had not written to its end goes. Nobody else may be at
-    work in the folder (`alone_in`).
+    A damaged file is reported by a warning and deleted with all later steps; the run goes on from
+    the last good one. Unfinished files of a killed process are deleted. The caller must hold the
+    lock of the folder (`alone_in`).
 
     Args:
-        folder: where the steps are kept; nothing is kept unless given.
-        identity: what is computed, numbers and text by name; steps of anything else are refused.
+        folder: the folder of the steps; None keeps nothing.
+        identity: facts that define the run, numbers and text by name; steps of another run are
+            refused.
 
     Raises:
         MismatchError: if the folder holds another run.
-        ReadError: if it holds something else than a run.
+        ReadError: if it holds something else.
         WriteError: if it cannot be written.
     """
 
@@ -67,6 +66,7 @@ class Journal:
             self._claim(self.folder)
 
     def _claim(self, folder: Path) -> None:
+        """Check that a folder is empty or holds this run, and write its note."""
         begun = (folder / _NOTE).is_file()
         if begun:
             held = read_identity(folder)
@@ -78,8 +78,7 @@ class Journal:
             if other:
                 raise MismatchError(
                     f"the checkpoint {folder} belongs to another run ({'; '.join(other)}): choose "
-                    "another folder, or "
-                    "delete this one"
+                    "another folder, or delete this one"
                 )
         elif folder.is_dir() and not all(_OURS.fullmatch(path.name) for path in folder.iterdir()):
             raise ReadError(
@@ -92,12 +91,19 @@ class Journal:
                 temporary.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
 
     def step(self, name: str, work: Callable[[], Arrays]) -> Arrays:
-        """The arrays of one step, by name.
+        """Return the arrays of a step, by name.
 
         Args:
-            name: that of the step, the same in each run.
-            work: a function without arguments that returns NumPy arrays by name; it is called where
+            name: the name of the step, the same in each run.
+            work: a function without arguments that returns NumPy arrays by name; it is called if
                 the step is not kept.
+
+        Returns:
+            The arrays.
+
+        Raises:
+            MismatchError: if the file is a step of another run.
+            WriteError: if the folder cannot be written.
         """
         self._number += 1
         if self.folder is None:
@@ -108,12 +114,14 @@ class Journal:
                 return self._read(path, name)
             except ReadError as error:
                 warnings.warn(f"{error}: going on from the step before it", stacklevel=2)
+        # Later steps depend on this one, which is computed anew.
         self._forget_from(self._number)
         arrays = _in_rows(work())
         self._write(path, name, arrays)
         return arrays
 
     def _forget_from(self, number: int) -> None:
+        """Delete the steps from a number on."""
         assert self.folder is not None
         try:
             for path in self.folder.glob("*.step"):
@@ -123,6 +131,7 @@ class Journal:
             raise WriteError(f"cannot write {self.folder}: {error.strerror or error}") from error
 
     def _write(self, path: Path, name: str, arrays: Arrays) -> None:
+        """Write a step: a magic line, the digest of the rest, a header, and the arrays."""
         payload = io.BytesIO()
         np.savez(payload, allow_pickle=False, **arrays)
         header = json.dumps({"step": name, "identity": self._identity})
@@ -137,8 +146,11 @@ class Journal:
             ) from error
 
     def _read(self, path: Path, name: str) -> Arrays:
-        """Raise ReadError for a file that is torn or cannot be read; MismatchError for a step of
-        another run.
+        """Read a step.
+
+        Raises:
+            ReadError: if the file is damaged or cannot be read.
+            MismatchError: if it is a step of another run.
         """
         try:
             whole = path.read_bytes()
@@ -155,27 +167,33 @@ class Journal:
         if header["identity"] != self._identity or header["step"] != name:
             raise MismatchError(
                 f"the checkpoint {path} is the step '{header['step']}' of another run, not "
-                f"'{name}' of this one: "
-                "delete it"
+                f"'{name}' of this one: delete it"
             )
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             return dict(arrays)
 
 
 def _digest(content: bytes) -> bytes:
+    """Return the SHA-256 of a step's content as text."""
     return hashlib.sha256(content).hexdigest().encode()
 
 
 def _in_rows(arrays: Arrays) -> Arrays:
-    """All in the order in which a file holds them: sums may depend on it in the last bit."""
+    """Return arrays in the memory order of a file: the last bit of a sum may depend on it."""
     return {name: np.asarray(values, order="C") for name, values in arrays.items()}
 
 
 def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
-    """What the run is whose checkpoint lies in `folder`.
+    """Read the facts that define the run whose checkpoint lies in a folder.
+
+    Args:
+        folder: the folder of the checkpoint.
+
+    Returns:
+        Numbers and text by name.
 
     Raises:
-        ReadError: if there is none, or it is torn.
+        ReadError: if there is no checkpoint, or its note is damaged.
     """
     note = Path(folder) / _NOTE
     if not note.is_file():
@@ -193,11 +211,11 @@ def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
 
 
 class ProgressBar:
-    """`with ProgressBar(shown) as bar: bar.start("sampling", 1000); bar.advance(50)`.
+    """A progress bar: `with ProgressBar() as bar: bar.start("sampling", 1000); bar.advance(50)`.
 
     Args:
-        shown: whether there is a bar; unless told, where the error stream is a terminal. Where it
-            is told, and that is a file, there is a line for each tenth of a phase.
+        shown: whether to show progress; by default only on a terminal. If the error stream is a
+            file, a line is printed for each tenth of a phase.
     """
 
     def __init__(self, shown: bool | None = None):
@@ -205,7 +223,9 @@ class ProgressBar:
         self._progress = _progress() if shown else None
         console = self._progress.console if self._progress else None
         self._lines = console is not None and not (console.is_terminal or console.is_jupyter)
-        self._task, self._done, self._said = None, 0, 0
+        self._task = None
+        self._done = 0
+        self._said = 0
 
     def __enter__(self) -> "ProgressBar":
         if self._progress:
@@ -226,24 +246,21 @@ class ProgressBar:
 
         Args:
             what: its name, such as "sampling".
-            total: how many units of work it has.
+            total: its number of units of work.
         """
         if not self._progress:
             return
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task, self._done, self._said = (
-            self._progress.add_task(what, total=total, note=""),
-            0,
-            0,
-        )
+        self._task = self._progress.add_task(what, total=total, note="")
+        self._done = self._said = 0
 
     def advance(self, done: int, note: str = "") -> None:
-        """So much more is done.
+        """Add finished work.
 
         Args:
-            done: how many units of work more.
-            note: what stands behind the time left.
+            done: the number of further units of work.
+            note: text behind the remaining time.
         """
         if self._progress and self._task is not None:
             self._progress.update(self._task, advance=done, note=note)
@@ -251,6 +268,7 @@ class ProgressBar:
             self._say(note)
 
     def _say(self, note: str) -> None:
+        """Print a line at each tenth of a phase, if the error stream is no terminal."""
         task = self._progress.tasks[-1] if self._progress and self._lines else None
         if task is None or not task.total or self._done * 10 // task.total <= self._said:
             return
@@ -265,6 +283,7 @@ class ProgressBar:
 
 
 def _progress() -> "Progress":
+    """Return a bar of Rich with count, elapsed and remaining time."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder."""
+"""`alone_in`: lock a folder, so that one process at a time writes to it."""
 
 import contextlib
 import os
@@ -12,17 +12,16 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
-    """While this block runs no other process, and no other thread, can enter one for the same
-    folder.
+    """Lock a folder for this block: no other process or thread can enter it meanwhile.
 
-    The system lets go of the lock when a process ends, however it ends. Blocks of one thread may
-    lie in each other.
+    The system releases the lock when a process ends, however it ends. Blocks of one thread may be
+    nested.
 
     Args:
-        folder: it is made if there is none; without one there is nothing to share.
+        folder: the folder, which is made if needed; None locks nothing.
 
     Raises:
-        WriteError: if another process is at work there, or the folder cannot be written.
+        WriteError: if another process holds the lock, or the folder cannot be written.
     """
     if folder is None:
         yield
@@ -33,6 +32,7 @@ def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
     if path.is_file():
         raise WriteError(f"cannot write {folder}: it is a file, not a folder")
     lock = FileLock(path / LOCK, timeout=0, is_singleton=True)
+    # A singleton lock counts its nested blocks; only the outermost one deletes the file.
     outermost = not lock.is_locked
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
         yield
     finally:
         if outermost:
-            # Still locked, so that nobody can have taken the file that goes; who waits for it makes
+            # Delete the file while it is locked: nobody else can hold it, and the next one makes
             # another.
             with contextlib.suppress(OSError):
                 (path / LOCK).unlink()

@@ -1,4 +1,4 @@
-"""Signals that ask a process to end."""
+"""Treat signals that ask a process to end like Ctrl-C."""
 
 import contextlib
 import signal
@@ -10,15 +10,18 @@ from types import FrameType
 # Sent by schedulers and systems that end a process, and by a terminal that is closed; Windows has
 # no SIGHUP.
 _ASKING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-_ONE_CLOSING = 1.0  # seconds: of a terminal that is closed both the shell and the system may tell
+# Seconds within which signals count as one: both shell and system signal a closed terminal.
+_ONE_CLOSING = 1.0
 
 
 @contextlib.contextmanager
 def heard_like_ctrl_c() -> Iterator[list[int]]:
-    """In this block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; yields those that
-    came, in order.
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP in this block, as on Ctrl-C.
 
-    A signal that somebody else handles, or ignores as `nohup` does, stays as it is.
+    A signal that is handled or ignored already, as by `nohup`, stays as it is.
+
+    Yields:
+        The list of signals received so far.
     """
     came: list[int] = []
     latest = float("-inf")
@@ -30,6 +33,7 @@ def heard_like_ctrl_c() -> Iterator[list[int]]:
             latest = time.monotonic()
             raise KeyboardInterrupt
 
+    # Python lets only the main thread set handlers.
     in_main = threading.current_thread() is threading.main_thread()
     ours = [s for s in _ASKING if in_main and signal.getsignal(s) is signal.SIG_DFL]
     for number in ours:

@@ -1,4 +1,4 @@
-"""A ladder of cheap checks before a long run."""
+"""`check`: cheap checks of model, data, solver and gradient before a long run."""
 
 import time
 from collections.abc import Iterator
@@ -34,44 +34,51 @@ from .corrections import corrections
 _DRAWS = 256
 _GRADIENTS = 64
 _EQUAL = 1e-10
-_MUCH = 0.1  # of a forcing that was filled
-_PATIENCE = 600  # seconds of a fit, above which a cheaper one is suggested
+# Share of filled values in a forcing that deserves a warning.
+_MUCH = 0.1
+# Seconds of a fit above which cheaper ways are suggested.
+_PATIENCE = 600
 _CHEAP = ("SVI", "Laplace")
-_COARSE = (
-    1e-4  # a relative tolerance that often suffices: a PDE took a quarter of the steps of 1e-6
-)
-_FEW = 0.2  # of the steps of a regular series: the longer ones are then rows that were left out
+# A relative tolerance that often suffices: a PDE took a quarter of the steps of 1e-6.
+_COARSE = 1e-4
+# Largest share of longer steps in a regular series; they are then rows that were left out.
+_FEW = 0.2
 
 
 @dataclass(frozen=True)
 class Check(Diagnosis):
-    """The rungs of the ladder, each with a remedy where something is wrong."""
+    """The findings of `check`, each with a remedy if something is wrong."""
 
     @property
     def verdict(self) -> str:
+        """Whether the model is ready to fit, and which findings say otherwise."""
         blamed = ", ".join(dict.fromkeys(f.subject for f in self.findings if f.level == self.level))
         said = {
             "good": "Ready to fit: every check passed.",
             "warning": f"Ready to fit, with care: see {blamed}.",
             "bad": f"Not ready to fit: {blamed}.",
         }[self.level]
-        return f"{said} {self.unseen}" if self.unseen else said
+        if self.unseen:
+            return f"{said} {self.unseen}"
+        return said
 
 
 def check(
     model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, *, key: int | Array = 0
 ) -> Check:
-    """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
+    """Check data, prior draws, density, gradient, solver and cost in seconds, before a long run.
 
-    Nothing is raised, whatever is wrong with model, data, engine or key: the rung that fails says
-    what, and those above it are not climbed.
+    Nothing is raised: a failing check says what is wrong, and the later ones are left out.
 
     Args:
         model: the model.
-        data: what it is to be fitted to, as for `fit`.
-        engine: the one whose cost is told, `NUTS()` unless given; where its `cost` says nothing
-            only that of a gradient is known.
+        data: its data, as for `fit`.
+        engine: the engine whose cost is estimated, by default `NUTS()`. An engine without `cost`
+            reports the time of a gradient only.
         key: a whole number or a JAX random key, for the prior draws.
+
+    Returns:
+        The findings; print them.
 
     Example:
         ```python
@@ -82,12 +89,13 @@ def check(
     found: list[Finding] = []
     unseen = ""
     try:
-        for finding in _rungs(model, data, engine, key):
+        # One by one, so that findings before an error are kept.
+        for finding in _findings_in_order(model, data, engine, key):
             found.append(finding)
         unseen = units_unseen(model, model.in_numbers(model.in_own_units(data)))
     except BayesDaslError as error:
         found.append(Finding("bad", "data and model", str(error), "mend this first"))
-    except Exception as error:  # whatever a user's equation, noise or engine may raise
+    except Exception as error:  # a user's equation, noise or engine may raise anything
         said = f"{type(error).__name__}: {error}"
         found.append(
             Finding("bad", "data and model", said, "mend this first: bd.fit would raise it too")
@@ -95,124 +103,120 @@ def check(
     return Check(tuple(found), unseen)
 
 
-def _rungs(
+def _findings_in_order(
     model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: int | Array
 ) -> Iterator[Finding]:
+    """Yield the findings, cheap checks first."""
+    # 1. Data and model; `pose` raises if they cannot be fitted.
     prepare()
     engine = NUTS() if engine is None else engine
     check_engine(engine)
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
     own = model.in_own_units(data)
-    yield _data(problem, data[model.index])
+    numbers = model.in_numbers(own)
+    yield _size_of_problem(problem, data[model.index])
     yield from _converted(data, own)
-    yield from _kept(problem)
-    yield from unit_findings(model, model.in_numbers(own))
+    yield from _without_fingerprint(problem)
+    yield from unit_findings(model, numbers)
     yield from _filled(model, data)
-    yield from _before_the_data(problem, model.in_numbers(own)[model.index])
-    yield from _rows_left_out(problem, model.in_numbers(own)[model.index])
+    yield from _before_the_data(problem, numbers[model.index])
+    yield from _rows_left_out(problem, numbers[model.index])
+    # 2. Prior draws, and the solver at each of them.
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
-    # What the priors say without the data, also where a model looks back at them.
+    # The prior predictive must not see the data, even if the model looks back at them.
     unseen = replace(problem.inputs, past=None)
     pushed = push(model, unseen, draws, observed=problem.observed, key=key_predict)
     yield from _solver(model, pushed)
     yield from _prior(problem, pushed)
     yield from corrections(problem, draws)
+    # 3. Density, gradient and cost.
     yield from _gradient(problem, engine, key=key_gradient)
 
 
-def _data(problem: Problem, index: xr.DataArray) -> Finding:
+def _size_of_problem(problem: Problem, index: xr.DataArray) -> Finding:
+    """Report the number of times, of data and of parameters."""
     times = index.values
-    seen = ", ".join(
-        f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items()
-    )
+    sizes = {name: int((~np.isnan(y)).sum()) for name, y in problem.observed.items()}
+    seen = ", ".join(f"{name} ({size})" for name, size in sizes.items())
     rows = times.size - np.unique(times).size
     replicates = f", {rows} of them replicates" if rows else ""
-    span = (
-        f"{times.size} times from {told(index.values[0])} to {told(index.values[-1])}{replicates}"
-    )
-    return Finding(
-        "good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers"
-    )
+    span = f"{times.size} times from {told(times[0])} to {told(times[-1])}{replicates}"
+    message = f"{span}; observed: {seen}; {problem.dimension} unknown numbers"
+    return Finding("good", "data and model", message)
 
 
 def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Forcings of which nothing is known between the start of the solve and the first time of the
+    """Warn of forcings that are unknown between the start of the solve and the first time of the
     data.
     """
     inputs = problem.inputs
     if not problem.model.layer.begins:
         return
     for name, force in inputs.forcings.items():
-        first, start = float(force.times[0]), float(inputs.start)
+        first = float(force.times[0])
+        start = float(inputs.start)
         if first > start:
             yield Finding(
                 "warning", f"forcing {name}",
                 f"known from {told_of(index, first)} on; from the start of the solve at "
-                f"{told_of(index, start)} until "
-                "then it is held constant",
+                f"{told_of(index, start)} until then it is held constant",
                 "give the data a row at the start, with NaN for what was not observed",
             )  # fmt: skip
 
 
 def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
-    """What `fill_gaps` says of the forcings."""
+    """Report the forcings that `fill_gaps` filled."""
     for name in model.layer.forcings:
         if (said := data[name].attrs.get(FILLED)) is not None:
             share = int(said.split()[0]) / int(said.split()[2])
-            level, remedy = (
-                ("good", "")
-                if share <= _MUCH
-                else ("warning", "see whether what was filled matters")
-            )
-            yield Finding(level, f"forcing {name}", said, remedy)
+            level = "good" if share <= _MUCH else "warning"
+            yield Finding(level, f"forcing {name}", said, "see whether what was filled matters")
 
 
 def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Forcings whose table leaves out times of what else is a regular series: nobody chose what
-    they are there.
-    """
+    """Warn if a regular series of forcings lacks some rows, which are then interpolated."""
     if not problem.inputs.forcings or not problem.model.layer.begins:
         return
     rows = np.unique(index.values)
     steps = np.diff(rows)
+    # A step of two or more median steps is a gap, if such steps are few.
     longer = steps > 1.5 * np.median(steps) if steps.size else np.zeros(0, bool)
     if not 0 < longer.sum() <= _FEW * steps.size:
         return
-    missing, at = round(float((steps[longer] / np.median(steps) - 1).sum())), int(np.argmax(steps))
+    missing = round(float((steps[longer] / np.median(steps) - 1).sum()))
+    at = int(np.argmax(steps))
     begin, end = (told_of(index, float(rows[i])) for i in (at, at + 1))
     yield Finding(
         "warning", f"forcing {', '.join(problem.inputs.forcings)}",
         f"{missing} rows of a regular series are left out, the most between {begin} and {end}: "
-        "there the model "
-        "takes what the rows around them say",
+        "there the model takes what the rows around them say",
         "give the data a row at each time, as by data.resample or data.reindex, and "
         "bd.data.fill_gaps a rule",
     )  # fmt: skip
 
 
 def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
-    """Unknown times of jumps that the prior puts before the solve, where a jump does not act."""
-    start, is_jump = float(problem.inputs.start), lambda node: isinstance(node, Jump)
+    """Warn of jumps whose prior lies before the start of the solve, where they do not act."""
+    start = float(problem.inputs.start)
+    is_jump = lambda node: isinstance(node, Jump)  # noqa: E731
     nodes = jtu.tree_leaves_with_path(problem.model, is_leaf=is_jump)
     times = {f"{dotted(path)}.time" for path, node in nodes if is_jump(node)}
-    for path in dict.fromkeys(
-        leaf.path for leaf in occurrences(problem.model) if times & {*leaf.places}
-    ):
+    unknown = [leaf.path for leaf in occurrences(problem.model) if times & {*leaf.places}]
+    for path in dict.fromkeys(unknown):
         share = float(np.mean(draws[path] < start))
         if share:
             yield Finding(
                 "warning", "jump before the start",
                 f"{share:.0%} of the prior draws of {path} lie before the solve, which starts at "
-                f"{start:g}, where a "
-                "jump does not act",
+                f"{start:g}, where a jump does not act",
                 f"give the layer an earlier start, or the time a prior above {start:g}",
             )  # fmt: skip
 
 
-def _kept(problem: Problem) -> Iterator[Finding]:
-    """Whether a fit can be known again; nothing is said where it can."""
+def _without_fingerprint(problem: Problem) -> Iterator[Finding]:
+    """Warn if the model has no fingerprint, by which a checkpoint is recognised."""
     try:
         problem.fingerprint(needed=True)
     except UnreadableError as error:
@@ -223,18 +227,18 @@ def _kept(problem: Problem) -> Iterator[Finding]:
 
 
 def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
-    held, works_in = units_of(data), units_of(own)
-    changed = [
-        f"{name} from {held[name]} to {units}"
-        for name, units in works_in.items()
-        if units != held[name]
-    ]
+    """Report the variables whose units were converted."""
+    held = units_of(data)
+    other = {name: units for name, units in units_of(own).items() if units != held[name]}
+    changed = [f"{name} from {held[name]} to {units}" for name, units in other.items()]
     if changed:
         yield Finding("good", "units of data", f"they are converted: {', '.join(changed)}")
 
 
 def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
-    failed, total = int((~pushed.ok).sum()), pushed.ok.size
+    """Grade the share of prior draws for which the solver fails."""
+    failed = int((~pushed.ok).sum())
+    total = pushed.ok.size
     steps = f"{int(np.median(pushed.steps))} steps in the median, {int(pushed.steps.max())} at most"
     message = (
         f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
@@ -257,11 +261,12 @@ def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
 
 
 def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
-    """Could the priors have made such data? A datum outside nearly all prior draws says no."""
+    """Compare the data with the prior predictive: few data should lie outside nearly all draws."""
     for name, values in problem.observed.items():
         predicted = pushed.predictions[name][pushed.ok]
         if not len(predicted):
             continue
+        # 1. Draws that are not finite are reported, and left out.
         finite = np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1)
         odd = f"{int((~finite).sum())} of {len(predicted)} prior draws are infinite or not a number"
         left_out = "" if finite.all() else f"; {odd}, and left out"
@@ -273,13 +278,15 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             )  # fmt: skip
         if not finite.any():
             continue
+        # 2. The share of data outside the central 99 % of the draws, bounds for censored data.
         seen = ~np.isnan(values)
         noise = problem.model.told(name, problem.inputs)
         at_least, at_most = (
             np.asarray(end)[seen] for end in noise.known_between(np.asarray(values))
         )
         low, high = np.quantile(predicted[finite][:, seen], [0.005, 0.995], axis=0)
-        outside, number = int(((at_most < low) | (at_least > high)).sum()), at_most.size
+        outside = int(((at_most < low) | (at_least > high)).sum())
+        number = at_most.size
         if outside <= 0.1 * number:
             inside = f"{number - outside} of {number} data lie within the prior's range"
             yield Finding("good", f"prior of {name}", f"{inside}{left_out}")
@@ -292,13 +299,15 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
 
 
 def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterator[Finding]:
+    """Evaluate density and gradient at prior draws, and estimate the cost of a fit."""
     try:
         strategy = engine.gradient_mode(problem)
         value_and_gradient, _ = traced_once(problem, strategy)
     except BayesDaslError as error:
         yield Finding("bad", "gradient", str(error), "mend this first")
         return
-    run, positions = Sharded(value_and_gradient, _GRADIENTS), problem.prior(_GRADIENTS, key=key)
+    run = Sharded(value_and_gradient, _GRADIENTS)
+    positions = problem.prior(_GRADIENTS, key=key)
     began = time.perf_counter()
     value, gradient = run(positions)
     compiling = time.perf_counter() - began
@@ -327,16 +336,18 @@ def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterat
 
 
 def _unused(problem: Problem, positions: Array, gradient: np.ndarray) -> Iterator[Finding]:
-    """Random leaves on which nothing but their own prior depends, at none of some positions."""
+    """Warn of parameters that no datum depends on: the gradient is that of the prior at all
+    positions.
+    """
     of_prior = np.asarray(jax.jit(jax.vmap(jax.grad(problem.log_prior)))(positions))
     moved = ~np.isclose(gradient, of_prior, rtol=_EQUAL, atol=_EQUAL).all(axis=0)
     leaves = paths(problem.model)
-    unused = [
-        path
-        for path, site in problem.sites.items()
-        # Of a path that goes on after the last datum the data rightly say nothing.
-        if leaves[path].group != "latent" and not moved[site.start : site.start + site.size].any()
-    ]
+    unused = []
+    for path, site in problem.sites.items():
+        # A latent path may go on after the last datum, so that part of it is unused by intention.
+        depends = moved[site.start : site.start + site.size].any()
+        if leaves[path].group != "latent" and not depends:
+            unused.append(path)
     if unused:
         yield Finding(
             "warning", "unknown numbers",
@@ -346,17 +357,20 @@ def _unused(problem: Problem, positions: Array, gradient: np.ndarray) -> Iterato
 
 
 def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEngine) -> Finding:
+    """Estimate the time of a fit from that of a gradient; the median is robust to other load."""
     laps = []
     for _ in range(5):
         began = time.perf_counter()
         run(positions)
         laps.append(time.perf_counter() - began)
-    each, batch = float(np.median(laps)) / _GRADIENTS, engine.batch
+    each = float(np.median(laps)) / _GRADIENTS
+    batch = engine.batch
     message = f"one gradient at {batch} positions takes {1e3 * each * batch:.2g} ms"
     cost = engine.cost(problem)
     if not cost:
         return Finding("good", "cost", message)
     compiled = cost.programs * compiling
+    # time = (time of a gradient) · (positions at once) · (number of gradients) + compilation
     least, most = (each * batch * number + compiled for number in (cost.least, cost.most))
     seconds = f"{least:.0f}" if f"{least:.0f}" == f"{most:.0f}" else f"{least:.0f} to {most:.0f}"
     message += f"; {engine!r} should take about {seconds} s, compilation included"
@@ -368,15 +382,12 @@ def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEn
 
 
 def _cheaper(model: Model, engine: AbstractEngine) -> str:
-    """How a fit may take less time, as far as it applies to this model and engine."""
+    """Suggest ways to a cheaper fit that apply to this model and engine."""
     ways = []
-    if isinstance(engine, NUTS):  # the steps of others do not hang on their draws
+    # The cost of the other engines does not depend on the number of draws.
+    if isinstance(engine, NUTS):
         ways.append(f"try fewer draws first, such as draws={max(engine.draws // 4, 1)}")
-    solved = [
-        node
-        for node in jax.tree.leaves(model.layer, is_leaf=_has_tolerance)
-        if _has_tolerance(node)
-    ]
+    solved = list(filter(_has_tolerance, jax.tree.leaves(model.layer, is_leaf=_has_tolerance)))
     if any(node.rtol < _COARSE for node in solved):
         ways.append(
             f"loosen the solver to rtol={_COARSE:g} and see by bd.updating.check_solver whether "
@@ -390,4 +401,5 @@ def _cheaper(model: Model, engine: AbstractEngine) -> str:
 
 
 def _has_tolerance(node: Any) -> bool:
+    """Whether a node is a solver with a relative tolerance."""
     return isinstance(getattr(node, "rtol", None), float)

@@ -1,4 +1,4 @@
-"""What the prior of a learned correction means for what is observed."""
+"""The effect of a learned correction on observables, under the prior."""
 
 from collections.abc import Iterator
 
@@ -14,20 +14,22 @@ from ..layers._corrected import amplified, is_corrected
 from ..prediction.predictive import Draws
 from ..random import realise
 
-_DRAWS, _BATCH = 64, 16
-_FEW = 20  # draws, below which nothing is said
+_DRAWS = 64
+_BATCH = 16
+# Fewest draws for a finding.
+_FEW = 20
 
 
 def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
-    """By how much the corrections of a hybrid move each observable under the prior; nothing is said
-    of other models.
-    """
+    """Yield the relative change of observables by the corrections of a hybrid, under the prior."""
     model = problem.model
     if not is_corrected(model.layer):
         return
     some = {path: np.asarray(v)[:_DRAWS] for path, v in draws.items()}
 
     def of(draw):
+        # Predict with the corrections, and with corrections times 0. The change of each observable
+        # is rms(with - without) / rms(without).
         realised = realise(model, draw)
         alone = eqx.tree_at(lambda m: m.layer, realised, amplified(realised.layer, 0.0))
         both = [m.predict(problem.inputs) for m in (realised, alone)]
@@ -49,6 +51,5 @@ def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
         yield Finding(
             "good", f"correction of {name}",
             f"under the prior it moves {name} by {middle:.2g} of what the science says in the "
-            "median draw, by "
-            f"{most:.2g} in one of twenty",
+            f"median draw, by {most:.2g} in one of twenty",
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A model as a tree: what is inside what, what is inferred, with which prior, shape and units."""
+"""`describe`: a model as a tree of its parts, with priors, shapes and units."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
     import rich.tree
 
 _WIDTH = 120
-_LISTED = 8  # names of a setting that are all told
+# Longest tuple that is printed in full.
+_LISTED = 8
 _BESIDE = "shared, and what others depend on"
 _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A number of a model: inferred, with its prior, or known, with its value."""
+    """A parameter of a model with its prior, or a known number with its value.
+
+    `free` is the shape of the free coordinates, if it is not that of the elements, as for a
+    simplex.
+    """
 
     name: str
     random: bool
@@ -36,12 +41,11 @@ class Entry:
     shape: tuple[int, ...]
     units: str
     group: str
-    free: tuple[int, ...] | None = (
-        None  # the shape of what may move, where it is not that of all elements
-    )
+    free: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
+        """The number of free coordinates."""
         return int(np.prod(self.shape if self.free is None else self.free, dtype=int))
 
     def __str__(self) -> str:
@@ -55,7 +59,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A part of a model: its kind, its settings, its numbers and the parts inside it."""
+    """A part of a model: its kind, settings, numbers and inner parts."""
 
     name: str
     kind: str
@@ -65,13 +69,14 @@ class Node:
     children: tuple[Node, ...]
 
     def all_entries(self) -> Iterator[Entry]:
-        """Its numbers and those of all parts inside it."""
+        """Yield its numbers and those of all parts inside it."""
         yield from self.entries
         for child in self.children:
             yield from child.all_entries()
 
     @property
     def title(self) -> str:
+        """The name and the kind, as far as there are both."""
         return ": ".join(part for part in (self.name, self.kind) if part)
 
 
@@ -80,14 +85,14 @@ class Description:
     """The tree of a model: `print` it, or `draw()` it as a diagram.
 
     Args:
-        root: the part that holds all others, with its kind, settings and numbers.
+        root: the outermost part, with its kind, settings and numbers.
     """
 
     root: Node
 
     @property
     def unknowns(self) -> int:
-        """How many numbers are inferred."""
+        """The number of inferred numbers."""
         return sum(entry.size for entry in self.root.all_entries() if entry.random)
 
     def __rich__(self) -> rich.tree.Tree:
@@ -102,8 +107,10 @@ class Description:
         return f"{lines}\n{self.unknowns} unknown numbers"
 
     def draw(self) -> matplotlib.figure.Figure:
-        """The tree as a diagram: boxes for parts, science and network told apart by colour and
-        edge.
+        """Draw the tree as a diagram, with science and network in different colours and borders.
+
+        Returns:
+            The figure.
         """
         from ..plots import plot_tree
 
@@ -111,14 +118,16 @@ class Description:
 
 
 def describe(model: Module) -> Description:
-    """What a model is made of: every part with its kind and settings, every number with its prior
-    or value.
+    """Describe a model: all parts with their settings, all numbers with their priors or values.
 
     Args:
         model: a `bd.Model`, or a part of one.
 
+    Returns:
+        The tree of the model, to print or draw.
+
     Raises:
-        ModelError: for what is no model or part of one.
+        ModelError: if `model` is neither.
 
     Example:
         ```python
@@ -129,20 +138,24 @@ def describe(model: Module) -> Description:
         raise ModelError(f"describe takes a bd.Model or a part of one, not {type(model).__name__}")
     leaves = paths(model)
     root = _node("", "", model, "science", leaves)
+    # Shared parameters have a name in place of a path, so they are listed in a node of their own.
     entries = tuple(
         _inferred(path, leaf, leaf.places + leaf.within)
         for path, leaf in leaves.items()
         if path not in leaf.places
     )
-    beside = Node(_BESIDE, "", "science", {}, entries, ())
-    return Description(
-        dataclasses.replace(root, children=(*root.children, beside)) if entries else root
-    )
+    if entries:
+        beside = Node(_BESIDE, "", "science", {}, entries, ())
+        root = dataclasses.replace(root, children=(*root.children, beside))
+    return Description(root)
 
 
 def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, RandomLeaf]) -> Node:
+    """Build the node of a part, with settings, entries of numbers, and inner parts."""
     group = getattr(value, "random_group", group)
-    settings, entries, children = {}, [], []
+    settings = {}
+    entries = []
+    children = []
     for field, part, metadata in _parts(value):
         at = f"{path}.{field}" if path else field
         if metadata.get("hidden", False):
@@ -150,10 +163,9 @@ def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, Ran
         if metadata.get("static", False) or not _is_part(part):
             settings |= {field: said} if (said := _setting(part)) else {}
         elif _is_number(part):
+            inferred = at in leaves
             entries.append(
-                _inferred(field, leaves[at])
-                if at in leaves
-                else _known(field, part, metadata, group)
+                _inferred(field, leaves[at]) if inferred else _known(field, part, metadata, group)
             )
         else:
             children.append(_node(field, at, part, group, leaves))
@@ -161,20 +173,19 @@ def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, Ran
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any, Mapping]]:
-    """Name, value and metadata of every field or item."""
+    """Yield the name, value and metadata of every field or item."""
     if isinstance(value, Mapping):
         yield from ((str(key), item, {}) for key, item in value.items())
     elif isinstance(value, (tuple, list)):
         names = getattr(value, "_fields", None) or map(str, range(len(value)))
         yield from ((name, item, {}) for name, item in zip(names, value, strict=True))
     elif dataclasses.is_dataclass(value):
-        yield from (
-            (f.name, getattr(value, f.name, None), f.metadata) for f in dataclasses.fields(value)
-        )
+        for f in dataclasses.fields(value):
+            yield f.name, getattr(value, f.name, None), f.metadata
 
 
 def _is_part(value: Any) -> bool:
-    """Whether something is a number or holds one, or is a part that a user wrote."""
+    """Whether a value is or holds a number, or is a module of the user."""
     if _is_number(value) or isinstance(value, Module):
         return True
     inside = jax.tree.leaves(value, is_leaf=lambda x: is_random(x) or isinstance(x, Module))
@@ -184,6 +195,7 @@ def _is_part(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+    """Whether a value is a distribution, a number or an array of numbers."""
     if is_random(value) or not eqx.is_array_like(value) or isinstance(value, bool):
         return is_random(value)
     # An array may also hold a key of random numbers, or text.
@@ -193,69 +205,67 @@ def _is_number(value: Any) -> bool:
 
 
 def _setting(value: Any) -> str:
-    """A setting in words; nothing for what is left at nothing, or has no name."""
+    """Format a setting; empty for an empty one, or one without a name."""
     if value is None or (isinstance(value, (Mapping, tuple, list, str)) and not value):
         return ""
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_setting(v)}" for k, v in value.items())
     if isinstance(value, (tuple, list)):
-        number = len(value)
-        some = value if number <= _LISTED else (*value[: _LISTED - 2], "…", value[-1])
-        return (
-            "("
-            + ", ".join(map(_setting, some))
-            + ")"
-            + (f", {number} of them" if number > _LISTED else "")
-        )
+        if len(value) <= _LISTED:
+            return f"({', '.join(map(_setting, value))})"
+        some = (*value[: _LISTED - 2], "…", value[-1])
+        return f"({', '.join(map(_setting, some))}), {len(value)} of them"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, eqx.Module):
         return type(value).__name__
-    return (getattr(value, "__name__", "") if callable(value) else str(value)).replace(
-        "<lambda>", ""
-    )
+    name = getattr(value, "__name__", "") if callable(value) else str(value)
+    return name.replace("<lambda>", "")
 
 
 def _inferred(name: str, leaf: RandomLeaf, places: tuple[str, ...] = ()) -> Entry:
-    where = f" in {' and '.join(places)}" if places else ""
+    """Build the entry of a parameter."""
+    what = describe_distribution(leaf.distribution)
+    if places:
+        what += f" in {' and '.join(places)}"
     free = free_shape(leaf.distribution, leaf.shape)
-    return Entry(
-        name,
-        True,
-        describe_distribution(leaf.distribution) + where,
-        leaf.shape,
-        leaf.units,
-        leaf.group,
-        free,
-    )
+    return Entry(name, True, what, leaf.shape, leaf.units, leaf.group, free)
 
 
 def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:
-    if is_random(value):  # one that is shared, or worked out of others
+    """Build the entry of a known number, or of a shared or derived parameter."""
+    if is_random(value):
         what = describe_distribution(value) + (", shared" if isinstance(value, Shared) else "")
         return Entry(name, False, what, value.shape(), metadata.get("units", ""), group)
     return Entry(name, False, _value(value), np.shape(value), metadata.get("units", ""), group)
 
 
 def _value(value: Any) -> str:
-    """A known number, or the range of an array of them."""
+    """Format a known number, or the range of an array."""
     if not np.size(value):
         return "no numbers"
     if np.iscomplexobj(value):
-        return f"{complex(value):.4g}" if not np.shape(value) else "known complex numbers"
+        if not np.shape(value):
+            return f"{complex(value):.4g}"
+        return "known complex numbers"
     if not np.shape(value):
         return f"{float(value):.4g}"
-    low, high = np.min(value), np.max(value)
-    return (
-        f"known numbers, all {low:.4g}" if low == high else f"known numbers, {low:.3g}…{high:.3g}"
-    )
+    low = np.min(value)
+    high = np.max(value)
+    if low == high:
+        return f"known numbers, all {low:.4g}"
+    return f"known numbers, {low:.3g}…{high:.3g}"
 
 
 def _kind(value: Any) -> str:
-    return "" if isinstance(value, (Mapping, tuple, list)) else type(value).__name__
+    """Return the class of a part; empty for a plain container."""
+    if isinstance(value, (Mapping, tuple, list)):
+        return ""
+    return type(value).__name__
 
 
 def _rich(node: Node, tree: rich.tree.Tree | None = None) -> rich.tree.Tree:
+    """Convert a node to a tree of Rich."""
     from rich.markup import escape
     from rich.tree import Tree
 

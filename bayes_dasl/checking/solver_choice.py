@@ -1,4 +1,4 @@
-"""Which solver a model needs, found out by trying."""
+"""`choose_solver`: choose between a non-stiff and a stiff solver by measurement."""
 
 import copy
 from dataclasses import dataclass
@@ -28,12 +28,12 @@ _LAPS = 2
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """A model with the solver that suits it, and why: `print(choice)` says what was measured.
+    """A model with its best solver; `print(choice)` shows the measurements.
 
     Args:
         model: the model, with that solver in every ODE.
         solver: its name, "tsit5" or "rodas5p".
-        reason: what was measured, in words.
+        reason: the measurements in words.
     """
 
     model: Model
@@ -46,7 +46,7 @@ class SolverChoice:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a solver did with prior draws; `seconds` are those of one gradient."""
+    """The result of one solver at prior draws; `seconds` is the time of one gradient."""
 
     solver: str
     model: Model
@@ -58,28 +58,28 @@ class _Trial:
     def __str__(self) -> str:
         return (
             f"{self.solver} solved {self.solved} of {self.draws} prior draws, in {self.steps} "
-            "steps at the median and "
-            f"{1e3 * self.seconds:.2g} ms a gradient"
+            f"steps at the median and {1e3 * self.seconds:.2g} ms a gradient"
         )
 
 
 def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> SolverChoice:
-    """Solve some prior draws with `tsit5`, for non-stiff equations, and with `rodas5p`, for stiff
-    ones, and take one.
+    """Choose between `tsit5`, for non-stiff equations, and `rodas5p`, for stiff ones.
 
-    It is the one that fails for fewer draws; if both do alike, the one whose gradient takes less
-    time. The model that is returned has it in every ODE. Which one is cheaper depends on the
-    machine, so take the choice down: write `solver="rodas5p"` where the model is built.
+    Both solve some prior draws. The better one fails for fewer draws; if both fail alike, its
+    gradient takes less time. Time depends on the machine, so write the result into the model:
+    `solver="rodas5p"`.
 
     Args:
         model: a model with an ODE.
-        data: what it is to be fitted to, as for `fit`.
+        data: its data, as for `fit`.
         key: a whole number or a JAX random key, for the prior draws.
 
+    Returns:
+        The model with the chosen solver in every ODE, and the reason.
+
     Raises:
-        ModelError: for a model without an ODE.
-        DataError: as a fit does.
-        ModelError: likewise.
+        ModelError: if the model has no ODE, or cannot be fitted.
+        DataError: if the data cannot be fitted.
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
@@ -94,22 +94,21 @@ def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> So
 
 
 def _why(best: _Trial, other: _Trial) -> str:
+    """Say why one solver is better."""
     if best.solved == 0:
         return f"neither will do, {best.solver} fails in less time"
-    return (
-        f"{best.solver} fails less often"
-        if best.solved > other.solved
-        else f"{best.solver} is cheaper"
-    )
+    if best.solved > other.solved:
+        return f"{best.solver} fails less often"
+    return f"{best.solver} is cheaper"
 
 
 def _try(model: Model, solver: str, data: xr.Dataset, *, key: Array) -> _Trial:
+    """Measure a solver: solve prior draws, then time the gradient."""
     problem = pose(model, data)
-    draws = {
-        path: np.asarray(values) for path, values in draw_prior(model, _DRAWS, key=key).items()
-    }
+    draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key).items()}
     pushed = push(model, problem.inputs, draws)
     gradient, _ = traced_once(problem, choose(problem, "auto"))
+    # The fastest lap is least disturbed by other work on the machine.
     seconds = min(lap_times(gradient, problem.prior(_DRAWS, key=key), _DRAWS, laps=_LAPS)) / _DRAWS
     return _Trial(
         solver, model, int(pushed.ok.sum()), _DRAWS, int(np.median(pushed.steps)), seconds
@@ -121,7 +120,7 @@ def _is_ode(node: Any) -> bool:
 
 
 def with_solver(model: Any, solver: str) -> Any:
-    """The model with a solver in every ODE of it."""
+    """Return a model with another solver in all of its ODEs."""
 
     def swap(node):
         if not _is_ode(node):

@@ -1,7 +1,6 @@
-"""Data are an xarray.Dataset with a coordinate `time`; NaN means missing. Here they are checked and
-split.
+"""Checks of an xarray.Dataset, its split into training and test data, and the inputs of a layer.
 
-Rows that have the same time are replicates.
+Data have one index, such as `time`. NaN means missing; rows with the same time are replicates.
 """
 
 import datetime
@@ -33,14 +32,15 @@ from .forcings import KINDS, AbstractForcing, interpolated
 from .layer_inputs import Inputs
 from .units import agree, convert, same_text
 
-_UNSEEN = 1.0  # stands where there is no datum: a number that harms no gradient
+# Placeholder for a missing datum: any finite number keeps gradients finite.
+_UNSEEN = 1.0
 
-JOINT, DATUM = "joint", "datum"
-"""In results: all data as one variable, and the dimension of data."""
-FILLED, FILLED_BETWEEN = "filled", "filled_between"
-"""Attributes of a variable: how much of it `fill_gaps` filled and by which rule, and between which
-places.
-"""
+JOINT = "joint"
+DATUM = "datum"
+"""In results: the variable that joins all observables, and its dimension."""
+FILLED = "filled"
+FILLED_BETWEEN = "filled_between"
+"""Attributes written by `fill_gaps`: the rule with the number of filled values, and the gaps."""
 
 
 def inputs(
@@ -54,25 +54,28 @@ def inputs(
     members: str | None = None,
     units: str = "",
 ) -> Inputs:
-    """Times and forcings of a dataset, without any observation.
+    """Return times and forcings of a dataset, without any observation.
 
     Args:
-        data: a dataset; its index never falls, and rows with the same value of it are replicates.
-        start: the time of the initial state, in the units of the index, or a date; the first time
-            of the data unless given.
-        forcings: the variables that drive the model; unless given, every variable of numbers along
-            the index alone of which none is missing and that is the same in replicates.
-        interpolation: which forcings are not "linear" between their data, but "step" or "cubic".
-        index: the coordinate that the data run along.
-        places: the other coordinates that the model looks at.
+        data: a dataset whose index never falls; rows with the same index are replicates.
+        start: the time of the initial state, a number or a date; by default the first time.
+        forcings: the variables that drive the model. By default all complete numeric variables
+            along the index alone that are equal in replicates.
+        interpolation: "step" or "cubic" by forcing; the default is "linear".
+        index: the coordinate along which rows lie.
+        places: the other coordinates that the model reads.
         members: the dimension of a population, along which forcings may differ.
-        units: what dates are counted in, as the layer says by its `units`: `h`, or
-            `day since 2001-01-01`. Days since 1970 unless given, as in a layer that says nothing.
+        units: the unit in which dates are counted, such as `h` or `day since 2001-01-01`. The
+            default, days since 1970, is that of a layer without `units`.
+
+    Returns:
+        Inputs with the start, times, forcings and coordinates.
 
     Raises:
-        DataError: if times fall, a forcing is unknown, has gaps or differs between replicates, or
-            it is not plain in which unit dates are to be counted.
+        DataError: if times fall, if a forcing is unknown, has gaps or differs between replicates,
+            or if the unit in which dates are counted is ambiguous.
     """
+    # 1. Dates become numbers in the unit of the layer, and the solve starts at or before them.
     dated = has_dates(data, index)
     data = as_numbers(data, index, units)
     times = checked_times(data, index)
@@ -82,24 +85,27 @@ def inputs(
     if start > times[0]:
         first, begin = (told_of(data[index], time) for time in (times[0], start))
         raise DataError(f"{index}[0]={first} lies before the start of the model at {begin}")
+    # 2. Each forcing is interpolated through one value per time: replicates share it.
     if forcings is None:
         forcings = [str(name) for name, v in data.data_vars.items() if _complete_series(v, index)]
     kinds = interpolation or {}
     first = occurrence(times) == 0
 
     def forcing(data: xr.Dataset, name: str) -> AbstractForcing:
-        kind, knots = kinds.get(name, "linear"), times[first]
+        kind = kinds.get(name, "linear")
+        knots = times[first]
         if kind not in KINDS:
             raise DataError(
                 f"forcing '{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}"
             )
         if kind == "cubic" and len(knots) < 2:
             raise DataError(f"forcing '{name}' needs at least two values for a cubic spline")
-        return interpolated(knots, _forcing(data, name, index)[first], kind)
+        return interpolated(knots, _forcing_values(data, name, index)[first], kind)
 
     own = [name for name in forcings if name in data and members in data[name].dims]
     named = {name: forcing(data, name) for name in forcings if name not in own}
-    of_members = {name: _of_each(data, name, str(members), forcing) for name in own}
+    of_members = {name: _subject_forcings(data, name, str(members), forcing) for name in own}
+    # 3. The remaining coordinates are places at which a field was observed.
     coordinates = {
         name: jnp.asarray(checked_coordinate(data, name)) for name in places if name != members
     }
@@ -108,10 +114,10 @@ def inputs(
     )
 
 
-def _of_each(
+def _subject_forcings(
     data: xr.Dataset, name: str, members: str, forcing: Callable[[xr.Dataset, str], AbstractForcing]
 ) -> AbstractForcing:
-    """The forcing of each member, as one with arrays whose first dimension is the member."""
+    """Stack the forcings of all subjects: the first dimension of each array is the subject."""
     found = []
     for i, member in enumerate(data[members].values):
         try:
@@ -122,81 +128,90 @@ def _of_each(
 
 
 def occurrence(times: Shaped[np.ndarray, " time"]) -> Int[np.ndarray, " time"]:
-    """Of sorted times, how many rows before each one have the same time: 0 but for replicates."""
+    """Count, for each row of sorted times, the earlier rows with the same time."""
     return np.arange(times.size) - np.searchsorted(times, times)
 
 
 def averaged(
     times: Float[np.ndarray, " time"], values: Float[np.ndarray, " time"]
 ) -> tuple[Float[np.ndarray, " knot"], Float[np.ndarray, " knot"]]:
-    """Each time once, with the mean of its replicates."""
+    """Average replicates: return the distinct times and the mean value at each."""
     once, row, number = np.unique(times, return_inverse=True, return_counts=True)
     return once, np.bincount(row, values) / number
 
 
 def _complete_series(variable: xr.DataArray, index: str) -> bool:
-    complete = (
-        variable.dims == (index,)
-        and variable.dtype.kind in "iuf"
-        and bool(np.isfinite(variable).all())
-    )
-    return complete and _differing(variable[index].values, variable.values).size == 0
+    """Whether a variable can be a forcing: numeric, complete, and equal in replicates."""
+    if variable.dims != (index,) or variable.dtype.kind not in "iuf":
+        return False
+    values = variable.values
+    return bool(np.isfinite(values).all()) and not _differing(variable[index].values, values).size
 
 
 def _differing(times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Rows whose value is not that of the first replicate of their time."""
+    """Rows whose value differs from the first replicate at their time."""
     return np.flatnonzero(values != values[np.searchsorted(times, times)])
 
 
-def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
+def _forcing_values(data: xr.Dataset, name: str, index: str) -> np.ndarray:
+    """Return the values of a forcing, or raise DataError if it has gaps or two values at a time."""
     if name not in data:
-        raise DataError(f"forcing '{name}' is not in the data; they hold {_names(data)}")
+        raise DataError(f"forcing '{name}' is not in the data; they hold {_listing(data)}")
     values = series(data, name, "forcing", (index,))
     places = data[index].values
     missing = ~np.isfinite(values)
     if missing.any():
-        at, last = float(places[missing][0]), places[~missing].max(initial=-np.inf)
-        when, then, end = (
-            told_of(data[index], place) if np.isfinite(place) else ""
-            for place in (at, last, places[-1])
-        )
-        ends = f"; it ends at {then}, before the solve does at {end}" if at > last > -np.inf else ""
+        at = float(places[missing][0])
+        last = places[~missing].max(initial=-np.inf)
+        when = told_of(data[index], at) if np.isfinite(at) else ""
+        ends = ""
+        # A forcing that only stops early is a common mistake, so the message says where it stops.
+        if at > last > -np.inf:
+            then, end = (told_of(data[index], place) for place in (last, places[-1]))
+            ends = f"; it ends at {then}, before the solve does at {end}"
         way = f"fill the gap first, as by bd.data.fill_gaps(data, {name}='interpolate')"
         raise DataError(f"forcing '{name}' is missing or not finite at {index} {when}: {way}{ends}")
     for row in _differing(places, values)[:1]:
         when = told_of(data[index], float(places[row]))
         raise DataError(
             f"forcing '{name}' has two values at {index} {when}: rows of one {index} are "
-            "replicates under one forcing; "
-            "give rows under others an index of their own, such as the number of the sample"
+            "replicates under one forcing; give rows under others an index of their own, such as "
+            "the number of the sample"
         )
     return values
 
 
 def index_of(data: xr.Dataset | xr.DataArray) -> str:
-    """The coordinate that draws or data run along: the first dimension that is not the chain's or
-    the draw's.
-    """
+    """Name the index of draws or data: the first dimension other than `chain` and `draw`."""
     variables = data.data_vars.values() if isinstance(data, xr.Dataset) else (data,)
     dims = [str(d) for v in variables for d in v.dims if d not in ("chain", "draw")]
-    return dims[0] if dims else next((str(d) for d in data.dims), "time")
+    if dims:
+        return dims[0]
+    return next((str(d) for d in data.dims), "time")
 
 
 def series_index(data: xr.Dataset) -> str:
-    """The coordinate along which rows lie: `time` where data have it, else the first one of most
-    variables.
-    """
+    """Name the index of data: `time` if it exists, else the most frequent first dimension."""
     if not isinstance(data, xr.Dataset) or "time" in data.dims:
         return "time"
     dims = [str(v.dims[0]) for v in data.data_vars.values() if v.dims]
-    return max(dict.fromkeys(dims), key=dims.count) if dims else "time"
+    if dims:
+        return max(dict.fromkeys(dims), key=dims.count)
+    return "time"
 
 
 def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
-    """The coordinate that the data run along, as float64; replicates have the same.
+    """Return the index of the data as float64.
+
+    Args:
+        data: a dataset.
+        index: the name of the coordinate; replicates may repeat a value.
+
+    Returns:
+        Its values.
 
     Raises:
-        DataError: unless it is a 1-D coordinate of finite numbers that never fall.
+        DataError: if `data` is no dataset, or the coordinate is not 1-D, finite and sorted.
     """
     if not isinstance(data, xr.Dataset):
         raise DataError(
@@ -206,19 +221,26 @@ def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
 
 
 def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -> np.ndarray:
-    """A 1-D coordinate as float64.
+    """Return a 1-D coordinate as float64.
+
+    Args:
+        data: a dataset.
+        name: the coordinate.
+        repeated: whether a value may repeat, as in replicates.
+
+    Returns:
+        Its values.
 
     Raises:
-        DataError: unless it holds finite numbers that strictly increase; if some may be `repeated`,
-            that never fall.
+        DataError: if values are not finite or fall, or repeat where they may not.
     """
     if name not in data.coords or data[name].dims != (name,):
         raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
     if are_dates(data[name]):
         raise DataError(
             f"{name} holds dates, where numbers are needed: model.in_numbers(data) makes them, or "
-            "convert dates first, "
-            f"by ({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
+            f"convert dates first, by ({name} - np.datetime64('1970-01-01')) / "
+            "np.timedelta64(1, 'D')"
         )
     if data[name].dtype.kind not in "iuf":
         raise DataError(
@@ -235,42 +257,49 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
 
 
 def _refuse_disorder(values: np.ndarray, name: str, repeated: bool) -> None:
-    later, same = values[1:] > values[:-1], values[1:] == values[:-1]
-    for i in np.flatnonzero(~(later | (same & repeated)))[:1]:
-        remedy = "" if same[i] else f"; sort the rows by data.sortby('{name}')"
+    """Raise DataError at the first value that falls, or repeats where it may not."""
+    wrong = values[1:] < values[:-1] if repeated else values[1:] <= values[:-1]
+    for i in np.flatnonzero(wrong)[:1]:
+        same = values[i + 1] == values[i]
+        remedy = "" if same else f"; sort the rows by data.sortby('{name}')"
         said = f"{name}[{i + 1}]={values[i + 1]} is not after {name}[{i}]={values[i]}"
         raise DataError(f"{name} must increase: {said}{remedy}")
 
 
 def _in_its_place(data: xr.Dataset, name: str) -> str:
-    """What data have in place of a coordinate, and how to make it one where it is there under
-    another dimension.
-    """
+    """Say, for an error, which coordinates the data have and how to make this one an index."""
     if name in data.variables and data[name].ndim == 1:
         (dim,) = data[name].dims
         return (
             f"theirs lies along '{dim}': make it the dimension by data.swap_dims({{'{dim}': "
             f"'{name}'}})"
         )
-    return f"their coordinates are {_names(data.coords)}"
+    return f"their coordinates are {_listing(data.coords)}"
 
 
 def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time",)) -> np.ndarray:
-    """One observable as float64, over `dims`, NaN where it is missing.
+    """Return an observable as float64, NaN where it is missing.
+
+    Args:
+        data: a dataset.
+        name: the observable.
+        dims: its dimensions, in the order of the result.
+
+    Returns:
+        Its values.
 
     Raises:
-        DataError: if it is unknown, has other dimensions, is infinite or wholly missing.
+        DataError: if it is unknown, has other dimensions, is infinite or has no value at all.
     """
     if name not in data:
-        raise DataError(f"observable '{name}' is not in the data; they hold {_names(data)}")
+        raise DataError(f"observable '{name}' is not in the data; they hold {_listing(data)}")
     values = series(data, name, "observable", dims)
     if np.isinf(values).any():
         at = told(data[dims[0]].values[np.nonzero(np.isinf(values))[0][0]])
         raise DataError(
             f"observable '{name}' is infinite at {dims[0]} {at}; a missing value is NaN"
         )
-    seen = values[~np.isnan(values)]
-    if seen.size == 0:
+    if np.isnan(values).all():
         raise DataError(
             f"observable '{name}' has no value at all: leave it out of the model's noise"
         )
@@ -278,18 +307,24 @@ def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time"
 
 
 def series(data: xr.Dataset, name: str, role: str, dims: tuple[str, ...] = ("time",)) -> np.ndarray:
-    """The numbers of a variable over `dims`, NaN where missing.
+    """Return a numeric variable as float64, NaN where it is missing.
+
+    Args:
+        data: a dataset with the variable.
+        name: the variable.
+        role: its role, for error messages.
+        dims: its dimensions, in the order of the result.
+
+    Returns:
+        Its values.
 
     Raises:
-        DataError: for other dimensions or for what is no number.
+        DataError: if it has other dimensions or does not hold numbers.
     """
     variable = data[name]
     if set(variable.dims) != set(dims):
-        want = (
-            f"the one dimension {dims[0]}"
-            if len(dims) == 1
-            else f"the dimensions {', '.join(dims)}"
-        )
+        several = f"the dimensions {', '.join(dims)}"
+        want = f"the one dimension {dims[0]}" if len(dims) == 1 else several
         raise DataError(f"{role} '{name}' must have {want}, not {variable.dims}")
     if variable.dtype.kind not in "iuf":
         raise DataError(f"{role} '{name}' must hold numbers, not {variable.dtype}")
@@ -305,15 +340,26 @@ def per_datum(
     otherwise: float | None,
     needed: bool,
 ) -> Float[np.ndarray, "time ..."]:
-    """The numbers of a variable for each datum of an observable, over `dims`.
+    """Return the value of a variable beside each datum of an observable, such as its error.
 
-    `support` says which numbers there may be; `otherwise` is that of a datum of which nothing says
-    it: one that is forecast, where there is no observable, or any where it is not `needed`.
-    Where an observation is missing (NaN) nothing is needed.
+    A value is needed for each observed datum. A missing one takes the default if the observable
+    itself is absent, as in a forecast, or if it is not needed.
+
+    Args:
+        data: a dataset.
+        variable: the variable.
+        observable: the observable whose noise reads it.
+        dims: the dimensions of the observable.
+        support: the NumPyro constraint on its values.
+        otherwise: the default value; None if there is no default.
+        needed: whether each observed datum needs a value.
+
+    Returns:
+        Its values, with a placeholder where the observation is missing.
 
     Raises:
-        DataError: that names the row where a number is missing or cannot be, or for other
-            dimensions.
+        DataError: if the variable has other dimensions, or a value is missing or outside the
+            support; the message names the row.
     """
     who = f"the noise of '{observable}' reads '{variable}' of each datum"
     fitted = observable in data
@@ -321,17 +367,12 @@ def per_datum(
     if variable not in data:
         if lenient:
             return np.full([data.sizes[dim] for dim in dims], otherwise)
-        known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
-        raise DataError(
-            f"{who}, which is not in the data; they hold "
-            f"{known}{'' if fitted else _ahead(variable)}"
-        )
+        ahead = "" if fitted else _ahead(variable)
+        raise DataError(f"{who}, which is not in the data; they hold {_listing(data)}{ahead}")
     values = series(data, variable, f"for the noise of '{observable}', variable", dims)
-    seen = (
-        data[observable].notnull().transpose(*dims).values
-        if fitted
-        else np.ones(values.shape, bool)
-    )
+    seen = np.ones(values.shape, bool)
+    if fitted:
+        seen = data[observable].notnull().transpose(*dims).values
     missing = np.isnan(values)
     if (missing & seen).any() and not lenient:
         at = _where(data, dims, missing & seen)
@@ -342,41 +383,44 @@ def per_datum(
         value = values[tuple(np.argwhere(wrong)[0])]
         raise DataError(
             f"'{variable}' is {value:g} at {_where(data, dims, wrong)}, but what the noise of "
-            f"'{observable}' reads "
-            f"there must be finite: {describe_support(support)}"
+            f"'{observable}' reads there must be finite: {describe_support(support)}"
         )
     return np.where(missing | ~seen, _UNSEEN if otherwise is None else otherwise, values)
 
 
 def _ahead(variable: str) -> str:
+    """Say, for an error, how to forecast with a variable that the noise reads."""
     return (
         ": of data that are forecast it must be known too. Ask for a dataset of times that has "
-        "it, or say "
-        f"bd.noise.PerDatum('{variable}', otherwise=…)"
+        f"it, or say bd.noise.PerDatum('{variable}', otherwise=…)"
     )
 
 
 def _where(data: xr.Dataset, dims: tuple[str, ...], at: np.ndarray) -> str:
-    """The first of some data, by the coordinates of its row and place."""
+    """Name the first flagged datum by its coordinates and its row."""
     first = np.argwhere(at)[0]
-    return (
-        ", ".join(f"{dim} {told(data[dim].values[i])}" for dim, i in zip(dims, first, strict=True))
-        + f" (row {first[0]})"
-    )
+    found = (f"{dim} {told(data[dim].values[i])}" for dim, i in zip(dims, first, strict=True))
+    return f"{', '.join(found)} (row {first[0]})"
 
 
 def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = False) -> xr.Dataset:
-    """The data in given units: variables that are in other units of the same dimension are
-    converted.
+    """Convert variables to given units.
 
-    Coordinates are not, since the times that are asked for later would then mean others. Where one
-    side states no units nothing is said. Those that cannot be compared pass if they may be
-    `doubtful`.
+    Coordinates are never converted, because times that are asked for later would then be in other
+    units. A variable without units, here or there, stays as it is.
+
+    Args:
+        data: a dataset.
+        units: the wanted units by variable or coordinate.
+        doubtful: whether units that cannot be compared are accepted.
+
+    Returns:
+        The dataset with converted variables.
 
     Raises:
-        DataError: for units of another dimension, or of a coordinate.
+        DataError: if units have another dimension, or a coordinate has other units.
     """
-    if not isinstance(data, xr.Dataset):  # which is told where it is read
+    if not isinstance(data, xr.Dataset):  # refused later, where it is read
         return data
     for name, expected in units.items():
         if name not in data.variables or "units" not in data[name].attrs:
@@ -386,11 +430,8 @@ def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = Fal
             raise DataError(f"the units of '{name}' must be text such as 'mg/L', not {held!r}")
         if not expected or (doubtful and not held):
             continue
-        if (
-            name in data.coords
-            and (SINCE in held or SINCE in expected)
-            and not same_text(held, expected)
-        ):
+        dated = SINCE in held or SINCE in expected
+        if name in data.coords and dated and not same_text(held, expected):
             raise DataError(
                 f"'{name}' is in '{held}' but was in '{expected}': give it dates, by "
                 "xarray.decode_cf"
@@ -399,41 +440,38 @@ def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = Fal
         variable = data[name]
         if same or (same is None and doubtful) or variable.dtype.kind not in "iuf":
             continue
-        values = (
-            None
-            if name in data.coords
-            else convert(np.asarray(variable.values, dtype=np.float64), held, expected)
-        )
+        values = None
+        if name not in data.coords:
+            values = convert(variable.values.astype(np.float64), held, expected)
         if values is None:
             raise DataError(
                 f"'{name}' is in '{held}' but the model works in '{expected}': convert the data "
                 "first"
             )
-        attributes = variable.attrs | {"units": expected}
-        data = data.assign({name: (variable.dims, values, attributes)})
+        data = data.assign({name: variable.copy(data=values).assign_attrs(units=expected)})
     return data
 
 
 def units_of(data: xr.Dataset) -> dict[str, str]:
-    """The units that variables and coordinates state, as far as they are text."""
-    stated = {
-        str(name): variable.attrs.get("units", "") for name, variable in data.variables.items()
-    }
+    """Return the units of all variables and coordinates that state them as text."""
+    stated = {str(name): v.attrs.get("units", "") for name, v in data.variables.items()}
     return {name: units for name, units in stated.items() if isinstance(units, str)}
 
 
 def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
-    """Training data up to and including a value of the index, and test data after it:
-    `split(data, time=1912)`.
+    """Split data in time: `split(data, time=1912)` trains up to and including 1912.
 
     Args:
-        data: a dataset; its index never falls, and replicates stay together.
-        at: the last value of the index that is training data, by the name of the index: a number in
-            its units or, where it holds dates, a date, such as "2001-06-30".
+        data: a dataset whose index never falls; replicates stay together.
+        at: the last index of the training data, by the name of the index. It is a number in the
+            units of the index, or a date such as "2001-06-30" if the index holds dates.
+
+    Returns:
+        Training data up to and including that index, and test data after it.
 
     Raises:
-        DataError: if one side would be empty, it is neither number nor date as the index is, or not
-            exactly one coordinate is named.
+        DataError: if one side would be empty, if the value is not of the type of the index, or if
+            there is not exactly one coordinate.
 
     Example:
         ```python
@@ -446,7 +484,8 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
             "split needs one coordinate and where to split it, such as split(data, time=1912)"
         )
     ((index, value),) = at.items()
-    values, value = checked_index(data, index), place_of(data, index, value)
+    values = checked_index(data, index)
+    value = place_of(data, index, value)
     train, test = data.isel({index: values <= value}), data.isel({index: values > value})
     if train.sizes[index] == 0 or test.sizes[index] == 0:
         raise DataError(
@@ -459,16 +498,20 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
 def split_members(
     data: xr.Dataset, members: Mapping[str, Sequence[Any]], observables: Sequence[str]
 ) -> tuple[xr.Dataset, xr.Dataset]:
-    """Training data without the observations of some members, and test data with these alone: all
-    else stays in both.
+    """Split data by subject: hide the observations of some subjects from training.
+
+    Forcings and covariates stay in both parts.
 
     Args:
         data: a dataset.
-        members: those of the test data, by the name of their dimension.
+        members: the subjects of the test data, by the name of their dimension.
         observables: the variables that are observations.
 
+    Returns:
+        Training data without these observations, and test data with these alone.
+
     Raises:
-        DataError: if these are no members of the data, or one side would be empty.
+        DataError: if a subject is unknown, or one side would be empty.
     """
     if len(members) != 1:
         raise DataError("members are held out along one dimension, such as {'subject': [6, 11]}")
@@ -483,10 +526,9 @@ def split_members(
             raise DataError(f"{dim} {name} is held out, but the data have none of it")
     out = data[dim].isin(names)
     whole = [name for name in observables if name in data and dim in data[name].dims]
-    train, test = (
-        data.assign({name: data[name].where(there) for name in whole}) for there in (~out, out)
-    )
-    if not whole or any(all(part[name].isnull().all() for name in whole) for part in (train, test)):
+    observed = data[whole]
+    train, test = (data.assign(observed.where(there)) for there in (~out, out))
+    if not whole or any(part[whole].isnull().all().to_array().all() for part in (train, test)):
         raise DataError(
             f"holding out {dim} {', '.join(map(str, np.asarray(names).tolist()))} leaves one side "
             "empty"
@@ -495,10 +537,17 @@ def split_members(
 
 
 def checked_index(data: xr.Dataset, index: str) -> np.ndarray:
-    """The numbers or dates that the data run along.
+    """Return the index of the data as numbers or dates.
+
+    Args:
+        data: a dataset.
+        index: the name of the coordinate.
+
+    Returns:
+        Its values, as float64 or datetime64.
 
     Raises:
-        DataError: unless it is a 1-D coordinate of finite ones that never fall.
+        DataError: if the coordinate is not 1-D, finite and sorted.
     """
     if not has_dates(data, index) or data[index].dims != (index,) or not data[index].size:
         return checked_times(data, index)
@@ -510,17 +559,19 @@ def checked_index(data: xr.Dataset, index: str) -> np.ndarray:
 
 
 def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each named variable, for `Network(inputs=…)`.
+    """Return the mean and standard deviation of each variable, for `Network(inputs=…)`.
 
     Args:
-        data: a dataset.
-        names: the variables, whose missing values (NaN) are left out. `"t"` is the index, unless
-            the data have a variable of that name. Dates count as days since 1970, as in a layer
-            that states no unit of time; for others give `model.in_numbers(data)`.
+        data: a dataset; missing values are left out.
+        names: the variables. `"t"` is the index, unless data have a variable of that name. Dates
+            count as days since 1970, as in a layer without `units`; for another unit give
+            `model.in_numbers(data)`.
+
+    Returns:
+        `(mean, standard deviation)` by variable; a constant variable has the deviation 1.
 
     Raises:
-        DataError: for a variable that is not there or holds no numbers, or for dates that leave
-            open whether days are meant.
+        DataError: if a variable is unknown or not numeric, or the unit of dates is ambiguous.
 
     Example:
         ```python
@@ -533,33 +584,29 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
         if name in (index, "t") and name not in data.data_vars:
             values = checked_times(as_numbers(data, index), index)
         else:
-            values = observations(
-                data, name, dims=tuple(map(str, data[name].dims)) if name in data else ()
-            )
+            dims = map(str, data[name].dims) if name in data else ()
+            values = observations(data, name, dims=tuple(dims))
         scales[name] = (float(np.nanmean(values)), float(np.nanstd(values)) or 1.0)
     return scales
 
 
 def fingerprint(data: xr.Dataset) -> str:
-    """SHA-256 of coordinates, variable names and values: the same data give the same text on every
-    machine.
-    """
+    """Return the SHA-256 of coordinates, names and values; it is the same on every machine."""
     index = index_of(data)
     times = checked_index(data, index)
+    # Fixed byte order and width, so that the text does not depend on the machine.
     times = times.astype("M8[us]").astype("<i8") if are_dates(times) else times.astype("<f8")
     digest = hashlib.sha256(times.tobytes())
     others = sorted({str(d) for v in data.data_vars.values() for d in v.dims} - {index})
     for name in (*others, *sorted(map(str, data.data_vars))):
         digest.update(name.encode())
         values = data[name].values
-        text = values.dtype.kind not in "iufb"
-        digest.update(
-            repr(values.tolist()).encode()
-            if text
-            else np.ascontiguousarray(values).astype("<f8").tobytes()
-        )
+        if values.dtype.kind in "iufb":
+            digest.update(np.ascontiguousarray(values).astype("<f8").tobytes())
+        else:
+            digest.update(repr(values.tolist()).encode())
     return digest.hexdigest()
 
 
-def _names(collection: Iterable) -> str:
+def _listing(collection: Iterable) -> str:
     return ", ".join(sorted(map(str, collection))) or "nothing"

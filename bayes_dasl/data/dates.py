@@ -1,6 +1,4 @@
-"""Dates of an index: inside a model they are numbers, so many units of time since a date that no
-data set chooses.
-"""
+"""Dates of an index as numbers: units of time since a date that does not depend on the data."""
 
 import datetime
 import math
@@ -15,7 +13,8 @@ from jaxtyping import Float, Shaped
 
 from ..errors import DataError, ModelError
 
-DAY, SINCE = "day", " since "
+DAY = "day"
+SINCE = " since "
 _EPOCH = "1970-01-01"
 _DAY = 86400
 _SECONDS = {
@@ -28,32 +27,39 @@ _SECONDS = {
     **dict.fromkeys(("a", "yr", "year", "years"), 31557600),
 }
 """A year is Julian, 365.25 days, and a month is a twelfth of it, as pint has them."""
-_ISO = re.compile(r"\d{4}(-|$)")  # so that nobody need guess which of two numbers is the month
-_LOST = 1e-5  # of the shortest step between dates, which is not to be lost in rounding
+# ISO 8601 only, because 01.02.2003 may be in January or in February.
+_ISO = re.compile(r"\d{4}(-|$)")
+# Largest accepted rounding error, as a share of the shortest step between dates.
+_LOST = 1e-5
 _COUNTS = "counts_dates_in"
-_SPARSE = 28  # days
+# Dates at least so many days apart may be counted in months or years, so that days are a guess.
+_SPARSE = 28
 
 type Dates = Shaped[np.ndarray, " time"]
 
 
 def are_dates(values: Any) -> bool:
-    """Whether an array, or a coordinate, holds dates of NumPy; those of pandas with a time zone are
-    others.
-    """
+    """Whether an array or a coordinate holds dates of NumPy, without a time zone."""
     kind = getattr(values, "dtype", None)
     return isinstance(kind, np.dtype) and kind.kind == "M"
 
 
 def unit_of(units: str) -> str:
-    """The unit of a text such as `day`, or as in netCDF `days since 2001-01-01`."""
+    """Return the unit in a text such as `day` or `days since 2001-01-01`."""
     return units.split(SINCE)[0].strip()
 
 
 def seconds_in(units: str) -> int:
-    """How many seconds the unit of such a text has; a day unless it says any.
+    """Return the length of a unit of time in seconds, by default of a day.
+
+    Args:
+        units: a unit, or a unit since a date.
+
+    Returns:
+        Its length in seconds.
 
     Raises:
-        ModelError: for what is no unit of time.
+        ModelError: if it is no unit of time.
     """
     unit = unit_of(units) or DAY
     unit = unit if unit in _SECONDS else unit.lower()
@@ -66,10 +72,16 @@ def seconds_in(units: str) -> int:
 
 
 def counted_in(units: str) -> str:
-    """In what dates are counted, as a whole text: a day since 1970 unless `units` says another.
+    """Complete a unit of time: by default days, since 1970.
+
+    Args:
+        units: a unit, a unit since a date, or nothing.
+
+    Returns:
+        The unit since a date, as text.
 
     Raises:
-        ModelError: for what is no unit of time since a date.
+        ModelError: if it is no unit of time, or the date cannot be read.
     """
     seconds_in(units)
     since = units.partition(SINCE)[2].strip() or _EPOCH
@@ -81,119 +93,124 @@ def counted_in(units: str) -> str:
 
 
 def as_date(value: Any) -> np.datetime64:
-    """A date of Python, NumPy or pandas, or a text such as `2001-06-30`; times of a zone in UTC.
+    """Return a date of Python, NumPy, pandas or ISO text, in UTC.
+
+    Args:
+        value: the date, such as `2001-06-30`.
+
+    Returns:
+        The date in NumPy's type.
 
     Raises:
-        ValueError: for what is none.
+        ValueError: if it is no date.
     """
     if isinstance(value, (bool, int, float)) or (isinstance(value, str) and not _ISO.match(value)):
         raise ValueError(f"{value!r} is no date such as 2001-06-30")
     stamp = pd.Timestamp(value)
     if stamp is pd.NaT:
         raise ValueError("a date is missing")
-    return (
-        stamp if stamp.tz is None else stamp.tz_convert("UTC").tz_localize(None)
-    ).to_datetime64()
+    return (stamp if stamp.tz is None else stamp.tz_convert(None)).to_datetime64()
 
 
 def told(value: Any) -> str:
-    """A number or a date of an index, or a name of a place, in words."""
+    """Format a number or a date of an index, or the name of a place, for a message."""
     value = np.asarray(value)
     if value.dtype.kind in "UO":
         return str(value)
-    return (
-        np.datetime_as_string(value, unit="auto").item()
-        if are_dates(value)
-        else f"{float(value):g}"
-    )
+    if are_dates(value):
+        return np.datetime_as_string(value, unit="auto").item()
+    return f"{float(value):g}"
 
 
 def numbers(values: Any, units: str = "") -> Float[np.ndarray, "..."]:
-    """Dates as units of time since a date; numbers as they are.
-
-    The date is taken off in whole numbers, so that nothing is rounded but the result.
+    """Convert dates to units of time since a date; numbers stay as they are.
 
     Args:
         values: dates or numbers.
-        units: such as `h since 2001-01-01`; days since 1970 unless given.
+        units: such as `h since 2001-01-01`; by default days since 1970.
+
+    Returns:
+        Numbers, NaN for a missing date.
 
     Raises:
-        ModelError: for what is no unit of time since a date.
+        ModelError: if `units` is no unit of time, or its date cannot be read.
     """
     values = np.asarray(values)
     if not are_dates(values):
         return np.asarray(values, np.float64)
     origin = as_date(counted_in(units).partition(SINCE)[2])
-    fine, each = _finer(values, origin)
+    fine, per_second = _finer(values, origin)
+    # All steps but the last are exact: integers at the finest resolution of the dates.
     ticks = (values.astype(f"M8[{fine}]") - origin.astype(f"M8[{fine}]")).astype(np.int64)
-    whole, rest = np.divmod(ticks, seconds_in(units) * each)
-    found = whole + rest / (seconds_in(units) * each)
-    return np.where(np.isnat(values), np.nan, found)
+    ticks_of_unit = seconds_in(units) * per_second
+    whole, rest = np.divmod(ticks, ticks_of_unit)
+    return np.where(np.isnat(values), np.nan, whole + rest / ticks_of_unit)
 
 
 def dates(values: Any, like: Dates, units: str = "") -> Shaped[np.ndarray, "..."]:
-    """Dates from numbers that count `units`, to the millisecond or as finely as `like` has them."""
+    """Convert numbers in `units` to dates, to the millisecond or as finely as `like`."""
     origin = as_date(counted_in(units).partition(SINCE)[2]).astype("M8[ms]")
-    since = (
-        np.round(np.asarray(values) * seconds_in(units) * 1000).astype(np.int64).astype("m8[ms]")
-    )
-    found = origin + since
-    return np.asarray(found).astype(np.promote_types(found.dtype, like.dtype))
+    milliseconds = np.round(np.asarray(values) * seconds_in(units) * 1000).astype(np.int64)
+    found = np.asarray(origin + milliseconds.astype("m8[ms]"))
+    return found.astype(np.promote_types(found.dtype, like.dtype))
 
 
 def _finer(*several: Any) -> tuple[str, int]:
-    """The finest step of some dates, as NumPy names it, and how many of them a second has."""
+    """Return the finest resolution of some dates, and its steps per second."""
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-    units = {np.datetime_data(values.dtype)[0] for values in several}
-    fine = max(
-        (unit for unit in units if unit in per_second),
-        key=lambda unit: per_second[unit],
-        default="s",
-    )
+    units = {np.datetime_data(values.dtype)[0] for values in several} & {*per_second}
+    fine = max(units, key=per_second.__getitem__, default="s")
     return fine, per_second[fine]
 
 
 def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
-    """Data whose index are numbers, also where it holds dates; `units` are those in which a model
-    counts them.
+    """Replace the dates of an index by numbers.
+
+    Args:
+        data: a dataset; one with numbers stays as it is.
+        index: the name of the coordinate.
+        units: the unit in which the model counts dates.
+
+    Returns:
+        The dataset with numbers.
 
     Raises:
-        DataError: for dates that the numbers could not tell apart.
-        ModelError: for what is no unit of time.
+        DataError: if dates would coincide as numbers.
+        ModelError: if `units` is no unit of time.
     """
     if not has_dates(data, index):
         return data
     held = data[index].values
     found = numbers(held, units)
+    unit = unit_of(units) or DAY
     steps = np.diff(held) / np.timedelta64(1, "s")
     shortest = steps[steps > 0].min(initial=np.inf)
-    if np.spacing(np.abs(found).max(initial=0.0)) * seconds_in(units) > _LOST * shortest:
+    # The spacing of floating-point numbers at the latest date, in seconds.
+    rounding = np.spacing(np.abs(found).max(initial=0.0)) * seconds_in(units)
+    if rounding > _LOST * shortest:
         raise DataError(
             f"{index} has steps of {shortest:g} s, which are lost in numbers that count "
-            f"{counted_in(units)}: count "
-            f"them from a date nearby, with units={{'{index}': '{unit_of(units) or DAY} since "
-            f"{told(held[0])}'}} in "
-            "the layer"
+            f"{counted_in(units)}: count them from a date nearby, with "
+            f"units={{'{index}': '{unit} since {told(held[0])}'}} in the layer"
         )
-    return data.assign_coords(
-        {index: (index, found, {"units": unit_of(units) or DAY, _COUNTS: counted_in(units)})}
-    )
+    attributes = {"units": unit, _COUNTS: counted_in(units)}
+    return data.assign_coords({index: (index, found, attributes)})
 
 
 def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
-    """Data with numbers for dates, as a layer that states these units counts them; others as they
-    are.
+    """Replace the dates of an index by numbers, and refuse an ambiguous unit.
 
     Args:
-        data: a dataset with the index.
-        index: that of the dates.
-        units: what dates are counted in, such as `h` or `day since 2001-01-01`; days since 1970
-            unless given.
+        data: a dataset; one with numbers stays as it is.
+        index: the name of the coordinate.
+        units: such as `h` or `day since 2001-01-01`; by default days since 1970.
+
+    Returns:
+        The dataset with numbers.
 
     Raises:
-        DataError: where it is not plain that days are meant, or for dates that numbers cannot tell
-            apart.
-        ModelError: for what is no unit of time.
+        DataError: if the unit is ambiguous, or dates would coincide as numbers.
+        ModelError: if `units` is no unit of time.
     """
     if has_dates(data, index):
         refuse_unsaid(data, index, units)
@@ -201,28 +218,35 @@ def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
 
 
 def counts_of(data: xr.Dataset, index: str, units: str) -> str:
-    """In what the dates of an index are counted, or were where it holds numbers by now; empty for
-    other numbers.
+    """Return the unit in which the dates of an index are, or were, counted.
 
     Args:
         data: a dataset with the index.
-        index: its name.
-        units: in what a layer counts them.
+        index: the name of the coordinate.
+        units: the unit in which a layer counts dates.
+
+    Returns:
+        The unit since a date; empty if the index never held dates.
     """
-    return counted_in(units) if has_dates(data, index) else data[index].attrs.get(_COUNTS, "")
+    if has_dates(data, index):
+        return counted_in(units)
+    return data[index].attrs.get(_COUNTS, "")
 
 
 def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> float | None:
-    """When a solve starts, in the numbers that a layer has for dates.
+    """Return the start of a solve as a number.
 
     Args:
-        start: a number, a date of Python, or none where nothing is said.
-        data: a dataset whose index holds dates, or numbers that were made of them.
-        index: its name.
-        units: in what the layer counts dates.
+        start: a number, a date of Python, or None.
+        data: a dataset whose index holds dates, or numbers made from dates.
+        index: the name of the coordinate.
+        units: the unit in which the layer counts dates.
+
+    Returns:
+        The start in the numbers of the layer; None stays None.
 
     Raises:
-        DataError: for a date where the index holds none.
+        DataError: if the start is a date and the index holds none.
     """
     if not isinstance(start, datetime.date):
         return start
@@ -236,9 +260,11 @@ def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> fl
 
 
 def told_of(index: xr.DataArray, value: float) -> str:
-    """A place along an index that may have had dates, in words."""
+    """Format a place along an index for a message, as a date if the index held dates."""
     counts = index.attrs.get(_COUNTS)
-    return told(value) if counts is None else told(dates(value, np.zeros(0, "M8[ms]"), counts))
+    if counts is None:
+        return told(value)
+    return told(dates(value, np.zeros(0, "M8[ms]"), counts))
 
 
 def has_dates(data: Any, index: str) -> bool:
@@ -247,14 +273,24 @@ def has_dates(data: Any, index: str) -> bool:
 
 
 def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
-    """A place along the index as that has it: a number, or a date where it holds dates.
+    """Return a place along an index in the type of the index: a number or a date.
+
+    Args:
+        data: a dataset.
+        index: the name of the coordinate.
+        value: the place.
+
+    Returns:
+        The number or date.
 
     Raises:
-        DataError: for what is none.
+        DataError: if the value is of the other type.
     """
     if not has_dates(data, index):
         try:
-            return float(value) if isinstance(value, str) else value + 0.0
+            if isinstance(value, str):
+                return float(value)
+            return value + 0.0
         except (TypeError, ValueError) as error:
             raise DataError(f"a number of '{index}' is needed, not {value!r}") from error
     try:
@@ -266,15 +302,14 @@ def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
 
 
 def no_index(values: xr.DataArray, name: str) -> str:
-    """What is no number and no date, and how to make it one."""
+    """Say, for an error, why an index is neither numbers nor dates, with the remedy."""
     index = f"data.indexes['{name}']"
     in_utc = (
         "times of a zone: take UTC, by "
         f"data.assign_coords({name}={index}.tz_convert('UTC').tz_localize(None))"
     )
-    if isinstance(
-        values.dtype, pd.DatetimeTZDtype
-    ):  # of which pandas' plain values have lost the zone
+    # The plain values of pandas' type have lost the time zone, so ask the type first.
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
         return in_utc
     first: Any = values.values.ravel()[0] if values.size else None
     if getattr(first, "tzinfo", None) is not None:
@@ -292,60 +327,60 @@ def no_index(values: xr.DataArray, name: str) -> str:
 
 
 def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str] = ()) -> None:
-    """Refuse dates of which it is not plain in which unit of time a model's rates are: daily and
-    weekly ones are.
+    """Refuse dates if the unit of time of the model is ambiguous.
+
+    Daily and weekly dates are taken for days; other dates need a unit.
 
     Args:
         data: a dataset with dates.
-        index: that of the dates.
-        units: what a layer states of them.
-        times: numbers of the layer that are times, in words: of these it must be stated since when
-            they count.
+        index: the name of the coordinate.
+        units: the unit that the layer states.
+        times: descriptions of those parameters of the layer that are times as numbers. They need a
+            unit since a date.
 
     Raises:
-        DataError: that says how to state it.
-        ModelError: for such numbers.
+        DataError: if the unit is ambiguous.
+        ModelError: if a parameter is a time and no date is stated.
     """
     if times and SINCE not in units:
         since = f"{unit_of(units) or DAY} since {told(data[index].values[0])}"
         raise ModelError(
             f"{index} holds dates, but {times[0]} is a number: say what it counts, by "
-            f"units={{'{index}': '{since}'}} "
-            "in the layer; a start may be a date itself"
+            f"units={{'{index}': '{since}'}} in the layer; a start may be a date itself"
         )
     if units:
         return
     held = np.unique(data[index].values)
-    whole, steps = held.astype("M8[D]"), np.diff(held) / np.timedelta64(1, "D")
-    if np.any(whole != held) or (steps.size and steps.min() >= _SPARSE):
-        step = "are not whole days" if np.any(whole != held) else "lie a month or more apart"
+    has_hours = np.any(held.astype("M8[D]") != held)
+    steps = np.diff(held) / np.timedelta64(1, "D")
+    if has_hours or (steps.size and steps.min() >= _SPARSE):
+        step = "are not whole days" if has_hours else "lie a month or more apart"
         raise DataError(
             f"the dates of {index} {step}, so say in which unit of time the numbers of the model "
-            "are: "
-            f"units={{'{index}': 'h'}} in the layer, or 'day', 'year', …"
+            f"are: units={{'{index}': 'h'}} in the layer, or 'day', 'year', …"
         )
 
 
 def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
-    """Refuse dates where there were numbers, and numbers where there were dates.
+    """Refuse dates beside numbers, and numbers beside dates.
 
     Args:
         data: a dataset.
-        index: its index.
-        like: the index of what it goes with.
-        whose: that of what, for the message.
+        index: the name of the coordinate.
+        like: the index of the other dataset.
+        whose: the name of the other dataset, for the message.
 
     Raises:
-        DataError: if so.
+        DataError: if one index holds dates and the other numbers.
     """
-    if (
-        not isinstance(data, xr.Dataset)
-        or index not in data.coords
-        or data[index].dtype.kind not in "iufM"
-    ):
-        return  # which is told where it is read
+    # A missing index, or one of another type, is refused where it is read.
+    if not isinstance(data, xr.Dataset) or index not in data.coords:
+        return
+    if data[index].dtype.kind not in "iufM":
+        return
     kinds = {True: "dates", False: "numbers"}
-    ours, theirs = are_dates(data[index]), are_dates(like)
+    ours = are_dates(data[index])
+    theirs = are_dates(like)
     if ours != theirs:
         raise DataError(
             f"{index} holds {kinds[ours]} here, but {kinds[theirs]} in {whose}: give it "
@@ -354,18 +389,21 @@ def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
 
 
 def as_attribute(value: Any) -> float | str:
-    """A number or a date of an index for an attribute, which netCDF can hold."""
-    return told(value) if are_dates(value) else float(value)
+    """Return a number or a date in a type that netCDF can hold as an attribute."""
+    if are_dates(value):
+        return told(value)
+    return float(value)
 
 
 def from_attribute(attributes: Mapping, name: str) -> Any:
-    """What `as_attribute` made: a number or a date; none where there is no such attribute."""
+    """Return the number or date in an attribute by `as_attribute`; None if it is absent."""
     held = attributes.get(name)
-    return as_date(held) if isinstance(held, str) else held
+    if isinstance(held, str):
+        return as_date(held)
+    return held
 
 
 def seconds(step: float, units: str) -> np.timedelta64:
-    """A time that is told in a unit, to the millisecond; zero where it is not finite."""
-    return np.timedelta64(
-        round(step * seconds_in(units) * 1000) if math.isfinite(step) else 0, "ms"
-    )
+    """Return a time step as a timedelta, to the millisecond; zero if it is not finite."""
+    milliseconds = step * seconds_in(units) * 1000
+    return np.timedelta64(round(milliseconds) if math.isfinite(step) else 0, "ms")

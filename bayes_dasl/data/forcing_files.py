@@ -1,4 +1,4 @@
-"""Forcings from a file: a CSV table with a column for the index, or netCDF."""
+"""Read forcings from a file: a CSV table with a column for the index, or netCDF."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from .._jax.memory import on_host
 from .._runs.hdf5 import check_contained
 from ..errors import DataError, ReadError
 from .columns import times
-from .frames import Frame, bare, units_in_header
+from .input_table import InputTable, bare, units_in_header
 
 
 def read_series(
@@ -26,23 +26,23 @@ def read_series(
     date_format: str | None = None,
     missing: Sequence[float | str] = (),
 ) -> xr.Dataset:
-    """Some variables of a file along its index: numbers, or dates.
-
-    Dates of a table are read as by `bd.from_table`: in ISO 8601, as in `2001-06-30`, or as
-    `date_format` says.
+    """Read some variables of a file along its index.
 
     Args:
         path: a file `.csv`, with a column for each variable, or `.nc`.
-        index: what the variables run along.
-        names: those that are read.
-        also: others that are read if they are there.
-        columns: what a table calls some of these, by name. A table that lacks such a column may
-            have their own names. Their case does not matter, and units may follow in brackets.
-        date_format: how a table may write dates beside ISO 8601, as in `"%d.%m.%Y"`.
-        missing: numbers or texts that stand for a missing value in a table.
+        index: the coordinate of the variables.
+        names: the variables to read.
+        also: further variables, which may be absent.
+        columns: the columns of a table by variable. A table may also use the name itself. Case is
+            ignored, and units may follow in brackets.
+        date_format: a format of dates that a table may use beside ISO 8601, as in `"%d.%m.%Y"`.
+        missing: codes for a missing value in a table.
+
+    Returns:
+        The variables, sorted by the index, which holds numbers or dates.
 
     Raises:
-        ReadError: if there is no such file or it cannot be read.
+        ReadError: if the file does not exist or cannot be read.
         DataError: if it lacks the index or a variable.
     """
     path = Path(path)
@@ -52,14 +52,10 @@ def read_series(
     is_table = path.suffix.lower() == ".csv"
     try:
         data = _table(path, index, called, date_format, missing) if is_table else _netcdf(path)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        MemoryError,
-    ) as error:  # pandas has its own errors below ValueError
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    # The errors of pandas are ValueErrors.
+    except (OSError, ValueError, KeyError, MemoryError) as error:
         raise ReadError(
             f"{path} can be read neither as CSV nor as netCDF, by its name: {error}"
         ) from error
@@ -71,6 +67,7 @@ def read_series(
 
 
 def _netcdf(path: Path) -> xr.Dataset:
+    """Read a netCDF file, after a check that it does not refer to other files."""
     check_contained(path, on_host())
     return xr.load_dataset(path, engine="h5netcdf")
 
@@ -82,33 +79,35 @@ def _table(
     date_format: str | None,
     missing: Sequence[float | str],
 ) -> xr.Dataset:
-    """A table as a dataset; a column of dates becomes dates.
+    """Read a table as a dataset, with its index as numbers or dates.
 
     Args:
-        path: that of the table.
-        index: what its rows run along.
-        called: what the table calls the variables, by name.
+        path: the file.
+        index: the name of the index.
+        called: the column of each variable, by name.
         date_format: as for `read_series`.
         missing: as for `read_series`.
 
     Raises:
-        DataError: if it lacks the index, or holds neither numbers nor dates there.
+        DataError: if the index is absent, or holds neither numbers nor dates.
     """
     try:
-        frame = Frame(path)
+        frame = InputTable(path)
     except DataError as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     held = ", ".join(map(str, frame.frame))
-    labels = {
-        name: _label(frame.frame, column) or _label(frame.frame, name)
-        for name, column in called.items()
-    }
+    # 1. Find the column of each variable, by the given name or by its own.
+    labels = {}
+    for name, column in called.items():
+        labels[name] = _label(frame.frame, column) or _label(frame.frame, name)
     chosen = {label: name for name, label in labels.items() if label is not None}
     if (place := labels[index]) is None:
         other = f" (or '{called[index]}')" if called[index] != index else ""
         raise DataError(f"{path} has no '{index}'{other}; it holds {held}")
+    # 2. Read numbers and dates.
     frame.blank(missing, [label for label, name in chosen.items() if name != index])
     places = _places(path, frame, place, date_format)
+    # 3. A column that is not wanted must not clash with the new name of a wanted one.
     others = [name for name in chosen.values() if name in frame.frame and name not in chosen]
     table = frame.frame.drop(columns=others).rename(columns=chosen).assign(**{index: places})
     found = table.set_index(index).to_xarray()
@@ -118,12 +117,11 @@ def _table(
     return found
 
 
-def _places(path: Path, frame: Frame, label: str, date_format: str | None) -> np.ndarray:
-    """The index of each row: numbers, or dates in ISO 8601 or in the way of the table that the data
-    come from.
+def _places(path: Path, frame: InputTable, label: str, date_format: str | None) -> np.ndarray:
+    """Return the index of each row, as numbers or as dates in ISO 8601 or in the given format.
 
     Raises:
-        DataError: that names the file and the row.
+        DataError: if a row holds neither; the message names the file and the row.
     """
     try:
         return times(frame, label, date_format)
@@ -132,21 +130,23 @@ def _places(path: Path, frame: Frame, label: str, date_format: str | None) -> np
             with contextlib.suppress(DataError):
                 return times(frame, label)
         also = (
-            f", or in date_format='{date_format}' as the data of the study"
-            if date_format
-            else "; other dates can be read if the data of the study come from bd.from_table(…, "
+            "; other dates can be read if the data of the study come from bd.from_table(…, "
             "date_format=…)"
         )
+        if date_format:
+            also = f", or in date_format='{date_format}' as the data of the study"
         raise DataError(
             f"{path}: {error} (a file holds numbers, or dates such as 2001-06-30{also})"
         ) from error
 
 
 def _label(table: pd.DataFrame, name: str) -> str | None:
-    """The one column of a name, whatever its case and the units in brackets after it."""
+    """Return the only column of a name, ignoring case and units; None if there is none."""
     alike = [
         label
         for label in map(str, table)
         if name.lower() in (label.strip().lower(), bare(label.strip()).lower())
     ]
-    return alike[0] if len(alike) == 1 else None
+    if len(alike) == 1:
+        return alike[0]
+    return None

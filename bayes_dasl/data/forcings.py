@@ -1,4 +1,4 @@
-"""Forcings, and how they run between their data: by straight lines, in steps, by a cubic spline."""
+"""Forcings: functions of time that interpolate data linearly, in steps or by a cubic spline."""
 
 from abc import abstractmethod
 
@@ -16,21 +16,25 @@ class AbstractForcing(eqx.Module):
 
     @abstractmethod
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
-        """The value at one time."""
+        """Return the value at one time."""
 
     def since(self, time: float) -> "AbstractForcing":
-        """The forcing from the last knot at or before a time on; of lines and steps, whose arrays
-        run along the knots.
+        """Drop the knots before a time, keeping the last of them.
+
+        Only for `Linear` and `Step`, all of whose arrays run along the knots.
 
         Args:
-            time: from when on it will be asked for.
+            time: the first time at which the forcing will be evaluated.
+
+        Returns:
+            The shorter forcing.
         """
         first = max(int(np.searchsorted(np.asarray(self.times), time, side="right")) - 1, 0)
         return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[first:]), self)
 
 
 class Linear(AbstractForcing):
-    """Straight lines between the data."""
+    """Linear interpolation."""
 
     times: Float[Array, " knots"]
     values: Float[Array, " knots"]
@@ -40,7 +44,7 @@ class Linear(AbstractForcing):
 
 
 class Step(AbstractForcing):
-    """Each datum holds from its time until the next one."""
+    """Piecewise constant: each value holds until the next time."""
 
     times: Float[Array, " knots"]
     values: Float[Array, " knots"]
@@ -57,6 +61,7 @@ class Cubic(AbstractForcing):
     coefficients: Float[Array, "4 pieces"]
 
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        # Polynomial of piece i: sum_k c[k, i] (t - t_i)^(3 - k), as SciPy stores it.
         t = jnp.clip(t, self.times[0], self.times[-1])
         piece = jnp.clip(jnp.searchsorted(self.times, t, side="right") - 1, 0, len(self.times) - 2)
         return jnp.polyval(self.coefficients[:, piece], t - self.times[piece])
@@ -68,7 +73,7 @@ KINDS = ("linear", "step", "cubic")
 def interpolated(
     times: Float[np.ndarray, " knots"], values: Float[np.ndarray, " knots"], kind: str = "linear"
 ) -> AbstractForcing:
-    """A forcing through known values, at least two for a spline, by one of `KINDS`."""
+    """Return a forcing through known values, by one of `KINDS`."""
     if kind == "cubic":
         from scipy.interpolate import CubicSpline
 

@@ -1,4 +1,4 @@
-"""Gaps of what drives a model, filled by a stated rule that the data then tell."""
+"""`fill_gaps`: fill missing values of forcings by a stated rule, and record the gaps."""
 
 import json
 from collections.abc import Callable
@@ -12,33 +12,33 @@ from ..errors import DataError
 from .datasets import FILLED, FILLED_BETWEEN, checked_index, index_of, series
 from .dates import as_attribute, as_date, numbers, seconds_in, told
 
+# A year, and half of the window of a climatology, in seconds.
 _YEAR = 365.2425 * 86400
 _SEASON = 15.5 * 86400
-_FEWEST = 3  # known values of a season
+# Fewest known values in a window, so that a mean is no single year.
+_FEWEST = 3
 
 
 def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
-    """Fill what is missing (NaN) in forcings, each by its rule:
-    `fill_gaps(data, rain=0.0, air="climatology")`.
+    """Fill missing values (NaN) of forcings: `fill_gaps(data, rain=0.0, air="climatology")`.
 
-    `attrs["filled"]` of the variable says how much was filled, and `attrs["filled_between"]` the
-    first and last place of each gap. `check` tells it, a fit keeps it, and `diagnose` names it
-    beside residuals. Observables are left as they are: a missing observation is NaN, and a model
-    with an observable that was filled is refused.
+    `attrs["filled"]` of a variable states the rule and the number of filled values;
+    `attrs["filled_between"]` lists the gaps. `check` reports them, a fit keeps them, and `diagnose`
+    names them beside residuals. Do not fill observables: there NaN means missing, and a model with
+    a filled observable is refused.
 
     Args:
         data: a dataset whose variables run along its index, numbers or dates.
-        rules: by the name of the variable "interpolate" (a straight line between the neighbours),
-            "last" (the last value before), "climatology" (the mean over all years of what is known
-            within 15 days of that day of the year), or a number.
+        rules: the rule by variable. "interpolate" draws a straight line between the neighbours,
+            "last" repeats the last value, "climatology" takes the mean over all years of known
+            values within 15 days of that day of the year, and a number is used as it is.
 
     Returns:
         The data with these variables filled.
 
     Raises:
-        DataError: for an unknown variable or rule, a gap at an end that a rule knows nothing of, a
-            season of which fewer than three values are known, or, for a climatology, an index
-            without a unit of time.
+        DataError: if a variable or rule is unknown, if a rule cannot fill a gap at an end, if a
+            climatology has fewer than three known values in a window, or its index has no unit.
     """
     for name, rule in rules.items():
         if name not in data:
@@ -47,7 +47,8 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
             )
         index = index_of(data[name])
         values = series(data, name, "forcing", (index,))
-        times, missing = checked_index(data, index), ~np.isfinite(values)
+        times = checked_index(data, index)
+        missing = ~np.isfinite(values)
         if not missing.any():
             continue
         if missing.all():
@@ -67,7 +68,7 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
         filled = np.where(missing, whole, values)
         between = [[as_attribute(times[i]), as_attribute(times[j])] for i, j in _gaps(missing)]
         attributes = data[name].attrs | {
-            FILLED: _said(missing, rule),
+            FILLED: _fill_report(missing, rule),
             FILLED_BETWEEN: json.dumps(between),
         }
         data = data.assign({name: (index, filled, attributes)})
@@ -75,13 +76,14 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
 
 
 def _gaps(missing: np.ndarray) -> list[tuple[int, int]]:
-    """The first and the last row of each gap."""
+    """Return the first and the last row of each gap."""
     begins = np.flatnonzero(np.diff(missing.astype(int), prepend=0) > 0)
     ends = np.flatnonzero(np.diff(missing.astype(int), append=0) < 0)
     return list(zip(begins.tolist(), ends.tolist(), strict=True))
 
 
-def _said(missing: np.ndarray, rule: str | float) -> str:
+def _fill_report(missing: np.ndarray, rule: str | float) -> str:
+    """State the rule, the number of filled values and the longest gap; `check` parses the start."""
     longest = max(last - first + 1 for first, last in _gaps(missing))
     by = rule if isinstance(rule, str) else f"{float(rule):g}"
     return (
@@ -90,12 +92,15 @@ def _said(missing: np.ndarray, rule: str | float) -> str:
 
 
 def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:
-    """How many gaps of a forcing that were filled lie in a period, wholly or in part.
+    """Count the filled gaps of a forcing that overlap with a period.
 
     Args:
         forcing: a variable of data that `fill_gaps` returned, or of a fit to them.
-        start: when the period begins, a number or a date as the index holds.
-        end: when it ends.
+        start: the begin of the period, a number or a date as in the index.
+        end: the end of the period.
+
+    Returns:
+        The number of gaps.
     """
     gaps = json.loads(forcing.attrs.get(FILLED_BETWEEN, "[]"))
     found = 0
@@ -106,23 +111,30 @@ def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:
 
 
 def _interpolated(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
-    at, known = numbers(times), np.isfinite(values)
+    """Interpolate linearly; NaN beyond the first and the last known value."""
+    at = numbers(times)
+    known = np.isfinite(values)
     return np.interp(at, at[known], values[known], left=np.nan, right=np.nan)
 
 
 def _last(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Repeat the last known value; NaN before the first one."""
+    # The row of the last known value at or before each row, or −1.
     row = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(values.size), -1))
     return np.where(row >= 0, values[row], np.nan)
 
 
 def _climatology(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Average the known values within 15 days of the same day of the year, over all years."""
     units = "day" if times.dtype.kind == "M" else str(index.attrs.get("units", ""))
     if not units:
         raise DataError(f"a climatology needs dates, or {index.name}.attrs['units'] such as 'day'")
     year = _YEAR / seconds_in(units)
-    at, known = numbers(times) % year, np.isfinite(values)
+    at = numbers(times) % year
+    known = np.isfinite(values)
     found = np.full(values.shape, np.nan)
     for i in np.flatnonzero(~known):
+        # Distance on the circle of the year, so that December is next to January.
         apart = np.abs((at[known] - at[i] + year / 2) % year - year / 2)
         near = values[known][apart <= _SEASON / seconds_in(units)]
         found[i] = near.mean() if near.size >= _FEWEST else np.nan

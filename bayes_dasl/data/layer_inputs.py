@@ -1,4 +1,4 @@
-"""What drives a model: times, forcings, places, and what was observed before."""
+"""Inputs of a layer: times, forcings, places, and earlier observations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,18 +14,17 @@ from jaxtyping import Array, Bool, Float, Int
 from .forcings import AbstractForcing
 
 NEVER = 1e30
-"""A time that no solve reaches, of what only fills an array."""
+"""A time after every solve, which pads arrays."""
 
 
 class Past(eqx.Module):
-    """Observations that a filtering layer, or correlated noise, looks back at; NaN where missing.
+    """Earlier observations for a filtering layer or correlated noise; NaN where missing.
 
     Args:
-        times: when, which rise.
-        values: those of each observable, `(past, …)`.
-        same: whether the times that are asked for are these.
-        per_datum: what the noise reads of each of these data, `(past, …)` by the name of the data's
-            variable.
+        times: their increasing times.
+        values: the observations by observable, `(past, …)`.
+        same: whether the times to predict are these.
+        per_datum: the variables that the noise reads for each datum, `(past, …)` by name.
     """
 
     times: Float[Array, " past"]
@@ -38,32 +37,38 @@ type Seen = Mapping[str, Float[Array, "time ... member"]]
 
 
 class OwnRows(eqx.Module):
-    """At which rows of the data each member of a population was observed: nothing need be known of
-    it at others.
+    """The rows of the data at which each subject was observed.
 
     Args:
-        index: which rows, `(row, member)`, in their order; of members with fewer of them the last
-            one is repeated.
-        own: whether that is one of its rows, and no repetition.
+        index: the rows, `(row, subject)`, in order. The last one is repeated for subjects with
+            fewer rows.
+        own: whether a row is no such repetition.
     """
 
     index: Int[np.ndarray, "row member"]
     own: Bool[np.ndarray, "row member"]
 
     def of(self, values: Float[Array, "time ... member"]) -> Float[Array, "row ... member"]:
-        """Values at each member's own rows.
+        """Select values at the rows of each subject.
 
         Args:
-            values: those at all rows of the data.
+            values: values at all rows of the data.
+
+        Returns:
+            `(row, …, subject)`.
         """
+        # Broadcast over the dimensions between row and subject, such as places.
         index = self.index.reshape(len(self.index), *[1] * (values.ndim - 2), -1)
         return jnp.take_along_axis(values, jnp.asarray(index), axis=0)
 
     def seen(self, observed: Seen) -> dict[str, Float[Array, "row ... member"]]:
-        """Data at each member's own rows, NaN where these are repeated, so that none counts twice.
+        """Select data at the rows of each subject; repeated rows become NaN and count once.
 
         Args:
-            observed: those at all rows of the data, by name.
+            observed: data at all rows, by name.
+
+        Returns:
+            `(row, …, subject)` by name.
         """
         own = {
             v.ndim: self.own.reshape(len(self.own), *[1] * (v.ndim - 2), -1)
@@ -74,25 +79,29 @@ class OwnRows(eqx.Module):
     def places(
         self, times: Int[np.ndarray, " datum"], members: Int[np.ndarray, " datum"]
     ) -> Int[np.ndarray, " datum"]:
-        """Which of a member's rows some data are, by which rows of the data and which members
-        theirs are.
+        """Convert rows of the data to rows of each subject.
 
         Args:
-            times: rows of the data.
-            members: places among the members.
+            times: the row of each datum.
+            members: the number of the subject of each datum.
+
+        Returns:
+            The position of each datum among the rows of its subject.
         """
-        each = 1 + int(self.index.max())
+        # Key of a row: subject · (number of rows) + row. The keys of all own rows increase.
+        rows = 1 + int(self.index.max())
         number = self.own.sum(axis=0)
-        keys = (np.arange(number.size) * each + self.index).T[self.own.T]  # they rise
-        return np.searchsorted(keys, members * each + times) - (np.cumsum(number) - number)[members]
+        keys = (np.arange(number.size) * rows + self.index).T[self.own.T]
+        first = np.cumsum(number) - number
+        return np.searchsorted(keys, members * rows + times) - first[members]
 
 
 class Assumed(NamedTuple):
-    """What was assumed of inputs that were made without the layer that they are for.
+    """Assumptions about the layer, in inputs that were made without it.
 
     Args:
-        start: the first time of the data, as the start of the layer; none where a start was given.
-        linear: the forcings that are linear between their data because nothing else was said.
+        start: the first time of the data, taken as start; None if a start was given.
+        linear: the forcings that are interpolated linearly by default.
         unread: coordinates of the data that are no places of the inputs.
     """
 
@@ -102,22 +111,20 @@ class Assumed(NamedTuple):
 
 
 class Inputs(eqx.Module):
-    """What a layer is driven by: the start, the times at which it is asked, and the forcings.
+    """The inputs of a layer: the start, the times to predict, and the forcings.
 
     Args:
         start: the time of the initial state.
-        times: the values of the data's index, `(time,)`: times, or the rows of a layer that knows
-            no time. Of the members of a population each may have its own, `(row, member)`.
-        forcings: functions of one time, by name.
-        coordinates: those of the data's other dimensions, `(place,)` by name, such as the places at
-            which a field was observed; of the members of a population which they are, from zero.
-        past: observations that a filtering layer, or correlated noise, looks back at; none for
-            others.
-        own_forcings: the forcings that differ between the members of a population, by name; arrays
-            in them have the member as their first dimension.
-        per_datum: what the noise reads of each datum, `(time, …)` by the name of the data's
-            variable.
-        assumed: what was assumed of the layer; none where it is known. A layer that says otherwise
+        times: the index, `(time,)`: times, or the rows of a layer without time. In a population
+            each subject may have its own, `(row, subject)`.
+        forcings: functions of time, by name.
+        coordinates: the coordinates of other dimensions by name, such as places. For a population
+            they hold the numbers of the subjects, from 0.
+        past: earlier observations, for a filtering layer or correlated noise only.
+        own_forcings: the forcings that differ between subjects; the first dimension of their
+            arrays is the subject.
+        per_datum: the variables that the noise reads for each datum, `(time, …)` by name.
+        assumed: assumptions about the layer; None if it is known. A layer with other settings
             refuses such inputs.
     """
 
@@ -133,56 +140,63 @@ class Inputs(eqx.Module):
     assumed: Assumed | None = eqx.field(default=None, static=True)
 
     def forced(self, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
-        """The forcings at one time, by name: the `u` of a vector field.
+        """Return the forcings at one time, by name: the `u` of a vector field.
 
         Args:
             t: a time, in the units of the index.
+
+        Returns:
+            One value by forcing.
         """
         return {name: force(t) for name, force in self.forcings.items()}
 
     def forced_at_times(self) -> dict[str, Float[Array, "time ..."]]:
-        """All forcings at the times; with the members as last dimension where they, or the times,
-        are those of each.
+        """Return all forcings at the times, by name.
+
+        The last dimension is the subject if the forcing, or the times, differ between subjects.
         """
         of_each = 1 if self.times.ndim > 1 else None
 
-        def of_members(force: AbstractForcing) -> Array:
+        def of_subjects(force: AbstractForcing) -> Array:
             at_times = lambda one, times: jax.vmap(one)(times)  # noqa: E731
             return jax.vmap(at_times, in_axes=(0, of_each), out_axes=1)(force, self.times)
 
-        common = {
-            name: jax.vmap(force)(jnp.ravel(self.times)) for name, force in self.forcings.items()
-        }
-        shaped = {name: value.reshape(self.times.shape) for name, value in common.items()}
-        return shaped | {name: of_members(force) for name, force in self.own_forcings.items()}
+        found = {}
+        for name, force in self.forcings.items():
+            found[name] = jax.vmap(force)(jnp.ravel(self.times)).reshape(self.times.shape)
+        return found | {name: of_subjects(force) for name, force in self.own_forcings.items()}
 
     def at_rows(self, rows: OwnRows) -> "Inputs":
-        """Inputs at the rows of each member of a population.
+        """Return inputs with the times of each subject.
 
         Args:
-            rows: those of each.
+            rows: the rows of each subject.
+
+        Returns:
+            Inputs with times `(row, subject)`.
         """
         read = {name: rows.of(values) for name, values in self.per_datum.items()}
         return dataclasses.replace(self, times=self.times[rows.index], per_datum=read)
 
     def with_past(self) -> "tuple[Inputs, Any, Any]":
-        """Inputs at the times asked for and those of the past, and where each of these lie among
-        them.
+        """Return inputs at the times to predict and the past times together.
+
+        Returns:
+            The inputs, the positions of the times to predict, and those of the past times.
         """
         if self.past is None or self.past.same:
             return self, slice(None), slice(None)
         both = [self.times, self.past.times]
         if any(isinstance(times, Tracer) for times in both):
-            every = jnp.unique(
-                jnp.concatenate(both), size=sum(t.size for t in both), fill_value=jnp.inf
-            )
-            every = jnp.where(jnp.isinf(every), jnp.max(jnp.concatenate(both)), every)
+            # Shapes are static under `jit`: pad to the full size, with the last time.
+            every = jnp.concatenate(both)
+            distinct = jnp.unique(every, size=every.size, fill_value=jnp.inf)
+            every = jnp.where(jnp.isinf(distinct), jnp.max(every), distinct)
         else:
-            # Known while a program is traced too, for layers that go by steps.
+            # Layers that step from time to time need known times, also while a program is traced.
             with jax.ensure_compile_time_eval():
-                every = jnp.asarray(
-                    np.unique(np.concatenate([np.asarray(times) for times in both]))
-                )
+                known = [np.asarray(times) for times in both]
+                every = jnp.asarray(np.unique(np.concatenate(known)))
         at, then = (jnp.searchsorted(every, times) for times in both)
-        # A layer reads nothing of each datum, and none is known of at every time.
+        # Layers read nothing of each datum, which is unknown at the joint times anyway.
         return dataclasses.replace(self, times=every, per_datum={}), at, then

@@ -1,4 +1,4 @@
-"""Tidy tables, a row for each measurement or each time, as the datasets that models take."""
+"""`from_table`: the dataset that models take, from a table with a row for each measurement."""
 
 import itertools
 import json
@@ -12,19 +12,19 @@ import xarray as xr
 
 from ..errors import DataError
 from .columns import as_coordinate, observations, sorted_within, subjects, times
-from .frames import DATE_FORMAT, MISSING, Frame, Source, once
+from .input_table import DATE_FORMAT, MISSING, InputTable, Source, refuse_two_roles
 
 
-class Seen(NamedTuple):
-    """What was measured of one observable.
+class TableSeries(NamedTuple):
+    """The values of one observable in a table.
 
     Args:
-        name: of the observable.
-        rows: of the table, those in which there is a value.
-        values: in the units that are wanted, one for each of these rows.
-        units: those units.
+        name: the observable.
+        rows: the rows of the table with a value.
+        values: one for each of these rows, in the wanted units.
+        units: these units.
         others: `<name>_censored` and `<name>_error`, for the same rows.
-        copy: how many rows before each are of the same time and subject.
+        copy: for each row, the number of earlier rows with the same time and subject.
     """
 
     name: str
@@ -54,57 +54,54 @@ def from_table(
     missing: float | str | Iterable[float | str] = (),
     date_format: str | None = None,
 ) -> xr.Dataset:
-    """The dataset that models take, from a table with a row for each measurement or each time.
+    """Return the dataset that models take, from a table with a row for each measurement.
 
     Columns are found whatever their case, and with units in brackets after their name: `"conc"`
-    finds `Conc (mg/L)`. Empty cells, `.` and `NA` are missing. Of a table in NONMEM's layout, rows
-    whose `evid` is not 0 or whose `mdv` is 1 are no observations; `bd.dosing.doses` reads them.
+    finds `Conc (mg/L)`. Empty cells, `.` and `NA` are missing. In NONMEM's layout, rows with a
+    non-zero `evid` or with `mdv` 1 are no observations; `bd.dosing.doses` reads them.
 
     Args:
         table: a pandas DataFrame, or the path of a CSV or Parquet file.
-        value: the column of what was measured, or several of them, one for each observable.
-        time: the column of times: numbers, or dates. Those with an offset from UTC become UTC,
+        value: the column of measurements, or several columns, one for each observable.
+        time: the column of times: numbers, or dates. Dates with an offset from UTC become UTC,
             periods their begin.
-        observable: the column that says what the value of a row is of, where one column holds
-            several observables.
-        subject: the column that says whose the row is; values are then `(time, subject)`, with the
-            numbers or the names in this column as the coordinate `subject`.
-        error: the column of known standard errors, in the units of the value unless its header or
-            `units` say others; a dict by value where there are several. They become
-            `<observable>_error`.
-        censored: the column of flags: 1 where the value is only known to lie below its limit, −1
-            where above, 0 or empty where it was seen; a dict where there are several values. They
-            become `<observable>_censored`.
-        limit: the column of these limits, in units as for `error`; unless given, the value of a
+        observable: the column that names the observable of each row, where one column of values
+            holds several observables.
+        subject: the column that names the subject of each row. Values then have the dimensions
+            `(time, subject)`, with the numbers or names of this column as coordinate `subject`.
+        error: the column of known standard errors, or a dict by value. They are in the units of
+            the value unless their header or `units` state others, and become `<observable>_error`.
+        censored: the column of flags, or a dict by value. 1 says that the value lies below its
+            limit, −1 above, 0 or an empty cell that it was seen. They become
+            `<observable>_censored`.
+        limit: the column of these limits, in units as for `error`. By default the value of a
             flagged row is its limit.
-        covariates: columns of which each subject has one number: `(subject,)`. Of one with words
-            there is a variable of zeros and ones for each word, such as `sex_male`; `score` with
-            `>= 5` becomes `score_ge_5`.
+        covariates: columns with one number for each subject, `(subject,)`. A column of words gives
+            a variable of zeros and ones for each word, such as `sex_male`; `score` with `>= 5`
+            becomes `score_ge_5`.
         forcings: columns that drive the model, kept at all their times, also where nothing was
-            observed. Gaps of one series stay missing, for `bd.data.fill_gaps`; with subjects there
-            must be a number in each row.
-        names: what columns, or the codes in the column `observable`, are called in the dataset:
+            observed. Gaps in a single series stay missing, for `bd.data.fill_gaps`; with subjects
+            each row needs a number.
+        names: names in the dataset, by column or by code in the column `observable`:
             `{"DV": "conc"}`.
-        units: what columns are in, as in `{"conc": "mg/L"}`, or the name of a column that holds the
-            units of each row. They may also stand in the header in brackets, or in
-            `table.attrs["units"]`, a dict.
-        to: the units that are wanted, by name in the dataset: `{"time": "hour"}`.
-        replicates: whether several values of one observable at one time, of one subject, are
-            measurements of their own.
-        missing: a number or text, or several, such as -9999, that stand for a missing value in
-            columns of values, errors, limits, forcings and covariates. A study reads later files of
-            this table with the same ones.
-        date_format: how dates are written, as in `"%d.%m.%Y"`; ISO 8601, as in 2004-02-29 13:30,
-            unless given. A study reads later files of this table likewise.
+        units: units of columns, such as `{"conc": "mg/L"}`, or the name of a column with the unit
+            of each row. Units may also stand in the header in brackets, or in the dict
+            `table.attrs["units"]`.
+        to: the wanted units, by name in the dataset: `{"time": "hour"}`.
+        replicates: whether one observable may have several values at one time of one subject.
+        missing: codes for a missing value, such as -9999, in columns of values, errors, limits,
+            forcings and covariates. A study uses them for later files of this table too.
+        date_format: the format of dates, such as `"%d.%m.%Y"`; by default ISO 8601, as in
+            2004-02-29 13:30. A study uses it for later files of this table too.
 
     Returns:
         A dataset with the coordinate `time`, and `subject` if there are subjects, NaN where nothing
         was observed.
 
     Raises:
-        DataError: that names the row, as a line of the file or a label of the DataFrame, and says
-            what would be right.
-        ReadError: for a file that is not there.
+        DataError: if the table is wrong; the message names the row, as a line of the file or a
+            label of the DataFrame, and the remedy.
+        ReadError: if the file does not exist or cannot be read.
 
     Example:
         ```python
@@ -113,19 +110,18 @@ def from_table(
         print(data["flow"].attrs["units"])
         ```
     """
-    frame = Frame(table, units, to, names)
+    # 1. Read the table, and check that no column has two roles.
+    source = InputTable(table, units, to, names)
     columns, forced, known = (_listed(given) for given in (value, forcings, covariates))
-    once(
-        frame,
-        {
-            "values": columns,
-            "times": [time],
-            "observables": _listed(observable),
-            "subjects": _listed(subject),
-            "forcings": forced,
-            "covariates": known,
-        },
-    )
+    roles = {
+        "values": columns,
+        "times": [time],
+        "observables": _listed(observable),
+        "subjects": _listed(subject),
+        "forcings": forced,
+        "covariates": known,
+    }
+    refuse_two_roles(source, roles)
     if limit is not None and censored is None:
         raise DataError(
             "limit is given, but no column that says which values are censored: censored=…"
@@ -134,69 +130,80 @@ def from_table(
         raise DataError(
             f"the covariate '{known[0]}' is a number of each subject, but no subject= is given"
         )
-    flanking = [
-        name
-        for given in (error, limit)
-        for name in (given.values() if isinstance(given, Mapping) else _listed(given))
-    ]
+    # 2. Empty the cells that hold a code for a missing value.
+    numeric = [*columns, *forced, *known]
+    for given in (error, limit):
+        numeric += given.values() if isinstance(given, Mapping) else _listed(given)
     absent = [missing] if isinstance(missing, (str, int, float)) else [*missing]
-    frame.blank(absent, [*columns, *forced, *known, *flanking])
-    when, (who, members) = times(frame, time, date_format), subjects(frame, subject)
+    source.blank(absent, numeric)
+    # 3. Read the time and subject of each row, and the series of each observable.
+    when = times(source, time, date_format)
+    who, members = subjects(source, subject)
+    observed = observations(source)
     beside = {"censored": censored, "limit": limit, "error": error}
     found = []
-    for name, column, rows in _observables(frame, columns, observable):
+    for name, column, rows in _observables(source, columns, observable):
         own = {role: _one(given, name, column, columns, role) for role, given in beside.items()}
         found.append(
-            _seen(frame, name, column, rows & observations(frame), own, when, who, replicates)
+            _series_of_table(source, name, column, rows & observed, own, when, who, replicates)
         )
-    for number, member in enumerate(members):
-        if not any((who[s.rows] == number).any() for s in found):
-            first = frame.row(int(np.argmax(who == number)))
-            raise DataError(
-                f"subject {member} has no value at all (from {first}): leave it out of the table"
-            )
-    driven = observations(frame) & np.any([~frame.missing(column) for column in forced], axis=0)
+    measured = [number for s in found for number in who[s.rows]]
+    for number in np.setdiff1d(np.arange(len(members)), measured)[:1]:
+        first = source.row(int(np.argmax(who == number)))
+        raise DataError(
+            f"subject {members[number]} has no value at all (from {first}): leave it out of the "
+            "table"
+        )
+    # 4. Lay series, forcings and covariates out over time and subject.
+    driven = observed & np.any([~source.missing(column) for column in forced], axis=0)
     layout = _Layout(found, np.flatnonzero(driven), when, who, members, subject is not None)
-    variables = {name: variable for s in found for name, variable in layout.seen(s).items()}
+    variables = {name: variable for s in found for name, variable in layout.series(s).items()}
     for column in forced:
-        variables[frame.called(column)] = layout.forcing(frame, column)
+        variables[source.called(column)] = layout.forcing(source, column)
     for column in known:
-        variables |= _covariate(frame, column, who, members, {"time", "subject", *variables})
+        variables |= _covariate(source, column, who, members, {"time", "subject", *variables})
+    # 5. Refuse units given or wanted for an unknown name.
     beside = {other for s in found for other in s.others}
-    for name in {*frame.wanted} - {*variables, "time"} | {*frame.wanted} & beside:
+    convertible = {*variables, "time"} - beside
+    for name in {*source.wanted} - convertible:
         of = ", ".join(name for name in variables if name not in beside)
         raise DataError(f"units are wanted of '{name}', but those of the dataset are of time, {of}")
-    frame.refuse_unknown_units({"time", *variables})
+    source.refuse_unknown_units({"time", *variables})
+    # 6. Attributes say how to read a later file with the same columns.
     of_values = columns if observable is None else []
-    called = {"time": time} | {frame.called(column): column for column in (*of_values, *forced)}
-    as_written = frame.renamed(called) | ({DATE_FORMAT: date_format} if date_format else {})
-    as_written |= {MISSING: json.dumps(absent)} if absent else {}
-    return layout.dataset(variables, frame.units(time, "time")).assign_attrs(as_written)
+    called = {"time": time} | {source.called(column): column for column in (*of_values, *forced)}
+    as_written = source.renamed(called)
+    if date_format:
+        as_written[DATE_FORMAT] = date_format
+    if absent:
+        as_written[MISSING] = json.dumps(absent)
+    return layout.dataset(variables, source.units(time, "time")).assign_attrs(as_written)
 
 
 def _observables(
-    frame: Frame, columns: list[str], observable: str | None
+    table: InputTable, columns: list[str], observable: str | None
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name, column and rows of each observable.
+    """Yield the name, column and rows of each observable.
 
     Raises:
-        DataError: for rows of none, or names that are no words.
+        DataError: if a row has no observable, or a code has no name.
     """
-    every = np.ones(len(frame), bool)
     if not columns:
         raise DataError("value must name the column of what was measured, or several")
     if observable is None:
-        yield from ((frame.called(column), column, every) for column in columns)
+        every = np.ones(len(table), bool)
+        yield from ((table.called(column), column, every) for column in columns)
         return
     if len(columns) > 1:
         raise DataError(
             f"with observable='{observable}' there is one column of values, not "
             f"{', '.join(columns)}"
         )
-    frame.refuse_missing(observable, "observable", observations(frame), "say what was measured")
-    codes = frame.cells(observable, "observables")
-    for code in pd.unique(codes[observations(frame)]):
-        name = frame.names.get(code, frame.names.get(str(code), str(code).strip()))
+    observed = observations(table)
+    table.refuse_missing(observable, "observable", observed, "say what was measured")
+    codes = table.cells(observable, "observables")
+    for code in pd.unique(codes[observed]):
+        name = table.names.get(code, table.names.get(str(code), str(code).strip()))
         if not isinstance(code, str) and name == str(code):
             raise DataError(
                 f"'{observable}' has the code {code}: say what it is called, as in names={{{code}: "
@@ -205,8 +212,8 @@ def _observables(
         yield name, columns[0], np.asarray(codes == code)
 
 
-def _seen(
-    frame: Frame,
+def _series_of_table(
+    table: InputTable,
     name: str,
     column: str,
     rows: np.ndarray,
@@ -214,42 +221,43 @@ def _seen(
     when: np.ndarray,
     who: np.ndarray,
     replicates: bool,
-) -> Seen:
-    """What was measured of one observable, with its flags and errors."""
-    values, flags = frame.numbers(column, f"'{name}'", rows), np.zeros(len(frame))
+) -> TableSeries:
+    """Read the values of one observable, with its flags of censoring and its errors."""
+    values = table.numbers(column, f"'{name}'", rows)
+    flags = np.zeros(len(table))
     if beside["censored"]:
         flags, values = _censored(
-            frame, beside["censored"], beside["limit"], column, name, values, rows
+            table, beside["censored"], beside["limit"], column, name, values, rows
         )
     there = ~np.isnan(values)
     if not there.any():
-        raise DataError(f"'{name}' has no value at all in the column '{frame.label(column)}'")
-    sorted_within(frame, when, who, there)
+        raise DataError(f"'{name}' has no value at all in the column '{table.label(column)}'")
+    sorted_within(table, when, who, there)
     others = {f"{name}_censored": flags[there]} if beside["censored"] else {}
     if beside["error"]:
-        errors = frame.numbers(beside["error"], "errors", there)
+        errors = table.numbers(beside["error"], "errors", there)
         for at in np.flatnonzero(there & ~(errors > 0))[:1]:
             raise DataError(
-                f"the error of '{name}' is {frame.cells(beside['error']).iloc[at]} in "
-                f"{frame.row(at)}: it must be "
-                "positive wherever there is a value"
+                f"the error of '{name}' is {table.cells(beside['error']).iloc[at]} in "
+                f"{table.row(at)}: it must be positive wherever there is a value"
             )
-        errors = frame.alike(
+        # First to the units of the values, then with them to the wanted ones.
+        errors = table.alike(
             errors, beside["error"], f"{name}_error", column, name, difference=True
         )
-        others[f"{name}_error"] = frame.converted(errors, column, name, difference=True)[there]
-    return Seen(
+        others[f"{name}_error"] = table.converted(errors, column, name, difference=True)[there]
+    return TableSeries(
         name,
         np.flatnonzero(there),
-        frame.converted(values, column, name)[there],
-        frame.units(column, name, there),
+        table.converted(values, column, name)[there],
+        table.units(column, name, there),
         others,
-        _copies(frame, name, when, who, there, replicates),
+        _copies(table, name, when, who, there, replicates),
     )
 
 
 def _censored(
-    frame: Frame,
+    table: InputTable,
     column: str,
     limit: str | None,
     of: str,
@@ -257,73 +265,85 @@ def _censored(
     values: np.ndarray,
     rows: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flags, and the values with limits in place of those that are censored.
+    """Return the flags, and the values with the limit in place of each censored one.
 
     Raises:
-        DataError: for other flags than −1, 0 and 1, or a flag without a limit.
+        DataError: if a flag is not −1, 0 or 1, or a flagged row has no limit.
     """
-    flags = np.nan_to_num(frame.numbers(column, "flags of censoring", rows))
+    flags = np.nan_to_num(table.numbers(column, "flags of censoring", rows))
     for at in np.flatnonzero(~np.isin(flags, (-1, 0, 1)))[:1]:
         raise DataError(
-            f"'{column}' is {flags[at]:g} in {frame.row(at)}: a flag is 1 where the value lies "
-            "below its limit, −1 "
-            "where above, 0 where it was seen"
+            f"'{column}' is {flags[at]:g} in {table.row(at)}: a flag is 1 where the value lies "
+            "below its limit, −1 where above, 0 where it was seen"
         )
-    limits = values if limit is None else frame.numbers(limit, "limits", rows)
+    limits = values if limit is None else table.numbers(limit, "limits", rows)
     for at in np.flatnonzero((flags != 0) & np.isnan(limits))[:1]:
         raise DataError(
-            f"the value in {frame.row(at)} is censored, but its limit in '{limit or of}' is "
+            f"the value in {table.row(at)} is censored, but its limit in '{limit or of}' is "
             "missing: write it there"
         )
     if limit is not None:
-        limits = frame.alike(np.where(flags != 0, limits, np.nan), limit, limit, of, name)
+        limits = table.alike(np.where(flags != 0, limits, np.nan), limit, limit, of, name)
     return flags, np.where(flags != 0, limits, values)
 
 
 def _copies(
-    frame: Frame, name: str, when: np.ndarray, who: np.ndarray, there: np.ndarray, replicates: bool
+    table: InputTable,
+    name: str,
+    when: np.ndarray,
+    who: np.ndarray,
+    there: np.ndarray,
+    replicates: bool,
 ) -> np.ndarray:
-    """Of each row with a value how many before it are of the same time and subject.
+    """Count, for each row with a value, the earlier rows with the same time and subject.
 
     Raises:
-        DataError: if there are any and they are not `replicates`.
+        DataError: if there is one and `replicates` are not allowed.
     """
     rows = np.flatnonzero(there)
     cells = pd.DataFrame({"who": who[rows], "when": when[rows]})
     copy = cells.groupby(["who", "when"]).cumcount().to_numpy()
     for i in np.flatnonzero(copy)[:1] if not replicates else ():
-        first = rows[np.flatnonzero((who[rows] == who[rows[i]]) & (when[rows] == when[rows[i]]))[0]]
+        same = (who[rows] == who[rows[i]]) & (when[rows] == when[rows[i]])
+        first = rows[np.argmax(same)]
         raise DataError(
-            f"'{name}' has two values at time {when[rows[i]]}, in {frame.row(first)} and "
-            f"{frame.row(rows[i])}: "
-            "leave one out, or say replicates=True if both were measured; subjects are told apart "
-            "by subject=…"
+            f"'{name}' has two values at time {when[rows[i]]}, in {table.row(first)} and "
+            f"{table.row(rows[i])}: leave one out, or say replicates=True if both were measured; "
+            "subjects are told apart by subject=…"
         )
     return copy
 
 
 class _Layout:
-    """Where the rows of a table lie over times, in which replicates have rows of their own, and
-    subjects.
+    """The place of each row in the dataset: a time, with a row for each replicate, and a subject.
+
+    Args:
+        found: the series of all observables.
+        driven: the rows with a forcing.
+        when: the time of each row.
+        who: the number of the subject of each row.
+        members: the names of the subjects.
+        several: whether the dataset has the dimension `subject`.
     """
 
     def __init__(
         self,
-        found: list[Seen],
+        found: list[TableSeries],
         driven: np.ndarray,
         when: np.ndarray,
         who: np.ndarray,
         members: np.ndarray,
         several: bool,
     ):
-        held = [
-            *((s.rows, s.copy) for s in found),
-            (driven, 0),
-        ]  # forcings go on where nothing was observed
+        # Forcings go on where nothing was observed, so their times belong to the dataset too.
+        held = [*((s.rows, s.copy) for s in found), (driven, 0)]
         pairs = pd.concat([pd.DataFrame({"when": when[rows], "copy": copy}) for rows, copy in held])
         self.grid = pd.MultiIndex.from_frame(pairs.drop_duplicates().sort_values(["when", "copy"]))
         self.times = self.grid.get_level_values("when").to_numpy()
-        self.when, self.who, self.members, self.several = when, who, members, several
+        self.when = when
+        self.who = who
+        self.members = members
+        self.several = several
 
     def _laid(
         self,
@@ -333,98 +353,97 @@ class _Layout:
         units: str,
         fill: float = np.nan,
     ) -> Any:
+        """Return values as a variable of xarray: dimensions, array, attributes."""
         found = np.full((len(self.times), len(self.members)), fill)
         found[places, self.who[rows]] = values
-        dims, found = (("time", "subject"), found) if self.several else (("time",), found[:, 0])
-        return dims, found, {"units": units} if units else {}
+        attributes = {"units": units} if units else {}
+        if self.several:
+            return ("time", "subject"), found, attributes
+        return ("time",), found[:, 0], attributes
 
-    def seen(self, s: Seen) -> dict[str, Any]:
-        """The variables of one observable, by name."""
+    def series(self, s: TableSeries) -> dict[str, Any]:
+        """Return the variables of one observable, by name."""
         places = self.grid.get_indexer(pd.MultiIndex.from_arrays([self.when[s.rows], s.copy]))
         laid = {s.name: self._laid(places, s.rows, s.values, s.units)}
         for name, values in s.others.items():
-            flags = name.endswith("_censored")
-            laid[name] = self._laid(
-                places, s.rows, values, "" if flags else s.units, 0.0 if flags else np.nan
-            )
+            # An unobserved datum is not censored, so that its flag is 0.
+            form = ("", 0.0) if name.endswith("_censored") else (s.units, np.nan)
+            laid[name] = self._laid(places, s.rows, values, *form)
         return laid
 
-    def forcing(self, frame: Frame, column: str) -> Any:
-        """A column that drives the model, at all times of the dataset.
+    def forcing(self, table: InputTable, column: str) -> Any:
+        """Return a forcing at all times of the dataset.
 
-        Of one series it may have gaps, which `fill_gaps` fills; of subjects one would look like a
-        time of another.
+        A single series may have gaps, for `fill_gaps`. With subjects a gap is refused: it could
+        not be distinguished from a time at which only another subject has a row.
 
         Raises:
-            DataError: where it is missing for a subject, or has two values at one time.
+            DataError: if it is missing for a subject, or has two values at one time.
         """
-        asked = np.isin(self.when, self.times) & (
-            observations(frame) if self.several else ~frame.missing(column)
-        )
-        frame.refuse_missing(column, "forcing", asked, "fill the gap in the table first")
-        name, rows = frame.called(column), np.flatnonzero(asked)
-        values = frame.converted(frame.numbers(column, "forcing"), column, name)
-        cells = pd.DataFrame({"who": self.who[rows], "when": self.when[rows]})
-        first = rows[
-            cells.reset_index().groupby(["who", "when"])["index"].transform("first").to_numpy()
-        ]
+        kept = observations(table) if self.several else ~table.missing(column)
+        asked = np.isin(self.when, self.times) & kept
+        table.refuse_missing(column, "forcing", asked, "fill the gap in the table first")
+        name = table.called(column)
+        rows = np.flatnonzero(asked)
+        values = table.converted(table.numbers(column, "forcing"), column, name)
+        # 1. All rows of one time and subject must agree.
+        cells = pd.DataFrame({"who": self.who[rows], "when": self.when[rows], "row": rows})
+        first = cells.groupby(["who", "when"])["row"].transform("first").to_numpy()
         for at in np.flatnonzero(values[rows] != values[first])[:1]:
             raise DataError(
                 f"the forcing '{name}' has two values at time {self.when[rows[at]]}, in "
-                f"{frame.row(first[at])} and "
-                f"{frame.row(rows[at])}: it is one number at each time"
+                f"{table.row(first[at])} and {table.row(rows[at])}: it is one number at each time"
             )
-        # A time with replicates has several rows, in all of which the forcing is the same.
-        begin, end = (
-            np.searchsorted(self.times, self.when[rows], side) for side in ("left", "right")
-        )
+        # 2. A time with replicates has several places, begin … end − 1: the forcing fills them all.
+        begin = np.searchsorted(self.times, self.when[rows], "left")
+        end = np.searchsorted(self.times, self.when[rows], "right")
         number = end - begin
         places = np.repeat(begin - np.cumsum(number) + number, number) + np.arange(number.sum())
         rows = np.repeat(rows, number)
-        return self._laid(places, rows, values[rows], frame.units(column, name))
+        return self._laid(places, rows, values[rows], table.units(column, name))
 
     def dataset(self, variables: Mapping[str, Any], units: str) -> xr.Dataset:
-        coordinates: dict[str, Any] = {
-            "time": ("time", self.times, {"units": units} if units else {})
-        }
+        """Return the dataset, with `units` those of the time."""
+        attributes = {"units": units} if units else {}
+        coordinates: dict[str, Any] = {"time": ("time", self.times, attributes)}
         if self.several:
             coordinates["subject"] = ("subject", as_coordinate(self.members))
         return xr.Dataset(dict(variables), coordinates)
 
 
 def _covariate(
-    frame: Frame, column: str, who: np.ndarray, members: np.ndarray, taken: set[str]
+    table: InputTable, column: str, who: np.ndarray, members: np.ndarray, taken: set[str]
 ) -> dict[str, Any]:
-    """A variable `(subject,)`, or one for each word in the column, with names that are not taken.
+    """Return a covariate as a variable `(subject,)`, or as one variable for each of its words.
 
     Raises:
-        DataError: where it is missing or changes within a subject.
+        DataError: if it is missing, or changes within a subject.
     """
-    frame.refuse_missing(
-        column, "covariate", np.ones(len(frame), bool), "each subject has one, in each of its rows"
-    )
-    cells, first = (
-        frame.cells(column, "covariates"),
-        np.array([np.argmax(who == n) for n in range(len(members))]),
-    )
+    every = np.ones(len(table), bool)
+    table.refuse_missing(column, "covariate", every, "each subject has one, in each of its rows")
+    cells = table.cells(column, "covariates")
+    first = np.unique(who, return_index=True)[1]
     for at in np.flatnonzero((cells != cells.iloc[first[who]].to_numpy()).to_numpy())[:1]:
+        earlier = first[who[at]]
         raise DataError(
-            f"the covariate '{column}' of subject {members[who[at]]} is "
-            f"{cells.iloc[first[who[at]]]} in "
-            f"{frame.row(first[who[at]])} but {cells.iloc[at]} in {frame.row(at)}: what changes "
-            "with time is a forcing"
+            f"the covariate '{column}' of subject {members[who[at]]} is {cells.iloc[earlier]} in "
+            f"{table.row(earlier)} but {cells.iloc[at]} in {table.row(at)}: what changes with time "
+            "is a forcing"
         )
-    name = frame.called(column)
+    name = table.called(column)
+    # Numbers are converted; words become indicator variables.
     if pd.api.types.is_numeric_dtype(cells):
-        values = frame.converted(frame.numbers(column, "covariates"), column, name)[first]
-        units = frame.units(column, name)
+        values = table.converted(table.numbers(column, "covariates"), column, name)[first]
+        units = table.units(column, name)
         return {name: ("subject", values, {"units": units} if units else {})}
     words = cells.astype(str).str.strip().to_numpy()
     found = {}
     for word in np.unique(words):
-        held, said = (words[first] == word).astype(float), f"{name}_{word}"
+        held = (words[first] == word).astype(float)
+        said = f"{name}_{word}"
         called = _as_name(said, taken | {*found})
-        found[called] = ("subject", held, {} if called == said else {"long_name": f"{name} {word}"})
+        attributes = {} if called == said else {"long_name": f"{name} {word}"}
+        found[called] = ("subject", held, attributes)
     return found
 
 
@@ -442,40 +461,33 @@ _SIGNS = {
 
 
 def _as_name(text: str, taken: Collection[str]) -> str:
-    """A text as a name of Python that is not taken: letters, digits and underscores, with signs in
-    words.
-    """
+    """Return a free Python identifier for a text, with signs in words: `>= 5` is `ge_5`."""
     for sign, word in _SIGNS.items():
         text = text.replace(sign, f"_{word}_")
-    plain = (
-        re.sub(r"_{2,}", "_", re.sub(r"\W", "_", text)).strip("_")
-        if not text.isidentifier()
-        else text
-    )
-    plain = plain if plain and not plain[0].isdigit() else f"_{plain}"
-    return next(
-        name
-        for i in itertools.count(1)
-        if (name := plain if i == 1 else f"{plain}_{i}") not in taken
-    )
+    if not text.isidentifier():
+        text = re.sub(r"_{2,}", "_", re.sub(r"\W", "_", text)).strip("_")
+    if not text or text[0].isdigit():
+        text = f"_{text}"
+    numbered = (f"{text}_{i}" for i in itertools.count(2))
+    return next(name for name in itertools.chain([text], numbered) if name not in taken)
 
 
 def _listed(names: str | Iterable[str] | None) -> list[str]:
+    """Return one name, several names or None as a list."""
     return [] if names is None else [names] if isinstance(names, str) else list(names)
 
 
 def _one(
     given: str | Mapping[str, str] | None, name: str, column: str, columns: list[str], role: str
 ) -> str | None:
-    """The column that stands beside that of one observable.
+    """Choose the column of errors, flags or limits that belongs to one observable.
 
     Raises:
-        DataError: for one column where there are several of values.
+        DataError: if one column is given for several columns of values, or a key is unknown.
     """
     if isinstance(given, str) and len(columns) > 1:
         raise DataError(
-            f"there are {len(columns)} columns of values: say which {role} belongs to "
-            "which, as in "
+            f"there are {len(columns)} columns of values: say which {role} belongs to which, as in "
             f"{role}={{'{column}': '{given}'}}"
         )
     if isinstance(given, Mapping):

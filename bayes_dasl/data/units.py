@@ -1,8 +1,7 @@
-"""Units as texts: whether two mean the same, what turns one into the other, and of which dimensions
-they are.
+"""Units as text: compare them, convert values, and find their dimensions.
 
-What they mean is asked of pint, which is optional and loads when two texts differ or an equation is
-checked. A word that pint does not know, such as `pelts`, is a dimension of its own.
+The optional package pint reads them; it loads when two texts differ or an equation is checked. An
+unknown word, such as `pelts`, becomes a dimension of its own.
 """
 
 import functools
@@ -12,23 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+# The power in `m3` or `s-1`, but not the exponent of a number such as 1e3.
 _POWER = re.compile(r"(?<=[A-Za-zµμΩ°])(?<!\d[eE])([-−]?\d+)\b")
-_UNKNOWN = 20  # words of one text
+# Largest number of unknown words in one text.
+_UNKNOWN = 20
 
 
 class Unit(NamedTuple):
-    """A unit as a multiple of base units; its factor is none for a scale with an offset, such as
-    degrees Celsius.
+    """A unit as a multiple of base units.
 
     Args:
         name: its text as pint writes it.
-        factor: how many of the base units it is.
-        scale: that without words that have no dimension, such as percent and degree: a formula
-            turns those by itself. For a scale with an offset it is that of differences; none for a
+        factor: the number of base units in it; None for a scale with an offset, such as °C.
+        scale: the factor without dimensionless words such as percent and degree, which formulas
+            convert themselves. For a scale with an offset it is that of differences; None for a
             logarithmic scale.
         dimensions: the powers of base dimensions.
-        offset: how far the zero of the scale lies above that of the base units, in this unit:
-            273.15 for degrees Celsius.
+        offset: the distance of its zero from that of the base units, in this unit: 273.15 for °C.
     """
 
     name: str
@@ -45,38 +44,41 @@ def same_text(one: str, other: str) -> bool:
 
 @functools.cache
 def parsed(text: str) -> Unit | None:
-    """What a text means; none if it cannot be read, or pint is not installed."""
+    """Read a unit; None if it cannot be read, or pint is not installed."""
     registry = _registry()
     found = None if registry is None else _read(registry, text)
     if registry is None or found is None:
         return None
     quantity, unit = found
     dimensions = {str(name): float(power) for name, power in unit.dimensionality.items()}
+    # Dimensionless words, such as percent, are left out of the scale.
     words = dict(registry.Quantity(1.0, unit).unit_items())
     counted = {word: power for word, power in words.items() if registry.Unit(word).dimensionality}
     plain = registry.Unit(registry.UnitsContainer(counted))
-    (factor, offset), (scale, _) = (_factor(registry, quantity, each) for each in (unit, plain))
+    factor, offset = _factor(registry, quantity, unit)
+    scale, _ = _factor(registry, quantity, plain)
     return Unit(f"{quantity:g} {unit}", None if offset else factor, scale, dimensions, offset)
 
 
 def _factor(registry: Any, quantity: float, unit: Any) -> tuple[float | None, float]:
-    """How many base units a step of a unit is, none for a logarithmic scale, and the offset of its
-    zero.
-    """
+    """Return the size of a unit in base units, None if logarithmic, and the offset of its zero."""
     zero, one, two = (
         registry.Quantity(number, unit).to_root_units().magnitude for number in (0.0, 1.0, 2.0)
     )
     step = one - zero
+    # A logarithmic scale has no constant step.
     if not np.isclose(two - one, step):
         return None, 0.0
-    return quantity * step, 0.0 if np.isclose(zero + step, step, rtol=1e-9) else zero / step
+    has_offset = not np.isclose(zero + step, step, rtol=1e-9)
+    return quantity * step, zero / step if has_offset else 0.0
 
 
 def agree(one: str, other: str) -> bool | None:
-    """Whether two texts mean the same unit; none if that cannot be told."""
+    """Whether two texts mean the same unit; None if one of them cannot be read."""
     if same_text(one, other):
         return True
-    a, b = parsed(one), parsed(other)
+    a = parsed(one)
+    b = parsed(other)
     if a is None or b is None:
         return None
     if a.dimensions != b.dimensions:
@@ -89,21 +91,21 @@ def agree(one: str, other: str) -> bool | None:
 def convert(
     values: Float[np.ndarray, "..."], have: str, want: str
 ) -> Float[np.ndarray, "..."] | None:
-    """Values in another unit; none if the units have other dimensions, or one of them cannot be
-    read.
-    """
-    a, b = parsed(have), parsed(want)
+    """Convert values to another unit; None if dimensions differ or a unit cannot be read."""
+    a = parsed(have)
+    b = parsed(want)
     if a is None or b is None or a.dimensions != b.dimensions:
         return None
     if a.factor is not None and b.factor is not None:
         return values * (a.factor / b.factor)
+    # Offsets and logarithms: leave them to pint.
     registry: Any = _registry()
     held, wanted = (_read(registry, text) for text in (have, want))
     if held is None or wanted is None:
         return None
     try:
         return np.asarray(registry.Quantity(values, held[1]).to(wanted[1]).magnitude)
-    except Exception:  # whatever pint may raise of scales that it cannot convert
+    except Exception:  # pint raises many types for scales that it cannot convert
         return None
 
 
@@ -122,7 +124,7 @@ def _registry() -> Any:
 
 
 def _read(registry: Any, text: str) -> tuple[float, Any] | None:
-    """A number and a unit; none if pint makes nothing of the text."""
+    """Read a number and a unit; None if pint cannot read the text."""
     import pint
 
     # m3 and s-1 are powers, unless pint knows them as words.
@@ -132,8 +134,9 @@ def _read(registry: Any, text: str) -> tuple[float, Any] | None:
             return _meaning(registry, spelt)
         except pint.UndefinedUnitError as error:
             unknown = error.unit_names
-        except Exception:  # whatever pint may raise of a text
+        except Exception:  # pint raises many types for text that is no unit
             return None
+        # An unknown word becomes a dimension of its own, and the text is read again.
         for name in (unknown,) if isinstance(unknown, str) else unknown:
             try:
                 registry.define(f"{name} = [{name}]")

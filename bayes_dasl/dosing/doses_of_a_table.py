@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..data.columns import as_coordinate
-from ..data.frames import Frame, Source
+from ..data.input_table import InputTable, Source
 from ..errors import ModelError
 from ..populations import varying
 from ..random import check_scalar
@@ -78,7 +78,7 @@ def doses(
         DataError: that names the row, as a line of the file or a label of the DataFrame.
         ModelError: for a lag, a share or a duration of another state, or that is no number.
     """
-    frame = Frame(table, units, to, names)
+    frame = InputTable(table, units, to, names)
     read = read_doses(frame, into, time, subject)
     own = {"lag": lag, "bioavailability": bioavailability, "duration": duration}
     for role, numbers in own.items():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.columns import sorted_within, subjects, times
-from ..data.frames import Frame
+from ..data.input_table import InputTable
 from ..data.layer_inputs import NEVER
 from ..errors import DataError
 
@@ -60,7 +60,7 @@ class DoseArrays(NamedTuple):
 
 
 def read_doses(
-    frame: Frame, into: str | Sequence[str] | Mapping, time: str, subject: str | None
+    frame: InputTable, into: str | Sequence[str] | Mapping, time: str, subject: str | None
 ) -> DoseArrays:
     """The doses of a table.
 
@@ -127,7 +127,7 @@ def read_doses(
     return DoseArrays(given, steady, _array(resets, NEVER), members, float(when.min()))
 
 
-def _kinds(frame: Frame) -> np.ndarray:
+def _kinds(frame: InputTable) -> np.ndarray:
     """What each row is: 0 for an observation, 1 for a dose, 3 for a reset, 4 for both."""
     amounts = frame.numbers("amt", "amounts")
     if not frame.has("evid"):
@@ -153,7 +153,9 @@ def _kinds(frame: Frame) -> np.ndarray:
     return np.where(old, _DOSE, np.where(kinds == _OTHER, _NOTHING, kinds)).astype(int)
 
 
-def _states(frame: Frame, into: str | Sequence[str] | Mapping, kinds: np.ndarray) -> dict[int, str]:
+def _states(
+    frame: InputTable, into: str | Sequence[str] | Mapping, kinds: np.ndarray
+) -> dict[int, str]:
     """The state that the dose in each row goes into."""
     rows = np.flatnonzero(np.isin(kinds, (_DOSE, _RESET_AND_DOSE)))
     named = _named(into)
@@ -199,7 +201,7 @@ def _same(code: str, key: object) -> bool:
 class _Columns:
     """The numbers of each row that is a dose, checked."""
 
-    def __init__(self, frame: Frame, kinds: np.ndarray):
+    def __init__(self, frame: InputTable, kinds: np.ndarray):
         self.frame, self.dosed = frame, np.isin(kinds, (_DOSE, _RESET_AND_DOSE))
         hours = (
             frame.converted(np.ones(len(frame)), frame.label("time"), "time", difference=True)

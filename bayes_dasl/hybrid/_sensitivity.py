@@ -1,5 +1,6 @@
-"""A layer's values and what a small change of its parameters does to them, differentiable in their
-turn.
+"""Sensitivities of a layer: derivatives of its values with respect to parameters.
+
+They can be differentiated in their turn, as samplers need it.
 """
 
 import dataclasses
@@ -25,41 +26,42 @@ from ..random import Module, RandomLeaf, Values
 
 @dataclasses.dataclass(frozen=True)
 class Coordinates:
-    """How far a leaf can move: in its own numbers, or in those of a support of another dimension,
-    as of shares.
+    """The free coordinates of a leaf: its own numbers, or unconstrained ones, as for a simplex.
 
-    A shared leaf moves in all of its `places` at once.
+    A shared leaf moves at all of its `places` at once.
     """
 
     places: tuple[str, ...]
     shape: tuple[int, ...] = ()
     support: Any = None
 
-    def __hash__(self) -> int:  # NumPyro's constraints have none
+    def __hash__(self) -> int:
+        # The constraints of NumPyro cannot be hashed, but their types can.
         return hash((self.places, self.shape, type(self.support)))
 
     def free(self, value: Any) -> Array:
-        """The coordinates of a value."""
+        """Return the coordinates of a value."""
         value = jnp.asarray(value, float)
-        return value if self.support is None else biject_to(self.support).inv(value)
+        if self.support is None:
+            return value
+        return biject_to(self.support).inv(value)
 
     def value(self, free: Array) -> Array:
-        return free if self.support is None else jnp.asarray(biject_to(self.support)(free))
+        """Return the value at some coordinates."""
+        if self.support is None:
+            return free
+        return jnp.asarray(biject_to(self.support)(free))
 
 
 def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """The coordinates of random leaves, by path; of those that only the priors of others depend on
-    there are none.
-    """
+    """Return the coordinates of random leaves by path, without those that only priors depend on."""
     return FrozenDict(
         (path, _coordinates(leaf)) for path, leaf in leaves.items() if leaf.places or leaf.within
     )
 
 
 def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """The same of what stands in a tree itself: a number that is worked out of others counts as one
-    of its own.
-    """
+    """Return the coordinates of leaves and derived numbers that stand in a tree, each by itself."""
     worked_out = {place: Coordinates((place,)) for leaf in leaves.values() for place in leaf.within}
     return FrozenDict(
         {path: how for path, how in coordinates(leaves).items() if how.places} | worked_out
@@ -67,6 +69,7 @@ def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
 
 
 def _coordinates(leaf: RandomLeaf) -> Coordinates:
+    """Return the coordinates of one leaf, unconstrained if its support has another dimension."""
     shape = free_shape(leaf.distribution, leaf.shape)
     same = shape == leaf.shape
     return Coordinates(leaf.places, shape, None if same else leaf.distribution.support)
@@ -75,9 +78,7 @@ def _coordinates(leaf: RandomLeaf) -> Coordinates:
 def parameters(
     tree: Any, leaves: Mapping[str, Coordinates]
 ) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
-    """The coordinates of some leaves of a realised tree as one vector, and the tree for another
-    such vector.
-    """
+    """Return some leaves of a realised tree as one vector, and a function from vectors to trees."""
     held, structure = jtu.tree_flatten_with_path(tree)
     number = {dotted(path): i for i, (path, _) in enumerate(held)}
     moving = [how for how in leaves.values() if how.places[0] in number]
@@ -96,10 +97,19 @@ def parameters(
 def tangents(
     layer: Any, leaves: Mapping[str, Coordinates], directions: Float[Array, "n k"], inputs: Inputs
 ) -> tuple[Values, dict[str, Float[Array, "n time ..."]]]:
-    """The values of a layer, and their derivatives along directions of the parameters at `leaves`.
+    """Return the values of a layer, and their derivatives along directions of the parameters.
 
-    Of an ODE these are solved for along with the states: a solver that can be differentiated
-    backwards through its checkpoints cannot be differentiated forwards as well.
+    For an ODE the variational equations are solved with the states: a solver with checkpoints
+    supports reverse mode only, not forward mode inside it.
+
+    Args:
+        layer: a realised layer.
+        leaves: the coordinates of the parameters.
+        directions: directions in the space of the parameters, `(n, k)`.
+        inputs: the inputs of the layer.
+
+    Returns:
+        Values by name, and derivatives `(n, time, …)` by name.
     """
     flat, rebuild = parameters(layer, leaves)
     if isinstance(layer, AbstractTrajectory) and layer.smooth:
@@ -117,7 +127,11 @@ def tangents(
 
 
 class _Variational(Module):
-    """The vector field of states and of their derivatives along each direction."""
+    r"""The variational equations of an ODE, along several directions d of the parameters p.
+
+    $\dot y = f(y, p), \quad \dot s = \frac{\partial f}{\partial y} s + \frac{\partial f}{\partial
+    p} d$
+    """
 
     at: Callable = eqx.field(static=True)
     flat: Array
@@ -131,17 +145,20 @@ class _Variational(Module):
             return jax.jvp(field, (self.flat, states), (direction, tangent))
 
         rates, along = jax.vmap(one, in_axes=(0, 0), out_axes=(None, 0))(self.directions, moved)
-        return _joined(rates, along)
+        return _with_derivatives(rates, along)
 
 
+# Prefix of the names of derivatives beside those of the states.
 _MOVED = "along "
 
 
-def _joined(states: Values, moved: Values) -> dict[str, Any]:
+def _with_derivatives(states: Values, moved: Values) -> dict[str, Any]:
+    """Join states and derivatives into one dict."""
     return {**states, **{_MOVED + name: value for name, value in moved.items()}}
 
 
 def _parted(y: Values) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate states and derivatives."""
     states = {name: value for name, value in y.items() if not name.startswith(_MOVED)}
     return states, {name: y[_MOVED + name] for name in states}
 
@@ -149,10 +166,13 @@ def _parted(y: Values) -> tuple[dict[str, Any], dict[str, Any]]:
 def _along(
     layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions: Array, inputs: Inputs
 ):
+    """Solve an ODE together with its variational equations."""
+    # 1. Initial values and their derivatives.
     initial = lambda p: {n: jnp.asarray(v, float) for n, v in rebuild(p).initial.items()}  # noqa: E731
     start, moved = jax.vmap(lambda d: jax.jvp(initial, (flat,), (d,)), out_axes=(None, 0))(
         directions
     )
+    # 2. The joint vector field, and outputs with their derivatives.
     field = _Variational(lambda p: prepared(rebuild(p).vector_field), flat, directions)
 
     def observe(t, y, u):
@@ -161,17 +181,20 @@ def _along(
         def of(numbers, states):
             at = rebuild(numbers)
             observed = method_of(at.vector_field, at.observe)
-            return dict(observed(t, states, u)) if observed else states
+            if observed:
+                return dict(observed(t, states, u))
+            return states
 
         values, moved = jax.vmap(
             lambda d, s: jax.jvp(of, (flat, states), (d, s)), out_axes=(None, 0)
         )(directions, along)
-        return _joined(values, moved)
+        return _with_derivatives(values, moved)
 
+    # 3. The same layer with these parts in place of its own.
     both = eqx.tree_at(
         lambda o: (o.vector_field, o.initial, o.observe),
         layer,
-        (field, _joined(start, moved), observe),
+        (field, _with_derivatives(start, moved), observe),
         is_leaf=lambda x: x is None or x is layer.initial,
     )
     values, along = _parted(both(inputs).values)

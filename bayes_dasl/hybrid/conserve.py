@@ -1,4 +1,4 @@
-"""Rates that keep totals constant, whatever a network says."""
+"""`Conserve`: project rates so that totals of the states stay constant."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +13,7 @@ from ..random import Module, Values, VectorField
 
 
 def _frozen(totals: Any) -> FrozenDict:
+    """Make nested totals hashable, or raise ModelError if they are not nested dicts."""
     groups = totals.values() if isinstance(totals, Mapping) else (None,)
     if not all(isinstance(weights, Mapping) for weights in groups):
         raise ModelError(
@@ -23,20 +24,20 @@ def _frozen(totals: Any) -> FrozenDict:
 
 
 class Conserve(Module):
-    r"""A vector field whose rates are projected so that linear totals of the states stay constant.
+    r"""A vector field with rates projected so that linear totals of the states stay constant.
 
     $\dot y = f - A^\top (A A^\top)^{-1} A f$, so that $A \dot y = 0$
 
-    A hard constraint: it holds to round-off.
+    It is a hard constraint, exact up to rounding.
 
     Args:
         vector_field: a function `(t, y, u)` that returns the rates of the states by name.
-        totals: each conserved total by name, with the weight of every state in it:
-            `{"mass": {"substrate": 1, "product": 1}}`.
+        totals: the weight of each state in each conserved total, by name: `{"mass": {"substrate":
+            1, "product": 1}}`.
 
     Raises:
-        ModelError: for what is no function, no totals, totals that depend on each other, or, when
-            called, a state that there is not.
+        ModelError: if there is no function or no total, if totals are linearly dependent, or if a
+            state is unknown when called.
     """
 
     vector_field: VectorField
@@ -49,6 +50,7 @@ class Conserve(Module):
                 "totals must name what is conserved and give the weight of each state in it"
             )
         matrix = self._matrix
+        # Dependent totals would make A Aᵀ singular.
         if jnp.linalg.matrix_rank(matrix) < len(matrix):
             raise ModelError(
                 f"the totals {', '.join(self.totals)} depend on each other: leave one out"
@@ -56,12 +58,12 @@ class Conserve(Module):
 
     @property
     def _states(self) -> dict[str, None]:
-        """The states that some total weighs, in order."""
+        """The states with a weight in some total, in order."""
         return dict.fromkeys(state for total in self.totals.values() for state in total)
 
     @property
     def _matrix(self) -> Any:
-        """A: the weight of each state in each total."""
+        """The matrix A: the weight of each state in each total."""
         states = self._states
         return jnp.asarray(
             [[total.get(state, 0.0) for state in states] for total in self.totals.values()]
@@ -69,13 +71,15 @@ class Conserve(Module):
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         rates = dict(self.vector_field(t, y, u))
-        states, matrix = self._states, self._matrix
+        states = self._states
+        matrix = self._matrix
         unknown = [state for state in states if state not in rates]
         if unknown:
             raise ModelError(
                 f"the totals weigh {', '.join(unknown)}; the states are {', '.join(rates)}"
             )
         along = jnp.stack([rates[state] for state in states])
-        # The projection onto the row space of A, which is what changes the totals.
+
+        # The projection of f onto the row space of A, which is the part that changes the totals.
         excess = jnp.tensordot(matrix.T @ jnp.linalg.inv(matrix @ matrix.T) @ matrix, along, 1)
         return rates | dict(zip(states, along - excess, strict=True))

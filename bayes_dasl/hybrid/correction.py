@@ -1,4 +1,4 @@
-"""A hybrid to begin with: science and a small correction, in units of the science's own rates."""
+"""`corrected`: a science with a small learned correction, in units of the science's own rates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,17 +44,15 @@ def corrected(
     share: float = 0.1,
     size: int = 20,
 ) -> Residual | AbstractTrajectory:
-    r"""A vector field with a correction that stays near zero unless the data support it.
+    r"""Add to a vector field a correction that stays near zero unless the data support it.
 
     $s(t, y, u) + a\,r \odot g(y)$
 
     The correction g is a smooth unknown function of all states, `Network.fourier`. Its units r are
-    the science's own
-    rates: the root mean square over the rows of the data, as a median over prior draws. Its scale a
-        has a half-Cauchy
-    prior. Under this prior the correction exceeds `share` of these rates with a probability of
-    about 5 %. The prior favours small corrections, and its heavy tail allows large ones. Beyond the
-    data the uncertainty of g grows with the distance.
+    the science's own rates: the root mean square over the rows of the data, as a median over prior
+    draws. Its scale a has a half-Cauchy prior. Under this prior the correction exceeds `share` of
+    these rates with a probability of about 5 %. The prior favours small corrections, and its heavy
+    tail allows large ones. Beyond the data the uncertainty of g grows with the distance.
 
     The result is a `Residual` with a `Network`. Change parts of it by `eqx.tree_at`.
 
@@ -68,17 +66,20 @@ def corrected(
             are left out, and the index is `t`. Dates become numbers as in the layer; without a
             layer they become days since 1970.
         outputs: the states whose rates are corrected.
-        inputs: what the correction depends on: states, forcings, or `"t"`; by default all states of
-            the science that vary in the data.
+        inputs: the arguments of the correction: states, forcings, or `"t"`; by default all states
+            of the science that vary in the data.
         relative: whether the rate per unit of state is corrected, as in `Residual`.
         share: the share of the science's rates that the correction seldom exceeds.
-        size: how many features the unknown function has.
+        size: the number of features of the unknown function.
 
     Units: of the correction, those of the rates.
 
+    Returns:
+        The corrected vector field, or the `ODE` with it.
+
     Raises:
-        ModelError: for no outputs, a rate that the science does not have, a rate that is zero or
-            not finite under the prior, or a share that is not positive.
+        ModelError: if there are no outputs, if the science has no such rate, if a rate is zero or
+            not finite under the prior, or if the share is not positive.
         DataError: if the data lack a variable that is read or have no complete row, or if a state
             with a `relative` correction is zero in them.
 
@@ -89,17 +90,19 @@ def corrected(
         ```
     """
     _refuse(science, outputs, inputs, share)
+    # 1. For an ODE, correct its vector field on data in its units, with all of its states.
     if isinstance(science, AbstractTrajectory):
         options: Any = {"inputs": inputs, "relative": relative, "share": share, "size": size}
         units = dict(science.units) | {science.index: unit_of(science.units.get(science.index, ""))}
-        field = corrected(
-            science.vector_field, _with_states(science, in_units(data, units)), *outputs, **options
-        )
+        whole = _with_states(science, in_units(data, units))
+        field = corrected(science.vector_field, whole, *outputs, **options)
         return eqx.tree_at(lambda layer: layer.vector_field, science, field)
     check_function(science, "science")
+    # 2. The units of the correction, and the inputs that vary.
     data = as_numbers(data, series_index(data))
     units, states = _rates(science, data, outputs, relative)
     named = inputs or tuple(name for name in states if _changes(data, name)) or outputs
+    # 3. The unknown function, with the half-Cauchy scale a = share / 15.
     network = Network.fourier(
         standardise(data, *named), units, dist.HalfCauchy(share / _SELDOM), size=size
     )
@@ -107,7 +110,7 @@ def corrected(
 
 
 def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> None:
-    """Raise ModelError for arguments that could not make a correction."""
+    """Raise ModelError for wrong arguments of `corrected`."""
     if not isinstance(science, AbstractTrajectory) and isinstance(
         getattr(science, "layer", None), AbstractTrajectory
     ):
@@ -127,8 +130,7 @@ def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> 
 
 
 def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
-    """The data with times as in the layer, and with states that they lack from a solve at the prior
-    medians.
+    """Return data with times as in the layer, and missing states from a solve at the prior medians.
 
     Raises:
         ModelError: if the solver fails there.
@@ -136,10 +138,8 @@ def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
     units = layer.units.get(layer.index, "")
-    start, data = (
-        start_in_numbers(start_of(layer), data, layer.index, units),
-        as_numbers(data, layer.index, units),
-    )
+    start = start_in_numbers(start_of(layer), data, layer.index, units)
+    data = as_numbers(data, layer.index, units)
     given = layer_inputs(
         data,
         start=start,
@@ -172,9 +172,12 @@ def _changes(data: xr.Dataset, name: str) -> bool:
 def _rates(
     science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The size of each rate (`relative`: per unit of state) over data and prior; and the names of
-    all states.
+    """Return the size of each rate over data and prior, and the names of all states.
+
+    The size is the root mean square over rows, as a median over prior draws; with `relative` per
+    unit of state.
     """
+    # 1. The complete rows of all numeric series.
     index = series_index(data)
     points = {index: np.asarray(checked_times(data, index), float)}
     numbers = {
@@ -193,6 +196,7 @@ def _rates(
     if relative:
         _refuse_zeros(points, outputs)
 
+    # 2. The rates at one row; the names of the states are collected on the way.
     states: list[str] = []
 
     def at(field: Any, point: Mapping[str, Array]) -> Float[Array, " output"]:
@@ -217,6 +221,7 @@ def _rates(
         each = jax.vmap(lambda point: at(field, point))(points)
         return jnp.sqrt(jnp.mean(each**2, axis=0))
 
+    # 3. The median over prior draws.
     drawn = draw_prior(science, _DRAWS, key=as_key(0))
     sizes = np.asarray(jax.jit(jax.vmap(size))(drawn) if drawn else size({})[None])
     found = np.median(sizes, axis=0)
@@ -230,6 +235,7 @@ def _rates(
 
 
 def _refuse_zeros(points: Mapping[str, np.ndarray], outputs: tuple[str, ...]) -> None:
+    """Raise DataError if a state with a relative correction is absent or zero."""
     for name in outputs:
         if name not in points:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Several scientific models under one network."""
+"""`Hierarchical`: several scientific models under one network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,19 +10,18 @@ from ._joined import AbstractHybrid
 
 
 class Hierarchical(AbstractHybrid):
-    r"""A network over several scientific models of different parts or scales of one thing.
+    r"""A network over several scientific models of different parts or scales of one system.
 
     $n\big(t,\ y,\ s_1(t, y, u), \dots, s_k(t, y, u),\ u\big)$
 
     Args:
         sciences: vector fields or layers by name.
-        network: a function `(t, y, u)` that reads what each science returns as `name.value`, and
-            returns all that is to be returned.
-        extra: the data variables that the network reads and the sciences do not, where they are
-            layers.
+        network: a function `(t, y, u)` that reads the values of each science as `name.value` and
+            returns all outputs.
+        extra: with layers, the data variables that only the network reads.
 
     Raises:
-        ModelError: unless there are named sciences and the network is a function.
+        ModelError: if there are no named sciences, or the network is no function.
     """
 
     sciences: Mapping[str, Any]

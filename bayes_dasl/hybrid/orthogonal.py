@@ -1,4 +1,4 @@
-"""Keeping a learned correction off what the scientific parameters could do."""
+"""Orthogonal corrections: remove the part that scientific parameters can explain."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,10 +24,16 @@ _SMALLEST = 1e-12
 
 
 def scientific(science: Any) -> FrozenDict:
-    """The coordinates of the random leaves that have a scientific meaning, by path.
+    """Return the coordinates of the scientific random leaves, by path.
+
+    Args:
+        science: a vector field or a layer.
+
+    Returns:
+        Coordinates by path.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if there is no such leaf.
     """
     leaves = {path: leaf for path, leaf in paths(science).items() if leaf.group == "science"}
     if not leaves:
@@ -39,13 +45,14 @@ def scientific(science: Any) -> FrozenDict:
 
 
 def check_corrected(added: Values, values: Values) -> None:
-    """Refuse a correction of something that the science does not have."""
+    """Raise ModelError if a correction names a value that the science does not have."""
     for name in added:
         if name not in values:
             raise ModelError(f"the closure corrects '{name}'; the science has {', '.join(values)}")
 
 
 def _of(values: Values, added: Values) -> dict[str, Any]:
+    """Select the values that are corrected."""
     check_corrected(added, values)
     return {name: values[name] for name in added}
 
@@ -55,17 +62,17 @@ def _weighted(
     added: Values,
     weight: Mapping[str, Float[Array, " row"]],
 ) -> Float[Array, " k"]:
-    """The coefficients with which the sensitivities of all values together come closest to what is
-    added to them.
+    r"""Fit sensitivities to corrections: $\min_c \sum_j w_j^2 (g_j - S_j c)^2$ over all values
+    together.
     """
     rows = jnp.concatenate([moved[name] * weight[name][:, None] for name in added])
     return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
 
 
 class Projection(Module):
-    """A projection at points of the space that a vector field is a function of.
+    """The projection of a correction of a vector field, at the rows of the data.
 
-    `shift` are the coefficients, once they are worked out for a draw.
+    `shift` holds the coefficients, once they are computed for a draw.
     """
 
     points: dict[str, Float[Array, " point"]]
@@ -74,10 +81,13 @@ class Projection(Module):
     shift: Float[Array, " k"] | None = None
 
     def __init__(self, science: Any, data: xr.Dataset):
-        self.index, self.leaves, self.shift = index_of(data), scientific(science), None
+        self.index = index_of(data)
+        self.leaves = scientific(science)
+        self.shift = None
         data = as_numbers(data, self.index)
         columns = {self.index: checked_times(data, self.index)}
         columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
+        # A vector field is evaluated row by row, so only series are of use.
         odd = [name for name, v in columns.items() if v.shape != columns[self.index].shape]
         if odd:
             raise DataError(
@@ -91,11 +101,12 @@ class Projection(Module):
     def coefficients(
         self, science: Any, correction: Callable[..., Values], relative: bool
     ) -> Float[Array, " k"]:
-        """What of the correction the sensitivities can do, in units of the parameters."""
+        """Fit sensitivities to the correction; return coefficients in units of parameters."""
         flat, rebuild = parameters(science, self.leaves)
 
         def at(point):
-            t, values = point[self.index], {n: v for n, v in point.items() if n != self.index}
+            t = point[self.index]
+            values = {n: v for n, v in point.items() if n != self.index}
             try:
                 added = correction(t, values, values)
                 moved = jax.jacfwd(lambda p: _of(rebuild(p)(t, values, values), added))(flat)
@@ -107,15 +118,15 @@ class Projection(Module):
         return _weighted(moved, added, {name: self._weight(name, relative) for name in added})
 
     def refuse_zeros(self, correction: Callable[..., Values]) -> None:
-        """Refuse data in which something that is corrected relative to itself is zero.
+        """Refuse zeros in data whose correction is relative.
 
         Raises:
-            DataError: that names it.
+            DataError: if a corrected variable is zero; the message names it.
         """
         point = {name: values[0] for name, values in self.points.items()}
         try:
             added = jax.eval_shape(lambda p: dict(correction(p[self.index], p, p)), point)
-        except (KeyError, ModelError):  # what the data lack is said when the field is called
+        except (KeyError, ModelError):  # missing variables are reported when the field is called
             return
         for name in added:
             at = np.flatnonzero(np.asarray(self.points.get(name, 1.0)) == 0)
@@ -126,29 +137,31 @@ class Projection(Module):
                 )
 
     def _weight(self, name: str, relative: bool) -> Float[Array, " point"]:
+        """Return the weight w of each row: one over the state itself, or over its deviation."""
         if name not in self.points:
             raise ModelError(self._lack(f"'{name}'"))
         values = self.points[name]
+        if relative:
+            return 1 / values
         spread = jnp.std(values)
-        return (
-            1 / values if relative else jnp.ones_like(values) / jnp.where(spread > 0, spread, 1.0)
-        )
+        return jnp.ones_like(values) / jnp.where(spread > 0, spread, 1.0)
 
     def _lack(self, what: str) -> str:
+        """Say that the data lack a variable."""
         held = ", ".join([self.index, *sorted(set(self.points) - {self.index})])
         return f"orthogonal needs {what} at every point, but its data hold {held}"
 
     def removed(
         self, science: Any, added: Values, shift: Array, t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """The correction at a point, less what the parameters could do."""
+        """Return the correction at a point, minus the effect of a shift of the parameters."""
         flat, rebuild = parameters(science, self.leaves)
         along = jax.jvp(lambda p: _of(rebuild(p)(t, y, u), added), (flat,), (shift,))[1]
         return {name: value - along[name] for name, value in added.items()}
 
 
 class LayerProjection(Module):
-    """A projection at the rows of the data that a layer's output is predicted at."""
+    """The projection of a correction of a layer, at the rows of the data."""
 
     inputs: Inputs
     leaves: FrozenDict = eqx.field(static=True)
@@ -166,18 +179,18 @@ class LayerProjection(Module):
         )
 
     def shift(self, layer: Any, correct: Callable[[Inputs, Values], Values]) -> Float[Array, " k"]:
-        """What of the correction at the rows of the data the sensitivities can do, in units of the
-        parameters.
-        """
+        """Fit sensitivities to the correction; return coefficients in units of parameters."""
+        # 1. Sensitivities to each parameter, and the correction at the same rows.
         each = jnp.eye(parameters(layer, self.leaves)[0].size)
         values, moved = tangents(layer, self.leaves, each, self.inputs)
         added = correct(self.inputs, values)
+        # 2. Weighted least squares; each output has its own standard deviation as unit.
         spread = {name: jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
         weight = {name: jnp.ones(values[name].size) / spread[name] for name in added}
         rows = {name: moved[name].reshape(len(each), -1).T for name in added}
         return _weighted(rows, {name: jnp.ravel(value) for name, value in added.items()}, weight)
 
     def along(self, layer: Any, inputs: Inputs, shift: Array) -> Values:
-        """What a shift of the parameters adds to the layer's values."""
+        """Return the change of the layer's values by a shift of the parameters."""
         moved = tangents(layer, self.leaves, shift[None], inputs)[1]
         return {name: value[0] for name, value in moved.items()}

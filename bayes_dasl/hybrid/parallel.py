@@ -1,4 +1,4 @@
-"""Models side by side, with learned shares."""
+"""`Parallel`: a weighted mean of models, with learned weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from ..layers._parts import check_function, check_part
 from ..random import Values, is_function, is_random, shape_of
 from ._joined import AbstractHybrid
 
-# Shares may have been worked out in single precision.
+# Tolerance of weights that were computed in single precision.
 _ROUND_OFF = 1e-6
 
 
@@ -27,15 +27,14 @@ class Parallel(AbstractHybrid):
 
     Args:
         models: vector fields or layers by name.
-        weights: their shares: an array that sums to one or a distribution over the simplex (uniform
-            unless given), in the order of the models; or a gate, a function `(t, y, u)` such as a
-            `Network` that returns a logit for each model by its name, so that the shares vary with
-            what it reads.
-        extra: the data variables that functions read and the layers do not.
+        weights: their weights in the order of the models: an array that sums to one, or a
+            distribution over the simplex, by default uniform. Or a gate, a function `(t, y, u)`
+            such as a `Network` that returns one logit for each model by name, so that weights vary.
+        extra: with layers, the data variables that only functions read.
 
     Raises:
-        ModelError: for fewer than two models, weights of another number or that are no shares, or
-            models that predict other values.
+        ModelError: if there are fewer than two models, if weights are wrong in number or in sum, or
+            if models predict different values.
 
     Example:
         ```python
@@ -46,7 +45,7 @@ class Parallel(AbstractHybrid):
 
     models: Mapping[str, Any]
     weights: Any
-    # JAX sorts the names of a dict, the weights do not move with them.
+    # JAX sorts the keys of a dict, but weights are in the order of the user.
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
@@ -58,13 +57,15 @@ class Parallel(AbstractHybrid):
             )
         for name, model in models.items():
             check_part(model, f"models['{name}']")
-        self.models, self.names, self.extra = models, tuple(models), tuple(extra)
+        self.models = models
+        self.names = tuple(models)
+        self.extra = tuple(extra)
         self.weights = dist.Dirichlet(jnp.ones(len(models))) if weights is None else weights
         if is_function(self.weights):
             check_function(self.weights, "a gate")
             return
         if not is_random(self.weights):
-            self.weights = _numbers(self.weights)
+            self.weights = _as_array(self.weights)
         shape = shape_of(self.weights)
         if shape != (len(models),):
             raise ModelError(
@@ -82,18 +83,16 @@ class Parallel(AbstractHybrid):
             if set(values) != set(first[1]):
                 raise ModelError(
                     f"'{first[0]}' returns {', '.join(first[1])}, but '{name}' returns "
-                    f"{', '.join(values)}: models "
-                    "side by side must return the same"
+                    f"{', '.join(values)}: models side by side must return the same"
                 )
         shares = self._shares(t, y, u)
-        return {
-            name: sum(
-                (share * found[model][name] for model, share in shares.items()), jnp.zeros(())
-            )
-            for name in first[1]
-        }
+        total = dict.fromkeys(first[1], jnp.zeros(()))
+        for model, share in shares.items():
+            total = {name: total[name] + share * found[model][name] for name in total}
+        return total
 
     def _shares(self, t: Any, y: Values, u: Values) -> dict[str, Any]:
+        """Return the weight of each model; a gate gives them by a softmax of its logits."""
         if not callable(self.weights):
             return dict(zip(self.names, jnp.asarray(self.weights), strict=True))
         logits: Values = self.weights(t, y, u)  # type: ignore[operator]
@@ -106,7 +105,8 @@ class Parallel(AbstractHybrid):
         return dict(zip(self.names, jax.nn.softmax(stacked, axis=0), strict=True))
 
 
-def _numbers(weights: Any) -> Any:
+def _as_array(weights: Any) -> Any:
+    """Return weights as an array, or raise ModelError."""
     try:
         return jnp.asarray(weights, float)
     except (TypeError, ValueError) as error:
@@ -116,7 +116,7 @@ def _numbers(weights: Any) -> Any:
 
 
 def _check_shares(weights: Any) -> None:
-    """Refuse weights that are not sure to be positive and to sum to 1."""
+    """Raise ModelError unless weights are non-negative and sum to 1."""
     if is_random(weights):
         if weights.support != constraints.simplex:
             kind = type(weights).__name__

@@ -1,4 +1,4 @@
-"""Science plus a learned correction."""
+"""`Residual`: a scientific model plus a learned correction."""
 
 from typing import Any
 
@@ -18,41 +18,36 @@ from .orthogonal import LayerProjection, Projection, check_corrected
 
 
 class Residual(AbstractHybrid, AbstractCorrected):
-    r"""A scientific model plus a learned correction, of the rates or of the output.
+    r"""A scientific model plus a learned correction of its rates or outputs.
 
     $s(t, y, u) + g(t, y, u)$, or $s(t, y, u) + y \odot g(t, y, u)$ if `relative`
 
-    The closure $g$ may correct some of the states, or outputs, only. With `relative` it corrects
-    the rate per unit of state, so that a state that starts positive stays positive; of a layer's
-    output it corrects the share.
+    The closure $g$ may correct some states or outputs only. With `relative` it corrects the rate
+    per unit of state, so that a positive state stays positive; for the outputs of a layer it
+    corrects a share.
 
-    With `orthogonal` the closure is projected: $g_\perp = g - S c$ with
-    $c = \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$, where $S$ are the
-    sensitivities of the science to its random leaves, at the values that the draw has, and $x_j$
-    are the rows of the data. Its target are then the parameters with which the science alone comes
-    closest to the truth at these points, in the norm of the weights $w_j$: one over the standard
-    deviation of each state or output over the points, or, for a vector field that is `relative`,
-    one over the state itself. Which leaves are random is looked up when the Residual is built.
+    With `orthogonal` the closure is projected: $g_\perp = g - S c$ with $c = \arg\min_c \sum_j
+    \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$. $S$ are the sensitivities of the science to its
+    random leaves at the values of the draw, and $x_j$ the rows of the data. The science alone then
+    comes as close to the truth as it can at these rows. The weight $w_j$ is one over the standard
+    deviation of each state or output, or one over the state itself for a vector field with
+    `relative`. The random leaves are those at the time when the Residual is built.
 
     Args:
         science: a vector field `(t, y, u)`, or a layer.
-        closure: g, a function `(t, y, u)` such as a `Network`, which returns corrections by name,
-            in the units of what it corrects, or without a unit (per time for a rate) with
-            `relative`.
-        relative: whether g is multiplied by the state, or the output, that it corrects.
-        orthogonal: data, as a dataset, for which the closure is kept from doing what the scientific
-            parameters could do; for a vector field they name every state and forcing that the
-            equations and the closure read (rows with gaps are left out; the index counts as `t`,
-            dates as days since 1970), for a layer its times, forcings and places.
-        extra: the data variables that the closure reads and the science does not, where that is a
-            layer.
+        closure: g, a function `(t, y, u)` such as a `Network` that returns corrections by name, in
+            the units of the corrected value. With `relative` they have no unit (per time for a
+            rate).
+        relative: whether g is multiplied by the corrected state or output.
+        orthogonal: the dataset for the projection. For a vector field it holds every state and
+            forcing that is read, rows with gaps are left out, and the index counts as `t`, dates as
+            days since 1970. For a layer it holds times, forcings and places.
+        extra: with a layer, the data variables that only the closure reads.
 
     Raises:
-        ModelError: if the closure is no function.
-        DataError: if a state that is corrected `relative` to itself is zero in the data of
-            `orthogonal`.
-        ModelError: when called, if the closure corrects something that the science does not have,
-            or if the data of `orthogonal` lack something that is read.
+        ModelError: if the closure is no function; when called, if it corrects an unknown value, or
+            the data of `orthogonal` lack a variable.
+        DataError: if a variable with a `relative` correction is zero in the data of `orthogonal`.
 
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
 
@@ -81,8 +76,11 @@ class Residual(AbstractHybrid, AbstractCorrected):
         check_function(closure, "closure")
         if orthogonal is not None and not isinstance(orthogonal, xr.Dataset):
             raise ModelError(f"orthogonal takes the data, an xarray.Dataset, not {orthogonal!r}")
-        self.science, self.closure, self.relative = science, closure, relative
-        self.extra, self.orthogonal = tuple(extra), None
+        self.science = science
+        self.closure = closure
+        self.relative = relative
+        self.extra = tuple(extra)
+        self.orthogonal = None
         if orthogonal is not None and is_layer(science):
             self.orthogonal = LayerProjection(science, orthogonal, self.extra)
         elif orthogonal is not None:
@@ -95,7 +93,7 @@ class Residual(AbstractHybrid, AbstractCorrected):
         return {"science": self.science}
 
     def prepared(self) -> Any:
-        """Itself with the projection worked out: it is the same at every point of a solve."""
+        """Return a copy with the projection computed: it is the same at every point of a solve."""
         inside = super().prepared()
         if not isinstance(inside.orthogonal, Projection):
             return inside
@@ -115,27 +113,28 @@ class Residual(AbstractHybrid, AbstractCorrected):
         return self._corrected(found["science"], added)
 
     def _shift(self, projection: Projection) -> Any:
+        """Return the coefficients of the projection, cached if they are known."""
         if projection.shift is not None:
             return projection.shift
         return projection.coefficients(self.science, self._correction, self.relative)
 
     def _correction(self, t, y: Values, u: Values) -> Values:
+        """Return the correction at a point, in the units of the corrected values."""
         added = {name: jnp.asarray(value) for name, value in self.closure(t, y, u).items()}
         if not self.relative:
             return added
         return {name: y[name] * value if name in y else value for name, value in added.items()}
 
     def _corrected(self, values: Values, added: Values) -> Values:
+        """Add a correction to the values of the science."""
         check_corrected(added, values)
-        corrected = dict(values)
-        for name, value in added.items():
-            corrected[name] = corrected[name] + value
-        return corrected
+        return dict(values) | {name: values[name] + value for name, value in added.items()}
 
     def _over_times(self, inputs: Inputs, found) -> Values:
         joined = super()._over_times(inputs, found)
         if not isinstance(self.orthogonal, LayerProjection):
             return joined
+        # Subtract what a shift of the scientific parameters explains of the correction.
         shift = self.orthogonal.shift(self.science, self._added)
         removed = self.orthogonal.along(self.science, inputs, shift)
         changed = self._added(inputs, found["science"])
@@ -145,7 +144,7 @@ class Residual(AbstractHybrid, AbstractCorrected):
         }
 
     def _added(self, inputs: Inputs, values: Values) -> Values:
-        """What the closure adds to the values of a layer, at each of its rows."""
+        """Return the correction of the values of a layer at each of its rows."""
 
         def at(t, values):
             return self._correction(t, self.known({}, {"science": values}), inputs.forced(t))

@@ -1,4 +1,4 @@
-"""A network whose inputs are the outputs of a scientific model."""
+"""`Series`: a network whose inputs are the outputs of a scientific model."""
 
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part
@@ -7,19 +7,18 @@ from ._joined import AbstractHybrid
 
 
 class Series(AbstractHybrid):
-    r"""A network of what the science says.
+    r"""A network applied to the outputs of a scientific model.
 
     $n\big(t,\ y,\ s(t, y, u),\ u\big)$
 
-    The network reads what the science returns as `science.name` (and as `name`, where that is no
-    state), beside time, states and forcings.
+    The network reads the outputs of the science as `science.name`, and as `name` unless that is a
+    state, beside time, states and forcings.
 
     Args:
         science: a vector field `(t, y, u)`, or a layer.
-        network: a function `(t, y, u)` that returns all that is to be returned: the rates of every
-            state in a vector field, the outputs of a layer.
-        extra: the data variables that the network reads and the science does not, where that is a
-            layer.
+        network: a function `(t, y, u)` that returns all outputs: the rates of all states for a
+            vector field, the outputs of a layer.
+        extra: with a layer, the data variables that only the network reads.
 
     Raises:
         ModelError: if the network is no function.

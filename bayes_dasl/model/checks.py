@@ -1,6 +1,4 @@
-"""Data and shapes that a model cannot be fitted to are refused here,
-before anything is compiled.
-"""
+"""Checks of data and shapes before a fit: refuse mistakes before anything is compiled."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,24 +23,30 @@ from ..layers.layer import AbstractLayer, AbstractPopulation
 from ..random import paths, sample
 from .model import Model, Observed
 
+# A number is a fill value if it is at least 1e15 and 1e8 times the next smaller one.
 _FILLING = 1e15
 _BEYOND = 1e8
-"""A number of at least `_FILLING`, and so many times the next smaller one, is taken for a fill
-value.
-"""
+# Above it float64 skips whole numbers.
 _COUNTED = 2.0**53
 
 
 def check_data(model: Model, data: xr.Dataset) -> Observed:
-    """Refuse data that the model cannot be fitted to, before anything is compiled; else the
-    observed arrays.
+    """Refuse data that the model cannot be fitted to, and return the observed arrays.
+
+    Args:
+        model: the model.
+        data: the data of a fit.
+
+    Returns:
+        The data of each observable, NaN where missing.
 
     Raises:
-        DataError: that names what is wrong and what would be right.
-        ModelError: likewise.
+        DataError: if a variable is missing, or its values are impossible or probably wrong.
+        ModelError: if the model has no random leaf, a name that is taken, or a wrong shape.
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
+    # 1. The index and the random leaves.
     checked_index(data, model.index)
     if not paths(model):
         raise ModelError(
@@ -52,23 +56,25 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     if has_dates(data, model.index):
         refuse_open_times(model.layer, model.noise, data)
     check_times(model, data)
-    for name in (*model.observables, *model.layer.forcings, *paths(model)):
+    # 2. Names.
+    variables = (*model.observables, *model.layer.forcings)
+    for name in (*variables, *paths(model)):
         if "/" in name:
             raise ModelError(
                 f"'{name}' has a slash, which names a group in a DataTree: choose another name"
             )
     _refuse_names_of_results(model)
     _refuse_unknown_units(model)
-    for name in (*model.observables, *model.layer.forcings):
+    for name in variables:
         if name not in data:
-            role = "observable" if name in model.observables else "forcing"
+            role = "forcing"
+            hint = ""
+            if name in model.observables:
+                role = "observable"
+                hint = ": if nobody observes it, let observe= of the layer return what is"
             known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
-            hint = (
-                ""
-                if role == "forcing"
-                else ": if nobody observes it, let observe= of the layer return what is"
-            )
             raise DataError(f"{role} '{name}' is not in the data; they hold {known}{hint}")
+    # 3. Values, in the units of the model.
     data = model.in_own_units(data)
     for name in model.observables:
         if FILLED in data[name].attrs:
@@ -79,21 +85,22 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         refuse_censored(data, name, model.reads(name))
     values = {name: observations(data, name, dims=model.dims(name)) for name in model.observables}
     inputs = model.inputs(data)
-    for name in (*model.observables, *model.layer.forcings):
+    for name in variables:
         _refuse_fill_value(model, data, name)
     for name in model.observables:
         _refuse_inexact_counts(model, data, name)
         _refuse_ruled_out(model, name, values[name], data[model.index].values, inputs)
+    # 4. Shapes, by tracing the model.
     check_shapes(model, inputs)
-    return {name: jnp.asarray(each) for name, each in values.items()}
+    return {name: jnp.asarray(array) for name, array in values.items()}
 
 
 def check_times(model: Model, data: xr.Dataset) -> None:
-    """Refuse times that lie beyond what a layer covers, or beside its steps.
+    """Refuse times that a layer does not cover, or that lie between its steps.
 
     Raises:
-        DataError: if so.
-        ModelError: likewise.
+        DataError: if a layer does not cover a time.
+        ModelError: if the layer states no unit for dates.
     """
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
@@ -102,14 +109,12 @@ def check_times(model: Model, data: xr.Dataset) -> None:
 
 
 def _looks_at_times(node: object) -> bool:
-    """Whether a layer says itself which times of data it cannot be fitted to."""
+    """Whether a layer checks itself which times it covers."""
     return hasattr(node, "refuse_times")
 
 
 def _refuse_names_of_results(model: Model) -> None:
-    """Raise ModelError where an observable, one of several, has a name that results give to
-    something else.
-    """
+    """Raise ModelError if one of several observables has a name that results need."""
     names = model.observables
     taken = {JOINT, DATUM, *(f"{n}_{beside}" for n in names for beside in (DATUM, *model.dims(n)))}
     for name in names if len(names) > 1 else ():
@@ -121,7 +126,7 @@ def _refuse_names_of_results(model: Model) -> None:
 
 
 def _refuse_unknown_units(model: Model) -> None:
-    """Raise ModelError where a layer with states is given units of a name that it does not have."""
+    """Raise ModelError if a layer states units of a name that it does not have."""
     for layer, outputs in _layers_with_states(model.layer):
         known = dict.fromkeys(
             (*layer.initial, *outputs, *layer.forcings, *layer.axes, *model.read, layer.index)
@@ -138,12 +143,9 @@ def _refuse_unknown_units(model: Model) -> None:
 def _layers_with_states(
     node: Any, outputs: tuple[str, ...] = ()
 ) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """A layer that says how its states begin, and those inside of any node,
-    each with its outputs.
-    """
-    if isinstance(
-        node, AbstractPopulation
-    ):  # of which the layer inside holds the numbers of all members
+    """Yield all layers with initial states, at any depth, each with its outputs."""
+    # A population answers for the outputs of the layer inside it.
+    if isinstance(node, AbstractPopulation):
         outputs = node.outputs
     if isinstance(node, AbstractLayer) and isinstance(getattr(node, "initial", None), Mapping):
         yield node, outputs or node.outputs
@@ -154,9 +156,7 @@ def _layers_with_states(
 
 
 def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
-    """Raise DataError for a number so much larger than all others that it stands for a missing
-    one.
-    """
+    """Raise DataError for a number that is so large that it must mean "missing"."""
     role = "observable" if name in model.observables else "forcing"
     sizes = np.abs(np.asarray(data[name].values, float))
     once = np.unique(sizes[np.isfinite(sizes)])
@@ -166,25 +166,22 @@ def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
     when = told(data[model.index].values[place[data[name].dims.index(model.index)]])
     raise DataError(
         f"{role} '{name}' is {data[name].values[place]:g} at {model.index} {when}, and at most "
-        f"{once[-2]:g} elsewhere: "
-        "this seems to be a fill value. Make it missing, by "
-        f"data['{name}'].where(abs(data['{name}']) < {_FILLING:g}), "
-        "or tell the reader of the file, as by bd.from_table(…, missing=…)"
+        f"{once[-2]:g} elsewhere: this seems to be a fill value. Make it missing, by "
+        f"data['{name}'].where(abs(data['{name}']) < {_FILLING:g}), or tell the reader of the "
+        "file, as by bd.from_table(…, missing=…)"
     )
 
 
 def _refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
-    """Raise DataError for counts so large that floating-point numbers skip some."""
+    """Raise DataError for counts so large that float64 skips whole numbers."""
     if not getattr(model.noise_of(name).support, "is_discrete", False):
         return
     largest = float(np.nanmax(data[name].values))
     if largest > _COUNTED:
         raise DataError(
             f"observable '{name}' has counts up to {largest:g}, which floating-point numbers no "
-            "longer tell apart: are "
-            f"they in other units, or is this a fill value? Above {_COUNTED:.2g} take noise of "
-            "numbers, such as "
-            "LogNormalNoise"
+            "longer tell apart: are they in other units, or is this a fill value? Above "
+            f"{_COUNTED:.2g} take noise of numbers, such as LogNormalNoise"
         )
 
 
@@ -195,7 +192,7 @@ def _refuse_ruled_out(
     times: np.ndarray,
     inputs: Inputs,
 ) -> None:
-    """Raise DataError for a datum that its noise cannot give."""
+    """Raise DataError for a datum outside the support of its noise."""
     noise = model.told(name, inputs)
     outside, possible = noise.ruled_out(values)
     if not outside.any():
@@ -204,9 +201,9 @@ def _refuse_ruled_out(
     shown = f"{values[where]:g}"
     rounded = values.copy()
     rounded[where] = float(shown)
-    shown = (
-        shown if noise.ruled_out(rounded)[0][where] else repr(float(values[where]))
-    )  # 5.000000001 is no count
+    # 5.000000001 is no count, but would be shown as 5, which is one.
+    if not noise.ruled_out(rounded)[0][where]:
+        shown = repr(float(values[where]))
     raise DataError(
         f"observable '{name}' is {shown} at {model.index} {told(times[where[0]])}, which "
         f"{type(model.noise_of(name)).__name__} rules out: its data are {possible}"
@@ -214,9 +211,7 @@ def _refuse_ruled_out(
 
 
 def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
-    """Raise ModelError for a distribution that lacks something which a fit or its results are made
-    of.
-    """
+    """Raise ModelError if a distribution lacks a method that a fit or its results need."""
     asked = {
         "mean": lambda: found.mean,
         "variance": lambda: found.variance,
@@ -233,10 +228,9 @@ def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
 
 
 def _instead_of_a_layer(model: Model, error: Exception) -> str:
-    """What to do where an equation calls a layer, which takes the inputs of a whole series; nothing
-    otherwise.
-    """
-    held: list[AbstractLayer] = []  # at any depth, as within the layer of a member
+    """Return a hint if an equation calls a layer; empty otherwise."""
+    # Collect layers at any depth: `held.append` returns None, so that traversal goes on.
+    held: list[AbstractLayer] = []
     jax.tree.leaves(model.layer, is_leaf=lambda node: is_layer(node) and bool(held.append(node)))
     called = [
         type(layer) for layer in held[1:] if f"{type(layer).__name__}.__call__()" in str(error)
@@ -251,12 +245,11 @@ def _instead_of_a_layer(model: Model, error: Exception) -> str:
 
 
 def _mistake(error: Exception) -> str:
-    """What to do about frequent mistakes in equations; nothing for others."""
+    """Return a hint about a frequent mistake in equations; empty otherwise."""
     if isinstance(error, KeyError):
         return (
             ": if equations look that up among states or forcings, it is none: give a state its "
-            "start in initial=, and "
-            "name a forcing in forcings="
+            "start in initial=, and name a forcing in forcings="
         )
     if isinstance(error, jax.errors.TracerArrayConversionError):
         return ": write equations with jax.numpy, such as jnp.exp, not with NumPy or math"
@@ -269,19 +262,22 @@ def _mistake(error: Exception) -> str:
 
 
 def check_shapes(model: Model, inputs: Inputs) -> None:
-    """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the
-    layer refuses.
+    """Trace the model once, without compiling it, and refuse wrong shapes.
+
+    Args:
+        model: the model.
+        inputs: its inputs.
 
     Raises:
-        ModelError: that names the random leaves whose shape is not that of one number.
+        ModelError: if the model cannot be evaluated, or an observable has a wrong shape; the
+            message names the random leaves that are arrays.
     """
     leaves = paths(model)
     shapes: dict = {}
 
     def wanted(name):
-        return inputs.times.shape + tuple(
-            inputs.coordinates[place].size for place in model.dims(name)[1:]
-        )
+        places = (inputs.coordinates[place].size for place in model.dims(name)[1:])
+        return (*inputs.times.shape, *places)
 
     def evaluate():
         with numpyro.handlers.seed(rng_seed=0):
@@ -290,49 +286,44 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
             noise = realised.conditional(prediction, inputs)
             for name, d in noise.items():
                 if not isinstance(d, dist.Distribution):
-                    said = (
-                        f"the noise of '{name}' must return a distribution of NumPyro when called"
+                    raise ModelError(
+                        f"the noise of '{name}' must return a distribution of NumPyro when called, "
+                        f"not {type(d).__name__}"
                     )
-                    raise ModelError(f"{said}, not {type(d).__name__}")
-            shapes.update({name: d.batch_shape for name, d in noise.items()})
             for name, d in noise.items():
+                shapes[name] = d.batch_shape
                 if shapes[name] == wanted(name):
                     _refuse_incomplete(d, f"the noise of '{name}'")
 
-    odd = [
-        f"{leaf.path} {leaf.shape}"
-        for leaf in leaves.values()
-        if leaf.shape and leaf.group == "science"
-    ]
-    hint = (
-        f"; look at the distributions of another shape than one number: {', '.join(odd)}"
-        if odd
-        else ""
-    )
+    # A wrong shape mostly comes from a scientific parameter that is an array by mistake.
+    science = [leaf for leaf in leaves.values() if leaf.group == "science"]
+    odd = [f"{leaf.path} {leaf.shape}" for leaf in science if leaf.shape]
+    hint = ""
+    if odd:
+        hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}"
     try:
         eqx.filter_eval_shape(evaluate)
     except ShapeError as error:
         raise ModelError(f"the model cannot be evaluated: {error}{hint}") from error
     except BayesDaslError:
         raise
-    except Exception as error:  # whatever a user's equation may raise
+    except Exception as error:  # a user's equation may raise anything
         hint = _instead_of_a_layer(model, error) or _mistake(error) or hint
-        said = str(error).partition("\n")[0]  # JAX goes on for pages
+        # Messages of JAX run over pages.
+        said = str(error).partition("\n")[0]
         raise ModelError(
             f"the model cannot be evaluated: {type(error).__name__}: {said}{hint}"
         ) from error
     for name, shape in shapes.items():
         want = wanted(name)
         if shape != want:
-            what = (
-                "one number for each "
-                f"{'time' if len(want) == 1 else ' and '.join(model.dims(name))}"
-            )
+            dims = "time" if len(want) == 1 else " and ".join(model.dims(name))
             raise ModelError(
-                f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}"
+                f"the model gives '{name}' the shape {shape}, but one number for each {dims} is "
+                f"needed: {want}{hint}"
             )
 
 
 def is_series(model: Model, data: xr.Dataset) -> bool:
-    """Whether what comes later is the future of what came before, rather than rows in any order."""
+    """Whether rows are a time series, so that later rows are the future of earlier ones."""
     return bool(model.layer.begins) or model.index == "time" or are_dates(data[model.index])

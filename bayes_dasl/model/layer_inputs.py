@@ -1,4 +1,4 @@
-"""Times, forcings and places of a dataset, for a layer or for functions alone."""
+"""`inputs`: times, forcings and places of a dataset, for a layer or for functions alone."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -27,54 +27,60 @@ def inputs(
     members: str | None = None,
     units: str = "",
 ) -> Inputs:
-    """Times and forcings of a dataset, without any observation: what a layer is called with.
+    """Return the times and forcings of a dataset, with which a layer is called.
 
-    `layer(bd.inputs(data, layer))` is what a layer without random leaves predicts. For observations
-    with noise, and for a model with priors or a posterior, see `bd.simulate`.
+    `layer(bd.inputs(data, layer))` is the prediction of a layer without random leaves. For a model
+    with priors, a posterior or noise, see `bd.simulate`.
 
     Args:
-        data: a dataset; its index never falls, and rows with the same value of it are replicates.
-        layer: the layer that is to be called, which knows its start, forcings, interpolation,
-            index, places and members. Without it a layer refuses inputs in which something else was
-            assumed.
-        start: the time of the initial state, in the units of the index, or a date. Unless given,
-            that of the layer, else the first time of the data.
-        forcings: without a layer, the variables that drive the model; unless given, every variable
-            of numbers along the index alone of which none is missing and that is the same in
-            replicates.
-        interpolation: without a layer, which forcings are not "linear" between their data, but
-            "step" or "cubic".
-        index: without a layer, the coordinate that the data run along.
-        places: without a layer, the other coordinates that the model looks at.
+        data: a dataset whose index never falls; rows with the same index are replicates.
+        layer: the layer to call, which knows its start, forcings, interpolation, index, places and
+            members. Without it, defaults are assumed; a layer with other settings refuses such
+            inputs.
+        start: the time of the initial state, a number or a date. The default is that of the layer,
+            else the first time of the data.
+        forcings: without a layer, the variables that drive the model. By default all complete
+            numeric variables along the index alone that are equal in replicates.
+        interpolation: without a layer, "step" or "cubic" by forcing; the default is "linear".
+        index: without a layer, the coordinate along which rows lie.
+        places: without a layer, the other coordinates that the model reads.
         members: without a layer, the dimension of a population, along which forcings may differ.
-        units: without a layer, the unit that dates are counted in: `h`, or `day since 2001-01-01`;
-            days since 1970 unless given.
+        units: without a layer, the unit in which dates are counted: `h`, or `day since 2001-01-01`;
+            by default days since 1970.
+
+    Returns:
+        Inputs with the start, times, forcings and coordinates.
 
     Raises:
-        DataError: if times fall, a forcing is unknown, has gaps or differs between replicates, or
-            something is given that the layer says.
+        DataError: if times fall, if a forcing is unknown, has gaps or differs between replicates,
+            or if an argument repeats a setting of the layer.
     """
+    places = tuple(places)
     if layer is None:
-        kinds, asked = interpolation or {}, [*places]
-        given = {
-            "forcings": forcings,
-            "interpolation": interpolation,
-            "index": index,
-            "places": asked,
-        }
-        given |= {"units": units}
-        found = inputs_of(data, start=start, members=members, **given)
-        unread = tuple(str(name) for name in data.dims if name not in (index, members, *asked))
+        kinds = interpolation or {}
+        found = inputs_of(
+            data,
+            start=start,
+            forcings=forcings,
+            interpolation=interpolation,
+            index=index,
+            places=places,
+            members=members,
+            units=units,
+        )
+        unread = tuple(str(name) for name in data.dims if name not in (index, members, *places))
         linear = tuple(name for name in (*found.forcings, *found.own_forcings) if name not in kinds)
-        # As a number of the data: inputs may be made while a program is traced.
+        # Read from the data, because `found.start` may be traced.
         first = float(as_numbers(data, index, units)[index].values[0]) if start is None else None
         return dataclasses.replace(found, assumed=Assumed(first, linear, unread))
     said = {
         "forcings": forcings is not None,
         "interpolation": interpolation is not None,
         "index": index != "time",
+        "places": bool(places),
+        "members": members is not None,
+        "units": bool(units),
     }
-    said |= {"places": bool([*places]), "members": members is not None, "units": bool(units)}
     if twice := [name for name, is_given in said.items() if is_given]:
         raise DataError(
             f"the layer says its {' and '.join(twice)}: leave "
@@ -82,4 +88,5 @@ def inputs(
         )
     if not isinstance(layer, AbstractLayer):
         raise DataError(f"layer is a layer such as bd.ODE, not {type(layer).__name__}")
-    return Model(layer, NormalNoise(1.0)).driven(data, start=start)  # whose noise does not drive it
+    # Any noise will do: it does not change the inputs.
+    return Model(layer, NormalNoise(1.0)).driven(data, start=start)

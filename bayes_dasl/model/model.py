@@ -1,4 +1,4 @@
-"""A layer and observation noise: together a NumPyro model."""
+"""`Model`: a layer with observation noise, as a NumPyro model."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -27,31 +27,26 @@ type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
 
 
 class Model(Module):
-    """A scientific layer observed with noise: a NumPyro model whose parameters are the random
-    leaves.
+    """A scientific layer observed with noise: a NumPyro model with the random leaves as parameters.
 
-    Calling the model runs it under NumPyro: `model(data)` conditions on the observables that the
-    dataset holds, `model(inputs(data))` draws them. A draw at which the solver fails has log
-    density −inf and a finite gradient.
+    `model(data)` conditions on the observables in the dataset; `model(inputs(data))` draws them. A
+    draw for which the solver fails has log density −∞ and a finite gradient.
 
     Args:
-        layer: what predicts, such as `bd.ODE` or a hybrid of layers.
-        noise: one noise model for every output of the layer (its parameters are then shared), or a
-            dict that gives each observable its own; outputs that are not in it are not observed.
-        constraints: soft laws by name, each a function of the layer's values and its inputs, which
-            returns by how much they break the law, divided by how much of that is tolerated (any
-            shape). Each number counts as a draw of the standard normal that was seen to be zero.
-            What the posterior makes of them is in the group `mismatch`.
-        cross_correlation: which observables have residuals that are correlated with one another,
-            and how much; none unless given.
-        varied_noise: what a copy is told of the original's noise: the numbers that differ between
-            members.
+        layer: the layer that predicts, such as `bd.ODE` or a hybrid of layers.
+        noise: one noise for all outputs of the layer, which then share its parameters, or a dict by
+            observable. Outputs that are not in the dict are not observed.
+        constraints: soft constraints by name. Each is a function of the layer's values and its
+            inputs that returns residuals divided by their tolerance, of any shape. Each residual
+            counts as a standard normal variable observed to be zero. The group `mismatch` holds the
+            posterior of the residuals.
+        cross_correlation: the correlation of the residuals of several observables, if any.
+        varied_noise: the parameters of the noise that differ between subjects; set by copies only.
 
     Raises:
-        ModelError: if the noise names something that the layer does not predict, a distribution is
-            no prior of a number, one object stands in two places where each would be an unknown of
-            its own, a constraint is no function or has a name that is taken, or observables cannot
-            be correlated.
+        ModelError: if the noise names an unknown output, if a distribution is no valid prior, if
+            one object stands in two places without being shared, if a constraint is no function or
+            its name is taken, or if observables cannot be correlated.
 
     Example:
         ```python
@@ -74,17 +69,22 @@ class Model(Module):
         cross_correlation: AbstractCrossCorrelation | None = None,
         varied_noise: tuple[str, ...] = (),
     ):
-        self.layer, self.constraints = layer, {} if constraints is None else constraints
-        self.noise, found = (
-            layer.over_members(noise) if isinstance(layer, AbstractPopulation) else (noise, ())
-        )
-        self.varied_noise, self.cross_correlation = found or varied_noise, cross_correlation
+        found = ()
+        # Random effects in the noise become arrays with one value for each subject.
+        if isinstance(layer, AbstractPopulation):
+            noise, found = layer.over_members(noise)
+        self.layer = layer
+        self.noise = noise
+        self.constraints = {} if constraints is None else constraints
+        self.varied_noise = found or varied_noise
+        self.cross_correlation = cross_correlation
 
     def __check_init__(self):
         if not isinstance(self.layer, AbstractLayer):
             raise ModelError(
                 f"layer must be a layer such as bd.ODE, not {type(self.layer).__name__}"
             )
+        # 1. Noise that the layer can take.
         named = self.noise.values() if isinstance(self.noise, Mapping) else (self.noise,)
         for noise in named:
             if not isinstance(noise, AbstractNoise):
@@ -100,9 +100,9 @@ class Model(Module):
             if noise.looks_back and isinstance(self.layer, AbstractFilter):
                 raise ModelError(
                     f"{type(self.layer).__name__} looks back at the data itself: give it "
-                    "bd.NormalNoise, not "
-                    f"{type(noise).__name__}"
+                    f"bd.NormalNoise, not {type(noise).__name__}"
                 )
+        # 2. Observables that the layer predicts.
         if not self.observables:
             raise ModelError(
                 "noise names no observable; the outputs of the model are "
@@ -114,6 +114,7 @@ class Model(Module):
                     f"observable '{name}' is not an output of the model; its outputs are "
                     f"{', '.join(self.layer.outputs)}"
                 )
+        # 3. Correlations and constraints.
         if self.cross_correlation is not None:
             if not isinstance(self.cross_correlation, AbstractCrossCorrelation):
                 raise ModelError(
@@ -123,9 +124,8 @@ class Model(Module):
             self.cross_correlation.refuse(
                 {name: (self.noise_of(name), self.dims(name)) for name in self.observables}
             )
-        if not isinstance(self.constraints, Mapping) or not all(
-            map(is_function, self.constraints.values())
-        ):
+        laws = self.constraints
+        if not isinstance(laws, Mapping) or not all(map(is_function, laws.values())):
             raise ModelError(
                 "constraints must be a dict of functions f(values, inputs), by the name of each law"
             )
@@ -135,22 +135,15 @@ class Model(Module):
                     f"a constraint cannot have the name {name!r}: no slash, and neither chain nor "
                     "draw"
                 )
+        # 4. Priors, and names of shared parameters.
         check_priors(self)
-        taken = {
-            *self.observables,
-            *self.constraints,
-            self.index,
-            "chain",
-            "draw",
-            "solver_ok",
-            "mismatches",
-        }
+        taken = {*self.observables, *self.constraints, self.index}
+        taken |= {"chain", "draw", "solver_ok", "mismatches"}
+        fields = ("layer", "noise", "constraints", "cross_correlation")
         for path, leaf in paths(self).items():
             first = path.split(".")[0]
             shared = leaf.own == 1 + path.count(".")
-            if path in taken or (
-                shared and first in ("layer", "noise", "constraints", "cross_correlation")
-            ):
+            if path in taken or (shared and first in fields):
                 raise ModelError(
                     f"what is shared cannot be called '{first}', which has another meaning: rename "
                     "it"
@@ -158,27 +151,35 @@ class Model(Module):
 
     @property
     def observables(self) -> tuple[str, ...]:
-        return tuple(self.noise) if isinstance(self.noise, Mapping) else self.layer.outputs
+        """The names of the observables."""
+        if isinstance(self.noise, Mapping):
+            return tuple(self.noise)
+        return self.layer.outputs
 
     @property
     def index(self) -> str:
-        """The coordinate that the data run along."""
+        """The name of the coordinate along which rows lie, such as `time`."""
         return self.layer.index
 
     def dims(self, observable: str) -> tuple[str, ...]:
-        """The dimensions of an observable, the index first.
+        """Return the dimensions of an observable, the index first.
 
         Args:
             observable: its name.
+
+        Returns:
+            The names of the dimensions.
         """
         return (self.index, *self.layer.dims.get(observable, ()))
 
     def leaf_dims(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-        """The dimension of a random leaf of the noise that differs between the members of a
-        population.
+        """Return the dimension of a parameter of the noise that differs between subjects.
 
         Args:
-            path: the names on the way from the model to the leaf.
+            path: the names from the model to the leaf.
+
+        Returns:
+            The names of the subjects by the name of the dimension; empty for other parameters.
         """
         varies = path[0] == "noise" and ".".join(path[1:]) in self.varied_noise
         return {self.layer.dim: self.layer.members} if varies else {}  # pyright: ignore
@@ -186,54 +187,65 @@ class Model(Module):
     def at_own_rows(
         self, inputs: Inputs, observed: Observed
     ) -> tuple[Inputs, dict[str, Array], OwnRows | None]:
-        """Inputs and data at each member's own rows, and which these are; all, where a soft law may
-        look at all times.
+        """Select the inputs and data of each subject's own rows, to save work.
+
+        Constraints may read all times, so that with them all rows are kept.
 
         Args:
-            inputs: those of the data.
+            inputs: the inputs of the data.
             observed: the data by name, NaN where missing.
+
+        Returns:
+            Inputs, data, and the rows; None for the rows if all are kept.
         """
-        alone = (
-            isinstance(self.layer, AbstractPopulation)
-            and not self.constraints
-            and inputs.past is None
-        )
-        rows = self.layer.own_rows(observed) if alone else None  # pyright: ignore
-        return (
-            (inputs, observed, None)
-            if rows is None
-            else (inputs.at_rows(rows), rows.seen(observed), rows)
-        )
+        rows = None
+        alone = not self.constraints and inputs.past is None
+        if isinstance(self.layer, AbstractPopulation) and alone:
+            rows = self.layer.own_rows(observed)
+        if rows is None:
+            return inputs, observed, None
+        return inputs.at_rows(rows), rows.seen(observed), rows
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of the noise that has those of its data, where the layer states
-        them.
+        """Return the units of a parameter of the noise that has those of its observable.
 
         Args:
-            path: the names on the way from the model to the leaf.
+            path: the names from the model to the leaf.
+
+        Returns:
+            The units that the layer states; empty if it states none, or for other parameters.
         """
         if path[0] != "noise":
             return ""
-        names, field = (
-            ((path[1],), path[2:])
-            if isinstance(self.noise, Mapping)
-            else (self.observables, path[1:])
-        )
+        names = self.observables
+        field = path[1:]
+        if isinstance(self.noise, Mapping):
+            names = (path[1],)
+            field = path[2:]
         noise = self.noise_of(names[0])
+        # One noise may stand inside another, as in `Censored(NormalNoise(…))`.
         while isinstance(inner := getattr(noise, field[0]), AbstractNoise):
-            noise, field = inner, field[1:]
+            noise = inner
+            field = field[1:]
         if ".".join(field).removesuffix(".typical") not in noise.in_units_of_data:
             return ""
         stated = {self.layer.units.get(name, "") for name in names}
-        return stated.pop() if len(stated) == 1 else ""
+        if len(stated) == 1:
+            return stated.pop()
+        return ""
 
     def noise_of(self, observable: str) -> AbstractNoise:
-        """The noise of an observable, as the model holds it: its parameters may be random.
+        """Return the noise of an observable, whose parameters may be random leaves.
 
         Args:
             observable: its name.
+
+        Returns:
+            The noise.
         """
-        return self.noise[observable] if isinstance(self.noise, Mapping) else self.noise
+        if isinstance(self.noise, Mapping):
+            return self.noise[observable]
+        return self.noise
 
     def __call__(self, data: xr.Dataset | Inputs, observed: Observed | None = None) -> None:
         """Run as a NumPyro model, from a dataset, or from inputs and observed arrays.
@@ -245,11 +257,7 @@ class Model(Module):
         """
         if isinstance(data, xr.Dataset):
             data = self.in_own_units(data)
-            observed = {
-                n: jnp.asarray(observations(data, n, dims=self.dims(n)))
-                for n in self.observables
-                if n in data
-            }
+            observed = self._observed(data, [n for n in self.observables if n in data])
             data = self.inputs(data)
         if observed is not None and data.past is None and self.looks_back:
             data = dataclasses.replace(
@@ -261,24 +269,34 @@ class Model(Module):
         numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))
         if prediction.mismatches:
             numpyro.factor("mismatches", prediction.log_factor)
+        # Correlated observables must be drawn with one random key.
         together = () if self.cross_correlation is None else self.cross_correlation.observables
         drawn = {*together} - {*(observed or ())}
-        keys = (
-            dict.fromkeys(drawn, numpyro.prng_key()) if drawn else {}
-        )  # by one key they hold together
+        keys = dict.fromkeys(drawn, numpyro.prng_key()) if drawn else {}
         for name, noise in realised.conditional(prediction, data).items():
             values = None if observed is None else observed.get(name)
             if values is None:
                 numpyro.sample(name, noise, rng_key=keys.get(name))
             else:
+                # A masked value needs a finite number for a finite gradient.
                 seen = ~jnp.isnan(values)
                 numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
 
+    def _observed(self, data: xr.Dataset, names: Sequence[str]) -> Observed:
+        """Return the arrays of some observables by name."""
+        return {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in names}
+
     def predict(self, inputs: Inputs) -> Prediction:
-        """What the layer of a realised model predicts, and by how much that breaks the constraints.
+        """Return the prediction of the layer, and the residuals of the constraints.
 
         Args:
-            inputs: start, times, forcings and places, as `inputs` gives them.
+            inputs: start, times, forcings and places, as `inputs` returns them.
+
+        Returns:
+            The prediction of a model without random leaves.
+
+        Raises:
+            ModelError: if a constraint and a residual of the layer have the same name.
         """
         if isinstance(self.layer, AbstractFilter):
             prediction = self.layer(
@@ -288,10 +306,8 @@ class Model(Module):
             whole, at, then = self.solved_at(inputs)
             prediction = self.layer(whole)
             if whole.past is not None:
-                values = prediction.values
-                asked, before = (
-                    {name: v[rows] for name, v in values.items()} for rows in (at, then)
-                )
+                asked = {name: v[at] for name, v in prediction.values.items()}
+                before = {name: v[then] for name, v in prediction.values.items()}
                 prediction = dataclasses.replace(prediction, values=asked, before=before)
         broken = {
             name: jnp.asarray(law(prediction.values, inputs))
@@ -308,27 +324,35 @@ class Model(Module):
 
     @property
     def looks_back(self) -> bool:
-        """Whether a noise judges a datum given those before it."""
+        """Whether the distribution of a datum depends on earlier data."""
         return any(self.noise_of(name).looks_back for name in self.observables)
 
     def solved_at(self, inputs: Inputs) -> tuple[Inputs, Any, Any]:
-        """The inputs that the layer is called with, and where the times asked for, and those of the
-        past, lie in them.
+        """Return the inputs of the layer, and the positions of the times to predict and of past
+        times.
 
         Args:
-            inputs: start, times, forcings and places, with the past where noise looks back.
+            inputs: start, times, forcings and places, with the past if noise looks back.
+
+        Returns:
+            As `Inputs.with_past`.
         """
-        return inputs.with_past() if self.looks_back else (inputs, slice(None), slice(None))
+        if self.looks_back:
+            return inputs.with_past()
+        return (inputs, slice(None), slice(None))
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Times, forcings and places for this model's layer, and what its noise reads of each
-        datum.
+        """Return the inputs of this model for a dataset.
 
         Args:
-            data: a dataset with the index, the forcings of the layer and what the noise reads;
-                observations are looked at by a filter and by correlated noise only.
-            start: where the solve starts, in the units in which the layer has its times; unless
-                given, at the `start` of the layer, else at the first time.
+            data: a dataset with the index, the forcings of the layer and the variables that the
+                noise reads. Observations are read by a filtering layer and by correlated noise
+                only.
+            start: the start of the solve, in the units of the index. The default is that of the
+                layer, else the first time.
+
+        Returns:
+            Times, forcings, places, earlier observations, and what the noise reads for each datum.
         """
         data = self.in_own_units(data)
         past = self.past(data)
@@ -338,13 +362,20 @@ class Model(Module):
         )
 
     def driven(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Times, forcings and places alone.
+        """Return the times, forcings and places for a dataset, without observations.
 
         Args:
             data: a dataset with the index and the forcings of the layer.
             start: as for `inputs`.
+
+        Returns:
+            Inputs of the layer.
+
+        Raises:
+            DataError: if a forcing has a gap, times fall, or the subjects are missing.
         """
-        layer, data = self.layer, self.in_own_units(data)
+        layer = self.layer
+        data = self.in_own_units(data)
         if start is None:
             start = start_in_numbers(start_of(layer), data, self.index, self.index_units)
         data = self.in_numbers(data)
@@ -367,172 +398,175 @@ class Model(Module):
         return dataclasses.replace(found, coordinates=found.coordinates | at)
 
     def reads(self, observable: str) -> dict[str, Read]:
-        """What the noise of an observable reads of each datum, by the name of the data's variable.
+        """Return what the noise of an observable reads for each datum, by variable of the data.
 
         Args:
             observable: its name.
+
+        Returns:
+            One entry by variable.
         """
         return {read.leaf.named(observable): read for read in self.noise_of(observable).reads}
 
     @property
     def read(self) -> tuple[str, ...]:
         """The variables of the data that the noise of any observable reads."""
-        return tuple(
-            dict.fromkeys(
-                name for observable in self.observables for name in self.reads(observable)
-            )
-        )
+        found = (name for observable in self.observables for name in self.reads(observable))
+        return tuple(dict.fromkeys(found))
 
     def per_datum(
         self, data: xr.Dataset, observables: Sequence[str] | None = None
     ) -> dict[str, Float[Array, "time ..."]]:
-        """What the noise reads of each datum, `(time, …)` by the name of the data's variable.
+        """Return the variables that the noise reads for each datum, `(time, …)` by name.
 
         Args:
             data: a dataset with these variables, in the units of the observables.
-            observables: of which; of all unless given.
+            observables: some of the observables; by default all.
+
+        Returns:
+            One array by variable.
 
         Raises:
-            DataError: where one of them is missing, has other dimensions, or a number that cannot
-                be.
+            DataError: if a variable is missing, has other dimensions, or an impossible value.
         """
         found = {}
         for observable in self.observables if observables is None else observables:
             dims = self.dims(observable)
             for name, read in self.reads(observable).items():
-                values = per_datum(
-                    data,
-                    name,
-                    observable,
-                    dims,
-                    read.support,
-                    read.leaf.otherwise,
-                    read.leaf.needed,
+                leaf = read.leaf
+                found[name] = jnp.asarray(
+                    per_datum(
+                        data, name, observable, dims, read.support, leaf.otherwise, leaf.needed
+                    )
                 )
-                found[name] = jnp.asarray(values)
         return found
 
     def told(self, observable: str, inputs: Inputs) -> AbstractNoise:
-        """The noise of an observable where what is known of each datum is in its place.
+        """Return the noise of an observable with the known values of each datum filled in.
 
         Args:
             observable: its name.
-            inputs: those of the data.
+            inputs: the inputs of the data.
+
+        Returns:
+            The noise; its unknown parameters stay random leaves.
         """
         reads = self.reads(observable).items()
         of_data = {read.leaf.variable: np.asarray(inputs.per_datum[name]) for name, read in reads}
         return self.noise_of(observable).told(of_data)
 
     def past(self, data: xr.Dataset) -> Past | None:
-        """The observations that a filtering layer or correlated noise looks back at; none for
-        others, or without any.
+        """Return the observations for a filtering layer or correlated noise; None for other models.
 
         Args:
             data: a dataset with the index and observations, NaN where missing.
 
+        Returns:
+            The observations with their times.
+
         Raises:
-            DataError: for several rows at one time.
+            DataError: if several rows have the same time.
         """
         filters = isinstance(self.layer, AbstractFilter)
-        held = [
-            name
-            for name in self.observables
-            if name in data and (filters or self.noise_of(name).looks_back)
-        ]
+        there = [name for name in self.observables if name in data]
+        held = [name for name in there if filters or self.noise_of(name).looks_back]
         if not held:
             return None
         data = self.in_numbers(self.in_own_units(data))
-        values = {
-            name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in held
-        }
+        values = self._observed(data, held)
         times = checked_times(data, self.index)
         for i in np.flatnonzero(np.diff(times) == 0)[:1]:
             kind = type(self.layer if filters else self.noise_of(held[0])).__name__
             when = told_of(data[self.index], float(times[i]))
             raise DataError(
                 f"{self.index} {when} has several rows, but {kind} goes from each row to the next: "
-                "give it one row, "
-                "such as the mean of the replicates"
+                "give it one row, such as the mean of the replicates"
             )
-        return Past(
-            jnp.asarray(times), values, per_datum={} if filters else self.per_datum(data, held)
-        )
+        read = {} if filters else self.per_datum(data, held)
+        return Past(jnp.asarray(times), values, per_datum=read)
 
     def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
-        """Data in the units of the layer, where both state them.
+        """Convert data to the units of the layer, if both state units.
 
         Args:
-            data: a dataset with observables and forcings; those in other units of the same
+            data: a dataset with observables and forcings; variables in other units of the same
                 dimension are converted.
 
+        Returns:
+            The converted dataset.
+
         Raises:
-            DataError: for units of another dimension, or of the index or a place.
+            DataError: if units have another dimension, or the index or a place has other units.
         """
         dims = (dim for name in self.observables for dim in self.dims(name))
         names = dict.fromkeys((*self.observables, *self.layer.forcings, *dims))
         units = {name: self.layer.units.get(name, "") for name in names}
-        if has_dates(data, self.index):  # what a unit of dates is, netCDF says
-            plain = {
-                name: v
-                for name, v in data[self.index].attrs.items()
-                if name not in ("units", "calendar")
-            }
+        # On dates, units are netCDF's encoding and not those of the model.
+        if has_dates(data, self.index):
+            plain = dict(data[self.index].attrs)
+            plain.pop("units", None)
+            plain.pop("calendar", None)
             data = data.assign_coords({self.index: (self.index, data[self.index].values, plain)})
         data = in_units(data, units | {self.index: unit_of(units[self.index])})
         return in_units(data, self._units_beside(data))
 
     @property
     def index_units(self) -> str:
-        """The units of the index that the layer states, such as `h since 2001-01-01`; empty if it
-        states none.
-        """
+        """The stated units of the index, such as `h since 2001-01-01`, or an empty text."""
         return self.layer.units.get(self.index, "")
 
     def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
-        """Data with the numbers that the layer has for dates; others as they are.
+        """Replace dates of the index by the numbers of the layer.
 
         Args:
-            data: a dataset with the index.
+            data: a dataset with the index; one with numbers stays as it is.
+
+        Returns:
+            The dataset with numbers.
 
         Raises:
-            DataError: for dates that numbers cannot tell apart.
+            DataError: if dates would coincide as numbers.
             ModelError: if the layer states no unit of time.
         """
         return in_numbers(data, self.index, self.index_units)
 
     def _units_beside(self, data: xr.Dataset) -> dict[str, str]:
-        """The units of what the noise reads of each datum:
-        where they are those of the observable.
-        """
+        """Return the units of variables that the noise reads in units of the observable."""
         found = {}
         for observable in self.observables if isinstance(data, xr.Dataset) else ():
             held = data[observable].attrs.get("units", "") if observable in data else ""
             of_data = self.layer.units.get(observable, "") or held
-            found |= {
-                name: of_data
-                for name, read in self.reads(observable).items()
-                if read.in_units_of_data
-            }
+            for name, read in self.reads(observable).items():
+                if read.in_units_of_data:
+                    found[name] = of_data
         return found
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
-        """The distribution of each observable, given a prediction of a realised model and its
-        inputs.
+        """Return the distribution of each observable around a prediction.
 
         Args:
-            prediction: what `predict` returned.
-            inputs: those that it was called with.
+            prediction: the result of `predict`.
+            inputs: its inputs.
+
+        Returns:
+            NumPyro distributions by observable.
+
+        Raises:
+            ModelError: if the layer predicts a variance and observables are correlated.
         """
-        values, variances = prediction.values, prediction.variances
+        values = prediction.values
+        variances = prediction.variances
         noises: dict[str, Any] = {
             name: self.noise_at(name, values, inputs) for name in self.observables
         }
+        # Earlier residuals, for noise that looks back at them.
         back = {
             name: self._before(name, prediction, inputs)
             for name, noise in noises.items()
             if noise.looks_back
         }
-        cross, found = self.cross_correlation, {}
+        cross = self.cross_correlation
+        found = {}
         if cross is not None and any(variances.get(name) is not None for name in cross.observables):
             raise ModelError(
                 "a layer that predicts a variance too needs bd.NormalNoise, and no "
@@ -551,45 +585,43 @@ class Model(Module):
         return found
 
     def _before(self, name: str, prediction: Prediction, inputs: Inputs) -> Any:
-        """What was seen of an observable whose noise looks back."""
+        """Return earlier residuals of an observable whose noise looks back; None without data."""
         if (past := inputs.past) is None or name not in past.values:
             return None
-        then = (
-            inputs
-            if past.same
-            else dataclasses.replace(inputs, times=past.times, per_datum=past.per_datum)
-        )
+        then = inputs
+        if not past.same:
+            then = dataclasses.replace(inputs, times=past.times, per_datum=past.per_datum)
         noise: Any = self.noise_at(name, prediction.before, then)
         return noise.before(then.times, past.values[name], prediction.before[name], same=past.same)
 
     def noise_at(self, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
-        """The noise of an observable at all times, given what the layer of a realised model
-        predicts.
+        """Return the noise of an observable with its parameters evaluated at all times.
 
         Args:
-            name: that of the observable.
-            values: what the layer predicts, `(time, …)` by name, in the units of the outputs.
-            inputs: those of the prediction.
+            name: the observable.
+            values: the prediction of the layer, `(time, …)` by name, in the units of the outputs.
+            inputs: the inputs of the prediction.
+
+        Returns:
+            The noise, whose parameters are numbers or arrays.
         """
+        # 1. Random effects: the parameters of each subject.
         every = self.noise
         if self.varied_noise and isinstance(self.layer, AbstractPopulation):
             every = of_members(every, self.varied_noise, inputs.coordinates[self.layer.dim])
         noise = every[name] if isinstance(every, Mapping) else every
         if not noise.varies:
             return noise
-        of_data = {
-            read.leaf.variable: inputs.per_datum[variable]
-            for variable, read in self.reads(name).items()
-        }
-        forced = inputs.forced_at_times()
+        # 2. Known values of each datum.
+        reads = self.reads(name).items()
+        of_data = {read.leaf.variable: inputs.per_datum[variable] for variable, read in reads}
+        # 3. Functions of time, predictions and forcings. Times and forcings get axes of length 1
+        # for the places of the observable.
+        ndim = values[name].ndim
 
         def over_places(s):
-            return jnp.reshape(s, s.shape[:1] + (1,) * (values[name].ndim - s.ndim) + s.shape[1:])
+            return jnp.reshape(s, s.shape[:1] + (1,) * (ndim - s.ndim) + s.shape[1:])
 
-        alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
-        return noise.at(
-            over_places(inputs.times),
-            alike,
-            {n: over_places(v) for n, v in forced.items()},
-            of_data,
-        )
+        alike = {other: value for other, value in values.items() if value.ndim == ndim}
+        forced = {n: over_places(v) for n, v in inputs.forced_at_times().items()}
+        return noise.at(over_places(inputs.times), alike, forced, of_data)

@@ -1,14 +1,13 @@
-r"""Whether equations hold together in the units that are stated for their numbers and for the data.
+r"""Check that equations are consistent in the units of their parameters and of the data.
 
-A law of nature holds in any units: if each number $q_i$ of an equation $f$ is told in units that
-make it $s_i$ times as large, the result is $s$ times as large,
-$f(s_1 q_1, \dots, s_n q_n) = s\,f(q_1, \dots, q_n)$. This is tried with plain numbers at a few
-points, whatever the equation is written in. A number inside of the code has no unit; one of which
-none is stated may have any.
+A law of nature holds in any units. Express each argument $q_i$ of an equation $f$ in units that
+make it $s_i$ times as large; then the result is $s$ times as large,
+$f(s_1 q_1, \dots, s_n q_n) = s\,f(q_1, \dots, q_n)$. This is tested with numbers at a few points,
+so that the code of the equation does not matter. A literal number inside the code has no unit.
 
-A number on a scale with an offset, such as a temperature in °C, is told in other units twice: as a
-difference, and as what lies above the zero of the base units. An equation is right if one of the
-two holds: `T - T_room` for both, `T + 273.15` for the second.
+A temperature in °C is a scale with an offset. Such numbers are changed in two ways: as differences,
+and as distances from absolute zero. One of the two must hold: both for `T - T_room`, the second for
+`T + 273.15`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,19 +26,22 @@ from ..random import is_random, paths
 from .model import Model
 
 _POINTS = 8
+# Factor by which each base unit is changed: no power of it is 1, or a power of ten.
 _FACTOR = 1.7
-"""By which a base unit is changed."""
 _TOLERANCE = 1e-6
 _SUBJECT = "units of equations"
+# Most names in one message.
 _LISTED = 6
 
 type Numbers = dict[str, np.ndarray]
-"""The numbers of an equation at some points, `(point, …)`, by name."""
+"""The arguments of an equation at some points, `(point, …)`, by name."""
 
 
 class _Equation(NamedTuple):
-    """A function of a model, and the units that are stated for its leaves and for `t`, states,
-    forcings and results.
+    """A function of a model with the stated units of its leaves, arguments and results.
+
+    `results` has for each result two names `(a, b)`: its unit is that of `a` divided by that of
+    `b`.
     """
 
     what: str
@@ -49,25 +51,25 @@ class _Equation(NamedTuple):
     index: str
     stated: dict[str, str]
     results: dict[str, tuple[str, str]]
-    """Those whose unit, divided by that of the second, is the unit of a result."""
 
     def texts(self) -> str:
-        """The units that are stated, for a message."""
+        """List the stated units, for a message."""
         said = {name.rsplit(".", 1)[-1]: units for name, units in self.stated.items() if units}
         return ", ".join(f"{name} {units}" for name, units in said.items())
 
 
 def check_units(model: Model, data: xr.Dataset) -> None:
-    """Refuse equations that are right in their dimensions and wrong by a factor, in the units that
-    are stated.
+    """Refuse equations with the right dimensions that are wrong by a factor in the stated units.
 
-    Nothing is computed where no two units differ by a factor, and nothing loads where numbers have
-    none.
+    Args:
+        model: the model.
+        data: the data, whose attributes state units.
 
     Raises:
-        ModelError: that names the units.
+        ModelError: if an equation is wrong by a factor; the message names the units.
     """
     for equation in _equations(model, data):
+        # If no two units differ by a factor, nothing can be wrong, and nothing is evaluated.
         if _mixed(_factors(_units(equation))):
             for finding in _compare(data, equation):
                 if finding.level == "bad":
@@ -75,15 +77,13 @@ def check_units(model: Model, data: xr.Dataset) -> None:
 
 
 def unit_findings(model: Model, data: xr.Dataset) -> Iterator[Finding]:
-    """What the stated units say of the equations; nothing where numbers have none."""
+    """Yield findings on the units of equations; none if no parameter has a unit."""
     for equation in _equations(model, data) if installed() else ():
         yield from _compare(data, equation)
 
 
 def units_unseen(model: Model, data: xr.Dataset) -> str:
-    """That stated units of equations were not looked at, as a sentence; nothing where they were, or
-    there are none.
-    """
+    """Say why stated units of equations were not checked; empty if they were or there are none."""
     if not _functions(model) and any(leaf.units for leaf in paths(model).values()):
         return (
             f"Units of equations were not looked at: those of {type(model.layer).__name__} are not "
@@ -100,10 +100,9 @@ def units_unseen(model: Model, data: xr.Dataset) -> str:
 def _functions(
     model: Model,
 ) -> list[tuple[str, Any, Any, Mapping[str, Any], dict[str, tuple[str, str]]]]:
-    """What is tried: its name, the layer, the function, its states, and of which units its results
-    are.
-    """
-    layer, found = model.layer, []
+    """List the functions to check: name, layer, function, states and units of the results."""
+    layer = model.layer
+    found = []
     for part in layer.trajectories or [layer]:
         for what, function, states in part.stated_functions:
             results = {name: (name, layer.index) for name in states}
@@ -113,39 +112,34 @@ def _functions(
 
 
 def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:
-    """The functions of a model that say enough of their units; of a science with a correction, the
-    science.
-    """
+    """Yield the functions whose units are stated; for a corrected science, the science alone."""
     layer = model.layer
     for what, part, function, states, results in _functions(model):
         function = function.science if hasattr(function, "closure") else function
-        if not all(name in data for name in part.forcings):  # what another layer makes
+        # Another layer makes a forcing that is not in the data.
+        if not all(name in data for name in part.forcings):
             continue
         own = {name: _stated(function, path) for name, (path, _) in _numbers(function).items()}
         if not any(own.values()):
             continue
         named = dict.fromkeys((layer.index, *states, *part.forcings, *results))
-        # A state has the units of the data of its name only if it is what is observed.
-        seen = {
-            n
-            for n in named
-            if n in data.variables and (n not in states or getattr(part, "observe", None) is None)
-        }
-        beside = {
-            n: part.units.get(n, "") or (str(data[n].attrs.get("units", "")) if n in seen else "")
-            for n in named
-        }
+        # With `observe`, data of the same name as a state are another quantity.
+        own_states = states if getattr(part, "observe", None) is not None else ()
+        beside = {}
+        for n in named:
+            of_data = n in data.variables and n not in own_states
+            held = str(data[n].attrs.get("units", "")) if of_data else ""
+            beside[n] = part.units.get(n, "") or held
         beside[layer.index] = beside[layer.index].split(" since ")[0]
         yield _Equation(what, function, states, part.forcings, layer.index, own | beside, results)
 
 
 def _numbers(function: Any) -> dict[str, tuple[tuple, Any]]:
-    """The path and the value of each random leaf and each known number of a function."""
+    """Return the path and value of each random leaf and known number of a function."""
     found = {}
     for path, leaf in jtu.tree_flatten_with_path(function, is_leaf=is_random)[0]:
-        number = isinstance(leaf, float) or (
-            hasattr(leaf, "dtype") and np.issubdtype(leaf.dtype, np.inexact)
-        )
+        number = np.issubdtype(getattr(leaf, "dtype", type(leaf)), np.inexact)
+        # A whole number may be an exponent, unless it has a unit.
         whole = isinstance(leaf, int) and bool(_stated(function, path))
         if path and (is_random(leaf) or number or whole):
             found[jtu.keystr(path)] = (path, leaf)
@@ -153,27 +147,29 @@ def _numbers(function: Any) -> dict[str, tuple[tuple, Any]]:
 
 
 def _stated(function: Any, path: tuple) -> str:
+    """Return the stated units of a leaf; empty if there are none."""
     try:
         return stated_units(function, path)
-    except TypeError:  # a known number inside of something whose parts have no names
+    except TypeError:  # inside an object whose parts have no names
         return ""
 
 
 def _units(equation: _Equation) -> dict[str, Unit]:
-    """What the stated units mean; what has none that can be read is taken for a plain number, for
-    the time being.
-    """
+    """Read the stated units; an unknown one counts as dimensionless until results disagree."""
     found = {name: _readable(text) for name, text in equation.stated.items()}
     return {name: Unit("", 1.0, 1.0, {}) if unit is None else unit for name, unit in found.items()}
 
 
 def _readable(text: str) -> Unit | None:
+    """Read a unit that has a linear scale; None otherwise."""
     unit = parsed(text) if text else None
-    return None if unit is None or unit.scale is None else unit
+    if unit is None or unit.scale is None:
+        return None
+    return unit
 
 
 def _silent(equation: _Equation) -> list[str]:
-    """The numbers of which no unit is known, whole ones too."""
+    """List the numbers without a known unit, whole ones too."""
     silent = [name for name, text in equation.stated.items() if _readable(text) is None]
     return [
         name.rsplit(".", 1)[-1] for name in dict.fromkeys([*silent, *_whole(equation.function)])
@@ -181,7 +177,7 @@ def _silent(equation: _Equation) -> list[str]:
 
 
 def _whole(function: Any) -> list[str]:
-    """Whole numbers of which no unit is stated: some may be amounts, but others are exponents."""
+    """List whole numbers without a unit: amounts, or exponents."""
     return [
         jtu.keystr(path)
         for path, leaf in jtu.tree_flatten_with_path(function, is_leaf=is_random)[0]
@@ -193,8 +189,11 @@ def _whole(function: Any) -> list[str]:
 
 
 def _factors(units: dict[str, Unit]) -> dict[str, float]:
-    """By how much numbers are to be multiplied to be in units of one system, which is the nearest
-    to theirs.
+    r"""Return the factors that convert all numbers to the nearest consistent system of units.
+
+    Let $c_i$ be the scale of unit $i$ and $P$ the matrix of its powers of base dimensions. Base
+    units $b$ are chosen by least squares, $\min_b \|\log c - P b\|$; the factors are $e^{\log c - P
+    b}$.
     """
     bases = sorted({base for unit in units.values() for base in unit.dimensions})
     powers = np.array(
@@ -207,27 +206,33 @@ def _factors(units: dict[str, Unit]) -> dict[str, float]:
 
 
 def _mixed(factors: Mapping[str, float]) -> bool:
+    """Whether some factor differs from 1."""
     return any(abs(np.log(factor)) > _TOLERANCE for factor in factors.values())
 
 
 def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
+    """Yield findings on one equation: wrong dimensions, a wrong factor, or consistent units."""
+    # 1. The changes of units: one for each base dimension, and one to a consistent system.
     units = _units(equation)
     bases = sorted({base for unit in units.values() for base in unit.dimensions})
     changes = [
         {n: _FACTOR ** unit.dimensions.get(base, 0.0) for n, unit in units.items()}
         for base in bases
     ]
-    factors, offsets = _factors(units), {name: unit.offset for name, unit in units.items()}
-    # 1. All changes as of differences, and once more with the offsets of scales if there are any.
+    factors = _factors(units)
+    offsets = {name: unit.offset for name, unit in units.items()}
+    # 2. Apply all of them to differences, and if there are offsets once more to distances from
+    # absolute zero.
     shifts = [dict.fromkeys(units, 0.0)] + ([offsets] if any(offsets.values()) else [])
     tried = [_Change(by, shift) for shift in shifts for by in (*changes, factors)]
     plain, *changed = _results(
         data, equation, [_Change(dict.fromkeys(units, 1.0), shifts[0]), *tried]
     )
-    told = [{name: _undone(equation, name, found[name], by) for name in equation.results}
-            for found, by in zip(changed, tried, strict=True)]  # fmt: skip
-    # 2. The dimensions in which none of the two brings back the result, by what the equation is off
-    # there.
+    told = []
+    for found, by in zip(changed, tried, strict=True):
+        told.append({n: _undone(equation, n, found[n], by) for n in equation.results})
+    # 3. For each result, collect the dimensions in which neither way gives back the plain result,
+    # with the power of the base unit by which it is off.
     each = len(changes) + 1
     off: dict[str, dict[str, float]] = {name: {} for name in equation.results}
     as_differences = False
@@ -237,16 +242,17 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
             as_differences |= held == [True, False]
             if not any(held):
                 off[name][base] = _power(told[i][name], plain[name])
+    # 4. A number without a unit may explain a wrong dimension. If all dimensions agree, it is
+    # dimensionless.
     silent = _silent(equation)
-    # Where all dimensions agree without them, those of which no unit is known have none of these
-    # dimensions.
     if silent and (any(off.values()) or not bases):
         message = (
             f"{equation.what} was not checked: no unit that can be read is stated for "
-            f"{_listed(silent)}"
+            f"{_few_of(silent)}"
         )
         yield Finding("good", _SUBJECT, message)
         return
+    # 5. Right dimensions may still hide a factor, such as hours for days.
     for name, bases_off in off.items():
         if bases_off:
             yield _wrong_dimension(equation, name, bases_off)
@@ -276,90 +282,83 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
 
 
 def _wrong_dimension(equation: _Equation, name: str, off: Mapping[str, float]) -> Finding:
-    """That a result is wrong in some dimensions, and which factor it lacks, as far as that is
-    known.
-    """
+    """Return the finding on a wrong dimension, with the missing factor if it is known."""
     said = (
         f"in the units that are stated ({equation.texts()}) {equation.what} of '{name}' is wrong "
-        "in its dimension of "
-        f"{' and '.join(base.strip('[]') for base in off)}"
+        f"in its dimension of {' and '.join(base.strip('[]') for base in off)}"
     )
     example = "gravity: float = bd.field(units='m/s^2', default=9.81)"
     if np.isfinite([*off.values()]).all():
         lacking = {base.strip("[]"): -power for base, power in off.items()}
-        said += (
-            ": it lacks a factor in "
-            f"{' '.join(f'{base}^{power:g}' for base, power in lacking.items())}"
-        )
+        powers = " ".join(f"{base}^{power:g}" for base, power in lacking.items())
+        said += f": it lacks a factor in {powers}"
         if lacking in ({"length": 3.0}, {"length": -3.0}):
             said += ", such as a volume" if lacking["length"] > 0 else ", such as one over a volume"
             example = "volume: float = bd.field(units='L', default=32.0)"
     remedy = (
         "a unit is wrong, or a plain number inside of the equation has one: make it a field, such "
-        "as"
+        f"as `{example}`"
     )
-    return Finding("warning", _SUBJECT, said, f"{remedy} `{example}`")
+    return Finding("warning", _SUBJECT, said, remedy)
 
 
 class _Change(NamedTuple):
-    """How numbers are told in other units: by which factors, and how far above what zero they
-    count.
-    """
+    """A change of units: the factor of each number, and the offset of its scale."""
 
     factors: Mapping[str, float]
     offsets: Mapping[str, float]
 
     def of(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Express values in the other units: $(q + o) s - o$."""
         return (values + self.offsets[name]) * self.factors[name] - self.offsets[name]
 
 
 def _undone(equation: _Equation, name: str, found: np.ndarray, change: _Change) -> np.ndarray:
-    """A result of numbers in other units, in its own one."""
+    """Express a result in its own units again."""
     of, over = equation.results[name]
     offset = 0.0 if over else change.offsets[of]
-    return (found + offset) / (
-        change.factors[of] / (change.factors[over] if over else 1.0)
-    ) - offset
+    factor = change.factors[of] / (change.factors[over] if over else 1.0)
+    return (found + offset) / factor - offset
 
 
 def _power(found: np.ndarray, plain: np.ndarray) -> float:
-    """The power of a base unit by which a result is off; NaN where that is no one power."""
+    """Return the power of a base unit by which a result is off; NaN if points disagree."""
     with np.errstate(all="ignore"):
         powers = np.log(found / plain) / np.log(_FACTOR)
     powers = powers[np.isfinite(powers)]
-    return (
-        float(np.round(powers[0], 3))
-        if powers.size and np.allclose(powers, powers[0], atol=1e-4)
-        else np.nan
-    )
+    if powers.size and np.allclose(powers, powers[0], atol=1e-4):
+        return float(np.round(powers[0], 3))
+    return np.nan
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:_LISTED]) + (
-        f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    )
+def _few_of(names: list[str]) -> str:
+    """List the first names, and the number of the others."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether two results agree at all finite points."""
     finite = np.isfinite(found) & np.isfinite(expected)
     difference = np.abs(found - expected)[finite].max(initial=0.0)
     return bool(difference <= _TOLERANCE * np.abs(expected)[finite].max(initial=0.0))
 
 
 def _times(found: np.ndarray, right: np.ndarray) -> str:
+    """Say how much too large a result is."""
     with np.errstate(all="ignore"):
         ratio = (found / right)[np.isfinite(found / right)]
     middle = float(np.median(ratio)) if ratio.size else np.nan
     even = ratio.size and np.allclose(ratio, middle, rtol=1e-4, atol=0.0)
-    return f"comes out {middle:.4g} times as large as it is" if even else "comes out wrong"
+    if even:
+        return f"comes out {middle:.4g} times as large as it is"
+    return "comes out wrong"
 
 
 def _results(
     data: xr.Dataset, equation: _Equation, changes: list[_Change]
 ) -> list[dict[str, np.ndarray]]:
-    """What an equation gives at a few points if its numbers are told in other units: in one
-    program.
-    """
+    """Evaluate an equation at a few points for all changes of units, in one program."""
     leaves, structure = jtu.tree_flatten_with_path(equation.function, is_leaf=is_random)
     values = _points(data, equation)
     every = {
@@ -371,9 +370,8 @@ def _results(
         function = jtu.tree_unflatten(
             structure, [numbers.get(jtu.keystr(path), leaf) for path, leaf in leaves]
         )
-        states, forced = (
-            {name: numbers[name] for name in some} for some in (equation.states, equation.forcings)
-        )
+        states = {name: numbers[name] for name in equation.states}
+        forced = {name: numbers[name] for name in equation.forcings}
         found: Mapping = function(numbers[equation.index], states, forced)
         return {name: found[name] for name in equation.results}
 
@@ -383,8 +381,10 @@ def _results(
 
 
 def _points(data: xr.Dataset, equation: _Equation) -> Numbers:
-    """Numbers of an equation at a few prior draws, rows of the data, and states about where they
-    begin.
+    """Draw arguments of an equation: leaves from the prior, times and forcings from rows of the
+    data.
+
+    States are drawn around their initial values.
     """
 
     def over_points(leaf: Any) -> np.ndarray:

@@ -11,7 +11,8 @@ from scipy.special import ndtri
 
 from .._jax.keys import as_key
 
-_CONSTANT = 0.5  # standard deviation of the constant term
+# Prior standard deviation of the constant term.
+_CONSTANT = 0.5
 
 
 class Fourier(eqx.Module):
@@ -49,9 +50,7 @@ class Fourier(eqx.Module):
         return self.last(jnp.concatenate([waves, x]))
 
     def prior(self, name: str, weight: Array) -> dist.Distribution:
-        """The prior of the weight or bias of `last`, which gives waves, trend and constant about
-        the same size.
-        """
+        """Return the prior of an array: variance 1 for waves and trend, 1/4 for the constant."""
         size, inputs = self.frequencies.shape
         sd = np.full(weight.shape, _CONSTANT)
         if weight.ndim == 2:
@@ -60,11 +59,14 @@ class Fourier(eqx.Module):
 
 
 def _evenly(size: int, dimension: int) -> Float[np.ndarray, "size dimension"]:
-    """Points that fill the unit cube evenly: the R-sequence, by powers of a root of x^(d + 1) = x +
-    1.
+    r"""Return points that fill the unit cube evenly, by the R-sequence.
+
+    $x_n = (1/2 + n (r^{-1}, \dots, r^{-d})) \bmod 1$ with $r$ the root of $r^{d+1} = r + 1$
     """
+    # 1. The root by fixed-point iteration, r = (1 + r)^(1 / (d + 1)).
     root = 1.0
     for _ in range(50):
         root = (1 + root) ** (1 / (dimension + 1))
+    # 2. The points.
     steps = root ** -np.arange(1.0, dimension + 1)
     return (0.5 + np.arange(1, size + 1)[:, None] * steps) % 1.0

@@ -1,4 +1,4 @@
-"""Networks of other libraries as modules that `Network` takes."""
+"""`from_flax`, `from_haiku`: networks of other libraries as modules for `Network`."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,8 +17,7 @@ type Arrays = dict[str, Array]
 class Adapted(eqx.Module):
     """A network of another library, as a pytree of its arrays by dotted name.
 
-    Arrays of more than one dimension have their outputs first, as in Equinox: so a prior finds the
-    fan-in where it looks for it.
+    Arrays with several axes have the output axis first, as in Equinox, where priors expect it.
     """
 
     arrays: Arrays
@@ -37,17 +36,19 @@ class Adapted(eqx.Module):
 
 
 def from_flax(module: Any) -> Adapted:
-    """A Flax NNX module from a vector to a vector, for `Network`.
+    """Convert a Flax NNX module from a vector to a vector, for `Network`.
 
     `bd.Network(bd.networks.from_flax(module), inputs, outputs)`. Dropout must be deterministic.
 
     Args:
-        module: the `flax.nnx.Module`; its `nnx.Param`s become random leaves, named as in the
+        module: the `flax.nnx.Module`. Its `nnx.Param`s become random leaves with their names in the
             module: `arrays.hidden.kernel`.
 
+    Returns:
+        The module for `Network`.
+
     Raises:
-        ModelError: for something else than an NNX module, or one that keeps other numbers, as batch
-            normalisation does.
+        ModelError: if it is no NNX module, or keeps other numbers, as batch normalisation does.
     """
     try:
         from flax import nnx
@@ -62,34 +63,36 @@ def from_flax(module: Any) -> Adapted:
     if kept:
         raise ModelError(
             f"{type(module).__name__} keeps numbers that are no nnx.Param, as batch normalisation "
-            "does: what it says "
-            "would depend on data that it saw before; leave these layers out"
+            "does: what it says would depend on data that it saw before; leave these layers out"
         )
     held = {tuple(path): jnp.asarray(value) for path, value in _flat(nnx.to_pure_dict(params))}
     names = {".".join(map(str, path)): path for path in held}
 
     def apply(arrays: Arrays, x: Array) -> Any:
+        # A copy, because NNX replaces arrays in place.
         state = jax.tree.map(lambda leaf: leaf, params)
-        nnx.replace_by_pure_dict(
-            state, _nested({names[name]: value for name, value in arrays.items()})
-        )
+        nested = _nested({names[name]: value for name, value in arrays.items()})
+        nnx.replace_by_pure_dict(state, nested)
         return nnx.merge(definition, state, rest)(x)
 
     return Adapted({name: held[path] for name, path in names.items()}, apply)
 
 
 def from_haiku(transformed: Any, params: Any) -> Adapted:
-    """A Haiku function from a vector to a vector, for `Network`.
+    """Convert a Haiku function from a vector to a vector, for `Network`.
 
     The function gets no random key.
 
     Args:
-        transformed: what `hk.transform(f)` returns.
-        params: what its `init` returned, whose arrays become random leaves: of `mlp/~/linear_0` the
-            array `w` is named `arrays.mlp.linear_0.w`.
+        transformed: the result of `hk.transform(f)`.
+        params: the result of its `init`, whose arrays become random leaves: the array `w` of
+            `mlp/~/linear_0` is named `arrays.mlp.linear_0.w`.
+
+    Returns:
+        The module for `Network`.
 
     Raises:
-        ModelError: for something else, or a function with state.
+        ModelError: if the arguments are of another type, or the function has state.
     """
     apply_of: Any = getattr(transformed, "apply", None)
     taken = inspect.signature(apply_of).parameters if callable(apply_of) else {}
@@ -121,19 +124,16 @@ def from_haiku(transformed: Any, params: Any) -> Adapted:
 def _flat(
     tree: Mapping[Any, Any], before: tuple[Any, ...] = ()
 ) -> list[tuple[tuple[Any, ...], Any]]:
-    """Paths and leaves of nested dicts."""
+    """List the paths and leaves of nested dicts."""
     found = []
     for key, value in tree.items():
-        found += (
-            _flat(value, (*before, key))
-            if isinstance(value, Mapping)
-            else [((*before, key), value)]
-        )
+        path = (*before, key)
+        found += _flat(value, path) if isinstance(value, Mapping) else [(path, value)]
     return found
 
 
 def _nested(flat: Mapping[tuple[Any, ...], Any]) -> dict[Any, Any]:
-    """Nested dicts of paths and leaves."""
+    """Build nested dicts from paths and leaves."""
     tree: dict[Any, Any] = {}
     for path, value in flat.items():
         node = tree

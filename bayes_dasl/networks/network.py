@@ -1,4 +1,4 @@
-"""Networks whose weights are random variables."""
+"""`Network`: neural networks whose weights are random leaves."""
 
 import copy
 import math
@@ -19,12 +19,14 @@ from ..random import Module, Scalar, Values, is_random, shape_of
 from .fourier import Fourier
 from .weights import AbstractWeights, WeightPrior, fan_in
 
-_REACH = 2.5  # widths of an input to either side of its middle that a figure shows
-_FADED = 3.0  # widths from the middle at which what fades has half its size
+# Figures show an input up to so many widths on either side of its location.
+_REACH = 2.5
+# A network that fades has half its size at so many widths.
+_FADED = 3.0
 
 
 class _Shaped(Module):
-    """Weights of a basis as an array of a network."""
+    """Weights under a shrinkage prior, reshaped to an array of a network."""
 
     weights: AbstractWeights
     shape: tuple[int, ...] = eqx.field(static=True)
@@ -40,25 +42,22 @@ def _is_shaped(node: Any) -> bool:
 def bayesian(
     module: Any, prior: WeightPrior | None = None, random: str | tuple[str, ...] = "all"
 ) -> Any:
-    """The arrays of a module become random leaves, or those that are to be `random`;
-    see `Network`.
-    """
+    """Replace the arrays of a module, or some of them, by random leaves; see `Network`."""
     prior = fan_in() if prior is None else prior
     arrays = [
         dotted(path)
         for path, leaf in jtu.tree_flatten_with_path(module, is_leaf=is_random)[0]
         if _is_weight(leaf)
     ]
-    chosen = _chosen(module, arrays, random)
+    chosen = _random_arrays(module, arrays, random)
 
     def replaced(path: Any, leaf: Any) -> Any:
         name = dotted(path)
         if not _is_weight(leaf) or name not in chosen:
             return leaf
-        # One object may be the prior of several arrays, each with numbers of its own.
-        found = jax.tree.map(
-            lambda x: copy.copy(x) if is_random(x) else x, prior(name, leaf), is_leaf=is_random
-        )
+        # Copies: one prior object in several places would be refused as an unintended share.
+        copied = lambda x: copy.copy(x) if is_random(x) else x  # noqa: E731
+        found = jax.tree.map(copied, prior(name, leaf), is_leaf=is_random)
         if isinstance(found, AbstractWeights):
             return _Shaped(found, leaf.shape)
         if not is_random(found) or shape_of(found) != leaf.shape:
@@ -71,22 +70,22 @@ def bayesian(
 
 
 def _is_weight(leaf: Any) -> bool:
+    """Whether a leaf is an array of weights or biases."""
     return eqx.is_inexact_array(leaf)
 
 
-def _chosen(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> list[str]:
+def _random_arrays(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> list[str]:
+    """Return the names of the arrays that become random, or raise ModelError."""
     if random == "all":
         return arrays
     layers = linear_layers(module)
-    wanted = (
-        tuple(layers[-1:])
-        if random == "last"
-        else (random,)
-        if isinstance(random, str)
-        else tuple(random)
-    )
-    chosen = [name for name in arrays if any(name == w or name.startswith(f"{w}.") for w in wanted)]
-    if not chosen or not all(any(n == w or n.startswith(f"{w}.") for n in arrays) for w in wanted):
+    wanted = (random,) if isinstance(random, str) else tuple(random)
+    if random == "last":
+        wanted = tuple(layers[-1:])
+    # A name stands for an array, or for all arrays of a layer.
+    of_each = {w: [n for n in arrays if n == w or n.startswith(f"{w}.")] for w in wanted}
+    chosen = [n for n in arrays if any(n in names for names in of_each.values())]
+    if not chosen or not all(of_each.values()):
         raise ModelError(
             f"random must be 'all', 'last' or some of {', '.join(layers or arrays)}, not {random!r}"
         )
@@ -94,41 +93,37 @@ def _chosen(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> li
 
 
 class Network(Module):
-    r"""A Bayesian network between named values.
+    r"""A Bayesian neural network between named values.
 
     $g(x) = s\,u\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
 
-    Take a smooth activation: a solver's error control does not like kinks. `Network.mlp` builds a
-    module from names alone.
-
-    Its random leaves form the group *network*; all others are *science*.
+    Use a smooth activation: kinks slow down the error control of a solver. `Network.mlp` builds a
+    module from names alone. The random leaves form the group *network*; all others are *science*.
 
     Args:
-        module: any Equinox module from a vector to a vector, for example `eqx.nn.MLP`, or what
-            `from_flax` and `from_haiku` make of theirs; its arrays become random leaves.
-        inputs: names of states, forcings or `"t"`: a mapping name → (location m, width w), in the
-            units of the input, standardises them (see `standardise`), a tuple of names takes them
-            as they are; of fields it is taken at every point.
-        outputs: the names of what it returns, in the order of the module's outputs; a mapping name
-            → unit u measures them in multiples of that, as of the rates that the science has (see
-            `corrected`).
-        scale: s, about the standard deviation of the outputs under the prior, in these units: keep
-            it small for a correction, or give a distribution to learn it (weights are then drawn
-            for a scale of one and multiplied by it).
-        prior: the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its
+        module: an Equinox module from a vector to a vector, such as `eqx.nn.MLP`, or the result of
+            `from_flax` or `from_haiku`; its arrays become random leaves.
+        inputs: names of states, forcings or `"t"`. A mapping name → (location m, width w), in the
+            units of the input, standardises them (see `standardise`); a tuple of names takes them
+            as they are. Fields are evaluated at every point.
+        outputs: the names of the outputs, in the order of the module. A mapping name → unit u
+            multiplies them by that, such as the rates of the science (see `corrected`).
+        scale: s, about the prior standard deviation of the outputs in these units. Use a small one
+            for a correction, or a distribution to learn it; weights are then drawn for a scale of
+            one.
+        prior: the prior of each array: `fan_in()` by default, `sparse(few)`, or a function of its
             name and value.
-        random: which arrays are random: "all" of them, those of the "last" layer, or those of
-            layers by name, such as `("layers.2",)`; the others stay what they are in `module`.
-        fades: whether it goes to zero far from the middle of its inputs, where it has seen no data:
-            with $1 / (1 + (r / 3)^8)$, of the root mean square r of the standardised inputs.
+        random: the arrays that become random: "all", those of the "last" layer, or those of named
+            layers, such as `("layers.2",)`; the others keep their values.
+        fades: whether the network goes to zero far from its data, by the factor $1 / (1 + (r /
+            3)^8)$ with r the root mean square of the standardised inputs.
 
     Raises:
-        ModelError: if the sizes of `module` do not match the names, for a prior of another shape,
-            for an input whose location and width are no such pair, or for a known scale that is not
-            positive.
+        ModelError: if sizes of `module` and names differ, if a prior has another shape, if an input
+            has no valid location and width, or if a known scale is not positive.
 
-    Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random
-    in part.
+    Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for partially random
+    networks.
 
     Example:
         ```python
@@ -160,7 +155,8 @@ class Network(Module):
         self.inputs, self.outputs, self.scale = named_values(
             type(self).__name__, inputs, outputs, scale
         )
-        self.units, self.fades = _units(outputs), fades
+        self.units = _output_units(outputs)
+        self.fades = fades
         _check_sizes(module, len(self.inputs), len(self.outputs))
         self.module = bayesian(module, prior, random)
 
@@ -177,20 +173,23 @@ class Network(Module):
         key: int = 0,
         **more: Any,
     ) -> "Network":
-        """A multilayer perceptron.
+        """Return a multilayer perceptron.
 
         Args:
             inputs: as for `Network`.
-            outputs: the names of what it returns, or these with units, as for `Network`.
+            outputs: as for `Network`.
             scale: as for `Network`.
-            width: units of each hidden layer.
-            depth: hidden layers.
-            activation: a function of one number, smooth at best.
-            key: a whole number, from which the arrays are drawn that stay known.
+            width: the number of units of each hidden layer.
+            depth: the number of hidden layers.
+            activation: a function of one number, preferably smooth.
+            key: a whole number, the seed of the arrays that stay known.
             more: `prior`, `random` and `fades` of `Network`.
 
+        Returns:
+            The network.
+
         Raises:
-            ModelError: as for `Network`, and for a width or a depth that there cannot be.
+            ModelError: as for `Network`, or if width or depth is impossible.
         """
         if (
             not isinstance(width, Integral)
@@ -216,8 +215,8 @@ class Network(Module):
         size: int = 20,
         length: float = 2.0,
     ) -> "Network":
-        """A smooth function by random Fourier features, nearly a Gaussian process, with a linear
-        trend.
+        """Return a smooth function by random Fourier features: about a Gaussian process, with a
+        linear trend.
 
         It is linear in its random weights, so that it is easier to sample than a perceptron. Beyond
         the range of its inputs the trend goes on, and the uncertainty grows with the distance.
@@ -229,6 +228,9 @@ class Network(Module):
             size: the number of features.
             length: the length over which the function changes, in standardised inputs; shorter
                 lengths bend more.
+
+        Returns:
+            The network.
 
         Raises:
             ModelError: as for `Network`, and for an impossible size or length.
@@ -245,9 +247,7 @@ class Network(Module):
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
-        """The range of each input that a figure of the function shows: 2.5 of its widths to either
-        side.
-        """
+        """The range of each input in a figure: 2.5 widths on either side of its location."""
         return {
             name: (middle - _REACH * width, middle + _REACH * width)
             for name, (middle, width) in self.inputs.items()
@@ -256,9 +256,11 @@ class Network(Module):
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         features = standardised(self.inputs, {"t": t, **u, **y})
         out = jnp.asarray(self.scale) * _pointwise(realised(self.module), features)
+        # Far from the data the network vanishes like r^-8.
         if self.fades:
             square = jnp.mean(features**2, axis=-1, keepdims=True)
             out = out / (1 + (square / _FADED**2) ** 4)
+        # Arrays, not numbers: a compiled program then serves other units too.
         if self.units:
             with jax.ensure_compile_time_eval():
                 units = jnp.asarray(self.units)
@@ -267,18 +269,18 @@ class Network(Module):
 
 
 def linear_layers(tree: Any) -> list[str]:
-    """The dotted paths of the linear layers inside a tree, in their order."""
+    """List the dotted paths of the linear layers inside a tree, in order."""
     is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
     return [path for path, _ in parts_inside(tree, is_linear)]
 
 
 def networks(tree: Any) -> list[tuple[str, Network]]:
-    """The networks inside a tree, with their dotted paths."""
+    """List the networks inside a tree, with their dotted paths."""
     return parts_inside(tree, lambda node: isinstance(node, Network))
 
 
 def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
-    """The module at every point of a field."""
+    """Apply a module at every point of a field."""
     for _ in range(features.ndim - 1):
         module = jax.vmap(module)
     return module(features)
@@ -290,12 +292,20 @@ type Standardising = Mapping[str, tuple[float, float]]
 def named_values(
     kind: str, inputs: Any, outputs: Any, scale: Any
 ) -> tuple[Standardising, tuple[str, ...], Any]:
-    """The inputs with a location and a width each, the names of the outputs, and their scale, as a
-    network keeps them.
+    """Validate the names of inputs and outputs, and the scale, of a network.
+
+    Args:
+        kind: the class of the network, for messages.
+        inputs: as for `Network`.
+        outputs: as for `Network`.
+        scale: as for `Network`.
+
+    Returns:
+        The location and width of each input, the names of the outputs, and the scale.
 
     Raises:
-        ModelError: for a name in place of several, two outputs of one name, a pair that
-            standardises nothing, or a scale that is not positive.
+        ModelError: if names are no tuple or not distinct, if an input has no valid location and
+            width, or if the scale is not positive.
     """
     if isinstance(inputs, str) or isinstance(outputs, str):
         raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
@@ -316,10 +326,17 @@ def named_values(
 
 
 def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array, "... inputs"]:
-    """The inputs of a network, of what is known by name.
+    """Return the standardised inputs of a network as one array.
+
+    Args:
+        inputs: location and width by name.
+        known: values by name.
+
+    Returns:
+        The inputs, along the last axis.
 
     Raises:
-        ModelError: for an input that is not known.
+        ModelError: if an input is unknown.
     """
     missing = [name for name in inputs if name not in known]
     if missing:
@@ -327,21 +344,21 @@ def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array
     features = jnp.stack(
         jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in inputs)), axis=-1
     )
-    # Arrays, not numbers: compiled programs take them as arguments, and serve other data too.
+    # Arrays, not numbers: a compiled program then serves other data too.
     with jax.ensure_compile_time_eval():
         location, width = jnp.asarray(list(inputs.values())).T
     return (features - location) / width
 
 
 def realised(module: Any) -> Any:
-    """A module whose weights are arrays, made of those of a basis where a prior gave it these."""
+    """Replace shrinkage priors inside a module by their arrays."""
     return jax.tree.map(
         lambda node: node() if _is_shaped(node) else node, module, is_leaf=_is_shaped
     )
 
 
-def _units(outputs: Any) -> tuple[float, ...]:
-    """Raise ModelError unless each unit is a positive number."""
+def _output_units(outputs: Any) -> tuple[float, ...]:
+    """Return the unit of each output, or raise ModelError if one is not positive."""
     if not isinstance(outputs, Mapping):
         return ()
     for name, unit in outputs.items():
@@ -353,9 +370,7 @@ def _units(outputs: Any) -> tuple[float, ...]:
 
 
 def _standardising(name: str, pair: Any) -> tuple[float, float]:
-    """Raise ModelError unless a pair is a location and a width by which an input can be
-    standardised.
-    """
+    """Return the location and width of an input, or raise ModelError if they are invalid."""
     try:
         location, width = map(float, pair)
     except (TypeError, ValueError):
@@ -369,6 +384,7 @@ def _standardising(name: str, pair: Any) -> tuple[float, float]:
 
 
 def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
+    """Raise ModelError unless a module maps vectors of one size to vectors of the other."""
     try:
         shape = jax.eval_shape(
             module, jax.ShapeDtypeStruct((inputs,), jnp.result_type(float))
@@ -376,11 +392,8 @@ def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
     except (TypeError, ValueError, RuntimeError) as error:
         is_dropout = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
         drops = any(map(is_dropout, jax.tree.leaves(module, is_leaf=is_dropout)))
-        hint = (
-            "; leave dropout layers out: the engine bd.engines.MCDropout needs none"
-            if drops
-            else ""
-        )
+        dropout = "; leave dropout layers out: the engine bd.engines.MCDropout needs none"
+        hint = dropout if drops else ""
         raise ModelError(
             f"the network does not take a vector of {inputs} inputs: {error}{hint}"
         ) from error

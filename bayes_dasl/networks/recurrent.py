@@ -1,4 +1,4 @@
-"""Recurrent networks: what they remember goes from step to step."""
+"""`Recurrent`: recurrent networks as the step of a `Difference`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -18,31 +18,29 @@ _CELLS = (eqx.nn.LSTMCell, eqx.nn.GRUCell)
 
 
 class Recurrent(Module):
-    r"""A Bayesian recurrent network, as the step of a `Difference`: a model of a series that knows
-    no science.
+    r"""A Bayesian recurrent network, as the step of a `Difference`: a time-series model without
+    science.
 
     $h_{k+1} = \mathrm{cell}\left((u_k - m) / w,\ h_k\right), \quad \hat y_k = s\,f(W h_{k+1} + b)$
 
-    Its place in a model is
-    `bd.Difference(network, network.initial, bd.networks.Recurrent.read, forcings=("rain",))`.
-
-    Its random leaves form the group *network*.
+    Use it as `bd.Difference(network, network.initial, bd.networks.Recurrent.read,
+    forcings=("rain",))`. The random leaves form the group *network*.
 
     Args:
-        cell: `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, with as many inputs as are named; its arrays
-            become random leaves.
-        inputs: names of forcings, or `"t"`: a mapping name → (location m, width w), in the units of
-            the input, standardises them (see `standardise`), a tuple of names takes them as they
+        cell: `eqx.nn.LSTMCell` or `eqx.nn.GRUCell`, with one input for each name; its arrays become
+            random leaves.
+        inputs: names of forcings, or `"t"`. A mapping name → (location m, width w), in the units of
+            the input, standardises them (see `standardise`); a tuple of names takes them as they
             are.
-        outputs: the names of what `read` returns.
-        scale: s, about the standard deviation of the outputs under the prior, in their units.
-        activation: f, such as `jax.nn.softplus` for outputs that are positive.
+        outputs: the names of the outputs of `read`.
+        scale: s, about the prior standard deviation of the outputs, in their units.
+        activation: f, such as `jax.nn.softplus` for positive outputs.
         prior: as for `Network`.
 
     Raises:
-        ModelError: for another cell, one whose size does not match the names, no output, an input
-            whose location and width are no such pair, a known scale that is not positive, what is
-            no function, or a prior of another shape; when called, for an input that is no forcing.
+        ModelError: if the cell is of another type or size, if there is no output, if an input has
+            no valid location and width, or if scale, activation or prior are invalid; when called,
+            if an input is no forcing.
 
     Source: Hochreiter & Schmidhuber (1997), Long short-term memory; Cho et al. (2014) for the GRU.
     """
@@ -83,18 +81,19 @@ class Recurrent(Module):
             )
         self.activation = activation
         self.cell = bayesian(cell, prior)
+        # The arrays of the readout all become random, so that any seed will do.
         self.readout = bayesian(
             eqx.nn.Linear(cell.hidden_size, len(self.outputs), key=as_key(0)), prior
         )
 
     @property
     def initial(self) -> dict[str, Array]:
-        """The states before the first step: nothing is remembered."""
+        """The zero states before the first step."""
         names = ("hidden", "cell") if isinstance(self.cell, eqx.nn.LSTMCell) else ("hidden",)
         return {name: jnp.zeros(self.cell.hidden_size) for name in names}
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        """The states after a step with the forcings u."""
+        """Return the states after a step with the forcings u."""
         features = standardised(self.inputs, {"t": t, **u})
         cell = realised(self.cell)
         if isinstance(cell, eqx.nn.LSTMCell):
@@ -103,12 +102,15 @@ class Recurrent(Module):
         return {"hidden": cell(features, y["hidden"])}
 
     def read(self, t: Any, y: Values, u: Values) -> Values:
-        """The outputs in a step, which the forcings of that step have a say in.
+        """Return the outputs of a step, which depend on the forcings of the same step.
 
         Args:
-            t: the time at which the step begins.
-            y: the states there.
+            t: the time at the begin of the step.
+            y: the states at the begin of the step.
             u: the forcings of the step.
+
+        Returns:
+            The outputs by name.
         """
         out = self.activation(realised(self.readout)(self(t, y, u)["hidden"]))
         return {name: self.scale * out[i] for i, name in enumerate(self.outputs)}

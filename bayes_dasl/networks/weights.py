@@ -1,6 +1,4 @@
-"""Priors of weights: those of networks by their fan-in or sparse, those of bases shrunk where data
-ask for nothing.
-"""
+"""Priors of weights: fan-in or sparse for networks, shrinkage for basis functions."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from ..random import Module, Scalar, is_random, shape_of
 
 
 class AbstractWeights(Module):
-    """Weights of a basis, made of random leaves: called, once these are known, it gives the
+    """A prior of weights made of several random leaves; once these are known, a call returns the
     weights.
     """
 
@@ -25,14 +23,20 @@ class AbstractWeights(Module):
 
     @abstractmethod
     def __call__(self) -> Float[Array, " size"]:
-        """The weights."""
+        """Return the weights."""
 
 
 def standard_normal(size: int) -> dist.Distribution:
-    """Independent standard normal numbers.
+    """Return independent standard normal weights.
+
+    Args:
+        size: the number of weights.
+
+    Returns:
+        The distribution.
 
     Raises:
-        ModelError: unless the size is a positive whole number.
+        ModelError: if the size is no positive whole number.
     """
     if not isinstance(size, int) or size < 1:
         raise ModelError(f"the number of weights must be a whole number, at least 1, not {size!r}")
@@ -40,13 +44,13 @@ def standard_normal(size: int) -> dist.Distribution:
 
 
 class NormalShrinkage(AbstractWeights):
-    r"""Shrinkage of all weights alike (ridge).
+    r"""Ridge shrinkage: one scale for all weights.
 
     $w_i = \sigma z_i, \quad z_i \sim N(0, 1)$
 
     Args:
-        size: how many weights, one for each feature of the family.
-        scale: σ; unless given it is unknown, HalfNormal(1).
+        size: the number of weights, one for each basis function.
+        scale: σ; by default unknown, HalfNormal(1).
     """
 
     size: int = eqx.field(static=True)
@@ -54,7 +58,8 @@ class NormalShrinkage(AbstractWeights):
     scale: Scalar
 
     def __init__(self, size: int, scale: Scalar | None = None):
-        self.size, self.z = size, standard_normal(size)
+        self.size = size
+        self.z = standard_normal(size)
         self.scale = dist.HalfNormal(1.0) if scale is None else scale
 
     def __call__(self) -> Float[Array, " size"]:
@@ -62,20 +67,18 @@ class NormalShrinkage(AbstractWeights):
 
 
 class Horseshoe(AbstractWeights):
-    r"""The regularised horseshoe: most weights are almost zero, a few as large as they like, up to
-    a slab.
+    r"""The regularised horseshoe: most weights are almost zero, and a few are large, up to a slab.
 
-    $w_i
-    = \tau \tilde\lambda_i z_i, \quad \tilde\lambda_i = \lambda_i / \sqrt{1 + \tau^2 \lambda_i^2 /
-    c^2}, \quad z_i \sim N(0, 1), \quad \lambda_i \sim C^+(0, 1)$
+    $w_i = \tau \tilde\lambda_i z_i, \quad \tilde\lambda_i = \lambda_i / \sqrt{1 + \tau^2
+    \lambda_i^2 / c^2}$ with $z_i \sim N(0, 1)$ and $\lambda_i \sim C^+(0, 1)$
 
     Args:
-        size: how many weights, one for each feature of the family.
-        few: how many of them are thought to matter.
-        shrinkage: τ, $C^+(0, \tau_0)$ unless given, with
-            $\tau_0 = \text{few} / (\text{size} - \text{few})$; the source multiplies that by noise
-            / √(number of data), if these are known.
-        slab: c², unless given inverse gamma, so that large weights are Student-t with 4 degrees of
+        size: the number of weights, one for each basis function.
+        few: the expected number of relevant weights.
+        shrinkage: τ, by default $C^+(0, \tau_0)$ with $\tau_0 = \text{few} / (\text{size} -
+            \text{few})$. The source multiplies this by noise / √(number of data), if they are
+            known.
+        slab: c², by default inverse gamma, so that large weights are Student-t with 4 degrees of
             freedom and scale 1.
 
     Raises:
@@ -97,7 +100,8 @@ class Horseshoe(AbstractWeights):
         shrinkage: Scalar | None = None,
         slab: Scalar | None = None,
     ):
-        self.size, self.z = size, standard_normal(size)
+        self.size = size
+        self.z = standard_normal(size)
         if not 0 < few < size:
             raise ModelError(
                 f"few={few} of {size} weights: it must lie between 0 and the number of weights"
@@ -107,25 +111,26 @@ class Horseshoe(AbstractWeights):
         self.slab = dist.InverseGamma(2.0, 2.0) if slab is None else slab
 
     def __call__(self) -> Float[Array, " size"]:
-        wide, slab = jnp.asarray(self.shrinkage * self.local), jnp.asarray(self.slab)
+        wide = jnp.asarray(self.shrinkage * self.local)
+        slab = jnp.asarray(self.slab)
         return self.z * wide / jnp.sqrt(1 + jnp.square(wide) / slab)
 
 
 class RandomWalk(AbstractWeights):
-    r"""A random walk with mean zero: neighbouring weights are alike (P-splines).
+    r"""A random walk with mean zero: neighbouring weights are similar (P-splines).
 
     $w = \sigma C z, \quad w_{i+1} - w_i \sim N(0, c^2 \sigma^2), \quad \sum_i w_i = 0$
 
-    The walk is centred, so that it shrinks to a constant: let the `level` of the basis be that. The
-    constant c makes σ what `scale` says.
+    The walk is centred and shrinks to zero; the `level` of the basis is the constant. The constant
+    c gives σ the meaning that `scale` states.
 
     Args:
-        size: how many weights, one for each feature of the family.
-        scale: σ, the root mean square of the standard deviations of the weights; unless given it is
+        size: the number of weights, one for each basis function.
+        scale: σ, the root mean square of the standard deviations of the weights; by default
             unknown, HalfNormal(1).
 
     Raises:
-        ModelError: for fewer than 2 weights.
+        ModelError: if there are fewer than 2 weights.
 
     Source: Lang & Brezger (2004), Bayesian P-splines; first order.
     """
@@ -137,16 +142,19 @@ class RandomWalk(AbstractWeights):
     def __init__(self, size: int, scale: Scalar | None = None):
         if not isinstance(size, int) or size < 2:
             raise ModelError(f"a random walk needs at least 2 weights, not {size!r}")
-        self.size, self.z = size, standard_normal(size - 1)
+        self.size = size
+        self.z = standard_normal(size - 1)
         self.scale = dist.HalfNormal(1.0) if scale is None else scale
 
     def __call__(self) -> Float[Array, " size"]:
+        # The pseudoinverse of differences gives the centred walk; C has mean square row norm 1.
         root = np.linalg.pinv(np.diff(np.eye(self.size), axis=0))
-        return self.scale * (jnp.asarray(root / np.sqrt(np.sum(root**2) / self.size)) @ self.z)
+        unit = root / np.sqrt(np.sum(root**2) / self.size)
+        return self.scale * (jnp.asarray(unit) @ self.z)
 
 
 def check_weights(weights: Any, size: int) -> None:
-    """Refuse weights of another number than there are features."""
+    """Raise ModelError unless there is one weight for each feature."""
     if isinstance(weights, AbstractWeights):
         shape = (weights.size,)
     elif is_random(weights) or eqx.is_array_like(weights):
@@ -163,26 +171,29 @@ def check_weights(weights: Any, size: int) -> None:
 
 
 type WeightPrior = Callable[[str, Array], Any]
-"""From the dotted name of an array of a module and the array: a distribution of its shape, or
-`AbstractWeights`.
-"""
+"""A function of the name and value of an array that returns its prior, of the same shape."""
 
 
 def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
-    r"""Weights N(0, scale² / fan-in), biases N(0, bias²): what a layer says does not grow with the
-    width before it.
+    r"""Return the prior of weights N(0, scale² / fan-in) and biases N(0, bias²).
+
+    The size of the outputs of a layer then does not depend on its number of inputs.
 
     Args:
-        scale: how many times as wide as $1/\sqrt{\text{fan-in}}$ the weights are.
+        scale: the factor of the standard deviation $1/\sqrt{\text{fan-in}}$.
         bias: the standard deviation of the biases.
 
+    Returns:
+        The prior, for `Network`.
+
     Raises:
-        ModelError: for scales that are not positive.
+        ModelError: if a scale is not positive.
     """
     if not (scale > 0 and bias > 0):
         raise ModelError(f"fan_in(scale={scale}, bias={bias}): both must be positive")
 
     def prior(name: str, weight: Array) -> dist.Distribution:
+        # The first axis is that of the outputs; arrays with one axis are biases.
         sd = scale * (weight.size / weight.shape[0]) ** -0.5 if weight.ndim > 1 else bias
         return dist.Normal(0.0, sd).expand(weight.shape).to_event(weight.ndim)
 
@@ -190,12 +201,14 @@ def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
 
 
 def sparse(few: float = 1.0, bias: float = 1.0) -> WeightPrior:
-    """Weights under a regularised horseshoe for each array, of which about `few` matter; biases
-    N(0, bias²).
+    """Return a sparse prior: a regularised horseshoe for each array, and biases N(0, bias²).
 
     Args:
-        few: how many weights of an array are thought to matter.
+        few: the expected number of relevant weights of an array.
         bias: the standard deviation of the biases.
+
+    Returns:
+        The prior, for `Network`.
 
     Raises:
         ModelError: when a network is built, unless `few` lies between 0 and the number of weights.

@@ -1,4 +1,4 @@
-"""Observation noise: how a datum scatters around what the layer predicts."""
+"""Observation noise: the distribution of a datum around its prediction."""
 
 import dataclasses
 from abc import abstractmethod
@@ -23,23 +23,25 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar, is_funct
 
 # A solver may step a hair below zero; rates and medians must stay positive.
 SMALLEST = 1e-12
+# Why correlated noise cannot stand inside most others.
 _LOOKS_BACK = "it judges a datum given those before it, of which the other noise would know nothing"
-_FAR = 30.0  # logarithms of the factor of a scale: beyond it nothing is noise
+# Largest |h| in a varying scale: exp(30) is no scale of noise, but still finite.
+_FAR = 30.0
 
 
 class VaryingScale(Module):
-    r"""A scale of noise that depends on time, predictions and forcings: heteroscedastic noise.
+    r"""Heteroscedastic noise: a scale that depends on time, predictions and forcings.
 
     $\sigma(t, y, u) = \text{typical} \cdot e^{h(t, y, u)}$
 
     Args:
-        typical: the scale where h is zero, in its units.
+        typical: the scale for h = 0, in its units.
         head: h, a function `(t, y, u)` with one value, such as a `bd.Network` with one output; y
-            are the predicted values of the model's layer. A network of a small scale, such as 0.5,
-            keeps the noise near what is typical.
+            are the predicted values. A small scale of the network, such as 0.5, keeps the noise
+            near `typical`.
 
     Raises:
-        ModelError: if the head is no function, or, when called, returns more than one value.
+        ModelError: if the head is no function, or returns more than one value when called.
     """
 
     typical: Scalar
@@ -54,7 +56,7 @@ class VaryingScale(Module):
         check_positive(self.typical, "VaryingScale.typical")
 
     def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "..."]:
-        """The scale at one time or at many at once."""
+        """Return the scale at one time or at many times."""
         found = dict(self.head(t, y, u))
         if len(found) != 1:
             raise ModelError(
@@ -64,33 +66,36 @@ class VaryingScale(Module):
         return jnp.asarray(self.typical) * jnp.exp(jnp.clip(jnp.asarray(logarithm), -_FAR, _FAR))
 
     def at(self, t: Any, y: Values, u: Values, of_data: Values) -> Float[Array, "..."]:
-        """The scale at some times, where a noise asks for it.
+        """Return the scale at the times of data.
 
         Args:
             t: times.
             y: predicted values by name.
             u: forcings by name.
-            of_data: not looked at.
+            of_data: unused.
+
+        Returns:
+            The scale, `(time, …)`.
         """
         return self(t, y, u)
 
 
 class PerDatum(Module):
-    """A known number of each datum, in place of a number of the noise: its measurement error, or
-    how many were counted.
+    """A known value of each datum in place of a parameter: a measurement error, or a number of
+    trials.
 
-    The data have it as a variable with the dimensions of the observable:
+    The data hold it as a variable with the dimensions of the observable:
     `bd.NormalNoise(bd.noise.PerDatum("level_error"))`.
 
     Args:
-        variable: the name of the variable in the data; `{observable}` in it stands for the name of
-            the observable, where one noise is that of several.
-        factor: multiplies what the data say: 1, or a distribution, such as
-            `dist.LogNormal(0.0, 0.5)` on errors that are known up to a factor.
-        otherwise: the number of a datum that is forecast, where nothing says it: in the units of
-            the variable. Unless given, such a datum is refused.
-        needed: whether the data of a fit must say it of each datum; else it is `otherwise` there
-            too.
+        variable: the name of the variable in the data. `{observable}` in it is replaced by the name
+            of the observable, so that one noise serves several.
+        factor: a factor of the variable: 1, or a distribution, such as `dist.LogNormal(0.0, 0.5)`
+            for errors known up to a factor.
+        otherwise: the value of a forecast datum, for which the data have none, in the units of the
+            variable. By default such a datum is refused.
+        needed: whether the data of a fit need a value for each datum; else a missing one is
+            `otherwise`.
 
     Raises:
         ModelError: if the variable has no name, or the factor may be negative.
@@ -109,33 +114,41 @@ class PerDatum(Module):
         check_positive(self.factor, "PerDatum.factor")
 
     def named(self, observable: str) -> str:
-        """The name of the variable in the data.
+        """Return the name of the variable in the data.
 
         Args:
-            observable: the name of that of which the noise is.
+            observable: the name of the observable.
+
+        Returns:
+            The name.
         """
         return self.variable.replace("{observable}", observable)
 
     def at(self, t: Any, y: Values, u: Values, of_data: Values) -> Float[Array, "..."]:
-        """The number of each datum.
+        """Return the value of each datum.
 
         Args:
-            t: times: not looked at, as what is predicted is not.
-            y: predicted values by name.
-            u: forcings by name.
-            of_data: what the noise reads of each datum, by `variable`.
+            t: times, unused.
+            y: predicted values, unused.
+            u: forcings, unused.
+            of_data: known values of each datum, by `variable`.
+
+        Returns:
+            The values, `(time, …)`.
         """
         return jnp.asarray(self.factor) * of_data[self.variable]
 
 
 def per_datum(value: Any) -> Any:
-    """The name of a variable of the data as what it holds; all else as it is."""
-    return PerDatum(value) if isinstance(value, str) else value
+    """Turn the name of a variable into a `PerDatum`; other values stay as they are."""
+    if isinstance(value, str):
+        return PerDatum(value)
+    return value
 
 
 class Read(NamedTuple):
-    """What a noise reads of each datum, where it may lie, and whether it has the units of the
-    observable.
+    """A variable that a noise reads: its `PerDatum`, its support, and whether its units are the
+    data's.
     """
 
     leaf: PerDatum
@@ -144,14 +157,17 @@ class Read(NamedTuple):
 
 
 class AbstractNoise(Module):
-    """The distribution of a datum, given its prediction; its parameters may be random leaves.
+    """The distribution of a datum around its prediction; parameters may be random leaves.
 
-    `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson
-    where these are equal and negative binomial where the variance is larger; `positive`: the fields
-    that must be positive; `in_units_of_data`: the fields that have the units of the observable;
-    `looks_back`: whether a datum is judged given those before it, as of `CorrelatedNoise`;
-    `not_inside`: why it may not stand inside of another noise, for most "". What a field may hold
-    beside a number its annotation says, such as `Scalar | VaryingScale | PerDatum`.
+    A field may hold more than a number if its annotation says so: `Scalar | VaryingScale |
+    PerDatum`. Class variables describe a noise:
+
+    - `counts_by_moments`: data are counts with a Poisson or negative binomial distribution, which
+      follows from mean and variance.
+    - `positive`: the fields that must be positive.
+    - `in_units_of_data`: the fields in the units of the observable.
+    - `looks_back`: the distribution of a datum depends on earlier data, as in `CorrelatedNoise`.
+    - `not_inside`: the reason why it cannot stand inside another noise; mostly empty.
     """
 
     counts_by_moments: ClassVar[bool] = False
@@ -161,16 +177,18 @@ class AbstractNoise(Module):
     not_inside: ClassVar[str] = ""
 
     def __check_init__(self):
-        for inner in (getattr(self, each.name) for each in dataclasses.fields(self)):
+        # 1. A noise inside another one.
+        for inner in (getattr(self, field.name) for field in dataclasses.fields(self)):
             if not isinstance(inner, AbstractNoise):
                 continue
-            why = inner.not_inside or (
-                "" if self.looks_back or not inner.looks_back else _LOOKS_BACK
-            )
+            why = inner.not_inside
+            if inner.looks_back and not self.looks_back:
+                why = why or _LOOKS_BACK
             if why:
                 raise ModelError(
                     f"{type(self).__name__} cannot be around {type(inner).__name__}: {why}"
                 )
+        # 2. Parameters: one number each, or an alternative that the annotation allows.
         for name, kinds in _alternatives(type(self)).items():
             if not isinstance(getattr(self, name), kinds):
                 check_scalar(getattr(self, name), f"{type(self).__name__}.{name}")
@@ -179,27 +197,30 @@ class AbstractNoise(Module):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Where data may lie, such as `constraints.positive`; anywhere unless said otherwise."""
+        """The support of the data, such as `constraints.positive`; by default the real line."""
         return constraints.real
 
     @abstractmethod
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        """The distribution of the data, with the batch shape of the prediction.
+        """Return the distribution of the data, with the batch shape of the prediction.
 
         Args:
-            prediction: that of the observable, `(time, …)`, in its units.
+            prediction: the prediction, `(time, …)`, in the units of the observable.
+
+        Returns:
+            A NumPyro distribution.
         """
 
     @property
     def varies(self) -> bool:
-        """Whether one of its parameters depends on time, predictions or forcings, or is known of
-        each datum.
+        """Whether a parameter is a function of time, prediction or forcings, or known for each
+        datum.
         """
         return any(map(may_vary, jax.tree.leaves(self, is_leaf=may_vary)))
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        """What it reads of each datum, itself or in a noise that it is around."""
+        """The variables that it reads for each datum, also through a noise inside it."""
         found = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -212,21 +233,27 @@ class AbstractNoise(Module):
         return tuple(found)
 
     def support_of(self, field: str) -> constraints.Constraint:
-        """Where the numbers of a field may lie that are known of each datum.
+        """Return the support of a field whose values are known for each datum.
 
         Args:
             field: its name.
+
+        Returns:
+            A NumPyro constraint.
         """
         return constraints.positive
 
     def at(self, t: Any, y: Values, u: Values, of_data: Values) -> "AbstractNoise":
-        """Itself at some times, where its parameters that vary are numbers.
+        """Return the noise with its varying parameters evaluated at some times.
 
         Args:
             t: times, `(time, …)`.
             y: the predicted values at these times, by name.
             u: the forcings at these times, by name.
-            of_data: what it reads of each datum, by the `PerDatum.variable` that says so.
+            of_data: known values of each datum, by `PerDatum.variable`.
+
+        Returns:
+            The noise, whose parameters are numbers or arrays.
         """
         return jax.tree.map(
             lambda leaf: leaf.at(t, y, u, of_data) if may_vary(leaf) else leaf,
@@ -235,99 +262,119 @@ class AbstractNoise(Module):
         )
 
     def told(self, of_data: Mapping[str, Any]) -> "AbstractNoise":
-        """Itself where what is known of each datum is in its place; what is unknown stays unknown.
+        """Return the noise with known values of each datum filled in; random leaves stay.
 
         Args:
             of_data: as for `at`.
+
+        Returns:
+            The noise without `PerDatum`.
         """
 
         def known(leaf: Any) -> Any:
-            return of_data[leaf.variable] if isinstance(leaf, PerDatum) else leaf
+            if isinstance(leaf, PerDatum):
+                return of_data[leaf.variable]
+            return leaf
 
         return jax.tree.map(known, self, is_leaf=lambda leaf: may_vary(leaf) or is_random(leaf))
 
     def ruled_out(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, str]:
-        """Which data cannot be, and what they would have to be.
+        """Flag the data outside the support.
 
         Args:
-            values: data, `(time, …)`, NaN where missing, of a noise that is `told` what is known of
-                each.
+            values: data, `(time, …)`, NaN where missing. Known values of each datum must be filled
+                in.
+
+        Returns:
+            The flags, and a description of the support for the first flagged datum.
         """
         outside = ~np.isnan(values) & ~np.asarray(self.support(values))
         if not outside.any():
             return outside, ""
         first = tuple(np.argwhere(outside)[0])
+        # The bounds of a support may differ between data, as numbers of trials do.
         own = jax.tree.map(
             lambda end: end[first] if np.shape(end) == values.shape else end, self.support
         )
         return outside, describe_support(own)
 
     def known_between(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, np.ndarray]:
-        """The bounds within which data lie, the datum itself twice where it is seen.
+        """Return lower and upper bounds of the data; an uncensored datum is both.
 
         Args:
-            values: data, `(time, …)`, of a noise that is `told` what is known of each.
+            values: data, `(time, …)`. Known values of each datum must be filled in.
+
+        Returns:
+            Lower and upper bounds.
         """
         return values, values
 
     @property
     def limits(self) -> dict[str, float]:
-        """Limits beyond which no datum is seen, as attributes of a forecast; none for most."""
+        """Limits of what can be seen, as attributes of a forecast; empty for most noises."""
         return {}
 
     @property
     def variance(self) -> Float[Array, ""]:
-        """The variance of the noise, where it does not depend on the prediction.
+        """The variance of normal noise that does not depend on the prediction.
 
         Raises:
-            ModelError: for a noise model that is not normal.
+            ModelError: if the noise is not normal.
         """
         raise ModelError(
             f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}"
         )
 
     def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """Data as what is predicted of them: the data themselves, but for counts of which a share
-        is predicted.
+        """Return data in the units of predictions; for binomial counts their share of the trials.
 
         Args:
             values: data, `(time, …)`.
+
+        Returns:
+            The data, `(time, …)`.
         """
         return values
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """Data or predictions on the scale on which the noise is nearly normal.
+        """Transform data or predictions to the scale on which the noise is nearly normal.
 
         Args:
             values: data or predictions, `(time, …)`, in the units of the observable.
+
+        Returns:
+            The transformed values.
         """
         return values
 
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        """About the standard deviation of the noise on the scale of `link`: what a datum tells of
-        its prediction.
+        """Return the approximate standard deviation of the noise on the scale of `link`.
 
         Args:
-            prediction: that of the observable, `(time, …)`, in its units.
-            variance: that of the prediction itself, in the square of its units; none where it is
-                certain.
+            prediction: the prediction, `(time, …)`, in the units of the observable.
+            variance: the variance of the prediction itself, in squared units; None if it is exact.
+
+        Returns:
+            The standard deviation, `(time, …)`.
         """
         return jnp.sqrt(self.around(prediction, variance).variance)
 
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """The distribution of the data around a prediction that is uncertain by `variance` itself.
+        """Return the distribution of the data around an uncertain prediction.
 
         Args:
-            prediction: that of the observable, `(time, …)`, in its units.
-            variance: that of the prediction itself, in the square of its units; none where it is
-                certain.
+            prediction: the prediction, `(time, …)`, in the units of the observable.
+            variance: the variance of the prediction itself, in squared units; None if it is exact.
+
+        Returns:
+            A NumPyro distribution.
 
         Raises:
-            ModelError: for a variance where the noise is not normal.
+            ModelError: if there is a variance and the noise is not normal.
         """
         if variance is None:
             return self(prediction)
@@ -335,7 +382,7 @@ class AbstractNoise(Module):
 
 
 class AbstractCrossCorrelation(Module):
-    """How the residuals of several observables of a model are correlated with one another.
+    """The correlation between the residuals of several observables.
 
     Fields: `observables`, their names.
     """
@@ -350,7 +397,7 @@ class AbstractCrossCorrelation(Module):
             observables: the noise and the dimensions of each observable of a model, by name.
 
         Raises:
-            ModelError: that names the first one.
+            ModelError: if one of them cannot be correlated; the message names it.
         """
 
     @abstractmethod
@@ -361,25 +408,27 @@ class AbstractCrossCorrelation(Module):
         times: Float[Array, " time"],
         befores: Mapping[str, Any],
     ) -> dict[str, dist.Distribution]:
-        """The distribution of each datum, given those before it; drawn by one key, all of them hold
-        together.
+        """Return the joint distributions of the observables, given earlier data.
+
+        They are correlated only if all are drawn with the same random key.
 
         Args:
-            noises: that of each observable.
-            predictions: of each, `(time, …)`, in its units.
-            times: those of the predictions, which never fall.
-            befores: what was seen of each.
+            noises: the noise of each observable.
+            predictions: the prediction of each, `(time, …)`, in its units.
+            times: the times of the predictions, which never fall.
+            befores: the earlier residuals of each.
+
+        Returns:
+            NumPyro distributions by observable.
         """
 
 
 def check_positive(value: Any, where: str) -> None:
-    """Refuse a number that is not positive, and a distribution that has negative numbers too."""
+    """Refuse a number that is not positive, or a distribution that is not."""
     if may_be_negative(value):
-        what = (
-            f"{describe_distribution(value)}, which may be negative"
-            if is_random(value)
-            else f"{value}"
-        )
+        what = f"{value}"
+        if is_random(value):
+            what = f"{describe_distribution(value)}, which may be negative"
         raise ModelError(
             f"{where} must be positive, or a distribution of positive numbers, as HalfNormal is: "
             f"not {what}"
@@ -387,14 +436,12 @@ def check_positive(value: Any, where: str) -> None:
 
 
 def may_vary(node: Any) -> bool:
-    """Whether something is no number itself, but one for each datum."""
+    """Whether a parameter has its own value for each datum."""
     return isinstance(node, (VaryingScale, PerDatum))
 
 
 def _alternatives(noise: type) -> dict[str, tuple[type, ...]]:
-    """What may stand in place of a number,
-    by the fields of a noise for which there is something.
-    """
+    """Return the types, other than numbers, that the annotations of fields allow."""
     try:
         hints = get_type_hints(noise)
     except NameError:  # an annotation that is only known to the type checker

@@ -1,4 +1,4 @@
-"""Counts out of a number of trials: those who are ill among those who were tested."""
+"""Binomial noise: counts of successes in a known number of trials."""
 
 from typing import Any, ClassVar
 
@@ -13,17 +13,19 @@ from ..errors import ModelError
 from ..random import Scalar, is_random
 from .abstract_noise import AbstractNoise, PerDatum, per_datum
 
-_NEAR = 1e-9  # to 0 or 1: a probability that a solver has left, or reached
+# Distance of a probability from 0 and 1: a solver may leave the interval or reach its ends.
+_NEAR = 1e-9
 
 
 class AbstractOfTrials(AbstractNoise):
-    """Counts of successes among a known number of trials, each with the predicted probability.
+    """Counts of successes in a known number of trials, each with the predicted probability.
 
     Args:
-        trials: how many, or the name of a variable of the data that has the number of each datum.
+        trials: the number of trials, or the name of a variable of the data with the number of each
+            datum.
 
     Raises:
-        ModelError: for trials that are no known whole number.
+        ModelError: if the trials are no known whole number.
     """
 
     trials: int | PerDatum = eqx.field(converter=per_datum)
@@ -35,8 +37,7 @@ class AbstractOfTrials(AbstractNoise):
         if not known or self.trials != np.round(self.trials) or self.trials < 1:
             raise ModelError(
                 f"{type(self).__name__}.trials must be a whole number, or the name of a variable "
-                "of the data that has "
-                f"that of each datum, not {self.trials!r}"
+                f"of the data that has that of each datum, not {self.trials!r}"
             )
 
     @property
@@ -46,35 +47,40 @@ class AbstractOfTrials(AbstractNoise):
         return constraints.integer_interval(0, self.trials)
 
     def support_of(self, field: str) -> constraints.Constraint:
-        return constraints.nonnegative_integer if field == "trials" else super().support_of(field)
+        if field == "trials":
+            return constraints.nonnegative_integer
+        return super().support_of(field)
 
     def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """The share of successes, which is what a layer predicts."""
-        return values / jnp.maximum(jnp.asarray(self.trials, float), 1.0)
+        """Return the share of successes, which is what a layer predicts."""
+        return values / self._divisor
 
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        return jnp.sqrt(self.around(prediction, variance).variance) / jnp.maximum(
-            jnp.asarray(self.trials, float), 1.0
-        )
+        return jnp.sqrt(self.around(prediction, variance).variance) / self._divisor
+
+    @property
+    def _divisor(self) -> Any:
+        """The number of trials, at least 1: without a trial there is no share."""
+        return jnp.maximum(jnp.asarray(self.trials, float), 1.0)
 
     @property
     def _number(self) -> Any:
+        """The number of trials as integers."""
         return jnp.asarray(jnp.round(jnp.asarray(self.trials, float)), int)
 
 
 def _share(prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+    """Keep a predicted probability inside (0, 1)."""
     return jnp.clip(prediction, _NEAR, 1 - _NEAR)
 
 
 class BinomialNoise(AbstractOfTrials):
-    r"""$y \sim \mathrm{Binomial}(n, z)$: so many of n trials succeed, each with the predicted
-    probability z.
+    r"""Binomial counts with the predicted probability z: $y \sim \mathrm{Binomial}(n, z)$.
 
     Args:
-        trials: n: a number, or the name of a variable of the data that has the number of each
-            datum.
+        trials: n, a number, or the name of a variable of the data with the number of each datum.
     """
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
@@ -82,18 +88,17 @@ class BinomialNoise(AbstractOfTrials):
 
 
 class BetaBinomialNoise(AbstractOfTrials):
-    r"""$y \sim \mathrm{BetaBinomial}(n, k z, k (1 - z))$: counts out of n that scatter more than by
-    chance.
+    r"""Over-dispersed binomial counts: $y \sim \mathrm{BetaBinomial}(n, k z, k (1 - z))$.
 
     Args:
-        trials: n: a number, or the name of a variable of the data that has the number of each
-            datum.
-        concentration: k, which has no unit: the variance is $n z (1 - z)\, (k + n) / (k + 1)$.
+        trials: n, a number, or the name of a variable of the data with the number of each datum.
+        concentration: k, without a unit: the variance is $n z (1 - z)\, (k + n) / (k + 1)$.
     """
 
     concentration: Scalar
     positive: ClassVar[tuple[str, ...]] = ("concentration",)
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        share, size = _share(prediction), jnp.asarray(self.concentration)
+        share = _share(prediction)
+        size = jnp.asarray(self.concentration)
         return dist.BetaBinomial(size * share, size * (1 - share), self._number)

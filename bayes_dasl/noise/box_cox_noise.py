@@ -1,6 +1,4 @@
-"""Noise that is normal once data and predictions are transformed: a logarithm with an offset, a
-root, a power.
-"""
+"""Normal noise on a Box–Cox scale: a logarithm with an offset, a root, or another power."""
 
 from numbers import Real
 from typing import Any, ClassVar
@@ -20,23 +18,24 @@ from .abstract_noise import SMALLEST, AbstractNoise, VaryingScale
 
 
 class BoxCoxNoise(AbstractNoise):
-    r"""Noise that is normal once transformed: $g(y) \sim N(g(z), \sigma)$,
-    $g(y) = ((y + c)^\lambda - 1) / \lambda$.
+    r"""Normal noise on a Box–Cox scale: $g(y) \sim N(g(z), \sigma)$.
 
-    A power of 0 is the logarithm, $g(y) = \log(y + c)$; of 0.5 a square root, of which $g$ is
-    twice; of 1 data as they are. So errors grow with what is predicted, the faster the smaller the
-    power. Densities, and so log scores, are those of the data in their own units, and so are
-    forecasts. Above a power of 0 the normal distribution is cut off where y + c would be negative;
-    the prediction is the median as long as that is far away.
+    $g(y) = ((y + c)^\lambda - 1) / \lambda$
+
+    A power of 0 is the logarithm, $g(y) = \log(y + c)$; a power of 0.5 is twice a square root; a
+    power of 1 leaves data as they are. Errors grow with the prediction, and faster for a smaller
+    power. Densities, log scores and forecasts are those of the data in their own units. For a
+    positive power the normal distribution is truncated at y + c = 0. The prediction is the median
+    as long as that is far away.
 
     Args:
         scale: σ, on the transformed scale, or a `VaryingScale`.
-        power: λ, not negative: known, or unknown, such as `dist.Uniform(0.0, 1.0)`.
-        shift: c, a known number in the units of the observable, such as half of the smallest value
-            above zero where data may be zero: data lie above −c.
+        power: λ, not negative: a number, or a distribution such as `dist.Uniform(0.0, 1.0)`.
+        shift: c, a known number in the units of the observable; data lie above −c. If data may be
+            zero, half of the smallest positive value is a choice.
 
     Raises:
-        ModelError: for a negative power, or a shift that is no known number or is negative.
+        ModelError: if the power may be negative, or the shift is unknown or negative.
     """
 
     scale: Scalar | VaryingScale
@@ -49,7 +48,9 @@ class BoxCoxNoise(AbstractNoise):
 
     @property
     def support(self) -> constraints.Constraint:
-        return constraints.greater_than(-self.shift) if self.shift else constraints.positive
+        if self.shift:
+            return constraints.greater_than(-self.shift)
+        return constraints.positive
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return BoxCoxNormal(self.link(prediction), self.scale, self.power, self.shift)
@@ -64,10 +65,11 @@ class BoxCoxNoise(AbstractNoise):
 
 
 def refuse_power_or_shift(noise: Any) -> None:
-    """Raise ModelError for a noise on a Box–Cox scale whose power may be negative, or whose shift
-    is unknown.
-    """
-    kind, power, shift = type(noise).__name__, noise.power, noise.shift
+    """Raise ModelError if a power may be negative, or a shift is unknown or negative."""
+    kind = type(noise).__name__
+    power = noise.power
+    shift = noise.shift
+    # The smallest power that the prior allows.
     least = bounds(power.support).get("lower", -np.inf) if is_random(power) else float(power)
     if least < 0:
         said = describe_distribution(power) if is_random(power) else power

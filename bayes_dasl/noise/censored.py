@@ -1,6 +1,4 @@
-"""Censored data, of which only bounds are known: below a limit of quantification, or within an
-interval.
-"""
+"""Censored data: only bounds of a value are known, such as a limit of quantification."""
 
 import math
 from typing import Any, ClassVar
@@ -21,32 +19,28 @@ from .sequential import Before
 
 
 class Censored(AbstractNoise):
-    r"""Data of which only bounds are known, around the noise of the values themselves.
+    r"""Censored data, around the noise of the values themselves.
 
-    A datum below a limit counts with $P(y \le \text{limit})$, one above it with
-    $P(y \ge \text{limit})$, one between two with the probability in between. Forecasts are of the
-    values themselves, as if they could be seen.
+    A datum below a limit contributes $P(y \le \text{limit})$, one above it $P(y \ge \text{limit})$,
+    and one between two limits the probability between them. Forecasts are of the values themselves,
+    as if they could be seen.
 
-    Without limits the data say which are censored, by a variable `<observable>_censored` with the
-    dimensions of the
-    observable: 0 for a value that is seen, 1 (left-censored) for one that is at most the value
-        given, −1
-    (right-censored) for one that is at least that. A variable `<observable>_limit` has the other
-    bound of a datum that lies in an interval, NaN for none; it may be left out.
+    Without limits the data state which values are censored, in a variable `<observable>_censored`
+    with the dimensions of the observable. 0 is a value that was seen. 1 (left-censored) is at most
+    the value given, −1 (right-censored) at least the value given. An optional variable
+    `<observable>_limit` has the other bound of an interval, NaN for none.
+
+    With correlated residuals the filter uses the mean and variance of a censored residual given its
+    bounds, as if it were still normal. Log densities are then approximate.
 
     Args:
-        noise: that of the values, such as `bd.LogNormalNoise(0.2)`.
-        below: a limit of quantification, in the units of the observable: a datum at or below it is
-            left-censored there.
-        above: an upper one: a datum at or above it is right-censored there.
-
-    Around correlated residuals a censored datum tells the next ones what its bounds say of the
-    residual: the filter takes the mean and the variance that it then has, as if it were still
-        normal. So log densities are approximate.
+        noise: the noise of the values, such as `bd.LogNormalNoise(0.2)`.
+        below: a lower limit, in the units of the observable: data at or below it are left-censored.
+        above: an upper limit: data at or above it are right-censored.
 
     Raises:
-        ModelError: for a noise whose distribution function is not known, or limits that are no
-            rising numbers.
+        ModelError: if the noise has no known distribution function, or limits are not increasing
+            numbers.
     """
 
     noise: AbstractNoise
@@ -63,18 +57,20 @@ class Censored(AbstractNoise):
     ):
         if not isinstance(noise, AbstractNoise) or isinstance(noise, Censored):
             raise ModelError(f"Censored is around a noise such as bd.NormalNoise, not {noise!r}")
-        limits = [_number(value) for value in (below, above) if value is not None]
+        limits = [_finite_or_nan(value) for value in (below, above) if value is not None]
         if not all(map(math.isfinite, limits)) or limits != sorted(set(limits)):
             raise ModelError(
                 f"the limits of censored data must be numbers, below < above: not {below!r} and "
                 f"{above!r}"
             )
-        self.noise, self.below, self.above = noise, below, above
-        by_datum = not limits
-        self.code = PerDatum("{observable}" + CODE, otherwise=0.0) if by_datum else None
-        self.limit = (
-            PerDatum("{observable}" + LIMIT, otherwise=math.nan, needed=False) if by_datum else None
-        )
+        self.noise = noise
+        self.below = below
+        self.above = above
+        self.code = self.limit = None
+        # Without limits the data say which values are censored; forecast data are not.
+        if not limits:
+            self.code = PerDatum("{observable}" + CODE, otherwise=0.0)
+            self.limit = PerDatum("{observable}" + LIMIT, otherwise=math.nan, needed=False)
 
     @property
     def counts_by_moments(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -92,13 +88,16 @@ class Censored(AbstractNoise):
         *,
         same: bool,
     ) -> Before:
-        """Past data as residuals, with the bounds of those that are censored.
+        """Return the residuals of earlier data, with the bounds of censored ones.
 
         Args:
             times: increasing.
             data: NaN where missing, in the units of the observable.
-            prediction: that of the observable at these times, likewise.
-            same: whether the times of interest are these.
+            prediction: the prediction at these times, in the same units.
+            same: whether the times to predict are these.
+
+        Returns:
+            The earlier residuals.
         """
         inner: Any = self.noise
         return inner.before(times, data, prediction, same=same, known=self.known_between)
@@ -110,13 +109,16 @@ class Censored(AbstractNoise):
         before: Before | None,
         variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
-        """The distribution of each datum given those before it.
+        """Return the distribution of each datum given earlier ones.
 
         Args:
-            prediction: that of the observable, `(time, …)`, in its units.
-            times: those of the prediction, not decreasing.
-            before: past data; none for draws that are given no data.
-            variance: that of the prediction itself, which must be none.
+            prediction: the prediction, `(time, …)`, in the units of the observable.
+            times: the times of the prediction, which never fall.
+            before: earlier residuals; None for draws without data.
+            variance: the variance of the prediction, which must be None.
+
+        Returns:
+            A NumPyro distribution.
         """
         inner: Any = self.noise
         return self.censored(inner.given(prediction, times, before, variance))
@@ -126,7 +128,9 @@ class Censored(AbstractNoise):
         return self.noise.support
 
     def support_of(self, field: str) -> constraints.Constraint:
-        return constraints.integer_interval(-1, 1) if field == "code" else constraints.real
+        if field == "code":
+            return constraints.integer_interval(-1, 1)
+        return constraints.real
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return self.censored(self.noise(prediction))
@@ -134,33 +138,36 @@ class Censored(AbstractNoise):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """The distribution of the data around a prediction that is uncertain by `variance`
-        itself.
-        """
+        """Return the distribution of the data around an uncertain prediction."""
         return self.censored(self.noise.around(prediction, variance))
 
     def censored(self, law: dist.Distribution) -> dist.Distribution:
-        """The distribution of data that may be censored.
+        """Return the distribution of data that may be censored.
 
         Args:
-            law: that of the values themselves.
+            law: the distribution of the values themselves.
+
+        Returns:
+            A NumPyro distribution.
+
+        Raises:
+            ModelError: if `law` has no known distribution function.
         """
         if not has_tails(law):
             raise ModelError(
                 f"{type(self.noise).__name__} cannot be censored: no distribution function of "
-                f"{type(law).__name__} is "
-                "known here"
+                f"{type(law).__name__} is known here"
             )
         return CensoredLaw(law, jax.tree_util.Partial(known_between, **self._bounds()))
 
     def _bounds(self) -> dict[str, Any]:
-        """Code and other bound of each datum, and the limits of all of them."""
-        below, above = (
-            (-math.inf if self.below is None else self.below),
-            (math.inf if self.above is None else self.above),
-        )
-        code, limit = (0.0, math.nan) if self.code is None else (self.code, self.limit)
-        return {"code": code, "limit": limit, "below": below, "above": above}
+        """Return the arguments of `known_between`: flags, other bounds, and limits of all data."""
+        return {
+            "code": 0.0 if self.code is None else self.code,
+            "limit": math.nan if self.limit is None else self.limit,
+            "below": -math.inf if self.below is None else self.below,
+            "above": math.inf if self.above is None else self.above,
+        }
 
     def known_between(self, values: Any) -> tuple[Any, Any]:
         return known_between(values, **self._bounds())
@@ -183,19 +190,19 @@ class Censored(AbstractNoise):
 
     def ruled_out(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, str]:
         outside, said = self.noise.ruled_out(values)
-        low, high = self.known_between(values)
         if outside.any():
             return outside, said
-        return (
-            low > high,
+        low, high = self.known_between(values)
+        said = (
             "no lower than its other bound, where it is an upper one, or no higher, where it is a "
-            "lower one",
+            "lower one"
         )
+        return low > high, said
 
 
-def _number(value: Any) -> float:
-    return (
-        float(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-        else math.nan
-    )
+def _finite_or_nan(value: Any) -> float:
+    """Return a number as a float; NaN for anything else."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number:
+        return float(value)
+    return math.nan

@@ -1,4 +1,4 @@
-"""Families of noise: normal, log-normal, Student's t, counts."""
+"""Common noises: normal, proportional, log-normal, Student's t, Poisson, negative binomial."""
 
 from typing import Any, ClassVar
 
@@ -14,16 +14,15 @@ from .abstract_noise import SMALLEST, AbstractNoise, PerDatum, VaryingScale, per
 
 
 class AbstractScaled(AbstractNoise):
-    """Noise with a scale that is unknown, known of each datum, or made of both.
+    """Noise with an unknown scale, a known error of each datum, or both.
 
     Args:
-        scale: what is not known of each datum, or a `VaryingScale`; none where `known_error` is all
-            there is.
+        scale: the unknown scale, or a `VaryingScale`; None if there is only a `known_error`.
         known_error: the measurement error of each datum, as the name of a variable of the data or a
-            `PerDatum`; it adds to the scale in quadrature.
+            `PerDatum`. It adds to the scale in quadrature.
 
     Raises:
-        ModelError: if there is neither.
+        ModelError: if both are None.
     """
 
     scale: Scalar | VaryingScale | PerDatum | None = None
@@ -41,27 +40,32 @@ class AbstractScaled(AbstractNoise):
             )
 
     def support_of(self, field: str) -> constraints.Constraint:
+        # With a scale beside it, a datum may have no error of its own.
         beside = field == "known_error" and self.scale is not None
-        return constraints.nonnegative if beside else constraints.positive
+        if beside:
+            return constraints.nonnegative
+        return constraints.positive
 
     @property
     def sigma(self) -> Any:
-        """The scale of each datum, all that adds to it taken together."""
+        r"""The standard deviation of each datum: $\sqrt{\text{scale}^2 + \text{known error}^2}$."""
         if self.known_error is None:
             return self.scale
         known = jnp.asarray(self.known_error)
-        return known if self.scale is None else jnp.hypot(jnp.asarray(self.scale), known)
+        if self.scale is None:
+            return known
+        return jnp.hypot(jnp.asarray(self.scale), known)
 
 
 class NormalNoise(AbstractScaled):
     r"""Normal noise: $y \sim N(z, \sigma)$.
 
     Args:
-        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is
-            all there is.
+        scale: σ, in the units of the observable, or a `VaryingScale`; None if there is only a
+            `known_error`.
         known_error: the measurement error of each datum, in the same units, as the name of a
-            variable of the data or a `PerDatum`:
-            $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
+            variable of the data or a `PerDatum`: $\sigma^2 = \text{scale}^2 +
+            \text{known\_error}^2$.
 
     Example:
         ```python
@@ -78,13 +82,12 @@ class NormalNoise(AbstractScaled):
 
 
 class CombinedNoise(AbstractNoise):
-    r"""Normal noise that is proportional to what is predicted, with a floor:
-    $y \sim N(z, \sqrt{a^2 + (b z)^2})$.
+    r"""Normal noise with a constant and a proportional part: $y \sim N(z, \sqrt{a^2 + (b z)^2})$.
 
     Args:
-        additive: a, in the units of the observable: the error where little is predicted; none for
-            an error that is proportional alone.
-        proportional: b, which has no unit: 0.2 is an error of 20 % where much is predicted.
+        additive: a, in the units of the observable: the error of a small prediction; None for a
+            purely proportional error.
+        proportional: b, without a unit: 0.2 is an error of 20 % of a large prediction.
         known_error: the measurement error of each datum, in the units of the observable, as the
             name of a variable of the data or a `PerDatum`; its square adds to the other two.
 
@@ -104,8 +107,10 @@ class CombinedNoise(AbstractNoise):
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """Normal, with the mean and the variance of data around a prediction that is uncertain by
-        `variance` itself.
+        r"""Return a normal distribution with the mean and variance of data around an uncertain
+        prediction.
+
+        With $E[z] = m$ and $\mathrm{Var}[z] = v$ the variance is $v + a^2 + b^2 (m^2 + v)$.
         """
         if variance is None:
             return self(prediction)
@@ -114,20 +119,20 @@ class CombinedNoise(AbstractNoise):
         )
 
     def _variance(self, square: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """That of the noise, given the mean square of the prediction."""
+        """Return the variance of the noise, given the mean square of the prediction."""
         constant = sum(
             jnp.square(jnp.asarray(v)) for v in (self.additive, self.known_error) if v is not None
         )
-        return jnp.maximum(
-            constant + jnp.square(jnp.asarray(self.proportional)) * square, SMALLEST**2
-        )
+        proportional = jnp.square(jnp.asarray(self.proportional)) * square
+        # Purely proportional noise would have no density at a prediction of 0.
+        return jnp.maximum(constant + proportional, SMALLEST**2)
 
 
 class LogNormalNoise(AbstractScaled):
-    r"""$\log y \sim N(\log z, \sigma)$: relative noise around the median z.
+    r"""Relative noise around the median z: $\log y \sim N(\log z, \sigma)$.
 
     Args:
-        scale: σ, which has no unit, or a `VaryingScale`; none where `known_error` is all there is.
+        scale: σ, without a unit, or a `VaryingScale`; None if there is only a `known_error`.
         known_error: the standard error of each logarithm, as the name of a variable of the data or
             a `PerDatum`: $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
 
@@ -153,18 +158,17 @@ class LogNormalNoise(AbstractScaled):
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
         scale = jnp.broadcast_to(jnp.asarray(self.sigma), prediction.shape)
-        return (
-            scale if variance is None else jnp.sqrt(scale**2 + _log_variance(prediction, variance))
-        )
+        if variance is None:
+            return scale
+        return jnp.sqrt(scale**2 + _log_variance(prediction, variance))
 
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
-        """The distribution of the data around a prediction that is itself log-normal, with this
-        mean and `variance`.
-        """
+        """Return the distribution around a log-normal prediction with this mean and `variance`."""
         if variance is None:
             return self(prediction)
+        # The mean of a log-normal variable exceeds its median by half the log variance.
         middle = self.link(prediction) - _log_variance(prediction, variance) / 2
         return dist.LogNormal(middle, self.spread(prediction, variance))
 
@@ -172,20 +176,22 @@ class LogNormalNoise(AbstractScaled):
 def _log_variance(
     mean: Float[Array, "time ..."], variance: Float[Array, "time ..."]
 ) -> Float[Array, "time ..."]:
-    """The variance of the logarithm of a log-normal number with this mean and variance."""
+    r"""Return the variance of the logarithm of a log-normal variable: $\log(1 + v / m^2)$."""
     return jnp.log1p(variance / jnp.square(jnp.maximum(mean, SMALLEST)))
 
 
 class StudentTNoise(AbstractScaled):
-    r"""$y \sim t_\nu(z, \sigma)$: robust to outliers; the variance is infinite unless ν > 2.
+    r"""Student's t noise, robust to outliers: $y \sim t_\nu(z, \sigma)$.
+
+    The variance is infinite unless ν > 2.
 
     Args:
-        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is
-            all there is.
-        df: ν, the degrees of freedom: the fewer, the heavier the tails.
+        scale: σ, in the units of the observable, or a `VaryingScale`; None if there is only a
+            `known_error`.
+        df: ν, the degrees of freedom; fewer give heavier tails.
         known_error: the measurement error of each datum, in the same units, as the name of a
-            variable of the data or a `PerDatum`:
-            $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
+            variable of the data or a `PerDatum`: $\sigma^2 = \text{scale}^2 +
+            \text{known\_error}^2$.
     """
 
     df: Scalar = 4.0
@@ -197,15 +203,15 @@ class StudentTNoise(AbstractScaled):
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        # By the Fisher information of the location.
+        # One over the root of the Fisher information of the location, (ν + 1) / ((ν + 3) σ²):
+        # the variance may be infinite.
         df = jnp.asarray(self.df)
-        return jnp.broadcast_to(
-            jnp.asarray(self.sigma) * jnp.sqrt((df + 3) / (df + 1)), prediction.shape
-        )
+        found = jnp.asarray(self.sigma) * jnp.sqrt((df + 3) / (df + 1))
+        return jnp.broadcast_to(found, prediction.shape)
 
 
 class PoissonNoise(AbstractNoise):
-    r"""$y \sim \mathrm{Poisson}(z)$: counts whose variance is their mean."""
+    r"""Poisson counts, whose variance is their mean: $y \sim \mathrm{Poisson}(z)$."""
 
     counts_by_moments: ClassVar[bool] = True
 
@@ -218,10 +224,10 @@ class PoissonNoise(AbstractNoise):
 
 
 class NegativeBinomialNoise(AbstractNoise):
-    """Over-dispersed counts: mean z, variance $z + z^2 / k$.
+    """Negative binomial counts, with mean z and variance $z + z^2 / k$.
 
     Args:
-        concentration: k, which has no unit: the larger, the nearer to `PoissonNoise`.
+        concentration: k, without a unit; for large k the counts are Poisson.
     """
 
     concentration: Scalar

@@ -1,6 +1,4 @@
-"""More zeros than a noise gives itself: counts with zeros of two kinds, and amounts that are zero
-or not.
-"""
+"""Noise with extra zeros: zero-inflated counts, and hurdle models of amounts."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -23,11 +21,12 @@ class AbstractWithZeros(AbstractNoise):
     """Noise around another one, with a share of zeros.
 
     Args:
-        noise: the other one.
-        zeros: the share, between 0 and 1: known, or unknown, such as `dist.Beta(1.0, 4.0)`.
+        noise: the other noise.
+        zeros: the share of zeros, between 0 and 1: a number, or a distribution such as
+            `dist.Beta(1.0, 4.0)`.
 
     Raises:
-        ModelError: for what is no noise, or a share that may be none.
+        ModelError: if `noise` is no noise, or the share may lie outside 0 and 1.
     """
 
     noise: AbstractNoise
@@ -52,34 +51,32 @@ class AbstractWithZeros(AbstractNoise):
 
     @abstractmethod
     def _refuse_noise(self) -> None:
-        """Raise ModelError for a noise that it cannot be around."""
+        """Raise ModelError if the noise inside has the wrong support."""
 
     def _possible(self) -> bool:
-        """Whether the noise inside gives no negative numbers."""
+        """Whether the noise inside has no negative data."""
         return bounds(self.noise.support).get("lower", -1.0) >= 0
 
 
 class ZeroInflatedNoise(AbstractWithZeros):
-    r"""Counts of which some are zero for a reason of their own; the others, zeros among them,
-    follow a noise.
+    r"""Zero-inflated counts: some are zero for a reason of their own, the others follow a noise.
 
-    $P(y) = \pi\, [y = 0] + (1 - \pi)\, p(y \mid z)$, so that the mean of data is $(1 - \pi) z$
+    $P(y) = \pi\, [y = 0] + (1 - \pi)\, p(y \mid z)$, so that the mean of the data is $(1 - \pi) z$
 
     Args:
-        noise: that of the counts, such as `bd.NegativeBinomialNoise(3.0)`.
-        zeros: π, the share of data that are zero for that reason: known, or unknown, such as
-            `dist.Beta(1.0, 4.0)`.
+        noise: the noise of the counts, such as `bd.NegativeBinomialNoise(3.0)`.
+        zeros: π, the share of extra zeros: a number, or a distribution such as `dist.Beta(1.0,
+            4.0)`.
 
     Raises:
-        ModelError: for a noise of other data than counts, or a share that may lie outside 0 and 1.
+        ModelError: if the noise is not one of counts, or the share may lie outside 0 and 1.
     """
 
     def _refuse_noise(self) -> None:
         if not (self.noise.support.is_discrete and self._possible()):
             raise ModelError(
                 f"ZeroInflatedNoise is around a noise of counts, not {type(self.noise).__name__}: "
-                "for amounts, "
-                "of which none is zero by itself, take bd.noise.HurdleNoise"
+                "for amounts, of which none is zero by itself, take bd.noise.HurdleNoise"
             )
 
     @property
@@ -94,21 +91,21 @@ class ZeroInflatedNoise(AbstractWithZeros):
 
 
 class HurdleNoise(AbstractWithZeros):
-    r"""Data that are zero or positive, such as daily rain; those that are positive follow a noise.
+    r"""Hurdle model of data that are zero or positive, such as daily rain.
 
-    $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, with the zeros of counts left out of
-    p. Where an amount is zero its log density is the logarithm of a probability. Around correlated
-    residuals a zero says nothing of these: as if it were missing. Where small amounts and zeros
-    come together, take `bd.filtering.CorrelatedBoxCoxNoise`.
+    $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, where p is the noise without its
+    zeros. For amounts, the log density of a zero is the log probability. With correlated residuals
+    a zero counts as missing, since it says nothing of them. If small amounts and zeros come
+    together, use `bd.filtering.CorrelatedBoxCoxNoise`.
 
     Args:
-        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or a
-            `bd.filtering.CorrelatedLogNoise`, or of counts.
-        zeros: π, the share of data that are zero: known, or unknown, such as `dist.Beta(1.0, 1.0)`.
+        noise: the noise of positive data, such as `bd.LogNormalNoise(0.5)`, a
+            `bd.filtering.CorrelatedLogNoise`, or a noise of counts.
+        zeros: π, the share of zeros: a number, or a distribution such as `dist.Beta(1.0, 1.0)`.
 
     Raises:
-        ModelError: for a noise that gives negative data, or amounts that are zero themselves, or a
-            share that may lie outside 0 and 1.
+        ModelError: if the noise has negative data, or amounts that may be zero, or if the share may
+            lie outside 0 and 1.
     """
 
     @property
@@ -123,13 +120,16 @@ class HurdleNoise(AbstractWithZeros):
         *,
         same: bool,
     ) -> Before:
-        """Past data as residuals, without the zeros.
+        """Return the residuals of earlier data, without the zeros.
 
         Args:
             times: increasing.
             data: NaN where missing, in the units of the observable.
-            prediction: that of the observable at these times, likewise.
-            same: whether the times of interest are these.
+            prediction: the prediction at these times, in the same units.
+            same: whether the times to predict are these.
+
+        Returns:
+            The earlier residuals.
         """
         inner: Any = self.noise
         return inner.before(times, jnp.where(data == 0, jnp.nan, data), prediction, same=same)
@@ -141,22 +141,28 @@ class HurdleNoise(AbstractWithZeros):
         before: Before | None,
         variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
-        """The distribution of each datum given those before it.
+        """Return the distribution of each datum given earlier ones.
 
         Args:
-            prediction: that of the observable, `(time, …)`, in its units.
-            times: those of the prediction, not decreasing.
-            before: past data; none for draws that are given no data.
-            variance: that of the prediction itself, which must be none.
+            prediction: the prediction, `(time, …)`, in the units of the observable.
+            times: the times of the prediction, which never fall.
+            before: earlier residuals; None for draws without data.
+            variance: the variance of the prediction, which must be None.
+
+        Returns:
+            A NumPyro distribution.
         """
         inner: Any = self.noise
-        amounts, zeros = inner.given(prediction, times, before, variance), jnp.asarray(self.zeros)
-        return Autocorrelated(
-            Hurdle(amounts.alone, zeros), jax.tree_util.Partial(_drawn, Hurdle(amounts, zeros))
-        )
+        amounts = inner.given(prediction, times, before, variance)
+        zeros = jnp.asarray(self.zeros)
+        # Zeros are independent, amounts are not: draw all amounts together, then the zeros.
+        path = jax.tree_util.Partial(_sample_of, Hurdle(amounts, zeros))
+        return Autocorrelated(Hurdle(amounts.alone, zeros), path)
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        return self.noise.link(values) if self.looks_back else values
+        if self.looks_back:
+            return self.noise.link(values)
+        return values
 
     def _refuse_noise(self) -> None:
         if not self._possible():
@@ -167,17 +173,20 @@ class HurdleNoise(AbstractWithZeros):
         if not self.noise.support.is_discrete and bool(self.noise.support(0.0)):
             raise ModelError(
                 "HurdleNoise is around a noise of amounts above zero, but "
-                f"{type(self.noise).__name__} has zeros "
-                "itself: take it alone, or bd.LogNormalNoise inside"
+                f"{type(self.noise).__name__} has zeros itself: take it alone, or "
+                "bd.LogNormalNoise inside"
             )
 
     @property
     def support(self) -> constraints.Constraint:
-        return self.noise.support if self.noise.support.is_discrete else constraints.nonnegative
+        if self.noise.support.is_discrete:
+            return self.noise.support
+        return constraints.nonnegative
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return Hurdle(self.noise(prediction), jnp.asarray(self.zeros))
 
 
-def _drawn(law: dist.Distribution, key: Any) -> Any:
+def _sample_of(law: dist.Distribution, key: Any) -> Any:
+    """Draw from a distribution: a function, so that `Partial` is a pytree."""
     return law.sample(key)

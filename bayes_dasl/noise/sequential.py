@@ -1,6 +1,4 @@
-"""Noise that looks back: what it remembers of past data, and the distribution of each datum given
-those.
-"""
+"""Correlated noise: residuals of earlier data, and the distribution of each datum given them."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ class Seen(NamedTuple):
 
     Args:
         residuals: data minus predictions on the scale of `link`; any number where missing.
-        there: where they are not missing.
+        there: flags of the residuals that are not missing.
         bounds: the lower and upper bound of each censored residual; −∞ and ∞ for one that was
             measured. None if nothing can be censored.
     """
@@ -29,13 +27,13 @@ class Seen(NamedTuple):
 
 
 class Before(NamedTuple):
-    """Data of an observable before the time of interest.
+    """Earlier data of an observable.
 
     Args:
         times: increasing, `(past,)`.
-        seen: residuals at these times, `(past, …)`.
+        seen: the residuals at these times, `(past, …)`.
         white: the standard deviation of the white noise of each.
-        same: whether the times of interest are these.
+        same: whether the times to predict are these.
     """
 
     times: Float[Array, " past"]
@@ -45,17 +43,18 @@ class Before(NamedTuple):
 
 
 class Autocorrelated(dist.Distribution):
-    """Data of which each has a distribution given those before it, and which are drawn together.
+    """Autocorrelated data: the distribution of each given earlier ones, and joint draws.
 
     Args:
-        alone: the distribution of each, normal or a transformed normal.
-        path: a function of a key that draws all of them, before they are transformed.
+        alone: the distribution of each datum given earlier ones, normal or a transformed normal.
+        path: a function of a random key that draws all data together, before they are transformed.
     """
 
     pytree_data_fields = ("alone", "path")
 
     def __init__(self, alone: dist.Distribution, path: Any):
-        self.alone, self.path = alone, path
+        self.alone = alone
+        self.path = path
         super().__init__(alone.batch_shape)
 
     @property
@@ -71,7 +70,7 @@ class Autocorrelated(dist.Distribution):
         return self.alone.variance
 
     def log_tails(self, value: Any) -> Any:
-        """The logarithms of P(Y ≤ value) and P(Y > value) of each datum."""
+        """Return the logarithms of P(Y ≤ value) and P(Y > value) of each datum."""
         return log_tails(self.alone, value)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
@@ -88,10 +87,13 @@ class Autocorrelated(dist.Distribution):
 
 
 def on_link(law: Any) -> tuple[Array, Array]:
-    """The location and scale of each datum given those before it, on the scale of `link`.
+    """Return the location and scale of each datum given earlier ones, on the scale of `link`.
 
     Args:
-        law: the distribution that a noise which looks back gives the data.
+        law: the distribution of data with correlated noise.
+
+    Returns:
+        Location and scale of a normal distribution.
     """
     alone = getattr(law, "uncensored", law).alone
     amounts: Any = alone.base_dist if isinstance(alone, Hurdle) else alone
@@ -99,27 +101,32 @@ def on_link(law: Any) -> tuple[Array, Array]:
 
 
 def within(seen: Seen, expected: Array, variance: Array) -> tuple[Array, Array | None]:
-    """The mean of each residual given its bounds, and the share of its variance that these leave:
-    none if measured.
+    """Return the mean of each residual given its bounds, and its remaining share of the variance.
+
+    A censored residual has a truncated normal distribution.
 
     Args:
         seen: residuals.
-        expected: their means before they were seen.
-        variance: their variances then, positive.
+        expected: their means given earlier data.
+        variance: their positive variances given earlier data.
+
+    Returns:
+        The means, and the share of the variance that remains, 0 for a measured one; None for the
+        share if nothing can be censored.
     """
     if seen.bounds is None:
         return seen.residuals, None
     scale = jnp.sqrt(variance)
-    # Infinite bounds are masked before they are scaled: their gradient would be infinity times
-    # zero.
-    ends = [
-        (jnp.isinf(bound), jnp.where(jnp.isinf(bound), expected, bound)) for bound in seen.bounds
-    ]
-    (no_low, low), (no_high, high) = ends
+    # 1. Standardise the bounds. Infinite ones are masked first: their gradient would be ∞ · 0.
+    low, high = seen.bounds
+    no_low = jnp.isinf(low)
+    no_high = jnp.isinf(high)
+    low = jnp.where(no_low, expected, low)
+    high = jnp.where(no_high, expected, high)
     low = jnp.where(no_low, -jnp.inf, (low - expected) / scale)
     high = jnp.where(no_high, jnp.inf, (high - expected) / scale)
+    # 2. Moments of the truncated normal; a measured residual is known exactly.
     measured = no_low & no_high
     mean, left = truncated_moments(low, high)
-    return jnp.where(measured, seen.residuals, expected + scale * mean), jnp.where(
-        measured, 0.0, left
-    )
+    mean = jnp.where(measured, seen.residuals, expected + scale * mean)
+    return mean, jnp.where(measured, 0.0, left)

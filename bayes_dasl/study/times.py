@@ -14,7 +14,7 @@ import xarray as xr
 from ..data.datasets import in_units, place_of, units_of
 from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
-from ..data.frames import COLUMNS, DATE_FORMAT, MISSING
+from ..data.input_table import COLUMNS, DATE_FORMAT, MISSING
 from ..errors import DataError
 from ..model import Model, check_shapes
 from ..prediction.posterior import fitted_observables

@@ -1,4 +1,4 @@
-"""Unknown functions that are linear in their weights."""
+"""`Basis`: unknown functions that are linear in their weights."""
 
 import math
 from typing import Any, ClassVar
@@ -18,49 +18,46 @@ _MONOTONE = (None, "increasing", "decreasing")
 
 
 class Basis(AbstractLinear):
-    r"""An unknown function of one state, forcing or time.
+    r"""An unknown function of a state, a forcing or time, as a weighted sum of basis functions.
 
     $g(x) = \text{level} + \text{scale} \cdot f(x), \quad f(x) = \sum_i w_i \phi_i(x)$
 
-    or, with `positive`, $\text{level} + \text{scale} \cdot e^{f(x)}$; or, with `monotone`
-    (B-splines only), integrated splines with positive weights,
-    $\text{level} + \text{scale} \cdot \sum_i e^{w_i} I_i(x)$, for `decreasing` with
-    $I_i(high) - I_i(x)$. With zero weights the latter is a straight line that rises by `scale` from
-    `low` to `high`, or falls. Neither is below `level` anywhere.
+    With `positive`, $g(x) = \text{level} + \text{scale} \cdot e^{f(x)}$. With `monotone` (B-splines
+    only) it is a sum of integrated splines with positive weights, $g(x) = \text{level} +
+    \text{scale} \cdot \sum_i e^{w_i} I_i(x)$, and for `decreasing` with $I_i(high) - I_i(x)$. Zero
+    weights then give a straight line that rises or falls by `scale` from `low` to `high`. Positive
+    and monotone functions are never below `level`.
 
-    With the weights that are there unless others are given, `scale` times the scale of the weights
-    is under the prior about the standard deviation of g all over the range. A `HilbertGP`, or a
-    `Product` with one, has an amplitude for that, so its weights are standard normal;
-    `NormalShrinkage` would add a second scale.
+    With the default weights, `scale` times the scale of the weights is about the prior standard
+    deviation of g over the whole range. A `HilbertGP`, or a `Product` with one, has its own
+    amplitude, so that its weights are standard normal; `NormalShrinkage` would add a second scale.
 
-    Its random leaves form the group *network*, hyperparameters included: it is what is learned, as
-    a network is, apart from parameters that have a meaning; so `decompose` and `diagnose` treat it
-    as they do a network.
+    The random leaves, hyperparameters included, form the group *network*: like the weights of a
+    network they have no scientific meaning. `decompose` and `diagnose` treat them so.
 
     Args:
-        family: what gives the features (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`,
+        family: the basis functions (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`,
             `Product`), each on its own range.
         input: the name of a state, a forcing or `"t"`; for a `Product` one for each family.
-        output: the name of the value that is returned.
-        weights: a prior that shrinks (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or
-            distribution of shape `(size,)`; `NormalShrinkage` with an unknown scale unless given,
-            or standard normal for a family with an amplitude of its own.
-        level: the constant that is added, in the units of g.
+        output: the name of the value.
+        weights: a shrinkage prior (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or
+            distribution of shape `(size,)`. The default is `NormalShrinkage` with an unknown scale,
+            or standard normal for a family with an amplitude.
+        level: the constant, in the units of g.
         scale: the factor of f, in the units of g.
-        positive: whether f stands in an exponential.
-        monotone: "increasing" or "decreasing", for a `BSpline`; neither unless given.
-        through: a point (x0, value) that g passes through exactly, such as `(0.0, 1.0)` for a
-            factor that is 1 where nothing inhibits; x0 is a tuple for a `Product`. f is then
-            replaced by f(x) − f(x0), and the value takes the place of `level`; with `positive` g is
-            level + (value − level) · exp(f(x) − f(x0)), so that the value takes the place of
-            `scale`. The prior of g is then narrow near x0.
+        positive: whether f is exponentiated.
+        monotone: "increasing" or "decreasing", for a `BSpline`; by default neither.
+        through: a point (x0, value) on the function, such as `(0.0, 1.0)` for a factor that is 1
+            without inhibition; x0 is a tuple for a `Product`. f is replaced by f(x) − f(x0), and
+            the value replaces `level`. With `positive`, g is level + (value − level) · exp(f(x) −
+            f(x0)), so that the value replaces `scale`. The prior of g is then narrow near x0.
 
     Shapes: any shape of x, and the same of g.
 
     Raises:
-        ModelError: if names, weights and features differ in number, if a positive or monotone
-            function could change its sign by `scale`, for a point outside the range or one that
-            leaves no room for `level` or `scale`, or if it is called and nobody gives its input.
+        ModelError: if names, weights and features differ in number, if `scale` could change the
+            sign of a positive or monotone function, or if a point lies outside the range or fixes a
+            parameter that is given; when called, if the input is unknown.
 
     Example:
         ```python
@@ -94,9 +91,13 @@ class Basis(AbstractLinear):
         monotone: str | None = None,
         through: tuple[float | tuple[float, ...], float] | None = None,
     ):
-        self.family, self.output, self.level, self.scale = family, output, level, scale
+        self.family = family
+        self.output = output
+        self.level = level
+        self.scale = scale
         self.input = (input,) if isinstance(input, str) else tuple(input)
-        self.positive, self.monotone = positive, monotone
+        self.positive = positive
+        self.monotone = monotone
         self.weights = _default_weights(family) if weights is None else weights
         self.through = None if through is None else _point(through)
 
@@ -113,6 +114,7 @@ class Basis(AbstractLinear):
         self._check_point()
 
     def _check_shape(self):
+        """Refuse a positive or monotone function that could change its sign."""
         if self.monotone not in _MONOTONE:
             raise ModelError(
                 f"monotone must be 'increasing' or 'decreasing', not {self.monotone!r}"
@@ -128,18 +130,22 @@ class Basis(AbstractLinear):
             )
 
     def _check_point(self):
+        """Refuse a point outside the range, or one beside a parameter that it replaces."""
         if self.through is None:
             return
         x, value = self.through
-        if len(x) != self.family.inputs or not all(
-            low <= at <= high for at, (low, high) in zip(x, self.family.ranges, strict=True)
-        ):
-            ranges = " × ".join(f"[{low:g}, {high:g}]" for low, high in self.family.ranges)
+        ends = self.family.ranges
+        inside = len(x) == len(ends) and all(
+            low <= at <= high for at, (low, high) in zip(x, ends, strict=True)
+        )
+        if not inside:
+            ranges = " × ".join(f"[{low:g}, {high:g}]" for low, high in ends)
             raise ModelError(
                 f"through must be a point of the range {ranges} and a value, not {self.through!r}"
             )
         taken, default = ("scale", 1.0) if self.positive else ("level", 0.0)
-        if not _is_number(getattr(self, taken), default):
+        given = getattr(self, taken)
+        if not (isinstance(given, float | int) and given == default):
             raise ModelError(f"through gives the function its {taken}: leave `{taken}` out")
         if self.positive and isinstance(self.level, float | int) and not value > self.level:
             raise ModelError(
@@ -153,7 +159,7 @@ class Basis(AbstractLinear):
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
-        """The range of each input that a figure of the function shows."""
+        """The range of each input in a figure."""
         return dict(zip(self.input, self.family.ranges, strict=True))
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
@@ -166,49 +172,57 @@ class Basis(AbstractLinear):
             return {self.output: self.level + self.scale * shape}
         value = self.through[1]
         if self.positive:
-            level: Any = self.level  # a number where a positive function passes through a point
+            level: Any = self.level
             return {self.output: level + (value - level) * shape}
         return {self.output: value + self.scale * shape}
 
     @property
     def _weights(self) -> Any:
-        return (
-            self.weights()
-            if isinstance(self.weights, AbstractWeights)
-            else jnp.asarray(self.weights)
-        )
+        """The weights as an array."""
+        is_prior = isinstance(self.weights, AbstractWeights)
+        if is_prior:
+            return self.weights()
+        return jnp.asarray(self.weights)
 
     @property
     def _is_linear(self) -> bool:
+        """Whether the function is linear in its weights."""
         return not (self.positive or self.monotone)
 
     @property
     def coefficients(self) -> Float[Array, " size"]:
-        # Of a positive or monotone function they stand within its exponential.
+        # In a positive or monotone function they are inside the exponential, without the scale.
         weights = self._weights if self.monotone else self._weights * self.family.scales
-        return weights * self.scale if self._is_linear else weights
+        if self._is_linear:
+            return weights * self.scale
+        return weights
 
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "Basis":
         held: Any = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
         return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held)
 
     def prepared(self) -> "Basis":
-        """Itself with its coefficients worked out: they are the same at every point of a solve."""
-        return (
-            self if isinstance(self.family, Unscaled) else self.with_coefficients(self.coefficients)
-        )
+        """Return a copy with its coefficients computed: they are the same at every point of a
+        solve.
+        """
+        if isinstance(self.family, Unscaled):
+            return self
+        return self.with_coefficients(self.coefficients)
 
     def _shape(self, x: list, weights: Any) -> Any:
-        """The function without its level and scale."""
+        """Return the function without its level and scale: f, or exp(f) if positive."""
         shape = self._sum(x, weights)
         if self.through is not None:
             shape = shape - self._sum(list(self.through[0]), weights)
-        return jnp.exp(shape) if self.positive else shape
+        if self.positive:
+            return jnp.exp(shape)
+        return shape
 
     def _sum(self, x: list, weights: Any) -> Any:
-        """The weighted sum of the features, or of their integrals for a monotone function."""
+        """Return the weighted sum of features, or of their integrals for a monotone function."""
         if not self.monotone:
             return self.family(*x) @ weights
+        # Positive weights of increasing integrals; equal weights give a straight line to 1.
         integrals = self.family.integrals(x[0])
         if self.monotone == "decreasing":
             integrals = self.family.integrals(jnp.inf) - integrals
@@ -216,18 +230,17 @@ class Basis(AbstractLinear):
 
 
 def _default_weights(family: AbstractFamily) -> Any:
-    return standard_normal(family.size) if family.has_amplitude else NormalShrinkage(family.size)
-
-
-def _is_number(value: Any, number: float) -> bool:
-    return isinstance(value, float | int) and value == number
+    """Return the default prior: one scale, either in the weights or in the family."""
+    if family.has_amplitude:
+        return standard_normal(family.size)
+    return NormalShrinkage(family.size)
 
 
 def _point(through: Any) -> tuple[tuple[float, ...], float]:
-    """The inputs and the value of a point.
+    """Return the inputs and the value of a point.
 
     Raises:
-        ModelError: for what is none.
+        ModelError: if it is no pair of finite numbers.
     """
     try:
         at, value = through

@@ -1,4 +1,4 @@
-"""The unknown functions inside a layer: where they stand, and what they are called."""
+"""Find the unknown functions inside a layer, and name them."""
 
 from typing import Any
 
@@ -7,18 +7,25 @@ from ..random import paths, with_possible
 
 
 def is_unknown_function(node: Any) -> bool:
-    """Whether a node names its `outputs`, and the ranges of inputs over which figures draw it."""
+    """Whether a node has `outputs`, and ranges of inputs over which figures draw it."""
     return hasattr(node, "drawn_over") and hasattr(node, "outputs")
 
 
 def unknown_functions(layer: Any) -> list[tuple[tuple[str, ...], Any]]:
-    """Where the unknown functions of a layer stand, and each with something possible in place of
-    what is unknown.
+    """List the unknown functions of a layer: their places, and a copy with possible values.
 
-    One that is shared stands in several places. Those that differ between the members of a
-    population are left out.
+    A shared function has several places. Functions that differ between the subjects of a population
+    are left out.
+
+    Args:
+        layer: the layer.
+
+    Returns:
+        The dotted paths and the function, for each of them.
     """
-    leaves, found = paths(layer), {}
+    # Functions with the same random leaves are one shared function.
+    leaves = paths(layer)
+    found = {}
     for path, node in parts_inside(with_possible(layer), is_unknown_function):
         inside = lambda place, path=path: place.startswith(f"{path}.")  # noqa: E731
         own = tuple(
@@ -30,10 +37,15 @@ def unknown_functions(layer: Any) -> list[tuple[tuple[str, ...], Any]]:
 
 
 def function_names(layer: Any) -> list[str]:
-    """What the unknown functions of a layer are called, in their order: by the last two parts of
-    their paths, or more.
+    """Name the unknown functions of a layer, in order, by the last parts of their paths.
 
-    The last alone may be no more than `value`.
+    At least two parts are kept: the last alone may be no more than `value`.
+
+    Args:
+        layer: the layer.
+
+    Returns:
+        One name for each function.
     """
     where = [places[0] for places, _ in unknown_functions(layer)]
     return list(short_names(where, least=dict.fromkeys(where, 2)).values())

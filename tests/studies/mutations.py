@@ -407,7 +407,7 @@ MUTANTS = (
         ("tests/test_cross_correlation.py",),
     ),
     Mutant(
-        "errors are in the units of the value, whatever they say", "bayes_dasl/data/frames.py",
+        "errors are in the units of the value, whatever they say", "bayes_dasl/data/input_table.py",
         "own = np.where(own == \"\", held, own)",
         "own = held",
         ("tests/test_tables.py",),
@@ -578,7 +578,7 @@ MUTANTS = (
         ("tests/test_compartments.py::test_every_event_is_the_sum_of_matrix_exponentials",),
     ),
     Mutant(
-        "a row is called by its place", "bayes_dasl/data/frames.py",
+        "a row is called by its place", "bayes_dasl/data/input_table.py",
         'f"line {label + 2}"',
         'f"line {label + 1}"',
         ("tests/test_tables.py::test_bad_tables",),

@@ -1,6 +1,4 @@
-"""Families of features of one number, all scaled so that weights of variance 1 give a function of
-variance about 1.
-"""
+"""Families of basis functions, scaled so that standard weights give functions of variance 1."""
 
 import math
 from abc import abstractmethod
@@ -18,39 +16,41 @@ from ...random import Module
 
 
 class AbstractFamily(Module):
-    """Features of one number: `family(x)` has one more axis than `x`, of length `size`."""
+    """Basis functions of one number: `family(x)` has one more axis than `x`, of length `size`."""
 
     size: eqx.AbstractVar[int]
 
     @property
     def inputs(self) -> int:
-        """How many numbers it takes."""
+        """The number of its inputs."""
         return 1
 
     @property
     def ranges(self) -> tuple[tuple[float, float], ...]:
-        """Lower and upper end of each of its inputs."""
+        """The lower and upper end of each input."""
         return ((self.low, self.high),)  # type: ignore[attr-defined]
 
     @property
     def has_amplitude(self) -> bool:
-        """Whether it is scaled by an unknown of its own,
-        so that its weights are standard normal.
-        """
+        """Whether it has a random amplitude, so that its weights are standard normal."""
         return False
 
     @property
     def intervals(self) -> int:
-        """The sum of its integrals at the upper end; 0 where it has none, and cannot make a
-        monotone function.
-        """
+        """The sum of its integrals at the upper end; 0 for a family without integrals."""
         return 0
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
-        """Integrals of its features from the lower end, all of them positive.
+        """Return the positive integrals of the features from the lower end.
 
         Args:
-            x: where, in the units of the input, of any shape.
+            x: points, in the units of the input, of any shape.
+
+        Returns:
+            One more axis, of length `size`.
+
+        Raises:
+            ModelError: if the family has no integrals.
         """
         raise ModelError(
             f"{type(self).__name__} has no integrals, which a monotone function is made of"
@@ -58,39 +58,46 @@ class AbstractFamily(Module):
 
     @property
     def scales(self) -> Float[Array, " size"]:
-        """By how much each feature is scaled by what is unknown of the family;
-        1 where nothing is.
-        """
+        """The random scale of each feature; 1 for families without hyperparameters."""
         return jnp.ones(self.size)
 
     def unscaled(self, *x: Any) -> Float[Array, "... size"]:
-        """The features divided by their `scales`, also where these are 0.
+        """Return the features divided by their `scales`, also if these are 0.
 
         Args:
             x: as for the features.
+
+        Returns:
+            One more axis, of length `size`.
         """
         return self(*x)
 
     def finer(self, times: int) -> "tuple[AbstractFamily, ...]":
-        """Families of the same kind that are finer, as `bd.updating.check_functions` tries them;
-        none unless it says so.
+        """Return finer families of the same kind, for `bd.updating.check_functions`; by default
+        none.
 
         Args:
-            times: how many times as fine; of several inputs each is made finer by itself.
+            times: the factor of refinement. With several inputs, each is refined by itself.
+
+        Returns:
+            The finer families.
         """
         return ()
 
     @property
     def said(self) -> str:
-        """What it is, in a word or two."""
+        """Its name and size, for a report."""
         return f"{type(self).__name__} of size {self.size}"
 
     @abstractmethod
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
-        """The features.
+        """Return the features.
 
         Args:
             x: one input for each that the family takes, of any shape.
+
+        Returns:
+            One more axis, of length `size`.
         """
 
 
@@ -99,19 +106,19 @@ class BSpline(AbstractFamily):
 
     $\phi_i(x) = B_{i,p}(x) / \sqrt{c_p}$, with $c_p$ the mean of $\sum_i B_{i,p}^2$ over the domain
 
-    The knots go on beyond the ends, so that the prior is the same everywhere in [low, high].
-    Outside, a function is held constant: its slope jumps to 0 at the ends. `integrals` are
-    $\int_{low}^x B_{i,p}$, in units of a knot interval, so they add up to the number of intervals
-    at `high`: positive weights of them make an increasing function.
+    The knots extend beyond the ends, so that the prior is the same everywhere in [low, high].
+    Outside, the function is constant, so that its slope jumps to 0 at the ends. The `integrals` are
+    $\int_{low}^x B_{i,p}$ in units of a knot interval. They sum to the number of intervals at
+    `high`; positive weights of them give an increasing function.
 
     Args:
         low: the lower end of the range, in the units of x.
         high: its upper end.
-        size: how many splines, more than the degree.
-        degree: that of the splines; 3 is cubic.
+        size: the number of splines, more than the degree.
+        degree: the degree of the splines; 3 is cubic.
 
     Raises:
-        ModelError: for an empty range, or fewer splines than degree + 1.
+        ModelError: if the range is empty, or there are fewer splines than degree + 1.
 
     Source: de Boor (1978), A Practical Guide to Splines; Eilers & Marx (1996) for the knots.
     """
@@ -140,29 +147,31 @@ class BSpline(AbstractFamily):
         return self._splines(x, self.degree) / math.sqrt(mean_square(self.degree))
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
-        """Integrals of the splines (without their scale) from `low`, held constant outside [low,
-        high].
+        """Return integrals of the unscaled splines from `low`, constant outside [low, high].
 
         Args:
-            x: where, in the units of the input, of any shape.
+            x: points, in the units of the input, of any shape.
+
+        Returns:
+            One more axis, of length `size`.
         """
         return self._primitives(x) - self._primitives(self.low)
 
     def _primitives(self, x: Any) -> Float[Array, "... size"]:
-        """The integral of a spline is the sum of those of the next degree that start with it or
-        after it.
-        """
-        return jnp.flip(jnp.cumsum(jnp.flip(self._splines(x, self.degree + 1), -1), -1), -1)[
-            ..., 1:
-        ]
+        r"""Return antiderivatives: $\int B_{i,p} = \sum_{j \ge i} B_{j,p+1}$, in knot intervals."""
+        # Sum from the last spline backwards.
+        backwards = jnp.flip(self._splines(x, self.degree + 1), -1)
+        return jnp.flip(jnp.cumsum(backwards, -1), -1)[..., 1:]
 
     def _splines(self, x: Any, degree: int) -> Float[Array, "... splines"]:
-        """The B-splines of a degree on these knots, by the recursion of Cox and de Boor."""
+        """Evaluate the B-splines of a degree by the recursion of Cox and de Boor."""
+        # 1. Degree 0: the indicator of the knot interval, with knots at whole numbers.
         z = (held(x, self.low, self.high) - self.low) * (self.intervals / (self.high - self.low))
         cell = jnp.clip(jnp.floor(z), 0, self.intervals - 1).astype(int)
         z = jnp.asarray(z)[..., None]
         knots = jnp.arange(-degree, self.intervals + degree)
         values = jax.nn.one_hot(cell + degree, len(knots), dtype=z.dtype)
+        # 2. B_{i,k}(z) = ((z - i) B_{i,k-1}(z) + (i + k + 1 - z) B_{i+1,k-1}(z)) / k
         for k in range(1, degree + 1):
             left = knots[: len(knots) - k]
             values = ((z - left) * values[..., :-1] + (left + k + 1 - z) * values[..., 1:]) / k
@@ -170,20 +179,20 @@ class BSpline(AbstractFamily):
 
 
 class RBF(AbstractFamily):
-    r"""Gaussian bumps at equidistant centres.
+    r"""Gaussian radial basis functions at equidistant centres.
 
     $\phi_i(x) = \pi^{-1/4} e^{-(x - c_i)^2 / (2 h^2)}$, with $h$ the distance of two centres
 
     The first and the last centre lie one distance outside [low, high], so that the prior is the
-    same everywhere in it. Outside, a function is held constant.
+    same everywhere in it. Outside, the function is constant.
 
     Args:
         low: the lower end of the range, in the units of x.
         high: its upper end.
-        size: how many bumps, at least 4.
+        size: the number of functions, at least 4.
 
     Raises:
-        ModelError: for an empty range or fewer than 4 bumps.
+        ModelError: if the range is empty, or there are fewer than 4 functions.
     """
 
     low: float = eqx.field(static=True, converter=float)
@@ -202,10 +211,8 @@ class RBF(AbstractFamily):
 
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         z = (held(x, self.low, self.high) - self.low) * ((self.size - 3) / (self.high - self.low))
-        return (
-            jnp.exp(-0.5 * jnp.square(z[..., None] - jnp.arange(-1, self.size - 1)))
-            * math.pi**-0.25
-        )
+        distance = z[..., None] - jnp.arange(-1, self.size - 1)
+        return jnp.exp(-0.5 * jnp.square(distance)) * math.pi**-0.25
 
 
 class Fourier(AbstractFamily):
@@ -213,15 +220,15 @@ class Fourier(AbstractFamily):
 
     $\phi = \{1, \sqrt2 \cos k\omega(x - low), \sqrt2 \sin k\omega(x - low)\} / \sqrt{size}$
 
-    Orthogonal over a period. Outside [low, high] the function repeats itself.
+    They are orthogonal over a period. The function is periodic.
 
     Args:
-        low: the beginning of a period, in the units of x.
+        low: the begin of a period, in the units of x.
         high: its end.
-        size: how many features, an odd number: the constant, and two for each harmonic.
+        size: the number of features, odd: the constant, and two for each harmonic.
 
     Raises:
-        ModelError: for an empty range or an even size.
+        ModelError: if the range is empty or the size is even.
     """
 
     low: float = eqx.field(static=True, converter=float)
@@ -247,23 +254,23 @@ class Fourier(AbstractFamily):
 
 
 class Polynomial(AbstractFamily):
-    r"""Orthogonal polynomials up to a degree, on [low, high] as [−1, 1].
+    r"""Orthogonal polynomials up to a degree, with [low, high] mapped to [−1, 1].
 
-    $\phi_k(x) = P_k(z) / \sqrt c$, with $P_k$ those of `legendre` or `chebyshev` and $c$ the mean
-    of $\sum_k P_k^2$
+    $\phi_k(x) = P_k(z) / \sqrt c$, with $P_k$ the polynomials of `legendre` or `chebyshev` and $c$
+    the mean of $\sum_k P_k^2$
 
-    Under the prior their spread is largest at both ends: 1.3 (Chebyshev) or 1.7 (Legendre) times
-    its root mean square for degree 4. Outside [low, high] a function is held constant.
+    The prior standard deviation is largest at both ends: for degree 4 it is 1.3 (Chebyshev) or 1.7
+    (Legendre) times its root mean square. Outside [low, high] the function is constant.
 
     Args:
         low: the lower end of the range, in the units of x.
         high: its upper end.
-        degree: the highest.
+        degree: the highest degree.
         kind: "legendre" or "chebyshev".
-        lowest: the lowest degree; 1 leaves out the constant, as where another function has it.
+        lowest: the lowest degree; 1 leaves out the constant, if another function has it.
 
     Raises:
-        ModelError: for an empty range, a degree below the lowest, a negative one, or another kind.
+        ModelError: if the range is empty, the degrees are wrong, or the kind is unknown.
     """
 
     low: float = eqx.field(static=True, converter=float)
@@ -292,22 +299,24 @@ class Polynomial(AbstractFamily):
 
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         z = (2 * held(x, self.low, self.high) - self.low - self.high) / (self.high - self.low)
+        # Three-term recursion: P_{k+1} = a_k z P_k - b_k P_{k-1}
         values = [jnp.ones_like(z), z]
         for k in range(1, self.degree):
             a, b = (2.0, 1.0) if self.kind == "chebyshev" else ((2 * k + 1) / (k + 1), k / (k + 1))
             values.append(a * z * values[-1] - b * values[-2])
         kept = range(self.lowest, self.degree + 1)
-        return jnp.stack([values[k] for k in kept], -1) / math.sqrt(
-            sum(map(self._mean_square, kept))
-        )
+        total = sum(map(self._mean_square, kept))
+        return jnp.stack([values[k] for k in kept], -1) / math.sqrt(total)
 
     def _mean_square(self, k: int) -> float:
-        return 1 / (2 * k + 1) if self.kind == "legendre" else (1 - 1 / (4 * k**2 - 1)) / 2
+        """Return the mean of P_k² over [−1, 1]."""
+        if self.kind == "legendre":
+            return 1 / (2 * k + 1)
+        return (1 - 1 / (4 * k**2 - 1)) / 2
 
 
 class Product(AbstractFamily):
-    """All products of the features of several families, one for each input: a function of two (or
-    more) numbers.
+    """Products of the basis functions of several families: a function of two or more numbers.
 
     Args:
         families: two or more, each of one input.
@@ -345,12 +354,12 @@ class Product(AbstractFamily):
         return f"Product of sizes {' × '.join(str(family.size) for family in self.families)}"
 
     def finer(self, times: int) -> "tuple[Product, ...]":
-        one = [
-            (*self.families[:i], finer, *self.families[i + 1 :])
-            for i, family in enumerate(self.families)
-            for finer in family.finer(times)
-        ]
-        return tuple(Product(*families) for families in one)
+        found = []
+        for i, family in enumerate(self.families):
+            before = self.families[:i]
+            after = self.families[i + 1 :]
+            found += [Product(*before, finer, *after) for finer in family.finer(times)]
+        return tuple(found)
 
     def unscaled(self, *x: Any) -> Float[Array, "... size"]:
         points = jnp.broadcast_arrays(*map(jnp.asarray, x))
@@ -366,6 +375,7 @@ class Product(AbstractFamily):
 
 
 def _products(several: list[Array]) -> Float[Array, "... size"]:
+    """Return all products of features, with the last family varying fastest."""
     product, *others = several
     for features in others:
         product = (product[..., :, None] * features[..., None, :]).reshape(*product.shape[:-1], -1)
@@ -373,7 +383,7 @@ def _products(several: list[Array]) -> Float[Array, "... size"]:
 
 
 class Unscaled(AbstractFamily):
-    """Features of a family divided by their scales."""
+    """The basis functions of a family divided by their scales."""
 
     family: AbstractFamily
 
@@ -405,8 +415,9 @@ class Unscaled(AbstractFamily):
 
 @cache
 def mean_square(degree: int) -> float:
-    """The mean of the sum of squares of B-splines of a degree: a B-spline of twice the degree and
-    one at its middle.
+    r"""Return the mean of the sum of squared B-splines of a degree p.
+
+    $\int B_p^2$ is the B-spline of degree 2 p + 1 at its middle.
     """
     from scipy.interpolate import BSpline as Spline
 
@@ -414,7 +425,7 @@ def mean_square(degree: int) -> float:
 
 
 def check_range(family: AbstractFamily, low: float, high: float) -> None:
-    """Refuse a range that is empty or infinite."""
+    """Raise ModelError if a range is empty or infinite."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ModelError(
             f"{type(family).__name__}({low:g}, {high:g}): low must be less than high, both finite"
@@ -422,10 +433,12 @@ def check_range(family: AbstractFamily, low: float, high: float) -> None:
 
 
 def _times(number: int, times: int) -> int:
-    """So many times a number, which may be 0 to begin with."""
-    return times * number if number else times - 1
+    """Multiply a number of features; no feature at all becomes `times - 1`."""
+    if number:
+        return times * number
+    return times - 1
 
 
 def held(x: Any, low: float, high: float) -> Float[Array, "..."]:
-    """The value, or the nearer end of the range."""
+    """Move a value to the nearer end if it lies outside the range."""
     return jnp.clip(jnp.asarray(x, float), low, high)

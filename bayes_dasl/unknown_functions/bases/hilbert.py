@@ -1,4 +1,4 @@
-"""A Gaussian process that is linear in its weights."""
+"""`HilbertGP`: a Gaussian process that is linear in its weights."""
 
 import math
 from typing import Any
@@ -17,41 +17,42 @@ from ...priors import between
 from ...random import Scalar
 from .families import AbstractFamily, check_range, held
 
-# A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half
-# range.
+# `(few, wide)` of each kernel, from the source of `HilbertGP`. It needs
+# size >= few * boundary * (half range) / length and boundary >= wide * length / (half range).
 _SPECTRA = {"squared_exponential": (1.75, 3.2), "matern32": (3.42, 4.5), "matern52": (2.65, 4.1)}
-# Over data a process spans half of their range beyond each end, and can be nearly as long as their
-# range: a shorter one falls back to its mean next to the data, and is too sure there.
-_BEYOND, _BOUNDARY = 0.5, 3.0
+# `over` extends the range of the data by half of it at each end. With a boundary of 3 the length
+# may be nearly the range of the data: a shorter one is overconfident just beyond the data.
+_BEYOND = 0.5
+_BOUNDARY = 3.0
 
 
 class HilbertGP(AbstractFamily):
-    r"""A Gaussian process by the `size` lowest Laplace eigenfunctions of an interval that is
-    `boundary` times as wide.
+    r"""A Gaussian process by the `size` lowest Laplace eigenfunctions of a wider interval.
 
     $\phi_j(x) = \sqrt{S(\sqrt{\lambda_j})} \sin(\sqrt{\lambda_j}(x - m + L)) / \sqrt L, \quad
     \sqrt{\lambda_j} = j \pi / (2 L), \quad L = \text{boundary} \cdot (high - low) / 2$
 
-    $S$ is the spectral density of the kernel with `length` and `amplitude`. The weights are
-    standard normal: the amplitude shrinks them. Outside [low, high] a function is held constant.
+    $S$ is the spectral density of the kernel with `length` and `amplitude`, and m the middle of the
+    range. The weights are standard normal, because the amplitude shrinks them. Outside [low, high]
+    the function is constant.
 
     Args:
         low: the lower end of the range, in the units of x.
         high: its upper end.
-        size: how many eigenfunctions.
-        length: that of the kernel, in the units of x, which may be random; unless given its prior
+        size: the number of eigenfunctions.
+        length: the length of the kernel, in the units of x, which may be random. The default prior
             is the range that so many functions can represent, `resolved_lengths`.
         amplitude: the standard deviation of the process, in the units of the function, which may be
-            random; unless given its prior is HalfNormal(1).
+            random. The default prior is HalfNormal(1).
         kernel: "squared_exponential", "matern32" or "matern52".
-        boundary: how many times as wide as the range the interval of the eigenfunctions is, at
-            least 1.2.
+        boundary: the width of the interval of the eigenfunctions relative to the range, at least
+            1.2.
 
     Units: `length` those of x, `amplitude` those of the function.
 
     Raises:
-        ModelError: for an empty range, another kernel, a boundary below 1.2 or too few functions
-            for any length.
+        ModelError: if the range is empty, the kernel is unknown, the boundary is below 1.2, or
+            there are too few functions for any length.
 
     Source: Riutort-Mayol et al. (2023), Practical Hilbert space approximate Bayesian Gaussian
     processes.
@@ -75,19 +76,16 @@ class HilbertGP(AbstractFamily):
         kernel: str = "squared_exponential",
         boundary: float = 1.5,
     ):
-        self.low, self.high, self.size, self.kernel, self.boundary = (
-            float(low),
-            float(high),
-            size,
-            kernel,
-            boundary,
-        )
+        self.low = float(low)
+        self.high = float(high)
+        self.size = size
+        self.kernel = kernel
+        self.boundary = boundary
         check_range(self, low, high)
         if kernel not in _SPECTRA or boundary < 1.2 or size < 1:
             raise ModelError(
                 f"HilbertGP needs a kernel of {', '.join(_SPECTRA)}, a boundary of at least 1.2 "
-                "and a size of at least "
-                f"1, not {kernel!r}, {boundary} and {size}"
+                f"and a size of at least 1, not {kernel!r}, {boundary} and {size}"
             )
         self.length = between(*self.resolved_lengths) if length is None else length
         self.amplitude = dist.HalfNormal(1.0) if amplitude is None else amplitude
@@ -101,29 +99,30 @@ class HilbertGP(AbstractFamily):
         size: int = 20,
         kernel: str = "squared_exponential",
     ) -> "HilbertGP":
-        """A process over what the data hold of one of their variables, with hyperparameters that
-        are unknown.
+        """Return a process of a variable of the data, with random hyperparameters.
 
-        Its range is that of the data, and half of that beyond at each end. Its length has as prior
-        the lengths that so many functions can represent: from a quarter to nine tenths of the range
-        of the data, where there are 20. Its amplitude is half-normal with the unit as its scale.
+        Its range is that of the data, extended by half of it at each end. The prior of the length
+        covers the lengths that so many functions can represent: for 20 functions from a quarter to
+        nine tenths of the range of the data. The amplitude is half-normal with scale `unit`.
 
         Args:
             data: the training data; gaps are left out.
-            name: the variable that the function hangs on; `"t"` for the index. Dates count as days
-                since 1970, as in a layer that states no unit of time; for others give
-                `model.in_numbers(data)`.
-            unit: how large the function may well be, in its own units, such as a tenth of what it
-                corrects; None for an amplitude of 1, as in a `Product`, of which one family has it
-                for all.
-            size: how many functions.
+            name: the variable; `"t"` for the index. Dates count as days since 1970, as in a layer
+                without `units`; for another unit give `model.in_numbers(data)`.
+            unit: a plausible size of the function, in its own units, such as a tenth of the
+                corrected value; None for an amplitude of 1, as in a `Product`, where one family has
+                the amplitude of all.
+            size: the number of functions.
             kernel: as for a `HilbertGP`.
 
         Units: `length` those of the variable, `amplitude` those of the function.
 
+        Returns:
+            The process.
+
         Raises:
-            DataError: for a variable that is not there, or of which there are not two values.
-            ModelError: for a unit that is not positive, and as a `HilbertGP`.
+            DataError: if the variable is unknown, or has fewer than two distinct values.
+            ModelError: if the unit is not positive, or as for a `HilbertGP`.
         """
         if unit is not None and not 0 < unit < math.inf:
             raise ModelError(
@@ -145,23 +144,23 @@ class HilbertGP(AbstractFamily):
                 f"'{name}' has no two values, so there is no range for a function of it"
             )
         beyond = _BEYOND * float(values.max() - values.min())
-        low, high = float(values.min()) - beyond, float(values.max()) + beyond
+        low = float(values.min()) - beyond
+        high = float(values.max()) + beyond
         amplitude = 1.0 if unit is None else dist.HalfNormal(unit)
         return cls(low, high, size, amplitude=amplitude, kernel=kernel, boundary=_BOUNDARY)
 
     @property
     def shortest_length(self) -> float:
-        """The shortest length that this many functions represent well."""
+        """The shortest length that so many functions represent well."""
         few, _ = _SPECTRA[self.kernel]
         return few * self._half / self.size
 
     @property
     def resolved_lengths(self) -> tuple[float, float]:
-        """The shortest and the longest length that this many functions and this boundary represent
-        well.
-        """
+        """The shortest and longest length that size and boundary represent well."""
         few, wide = _SPECTRA[self.kernel]
-        shortest, longest = self.shortest_length, self._half / wide
+        shortest = self.shortest_length
+        longest = self._half / wide
         if shortest >= longest:
             raise ModelError(
                 f"{self.size} functions represent no {self.kernel} process: give more than "
@@ -202,22 +201,22 @@ class HilbertGP(AbstractFamily):
 
     @property
     def _half(self) -> float:
+        """L, half of the interval of the eigenfunctions."""
         return self.boundary * (self.high - self.low) / 2
 
     @property
     def _frequency(self) -> Float[np.ndarray, " size"]:
+        """The roots of the eigenvalues, j π / (2 L)."""
         return np.arange(1, self.size + 1) * (math.pi / (2 * self._half))
 
     def _root_density(self, frequency: Float[np.ndarray, " size"]) -> Float[Array, " size"]:
-        """The root of the spectral density of the kernel with amplitude 1."""
+        """Return the square root of the spectral density of the kernel with amplitude 1."""
         length = jnp.asarray(self.length)
         if self.kernel == "squared_exponential":
-            # Not the root of an exponential, whose gradient is infinite where it has underflown.
-            return (
-                (2 * math.pi) ** 0.25
-                * jnp.sqrt(length)
-                * jnp.exp(-jnp.square(length * frequency) / 4)
-            )
+            # Half the exponent, not the root of an exponential: its gradient would be infinite
+            # where the exponential underflows.
+            decay = jnp.exp(-jnp.square(length * frequency) / 4)
+            return (2 * math.pi) ** 0.25 * jnp.sqrt(length) * decay
         if self.kernel == "matern32":
             rate = math.sqrt(3) / length
             return 2 * rate**1.5 / (rate**2 + frequency**2)

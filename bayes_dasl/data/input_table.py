@@ -1,6 +1,4 @@
-"""Tables of rows as people keep them: read, their columns found, their cells made numbers; errors
-name the row.
-"""
+"""A user's table: find its columns, turn cells into numbers and units, name rows in errors."""
 
 import csv
 import json
@@ -21,28 +19,22 @@ type Source = pd.DataFrame | str | Path
 
 _WITH_UNITS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
 COLUMNS = "columns"
-"""The attribute of a dataset, as JSON: how its table called what the dataset calls otherwise, by
-name.
-"""
-DATE_FORMAT, MISSING = "date_format", "missing"
-"""Attributes of a dataset: how its table writes dates, and, as JSON, what stands for a missing
-value in it.
-"""
+"""Attribute of a dataset: as JSON, the column of the table by the name of the variable."""
+DATE_FORMAT = "date_format"
+MISSING = "missing"
+"""Attributes of a dataset: the format of dates, and as JSON the codes for missing values."""
 _MISSING = ("", ".", "na", "nan")
 _PARQUET = (".parquet", ".pq")
-ABSENT = (".", "NA", "N/A", "NaN", "nan", "")
 
 
-class Frame:
-    """A table whose rows are called as in the file that it comes from: by line, or in Parquet by
-    their label.
+class InputTable:
+    """A table of a user, whose errors name rows by line of the file or by label.
 
     Args:
-        table: a DataFrame, or the path of a CSV or, with pyarrow, Parquet file.
-        units: what columns are in: units as text, or the name of a column that holds those of each
-            row.
-        to: the units that are wanted, by what columns are called in the result.
-        names: what columns, or codes in them, are called in the result.
+        table: a DataFrame, or the path of a CSV or Parquet file.
+        units: the units by column: a text, or the name of a column with the unit of each row.
+        to: the wanted units, by name in the result.
+        names: the name in the result, by column or by code in a column.
     """
 
     def __init__(
@@ -52,40 +44,48 @@ class Frame:
         to: Mapping[str, str] | None = None,
         names: Mapping[Any, str] | None = None,
     ):
-        self.has_lines = (
-            isinstance(table, (str, Path)) and Path(table).suffix.lower() not in _PARQUET
-        )
-        self.path = Path(str(table)) if self.has_lines else None
+        # Only a text file has lines, and only its cells can be read again as written.
+        is_text = isinstance(table, (str, Path)) and Path(table).suffix.lower() not in _PARQUET
+        self.path = Path(str(table)) if is_text else None
         self.frame = _read(Path(table)) if isinstance(table, (str, Path)) else table
         if not isinstance(self.frame, pd.DataFrame):
             raise DataError(
                 "a table is a pandas DataFrame, or the path of a CSV or Parquet file, not "
                 f"{table!r}"
             )
-        self.frame = self.frame.set_axis(
-            [str(label).strip() for label in self.frame.columns], axis=1
-        )
+        labels = [str(label).strip() for label in self.frame.columns]
+        self.frame = self.frame.set_axis(labels, axis=1)
         for name in self.frame.columns[self.frame.columns.duplicated()][:1]:
             raise DataError(f"the table has two columns '{name}': rename or leave out one of them")
         self.frame = self.frame.dropna(how="all")
         if self.frame.empty:
             raise DataError("the table has no rows")
-        self.stated, self.wanted, self.names = dict(units or {}), dict(to or {}), dict(names or {})
+        self.stated = dict(units or {})
+        self.wanted = dict(to or {})
+        self.names = dict(names or {})
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def row(self, number: Any) -> str:
-        """How a reader finds a row, from its place in the table."""
+        """Name a row for the reader: its line in the file, or its label."""
         label = self.frame.index[number]
-        return f"line {label + 2}" if self.has_lines else f"row {label}"
+        if self.path is None:
+            return f"row {label}"
+        return f"line {label + 2}"
 
     def label(self, name: str, role: str = "") -> str:
-        """The column of a name: exactly, or else whatever its case and the units in brackets after
-        it.
+        """Find a column by name, ignoring case and units in brackets.
+
+        Args:
+            name: the column, or its name in the result.
+            role: its role, for error messages.
+
+        Returns:
+            The label of the column.
 
         Raises:
-            DataError: for none, or several.
+            DataError: if no column or several columns match.
         """
         if name in self.frame.columns:
             return name
@@ -102,85 +102,94 @@ class Frame:
         )
 
     def _alike(self, name: str) -> list[str]:
-        """The columns that a name may mean: by their own one, else by what they are called in the
-        result.
-        """
-        labels = [str(label) for label in self.frame.columns]
+        """List the columns that a name may mean: by their own name, else by that in the result."""
+        labels = list(self.frame.columns)
         found = [label for label in labels if name.lower() in (label.lower(), bare(label).lower())]
-        return found or [
-            label for label in labels if self.names.get(label, self.names.get(bare(label))) == name
-        ]
+        return found or [label for label in labels if self._given_name(label) == name]
+
+    def _given_name(self, label: str) -> str | None:
+        """The name that the user gave to a column; None if none was given."""
+        return self.names.get(label, self.names.get(bare(label)))
 
     def has(self, name: str) -> bool:
+        """Whether some column matches a name."""
         return bool(self._alike(name))
 
     def blank(self, missing: Iterable[Any], columns: Iterable[str]) -> None:
-        """Empty the cells of some columns that hold what stands for a missing value.
+        """Empty the cells that hold a code for a missing value.
 
         Args:
-            missing: numbers or texts.
-            columns: those in which it is looked for.
+            missing: the codes, numbers or texts.
+            columns: the columns to look at.
         """
         texts = {str(value).strip() for value in missing}
         numbers: Any = [value for value in missing if not isinstance(value, str)]
-        labels = [self.label(column) for column in columns]
         changed = {}
-        for label in labels:
+        for label in map(self.label, columns):
             cells: Any = self.frame[label]
-            if cells.dtype.kind not in "mM":
-                as_number: Any = pd.to_numeric(cells, errors="coerce")
-                changed[label] = cells.mask(
-                    as_number.isin(numbers) | cells.astype(str).str.strip().isin(texts)
-                )
+            if cells.dtype.kind in "mM":
+                continue
+            # -9999 and -9999.0 are the same code, hence the comparison of numbers too.
+            as_number: Any = pd.to_numeric(cells, errors="coerce")
+            as_text = cells.astype(str).str.strip()
+            changed[label] = cells.mask(as_number.isin(numbers) | as_text.isin(texts))
         self.frame = self.frame.assign(**changed)
 
     def written(self, name: str) -> pd.Series:
-        """The cells of a column as text without spaces around it, in a file with lines as they
-        stand there.
-        """
+        """Return a column as text; from a text file exactly as written there, such as 01."""
         label = self.label(name)
         cells = self.frame[label]
         if self.path is not None:
-            cells = _text(self.path, _separator(self.path), as_text=True)[label].loc[cells.index]
+            cells = _read_text(self.path, as_text=True)[label].loc[cells.index]
         return cells.astype(str).str.strip()
 
     def called(self, column: str) -> str:
-        """What a column is called in the result."""
+        """Return the name of a column in the result."""
         label = self.label(column)
         return self.names.get(column, self.names.get(label, bare(label)))
 
     def renamed(self, called: Mapping[str, str]) -> dict[str, str]:
-        """The attribute that says which variables of the result the table calls otherwise; none if
-        it calls all alike.
+        """Return the attribute that maps variables to differently named columns, if any.
 
         Args:
-            called: columns by what they are called in the result.
+            called: the columns, by name in the result.
+
+        Returns:
+            The attribute as JSON, or an empty dict if all names agree.
         """
         labels = {name: bare(self.label(column)) for name, column in called.items()}
         other = {name: label for name, label in labels.items() if label.lower() != name.lower()}
-        return {COLUMNS: json.dumps(other)} if other else {}
+        if other:
+            return {COLUMNS: json.dumps(other)}
+        return {}
 
     def cells(self, name: str, role: str = "") -> Any:
+        """Return a column as it was read."""
         return self.frame[self.label(name, role)]
 
     def missing(self, name: str) -> np.ndarray:
+        """Flag the empty cells of a column, also those with `.`, `NA` or `nan`."""
         cells = self.cells(name)
         if cells.dtype.kind in "iufbM":
             return np.asarray(cells.isna())
         return np.asarray(cells.isna() | cells.astype(str).str.strip().str.lower().isin(_MISSING))
 
     def numbers(self, name: str, role: str, among: np.ndarray | None = None) -> np.ndarray:
-        """A column as float64, NaN where it is empty.
+        """Return a column as float64, NaN where it is empty.
 
         Args:
-            name: of the column.
-            role: what it is for, in errors.
-            among: which rows are read; the others are NaN. All of them unless given.
+            name: the column.
+            role: its role, for error messages.
+            among: the rows to read; the others become NaN. The default is all rows.
+
+        Returns:
+            One number for each row.
 
         Raises:
-            DataError: that names the first row with text, or with a number that is infinite.
+            DataError: if a row holds text or an infinite number; the message names the row.
         """
-        cells, empty = self.cells(name, role), self.missing(name)
+        cells = self.cells(name, role)
+        empty = self.missing(name)
         among = np.ones(len(self), bool) if among is None else among
         if cells.dtype.kind in "mM":
             raise DataError(f"the column '{self.label(name)}' for {role} holds dates, not numbers")
@@ -195,13 +204,17 @@ class Frame:
         return np.where(among, found, np.nan)
 
     def _no_number(self, text: str, name: str, at: Any) -> str:
+        """Say why a cell is no number, with the remedy for its most likely meaning."""
         said = f"'{self.label(name)}' is {text!r} in {self.row(at)}, which is no number"
+        # "<0.5" is a value below a limit of detection, that is a censored datum.
         if re.fullmatch(r"\s*[<>≤≥]=?\s*[\d.]+\s*", text):
-            number, side = re.sub(r"[^\d.]", "", text), "1" if text.strip()[0] in "<≤" else "−1"
+            number = re.sub(r"[^\d.]", "", text)
+            side = "1" if text.strip()[0] in "<≤" else "−1"
             return (
                 f"{said}: write the limit {number} there, {side} in a column of flags, and name "
                 "that in censored="
             )
+        # "1,5" has a decimal comma or one between thousands: the other cells may decide.
         ways = _commas([cell.strip() for cell in self.cells(name).dropna().astype(str)])
         if "," in text and len(ways) == 1:
             return f"{said}: read the table by pandas.read_csv(…, {next(iter(ways))}) first"
@@ -213,7 +226,7 @@ class Frame:
         return f"{said}: leave the cell empty if it is missing"
 
     def refuse_missing(self, name: str, role: str, among: np.ndarray, remedy: str) -> None:
-        """Raise DataError that names the first row, among those, in which a column is empty."""
+        """Raise DataError at the first of some rows in which a column is empty."""
         for at in np.flatnonzero(self.missing(name) & among)[:1]:
             raise DataError(
                 f"the {role} in '{self.label(name)}' is missing in {self.row(at)}: {remedy}"
@@ -222,24 +235,27 @@ class Frame:
     def converted(
         self, values: np.ndarray, name: str, called: str, *, difference: bool = False
     ) -> np.ndarray:
-        """Numbers of a column in the units that are wanted of what it is called.
+        """Convert numbers of a column to the units that are wanted in the result.
 
         Args:
-            values: what the column holds, NaN in rows that do not count.
-            name: of the column.
-            called: the name in the result.
+            values: the numbers, NaN in rows that do not count.
+            name: the column.
+            called: its name in the result.
             difference: whether the numbers are differences, such as standard deviations.
 
+        Returns:
+            The converted numbers.
+
         Raises:
-            DataError: for units that cannot be converted, or that differ from row to row.
+            DataError: if units are unknown, cannot be converted or differ between rows.
         """
-        counted, want = ~np.isnan(values), self.wanted.get(called, "")
-        held = np.array(self._held(name, called, counted))
+        counted = ~np.isnan(values)
+        want = self.wanted.get(called, "")
+        held = self._units_by_row(name, called, counted)
         if want and not all(held[counted]):
             raise DataError(
                 f"'{called}' is wanted in '{want}', but what '{self.label(name)}' is in is not "
-                "said: give "
-                f"units={{'{called}': …}}"
+                f"said: give units={{'{called}': …}}"
             )
         wanted = np.full(len(self), want) if want else held
         return self._from_to(values, held, wanted, called, difference=difference)
@@ -254,33 +270,32 @@ class Frame:
         *,
         difference: bool = False,
     ) -> np.ndarray:
-        """Numbers that belong to those of another column, such as errors or limits, row by row in
-        its units.
+        """Convert errors or limits, row by row, to the units of the values beside them.
 
-        They are in these unless their own column says other ones. What stands in brackets in its
-        header and is no unit, as in `se (n=3)`, says none.
+        They are in these units unless their own column states others. Text in brackets that is no
+        unit, as in `se (n=3)`, is ignored.
 
         Args:
-            values: what their column holds, NaN in rows that do not count.
-            beside: that column.
-            role: another name by which its units may be given.
-            name: the other column.
-            called: what the other one is called in the result.
+            values: the errors or limits, NaN in rows that do not count.
+            beside: their column.
+            role: another name under which their units may be given.
+            name: the column of the values.
+            called: the name of the values in the result.
             difference: whether the numbers are differences, such as standard deviations.
 
+        Returns:
+            The converted numbers.
+
         Raises:
-            DataError: for units that cannot be converted, or where the other column says none.
+            DataError: if units cannot be converted, or those of the values are unknown.
         """
         counted = ~np.isnan(values)
-        own, held = (
-            np.array(self._held(beside, role, counted, itself=False)),
-            np.array(self._held(name, called, counted)),
-        )
+        own = self._units_by_row(beside, role, counted, itself=False)
+        held = self._units_by_row(name, called, counted)
         if any(own[counted]) and not all(held[counted]):
             raise DataError(
                 f"'{self.label(beside)}' is in '{next(filter(None, own[counted]))}', but what "
-                f"'{self.label(name)}' is "
-                f"in is not said: give units={{'{called}': …}}"
+                f"'{self.label(name)}' is in is not said: give units={{'{called}': …}}"
             )
         own = np.where(own == "", held, own)
         try:
@@ -300,17 +315,20 @@ class Frame:
         *,
         difference: bool,
     ) -> np.ndarray:
-        """Numbers in the units that are wanted of each row, from those that each is in."""
-        counted, done = ~np.isnan(values), np.array(values)
+        """Convert numbers whose units, and the wanted units, may differ between rows."""
+        counted = ~np.isnan(values)
+        done = np.array(values)
         for have, want in dict.fromkeys(zip(held[counted], wanted[counted], strict=True)):
             rows = counted & (held == have) & (wanted == want)
             where = f" in {self.row(int(np.argmax(rows)))}" if (held[counted] != have).any() else ""
-            offset = _convert(np.zeros(1), have, want, called, where) if difference else 0.0
-            done[rows] = _convert(values[rows], have, want, called, where) - offset
+            done[rows] = _convert(values[rows], have, want, called, where)
+            # A difference has no offset: 1 degree Celsius is 1 kelvin, not 274.15.
+            if difference:
+                done[rows] -= _convert(np.zeros(1), have, want, called, where)
         return done
 
     def refuse_unknown_units(self, results: Iterable[str]) -> None:
-        """Raise DataError for units of what is neither a column nor a result."""
+        """Raise DataError if units are given for neither a column nor a result."""
         known = {name.lower() for name in results}
         for name in self.stated:
             if not self.has(name) and name.lower() not in known:
@@ -319,54 +337,58 @@ class Frame:
                 )
 
     def units(self, name: str, called: str, among: np.ndarray | None = None) -> str:
-        """The units of what a column is called in the result; empty if nobody says."""
+        """Return the units of a column in the result; empty if unknown."""
         among = np.ones(len(self), bool) if among is None else among
-        held = np.array(self._held(name, called, among))
-        return self.wanted.get(called) or next((str(unit) for unit in held[among] if unit), "")
+        held = self._units_by_row(name, called, among)[among]
+        return self.wanted.get(called) or next((str(unit) for unit in held if unit), "")
 
-    def _held(self, name: str, called: str, among: np.ndarray, *, itself: bool = True) -> list[str]:
-        """The units of each row of a column; one that is not `itself` in the result may differ from
-        row to row.
+    def _units_by_row(
+        self, name: str, called: str, among: np.ndarray, *, itself: bool = True
+    ) -> np.ndarray:
+        """Return the unit of each row of a column, `""` where unknown.
+
+        Args:
+            name: the column.
+            called: its name in the result.
+            among: the rows that count.
+            itself: whether the column becomes a variable, which must have one unit.
         """
         label = self.label(name)
+        # 1. Units given by the user, by any name of the column; the exact case goes first.
         alike = {key.lower(): unit for key, unit in self.stated.items()} | self.stated
         keys = (called, name, label, called.lower(), name.lower())
         stated = next((alike[key] for key in keys if key in alike), "")
-        # A unit may be called as a column is: `cycle`. One that holds units holds texts, and others
-        # than its own.
-        if (
-            stated in self.frame.columns
-            and stated != label
-            and not pd.api.types.is_numeric_dtype(self.frame[stated])
-        ):
-            return self._of_rows(stated, called, among, itself)
-        found = _WITH_UNITS.match(label)
-        unit = (
-            stated
-            or (found[2] if found else "")
-            or (self.frame.attrs.get("units") or {}).get(label, "")
-        )
+        # 2. They may name a column of units, one per row. It holds text and is another column:
+        # a unit such as `cycle` may also be the name of a column of numbers.
+        columns = self.frame.columns
+        names_a_column = stated in columns and stated != label
+        if names_a_column and not pd.api.types.is_numeric_dtype(self.frame[stated]):
+            return self._column_of_units(stated, called, among, itself)
+        # 3. Else those in brackets in the header, else those in the attributes of the DataFrame.
+        in_attributes = (self.frame.attrs.get("units") or {}).get(label, "")
+        unit = stated or units_in_header(label) or in_attributes
         if unit and installed() and parsed(unit) is None:
-            if not itself and not stated:
-                return [""] * len(self)
-            raise DataError(
-                f"'{unit}' is no unit that can be read, of '{called}': write it as in 'mg/L'"
-            )
-        return [unit] * len(self)
-
-    def _of_rows(self, column: str, called: str, among: np.ndarray, itself: bool) -> list[str]:
-        self.refuse_missing(column, f"unit of '{called}'", among, "write it, as in the other rows")
-        held = ["" if empty else str(cell).strip() for cell, empty in
-                zip(self.frame[column], self.missing(column), strict=True)]  # fmt: skip
-        rows = np.flatnonzero(among)
-        for at in rows if itself else ():
-            if not self.wanted.get(called) and not (
-                held[at] == held[rows[0]] or agree(held[at], held[rows[0]])
-            ):
+            if itself or stated:
                 raise DataError(
-                    f"'{called}' is in '{held[rows[0]]}' in {self.row(rows[0])} but in "
-                    f"'{held[at]}' in {self.row(at)}: "
-                    f"say which is wanted, as in to={{'{called}': '{held[rows[0]]}'}}"
+                    f"'{unit}' is no unit that can be read, of '{called}': write it as in 'mg/L'"
+                )
+            unit = ""
+        return np.full(len(self), unit)
+
+    def _column_of_units(
+        self, column: str, called: str, among: np.ndarray, itself: bool
+    ) -> np.ndarray:
+        """Read a column of units; those of a variable must agree unless they are converted."""
+        self.refuse_missing(column, f"unit of '{called}'", among, "write it, as in the other rows")
+        texts = self.frame[column].astype(str).str.strip()
+        held = texts.mask(self.missing(column), "").to_numpy(str)
+        rows = np.flatnonzero(among)
+        for at in rows if itself and not self.wanted.get(called) else ():
+            first = held[rows[0]]
+            if held[at] != first and not agree(held[at], first):
+                raise DataError(
+                    f"'{called}' is in '{first}' in {self.row(rows[0])} but in '{held[at]}' in "
+                    f"{self.row(at)}: say which is wanted, as in to={{'{called}': '{first}'}}"
                 )
         return held
 
@@ -377,37 +399,40 @@ _BOTH_GERMAN = re.compile(r"[-+]?\d{1,3}(\.\d{3})+,\d+")
 
 
 def _commas(cells: Iterable[str]) -> dict[str, str]:
-    """How numbers with commas may be meant: options of pandas' reader, each with its meaning in
-    words.
+    """List the options of `pandas.read_csv` that read the commas, each with its meaning.
 
-    In `1,500` it cannot be told; other cells of the column may tell it.
+    `1,500` is ambiguous, so that both options are listed unless other cells decide.
     """
     with_comma = [cell for cell in cells if "," in cell]
-    decimal, thousands = (
-        all(map(kind.fullmatch, with_comma)) for kind in (_DECIMAL_COMMA, _THOUSANDS)
-    )
     if any(map(_BOTH_GERMAN.fullmatch, with_comma)):
-        return {
-            "thousands='.', decimal=','": "points separate thousands and the comma is that of "
-            "decimals"
-        }
-    ways = {"thousands=','": "commas separate thousands"} if thousands else {}
-    return ways | ({"decimal=','": "it is the comma of decimals"} if decimal else {})
+        meaning = "points separate thousands and the comma is that of decimals"
+        return {"thousands='.', decimal=','": meaning}
+    ways = {}
+    if all(map(_THOUSANDS.fullmatch, with_comma)):
+        ways["thousands=','"] = "commas separate thousands"
+    if all(map(_DECIMAL_COMMA.fullmatch, with_comma)):
+        ways["decimal=','"] = "it is the comma of decimals"
+    return ways
 
 
 def bare(column: str) -> str:
-    """The name of a column without the units in brackets after it."""
+    """Return the name of a column without units in brackets."""
     found = _WITH_UNITS.match(column)
-    return found[1] if found else column
+    if found:
+        return found[1]
+    return column
 
 
 def units_in_header(column: str) -> str:
-    """The units in brackets after the name of a column; empty if there are none."""
+    """Return the units in brackets after the name of a column; empty if there are none."""
     found = _WITH_UNITS.match(column.strip())
-    return found[2] if found else ""
+    if found:
+        return found[2]
+    return ""
 
 
 def _convert(values: np.ndarray, have: str, want: str, called: str, where: str) -> np.ndarray:
+    """Convert numbers between units, or raise DataError that says why it is impossible."""
     if same_text(have, want):
         return values
     if not installed():
@@ -421,6 +446,7 @@ def _convert(values: np.ndarray, have: str, want: str, called: str, where: str) 
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file, by the ending of its name."""
     if not path.is_file():
         raise ReadError(f"there is no file {path}")
     kind = path.suffix.lower()
@@ -431,42 +457,37 @@ def _read(path: Path) -> pd.DataFrame:
             raise DataError(
                 f"{path.name}: Parquet is read by pyarrow: pip install 'bayes-dasl[parquet]'"
             ) from error
-        except Exception as error:  # whatever its reader may raise of a torn file
+        except Exception as error:  # pyarrow raises many types for a damaged file
             raise ReadError(f"{path.name} cannot be read as Parquet: {error}") from error
     if kind not in (".csv", ".txt", ".tsv", ".dat"):
         raise DataError(
             f"{path.name} is neither CSV nor Parquet: read it by pandas, and give the DataFrame"
         )
-    return _text(path, _separator(path))
+    return _read_text(path)
 
 
-def _separator(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _text(path: Path, separator: str, *, as_text: bool = False) -> pd.DataFrame:
-    """A file of separated values, with numbers where a column holds nothing else,
-    or all as texts.
-    """
+def _read_text(path: Path, *, as_text: bool = False) -> pd.DataFrame:
+    """Read a file of separated values, with numeric columns as numbers, or all as text."""
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
         if len(header) == 1 and ";" in header[0]:
             raise DataError(
                 f"{path.name} is separated by semicolons: read it by pandas.read_csv(…, sep=';') "
-                "first, "
-                "with decimal=',' where numbers have a comma"
+                "first, with decimal=',' where numbers have a comma"
             )
-        # pandas would call the second one 'dose.1'.
+        # pandas would silently rename the second one to 'dose.1'.
         for name in {name for name in header if header.count(name) > 1}:
             raise DataError(f"the table has two columns '{name}': rename or leave out one of them")
+        # A row with too many cells only warns, but would be read wrongly.
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             found = pd.read_csv(
                 path,
                 sep=separator,
                 skipinitialspace=True,
-                na_values=list(ABSENT),
+                na_values=["."],
                 skip_blank_lines=False,
                 encoding="utf-8-sig",
                 index_col=False,
@@ -482,12 +503,12 @@ def _text(path: Path, separator: str, *, as_text: bool = False) -> pd.DataFrame:
         raise DataError(f"{path.name} is no table: {said}") from error
 
 
-def once(frame: Frame, roles: Mapping[str, Iterable[str]]) -> None:
-    """Raise DataError for one column in two roles."""
+def refuse_two_roles(table: InputTable, roles: Mapping[str, Iterable[str]]) -> None:
+    """Raise DataError if one column is named for two roles."""
     held: dict[str, str] = {}
     for role, columns in roles.items():
         for column in columns:
-            label = frame.label(column, role)
+            label = table.label(column, role)
             if label in held:
                 raise DataError(f"the column '{label}' is named for {held[label]} and for {role}")
             held[label] = role
