@@ -8,4 +8,5 @@ from .checks import (
 )
 from .fingerprint import posterior_fingerprint as posterior_fingerprint
 from .layer_inputs import inputs as inputs
-from .model import Model as Model, Observed as Observed
+from .model import Model as Model, noise_at as noise_at
+from .reading import Observed as Observed
