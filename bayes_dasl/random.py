@@ -435,8 +435,8 @@ def _describe(
         group = getattr(node, "random_group", group)
         if key_name(path[depth]) in getattr(node, "latent_fields", ()):
             group = "latent"
-        if hasattr(node, "leaf_dims"):
-            dims |= node.leaf_dims(tuple(map(key_name, path[depth:])))
+        if hasattr(node, "__leaf_dims__"):
+            dims |= node.__leaf_dims__(tuple(map(key_name, path[depth:])))
         owners.append(type(node).__name__)
     units = stated_units(tree, path)
     whole = "/".join(owners)

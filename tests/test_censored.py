@@ -170,7 +170,7 @@ def test_leaves_and_units_lie_within():
     assert "Censored" in told and "variable={observable}_censored" in told
     layer = bd.Algebraic(CENSORED.layer.function, units={"y": "mg/L"})
     own = bd.Model(layer, bd.noise.Censored(bd.NormalNoise(dist.HalfNormal(1.0))))
-    assert own.leaf_units(("noise", "noise", "scale")) == "mg/L"
+    assert own.__leaf_units__(("noise", "noise", "scale")) == "mg/L"
     in_grams = DATA.assign(y_limit=(DATA["y_limit"] / 1000).assign_attrs(units="g/L"))
     assert float(own.in_own_units(in_grams)["y_limit"][4]) == pytest.approx(3.0)
 

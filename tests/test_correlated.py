@@ -246,8 +246,8 @@ class TestFit:
                 bd.filtering.OrnsteinUhlenbeck(bd.between(0.1, 2.0), 3.0), bd.between(0.1, 1)
             ),
         )
-        assert model.leaf_units(("noise", "process", "scale")) == "mm"
-        assert model.leaf_units(("noise", "white")) == "mm"
+        assert model.__leaf_units__(("noise", "process", "scale")) == "mm"
+        assert model.__leaf_units__(("noise", "white")) == "mm"
 
     @pytest.mark.thorough
     def test_describe_names_the_process(self, correlated):

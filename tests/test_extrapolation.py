@@ -234,7 +234,7 @@ class TestStates:
             bd.NormalNoise(0.1),
         )
         times = xr.Dataset(coords={"time": np.linspace(0.0, 4.0, 9)})
-        inputs = model.driven(times)
+        inputs = model.reader.driven(times)
         draws = {
             path: np.asarray(v) for path, v in draw_prior(model, 20, key=jax.random.key(0)).items()
         }

@@ -150,7 +150,7 @@ def test_forecast_scores_and_checks(name):
     error = np.sqrt(np.mean(variance, axis=0) / DRAWS)
     assert (np.abs(np.mean(drawn - mean, axis=0)) < 4.5 * error).all()
     assert np.mean((drawn - mean) ** 2 / variance) == pytest.approx(1.0, abs=0.25)
-    assert bool(np.asarray(model.told("y", model.inputs(data)).support(drawn)).all())
+    assert bool(np.asarray(model.reader.filled("y", model.inputs(data)).support(drawn)).all())
     assert not [f for f in bd.diagnose(post, fc, data).findings if "not looked at" in f.message]
 
 

@@ -117,7 +117,7 @@ class TestNoise:
         with pytest.raises(
             DataError, match="time 2001-01-02 has several rows, but CorrelatedNoise"
         ):
-            model.past(lines(DATES[[0, 1, 1, 2, 3]]).isel(subject=0, drop=True))
+            model.reader.past(lines(DATES[[0, 1, 1, 2, 3]]).isel(subject=0, drop=True))
 
     def test_where_a_walk_begins_on_dates_must_be_said(self):
         noise = bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(0.1, start=0.0), 0.1)

@@ -73,10 +73,10 @@ def stated_units(tree: Any, path: Path) -> str:
 
 def _units(node: Any, path: Path) -> str:
     """Units that a node states for the leaf that `path` leads to: by its fields, or by
-    `leaf_units`.
+    `__leaf_units__`.
     """
-    if hasattr(node, "leaf_units"):
-        return node.leaf_units(tuple(key_name(key) for key in path))
+    if hasattr(node, "__leaf_units__"):
+        return node.__leaf_units__(tuple(key_name(key) for key in path))
     fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
     stated = {f.name: f.metadata.get("units", "") for f in fields}
     return stated.get(key_name(path[0]), "")

@@ -174,7 +174,7 @@ def _known(layer: PDE, seen: Seen, data: xr.Dataset) -> _Known:
     under its prior.
     """
     whole = dataclasses.replace(layer, observe=None)
-    given = dataclasses.replace(seen.model.driven(data), coordinates={})
+    given = dataclasses.replace(seen.model.reader.driven(data), coordinates={})
 
     @jax.jit
     def course(drawn: Mapping[str, Array]) -> tuple[Values, Values, Bool[Array, ""]]:

@@ -280,7 +280,7 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             continue
         # 2. The share of data outside the central 99 % of the draws, bounds for censored data.
         seen = ~np.isnan(values)
-        noise = problem.model.told(name, problem.inputs)
+        noise = problem.model.reader.filled(name, problem.inputs)
         at_least, at_most = (
             np.asarray(end)[seen] for end in noise.known_between(np.asarray(values))
         )

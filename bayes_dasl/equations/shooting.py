@@ -163,7 +163,7 @@ class MultipleShooting(AroundTrajectory):
                 "known of the state there, from which a forecast would start anew"
             )
 
-    def leaf_units(self, path: tuple[str, ...]) -> str:
+    def __leaf_units__(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `segments`: those of its state.
 
         Args:

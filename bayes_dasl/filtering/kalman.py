@@ -137,7 +137,7 @@ class Kalman(StochasticEquation, AbstractFilter):
                 raise ModelError(f"initial_sd['{name}'] must not be negative, and {what}")
         check_tolerances(self)
 
-    def leaf_units(self, path: tuple[str, ...]) -> str:
+    def __leaf_units__(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or `initial_sd`: those of its state.
 
         Args:

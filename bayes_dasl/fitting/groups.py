@@ -176,10 +176,12 @@ def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Da
     """Observables, forcings and what the noise reads; where something is missing, `fitted_data` has
     the gaps.
     """
-    known = data[[*model.layer.forcings, *(name for name in model.read if name in data)]]
+    known = data[
+        [*model.layer.forcings, *(name for name in model.reader.variables if name in data)]
+    ]
     known.attrs = {"start": start}
     if has_dates(data, model.index):
-        known.attrs[COUNTS_IN] = counted_in(model.index_units)
+        known.attrs[COUNTS_IN] = counted_in(model.reader.index_units)
     observed = ordered(model, data).astype(float)
     observed.attrs = {}
     for dataset in (known, observed):
@@ -197,7 +199,7 @@ def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
 def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
     """When and by what a fit was made, and of which model and data."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    read = [name for name in model.read if name in data]
+    read = [name for name in model.reader.variables if name in data]
     return {
         "created": now,
         "inference_library": "bayes_dasl",

@@ -13,7 +13,7 @@ from .._jax.compiling import Program
 from .._statistics.variance_component import Linear, Series
 from ..errors import ModelError
 from ..layers import Prediction
-from ..model import Model
+from ..model import Model, noise_at
 from ..noise.sequential import on_link, within
 from ..random import realise
 from .problem import Problem
@@ -47,13 +47,13 @@ def residuals(
     """
     inputs, found = problem.inputs, []
     given = {}
-    if realised.looks_back:
+    if realised.reader.looks_back:
         given = realised.conditional(Prediction(values, jnp.asarray(True), before=values), inputs)
     for name, value in sorted(values.items()):
         if name.startswith(_MISMATCH):
             found.append(-jnp.ravel(value))
             continue
-        noise, observed = realised.noise_at(name, centre, inputs), problem.observed[name]
+        noise, observed = noise_at(realised, name, centre, inputs), problem.observed[name]
         seen = ~jnp.isnan(observed)
         if noise.looks_back:
             location, scale = on_link(given[name])
@@ -295,7 +295,7 @@ class Around:
         for name, value in sorted(found.centre.items()):
             own, start = plain[start : start + value.size], start + value.size
             if name in slopes:
-                noise = realised.noise_at(name, found.centre, problem.inputs)
+                noise = noise_at(realised, name, found.centre, problem.inputs)
                 _, by_link = jax.jvp(noise.link, (value,), (jnp.ones_like(value),))
                 tells = (
                     jnp.broadcast_to(noise.spread(value, found.variances.get(name)), value.shape)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..model import noise_at
 from ..noise.sequential import on_link
 from ..random import realise
 from .problem import Problem
@@ -32,7 +33,7 @@ def gauss_newton(
         model, found = realise(problem.model, problem.constrain(x)), predicted(x)
         places, spreads = [], []
         for name in model.observables:
-            noise, value = model.noise_at(name, held.values, inputs), held.values[name]
+            noise, value = noise_at(model, name, held.values, inputs), held.values[name]
             if noise.looks_back:
                 place, spread = on_link(
                     model.conditional(found, inputs)[name]

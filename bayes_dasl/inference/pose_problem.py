@@ -21,6 +21,6 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
         ModelError: likewise.
     """
     observed, inputs = check_data(model, data), model.inputs(data)
-    inputs, observed, own_rows = model.at_own_rows(inputs, observed)
+    inputs, observed, own_rows = model.reader.at_own_rows(inputs, observed)
     sites, dimension = sites_of(paths(model))
     return Problem(model, inputs, observed, sites, dimension, own_rows)

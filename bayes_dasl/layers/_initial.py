@@ -18,7 +18,7 @@ class AbstractFromStates(AbstractLayer):
         """How many numbers are carried along."""
         return sum(value.size for value in any_state(self.initial).values())
 
-    def leaf_units(self, path: tuple[str, ...]) -> str:
+    def __leaf_units__(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial`: those of its state.
 
         Args:

@@ -286,7 +286,7 @@ class ODE(AbstractTrajectory):
         """
         return None if self.sums or self.means else [self]
 
-    def leaf_units(self, path: tuple[str, ...]) -> str:
+    def __leaf_units__(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or of an amount: those of its state.
 
         Args:

@@ -82,7 +82,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
                 f"'{name}' is an observable: leave its gaps as NaN, of which nothing is said, and "
                 "fill forcings only"
             )
-        refuse_censored(data, name, model.reads(name))
+        refuse_censored(data, name, model.reader.reads(name))
     values = {name: observations(data, name, dims=model.dims(name)) for name in model.observables}
     inputs = model.inputs(data)
     for name in variables:
@@ -129,7 +129,14 @@ def _refuse_unknown_units(model: Model) -> None:
     """Raise ModelError if a layer states units of a name that it does not have."""
     for layer, outputs in _layers_with_states(model.layer):
         known = dict.fromkeys(
-            (*layer.initial, *outputs, *layer.forcings, *layer.axes, *model.read, layer.index)
+            (
+                *layer.initial,
+                *outputs,
+                *layer.forcings,
+                *layer.axes,
+                *model.reader.variables,
+                layer.index,
+            )
         )
         for name in layer.units:
             if name not in known:
@@ -193,7 +200,7 @@ def _refuse_ruled_out(
     inputs: Inputs,
 ) -> None:
     """Raise DataError for a datum outside the support of its noise."""
-    noise = model.told(name, inputs)
+    noise = model.reader.filled(name, inputs)
     outside, possible = noise.ruled_out(values)
     if not outside.any():
         return

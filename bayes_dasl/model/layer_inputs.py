@@ -89,4 +89,4 @@ def inputs(
     if not isinstance(layer, AbstractLayer):
         raise DataError(f"layer is a layer such as bd.ODE, not {type(layer).__name__}")
     # Any noise will do: it does not change the inputs.
-    return Model(layer, NormalNoise(1.0)).driven(data, start=start)
+    return Model(layer, NormalNoise(1.0)).reader.driven(data, start=start)

@@ -1,28 +1,25 @@
 """`Model`: a layer with observation noise, as a NumPyro model."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
-from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
-from ..data.dates import has_dates, in_numbers, start_in_numbers, told_of, unit_of
-from ..data.layer_inputs import Inputs, OwnRows, Past
-from ..errors import DataError, ModelError
+from ..data.layer_inputs import Inputs, Past
+from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractPopulation, of_members, start_of
-from ..noise import AbstractCrossCorrelation, AbstractNoise, Read
+from ..layers.layer import AbstractPopulation, of_members
+from ..noise import AbstractCrossCorrelation, AbstractNoise
 from ..random import Module, Values, is_function, paths, sample
+from .reading import Observed, Reader
 
-type Observed = dict[str, Float[Array, "time ..."]]
 type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
 
 
@@ -170,9 +167,61 @@ class Model(Module):
         Returns:
             The names of the dimensions.
         """
-        return (self.index, *self.layer.dims.get(observable, ()))
+        return self.reader.dims(observable)
 
-    def leaf_dims(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    @property
+    def reader(self) -> Reader:
+        """What the layer and the noise read from data: inputs, observations, covariates."""
+        noises = {name: self.noise_of(name) for name in self.observables}
+        # Constraints may look at all times.
+        return Reader(self.layer, noises, all_rows=bool(self.constraints))
+
+    def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
+        """Return the inputs of this model for a dataset.
+
+        Args:
+            data: a dataset with the index, the forcings of the layer and the variables that the
+                noise reads. Observations are read by a filtering layer and by correlated noise
+                only.
+            start: the start of the solve, in the units of the index. The default is that of the
+                layer, else the first time.
+
+        Returns:
+            Times, forcings, places, earlier observations, and what the noise reads for each datum.
+        """
+        return self.reader.inputs(data, start=start)
+
+    def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
+        """Convert data to the units of the layer, if both state units.
+
+        Args:
+            data: a dataset with observables and forcings; variables in other units of the same
+                dimension are converted.
+
+        Returns:
+            The converted dataset.
+
+        Raises:
+            DataError: if units have another dimension, or the index or a place has other units.
+        """
+        return self.reader.in_own_units(data)
+
+    def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
+        """Replace dates of the index by the numbers of the layer.
+
+        Args:
+            data: a dataset with the index; one with numbers stays as it is.
+
+        Returns:
+            The dataset with numbers.
+
+        Raises:
+            DataError: if dates would coincide as numbers.
+            ModelError: if the layer states no unit of time.
+        """
+        return self.reader.in_numbers(data)
+
+    def __leaf_dims__(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
         """Return the dimension of a parameter of the noise that differs between subjects.
 
         Args:
@@ -184,29 +233,7 @@ class Model(Module):
         varies = path[0] == "noise" and ".".join(path[1:]) in self.varied_noise
         return {self.layer.dim: self.layer.members} if varies else {}  # pyright: ignore
 
-    def at_own_rows(
-        self, inputs: Inputs, observed: Observed
-    ) -> tuple[Inputs, dict[str, Array], OwnRows | None]:
-        """Select the inputs and data of each subject's own rows, to save work.
-
-        Constraints may read all times, so that with them all rows are kept.
-
-        Args:
-            inputs: the inputs of the data.
-            observed: the data by name, NaN where missing.
-
-        Returns:
-            Inputs, data, and the rows; None for the rows if all are kept.
-        """
-        rows = None
-        alone = not self.constraints and inputs.past is None
-        if isinstance(self.layer, AbstractPopulation) and alone:
-            rows = self.layer.own_rows(observed)
-        if rows is None:
-            return inputs, observed, None
-        return inputs.at_rows(rows), rows.seen(observed), rows
-
-    def leaf_units(self, path: tuple[str, ...]) -> str:
+    def __leaf_units__(self, path: tuple[str, ...]) -> str:
         """Return the units of a parameter of the noise that has those of its observable.
 
         Args:
@@ -257,9 +284,9 @@ class Model(Module):
         """
         if isinstance(data, xr.Dataset):
             data = self.in_own_units(data)
-            observed = self._observed(data, [n for n in self.observables if n in data])
+            observed = self.reader.observed(data, [n for n in self.observables if n in data])
             data = self.inputs(data)
-        if observed is not None and data.past is None and self.looks_back:
+        if observed is not None and data.past is None and self.reader.looks_back:
             data = dataclasses.replace(
                 data, past=Past(data.times, observed, same=True, per_datum=data.per_datum)
             )
@@ -282,10 +309,6 @@ class Model(Module):
                 seen = ~jnp.isnan(values)
                 numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
 
-    def _observed(self, data: xr.Dataset, names: Sequence[str]) -> Observed:
-        """Return the arrays of some observables by name."""
-        return {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in names}
-
     def predict(self, inputs: Inputs) -> Prediction:
         """Return the prediction of the layer, and the residuals of the constraints.
 
@@ -303,7 +326,7 @@ class Model(Module):
                 inputs, {name: self.noise_of(name).variance for name in self.observables}
             )
         else:
-            whole, at, then = self.solved_at(inputs)
+            whole, at, then = self.reader.solved_at(inputs)
             prediction = self.layer(whole)
             if whole.past is not None:
                 asked = {name: v[at] for name, v in prediction.values.items()}
@@ -322,225 +345,6 @@ class Model(Module):
         broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
         return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
 
-    @property
-    def looks_back(self) -> bool:
-        """Whether the distribution of a datum depends on earlier data."""
-        return any(self.noise_of(name).looks_back for name in self.observables)
-
-    def solved_at(self, inputs: Inputs) -> tuple[Inputs, Any, Any]:
-        """Return the inputs of the layer, and the positions of the times to predict and of past
-        times.
-
-        Args:
-            inputs: start, times, forcings and places, with the past if noise looks back.
-
-        Returns:
-            As `Inputs.with_past`.
-        """
-        if self.looks_back:
-            return inputs.with_past()
-        return (inputs, slice(None), slice(None))
-
-    def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Return the inputs of this model for a dataset.
-
-        Args:
-            data: a dataset with the index, the forcings of the layer and the variables that the
-                noise reads. Observations are read by a filtering layer and by correlated noise
-                only.
-            start: the start of the solve, in the units of the index. The default is that of the
-                layer, else the first time.
-
-        Returns:
-            Times, forcings, places, earlier observations, and what the noise reads for each datum.
-        """
-        data = self.in_own_units(data)
-        past = self.past(data)
-        past = None if past is None else dataclasses.replace(past, same=True)
-        return dataclasses.replace(
-            self.driven(data, start=start), past=past, per_datum=self.per_datum(data)
-        )
-
-    def driven(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Return the times, forcings and places for a dataset, without observations.
-
-        Args:
-            data: a dataset with the index and the forcings of the layer.
-            start: as for `inputs`.
-
-        Returns:
-            Inputs of the layer.
-
-        Raises:
-            DataError: if a forcing has a gap, times fall, or the subjects are missing.
-        """
-        layer = self.layer
-        data = self.in_own_units(data)
-        if start is None:
-            start = start_in_numbers(start_of(layer), data, self.index, self.index_units)
-        data = self.in_numbers(data)
-        places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
-        population = isinstance(layer, AbstractPopulation)
-        found = inputs(
-            data,
-            start=start,
-            forcings=layer.forcings,
-            interpolation=layer.interpolation,
-            index=self.index,
-            places=places,
-            members=layer.dim if population else None,
-        )
-        if not population:
-            return found
-        if layer.dim not in data.coords:
-            raise DataError(f"data need a coordinate '{layer.dim}' that says whose they are")
-        at = {layer.dim: jnp.asarray(layer.positions(data[layer.dim].values))}
-        return dataclasses.replace(found, coordinates=found.coordinates | at)
-
-    def reads(self, observable: str) -> dict[str, Read]:
-        """Return what the noise of an observable reads for each datum, by variable of the data.
-
-        Args:
-            observable: its name.
-
-        Returns:
-            One entry by variable.
-        """
-        return {read.leaf.named(observable): read for read in self.noise_of(observable).reads}
-
-    @property
-    def read(self) -> tuple[str, ...]:
-        """The variables of the data that the noise of any observable reads."""
-        found = (name for observable in self.observables for name in self.reads(observable))
-        return tuple(dict.fromkeys(found))
-
-    def per_datum(
-        self, data: xr.Dataset, observables: Sequence[str] | None = None
-    ) -> dict[str, Float[Array, "time ..."]]:
-        """Return the variables that the noise reads for each datum, `(time, …)` by name.
-
-        Args:
-            data: a dataset with these variables, in the units of the observables.
-            observables: some of the observables; by default all.
-
-        Returns:
-            One array by variable.
-
-        Raises:
-            DataError: if a variable is missing, has other dimensions, or an impossible value.
-        """
-        found = {}
-        for observable in self.observables if observables is None else observables:
-            dims = self.dims(observable)
-            for name, read in self.reads(observable).items():
-                leaf = read.leaf
-                found[name] = jnp.asarray(
-                    per_datum(
-                        data, name, observable, dims, read.support, leaf.otherwise, leaf.needed
-                    )
-                )
-        return found
-
-    def told(self, observable: str, inputs: Inputs) -> AbstractNoise:
-        """Return the noise of an observable with the known values of each datum filled in.
-
-        Args:
-            observable: its name.
-            inputs: the inputs of the data.
-
-        Returns:
-            The noise; its unknown parameters stay random leaves.
-        """
-        reads = self.reads(observable).items()
-        of_data = {read.leaf.variable: np.asarray(inputs.per_datum[name]) for name, read in reads}
-        return self.noise_of(observable).told(of_data)
-
-    def past(self, data: xr.Dataset) -> Past | None:
-        """Return the observations for a filtering layer or correlated noise; None for other models.
-
-        Args:
-            data: a dataset with the index and observations, NaN where missing.
-
-        Returns:
-            The observations with their times.
-
-        Raises:
-            DataError: if several rows have the same time.
-        """
-        filters = isinstance(self.layer, AbstractFilter)
-        there = [name for name in self.observables if name in data]
-        held = [name for name in there if filters or self.noise_of(name).looks_back]
-        if not held:
-            return None
-        data = self.in_numbers(self.in_own_units(data))
-        values = self._observed(data, held)
-        times = checked_times(data, self.index)
-        for i in np.flatnonzero(np.diff(times) == 0)[:1]:
-            kind = type(self.layer if filters else self.noise_of(held[0])).__name__
-            when = told_of(data[self.index], float(times[i]))
-            raise DataError(
-                f"{self.index} {when} has several rows, but {kind} goes from each row to the next: "
-                "give it one row, such as the mean of the replicates"
-            )
-        read = {} if filters else self.per_datum(data, held)
-        return Past(jnp.asarray(times), values, per_datum=read)
-
-    def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
-        """Convert data to the units of the layer, if both state units.
-
-        Args:
-            data: a dataset with observables and forcings; variables in other units of the same
-                dimension are converted.
-
-        Returns:
-            The converted dataset.
-
-        Raises:
-            DataError: if units have another dimension, or the index or a place has other units.
-        """
-        dims = (dim for name in self.observables for dim in self.dims(name))
-        names = dict.fromkeys((*self.observables, *self.layer.forcings, *dims))
-        units = {name: self.layer.units.get(name, "") for name in names}
-        # On dates, units are netCDF's encoding and not those of the model.
-        if has_dates(data, self.index):
-            plain = dict(data[self.index].attrs)
-            plain.pop("units", None)
-            plain.pop("calendar", None)
-            data = data.assign_coords({self.index: (self.index, data[self.index].values, plain)})
-        data = in_units(data, units | {self.index: unit_of(units[self.index])})
-        return in_units(data, self._units_beside(data))
-
-    @property
-    def index_units(self) -> str:
-        """The stated units of the index, such as `h since 2001-01-01`, or an empty text."""
-        return self.layer.units.get(self.index, "")
-
-    def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
-        """Replace dates of the index by the numbers of the layer.
-
-        Args:
-            data: a dataset with the index; one with numbers stays as it is.
-
-        Returns:
-            The dataset with numbers.
-
-        Raises:
-            DataError: if dates would coincide as numbers.
-            ModelError: if the layer states no unit of time.
-        """
-        return in_numbers(data, self.index, self.index_units)
-
-    def _units_beside(self, data: xr.Dataset) -> dict[str, str]:
-        """Return the units of variables that the noise reads in units of the observable."""
-        found = {}
-        for observable in self.observables if isinstance(data, xr.Dataset) else ():
-            held = data[observable].attrs.get("units", "") if observable in data else ""
-            of_data = self.layer.units.get(observable, "") or held
-            for name, read in self.reads(observable).items():
-                if read.in_units_of_data:
-                    found[name] = of_data
-        return found
-
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """Return the distribution of each observable around a prediction.
 
@@ -557,7 +361,7 @@ class Model(Module):
         values = prediction.values
         variances = prediction.variances
         noises: dict[str, Any] = {
-            name: self.noise_at(name, values, inputs) for name in self.observables
+            name: noise_at(self, name, values, inputs) for name in self.observables
         }
         # Earlier residuals, for noise that looks back at them.
         back = {
@@ -591,37 +395,39 @@ class Model(Module):
         then = inputs
         if not past.same:
             then = dataclasses.replace(inputs, times=past.times, per_datum=past.per_datum)
-        noise: Any = self.noise_at(name, prediction.before, then)
+        noise: Any = noise_at(self, name, prediction.before, then)
         return noise.before(then.times, past.values[name], prediction.before[name], same=past.same)
 
-    def noise_at(self, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
-        """Return the noise of an observable with its parameters evaluated at all times.
 
-        Args:
-            name: the observable.
-            values: the prediction of the layer, `(time, …)` by name, in the units of the outputs.
-            inputs: the inputs of the prediction.
+def noise_at(model: Model, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
+    """Return the noise of an observable with its parameters evaluated at all times.
 
-        Returns:
-            The noise, whose parameters are numbers or arrays.
-        """
-        # 1. Random effects: the parameters of each subject.
-        every = self.noise
-        if self.varied_noise and isinstance(self.layer, AbstractPopulation):
-            every = of_members(every, self.varied_noise, inputs.coordinates[self.layer.dim])
-        noise = every[name] if isinstance(every, Mapping) else every
-        if not noise.varies:
-            return noise
-        # 2. Known values of each datum.
-        reads = self.reads(name).items()
-        of_data = {read.leaf.variable: inputs.per_datum[variable] for variable, read in reads}
-        # 3. Functions of time, predictions and forcings. Times and forcings get axes of length 1
-        # for the places of the observable.
-        ndim = values[name].ndim
+    Args:
+        model: a model without random leaves.
+        name: the observable.
+        values: the prediction of the layer, `(time, …)` by name, in the units of the outputs.
+        inputs: the inputs of the prediction.
 
-        def over_places(s):
-            return jnp.reshape(s, s.shape[:1] + (1,) * (ndim - s.ndim) + s.shape[1:])
+    Returns:
+        The noise, whose parameters are numbers or arrays.
+    """
+    # 1. Random effects: the parameters of each subject.
+    every, varied = model.noise, model.varied_noise
+    if varied and isinstance(model.layer, AbstractPopulation):
+        every = of_members(every, varied, inputs.coordinates[model.layer.dim])
+    noise = every[name] if isinstance(every, Mapping) else every
+    if not noise.varies:
+        return noise
+    # 2. Known values of each datum.
+    reads = model.reader.reads(name).items()
+    of_data = {read.leaf.variable: inputs.per_datum[variable] for variable, read in reads}
+    # 3. Functions of time, predictions and forcings. Times and forcings get axes of length 1
+    # for the places of the observable.
+    ndim = values[name].ndim
 
-        alike = {other: value for other, value in values.items() if value.ndim == ndim}
-        forced = {n: over_places(v) for n, v in inputs.forced_at_times().items()}
-        return noise.at(over_places(inputs.times), alike, forced, of_data)
+    def over_places(s):
+        return jnp.reshape(s, s.shape[:1] + (1,) * (ndim - s.ndim) + s.shape[1:])
+
+    alike = {other: value for other, value in values.items() if value.ndim == ndim}
+    forced = {n: over_places(v) for n, v in inputs.forced_at_times().items()}
+    return noise.at(over_places(inputs.times), alike, forced, of_data)

@@ -182,7 +182,7 @@ class PDE(AbstractLayer):
     def states(self) -> int:
         return math.prod(self.grid.shape) * len(self.initial)
 
-    def leaf_units(self, path: tuple[str, ...]) -> str:
+    def __leaf_units__(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or of an amount: those of its field.
 
         Args:

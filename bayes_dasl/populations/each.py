@@ -124,7 +124,7 @@ class Each(AbstractPopulation):
         inner = self._one.dims
         return {name: (*inner.get(name, ()), self.dim) for name in self.outputs}
 
-    def leaf_dims(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    def __leaf_dims__(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
         """The dimension of a random leaf that differs between members.
 
         Args:

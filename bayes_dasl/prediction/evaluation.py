@@ -171,7 +171,7 @@ def _before_a_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
             "without a fit times alone do not say where the model starts: give the data as a "
             "dataset"
         )
-    return model.driven(at), at[model.index]
+    return model.reader.driven(at), at[model.index]
 
 
 def _check_arguments(function: Callable[..., Any], number: int) -> None:

@@ -266,7 +266,7 @@ def _from_end(
     earlier predictions.
     """
     held = ends_of(post)
-    if held is None or whose != OWN or model.looks_back or not model.layer.goes_on:
+    if held is None or whose != OWN or model.reader.looks_back or not model.layer.goes_on:
         return None
     time, states = held
     if float(inputs.times[0]) < time:
@@ -444,7 +444,7 @@ def _as_dataset(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs of a model, what its noise reads of each datum among them."""
-    return dataclasses.replace(_driven(model, post, data), per_datum=model.per_datum(data))
+    return dataclasses.replace(_driven(model, post, data), per_datum=model.reader.per_datum(data))
 
 
 def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
@@ -454,13 +454,13 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     if not model.layer.begins:
         start = min(start, float(times[0]))
     if times[0] < start:
-        began = told(dates(start, asked, model.index_units) if are_dates(asked) else start)
+        began = told(dates(start, asked, model.reader.index_units) if are_dates(asked) else start)
         raise DataError(
             f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}"
         )
     past = _past(model, post, data)
     if not model.layer.forcings:
-        return dataclasses.replace(model.driven(data, start=start), past=past)
+        return dataclasses.replace(model.reader.driven(data, start=start), past=past)
     for name in model.layer.forcings:
         if name not in data:
             raise DataError(
@@ -475,7 +475,7 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     both = xr.concat(
         [before, data[forcings].reset_coords(drop=True)], index, data_vars="all"
     ).sortby(index)
-    joined = model.driven(
+    joined = model.reader.driven(
         both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start
     )
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
@@ -490,17 +490,17 @@ def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
         bool(values.notnull().any()) for values in fitted.data_vars.values()
     ):  # of new members
         return None
-    for name in model.read:
+    for name in model.reader.variables:
         if name in post["constant_data"]:
             fitted = fitted.assign({name: post["constant_data"][name]})
-    past = model.past(fitted)
+    past = model.reader.past(fitted)
     places = {
         name: c for name, c in fitted.coords.items() if name != model.index and c.dims == (name,)
     }
     if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):
         return past
     dims = {name: model.dims(name) for name in past.values}
-    dims |= {read: model.dims(name) for name in past.values for read in model.reads(name)}
+    dims |= {read: model.dims(name) for name in past.values for read in model.reader.reads(name)}
     every = past.values | past.per_datum
     arrays = xr.Dataset({n: (dims[n], np.asarray(v)) for n, v in every.items()}, coords=places)
     there = arrays.reindex({name: data[name] for name in places})

@@ -64,7 +64,9 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
         return
     first = int(np.argmax(after))
     if times[first] - known[-1] > 2 * steps.max():
-        end = told(dates(known[-1], asked, model.index_units) if are_dates(asked) else known[-1])
+        end = told(
+            dates(known[-1], asked, model.reader.index_units) if are_dates(asked) else known[-1]
+        )
         raise DataError(
             f"forcings are known up to {end} and from {told(asked[first])} on: give the rows "
             "between too, as by xr.concat([test, later], 'time')"
@@ -116,7 +118,9 @@ def fitted_span(
         for name in observed
     ]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
-    read = [name for name in model.read if name in known_inputs(post) and name in members[0]]
+    read = [
+        name for name in model.reader.variables if name in known_inputs(post) and name in members[0]
+    ]
     every = [
         _changed(model, known, data, name)
         for name, data in itertools.product(model.layer.forcings, members)
@@ -144,7 +148,7 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     if not new.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
     kind = model.layer.interpolation.get(forcing, "linear")
-    knots, between = (numbers(places, model.index_units) for places in (knots, times[new]))
+    knots, between = (numbers(places, model.reader.index_units) for places in (knots, times[new]))
     was = [jax.vmap(interpolated(knots, values, kind))(jnp.asarray(between)) for values in then.T]
     rounding = 1e-12 * np.abs(then).max(initial=0.0)
     alike = np.isclose(np.reshape(was, (-1, new.size)).T, now[new], rtol=1e-9, atol=rounding)

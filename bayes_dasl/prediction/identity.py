@@ -84,7 +84,7 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
         observed = {
             n: jnp.asarray(observations(data, n, dims=model.dims(n))) for n in model.observables
         }
-        inputs, observed, _ = model.at_own_rows(model.inputs(data), observed)
+        inputs, observed, _ = model.reader.at_own_rows(model.inputs(data), observed)
         same = held == posterior_fingerprint(model, inputs, observed)
     except Exception as error:  # whatever the equations of another model raise
         raise MismatchError(

@@ -140,7 +140,7 @@ def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dat
     if model.index in fitted.coords:
         refuse_mixed(data, model.index, fitted[model.index], "the data of the fit")
     counted = post["constant_data"].attrs.get(COUNTS_IN)  # of dates alone
-    if counted is not None and counted != (now := counted_in(model.index_units)):
+    if counted is not None and counted != (now := counted_in(model.reader.index_units)):
         raise MismatchError(
             f"the model counts dates in '{now}', that of the fit did in '{counted}'"
         )

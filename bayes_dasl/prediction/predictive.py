@@ -275,7 +275,7 @@ def _one_draw(
         if begun:
             realised = eqx.tree_at(lambda m: m.layer, realised, realised.layer.from_end(begun))
         if times is not None:
-            whole, asked, _ = model.solved_at(inputs)
+            whole, asked, _ = model.reader.solved_at(inputs)
             solved = [ode.solve(whole, ode.begin(whole)) for ode in trajectories(realised.layer)]
             states = [
                 jax.tree.map(lambda y, ok=ok: jnp.where(ok, y[asked][times], jnp.nan), y)

@@ -80,7 +80,7 @@ def simulate(
     known = (
         data if missing else data.drop_vars([name for name in model.observables if name in data])
     )
-    inputs = dataclasses.replace(model.driven(data), per_datum=model.per_datum(known))
+    inputs = dataclasses.replace(model.reader.driven(data), per_datum=model.reader.per_datum(known))
     check_shapes(model, inputs)
     key_values, key_noise = jax.random.split(as_key(key))
     draw = _draw(model, values, key_values)

@@ -56,7 +56,7 @@ def forecast_times(study: Series) -> xr.Dataset:
     exceed a level more often.
     """
     counted = study.options.thresholds or study.options.return_periods
-    if study.forced or counted or any(model.read for model in study.models.values()):
+    if study.forced or counted or any(model.reader.variables for model in study.models.values()):
         return study.data
     index = study.data[study.index]
     parts = max(1, round(_PLOTTED_TIMES / index.size))
@@ -151,7 +151,9 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
     models, index = study.models.values(), study.index
     forcings = tuple(dict.fromkeys(name for model in models for name in model.layer.forcings))
     seen = tuple(
-        dict.fromkeys(name for model in models for name in (*model.observables, *model.read))
+        dict.fromkeys(
+            name for model in models for name in (*model.observables, *model.reader.variables)
+        )
     )
     places = [
         dim for name in study.model.observables for dim in study.data[name].dims if dim != index

@@ -82,7 +82,9 @@ def _gone_on(
     held, old = ends_of(post), fitted_observables(post)
     number = old.sizes[model.index]
     reaches_back = (
-        model.looks_back or isinstance(model.layer, AbstractFilter) or not model.layer.goes_on
+        model.reader.looks_back
+        or isinstance(model.layer, AbstractFilter)
+        or not model.layer.goes_on
     )
     if held is None or reaches_back or model.constraints:
         return None
@@ -151,13 +153,15 @@ def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Da
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
     start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
-    if model.layer.begins and float(numbers(new_times[0], model.index_units)) < start:
-        began = told(dates(start, new_times, model.index_units) if are_dates(new_times) else start)
+    if model.layer.begins and float(numbers(new_times[0], model.reader.index_units)) < start:
+        began = told(
+            dates(start, new_times, model.reader.index_units) if are_dates(new_times) else start
+        )
         raise DataError(
             f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}"
         )
     if model.layer.forcings:
-        in_numbers = lambda times: np.asarray(numbers(times, model.index_units), float)  # noqa: E731
+        in_numbers = lambda times: np.asarray(numbers(times, model.reader.index_units), float)  # noqa: E731
         refuse_a_gap(model, in_numbers(known[index].values), in_numbers(new_times), new_times)
     times = _joined_times(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
@@ -189,7 +193,7 @@ def _beside(
 ) -> dict[str, Any]:
     """Variables that the noise reads for each datum, taken from the data that hold the datum."""
     columns = {}
-    for observable, name in ((o, n) for o in model.observables for n in model.reads(o)):
+    for observable, name in ((o, n) for o in model.observables for n in model.reader.reads(o)):
         like, dims = observed[observable], model.dims(observable)
         in_fit, in_new = (
             _on(times, data[dims[0]].values, series(data, name, "variable", dims))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from ..._jax.trace import traced
 from ...layers import AbstractTrajectory
 from ...layers.layer import States, at_states, trajectories
-from ...model import Model
+from ...model import Model, noise_at
 from ...networks.network import Network, linear_layers, networks
 from ...priors import draw_prior
 from ...random import RandomLeaf, paths, realise
@@ -195,7 +195,7 @@ class Conditional(Reparametrisation):
         data, precisions = [], []
         for name in realised.observables:
             observed = self.linear.observed[name]
-            noise = realised.noise_at(name, self.centre, self.linear.inputs)
+            noise = noise_at(realised, name, self.centre, self.linear.inputs)
             seen = ~jnp.isnan(observed)
             data.append(jnp.ravel(noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))))
             spread = noise.spread(self.centre[name]) ** 2 + self.slack[name] ** 2

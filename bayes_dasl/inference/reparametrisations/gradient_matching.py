@@ -145,7 +145,9 @@ class Matching:
         self._problem = problem
         first = realise(problem.model, problem.constrain(jnp.zeros(problem.dimension)))
         supports = {name: problem.model.noise_of(name).support for name in problem.observed}
-        told = {name: problem.model.told(name, problem.inputs) for name in problem.observed}
+        told = {
+            name: problem.model.reader.filled(name, problem.inputs) for name in problem.observed
+        }
         predicted = {
             name: told[name].as_predicted(values) for name, values in problem.observed.items()
         }

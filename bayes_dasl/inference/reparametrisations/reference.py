@@ -17,6 +17,7 @@ from ..._runs.journal import Arrays
 from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
 from ...layers.layer import trajectories
+from ...model import noise_at
 from ...networks.network import networks
 from ...random import Module, Values, paths
 from ..problem import Problem
@@ -164,7 +165,8 @@ class References:
             centre = linear.predicted(realised, paths)[0]
             inputs = linear.inputs
             return centre, {
-                n: realised.noise_at(n, centre, inputs).spread(centre[n]) for n in model.observables
+                n: noise_at(realised, n, centre, inputs).spread(centre[n])
+                for n in model.observables
             }
 
         centre, spread = jax.tree.map(lambda v: v.mean(0), jax.vmap(at)(chosen))
