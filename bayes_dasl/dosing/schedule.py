@@ -18,6 +18,7 @@ from .._jax.tree import frozen
 from ..data.layer_inputs import NEVER, Inputs
 from ..errors import ModelError
 from ..layers.layer import finite, with_adjoint
+from ..layers.ode import rates_at, with_schedule
 from ..layers.root import find_root
 from ..layers.scheduled import AbstractSchedule, AbstractScheduled
 from ..random import Module, Values
@@ -344,7 +345,7 @@ def _endless(
     ode: Any, into: Values, rate: Any, time: Any, inputs: Inputs
 ) -> tuple[dict[str, Any], Any]:
     """Where an infusion that never began holds the states."""
-    field = ode.with_schedule(Schedule.empty(ode.initial), ode.initial).rates_at(inputs)
+    field = rates_at(with_schedule(ode, Schedule.empty(ode.initial), ode.initial), inputs)
 
     def still(y):
         return {name: v + into.get(name, 0.0) * rate for name, v in field(time, y).items()}
@@ -385,7 +386,7 @@ def _periodic(
 
     def cycle(y, adjoint=None):
         own = dataclasses.replace(Schedule.empty(unravel(y)), pulses=pulses)
-        one = ode.with_schedule(own, unravel(y))
+        one = with_schedule(ode, own, unravel(y))
         one = one if adjoint is None else with_adjoint(one, adjoint)
         states, ok, _ = one.solve(at, one.begin(at))
         after = ravel_pytree(jax.tree.map(lambda v: v[-1], states))[0]

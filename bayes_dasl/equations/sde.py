@@ -28,7 +28,7 @@ from ..layers._functions import (
 )
 from ..layers._initial import AbstractFromStates
 from ..layers._times import ROUNDING, checked_grid, known
-from ..layers.layer import Prediction, finite, predict_rows, prediction, shielded
+from ..layers.layer import Prediction, StatedFunction, finite, predict_rows, prediction, shielded
 from ..random import Values, VectorField, is_function, shape_of
 
 # A state this many times its start (or 1) is lost: well before derivatives overflow, which would
@@ -86,7 +86,7 @@ class StochasticEquation(AbstractFromStates):
         return output_names(self.observe, self.drift, any_state(self.initial), self.forcings)
 
     @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+    def _stated_functions(self) -> list[StatedFunction]:
         return [("the drift", self.drift, self.initial)]
 
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> Non
 
 def is_layer(part: Any) -> bool:
     """Whether a part is a whole layer, rather than a function of time, states and forcings."""
-    return isinstance(part, AbstractLayer) and part.layered
+    return isinstance(part, AbstractLayer) and getattr(part, "layered", True)
 
 
 def check_function(value: Any, where: str) -> None:

@@ -10,7 +10,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import by_name, named, several_names, shapes_of
-from .layer import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
+from .layer import AbstractLayer, AbstractTrajectory, Prediction, StatedFunction, predict_rows
 
 
 class Algebraic(AbstractLayer):
@@ -65,7 +65,7 @@ class Algebraic(AbstractLayer):
         return tuple(shapes_of(self.function, "the function", {}, self.forcings))
 
     @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+    def _stated_functions(self) -> list[StatedFunction]:
         return [("the formula", self.function, {})]
 
     @property

@@ -176,10 +176,10 @@ class Difference(AbstractFromStates):
         return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)}, end=end)
 
     @property
-    def goes_on(self) -> bool:
+    def _goes_on(self) -> bool:
         return not (self.sums or self.means)
 
-    def from_end(self, states: Values) -> "Difference":
+    def _from_end(self, states: Values) -> "Difference":
         return eqx.tree_at(lambda layer: layer.initial, self, dict(states))
 
     def _states(

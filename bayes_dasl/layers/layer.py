@@ -21,6 +21,8 @@ from ..random import Module, Values, VectorField
 
 type States = dict[str, Array]
 """States of one trajectory by name, `(time, …)`."""
+type StatedFunction = tuple[str, VectorField, Mapping[str, Any]]
+"""Name of a function in messages, the function, and the states whose rates it returns."""
 
 
 class Prediction(eqx.Module):
@@ -37,7 +39,7 @@ class Prediction(eqx.Module):
         variances: those of the values given the parameters, `(time, …)` by name, in the square of
             their units, where a layer has integrated over a path that it does not know.
         before: the values at the times of `inputs.past`, where noise looks back at them.
-        end: the states at the last time, from which `AbstractLayer.from_end` goes on.
+        end: the states at the last time, from which `from_end` goes on.
     """
 
     values: dict[str, Float[Array, "time ..."]]
@@ -79,16 +81,7 @@ class AbstractLayer(Module):
         return {}
 
     @property
-    def axes(self) -> tuple[str, ...]:
-        """Names of its axes in space."""
-        return ()
-
-    @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
-        """Its functions `(t, y, u)` whose units can be checked, each with its name in messages.
-
-        The third part is the states whose rates the function returns; none if it returns outputs.
-        """
+    def _stated_functions(self) -> list[StatedFunction]:
         return []
 
     @property
@@ -107,8 +100,7 @@ class AbstractLayer(Module):
         return None
 
     @property
-    def begins(self) -> bool:
-        """Whether it goes on from a start, and so knows nothing of what was before."""
+    def _begins(self) -> bool:
         return hasattr(self, "start")
 
     @property
@@ -117,23 +109,10 @@ class AbstractLayer(Module):
         return False
 
     @property
-    def layered(self) -> bool:
-        """Whether it is called with inputs; a hybrid of functions is called as they are."""
-        return True
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the `end` of a prediction determines, with later forcings,
-        all that comes after.
-        """
+    def _goes_on(self) -> bool:
         return False
 
-    def from_end(self, states: Values) -> "AbstractLayer":
-        """The layer that starts at these states, for a layer that `goes_on`.
-
-        Args:
-            states: those at the new start, by name.
-        """
+    def _from_end(self, states: Values) -> "AbstractLayer":
         raise NotImplementedError(f"{type(self).__name__} does not go on from the end of a solve")
 
     @property
@@ -150,6 +129,42 @@ class AbstractLayer(Module):
         """
 
 
+# The model asks layers of any type by these functions; authors of layers need none of them.
+
+
+def begins(layer: AbstractLayer) -> bool:
+    """Whether a layer has a start, before which it predicts nothing."""
+    return layer._begins
+
+
+def goes_on(layer: AbstractLayer) -> bool:
+    """Whether the states at the `end` of a prediction, and later forcings, determine the future."""
+    return layer._goes_on
+
+
+def from_end(layer: AbstractLayer, states: Values) -> AbstractLayer:
+    """A layer that `goes_on`, with other initial states.
+
+    Args:
+        layer: the layer.
+        states: the states at the new start, by name.
+
+    Returns:
+        the layer that starts at these states.
+    """
+    return layer._from_end(states)
+
+
+def stated_functions(layer: AbstractLayer) -> list[StatedFunction]:
+    """Functions `(t, y, u)` of a layer whose units can be checked.
+
+    Returns:
+        for each its name in messages, the function, and the states whose rates it returns (none if
+        it returns outputs).
+    """
+    return layer._stated_functions
+
+
 class AbstractTrajectory(AbstractLayer):
     """A layer that solves one initial value problem by itself, so that its states can be given
     instead.
@@ -164,15 +179,6 @@ class AbstractTrajectory(AbstractLayer):
     @property
     def trajectories(self) -> "list[AbstractTrajectory] | None":
         return [self]
-
-    @property
-    def smooth(self) -> bool:
-        """Whether what is observed is a function of states that move by the rates of the vector
-        field alone.
-
-        Then the derivatives of the states can be solved for along with them, which is faster.
-        """
-        return False
 
     @abstractmethod
     def begin(self, inputs: Inputs) -> dict[str, Any]:
@@ -248,8 +254,8 @@ class AroundLayer(AbstractLayer):
         return start_of(self.layer)
 
     @property
-    def begins(self) -> bool:
-        return self.layer.begins
+    def _begins(self) -> bool:
+        return begins(self.layer)
 
 
 class AbstractPopulation(AroundLayer):

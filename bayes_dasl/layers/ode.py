@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import diffrax
 import equinox as eqx
@@ -35,7 +35,7 @@ from ._start import start_time
 from ._steps import RetryingController, safe_rates
 from .event import Event, as_events, solve_with_events
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
-from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
+from .layer import AbstractTrajectory, Prediction, StatedFunction, finite, predict_rows, prediction
 from .process_noise import ProcessNoise
 from .root import find_root
 from .scheduled import AbstractSchedule, AbstractScheduled
@@ -199,13 +199,6 @@ class ODE(AbstractTrajectory):
         if self.sums or self.means:
             check_intervals(self.sums, self.means, self.outputs)
 
-    @property
-    def smooth(self) -> bool:
-        sudden = (
-            self.jumps or self.events or self.doses is not None or self.process_noise is not None
-        )
-        return not (sudden or self.algebraic or self.sums or self.means)
-
     def _check_doses(self) -> None:
         if self.doses is None or isinstance(self.doses, AbstractSchedule):
             return
@@ -267,7 +260,7 @@ class ODE(AbstractTrajectory):
         return output_names(self.observe, self.vector_field, any_state(self.initial), self.forcings)
 
     @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+    def _stated_functions(self) -> list[StatedFunction]:
         return [("the rate of change", self.vector_field, self.initial)]
 
     @property
@@ -323,24 +316,6 @@ class ODE(AbstractTrajectory):
             [*fields.values()],
             is_leaf=lambda x: any(x is held for held in where(self)),
         )
-
-    def with_schedule(self, schedule: AbstractSchedule, initial: dict[str, Any]) -> "ODE":
-        """The equations from other states under what is to happen, and nothing else.
-
-        Args:
-            schedule: what happens when.
-            initial: the states at the start.
-        """
-        bare = dataclasses.replace(self, doses=None, jumps=(), events=(), process_noise=None)
-        return bare._with(doses=schedule, initial=initial)
-
-    def rates_at(self, inputs: Inputs) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
-        """The vector field as a function of time and states alone, with what infusions add.
-
-        Args:
-            inputs: start, times and forcings.
-        """
-        return self._field(self._forced(inputs))
 
     def begin(self, inputs: Inputs) -> dict[str, Any]:
         """The states at the start, after the jumps at that time.
@@ -498,17 +473,17 @@ class ODE(AbstractTrajectory):
         return predict_rows(rows, inputs.times, ok, {"steps": steps}, **more)
 
     @property
-    def goes_on(self) -> bool:
+    def _goes_on(self) -> bool:
         # Jumps at the end would happen twice, sums and paths of noise reach back.
         reaching = self.sums, self.means, self.jumps, self.doses, self.events, self.process_noise
         return not any(reaching) and "cubic" not in self.interpolation.values()
 
-    def from_end(self, states: Values) -> "ODE":
+    def _from_end(self, states: Values) -> "ODE":
         return self._with(initial=dict(states))
 
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
         """What the vector field says at some times and states, `(time, …)` each."""
-        return jax.vmap(self._scheduled(inputs).rates_at(inputs))(times, dict(states))
+        return jax.vmap(rates_at(self._scheduled(inputs), inputs))(times, dict(states))
 
     def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
         """The states after the jumps that are due at a time; outside the solve,
@@ -562,6 +537,46 @@ class ODE(AbstractTrajectory):
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
+
+
+def is_smooth(layer: Any) -> TypeGuard[ODE]:
+    """Whether a layer is an ODE whose states move by the rates of its vector field alone.
+
+    The derivatives of its states can then be solved for along with them, which is faster.
+    """
+    if not isinstance(layer, ODE):
+        return False
+    sudden = layer.jumps or layer.events or layer.doses is not None
+    noisy = layer.process_noise is not None
+    return not (sudden or noisy or layer.algebraic or layer.sums or layer.means)
+
+
+def with_schedule(ode: ODE, schedule: AbstractSchedule, initial: dict[str, Any]) -> ODE:
+    """The equations with other initial states and with a schedule in place of all sudden changes.
+
+    Args:
+        ode: the equations.
+        schedule: doses with known times and amounts.
+        initial: the states at the start.
+
+    Returns:
+        an ODE without other doses, jumps, events or process noise.
+    """
+    bare = dataclasses.replace(ode, doses=None, jumps=(), events=(), process_noise=None)
+    return bare._with(doses=schedule, initial=initial)
+
+
+def rates_at(ode: ODE, inputs: Inputs) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+    """The vector field with the infusions, as a function of time and states.
+
+    Args:
+        ode: the equations.
+        inputs: start, times and forcings.
+
+    Returns:
+        a function `(t, y)` that returns the rates of the states by name.
+    """
+    return ode._field(ode._forced(inputs))
 
 
 def _strong(tree: Any) -> Any:

@@ -21,7 +21,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._parts import is_layer, refuse_open_times
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractLayer, AbstractPopulation
+from ..layers.layer import AbstractLayer, AbstractPopulation, begins
 from ..random import paths, sample
 from .model import Model, Observed
 
@@ -123,9 +123,9 @@ def _refuse_names_of_results(model: Model) -> None:
 def _refuse_unknown_units(model: Model) -> None:
     """Raise ModelError where a layer with states is given units of a name that it does not have."""
     for layer, outputs in _layers_with_states(model.layer):
-        known = dict.fromkeys(
-            (*layer.initial, *outputs, *layer.forcings, *layer.axes, *model.read, layer.index)
-        )
+        axes = getattr(layer, "axes", ())
+        read = (*layer.forcings, *axes, *model.read, layer.index)
+        known = dict.fromkeys((*layer.initial, *outputs, *read))
         for name in layer.units:
             if name not in known:
                 kind = type(layer).__name__
@@ -335,4 +335,4 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
 
 def is_series(model: Model, data: xr.Dataset) -> bool:
     """Whether what comes later is the future of what came before, rather than rows in any order."""
-    return bool(model.layer.begins) or model.index == "time" or are_dates(data[model.index])
+    return begins(model.layer) or model.index == "time" or are_dates(data[model.index])

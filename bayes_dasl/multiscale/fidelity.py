@@ -11,7 +11,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function
-from ..layers.layer import prediction, start_of
+from ..layers.layer import begins, prediction, start_of
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 
@@ -112,8 +112,8 @@ class MultiFidelity(AbstractLayer):
         }
 
     @property
-    def begins(self) -> bool:
-        return self.low.begins
+    def _begins(self) -> bool:
+        return begins(self.low)
 
     @property
     def states(self) -> int:
