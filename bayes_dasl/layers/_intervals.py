@@ -1,6 +1,4 @@
-"""Sums and means over an interval up to each datum of what an ODE predicts, by integrals that the
-solver carries.
-"""
+"""Sums and means of ODE predictions over an interval before each datum, by extra states."""
 
 import dataclasses
 import math
@@ -18,12 +16,14 @@ from ._functions import method_of
 from .layer import Prediction
 
 type Lengths = Mapping[str, float | None]
-"""How long the interval up to each datum is, by what is summed; none for all since the start."""
+"""Length of the interval before each datum, by output; none for all since the start."""
 
 
 def check_intervals(sums: Lengths, means: Lengths, outputs: tuple[str, ...]) -> None:
-    """Raise ModelError for sums or means of what is not predicted, of both kinds, or over no
-    positive length.
+    """Check sums and means.
+
+    Raises:
+        ModelError: for an unknown output, an output in both, or a length that is not positive.
     """
     for name, length in (*sums.items(), *means.items()):
         if name not in outputs:
@@ -37,10 +37,14 @@ def check_intervals(sums: Lengths, means: Lengths, outputs: tuple[str, ...]) -> 
 
 
 def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
-    """What an ODE predicts, with the sums and means over intervals up to each time that it names.
+    """Predict an ODE with `sums` and `means` over intervals before each time.
 
     An interval that would begin before the start begins there.
+
+    Returns:
+        The prediction, with sums and means in place of the values themselves.
     """
+    # 1. One more state for each sum: its integral S since the start, dS/dt = observed value.
     lengths = {**ode.sums, **ode.means}
     totals = {_total(name): jnp.zeros(()) for name in lengths}
     with_totals = dataclasses.replace(
@@ -56,6 +60,7 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
         sums={},
         means={},
     )
+    # 2. Solve at the times of the data and at the begins of all intervals.
     begins = {length: _begin(inputs, length) for length in lengths.values()}
     asked = jnp.sort(jnp.concatenate([inputs.times, *begins.values()]))
     more = dataclasses.replace(inputs, times=asked)
@@ -66,12 +71,13 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
         return {name: values[rows] for name, values in found.items()}
 
     now, before = at(inputs.times), {length: at(times) for length, times in begins.items()}
+    # 3. The sum is S(t) - S(t - length), the mean is that over the elapsed time.
     plain = ode.predict(inputs, {name: now[name] for name in ode.initial}, ok, steps)
     values = dict(plain.values)
     for name, length in lengths.items():
         summed = now[_total(name)] - before[length][_total(name)]
         elapsed = inputs.times - begins[length]
-        # At the start the interval has no length, and its mean is the value there.
+        # At the start the interval has length zero: its mean is the value there.
         mean = jnp.where(elapsed > 0, summed / jnp.where(elapsed > 0, elapsed, 1.0), values[name])
         values[name] = summed if name in ode.sums else mean
     masked = {name: jnp.where(plain.ok, value, 1.0) for name, value in values.items()}
@@ -92,7 +98,7 @@ def _visible(y: Values) -> Values:
 
 
 class _OfStates(Module):
-    """A function `(t, y, u)` that does not see the totals."""
+    """A user's function `(t, y, u)`, called without the integrals among its states."""
 
     function: Any
 
@@ -105,7 +111,7 @@ def _of_states(change: Any) -> Any:
 
 
 class _WithTotals(Module):
-    """A vector field that also says how fast totals grow: by what is observed."""
+    """A vector field with the rates of the integrals: the observed values."""
 
     field: VectorField
     observe: Any
