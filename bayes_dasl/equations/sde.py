@@ -31,15 +31,13 @@ from ..layers._times import ROUNDING, checked_grid, known
 from ..layers.layer import Prediction, StatedFunction, finite, predict_rows, prediction, shielded
 from ..random import Values, VectorField, is_function, shape_of
 
-# A state this many times its start (or 1) is lost: well before derivatives overflow, which would
-# turn gradients NaN.
+# A state this many times its initial value (or 1) has blown up. This is well before derivatives
+# overflow, which would turn gradients NaN.
 _LARGEST = 1e30
 
 
 class StochasticEquation(AbstractFromStates):
-    """What the layers of stochastic equations share: the equation, its states, and what may be
-    asked of it.
-    """
+    """Base class of stochastic differential equations: drift, diffusion and initial states."""
 
     drift: VectorField
     diffusion: Callable[[Any, Values, Values], Values] | Mapping[str, Any]
