@@ -16,7 +16,7 @@ from ..layers.layer import AbstractLayer, AbstractTrajectory, Prediction, predic
 from ..random import Scalar
 from .schedule import Doses, Pulses, Steady
 
-# Two rates this close, relative to their sum, use an integral of the derivative (see _differences).
+# Two rates this close, relative to their sum, use the mean slope (`_difference_quotients`).
 _NEAR = 1e-3
 # Gauss–Legendre nodes and weights on (0, 1).
 _NODES, _WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(3)[i] + (1, 0)[i]) for i in (0, 1))
@@ -132,12 +132,13 @@ class Compartments(AbstractLayer):
 
     def _seen(self, into: str, times: Any, rates: Any, shares: Any) -> Any:
         """Amount in the central compartment at some times, from doses into one compartment."""
+        # A bolus into the central compartment decays as Σ w_λ exp(-λ t).
         left = self._left(into, times)
         if into == "central":
             return shares @ jax.vmap(left)(rates)
         # From the depot: kₐ Σ w_λ (L(λ) - L(kₐ)) / (kₐ - λ), where L(r) is left at loss rate r.
         absorption: Any = self.absorption
-        return absorption * shares @ _differences(left, rates, absorption)
+        return absorption * shares @ _difference_quotients(left, rates, absorption)
 
     def _left(self, into: str, times: Any) -> Callable[[Any], Any]:
         """Amount left of the doses into a compartment, as a function of its loss rate."""
@@ -210,7 +211,7 @@ def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[
     return left
 
 
-def _differences(left: Callable[[Any], Any], rates: Any, other: Any) -> Any:
+def _difference_quotients(left: Callable[[Any], Any], rates: Any, other: Any) -> Any:
     """Difference quotients (L(kₐ) - L(λ)) / (λ - kₐ) of a function, also for coinciding rates.
 
     For close rates the quotient is the mean slope between them, by Gauss–Legendre quadrature.

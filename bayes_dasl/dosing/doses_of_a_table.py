@@ -73,8 +73,10 @@ def doses(
         ModelError: for a lag, bioavailability or duration of a state without doses, or one that is
             no number.
     """
+    # 1. Read and check the table.
     frame = Frame(table, units, to, names)
     read = read_doses(frame, into, time, subject)
+    # 2. Check the parameters of states against the states with doses.
     own = {"lag": lag, "bioavailability": bioavailability, "duration": duration}
     for role, numbers in own.items():
         for state, number in (numbers or {}).items():
@@ -89,6 +91,7 @@ def doses(
                 f"the duration of doses into '{state}' is unknown (rate −2): give "
                 f"duration={{'{state}': …}}"
             )
+    # 3. Arrays over members become known numbers that vary between members.
     lasting = {state: dict(numbers or {}) for state, numbers in own.items()}
     return _doses(read, several=subject is not None, **lasting)
 

@@ -87,7 +87,7 @@ def read_doses(
             "2001-01-01'}"
         )
     sorted_within(frame, when, who, np.ones(len(frame), bool))
-    kinds = _kinds(frame)
+    kinds = _row_kinds(frame)
     states = _states(frame, into, kinds)
     columns = _Columns(frame, kinds)
     # 2. The records and resets of each subject. Each row that starts anew ends earlier records.
@@ -107,7 +107,7 @@ def read_doses(
         raise DataError("the table has no dose: a row with evid 1, or with a number in 'amt'")
     # 3. Doses by state, with repeats expanded.
     used = {state for rows in records for state, _ in rows}
-    names = [state for state in dict.fromkeys(_named(into).values()) if state in used]
+    names = [state for state in dict.fromkeys(_states_by_code(into).values()) if state in used]
     given, steady = {}, {}
     for name in names:
         # An endless infusion that ends now is a steady state, not a dose.
@@ -115,7 +115,7 @@ def read_doses(
             [x for state, r in rows if state == name and not r.endless for x in _repeated(r)]
             for rows in records
         ]
-        given[name] = _filled(own, _EMPTY)
+        given[name] = _padded_arrays(own, _EMPTY)
     # 4. Records at a steady state, for all states together.
     for endless in (False, True):
         first = [
@@ -123,18 +123,20 @@ def read_doses(
             for rows in records
         ]
         if any(first):
-            arrays = _filled([[r for _, r in rows] for rows in first], _EMPTY | {"interval": 1.0})
-            arrays["replaces"] = _array(
+            arrays = _padded_arrays(
+                [[r for _, r in rows] for rows in first], _EMPTY | {"interval": 1.0}
+            )
+            arrays["replaces"] = _padded_rows(
                 [[float(r.steady == 1) for _, r in rows] for rows in first], 0.0
             )
             # One-hot encoding of the state of each record; all zero for padding.
-            number = _array([[names.index(state) for state, _ in rows] for rows in first], -1)
+            number = _padded_rows([[names.index(state) for state, _ in rows] for rows in first], -1)
             place = (number[..., None] == np.arange(len(names))).astype(float)
             steady[endless] = arrays | {"place": place}
-    return DoseArrays(given, steady, _array(resets, NEVER), members, float(when.min()))
+    return DoseArrays(given, steady, _padded_rows(resets, NEVER), members, float(when.min()))
 
 
-def _kinds(frame: Frame) -> np.ndarray:
+def _row_kinds(frame: Frame) -> np.ndarray:
     """Kind of each row: 0 for an observation, 1 for a dose, 3 for a reset, 4 for both."""
     amounts = frame.numbers("amt", "amounts")
     if not frame.has("evid"):
@@ -166,7 +168,7 @@ def _states(frame: Frame, into: str | Sequence[str] | Mapping, kinds: np.ndarray
         DataError: for a compartment that `into` does not name.
     """
     rows = np.flatnonzero(np.isin(kinds, (_DOSE, _RESET_AND_DOSE)))
-    named = _named(into)
+    named = _states_by_code(into)
     if isinstance(into, str):
         return dict.fromkeys(rows.tolist(), into)
     if not frame.has("cmt"):
@@ -175,11 +177,16 @@ def _states(frame: Frame, into: str | Sequence[str] | Mapping, kinds: np.ndarray
         raise DataError(
             "the table has no column 'cmt' that says which compartment a dose goes into"
         )
+    # A code may be a name of the state, a key as text, or the same number written differently.
     cells, missing, found = frame.cells("cmt"), frame.missing("cmt"), {}
     for row in rows.tolist():
         code = str(cells.iloc[row]).strip()
         name = next(
-            (name for key, name in named.items() if code in (name, str(key)) or _same(code, key)),
+            (
+                name
+                for key, name in named.items()
+                if code in (name, str(key)) or _same_number(code, key)
+            ),
             None,
         )
         if missing[row] or name is None:
@@ -192,13 +199,13 @@ def _states(frame: Frame, into: str | Sequence[str] | Mapping, kinds: np.ndarray
     return found
 
 
-def _named(into: str | Sequence[str] | Mapping) -> dict[Any, str]:
+def _states_by_code(into: str | Sequence[str] | Mapping) -> dict[Any, str]:
     """States by the code of their compartment."""
     into = (into,) if isinstance(into, str) else into
     return dict(into) if isinstance(into, Mapping) else dict(enumerate(into, start=1))
 
 
-def _same(code: str, key: object) -> bool:
+def _same_number(code: str, key: object) -> bool:
     """Whether text and a code are the same number, such as 1.0 and 1."""
     try:
         return float(code) == float(str(key))
@@ -266,6 +273,7 @@ class _Columns:
             & (np.maximum(self.dur, amount / np.where(known, self.rate, np.inf)) > self.ii),
             "addl repeats an endless infusion, which has no amount": endless & (self.addl > 0),
         }
+        # Report the first row of the first fault.
         for fault, where in faults.items():
             for row in np.flatnonzero(where & self.dosed)[:1]:
                 raise DataError(f"in {self.frame.row(row)} {fault}")
@@ -292,14 +300,14 @@ def _repeated(record: Record) -> list[Record]:
     ]
 
 
-def _filled(rows: list[list[Record]], fill: dict[str, float]) -> dict[str, np.ndarray]:
+def _padded_arrays(rows: list[list[Record]], fill: dict[str, float]) -> dict[str, np.ndarray]:
     found = {}
     for name, by in fill.items():
-        found[name] = _array([[getattr(r, name) for r in of] for of in rows], by)
+        found[name] = _padded_rows([[getattr(r, name) for r in of] for of in rows], by)
     return found
 
 
-def _array(rows: list[list[float]], fill: float) -> np.ndarray:
+def _padded_rows(rows: list[list[float]], fill: float) -> np.ndarray:
     """Rows of different lengths as one array, padded."""
     width = max(map(len, rows))
     return np.array([[*row, *[fill] * (width - len(row))] for row in rows]).reshape(

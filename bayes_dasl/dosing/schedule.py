@@ -164,6 +164,7 @@ class Doses(AbstractScheduled):
         Returns:
             The pulses; a dose that is cancelled before it arrives has rate and amount zero.
         """
+        # Effective begin and end: the lag shifts both, and a later reset cuts the end.
         begin = given.time + self.lag.get(given.into, 0.0)
         share = self.bioavailability.get(given.into, 1.0)
         unknown = self.duration.get(given.into, 0.0)
@@ -194,6 +195,7 @@ class Doses(AbstractScheduled):
             Pulses for each state.
         """
         lag, duration, rate, _ = self.lasting(steady)
+        # The last dose of the cycle was given one interval before the record.
         end = jnp.minimum(steady.time + lag - steady.interval + duration, steady.until)
         end = jnp.maximum(end, steady.time)
         return [
@@ -209,6 +211,8 @@ def _lasting(doses: Given | Steady, share: Any, unknown: Any) -> tuple[Any, Any,
     of known duration.
     """
     amount, rated = doses.amount * share, doses.rate > 0
+    # Duration: as given, unknown (a parameter), or amount / rate. Rate: as given, or amount /
+    # duration. A dose of duration zero is a bolus.
     duration = jnp.where(doses.duration < 0, unknown, doses.duration)
     duration = jnp.where(rated, amount / jnp.where(rated, doses.rate, 1.0), duration)
     long = duration > 0
@@ -311,6 +315,7 @@ class Schedule(AbstractSchedule):
         rates: dict[str, Any] = {}
         for p in self.pulses:
             if p.infused:
+                # Begins and ends after `last` lie outside this solve.
                 on = (t >= jnp.where(p.begin > last, jnp.inf, p.begin)) & (
                     t < jnp.where(p.end > last, jnp.inf, p.end)
                 )

@@ -264,6 +264,7 @@ def segment_states(
         raise ModelError(
             f"the knot at {knots.max():g} lies after the data, which end at {times[-1]:g}"
         )
+    # Interpolate the observations, averaged where several share one time.
     for name in names:
         spread = scale.get(name) if isinstance(scale, Mapping) else scale
         if not isinstance(spread, Real) or not spread > 0:

@@ -31,6 +31,7 @@ class Forced(Module):
     def up_to(self, last: Any) -> "Forced":
         """Forcings without changes after `last`, which the last stage of a solve would see."""
 
+        # A step forcing after `last` is moved to infinity, so that its last value holds.
         def held(force):
             return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
 

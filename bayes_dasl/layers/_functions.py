@@ -34,19 +34,20 @@ def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) ->
     Raises:
         ModelError: if the function cannot be evaluated, or returns no dict.
     """
+    # Random leaves get some possible value: shapes do not depend on it.
     known, u = with_possible(function), dict.fromkeys(forcings, jnp.zeros(()))
     try:
         return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's function may raise
-        given = f"the states {_listed(states)} and the forcings {_listed(u)}"
+        given = f"the states {_names_or_none(states)} and the forcings {_names_or_none(u)}"
         raise ModelError(
             f"{what} cannot be evaluated with {given}: {type(error).__name__}: {error}"
         ) from error
 
 
-def _listed(names: Iterable[str]) -> str:
+def _names_or_none(names: Iterable[str]) -> str:
     return ", ".join(names) or "(none)"
 
 
@@ -68,12 +69,14 @@ def method_of(equations: Any, function: Any) -> Any:
         ModelError: for a method bound to an object with random leaves of its own, or for a method
             that several parts have.
     """
+    # 1. A bound method is fine, unless its object has random leaves, which would be left out.
     owner = getattr(function, "__self__", None)
     if isinstance(owner, eqx.Module) and paths(owner):
         kind, name = type(owner).__name__, getattr(function, "__name__", "observe")
         raise ModelError(
             f"observe is a method of another {kind}, with unknowns of its own: write {kind}.{name}"
         )
+    # 2. An unbound method belongs to the one part of the equations whose class defines it.
     having = list(_having(equations, function)) if isinstance(function, FunctionType) else []
     if len(having) > 1:
         raise ModelError(
@@ -96,6 +99,7 @@ def _having(tree: Any, method: FunctionType) -> Iterator[eqx.Module]:
 
 
 def _defines(kind: type, method: FunctionType) -> bool:
+    # A static method needs no object.
     own = inspect.getattr_static(kind, method.__name__, None)
     return not isinstance(own, staticmethod) and getattr(kind, method.__name__, None) is method
 
@@ -123,6 +127,7 @@ def check_initial(initial: Any, observe: Any) -> None:
         raise ModelError(
             f"observe must be a function (t, y, u) that returns named values, not {observe!r}"
         )
+    # Without `observe` the states are the predictions, which must be scalars.
     if observe is None:
         for name, value in initial.items():
             check_scalar(value, f"initial['{name}']")

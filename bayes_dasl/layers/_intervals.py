@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -19,18 +19,29 @@ type Lengths = Mapping[str, float | None]
 """Length of the interval before each datum, by output; none for all since the start."""
 
 
-def check_intervals(sums: Lengths, means: Lengths, outputs: tuple[str, ...]) -> None:
-    """Check sums and means.
+def is_positive_length(length: Any) -> bool:
+    """Whether a value is a positive finite number."""
+    return isinstance(length, Real) and 0 < float(length) < math.inf
+
+
+def check_intervals(
+    sums: Lengths,
+    means: Lengths,
+    outputs: tuple[str, ...],
+    is_length: Callable[[Any], bool] = is_positive_length,
+    length_in_words: str = "positive length of time",
+) -> None:
+    """Check sums and means over intervals.
 
     Raises:
-        ModelError: for an unknown output, an output in both, or a length that is not positive.
+        ModelError: for an unknown output, an output in both, or an invalid length.
     """
     for name, length in (*sums.items(), *means.items()):
         if name not in outputs:
             raise ModelError(f"sums and means are of {', '.join(outputs)}, not of '{name}'")
-        if length is not None and not (isinstance(length, Real) and 0 < float(length) < math.inf):
+        if length is not None and not is_length(length):
             raise ModelError(
-                f"'{name}' is taken over a positive length of time, or None for all, not {length!r}"
+                f"'{name}' is taken over a {length_in_words}, or None for all, not {length!r}"
             )
     if both := set(sums) & set(means):
         raise ModelError(f"'{both.pop()}' is either a sum or a mean")
@@ -46,7 +57,7 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
     """
     # 1. One more state for each sum: its integral S since the start, dS/dt = observed value.
     lengths = {**ode.sums, **ode.means}
-    totals = {_total(name): jnp.zeros(()) for name in lengths}
+    totals = {_integral_name(name): jnp.zeros(()) for name in lengths}
     with_totals = dataclasses.replace(
         ode,
         vector_field=_WithTotals(ode.vector_field, ode.observe, tuple(lengths)),
@@ -75,7 +86,7 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
     plain = ode.predict(inputs, {name: now[name] for name in ode.initial}, ok, steps)
     values = dict(plain.values)
     for name, length in lengths.items():
-        summed = now[_total(name)] - before[length][_total(name)]
+        summed = now[_integral_name(name)] - before[length][_integral_name(name)]
         elapsed = inputs.times - begins[length]
         # At the start the interval has length zero: its mean is the value there.
         mean = jnp.where(elapsed > 0, summed / jnp.where(elapsed > 0, elapsed, 1.0), values[name])
@@ -89,12 +100,12 @@ def _begin(inputs: Inputs, length: float | None) -> Any:
     return start if length is None else jnp.maximum(inputs.times - length, start)
 
 
-def _total(name: str) -> str:
+def _integral_name(name: str) -> str:
     return f"total of {name}"
 
 
 def _visible(y: Values) -> Values:
-    return {name: value for name, value in y.items() if not name.startswith(_total(""))}
+    return {name: value for name, value in y.items() if not name.startswith(_integral_name(""))}
 
 
 class _OfStates(Module):
@@ -123,5 +134,5 @@ class _WithTotals(Module):
         seen = dict(own if observe is None else observe(t, own, u))
         return {
             **self.field(t, own, u),
-            **{_total(name): jnp.asarray(seen[name], float) for name in self.names},
+            **{_integral_name(name): jnp.asarray(seen[name], float) for name in self.names},
         }

@@ -25,7 +25,7 @@ def check_priors(tree: Any) -> None:
     """
     held: dict[str, RandomLeaf] = {}
     for leaf in occurrences(tree):
-        for fault in _faults(leaf.distribution):
+        for fault in _prior_faults(leaf.distribution):
             raise ModelError(f"'{leaf.path}' {fault}")
         other = held.setdefault(leaf.path, leaf)
         # A traced comparison cannot be decided here; it was when the model was built.
@@ -53,9 +53,10 @@ def _refuse_other_groups(leaves: Mapping[str, RandomLeaf]) -> None:
             )
 
 
-def _faults(distribution: dist.Distribution) -> Iterator[str]:
+def _prior_faults(distribution: dist.Distribution) -> Iterator[str]:
+    # A dependent prior is judged by an example of its arguments.
     of = distribution.example() if isinstance(distribution, Dependent) else distribution
-    for part in _inside(of):
+    for part in _nested_distributions(of):
         kind = type(part).__name__
         if fault := of_a_prior(part):
             yield fault
@@ -85,7 +86,7 @@ def _faults(distribution: dist.Distribution) -> Iterator[str]:
         )
 
 
-def _inside(distribution: Any) -> Iterator[Any]:
+def _nested_distributions(distribution: Any) -> Iterator[Any]:
     """A distribution and its nested base distributions, from outside in."""
     while is_random(distribution):
         yield distribution

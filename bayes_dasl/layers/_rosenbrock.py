@@ -207,7 +207,7 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         jacobian = jax.jacfwd(rates, argnums=1)(t0, flat)
         by_time = jax.jvp(lambda t: rates(t, flat), (t0,), (jnp.ones_like(t0),))[1]
         mass = self._mass(y0)
-        solve = _solver(jnp.diag(mass) / (_GAMMA * h) - jacobian)
+        solve = _linear_solver(jnp.diag(mass) / (_GAMMA * h) - jacobian)
         # 2. Stages k_i, each by one solve with the same matrix.
         stages: list[Array] = []
         for a, c, at, d in zip(_A, _C, _TIMES, _D, strict=True):
@@ -238,7 +238,7 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         )[0]
 
 
-def _solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
+def _linear_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
     """A function that solves linear equations with one matrix."""
     if len(matrix) <= _WRITTEN_OUT_UP_TO:
         inverse = _unrolled_inverse(matrix)

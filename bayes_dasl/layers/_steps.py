@@ -31,7 +31,7 @@ def _are_rates(values: Any) -> Bool[Array, ""]:
     return _all(lambda v: jnp.abs(v) < limits(v.dtype)[0], values)
 
 
-def _choose(which: Bool[Array, ""], these: Any, those: Any) -> Any:
+def _where_trees(which: Bool[Array, ""], these: Any, those: Any) -> Any:
     return jax.tree.map(lambda this, that: jnp.where(which, this, that), these, those)
 
 
@@ -48,7 +48,7 @@ def safe_rates(rates: Any, t: Any, y: Any, known: Any) -> Any:
     must be finite: it is taken at `known`, a time and states with finite rates.
     """
     found = rates(t, y)
-    return _choose(_are_rates(found), found, _huge(found))
+    return _where_trees(_are_rates(found), found, _huge(found))
 
 
 @safe_rates.def_jvp
@@ -56,9 +56,9 @@ def _safe_rates_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     rates, t, y, known = primals
     # Where the rates are not finite, differentiate at `known` and drop the tangent.
     fine = _are_rates(rates(t, y))
-    t, y = _choose(fine, (t, y), known)
+    t, y = _where_trees(fine, (t, y), known)
     found, tangent = eqx.filter_jvp(lambda *p: p[0](*p[1:]), (rates, t, y), tangents[:3])
-    return _choose(fine, found, _huge(found)), jax.tree.map(
+    return _where_trees(fine, found, _huge(found)), jax.tree.map(
         lambda d: jnp.where(fine, d, 0.0), tangent
     )
 
@@ -102,12 +102,12 @@ class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
         # The inner controller sees a step without an error instead of one that is not finite; its
         # decision is then replaced by a rejection.
         fine = _all(lambda v: jnp.abs(v) < limits(v.dtype)[1], (y1_candidate, y_error))
-        y1, error = _choose(
+        y1, error = _where_trees(
             fine, (y1_candidate, y_error), (y0, jax.tree.map(jnp.zeros_like, y_error))
         )
         keep, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, error, error_order, controller_state
         )
-        state = _choose(fine, state, controller_state)
+        state = _where_trees(fine, state, controller_state)
         next_t1 = jnp.where(fine, next_t1, t0 + _SHORTER * (t1 - t0))
         return keep & fine, jnp.where(fine, next_t0, t0), next_t1, made_jump, state, result

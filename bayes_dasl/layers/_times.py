@@ -23,6 +23,7 @@ def checked_grid(grid: Any) -> tuple[float, float, int]:
     Raises:
         ModelError: if these are not finite numbers with start < end and at least one step.
     """
+    # Any failure to unpack or convert ends in the same message.
     try:
         start, end, steps = grid
         checked = float(start), float(end), int(steps)

@@ -27,6 +27,7 @@ from ._functions import (
     several_names,
 )
 from ._initial import AbstractFromStates
+from ._intervals import check_intervals
 from ._start import start_time
 from ._steps import limits
 from .layer import Prediction, predict_rows, shielded
@@ -113,18 +114,11 @@ class Difference(AbstractFromStates):
         check_initial(self.initial, self.observe)
         if not self.length > 0:
             raise ModelError(f"the length of a step must be positive, not {self.length!r}")
-        for name, number in (*self.sums.items(), *self.means.items()):
-            if name not in self.outputs:
-                raise ModelError(
-                    f"sums and means are of {', '.join(self.outputs)}, not of '{name}'"
-                )
-            if number is not None and (not isinstance(number, int) or number < 1):
-                raise ModelError(
-                    f"'{name}' is taken over a whole number of steps, or None for all, not "
-                    f"{number!r}"
-                )
-        if both := set(self.sums) & set(self.means):
-            raise ModelError(f"'{both.pop()}' is either a sum or a mean")
+        # The outputs are found by evaluating `observe`, which only sums and means need here.
+        if self.sums or self.means:
+            is_count = lambda number: isinstance(number, int) and number >= 1  # noqa: E731
+            several = (self.sums, self.means, self.outputs)
+            check_intervals(*several, is_count, "whole number of steps")
 
     @property
     def outputs(self) -> tuple[str, ...]:

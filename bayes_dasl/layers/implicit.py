@@ -161,6 +161,7 @@ class Implicit(AbstractLayer):
             found = near(guess, row)
             return found[0], found
 
+        # With `follow` a scan hands each root on as the guess of the next row.
         flat = lax.stop_gradient(jax.vmap(lambda y: ravel_pytree(y)[0])(guesses))
         return lax.scan(following, flat[0], rows)[1] if self.follow else jax.vmap(near)(flat, rows)
 
@@ -170,6 +171,7 @@ class Implicit(AbstractLayer):
         residuals, options = self._residuals(t, u, unravel), (self.rtol, self.atol, self.max_steps)
         if self.method == "newton":
             return search(residuals, guess, *options)
+        # Iterate to the attracting fixed point, then let Newton's method confirm it.
         end, settled, iterations = iterate(self._equations(t, u, unravel), guess, *options)
         root, ok, steps = search(residuals, end, *options)
         return jnp.where(settled & ok, root, guess), settled & ok, iterations + steps

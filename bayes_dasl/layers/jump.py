@@ -21,12 +21,12 @@ def _with_arrays(change: Any) -> Any:
     """A dict of amounts with lists as arrays; a function as it is."""
     if not isinstance(change, Mapping):
         return change
-    return {name: _array(amount) for name, amount in change.items()}
+    return {name: _list_as_array(amount) for name, amount in change.items()}
 
 
-def _array(value: Any) -> Any:
+def _list_as_array(value: Any) -> Any:
     """A list of numbers as an array; anything else as it is."""
-    numeric = isinstance(value, (list, tuple)) and _shape(value) is not None
+    numeric = isinstance(value, (list, tuple)) and _number_shape(value) is not None
     return jnp.asarray(value, float) if numeric else value
 
 
@@ -56,14 +56,14 @@ class Jump(Module):
             in number.
     """
 
-    time: Any = eqx.field(converter=_array)
+    time: Any = eqx.field(converter=_list_as_array)
     change: dict[str, Any] | Callable[[Any, Values, Values], Values] = eqx.field(
         converter=_with_arrays
     )
     has_a_time: ClassVar[str] = "a Jump"
 
     def __check_init__(self):
-        shape = _shape(self.time)
+        shape = _number_shape(self.time)
         if shape is None or len(shape) > 1 or 0 in shape:
             raise ModelError(
                 "the time of a jump must be a number, some in a row, or random: not "
@@ -82,8 +82,9 @@ class Jump(Module):
                 "that returns new "
                 f"values: not {self.change!r}"
             )
+        # One amount for each time, or one for all times.
         for name, amount in self._amounts.items():
-            held = _shape(amount)
+            held = _number_shape(amount)
             if held is None:
                 raise ModelError(
                     f"the amount of '{name}' in a jump must be numbers or random, not {amount!r}"
@@ -107,7 +108,7 @@ class Jump(Module):
         for name, amount in self._amounts.items():
             if name not in shapes:
                 raise ModelError(f"a jump changes '{name}', but the states are {', '.join(shapes)}")
-            times, held = _shape(self.time) or (), _shape(amount)
+            times, held = _number_shape(self.time) or (), _number_shape(amount)
             if held not in ((), times, shapes[name], times + shapes[name]):
                 raise ModelError(
                     f"an amount of '{name}' in a jump has the shape {held}, but the state has "
@@ -147,7 +148,7 @@ class Jump(Module):
         return jnp.tensordot(acting.astype(float), amount, axes=1)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
+def _number_shape(value: Any) -> tuple[int, ...] | None:
     """Shape of numbers or of a random leaf; none for anything else."""
     if is_random(value):
         return shape_of(value)
@@ -163,10 +164,7 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
     Raises:
         ModelError: if any of them is no `Jump`.
     """
-    jumps = (jumps,) if isinstance(jumps, Jump) else jumps
-    if not isinstance(jumps, Iterable):
-        raise ModelError(f"jumps must be bd.Jump(time, change), or several of them, not {jumps!r}")
-    jumps = tuple(jumps)
+    jumps = tuple(jumps) if isinstance(jumps, Iterable) else (jumps,)
     for jump in jumps:
         if not isinstance(jump, Jump):
             raise ModelError(f"jumps must be bd.Jump(time, change), not {jump!r}")

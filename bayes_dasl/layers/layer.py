@@ -387,6 +387,7 @@ def at_states(tree: Any, states: Sequence[States]) -> Any:
 
 def at_solutions(tree: Any, solutions: Sequence[tuple]) -> Any:
     """Replace the solves of all trajectories in a tree by earlier results of `solve`."""
+    # `jax.tree.map` visits trajectories in the order of `trajectories(tree)`.
     left = list(solutions)
     return jax.tree.map(
         lambda node: AtStates(node, *left.pop(0)) if _is_trajectory(node) else node,
@@ -501,6 +502,7 @@ def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: A
         The joint prediction; constraint residuals are named `layer.residual`.
     """
     ok = jnp.all(jnp.asarray([part.ok for part in parts.values()]))
+    # Counts of work with the same name, such as steps, add up.
     stats: dict[str, Any] = {}
     for part in parts.values():
         stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}

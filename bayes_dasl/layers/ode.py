@@ -343,6 +343,7 @@ class ODE(AbstractTrajectory):
 
     def _hold(self, inputs: Inputs, states: dict[str, Any]) -> Any:
         """Whether the algebraic equations hold at the start, within the solver's tolerances."""
+        # The scale of the equations is unknown, so judge a correction in the units of the states.
         flat, unravel = ravel_pytree({name: states[name] for name in self.algebraic})
         laws = self._laws(inputs, states)
         away = lambda y: ravel_pytree(laws(unravel(y)))[0]  # noqa: E731
@@ -517,6 +518,7 @@ class ODE(AbstractTrajectory):
             self.solver, diffrax.AbstractImplicitSolver
         ):
             return lambda t, y, args: rates(t, y)
+        # Where rates are not finite, the gradient is taken at the start of the solve.
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)

@@ -133,6 +133,7 @@ class ProcessNoise(AbstractLinear):
         Raises:
             DataError: if times are known and lie outside the grid.
         """
+        # 1. Refuse what is known now; 2. return a flag for what is traced.
         first, last, _ = self.grid
         slack = ROUNDING * self.step
         until, since = known(times), known(start)
@@ -184,6 +185,7 @@ class ProcessNoise(AbstractLinear):
         )
 
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "ProcessNoise":
+        # Scales become 1, and the path holds their product with the increments.
         names = sorted(self.scale)
         parts = dict(zip(names, jnp.split(coefficients, len(names)), strict=True))
         ones = dict.fromkeys(self.scale, 1.0)

@@ -124,12 +124,16 @@ class SteadyState(AbstractLayer):
                 states = unravel(y)
                 return ravel_pytree(
                     matching(
-                        named(field(t, states, u), "the vector field"), states, _RATES, "states"
+                        named(field(t, states, u), "the vector field"),
+                        states,
+                        "the vector field returns rates for",
+                        "states",
                     )
                 )[0]
 
             return flat
 
+        # Follow the system to rest without a gradient, then attach derivatives.
         roots, ok, steps = jax.vmap(lambda t, u: self._follow(rates(t, u), start))(inputs.times, u)
 
         def values(times):
@@ -171,6 +175,3 @@ class SteadyState(AbstractLayer):
         end = jnp.where(rested, states[0], start)
         root, found, more = search(closed, end, self.rtol, self.atol, _NEWTON_STEPS)
         return root, rested & found, solution.stats["num_steps"] + more
-
-
-_RATES = "the vector field returns rates for"

@@ -100,7 +100,7 @@ class Coupling(Module):
     states: Mapping[str, tuple[str, ...]] = eqx.field(
         static=True,
         converter=lambda states: FrozenDict(
-            (part, _names(names)) for part, names in states.items()
+            (part, _name_tuple(names)) for part, names in states.items()
         ),
     )
     timescales: dict[str, Scalar] = eqx.field(default_factory=dict)
@@ -127,6 +127,7 @@ class Coupling(Module):
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         rates = {}
         for part, names in self.states.items():
+            # A part sees its own states, the forcings, and states that are linked to it.
             seen = linked(self.links, part, lambda link: y[link.origin[1]])
             _refuse_clash(seen, u, part)
             found = self.parts[part](t, {name: y[name] for name in names}, {**u, **seen})
@@ -188,6 +189,7 @@ class LayerCoupling(AbstractLayer):
                 raise ModelError(
                     f"coupled layers must have the same {what}, not {listed(map(str, found))}"
                 )
+        # Each of these raises if the layers contradict each other.
         _ = self.order, self.units, self.interpolation
 
     def _check_link(self, link: Link) -> None:
@@ -197,6 +199,7 @@ class LayerCoupling(AbstractLayer):
             raise ModelError(
                 f"'{link.target}' is linked, but the forcings of '{target}' are {known}"
             )
+        # Values between points are linear, whatever the receiving layer wants.
         kind = self.layers[target].interpolation.get(forcing, "linear")
         if kind != "linear":
             raise ModelError(
@@ -215,6 +218,7 @@ class LayerCoupling(AbstractLayer):
     @property
     def order(self) -> tuple[str, ...]:
         """Names of the layers, each after the layers that it depends on."""
+        # A topological sort of the graph from each layer to the sources of its links.
         before = {
             name: {k.origin[0] for k in self.links if k.goal[0] == name} for name in self.layers
         }
@@ -246,6 +250,7 @@ class LayerCoupling(AbstractLayer):
             part: (*layer.outputs, *self._external(part), layer.index)
             for part, layer in self.layers.items()
         }
+        # Units of a linked forcing are left out: the strength of its link converts them.
         stated = (
             (part, n, u)
             for part, layer in self.layers.items()
@@ -294,6 +299,7 @@ class LayerCoupling(AbstractLayer):
                 predictions[name] = _at_rows_of(finer, jnp.searchsorted(both, inputs.times))
             else:
                 predictions[name] = self.layers[name](own)
+        # 3. All outputs together; names differ, as was checked at the start.
         values = {name: v for p in predictions.values() for name, v in p.values.items()}
         variances = {name: v for p in predictions.values() for name, v in p.variances.items()}
         return joined(predictions, values, variances=variances)
@@ -301,6 +307,7 @@ class LayerCoupling(AbstractLayer):
     def _inputs_of(
         self, name: str, inputs: Inputs, grid: Float[Array, " points"], passed: Mapping
     ) -> Inputs:
+        # Linked forcings are linear between the points of the grid.
         arriving = linked(self.links, name, lambda link: passed[link.origin])
         forcings = {forcing: inputs.forcings[forcing] for forcing in self._external(name)}
         forcings |= {forcing: Linear(grid, values) for forcing, values in arriving.items()}
@@ -317,7 +324,7 @@ def linked(links: Iterable[Link], part: str, value_of: Any) -> dict[str, Any]:
     return found
 
 
-def _names(names: Iterable[str]) -> tuple[str, ...]:
+def _name_tuple(names: Iterable[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 

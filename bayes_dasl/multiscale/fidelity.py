@@ -15,7 +15,7 @@ from ..layers.layer import begins, prediction, start_of
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 
-def _named(costly: Any) -> FrozenDict:
+def _checked_costly(costly: Any) -> FrozenDict:
     """Raise ModelError unless `costly` is a dict that is not empty."""
     if not isinstance(costly, Mapping) or not costly:
         raise ModelError("costly must name what is predicted, such as {'costly': 'cheap'}")
@@ -50,7 +50,7 @@ class MultiFidelity(AbstractLayer):
     """
 
     low: AbstractLayer
-    costly: Mapping[str, str] = eqx.field(static=True, converter=_named)
+    costly: Mapping[str, str] = eqx.field(static=True, converter=_checked_costly)
     ratio: Scalar | Callable
     discrepancy: VectorField
     extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple)
@@ -118,7 +118,8 @@ class MultiFidelity(AbstractLayer):
         return self.low.states
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        # The cheap layer is solved once; ρ and δ are pointwise in its values.
+        # 1. The cheap layer is solved once.
+        # 2. ρ and δ act on its values time by time.
         low = self.low(inputs)
         costly = jax.vmap(lambda t, y: self._costly(t, y, inputs.forced(t)))(
             inputs.times, low.values
@@ -129,24 +130,26 @@ class MultiFidelity(AbstractLayer):
         )
 
     def _costly(self, t: Any, y: Values, u: Values) -> Values:
+        # costly = ρ · cheap + δ; a name without a discrepancy has δ = 0.
         ratio = self._ratio(t, y, u)
-        correction = self._named(self.discrepancy(t, y, u), "discrepancy")
+        correction = self._checked_names(self.discrepancy(t, y, u), "discrepancy")
         return {
             name: ratio[name] * y[cheap] + correction.get(name, 0.0)
             for name, cheap in self.costly.items()
         }
 
     def _ratio(self, t: Any, y: Values, u: Values) -> Mapping[str, Any]:
+        # One number serves all costly names; a function must return one for each.
         ratio: Any = self.ratio
         if not is_function(ratio):
             return dict.fromkeys(self.costly, ratio)
-        ratio = self._named(ratio(t, y, u), "ratio")
+        ratio = self._checked_names(ratio(t, y, u), "ratio")
         missing = [name for name in self.costly if name not in ratio]
         if missing:
             raise ModelError(f"the ratio has no value for {', '.join(missing)}")
         return ratio
 
-    def _named(self, values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    def _checked_names(self, values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
         for name in values:
             if name not in self.costly:
                 raise ModelError(

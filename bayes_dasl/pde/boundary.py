@@ -134,6 +134,7 @@ def condition(boundary: Any, field: str, name: str, end: str) -> AbstractConditi
                 f"{', '.join(boundary)}"
             )
         boundary = boundary[field]
+    # One condition serves all sides.
     if isinstance(boundary, AbstractCondition):
         return boundary
     return boundary.get(f"{name}_{end}", boundary.get(name))
@@ -146,9 +147,11 @@ def check_boundary(boundary: Any, grid: Grid) -> None:
         ModelError: for a side without a condition or with two, and for a periodic axis with another
             condition at its other end or for another field.
     """
+    # 1. Each group of conditions by itself.
     groups = boundary.values() if _by_field(boundary) else (boundary,)
     for group in groups:
         _check_sides(group, grid)
+    # 2. An axis is periodic for all fields or for none.
     for name in grid.names:
         kinds = {
             isinstance(condition(boundary, field, name, "low"), Periodic)
@@ -200,6 +203,7 @@ def _check_sides(group: Any, grid: Grid) -> None:
 def _check_names(group: Any, grid: Grid) -> None:
     if not isinstance(group, Mapping):
         raise ModelError(f"boundary must be a condition, or a dict of them by side, not {group!r}")
+    # A side may be named by its end (`x_low`) or, for both ends, by its axis (`x`).
     ends = {f"{name}_{end}" for name in grid.names for end in ENDS}
     for key in group:
         if key not in ends and key not in grid.names:

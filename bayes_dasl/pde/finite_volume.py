@@ -251,6 +251,7 @@ class _Axis:
 
     def _padded(self, field: str) -> Array:
         """The field with a ghost cell at each end, by the boundary conditions."""
+        # Ghost values make the boundary condition an ordinary difference between cells.
         ends = [self._ghost(field, end) for end in ENDS]
         return jnp.concatenate([ends[0][None], self.cells[field], ends[1][None]])
 
@@ -281,11 +282,13 @@ class _Axis:
         value = of_field(self.law.diffusion, field, "diffusion")
         if value is None:
             return 0.0
+        # -D ∂u/∂x on each face.
         gradient = jnp.diff(self.padded[field], axis=0) / self.width
         return self._coefficient(value, field, field, "diffusion", _harmonic) * gradient
 
     def _advected(self, field: str) -> Array:
         value = self.law.velocity
+        # The velocity may be given by field, by axis, or as a function of all axes.
         if isinstance(value, Mapping) and not set(value) <= set(self.law.grid.names):
             value = of_field(value, field, "velocity")
         along = isinstance(value, Mapping)
@@ -296,6 +299,7 @@ class _Axis:
         if is_function(value) and not along:
             value = self._of_axis(value)
         velocity = self._coefficient(value, field, self.name, "velocity", lambda a, b: (a + b) / 2)
+        # Upwind: the state on the side that the flow comes from.
         below, above = self._states(field)
         return velocity * jnp.where(velocity > 0, below, above)
 
@@ -350,6 +354,7 @@ def _harmonic(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ".
     return jnp.where(total == 0, 0.0, 2 * a * b / jnp.where(total == 0, 1.0, total))
 
 
+# Limited slopes from the differences to both neighbours; zero at an extremum.
 def _minmod(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(a * b > 0, jnp.where(jnp.abs(a) < jnp.abs(b), a, b), 0.0)
 

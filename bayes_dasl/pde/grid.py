@@ -158,6 +158,7 @@ class Grid(Module):
         """
         for name, coordinate in at.items():
             self.check_inside(name, coordinate)
+        # From the last axis on, so that a dropped axis does not renumber the others.
         for axis, name in reversed(list(enumerate(self.names))):
             if name in at:
                 beyond = degree if name in periodic else 0
@@ -206,6 +207,7 @@ class Grid(Module):
 
 
 def _axis(name: str, axis: Any) -> tuple[float, float, int]:
+    # Convert first, so that any wrong form has the same message.
     try:
         low, high, cells = axis
         low, high = float(low), float(high)
@@ -246,6 +248,7 @@ def each(
     Returns:
         The values of the function, with the shape of the points in front.
     """
+    # One vmap over all points in a row, whatever the dimension of the grid.
     if not shape:
         return function(t, y, u)
     spread = lambda values: {k: jnp.broadcast_to(v, shape).reshape(-1) for k, v in values.items()}  # noqa: E731

@@ -140,6 +140,7 @@ class PDE(AbstractLayer):
     @property
     def grid(self) -> Grid:
         """The grid of the vector field."""
+        # A `Residual` or `Coupling` may hold several laws, but all on one grid.
         is_grid = lambda node: isinstance(node, Grid)  # noqa: E731
         grids = [
             node for node in jax.tree.leaves(self.vector_field, is_leaf=is_grid) if is_grid(node)
@@ -208,6 +209,7 @@ class PDE(AbstractLayer):
             }
 
         initial = {name: self._start(name, value, inputs) for name, value in self.initial.items()}
+        # Method of lines: one ODE whose states are the fields.
         return ODE(
             self.vector_field, initial, observe, **{name: getattr(self, name) for name in _OF_ODE}
         )(inputs)
@@ -223,6 +225,7 @@ class PDE(AbstractLayer):
         if observe is None:
             return dict(y)
         known: dict[str, Any] = {**u, **self.grid.places}
+        # Only a finite-volume law has fluxes through its sides.
         outflow = getattr(self.vector_field, "outflow", None)
         if outflow is not None:
             known |= outflow(t, y, u)

@@ -56,6 +56,7 @@ def squared_wavenumber(grid: Grid) -> np.ndarray:
 
 def resolved(grid: Grid) -> Bool[np.ndarray, "..."]:
     """Mask of the two-thirds rule, where a product of two masked fields has no aliasing error."""
+    # |m| < cells / 3 along every axis (Orszag 1971).
     cells = dict(zip(grid.names, grid.shape, strict=True))
     kept = np.asarray(True)
     for name, count in modes(grid).items():
@@ -198,6 +199,7 @@ class Spectral(Module):
         return {name: to_field(grid, spectrum) for name, spectrum in rates.items()}
 
     def _damping(self, field: str) -> Any:
+        # -(D k² + K k⁴)
         k2 = squared_wavenumber(self.grid)
         second = of_field(self.diffusion, field, "diffusion")
         return -second * k2 - of_field(self.hyperdiffusion, field, "hyperdiffusion") * k2**2

@@ -61,9 +61,10 @@ class Vorticity(Module):
             raise ModelError(
                 f"Vorticity needs a grid of two axes, not of {', '.join(self.grid.names)} alone"
             )
-        for name, shapes in (("forcing", ((), self.grid.shape)), ("eddy", ((), self.grid.shape))):
-            if getattr(self, name) is not None:
-                check_value(getattr(self, name), shapes, name)
+        for name in ("forcing", "eddy"):
+            value = getattr(self, name)
+            if value is not None:
+                check_value(value, ((), self.grid.shape), name)
 
     @property
     def periodic(self) -> tuple[str, ...]:
@@ -97,6 +98,7 @@ class Vorticity(Module):
         """
         grid, (x, y) = self.grid, self.grid.names
         along, across = _strain(grid, flow)
+        # The stress is τ = 2 ν_e S, so τ_xx = 2 ν_e S_xx and τ_xy = 2 ν_e S_xy.
         felt = {"vorticity": vorticity, "strain": _magnitude(along, across)}
         viscosity = evaluate(self.eddy, t, felt, u, grid.shape, "eddy", "eddy")
         normal, shear = to_spectrum(2 * viscosity * along), to_spectrum(2 * viscosity * across)

@@ -79,6 +79,7 @@ class Each(AbstractPopulation):
         Raises:
             ModelError: if groups have the name of another dimension.
         """
+        # 1. Paths of parameters that vary; 2. one value of each for each member.
         held = jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]
         varied = tuple(dotted(path) for path, leaf in held if varies(leaf))
         every = Over(len(self.members))
@@ -177,6 +178,7 @@ class Each(AbstractPopulation):
         return OwnRows(np.maximum.accumulate(index, axis=0), own)
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        # Inputs for all members: those along time alone are the same for each of them.
         at = inputs.coordinates.get(self.dim, jnp.arange(len(self.members)))
         others = {name: places for name, places in inputs.coordinates.items() if name != self.dim}
         common = dataclasses.replace(inputs, coordinates=others, own_forcings={})
@@ -190,6 +192,7 @@ class Each(AbstractPopulation):
             one, at, inputs.times, inputs.own_forcings
         )
 
+        # The dimension of members is the last one in the data.
         def over_members(values):
             return {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}
 
@@ -213,6 +216,7 @@ class Each(AbstractPopulation):
             return jax.vmap(one, in_axes=(0, None, 0))(at, times, forcings)
         if isinstance(times, Tracer) or self._one.trajectories:
             return jax.vmap(one, in_axes=(0, 1, 0))(at, times, forcings)
+        # Bucket by bucket, then back to the order of the members.
         parts, order = [], []
         for members, rows in buckets(np.asarray(times)):
             of_these = (

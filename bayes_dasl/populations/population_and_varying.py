@@ -56,6 +56,7 @@ class Varying(Unknown):
     def support(self) -> Any:
         if is_random(self.one):
             return self.one.support
+        # Known positive numbers may stand where only positive parameters are allowed.
         low, high = float(np.min(self.one)), float(np.max(self.one))
         return dist.constraints.interval(low, high) if low > 0 else dist.constraints.real
 
@@ -91,7 +92,7 @@ def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
             raise ModelError(
                 f"varying takes the distribution of one member, not one of shape {shape_of(one)}"
             )
-        return Varying(one, None if by is None else _groups(by))
+        return Varying(one, None if by is None else _checked_groups(by))
     if by is not None:
         raise ModelError(
             "by= says of which members an unknown number is the same: known numbers are those of "
@@ -103,7 +104,7 @@ def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
     return Varying(jnp.asarray(numbers, float))
 
 
-def _groups(by: Any) -> Groups:
+def _checked_groups(by: Any) -> Groups:
     """Groups from `by`.
 
     Raises:
@@ -198,6 +199,7 @@ class Over:
             raise ModelError(f"there are {self.members} members, but {len(values)} {what}")
         if (groups := self.groups) is None:
             return values
+        # A value of a group must not differ between its members.
         values = np.asarray(values)
         own = values[groups.first]
         for at in np.flatnonzero(
@@ -217,12 +219,15 @@ def expanded(leaf: Any, over: Over) -> Any:
     Raises:
         ModelError: if a group's value would depend on the value of single members.
     """
+    # 1. A shared parameter keeps its name.
     if isinstance(leaf, Shared):
         if isinstance(leaf.unknown, Varying) and leaf.unknown.by is not None:
             return _gathered(leaf.unknown, over, leaf.name)
         return Shared(expanded(leaf.unknown, over), leaf.name)
+    # 2. A dependent one is expanded through its arguments.
     if isinstance(leaf, Dependent):
         return _over_members(leaf, over)
+    # 3. A varying one: by groups, as known numbers, or as independent draws.
     if leaf.by is not None:
         return _gathered(leaf, over)
     if not is_random(leaf.one):
@@ -233,24 +238,26 @@ def expanded(leaf: Any, over: Over) -> Any:
             "member lies around "
             "that of its group, as in bd.population(bd.population(…, by=…), spread)"
         )
-    return _drawn(leaf.one, over)
+    return _expanded_prior(leaf.one, over)
 
 
-def _drawn(one: Any, over: Over) -> Any:
+def _expanded_prior(one: Any, over: Over) -> Any:
     return _over_members(one, over) if isinstance(one, Dependent) else one.expand((over.size,))
 
 
 def _gathered(leaf: Varying, over: Over, name: str = "") -> Dependent:
     """Values of groups, gathered to the members; `name` is the name if they are shared."""
     groups: Any = leaf.by
+    # One draw for each group; each member takes the value of its own group.
     at = np.asarray(over.of_each(groups.of, f"values of '{groups.dim}'"))
-    own = _drawn(leaf.one, Over(over.members, groups))
+    own = _expanded_prior(leaf.one, Over(over.members, groups))
     return Dependent(
         Gathered(groups, tuple(at.tolist())), {groups.dim: Shared(own, name) if name else own}, ()
     )
 
 
 def _over_members(leaf: Dependent, over: Over) -> Dependent:
+    # Arguments that vary become arrays over members; all others stay as they are.
     varied = tuple(name for name, value in leaf.arguments.items() if _holds_varying(value))
     arguments = {
         name: jax.tree.map(
