@@ -45,10 +45,10 @@ class Lookup(NamedTuple):
 
     times: Float[Array, "... stage"]
     step: Any
-    told: Any
+    history: Any
     before: Any
 
     def value(self, solution: Solution, stage: int, unravel: Callable, of: str) -> Any:
         """Past value of the state `of` at a stage: from history before the start, else solved."""
         found = unravel(solution.within(self.step[stage], self.times[stage]))[of]
-        return jnp.where(self.before, self.told[stage], found)
+        return jnp.where(self.before, self.history[stage], found)

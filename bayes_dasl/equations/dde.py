@@ -168,8 +168,8 @@ class DDE(AbstractFromStates):
         # 1. Solve with fine steps, then with steps of twice the length.
         found, steps = self._solved(inputs, initial, 1)
         # The error estimate needs no gradient.
-        held = dataclasses.replace(inputs, forcings=frozen(inputs.forcings))
-        coarse, _ = frozen(self)._solved(held, frozen(initial), 2)
+        without_gradient = dataclasses.replace(inputs, forcings=frozen(inputs.forcings))
+        coarse, _ = frozen(self)._solved(without_gradient, frozen(initial), 2)
         _, unravel = ravel_pytree(initial)
         at = inputs.times
         here, there = (jax.vmap(lambda t, s=s: s.at(t))(at) for s in (found, coarse))
@@ -184,11 +184,9 @@ class DDE(AbstractFromStates):
         # 3. Observe, with masked states where the solve failed.
         states = jnp.where(ok, here, 1.0)
         if self.observe is None:
-            return predict_rows(lambda y: jax.vmap(unravel)(y), states, ok, {"steps": steps})
-        observe, past = (
-            method_of(self.vector_field, self.observe),
-            self._past(found, inputs, initial),
-        )
+            return predict_rows(jax.vmap(unravel), states, ok, {"steps": steps})
+        observe = method_of(self.vector_field, self.observe)
+        past = self._past(found, inputs, initial)
 
         def rows(times):
             def one(t, y):
@@ -323,9 +321,7 @@ class DDE(AbstractFromStates):
     def _rates(
         self, inputs: Inputs, initial: dict[str, Any], unravel: Callable
     ) -> tuple[Callable, Any]:
-        """Rates as a function of time, state vector and past states; and arguments at the start,
-        where they are finite.
-        """
+        """Rates as a function `(t, (state vector, past states))`, and finite arguments of it."""
         field = prepared(self.vector_field)
 
         def rates(t, at):
@@ -351,16 +347,13 @@ class DDE(AbstractFromStates):
         s = begins[:, None] + lengths[:, None] * jnp.asarray(_STAGES) - lag
         # A step ends where the start returns, so all its past times are on one side of the start.
         before = begins + lengths / 2 - lag < inputs.start
-        sides = (
-            jnp.where(before[:, None], s, inputs.start),
-            jnp.where(before[:, None], inputs.start, s),
-        )
-        told = jax.vmap(jax.vmap(lambda t: self._before(inputs, initial, t)[of]))(sides[0])
-        inside = sides[1]
+        early = jnp.where(before[:, None], s, inputs.start)
+        inside = jnp.where(before[:, None], inputs.start, s)
+        history = jax.vmap(jax.vmap(lambda t: self._before(inputs, initial, t)[of]))(early)
         number = jnp.searchsorted(nodes, jax.lax.stop_gradient(inside), side="right") - 1
         # A step can only look at earlier steps.
         number = jnp.clip(number, 0, jnp.maximum(jnp.arange(len(begins))[:, None] - 1, 0))
-        return Lookup(inside, number, told, before)
+        return Lookup(inside, number, history, before)
 
 
 def inputs_at(inputs: Inputs, forcings: tuple[str, ...], t: Any) -> dict[str, Any]:
@@ -382,16 +375,16 @@ def _checked_delays(
             "without any take bd.ODE"
         )
     of, lags = {}, {}
-    for name, told in delays.items():
-        if not isinstance(told, tuple) or len(told) != 2 or told[0] not in initial:
+    for name, delay in delays.items():
+        if not isinstance(delay, tuple) or len(delay) != 2 or delay[0] not in initial:
             raise ModelError(
                 f"delays['{name}'] must be a state and how long ago, such as "
                 f"('{next(iter(initial))}', 2.0), not "
-                f"{told!r}; the states are {', '.join(initial)}"
+                f"{delay!r}; the states are {', '.join(initial)}"
             )
         if name in forcings:
             raise ModelError(f"'{name}' is a forcing: give the past state another name")
-        of[name], lags[name] = told
+        of[name], lags[name] = delay
         check_scalar(lags[name], f"delays['{name}']")
         if may_be_negative(lags[name]):
             what = describe_distribution(lags[name]) if is_random(lags[name]) else lags[name]

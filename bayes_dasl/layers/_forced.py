@@ -32,11 +32,11 @@ class Forced(Module):
         """Forcings without changes after `last`, which the last stage of a solve would see."""
 
         # A step forcing after `last` is moved to infinity, so that its last value holds.
-        def held(force):
+        def until_last(force):
             return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
 
         forcings = {
-            name: held(f) if isinstance(f, Step) else f for name, f in self.forcings.items()
+            name: until_last(f) if isinstance(f, Step) else f for name, f in self.forcings.items()
         }
         return Forced(forcings, self.schedule, last)
 

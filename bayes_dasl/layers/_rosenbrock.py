@@ -14,6 +14,14 @@ from jaxtyping import Array, Float
 
 # Coefficients of Rodas5P: Steinebach (2023), in the transformed form without matrix products.
 _GAMMA = 0.21193756319429014
+# The last two stages start from the embedded solution: the same weights, and then ones.
+_EMBEDDED = (
+    -7.502846399306121,
+    2.561846144803919,
+    -11.627539656261098,
+    -0.18268767659942256,
+    0.030198172008377946,
+)
 # a_ij: weights of earlier stages in the state of stage i.
 _A = (
     (),
@@ -21,30 +29,9 @@ _A = (
     (2.849394379747939, 0.45842242204463923),
     (-6.954028509809101, 2.489845061869568, -10.358996098473584),
     (2.8029986275628964, 0.5072464736228206, -0.3988312541770524, -0.04721187230404641),
-    (
-        -7.502846399306121,
-        2.561846144803919,
-        -11.627539656261098,
-        -0.18268767659942256,
-        0.030198172008377946,
-    ),
-    (
-        -7.502846399306121,
-        2.561846144803919,
-        -11.627539656261098,
-        -0.18268767659942256,
-        0.030198172008377946,
-        1.0,
-    ),
-    (
-        -7.502846399306121,
-        2.561846144803919,
-        -11.627539656261098,
-        -0.18268767659942256,
-        0.030198172008377946,
-        1.0,
-        1.0,
-    ),
+    _EMBEDDED,
+    (*_EMBEDDED, 1.0),
+    (*_EMBEDDED, 1.0, 1.0),
 )
 # C_ij: weights of earlier stages, over h, on the right-hand side of stage i.
 _C = (
@@ -168,13 +155,12 @@ class _Interpolation(diffrax.AbstractLocalInterpolation):
 class Rodas5P(diffrax.AbstractAdaptiveSolver):
     r"""Rosenbrock–Wanner method of order 5(4) with eight stages, stiffly accurate and L-stable.
 
-    $(M/(\gamma
-    h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j +
-    h\,d_i\,f_t$
+    $(M/(\gamma h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j
+    + h\,d_i\,f_t$
 
-    For stiff equations with few states, where it needs far fewer and far cheaper steps than an
-    implicit Runge–Kutta method; dense linear algebra. $M$ is one but for the states that are
-    `algebraic`, of which $f$ is to be zero (equations of index 1).
+    It suits stiff equations with few states, where it needs fewer and cheaper steps than an
+    implicit Runge–Kutta method. Its linear algebra is dense. $M$ is the identity, with zeros for
+    `algebraic` states, whose equations are $f = 0$ (index 1).
 
     Source: Steinebach (2023), Construction of Rosenbrock–Wanner method Rodas5P.
     """
@@ -210,13 +196,14 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         solve = _linear_solver(jnp.diag(mass) / (_GAMMA * h) - jacobian)
         # 2. Stages k_i, each by one solve with the same matrix.
         stages: list[Array] = []
+
+        def weighted(weights):
+            terms = (weight * k for weight, k in zip(weights, stages, strict=True))
+            return sum(terms, jnp.zeros_like(flat))
+
         for a, c, at, d in zip(_A, _C, _TIMES, _D, strict=True):
-            y = flat + sum(
-                (weight * k for weight, k in zip(a, stages, strict=True)), jnp.zeros_like(flat)
-            )
-            carried = sum(
-                (weight * k for weight, k in zip(c, stages, strict=True)), jnp.zeros_like(flat)
-            )
+            y = flat + weighted(a)
+            carried = weighted(c)
             stages.append(solve(rates(t0 + at * h, y) + mass * carried / h + d * h * by_time))
         # 3. The last stage starts from the embedded solution, so it is itself the error estimate.
         end = y + stages[-1]

@@ -49,7 +49,7 @@ class Jump(Module):
             `lambda t, y, u: {"fish": 0.8 * y["fish"]}` harvests a fifth.
 
     Shapes: `time` `()` or `(jumps,)`; an amount is a number, or has the shape of `time`; for a
-    state that is an array, the amount has its shape after that of `time`.
+    state that is an array, the amount has the shape of `time`, then the shape of the state.
 
     Raises:
         ModelError: if the time has another shape, the change is empty, or amounts and times differ
@@ -84,13 +84,15 @@ class Jump(Module):
             )
         # One amount for each time, or one for all times.
         for name, amount in self._amounts.items():
-            held = _number_shape(amount)
-            if held is None:
+            shape_of_amount = _number_shape(amount)
+            if shape_of_amount is None:
                 raise ModelError(
                     f"the amount of '{name}' in a jump must be numbers or random, not {amount!r}"
                 )
-            if shape and held and held[0] != shape[0]:
-                raise ModelError(f"a jump has {shape[0]} times but {held[0]} amounts of '{name}'")
+            if shape and shape_of_amount and shape_of_amount[0] != shape[0]:
+                raise ModelError(
+                    f"a jump has {shape[0]} times but {shape_of_amount[0]} amounts of '{name}'"
+                )
 
     @property
     def _amounts(self) -> dict[str, Any]:
@@ -108,10 +110,11 @@ class Jump(Module):
         for name, amount in self._amounts.items():
             if name not in shapes:
                 raise ModelError(f"a jump changes '{name}', but the states are {', '.join(shapes)}")
-            times, held = _number_shape(self.time) or (), _number_shape(amount)
-            if held not in ((), times, shapes[name], times + shapes[name]):
+            times = _number_shape(self.time) or ()
+            shape = _number_shape(amount)
+            if shape not in ((), times, shapes[name], times + shapes[name]):
                 raise ModelError(
-                    f"an amount of '{name}' in a jump has the shape {held}, but the state has "
+                    f"an amount of '{name}' in a jump has the shape {shape}, but the state has "
                     f"{shapes[name]}"
                 )
 

@@ -27,8 +27,8 @@ class ProcessNoise(AbstractLinear):
     so a step as long as the time between data is fine enough, unless the equation is faster.
     `relative` noise is a Brownian motion of the logarithm (in Stratonovich's sense), so a positive
     state stays positive. The increments $z_k$ are inferred. Increments after the data keep their
-    prior, so that a forecast widens. Members of a population share the noise. A steady state of
-    doses is that of the equation without noise.
+    prior, so that a forecast widens. Members of a population share the noise. Steady states of
+    doses ignore the noise.
 
     Args:
         scale: σ of each state that has noise, by name: numbers or random leaves such as

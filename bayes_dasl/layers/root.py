@@ -26,15 +26,14 @@ _ROUNDING, _WORST_CONDITION = 10.0, 1e3
 
 
 class DampedNewton(optx.AbstractRootFinder):
-    r"""Newton's method for a vector, with steps that are halved until the next correction is
-    shorter.
+    r"""Damped Newton method, whose steps are halved until the next correction is shorter.
 
     $y \leftarrow y - \lambda J(y)^{-1} f(y)$ with $\lambda \in \{1, \tfrac12, \tfrac14, \dots\}$
 
-    It ends when the correction, which has the units of the unknowns, is below
-    `atol + rtol * abs(y)`: so the scale of the equations does not matter, and the root is far more
-    exact than the tolerance, since the order is two. It fails where no step is short enough, where
-    the Jacobian is singular, or where numbers are not finite. Dense algebra.
+    It ends when the correction, in the units of the unknowns, is below `atol + rtol * abs(y)`. So
+    the scale of the equations does not matter. Convergence is quadratic, so the root is far more
+    exact than the tolerance. The method fails if no step is short enough, the Jacobian is singular,
+    or numbers are not finite. Its linear algebra is dense.
 
     Source: Deuflhard (2011), Newton Methods for Nonlinear Problems, section 3.3.
     """

@@ -43,8 +43,8 @@ class SteadyState(AbstractLayer):
 
     Args:
         vector_field: a function `(t, y, u)` of the value of the index at one row, a dict of states
-            and a dict of the forcings at that row, both held fixed, which returns a dict with the
-            rate of every state.
+            and a dict of the forcings at that row, both fixed. It returns a dict with the rate of
+            every state.
         guess: a dict of numbers, one for each state, in its units: where the system is followed
             from.
         observe: a function `(t, y, u)` that turns states into a dict of the values that are

@@ -93,9 +93,8 @@ class Vorticity(Module):
         return {"vorticity": values}
 
     def _closure(self, t: Any, vorticity: Array, flow: dict[str, Array], u: Values) -> Any:
-        r"""The curl of $\nabla\cdot\tau$:
-        $(\partial_{xx} - \partial_{yy})\tau_{xy} - 2\partial_{xy}\tau_{xx}$.
-        """
+        """Spectrum of the curl of the divergence of the eddy stress τ."""
+        # (∂_xx - ∂_yy) τ_xy - 2 ∂_xy τ_xx
         grid, (x, y) = self.grid, self.grid.names
         along, across = _strain(grid, flow)
         # The stress is τ = 2 ν_e S, so τ_xx = 2 ν_e S_xx and τ_xy = 2 ν_e S_xy.
@@ -287,6 +286,6 @@ def coarsen(
         # Cell centres of the two grids are shifted by (h_coarse - h_fine) / 2: multiply by
         # exp(i k shift).
         shift = (coarse.width(name) - fine.width(name)) / 2
-        held = 2 * np.abs(count) < coarse.axes[name][2]
-        spectrum *= held * np.exp(1j * wavenumbers(coarse)[name] * shift)
+        resolvable = 2 * np.abs(count) < coarse.axes[name][2]
+        spectrum *= resolvable * np.exp(1j * wavenumbers(coarse)[name] * shift)
     return to_field(coarse, spectrum) * (np.prod(coarse.shape) / np.prod(fine.shape))
