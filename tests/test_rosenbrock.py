@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 import bayes_dasl as bd
-from bayes_dasl.layers._rosenbrock import Rodas5P, _inverse
+from bayes_dasl.layers._rosenbrock import Rodas5P, _unrolled_inverse
 
 END = 2.0
 
@@ -204,14 +204,14 @@ def test_the_inverse_pivots_and_is_differentiable():
     rng = np.random.default_rng(0)
     matrices = rng.normal(size=(20, 5, 5)) * 10.0 ** rng.uniform(-6, 6, size=(20, 5, 1))
     matrices[:10, np.arange(5), np.arange(5)] = 0.0  # nothing to divide by without pivots
-    ours = jax.jit(jax.vmap(_inverse))(jnp.asarray(matrices))
+    ours = jax.jit(jax.vmap(_unrolled_inverse))(jnp.asarray(matrices))
     np.testing.assert_allclose(ours @ matrices, np.broadcast_to(np.eye(5), (20, 5, 5)), atol=1e-8)
     moderate = jnp.asarray(rng.normal(size=(4, 4)))
     ours, numpys = jax.jit(
-        lambda matrix: (jax.jacrev(_inverse)(matrix), jax.jacrev(jnp.linalg.inv)(matrix))
+        lambda matrix: (jax.jacrev(_unrolled_inverse)(matrix), jax.jacrev(jnp.linalg.inv)(matrix))
     )(moderate)
     np.testing.assert_allclose(ours, numpys, rtol=1e-9)
-    assert not np.isfinite(_inverse(jnp.zeros((2, 2)))).any()
+    assert not np.isfinite(_unrolled_inverse(jnp.zeros((2, 2)))).any()
 
 
 class Growth(bd.Module):

@@ -251,7 +251,7 @@ def test_data_before_those_of_the_fit_are_taken_in_where_nothing_begins_there(po
         == updated["constant_data"].attrs["start"]
         == -1.0
     )
-    monkeypatch.setattr(Level, "begins", True)
+    monkeypatch.setattr(Level, "_begins", True)
     with pytest.raises(
         DataError, match="new data cannot lie before the start of the model: -1 < 0"
     ):

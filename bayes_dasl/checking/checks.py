@@ -23,6 +23,7 @@ from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
 from ..layers import ODE, Jump, solver_settings
+from ..layers.layer import begins
 from ..model import Model
 from ..model.unit_check import unit_findings, units_unseen
 from ..prediction.predictive import Draws, Pushed, push
@@ -152,7 +153,7 @@ def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]
     data.
     """
     inputs = problem.inputs
-    if not problem.model.layer.begins:
+    if not begins(problem.model.layer):
         return
     for name, force in inputs.forcings.items():
         first = float(force.times[0])
@@ -176,8 +177,10 @@ def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
 
 
 def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Warn if a regular series of forcings lacks some rows, which are then interpolated."""
-    if not problem.inputs.forcings or not problem.model.layer.begins:
+    """Forcings whose table leaves out times of what else is a regular series: nobody chose what
+    they are there.
+    """
+    if not problem.inputs.forcings or not begins(problem.model.layer):
         return
     rows = np.unique(index.values)
     steps = np.diff(rows)

@@ -1,4 +1,4 @@
-"""Linear one- and two-compartment models in closed form, under any doses."""
+"""`Compartments`: linear one- and two-compartment models in closed form, for any doses."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,37 +16,37 @@ from ..layers.layer import AbstractLayer, AbstractTrajectory, Prediction, predic
 from ..random import Scalar
 from .schedule import Doses, Pulses, Steady
 
-_NEAR = 1e-3  # rates as near as this, relative to their sum, are told apart by derivatives
+# Two rates this close, relative to their sum, use the mean slope (`_difference_quotients`).
+_NEAR = 1e-3
+# Gauss–Legendre nodes and weights on (0, 1).
 _NODES, _WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(3)[i] + (1, 0)[i]) for i in (0, 1))
 
 
 class Compartments(AbstractLayer):
-    r"""The concentration in a central compartment, of which a linear model has a closed form.
+    r"""Concentration in the central compartment of a linear model, in closed form.
 
-    $\dot
-    a = k_a\,d - (CL + Q)\,a / V + Q\,p / V_2, \quad \dot d = -k_a\,d, \quad \dot p = Q\,a / V -
-    Q\,p / V_2$
+    $\dot a = k_a\,d - (CL + Q)\,a / V + Q\,p / V_2, \quad \dot d = -k_a\,d, \quad
+    \dot p = Q\,a / V - Q\,p / V_2$
 
-    The same as the `bd.ODE` of these equations under the same doses, and much faster: each dose is
-    a sum of exponentials. All are empty before the first dose and after a reset. Rates may
-    coincide.
+    The result equals the `bd.ODE` of these equations with the same doses, and is much faster: the
+    response to each dose is a sum of exponentials. All compartments are empty before the first dose
+    and after a reset. Rates may coincide.
 
     Args:
         clearance: CL, a volume per time.
-        volume: V, of the central compartment.
-        exchange: Q, the clearance between both compartments, a volume per time; with `peripheral`,
-            else there is one.
+        volume: V, the volume of the central compartment.
+        exchange: Q, the clearance between both compartments, a volume per time; given together with
+            `peripheral` for a two-compartment model.
         peripheral: V₂, the volume of the peripheral compartment.
         absorption: kₐ, the rate at which a dose leaves the depot, per time; needed for doses into
-            it.
-        doses: what `bd.dosing.doses` reads from a table, with compartments named "central" and
-            "depot".
-        output: what the concentration is called.
-        units: those of the concentration, by its name, and of time.
+            the depot.
+        doses: doses from `bd.dosing.doses`, into compartments named "central" and "depot".
+        output: the name of the concentration.
+        units: the units of the concentration, by its name, and of time.
 
     Raises:
-        ModelError: for doses into other compartments or a depot without `absorption`, one of
-            `exchange` and `peripheral` without the other, or what are no doses.
+        ModelError: for invalid doses, doses into other compartments, a depot without `absorption`,
+            or only one of `exchange` and `peripheral`.
     """
 
     clearance: Scalar
@@ -96,11 +96,13 @@ class Compartments(AbstractLayer):
         )
 
     def concentration(self, t: Any) -> Any:
-        """The concentration at one time, for equations that the drug drives:
-        `self.drug.concentration(t)` in a field.
+        """Concentration at one time, for a vector field: `self.drug.concentration(t)`.
 
         Args:
-            t: the time, in the units of that of the doses.
+            t: the time, in the unit of time of the doses.
+
+        Returns:
+            The concentration, a scalar.
         """
         return self._at(jnp.reshape(t, 1))[0]
 
@@ -116,31 +118,30 @@ class Compartments(AbstractLayer):
         )
 
     def _modes(self) -> tuple[Any, Any]:
-        """The rates of decay, and the share of a dose into the central compartment that goes with
-        each.
-        """
-        known: Any = self  # numbers in place of what is unknown
+        """Decay rates λ of both modes, and the weight of each in the response to a bolus."""
+        known: Any = self  # random leaves are numbers by now
         out = known.clearance / known.volume
         if self.exchange is None:
             return jnp.stack([jnp.asarray(out, float)]), jnp.ones(1)
         there, back = known.exchange / known.volume, known.exchange / known.peripheral
         between = jnp.sqrt((out + there - back) ** 2 + 4 * there * back)
+        # Roots of λ² - (k + k₁₂ + k₂₁) λ + k k₂₁; the smaller one by their product, for accuracy.
         fast = 0.5 * (out + there + back + between)
         slow = out * back / fast
         return jnp.stack([fast, slow]), jnp.stack([fast - back, back - slow]) / between
 
     def _seen(self, into: str, times: Any, rates: Any, shares: Any) -> Any:
-        """What is in the central compartment at some times, of the doses into a compartment."""
+        """Amount in the central compartment at some times, from doses into one compartment."""
+        # A bolus into the central compartment decays as Σ w_λ exp(-λ t).
         left = self._left(into, times)
         if into == "central":
             return shares @ jax.vmap(left)(rates)
+        # From the depot: kₐ Σ w_λ (L(λ) - L(kₐ)) / (kₐ - λ), where L(r) is left at loss rate r.
         absorption: Any = self.absorption
-        return absorption * shares @ _differences(left, rates, absorption)
+        return absorption * shares @ _difference_quotients(left, rates, absorption)
 
     def _left(self, into: str, times: Any) -> Callable[[Any], Any]:
-        """What would be left of the doses into a compartment that loses them at a rate, as a
-        function of the rate.
-        """
+        """Amount left of the doses into a compartment, as a function of its loss rate."""
         parts = [
             _arrived(self.doses.pulses(given), given.until, times)
             for given in self.doses.given
@@ -163,15 +164,14 @@ class Compartments(AbstractLayer):
 
 
 def _infused(rate: Any, since: Any, lasting: Any) -> Any:
-    """What is left of an infusion of one per time that began `since` ago, in what loses it at a
-    rate.
-    """
+    """Amount left of an infusion at rate one that began `since` ago, for one loss rate."""
+    # (1 - exp(-r T)) / r at the end of the infusion, then exponential decay.
     done = jnp.clip(since, 0.0, lasting)
     return jnp.exp(-rate * (jnp.maximum(since, 0.0) - done)) * -jnp.expm1(-rate * done) / rate
 
 
 def _arrived(pulses: Pulses, until: Any, times: Any) -> Callable[[Any], Any]:
-    """What is left of doses at some times, as a function of the rate at which it is lost."""
+    """Amount left of doses at some times, as a function of the loss rate."""
     since = times[:, None] - pulses.begin
     counts = (since >= 0) & (times[:, None] < until)
     since = jnp.where(counts, since, 0.0)
@@ -186,7 +186,7 @@ def _arrived(pulses: Pulses, until: Any, times: Any) -> Callable[[Any], Any]:
 
 
 def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[Any], Any]:
-    """The same of the doses before records of a steady state."""
+    """Amount left of the doses before steady-state records, as a function of the loss rate."""
     lag, duration, speed, amount = doses.lasting(steady)
     counts = (times[:, None] >= steady.time) & (times[:, None] < steady.until)
     later = jnp.where(counts, times[:, None] - steady.time, 0.0)
@@ -196,6 +196,7 @@ def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[
         if steady.endless:
             each = speed * jnp.exp(-rate * later) / rate
         else:
+            # Geometric series over all earlier cycles: Σ exp(-r k τ) = 1 / (1 - exp(-r τ)).
             cycles = 1.0 / -jnp.expm1(-rate * steady.interval)
             each = amount * jnp.exp(-rate * since) * cycles
             if steady.infused:
@@ -210,9 +211,10 @@ def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[
     return left
 
 
-def _differences(left: Callable[[Any], Any], rates: Any, other: Any) -> Any:
-    """The difference of a function at each rate and at another, over that of the rates, also where
-    they coincide.
+def _difference_quotients(left: Callable[[Any], Any], rates: Any, other: Any) -> Any:
+    """Difference quotients (L(kₐ) - L(λ)) / (λ - kₐ) of a function, also for coinciding rates.
+
+    For close rates the quotient is the mean slope between them, by Gauss–Legendre quadrature.
     """
     other = jnp.asarray(other, float)
     slope = lambda rate: jax.jvp(left, (rate,), (jnp.ones(()),))[1]  # noqa: E731

@@ -1,4 +1,4 @@
-"""Doses from a table in NONMEM's layout, for one subject or for each member of a population."""
+"""`doses`: doses from a table in NONMEM's layout, for one subject or for each member."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,58 +28,55 @@ def doses(
     units: Mapping[str, str] | None = None,
     to: Mapping[str, str] | None = None,
 ) -> Doses:
-    """The doses of a table in NONMEM's layout, for `bd.ODE(…, doses=…)`.
+    """Read doses from a table in NONMEM's layout, for `bd.ODE(…, doses=…)`.
 
-    Its columns, whatever their case, say of each row
+    The columns, in any case, are
 
-    - `amt`: how much is given; `evid`: 0 for an observation, 1 for a dose, 3 for a reset of all
-      states to what they
-      were at the start, 4 for a reset and then a dose (without this column every row with an amount
-      is a dose);
-    - `cmt`: the compartment that it goes into;
-    - `rate`, `dur`: the rate of an infusion, or how long it lasts; both 0 for a dose at once; rate
-      −2 for a duration
-      that is unknown;
-    - `addl`, `ii`: how many more follow, and the time from one to the next;
-    - `ss`: 1 if such doses have been given for ever, which replaces the states, 2 if their steady
-      state is added
-      to them. An infusion without `ii` and amount is one that went on for ever and ends at this
-      time.
+    - `amt`: the amount;
+    - `evid`: 0 for an observation, 1 for a dose, 3 for a reset of all states to their initial
+      values, 4 for a reset and then a dose. Without this column every row with an amount is a dose;
+    - `cmt`: the compartment of the dose;
+    - `rate`, `dur`: the rate of an infusion, or its duration; both 0 for a bolus; rate −2 for an
+      unknown duration;
+    - `addl`, `ii`: the number of further doses, and the interval between doses;
+    - `ss`: 1 if the doses have reached a steady state, which replaces the states; 2 if their steady
+      state is added to the states. An infusion without `ii` and amount is a constant one that ends
+      at this time.
 
-    A reset, or a steady state that replaces, also ends infusions and cancels what is still to come
-    of earlier records. Steady states are those of the equations, linear or not, found by Newton's
-    method on one cycle of the doses: the states after it differ from those before by no more than
-    ten times the solver's tolerances, else the solve fails. All states need one. A lag must be
-    shorter than the interval.
+    A reset, or a steady state that replaces the states, also ends infusions and cancels later doses
+    of earlier records. Steady states are found by Newton's method on one cycle of the doses, for
+    linear and nonlinear equations. All states must have one: if the states before and after a cycle
+    differ by more than ten times the solver's tolerances, the solve fails. A lag must be shorter
+    than the interval.
 
     Args:
         table: a pandas DataFrame, or the path of a CSV or Parquet file; the rows of each subject
             are sorted by time.
-        into: the state that doses go into, or the states of compartments 1, 2, …, or a dict by what
-            stands in `cmt`.
+        into: the state that receives the doses, or the states of compartments 1, 2, …, or a dict of
+            states by the code in `cmt`.
         time: the column of times, which are numbers.
-        subject: the column that says whose the row is; the layer then belongs in
-            `bd.Each(layer, doses.members)`.
-        lag: how much later doses arrive, by state: numbers, known or random, such as
-            `bd.population(…)`.
-        bioavailability: the share of an amount that arrives, by state. An infusion of known rate
-            gets shorter by it.
-        duration: how long an infusion of unknown duration lasts, by state.
-        names: what columns with other names are called in this layout: `{"Dose (mg)": "amt"}`.
-            Those of columns that are not read here, as `bd.from_table` takes them, say nothing.
-        units: what columns are in, as `bd.from_table` takes them: `{"amt": "mg"}`. Those of columns
-            that the table lacks, or that are not read here, say nothing.
-        to: the units that are wanted, of "time" and "amt".
+        subject: the column of subjects; the layer then belongs in `bd.Each(layer, doses.members)`.
+        lag: the delay of doses by state: numbers, or random leaves such as `bd.population(…)`.
+        bioavailability: the share of an amount that arrives, by state. It shortens an infusion of
+            known rate.
+        duration: the duration of infusions with rate −2, by state.
+        names: new names of columns: `{"Dose (mg)": "amt"}`. Entries for columns that are not read
+            here are ignored, so that they can be shared with `bd.from_table`.
+        units: units of columns: `{"amt": "mg"}`. Entries for other columns are ignored.
+        to: the wanted units of "time" and "amt".
 
     Returns:
-        The doses of all members, filled up to the same number.
+        The doses of all members, padded to the same number.
 
     Raises:
-        DataError: that names the row, as a line of the file or a label of the DataFrame.
-        ModelError: for a lag, a share or a duration of another state, or that is no number.
+        DataError: for an invalid row, named by its line in the file or its label.
+        ModelError: for a lag, bioavailability or duration of a state without doses, or one that is
+            no number.
     """
+    # 1. Read and check the table.
     frame = InputTable(table, units, to, names)
     read = read_doses(frame, into, time, subject)
+    # 2. Check the parameters of states against the states with doses.
     own = {"lag": lag, "bioavailability": bioavailability, "duration": duration}
     for role, numbers in own.items():
         for state, number in (numbers or {}).items():
@@ -94,6 +91,7 @@ def doses(
                 f"the duration of doses into '{state}' is unknown (rate −2): give "
                 f"duration={{'{state}': …}}"
             )
+    # 3. Arrays over members become known numbers that vary between members.
     lasting = {state: dict(numbers or {}) for state, numbers in own.items()}
     return _doses(read, several=subject is not None, **lasting)
 

@@ -1,6 +1,4 @@
-"""Records of doses in NONMEM's layout: read, checked row by row, repeats written out, one row for
-each subject.
-"""
+"""Dose records in NONMEM's layout: read, checked, repeats expanded, padded for each subject."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,13 +10,14 @@ from ..data.input_table import InputTable
 from ..data.layer_inputs import NEVER
 from ..errors import DataError
 
+# The codes of `evid`.
 _NOTHING, _DOSE, _OTHER, _RESET, _RESET_AND_DOSE = range(5)
 UNKNOWN = -1.0
-"""In place of a duration: the unknown one of the compartment."""
+"""Code for a duration that is a parameter of the compartment."""
 
 
 class Record(NamedTuple):
-    """A dose, with the time of the record that ends what is left of it."""
+    """A dose record, and the time `until` of the next record that cancels what is left of it."""
 
     row: int
     time: float
@@ -32,22 +31,23 @@ class Record(NamedTuple):
 
     @property
     def endless(self) -> bool:
-        """Whether it is an infusion that went on for ever until now."""
+        """Whether it is a constant infusion at steady state that ends now."""
         return self.steady > 0 and self.interval == 0
 
 
+# Values that pad the arrays of subjects with fewer doses.
 _EMPTY = {"time": NEVER, "amount": 0.0, "rate": 0.0, "duration": 0.0, "until": NEVER}
 
 
 class DoseArrays(NamedTuple):
-    """Arrays `(subject, dose)` of each state by name, filled up to the same number of doses.
+    """Arrays `(subject, dose)` by state, padded to the same number of doses.
 
     Args:
         given: `time`, `amount`, `rate`, `duration` and `until` of each dose.
-        steady: the same of those that begin at a steady state, by whether it is that of an endless
-            infusion, with `interval`, `replaces`, and `place`, which is 1 at the state that they go
-            into, `(subject, dose, state)`.
-        resets: when all states go back to what they were at the start, `(subject, reset)`.
+        steady: the same for records at a steady state, under true for endless infusions and false
+            for repeated doses, with `interval`, `replaces`, and `place`, `(subject, dose, state)`,
+            which is 1 at the state of the dose.
+        resets: times at which all states return to their initial values, `(subject, reset)`.
         members: the subjects.
         start: the first time in the table.
     """
@@ -62,18 +62,22 @@ class DoseArrays(NamedTuple):
 def read_doses(
     frame: InputTable, into: str | Sequence[str] | Mapping, time: str, subject: str | None
 ) -> DoseArrays:
-    """The doses of a table.
+    """Read the doses of a table.
 
     Args:
         frame: the table.
-        into: the state that doses go into, or those of `cmt` 1, 2, …, or a dict by what stands in
-            `cmt`.
+        into: the state that receives the doses, or the states of `cmt` 1, 2, …, or a dict of states
+            by the code in `cmt`.
         time: the column of times.
-        subject: the column that says whose the row is.
+        subject: the column of subjects; none for one subject.
+
+    Returns:
+        The doses as arrays.
 
     Raises:
-        DataError: that names the row.
+        DataError: for an invalid row, which the message names, or a table without doses.
     """
+    # 1. Times, subjects and kinds of all rows.
     when, (who, members) = times(frame, time), subjects(frame, subject)
     if when.dtype.kind == "M":
         raise DataError(
@@ -83,9 +87,10 @@ def read_doses(
             "2001-01-01'}"
         )
     sorted_within(frame, when, who, np.ones(len(frame), bool))
-    kinds = _kinds(frame)
+    kinds = _row_kinds(frame)
     states = _states(frame, into, kinds)
     columns = _Columns(frame, kinds)
+    # 2. The records and resets of each subject. Each row that starts anew ends earlier records.
     records: list[list[tuple[str, Record]]] = [[] for _ in members]
     resets: list[list[float]] = [[] for _ in members]
     anew = np.isin(kinds, (_RESET, _RESET_AND_DOSE)) | (
@@ -100,35 +105,39 @@ def read_doses(
             records[of].append((states[row], columns.record(row, float(when[row]), until)))
     if not any(records):
         raise DataError("the table has no dose: a row with evid 1, or with a number in 'amt'")
+    # 3. Doses by state, with repeats expanded.
     used = {state for rows in records for state, _ in rows}
-    names = [state for state in dict.fromkeys(_named(into).values()) if state in used]
+    names = [state for state in dict.fromkeys(_states_by_code(into).values()) if state in used]
     given, steady = {}, {}
     for name in names:
-        # An endless infusion up to now is a state, not a dose.
+        # An endless infusion that ends now is a steady state, not a dose.
         own = [
             [x for state, r in rows if state == name and not r.endless for x in _repeated(r)]
             for rows in records
         ]
-        given[name] = _filled(own, _EMPTY)
+        given[name] = _padded_arrays(own, _EMPTY)
+    # 4. Records at a steady state, for all states together.
     for endless in (False, True):
         first = [
             [(state, r) for state, r in rows if r.steady and r.endless == endless]
             for rows in records
         ]
         if any(first):
-            arrays = _filled([[r for _, r in rows] for rows in first], _EMPTY | {"interval": 1.0})
-            arrays["replaces"] = _array(
+            arrays = _padded_arrays(
+                [[r for _, r in rows] for rows in first], _EMPTY | {"interval": 1.0}
+            )
+            arrays["replaces"] = _padded_rows(
                 [[float(r.steady == 1) for _, r in rows] for rows in first], 0.0
             )
-            # One hot: 1 where a record goes into the state, 0 elsewhere and where there is none.
-            number = _array([[names.index(state) for state, _ in rows] for rows in first], -1)
+            # One-hot encoding of the state of each record; all zero for padding.
+            number = _padded_rows([[names.index(state) for state, _ in rows] for rows in first], -1)
             place = (number[..., None] == np.arange(len(names))).astype(float)
             steady[endless] = arrays | {"place": place}
-    return DoseArrays(given, steady, _array(resets, NEVER), members, float(when.min()))
+    return DoseArrays(given, steady, _padded_rows(resets, NEVER), members, float(when.min()))
 
 
-def _kinds(frame: InputTable) -> np.ndarray:
-    """What each row is: 0 for an observation, 1 for a dose, 3 for a reset, 4 for both."""
+def _row_kinds(frame: InputTable) -> np.ndarray:
+    """Kind of each row: 0 for an observation, 1 for a dose, 3 for a reset, 4 for both."""
     amounts = frame.numbers("amt", "amounts")
     if not frame.has("evid"):
         rates = frame.numbers("rate", "rates") if frame.has("rate") else np.zeros(len(frame))
@@ -136,9 +145,8 @@ def _kinds(frame: InputTable) -> np.ndarray:
             (np.nan_to_num(amounts) != 0) | (np.nan_to_num(rates) != 0), _DOSE, _NOTHING
         )
     kinds = np.nan_to_num(frame.numbers("evid", "events"))
-    old = (
-        (kinds > 100) & (kinds < 10000) & (kinds % 100 == 1)
-    )  # RxODE's: 201 is a dose to the second compartment
+    # Codes of old RxODE tables, such as 201 for a dose into the second compartment.
+    old = (kinds > 100) & (kinds < 10000) & (kinds % 100 == 1)
     for row in np.flatnonzero(~np.isin(kinds, range(5)) & ~old)[:1]:
         raise DataError(
             f"evid is {kinds[row]:g} in {frame.row(row)}: it is 0 for an observation, 1 for a "
@@ -153,12 +161,14 @@ def _kinds(frame: InputTable) -> np.ndarray:
     return np.where(old, _DOSE, np.where(kinds == _OTHER, _NOTHING, kinds)).astype(int)
 
 
-def _states(
-    frame: InputTable, into: str | Sequence[str] | Mapping, kinds: np.ndarray
-) -> dict[int, str]:
-    """The state that the dose in each row goes into."""
+def _states(frame: InputTable, into: str | Sequence[str] | Mapping, kinds: np.ndarray) -> dict[int, str]:
+    """The state of the dose in each row that is one.
+
+    Raises:
+        DataError: for a compartment that `into` does not name.
+    """
     rows = np.flatnonzero(np.isin(kinds, (_DOSE, _RESET_AND_DOSE)))
-    named = _named(into)
+    named = _states_by_code(into)
     if isinstance(into, str):
         return dict.fromkeys(rows.tolist(), into)
     if not frame.has("cmt"):
@@ -167,11 +177,16 @@ def _states(
         raise DataError(
             "the table has no column 'cmt' that says which compartment a dose goes into"
         )
+    # A code may be a name of the state, a key as text, or the same number written differently.
     cells, missing, found = frame.cells("cmt"), frame.missing("cmt"), {}
     for row in rows.tolist():
         code = str(cells.iloc[row]).strip()
         name = next(
-            (name for key, name in named.items() if code in (name, str(key)) or _same(code, key)),
+            (
+                name
+                for key, name in named.items()
+                if code in (name, str(key)) or _same_number(code, key)
+            ),
             None,
         )
         if missing[row] or name is None:
@@ -184,14 +199,14 @@ def _states(
     return found
 
 
-def _named(into: str | Sequence[str] | Mapping) -> dict[Any, str]:
-    """The state of each compartment."""
+def _states_by_code(into: str | Sequence[str] | Mapping) -> dict[Any, str]:
+    """States by the code of their compartment."""
     into = (into,) if isinstance(into, str) else into
     return dict(into) if isinstance(into, Mapping) else dict(enumerate(into, start=1))
 
 
-def _same(code: str, key: object) -> bool:
-    """Whether text and a code mean one number, such as 1.0 and 1."""
+def _same_number(code: str, key: object) -> bool:
+    """Whether text and a code are the same number, such as 1.0 and 1."""
     try:
         return float(code) == float(str(key))
     except ValueError:
@@ -199,10 +214,11 @@ def _same(code: str, key: object) -> bool:
 
 
 class _Columns:
-    """The numbers of each row that is a dose, checked."""
+    """Checked numbers of the rows that are doses, in the wanted units."""
 
     def __init__(self, frame: InputTable, kinds: np.ndarray):
         self.frame, self.dosed = frame, np.isin(kinds, (_DOSE, _RESET_AND_DOSE))
+        # Factor from the table's unit of time to the wanted one, for durations and intervals.
         hours = (
             frame.converted(np.ones(len(frame)), frame.label("time"), "time", difference=True)
             if frame.wanted
@@ -212,6 +228,7 @@ class _Columns:
         self.ss, self.addl = self._of("ss", 0.0), self._of("addl", 0.0)
         self.ii, self.dur = (self._of(name, 0.0) * hours for name in ("ii", "dur"))
         self.rate = self._of("rate", 0.0)
+        # A rate is an amount per time; codes such as -2 have no unit.
         known = self.rate > 0
         if frame.has("rate") and frame.wanted:
             rates = frame.converted(np.where(known, self.rate, np.nan), "amt", "amt") / hours
@@ -256,6 +273,7 @@ class _Columns:
             & (np.maximum(self.dur, amount / np.where(known, self.rate, np.inf)) > self.ii),
             "addl repeats an endless infusion, which has no amount": endless & (self.addl > 0),
         }
+        # Report the first row of the first fault.
         for fault, where in faults.items():
             for row in np.flatnonzero(where & self.dosed)[:1]:
                 raise DataError(f"in {self.frame.row(row)} {fault}")
@@ -282,15 +300,15 @@ def _repeated(record: Record) -> list[Record]:
     ]
 
 
-def _filled(rows: list[list[Record]], fill: dict[str, float]) -> dict[str, np.ndarray]:
+def _padded_arrays(rows: list[list[Record]], fill: dict[str, float]) -> dict[str, np.ndarray]:
     found = {}
     for name, by in fill.items():
-        found[name] = _array([[getattr(r, name) for r in of] for of in rows], by)
+        found[name] = _padded_rows([[getattr(r, name) for r in of] for of in rows], by)
     return found
 
 
-def _array(rows: list[list[float]], fill: float) -> np.ndarray:
-    """Rows of different lengths, filled up."""
+def _padded_rows(rows: list[list[float]], fill: float) -> np.ndarray:
+    """Rows of different lengths as one array, padded."""
     width = max(map(len, rows))
     return np.array([[*row, *[fill] * (width - len(row))] for row in rows]).reshape(
         len(rows), width

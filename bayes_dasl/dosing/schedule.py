@@ -1,8 +1,7 @@
-"""Doses into the states of an ODE: at once or as infusions, with lags, repeats, steady states and
-resets.
-"""
+"""Doses into states of an ODE: boluses and infusions, with lags, steady states and resets."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -18,15 +17,17 @@ from .._jax.tree import frozen
 from ..data.layer_inputs import NEVER, Inputs
 from ..errors import ModelError
 from ..layers.layer import finite, with_adjoint
+from ..layers.ode import rates_at, with_schedule
 from ..layers.root import find_root
 from ..layers.scheduled import AbstractSchedule, AbstractScheduled
 from ..random import Module, Values
 
-_CYCLES = 20  # of the search for a steady state
+# Most Newton steps of the search for a steady state.
+_CYCLES = 20
 
 
 class Given(Module):
-    """Doses into one state, `(dose,)` each; of a negative duration is the unknown one."""
+    """Doses into one state, arrays `(dose,)`; a negative duration stands for the unknown one."""
 
     time: Any
     amount: Any
@@ -38,9 +39,7 @@ class Given(Module):
 
 
 class Steady(Module):
-    """Records of doses that begin at a steady state, `(record,)` each; `place` `(record, state)` is
-    1 where they go.
-    """
+    """Records at a steady state, `(record,)`; `place` `(record, state)` is 1 at their state."""
 
     time: Any
     amount: Any
@@ -55,25 +54,24 @@ class Steady(Module):
     endless: bool = eqx.field(static=True)
 
     def of(self, numbers: Mapping[str, Any], default: float) -> Any:
-        """The number of the state that each record goes into."""
+        """The parameter, by state in `numbers`, of the state of each record."""
         return sum(
             self.place[..., i] * numbers.get(name, default) for i, name in enumerate(self.into)
         )
 
 
 class Doses(AbstractScheduled):
-    """Doses of one subject, or of each member of a population; `bd.dosing.doses` reads them from a
-    table.
+    """Doses of one subject, or of each member, as `bd.dosing.doses` reads them from a table.
 
     Args:
-        given: those of each state.
-        steady: records that begin at a steady state.
-        resets: the times at which all states become what they were at the start.
-        lag: how much later than its record a dose arrives, by state.
-        bioavailability: the share of an amount that arrives, by state.
-        duration: how long infusions last whose duration is unknown, by state.
-        members: the subjects, numbers or names; none where the doses are those of any.
-        start: the first time of the table, at which a solve starts unless its layer says another.
+        given: doses by state.
+        steady: records at a steady state.
+        resets: times at which all states return to their initial values.
+        lag: delay of a dose after its record, by state.
+        bioavailability: share of an amount that arrives, by state.
+        duration: duration of infusions whose duration is not in the table, by state.
+        members: the subjects, numbers or names; empty if the doses are for any subject.
+        start: the first time of the table, the start of a solve unless its layer has another.
     """
 
     given: tuple[Given, ...]
@@ -87,9 +85,7 @@ class Doses(AbstractScheduled):
     has_a_time: ClassVar[str] = "doses"
 
     def __repr__(self) -> str:
-        """Whose doses they are, into which states, and since when:
-        arrays of them would fill pages.
-        """
+        """Number of subjects, states and first time, since all arrays would fill pages."""
         states = dict.fromkeys(
             [given.into for given in self.given] + [name for s in self.steady for name in s.into]
         )
@@ -97,13 +93,13 @@ class Doses(AbstractScheduled):
         return f"<doses of {whose} into {', '.join(states)}, from time {self.start:g} on>"
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse doses into a state that there is not, or that is no number.
+        """Check that doses go into scalar states.
 
         Args:
             shapes: the shape of each state, by name.
 
         Raises:
-            ModelError: if so.
+            ModelError: for an unknown state, or one that is an array.
         """
         for given in self.given:
             if given.into not in shapes:
@@ -116,14 +112,13 @@ class Doses(AbstractScheduled):
                 )
 
     def refuse_before(self, start: Any) -> None:
-        """Refuse a table that is known to begin before the start of a solve: what is given before
-        would be lost.
+        """Refuse a table that begins before the start of a solve, which would lose doses.
 
         Args:
-            start: that of the solve.
+            start: the start of the solve; a traced one is not checked.
 
         Raises:
-            ModelError: if so.
+            ModelError: if the table begins before the start.
         """
         if not isinstance(start, Tracer) and self.start < float(start):
             raise ModelError(
@@ -135,11 +130,14 @@ class Doses(AbstractScheduled):
             )
 
     def schedule(self, ode: Any, inputs: Inputs) -> "Schedule":
-        """What happens when, with the states of all steady states.
+        """The schedule of one solve, with all steady states solved for.
 
         Args:
             ode: the equations, with these doses.
             inputs: the start and the forcings.
+
+        Returns:
+            The schedule; its `ok` is false if a steady state was not found.
         """
         pulses, ok, states = [self.pulses(given) for given in self.given], jnp.asarray(True), []
         for steady in self.steady:
@@ -158,38 +156,46 @@ class Doses(AbstractScheduled):
         )
 
     def pulses(self, given: Given) -> "Pulses":
-        """When doses into one state arrive and end.
+        """Begin, end, rate and amount of doses into one state.
 
         Args:
             given: these doses.
+
+        Returns:
+            The pulses; a dose that is cancelled before it arrives has rate and amount zero.
         """
+        # Effective begin and end: the lag shifts both, and a later reset cuts the end.
         begin = given.time + self.lag.get(given.into, 0.0)
-        share, unknown = (
-            self.bioavailability.get(given.into, 1.0),
-            self.duration.get(given.into, 0.0),
-        )
+        share = self.bioavailability.get(given.into, 1.0)
+        unknown = self.duration.get(given.into, 0.0)
         duration, rate, amount = _lasting(given, share, unknown)
         end, counts = jnp.minimum(begin + duration, given.until), begin < given.until
         none = lambda x: jnp.where(counts, x, 0.0)  # noqa: E731
         return Pulses(begin, end, none(rate), none(amount), given.into, given.infused)
 
     def lasting(self, steady: Steady) -> tuple[Any, Any, Any, Any]:
-        """Lags of records of a steady state, how long they last, at which rate, and what arrives at
-        once.
+        """Lags, durations, rates and bolus amounts of records at a steady state.
 
         Args:
             steady: these records.
+
+        Returns:
+            Four arrays, `(record,)`.
         """
         share, unknown = steady.of(self.bioavailability, 1.0), steady.of(self.duration, 0.0)
         return (steady.of(self.lag, 0.0), *_lasting(steady, share, unknown))
 
     def going_on(self, steady: Steady) -> "list[Pulses]":
-        """The infusions before records of a steady state, as far as they go on after them.
+        """Infusions of the last cycle before a steady-state record that end after the record.
 
         Args:
             steady: these records.
+
+        Returns:
+            Pulses for each state.
         """
         lag, duration, rate, _ = self.lasting(steady)
+        # The last dose of the cycle was given one interval before the record.
         end = jnp.minimum(steady.time + lag - steady.interval + duration, steady.until)
         end = jnp.maximum(end, steady.time)
         return [
@@ -199,12 +205,14 @@ class Doses(AbstractScheduled):
 
 
 def _lasting(doses: Given | Steady, share: Any, unknown: Any) -> tuple[Any, Any, Any]:
-    """How long doses last, at which rate, and what arrives at once.
+    """Durations, rates and bolus amounts of doses.
 
-    Of a known rate the share that arrives makes the infusion shorter, of a known duration its rate
-    lower.
+    A bioavailability below 1 shortens an infusion of known rate, and lowers the rate of an infusion
+    of known duration.
     """
     amount, rated = doses.amount * share, doses.rate > 0
+    # Duration: as given, unknown (a parameter), or amount / rate. Rate: as given, or amount /
+    # duration. A dose of duration zero is a bolus.
     duration = jnp.where(doses.duration < 0, unknown, doses.duration)
     duration = jnp.where(rated, amount / jnp.where(rated, doses.rate, 1.0), duration)
     long = duration > 0
@@ -215,7 +223,7 @@ def _lasting(doses: Given | Steady, share: Any, unknown: Any) -> tuple[Any, Any,
 
 
 class Pulses(Module):
-    """What arrives in one state, from when until when, at which rate, and how much at once."""
+    """Arrivals in one state: a rate from `begin` to `end`, and a bolus amount at `begin`."""
 
     begin: Float[Array, " dose"]
     end: Float[Array, " dose"]
@@ -226,11 +234,10 @@ class Pulses(Module):
 
 
 class Schedule(AbstractSchedule):
-    """What happens to the states of one solve, as a `Jump` of all of it.
+    """All doses and resets of one solve, with the interface of a `Jump`.
 
-    Infusions are rates between two times. Whoever solves the ODE may hold these fixed: one that
-    begins later by an amount too small to see has given that much less, which is taken away where
-    it begins.
+    Infusions are rates between two times, which the solver holds fixed. The derivative by these
+    times is added here: an infusion that begins dτ later has given `rate · dτ` less.
     """
 
     pulses: tuple[Pulses, ...]
@@ -242,7 +249,7 @@ class Schedule(AbstractSchedule):
 
     @classmethod
     def empty(cls, initial: dict[str, Any]) -> "Schedule":
-        """Nothing happens."""
+        """A schedule without doses."""
         return cls(
             pulses=(),
             resets=jnp.zeros(0),
@@ -267,15 +274,18 @@ class Schedule(AbstractSchedule):
     def __call__(
         self, acting: Bool[Array, " jumps"], t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """The states after what is `acting`: first resets, then steady states, then doses."""
-        back, *parts = jnp.split(acting, _ends(self._parts()))
+        """States after the changes that are `acting`: resets, then steady states, then doses."""
+        # 1. Resets to the initial states.
+        sizes = [jnp.size(times) for times in self._parts()]
+        back, *parts = jnp.split(acting, [*itertools.accumulate(sizes[:-1])])
         now, parts = parts[: len(self.steady)], iter(parts[len(self.steady) :])
         back = jnp.any(back)
         y = {
             name: jnp.where(back, jnp.asarray(self.initial[name], value.dtype), value)
             for name, value in y.items()
         }
-        for replaces in (1.0, 0.0):  # what is added comes after what replaces the states
+        # 2. Steady states: those that replace the states come before those that are added.
+        for replaces in (1.0, 0.0):
             for acts, steady, states in zip(now, self.steady, self.states, strict=True):
                 here = acts & (steady.replaces == replaces)
                 for k in range(here.size):
@@ -283,6 +293,7 @@ class Schedule(AbstractSchedule):
                         n: jnp.where(here[k], states[n][k] + (1 - replaces) * v, v)
                         for n, v in y.items()
                     }
+        # 3. Boluses, and the derivative terms at both ends of infusions.
         for pulses in self.pulses:
             begun = next(parts).astype(float)
             added = jnp.sum(begun * (pulses.amount - _late(pulses.begin) * pulses.rate))
@@ -292,15 +303,19 @@ class Schedule(AbstractSchedule):
         return y
 
     def rates(self, t: Any, last: Any) -> dict[str, Any]:
-        """What infusions add to the rates of states.
+        """Rates of infusions by state.
 
         Args:
             t: the time.
-            last: from when on nothing changes any more.
+            last: the time after which no infusion begins or ends.
+
+        Returns:
+            The rates that are added to the vector field.
         """
         rates: dict[str, Any] = {}
         for p in self.pulses:
             if p.infused:
+                # Begins and ends after `last` lie outside this solve.
                 on = (t >= jnp.where(p.begin > last, jnp.inf, p.begin)) & (
                     t < jnp.where(p.end > last, jnp.inf, p.end)
                 )
@@ -308,23 +323,15 @@ class Schedule(AbstractSchedule):
         return rates
 
 
-def _ends(parts: list[Any]) -> list[int]:
-    ends, total = [], 0
-    for part in parts[:-1]:
-        total += jnp.size(part)
-        ends.append(total)
-    return ends
-
-
 def _late(times: Any) -> Any:
-    """Zero but for its derivative."""
+    """Zero, with derivative 1 in the times."""
     return times - jax.lax.stop_gradient(times)
 
 
 def steady_states(
     ode: Any, doses: Doses, steady: Steady, inputs: Inputs
 ) -> tuple[dict[str, Any], Bool[Array, " record"]]:
-    """The states at each record of a steady state, and whether they were found."""
+    """Steady states of all records, and whether each was found."""
     lag, duration, rate, amount = doses.lasting(steady)
 
     def one(time, interval, place, lag, duration, rate, amount):
@@ -335,7 +342,7 @@ def steady_states(
             ode, into, steady.infused, time, interval, lag, duration, rate, amount, inputs
         )
 
-    # What only fills the array is worked out at the start, and not used.
+    # Padding records are computed at the start and never used.
     time = jnp.where(steady.time < NEVER, steady.time, inputs.start)
     return jax.vmap(one)(time, steady.interval, steady.place, lag, duration, rate, amount)
 
@@ -343,8 +350,8 @@ def steady_states(
 def _endless(
     ode: Any, into: Values, rate: Any, time: Any, inputs: Inputs
 ) -> tuple[dict[str, Any], Any]:
-    """Where an infusion that never began holds the states."""
-    field = ode.with_schedule(Schedule.empty(ode.initial), ode.initial).rates_at(inputs)
+    """Steady state of an endless infusion: the states at which all rates vanish."""
+    field = rates_at(with_schedule(ode, Schedule.empty(ode.initial), ode.initial), inputs)
 
     def still(y):
         return {name: v + into.get(name, 0.0) * rate for name, v in field(time, y).items()}
@@ -367,13 +374,16 @@ def _periodic(
     amount: Any,
     inputs: Inputs,
 ) -> tuple[dict[str, Any], Any]:
-    """The states that a cycle of doses brings back, found by Newton's method without a gradient;
-    one more step has it.
+    """Steady state of repeated doses: the fixed point y = Φ(y) of one cycle.
 
-    A cycle goes from one interval before the record to the record.
+    A cycle goes from one interval before the record to the record. Newton's method finds the fixed
+    point without a gradient; one more step adds the derivatives.
+
+    Returns:
+        The states, and whether they were found.
     """
     begin = time - interval
-    # The dose of this cycle, and what lasts into it of the one before.
+    # 1. The doses of a cycle: its own, and the infusion that is left from the cycle before.
     starts = begin + lag - jnp.stack([interval, jnp.zeros_like(interval)])
     once = jnp.stack([0.0 * amount, amount])
     pulses = tuple(
@@ -383,14 +393,16 @@ def _periodic(
     initial, unravel = ravel_pytree(jax.tree.map(lambda v: jnp.asarray(v, float), ode.initial))
     at = Inputs(begin, jnp.reshape(time, 1), inputs.forcings)
 
+    # 2. The map Φ of the states over one cycle.
     def cycle(y, adjoint=None):
         own = dataclasses.replace(Schedule.empty(unravel(y)), pulses=pulses)
-        one = ode.with_schedule(own, unravel(y))
+        one = with_schedule(ode, own, unravel(y))
         one = one if adjoint is None else with_adjoint(one, adjoint)
         states, ok, _ = one.solve(at, one.begin(at))
         after = ravel_pytree(jax.tree.map(lambda v: v[-1], states))[0]
         return after, (after, ok)
 
+    # 3. Newton steps y ← y - (Φ' - 1)⁻¹ (Φ(y) - y), or y ← Φ(y) where that is not finite.
     def search(y):
         def step(carry):
             y, _, number, _ = carry
@@ -414,6 +426,7 @@ def _periodic(
     y, left, found = frozen(closed)(frozen(initial))
     found = found & jnp.all(jnp.isfinite(left)) & jnp.all(jnp.isfinite(y))
     y, left = jnp.where(found, y, initial), jnp.where(found, left, jnp.eye(initial.size))
+    # 4. The derivative of the fixed point, by one Newton step with a fixed Jacobian.
     after, (_, ok) = cycle(jax.lax.stop_gradient(y))
     y = y - left @ (after - y)
     ok = ok & found & (lag < interval) & (duration <= interval)

@@ -46,45 +46,41 @@ class BoundaryValue(AbstractLayer):
 
     $y' = f(x, y, u(x))$ for $a \le x \le b$, with $g(y(a), y(b), u) = 0$
 
-    The Hermite–Simpson method on `nodes` equally spaced nodes, of order 4, and cubic Hermite
-    polynomials between them, of the same order: twice the nodes leave a sixteenth of the error. The
-    linear algebra of its damped Newton iteration is dense, so the cost grows as the cube of nodes
-    times states: up to a few hundred is fine. Derivatives follow from the implicit-function
-    theorem. A solve that fails, and rows outside the domain, are reported by `ok=False`, never by
-    an exception.
+    The method is Hermite–Simpson collocation on `nodes` equally spaced nodes, with cubic Hermite
+    interpolation between them. Both are of order 4: doubling the nodes divides the error by 16. The
+    linear algebra of the damped Newton iteration is dense, so the cost grows as the cube of nodes
+    times states; up to a few hundred is fine. Derivatives follow from the implicit-function
+    theorem. A failed solve and traced rows outside the domain give `ok=False`, not an exception.
 
     Args:
-        vector_field: a function `(x, y, u)` of the place, a dict of states and a dict of forcings,
-            which returns a dict with the derivative of every state; an equation of second order has
-            the slope as a state of its own.
+        vector_field: a function `(x, y, u)` of the place, a dict of states and a dict of forcings.
+            It returns a dict with the derivative of every state; an equation of second order has
+            the slope as another state.
         boundary: a function `(left, right, u)` of the states at both ends and, for each forcing,
-            its values at both ends, which returns a dict of residuals, as many numbers as there are
+            its values at both ends. It returns a dict of residuals, as many numbers as there are
             states.
         guess: a rough profile, in the units of the states: a dict with a number for every state, or
-            a function `(x, {}, u)` that returns one. Where several solutions exist it selects one
-            of them.
-        observe: a function `(x, y, u)` that turns states into a dict of the values that are
-            predicted; without it the states themselves are.
+            a function `(x, {}, u)` that returns one. It selects one of several solutions.
+        observe: a function `(x, y, u)` that returns a dict of predicted values; without it the
+            states are predicted.
         domain: (a, b), the two ends, in the units of the index.
-        nodes: equally spaced nodes, both ends included.
-        forcings: the data variables that the equation reads: a name, or several. They run linearly
+        nodes: number of equally spaced nodes, both ends included.
+        forcings: the data variables that the equation reads: a name, or several. They are linear
             between their data.
         units: the units of states, forcings and observed values, by name: data in others are
             converted, or refused.
         index: the coordinate that the data run along.
-        rtol: the size of the last correction of the damped Newton iteration, relative to the
-            states; it says nothing of the error that the nodes leave.
-        atol: what that may be besides, in the units of the states, the same for all.
-        max_steps: the most steps of that iteration.
+        rtol: relative size of the last Newton correction. The error of the collocation does not
+            depend on it.
+        atol: absolute size of the last Newton correction, in the units of the states.
+        max_steps: the most Newton steps.
 
     Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are
     `(row,)`.
 
     Raises:
-        ModelError: for a domain that is none, fewer than 3 nodes, a guess of the wrong shape, or
-            bad tolerances; when called.
-        ModelError: for derivatives of other names or shapes than those of the states or another
-            number of boundary conditions.
+        ModelError: for an invalid domain, guess or tolerance, or fewer than 3 nodes; when called,
+            for derivatives of other states or shapes, or a wrong number of boundary conditions.
         DataError: for data outside the domain.
 
     Source: Kierzenka & Shampine (2001), A BVP solver based on residual control and the MATLAB PSE.
@@ -126,7 +122,7 @@ class BoundaryValue(AbstractLayer):
 
     @property
     def states(self) -> int:
-        """How many numbers are solved for."""
+        """Number of unknowns: all states at all nodes."""
         return self.nodes * sum(shape.size for shape in self._unknowns.values())
 
     @property
@@ -134,10 +130,10 @@ class BoundaryValue(AbstractLayer):
         return shapes_of(guess_function(self.guess), "the guess", {}, self.forcings)
 
     def _refuse_outside(self, inputs: Inputs) -> None:
-        """Refuse rows outside the domain, as far as they are known.
+        """Refuse rows outside the domain, unless they are traced.
 
         Raises:
-            DataError: if so.
+            DataError: for the first row outside.
         """
         if isinstance(inputs.times, Tracer):
             return
@@ -227,7 +223,7 @@ def _by_row(h: Float[Array, " row"], values: Float[Array, "row ..."]) -> Float[A
 
 
 def _hermite(at: Any, x: Float[Array, " node"], y: Values, f: Values) -> Values:
-    """The cubic through states and derivatives at both ends of the interval that holds a place."""
+    """Cubic Hermite interpolation at a place, from states and derivatives at the nodes."""
     i = jnp.clip(jnp.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
     h = x[i + 1] - x[i]
     s = (at - x[i]) / h

@@ -1,4 +1,4 @@
-"""Delay differential equations: rates that depend on what the states were some time ago."""
+"""`DDE`: delay differential equations, whose rates depend on past states."""
 
 import dataclasses
 import itertools
@@ -39,10 +39,12 @@ from ..layers.layer import Prediction, finite, predict_rows
 from ..random import Scalar, Values, VectorField, check_scalar, is_function, is_random
 from ._past_states import Lookup, Solution
 
-_FINE = 32  # steps in the shortest delay, unless told
-_STAGES = (0.0, 0.5, 1.0)  # of a step, at which rates are taken
-# After as many delays what happened at the start is too smooth to be seen by a method of order
-# four.
+# Default number of steps in the shortest delay.
+_FINE = 32
+# Times of the stages, as shares of a step.
+_STAGES = (0.0, 0.5, 1.0)
+# A discontinuity at the start is one order smoother after each delay. After this many delays a
+# method of order four no longer sees it.
 _BREAKS = 3
 
 
@@ -51,40 +53,37 @@ class DDE(AbstractFromStates):
 
     $\dot y = f(t, y, u), \quad u_\text{past}(t) = y(t - \tau)$
 
-    The method of steps with Runge and Kutta's classical method (order four) and cubic interpolation
-    of what has been solved. Steps are no longer than `longest_step`, and end where what happened at
-    the start comes back (after one, two and three delays) and where a forcing has a kink or jumps.
-    A second solve with steps of twice the length says how large the error is: where it is larger
-    than `rtol` and `atol` allow at a datum the solve is reported by `ok=False`, as one is whose
-    delay is shorter than a step, never by an exception.
+    The method of steps uses the classical Runge–Kutta method (order four) and cubic interpolation
+    of the past. Steps are no longer than `longest_step`. They end where a discontinuity at the
+    start returns (after one, two and three delays), and where a forcing has a kink or a jump. A
+    second solve with steps of twice the length estimates the error. If the error at a datum exceeds
+    `rtol` and `atol`, or a delay is shorter than a step, then `ok=False`; there is no exception.
 
     Args:
-        vector_field: a function `(t, y, u)` of time, a dict of states and a dict of forcings and of
-            past states, which returns a dict with the rate of change of every state, in its units
-            per unit of time.
+        vector_field: a function `(t, y, u)` of time, a dict of states, and a dict of forcings and
+            past states. It returns a dict with the rate of every state, in its units per unit of
+            time.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
             units of the state.
-        delays: which past states the equation sees, by the name that they have in `u`: the state,
-            and how long ago, in the units of time, a number or a random leaf:
-            `{"past": ("y", tau)}` is `u["past"]`.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are
-            predicted; without it the states themselves are. It sees the past states, too. A method
-            of the equations' class is called on the equations.
+        delays: past states by their name in `u`, each a state and its delay in the units of time, a
+            number or a random leaf: `{"past": ("y", tau)}` is `u["past"]`.
+        observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
+            states are predicted. It sees the past states too. A method of the equations' class is
+            called on the equations.
         history: a function `(t, y, u)` of a time before `start`, the states at `start` and the
-            forcings, which returns a dict of some states at that time; those that it does not name,
-            or all without it, were what they are at `start`.
-        longest_step: that of a step, in the units of time: a 32nd of the shortest delay unless
-            given, which it must be where a delay is unknown. A delay that is shorter than a step
-            fails.
+            forcings. It returns a dict of some states at that time. States without an entry, or all
+            without `history`, were constant.
+        longest_step: the length of a step, in the units of time: a 32nd of the shortest delay
+            unless given. It is required if a delay is unknown.
         start: the time of `initial`; unless given, the first time of the data that the model is
             fitted to.
-        rtol: the error at a datum that is allowed, relative to the states.
-        atol: the error that is allowed besides, in the units of the states, the same for all.
-        max_steps: the most steps of a solve: more are refused.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly
-            between their data, unless `interpolation` says otherwise.
-        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next
-            one, `"cubic"` is a smooth spline.
+        rtol: relative tolerance of the error at a datum.
+        atol: absolute tolerance of the error at a datum, in the units of the states.
+        max_steps: the most steps of a solve; a solve with more is refused.
+        forcings: the data variables that drive the equation: a name, or several. They are linear
+            between their data unless `interpolation` names them.
+        interpolation: kinds by forcing: `{"rain": "step"}` holds each datum until the next one,
+            `"cubic"` is a smooth spline.
         units: the units of states, forcings and observed values, by name: data in others are
             converted, or refused.
 
@@ -92,10 +91,9 @@ class DDE(AbstractFromStates):
     `(time,)`.
 
     Raises:
-        ModelError: if built with no delay, one that is not positive or of no state, an unknown
-            delay without a `longest_step`, one longer than a known delay, or as `ODE` does; when
-            called, for rates of other states or shapes, times that are not known, or more than
-            `max_steps`.
+        ModelError: for invalid delays, an unknown delay without `longest_step`, a `longest_step`
+            longer than a known delay, or as for `ODE`; when called, for rates of other states or
+            shapes, traced times, or more than `max_steps` steps.
 
     Source: Bellen & Zennaro (2003), Numerical Methods for Delay Differential Equations.
 
@@ -146,7 +144,7 @@ class DDE(AbstractFromStates):
         check_initial(initial, observe)
         self.vector_field, self.initial, self.observe = vector_field, initial, observe
         self.forcings, self.start = several_names(forcings), start_time(start)
-        self.of, self.delays = _read(delays, initial, self.forcings)
+        self.of, self.delays = _checked_delays(delays, initial, self.forcings)
         if history is not None and not is_function(history):
             raise ModelError(
                 f"history must be a function (t, y, u) that returns some states, not {history!r}"
@@ -169,9 +167,9 @@ class DDE(AbstractFromStates):
         }
         # 1. Solve with fine steps, then with steps of twice the length.
         found, steps = self._solved(inputs, initial, 1)
-        # How far the solution is off needs no gradient.
-        held = dataclasses.replace(inputs, forcings=frozen(inputs.forcings))
-        coarse, _ = frozen(self)._solved(held, frozen(initial), 2)
+        # The error estimate needs no gradient.
+        without_gradient = dataclasses.replace(inputs, forcings=frozen(inputs.forcings))
+        coarse, _ = frozen(self)._solved(without_gradient, frozen(initial), 2)
         _, unravel = ravel_pytree(initial)
         at = inputs.times
         here, there = (jax.vmap(lambda t, s=s: s.at(t))(at) for s in (found, coarse))
@@ -183,13 +181,12 @@ class DDE(AbstractFromStates):
             & jnp.all(error <= allowed)
             & jnp.all(jnp.abs(here) < limits(here.dtype)[1])
         )
+        # 3. Observe, with masked states where the solve failed.
         states = jnp.where(ok, here, 1.0)
         if self.observe is None:
-            return predict_rows(lambda y: jax.vmap(unravel)(y), states, ok, {"steps": steps})
-        observe, past = (
-            method_of(self.vector_field, self.observe),
-            self._past(found, inputs, initial),
-        )
+            return predict_rows(jax.vmap(unravel), states, ok, {"steps": steps})
+        observe = method_of(self.vector_field, self.observe)
+        past = self._past(found, inputs, initial)
 
         def rows(times):
             def one(t, y):
@@ -205,14 +202,14 @@ class DDE(AbstractFromStates):
     def _past(
         self, found: Solution, inputs: Inputs, initial: dict[str, Any]
     ) -> Callable[[Any], dict[str, Any]]:
-        """The past states at any time of the solve."""
+        """A function from a time of the solve to the past states by their name in `u`."""
         _, unravel = ravel_pytree(initial)
 
         def past(t):
             lagged = {}
             for name, lag in self.delays.items():
                 s, state = t - jnp.asarray(lag), self.of[name]
-                # Both are evaluated, each on its own side of the start, so that gradients stay
+                # Both branches are evaluated on their own side of the start, so that gradients stay
                 # finite.
                 early = s < inputs.start
                 before = self._before(inputs, initial, jnp.where(early, s, inputs.start))[state]
@@ -223,7 +220,7 @@ class DDE(AbstractFromStates):
         return past
 
     def _before(self, inputs: Inputs, initial: dict[str, Any], t: Any) -> dict[str, Any]:
-        """The states at a time before the start."""
+        """States at a time before the start: from `history`, or constant."""
         if self.history is None:
             return initial
         found = named(self.history(t, initial, inputs_at(inputs, self.forcings, t)), "history")
@@ -236,7 +233,7 @@ class DDE(AbstractFromStates):
         return initial | found
 
     def _nodes(self, inputs: Inputs, coarser: int) -> Float[Array, " node"]:
-        """Where steps end."""
+        """Times at which steps begin and end, in increasing order."""
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
             raise ModelError(
                 "DDE needs to know the times of its data: fit it to all rows at a time"
@@ -249,17 +246,20 @@ class DDE(AbstractFromStates):
                 f"{end:g}: give a longer "
                 f"longest_step, or more than max_steps={self.max_steps}"
             )
+        # 1. Kinks and jumps of forcings, and jumps that return after a delay.
         lags = [jnp.asarray(lag) for lag in self.delays.values()]
         used = [inputs.forcings[name] for name in self.forcings]
         kinks = {
             id(f.times): jnp.asarray(f.times) for f in used if isinstance(f, Linear | Step)
         }.values()
         again = [f.times + lag for f in used if isinstance(f, Step) for lag in lags]
+        # 2. The start returns after every sum of up to three delays.
         sums = [
             inputs.start + sum(chosen)
             for number in range(1, _BREAKS + 1)
             for chosen in itertools.combinations_with_replacement(lags, number)
         ]
+        # 3. Evenly spaced nodes beside all of these.
         breaks = jnp.concatenate([jnp.zeros(0), *kinks, *again, jnp.stack(sums)])
         even = jnp.linspace(start, end, number + 1)
         return jnp.sort(jnp.concatenate([even, jnp.clip(breaks, start, end)]))
@@ -267,7 +267,7 @@ class DDE(AbstractFromStates):
     def _solved(
         self, inputs: Inputs, initial: dict[str, Any], coarser: int
     ) -> tuple[Solution, Any]:
-        """The solution with steps of `longest_step`, or as many times as long, and their number."""
+        """Solution with steps of `coarser` times `longest_step`, and the number of steps."""
         # Bellen & Zennaro (2003), the method of steps.
         # 1. Nodes, and where each stage of each step looks back: known before any step is made.
         nodes = self._nodes(inputs, coarser)
@@ -282,7 +282,7 @@ class DDE(AbstractFromStates):
         def step(carry, at):
             y, solution = carry
             k, t, h, looked = at
-            # A forcing may jump where the step ends: in the step it is what it was before.
+            # A forcing may jump at the end of the step: evaluate it just before.
             last = t + h + jax.lax.stop_gradient(jnp.nextafter(t + h, t) - (t + h))
 
             def past(stage):
@@ -321,9 +321,7 @@ class DDE(AbstractFromStates):
     def _rates(
         self, inputs: Inputs, initial: dict[str, Any], unravel: Callable
     ) -> tuple[Callable, Any]:
-        """The rates of the flat states, of their time and of past states, and where they are known
-        to be finite.
-        """
+        """Rates as a function `(t, (state vector, past states))`, and finite arguments of it."""
         field = prepared(self.vector_field)
 
         def rates(t, at):
@@ -343,49 +341,50 @@ class DDE(AbstractFromStates):
     def _lookups(
         self, inputs: Inputs, initial: dict[str, Any], nodes: Array, lag: Any, of: str
     ) -> Lookup:
-        """Where each stage of each step looks, found before any step is made."""
+        """Past times of all stages of all steps, for one delay."""
         begins, lengths = nodes[:-1], jnp.diff(nodes)
         lag = jnp.asarray(lag, nodes.dtype)
         s = begins[:, None] + lengths[:, None] * jnp.asarray(_STAGES) - lag
-        # All of a step lies on one side of the start, since a step ends where the start comes back.
+        # A step ends where the start returns, so all its past times are on one side of the start.
         before = begins + lengths / 2 - lag < inputs.start
-        sides = (
-            jnp.where(before[:, None], s, inputs.start),
-            jnp.where(before[:, None], inputs.start, s),
-        )
-        told = jax.vmap(jax.vmap(lambda t: self._before(inputs, initial, t)[of]))(sides[0])
-        inside = sides[1]
+        early = jnp.where(before[:, None], s, inputs.start)
+        inside = jnp.where(before[:, None], inputs.start, s)
+        history = jax.vmap(jax.vmap(lambda t: self._before(inputs, initial, t)[of]))(early)
         number = jnp.searchsorted(nodes, jax.lax.stop_gradient(inside), side="right") - 1
-        # What is being solved is not known yet.
+        # A step can only look at earlier steps.
         number = jnp.clip(number, 0, jnp.maximum(jnp.arange(len(begins))[:, None] - 1, 0))
-        return Lookup(inside, number, told, before)
+        return Lookup(inside, number, history, before)
 
 
 def inputs_at(inputs: Inputs, forcings: tuple[str, ...], t: Any) -> dict[str, Any]:
-    """Some forcings at one time."""
+    """Some forcings at one time, by name."""
     return {name: inputs.forcings[name](t) for name in forcings}
 
 
-def _read(
+def _checked_delays(
     delays: Any, initial: Mapping[str, Any], forcings: tuple[str, ...]
 ) -> tuple[FrozenDict, dict[str, Any]]:
-    """The state of each past value, and how long ago."""
+    """States and delays by the name of the past value.
+
+    Raises:
+        ModelError: for an invalid delay.
+    """
     if not isinstance(delays, Mapping) or not delays:
         raise ModelError(
             'delays must be a dict of past states, such as {"past": ("y", 2.0)}; '
             "without any take bd.ODE"
         )
     of, lags = {}, {}
-    for name, told in delays.items():
-        if not isinstance(told, tuple) or len(told) != 2 or told[0] not in initial:
+    for name, delay in delays.items():
+        if not isinstance(delay, tuple) or len(delay) != 2 or delay[0] not in initial:
             raise ModelError(
                 f"delays['{name}'] must be a state and how long ago, such as "
                 f"('{next(iter(initial))}', 2.0), not "
-                f"{told!r}; the states are {', '.join(initial)}"
+                f"{delay!r}; the states are {', '.join(initial)}"
             )
         if name in forcings:
             raise ModelError(f"'{name}' is a forcing: give the past state another name")
-        of[name], lags[name] = told
+        of[name], lags[name] = delay
         check_scalar(lags[name], f"delays['{name}']")
         if may_be_negative(lags[name]):
             what = describe_distribution(lags[name]) if is_random(lags[name]) else lags[name]
@@ -397,6 +396,11 @@ def _read(
 
 
 def _longest(given: float | None, lags: Mapping[str, Any]) -> float:
+    """Length of the longest step: as given, or a share of the shortest delay.
+
+    Raises:
+        ModelError: if it is not positive, longer than a known delay, or missing for an unknown one.
+    """
     known = [
         float(lag) for lag in lags.values() if not is_random(lag) and not isinstance(lag, Tracer)
     ]

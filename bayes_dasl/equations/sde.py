@@ -28,18 +28,16 @@ from ..layers._functions import (
 )
 from ..layers._initial import AbstractFromStates
 from ..layers._times import ROUNDING, checked_grid, known
-from ..layers.layer import Prediction, finite, predict_rows, prediction, shielded
+from ..layers.layer import Prediction, StatedFunction, finite, predict_rows, prediction, shielded
 from ..random import Values, VectorField, is_function, shape_of
 
-# A state this many times its start (or 1) is lost: well before derivatives overflow, which would
-# turn gradients NaN.
+# A state this many times its initial value (or 1) has blown up. This is well before derivatives
+# overflow, which would turn gradients NaN.
 _LARGEST = 1e30
 
 
 class StochasticEquation(AbstractFromStates):
-    """What the layers of stochastic equations share: the equation, its states, and what may be
-    asked of it.
-    """
+    """Base class of stochastic differential equations: drift, diffusion and initial states."""
 
     drift: VectorField
     diffusion: Callable[[Any, Values, Values], Values] | Mapping[str, Any]
@@ -72,7 +70,7 @@ class StochasticEquation(AbstractFromStates):
 
     @property
     def noisy(self) -> tuple[str, ...]:
-        """The states that the diffusion names."""
+        """Names of the states with noise."""
         named = (
             self.diffusion
             if isinstance(self.diffusion, Mapping)
@@ -86,7 +84,7 @@ class StochasticEquation(AbstractFromStates):
         return output_names(self.observe, self.drift, any_state(self.initial), self.forcings)
 
     @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+    def _stated_functions(self) -> list[StatedFunction]:
         return [("the drift", self.drift, self.initial)]
 
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
@@ -98,7 +96,7 @@ class StochasticEquation(AbstractFromStates):
             )
 
     def _initial(self, dtype: Any) -> tuple[Float[Array, " state"], Callable]:
-        """The initial states as one vector, and the way from such a vector back to names."""
+        """Initial states as a vector, and the function from vectors to states by name."""
         return ravel_pytree(
             {name: jnp.asarray(value, dtype) for name, value in self.initial.items()}
         )
@@ -112,7 +110,7 @@ class StochasticEquation(AbstractFromStates):
         return _vector(rates, y)
 
     def _amplitudes(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
-        """The diffusion of every state; 0 for those that it does not name."""
+        """Diffusion of every state; 0 for states without noise."""
         diffusion = (
             self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
         )
@@ -121,11 +119,19 @@ class StochasticEquation(AbstractFromStates):
 
     @abstractmethod
     def __call__(self, inputs: Inputs, *args: Any) -> Prediction:
-        """Predict at `inputs.times`."""
+        """Predict at `inputs.times`.
+
+        Args:
+            inputs: start, times and forcings.
+            args: the variances of observations, for a filter.
+
+        Returns:
+            The prediction.
+        """
 
 
 def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
-    """The values of all states as one vector; 0 for those that are not named."""
+    """Values of all states as a vector; 0 for states that are not named."""
     shaped = {
         name: jnp.broadcast_to(jnp.asarray(values.get(name, 0.0), y.dtype), y.shape)
         for name, y in like.items()
@@ -134,44 +140,40 @@ def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
 
 
 class SDE(StochasticEquation):
-    r"""A stochastic differential equation in the sense of Itô, whose Brownian path is a latent
-    variable.
+    r"""An Itô stochastic differential equation, whose Brownian path is a latent variable.
 
     $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) = x_0$
 
-    Between the grid's times states are interpolated linearly, which leaves out up to $g^2 h / 4$ of
-    their variance: put the times of the data on the grid, and those at which a step forcing
-    changes.
+    Put the times of the data on the grid, and the times at which a step forcing changes. Between
+    grid times states are interpolated linearly, which omits up to $g^2 h / 4$ of their variance.
 
-    Each step is Milstein's with the drift of Heun's method (Diffrax's `Heun` where the noise is
-    additive, its `ItoMilstein` where there is no drift), in one scan over the grid, so that the
-    gradient in $n$ increments costs $n$ steps. A state that blows up is reported by `ok=False`. The
-    scheme is of strong order 1 if the noise is additive or each g depends on its own state alone,
-    else 1/2; with additive noise it is of weak order 2. An equation in the sense of Stratonovich
-    becomes one of Itô's with the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations need steps
-    shorter than their fastest time.
+    Each step is Milstein's with the drift of Heun's method. (It equals Diffrax's `Heun` for
+    additive noise, and its `ItoMilstein` without a drift.) The grid is one scan, so that the
+    gradient in $n$ increments costs $n$ steps. A state that blows up gives `ok=False`. The scheme
+    has strong order 1 if the noise is additive or each g depends only on its own state, else 1/2;
+    with additive noise it has weak order 2. A Stratonovich equation becomes an Itô equation with
+    the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations need steps shorter than their
+    fastest time scale.
 
     Args:
-        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which
-            returns a dict with the drift of every state, in its units per unit of time.
+        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings. It returns a
+            dict with the drift of every state, in its units per unit of time.
         diffusion: a dict of numbers (additive noise), or a function of the same signature that
-            returns such a dict (diagonal noise: each state has a Brownian motion of its own), in
-            the units of the state per square root of time. States that it does not name have no
-            noise.
+            returns such a dict, in the units of the state per square root of time. The noise is
+            diagonal: each state has its own Brownian motion. States without an entry have no noise.
         initial: a dict of the states at the start of the grid, each a number, an array or a random
             leaf, in the units of the state.
         grid: (start, end, steps), in the units of time of the data: the times of the steps, evenly
-            spaced. **It must cover the times of forecasts too**: the increments after the data keep
-            their prior, and so a forecast spreads as it must; a time beyond the grid is refused.
+            spaced. **It must cover the times of forecasts too**: increments after the data keep
+            their prior, so that a forecast widens; a time beyond the grid is refused.
         path: the standard normal increments $z_k$ of each state with noise,
-            $W_{k+1} - W_k = \sqrt{h}\, z_k$; unless given, all of them are random leaves Normal(0,
-            1), one for each step of the grid.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are
-            predicted; without it the states themselves are.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly
-            between their data, unless `interpolation` says otherwise.
-        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next
-            one, `"cubic"` is a smooth spline.
+            $W_{k+1} - W_k = \sqrt{h}\, z_k$; random leaves Normal(0, 1) unless given.
+        observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
+            states are predicted.
+        forcings: the data variables that drive the equation: a name, or several. They are linear
+            between their data unless `interpolation` names them.
+        interpolation: kinds by forcing: `{"rain": "step"}` holds each datum until the next one,
+            `"cubic"` is a smooth spline.
         units: the units of states, forcings and observed values, by name: data in others are
             converted, or refused.
 
@@ -207,11 +209,12 @@ class SDE(StochasticEquation):
 
     @property
     def start(self) -> float:
-        """Where the grid starts, which is where the model does."""
+        """Start of the grid and of the solve."""
         return self.grid[0]
 
     @property
     def step(self) -> float:
+        """Length h of a step of the grid."""
         start, end, steps = self.grid
         return (end - start) / steps
 
@@ -232,7 +235,11 @@ class SDE(StochasticEquation):
         return predict_rows(rows, inputs.times, ok, stats)
 
     def _steps_up_to(self, times: Array) -> int:
-        """As many steps of the grid as the last time needs; all, where it is not known yet."""
+        """Number of steps of the grid up to the last time; all if times are traced.
+
+        Raises:
+            DataError: for times outside the grid.
+        """
         start, end, steps = self.grid
         fixed = known(times)
         if fixed is None:
@@ -250,13 +257,13 @@ class SDE(StochasticEquation):
     def _solve(
         self, inputs: Inputs, steps: int
     ) -> tuple[Float[Array, "grid state"], Array, Callable]:
-        """The states at the first times of the grid; they stand still from where they blow up."""
+        """States on the grid, constant once they blow up; whether they did not; and `unravel`."""
         h = self.step
         first, unravel = self._initial(inputs.times.dtype)
 
         def after(y, k, normals):
             begin = self.start + k * h
-            # A step forcing may change at an end of the step, within which it is what it is inside.
+            # A step forcing may change at an end of this step: evaluate it just inside.
             inside = begin + ROUNDING * h, begin + (1 - ROUNDING) * h
 
             def forced(t):
@@ -289,7 +296,7 @@ class SDE(StochasticEquation):
         return jnp.concatenate([first[None], vectors]), alive, unravel
 
     def _normals(self, dtype: Any) -> Float[Array, "steps state"]:
-        """Increments of every state; 0 for those without noise."""
+        """Increments z_k of every state; 0 for states without noise."""
         steps = self.grid[2]
         every = {
             name: jnp.asarray(self.path[name], dtype)
@@ -300,7 +307,7 @@ class SDE(StochasticEquation):
         return jax.vmap(lambda row: ravel_pytree(row)[0])(every)
 
     def _between(self, vectors: Float[Array, "grid state"], times: Array) -> tuple[Array, Array]:
-        """The states at any times, and whether all of these lie on the grid."""
+        """Linear interpolation of states, and whether all times lie on the grid."""
         position = (times - self.start) / self.step
         left = jnp.clip(jnp.floor(position).astype(int), 0, len(vectors) - 2)
         weight = (position - left)[:, None]
@@ -323,7 +330,11 @@ def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: 
 
 
 def _checked_path(path: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The increments of each state: those that are given, or standard normal leaves."""
+    """Increments by state: as given, or standard normal random leaves.
+
+    Raises:
+        ModelError: for increments of other states or shapes.
+    """
     if path is None:
         return {
             name: dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))

@@ -1,4 +1,4 @@
-"""Multiple shooting: an ODE in short segments, each with an initial state of its own."""
+"""`MultipleShooting`: an ODE in short segments with initial states of their own."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -37,40 +37,38 @@ def _gap(gap: Any) -> Any:
 
 
 class MultipleShooting(AroundTrajectory):
-    r"""An ODE solved from knot to knot, with the states at each knot as unknowns of their own.
+    r"""An ODE solved from knot to knot, with the states at each knot as latent variables.
 
     $\dot y = f(t, y, u)$ from $s_k$ at $\tau_k$ up to $\tau_{k+1}$, with
     $(y(\tau_{k+1}^-) - s_{k+1}) / g \sim N(0, 1)$
 
-    Over a long time, the end of one single solve of a chaotic equation says nothing of where it
-    started, and its gradient explodes; over a segment neither happens. The smaller the `gap` is,
-    the more the segments are one solution of the equation, and the harder is the posterior to
-    sample. A gap that is not zero is a model of its own: the equation with a small kick of that
-    standard deviation at each knot. It must be known: the density of the gaps counts up to a
-    constant only.
+    A long solve of a chaotic equation forgets its initial state, and its gradient explodes; short
+    segments avoid both. A smaller `gap` makes the segments closer to one solution, and the
+    posterior harder to sample. The gap is part of the model: it is the standard deviation of a
+    small random jump at each knot. It must be a known number, since the density of the gaps is not
+    normalised.
 
-    A time before a knot belongs to the segment that ends there, a time at a knot to the one that
-    starts there. After the last knot the last segment goes on. A knot after the last time has no
-    say; one after the data is refused by a fit, as a later forecast would start anew from a state
-    there that nothing is known of. A jump at a knot acts at the end of the earlier segment. All
-    segments are solved side by side, each with at most `ode.max_steps` steps.
+    A time before a knot belongs to the segment that ends there, a time at a knot to the segment
+    that starts there. The last segment continues after the last knot. Knots after the last time are
+    ignored. A fit refuses a knot after the data, since a later forecast would start from an
+    unknown state there. A jump at a knot acts at the end of the earlier segment. All segments are
+    solved side by side, each with at most `ode.max_steps` steps.
 
     Args:
         ode: the `bd.ODE`; the first segment starts from its `initial`.
-        knots: the times at which later segments start, in the units of time of the data: they
-            increase, and lie after the start.
+        knots: the start times of later segments, in the units of time of the data: increasing, and
+            after the start.
         segments: for each state of `ode` its values at the knots, in its units, usually a random
             leaf of that shape (see `segment_states`).
-        gap: how far the end of a segment may lie from the start of the next one, in the units of
-            the states: a number, or a dict of them by state.
+        gap: the standard deviation g of the distance between the end of a segment and the start of
+            the next one, in the units of the states: a number, or a dict of numbers by state.
 
     Shapes: `knots` `(knots,)`; each segment state `(knots,)`, or `(knots, …)` for a state that is
     an array; predictions `(time,)`; `mismatches` `(knots, …)`, in units of the gap.
 
     Raises:
-        ModelError: for knots that do not increase or lie before the start, for segment states of
-            other names or shapes than those of the ODE, and for a gap that is not a known positive
-            number.
+        ModelError: for knots that do not increase or lie before the start, segment states of other
+            names or shapes than the states of the ODE, or a gap that is no known positive number.
 
     Source: Bock (1981), Numerical treatment of inverse problems in chemical reaction kinetics.
     """
@@ -144,17 +142,17 @@ class MultipleShooting(AroundTrajectory):
 
     @property
     def states(self) -> int:
-        """How many numbers the solver carries along: the states of all segments."""
+        """Number of state variables of all segments."""
         return self.ode.states * (len(self.knots) + 1)
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
-        """Refuse data that end before the last knot, of whose state they would say nothing.
+        """Refuse data that end before the last knot, whose state would be unknown.
 
         Args:
-            times: those of the data, sorted.
+            times: the times of the data, sorted.
 
         Raises:
-            ModelError: if so.
+            ModelError: if the last knot lies after the data.
         """
         if self.knots[-1] > times[-1]:
             raise ModelError(
@@ -164,10 +162,13 @@ class MultipleShooting(AroundTrajectory):
             )
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `segments`: those of its state.
+        """Units of a random leaf of `segments`: the units of its state.
 
         Args:
-            path: the names on the way from the layer to the leaf.
+            path: the names from the layer to the leaf.
+
+        Returns:
+            The units, or an empty string for any other leaf.
         """
         return self.units.get(path[1], "") if path[0] == "segments" else ""
 
@@ -201,7 +202,7 @@ class MultipleShooting(AroundTrajectory):
         return self.ode.predict(inputs, found, jnp.all(ok), jnp.sum(steps), mismatches=mismatches)
 
     def _width(self, times: Any) -> int:
-        """How many times a segment has at most; all of them if the times are not known yet."""
+        """Largest number of times in a segment; all of them if times are traced."""
         if isinstance(times, Tracer):
             return len(times)
         return int(np.bincount(np.searchsorted(self.knots, np.asarray(times), side="right")).max())
@@ -212,9 +213,7 @@ class MultipleShooting(AroundTrajectory):
         return {name: jnp.concatenate([y[None], later[name]]) for name, y in first.items()}
 
     def _mismatches(self, ended: Any, begins: Any, inside: Any, ok: Any) -> dict[str, Any]:
-        """How far each segment ends from the start of the next, in units of the gap; zero for knots
-        after the end.
-        """
+        """Constraint residuals at the knots, in units of the gap; zero after the last time."""
 
         def gaps(name):
             each = (ended[name] - begins[name][1:]) / self._gaps[name]
@@ -231,21 +230,24 @@ def segment_states(
     *,
     units: str = "",
 ) -> dict[str, dist.Distribution]:
-    r"""Priors of the states at the knots, around what was observed of them.
+    r"""Priors of the states at the knots, centred on interpolated observations.
 
-    $s_k \sim N(y(\tau_k), \sigma)$, where $y$ runs linearly between the observations
+    $s_k \sim N(y(\tau_k), \sigma)$, with linear interpolation $y$ of the observations
 
-    They look at the data, so they are no priors in the strict sense: to say little, `scale` must be
-    several times the noise of the data and what a state changes between two of them.
+    These priors use the data. To make them weak, choose a `scale` of several times the noise, and
+    of several times the change of a state between two observations.
 
     Args:
         data: a dataset with a coordinate `time` and observations of the states, NaN where missing.
         names: the states, which the data must hold under the same names.
-        knots: the times of the knots, none after the last time of the data and in its units.
-        scale: the standard deviation σ, in the units of the states: a number, or a dict of them by
-            name.
-        units: what the knots count where data have dates, as the layer says:
+        knots: the times of the knots, in the units of the data and none after the last time.
+        scale: the standard deviation σ, in the units of the states: a number, or a dict of numbers
+            by name.
+        units: the unit and origin of knots if the data have dates, as the layer states them:
             `day since 2001-01-01`.
+
+    Returns:
+        A normal distribution over the knots for each state, for `MultipleShooting(segments=…)`.
 
     Raises:
         DataError: for a name that the data do not hold, or dates without `units`.
@@ -256,15 +258,13 @@ def segment_states(
             "time holds dates, but knots are numbers: say what they count, as the layer does, by "
             f"units='{unit_of(units) or DAY} since {told(data['time'].values[0])}'"
         )
-    times, priors, knots = (
-        checked_times(as_numbers(data, "time", units)),
-        {},
-        np.asarray([*knots], float),
-    )
+    times = checked_times(as_numbers(data, "time", units))
+    priors, knots = {}, np.asarray([*knots], float)
     if (knots > times[-1]).any():
         raise ModelError(
             f"the knot at {knots.max():g} lies after the data, which end at {times[-1]:g}"
         )
+    # Interpolate the observations, averaged where several share one time.
     for name in names:
         spread = scale.get(name) if isinstance(scale, Mapping) else scale
         if not isinstance(spread, Real) or not spread > 0:

@@ -14,7 +14,7 @@ from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
 from ..layers._functions import agreed, agreed_interpolation
 from ..layers._parts import is_layer
-from ..layers.layer import joined
+from ..layers.layer import begins, joined
 from ..random import Values, with_possible
 
 type Part = Callable[..., Any]
@@ -117,8 +117,8 @@ class AbstractHybrid(AbstractLayer):
         return self._shared("start", None)
 
     @property
-    def begins(self) -> bool:
-        return any(part.begins for part in self._layers.values())
+    def _begins(self) -> bool:
+        return any(begins(part) for part in self._layers.values())
 
     @property
     def states(self) -> int:

@@ -21,6 +21,7 @@ from .._statistics.describe_distributions import free_shape
 from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory, with_adjoint
 from ..layers._functions import method_of
+from ..layers.ode import is_smooth
 from ..random import Module, RandomLeaf, Values
 
 
@@ -112,7 +113,7 @@ def tangents(
         Values by name, and derivatives `(n, time, …)` by name.
     """
     flat, rebuild = parameters(layer, leaves)
-    if isinstance(layer, AbstractTrajectory) and layer.smooth:
+    if is_smooth(layer):
         return _along(layer, rebuild, flat, directions, inputs)
 
     def predict(numbers):

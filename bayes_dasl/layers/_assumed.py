@@ -1,4 +1,4 @@
-"""What inputs assume of a layer that they were made without."""
+"""Check that inputs fit a layer that they were not made for."""
 
 from typing import Any
 
@@ -8,17 +8,16 @@ from .layer import start_of
 
 
 def refuse_assumed(layer: Any, inputs: Inputs) -> None:
-    """Refuse inputs that were made without this layer, and in which something else was assumed than
-    it says.
+    """Refuse inputs whose assumptions contradict the layer.
 
     Args:
         layer: the layer that is called.
-        inputs: what it is called with.
+        inputs: its inputs, which may have been made without it.
 
     Raises:
-        ModelError: for another start, another interpolation of a forcing, or places that are not
-            read.
+        ModelError: for another start, another interpolation of a forcing, or missing places.
     """
+    # Inputs that were made for a layer assume nothing.
     if (assumed := inputs.assumed) is None:
         return
     remedy = "make its inputs by bd.inputs(data, layer)"

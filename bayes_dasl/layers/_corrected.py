@@ -1,4 +1,4 @@
-"""Parts of a model that add a learned correction to science, as looks at a fit need them."""
+"""Science with a learned correction (closure): amplify or remove the closures of a layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from ..random import Module, Scalar, Values
 
 
 class AbstractCorrected(Module):
-    """Science plus a closure, which may be kept `orthogonal` to it."""
+    """Science plus a closure, which may be constrained to be `orthogonal` to it."""
 
     science: eqx.AbstractVar[Any]
     closure: eqx.AbstractVar[Any]
@@ -28,28 +28,28 @@ class _Amplified(Module):
 
 
 class _Nothing(Module):
-    """A closure that corrects nothing."""
+    """A closure without any correction."""
 
     def __call__(self, t, y: Values, u: Values) -> Values:
         return {}
 
 
 def amplified(layer: Any, factor: Scalar) -> Any:
-    """A layer whose corrections are multiplied by a factor."""
+    """The layer with all closures multiplied by a factor."""
     return _at_corrected(
         layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor))
     )
 
 
 def without_closures(layer: Any) -> Any:
-    """The science of a layer, in its place."""
+    """The layer without closures: its science alone."""
     parts = lambda r: (r.closure, r.orthogonal)  # noqa: E731
     bare = lambda node: eqx.tree_at(parts, node, (_Nothing(), None), is_leaf=lambda x: x is None)  # noqa: E731
     return _at_corrected(layer, bare)
 
 
 def is_corrected(layer: Any) -> bool:
-    """Whether a layer holds a learned correction."""
+    """Whether a layer has a closure."""
     return any(map(_is_corrected, jax.tree.leaves(layer, is_leaf=_is_corrected)))
 
 

@@ -1,4 +1,4 @@
-"""What drives an equation along its solve: forcings, and infusions of which it need not know."""
+"""Forcings and infusions of an ODE as functions of time."""
 
 from typing import Any
 
@@ -9,15 +9,12 @@ from ..data.layer_inputs import Inputs
 from ..random import Module
 from .scheduled import AbstractSchedule
 
-# Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the
-# solve.
+# In this last part of a solve no step ends for a jump, because Diffrax ends its last step there.
 _LAST_PART = 1e-12
 
 
 class Forced(Module):
-    """The forcings as one function of time: the `u` of a vector field; and infusions until a `last`
-    time.
-    """
+    """All forcings as one function of time, the `u` of a vector field, and infusions."""
 
     forcings: dict[str, AbstractForcing]
     schedule: AbstractSchedule | None = None
@@ -27,24 +24,24 @@ class Forced(Module):
         return {name: force(t) for name, force in self.forcings.items()}
 
     def infused(self, t: Any, rates: dict[str, Any]) -> dict[str, Any]:
-        """Rates of states with those of infusions."""
+        """Rates of states plus the rates of infusions."""
         more = self.schedule.rates(t, self.last) if self.schedule is not None else {}
         return {name: rate + more[name] if name in more else rate for name, rate in rates.items()}
 
     def up_to(self, last: Any) -> "Forced":
-        """The same without what changes after a time:
-        the last stage of the last step would see it.
-        """
+        """Forcings without changes after `last`, which the last stage of a solve would see."""
 
-        def held(force):
+        # A step forcing after `last` is moved to infinity, so that its last value holds.
+        def until_last(force):
             return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
 
         forcings = {
-            name: held(f) if isinstance(f, Step) else f for name, f in self.forcings.items()
+            name: until_last(f) if isinstance(f, Step) else f for name, f in self.forcings.items()
         }
         return Forced(forcings, self.schedule, last)
 
 
 def last_part(inputs: Inputs) -> Any:
+    """Time just before the end of a solve, after which no step may end for a jump."""
     start, end = inputs.start, inputs.times[-1]
     return end - _LAST_PART * (jnp.abs(start) + jnp.abs(end))

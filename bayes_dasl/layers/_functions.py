@@ -1,6 +1,4 @@
-"""The functions `(t, y, u)` that users write: what they return, by name and shape, without running
-them.
-"""
+"""Checks of users' functions `(t, y, u)`: names and shapes of values, without running them."""
 
 import inspect
 import math
@@ -20,10 +18,10 @@ from ..random import check_scalar, is_function, is_random, paths, shape_of, with
 
 
 def named(values: Any, what: str) -> dict[str, Any]:
-    """Arrays by name, from what a function returns.
+    """Arrays by name from the value of a function.
 
     Raises:
-        ModelError: if that is no dict.
+        ModelError: if the value is no dict.
     """
     if not isinstance(values, Mapping):
         raise ModelError(f"{what} must return a dict of named values, not {type(values).__name__}")
@@ -31,48 +29,54 @@ def named(values: Any, what: str) -> dict[str, Any]:
 
 
 def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) -> dict[str, Any]:
-    """Shapes of the values that a function returns, by name; its random leaves may be anything.
+    """Shapes of the values of a function by name, for any values of its random leaves.
 
     Raises:
-        ModelError: if it cannot be evaluated, or returns no dict.
+        ModelError: if the function cannot be evaluated, or returns no dict.
     """
+    # Random leaves get some possible value: shapes do not depend on it.
     known, u = with_possible(function), dict.fromkeys(forcings, jnp.zeros(()))
     try:
         return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's function may raise
-        given = f"the states {_listed(states)} and the forcings {_listed(u)}"
+        given = f"the states {_names_or_none(states)} and the forcings {_names_or_none(u)}"
         raise ModelError(
             f"{what} cannot be evaluated with {given}: {type(error).__name__}: {error}"
         ) from error
 
 
-def _listed(names: Iterable[str]) -> str:
+def _names_or_none(names: Iterable[str]) -> str:
     return ", ".join(names) or "(none)"
 
 
 def output_names(
     observe: Any, equations: Any, states: Mapping[str, Any], forcings: Iterable[str]
 ) -> tuple[str, ...]:
-    """Names of what is predicted: of the states, or of what `observe` makes of them."""
+    """Names of predicted values: the states, or the values that `observe` returns."""
     observe = method_of(with_possible(equations), observe)
     return tuple(states if observe is None else shapes_of(observe, "observe", states, forcings))
 
 
 def method_of(equations: Any, function: Any) -> Any:
-    """A function `(t, y, u)`; if it is a method of the equations, or of a part of them, that of
-    these.
+    """Bind an unbound method such as `Bucket.flow` to the equations, or to the part that has it.
+
+    Returns:
+        A function `(t, y, u)`; any other function as it is.
 
     Raises:
-        ModelError: for a method that holds unknown numbers of its own, or that several parts have.
+        ModelError: for a method bound to an object with random leaves of its own, or for a method
+            that several parts have.
     """
+    # 1. A bound method is fine, unless its object has random leaves, which would be left out.
     owner = getattr(function, "__self__", None)
     if isinstance(owner, eqx.Module) and paths(owner):
         kind, name = type(owner).__name__, getattr(function, "__name__", "observe")
         raise ModelError(
             f"observe is a method of another {kind}, with unknowns of its own: write {kind}.{name}"
         )
+    # 2. An unbound method belongs to the one part of the equations whose class defines it.
     having = list(_having(equations, function)) if isinstance(function, FunctionType) else []
     if len(having) > 1:
         raise ModelError(
@@ -84,7 +88,7 @@ def method_of(equations: Any, function: Any) -> Any:
 
 
 def _having(tree: Any, method: FunctionType) -> Iterator[eqx.Module]:
-    """The outermost modules of a tree that have a method, be it one that they have overridden."""
+    """The outermost modules of a tree whose class has a method, also if they override it."""
     if isinstance(tree, eqx.Module) and any(_defines(kind, method) for kind in type(tree).__mro__):
         yield tree
         return
@@ -95,12 +99,13 @@ def _having(tree: Any, method: FunctionType) -> Iterator[eqx.Module]:
 
 
 def _defines(kind: type, method: FunctionType) -> bool:
+    # A static method needs no object.
     own = inspect.getattr_static(kind, method.__name__, None)
     return not isinstance(own, staticmethod) and getattr(kind, method.__name__, None) is method
 
 
 def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:
-    """States of the shapes that initial values give, random or not."""
+    """Example states with the shapes of the initial values."""
     return {
         name: jnp.ones(shape_of(v)) if is_random(v) else jnp.asarray(v, float)
         for name, v in initial.items()
@@ -108,11 +113,11 @@ def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_initial(initial: Any, observe: Any) -> None:
-    """Refuse initial values that do not name states, or are no numbers where the states are what is
-    observed.
+    """Check initial values and `observe`.
 
     Raises:
-        ModelError: if so.
+        ModelError: if `initial` is no dict, `observe` is no function, or, without `observe`, if an
+            initial value is no scalar.
     """
     if not isinstance(initial, dict) or not initial:
         raise ModelError(
@@ -122,13 +127,14 @@ def check_initial(initial: Any, observe: Any) -> None:
         raise ModelError(
             f"observe must be a function (t, y, u) that returns named values, not {observe!r}"
         )
+    # Without `observe` the states are the predictions, which must be scalars.
     if observe is None:
         for name, value in initial.items():
             check_scalar(value, f"initial['{name}']")
 
 
 def check_tolerances(layer: Any) -> None:
-    """Raise ModelError for tolerances that are no positive numbers, or no whole number of steps."""
+    """Raise ModelError unless tolerances are positive and `max_steps` is a positive integer."""
     positive = all(
         isinstance(v, Real) and 0 < float(v) < math.inf for v in (layer.rtol, layer.atol)
     )
@@ -143,7 +149,7 @@ def several_names(names: Any) -> tuple[str, ...]:
     """One name or several as a tuple.
 
     Raises:
-        ModelError: for what are no names.
+        ModelError: if any of them is no string.
     """
     names = (names,) if isinstance(names, str) else names
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
@@ -152,10 +158,10 @@ def several_names(names: Any) -> tuple[str, ...]:
 
 
 def by_name(values: Any) -> FrozenDict:
-    """A dict of something by name, which no longer changes.
+    """A hashable copy of a dict, for a static field.
 
     Raises:
-        ModelError: for what is no dict.
+        ModelError: if the value is no dict.
     """
     if not isinstance(values, Mapping):
         raise ModelError(
@@ -166,10 +172,10 @@ def by_name(values: Any) -> FrozenDict:
 
 
 def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-    """What parts state of names, from (part, name, value).
+    """Join the statements (part, name, value) of several parts to one value for each name.
 
     Raises:
-        ModelError: if two of them state different things of one name.
+        ModelError: if two parts state different values for one name.
     """
     owner: dict[str, tuple[str, str]] = {}
     for part, name, value in stated:
@@ -184,8 +190,17 @@ def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
 def agreed_interpolation(
     layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]
 ) -> dict[str, str]:
-    """How the forcings that layers read run between their data, as far as not linearly; `read`
-    names them by layer.
+    """Joint interpolation of the forcings of several layers, without the linear ones.
+
+    Args:
+        layers: layers by name.
+        read: the forcings that matter of each layer, by its name.
+
+    Returns:
+        The kind of interpolation by forcing.
+
+    Raises:
+        ModelError: if two layers want different kinds for one forcing.
     """
     kinds = agreed(
         "interpolation",
@@ -199,16 +214,14 @@ def agreed_interpolation(
 
 
 def solver_settings(layer: Any) -> tuple[str, ...]:
-    """Which settings that help a failing solve a layer has: of `max_steps`, `rtol` and `solver`;
-    none for a formula.
-    """
+    """Names of the solver settings of a layer: some of `max_steps`, `rtol` and `solver`."""
     every = ("max_steps", "rtol", "solver")
     parts = parts_inside(layer, lambda node: any(hasattr(node, name) for name in every))
     return tuple(name for name in every if any(hasattr(node, name) for _, node in parts))
 
 
 def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, ...]) -> None:
-    """Raise ModelError for the interpolation of no forcing, or of an unknown kind."""
+    """Raise ModelError if `interpolation` names no forcing, or an unknown kind."""
     for name, kind in interpolation.items():
         if name not in forcings:
             raise ModelError(
@@ -220,6 +233,12 @@ def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, .
 
 
 def checked_rates(rates: Any, y: Any) -> dict[str, Any]:
+    """Rates by state, in the order and with the dtypes of the states.
+
+    Raises:
+        ModelError: if the rates are no dict, or name other states.
+        ShapeError: if a rate has another shape than its state.
+    """
     if not isinstance(rates, Mapping):
         raise ModelError(
             f"the vector field must return a dict of rates by state, not {type(rates).__name__}"

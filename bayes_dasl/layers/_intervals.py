@@ -1,10 +1,8 @@
-"""Sums and means over an interval up to each datum of what an ODE predicts, by integrals that the
-solver carries.
-"""
+"""Sums and means of ODE predictions over an interval before each datum, by extra states."""
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -18,31 +16,48 @@ from ._functions import method_of
 from .layer import Prediction
 
 type Lengths = Mapping[str, float | None]
-"""How long the interval up to each datum is, by what is summed; none for all since the start."""
+"""Length of the interval before each datum, by output; none for all since the start."""
 
 
-def check_intervals(sums: Lengths, means: Lengths, outputs: tuple[str, ...]) -> None:
-    """Raise ModelError for sums or means of what is not predicted, of both kinds, or over no
-    positive length.
+def is_positive_length(length: Any) -> bool:
+    """Whether a value is a positive finite number."""
+    return isinstance(length, Real) and 0 < float(length) < math.inf
+
+
+def check_intervals(
+    sums: Lengths,
+    means: Lengths,
+    outputs: tuple[str, ...],
+    is_length: Callable[[Any], bool] = is_positive_length,
+    length_in_words: str = "positive length of time",
+) -> None:
+    """Check sums and means over intervals.
+
+    Raises:
+        ModelError: for an unknown output, an output in both, or an invalid length.
     """
     for name, length in (*sums.items(), *means.items()):
         if name not in outputs:
             raise ModelError(f"sums and means are of {', '.join(outputs)}, not of '{name}'")
-        if length is not None and not (isinstance(length, Real) and 0 < float(length) < math.inf):
+        if length is not None and not is_length(length):
             raise ModelError(
-                f"'{name}' is taken over a positive length of time, or None for all, not {length!r}"
+                f"'{name}' is taken over a {length_in_words}, or None for all, not {length!r}"
             )
     if both := set(sums) & set(means):
         raise ModelError(f"'{both.pop()}' is either a sum or a mean")
 
 
 def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
-    """What an ODE predicts, with the sums and means over intervals up to each time that it names.
+    """Predict an ODE with `sums` and `means` over intervals before each time.
 
     An interval that would begin before the start begins there.
+
+    Returns:
+        The prediction, with sums and means in place of the values themselves.
     """
+    # 1. One more state for each sum: its integral S since the start, dS/dt = observed value.
     lengths = {**ode.sums, **ode.means}
-    totals = {_total(name): jnp.zeros(()) for name in lengths}
+    totals = {_integral_name(name): jnp.zeros(()) for name in lengths}
     with_totals = dataclasses.replace(
         ode,
         vector_field=_WithTotals(ode.vector_field, ode.observe, tuple(lengths)),
@@ -56,6 +71,7 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
         sums={},
         means={},
     )
+    # 2. Solve at the times of the data and at the begins of all intervals.
     begins = {length: _begin(inputs, length) for length in lengths.values()}
     asked = jnp.sort(jnp.concatenate([inputs.times, *begins.values()]))
     more = dataclasses.replace(inputs, times=asked)
@@ -66,12 +82,13 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
         return {name: values[rows] for name, values in found.items()}
 
     now, before = at(inputs.times), {length: at(times) for length, times in begins.items()}
+    # 3. The sum is S(t) - S(t - length), the mean is that over the elapsed time.
     plain = ode.predict(inputs, {name: now[name] for name in ode.initial}, ok, steps)
     values = dict(plain.values)
     for name, length in lengths.items():
-        summed = now[_total(name)] - before[length][_total(name)]
+        summed = now[_integral_name(name)] - before[length][_integral_name(name)]
         elapsed = inputs.times - begins[length]
-        # At the start the interval has no length, and its mean is the value there.
+        # At the start the interval has length zero: its mean is the value there.
         mean = jnp.where(elapsed > 0, summed / jnp.where(elapsed > 0, elapsed, 1.0), values[name])
         values[name] = summed if name in ode.sums else mean
     masked = {name: jnp.where(plain.ok, value, 1.0) for name, value in values.items()}
@@ -83,16 +100,16 @@ def _begin(inputs: Inputs, length: float | None) -> Any:
     return start if length is None else jnp.maximum(inputs.times - length, start)
 
 
-def _total(name: str) -> str:
+def _integral_name(name: str) -> str:
     return f"total of {name}"
 
 
 def _visible(y: Values) -> Values:
-    return {name: value for name, value in y.items() if not name.startswith(_total(""))}
+    return {name: value for name, value in y.items() if not name.startswith(_integral_name(""))}
 
 
 class _OfStates(Module):
-    """A function `(t, y, u)` that does not see the totals."""
+    """A user's function `(t, y, u)`, called without the integrals among its states."""
 
     function: Any
 
@@ -105,7 +122,7 @@ def _of_states(change: Any) -> Any:
 
 
 class _WithTotals(Module):
-    """A vector field that also says how fast totals grow: by what is observed."""
+    """A vector field with the rates of the integrals: the observed values."""
 
     field: VectorField
     observe: Any
@@ -117,5 +134,5 @@ class _WithTotals(Module):
         seen = dict(own if observe is None else observe(t, own, u))
         return {
             **self.field(t, own, u),
-            **{_total(name): jnp.asarray(seen[name], float) for name in self.names},
+            **{_integral_name(name): jnp.asarray(seen[name], float) for name in self.names},
         }

@@ -1,4 +1,4 @@
-"""Parts of a model that are linear in weights of their own, as samplers look for them."""
+"""Parts of a model that are linear in their weights, such as a basis or process noise."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -10,10 +10,9 @@ from ..random import Module
 
 
 class AbstractLinear(Module):
-    """Something with weights in a field, in which it is linear through `coefficients`.
+    """A part that is linear in its weights, through `coefficients`.
 
-    What scales the weights and is unknown stands in the coefficients, so that all else is the same
-    for any scale.
+    The coefficients include an unknown scale of the weights, so that nothing else depends on it.
     """
 
     weights_field: ClassVar[str] = "weights"
@@ -22,22 +21,25 @@ class AbstractLinear(Module):
     @property
     @abstractmethod
     def coefficients(self) -> Float[Array, " size"]:
-        """What fixed features are multiplied by, linear in the weights."""
+        """Coefficients of fixed features, linear in the weights."""
 
     @abstractmethod
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "AbstractLinear":
-        """The same with other `coefficients`.
+        """Replace the `coefficients`.
 
         Args:
-            coefficients: those of the fixed features.
+            coefficients: the new coefficients of the features.
+
+        Returns:
+            The part with these coefficients.
         """
 
 
 def linear_parts(tree: Any) -> list[tuple[str, AbstractLinear]]:
-    """The parts inside a tree that are linear in weights, with their dotted paths."""
+    """Dotted paths and parts of a tree that are linear in their weights."""
     return parts_inside(tree, is_linear)
 
 
 def is_linear(node: Any) -> bool:
-    """Whether something is linear in weights of its own."""
+    """Whether a node is a part that is linear in its weights."""
     return isinstance(node, AbstractLinear)

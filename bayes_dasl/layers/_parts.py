@@ -1,6 +1,4 @@
-"""Parts of a model: which are whole layers, which are functions, and whether they say what their
-times mean.
-"""
+"""Checks of the parts of a model: layers, functions, and times without a stated origin."""
 
 from typing import Any
 
@@ -14,18 +12,18 @@ from .layer import AbstractLayer, start_of
 
 
 def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> None:
-    """Refuse a model that leaves open what its rates, or its numbers that are times, mean for data
-    with dates.
+    """Refuse data with dates if the layer does not state its unit and origin of time.
 
     Args:
-        layer: that of the model, which says it by its `units`.
-        noise: that of the model.
+        layer: the layer of the model, whose `units` state them.
+        noise: the noise of the model.
         data: a dataset with dates.
 
     Raises:
-        DataError: that says how to state it.
-        ModelError: likewise.
+        DataError: if rates have no unit of time; the message says how to state it.
+        ModelError: if a number that is a time has no origin.
     """
+    # Jumps, doses and noise name themselves by `has_a_time` if they hold numbers that are times.
     start, timed = start_of(layer), lambda node: hasattr(node, "has_a_time")
     parts = [part for part in jax.tree.leaves((layer, noise), is_leaf=timed) if timed(part)]
     given = [f"the time of {part.has_a_time}" for part in parts]
@@ -34,14 +32,13 @@ def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> Non
 
 
 def is_layer(part: Any) -> bool:
-    """Whether a part is a whole layer, rather than a function of time, states and forcings."""
-    return isinstance(part, AbstractLayer) and part.layered
+    """Whether a part is a layer, rather than a function of time, states and forcings."""
+    # A hybrid is a layer only if one of its parts is; it says so by `layered`.
+    return isinstance(part, AbstractLayer) and getattr(part, "layered", True)
 
 
 def check_function(value: Any, where: str) -> None:
-    """Refuse what is no function of time, states and forcings, such as a distribution or a whole
-    layer.
-    """
+    """Raise ModelError unless a value is a function of time, states and forcings."""
     if type(value).__module__.startswith("equinox.nn"):
         raise ModelError(
             f"{where} must be a function (t, y, u) that returns a dict: {type(value).__name__} "
@@ -58,6 +55,6 @@ def check_function(value: Any, where: str) -> None:
 
 
 def check_part(value: Any, where: str) -> None:
-    """Refuse what is neither a layer nor a function of time, states and forcings."""
+    """Raise ModelError unless a value is a layer or a function of time, states and forcings."""
     if not is_layer(value):
         check_function(value, where)

@@ -1,4 +1,4 @@
-"""What may stand for a number: priors that can be inferred, each an object of its own."""
+"""Checks of the priors of a model: proper, continuous, and one object for each random leaf."""
 
 import dataclasses
 import inspect
@@ -18,16 +18,17 @@ from ..random import Dependent, RandomLeaf, Shared, is_random, occurrences
 
 
 def check_priors(tree: Any) -> None:
-    """Refuse distributions that are no priors of a number, and one object in two places.
+    """Refuse invalid priors, and one distribution object in two places.
 
     Raises:
-        ModelError: that names the random leaf and says what to write instead.
+        ModelError: if a prior is invalid; the message names the leaf and says what to write.
     """
     held: dict[str, RandomLeaf] = {}
     for leaf in occurrences(tree):
-        for fault in _faults(leaf.distribution):
+        for fault in _prior_faults(leaf.distribution):
             raise ModelError(f"'{leaf.path}' {fault}")
         other = held.setdefault(leaf.path, leaf)
+        # A traced comparison cannot be decided here; it was when the model was built.
         same = other is leaf or eqx.tree_equal(other.distribution, leaf.distribution)
         if not isinstance(same, Tracer) and not same:
             raise ModelError(
@@ -41,9 +42,7 @@ def check_priors(tree: Any) -> None:
 
 
 def _refuse_other_groups(leaves: Mapping[str, RandomLeaf]) -> None:
-    """Refuse groups of one name that are others in two places: results have one dimension of that
-    name.
-    """
+    """Refuse different groups of the same name, which is one dimension of the results."""
     known: dict[str, Any] = {}
     for dim, labels in (of_leaf for leaf in leaves.values() for of_leaf in leaf.dims.items()):
         if known.setdefault(dim, labels) != labels:
@@ -54,9 +53,10 @@ def _refuse_other_groups(leaves: Mapping[str, RandomLeaf]) -> None:
             )
 
 
-def _faults(distribution: dist.Distribution) -> Iterator[str]:
+def _prior_faults(distribution: dist.Distribution) -> Iterator[str]:
+    # A dependent prior is judged by an example of its arguments.
     of = distribution.example() if isinstance(distribution, Dependent) else distribution
-    for part in _inside(of):
+    for part in _nested_distributions(of):
         kind = type(part).__name__
         if fault := of_a_prior(part):
             yield fault
@@ -86,17 +86,15 @@ def _faults(distribution: dist.Distribution) -> Iterator[str]:
         )
 
 
-def _inside(distribution: Any) -> Iterator[Any]:
-    """A distribution and those that it is made from, one inside the other."""
+def _nested_distributions(distribution: Any) -> Iterator[Any]:
+    """A distribution and its nested base distributions, from outside in."""
     while is_random(distribution):
         yield distribution
         distribution = getattr(distribution, "base_dist", None)
 
 
 def _refuse_unshared(leaves: Mapping[str, RandomLeaf]) -> None:
-    """Refuse one object that others depend on in several places, or that stands somewhere without
-    its shared name.
-    """
+    """Refuse one distribution object under two names, which would become two parameters."""
     named: dict[int, str] = {}
     for path, leaf in leaves.items():
         other = named.setdefault(id(leaf.distribution), path)
@@ -121,13 +119,11 @@ def _refuse_one_object_in_two_places(tree: Any) -> None:
             continue
         first = held.setdefault(id(leaf), path)
         if first is not path and not (_by_default(tree, first) and _by_default(tree, path)):
-            raise ModelError(_told(tree, first, path))
+            raise ModelError(_one_object_message(tree, first, path))
 
 
 def _by_default(tree: Any, path: Path) -> bool:
-    """Whether nobody wrote down what lies there: it, or what it lies in,
-    is the default of a class.
-    """
+    """Whether the value at a path is, or lies in, the default value of a class."""
     return any(
         child(node, key) is default
         for node, key in nodes_along(tree, path)
@@ -144,8 +140,9 @@ def _defaults(node: Any, key: Any) -> list[Any]:
     ]
 
 
-def _told(tree: Any, one: Path, other: Path) -> str:
-    """Names the largest part that both places share."""
+def _one_object_message(tree: Any, one: Path, other: Path) -> str:
+    """Message about one object at two paths, which names the largest part that both share."""
+    # Climb from both leaves towards the root while the nodes are the same object.
     ones, others = ([node for node, _ in nodes_along(tree, path)] for path in (one, other))
     shared, kind = 0, "distribution"
     for a, b, key, same in zip(

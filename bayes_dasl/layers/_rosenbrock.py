@@ -1,6 +1,4 @@
-"""A Rosenbrock method for stiff equations: one Jacobian and one factorisation a step, no Newton
-iteration.
-"""
+"""Rodas5P, a Rosenbrock method for stiff equations: one Jacobian and one factorisation a step."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,38 +12,28 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Float
 
+# Coefficients of Rodas5P: Steinebach (2023), in the transformed form without matrix products.
 _GAMMA = 0.21193756319429014
+# The last two stages start from the embedded solution: the same weights, and then ones.
+_EMBEDDED = (
+    -7.502846399306121,
+    2.561846144803919,
+    -11.627539656261098,
+    -0.18268767659942256,
+    0.030198172008377946,
+)
+# a_ij: weights of earlier stages in the state of stage i.
 _A = (
     (),
     (3.0,),
     (2.849394379747939, 0.45842242204463923),
     (-6.954028509809101, 2.489845061869568, -10.358996098473584),
     (2.8029986275628964, 0.5072464736228206, -0.3988312541770524, -0.04721187230404641),
-    (
-        -7.502846399306121,
-        2.561846144803919,
-        -11.627539656261098,
-        -0.18268767659942256,
-        0.030198172008377946,
-    ),
-    (
-        -7.502846399306121,
-        2.561846144803919,
-        -11.627539656261098,
-        -0.18268767659942256,
-        0.030198172008377946,
-        1.0,
-    ),
-    (
-        -7.502846399306121,
-        2.561846144803919,
-        -11.627539656261098,
-        -0.18268767659942256,
-        0.030198172008377946,
-        1.0,
-        1.0,
-    ),
+    _EMBEDDED,
+    (*_EMBEDDED, 1.0),
+    (*_EMBEDDED, 1.0, 1.0),
 )
+# C_ij: weights of earlier stages, over h, on the right-hand side of stage i.
 _C = (
     (),
     (-14.155112264123755,),
@@ -77,6 +65,7 @@ _C = (
         -9.48861652309627,
     ),
 )
+# c_i: times of the stages, as shares of the step.
 _TIMES = (
     0.0,
     0.6358126895828704,
@@ -87,6 +76,7 @@ _TIMES = (
     1.0,
     1.0,
 )
+# d_i: weights of the time derivative f_t.
 _D = (
     _GAMMA,
     -0.42387512638858027,
@@ -97,6 +87,7 @@ _D = (
     0.0,
     0.0,
 )
+# Dense output: three polynomial coefficients as weights of the stages.
 _H = np.array(
     [
         [
@@ -132,14 +123,14 @@ _H = np.array(
     ]
 )
 
-# So few states are solved for by elimination written out, which compiles into a handful of
-# operations; a call of LAPACK costs more than the arithmetic.
+# Up to this many states elimination is unrolled: a call of LAPACK costs more than the arithmetic.
 _WRITTEN_OUT_UP_TO = 8
+# Length in place of zero for the steps of solves that have ended.
 _NO_LENGTH = 1e-12
 
 
 class _Interpolation(diffrax.AbstractLocalInterpolation):
-    """The method's own polynomial of fourth order within a step."""
+    """Dense output of Rodas5P: a polynomial of fourth order within a step."""
 
     t0: Any
     t1: Any
@@ -164,13 +155,12 @@ class _Interpolation(diffrax.AbstractLocalInterpolation):
 class Rodas5P(diffrax.AbstractAdaptiveSolver):
     r"""Rosenbrock–Wanner method of order 5(4) with eight stages, stiffly accurate and L-stable.
 
-    $(M/(\gamma
-    h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j +
-    h\,d_i\,f_t$
+    $(M/(\gamma h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j
+    + h\,d_i\,f_t$
 
-    For stiff equations with few states, where it needs far fewer and far cheaper steps than an
-    implicit Runge–Kutta method; dense linear algebra. $M$ is one but for the states that are
-    `algebraic`, of which $f$ is to be zero (equations of index 1).
+    It suits stiff equations with few states, where it needs fewer and cheaper steps than an
+    implicit Runge–Kutta method. Its linear algebra is dense. $M$ is the identity, with zeros for
+    `algebraic` states, whose equations are $f = 0$ (index 1).
 
     Source: Steinebach (2023), Construction of Rosenbrock–Wanner method Rodas5P.
     """
@@ -192,29 +182,31 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[Any, Any, dict[str, Any], None, diffrax.RESULTS]:
         flat, unravel = ravel_pytree(y0)
-        # Of a batch, solves that have ended take steps of no length; their gradient is zero if it
-        # is finite.
+        # In a batch, solves that have ended take steps of length zero. Their gradient is multiplied
+        # by zero, so it must be finite.
         h = jnp.where(t1 == t0, _NO_LENGTH, t1 - t0)
 
         def rates(t, y):
             return ravel_pytree(terms.vf(t, unravel(y), args))[0]
 
+        # 1. Jacobian J = ∂f/∂y, time derivative f_t, and the factorised matrix M/(γh) - J.
         jacobian = jax.jacfwd(rates, argnums=1)(t0, flat)
         by_time = jax.jvp(lambda t: rates(t, flat), (t0,), (jnp.ones_like(t0),))[1]
         mass = self._mass(y0)
-        solve = _solver(jnp.diag(mass) / (_GAMMA * h) - jacobian)
+        solve = _linear_solver(jnp.diag(mass) / (_GAMMA * h) - jacobian)
+        # 2. Stages k_i, each by one solve with the same matrix.
         stages: list[Array] = []
+
+        def weighted(weights):
+            terms = (weight * k for weight, k in zip(weights, stages, strict=True))
+            return sum(terms, jnp.zeros_like(flat))
+
         for a, c, at, d in zip(_A, _C, _TIMES, _D, strict=True):
-            y = flat + sum(
-                (weight * k for weight, k in zip(a, stages, strict=True)), jnp.zeros_like(flat)
-            )
-            carried = sum(
-                (weight * k for weight, k in zip(c, stages, strict=True)), jnp.zeros_like(flat)
-            )
+            y = flat + weighted(a)
+            carried = weighted(c)
             stages.append(solve(rates(t0 + at * h, y) + mass * carried / h + d * h * by_time))
-        end = (
-            y + stages[-1]
-        )  # the last stage begins at the embedded solution: it is the error estimate
+        # 3. The last stage starts from the embedded solution, so it is itself the error estimate.
+        end = y + stages[-1]
         dense = jax.vmap(unravel)(jnp.asarray(_H) @ jnp.stack(stages))
         y1 = unravel(end)
         return (
@@ -233,20 +225,22 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         )[0]
 
 
-def _solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
+def _linear_solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:
+    """A function that solves linear equations with one matrix."""
     if len(matrix) <= _WRITTEN_OUT_UP_TO:
-        inverse = _inverse(matrix)
+        inverse = _unrolled_inverse(matrix)
         return lambda b: inverse @ b
     factors = lu_factor(matrix)
     return lambda b: lu_solve(factors, b)
 
 
 @jax.custom_jvp
-def _inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Gauss–Jordan elimination with row pivoting, written out."""
+def _unrolled_inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """Inverse by unrolled Gauss–Jordan elimination with row pivoting."""
     size = len(matrix)
     rows = jnp.concatenate([matrix, jnp.eye(size)], axis=1)
     for i in range(size):
+        # Swap the row with the largest entry of column i to place i, scale it, subtract it.
         pivot = i + jnp.argmax(jnp.abs(rows[i:, i]))
         chosen = rows[pivot]
         rows = jnp.where((jnp.arange(size) == pivot)[:, None], rows[i], rows)
@@ -257,7 +251,8 @@ def _inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     return rows[:, size:]
 
 
-@_inverse.defjvp
-def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    inverse = _inverse(primals[0])
+# d(A⁻¹) = -A⁻¹ dA A⁻¹, so that no derivative runs through the pivoting.
+@_unrolled_inverse.defjvp
+def _unrolled_inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = _unrolled_inverse(primals[0])
     return inverse, -inverse @ tangents[0] @ inverse

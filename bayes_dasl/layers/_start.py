@@ -1,4 +1,4 @@
-"""When the solve of a layer starts."""
+"""Start time of a layer."""
 
 import datetime
 import math
@@ -12,10 +12,10 @@ from ..errors import ModelError
 
 
 def start_time(start: Any) -> float | datetime.datetime | None:
-    """The time of the initial states, if it is given: a number or a date.
+    """Converted start time: a number, a date, or none.
 
     Raises:
-        ModelError: for what is neither, such as a distribution.
+        ModelError: if it is neither a number nor a date, such as a distribution.
     """
     if start is None:
         return None

@@ -1,6 +1,4 @@
-"""Steps that survive numbers that are not finite: how a vector field and a step size controller are
-made safe.
-"""
+"""Solver steps that survive infinite or undefined rates: safe rates, and retried steps."""
 
 from typing import Any
 
@@ -10,20 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-# A rate beyond the first is no rate: its square is still finite, and so are sums of some of them.
-# No step that had such a rate in it ends with numbers smaller than the second, unless it was very
-# short.
+# Largest rate and largest state, for each precision. The square of the largest rate is finite. A
+# step with a larger rate ends beyond the largest state, unless it is very short.
 _DOUBLE, _SINGLE = (1e100, 1e60), (1e18, 1e14)
-# As Diffrax shortens a step whose error is far too large; a tenth costs Kvaerno5 three times as
-# many steps.
+# Factor by which a failed step is shortened, as in Diffrax for very large errors. A tenth would
+# cost Kvaerno5 three times as many steps.
 _SHORTER = 0.2
-# The first step, as a share of the whole solve, where the usual choice meets a number that is not
-# finite.
+# The first step, as a share of the solve, if the usual choice is not finite.
 _FIRST = 1e-6
 
 
 def limits(dtype: Any) -> tuple[float, float]:
-    """The largest rate that is taken for one, and the largest state."""
+    """The largest valid rate and the largest valid state of a dtype."""
     return _DOUBLE if jnp.finfo(jnp.result_type(dtype, float)).bits > 32 else _SINGLE
 
 
@@ -35,7 +31,7 @@ def _are_rates(values: Any) -> Bool[Array, ""]:
     return _all(lambda v: jnp.abs(v) < limits(v.dtype)[0], values)
 
 
-def _choose(which: Bool[Array, ""], these: Any, those: Any) -> Any:
+def _where_trees(which: Bool[Array, ""], these: Any, those: Any) -> Any:
     return jax.tree.map(lambda this, that: jnp.where(which, this, that), these, those)
 
 
@@ -45,34 +41,33 @@ def _huge(rates: Any) -> Any:
 
 @eqx.filter_custom_jvp
 def safe_rates(rates: Any, t: Any, y: Any, known: Any) -> Any:
-    """`rates(t, y)`, huge and without a gradient where it is not finite.
+    """`rates(t, y)`, replaced by huge rates without a gradient where they are not finite.
 
-    A step that is too long may leave the states for which the equation makes sense. The error
-    estimate is then huge, so that the step is rejected; but the gradient through a rejected step,
-    though multiplied by zero, must be finite. It is taken at `known`, a time and states at which
-    the rates are finite.
+    A step that is too long may leave the domain of the equation. Huge rates make its error estimate
+    huge, so that it is rejected. The gradient through a rejected step is multiplied by zero, so it
+    must be finite: it is taken at `known`, a time and states with finite rates.
     """
     found = rates(t, y)
-    return _choose(_are_rates(found), found, _huge(found))
+    return _where_trees(_are_rates(found), found, _huge(found))
 
 
 @safe_rates.def_jvp
 def _safe_rates_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     rates, t, y, known = primals
+    # Where the rates are not finite, differentiate at `known` and drop the tangent.
     fine = _are_rates(rates(t, y))
-    t, y = _choose(fine, (t, y), known)
+    t, y = _where_trees(fine, (t, y), known)
     found, tangent = eqx.filter_jvp(lambda *p: p[0](*p[1:]), (rates, t, y), tangents[:3])
-    return _choose(fine, found, _huge(found)), jax.tree.map(
+    return _where_trees(fine, found, _huge(found)), jax.tree.map(
         lambda d: jnp.where(fine, d, 0.0), tangent
     )
 
 
 class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
-    """Rejects a step whose end or whose error estimate is not finite, and tries one of a fifth of
-    its length.
+    """Step size controller that retries a step with a fifth of its length if it is not finite.
 
-    Diffrax's own controller never gets away from such a step if the state itself is infinite: the
-    next length is then not a number. A solve that finds no good step ends at `max_steps`.
+    Diffrax's own controller cannot recover from an infinite state, since the next length is NaN.
+    A solve that finds no good step ends at `max_steps`.
 
     Source: diffrax#752.
     """
@@ -104,13 +99,15 @@ class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
     def adapt_step_size(
         self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
     ):
+        # The inner controller sees a step without an error instead of one that is not finite; its
+        # decision is then replaced by a rejection.
         fine = _all(lambda v: jnp.abs(v) < limits(v.dtype)[1], (y1_candidate, y_error))
-        y1, error = _choose(
+        y1, error = _where_trees(
             fine, (y1_candidate, y_error), (y0, jax.tree.map(jnp.zeros_like, y_error))
         )
         keep, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, error, error_order, controller_state
         )
-        state = _choose(fine, state, controller_state)
+        state = _where_trees(fine, state, controller_state)
         next_t1 = jnp.where(fine, next_t1, t0 + _SHORTER * (t1 - t0))
         return keep & fine, jnp.where(fine, next_t0, t0), next_t1, made_jump, state, result

@@ -1,4 +1,4 @@
-"""Evenly spaced steps, and times that are known before anything runs."""
+"""Grids of evenly spaced steps, and times that are known before tracing."""
 
 import math
 from typing import Any
@@ -9,20 +9,21 @@ from jax.core import Tracer
 from ..errors import ModelError
 
 ROUNDING = 1e-6
-"""A time this far beyond a grid, in steps of it, is on its end but for rounding."""
+"""Tolerance for rounding at the ends of a grid, as a share of a step."""
 
 
 def known(values: Any) -> np.ndarray | None:
-    """Values as NumPy's, unless they are traced."""
+    """Values as a NumPy array; none if they are traced."""
     return None if isinstance(values, Tracer) else np.asarray(values)
 
 
 def checked_grid(grid: Any) -> tuple[float, float, int]:
-    """Start, end and number of steps.
+    """Start, end and number of steps of a grid.
 
     Raises:
-        ModelError: for what is no such grid.
+        ModelError: if these are not finite numbers with start < end and at least one step.
     """
+    # Any failure to unpack or convert ends in the same message.
     try:
         start, end, steps = grid
         checked = float(start), float(end), int(steps)

@@ -1,4 +1,4 @@
-"""Closed forms: values that follow from each row of the data by a formula."""
+"""`Algebraic`: a formula that is evaluated at each row of the data."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import by_name, named, several_names, shapes_of
-from .layer import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
+from .layer import AbstractLayer, AbstractTrajectory, Prediction, StatedFunction, predict_rows
 
 
 class Algebraic(AbstractLayer):
@@ -18,14 +18,12 @@ class Algebraic(AbstractLayer):
 
     $z_i = f(t_i, u_i)$
 
-    Integrals in the formula are best done by `integrate`.
-
-    A row that is not finite is reported by `ok=False`, never by an exception.
+    For integrals in the formula see `integrate`. A value that is not finite gives `ok=False`, not
+    an exception.
 
     Args:
-        function: a function `(t, y, u)` of the value of the index at one row, an empty dict (there
-            are no states) and a dict of the forcings at that row, which returns a dict of named
-            values.
+        function: a function `(t, y, u)` of the index at one row, an empty dict (there are no
+            states) and a dict of the forcings at that row. It returns a dict of predicted values.
         forcings: the data variables that enter the formula: a name, or several.
         units: the units of forcings and values, by name: data in others are converted, or refused.
         index: the coordinate that the data run along, such as `temperature` or `sample`.
@@ -33,7 +31,7 @@ class Algebraic(AbstractLayer):
     Shapes: each value is a number; predictions are `(row,)`.
 
     Raises:
-        ModelError: if the function is none, or when called if it returns no dict.
+        ModelError: if it is no function; when called, if it returns no dict.
 
     Example:
         ```python
@@ -65,7 +63,7 @@ class Algebraic(AbstractLayer):
         return tuple(shapes_of(self.function, "the function", {}, self.forcings))
 
     @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+    def _stated_functions(self) -> list[StatedFunction]:
         return [("the formula", self.function, {})]
 
     @property
@@ -86,10 +84,10 @@ class Algebraic(AbstractLayer):
 
 
 def at_rows(function: VectorField, what: str, times: Any, states: Values, forced: Values) -> Values:
-    """What a function returns at each row of states and forcings; `what` names it in errors."""
+    """Values of a function at each row of states and forcings; `what` names it in errors."""
     return jax.vmap(lambda t, y, u: named(function(t, y, u), what))(times, states, forced)
 
 
 def forced_rows(inputs: Inputs, forcings: Iterable[str]) -> dict[str, Any]:
-    """Each forcing at the rows of the inputs, where it is the datum itself."""
+    """Forcings at the rows of the inputs, by name."""
     return {name: jax.vmap(inputs.forcings[name])(inputs.times) for name in forcings}

@@ -1,6 +1,4 @@
-"""Difference equations: states that go from one step to the next, by the day, the year or the
-generation.
-"""
+"""`Difference`: difference equations, whose states go from step to step."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -29,11 +27,13 @@ from ._functions import (
     several_names,
 )
 from ._initial import AbstractFromStates
+from ._intervals import check_intervals
 from ._start import start_time
 from ._steps import limits
 from .layer import Prediction, predict_rows, shielded
 
-_OFF = 1e-6  # of a step: how far a time of the data may lie beside the grid
+# Tolerance for times of the data beside the grid, as a share of a step.
+_OFF = 1e-6
 
 
 class Difference(AbstractFromStates):
@@ -41,38 +41,36 @@ class Difference(AbstractFromStates):
 
     $y_{k+1} = g(t_k, y_k, u_k), \quad t_k = t_0 + k\,\text{length}$
 
-    The forcings of a step are those at its beginning. The data lie on the grid of steps, with gaps
-    where one likes. A state that leaves the finite numbers is reported by `ok=False`, never by an
-    exception.
+    A step sees the forcings at its beginning. The data must lie on the grid of steps; gaps are
+    allowed. A state that is not finite gives `ok=False`, not an exception.
 
     Args:
         step: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns
             the next value of every state, in its units.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
             units of the state.
-        observe: a function `(t, y, u)` that turns the states at the beginning of a step, and its
-            forcings, into a dict of the values that are predicted, such as what flows in that step;
-            without it the states themselves are. A method of the equations' class, such as
-            `Bucket.flow`, is called on the equations.
+        observe: a function `(t, y, u)` of the states and forcings at the beginning of a step, which
+            returns a dict of predicted values, such as the flow in that step; without it the states
+            are predicted. A method of the equations' class, such as `Bucket.flow`, is called on the
+            equations.
         forcings: the data variables that drive the equation: a name, or several.
         start: the time of `initial`, a number or a date; unless given, the first time of the data
             that the model is fitted to.
-        length: that of a step, in the units of time of the data.
-        sums: values whose datum is the sum over the last steps, its own included, as of weekly
-            cases: how many steps, by name. Before the start nothing is counted; `None` counts from
-                there.
-        means: values whose datum is a mean over the last steps, likewise.
+        length: length of a step, in the units of time of the data.
+        sums: numbers of steps by predicted value, if each datum is the sum over that many steps up
+            to its own, such as weekly cases. `None` counts all steps since the start.
+        means: the same for values whose datum is a mean over steps.
         units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused; of `time` what numbers mean for data with dates, days since 1970
-            unless given.
+            converted, or refused. `time` says what numbers mean for data with dates, days since
+            1970 unless given.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
 
     Raises:
-        ModelError: for what is no function, a length that is not positive, sums or means of what is
-            not predicted; when called, for other states or shapes than those of `initial`.
-        DataError: for times beside the grid.
+        ModelError: if `step` is no function, the length is not positive, or sums or means name an
+            unknown output; when called, if the step returns other states or shapes.
+        DataError: for times of the data beside the grid.
 
     Example:
         ```python
@@ -116,36 +114,29 @@ class Difference(AbstractFromStates):
         check_initial(self.initial, self.observe)
         if not self.length > 0:
             raise ModelError(f"the length of a step must be positive, not {self.length!r}")
-        for name, number in (*self.sums.items(), *self.means.items()):
-            if name not in self.outputs:
-                raise ModelError(
-                    f"sums and means are of {', '.join(self.outputs)}, not of '{name}'"
-                )
-            if number is not None and (not isinstance(number, int) or number < 1):
-                raise ModelError(
-                    f"'{name}' is taken over a whole number of steps, or None for all, not "
-                    f"{number!r}"
-                )
-        if both := set(self.sums) & set(self.means):
-            raise ModelError(f"'{both.pop()}' is either a sum or a mean")
+        # The outputs are found by evaluating `observe`, which only sums and means need here.
+        if self.sums or self.means:
+            is_count = lambda number: isinstance(number, int) and number >= 1  # noqa: E731
+            several = (self.sums, self.means, self.outputs)
+            check_intervals(*several, is_count, "whole number of steps")
 
     @property
     def outputs(self) -> tuple[str, ...]:
         return output_names(self.observe, self.step, any_state(self.initial), self.forcings)
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
-        """Refuse times of data that lie beside the grid, as far as its start is known.
+        """Refuse times of data beside the grid, if its start is a number.
 
         Args:
-            times: those of the data, `(time,)`.
+            times: the times of the data, `(time,)`.
 
         Raises:
-            DataError: that names the first one.
+            DataError: for the first time beside the grid.
         """
-        if self.start is None or isinstance(
-            self.start, float
-        ):  # of a date the numbers are known when it is called
-            self._refuse_between(times, times[0] if self.start is None else self.start)
+        # A start that is a date becomes a number only when the layer is called.
+        start = times[0] if self.start is None else self.start
+        if not isinstance(start, datetime):
+            self._refuse_between(times, start)
 
     def _refuse_between(self, times: np.ndarray, start: float) -> None:
         steps = (times - start) / self.length
@@ -158,12 +149,15 @@ class Difference(AbstractFromStates):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
+        # 1. The grid t_k = t_0 + k length, and the forcings there.
         steps = self._steps_up_to(inputs)
         grid = inputs.start + self.length * jnp.arange(steps + 1, dtype=inputs.times.dtype)
         u = {name: jax.vmap(inputs.forcings[name])(grid) for name in self.forcings}
+        # 2. Iterate; if any step failed, mask the states so that `observe` is not singular.
         step = prepared(self.step)
         states, ok = self._states(step, grid, u)
         states = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), states)
+        # 3. Observe every step, and take the values, sums or means at the rows of the data.
         at = jnp.round((inputs.times - inputs.start) / self.length).astype(int)
 
         def rows(grid):
@@ -176,16 +170,16 @@ class Difference(AbstractFromStates):
         return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)}, end=end)
 
     @property
-    def goes_on(self) -> bool:
+    def _goes_on(self) -> bool:
         return not (self.sums or self.means)
 
-    def from_end(self, states: Values) -> "Difference":
+    def _from_end(self, states: Values) -> "Difference":
         return eqx.tree_at(lambda layer: layer.initial, self, dict(states))
 
     def _states(
         self, step: VectorField, grid: Array, u: dict[str, Array]
     ) -> tuple[dict[str, Any], Array]:
-        """The states at all times of the grid, and whether they are numbers that a state may be."""
+        """States at all times of the grid, and whether all of them are valid numbers."""
         initial = {name: jnp.asarray(value, grid.dtype) for name, value in self.initial.items()}
 
         def following(y, when):
@@ -207,7 +201,7 @@ class Difference(AbstractFromStates):
             last, before = lax.scan(following, initial, when)
             return jax.tree.map(lambda y, end: jnp.concatenate([y, end[None]]), before, last)
 
-        # Of the whole series at once: where a step fails the draw is rejected anyway.
+        # The whole series is shielded at once: if any step fails the draw is rejected.
         return shielded(every, _are_states, initial, (grid[:-1], jax.tree.map(lambda v: v[:-1], u)))
 
     def _observed(
@@ -219,9 +213,10 @@ class Difference(AbstractFromStates):
         return jax.vmap(lambda t, y, u: named(observe(t, y, u), "observe"))(grid, states, u)
 
     def _taken(self, name: str, values: Array, at: Array) -> Array:
-        """The values at some steps, or their sums or means over the steps before these."""
+        """Values at the steps `at`, or sums or means over the steps up to these."""
         if name not in self.sums and name not in self.means:
             return values[at]
+        # A sum over steps is a difference of cumulative sums.
         number = self.sums.get(name, self.means.get(name))
         total = jnp.concatenate([jnp.zeros_like(values[:1]), jnp.cumsum(values, axis=0)])
         begin = jnp.zeros_like(at) if number is None else jnp.maximum(at + 1 - number, 0)
@@ -229,9 +224,10 @@ class Difference(AbstractFromStates):
         return summed if name in self.sums else summed / (at + 1 - begin)
 
     def _steps_up_to(self, inputs: Inputs) -> int:
-        """As many steps as the last time needs.
+        """Number of steps to the last time of the data.
 
         Raises:
+            ModelError: if times are traced, since the number of steps must be known.
             DataError: for times beside the grid.
         """
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):

@@ -1,6 +1,4 @@
-"""Changes of the states of an ODE that the states themselves trigger: bounces, thresholds,
-doses.
-"""
+"""`Event`: changes of the states of an ODE that the states trigger, such as a bounce."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,18 +14,18 @@ from ..random import Module, is_function
 from .jump import Jump
 
 _DIRECTIONS = {"falling": False, "rising": True, "both": None}
-# Of the whole solve: what a solve that has ended goes over again, since one of no length has no
-# gradient; and how far ahead a number is looked at where a solve begins, since there it may be
-# zero.
+# Shares of the whole solve. A part after the end repeats the last thousandth, since a solve of
+# length zero has no gradient. At the start of a part, `when` is evaluated slightly later, since it
+# may be zero there.
 _AGAIN, _AHEAD = 1e-3, 1e-7
 
 
 class Event(Module):
     """A sudden change of the states whenever a function of them passes through zero.
 
-    The time is found by Newton's method on the solver's own polynomial, and depends on parameters
-    with a gradient. The solution is continuous from the right. At the start nothing happens: what
-    is at zero there has to leave it first.
+    The time is found by Newton's method on the solver's dense output, and is differentiable in the
+    parameters. The solution is continuous from the right. A function that is zero at the start
+    triggers nothing there; it must leave zero first.
 
     Args:
         when: a function `(t, y, u)` that returns one number, such as the height of a ball.
@@ -35,12 +33,12 @@ class Event(Module):
             returns the new values of some states, as of a `bd.Jump`:
             `lambda t, y, u: {"speed": -0.9 * y["speed"]}` bounces.
         direction: whether the number is "falling" or "rising" through zero, or "both".
-        most: how often it may happen in one solve; a solve in which it does more often fails, and
-            is reported as such. Each costs a start of the solver.
+        most: the largest number of occurrences in one solve; with more the solve fails with
+            `ok=False`. Each costs a start of the solver.
 
     Raises:
-        ModelError: for what is no function, no change, an unknown direction, or a number that is
-            not positive.
+        ModelError: if `when` is no function, `change` is invalid, `direction` is unknown, or `most`
+            is not positive.
     """
 
     when: Any
@@ -63,7 +61,7 @@ class Event(Module):
 
     @property
     def jump(self) -> Jump:
-        """The change by itself, at a time that does not count."""
+        """The change as a `Jump`, whose time is not used."""
         return Jump(0.0, self.change)
 
 
@@ -71,23 +69,17 @@ def as_events(events: Any) -> tuple[Event, ...]:
     """One event or several as a tuple.
 
     Raises:
-        ModelError: for anything else than events.
+        ModelError: if any of them is no `Event`.
     """
-    events = (
-        (events,)
-        if isinstance(events, Event)
-        else tuple(events)
-        if isinstance(events, Iterable)
-        else (events,)
-    )
+    events = tuple(events) if isinstance(events, Iterable) else (events,)
     for event in events:
         if not isinstance(event, Event):
             raise ModelError(f"events must be bd.Event(when, change), not {event!r}")
     return events
 
 
-def _number(value: Any) -> Any:
-    """Refuse what cannot pass through zero: a truth value jumps from zero to one."""
+def _crossing_value(value: Any) -> Any:
+    """Convert the value of `when`; a truth value cannot pass through zero and is refused."""
     if not eqx.is_array_like(value):
         said = type(value).__name__
     elif jnp.result_type(value).kind not in "iuf":
@@ -111,10 +103,19 @@ def solve_with_events(
     start: Any,
     initial: Any,
 ) -> tuple[dict[str, Any], Any, Any]:
-    """The states at all times, whether the solve got through, and its steps.
+    """Solve an ODE with events, as a scan over the parts between events.
 
-    `solve(t0, y0, saveat, event)` is one solve from `t0` to the last of the times, `rates(t, y)`
-    its vector field.
+    Args:
+        events: the events.
+        solve: `solve(t0, y0, saveat, event)`, one solve from `t0` to the last time.
+        rates: the vector field `(t, y)`.
+        forced: the forcings as a function of time.
+        times: requested times.
+        start: the start of the solve.
+        initial: the initial states.
+
+    Returns:
+        The states `(time, …)` by name, whether the solve succeeded, and its number of steps.
     """
     end = times[-1]
     first, ahead = end - _AGAIN * (end - start), _AHEAD * (end - start)
@@ -123,12 +124,13 @@ def solve_with_events(
         def value(t, y, args, **_):
             late = jnp.where(t == begin, ahead, 0.0)
             later = jax.tree.map(lambda y, rate: y + late * rate, y, rates(t, y))
-            return _number(when(t + late, later, forced(t)))
+            return _crossing_value(when(t + late, later, forced(t)))
 
         return value
 
     def part(carry, _):
         t0, y0, done, ok = carry
+        # 1. Solve from the last event until the next one, or to the end.
         begin = jnp.where(done, first, t0)
         event = diffrax.Event(
             [looked_at(e.when, begin) for e in events],
@@ -138,9 +140,11 @@ def solve_with_events(
         at = jnp.clip(times, begin, end)
         saved = diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=at), diffrax.SubSaveAt(t1=True)])
         solution = solve(begin, y0, saved, event)
+        # 2. Which event stopped the solve, and when.
         happened = jnp.stack(solution.event_mask) & ~done
         (_, stops), (found, ends) = solution.ts, solution.ys
         stop = jnp.where(jnp.any(happened), stops[0], end)
+        # 3. Keep the states at the requested times of this part; the parts are added up below.
         inside = ~done & (times >= t0) & ((times < stop) | ~jnp.any(happened))
         masked = jax.tree.map(
             lambda y: jax.vmap(lambda i, y: jnp.where(i, y, 0.0))(inside, y), found
@@ -150,6 +154,7 @@ def solve_with_events(
             solution.result == diffrax.RESULTS.event_occurred
         )
         ok = ok & (done | fine)
+        # 4. Change the states, from which the next part starts.
         for number, e in enumerate(events):
             y = e.jump(happened[number][None], stop, y, forced(stop))
         y = jax.tree.map(lambda new, old: jnp.where(done, old, new), y, y0)

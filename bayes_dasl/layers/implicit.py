@@ -1,6 +1,4 @@
-"""Values that are defined by equations: roots and fixed points,
-solved for at each row of the data.
-"""
+"""`Implicit`: values defined by equations, solved at each row of the data."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -30,35 +28,32 @@ from .root import Flat, System, differentiable, iterate, search
 
 
 class Implicit(AbstractLayer):
-    """Unknowns that are defined by equations, at each row of the data.
+    """Unknowns defined by equations at each row of the data.
 
     $f(t_i, y_i, u_i) = 0$, or $f(t_i, y_i, u_i) = y_i$ if `kind="fixed_point"`
 
     An unknown that must be positive is best replaced by its logarithm. Derivatives follow from the
-    implicit-function theorem, whatever the steps of the search were. A row whose search fails
-    within `max_steps` is reported by `ok=False`, never by an exception; its derivatives are zero.
+    implicit-function theorem. If the search of a row fails within `max_steps`, the prediction has
+    `ok=False` and zero derivatives; there is no exception.
 
     Args:
         equations: a function `(t, y, u)` of the value of the index at one row, a dict of unknowns
             and a dict of the forcings at that row, which returns a dict with the residual of one
             equation, or the next value, under the name of each unknown.
         guess: where the search starts, in the units of the unknowns: a dict of numbers, or a
-            function `(t, {}, u)` that returns one. Where several roots exist, it selects the
-            branch.
-        observe: a function `(t, y, u)` that turns unknowns into a dict of the values that are
-            predicted; without it the unknowns themselves are.
+            function `(t, {}, u)` that returns one. It selects one of several roots.
+        observe: a function `(t, y, u)` of the unknowns that returns a dict of predicted values;
+            without it the unknowns are predicted.
         forcings: the data variables that the equations read: a name, or several.
         units: the units of unknowns, forcings and observed values, by name: data in others are
             converted, or refused.
         index: the coordinate that the data run along.
         kind: "root" or "fixed_point".
-        method: "newton", a damped Newton method for both kinds; or "iteration", which puts a fixed
-            point in its own equation again and again before Newton's method confirms it, and so
-            finds the one that attracts.
-        follow: whether the guess is for the first row only, and each other row starts from the root
-            of the row before it.
-        rtol: the size of the last correction, relative to the unknowns.
-        atol: what it may be besides, in the units of the unknowns, the same for all.
+        method: "newton", a damped Newton method for both kinds; or "iteration", a fixed-point
+            iteration that Newton's method confirms, which finds an attracting fixed point.
+        follow: whether each row after the first starts from the root of the row before it.
+        rtol: relative size of the last correction.
+        atol: absolute size of the last correction, in the units of the unknowns.
         max_steps: the most steps of the search, for each row.
 
     Shapes: unknowns are numbers, or arrays if `observe` reduces them to numbers; predictions are
@@ -111,7 +106,7 @@ class Implicit(AbstractLayer):
 
     @property
     def states(self) -> int:
-        """How many unknowns a row has."""
+        """Number of unknowns of a row."""
         return sum(shape.size for shape in self._unknowns.values())
 
     @property
@@ -119,13 +114,16 @@ class Implicit(AbstractLayer):
         return shapes_of(guess_function(self.guess), "the guess", {}, self.forcings)
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        # 1. A guess for each row.
         u = forced_rows(inputs, self.forcings)
         guesses = jax.vmap(lambda t, u: named(guess_function(self.guess)(t, {}, u), "the guess"))(
             inputs.times, u
         )
         unravel = ravel_pytree(jax.tree.map(lambda x: x[0], guesses))[1]
+        # 2. Search without a gradient.
         roots, found, steps = self._search((inputs.times, u), guesses, unravel)
 
+        # 3. Attach derivatives by the implicit-function theorem, then observe.
         def values(times):
             def unknowns(t, u, root):
                 return unravel(differentiable(self._residuals(t, u, unravel), root))
@@ -137,7 +135,7 @@ class Implicit(AbstractLayer):
         return predict_rows(values, inputs.times, jnp.all(found), {"steps": jnp.max(steps)})
 
     def _equations(self, t: Any, u: Any, unravel: Callable) -> System:
-        """What the equations of one row return for a vector of its unknowns."""
+        """Values of the equations of one row as a function of the vector of unknowns."""
 
         def values(flat):
             y = unravel(flat)
@@ -153,7 +151,7 @@ class Implicit(AbstractLayer):
     def _search(
         self, rows: Any, guesses: Values, unravel: Callable
     ) -> tuple[Float[Array, "row unknown"], Array, Array]:
-        """A root at each row, whether it is one, and the steps."""
+        """Roots of all rows, whether each is one, and the numbers of steps."""
 
         def near(guess, row):
             t, u = row
@@ -163,6 +161,7 @@ class Implicit(AbstractLayer):
             found = near(guess, row)
             return found[0], found
 
+        # With `follow` a scan hands each root on as the guess of the next row.
         flat = lax.stop_gradient(jax.vmap(lambda y: ravel_pytree(y)[0])(guesses))
         return lax.scan(following, flat[0], rows)[1] if self.follow else jax.vmap(near)(flat, rows)
 
@@ -172,6 +171,7 @@ class Implicit(AbstractLayer):
         residuals, options = self._residuals(t, u, unravel), (self.rtol, self.atol, self.max_steps)
         if self.method == "newton":
             return search(residuals, guess, *options)
+        # Iterate to the attracting fixed point, then let Newton's method confirm it.
         end, settled, iterations = iterate(self._equations(t, u, unravel), guess, *options)
         root, ok, steps = search(residuals, end, *options)
         return jnp.where(settled & ok, root, guess), settled & ok, iterations + steps
@@ -183,10 +183,11 @@ def guess_function(guess: Any) -> Callable[..., Any]:
 
 
 def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
-    """Refuse a guess that is no dict of numbers by name, nor a function that gives one.
+    """Check the guess of unknowns.
 
     Raises:
-        ModelError: if so.
+        ModelError: if the guess is neither a dict of numbers nor a function that returns one, holds
+            random leaves, or, with `scalar`, holds arrays.
     """
     if not callable(guess) and (not isinstance(guess, dict) or not guess):
         raise ModelError(
@@ -208,10 +209,10 @@ def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
 def matching(
     values: dict[str, Any], like: Values, what: str, unknowns: str = "unknowns"
 ) -> dict[str, Any]:
-    """The values, which must be those of the unknowns; `what` says whose they are, for the error.
+    """Check that values have the names and shapes of the unknowns, and return them.
 
     Raises:
-        ModelError: if their names or shapes differ from those of the unknowns.
+        ModelError: if a name or shape differs; the message begins with `what`.
     """
     if set(values) != set(like):
         raise ModelError(

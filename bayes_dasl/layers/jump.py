@@ -1,4 +1,4 @@
-"""Sudden changes of the states of an ODE: doses, harvests, interventions."""
+"""`Jump`: sudden changes of the states of an ODE, such as harvests and interventions."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
@@ -17,19 +17,17 @@ from ..random import Module, Values, is_function, is_random, shape_of
 from ._functions import named
 
 
-def _plain(change: Any) -> Any:
-    return (
-        {name: _array(v) for name, v in change.items()} if isinstance(change, Mapping) else change
-    )
+def _with_arrays(change: Any) -> Any:
+    """A dict of amounts with lists as arrays; a function as it is."""
+    if not isinstance(change, Mapping):
+        return change
+    return {name: _list_as_array(amount) for name, amount in change.items()}
 
 
-def _array(value: Any) -> Any:
+def _list_as_array(value: Any) -> Any:
     """A list of numbers as an array; anything else as it is."""
-    return (
-        jnp.asarray(value, float)
-        if isinstance(value, (list, tuple)) and _shape(value) is not None
-        else value
-    )
+    numeric = isinstance(value, (list, tuple)) and _number_shape(value) is not None
+    return jnp.asarray(value, float) if numeric else value
 
 
 class Jump(Module):
@@ -38,32 +36,34 @@ class Jump(Module):
     $y(\tau) = y(\tau^-) + \Delta$, or $y(\tau) = g(\tau, y(\tau^-), u(\tau))$
 
     The solution is continuous from the right: its value at the time of a jump is the one after it.
-    A jump at the start of the solve acts, one after the last time does not. One that is known to
-    lie before the start is refused; one whose time is unknown does not act there. Jumps at one time
-    act in their order, those of one `Jump` all at once: of amounts the sum, of a function a single
-    call. First derivatives with respect to times and amounts follow from those of the solution;
-    second ones by times do not.
+    A jump at the start of the solve acts; one after the last time does not. A known time before the
+    start is refused; a jump at a random time before the start does not act. Several `Jump` objects
+    at one time act in their order. Coinciding times within one `Jump` act together: amounts are
+    added, a function is called once. First derivatives by times and amounts are exact; second
+    derivatives by times are not.
 
     Args:
-        time: when, in the units of time of the data: a number, an array of them or a random leaf.
+        time: in the units of time of the data: a number, an array of numbers or a random leaf.
         change: a dict that maps states to the amounts added to them, in their units, or a function
             `(t, y, u)` that returns the new values of some states:
             `lambda t, y, u: {"fish": 0.8 * y["fish"]}` harvests a fifth.
 
     Shapes: `time` `()` or `(jumps,)`; an amount is a number, or has the shape of `time`; for a
-    state that is an array, the amount has its shape after that of `time`.
+    state that is an array, the amount has the shape of `time`, then the shape of the state.
 
     Raises:
-        ModelError: for a time of another shape, no change at all, or amounts of another number than
-            times.
+        ModelError: if the time has another shape, the change is empty, or amounts and times differ
+            in number.
     """
 
-    time: Any = eqx.field(converter=_array)
-    change: dict[str, Any] | Callable[[Any, Values, Values], Values] = eqx.field(converter=_plain)
+    time: Any = eqx.field(converter=_list_as_array)
+    change: dict[str, Any] | Callable[[Any, Values, Values], Values] = eqx.field(
+        converter=_with_arrays
+    )
     has_a_time: ClassVar[str] = "a Jump"
 
     def __check_init__(self):
-        shape = _shape(self.time)
+        shape = _number_shape(self.time)
         if shape is None or len(shape) > 1 or 0 in shape:
             raise ModelError(
                 "the time of a jump must be a number, some in a row, or random: not "
@@ -82,35 +82,39 @@ class Jump(Module):
                 "that returns new "
                 f"values: not {self.change!r}"
             )
+        # One amount for each time, or one for all times.
         for name, amount in self._amounts.items():
-            held = _shape(amount)
-            if held is None:
+            shape_of_amount = _number_shape(amount)
+            if shape_of_amount is None:
                 raise ModelError(
                     f"the amount of '{name}' in a jump must be numbers or random, not {amount!r}"
                 )
-            if shape and held and held[0] != shape[0]:
-                raise ModelError(f"a jump has {shape[0]} times but {held[0]} amounts of '{name}'")
+            if shape and shape_of_amount and shape_of_amount[0] != shape[0]:
+                raise ModelError(
+                    f"a jump has {shape[0]} times but {shape_of_amount[0]} amounts of '{name}'"
+                )
 
     @property
     def _amounts(self) -> dict[str, Any]:
         return {} if callable(self.change) else self.change
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse amounts for a state that there is not, or of another shape than the state.
+        """Check the amounts against the states.
 
         Args:
             shapes: the shape of each state, by name.
 
         Raises:
-            ModelError: if so.
+            ModelError: for an unknown state, or an amount of another shape than its state.
         """
         for name, amount in self._amounts.items():
             if name not in shapes:
                 raise ModelError(f"a jump changes '{name}', but the states are {', '.join(shapes)}")
-            times, held = _shape(self.time) or (), _shape(amount)
-            if held not in ((), times, shapes[name], times + shapes[name]):
+            times = _number_shape(self.time) or ()
+            shape = _number_shape(amount)
+            if shape not in ((), times, shapes[name], times + shapes[name]):
                 raise ModelError(
-                    f"an amount of '{name}' in a jump has the shape {held}, but the state has "
+                    f"an amount of '{name}' in a jump has the shape {shape}, but the state has "
                     f"{shapes[name]}"
                 )
 
@@ -121,11 +125,11 @@ class Jump(Module):
     def __call__(
         self, acting: Bool[Array, " jumps"], t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """The states after those of the jumps that are `acting`."""
+        """States after the jumps that are `acting`."""
         if not callable(self.change):
             return {name: value + self._added(name, acting) for name, value in y.items()}
         some = jnp.any(acting)
-        # Where nothing acts the states may be anything: the function must not be singular there.
+        # Where nothing acts the states are replaced by ones, so that the function is not singular.
         new = self.change(t, {name: jnp.where(some, value, 1.0) for name, value in y.items()}, u)
         for name, value in named(new, "the function of a jump").items():
             if name not in y:
@@ -141,16 +145,14 @@ class Jump(Module):
         if name not in self._amounts:
             return 0.0
         amount = jnp.asarray(self._amounts[name], float)
-        each = (
-            amount
-            if jnp.ndim(self.time) and amount.ndim
-            else jnp.broadcast_to(amount, acting.shape + amount.shape)
-        )
-        return jnp.tensordot(acting.astype(float), each, axes=1)
+        # Without one amount for each time, all times have the same amount.
+        if not (jnp.ndim(self.time) and amount.ndim):
+            amount = jnp.broadcast_to(amount, acting.shape + amount.shape)
+        return jnp.tensordot(acting.astype(float), amount, axes=1)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    """The shape of numbers or of a random leaf; none for anything else."""
+def _number_shape(value: Any) -> tuple[int, ...] | None:
+    """Shape of numbers or of a random leaf; none for anything else."""
     if is_random(value):
         return shape_of(value)
     try:
@@ -163,12 +165,9 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
     """One jump or several as a tuple.
 
     Raises:
-        ModelError: for anything else than jumps.
+        ModelError: if any of them is no `Jump`.
     """
-    jumps = (jumps,) if isinstance(jumps, Jump) else jumps
-    if not isinstance(jumps, Iterable):
-        raise ModelError(f"jumps must be bd.Jump(time, change), or several of them, not {jumps!r}")
-    jumps = tuple(jumps)
+    jumps = tuple(jumps) if isinstance(jumps, Iterable) else (jumps,)
     for jump in jumps:
         if not isinstance(jump, Jump):
             raise ModelError(f"jumps must be bd.Jump(time, change), not {jump!r}")
@@ -176,10 +175,10 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
 
 
 def refuse_before(jumps: tuple[Jump, ...], start: Any) -> None:
-    """Refuse jumps that are known to lie before the start of a solve: a dose that is never given.
+    """Refuse jumps before the start of a solve, which would never act.
 
     Raises:
-        ModelError: if so.
+        ModelError: if a known time of a jump lies before the start.
     """
     known = [jump.time for jump in jumps if not is_random(jump.time)]
     if isinstance(start, Tracer) or not known or any(isinstance(time, Tracer) for time in known):
@@ -203,38 +202,43 @@ def jumped(
     forced: Callable,
     rates: Callable,
 ) -> dict[str, Any]:
-    """The states at `t` after the jumps that are `due`, a function of their times.
+    """States at a time after the jumps that are due.
 
-    `forced(t)` are the forcings, and `rates(t, y)` the rates of the ODE.
+    The solver holds the times of jumps fixed. The derivative by a time τ is added here: a jump that
+    is later by dτ adds `dτ · rates` before it and subtracts `dτ · rates` after it. Both terms are
+    zero except for their derivatives.
 
-    Whoever solves the ODE may hold all times fixed: a jump that comes later by an amount too small
-    to see adds that much of the rates before it, and takes as much of the rates after it away. Both
-    are zero but for their derivatives.
+    Args:
+        jumps: the jumps, or a schedule of doses.
+        due: a function that says which times of a jump act now.
+        t: the time.
+        y: the states before the jumps.
+        forced: the forcings as a function of time.
+        rates: the rates of the ODE, `(t, y)`.
+
+    Returns:
+        The states after the jumps, by name.
     """
     for jump in jumps:
         times = jump.times
         acting = due(times)
-        # Those at one time move together: their mean, since their sum would count the move of each
-        # for all.
-        late = jnp.sum(jnp.where(acting, times - jax.lax.stop_gradient(times), 0.0)) / jnp.maximum(
-            jnp.sum(acting), 1
-        )
-        y = jump(acting, t + late, _moved(y, late, rates(t, y)), forced(t + late))
-        y = _moved(y, -late, rates(t, y))
+        # Coinciding times move together, hence by their mean shift.
+        shifts = jnp.where(acting, times - jax.lax.stop_gradient(times), 0.0)
+        late = jnp.sum(shifts) / jnp.maximum(jnp.sum(acting), 1)
+        y = jump(acting, t + late, _euler_step(y, late, rates(t, y)), forced(t + late))
+        y = _euler_step(y, -late, rates(t, y))
     return dict(y)
 
 
-def _moved(y: Values, for_time: Any, rates: Values) -> dict[str, Any]:
+def _euler_step(y: Values, for_time: Any, rates: Values) -> dict[str, Any]:
     return {name: value + for_time * rates[name] for name, value in y.items()}
 
 
 class JumpingSolver(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolver):
-    """A solver that begins a step with the jumps that are due, so that one solve runs through all
-    of them.
+    """A solver whose steps begin with the jumps that are due, so that one solve has all of them.
 
-    It takes `args` to be a function of time that returns the forcings, and the jumps. Its state
-    remembers until when jumps have acted. The controller ends steps just before jumps and starts
-    anew just after them.
+    `args` are the forcings as a function of time, and the jumps. The solver's state includes the
+    time up to which jumps have acted. The controller ends a step just before each jump.
     """
 
     solver: diffrax.AbstractSolver
@@ -251,8 +255,7 @@ class JumpingSolver(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolve
     def term_compatible_contr_kwargs(self):
         return self.solver.term_compatible_contr_kwargs
 
-    # Diffrax looks for these in a solver of some kinds, and looks through the wrapping to see of
-    # which kind one is.
+    # Diffrax asks implicit solvers for these, and sees through a wrapping which solver is implicit.
     @property
     def root_finder(self):
         return self.solver.root_finder  # pyright: ignore
@@ -286,8 +289,7 @@ class JumpingSolver(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolve
         def act(y):
             return jumped(jumps, due, t0, y, forced, lambda t, y: self.func(terms, t, y, args))
 
-        # Of a batch, all solves look for jumps when one of them has one; most steps have none at
-        # all.
+        # Most steps have no jump. In a batch, `unvmap_any` keeps this a real branch.
         y0 = jax.lax.cond(unvmap_any(some), act, dict, y0)
         *step, state, result = self.solver.step(terms, t0, t1, y0, args, state, made_jump | some)
         return *step, (state, t0), result

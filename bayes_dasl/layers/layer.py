@@ -1,6 +1,4 @@
-"""What every layer is and returns, what may be part of one, and what a layer says without its
-solves.
-"""
+"""The interface of layers: `AbstractLayer`, its `Prediction`, and layers around other layers."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,23 +19,24 @@ from ..random import Module, Values, VectorField
 
 type States = dict[str, Array]
 """States of one trajectory by name, `(time, …)`."""
+type StatedFunction = tuple[str, VectorField, Mapping[str, Any]]
+"""Name of a function in messages, the function, and the states whose rates it returns."""
 
 
 class Prediction(eqx.Module):
-    """Named arrays, the solver's health and its work.
+    """Predicted values, whether the solver succeeded, and its work.
 
     Args:
-        values: what is predicted, `(time, …)` by name, in the units of the outputs; finite even
-            where the solver failed, so that gradients stay finite too: they mean nothing there.
+        values: predictions, `(time, …)` by name, in the units of the outputs. They are finite even
+            where the solver failed, so that gradients stay finite; there they mean nothing.
         ok: whether the solver succeeded.
-        stats: the work that it took, such as `steps`, by name.
-        mismatches: standardised numbers of any shape by name: the layer wants each of them to be a
-            draw of the standard normal, as the gap between two segments of a trajectory divided by
-            the gap that is allowed.
-        variances: those of the values given the parameters, `(time, …)` by name, in the square of
-            their units, where a layer has integrated over a path that it does not know.
-        before: the values at the times of `inputs.past`, where noise looks back at them.
-        end: the states at the last time, from which `AbstractLayer.from_end` goes on.
+        stats: counts of the solver's work by name, such as `steps`.
+        mismatches: constraint residuals of any shape by name. Each number is standard normal in
+            the likelihood, such as a gap between two segments divided by the allowed gap.
+        variances: variances of the values given the parameters, `(time, …)` by name, in squared
+            units. Only a layer that integrates over an unknown path has them.
+        before: the values at the times of `inputs.past`, for noise that looks back.
+        end: the states at the last time, from which `from_end` continues.
     """
 
     values: dict[str, Float[Array, "time ..."]]
@@ -50,17 +49,16 @@ class Prediction(eqx.Module):
 
     @property
     def log_factor(self) -> Float[Array, ""]:
-        """What the mismatches add to the log density."""
+        """Log density of the constraint residuals, up to a constant: -½ Σ r²."""
         return -0.5 * sum((jnp.sum(jnp.square(v)) for v in self.mismatches.values()), jnp.zeros(()))
 
 
 class AbstractLayer(Module):
     """A differentiable scientific model: `layer(inputs) -> Prediction`.
 
-    `forcings` names the data variables that drive it; `units` are those of outputs and forcings,
-    where known. `interpolation` says which forcings are not linear between their data, `index` is
-    the coordinate that the data run along, and `dims` are the dimensions beyond it of the outputs
-    that have any.
+    `forcings` names the data variables that drive it. `units` holds known units of outputs and
+    forcings by name. `interpolation` names the forcings that are not linear between their data.
+    `index` is the coordinate of the data. `dims` are the further dimensions of outputs by name.
     """
 
     forcings: eqx.AbstractVar[tuple[str, ...]]
@@ -79,80 +77,93 @@ class AbstractLayer(Module):
         return {}
 
     @property
-    def axes(self) -> tuple[str, ...]:
-        """Names of its axes in space."""
-        return ()
-
-    @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
-        """Its functions `(t, y, u)` whose units can be checked, each with its name in messages.
-
-        The third part is the states whose rates the function returns; none if it returns outputs.
-        """
+    def _stated_functions(self) -> list[StatedFunction]:
         return []
 
     @property
     def states(self) -> int:
-        """How many numbers its solvers carry along; 0 if there is no solver."""
+        """Number of state variables of its solvers; 0 if there is no solver."""
         return 0
 
     @property
     def trajectories(self) -> "list[AbstractTrajectory] | None":
-        """The initial value problems that are all it solves, each for itself; none if it solves
-        anything else.
+        """Its independent initial value problems; none if it also solves anything else.
 
-        Where there is a list, states can be given in place of solves, as the coordinates of hybrids
-        do.
+        If there is a list, states can replace the solves, as the reparametrisation of hybrids does.
         """
         return None
 
     @property
-    def begins(self) -> bool:
-        """Whether it goes on from a start, and so knows nothing of what was before."""
+    def _begins(self) -> bool:
         return hasattr(self, "start")
 
     @property
     def pointwise(self) -> bool:
-        """Whether what it predicts at one time does not depend on which others it is asked for."""
+        """Whether a prediction at one time is independent of the other requested times."""
         return False
 
     @property
-    def layered(self) -> bool:
-        """Whether it is called with inputs; a hybrid of functions is called as they are."""
-        return True
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the `end` of a prediction determines, with later forcings,
-        all that comes after.
-        """
+    def _goes_on(self) -> bool:
         return False
 
-    def from_end(self, states: Values) -> "AbstractLayer":
-        """The layer that starts at these states, for a layer that `goes_on`.
-
-        Args:
-            states: those at the new start, by name.
-        """
+    def _from_end(self, states: Values) -> "AbstractLayer":
         raise NotImplementedError(f"{type(self).__name__} does not go on from the end of a solve")
 
     @property
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:
-        """Names of the values that the layer predicts."""
+        """Names of the predicted values."""
 
     @abstractmethod
     def __call__(self, inputs: Inputs) -> Prediction:
         """Predict at `inputs.times`.
 
         Args:
-            inputs: the start, the times, the forcings and the places, as `Model.inputs` makes them.
+            inputs: the start, times, forcings and places, as `Model.inputs` makes them.
+
+        Returns:
+            Values at these times, with `ok=False` if the solve failed.
         """
 
 
+# The model asks layers of any type by these functions; authors of layers need none of them.
+
+
+def begins(layer: AbstractLayer) -> bool:
+    """Whether a layer has a start, before which it predicts nothing."""
+    return layer._begins
+
+
+def goes_on(layer: AbstractLayer) -> bool:
+    """Whether the states at the `end` of a prediction, and later forcings, determine the future."""
+    return layer._goes_on
+
+
+def from_end(layer: AbstractLayer, states: Values) -> AbstractLayer:
+    """A layer that `goes_on`, with other initial states.
+
+    Args:
+        layer: the layer.
+        states: the states at the new start, by name.
+
+    Returns:
+        the layer that starts at these states.
+    """
+    return layer._from_end(states)
+
+
+def stated_functions(layer: AbstractLayer) -> list[StatedFunction]:
+    """Functions `(t, y, u)` of a layer whose units can be checked.
+
+    Returns:
+        for each its name in messages, the function, and the states whose rates it returns (none if
+        it returns outputs).
+    """
+    return layer._stated_functions
+
+
 class AbstractTrajectory(AbstractLayer):
-    """A layer that solves one initial value problem by itself, so that its states can be given
-    instead.
+    """A layer that solves one initial value problem, whose states can replace the solve.
 
     Its prediction is `predict(inputs, *solve(inputs, begin(inputs)))`.
     """
@@ -165,65 +176,65 @@ class AbstractTrajectory(AbstractLayer):
     def trajectories(self) -> "list[AbstractTrajectory] | None":
         return [self]
 
-    @property
-    def smooth(self) -> bool:
-        """Whether what is observed is a function of states that move by the rates of the vector
-        field alone.
-
-        Then the derivatives of the states can be solved for along with them, which is faster.
-        """
-        return False
-
     @abstractmethod
     def begin(self, inputs: Inputs) -> dict[str, Any]:
-        """The states at the start.
+        """Initial states.
 
         Args:
             inputs: start, times and forcings.
+
+        Returns:
+            The states at the start, by name.
         """
 
     @abstractmethod
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        """The states at all times from those at the start, whether the solve succeeded, and its
-        steps.
+        """Solve from the initial states.
 
         Args:
             inputs: start, times and forcings.
             initial: the states at the start, by name.
+
+        Returns:
+            The states `(time, …)` by name, whether the solve succeeded, and its number of steps.
         """
 
     @abstractmethod
     def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any) -> Prediction:
-        """What is observed of the states at all times.
+        """Observed values of solved states.
 
         Args:
             inputs: start, times and forcings.
-            states: those at all times, `(time, …)` by name.
+            states: the states at all times, `(time, …)` by name.
             ok: whether the solve succeeded.
-            steps: how many steps it took.
+            steps: number of steps.
+
+        Returns:
+            The prediction, as if the layer had been called.
         """
 
     @abstractmethod
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
-        """What the vector field says at some times and states, `(time, …)` each.
+        """Rates of the vector field along a path.
 
         Args:
             inputs: start, times and forcings.
             times: `(time,)`, in the units of time of the data.
-            states: those at these times, by name.
+            states: the states at these times, by name.
+
+        Returns:
+            The rates, `(time, …)` by name.
         """
 
 
 def start_of(layer: Any) -> Any:
-    """When the solve of a layer starts: as it says, else at the first time of its doses; none where
-    neither is said.
-    """
+    """Start time of a layer: its own, or the first time of its doses, or none."""
     start = getattr(layer, "start", None)
     return getattr(getattr(layer, "doses", None), "start", None) if start is None else start
 
 
 class AroundLayer(AbstractLayer):
-    """A layer around another one: what drives it is what drives that."""
+    """A layer around another one, with the same forcings, units, index and start."""
 
     layer: eqx.AbstractVar[AbstractLayer]
 
@@ -248,55 +259,63 @@ class AroundLayer(AbstractLayer):
         return start_of(self.layer)
 
     @property
-    def begins(self) -> bool:
-        return self.layer.begins
+    def _begins(self) -> bool:
+        return begins(self.layer)
 
 
 class AbstractPopulation(AroundLayer):
-    """A layer for each member of a population, such as `bd.Each`; `dim` is the dimension that they
-    form.
-    """
+    """One layer for all members of a population, such as `bd.Each`; `dim` is their dimension."""
 
     members: eqx.AbstractVar[tuple[Any, ...]]
     dim: eqx.AbstractVar[str]
 
     @abstractmethod
     def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
-        """A tree with a number of each member wherever one is varying, and the paths at which it
-        is.
+        """Expand varying parameters to one value for each member.
 
         Args:
             tree: a layer, or noise.
+
+        Returns:
+            The tree with arrays over members, and the dotted paths of these arrays.
         """
 
     @abstractmethod
     def positions(self, names: Any) -> Int[np.ndarray, " member"]:
-        """Which of the members some are.
+        """Indices of members by name.
 
         Args:
-            names: what they are called, `(member,)`.
+            names: names of members, `(member,)`.
+
+        Returns:
+            The place of each in `members`.
 
         Raises:
-            DataError: for one that is no member.
+            DataError: for a name that is no member.
         """
 
     @abstractmethod
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Where each member was observed; none where its layer looks at all times, or all were at
-        all of them.
+        """Rows at which each member was observed.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.
+
+        Returns:
+            None if every member is solved at all times.
         """
 
 
 def of_members(tree: Any, varied: Sequence[str], at: Any) -> Any:
-    """A tree with the numbers of some members at the paths that vary.
+    """Select members of a population in a tree with drawn parameters.
 
     Args:
-        tree: a layer, or noise, with numbers in place of what is unknown.
+        tree: a layer, or noise, with numbers in place of random leaves.
         varied: the paths, as `AbstractPopulation.over_members` found them.
-        at: which members, a position or several.
+        at: the index of a member, or several.
+
+    Returns:
+        The tree with the parameters of these members at the paths that vary.
     """
 
     def chosen(path, leaf):
@@ -306,9 +325,7 @@ def of_members(tree: Any, varied: Sequence[str], at: Any) -> Any:
 
 
 class AroundTrajectory(AbstractLayer):
-    """A layer around one trajectory: what drives it and what it predicts are those of the
-    trajectory.
-    """
+    """A layer around one trajectory, with its forcings, units, start and outputs."""
 
     ode: eqx.AbstractVar[AbstractTrajectory]
 
@@ -334,9 +351,7 @@ class AroundTrajectory(AbstractLayer):
 
 
 class AtStates(AroundTrajectory):
-    """A trajectory whose states at the times of the data are known, with the success and the steps
-    of their solve.
-    """
+    """A trajectory with given states at the times of the data, which need no solve."""
 
     ode: AbstractTrajectory
     known: States
@@ -355,7 +370,7 @@ def _is_trajectory(node: Any) -> bool:
 
 
 def named_trajectories(tree: Any) -> list[tuple[str, AbstractTrajectory]]:
-    """The trajectories inside a tree by their dotted paths, in its order."""
+    """Dotted paths and trajectories inside a tree, in its order."""
     found = jtu.tree_flatten_with_path(tree, is_leaf=_is_trajectory)[0]
     return [(dotted(path), node) for path, node in found if _is_trajectory(node)]
 
@@ -366,12 +381,13 @@ def trajectories(tree: Any) -> list[AbstractTrajectory]:
 
 
 def at_states(tree: Any, states: Sequence[States]) -> Any:
-    """A tree with given states in place of the solves of its trajectories."""
+    """Replace the solves of all trajectories in a tree by given states."""
     return at_solutions(tree, [(known,) for known in states])
 
 
 def at_solutions(tree: Any, solutions: Sequence[tuple]) -> Any:
-    """A tree with what `solve` returned in place of the solves of its trajectories."""
+    """Replace the solves of all trajectories in a tree by earlier results of `solve`."""
+    # `jax.tree.map` visits trajectories in the order of `trajectories(tree)`.
     left = list(solutions)
     return jax.tree.map(
         lambda node: AtStates(node, *left.pop(0)) if _is_trajectory(node) else node,
@@ -385,7 +401,16 @@ def with_adjoint(
     adjoint: diffrax.AbstractAdjoint,
     instead_of: type[diffrax.AbstractAdjoint] = diffrax.AbstractAdjoint,
 ) -> Any:
-    """The tree with another adjoint in place of every one of a kind."""
+    """Replace the adjoints of a kind in a tree.
+
+    Args:
+        tree: a layer or model.
+        adjoint: the new adjoint, which says how Diffrax differentiates solves.
+        instead_of: the type of the adjoints that are replaced; every adjoint unless given.
+
+    Returns:
+        The tree with the new adjoint.
+    """
 
     def is_adjoint(node):
         return isinstance(node, diffrax.AbstractAdjoint)
@@ -396,21 +421,22 @@ def with_adjoint(
 
 
 class AbstractFilter(AbstractLayer):
-    """A layer that looks back at observations: `layer(inputs, variances)` with the variance of each
-    one's noise.
+    """A filter: `layer(inputs, variances)` predicts each observation from the earlier ones.
 
-    Its prediction at a time is what the observations before it (in `inputs.past`) say, so that the
-    product of the densities of all observations is the likelihood with the unknown path integrated
-    out.
+    The earlier observations are in `inputs.past`. The product of the predictive densities is the
+    likelihood, with the unknown path integrated out.
     """
 
     @abstractmethod
     def __call__(self, inputs: Inputs, variances: Mapping[str, Any]) -> Prediction:
-        """Predict at `inputs.times`, with the variance of each value before its observation.
+        """Predict mean and variance at `inputs.times` from earlier observations.
 
         Args:
-            inputs: start, times and forcings, and the observations before them in `inputs.past`.
-            variances: the variance of the noise of each observable, in the square of its units.
+            inputs: start, times, forcings, and the earlier observations in `inputs.past`.
+            variances: the variance of the noise of each observable, in squared units.
+
+        Returns:
+            The predictive means, with `variances`.
         """
 
 
@@ -420,14 +446,18 @@ def finite(values: Any) -> Bool[Array, ""]:
 
 
 def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
-    """A prediction whose values are 1 wherever the solve failed or left the finite numbers.
+    """Make a `Prediction` whose values are 1 if the solve failed or any value is not finite.
 
     Args:
-        values: what is predicted, `(time, …)` by name.
+        values: predictions, `(time, …)` by name.
         ok: whether the solve succeeded.
-        stats: the work that it took, whole numbers by name; none unless given.
+        stats: counts of work by name; none unless given.
         more: `mismatches`, `variances` and `end` of the `Prediction`.
+
+    Returns:
+        The prediction; `ok` is also false if a value is not finite.
     """
+    # A failed draw is rejected, but its gradient must stay finite: hence a constant in its place.
     ok = jnp.asarray(ok) & finite(values)
     masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), dict(values))
     return Prediction(masked, ok, {} if stats is None else stats, **more)
@@ -436,14 +466,18 @@ def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Predicti
 def shielded(
     function: Callable, fine: Callable[[Any], Any], *args: Any
 ) -> tuple[Any, Bool[Array, ""]]:
-    """`function(*args)`, and whether that is `fine`; where it is not, no gradient flows through the
-    function.
+    """`function(*args)` without a gradient where the result is not `fine`.
 
-    Masking what it returns is not enough: where it is singular its derivative is infinite, and zero
-    times that is NaN.
+    Masking the result is not enough: where the function is singular its derivative is infinite, and
+    zero times infinity is NaN.
+
+    Returns:
+        The result, and whether it is fine.
     """
     closed = eqx.filter_closure_convert(function, *args)
+    # 1. Evaluate without a gradient, to learn whether the result is fine.
     ok = jnp.asarray(fine(frozen(closed)(*frozen(args))))
+    # 2. Cut the gradient of the arguments where it is not, and evaluate again.
     through = jax.tree.map(
         lambda x: jnp.where(ok, x, frozen(x)) if eqx.is_inexact_array(x) else x, (closed, args)
     )
@@ -451,18 +485,24 @@ def shielded(
 
 
 def predict_rows(rows: Callable, times: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
-    """The prediction of a function of all rows; where it fails its gradient is zero, even if it is
-    singular there.
-    """
+    """Prediction by a function of all rows, with a zero gradient where it is not finite."""
     values, ok = shielded(rows, lambda values: ok & finite(values), times)
     return prediction(values, ok, stats, **more)
 
 
 def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: Any) -> Prediction:
-    """A prediction made of several: good only if all are,
-    with the work and the mismatches of all.
+    """Join the predictions of several layers: `ok` if all are, work summed, residuals of all.
+
+    Args:
+        parts: predictions by the name of the layer.
+        values: the joint values by name.
+        more: `variances` and `end` of the `Prediction`.
+
+    Returns:
+        The joint prediction; constraint residuals are named `layer.residual`.
     """
     ok = jnp.all(jnp.asarray([part.ok for part in parts.values()]))
+    # Counts of work with the same name, such as steps, add up.
     stats: dict[str, Any] = {}
     for part in parts.values():
         stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import diffrax
 import equinox as eqx
@@ -35,18 +35,18 @@ from ._start import start_time
 from ._steps import RetryingController, safe_rates
 from .event import Event, as_events, solve_with_events
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
-from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
+from .layer import AbstractTrajectory, Prediction, StatedFunction, finite, predict_rows, prediction
 from .process_noise import ProcessNoise
 from .root import find_root
 from .scheduled import AbstractSchedule, AbstractScheduled
 
 
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """A Diffrax solver from itself or from its name, in any case: `tsit5`, `dopri8`, `rodas5p`, …
+    """Diffrax solver by name, in any case: `tsit5`, `dopri8`, `rodas5p`, …; solvers pass through.
 
     Raises:
-        ModelError: if Diffrax has no adaptive solver of that name, or for one of fixed steps or of
-            other equations.
+        ModelError: if Diffrax has no adaptive solver of that name, or if the solver has fixed steps
+            or solves other equations.
     """
     if isinstance(solver, diffrax.AbstractSolver):
         # Others are for equations in two parts: stochastic, or implicit and explicit.
@@ -81,62 +81,54 @@ class ODE(AbstractTrajectory):
 
     $\dot y = f(t, y, u(t)), \quad y(t_0) = y_0$
 
-    The solver ends a step at each time of a linear forcing, starts anew at each time of a step
-    forcing and at each of the `jumps`; none of these count in `max_steps`. A step that leaves the
-    finite numbers, or the states for which the equation makes sense, is tried again with a fifth of
-    its length. A solve that needs more than `max_steps` steps is reported by `ok=False`, never by
-    an exception.
+    The solver ends a step at each time of a linear forcing. It starts anew at each time of a step
+    forcing and at each of the `jumps`. These steps do not count in `max_steps`. A step whose rates
+    are not finite is retried with a fifth of its length. A solve that needs more than `max_steps`
+    steps gives `ok=False`, not an exception.
 
     Args:
-        vector_field: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which
-            returns a dict with the rate of change of every state, in its units per unit of time.
+        vector_field: a function `(t, y, u)` of time, a dict of states and a dict of forcings. It
+            returns a dict with the rate of every state, in its units per unit of time.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
             units of the state.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are
-            predicted; without it the states themselves are. A method of the equations' class, such
-            as `Bucket.flow`, is called on the equations.
-        events: a `bd.Event`, or several of them: sudden changes whenever a function of the states
-            passes through zero.
-        algebraic: the states of which the vector field gives not a rate but what must be zero (a
-            differential–algebraic equation of index 1, for `solver="rodas5p"`): a name, or several.
-            What `initial` says of them is where the search for their first value begins.
+        observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
+            states are predicted. A method of the equations' class, such as `Bucket.flow`, is called
+            on the equations.
+        events: a `bd.Event`, or several: sudden changes whenever a function of the states passes
+            through zero.
+        algebraic: names of algebraic states (a differential–algebraic equation of index 1, for
+            `solver="rodas5p"`). For these the vector field returns a residual that must be zero,
+            and `initial` holds the guess from which their first value is solved for.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
         start: the time of `initial`: a number in the units of time of the data, or a date such as
             "2001-06-30"; unless given, the first time of the data that the model is fitted to.
-        rtol: the error that a step may make, relative to the states.
-        atol: the error that it may make besides, in the units of the states, the same for all.
+        rtol: relative tolerance of the error of a step.
+        atol: absolute tolerance of the error of a step, in the units of the states.
         max_steps: the most steps of a solve.
         adjoint: how Diffrax differentiates the solve.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly
-            between their data, unless `interpolation` says otherwise; outside them the first or the
-            last one holds.
-        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next
-            one, `"cubic"` is a smooth spline.
-        jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a
-            harvest.
-        doses: what `bd.dosing.doses` reads from a table: doses at once or as infusions, steady
-            states, resets, of which the equation knows nothing. Unless `start` says another, the
-            solve starts at the first time of the table.
-        process_noise: a `bd.layers.ProcessNoise` on states: what the equation does not know, which
-            adds up with time.
+        forcings: the data variables that drive the equation: a name, or several. They are linear
+            between their data unless `interpolation` names them, and constant outside.
+        interpolation: kinds by forcing: `{"rain": "step"}` holds each datum until the next one,
+            `"cubic"` is a smooth spline.
+        jumps: a `bd.Jump`, or several: sudden changes of states at given times, such as a harvest.
+        doses: doses of a table, from `bd.dosing.doses`: boluses, infusions, steady states and
+            resets. Without `start`, the solve starts at the first time of the table.
+        process_noise: a `bd.layers.ProcessNoise` on states, for model errors that accumulate.
         units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused. That of `time` says what numbers mean for data with dates:
-            `{"time": "h"}`, of rates per hour, or since when they count,
-            `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
-        sums: predicted values whose datum is their integral over an interval up to its time, such
-            as weekly cases from cases a day: how long that is, in the units of time, by name. An
-            interval that would begin before the start begins there; `None` is for all since the
-            start.
-        means: values whose datum is a mean over such an interval.
+            converted, or refused. `time` says what numbers mean for data with dates: the unit of
+            rates, `{"time": "h"}`, or also an origin, `{"time": "days since 2001-01-01"}`; days
+            since 1970 unless given.
+        sums: lengths of intervals by predicted value, in the units of time, if each datum is an
+            integral over the interval before its time (weekly cases from daily rates). An interval
+            never begins before the start; `None` is for all since the start.
+        means: the same for values whose datum is a mean over the interval.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
 
     Raises:
-        ModelError: if built with an unknown solver, a state of the wrong shape, an interpolation of
-            no forcing or of an unknown kind, a jump or a dose of an unknown state, a start that is
-            no known number or after the first dose, or bad tolerances; when called, for rates of
-            other states or shapes, and a jump that is known to lie before the start.
+        ModelError: if a solver, state, forcing, start or tolerance is invalid; when called, for
+            rates of other states or shapes, and for a jump that is known to lie before the start.
 
     Example:
         ```python
@@ -188,34 +180,24 @@ class ODE(AbstractTrajectory):
         check_tolerances(self)
         check_initial(self.initial, self.observe)
         check_interpolation(self.interpolation, self.forcings)
+        shapes = {name: value.shape for name, value in any_state(self.initial).items()}
         for jump in (*self.jumps, *(event.jump for event in self.events)):
-            jump.check_states(
-                {name: value.shape for name, value in any_state(self.initial).items()}
-            )
-        self._check_doses()
+            jump.check_states(shapes)
+        self._check_doses(shapes)
         self._check_algebraic()
         if self.process_noise is not None:
-            self._check_process_noise()
+            self._check_process_noise(shapes)
         if self.sums or self.means:
             check_intervals(self.sums, self.means, self.outputs)
 
-    @property
-    def smooth(self) -> bool:
-        sudden = (
-            self.jumps or self.events or self.doses is not None or self.process_noise is not None
-        )
-        return not (sudden or self.algebraic or self.sums or self.means)
-
-    def _check_doses(self) -> None:
+    def _check_doses(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self.doses is None or isinstance(self.doses, AbstractSchedule):
             return
         if not isinstance(self.doses, AbstractScheduled):
             raise ModelError(
                 f"doses must be what bd.dosing.doses(table, …) returns, not {self.doses!r}"
             )
-        self.doses.check_states(
-            {name: value.shape for name, value in any_state(self.initial).items()}
-        )
+        self.doses.check_states(shapes)
         if self.sums or self.means:
             raise ModelError(
                 "sums and means over intervals and doses do not go together yet: observe the "
@@ -249,14 +231,12 @@ class ODE(AbstractTrajectory):
                 "bd.layers.find_root instead"
             )
 
-    def _check_process_noise(self) -> None:
+    def _check_process_noise(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if not isinstance(self.process_noise, ProcessNoise):
             raise ModelError(
                 f"process_noise must be a bd.layers.ProcessNoise, not {self.process_noise!r}"
             )
-        self.process_noise.check_states(
-            {name: value.shape for name, value in any_state(self.initial).items()}
-        )
+        self.process_noise.check_states(shapes)
         if both := {*self.algebraic} & {*self.process_noise.scale}:
             raise ModelError(
                 f"process noise is on states with rates, but {', '.join(sorted(both))} is algebraic"
@@ -267,12 +247,12 @@ class ODE(AbstractTrajectory):
         return output_names(self.observe, self.vector_field, any_state(self.initial), self.forcings)
 
     @property
-    def stated_functions(self) -> list[tuple[str, VectorField, Mapping[str, Any]]]:
+    def _stated_functions(self) -> list[StatedFunction]:
         return [("the rate of change", self.vector_field, self.initial)]
 
     @property
     def states(self) -> int:
-        """How many numbers the solver carries along."""
+        """Number of state variables."""
         return sum(value.size for value in any_state(self.initial).values())
 
     @property
@@ -281,41 +261,39 @@ class ODE(AbstractTrajectory):
 
     @property
     def trajectories(self) -> list[AbstractTrajectory] | None:
-        """Itself; none where it predicts sums or means, which states at the times of the data do
-        not determine.
-        """
+        """Itself; none if it predicts sums or means, which need states between the data."""
         return None if self.sums or self.means else [self]
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or of an amount: those of its state.
+        """Units of a random leaf of `initial` or of an amount: the units of its state.
 
         Args:
-            path: the names on the way from the layer to the leaf.
+            path: the names from the layer to the leaf.
+
+        Returns:
+            The units, or an empty string for any other leaf.
         """
-        state = (
-            path[1]
-            if path[0] == "initial"
-            else path[3]
-            if path[0] == "jumps" and path[2] == "change"
-            else ""
-        )
-        return self.units.get(state, "")
+        if path[0] == "jumps" and path[2] == "change":
+            return self.units.get(path[3], "")
+        return self.units.get(path[1], "") if path[0] == "initial" else ""
 
     def __call__(self, inputs: Inputs) -> Prediction:
         if self.sums or self.means:
             return over_intervals(self, inputs)
-        ode = self._scheduled(inputs)  # once: a steady state takes several solves
+        # The schedule is worked out only once, since a steady state takes several solves.
+        ode = self._scheduled(inputs)
         return ode.predict(inputs, *ode.solve(inputs, ode.begin(inputs)))
 
     def _scheduled(self, inputs: Inputs) -> "ODE":
-        """The same with the times and amounts of its doses worked out."""
+        """This ODE with its doses replaced by the schedule of this solve."""
         if not isinstance(self.doses, AbstractScheduled):
             return self
         self.doses.refuse_before(inputs.start)
         return self._with(doses=self.doses.schedule(self, inputs))
 
     def _with(self, **fields: Any) -> "ODE":
-        """The same with other fields, of which nothing is checked: their numbers may be traced."""
+        """This ODE with other fields, without the checks: values may be traced."""
+        # `dataclasses.replace` would run `__check_init__`, which cannot look at traced values.
         where = lambda ode: [getattr(ode, name) for name in fields]  # noqa: E731
         return eqx.tree_at(
             where,
@@ -324,29 +302,11 @@ class ODE(AbstractTrajectory):
             is_leaf=lambda x: any(x is held for held in where(self)),
         )
 
-    def with_schedule(self, schedule: AbstractSchedule, initial: dict[str, Any]) -> "ODE":
-        """The equations from other states under what is to happen, and nothing else.
-
-        Args:
-            schedule: what happens when.
-            initial: the states at the start.
-        """
-        bare = dataclasses.replace(self, doses=None, jumps=(), events=(), process_noise=None)
-        return bare._with(doses=schedule, initial=initial)
-
-    def rates_at(self, inputs: Inputs) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
-        """The vector field as a function of time and states alone, with what infusions add.
-
-        Args:
-            inputs: start, times and forcings.
-        """
-        return self._field(self._forced(inputs))
-
     def begin(self, inputs: Inputs) -> dict[str, Any]:
-        """The states at the start, after the jumps at that time.
+        """Initial states, after the jumps at the start.
 
         Raises:
-            ModelError: for a jump that is known to lie before it.
+            ModelError: for a jump that is known to lie before the start.
         """
         refuse_assumed(self, inputs)
         if isinstance(self.doses, AbstractScheduled):
@@ -360,14 +320,11 @@ class ODE(AbstractTrajectory):
         return self._jumped(inputs, inputs.start, initial, lambda times: times == inputs.start)
 
     def _consistent(self, inputs: Inputs, initial: dict[str, Any]) -> dict[str, Any]:
-        """The states at the start, the algebraic ones such that their equations hold, as far as a
-        search finds any.
-        """
+        """Consistent initial states: the algebraic ones are solved for from their guesses."""
         guess = {name: initial[name] for name in self.algebraic}
         found = find_root(self._laws(inputs, initial), guess)
-        keep = finite(
-            found
-        )  # what is not finite would have no gradient; `solve` says that it failed
+        # Without a root keep the guess, so that gradients stay finite: `solve` reports the failure.
+        keep = finite(found)
         return initial | {
             name: jnp.where(keep, value, guess[name]) for name, value in found.items()
         }
@@ -375,7 +332,7 @@ class ODE(AbstractTrajectory):
     def _laws(
         self, inputs: Inputs, states: dict[str, Any]
     ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        """What must be zero at the start, as a function of the algebraic states."""
+        """Residuals of the algebraic equations at the start, as a function of algebraic states."""
         rates = self._field(self._forced(inputs))
 
         def laws(found):
@@ -385,26 +342,20 @@ class ODE(AbstractTrajectory):
         return laws
 
     def _hold(self, inputs: Inputs, states: dict[str, Any]) -> Any:
-        """Whether the laws of the algebraic states hold at the start: a step of Newton's would not
-        move them.
-        """
+        """Whether the algebraic equations hold at the start, within the solver's tolerances."""
+        # The scale of the equations is unknown, so judge a correction in the units of the states.
         flat, unravel = ravel_pytree({name: states[name] for name in self.algebraic})
         laws = self._laws(inputs, states)
         away = lambda y: ravel_pytree(laws(unravel(y)))[0]  # noqa: E731
+        # A Newton step J⁻¹ g estimates the error in the units of the states.
         step = jnp.linalg.solve(jax.jacfwd(away)(flat), away(flat))
         return jnp.all(jnp.abs(step) <= self.atol + self.rtol * jnp.abs(flat))
 
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        """The states at all times from those at the start, whether the solve succeeded, and its
-        steps.
-        """
+        """Solve the equations: states `(time, …)` by name, success, and the number of steps."""
         if isinstance(self.doses, AbstractScheduled):
             return self._scheduled(inputs).solve(inputs, initial)
-        covered = (
-            True
-            if self.process_noise is None
-            else self.process_noise.covers(inputs.start, inputs.times)
-        )
+        # 1. Solve once, or from event to event.
         if self.events:
             solve = lambda *part: self._solved(inputs, *part)  # noqa: E731
             forced, span = self._forced(inputs), (inputs.times, inputs.start)
@@ -417,18 +368,23 @@ class ODE(AbstractTrajectory):
             )
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
             steps = jnp.asarray(solution.stats["num_steps"])
-        ok = ok & finite(found) & covered
+        # 2. Success also needs finite states, a grid of noise that covers all times, steady states
+        # that were found, and algebraic equations that hold at the start.
+        ok = ok & finite(found)
+        if self.process_noise is not None:
+            ok = ok & self.process_noise.covers(inputs.start, inputs.times)
         if isinstance(self.doses, AbstractSchedule):
             ok = ok & self.doses.ok
         if self.algebraic:
             ok = ok & self._hold(inputs, jax.lax.stop_gradient(initial))
-        # Masked before jumps and `observe`, so that a singular function there still has a finite
-        # gradient.
+        # 3. Mask failed states before jumps and `observe`, so that a function that is singular
+        # there still has a finite gradient.
         states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), found)
+        # 4. Jumps at the last time come after the last step, so they act here.
         if self._sudden:
             end = inputs.times[-1]
             last = jax.tree.map(lambda y: y[-1], states)
-            # Those at the start have acted already, however short the solve.
+            # Jumps at the start have acted already, however short the solve is.
             begun = jnp.maximum(last_part(inputs), inputs.start)
             after = self._jumped(inputs, end, last, lambda times: (times > begun) & (times <= end))
             at_end = inputs.times == end
@@ -440,7 +396,8 @@ class ODE(AbstractTrajectory):
     def _solved(
         self, inputs: Inputs, start: Any, initial: dict[str, Any], saved: diffrax.SaveAt, event: Any
     ) -> Any:
-        """One solve to the last of the times."""
+        """One Diffrax solve up to the last time."""
+        # Kinks of linear forcings only end a step; at breaks the solver starts anew.
         kinks, breaks = self._discontinuities(inputs)
         controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
         if kinks is not None or breaks is not None:
@@ -464,7 +421,7 @@ class ODE(AbstractTrajectory):
 
     @property
     def _sudden(self) -> tuple[Any, ...]:
-        """Jumps and doses: all that changes the states at times of its own."""
+        """Jumps and doses: all sudden changes at given times."""
         return (*self.jumps, self.doses) if isinstance(self.doses, AbstractSchedule) else self.jumps
 
     @property
@@ -478,14 +435,17 @@ class ODE(AbstractTrajectory):
     def predict(
         self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any
     ) -> Prediction:
-        """What is observed of the states at all times.
+        """Observed values of solved states.
 
         Args:
             inputs: start, times and forcings.
-            states: those at all times, `(time, …)` by name.
+            states: the states at all times, `(time, …)` by name.
             ok: whether the solve succeeded.
-            steps: how many steps it took.
-            more: what else the prediction holds, such as its `mismatches`.
+            steps: number of steps.
+            more: other fields of the prediction, such as its `mismatches`.
+
+        Returns:
+            The prediction.
         """
         more["end"] = jax.tree.map(lambda y: y[-1], states)
         if self.observe is None:
@@ -498,22 +458,20 @@ class ODE(AbstractTrajectory):
         return predict_rows(rows, inputs.times, ok, {"steps": steps}, **more)
 
     @property
-    def goes_on(self) -> bool:
-        # Jumps at the end would happen twice, sums and paths of noise reach back.
+    def _goes_on(self) -> bool:
+        # Jumps at the end would happen twice; sums, noise paths and splines need earlier values.
         reaching = self.sums, self.means, self.jumps, self.doses, self.events, self.process_noise
         return not any(reaching) and "cubic" not in self.interpolation.values()
 
-    def from_end(self, states: Values) -> "ODE":
+    def _from_end(self, states: Values) -> "ODE":
         return self._with(initial=dict(states))
 
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
-        """What the vector field says at some times and states, `(time, …)` each."""
-        return jax.vmap(self._scheduled(inputs).rates_at(inputs))(times, dict(states))
+        """Rates of the vector field at some times and states, `(time, …)` by name."""
+        return jax.vmap(rates_at(self._scheduled(inputs), inputs))(times, dict(states))
 
     def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
-        """The states after the jumps that are due at a time; outside the solve,
-        those at its ends.
-        """
+        """States after the jumps that are `due` at the start or end of a solve."""
         if not self._sudden:
             return y
         rates = self._rates(inputs, y)
@@ -524,14 +482,16 @@ class ODE(AbstractTrajectory):
         return Forced({name: inputs.forcings[name] for name in self.forcings}, given)
 
     def _discontinuities(self, inputs: Inputs) -> tuple[Any, Any]:
-        """Times at which steps must end, and those at which they must start anew; none if there are
-        no such times.
+        """Times at which a step must end, and times at which the solver starts anew; none if empty.
+
+        Forcings from one table share their times, so that `id` removes duplicates.
         """
         used = [inputs.forcings[name] for name in self.forcings]
         kinks = {id(f.times): f.times for f in used if isinstance(f, Linear)}.values()
         breaks = {id(f.times): f.times for f in used if isinstance(f, Step)}.values()
         breaks = [*breaks, *(jax.lax.stop_gradient(jump.times) for jump in self._sudden)]
         breaks += [] if self.process_noise is None else [self.process_noise.edges]
+        # Diffrax ignores infinite times, so that shapes do not depend on values.
         inside = lambda t: jnp.where((t > inputs.start) & (t <= last_part(inputs)), t, jnp.inf)  # noqa: E731
         return (
             jnp.concatenate([*kinks]) if kinks else None,
@@ -539,7 +499,7 @@ class ODE(AbstractTrajectory):
         )
 
     def _field(self, forced: Forced) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
-        """The vector field as a function of time and states alone."""
+        """Rates as a function `(t, y)`: the vector field, process noise and infusions."""
         field, noise = prepared(self.vector_field), self.process_noise
 
         def rates(t, y):
@@ -553,19 +513,57 @@ class ODE(AbstractTrajectory):
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""
         rates = self._field(self._forced(inputs).up_to(last_part(inputs)))
-        # Forward mode through an explicit solver needs no protection: no step that is rejected is
-        # multiplied by zero.
+        # Forward mode through an explicit solver is safe: rejected steps are not multiplied by 0.
         if isinstance(self.adjoint, diffrax.ForwardMode) and not isinstance(
             self.solver, diffrax.AbstractImplicitSolver
         ):
             return lambda t, y, args: rates(t, y)
+        # Where rates are not finite, the gradient is taken at the start of the solve.
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
 
 
-def _strong(tree: Any) -> Any:
-    """Arrays of a tree with types of their own, not those of Python's numbers: a closed function
-    insists on them.
+def is_smooth(layer: Any) -> TypeGuard[ODE]:
+    """Whether a layer is an ODE whose states move by the rates of its vector field alone.
+
+    The derivatives of its states can then be solved for along with them, which is faster.
     """
+    if not isinstance(layer, ODE):
+        return False
+    sudden = layer.jumps or layer.events or layer.doses is not None
+    noisy = layer.process_noise is not None
+    return not (sudden or noisy or layer.algebraic or layer.sums or layer.means)
+
+
+def with_schedule(ode: ODE, schedule: AbstractSchedule, initial: dict[str, Any]) -> ODE:
+    """The equations with other initial states and with a schedule in place of all sudden changes.
+
+    Args:
+        ode: the equations.
+        schedule: doses with known times and amounts.
+        initial: the states at the start.
+
+    Returns:
+        an ODE without other doses, jumps, events or process noise.
+    """
+    bare = dataclasses.replace(ode, doses=None, jumps=(), events=(), process_noise=None)
+    return bare._with(doses=schedule, initial=initial)
+
+
+def rates_at(ode: ODE, inputs: Inputs) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+    """The vector field with the infusions, as a function of time and states.
+
+    Args:
+        ode: the equations.
+        inputs: start, times and forcings.
+
+    Returns:
+        a function `(t, y)` that returns the rates of the states by name.
+    """
+    return ode._field(ode._forced(inputs))
+
+
+def _strong(tree: Any) -> Any:
+    """Arrays without JAX's weak types, which a converted closure does not accept."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

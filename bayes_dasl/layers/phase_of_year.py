@@ -1,4 +1,4 @@
-"""Functions of the calendar for equations: how much of a year, a week or a day has passed."""
+"""`phase`: the elapsed share of a year, week or day, for use in equations."""
 
 from typing import Any
 
@@ -10,15 +10,14 @@ from ..data.dates import SINCE, as_date, counted_in, seconds_in
 from ..errors import ModelError
 
 _DAY = 86400
-# Of the calendar that repeats after 400 years, of which each year begins in March, so that a leap
-# day is the last one.
+# Days of the 400 years after which the calendar repeats, and days from 1 March of year 0 to 1970.
+# Years that begin in March have the leap day at their end.
 _ERA, _MARCH = 146097, 719468
 _THURSDAY = 3  # days from Monday to the first day of 1970
 
 
 def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
-    r"""How much of the year, the week or the day has passed at a time: 0 when it begins, rising to
-    1.
+    r"""Elapsed share of the year, the week or the day at a time, from 0 to 1.
 
     A seasonal rate is `jnp.cos(2 * jnp.pi * (bd.layers.phase(t, "year") - peak))`, a curve that is
     known over a year `jnp.interp(bd.layers.phase(t, "year"), share, values, period=1.0)`.
@@ -30,7 +29,8 @@ def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
         units: what `t` counts, as the layer states it, such as "h since 2001-01-01"; days since
             1970 unless given.
 
-    Shapes: that of `t`.
+    Returns:
+        The share, with the shape of `t`.
 
     Raises:
         ModelError: for another cycle, or what is no unit of time since a date.
@@ -44,19 +44,21 @@ def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
         return ((days + _THURSDAY) / 7.0) % 1.0
     if of != "year":
         raise ModelError(f"a phase is of a 'year', a 'week' or a 'day', not of {of!r}")
-    # Of the year that holds a day, from the years that begin in March: Howard Hinnant's
-    # days_from_civil turned round.
+    # The year of a day, by Howard Hinnant's algorithm civil_from_days.
+    # 1. Days since 1 March of year 0, split into eras of 400 years and the day of the era.
     whole = jnp.floor(days).astype(int) + _MARCH
     era = whole // _ERA
     day = whole - era * _ERA
+    # 2. The year of the era, counted from March, and the day of that year.
     from_march = (day - day // 1460 + day // 36524 - day // 146096) // 365
     of_march = day - (365 * from_march + from_march // 4 - from_march // 100)
+    # 3. January and February belong to the next calendar year.
     year = from_march + 400 * era + (of_march >= 306)
     first = _first_day(year)
     return (days - first) / (_first_day(year + 1) - first)
 
 
 def _first_day(year: Any) -> Any:
-    """Days from 1970 to the first of a year."""
+    """Days from 1970 to 1 January of a year."""
     before = year - 1
     return 365 * (year - 1970) + (before // 4 - before // 100 + before // 400) - 477

@@ -1,4 +1,4 @@
-"""Noise on the states of an equation: what it cannot know adds up with time."""
+"""`ProcessNoise`: noise on the states of an ODE, whose errors accumulate with time."""
 
 import math
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ from ._times import ROUNDING, checked_grid, known
 
 
 class ProcessNoise(AbstractLinear):
-    r"""Noise on states, whose path is unknown: errors of a model that grow with the horizon.
+    r"""Process noise on states, with an unknown path: model errors that grow with the horizon.
 
     $\dot y = f(t, y, u) + \sigma z_k / \sqrt h, \quad z_k \sim N(0, 1)$ in the k-th of the steps of
     length h, or $f + \sigma y z_k / \sqrt h$ if `relative`
 
-    A state is kicked by the same amount all through a step. At the ends of steps what has been
-    added is a Brownian motion, so that a step as long as the time between data is fine enough
-    unless the equation is faster. A `relative` one is a Brownian motion of the logarithm
-    (Stratonovich's sense): a state that starts positive stays so. The increments $z_k$ are
-    inferred; those after the data keep their prior, and so a forecast spreads as it must. Members
-    of a population have the same. A steady state of doses is that of the equation without noise.
+    The added rate is constant within a step. At the ends of steps the noise is a Brownian motion,
+    so a step as long as the time between data is fine enough, unless the equation is faster.
+    `relative` noise is a Brownian motion of the logarithm (in Stratonovich's sense), so a positive
+    state stays positive. The increments $z_k$ are inferred. Increments after the data keep their
+    prior, so that a forecast widens. Members of a population share the noise. Steady states of
+    doses ignore the noise.
 
     Args:
         scale: σ of each state that has noise, by name: numbers or random leaves such as
@@ -86,10 +86,13 @@ class ProcessNoise(AbstractLinear):
             )
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse noise on what is no scalar state.
+        """Check that the noise is on scalar states.
 
         Args:
-            shapes: those of the states, by name.
+            shapes: the shapes of the states, by name.
+
+        Raises:
+            ModelError: for an unknown state, or one that is an array.
         """
         for name in self.scale:
             if name not in shapes:
@@ -103,13 +106,13 @@ class ProcessNoise(AbstractLinear):
                 )
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
-        """Refuse data that go beyond the grid.
+        """Refuse data beyond the grid.
 
         Args:
-            times: those of the data, in increasing order.
+            times: the times of the data, in increasing order.
 
         Raises:
-            DataError: if so.
+            DataError: if the last time lies beyond the grid.
         """
         last = self.grid[1]
         if times[-1] > last + ROUNDING * self.step:
@@ -118,17 +121,19 @@ class ProcessNoise(AbstractLinear):
                             "build it with a grid that covers data and forecasts")  # fmt: skip
 
     def covers(self, start: Any, times: Any) -> Bool[Array, ""]:
-        """Whether all of a solve lies on the grid; where that is known before it runs, it is
-        refused instead.
+        """Whether the grid covers a solve.
 
         Args:
-            start: the time at which the solve begins.
-            times: its times, in increasing order: all of them, since the last one is unknown once
-                it is cut out of them in a program that is being traced.
+            start: the start of the solve.
+            times: all its times, in increasing order. (The last one alone would already be traced.)
+
+        Returns:
+            A flag, for times that are traced.
 
         Raises:
-            DataError: if so.
+            DataError: if times are known and lie outside the grid.
         """
+        # 1. Refuse what is known now; 2. return a flag for what is traced.
         first, last, _ = self.grid
         slack = ROUNDING * self.step
         until, since = known(times), known(start)
@@ -143,25 +148,28 @@ class ProcessNoise(AbstractLinear):
 
     @property
     def step(self) -> float:
-        """How long a step of the grid is."""
+        """Length h of a step of the grid."""
         start, end, steps = self.grid
         return (end - start) / steps
 
     @property
     def edges(self) -> Float[Array, " edge"]:
-        """Where a step ends and the next one begins."""
+        """Times between two steps of the grid."""
         begin, end, steps = self.grid
         return jnp.linspace(begin, end, steps + 1)[1:-1]
 
     def added(self, t: Any, y: Values) -> dict[str, Any]:
-        """What the noise adds to the rates of states.
+        """Added rates of states: σ z_k / √h, times the state if `relative`.
 
         Args:
             t: the time.
             y: the states, by name.
+
+        Returns:
+            The rates by state.
         """
-        # By the very edges at which the solver starts anew: a quotient may round to the other side
-        # of one.
+        # Search in the very edges at which the solver starts anew: a quotient could round to the
+        # other side of one.
         now = jnp.searchsorted(self.edges, t, side="right")
         root = math.sqrt(self.step)
         kicks = {
@@ -177,6 +185,7 @@ class ProcessNoise(AbstractLinear):
         )
 
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "ProcessNoise":
+        # Scales become 1, and the path holds their product with the increments.
         names = sorted(self.scale)
         parts = dict(zip(names, jnp.split(coefficients, len(names)), strict=True))
         ones = dict.fromkeys(self.scale, 1.0)

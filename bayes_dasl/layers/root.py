@@ -1,6 +1,4 @@
-"""Roots of equations, for a vector of unknowns,
-with derivatives by the implicit-function theorem.
-"""
+"""`find_root`: roots of equations, differentiated by the implicit-function theorem."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,22 +18,22 @@ from ..errors import ModelError
 type Flat = Float[Array, " unknown"]
 type System = Callable[[Flat], Flat]
 
+# Newton's step is not damped below this factor.
 _SHORTEST = 2.0**-20
-# In units of the rounding of a number: no correction is smaller than the first, no equations that
-# determine their unknowns have a condition (once they are scaled) worse than the second allows.
+# In units of machine epsilon: the smallest meaningful correction, and the inverse of the worst
+# condition number (after scaling) at which equations still determine their unknowns.
 _ROUNDING, _WORST_CONDITION = 10.0, 1e3
 
 
 class DampedNewton(optx.AbstractRootFinder):
-    r"""Newton's method for a vector, with steps that are halved until the next correction is
-    shorter.
+    r"""Damped Newton method, whose steps are halved until the next correction is shorter.
 
     $y \leftarrow y - \lambda J(y)^{-1} f(y)$ with $\lambda \in \{1, \tfrac12, \tfrac14, \dots\}$
 
-    It ends when the correction, which has the units of the unknowns, is below
-    `atol + rtol * abs(y)`: so the scale of the equations does not matter, and the root is far more
-    exact than the tolerance, since the order is two. It fails where no step is short enough, where
-    the Jacobian is singular, or where numbers are not finite. Dense algebra.
+    It ends when the correction, in the units of the unknowns, is below `atol + rtol * abs(y)`. So
+    the scale of the equations does not matter. Convergence is quadratic, so the root is far more
+    exact than the tolerance. The method fails if no step is short enough, the Jacobian is singular,
+    or numbers are not finite. Its linear algebra is dense.
 
     Source: Deuflhard (2011), Newton Methods for Nonlinear Problems, section 3.3.
     """
@@ -48,12 +46,15 @@ class DampedNewton(optx.AbstractRootFinder):
         return jnp.asarray(jnp.inf), jnp.asarray(1.0)
 
     def step(self, fn, y, args, options, state, tags):
+        # 1. Newton correction J⁻¹ f(y), in units of the tolerance.
         value, aux = fn(y, args)
         factors = lu_factor(jax.jacfwd(lambda at: fn(at, args)[0])(y))
         correction = lu_solve(factors, value)
         scale = self.atol + jnp.maximum(self.rtol, _ROUNDING * jnp.finfo(y.dtype).eps) * jnp.abs(y)
         size = self.norm(correction / scale)
 
+        # 2. Halve λ until the next correction, with the old Jacobian, is shorter (Deuflhard's
+        # restricted natural monotonicity test): |Δ(λ)| ≤ (1 - λ/4) |Δ(0)|.
         def too_long(damping):
             following = lu_solve(factors, fn(y - damping * correction, args)[0])
             shorter = self.norm(following / scale) <= (1 - damping / 4) * size
@@ -76,8 +77,10 @@ class DampedNewton(optx.AbstractRootFinder):
 def search(
     system: System, guess: Flat, rtol: float, atol: float, max_steps: int
 ) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
-    """A root of a system near a guess, whether it is one, and the steps; no gradient flows through
-    the search.
+    """Search a root near a guess, without a gradient.
+
+    Returns:
+        The root (the guess if none was found), whether it is one, and the number of steps.
     """
     closed, guess = frozen((eqx.filter_closure_convert(system, guess), guess))
     solver = DampedNewton(rtol, atol)
@@ -90,20 +93,23 @@ def search(
 
 
 def _determined(jacobian: Float[Array, "equation unknown"]) -> Bool[Array, ""]:
-    """Whether equations determine their unknowns, whatever the scale of either."""
+    """Whether the Jacobian is regular, whatever the scale of equations and unknowns."""
+    # Scale rows, then columns, by their largest entry, before the condition number is judged.
     scaled = jacobian / jnp.max(jnp.abs(jacobian), axis=1, keepdims=True)
     scaled = scaled / jnp.max(jnp.abs(scaled), axis=0, keepdims=True)
     norm = lambda matrix: jnp.max(jnp.sum(jnp.abs(matrix), axis=0))  # noqa: E731
     condition = norm(scaled) * norm(jnp.linalg.inv(scaled))
-    # Of a singular matrix it is not a number.
+    # The condition number of a singular matrix is NaN, for which this comparison is false.
     return condition < 1 / (_WORST_CONDITION * jnp.finfo(jacobian.dtype).eps)
 
 
 def iterate(
     system: System, guess: Flat, rtol: float, atol: float, max_steps: int
 ) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
-    """Where a system leads that is applied again and again, whether it settles, and the steps;
-    without a gradient.
+    """Fixed-point iteration, without a gradient.
+
+    Returns:
+        The last iterate, whether the iteration converged, and the number of steps.
     """
     closed, guess = frozen((eqx.filter_closure_convert(system, guess), guess))
     solver = optx.FixedPointIteration(rtol, atol)
@@ -114,9 +120,7 @@ def iterate(
 
 
 def differentiable(system: System, root: Flat) -> Flat:
-    """A root that `search` has found, as a differentiable function of all that the system is closed
-    over.
-    """
+    """A root found by `search`, with its derivatives in all values that the system closes over."""
     return _implicit(eqx.filter_closure_convert(system, root), lax.stop_gradient(root))
 
 
@@ -125,7 +129,8 @@ def _implicit(closed: Any, root: Any) -> Any:
     return root
 
 
-# As Optimistix's ImplicitAdjoint, which raises at a singular Jacobian even with throw=False.
+# Implicit-function theorem: dy = -J⁻¹ (∂f/∂θ) dθ. Optimistix's ImplicitAdjoint does the same, but
+# raises at a singular Jacobian even with throw=False.
 @_implicit.def_jvp
 def _implicit_jvp(primals, tangents):
     closed, root = primals
@@ -143,22 +148,23 @@ def find_root(
     atol: float = 1e-12,
     max_steps: int = 64,
 ) -> Any:
-    """Unknowns at which equations are zero, inside of a function of a model: an equilibrium, an
-    inverse, a law.
+    """Solve equations inside a function of a model, such as an equilibrium or an inverse.
 
-    Newton's method, damped; derivatives follow from the implicit-function theorem, whatever the
-    steps of the search were. Where none is found the unknowns are NaN, so that a solver tries a
-    shorter step, and a layer is not `ok`.
+    The method is a damped Newton iteration. Derivatives follow from the implicit-function theorem.
+    If no root is found the unknowns are NaN: a solver then tries a shorter step, and a layer is not
+    `ok`.
 
     Args:
-        equations: a function of the unknowns, which returns as many numbers as they have.
-        guess: where the search starts: a number, an array or a dict of them. No gradient flows
-            through it.
-        rtol: the error that a root may have, relative to it.
-        atol: the error that it may have besides, in its units.
+        equations: a function of the unknowns that returns as many residuals.
+        guess: where the search starts: a number, an array or a dict of them. It has no gradient.
+        rtol: relative tolerance of the root.
+        atol: absolute tolerance, in the units of the unknowns.
         max_steps: the most steps.
 
-    Shapes: those of the guess, also of what the equations return.
+    Returns:
+        The root, in the form of the guess; NaN if none is found.
+
+    Shapes: the residuals have the shapes of the guess.
 
     Raises:
         ModelError: if the equations return another number of values.
@@ -174,6 +180,7 @@ def find_root(
             "unknowns"
         )
     root, ok, _ = search(system, flat, rtol, atol, max_steps)
+    # Without a root no gradient may flow, since the Jacobian may be singular.
     closed = jax.tree.map(
         lambda x: jnp.where(ok, x, lax.stop_gradient(x)) if eqx.is_inexact_array(x) else x,
         eqx.filter_closure_convert(system, flat),

@@ -1,4 +1,4 @@
-"""Scheduled inputs of an ODE, such as doses: what an ODE asks of them."""
+"""Interfaces of scheduled inputs of an ODE, such as doses."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -12,12 +12,10 @@ from ..random import Module, Values
 
 
 class AbstractSchedule(Module):
-    """Inputs of which all times and amounts are known: sudden changes of states, and rates that add
-    to theirs.
-    """
+    """Inputs of one solve with known times and amounts: jumps of states, and added rates."""
 
     ok: eqx.AbstractVar[Any]
-    """Whether they could be worked out."""
+    """Whether all times and amounts could be computed."""
 
     @property
     @abstractmethod
@@ -28,36 +26,36 @@ class AbstractSchedule(Module):
     def __call__(
         self, acting: Bool[Array, " changes"], t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """The states after the changes that are `acting`."""
+        """States after the changes that are `acting`."""
 
     @abstractmethod
     def rates(self, t: Any, last: Any) -> dict[str, Any]:
-        """What adds to the rates of states at a time, of which nothing changes after the `last`
-        one.
-        """
+        """Added rates of states at a time, constant after the time `last`."""
 
 
 class AbstractScheduled(Module):
-    """Inputs whose times and amounts may be unknown: for each solve they make a schedule."""
+    """Inputs with unknown times or amounts, from which each solve makes a schedule."""
 
     members: eqx.AbstractVar[tuple[float | str, ...]]
-    """The members of a population that they belong to; none where they belong to any."""
+    """The members of a population that they belong to; empty if they apply to any member."""
     start: eqx.AbstractVar[float]
     """Their first time, in the units of time of the layer."""
     has_a_time: eqx.AbstractClassVar[str]
 
     @abstractmethod
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Refuse inputs into a state that there is not, by the shapes of all states. Raises:
-        ModelError.
+        """Refuse inputs into an unknown state.
+
+        Raises:
+            ModelError: for a state that `shapes` does not name.
         """
 
     @abstractmethod
     def refuse_before(self, start: Any) -> None:
-        """Refuse inputs that are known to come before the start of a solve.
+        """Refuse inputs before the start of a solve.
 
         Raises:
-            ModelError: if so.
+            ModelError: if an input is known to come before the start.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The state in which a dynamical system comes to rest, at each row of the data."""
+"""`SteadyState`: the equilibrium of a dynamical system at each row of the data."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -22,30 +22,29 @@ from .implicit import matching
 from .layer import AbstractLayer, Prediction, predict_rows
 from .root import differentiable, search
 
-# The transient need not be solved more exactly than it takes to stay on its way.
+# Tolerance of the transient, whose end Newton's method makes exact.
 _ON_THE_WAY = 1e-4
 _NEWTON_STEPS = 32
 
 
 class SteadyState(AbstractLayer):
-    r"""The state at which all rates vanish, for each row of the data.
+    r"""The equilibrium, where all rates vanish, for each row of the data.
 
     $f(t_i, y_i, u_i) = 0$, where $\dot y = f(t_i, y, u_i)$ leads from `guess`
 
-    From the `guess` the system is followed, however long it takes, until Newton's correction is
-    small; so the state is one that attracts (unless the guess is at rest itself, or within `atol`
-    of it), and the guess selects it where there are several. Newton's method then makes it exact.
-    Derivatives follow from the implicit-function theorem, whatever the way there was.
+    The system is solved from `guess` until Newton's correction is small, and Newton's method then
+    makes the state exact. The equilibrium is therefore an attracting one (unless the guess is
+    within `atol` of another). Where there are several, the guess selects one. Derivatives follow
+    from the implicit-function theorem.
 
-    A row that does not come to rest within `max_steps` steps (it oscillates, or grows without
-    bound) is reported by `ok=False`, never by an exception. So is one where the rates of all states
-    do not determine the states, as those of a closed system do not: leave out a state whose amount
-    follows from a conserved total.
+    A row that does not come to rest within `max_steps` steps, because it oscillates or grows
+    without bound, gives `ok=False`, not an exception. So does a row whose rates do not determine
+    all states, as in a closed system: leave out a state that follows from a conserved total.
 
     Args:
         vector_field: a function `(t, y, u)` of the value of the index at one row, a dict of states
-            and a dict of the forcings at that row, both held fixed, which returns a dict with the
-            rate of every state.
+            and a dict of the forcings at that row, both fixed. It returns a dict with the rate of
+            every state.
         guess: a dict of numbers, one for each state, in its units: where the system is followed
             from.
         observe: a function `(t, y, u)` that turns states into a dict of the values that are
@@ -108,7 +107,7 @@ class SteadyState(AbstractLayer):
 
     @property
     def states(self) -> int:
-        """How many numbers the solver carries along."""
+        """Number of state variables."""
         return sum(value.size for value in self._begin.values())
 
     @property
@@ -125,12 +124,16 @@ class SteadyState(AbstractLayer):
                 states = unravel(y)
                 return ravel_pytree(
                     matching(
-                        named(field(t, states, u), "the vector field"), states, _RATES, "states"
+                        named(field(t, states, u), "the vector field"),
+                        states,
+                        "the vector field returns rates for",
+                        "states",
                     )
                 )[0]
 
             return flat
 
+        # Follow the system to rest without a gradient, then attach derivatives.
         roots, ok, steps = jax.vmap(lambda t, u: self._follow(rates(t, u), start))(inputs.times, u)
 
         def values(times):
@@ -142,9 +145,8 @@ class SteadyState(AbstractLayer):
         return predict_rows(values, inputs.times, jnp.all(ok), {"steps": jnp.max(steps)})
 
     def _follow(self, rates: Callable, start: Any) -> tuple[Any, Any, Any]:
-        """Where the system comes to rest, whether it does, and the steps; no gradient flows through
-        the way.
-        """
+        """Equilibrium from a guess, whether it was found, and the steps; without a gradient."""
+        # 1. Solve the transient until the Newton correction J⁻¹ f is small.
         closed = frozen(eqx.filter_closure_convert(rates, start))
 
         def at_rest(t, y, args, **_):
@@ -155,8 +157,7 @@ class SteadyState(AbstractLayer):
             diffrax.ODETerm(lambda t, y, args: closed(y)),
             Rodas5P(),
             0.0,
-            # Longer than any transient, whatever the unit of time, while its square is still a
-            # number.
+            # Longer than any transient in any unit of time; its square is still finite.
             limits(start.dtype)[0],
             None,
             start,
@@ -168,11 +169,9 @@ class SteadyState(AbstractLayer):
             adjoint=diffrax.ForwardMode(),
             throw=False,
         )
+        # 2. Newton's method makes the state exact.
         rested = solution.result == diffrax.RESULTS.event_occurred
         states: Any = solution.ys
         end = jnp.where(rested, states[0], start)
         root, found, more = search(closed, end, self.rtol, self.atol, _NEWTON_STEPS)
         return root, rested & found, solution.stats["num_steps"] + more
-
-
-_RATES = "the vector field returns rates for"

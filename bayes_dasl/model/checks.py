@@ -19,7 +19,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._parts import is_layer, refuse_open_times
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractLayer, AbstractPopulation
+from ..layers.layer import AbstractLayer, AbstractPopulation, begins
 from ..random import paths, sample
 from .model import Model, Observed
 
@@ -128,16 +128,9 @@ def _refuse_names_of_results(model: Model) -> None:
 def _refuse_unknown_units(model: Model) -> None:
     """Raise ModelError if a layer states units of a name that it does not have."""
     for layer, outputs in _layers_with_states(model.layer):
-        known = dict.fromkeys(
-            (
-                *layer.initial,
-                *outputs,
-                *layer.forcings,
-                *layer.axes,
-                *model.reader.variables,
-                layer.index,
-            )
-        )
+        axes = getattr(layer, "axes", ())
+        read = (*layer.forcings, *axes, *model.reader.variables, layer.index)
+        known = dict.fromkeys((*layer.initial, *outputs, *read))
         for name in layer.units:
             if name not in known:
                 kind = type(layer).__name__
@@ -332,5 +325,5 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
 
 
 def is_series(model: Model, data: xr.Dataset) -> bool:
-    """Whether rows are a time series, so that later rows are the future of earlier ones."""
-    return bool(model.layer.begins) or model.index == "time" or are_dates(data[model.index])
+    """Whether what comes later is the future of what came before, rather than rows in any order."""
+    return begins(model.layer) or model.index == "time" or are_dates(data[model.index])

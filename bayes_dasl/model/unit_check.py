@@ -22,6 +22,7 @@ from .._findings import Finding
 from .._jax.tree import stated_units
 from ..data.units import Unit, installed, parsed
 from ..errors import ModelError
+from ..layers.layer import stated_functions
 from ..random import is_random, paths
 from .model import Model
 
@@ -104,7 +105,7 @@ def _functions(
     layer = model.layer
     found = []
     for part in layer.trajectories or [layer]:
-        for what, function, states in part.stated_functions:
+        for what, function, states in stated_functions(part):
             results = {name: (name, layer.index) for name in states}
             results = results or {name: (name, "") for name in part.outputs}
             found.append((what, part, function, states, results))

@@ -1,6 +1,4 @@
-"""Parts that run at different scales and see each other: of one vector field, or whole layers, one
-after another.
-"""
+"""`Coupling` and `Link`: coupled vector fields, or layers that drive other layers."""
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -23,15 +21,15 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar
 
 
 class Link(Module):
-    """What one part sees of another: `Link("slow.x", "fast.drive", strength)`.
+    """A value of one part as a forcing of another: `Link("slow.x", "fast.drive", strength)`.
 
     The value `x` of the part `slow`, times `strength`, is a forcing `drive` of the part `fast`.
     Several links to one target add up.
 
     Args:
-        source: "part.value", where it comes from.
-        target: "part.forcing", where it leads to.
-        strength: the factor, in the units of the forcing over those of the value.
+        source: the value, "part.value".
+        target: the forcing, "part.forcing".
+        strength: the factor, in the units of the forcing over the units of the value.
 
     Raises:
         ModelError: unless both ends are a part and a name with a dot between.
@@ -48,14 +46,14 @@ class Link(Module):
 
     @property
     def origin(self) -> tuple[str, str]:
-        """The part and the value that it comes from."""
-        part, _, name = self.source.partition(".")
+        """Part and value at the source."""
+        part, name = self.source.split(".", 1)
         return part, name
 
     @property
     def goal(self) -> tuple[str, str]:
-        """The part and the forcing that it leads to."""
-        part, _, name = self.target.partition(".")
+        """Part and forcing at the target."""
+        part, name = self.target.split(".", 1)
         return part, name
 
 
@@ -63,15 +61,9 @@ def as_links(links: Any) -> tuple[Link, ...]:
     """One link or several as a tuple.
 
     Raises:
-        ModelError: for what is no link.
+        ModelError: if any of them is no `Link`.
     """
-    found = (
-        (links,)
-        if isinstance(links, Link)
-        else tuple(links)
-        if isinstance(links, Iterable)
-        else (links,)
-    )
+    found = tuple(links) if isinstance(links, Iterable) else (links,)
     if not all(isinstance(link, Link) for link in found):
         raise ModelError(
             f"links must be such as (bd.multiscale.Link('slow.x', 'fast.drive'),), not {links!r}"
@@ -80,7 +72,7 @@ def as_links(links: Any) -> tuple[Link, ...]:
 
 
 class Coupling(Module):
-    r"""A vector field of parts that run at different speeds and see each other through links.
+    r"""A vector field of parts with different time scales, coupled by links.
 
     $\dot y_p = f_p(t, y_p, u \cup \{\text{strength} \cdot \text{linked state}\}) / \tau_p$
 
@@ -88,19 +80,19 @@ class Coupling(Module):
 
     Args:
         parts: vector fields by name.
-        links: what the parts see of each other: a `Link`, or several.
-        states: the names of the states of each part (no name twice, so that `ODE(initial=…)` holds
-            them all).
-        timescales: the τ of each part: 1 for a part without one, small for a fast one.
+        links: a `Link`, or several.
+        states: the names of the states of each part. All names differ, so that `ODE(initial=…)`
+            holds them all.
+        timescales: τ by part, small for a fast part; 1 unless given.
 
-    Shapes: states of any shape; a link passes a state on as it is.
+    Shapes: states of any shape; a link passes a state on unchanged.
 
-    Units: τ that of time, if f has none; else none.
+    Units: τ has the unit of time if f has none, and no unit otherwise.
 
     Raises:
-        ModelError: if a part is no function, if a link or a time scale names an unknown part or
-            state, if two parts have a state of the same name, or, when called, if a part returns
-            rates of other states or a forcing has the name of a link's target.
+        ModelError: if a part is no function, a link or time scale names an unknown part or state,
+            or two parts have a state of the same name; when called, if a part returns rates of
+            other states, or a forcing has the name of a link's target.
     """
 
     parts: dict[str, VectorField]
@@ -108,7 +100,7 @@ class Coupling(Module):
     states: Mapping[str, tuple[str, ...]] = eqx.field(
         static=True,
         converter=lambda states: FrozenDict(
-            (part, _names(names)) for part, names in states.items()
+            (part, _name_tuple(names)) for part, names in states.items()
         ),
     )
     timescales: dict[str, Scalar] = eqx.field(default_factory=dict)
@@ -135,6 +127,7 @@ class Coupling(Module):
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         rates = {}
         for part, names in self.states.items():
+            # A part sees its own states, the forcings, and states that are linked to it.
             seen = linked(self.links, part, lambda link: y[link.origin[1]])
             _refuse_clash(seen, u, part)
             found = self.parts[part](t, {name: y[name] for name in names}, {**u, **seen})
@@ -143,34 +136,34 @@ class Coupling(Module):
                     f"part '{part}' returns rates for {listed(found)}, but has states "
                     f"{listed(names)}"
                 )
+            # ẏ_p = f_p / τ_p
             slowness: Any = self.timescales.get(part, 1.0)
             rates |= {name: found[name] / slowness for name in names}
         return rates
 
 
 class LayerCoupling(AbstractLayer):
-    r"""Layers at different scales, each with its own solver: what one predicts drives another.
+    r"""Layers with solvers of their own, where predictions of one drive another.
 
     $u_{target}(t) = \sum \text{strength} \cdot y_{source}(t)$
 
-    The links go one way: each layer is solved once, after those that it depends on. What is passed
-    on is known at `points` times and linear between them, so its error falls with the square of
-    their number. Name a linked forcing among the `forcings` of the layer that receives it; the
-    coupled layer asks the data for all other forcings. It predicts what all its layers predict.
+    Links go one way: each layer is solved once, after the layers that it depends on. A linked value
+    is known at `points` times and linear between them, so its error falls as their number squared.
+    Name a linked forcing among the `forcings` of the layer that receives it; all other forcings
+    come from the data. The outputs are the outputs of all layers.
 
     Args:
-        layers: by name.
-        links: what one layer passes on to another: a `Link`, or several.
-        points: how many equidistant times, from the start to the last time of the data, what is
-            passed on is known at.
+        layers: layers by name.
+        links: a `Link`, or several.
+        points: number of equidistant times, from the start to the last time of the data, at which
+            linked values are known.
 
     Shapes: linked values are `(time,)`.
 
     Raises:
-        ModelError: if a link names an unknown layer, output or forcing, links run in a circle, two
-            layers predict the same name, start at different times, run along different coordinates,
-            read one forcing by different interpolation or in different units, or want a linked one
-            as steps or a spline, or if one of them is a filter.
+        ModelError: if a link names an unknown layer, output or forcing; if links form a circle; if
+            layers differ in start, index, or the units or interpolation of one forcing; if two
+            layers predict the same name; if a linked forcing is not linear; or for a filter.
     """
 
     layers: dict[str, AbstractLayer]
@@ -196,6 +189,7 @@ class LayerCoupling(AbstractLayer):
                 raise ModelError(
                     f"coupled layers must have the same {what}, not {listed(map(str, found))}"
                 )
+        # Each of these raises if the layers contradict each other.
         _ = self.order, self.units, self.interpolation
 
     def _check_link(self, link: Link) -> None:
@@ -205,6 +199,7 @@ class LayerCoupling(AbstractLayer):
             raise ModelError(
                 f"'{link.target}' is linked, but the forcings of '{target}' are {known}"
             )
+        # Values between points are linear, whatever the receiving layer wants.
         kind = self.layers[target].interpolation.get(forcing, "linear")
         if kind != "linear":
             raise ModelError(
@@ -222,7 +217,8 @@ class LayerCoupling(AbstractLayer):
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The layers, each after those that it depends on."""
+        """Names of the layers, each after the layers that it depends on."""
+        # A topological sort of the graph from each layer to the sources of its links.
         before = {
             name: {k.origin[0] for k in self.links if k.goal[0] == name} for name in self.layers
         }
@@ -254,6 +250,7 @@ class LayerCoupling(AbstractLayer):
             part: (*layer.outputs, *self._external(part), layer.index)
             for part, layer in self.layers.items()
         }
+        # Units of a linked forcing are left out: the strength of its link converts them.
         stated = (
             (part, n, u)
             for part, layer in self.layers.items()
@@ -286,19 +283,23 @@ class LayerCoupling(AbstractLayer):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
+        # Values are passed on at the points of a grid, and predicted at the times of the data.
         grid = jnp.linspace(inputs.start, inputs.times[-1], self.points)
         both = jnp.sort(jnp.concatenate([grid, inputs.times]))
         passed: dict[tuple[str, str], Array] = {}
         predictions = {}
         for name in self.order:
+            # 1. The forcings of this layer: from the data, and from layers solved before.
             own = self._inputs_of(name, inputs, grid, passed)
             sends = {link.origin for link in self.links if link.origin[0] == name}
+            # 2. A layer that sends values is solved at both sets of times.
             if sends:
                 finer = self.layers[name](eqx.tree_at(lambda g: g.times, own, both))
                 passed |= {k: finer.values[k[1]][jnp.searchsorted(both, grid)] for k in sends}
-                predictions[name] = _at(finer, jnp.searchsorted(both, inputs.times))
+                predictions[name] = _at_rows_of(finer, jnp.searchsorted(both, inputs.times))
             else:
                 predictions[name] = self.layers[name](own)
+        # 3. All outputs together; names differ, as was checked at the start.
         values = {name: v for p in predictions.values() for name, v in p.values.items()}
         variances = {name: v for p in predictions.values() for name, v in p.variances.items()}
         return joined(predictions, values, variances=variances)
@@ -306,6 +307,7 @@ class LayerCoupling(AbstractLayer):
     def _inputs_of(
         self, name: str, inputs: Inputs, grid: Float[Array, " points"], passed: Mapping
     ) -> Inputs:
+        # Linked forcings are linear between the points of the grid.
         arriving = linked(self.links, name, lambda link: passed[link.origin])
         forcings = {forcing: inputs.forcings[forcing] for forcing in self._external(name)}
         forcings |= {forcing: Linear(grid, values) for forcing, values in arriving.items()}
@@ -313,7 +315,7 @@ class LayerCoupling(AbstractLayer):
 
 
 def linked(links: Iterable[Link], part: str, value_of: Any) -> dict[str, Any]:
-    """The forcings of a part that come from others, by name."""
+    """Linked forcings of a part by name: Σ strength · value."""
     found: dict[str, Any] = {}
     for link in links:
         to, name = link.goal
@@ -322,7 +324,7 @@ def linked(links: Iterable[Link], part: str, value_of: Any) -> dict[str, Any]:
     return found
 
 
-def _names(names: Iterable[str]) -> tuple[str, ...]:
+def _name_tuple(names: Iterable[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
@@ -332,7 +334,7 @@ def listed(names: Iterable) -> str:
 
 
 def check_links(links: Iterable[Link], values: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse links from or to an unknown part, or from a value that its part does not have."""
+    """Raise ModelError for links from or to an unknown part, or from an unknown value."""
     for link in links:
         (source, name), (target, _) = link.origin, link.goal
         for part in (source, target):
@@ -345,7 +347,7 @@ def check_links(links: Iterable[Link], values: Mapping[str, tuple[str, ...]]) ->
 
 
 def refuse_twice(names: Mapping[str, Iterable[str]], what: str) -> None:
-    """Refuse a name that two parts have."""
+    """Raise ModelError for a name that two parts have."""
     owner: dict[str, str] = {}
     for part, own in names.items():
         for name in own:
@@ -364,9 +366,8 @@ def _refuse_clash(linked: Mapping, u: Values, part: str) -> None:
             )
 
 
-def _at(prediction: Prediction, places: Any) -> Prediction:
+def _at_rows_of(prediction: Prediction, rows: Any) -> Prediction:
     """The prediction at some of its times."""
-    values, variances = (
-        {k: v[places] for k, v in d.items()} for d in (prediction.values, prediction.variances)
-    )
+    values = {name: value[rows] for name, value in prediction.values.items()}
+    variances = {name: value[rows] for name, value in prediction.variances.items()}
     return Prediction(values, prediction.ok, prediction.stats, prediction.mismatches, variances)

@@ -1,4 +1,4 @@
-"""A cheap and a costly model of one thing."""
+"""`MultiFidelity`: a costly model as a scaled and corrected cheap one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,35 +11,36 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function
-from ..layers.layer import prediction, start_of
+from ..layers.layer import begins, prediction, start_of
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 
-def _named(costly: Any) -> FrozenDict:
-    """Raise ModelError for what is no dict, or an empty one."""
+def _checked_costly(costly: Any) -> FrozenDict:
+    """Raise ModelError unless `costly` is a dict that is not empty."""
     if not isinstance(costly, Mapping) or not costly:
         raise ModelError("costly must name what is predicted, such as {'costly': 'cheap'}")
     return FrozenDict(costly)
 
 
 class MultiFidelity(AbstractLayer):
-    r"""A costly model that is a cheap one, scaled and corrected; both are predicted.
+    r"""A costly model as a scaled and corrected cheap one; both are predicted.
 
     $\text{costly}(t) = \rho(t) \cdot \text{cheap}(t) + \delta(t, \text{cheap values}, u)$
 
-    Data of both fix ρ and δ; where costly data are few, the cheap ones carry the shape. In ρ and δ
-    y are the values of the cheap layer at that time.
+    Data of both models determine ρ and δ. Where costly data are few, cheap data determine the
+    shape. In ρ and δ, `y` holds the values of the cheap layer at that time.
 
     Args:
         low: the cheap layer.
-        costly: what is predicted beside its outputs: `{"costly name": "cheap name"}`.
-        ratio: ρ, which has no unit: a number, a distribution, or a function of `(t, y, u)` that
-            returns one for each costly name.
-        discrepancy: δ, in the units of the values: a function of `(t, y, u)`, such as a `Basis` or
-            a `Network`, that returns a correction for some or all of the costly names.
-        extra: the data variables that ρ or δ look at and the cheap layer does not.
+        costly: the costly outputs, each with the cheap output that it corrects:
+            `{"costly name": "cheap name"}`.
+        ratio: ρ, without a unit: a number, a distribution, or a function `(t, y, u)` that returns
+            one for each costly name.
+        discrepancy: δ, in the units of the values: a function `(t, y, u)`, such as a `Basis` or a
+            `Network`, that returns a correction for some or all of the costly names.
+        extra: data variables that ρ or δ read and the cheap layer does not.
 
-    Units: costly values have those of the cheap ones.
+    Units: costly values have the units of the cheap ones.
 
     Raises:
         ModelError: if a name is unknown or taken, or ρ or δ return a name that is not costly.
@@ -49,7 +50,7 @@ class MultiFidelity(AbstractLayer):
     """
 
     low: AbstractLayer
-    costly: Mapping[str, str] = eqx.field(static=True, converter=_named)
+    costly: Mapping[str, str] = eqx.field(static=True, converter=_checked_costly)
     ratio: Scalar | Callable
     discrepancy: VectorField
     extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple)
@@ -85,11 +86,7 @@ class MultiFidelity(AbstractLayer):
 
     @property
     def units(self) -> Mapping[str, str]:
-        known = self.low.units
-        return {
-            **known,
-            **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known},
-        }
+        return self._with_costly(self.low.units)
 
     @property
     def interpolation(self) -> Mapping[str, str]:
@@ -105,21 +102,24 @@ class MultiFidelity(AbstractLayer):
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        known = self.low.dims
-        return {
-            **known,
-            **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known},
-        }
+        return self._with_costly(self.low.dims)
+
+    def _with_costly(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by output of the cheap layer, and the same for the costly outputs."""
+        costly = {name: known[cheap] for name, cheap in self.costly.items() if cheap in known}
+        return {**known, **costly}
 
     @property
-    def begins(self) -> bool:
-        return self.low.begins
+    def _begins(self) -> bool:
+        return begins(self.low)
 
     @property
     def states(self) -> int:
         return self.low.states
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        # 1. The cheap layer is solved once.
+        # 2. ρ and δ act on its values time by time.
         low = self.low(inputs)
         costly = jax.vmap(lambda t, y: self._costly(t, y, inputs.forced(t)))(
             inputs.times, low.values
@@ -130,24 +130,26 @@ class MultiFidelity(AbstractLayer):
         )
 
     def _costly(self, t: Any, y: Values, u: Values) -> Values:
+        # costly = ρ · cheap + δ; a name without a discrepancy has δ = 0.
         ratio = self._ratio(t, y, u)
-        correction = self._named(self.discrepancy(t, y, u), "discrepancy")
+        correction = self._checked_names(self.discrepancy(t, y, u), "discrepancy")
         return {
             name: ratio[name] * y[cheap] + correction.get(name, 0.0)
             for name, cheap in self.costly.items()
         }
 
     def _ratio(self, t: Any, y: Values, u: Values) -> Mapping[str, Any]:
+        # One number serves all costly names; a function must return one for each.
         ratio: Any = self.ratio
         if not is_function(ratio):
             return dict.fromkeys(self.costly, ratio)
-        ratio = self._named(ratio(t, y, u), "ratio")
+        ratio = self._checked_names(ratio(t, y, u), "ratio")
         missing = [name for name in self.costly if name not in ratio]
         if missing:
             raise ModelError(f"the ratio has no value for {', '.join(missing)}")
         return ratio
 
-    def _named(self, values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    def _checked_names(self, values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
         for name in values:
             if name not in self.costly:
                 raise ModelError(

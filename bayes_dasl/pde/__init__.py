@@ -1,6 +1,4 @@
-"""Partial differential equations by the method of lines: grids, boundary conditions, vector fields
-and the layer.
-"""
+"""Partial differential equations on grids, by the method of lines."""
 
 from .boundary import (
     Dirichlet as Dirichlet,

@@ -1,6 +1,4 @@
-"""What holds at the sides of a grid: conditions whose values may be numbers, distributions or
-functions.
-"""
+"""Boundary conditions at the sides of a grid."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -14,32 +12,31 @@ ENDS = ("low", "high")
 
 
 class AbstractCondition(Module):
-    """What holds for one field at one side.
+    """A boundary condition of one field at one side.
 
     A value is a number, an array along the side, a distribution over either, or a function
     `(t, y, u)` that is called at every point of the side: `y` holds the fields in the cell there,
-    `u` the forcings and the coordinates of the point. A function that returns a dict gives its only
-    entry, or the one of the field's name.
+    `u` the forcings and the coordinates of the point. If the function returns a dict, the entry of
+    the field is used, or the only entry.
     """
 
     @property
     @abstractmethod
     def values(self) -> tuple[Any, ...]:
-        """All values of the condition."""
+        """All values of the condition, as they were given."""
 
 
 class AbstractLinear(AbstractCondition):
-    r"""$a\,u + b\,\partial u/\partial n = \text{value}$, with the outward derivative; `values` are
-    a, b and value.
-    """
+    r"""Linear condition $a\,u + b\,\partial u/\partial n = c$; `values` are a, b and c."""
 
 
 class Dirichlet(AbstractLinear):
-    r"""The field itself is known: $u = \text{value}$.
+    r"""A known value of the field: $u = \text{value}$.
 
     Args:
-        value: that of the field, in its units: a number, an array along the side, a distribution
-            over either, or a function `(t, y, u)` that is called at every point of the side.
+        value: the value u, in the units of the field: a number, an array along the side, a
+            distribution over either, or a function `(t, y, u)` that is called at every point of the
+            side.
     """
 
     value: Any
@@ -50,10 +47,10 @@ class Dirichlet(AbstractLinear):
 
 
 class Neumann(AbstractLinear):
-    r"""The outward derivative is known: $\partial u/\partial n = \text{gradient}$.
+    r"""A known outward derivative: $\partial u/\partial n = \text{gradient}$.
 
-    At the low end of x that is $-\partial u/\partial x$. It sets the diffusive flux only; what a
-    velocity carries through the side leaves with it.
+    At the low end of x this is $-\partial u/\partial x$. It sets the diffusive flux only; advection
+    through the side is free.
 
     Args:
         gradient: in the units of the field per length: a number, an array along the side, a
@@ -69,8 +66,7 @@ class Neumann(AbstractLinear):
 
 
 class Robin(AbstractLinear):
-    r"""A mixture of both: $a\,u + b\,\partial u/\partial n = \text{value}$, with the outward
-    derivative.
+    r"""A mixed condition with the outward derivative: $a\,u + b\,\partial u/\partial n = c$.
 
     Args:
         a: the weight of the field; a, b and the value may be numbers, arrays along the side,
@@ -102,8 +98,7 @@ class Robin(AbstractLinear):
 
 
 class Flux(AbstractCondition):
-    r"""The whole outward flux is known: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; `Flux(0.0)`
-    is a closed wall.
+    r"""A known outward flux: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; 0 is a closed wall.
 
     Args:
         value: in the units of the field times length per time: a number, an array along the side, a
@@ -119,7 +114,7 @@ class Flux(AbstractCondition):
 
 
 class Periodic(AbstractCondition):
-    """What leaves at one end enters at the other."""
+    """Periodic ends of an axis: what leaves at one end enters at the other."""
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -127,10 +122,10 @@ class Periodic(AbstractCondition):
 
 
 def condition(boundary: Any, field: str, name: str, end: str) -> AbstractCondition:
-    """What holds for a field at one end of an axis.
+    """Boundary condition of a field at one end of an axis; none if it is missing.
 
     Raises:
-        ModelError: if the conditions are given by field and this one has none.
+        ModelError: if conditions are given by field, but not for this field.
     """
     if _by_field(boundary):
         if field not in boundary:
@@ -139,20 +134,24 @@ def condition(boundary: Any, field: str, name: str, end: str) -> AbstractConditi
                 f"{', '.join(boundary)}"
             )
         boundary = boundary[field]
+    # One condition serves all sides.
     if isinstance(boundary, AbstractCondition):
         return boundary
     return boundary.get(f"{name}_{end}", boundary.get(name))
 
 
 def check_boundary(boundary: Any, grid: Grid) -> None:
-    """Refuse conditions that do not say exactly one thing for each side of the grid.
+    """Check that each side of the grid has exactly one condition for each field.
 
     Raises:
-        ModelError: that names the side.
+        ModelError: for a side without a condition or with two, and for a periodic axis with another
+            condition at its other end or for another field.
     """
+    # 1. Each group of conditions by itself.
     groups = boundary.values() if _by_field(boundary) else (boundary,)
     for group in groups:
         _check_sides(group, grid)
+    # 2. An axis is periodic for all fields or for none.
     for name in grid.names:
         kinds = {
             isinstance(condition(boundary, field, name, "low"), Periodic)
@@ -178,9 +177,7 @@ def _by_field(boundary: Any) -> bool:
 
 
 def fields_of(boundary: Any) -> tuple[str, ...]:
-    """The fields that have conditions of their own;
-    none if one group of conditions holds for all.
-    """
+    """Fields with conditions of their own; empty if one group of conditions is for all."""
     return tuple(boundary) if _by_field(boundary) else ()
 
 
@@ -206,6 +203,7 @@ def _check_sides(group: Any, grid: Grid) -> None:
 def _check_names(group: Any, grid: Grid) -> None:
     if not isinstance(group, Mapping):
         raise ModelError(f"boundary must be a condition, or a dict of them by side, not {group!r}")
+    # A side may be named by its end (`x_low`) or, for both ends, by its axis (`x`).
     ends = {f"{name}_{end}" for name in grid.names for end in ENDS}
     for key in group:
         if key not in ends and key not in grid.names:

@@ -1,4 +1,4 @@
-"""A stabilised explicit method for diffusion: no Jacobian, no linear algebra."""
+"""`Chebyshev`: a stabilised explicit method for diffusion, without linear algebra."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -11,18 +11,19 @@ import numpy as np
 
 from ..errors import ModelError
 
+# Damping ε of the stability polynomial, from Sommeijer et al. (1998).
 _DAMPING = 2 / 13
 
 
 class Chebyshev(diffrax.AbstractAdaptiveSolver):
     r"""Runge–Kutta–Chebyshev method of second order, for diffusion on many cells.
 
-    It is stable for real negative eigenvalues up to $0.65\,s^2 / h$ with s from 8 on
-    ($0.5\,s^2 / h$ with 2), so that each of its s evaluations reaches about s times as far as one
-    of an ordinary explicit method. It suits no equation that mainly carries.
+    It is stable for real negative eigenvalues up to $0.65\,s^2 / h$ for s ≥ 8 ($0.5\,s^2 / h$ for
+    s = 2). So an evaluation advances about s times as far as in an ordinary explicit method. It
+    does not suit equations dominated by advection.
 
     Args:
-        stages: s, the evaluations of a step, at least 2.
+        stages: s, the number of evaluations in a step, at least 2.
 
     Raises:
         ModelError: for fewer than two stages.
@@ -84,9 +85,7 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
 
 
 def _coefficients(stages: int) -> tuple[float, np.ndarray]:
-    r"""The first weight; and $\mu, \nu, \tilde\mu, \tilde\gamma$ and the time of the last stage, of
-    stages 2 to s.
-    """
+    r"""First weight, and rows $\mu, \nu, \tilde\mu, \tilde\gamma$ and times for stages 2 to s."""
     # 1. T_j, T_j' and T_j'' at w₀, slightly above 1, so that the method is damped.
     w0 = 1 + _DAMPING / stages**2
     basis = [np.polynomial.Chebyshev.basis(j) for j in range(stages + 1)]

@@ -1,4 +1,4 @@
-"""Transport and reaction on a grid of cells, conservative by construction."""
+"""`FiniteVolume`: conservative transport and reaction on a grid of cells."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,28 +24,27 @@ from .grid import Grid, by_field, check_value, each, evaluate, known, of_field
 
 
 class FiniteVolume(Module):
-    r"""Diffusion, advection and reaction of one or several fields, by fluxes through the faces of
-    cells.
+    r"""Diffusion, advection and reaction of fields by fluxes through the faces of cells.
 
     $\partial_t u = -\nabla\cdot(v\,u - D\,\nabla u) + R(t, y, u)$
 
-    D and v are numbers, distributions, arrays over the cells or functions `(t, y, u)`. Those of
-    several fields may be given as dicts by field; one value serves all. Every function is called at
-    each point with single numbers: `y` holds the fields there, `u` the forcings (and fields that a
-    `Coupling` links) and the coordinates of the point by the names of the grid's axes. Coefficients
-    are evaluated on faces, at the mean of the two cells; of an array over cells, a face takes the
-    harmonic mean of D and the mean of v.
+    D and v are numbers, distributions, arrays over the cells or functions `(t, y, u)`, for all
+    fields or in a dict by field. Functions are called at each point with single numbers: `y` holds
+    the fields there, `u` the forcings (and fields that a `Coupling` links) and the coordinates of
+    the point by the names of the grid's axes. Functions are evaluated on faces, at the mean of the
+    two cells. From an array over cells a face takes the harmonic mean of D and the mean of v.
 
-    A limiter has kinks: where fields cross them, derivatives of a solve are right to about 1e-4 of
-    their size; with "upwind", to the solver's tolerance. A half-cell difference is used at a
-    Dirichlet side, so that the field is of second order but the flux through that side of first.
+    A limiter has kinks. Where fields cross them, derivatives of a solve have errors of about 1e-4
+    of their size; with "upwind" derivatives are as exact as the solve. A half-cell difference is
+    used at a Dirichlet side, so the field is of second order, but the flux through that side of
+    first order.
 
     Args:
         grid: the cells.
-        diffusion: D, in squared length per time; nothing diffuses unless given.
-        velocity: v, in length per time; nothing is carried unless given. In two dimensions it is a
-            dict by axis (of each field, perhaps), or a function that returns one; along an axis
-            that is not in it nothing moves.
+        diffusion: D, in squared length per time; none unless given.
+        velocity: v, in length per time; none unless given. In two dimensions it is a dict by axis
+            (or a dict by field of these), or a function that returns a dict by axis. It is zero
+            along an axis without an entry.
         reaction: R, in the units of the field per time: a function that returns rates by field,
             such as a `Network` or a `Residual` of scalars, or a dict of sources by field, each a
             number, a distribution, an array over the cells or a function.
@@ -57,9 +56,9 @@ class FiniteVolume(Module):
     Shapes: fields are arrays over the cells.
 
     Raises:
-        ModelError: for boundary conditions that contradict or are missing, coefficients of another
-            shape, a known diffusion below 0, an unknown limiter, or when called, for a field that
-            has no coefficient or an unknown one that has one or a rate.
+        ModelError: for missing or contradicting boundary conditions, coefficients of another shape,
+            a known negative diffusion, or an unknown limiter; when called, for a field without a
+            coefficient, or a coefficient or rate of an unknown field.
 
     Source: LeVeque (2002), Finite Volume Methods for Hyperbolic Problems.
     """
@@ -99,7 +98,7 @@ class FiniteVolume(Module):
 
     @property
     def periodic(self) -> tuple[str, ...]:
-        """The axes at whose ends a field meets itself."""
+        """Names of the periodic axes."""
         field = next(iter(fields_of(self.boundary)), "")
         return tuple(
             n
@@ -108,11 +107,13 @@ class FiniteVolume(Module):
         )
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
+        # 1. du/dt = -(F_right - F_left) / h along each axis: what leaves a cell enters the next.
         fluxes = self.fluxes(t, y, u)
         rates = {field: jnp.zeros(self.grid.shape) for field in y}
         for axis, name in enumerate(self.grid.names):
             for field in y:
                 rates[field] -= jnp.diff(fluxes[field][name], axis=axis) / self.grid.width(name)
+        # 2. Reactions within each cell.
         for field, rate in self._reactions(t, y, u).items():
             if jnp.shape(rate) not in ((), self.grid.shape):
                 raise ModelError(
@@ -122,12 +123,18 @@ class FiniteVolume(Module):
         return rates
 
     def fluxes(self, t: Any, y: Values, u: Values) -> dict[str, dict[str, Array]]:
-        """The flux of each field along each axis, per area, at all faces of that axis.
+        """Flux per area of each field along each axis, at all faces of that axis.
 
         Args:
             t: the time.
             y: the fields, arrays over the cells by name.
             u: the forcings at that time, by name.
+
+        Returns:
+            Arrays over the faces, by field and axis.
+
+        Raises:
+            ModelError: for a field of another shape, or a coefficient of an unknown field.
         """
         for field, values in y.items():
             if jnp.shape(values) != self.grid.shape:
@@ -143,7 +150,7 @@ class FiniteVolume(Module):
         return {field: {name: by_axis[name][field] for name in self.grid.names} for field in y}
 
     def _check_fields(self, y: Values) -> None:
-        """Refuse what is given by field, for a field that there is not."""
+        """Raise ModelError if a coefficient or boundary condition names an unknown field."""
         axes = self.grid.names
         velocity = (
             self.velocity
@@ -164,13 +171,15 @@ class FiniteVolume(Module):
                     )
 
     def outflow(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
-        """What leaves through each side per time, as `heat_outflow_x_low`; in one dimension, per
-        area.
+        """Outflow through each side per time, such as `heat_outflow_x_low`; per area in 1-D.
 
         Args:
             t: the time.
             y: the fields, arrays over the cells by name.
             u: the forcings at that time, by name.
+
+        Returns:
+            Numbers by field and side.
         """
         flows = {}
         for field, by_axis in self.fluxes(t, y, u).items():
@@ -194,7 +203,7 @@ class FiniteVolume(Module):
 
 
 class _Axis:
-    """The fluxes along one axis, which comes first in every array here."""
+    """Fluxes along one axis, which is moved to the front of every array here."""
 
     def __init__(self, law: FiniteVolume, axis: int, name: str, t: Any, y: Values, u: Values):
         self.law, self.axis, self.name, self.t = law, axis, name, t
@@ -217,9 +226,7 @@ class _Axis:
         return {field: jnp.moveaxis(flux, 0, self.axis) for field, flux in found.items()}
 
     def _places(self, u: Values) -> dict[str, Any]:
-        """The forcings, those that are fields as the mean of two cells, and the coordinates of
-        every face.
-        """
+        """Forcings and coordinates at every face; linked fields as the mean of two cells."""
         grid, along = self.law.grid, jnp.asarray(self.law.grid.faces(self.name))
         others = {
             name: jnp.broadcast_to(grid.centres(name), self.shape)
@@ -243,9 +250,8 @@ class _Axis:
         return evaluate(value, self.t, cell, here, self.side, field, where)
 
     def _padded(self, field: str) -> Array:
-        """The field with a cell more at each end, such that its difference to the last cell is the
-        outward one.
-        """
+        """The field with a ghost cell at each end, by the boundary conditions."""
+        # Ghost values make the boundary condition an ordinary difference between cells.
         ends = [self._ghost(field, end) for end in ENDS]
         return jnp.concatenate([ends[0][None], self.cells[field], ends[1][None]])
 
@@ -257,7 +263,7 @@ class _Axis:
         if not isinstance(here, AbstractLinear):
             return cell
         a, b, value = (self._at_side(v, field, end) for v in here.values)
-        # Outside, a u + b ∂u/∂n = c at the face, with u there half a cell beyond the last centre.
+        # a u + b ∂u/∂n = c at the face: with u = (cell + ghost) / 2 and ∂u/∂n = (ghost - cell) / h.
         return cell + self.width * (value - a * cell) / (a * self.width / 2 + b)
 
     def _coefficient(self, value: Any, field: str, name: str, where: str, mean: Any) -> Array:
@@ -268,9 +274,7 @@ class _Axis:
         return mean(padded[1:], padded[:-1])
 
     def _extended(self, values: Array) -> Array:
-        """Values over cells with one more at each end, of which nothing is known but whether the
-        axis is periodic.
-        """
+        """Values over cells, repeated or wrapped to one more cell at each end."""
         mode = "wrap" if self.name in self.law.periodic else "edge"
         return jnp.pad(values, [(1, 1)] + [(0, 0)] * len(self.side), mode=mode)
 
@@ -278,11 +282,13 @@ class _Axis:
         value = of_field(self.law.diffusion, field, "diffusion")
         if value is None:
             return 0.0
+        # -D ∂u/∂x on each face.
         gradient = jnp.diff(self.padded[field], axis=0) / self.width
         return self._coefficient(value, field, field, "diffusion", _harmonic) * gradient
 
     def _advected(self, field: str) -> Array:
         value = self.law.velocity
+        # The velocity may be given by field, by axis, or as a function of all axes.
         if isinstance(value, Mapping) and not set(value) <= set(self.law.grid.names):
             value = of_field(value, field, "velocity")
         along = isinstance(value, Mapping)
@@ -293,11 +299,12 @@ class _Axis:
         if is_function(value) and not along:
             value = self._of_axis(value)
         velocity = self._coefficient(value, field, self.name, "velocity", lambda a, b: (a + b) / 2)
+        # Upwind: the state on the side that the flow comes from.
         below, above = self._states(field)
         return velocity * jnp.where(velocity > 0, below, above)
 
     def _of_axis(self, velocity: Any) -> Any:
-        """The part along this axis of a function that gives the velocity along all of them."""
+        """Component along this axis of a function that returns all components."""
         names, name = self.law.grid.names, self.name
         if len(names) == 1:
             return velocity
@@ -318,7 +325,7 @@ class _Axis:
         return part
 
     def _states(self, field: str) -> tuple[Array, Array]:
-        """The field on both hands of every face."""
+        """The field below and above every face, by limited linear reconstruction."""
         # MUSCL (van Leer 1979): linear in each cell; limited slopes make no new extrema.
         differences = jnp.diff(self.padded[field], axis=0)
         half = LIMITERS[self.law.limiter](differences[:-1], differences[1:]) / 2
@@ -329,9 +336,7 @@ class _Axis:
         return jnp.concatenate([before, high]), jnp.concatenate([low, after])
 
     def _closed(self, field: str, flux: Array) -> Array:
-        """The flux with those at the ends that are given; of a periodic axis both ends are one
-        face.
-        """
+        """The flux with given values at the ends; both ends of a periodic axis are one face."""
         for end, at, sign in zip(ENDS, (0, -1), (-1.0, 1.0), strict=True):
             here = self._condition(field, end)
             if isinstance(here, Flux):
@@ -349,6 +354,7 @@ def _harmonic(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ".
     return jnp.where(total == 0, 0.0, 2 * a * b / jnp.where(total == 0, 1.0, total))
 
 
+# Limited slopes from the differences to both neighbours; zero at an extremum.
 def _minmod(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(a * b > 0, jnp.where(jnp.abs(a) < jnp.abs(b), a, b), 0.0)
 

@@ -1,6 +1,4 @@
-"""The uniform grid of a partial differential equation,
-and what is evaluated at each of its points.
-"""
+"""`Grid`, the uniform grid of a partial differential equation, and values at its points."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,17 +19,16 @@ _LEAST_CELLS = 4
 
 
 class Grid(Module):
-    r"""A uniform grid of cells in one or two dimensions:
-    `Grid(x=(low, high, cells), y=(low, high, cells))`.
+    r"""A uniform grid of cells in one or two dimensions, such as `Grid(x=(low, high, cells))`.
 
     $x_i = \text{low} + (i + \tfrac12)\,h, \quad h = (\text{high} - \text{low}) / \text{cells}$
 
-    The names are those of the data's coordinates. They are in the order in which they are given,
-    and so are the axes of every array over the cells.
+    The axes have the names of the data's coordinates. Arrays over the cells have them in the order
+    of the arguments.
 
     Args:
-        axes: (low, high, cells) of one or two axes by name, low and high in the units of that
-            coordinate of the data.
+        axes: (low, high, cells) of one or two axes by name, in the units of that coordinate of the
+            data.
 
     Shapes: arrays over the cells are `(cells of x,)` or `(cells of x, cells of y)`.
 
@@ -57,19 +54,25 @@ class Grid(Module):
         return tuple(cells for _, _, cells in self.axes.values())
 
     def length(self, name: str) -> float:
-        """How far the grid reaches along one axis, in the units of the coordinate.
+        """Length of the grid along one axis.
 
         Args:
-            name: that of the axis.
+            name: the name of the axis.
+
+        Returns:
+            high - low, in the units of the coordinate.
         """
         low, high, _ = self.axes[name]
         return high - low
 
     def width(self, name: str) -> float:
-        """The width of a cell along one axis.
+        """Width of a cell along one axis.
 
         Args:
-            name: that of the axis.
+            name: the name of the axis.
+
+        Returns:
+            The width h, in the units of the coordinate.
         """
         return self.length(name) / self.axes[name][2]
 
@@ -78,42 +81,54 @@ class Grid(Module):
         return float(np.prod([self.width(name) for name in self.names]))
 
     def centres(self, name: str) -> Float[np.ndarray, " cells"]:
-        """Where the cells lie along one axis.
+        """Cell centres along one axis.
 
         Args:
-            name: that of the axis.
+            name: the name of the axis.
+
+        Returns:
+            Coordinates, `(cells,)`.
         """
         low, _, cells = self.axes[name]
         return low + (np.arange(cells) + 0.5) * self.width(name)
 
     def faces(self, name: str) -> Float[np.ndarray, " faces"]:
-        """Where cells meet along one axis, and its two ends.
+        """Cell faces along one axis, both ends included.
 
         Args:
-            name: that of the axis.
+            name: the name of the axis.
+
+        Returns:
+            Coordinates, `(cells + 1,)`.
         """
         low, high, cells = self.axes[name]
         return np.linspace(low, high, cells + 1)
 
     @property
     def places(self) -> dict[str, Float[Array, "..."]]:
-        """The coordinates of every cell, each an array over the cells."""
+        """Coordinates of the cell centres by axis, each an array over the cells."""
         mesh = np.meshgrid(*(self.centres(name) for name in self.names), indexing="ij")
         return dict(zip(self.names, map(jnp.asarray, mesh), strict=True))
 
     def integral(self, values: Float[Array, "..."]) -> Float[Array, ""]:
-        """The sum over cells, each times its volume.
+        """Integral over the grid.
 
         Args:
             values: an array over the cells.
+
+        Returns:
+            The sum over cells times their volume.
         """
         return jnp.sum(values) * self.cell_volume
 
     def mean(self, values: Float[Array, "..."]) -> Float[Array, ""]:
-        """The mean over cells.
+        """Mean over the grid.
 
         Args:
             values: an array over the cells.
+
+        Returns:
+            The mean over cells.
         """
         return jnp.mean(values)
 
@@ -124,23 +139,26 @@ class Grid(Module):
         periodic: tuple[str, ...] = (),
         **at: Any,
     ) -> Float[Array, "..."]:
-        """Values over cells at other coordinates, by a polynomial through the nearest cells:
-        `interpolate(v, x=0.3)`.
+        """Interpolate values between cell centres: `interpolate(v, x=0.3)`.
 
-        Beyond the outermost cell centres the polynomial goes on.
+        A polynomial through the nearest cells is used, also beyond the outermost cell centres.
 
         Args:
             values: an array over the cells.
-            degree: that of the polynomial: 1 (straight lines, second order) or 3 (fourth order).
-            periodic: the axes along which the cell after the last one is the first.
-            at: coordinates by axis, each a number or `(place,)`. An axis that is not named keeps
-                its cells; one that is given a single number is dropped.
+            degree: the degree of the polynomial: 1 (second order) or 3 (fourth order).
+            periodic: names of the periodic axes.
+            at: coordinates by axis, each a number or `(place,)`.
+
+        Returns:
+            An array over the places. An axis without coordinates keeps its cells, and an axis at a
+            single number is dropped.
 
         Raises:
             DataError: for a known coordinate outside the grid or of an unknown axis.
         """
         for name, coordinate in at.items():
             self.check_inside(name, coordinate)
+        # From the last axis on, so that a dropped axis does not renumber the others.
         for axis, name in reversed(list(enumerate(self.names))):
             if name in at:
                 beyond = degree if name in periodic else 0
@@ -152,9 +170,11 @@ class Grid(Module):
     def _along(
         self, values: Array, axis: int, name: str, at: Array, degree: int, beyond: int
     ) -> Array:
+        # 1. The axis in front, with some cells of the other end beyond each end if periodic.
         moved = jnp.moveaxis(values, axis, 0)
         moved = jnp.pad(moved, [(beyond, beyond)] + [(0, 0)] * (moved.ndim - 1), mode="wrap")
         position = (at - self.centres(name)[0]) / self.width(name) + beyond
+        # 2. The first of the degree + 1 nearest cells, and Lagrange weights of all of them.
         first = jnp.clip(jnp.floor(position).astype(int) - degree // 2, 0, len(moved) - 1 - degree)
         weights = _lagrange(position - first, degree)
         total = sum(
@@ -164,15 +184,14 @@ class Grid(Module):
         return jnp.moveaxis(jnp.asarray(total), 0, axis) if at.ndim else jnp.asarray(total)
 
     def check_inside(self, name: str, coordinate: Any) -> None:
-        """Refuse coordinates outside the grid, where they are known numbers.
+        """Refuse known coordinates outside the grid.
 
         Args:
-            name: that of the axis.
-            coordinate: a number or an array of them, in its units; of a traced one nothing is known
-                or refused.
+            name: the name of the axis.
+            coordinate: a number or an array, in the units of the axis; a traced one is not checked.
 
         Raises:
-            DataError: that names the coordinate and the grid's range.
+            DataError: for an unknown axis, or a coordinate outside its range.
         """
         if name not in self.axes:
             raise DataError(f"'{name}' is no axis of the grid, which has {', '.join(self.names)}")
@@ -188,6 +207,7 @@ class Grid(Module):
 
 
 def _axis(name: str, axis: Any) -> tuple[float, float, int]:
+    # Convert first, so that any wrong form has the same message.
     try:
         low, high, cells = axis
         low, high = float(low), float(high)
@@ -205,7 +225,7 @@ def _axis(name: str, axis: Any) -> tuple[float, float, int]:
 
 
 def _lagrange(position: Float[Array, "..."], degree: int) -> list[Array]:
-    """Weights of the values at 0, 1, …, degree in the polynomial through them."""
+    """Lagrange weights of the values at 0, 1, …, degree: Π_{m≠k} (x - m) / (k - m)."""
     nodes = range(degree + 1)
     return [
         jnp.asarray(np.prod([1.0 / (k - m) for m in nodes if m != k]))
@@ -221,10 +241,14 @@ def _lagrange(position: Float[Array, "..."], degree: int) -> list[Array]:
 def each(
     function: Callable, t: Any, y: Values, u: Mapping[str, Any], shape: tuple[int, ...]
 ) -> Any:
-    """`function(t, y, u)` at each of `shape` points; it sees one number of every state and forcing.
+    """`function(t, y, u)` at each of `shape` points, with single numbers in `y` and `u`.
 
     So a `Network`, a `Basis` or a `Residual` of scalars acts on fields.
+
+    Returns:
+        The values of the function, with the shape of the points in front.
     """
+    # One vmap over all points in a row, whatever the dimension of the grid.
     if not shape:
         return function(t, y, u)
     spread = lambda values: {k: jnp.broadcast_to(v, shape).reshape(-1) for k, v in values.items()}  # noqa: E731
@@ -235,10 +259,10 @@ def each(
 
 
 def entry(result: Any, name: str, where: str) -> Any:
-    """The entry `name` of a dict, or its only one; what is no dict is itself.
+    """The entry `name` of a dict, or its only entry; any other value as it is.
 
     Raises:
-        ModelError: if several other entries are there.
+        ModelError: if `name` is missing and there is not exactly one entry.
     """
     if not isinstance(result, Mapping):
         return result
@@ -251,10 +275,10 @@ def entry(result: Any, name: str, where: str) -> Any:
 
 
 def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """What a function gives of each field.
+    """Checked values of a function by field.
 
     Raises:
-        ModelError: if that is no dict, or holds what is no field.
+        ModelError: if the result is no dict, or names an unknown field.
     """
     if not isinstance(result, Mapping):
         raise ModelError(
@@ -268,10 +292,10 @@ def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any
 
 
 def of_field(value: Any, field: str, what: str) -> Any:
-    """A coefficient of one field, where one value may serve all.
+    """Coefficient of one field, from one value for all or a dict by field.
 
     Raises:
-        ModelError: if it is given by field but not for this one.
+        ModelError: if the dict does not name this field.
     """
     if not isinstance(value, Mapping):
         return value
@@ -289,11 +313,10 @@ def evaluate(
     name: str,
     where: str,
 ) -> Array:
-    """A coefficient of `name` at points: one number, an array of them, or a function called at each
-    of them.
+    """Coefficient at points: a number, an array, or the values of a function at each point.
 
     Raises:
-        ModelError: if the function gives anything but one number at each point.
+        ModelError: if the function does not return one number at each point.
     """
     if not is_function(value):
         return jnp.asarray(value, float)
@@ -307,8 +330,10 @@ def evaluate(
 
 
 def check_value(value: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> None:
-    """Refuse what is neither a function nor a number, array or distribution of one of the given
-    shapes.
+    """Check a coefficient: a function, or finite numbers or a distribution of an allowed shape.
+
+    Raises:
+        ModelError: for any other value; the message begins with `where`.
     """
     if is_function(value):
         return
@@ -326,5 +351,5 @@ def check_value(value: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> 
 
 
 def known(value: Any) -> bool:
-    """Whether a value is a number or an array that can be looked at."""
+    """Whether a value is a number or an array that is not traced."""
     return not is_function(value) and not is_random(value) and not isinstance(value, Tracer)

@@ -43,51 +43,48 @@ _OF_ODE = (
 
 
 class PDE(AbstractLayer):
-    r"""Fields over a grid that start from a known or unknown state: the method of lines.
+    r"""A partial differential equation on a grid, by the method of lines.
 
     $\dot y_i = f(t, y, u)_i$ in every cell i, $y(t_0) = y_0$
 
-    Of what is observed, arrays over the cells are predicted at the coordinates of the data, by a
-    polynomial of `degree` between cell centres (without `observe`, across the ends of a periodic
-    axis too); the others must be single numbers.
+    Observed values are single numbers or arrays over the cells. Arrays are predicted at the
+    coordinates of the data, by a polynomial of `degree` between cell centres. (Without `observe`,
+    it also crosses the ends of a periodic axis.)
 
     Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in one dimension,
     half of that in two. `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps,
     but its gradients are slow. Draws that make the equation stiff use up `max_steps` and are
-    rejected: some hundred steps, if that is enough where the truth may lie, keep them cheap.
+    rejected. A limit of some hundred steps keeps them cheap, if plausible draws need no more.
 
     Args:
-        vector_field: a function `(t, y, u)` that gives the rate of every field, as `FiniteVolume`,
-            `Spectral` and `Vorticity` do, alone or in a `Residual`; its grid is the one that lies
-            in it.
+        vector_field: a function `(t, y, u)` that returns the rate of every field, such as
+            `FiniteVolume`, `Spectral` and `Vorticity`, alone or in a `Residual`. It holds the grid.
         initial: each field at `start`, in its units: a number, a distribution, an array over the
             cells, or a function `(t, {}, u)` that is called in every cell with its coordinates in
             `u`, such as a `Basis` in x.
-        observe: a function `(t, y, u)` that turns the fields into a dict of the values that are
-            predicted; without it the fields themselves are. It sees in `u` the forcings, the
-            coordinates of the cells and, of a `FiniteVolume`, what leaves through each side
-            (`heat_outflow_x_low`, …).
-        degree: that of the polynomial between cell centres, 1 or 3.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly
-            between their data, unless `interpolation` says otherwise.
-        interpolation: which forcings do not: "step" or "cubic" by name, as for `ODE`.
-        jumps: a `bd.Jump`, or several of them: sudden changes of the fields.
+        observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
+            fields are predicted. Its `u` holds the forcings, the coordinates of the cells and, for
+            a `FiniteVolume`, the outflow through each side (`heat_outflow_x_low`, …).
+        degree: the degree of the polynomial between cell centres, 1 or 3.
+        forcings: the data variables that drive the equation: a name, or several. They are linear
+            between their data unless `interpolation` names them.
+        interpolation: "step" or "cubic" by forcing, as for `ODE`.
+        jumps: a `bd.Jump`, or several: sudden changes of the fields.
         units: the units of fields, forcings and observed values, by name: data in others are
             converted, or refused.
         solver: a Diffrax solver or its name: `tsit5`, `rodas5p` for stiff equations, or
             `Chebyshev(stages)` for diffusion.
         start: the time of `initial`, in the units of time of the data, or a date; unless given, the
             first time of the data that the model is fitted to.
-        rtol: the error that a step may make, relative to the fields.
-        atol: the error that it may make besides, in the units of the fields, the same for all.
+        rtol: relative tolerance of the error of a step.
+        atol: absolute tolerance of the error of a step, in the units of the fields.
         max_steps: the most steps of a solve.
         adjoint: how Diffrax differentiates the solve.
 
     Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
 
     Raises:
-        ModelError: if built with no grid or several, an initial state of the wrong shape or bad
-            tolerances.
+        ModelError: for no grid or several, an initial state of the wrong shape, or bad tolerances.
         DataError: when called, if the data lie outside the grid.
     """
 
@@ -143,6 +140,7 @@ class PDE(AbstractLayer):
     @property
     def grid(self) -> Grid:
         """The grid of the vector field."""
+        # A `Residual` or `Coupling` may hold several laws, but all on one grid.
         is_grid = lambda node: isinstance(node, Grid)  # noqa: E731
         grids = [
             node for node in jax.tree.leaves(self.vector_field, is_leaf=is_grid) if is_grid(node)
@@ -160,7 +158,7 @@ class PDE(AbstractLayer):
 
     @property
     def periodic(self) -> tuple[str, ...]:
-        """The axes at whose ends all laws in the vector field meet again."""
+        """Names of the axes that are periodic for all laws in the vector field."""
         is_law = lambda node: hasattr(node, "periodic")  # noqa: E731
         laws = [node for node in jax.tree.leaves(self.vector_field, is_leaf=is_law) if is_law(node)]
         return tuple(
@@ -173,7 +171,7 @@ class PDE(AbstractLayer):
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """The coordinates over which each field among the outputs runs."""
+        """Axes of each output that is a field."""
         if self.observe is None:
             return dict.fromkeys(self.initial, self.grid.names)
         return {name: self.grid.names for name, shape in self._observed_shapes().items() if shape}
@@ -183,10 +181,13 @@ class PDE(AbstractLayer):
         return math.prod(self.grid.shape) * len(self.initial)
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or of an amount: those of its field.
+        """Units of a random leaf of `initial` or of an amount: the units of its field.
 
         Args:
-            path: the names on the way from the layer to the leaf.
+            path: the names from the layer to the leaf.
+
+        Returns:
+            The units, or an empty string for any other leaf.
         """
         if path[0] == "jumps" and path[2] == "change":
             return self.units.get(path[3], "")
@@ -197,8 +198,7 @@ class PDE(AbstractLayer):
         grid = self.grid
         at = {name: inputs.coordinates[name] for name in grid.names if name in inputs.coordinates}
 
-        # What is observed may vary with the place too: only the fields themselves are known to be
-        # periodic.
+        # Only the fields are known to be periodic: `observe` may also depend on the place.
         periodic = self.periodic if self.observe is None else ()
 
         def observe(t, y, u):
@@ -209,6 +209,7 @@ class PDE(AbstractLayer):
             }
 
         initial = {name: self._start(name, value, inputs) for name, value in self.initial.items()}
+        # Method of lines: one ODE whose states are the fields.
         return ODE(
             self.vector_field, initial, observe, **{name: getattr(self, name) for name in _OF_ODE}
         )(inputs)
@@ -224,6 +225,7 @@ class PDE(AbstractLayer):
         if observe is None:
             return dict(y)
         known: dict[str, Any] = {**u, **self.grid.places}
+        # Only a finite-volume law has fluxes through its sides.
         outflow = getattr(self.vector_field, "outflow", None)
         if outflow is not None:
             known |= outflow(t, y, u)
@@ -237,7 +239,7 @@ class PDE(AbstractLayer):
         return values
 
     def _observed_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of what is observed, whatever the random leaves are."""
+        """Shapes of the observed values, for any values of the random leaves."""
         known = with_possible(self)
         fields = {name: jnp.ones(self.grid.shape) for name in self.initial}
         shapes = jax.eval_shape(known._observed, 0.0, fields, dict.fromkeys(self.forcings, 0.0))

@@ -1,6 +1,4 @@
-"""Periodic fields through their Fourier coefficients: derivatives, products without aliasing, and a
-vector field.
-"""
+"""`Spectral`, a pseudo-spectral vector field, and operators on Fourier coefficients."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,19 +13,17 @@ from .grid import Grid, by_field, check_value, each, of_field
 
 
 def to_spectrum(values: Float[Array, "..."]) -> Complex[Array, "..."]:
-    """Fourier coefficients of a real field; the last axis holds those of no negative wavenumber."""
+    """Fourier coefficients of a real field; the last axis has no negative wavenumbers."""
     return jnp.fft.rfftn(values)
 
 
 def to_field(grid: Grid, spectrum: Any) -> Float[Array, "..."]:
-    """The real field of some Fourier coefficients."""
+    """Real field from its Fourier coefficients."""
     return jnp.fft.irfftn(spectrum, s=grid.shape)
 
 
 def modes(grid: Grid) -> dict[str, np.ndarray]:
-    """How many waves lie along each axis, for every coefficient: whole numbers, shaped to
-    broadcast.
-    """
+    """Mode number of every coefficient along each axis, shaped to broadcast."""
     last = grid.names[-1]
     found = {}
     for axis, (name, cells) in enumerate(zip(grid.names, grid.shape, strict=True)):
@@ -37,15 +33,14 @@ def modes(grid: Grid) -> dict[str, np.ndarray]:
 
 
 def wavenumbers(grid: Grid) -> dict[str, np.ndarray]:
-    """The wavenumber of every coefficient along each axis, in radians per length."""
+    """Wavenumber of every coefficient along each axis, in radians per length."""
     return {name: 2 * np.pi / grid.length(name) * count for name, count in modes(grid).items()}
 
 
 def slopes(grid: Grid) -> dict[str, np.ndarray]:
-    """What turns coefficients into those of the derivative along each axis: i k, but 0 for the
-    shortest wave.
+    """Factors i k of a first derivative along each axis, but 0 for the Nyquist wave.
 
-    An odd derivative of the wave of two cells is not seen on the grid.
+    An odd derivative of the wave of two cells vanishes on the grid.
     """
     cells, k = dict(zip(grid.names, grid.shape, strict=True)), wavenumbers(grid)
     return {
@@ -55,13 +50,13 @@ def slopes(grid: Grid) -> dict[str, np.ndarray]:
 
 
 def squared_wavenumber(grid: Grid) -> np.ndarray:
+    """|k|² of every coefficient."""
     return np.asarray(sum(k**2 for k in wavenumbers(grid).values()))
 
 
 def resolved(grid: Grid) -> Bool[np.ndarray, "..."]:
-    """The coefficients that survive the two-thirds rule: the product of two such fields has no
-    aliasing error there.
-    """
+    """Mask of the two-thirds rule, where a product of two masked fields has no aliasing error."""
+    # |m| < cells / 3 along every axis (Orszag 1971).
     cells = dict(zip(grid.names, grid.shape, strict=True))
     kept = np.asarray(True)
     for name, count in modes(grid).items():
@@ -70,32 +65,41 @@ def resolved(grid: Grid) -> Bool[np.ndarray, "..."]:
 
 
 def truncated(grid: Grid, values: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A field without the waves that the two-thirds rule drops.
+    """Truncate a field by the two-thirds rule.
 
     Args:
         grid: the grid of the field.
         values: the field at the cell centres, an array over the cells.
+
+    Returns:
+        The field without its shortest waves.
     """
     return to_field(grid, resolved(grid) * to_spectrum(values))
 
 
 def gradient(grid: Grid, values: Float[Array, "..."]) -> dict[str, Float[Array, "..."]]:
-    """The derivative of a periodic field along each axis.
+    """Gradient of a periodic field.
 
     Args:
         grid: the grid of the field.
         values: the field at the cell centres, an array over the cells.
+
+    Returns:
+        The derivative along each axis, by its name.
     """
     spectrum = to_spectrum(values)
     return {name: to_field(grid, slope * spectrum) for name, slope in slopes(grid).items()}
 
 
 def laplacian(grid: Grid, values: Float[Array, "..."]) -> Float[Array, "..."]:
-    r"""$\nabla^2 u$ of a periodic field.
+    r"""Laplacian $\nabla^2 u$ of a periodic field.
 
     Args:
         grid: the grid of the field.
         values: the field at the cell centres, an array over the cells.
+
+    Returns:
+        The Laplacian, an array over the cells.
     """
     return to_field(grid, -squared_wavenumber(grid) * to_spectrum(values))
 
@@ -103,19 +107,21 @@ def laplacian(grid: Grid, values: Float[Array, "..."]) -> Float[Array, "..."]:
 def dealiased_product(
     grid: Grid, a: Float[Array, "..."], b: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """The product of two periodic fields by the two-thirds rule.
+    """Product of two periodic fields, dealiased by the two-thirds rule.
 
     Args:
         grid: the grid of both fields.
         a: a field at the cell centres, an array over the cells.
-        b: another.
+        b: another field.
+
+    Returns:
+        The truncated product.
     """
     return truncated(grid, truncated(grid, a) * truncated(grid, b))
 
 
 class Spectral(Module):
-    r"""Diffusion, conservation laws and reaction of one or several periodic fields,
-    pseudo-spectral.
+    r"""Diffusion, conservation laws and reaction of periodic fields, by a pseudo-spectral method.
 
     $\partial_t u = D\,\nabla^2 u - K\,\nabla^4 u - \nabla\cdot F(t, y, u) + R(t, y, u)$
 
@@ -127,7 +133,7 @@ class Spectral(Module):
         grid: the cells of a periodic box.
         diffusion: D, in squared length per time: a number or a distribution, for all fields or in a
             dict by field.
-        hyperdiffusion: K, in the fourth power of length per time, likewise.
+        hyperdiffusion: K, in the fourth power of length per time: as for D.
         flux: F, in the units of the field times length per time: a function `(t, y, u)` that
             returns the flux by field, in two dimensions a dict of such functions by axis.
         reaction: R, in the units of the field per time: a function `(t, y, u)` that returns rates
@@ -136,7 +142,7 @@ class Spectral(Module):
     Shapes: fields are arrays over the cells, known at their centres.
 
     Raises:
-        ModelError: for a flux without an axis, or when called, for a rate of an unknown field.
+        ModelError: for a flux without an axis; when called, for a rate of an unknown field.
     """
 
     grid: Grid
@@ -175,7 +181,7 @@ class Spectral(Module):
 
     @property
     def periodic(self) -> tuple[str, ...]:
-        """The axes at whose ends a field meets itself."""
+        """Names of the periodic axes: all."""
         return self.grid.names
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
@@ -193,12 +199,13 @@ class Spectral(Module):
         return {name: to_field(grid, spectrum) for name, spectrum in rates.items()}
 
     def _damping(self, field: str) -> Any:
+        # -(D k² + K k⁴)
         k2 = squared_wavenumber(self.grid)
         second = of_field(self.diffusion, field, "diffusion")
         return -second * k2 - of_field(self.hyperdiffusion, field, "hyperdiffusion") * k2**2
 
     def _nonlinear(self) -> list[tuple[Any, Any]]:
-        """Functions, and what turns the coefficients of their values into those of a rate."""
+        """Factors and functions of the nonlinear terms: -i k for a flux, 1 for the reaction."""
         fluxes = {} if self.flux is None else self._fluxes()
         terms: list[tuple[Any, Any]] = [
             (-slopes(self.grid)[name], function) for name, function in fluxes.items()

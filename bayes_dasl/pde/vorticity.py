@@ -1,4 +1,4 @@
-"""Two-dimensional incompressible flow in a periodic box."""
+"""`Vorticity`: two-dimensional incompressible flow in a periodic box, with its diagnostics."""
 
 from typing import Any
 
@@ -22,17 +22,17 @@ from .spectral import (
 
 
 class Vorticity(Module):
-    r"""The Navier–Stokes equation of an incompressible flow in two dimensions, in a periodic box.
+    r"""The two-dimensional incompressible Navier–Stokes equation in a periodic box.
 
     $\partial_t\omega = -\nabla\cdot(v\,\omega) + \nu\,\nabla^2\omega - \mu\,\omega + F
     + \nabla\times\nabla\cdot(2\,\nu_e S)$
 
-    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$; the velocity v follows from
-    it. Functions `(t, y, u)` are called at each point with single numbers: `y` holds `vorticity`
-    and, for `eddy`, `strain` $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` the forcings and the coordinates
-    of the point. Products follow the two-thirds rule, so that without viscosity, drag and force a
-    field cut by it (`truncated`) keeps its energy and its enstrophy; the closure and the transport
-    keep the total vorticity.
+    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$, which determines the
+    velocity v. Functions `(t, y, u)` are called at each point with single numbers: `y` holds
+    `vorticity` and, for `eddy`, `strain` $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` holds the forcings
+    and the coordinates of the point. Products are dealiased by the two-thirds rule. So, without
+    viscosity, drag and force, a `truncated` field conserves energy and enstrophy. Advection and
+    eddy viscosity conserve the total vorticity.
 
     Args:
         grid: the cells of a periodic box of two axes.
@@ -40,14 +40,14 @@ class Vorticity(Module):
         forcing: F, the curl of the force per mass, in units of vorticity per time: a number, a
             distribution, an array over the cells or a function; none unless given.
         drag: the linear drag μ, per time.
-        eddy: the viscosity $\nu_e$ of what the grid does not resolve, in squared length per time: a
-            number, a distribution, an array over the cells or a function such as `Smagorinsky`, a
-            `Network` or a `Basis`; none unless given.
+        eddy: the eddy viscosity $\nu_e$ of unresolved scales, in squared length per time: a number,
+            a distribution, an array over the cells or a function such as `Smagorinsky`, a `Network`
+            or a `Basis`; none unless given.
 
     Shapes: `vorticity` is an array over the cells, known at their centres.
 
     Raises:
-        ModelError: for a grid that has not two axes, or values of another shape.
+        ModelError: if the grid does not have two axes, or a value has another shape.
     """
 
     grid: Grid
@@ -61,25 +61,30 @@ class Vorticity(Module):
             raise ModelError(
                 f"Vorticity needs a grid of two axes, not of {', '.join(self.grid.names)} alone"
             )
-        for name, shapes in (("forcing", ((), self.grid.shape)), ("eddy", ((), self.grid.shape))):
-            if getattr(self, name) is not None:
-                check_value(getattr(self, name), shapes, name)
+        for name in ("forcing", "eddy"):
+            value = getattr(self, name)
+            if value is not None:
+                check_value(value, ((), self.grid.shape), name)
 
     @property
     def periodic(self) -> tuple[str, ...]:
-        """The axes at whose ends a field meets itself."""
+        """Names of the periodic axes: both."""
         return self.grid.names
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         grid, known = self.grid, {**u, **self.grid.places}
+        # 1. Truncate the spectrum, and take velocity and vorticity from the truncated one.
         full = to_spectrum(y["vorticity"])
         kept = resolved(grid) * full
         slope = slopes(grid)
         flow, vorticity = _velocity_spectra(grid, kept), to_field(grid, kept)
+        # 2. Linear terms wave by wave: -(ν k² + μ) ω̂.
         rate = -(self.viscosity * squared_wavenumber(grid) + jnp.asarray(self.drag)) * full
+        # 3. Advection in conservative form: -i k · (v ω)^, dealiased.
         for name in grid.names:
             transport = to_spectrum(to_field(grid, flow[name]) * vorticity)
             rate -= slope[name] * resolved(grid) * transport
+        # 4. Eddy viscosity, dealiased; the force is added in real space.
         if self.eddy is not None:
             rate += resolved(grid) * self._closure(t, vorticity, flow, known)
         values = to_field(grid, rate)
@@ -88,11 +93,11 @@ class Vorticity(Module):
         return {"vorticity": values}
 
     def _closure(self, t: Any, vorticity: Array, flow: dict[str, Array], u: Values) -> Any:
-        r"""The curl of $\nabla\cdot\tau$:
-        $(\partial_{xx} - \partial_{yy})\tau_{xy} - 2\partial_{xy}\tau_{xx}$.
-        """
+        """Spectrum of the curl of the divergence of the eddy stress τ."""
+        # (∂_xx - ∂_yy) τ_xy - 2 ∂_xy τ_xx
         grid, (x, y) = self.grid, self.grid.names
         along, across = _strain(grid, flow)
+        # The stress is τ = 2 ν_e S, so τ_xx = 2 ν_e S_xx and τ_xy = 2 ν_e S_xy.
         felt = {"vorticity": vorticity, "strain": _magnitude(along, across)}
         viscosity = evaluate(self.eddy, t, felt, u, grid.shape, "eddy", "eddy")
         normal, shear = to_spectrum(2 * viscosity * along), to_spectrum(2 * viscosity * across)
@@ -101,12 +106,11 @@ class Vorticity(Module):
 
 
 class Smagorinsky(Module):
-    r"""The eddy viscosity of Smagorinsky (1963): $\nu_e = (c\,\Delta)^2\,|S|$, with the width Δ of
-    a cell.
+    r"""Smagorinsky's eddy viscosity (1963): $\nu_e = (c\,\Delta)^2\,|S|$.
 
     Args:
-        coefficient: c, which has no unit.
-        width: Δ, that of a cell, in units of length.
+        coefficient: c, without a unit.
+        width: Δ, the width of a cell, in units of length.
     """
 
     coefficient: Scalar
@@ -118,34 +122,36 @@ class Smagorinsky(Module):
 
 
 def _velocity_spectra(grid: Grid, vorticity: Any) -> dict[str, Array]:
-    """From the stream function, whose negative Laplacian is the vorticity."""
+    """Velocity spectra from the stream function ψ, with -∇²ψ = ω and v = (∂_y ψ, -∂_x ψ)."""
     (x, y), k2, slope = grid.names, squared_wavenumber(grid), slopes(grid)
     stream = vorticity * np.where(k2 > 0, 1 / np.where(k2 > 0, k2, 1.0), 0.0)
     return {x: slope[y] * stream, y: -slope[x] * stream}
 
 
 def _strain(grid: Grid, flow: dict[str, Array]) -> tuple[Array, Array]:
-    """The strain rate along the first axis and the shear; incompressible, the one along the second
-    is opposite.
-    """
+    """Normal strain rate S_xx along the first axis, and shear strain rate S_xy."""
+    # S_yy = -S_xx, since the flow is incompressible.
     (x, y), slope = grid.names, slopes(grid)
-    return to_field(grid, slope[x] * flow[x]), to_field(
-        grid, (slope[y] * flow[x] + slope[x] * flow[y]) / 2
-    )
+    shear = (slope[y] * flow[x] + slope[x] * flow[y]) / 2
+    return to_field(grid, slope[x] * flow[x]), to_field(grid, shear)
 
 
 def _magnitude(along: Array, across: Array) -> Array:
+    # |S|² = 2 (S_xx² + S_yy² + 2 S_xy²); masked, since the root has no derivative at zero.
     squared = 4 * (along**2 + across**2)
     moving = squared > 0
     return jnp.where(moving, jnp.sqrt(jnp.where(moving, squared, 1.0)), 0.0)
 
 
 def velocity(grid: Grid, vorticity: Float[Array, "x y"]) -> dict[str, Float[Array, "x y"]]:
-    """The velocity along each axis of a flow of no mean velocity, from its vorticity.
+    """Velocity of a flow from its vorticity, with zero mean velocity.
 
     Args:
         grid: the grid, of two axes.
-        vorticity: at the cell centres, per time.
+        vorticity: the vorticity at the cell centres, per time.
+
+    Returns:
+        The velocity at the cell centres, by axis.
     """
     return {
         name: to_field(grid, part)
@@ -154,31 +160,40 @@ def velocity(grid: Grid, vorticity: Float[Array, "x y"]) -> dict[str, Float[Arra
 
 
 def strain_rate(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, "x y"]:
-    r"""The strain rate $|S| = \sqrt{2\,S_{ij} S_{ij}}$ at the cell centres, per time.
+    r"""Magnitude of the strain rate, $|S| = \sqrt{2\,S_{ij} S_{ij}}$.
 
     Args:
         grid: the grid, of two axes.
-        vorticity: at the cell centres, per time.
+        vorticity: the vorticity at the cell centres, per time.
+
+    Returns:
+        The strain rate at the cell centres, per time.
     """
     return _magnitude(*_strain(grid, _velocity_spectra(grid, to_spectrum(vorticity))))
 
 
 def energy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
-    """The mean of $|v|^2/2$.
+    """Mean kinetic energy per mass, the mean of $|v|^2/2$.
 
     Args:
         grid: the grid, of two axes.
-        vorticity: at the cell centres, per time.
+        vorticity: the vorticity at the cell centres, per time.
+
+    Returns:
+        The energy, a scalar.
     """
     return sum((jnp.mean(v**2) / 2 for v in velocity(grid, vorticity).values()), jnp.zeros(()))
 
 
 def enstrophy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
-    r"""The mean of $\omega^2/2$.
+    r"""Mean enstrophy, the mean of $\omega^2/2$.
 
     Args:
-        grid: the grid, of two axes; the mean needs nothing of it.
-        vorticity: at the cell centres, per time.
+        grid: the grid, of two axes; it is not used.
+        vorticity: the vorticity at the cell centres, per time.
+
+    Returns:
+        The enstrophy, a scalar.
     """
     return jnp.mean(vorticity**2) / 2
 
@@ -186,15 +201,17 @@ def enstrophy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
 def energy_spectrum(
     grid: Grid, vorticity: Float[Array, "x y"]
 ) -> tuple[Float[np.ndarray, " k"], Float[Array, " k"]]:
-    r"""Wavenumbers $k_j = j\,\delta$ and the energy at them, such that $\sum_j E_j\,\delta$ is all
-    of it.
+    r"""Energy spectrum $E_j$ over shells of wavenumbers $k_j = j\,\delta$.
 
-    Shell j holds the wavenumbers nearest to $k_j$; δ is the wavenumber of the longest wave that
-    fits in the box.
+    $\sum_j E_j\,\delta$ is the total energy. Shell j holds the wavenumbers nearest to $k_j$; δ is
+    the wavenumber of the longest wave that fits in the box.
 
     Args:
         grid: the grid, of two axes.
-        vorticity: at the cell centres, per time.
+        vorticity: the vorticity at the cell centres, per time.
+
+    Returns:
+        The wavenumbers, and the energy at each of them, per wavenumber.
     """
     spacing, shell, weight = _shells(grid)
     of_mode = weight * jnp.abs(to_spectrum(vorticity)) ** 2 / vorticity.size**2
@@ -203,16 +220,18 @@ def energy_spectrum(
 
 
 def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "x y"]:
-    """A random field whose energy spectrum is the one given, as `energy_spectrum` counts it; its
-    mean is zero.
+    """Random vorticity of mean zero with a given energy spectrum.
 
-    Waves are drawn at random within each shell; those that the two-thirds rule drops are left out.
+    Phases are random within each shell. Waves that the two-thirds rule drops are left out.
 
     Args:
         grid: the grid, of two axes.
         spectrum: a function of an array of wavenumbers, in radians per length, which returns the
-            energy at each of them, per wavenumber.
+            energy at each of them, per wavenumber, as `energy_spectrum` does.
         key: a JAX random key.
+
+    Returns:
+        The vorticity at the cell centres.
     """
     # 1. White noise gives random phases; 2. its energy in each shell is measured; 3. each shell is
     # scaled by sqrt(E wanted / E drawn).
@@ -224,16 +243,12 @@ def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "
 
 
 def _shells(grid: Grid) -> tuple[float, np.ndarray, np.ndarray]:
-    """The spacing of the shells, the shell of every coefficient, and what its square adds to the
-    energy.
-    """
-    k2, spacing = (
-        squared_wavenumber(grid),
-        2 * np.pi / max(grid.length(name) for name in grid.names),
-    )
+    """Spacing δ of the shells, shell of each coefficient, and its weight in the energy."""
+    k2 = squared_wavenumber(grid)
+    spacing = 2 * np.pi / max(grid.length(name) for name in grid.names)
     counts, cells = modes(grid)[grid.names[1]], grid.shape[1]
-    # A real field keeps only half of its coefficients: all but those of the first and the last
-    # stand for two.
+    # A real field stores half of its coefficients: all but the first and last column count twice.
+    # The energy of a mode is |ω̂|² / (2 k²).
     twice = np.where((counts == 0) | (2 * counts == cells), 1.0, 2.0)
     weight = np.where(k2 > 0, twice / (2 * np.where(k2 > 0, k2, 1.0)), 0.0)
     return spacing, np.rint(np.sqrt(k2) / spacing).astype(int), weight
@@ -242,18 +257,21 @@ def _shells(grid: Grid) -> tuple[float, np.ndarray, np.ndarray]:
 def coarsen(
     values: Float[Array, "x y"], fine: Grid, coarse: Grid
 ) -> Float[Array, "coarse_x coarse_y"]:
-    """A periodic field on a coarser grid of the same box, without the waves that grid cannot hold.
+    """Spectrally filter a periodic field to a coarser grid of the same box.
 
-    `Vorticity` transports fewer waves than its grid holds: compare it with
+    `Vorticity` advects fewer waves than its grid holds: compare it with
     `truncated(coarse, coarsen(...))`.
 
     Args:
         values: the field at the cell centres of the fine grid.
-        fine: the grid that it is known on.
+        fine: the grid of the field.
         coarse: a grid of the same box with as many cells or fewer along each axis.
 
+    Returns:
+        The field at the cell centres of the coarse grid.
+
     Raises:
-        ModelError: if the grids are not of the same box or the other is no coarser.
+        ModelError: if the boxes differ, or the second grid has more cells along an axis.
     """
     same = fine.names == coarse.names and all(
         fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names
@@ -265,9 +283,9 @@ def coarsen(
     spectrum = to_spectrum(values)
     for axis, (name, count) in enumerate(modes(coarse).items()):
         spectrum = jnp.take(spectrum, count.ravel().astype(int), axis=axis)
-        # The centres of coarse cells lie half a coarse cell from the side, those of fine ones half
-        # a fine cell.
+        # Cell centres of the two grids are shifted by (h_coarse - h_fine) / 2: multiply by
+        # exp(i k shift).
         shift = (coarse.width(name) - fine.width(name)) / 2
-        held = 2 * np.abs(count) < coarse.axes[name][2]
-        spectrum *= held * np.exp(1j * wavenumbers(coarse)[name] * shift)
+        resolvable = 2 * np.abs(count) < coarse.axes[name][2]
+        spectrum *= resolvable * np.exp(1j * wavenumbers(coarse)[name] * shift)
     return to_field(coarse, spectrum) * (np.prod(coarse.shape) / np.prod(fine.shape))

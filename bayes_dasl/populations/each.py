@@ -1,4 +1,4 @@
-"""One model for each subject, tank or catchment, with numbers that differ between them."""
+"""`Each`: one layer for all members of a population, with parameters that vary between them."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -22,27 +22,25 @@ from ..random import is_random, paths, shape_of
 from .population_and_varying import Over, expanded, varies
 
 _WASTE = 0.3
-"""So many rows, beside those that are needed, may be solved for the sake of one shape for all."""
+"""Largest share of unneeded rows that are solved so that members have one shape."""
 
 
 class Each(AbstractPopulation):
-    """One layer for each member of a population, all of them solved at once.
+    """One layer for each member of a population, all solved at once.
 
-    What is `varying` in the layer, or in the noise of the model, has a number for each member, all
-    else is common to them. The predictions have one more dimension: data are `(time, subject)`,
-    with NaN where a member was not observed. So may forcings be; those along time alone are the
-    same for all.
+    Parameters that are `varying`, in the layer or in the noise of the model, have one value for
+    each member; all others are shared. Predictions have one more dimension: data are
+    `(time, subject)`, with NaN where a member was not observed. Forcings may have that dimension
+    too; forcings along time alone are the same for all members.
 
     Args:
-        layer: that of one member.
-        members: what they are called in the data, such as the values of `data["subject"]`: numbers
-            or names.
-        dim: the dimension that they form.
+        layer: the layer of one member.
+        members: names or numbers of the members in the data, such as `data["subject"].values`.
+        dim: their dimension.
 
     Raises:
-        ModelError: for a layer that looks back at observations, members that are no numbers or
-            names or not different ones, nothing that varies, or known numbers or doses of others
-            than these members.
+        ModelError: if the layer is a filter, members are not distinct names or numbers, nothing
+            varies, or known numbers or doses belong to other members.
     """
 
     layer: AbstractLayer
@@ -70,12 +68,18 @@ class Each(AbstractPopulation):
             raise ModelError("nothing in the layer is varying: its members would all be the same")
 
     def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
-        """A tree with a number of each member wherever one is `varying`, and the paths at which it
-        is.
+        """Expand `varying` parameters to one value for each member.
 
         Args:
             tree: a layer, or noise.
+
+        Returns:
+            The tree with arrays over members, and the dotted paths of these arrays.
+
+        Raises:
+            ModelError: if groups have the name of another dimension.
         """
+        # 1. Paths of parameters that vary; 2. one value of each for each member.
         held = jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]
         varied = tuple(dotted(path) for path, leaf in held if varies(leaf))
         every = Over(len(self.members))
@@ -92,13 +96,16 @@ class Each(AbstractPopulation):
         return found, varied
 
     def positions(self, names: Any) -> np.ndarray:
-        """Which of the members some are.
+        """Indices of members by name.
 
         Args:
-            names: what they are called, `(member,)`.
+            names: names of members, `(member,)`.
+
+        Returns:
+            The place of each in `members`.
 
         Raises:
-            DataError: for one that is no member.
+            DataError: for a name that is no member.
         """
         known = {name: i for i, name in enumerate(self.members)}
         for name in np.asarray(names).tolist():
@@ -125,16 +132,19 @@ class Each(AbstractPopulation):
         return {name: (*inner.get(name, ()), self.dim) for name in self.outputs}
 
     def __leaf_dims__(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
-        """The dimension of a random leaf that differs between members.
+        """Dimension and labels of a random leaf that varies between members.
 
         Args:
-            path: the names on the way from here to the leaf.
+            path: the names from this layer to the leaf.
+
+        Returns:
+            `{dim: members}`, or an empty dict for a shared leaf.
         """
         return {self.dim: self.members} if ".".join(path[1:]) in self.varied else {}
 
     @property
     def _one(self) -> AbstractLayer:
-        """The layer of the first member, with ones in place of what is unknown and varies."""
+        """The layer of the first member, with ones in place of random leaves that vary."""
 
         def first(path, leaf):
             if dotted(path) not in self.varied:
@@ -144,26 +154,31 @@ class Each(AbstractPopulation):
         return jtu.tree_map_with_path(first, self.layer, is_leaf=is_random)
 
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Where each member was observed; none where its layer looks at all times, or where that
-        would save little.
+        """Rows at which each member was observed.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.
+
+        Returns:
+            None if the layer needs all times, or if own rows would save little.
         """
         if not self._one.pointwise:
             return None
+        # 1. Which rows `(time, member)` hold any observation.
         each = (~np.isnan(np.asarray(values)) for values in observed.values())
         seen = np.any([one.any(axis=tuple(range(1, one.ndim - 1))) for one in each], axis=0)
-        seen[-1, ~seen.any(0)] = True  # one who was never observed has a solve too
+        seen[-1, ~seen.any(0)] = True  # a member without observations has a solve too
         most = seen.sum(0).max()
         little = bool(self._one.trajectories) or seen.size <= (1 + _WASTE) * seen.sum()
         if most == len(seen) and little:
             return None
+        # 2. Row numbers of each member, padded to one length; padding repeats the last row.
         index = np.stack([np.resize(np.flatnonzero(one), most) for one in seen.T], axis=1)
         own = np.arange(most)[:, None] < seen.sum(0)
         return OwnRows(np.maximum.accumulate(index, axis=0), own)
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        # Inputs for all members: those along time alone are the same for each of them.
         at = inputs.coordinates.get(self.dim, jnp.arange(len(self.members)))
         others = {name: places for name, places in inputs.coordinates.items() if name != self.dim}
         common = dataclasses.replace(inputs, coordinates=others, own_forcings={})
@@ -177,6 +192,7 @@ class Each(AbstractPopulation):
             one, at, inputs.times, inputs.own_forcings
         )
 
+        # The dimension of members is the last one in the data.
         def over_members(values):
             return {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}
 
@@ -191,16 +207,16 @@ class Each(AbstractPopulation):
     def _of_all(
         self, one: Callable[..., tuple], at: Array, times: Array, forcings: Any
     ) -> tuple[Any, ...]:
-        """The predictions of all members, in one `vmap`, or in one for all that have about as many
-        rows of their own.
+        """Predictions of all members by `vmap`, in buckets of members with about as many rows.
 
-        A row costs what solves nothing; a solver's steps are the same however many of them are
-        looked at, and a second program of it takes as long again to compile.
+        Buckets pay for closed forms, whose cost is their rows. A solver takes the same steps for
+        any number of rows, and each bucket would compile another program, so it has one `vmap`.
         """
         if times.ndim == 1:
             return jax.vmap(one, in_axes=(0, None, 0))(at, times, forcings)
         if isinstance(times, Tracer) or self._one.trajectories:
             return jax.vmap(one, in_axes=(0, 1, 0))(at, times, forcings)
+        # Bucket by bucket, then back to the order of the members.
         parts, order = [], []
         for members, rows in buckets(np.asarray(times)):
             of_these = (
@@ -209,7 +225,7 @@ class Each(AbstractPopulation):
                 jax.tree.map(lambda f, of=members: f[of], forcings),
             )
             values, *others, variances = jax.vmap(one, in_axes=(0, 1, 0))(*of_these)
-            # Each has as many rows as the longest: the last is repeated, as its time is.
+            # Pad the values to the number of rows of the longest member, as times are.
             filled = np.minimum(np.arange(len(times)), rows - 1)
             values, variances = jax.tree.map(lambda v, at=filled: v[:, at], (values, variances))
             parts.append((values, *others, variances))
@@ -219,12 +235,15 @@ class Each(AbstractPopulation):
 
 
 def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, int]]:
-    """Members that have about as many rows, and how many at most: padding is less than a third of
-    what is needed.
+    """Group members by their number of rows, so that padding is less than a third of all rows.
 
     Args:
-        times: of each member, in their order; of one with fewer rows the last is repeated.
+        times: the times of each member; a member with fewer rows repeats its last time.
+
+    Returns:
+        For each bucket its members, and the largest number of rows.
     """
+    # From the longest member on, a bucket takes as many shorter ones as the padding allows.
     rows = np.arange(1, len(times))[:, None]
     needed = 1 + np.max(rows * (times[1:] != times[:-1]), axis=0, initial=0)
     found, order = [], np.argsort(needed, kind="stable")
@@ -239,9 +258,7 @@ def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, in
 
 
 def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
-    """Raise ModelError for doses of other members, or of these in another order: arrays hold them
-    by place.
-    """
+    """Raise ModelError if doses belong to other members, or to these in another order."""
     are_doses = lambda node: isinstance(node, AbstractScheduled)  # noqa: E731
     for doses in filter(are_doses, jax.tree.leaves(layer, is_leaf=are_doses)):
         if doses.members and doses.members != members:

@@ -1,4 +1,4 @@
-"""Numbers of which each member of a population has its own, or each group of members."""
+"""`population` and `varying`: parameters with one value for each member, or group of members."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from ..random import Dependent, Scalar, Shared, Unknown, dependent, is_random, s
 
 @dataclasses.dataclass(frozen=True)
 class Groups:
-    """Which group each member belongs to.
+    """Membership of groups.
 
     Args:
-        dim: what groups are, such as "site": the dimension that they form in results.
-        labels: what they are called, each once.
-        of: of each member, which of these its own is.
+        dim: the dimension of groups in results, such as "site".
+        labels: the name of each group.
+        of: the index of the group of each member.
     """
 
     dim: str
@@ -30,14 +30,12 @@ class Groups:
 
     @property
     def first(self) -> np.ndarray:
-        """Of each group the first member."""
+        """Index of the first member of each group."""
         return np.unique(self.of, return_index=True)[1]
 
 
 class Varying(Unknown):
-    """A number of which each member of a population has its own, or each group of them; `Each`
-    names the members.
-    """
+    """A parameter with one value for each member or group; `Each` expands it."""
 
     pytree_data_fields = ("one",)
     pytree_aux_fields = ("by",)
@@ -58,6 +56,7 @@ class Varying(Unknown):
     def support(self) -> Any:
         if is_random(self.one):
             return self.one.support
+        # Known positive numbers may stand where only positive parameters are allowed.
         low, high = float(np.min(self.one)), float(np.max(self.one))
         return dist.constraints.interval(low, high) if low > 0 else dist.constraints.real
 
@@ -73,28 +72,27 @@ class Varying(Unknown):
 
 
 def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
-    """A number of which each member of a population has its own, in place of a number.
+    """A parameter with one value for each member of a population.
 
     Args:
-        one: the distribution of each one's number, given what `dependent` and `shared` say is
-            common to all; or an array of known numbers, `(member,)`, such as doses or weights.
-        by: of each member its group, `(member,)`, by what groups are, such as `{"site": sites}`:
-            members of one group then have one number together. Groups are numbers or names, and a
-            dimension of results.
+        one: the distribution of one member's value, which may depend on shared parameters
+            (`dependent`, `shared`); or known numbers, `(member,)`, such as weights.
+        by: the group of each member, such as `{"site": sites}` with `sites` `(member,)`: members of
+            one group share one value. Groups are names or numbers, and a dimension of results.
 
     Returns:
-        What may stand in a layer that is wrapped in `bd.Each`.
+        A parameter for a layer that is wrapped in `bd.Each`.
 
     Raises:
-        ModelError: for what is neither, or a distribution over several numbers that are not one
-            event; for groups that are no numbers or names, or of known numbers, which need none.
+        ModelError: if `one` is neither a distribution of one value nor an array of numbers, if
+            groups are neither names nor numbers, or if known numbers have groups.
     """
     if is_random(one):
         if one.batch_shape:
             raise ModelError(
                 f"varying takes the distribution of one member, not one of shape {shape_of(one)}"
             )
-        return Varying(one, None if by is None else _groups(by))
+        return Varying(one, None if by is None else _checked_groups(by))
     if by is not None:
         raise ModelError(
             "by= says of which members an unknown number is the same: known numbers are those of "
@@ -106,8 +104,12 @@ def varying(one: Any, by: Mapping[str, Any] | None = None) -> Any:
     return Varying(jnp.asarray(numbers, float))
 
 
-def _groups(by: Any) -> Groups:
-    """Raise ModelError for what does not say of each member its group."""
+def _checked_groups(by: Any) -> Groups:
+    """Groups from `by`.
+
+    Raises:
+        ModelError: if `by` is not a dict with the group of each member.
+    """
     if not isinstance(by, Mapping) or len(by) != 1 or not str(next(iter(by))).isidentifier():
         raise ModelError(
             f"by must say what groups are and of each member its own, as in by={{'site': sites}}: "
@@ -128,27 +130,26 @@ def _groups(by: Any) -> Groups:
 def population(
     center: Scalar, spread: Scalar, effect: Any = 0.0, *, by: Mapping[str, Any] | None = None
 ) -> Any:
-    r"""A positive number of which each member of a population has its own: log-normal around what
-    is typical.
+    r"""A positive random effect: a value for each member, log-normal around the typical one.
 
     $\log \theta_i \sim N(\log \text{center} + \text{effect}_i, \text{spread})$
 
-    Members inform each other as far as the data say that they are alike (partial pooling).
+    Members share information as far as the data say that they are similar (partial pooling).
 
     Args:
-        center: what is typical, in the units of the number: known, or a distribution over positive
-            numbers.
-        spread: the standard deviation of the logarithm between members: 0.3 is about 30 %.
-        effect: what is known to change the logarithm, such as `slope * bd.varying(log_weight)`.
-        by: of each member its group, by what groups are, as in `{"site": sites}`: there is then one
-            number for each group. As the `center` of another population it is what is typical of
-            the members of a group.
+        center: the typical value, in the units of the parameter: a number, or a distribution over
+            positive numbers.
+        spread: the scale of the random effect, a standard deviation of logarithms: 0.3 is about
+            30 %.
+        effect: a covariate effect on the logarithm, such as `slope * bd.varying(log_weight)`.
+        by: the group of each member, as in `{"site": sites}`, for one value for each group. Such a
+            population may be the `center` of another one, whose members lie around their group.
 
     Returns:
-        What may stand in a layer that is wrapped in `bd.Each`.
+        A parameter for a layer that is wrapped in `bd.Each`.
 
     Raises:
-        ModelError: where all of these are known, or for groups that are no numbers or names.
+        ModelError: if all arguments are known numbers, or groups are neither names nor numbers.
 
     Example:
         ```python
@@ -164,7 +165,7 @@ def log_normal_around(center: Any, spread: Any, effect: Any) -> dist.Distributio
 
 
 def varies(leaf: Any) -> bool:
-    """Whether a number differs between members, itself or by what it depends on."""
+    """Whether a parameter varies between members, itself or through its arguments."""
     if isinstance(leaf, Varying):
         return True
     if isinstance(leaf, Shared):
@@ -174,10 +175,10 @@ def varies(leaf: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Over:
-    """What a number is made of: all members, or one of each group, which stands for the others.
+    """The units that have a value of their own: all members, or all groups.
 
     Args:
-        members: how many there are in all.
+        members: number of members.
         groups: the groups; none for all members.
     """
 
@@ -189,15 +190,16 @@ class Over:
         return self.members if self.groups is None else len(self.groups.labels)
 
     def of_each(self, values: Any, what: str) -> Any:
-        """What is known of each member, which may be traced, or of each group.
+        """Known values of members (may be traced), or their common value for each group.
 
         Raises:
-            ModelError: for as many as there are not, or members of one group of which it differs.
+            ModelError: if their number differs from the members, or values differ within a group.
         """
         if len(values) != self.members:
             raise ModelError(f"there are {self.members} members, but {len(values)} {what}")
         if (groups := self.groups) is None:
             return values
+        # A value of a group must not differ between its members.
         values = np.asarray(values)
         own = values[groups.first]
         for at in np.flatnonzero(
@@ -212,13 +214,20 @@ class Over:
 
 
 def expanded(leaf: Any, over: Over) -> Any:
-    """A number of each member, or of each group, as an array of all."""
+    """Expand a parameter that varies to an array over members or groups.
+
+    Raises:
+        ModelError: if a group's value would depend on the value of single members.
+    """
+    # 1. A shared parameter keeps its name.
     if isinstance(leaf, Shared):
         if isinstance(leaf.unknown, Varying) and leaf.unknown.by is not None:
             return _gathered(leaf.unknown, over, leaf.name)
         return Shared(expanded(leaf.unknown, over), leaf.name)
+    # 2. A dependent one is expanded through its arguments.
     if isinstance(leaf, Dependent):
         return _over_members(leaf, over)
+    # 3. A varying one: by groups, as known numbers, or as independent draws.
     if leaf.by is not None:
         return _gathered(leaf, over)
     if not is_random(leaf.one):
@@ -229,26 +238,26 @@ def expanded(leaf: Any, over: Over) -> Any:
             "member lies around "
             "that of its group, as in bd.population(bd.population(…, by=…), spread)"
         )
-    return _drawn(leaf.one, over)
+    return _expanded_prior(leaf.one, over)
 
 
-def _drawn(one: Any, over: Over) -> Any:
+def _expanded_prior(one: Any, over: Over) -> Any:
     return _over_members(one, over) if isinstance(one, Dependent) else one.expand((over.size,))
 
 
 def _gathered(leaf: Varying, over: Over, name: str = "") -> Dependent:
-    """A number of each group, under the name that it is shared by, where each member of the group
-    stands.
-    """
+    """Values of groups, gathered to the members; `name` is the name if they are shared."""
     groups: Any = leaf.by
+    # One draw for each group; each member takes the value of its own group.
     at = np.asarray(over.of_each(groups.of, f"values of '{groups.dim}'"))
-    own = _drawn(leaf.one, Over(over.members, groups))
+    own = _expanded_prior(leaf.one, Over(over.members, groups))
     return Dependent(
         Gathered(groups, tuple(at.tolist())), {groups.dim: Shared(own, name) if name else own}, ()
     )
 
 
 def _over_members(leaf: Dependent, over: Over) -> Dependent:
+    # Arguments that vary become arrays over members; all others stay as they are.
     varied = tuple(name for name, value in leaf.arguments.items() if _holds_varying(value))
     arguments = {
         name: jax.tree.map(
@@ -265,9 +274,7 @@ def _holds_varying(value: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """The numbers of groups where each member stands,
-    or each group of others that lies within one.
-    """
+    """Function that gathers the values of groups to members, or to smaller groups within them."""
 
     groups: Groups
     at: tuple[int, ...]
@@ -282,18 +289,21 @@ class Gathered:
     def dims_of(
         self, name: str, own: Mapping[str, tuple[Any, ...]]
     ) -> Mapping[str, tuple[Any, ...]]:
-        """The dimension of the numbers of groups.
+        """Dimension and labels of the values of groups.
 
         Args:
-            name: the argument that they are.
-            own: the dimension of what is gathered.
+            name: the argument that holds them.
+            own: the dimension of the gathered values.
+
+        Returns:
+            The labels of the groups by their dimension.
         """
         return {self.groups.dim: self.groups.labels}
 
 
 @dataclasses.dataclass(frozen=True)
 class OverMembers:
-    """A function of the numbers of one member, for all of them at once."""
+    """A function of one member's parameters, applied to all members at once."""
 
     of_one: Callable[..., Any]
     by_place: tuple[str, ...]
@@ -307,11 +317,14 @@ class OverMembers:
     def dims_of(
         self, name: str, own: Mapping[str, tuple[Any, ...]]
     ) -> Mapping[str, tuple[Any, ...]]:
-        """The dimension of an argument: that of the members if it varies with them.
+        """Dimension of an argument: the members, if the argument varies.
 
         Args:
             name: the argument.
             own: the dimension of the members.
+
+        Returns:
+            The dimension, or an empty dict.
         """
         return own if name in self.varied else {}
 
@@ -330,6 +343,7 @@ class OverMembers:
                 else jnp.broadcast_to(found, (self.members,))
             )
         first = jax.tree.map(lambda v: v[0], some)
+        # NumPyro's distributions take arrays of parameters; other functions need a `vmap`.
         if is_random(of(first)):
-            return of(some)  # NumPyro's distributions take arrays of arguments
+            return of(some)
         return jax.vmap(of)(some)

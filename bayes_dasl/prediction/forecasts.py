@@ -21,7 +21,7 @@ from ..data.datasets import checked_index, checked_times
 from ..data.dates import are_dates, dates, told
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError
-from ..layers.layer import AbstractFilter, AbstractPopulation
+from ..layers.layer import AbstractFilter, AbstractPopulation, begins, goes_on
 from ..model import Model, check_shapes, is_series
 from ..random import paths
 from .conditional import noise_group
@@ -266,7 +266,7 @@ def _from_end(
     earlier predictions.
     """
     held = ends_of(post)
-    if held is None or whose != OWN or model.reader.looks_back or not model.layer.goes_on:
+    if held is None or whose != OWN or model.reader.looks_back or not goes_on(model.layer):
         return None
     time, states = held
     if float(inputs.times[0]) < time:
@@ -451,7 +451,7 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs that start where the fitted data did, with the forcings of then and of now."""
     asked, data = checked_index(data, model.index), model.in_numbers(data)
     start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
-    if not model.layer.begins:
+    if not begins(model.layer):
         start = min(start, float(times[0]))
     if times[0] < start:
         began = told(dates(start, asked, model.reader.index_units) if are_dates(asked) else start)

@@ -14,6 +14,7 @@ from ..data.dates import are_dates, as_attribute, dates, numbers, told, told_of
 from ..data.forcings import interpolated
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
+from ..layers.layer import begins
 from ..model import Model
 from .posterior import fitted_observables, known_inputs
 from .predictive import Drives
@@ -60,7 +61,7 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
     """
     after = times > known[-1]
     steps = np.concatenate([np.diff(known), np.diff(times[after])])
-    if not model.layer.begins or not after.any() or not steps.size:
+    if not begins(model.layer) or not after.any() or not steps.size:
         return
     first = int(np.argmax(after))
     if times[first] - known[-1] > 2 * steps.max():
@@ -145,7 +146,7 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     changed, both, then, now = _changed_at_rows(known[forcing], data[forcing], index)
     knots, times = (np.unique(d[forcing][index].values) for d in (known, data))
     new = np.flatnonzero(~np.isin(times, both) & (times <= knots[-1]))
-    if not new.size or not model.layer.begins:  # where rows know nothing of each other
+    if not new.size or not begins(model.layer):  # where rows know nothing of each other
         return changed
     kind = model.layer.interpolation.get(forcing, "linear")
     knots, between = (numbers(places, model.reader.index_units) for places in (knots, times[new]))

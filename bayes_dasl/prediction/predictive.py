@@ -19,7 +19,7 @@ from .._jax.devices import computing_devices, keep_programs
 from .._jax.trace import parted
 from .._statistics.importance import total_log_likelihood
 from ..data.layer_inputs import Inputs
-from ..layers.layer import at_solutions, trajectories
+from ..layers.layer import at_solutions, from_end, goes_on, trajectories
 from ..model import Model, Observed
 from ..random import realise
 from .conditional import alone, family_of, parameters_of
@@ -273,7 +273,7 @@ def _one_draw(
             [],
         )
         if begun:
-            realised = eqx.tree_at(lambda m: m.layer, realised, realised.layer.from_end(begun))
+            realised = eqx.tree_at(lambda m: m.layer, realised, from_end(realised.layer, begun))
         if times is not None:
             whole, asked, _ = model.reader.solved_at(inputs)
             solved = [ode.solve(whole, ode.begin(whole)) for ode in trajectories(realised.layer)]
@@ -326,7 +326,7 @@ def _one_draw(
             beside,
             {name: _marked(ok, held) for name, held in parameters.items()},
             {name: masked(state) for name, state in prediction.end.items()}
-            if model.layer.goes_on
+            if goes_on(model.layer)
             else {},
             tuple((name, family_of(alone(noise[name]))) for name in parameters),
         )

@@ -16,6 +16,7 @@ from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
 from ..data.input_table import COLUMNS, DATE_FORMAT, MISSING
 from ..errors import DataError
+from ..layers.layer import begins
 from ..model import Model, check_shapes
 from ..prediction.posterior import fitted_observables
 from ..reports.options import ReportOptions
@@ -201,7 +202,7 @@ def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
     last = rows[index].values[np.flatnonzero(some)[-1]]
     leading = (rows[index].values > known[index].values[-1]) & (rows[index].values <= last)
     found = rows.isel({index: some | leading})
-    if model.layer.forcings and model.layer.begins:
+    if model.layer.forcings and begins(model.layer):
         _refuse_lacking_rows(model, known, found)
     return found
 

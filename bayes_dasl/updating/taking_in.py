@@ -24,7 +24,7 @@ from ..data.dates import are_dates, dates, numbers, told
 from ..errors import DataError
 from ..fitting.groups import data_groups
 from ..inference import Problem, pose
-from ..layers.layer import AbstractFilter
+from ..layers.layer import AbstractFilter, begins, goes_on
 from ..model import Model
 from ..prediction.datatree import end_group
 from ..prediction.future_forcings import refuse_a_gap
@@ -82,9 +82,7 @@ def _gone_on(
     held, old = ends_of(post), fitted_observables(post)
     number = old.sizes[model.index]
     reaches_back = (
-        model.reader.looks_back
-        or isinstance(model.layer, AbstractFilter)
-        or not model.layer.goes_on
+        model.reader.looks_back or isinstance(model.layer, AbstractFilter) or not goes_on(model.layer)
     )
     if held is None or reaches_back or model.constraints:
         return None
@@ -153,10 +151,8 @@ def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Da
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
     start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
-    if model.layer.begins and float(numbers(new_times[0], model.reader.index_units)) < start:
-        began = told(
-            dates(start, new_times, model.reader.index_units) if are_dates(new_times) else start
-        )
+    if begins(model.layer) and float(numbers(new_times[0], model.reader.index_units)) < start:
+        began = told(dates(start, new_times, model.reader.index_units) if are_dates(new_times) else start)
         raise DataError(
             f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}"
         )
