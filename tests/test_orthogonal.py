@@ -192,8 +192,8 @@ class TestLayer:
         ids=lambda more: next(iter(more)),
     )
     def test_only_a_smooth_solve_has_its_sensitivities_solved_for(self, more):
-        assert bd.layers.ode.is_smooth(bd.ODE(Fading(1.0), {"y": 4.0}))
-        assert not bd.layers.ode.is_smooth(bd.ODE(Fading(1.0), {"y": 4.0}, **more))
+        assert bd.layers.layer.is_smooth(bd.ODE(Fading(1.0), {"y": 4.0}))
+        assert not bd.layers.layer.is_smooth(bd.ODE(Fading(1.0), {"y": 4.0}, **more))
 
 
 class TestNonsense:

@@ -10,7 +10,7 @@ from numpyro.distributions import constraints
 from ..errors import ModelError
 from ..hybrid import corrected
 from ..layers import ODE
-from ..layers.ode import is_smooth
+from ..layers.layer import is_smooth
 from ..model import Model
 from ..networks import Network, fan_in
 from ..random import Module, Values, is_random
@@ -82,7 +82,7 @@ def smooth_ode(seen: Seen, what: str) -> ODE:
         ModelError: for another.
     """
     layer = seen.model.layer
-    if not is_smooth(layer):
+    if not isinstance(layer, ODE) or not is_smooth(layer):
         raise ModelError(
             f"{what} takes the place of a bd.ODE without jumps, doses, events, algebraic states, "
             "process noise, sums "

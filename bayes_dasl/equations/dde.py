@@ -142,17 +142,24 @@ class DDE(AbstractFromStates):
         if not is_function(vector_field):
             raise ModelError(f"vector_field must be callable as f(t, y, u), not {vector_field!r}")
         check_initial(initial, observe)
-        self.vector_field, self.initial, self.observe = vector_field, initial, observe
-        self.forcings, self.start = several_names(forcings), start_time(start)
+        self.vector_field = vector_field
+        self.initial = initial
+        self.observe = observe
+        self.forcings = several_names(forcings)
+        self.start = start_time(start)
         self.of, self.delays = _checked_delays(delays, initial, self.forcings)
         if history is not None and not is_function(history):
             raise ModelError(
                 f"history must be a function (t, y, u) that returns some states, not {history!r}"
             )
-        self.history, self.longest_step = history, _longest(longest_step, self.delays)
-        self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
+        self.history = history
+        self.longest_step = _longest(longest_step, self.delays)
+        self.rtol = rtol
+        self.atol = atol
+        self.max_steps = max_steps
         check_tolerances(self)
-        self.interpolation, self.units = by_name(interpolation), by_name(units)
+        self.interpolation = by_name(interpolation)
+        self.units = by_name(units)
         check_interpolation(self.interpolation, self.forcings)
 
     @property
@@ -174,7 +181,8 @@ class DDE(AbstractFromStates):
         at = inputs.times
         here, there = (jax.vmap(lambda t, s=s: s.at(t))(at) for s in (found, coarse))
         # 2. Richardson's estimate at order four: error of the fine solve = difference / (2⁴ - 1).
-        error, allowed = jnp.abs(here - there) / 15, self.atol + self.rtol * jnp.abs(here)
+        error = jnp.abs(here - there) / 15
+        allowed = self.atol + self.rtol * jnp.abs(here)
         ok = (
             found.ok
             & finite(here)

@@ -21,7 +21,7 @@ from .._statistics.describe_distributions import free_shape
 from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory, with_adjoint
 from ..layers._functions import method_of
-from ..layers.ode import is_smooth
+from ..layers.layer import is_smooth
 from ..random import Module, RandomLeaf, Values
 
 

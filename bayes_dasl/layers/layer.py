@@ -107,7 +107,7 @@ class AbstractLayer(Module):
         return False
 
     def _from_end(self, states: Values) -> "AbstractLayer":
-        raise NotImplementedError(f"{type(self).__name__} does not go on from the end of a solve")
+        raise NotImplementedError
 
     @property
     @abstractmethod
@@ -126,7 +126,7 @@ class AbstractLayer(Module):
         """
 
 
-# The model asks layers of any type by these functions; authors of layers need none of them.
+# The package asks layers of any type by these functions; authors of layers need none of them.
 
 
 def begins(layer: AbstractLayer) -> bool:
@@ -175,6 +175,10 @@ class AbstractTrajectory(AbstractLayer):
     @property
     def trajectories(self) -> "list[AbstractTrajectory] | None":
         return [self]
+
+    @property
+    def _smooth(self) -> bool:
+        return False
 
     @abstractmethod
     def begin(self, inputs: Inputs) -> dict[str, Any]:
@@ -227,36 +231,57 @@ class AbstractTrajectory(AbstractLayer):
         """
 
 
+def is_smooth(layer: Any) -> bool:
+    """Whether a layer is a trajectory whose states move by the rates of its vector field alone.
+
+    The derivatives of its states can then be solved for along with them, which is faster.
+    """
+    return isinstance(layer, AbstractTrajectory) and layer._smooth
+
+
 def start_of(layer: Any) -> Any:
     """Start time of a layer: its own, or the first time of its doses, or none."""
     start = getattr(layer, "start", None)
     return getattr(getattr(layer, "doses", None), "start", None) if start is None else start
 
 
-class AroundLayer(AbstractLayer):
+class _Around(AbstractLayer):
+    """A layer with the forcings, units, interpolation and start of an inner one."""
+
+    @property
+    @abstractmethod
+    def _inner(self) -> AbstractLayer:
+        """The layer inside."""
+
+    @property
+    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
+        return self._inner.forcings
+
+    @property
+    def units(self) -> Mapping[str, str]:  # pyright: ignore
+        return self._inner.units
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return self._inner.interpolation
+
+    @property
+    def start(self) -> float | datetime | None:
+        return start_of(self._inner)
+
+
+class AroundLayer(_Around):
     """A layer around another one, with the same forcings, units, index and start."""
 
     layer: eqx.AbstractVar[AbstractLayer]
 
     @property
-    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
-        return self.layer.forcings
-
-    @property
-    def units(self) -> Mapping[str, str]:  # pyright: ignore
-        return self.layer.units
-
-    @property
-    def interpolation(self) -> Mapping[str, str]:
-        return self.layer.interpolation
+    def _inner(self) -> AbstractLayer:
+        return self.layer
 
     @property
     def index(self) -> str:
         return self.layer.index
-
-    @property
-    def start(self) -> float | datetime | None:
-        return start_of(self.layer)
 
     @property
     def _begins(self) -> bool:
@@ -324,26 +349,14 @@ def of_members(tree: Any, varied: Sequence[str], at: Any) -> Any:
     return jtu.tree_map_with_path(chosen, tree)
 
 
-class AroundTrajectory(AbstractLayer):
+class AroundTrajectory(_Around):
     """A layer around one trajectory, with its forcings, units, start and outputs."""
 
     ode: eqx.AbstractVar[AbstractTrajectory]
 
     @property
-    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
-        return self.ode.forcings
-
-    @property
-    def units(self) -> Mapping[str, str]:  # pyright: ignore
-        return self.ode.units
-
-    @property
-    def interpolation(self) -> Mapping[str, str]:
-        return self.ode.interpolation
-
-    @property
-    def start(self) -> float | datetime | None:
-        return start_of(self.ode)
+    def _inner(self) -> AbstractLayer:
+        return self.ode
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -359,7 +372,10 @@ class AtStates(AroundTrajectory):
     steps: Any
 
     def __init__(self, ode: AbstractTrajectory, known: States, ok: Any = True, steps: Any = 0):
-        self.ode, self.known, self.ok, self.steps = ode, known, ok, jnp.asarray(steps)
+        self.ode = ode
+        self.known = known
+        self.ok = ok
+        self.steps = jnp.asarray(steps)
 
     def __call__(self, inputs: Inputs) -> Prediction:
         return self.ode.predict(inputs, self.known, self.ok, self.steps)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -189,6 +189,11 @@ class ODE(AbstractTrajectory):
             self._check_process_noise(shapes)
         if self.sums or self.means:
             check_intervals(self.sums, self.means, self.outputs)
+
+    @property
+    def _smooth(self) -> bool:
+        moved_otherwise = self.jumps, self.events, self.algebraic, self.sums, self.means
+        return not any(moved_otherwise) and self.doses is None and self.process_noise is None
 
     def _check_doses(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self.doses is None or isinstance(self.doses, AbstractSchedule):
@@ -522,18 +527,6 @@ class ODE(AbstractTrajectory):
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
-
-
-def is_smooth(layer: Any) -> TypeGuard[ODE]:
-    """Whether a layer is an ODE whose states move by the rates of its vector field alone.
-
-    The derivatives of its states can then be solved for along with them, which is faster.
-    """
-    if not isinstance(layer, ODE):
-        return False
-    sudden = layer.jumps or layer.events or layer.doses is not None
-    noisy = layer.process_noise is not None
-    return not (sudden or noisy or layer.algebraic or layer.sums or layer.means)
 
 
 def with_schedule(ode: ODE, schedule: AbstractSchedule, initial: dict[str, Any]) -> ODE:

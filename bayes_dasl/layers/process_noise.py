@@ -74,7 +74,9 @@ class ProcessNoise(AbstractLinear):
                 raise ModelError(
                     f"the scale of the process noise of '{name}' must be positive, as HalfNormal is"
                 )
-        self.scale, self.grid, self.relative = dict(scale), checked_grid(grid), bool(relative)
+        self.scale = dict(scale)
+        self.grid = checked_grid(grid)
+        self.relative = bool(relative)
         self.path = (
             {name: _increments(self.grid[2]) for name in scale} if path is None else dict(path)
         )
@@ -136,7 +138,8 @@ class ProcessNoise(AbstractLinear):
         # 1. Refuse what is known now; 2. return a flag for what is traced.
         first, last, _ = self.grid
         slack = ROUNDING * self.step
-        until, since = known(times), known(start)
+        until = known(times)
+        since = known(start)
         if until is not None:
             self.refuse_times(until)
         if since is not None and np.min(since) < first - slack:

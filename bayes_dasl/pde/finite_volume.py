@@ -206,11 +206,15 @@ class _Axis:
     """Fluxes along one axis, which is moved to the front of every array here."""
 
     def __init__(self, law: FiniteVolume, axis: int, name: str, t: Any, y: Values, u: Values):
-        self.law, self.axis, self.name, self.t = law, axis, name, t
+        self.law = law
+        self.axis = axis
+        self.name = name
+        self.t = t
         self.width = law.grid.width(name)
         self.cells = {field: jnp.moveaxis(values, axis, 0) for field, values in y.items()}
         across = law.grid.shape[:axis] + law.grid.shape[axis + 1 :]
-        self.side, self.shape = across, (law.grid.axes[name][2] + 1, *across)
+        self.side = across
+        self.shape = (law.grid.axes[name][2] + 1, *across)
         self.linked = {
             k: jnp.moveaxis(v, axis, 0) for k, v in u.items() if jnp.shape(v) == law.grid.shape
         }
@@ -329,8 +333,10 @@ class _Axis:
         # MUSCL (van Leer 1979): linear in each cell; limited slopes make no new extrema.
         differences = jnp.diff(self.padded[field], axis=0)
         half = LIMITERS[self.law.limiter](differences[:-1], differences[1:]) / 2
-        low, high = self.cells[field] - half, self.cells[field] + half
-        before, after = self.faces[field][:1], self.faces[field][-1:]
+        low = self.cells[field] - half
+        high = self.cells[field] + half
+        before = self.faces[field][:1]
+        after = self.faces[field][-1:]
         if isinstance(self._condition(field, "low"), Periodic):
             before, after = high[-1:], low[:1]
         return jnp.concatenate([before, high]), jnp.concatenate([low, after])

@@ -72,7 +72,8 @@ class Vorticity(Module):
         return self.grid.names
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
-        grid, known = self.grid, {**u, **self.grid.places}
+        grid = self.grid
+        known = {**u, **grid.places}
         # 1. Truncate the spectrum, and take velocity and vorticity from the truncated one.
         full = to_spectrum(y["vorticity"])
         kept = resolved(grid) * full
@@ -100,7 +101,8 @@ class Vorticity(Module):
         # The stress is τ = 2 ν_e S, so τ_xx = 2 ν_e S_xx and τ_xy = 2 ν_e S_xy.
         felt = {"vorticity": vorticity, "strain": _magnitude(along, across)}
         viscosity = evaluate(self.eddy, t, felt, u, grid.shape, "eddy", "eddy")
-        normal, shear = to_spectrum(2 * viscosity * along), to_spectrum(2 * viscosity * across)
+        normal = to_spectrum(2 * viscosity * along)
+        shear = to_spectrum(2 * viscosity * across)
         slope = slopes(grid)
         return (slope[x] ** 2 - slope[y] ** 2) * shear - 2 * slope[x] * slope[y] * normal
 
