@@ -518,9 +518,9 @@ MUTANTS = (
     ),
     Mutant(
         "SWAG without its half", "bayes_dasl/engines/swag.py",
-        "return mean + (rng.normal(size=(number, mean.size)) * places.std(axis=0) + along) / "
+        "return mean + (rng.normal(size=(number, mean.size)) * iterates.std(axis=0) + along) / "
         "np.sqrt(2)",
-        "return mean + rng.normal(size=(number, mean.size)) * places.std(axis=0) + along",
+        "return mean + rng.normal(size=(number, mean.size)) * iterates.std(axis=0) + along",
         ("tests/test_members.py::test_swag_draws_from_its_normal",),
     ),
     Mutant(
@@ -609,8 +609,8 @@ MUTANTS = (
     ),
     Mutant(
         "weights of a guide against its volume", "bayes_dasl/engines/svi/svi.py",
-        "ratio = lp - log_guide + log_volume",
-        "ratio = lp - log_guide - log_volume",
+        "ratio = lp - log_guide + log_det",
+        "ratio = lp - log_guide - log_det",
         ("tests/test_svi.py::test_every_guide_agrees_with_a_conjugate_posterior[laplace]",),
     ),
     Mutant(
