@@ -10,11 +10,12 @@ from ..sharding import Sharded
 
 pathfinder = lazily("blackjax.vi.pathfinder")
 
-_SAMPLES = 20  # of each normal along a path, to estimate its ELBO
+# Draws of each normal along a path, to estimate its ELBO.
+_SAMPLES = 20
 
 
 class Pathfinder:
-    """Pathfinder from many positions, for points only: NUTS needs no more of its normals.
+    """Pathfinder from many positions, which returns points only.
 
     Source: Zhang, Carpenter, Gelman & Vehtari (2022); by BlackJAX.
     """
@@ -25,9 +26,7 @@ class Pathfinder:
     def optimise(
         self, x: Float[np.ndarray, "batch dimension"]
     ) -> Float[np.ndarray, "batch dimension"]:
-        """The point of the highest ELBO on each path; where no point has one,
-        the position itself.
-        """
+        """Return the point of the highest ELBO on each path, or the position itself if none has."""
 
         def of_one(item):
             state, _ = pathfinder.approximate(

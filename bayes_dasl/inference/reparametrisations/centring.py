@@ -119,6 +119,7 @@ class Centring:
     """
 
     kind = "partly centred"
+    evaluated_anew = False
 
     def __init__(self, problem: Problem):
         self._problem, self._sites = problem, problem.sites

@@ -143,6 +143,7 @@ class Linearisation:
     """
 
     kind = "linearised"
+    evaluated_anew = True
     dependent: tuple[int, ...] = ()
 
     def __init__(self, problem: Problem, paths: tuple[str, ...], *, slopes_there: bool = False):

@@ -110,6 +110,7 @@ class References:
     """Fits `Conditional` to positions, by one compiled program whatever the positions."""
 
     kind = "conditional"
+    evaluated_anew = False
 
     def __init__(self, linear: LinearModel):
         self.linear = linear

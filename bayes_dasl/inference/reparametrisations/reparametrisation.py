@@ -14,6 +14,7 @@ from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays
 from ...errors import MismatchError
 
+# Rows that a program takes at once.
 _BATCH = 100
 
 
@@ -129,11 +130,13 @@ class Identity(Reparametrisation):
 class Reparametriser(Protocol):
     """Fits reparametrisations to draws and the gradients of the log density there.
 
-    They are arrays that a journal can keep. `kind` names them in one word; `like` is one of them,
-    with the same shapes.
+    Fitted reparametrisations are arrays that a journal can keep. `kind` names them in one word;
+    `like` is one of them, with the same shapes. With `evaluated_anew`, gradients in a new
+    reparametrisation are evaluated by the solver, since this is cheaper than the chain rule.
     """
 
     kind: str
+    evaluated_anew: bool
 
     @property
     def like(self) -> Any: ...
