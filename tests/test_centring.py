@@ -259,7 +259,7 @@ class TestStart:
         centring = centring_of(problem)
         optimiser = optimised(problem, centring, climbs=4)
         key = jax.random.key(0)
-        found = engine._begin(problem, optimiser, optimiser.optimise, given, key, key, centring)
+        found = engine._local(problem, optimiser, None, given, key, key, centring)
         assert len(found["modes"]) == 1
         frame = centring.restored(found)
         for xi, x in zip(found["position"], given, strict=False):
