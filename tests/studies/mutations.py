@@ -657,7 +657,7 @@ MUTANTS = (
     ),
     Mutant(
         "weights without a step by the model itself", "bayes_dasl/inference/reparametrisations/linearised.py",
-        "middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)",
+        "middle += jnp.where(usable, cho_solve((known, True), lacking), 0.0)",
         "middle += 0.0 * lacking",
         ("tests/test_linearised.py::TestFrames::test_one_step_of_the_model_itself_corrects_the_mean",),
     ),
@@ -669,7 +669,7 @@ MUTANTS = (
     ),
     Mutant(
         "weights of all directions in the step", "bayes_dasl/inference/reparametrisations/linearised.py",
-        "known = jnp.where(told[:, None] & told, second, jnp.eye(number))",
+        "known = jnp.where(informed[:, None] & informed, second, jnp.eye(number))",
         "known = second",
         ("tests/test_linearised.py::TestFrames::test_volumes_are_those_of_the_way",),
     ),
