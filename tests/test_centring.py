@@ -205,7 +205,7 @@ class TestStart:
             asked.append(len(x) // 2)
             return -x @ precision
 
-        found = centring_module._of_each_member(gradients, np.zeros(size), places)
+        found = centring_module._curvature_by_group(gradients, np.zeros(size), places)
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1, members * number]
         for i, j in zip(
@@ -213,7 +213,7 @@ class TestStart:
         ):
             precision[np.ix_(places[i], places[j])] = 0.0
         asked.clear()
-        found = centring_module._of_each_member(gradients, np.zeros(size), places)
+        found = centring_module._curvature_by_group(gradients, np.zeros(size), places)
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1]
 

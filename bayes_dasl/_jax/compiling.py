@@ -84,6 +84,7 @@ class Program:
         return self._of(arguments)[1]
 
     def _of(self, arguments: tuple) -> tuple[Callable[..., Any], Any]:
+        """Return the compiled function and result shapes for arguments of this kind."""
         leaves, structure = jax.tree.flatten(arguments)
         return self._known(
             structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
@@ -136,6 +137,7 @@ class _Work:
     def _equation(
         self, equation: Any, steady: list[bool], turns: int, *, looped: bool
     ) -> list[bool]:
+        """Count an equation, and return for each result whether it is loop-invariant."""
         name, parameters = equation.primitive.name, equation.params
         if name == "while":
             self._loop(parameters["cond_jaxpr"], parameters["cond_nconsts"], turns * _TURNS)

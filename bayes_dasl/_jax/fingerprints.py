@@ -88,6 +88,7 @@ class _Reader:
         self._known: dict[int, tuple[Any, bytes]] = {}
 
     def of(self, x: Any) -> bytes:
+        """Return the hash of any object."""
         if isinstance(x, _PLAIN):
             return _hash(type(x).__name__, repr(x))
         if id(x) not in self._known:
@@ -97,6 +98,7 @@ class _Reader:
         return self._known[id(x)][1]
 
     def _all(self, kind: str, parts: Any) -> bytes:
+        """Return the hash of several objects in order."""
         return _hash(kind, *map(self.of, parts))
 
     def _read(self, x: Any) -> bytes:
@@ -146,6 +148,7 @@ class _Reader:
         )
 
     def _jaxpr(self, x: Any) -> bytes:
+        """Hash constants, then equation by equation its name, operands and parameters."""
         inner = open_program(x)
         # Variables have no names: number them in the order in which they first occur.
         numbers: dict[Any, int] = {}
@@ -171,6 +174,7 @@ class _Reader:
         return _hash("jaxpr", *parts)
 
     def _function(self, f: types.FunctionType) -> bytes:
+        """Hash code, defaults and closure, and for a user's function the globals it names."""
         cells = [_contents(cell) for cell in f.__closure__ or ()]
         parts = [f.__code__, f.__defaults__, f.__kwdefaults__, cells]
         if not _installed(f.__code__.co_filename):
@@ -212,6 +216,7 @@ class _Reader:
 
 
 def _hash(*parts: str | bytes) -> bytes:
+    """Return the SHA-256 of several parts."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -257,10 +262,10 @@ def _outer_names(code: types.CodeType) -> set[str]:
 def _globals_of(f: types.FunctionType) -> dict[str, Any]:
     """Return the globals that a function names; a user's module gives its named members."""
     names = sorted(_outer_names(f.__code__))
-    return _members(f.__globals__, names)
+    return _named_members(f.__globals__, names)
 
 
-def _members(
+def _named_members(
     held: dict[str, Any], names: list[str], around: tuple[Any, ...] = ()
 ) -> dict[str, Any]:
     """Return the named members of a namespace, and of the user's modules among them."""
@@ -272,7 +277,7 @@ def _opened(value: Any, names: list[str], around: tuple[Any, ...]) -> Any:
     module = isinstance(value, types.ModuleType) and value not in around
     if not module or _installed(getattr(value, "__file__", None) or _OURS):
         return value
-    return _members(vars(value), names, (*around, value))
+    return _named_members(vars(value), names, (*around, value))
 
 
 def _is_behaviour(name: str, value: Any) -> bool:

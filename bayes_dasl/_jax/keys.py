@@ -64,6 +64,7 @@ def _as_integer(key: object) -> int | None:
 
 
 def _fits(number: int, bits: int) -> bool:
+    """Whether a number fits into a signed integer of so many bits."""
     return -(2 ** (bits - 1)) <= number < 2 ** (bits - 1)
 
 

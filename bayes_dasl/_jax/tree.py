@@ -72,6 +72,7 @@ def stated_units(tree: Any, path: Path) -> str:
     Raises:
         TypeError: if the path runs through an object whose parts have no names.
     """
+    # Inner nodes come later along the path, and override outer ones.
     units = ""
     for depth, (node, _) in enumerate(nodes_along(tree, path)):
         units = _units_by(node, path[depth:]) or units
@@ -119,6 +120,7 @@ def short_names(
     taken = set(reserved)
     least = least or {}
     suffixes = {name: list(_suffixes(name, least.get(name, 1))) for name in names}
+    # A suffix is unambiguous if only one name has it.
     counts = Counter(itertools.chain.from_iterable(suffixes.values()))
     return {
         name: next((s for s in candidates if counts[s] == 1 and s not in taken), name)

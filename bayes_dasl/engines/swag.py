@@ -111,7 +111,9 @@ class SWAG(AbstractEngine):
         log_posterior = log_densities(problem, proposed)
         proposals = solvable(proposed, log_posterior, self.draws)
         # 4. Importance weights against the mixture of the normals, up to a constant.
-        log_normal = logsumexp([_log_normal(proposed, iterates) for iterates in normals], axis=0)
+        log_normal = logsumexp(
+            [_swag_log_density(proposed, iterates) for iterates in normals], axis=0
+        )
         known, spread = spread_of_normal(proposed, log_posterior, log_normal)  # type: ignore[arg-type]
         return draws_without_chain(
             proposals.positions,
@@ -151,7 +153,7 @@ def _swag_draws(
     return mean + (rng.normal(size=(number, mean.size)) * iterates.std(axis=0) + along) / np.sqrt(2)
 
 
-def _log_normal(
+def _swag_log_density(
     x: Float[np.ndarray, "draw dimension"], iterates: Float[np.ndarray, "window dimension"]
 ) -> Float[np.ndarray, " draw"]:
     """Return the log density of such a normal, up to a constant, by Woodbury's identity."""

@@ -117,9 +117,11 @@ def fit(
     problem = pose(model, data)
     data = model.in_own_units(data)
     check_units(model, model.in_numbers(data))
+    # Only a checkpoint needs the fingerprint, which some models do not have.
     key_run, key_prior, key_predict = jax.random.split(as_key(key), 3)
     identity = run_identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
 
+    # Named values of a draw, and the log prior of each.
     def named(position):
         values = problem.constrain(position)
         return values, log_priors_of(model, values)
@@ -237,6 +239,7 @@ def _restored_engine(held: int | str | None) -> AbstractEngine:
     Raises:
         ReadError: if no such engine is defined.
     """
+    # The text is a JSON object of the class and its fields.
     try:
         stored = dict(json.loads(str(held)))
     except (ValueError, TypeError) as error:  # no JSON, or not of an object

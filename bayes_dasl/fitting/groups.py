@@ -41,6 +41,7 @@ from ..prediction.predictive import Draws, Pusher, Watched
 from ..prediction.vector_fields import rates_along_paths, watched
 from ..unknown_functions.lookup import function_names
 
+# Draws of the prior groups.
 PRIOR_DRAWS = 500
 
 
@@ -178,6 +179,7 @@ def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset
     """Return the loss of a gradient descent and its terms, by member and step."""
     if curves is None:
         return {}
+    # The loss has a value per step, the judged loss one per window.
     steps, looks = curves["loss"].shape[1], curves["held_out"].shape[1]
     dims = {name: "look" if name == "held_out" else "step" for name in curves}
     dataset = xr.Dataset(
@@ -213,6 +215,7 @@ def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
 
 def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
     """Return the attributes of a fit on its time, versions, model and data."""
+    # Times of different machines compare in UTC.
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     read = [name for name in model.read if name in data]
     used = dict.fromkeys((*model.observables, *model.layer.forcings, *read))

@@ -157,6 +157,7 @@ class Settings:
                 number = float(getattr(self, name))
             except (TypeError, ValueError):
                 number = float("nan")
+            # NaN fails each comparison.
             if not (0 < number < below or (zero and number == 0)):
                 limits = f"at least 0 and below {below:g}" if zero else f"between 0 and {below:g}"
                 self._refuse(name, f"lie {limits}")

@@ -142,6 +142,7 @@ class Problem(eqx.Module):
             likelihood += jnp.sum(weights[name] * jnp.where(seen, each, 0.0))
         science = priors["science"] + priors["latent"] + prediction.log_factor
         found = Terms(likelihood, science, priors["network"])
+        # A failing solve, or any term without a value, makes all terms −∞.
         usable = prediction.ok & jnp.isfinite(sum(found, jnp.zeros(())))
         return Terms(*(jnp.where(usable, value, -jnp.inf) for value in found))
 
@@ -247,6 +248,7 @@ class Problem(eqx.Module):
         Args:
             index: numbers of the times, `(row,)`.
         """
+        # The past keeps all data, so rows and data no longer correspond.
         past = self.inputs.past
         past = None if past is None else dataclasses.replace(past, same=False)
         read = {name: values[index] for name, values in self.inputs.per_datum.items()}
@@ -292,6 +294,7 @@ class Problem(eqx.Module):
 
         Without forcings and solver it is the index. The times of a solver must keep their order.
         """
+        # Forcings that are functions have no values.
         values = {n: getattr(force, "values", None) for n, force in self.inputs.forcings.items()}
         values = {n: v for n, v in values.items() if v is not None}
         return values if values or self.states() else {_INDEX: self.inputs.times}

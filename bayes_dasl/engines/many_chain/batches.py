@@ -97,7 +97,7 @@ class BatchedChains:
             # 3. Adapt the setting to the statistics of all chains, if they are all here.
             if self._batches == 1:
                 tuning = jax.lax.cond(adapting, lambda: method.adapt(tuning, seen), lambda: tuning)
-            return (chains, tuning, seen), _trace_row(chains, setting, stats, metric)
+            return (chains, tuning, seen), _batch_row(chains, setting, stats, metric)
 
         def advance(row, carry):
             (chains, tuning, _), trace = carry
@@ -229,7 +229,7 @@ def _whitened(chains: Chain, metric: Metric) -> Chain:
     return chains._replace(position=position, gradient=gradient)
 
 
-def _trace_row(
+def _batch_row(
     chains: Chain, setting: Any, stats: dict[str, Any], metric: Metric
 ) -> dict[str, Any]:
     """Return one draw of each chain in unconstrained coordinates, with its statistics."""

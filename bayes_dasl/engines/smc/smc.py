@@ -45,8 +45,9 @@ _FEWEST_EFFECTIVE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class SMC(AbstractEngine):
-    r"""Particles through the tempered posteriors
-    $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
+    r"""Sequential Monte Carlo: particles move through tempered posteriors, prior to posterior.
+
+    $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$ with $\beta$ from 0 to 1.
 
     Each of several independent populations of particles begins with prior draws. The next inverse
     temperature $\beta$ is the one at which the weights have the effective sample size `target_ess`.
@@ -95,6 +96,7 @@ class SMC(AbstractEngine):
         return self.runs * self.particles
 
     def _walks(self, problem: Problem) -> bool:
+        """Whether particles move by a random walk."""
         return self.moves == "walk" or (self.moves == "auto" and problem.dimension <= WALK_UP_TO)
 
     def cost(self, problem: Problem) -> Cost:
@@ -147,7 +149,7 @@ class SMC(AbstractEngine):
         modes, number = modes_among(np.asarray(swarm.position), stats["lp"])
         if len(modes.log_densities) > 1:
             stats["mode"] = number
-        facts = _facts(swarm, moves.counted, failed, number)
+        facts = _run_facts(swarm, moves.counted, failed, number)
         return Samples(
             swarm.position, stats, facts, tuple(findings(facts)), modes, draws_are=PARTICLES
         )
@@ -204,7 +206,7 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("warning", "moves of the particles", message, remedy)
 
 
-def _facts(
+def _run_facts(
     swarm: Swarm, counted: str, failed: int, number: np.ndarray
 ) -> dict[str, int | float | str]:
     """Return the evidence, its standard error from the spread of the runs, and further facts."""

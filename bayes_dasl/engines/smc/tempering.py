@@ -110,6 +110,7 @@ class Tempering:
         return jax.tree.map(lambda a: a.reshape(blocks * batch, *a.shape[2:])[:size], done)
 
     def _advance_run(self, swarm: Swarm, key: Array) -> Swarm:
+        """Return a run at its next temperature, unless it has reached the posterior."""
         return jax.lax.cond(swarm.temperature < 1, lambda: self._next(swarm, key), lambda: swarm)
 
     def _next(self, swarm: Swarm, key: Array) -> Swarm:

@@ -276,6 +276,7 @@ class _Program:
         return self._run((state, held, own, keys))
 
     def _of_a_member(self, item: Any) -> Any:
+        """Return the state and the curves of one member after a window."""
         state, held, own, key = item
         # A stopped member keeps its state and costs nothing.
         still = self._still(state)

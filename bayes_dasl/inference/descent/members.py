@@ -247,10 +247,12 @@ class Kept(NamedTuple):
 
     @property
     def draws_are(self) -> str:
+        """The kind of draws, in words."""
         return f"members ({int(self.members.sum())} of {self.members.size} kept)"
 
     @property
     def facts(self) -> Facts:
+        """Numbers of members, for the attributes of a result."""
         return {
             "members": self.members.size,
             "members_failed": self.failed,
@@ -305,6 +307,7 @@ class Proposals(NamedTuple):
 
     @property
     def facts(self) -> Facts:
+        """Numbers of proposals, for the attributes of a result."""
         return {"proposals": self.number, "proposals_failed": self.lost}
 
     @property

@@ -165,6 +165,7 @@ def _new_tuning(step_size: Any) -> Any:
 _new_tunings = jax.jit(jax.vmap(_new_tuning))
 
 
+# A journal keeps arrays by name, so the state of dual averaging is taken apart.
 def _tuning_arrays(tuning: Any) -> dict[str, Any]:
     return {f"tuning_{name}": value for name, value in tuning._asdict().items()}
 

@@ -28,9 +28,7 @@ _TOGETHER = 8
 _APART = 0.05
 
 type Information = tuple[Float[Array, "_ _ _"], Float[Array, "_ _"]]
-"""Information of the data on the effects of a block: a precision P, `(effect, effect, group)`, and
-P m for its mean m.
-"""
+"""Information of the data on a block: a precision P, `(effect, effect, group)`, and P m."""
 
 
 class Block(NamedTuple):
@@ -67,7 +65,7 @@ class Block(NamedTuple):
         # Q = 1 + Sᵀ P S, and Q M = Sᵀ (P m − P μ).
         precision, pulled = by_data
         location, scale = self.prior(sites, values)
-        pulled = pulled - _times(precision, location)
+        pulled = pulled - _products(precision, location)
         if scale.ndim == 3:
             precision = jnp.einsum("kim,klm,ljm->ijm", scale, precision, scale)
             pulled = jnp.einsum("kim,km->im", scale, pulled)
@@ -118,7 +116,7 @@ class Centring:
 
     def __init__(self, problem: Problem):
         self._problem, self._sites = problem, problem.sites
-        self._blocks, self._order = _blocks(problem)
+        self._blocks, self._order = _effect_blocks(problem)
         sizes = [block.places.shape for block in self._blocks]
         nothing = tuple((jnp.zeros((d, d, n)), jnp.zeros((d, n))) for d, n in sizes)
         self.like = PartlyCentred(nothing, self)
@@ -164,7 +162,7 @@ class Centring:
             # 1. −∂score/∂x of each group: the precision of the standardised effects given data.
             location, factor = (np.moveaxis(np.asarray(a), -1, 0) for a in prior)
             places = block.places.T
-            known, eigenvalues = _informed(_of_each_member(by_likelihood, position, places))
+            known, eigenvalues = _informed(_curvature_by_group(by_likelihood, position, places))
             # 2. P in the directions that data inform, and P m = P x + score.
             score = np.where(np.isfinite(slope), slope, 0.0)[places]
             by_data, pulled = _precision_and_pull(known, eigenvalues, position[places], score)
@@ -211,7 +209,7 @@ class Centring:
             # ξ = Lᵀ z − L⁻¹ Q M.
             lower, mean = block.given(of_block, self._sites, values)
             upper = jnp.swapaxes(lower * jnp.tri(len(lower))[..., None], 0, 1)
-            xi = xi.at[block.places].set(_times(upper, x[block.places]) - mean)
+            xi = xi.at[block.places].set(_products(upper, x[block.places]) - mean)
         return xi
 
     def _standards(self, x: Array) -> list[tuple[Array, Array]]:
@@ -229,7 +227,7 @@ class Centring:
         own, score = x, by_likelihood
         for block, (location, factor) in zip(self._blocks, self._standards(x), strict=True):
             places = block.places
-            own = own.at[places].set(location + _times(factor, x[places]))
+            own = own.at[places].set(location + _products(factor, x[places]))
             score = score.at[places].set(_solve(factor, by_likelihood[places], transposed=True))
         return own, score
 
@@ -244,7 +242,7 @@ def has_dependent(problem: Problem) -> bool:
     return any(site.standardised is not None for site in problem.sites.values())
 
 
-def _of_each_member(
+def _curvature_by_group(
     gradients: Callable[[np.ndarray], np.ndarray],
     position: Float[np.ndarray, " dimension"],
     places: Int[np.ndarray, "member number"],
@@ -286,7 +284,7 @@ class _Asked(dict[str, Array]):
         return super().__getitem__(path)
 
 
-def _blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
+def _effect_blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
     """Return the blocks, and the order of evaluation: paths of sites and numbers of blocks.
 
     Sites with the same groups, on which no other prior depends, form one block, which comes last.
@@ -374,7 +372,7 @@ def _precision_and_pull(
     return precision, np.einsum("mij,mj->mi", precision, at) + along
 
 
-def _times(matrix: Array, vector: Array) -> Array:
+def _products(matrix: Array, vector: Array) -> Array:
     """Return the product of each group's matrix and vector."""
     return jnp.sum(matrix * vector, axis=1)
 

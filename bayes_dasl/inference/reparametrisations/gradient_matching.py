@@ -59,7 +59,7 @@ class _Paths:
         begun = ode.begin(inputs)
         seen = observed if ode.observe is None else {}
         self.positive = {
-            name: _is_positive(known.initial[name], supports.get(name), seen.get(name))
+            name: _is_positive_state(known.initial[name], supports.get(name), seen.get(name))
             and bool(jnp.all(value > 0))
             for name, value in begun.items()
         }
@@ -130,7 +130,7 @@ class _Paths:
         return value
 
 
-def _is_positive(initial: Any, support: Any, seen: Array | None) -> bool:
+def _is_positive_state(initial: Any, support: Any, seen: Array | None) -> bool:
     """Whether a state has a positive prior at the start, or noise with positive support."""
     if seen is not None:
         if bounds(support).get("lower", -math.inf) >= 0 and not bool(support(0.0)):

@@ -134,6 +134,7 @@ class Linearised(Reparametrisation):
 
 @Program
 def _both_ways(shared, v):
+    """Return forward or inverse of many rows, with log |det J|."""
     reparametrisation, back = shared
     return each_row(lambda v: reparametrisation.both_ways(v, back), v)
 

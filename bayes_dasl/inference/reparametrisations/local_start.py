@@ -33,9 +33,13 @@ class LocalReparametriser(Reparametriser, Protocol):
         self,
         position: Float[np.ndarray, " dimension"],
         gradients: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
-    ) -> Arrays: ...
+    ) -> Arrays:
+        """Return the arrays fitted to the log density around a position."""
+        ...
 
-    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray: ...
+    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
+        """Return minus the Hessian by z, or its approximation."""
+        ...
 
 
 def local_start(
