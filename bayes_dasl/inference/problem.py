@@ -1,4 +1,4 @@
-"""The posterior as one flat, unconstrained log density, which is all that engines see of a model.
+"""The posterior as a flat, unconstrained log density, which is all that engines use.
 
 A problem provides the log density and its terms, prior draws, named values, subsets of the data,
 and the kind of solver. Only reparametrisations and the Gauss–Newton matrix use the model inside, as

@@ -261,24 +261,13 @@ def falls(
     return (down - up) / (2 * _HESSIAN_STEP)
 
 
-def find_start(
-    problem: Problem,
-    optimiser: Optimiser,
-    *,
-    ascent: Ascent | None = None,
-    near: Float[np.ndarray, "draw dimension"] | None = None,
-    key: Array,
-) -> Start:
-    """Return modes of large mass and the curvature there.
-
-    Half of the starts are the draws `near` the modes, if these are given, and half prior draws.
-    `ascent` replaces the optimiser.
+def find_start(problem: Problem, optimiser: Optimiser, *, key: Array) -> Start:
+    """Return modes of large mass and the curvature there, by multi-start MAP.
 
     Raises:
         ModelError: if no start has a finite log density.
     """
-    reached = multi_start(problem, optimiser, ascent=ascent, near=near, key=key)
-    return modes_among(optimiser, *reached)
+    return modes_among(optimiser, *multi_start(problem, optimiser, key=key))
 
 
 def multi_start(
@@ -290,6 +279,13 @@ def multi_start(
     key: Array,
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Optimise from the best of many draws.
+
+    Args:
+        problem: the posterior.
+        optimiser: evaluates and optimises positions.
+        ascent: replaces the optimisation.
+        near: draws of a similar posterior, for half of the starts in place of prior draws.
+        key: random seed.
 
     Returns:
         The positions reached, the highest first, their objectives, the number of draws, and the

@@ -1,6 +1,5 @@
 """Chains in batches, advanced by a compiled program of several draws at a time."""
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._runs.journal import Arrays, Journal
+from ...inference.engine import concatenated
 from ...inference.metric import Metric
 from ...inference.problem import LogDensity
 from ...inference.sharding import Sharded, most_even_shards
@@ -210,11 +210,6 @@ class BatchedChains:
     def close(self) -> None:
         """Release the thread and drop unfinished compilations."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-def concatenated(traces: Sequence[Trace]) -> Trace:
-    """Return the draws of several traces, one after the other."""
-    return {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
 
 
 def _unbatched(batches: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from ..._findings import Finding, nested_finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ..._statistics.convergence import nested_rhat
 from ...errors import ModelError
-from ...inference.engine import AbstractEngine, Cost, Modes, Samples
+from ...inference.engine import AbstractEngine, Cost, Modes, Samples, concatenated
 from ...inference.gradient import traced_once
 from ...inference.metric import Metric, refine
 from ...inference.problem import Problem
@@ -26,7 +26,7 @@ from ...inference.starts import (
     laplace_metric,
     nearest_mode,
 )
-from .batches import CHUNK, BatchedChains, Trace, concatenated
+from .batches import CHUNK, BatchedChains, Trace
 from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
 
 ENERGY_VARIANCE = 5e-4

@@ -1,4 +1,4 @@
-"""Gradient descent of several members at once, with a learning rate for each group of parameters.
+"""Gradient descent of several members, with a learning rate for each group of parameters.
 
 With networks inside solvers, each member has its own conditional reparametrisation, in which last
 layers follow all other parameters.
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..engine import Facts
+from ..engine import Facts, concatenated
 from ..problem import Problem, Terms
 from ..reparametrisations.reference import References, is_sound, references_of
 from ..reparametrisations.reparametrisation import Identity, Reparametrisation
@@ -76,7 +76,7 @@ class Descended:
         return (Finding("warning", "descent", message, "allow more steps"),)
 
     def curves_of(self, member: int) -> dict[str, np.ndarray]:
-        """The curves of one member."""
+        """Return the curves of one member."""
         return {name: values[member : member + 1] for name, values in self.curves.items()}
 
 
@@ -143,12 +143,11 @@ def descend(
         done += 1
         bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
     # 3. The best position of each member, and all curves.
-    joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
     stopped = None if descent.patience is None else bool(np.all(state["stopped"]))
     return Descended(
         state["best"],
         np.stack(visited, axis=1),
-        joined,
+        concatenated(curves),
         own["weights"],
         done * WINDOW,
         stopped,

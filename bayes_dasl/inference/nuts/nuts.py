@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler with robust starts, an adapted metric and a warm-up that ends by itself."""
+"""The No-U-Turn sampler, with robust starts and a warm-up that ends by itself."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
+from ..engine import AbstractEngine, Cost, Facts, Modes, Samples, concatenated
 from ..gradient import STRATEGIES, choose, differentiated
 from ..problem import Problem
 from ..reparametrisations.centring import centring_of, has_dependent
@@ -383,8 +383,7 @@ class NUTS(AbstractEngine):
                 raise
             interrupted = True
         seconds = np.stack([trace.pop("seconds") for trace in traces])
-        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
-        return joined | {"seconds": seconds}, interrupted
+        return concatenated(traces) | {"seconds": seconds}, interrupted
 
 
 def findings(facts: Facts) -> Iterator[Finding]:

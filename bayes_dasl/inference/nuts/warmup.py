@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._runs.journal import Arrays, Journal, ProgressBar
+from ..engine import concatenated
 from ..metric import Metric, refine
 from ..reparametrisations.reparametrisation import Reparametrisation, Reparametriser
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size
@@ -121,12 +122,12 @@ class WarmUp:
                 metric,
                 reparametrisation,
             )
-            traces.append(trace)
+            traces.append({name: trace[name] for name in _POINT})
             self._begin += CHUNK
             self._steps += int(trace["n_steps"].sum())
             self._seconds += float(trace["seconds"])
             self._bar.advance(CHUNK)
-        return state, {n: np.concatenate([t[n] for t in traces], axis=1) for n in _POINT}
+        return state, concatenated(traces)
 
     def _refitted(
         self, old: Reparametrisation, state: Arrays, trace: Arrays
