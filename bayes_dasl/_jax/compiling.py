@@ -125,7 +125,8 @@ class _Work:
         same = dict(zip(inside.invars, steady, strict=True)) | dict.fromkeys(inside.constvars, True)
         is_steady = lambda v: isinstance(v, Literal) or same[v]  # noqa: E731
         for equation in inside.eqns:
-            total, before = self.total, self.steady
+            total = self.total
+            before = self.steady
             arguments = [is_steady(v) for v in equation.invars]
             results = self._equation(equation, arguments, turns, looped=looped)
             # 2. An equation of invariant arguments could move out, also a whole inner loop.
@@ -138,7 +139,8 @@ class _Work:
         self, equation: Any, steady: list[bool], turns: int, *, looped: bool
     ) -> list[bool]:
         """Count an equation, and return for each result whether it is loop-invariant."""
-        name, parameters = equation.primitive.name, equation.params
+        name = equation.primitive.name
+        parameters = equation.params
         if name == "while":
             self._loop(parameters["cond_jaxpr"], parameters["cond_nconsts"], turns * _TURNS)
             self._loop(parameters["body_jaxpr"], parameters["body_nconsts"], turns * _TURNS)

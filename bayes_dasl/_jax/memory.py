@@ -64,7 +64,8 @@ def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
 
     With it come the file names of the limit and of the use, and the entry for cached pages.
     """
-    listing, mount = root / "proc" / "self" / "cgroup", root / "sys" / "fs" / "cgroup"
+    listing = root / "proc" / "self" / "cgroup"
+    mount = root / "sys" / "fs" / "cgroup"
     for line in listing.read_text().splitlines() if listing.is_file() else ():
         _, controllers, path = line.split(":", 2)
         # Version 1 lists the controllers of each hierarchy, version 2 has one hierarchy for all.

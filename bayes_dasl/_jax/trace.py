@@ -45,7 +45,8 @@ def parted(
     # With the lock the program is the same each time, whatever other threads trace.
     with _ONE_AT_A_TIME:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
-    closed, tree = unchecked(closed), jax.tree.structure(shape)
+    closed = unchecked(closed)
+    tree = jax.tree.structure(shape)
 
     def run(held, *arguments):
         # `jaxpr_as_fun` switches the check for NaN off too.

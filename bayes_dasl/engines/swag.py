@@ -69,7 +69,8 @@ class SWAG(AbstractEngine):
         return self.members
 
     def cost(self, problem: Problem) -> Cost:
-        descents, further = self.descent.cost(problem), WINDOW * self.collected
+        descents = self.descent.cost(problem)
+        further = WINDOW * self.collected
         return descents._replace(least=descents.least + further, most=descents.most + further)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:

@@ -140,7 +140,8 @@ def _fitted_inputs(
     problem: Problem, data: xr.Dataset, along: Watched | None, pusher: Pusher
 ) -> xr.Dataset | None:
     """Return the inputs of unknown functions at times with at least one datum."""
-    model, index = problem.model, problem.model.index
+    model = problem.model
+    index = problem.model.index
     seen = [
         data[n].notnull().any([d for d in data[n].dims if d != index]).values
         for n in model.observables
@@ -148,9 +149,11 @@ def _fitted_inputs(
     observed = np.any(seen, axis=0)
     # Where states were kept for the vector field, the same times serve here.
     if along is None:
-        rows, states = thinned(observed.size, FUNCTION_ROWS), None
+        rows = thinned(observed.size, FUNCTION_ROWS)
+        states = None
     else:
-        rows, states = along.times, pusher.watched_states
+        rows = along.times
+        states = pusher.watched_states
     found = function_inputs(model, problem.inputs, data[index], rows, states)
     return found if found is None else found.isel({index: observed[rows]})
 
@@ -180,7 +183,8 @@ def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset
     if curves is None:
         return {}
     # The loss has a value per step, the judged loss one per window.
-    steps, looks = curves["loss"].shape[1], curves["held_out"].shape[1]
+    steps = curves["loss"].shape[1]
+    looks = curves["held_out"].shape[1]
     dims = {name: "look" if name == "held_out" else "step" for name in curves}
     dataset = xr.Dataset(
         {name: (("member", dims[name]), values) for name, values in curves.items()}

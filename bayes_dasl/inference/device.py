@@ -53,14 +53,16 @@ def computing_on(device: str, problem: Problem, batch: int, journal: Journal) ->
         MismatchError: if the run began on another kind of device.
     """
     chosen = journal.step("device", lambda: _fastest_kind(device, problem, batch))
-    kind, reason = str(chosen["kind"]), str(chosen["reason"])
+    kind = str(chosen["kind"])
+    reason = str(chosen["reason"])
     if device not in ("auto", kind):
         raise MismatchError(
             f"the checkpoint was computed on {kind}: resume it there, not with device='{device}'"
         )
     check_device(kind)
     # The batches of another number of devices round differently.
-    begun_on, here = int(chosen["number"]), shards_of(kind)
+    begun_on = int(chosen["number"])
+    here = shards_of(kind)
     if begun_on != here:
         warnings.warn(
             f"the checkpoint was begun on {begun_on} {kind} devices and here are {here}: the draws "
@@ -77,7 +79,8 @@ def _fastest_kind(device: str, problem: Problem, batch: int) -> Arrays:
     if device != "auto":
         kind, reason = device, "as asked"
     elif len(kinds()) == 1:
-        kind, reason = kinds()[0], "the only kind of device here"
+        kind = kinds()[0]
+        reason = "the only kind of device here"
     else:
         speeds = {kind: _gradients_a_second(problem, batch, kind) for kind in kinds()}
         kind = max(speeds, key=speeds.__getitem__)

@@ -66,13 +66,15 @@ def residuals(
             found.append(-jnp.ravel(value))
             continue
         # 3. (g(y) − location) / scale, on the scale of the noise's link g.
-        noise, observed = realised.noise_at(name, centre, inputs), problem.observed[name]
+        noise = realised.noise_at(name, centre, inputs)
+        observed = problem.observed[name]
         seen = ~jnp.isnan(observed)
         if noise.looks_back:
             location, scale = on_link(given[name])
             linked, seen = _linked_data(noise, value, observed, location, scale)
         else:
-            location, scale = noise.link(value), noise.spread(centre[name], variances.get(name))
+            location = noise.link(value)
+            scale = noise.spread(centre[name], variances.get(name))
             linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
         # A datum with zero standard deviation, such as a binomial of no trials, has no information.
         usable = seen & (scale > 0) & jnp.isfinite(scale)
@@ -135,8 +137,10 @@ class Around:
         coefficients: int,
         at: Float[np.ndarray, " dimension"],
     ):
-        self.problem, self.coefficients = problem.reversible(), coefficients
-        self._enrich, self._forward = enrich, problem.forward()
+        self.problem = problem.reversible()
+        self.coefficients = coefficients
+        self._enrich = enrich
+        self._forward = problem.forward()
         self._log_density = Program(self.problem.log_density)
         self._of_prior = Program(
             lambda x: (jax.grad(problem.log_prior)(x), jax.hessian(problem.log_prior)(x))
@@ -154,8 +158,11 @@ class Around:
 
     def _series(self, sizes: dict[str, int]) -> Series:
         """Return the order of the data: an observable is a series for each place or group."""
-        times, observed = np.asarray(self.problem.inputs.times, float), self.problem.observed
-        before, steps, start = np.full(self._seen.size, -1), np.ones(self._seen.size), 0
+        times = np.asarray(self.problem.inputs.times, float)
+        observed = self.problem.observed
+        before = np.full(self._seen.size, -1)
+        steps = np.ones(self._seen.size)
+        start = 0
         # 1. The datum before each datum, and the time between them.
         for name, size in sizes.items():
             if name in observed:
@@ -169,7 +176,8 @@ class Around:
             start += size
         # 2. Numbers among the data that are not missing.
         number = np.cumsum(self._seen) - 1
-        before, steps = before[self._seen], steps[self._seen]
+        before = before[self._seen]
+        steps = steps[self._seen]
         # 3. Steps in units of the median one; replicates at one time count as one step apart.
         usual = np.median(steps[(before >= 0) & (steps > 0)]) if (before >= 0).any() else 1.0
         return Series(np.where(before >= 0, number[before], -1), np.maximum(steps / usual, 1.0))
@@ -214,7 +222,9 @@ class Around:
                     break
             else:
                 return x, True
-            gained, x, value = higher - value, tried, higher
+            gained = higher - value
+            x = tried
+            value = higher
             if gained < _ENOUGH:
                 return x, True
         return x, False
@@ -261,7 +271,8 @@ class Around:
             filled = np.concatenate([part, np.zeros((_BATCH - len(part), every.shape[1]))])
             slopes, left, _ = self._moved(x, filled)
             parts.append(np.asarray(slopes)[: len(part)])
-        slopes, left = np.concatenate(parts).T[self._seen], np.asarray(left)[self._seen]
+        slopes = np.concatenate(parts).T[self._seen]
+        left = np.asarray(left)[self._seen]
         pull, curvature = map(np.asarray, self._of_prior(x))
         moving = np.flatnonzero(np.abs(slopes[:, : x.size]).max(axis=0) > 0)
         precision = _positive(-curvature[np.ix_(moving, moving)])
@@ -314,7 +325,8 @@ class Around:
 
         def log_likelihood(values):
             prediction = self._given(found, values)
-            laws, total = realised.conditional(prediction, problem.inputs), jnp.zeros(())
+            laws = realised.conditional(prediction, problem.inputs)
+            total = jnp.zeros(())
             for name in free:
                 seen = ~jnp.isnan(observed[name])
                 each = laws[name].log_prob(jnp.where(seen, observed[name], 1.0))
@@ -325,7 +337,8 @@ class Around:
         slopes = jax.grad(log_likelihood)({name: found.centre[name] for name in free})
         parts, start = [], 0
         for name, value in sorted(found.centre.items()):
-            own, start = plain[start : start + value.size], start + value.size
+            own = plain[start : start + value.size]
+            start = start + value.size
             if name in slopes:
                 noise = realised.noise_at(name, found.centre, problem.inputs)
                 _, by_link = jax.jvp(noise.link, (value,), (jnp.ones_like(value),))
@@ -344,7 +357,8 @@ class Around:
         self, x: Array, found: Predicted, keys: Array
     ) -> Float[Array, "replicate datum"]:
         """Return residuals of simulated data."""
-        problem, observed = self.problem, self.problem.observed
+        problem = self.problem
+        observed = self.problem.observed
         realised = realise(problem.model, problem.constrain(x))
         laws = realised.conditional(self._given(found, {}), problem.inputs)
         # 1. Observables that are simulated; residuals of the others are standard normal.

@@ -23,7 +23,8 @@ def gauss_newton(
     constraint residuals with unit standard deviation.
     """
     problem = problem.reversible()
-    inputs, at = problem.inputs, jnp.asarray(mode)
+    inputs = problem.inputs
+    at = jnp.asarray(mode)
 
     def predicted(x):
         return realise(problem.model, problem.constrain(x)).predict(inputs)
@@ -32,10 +33,12 @@ def gauss_newton(
 
     # 1. Features: predictions f, log σ and constraint residuals r.
     def features(x):
-        model, found = realise(problem.model, problem.constrain(x)), predicted(x)
+        model = realise(problem.model, problem.constrain(x))
+        found = predicted(x)
         locations, log_scales = [], []
         for name in model.observables:
-            noise, value = model.noise_at(name, held.values, inputs), held.values[name]
+            noise = model.noise_at(name, held.values, inputs)
+            value = held.values[name]
             if noise.looks_back:
                 # Location and scale given the data before.
                 location, scale = on_link(model.conditional(found, inputs)[name])
@@ -53,7 +56,8 @@ def gauss_newton(
 
     # 2. Their Jacobians J and the weights W: 1/σ², 2 and 1; zero for missing data.
     (_, log_scales, _), slopes = jax.jit(lambda x: (features(x), jax.jacrev(features)(x)))(at)
-    log_scales, slopes = np.asarray(log_scales), [np.asarray(slope) for slope in slopes]
+    log_scales = np.asarray(log_scales)
+    slopes = [np.asarray(slope) for slope in slopes]
     seen = np.concatenate(
         [~np.isnan(problem.observed[name]).ravel() for name in problem.model.observables]
     )

@@ -108,7 +108,8 @@ def refine(
     which matters while draws are few.
     """
     x, g = (_centred_by_chain(a) for a in (positions, gradients))
-    block, rest = list(metric.block), list(metric.rest)
+    block = list(metric.block)
+    rest = list(metric.rest)
     factor = metric.factor
     if block:
         factor = _fisher(np.asarray(factor), x[:, block], g[:, block])
@@ -124,12 +125,15 @@ def refine(
 def _fisher(factor: np.ndarray, x: np.ndarray, g: np.ndarray) -> np.ndarray:
     """Return the Cholesky factor of the geometric mean of Cov(x) and Cov(g)⁻¹."""
     # 1. In coordinates whitened by the present factor L: z = L⁻¹ x, and gradients Lᵀ g.
-    z, whitened_g = np.linalg.solve(factor, x.T).T, g @ factor
+    z = np.linalg.solve(factor, x.T).T
+    whitened_g = g @ factor
     # 2. Covariances X of z and G of gradients, shrunk to the identity: (Σ v vᵀ + k I) / (n + k).
-    weight, unit = _SHRINKAGE + 0.1 * z.shape[1], np.eye(z.shape[1])
+    weight = _SHRINKAGE + 0.1 * z.shape[1]
+    unit = np.eye(z.shape[1])
     spread, slopes = ((a.T @ a + weight * unit) / (len(a) + weight) for a in (z, whitened_g))
     # 3. Geometric mean M of X and G⁻¹: G^−½ (G^½ X G^½)^½ G^−½.
-    root, inverse_root = _matrix_power(slopes, 0.5), _matrix_power(slopes, -0.5)
+    root = _matrix_power(slopes, 0.5)
+    inverse_root = _matrix_power(slopes, -0.5)
     mean = inverse_root @ _matrix_power(root @ spread @ root, 0.5) @ inverse_root
     # 4. Back: L times a triangular root of M.
     return factor @ lower_factor(_matrix_power(mean, 0.5))

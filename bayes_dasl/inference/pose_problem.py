@@ -22,7 +22,8 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
         DataError: if the data are not valid for the model.
         ModelError: if the model does not match the data.
     """
-    observed, inputs = check_data(model, data), model.inputs(data)
+    observed = check_data(model, data)
+    inputs = model.inputs(data)
     inputs, observed, own_rows = model.at_own_rows(inputs, observed)
     sites, dimension = sites_of(paths(model))
     return Problem(model, inputs, observed, sites, dimension, own_rows)

@@ -266,7 +266,8 @@ class Problem(eqx.Module):
         Args:
             held_out: which times are held out, `(time,)`.
         """
-        training, judged = self._seeing(~held_out), self._seeing(held_out)
+        training = self._seeing(~held_out)
+        judged = self._seeing(held_out)
         past = self.inputs.past
         return training, judged if past is None else judged._with_inputs(past=past)
 

@@ -56,7 +56,9 @@ class Sharded:
     def __init__(self, one: Callable[..., Any], count: int, *, batched: bool = True):
         devices = computing_devices()
         self.platform: str = devices[0].platform
-        self._one, self._batched, self.count = one, batched and not self.on_cpu, count
+        self._one = one
+        self._batched = batched and not self.on_cpu
+        self.count = count
         self.each = -(-count // (cores() if self.on_cpu else len(devices)))
         self.shards = -(-count // self.each)
         self._devices = devices[: 1 if self.on_cpu else self.shards]

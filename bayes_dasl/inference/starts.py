@@ -92,7 +92,8 @@ class Optimiser:
         reparametrisation: Reparametrisation | None = None,
         jittered: tuple[int, ...] = (),
     ):
-        self.count, self.reparametrisation = count, reparametrisation or Identity()
+        self.count = count
+        self.reparametrisation = reparametrisation or Identity()
         self._jittered = jittered
         schedule = optax.cosine_decay_schedule(0.1, MAP_STEPS)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
@@ -184,7 +185,8 @@ class Optimiser:
     @contextlib.contextmanager
     def within(self, reparametrisation: Reparametrisation) -> Iterator[None]:
         """Work in another reparametrisation for a while."""
-        own, self.reparametrisation = self.reparametrisation, reparametrisation
+        own = self.reparametrisation
+        self.reparametrisation = reparametrisation
         try:
             yield
         finally:
@@ -257,7 +259,8 @@ def falls(
     nudges = _HESSIAN_STEP * directions
     up, down = np.split(gradients(np.concatenate([x + nudges, x - nudges])), 2)
     known = np.isfinite(up) & np.isfinite(down)
-    down, up = np.where(known, down, 0.0), np.where(known, up, 0.0)
+    down = np.where(known, down, 0.0)
+    up = np.where(known, up, 0.0)
     return (down - up) / (2 * _HESSIAN_STEP)
 
 

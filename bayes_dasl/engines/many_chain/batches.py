@@ -37,8 +37,10 @@ class BatchedChains:
         metric: Metric,
         dimension: int,
     ):
-        self.chains, self.dimension = chains, dimension
-        self._method, self._density = method, density
+        self.chains = chains
+        self.dimension = dimension
+        self._method = method
+        self._density = density
         self._batches = most_even_shards(chains)
         self._draws = Sharded(self._of_a_batch, self._batches)
         self._adapt = jax.jit(method.adapt)
@@ -115,13 +117,15 @@ class BatchedChains:
 
     def _compile(self, metric: Metric) -> None:
         """Compile the program for arguments of the final shapes."""
-        place, value = np.zeros((self.chains, self.dimension)), np.zeros(self.chains)
+        place = np.zeros((self.chains, self.dimension))
+        value = np.zeros(self.chains)
         chains = Chain(place, value, place, place, value)
         keys = jax.random.split(jax.random.key(0), self.chains)
         _, (_, tuning) = jax.eval_shape(
             self._first, place, value, place, jax.eval_shape(lambda: jax.random.key(0))
         )
-        number, flag = jax.ShapeDtypeStruct((), int), jax.ShapeDtypeStruct((), bool)
+        number = jax.ShapeDtypeStruct((), int)
+        flag = jax.ShapeDtypeStruct((), bool)
         self._draws.compile(
             self._in_batches((chains, keys)), tuning, number, number, flag, flag, metric
         )

@@ -112,7 +112,8 @@ class ManyChain(AbstractEngine):
         # For a batch, reverse mode is cheaper than forward mode except in very few dimensions.
         value_and_gradient, log_density = traced_once(problem)
         method = _METHODS[self.method](self.max_steps)
-        judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
+        judged = problem.of_groups("science", "latent")
+        science = problem.of_groups("science")
         unit = laplace_metric(np.eye(problem.dimension), judged, science)
         # The chains' program compiles while the modes are searched.
         chains = BatchedChains(method, log_density, self.chains, unit, problem.dimension)
@@ -220,7 +221,8 @@ class ManyChain(AbstractEngine):
             steps: integration steps of the warm-up.
             judged: the parameters in which chains are compared.
         """
-        position, error = trace.pop("position"), trace.pop("energy_variance", None)
+        position = trace.pop("position")
+        error = trace.pop("energy_variance", None)
         compared = np.dstack([position[..., list(judged)], trace["lp"]])
         facts = fared(begun) | {
             "devices": chains.devices,

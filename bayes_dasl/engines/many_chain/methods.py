@@ -204,7 +204,8 @@ class MEADS(AbstractMethod):
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        kernel, unit = ghmc.build_kernel(), jnp.ones_like(chain.position)
+        kernel = ghmc.build_kernel()
+        unit = jnp.ones_like(chain.position)
 
         def step(i, carry):
             state, stats = carry
@@ -221,7 +222,8 @@ class MEADS(AbstractMethod):
         state = ghmc.GHMCState(
             chain.position, chain.momentum, chain.value, chain.gradient, chain.slice
         )
-        zero, no = jnp.zeros_like(chain.value), jnp.zeros_like(chain.value, bool)
+        zero = jnp.zeros_like(chain.value)
+        no = jnp.zeros_like(chain.value, bool)
         none = {"lp": zero, "acceptance_rate": zero, "diverging": no, "solver_failure": no}
         state, stats = jax.lax.fori_loop(0, setting.steps, step, (state, none))
         after = chain.at(state)._replace(momentum=state.momentum, slice=state.slice)
@@ -300,7 +302,8 @@ class UnadjustedMCLMC(AbstractMethod):
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        kernel, dimension = mclmc.build_kernel(), chain.position.size
+        kernel = mclmc.build_kernel()
+        dimension = chain.position.size
         unit = math.sqrt(dimension)
 
         def step(i, carry):

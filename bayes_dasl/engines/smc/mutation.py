@@ -59,7 +59,8 @@ class Walk:
 
     def _log_likelihood(self, position: Array) -> tuple[Array, Array]:
         """Return log likelihood and log prior, both −∞ if either has no value."""
-        log_prior, value = self.log_prior(position), self._log_density(position)
+        log_prior = self.log_prior(position)
+        value = self._log_density(position)
         # A failing solve has no likelihood, and positions far out have no prior density.
         lost = ~jnp.isfinite(value) | ~jnp.isfinite(log_prior)
         return jnp.where(lost, -jnp.inf, value - log_prior), jnp.where(lost, -jnp.inf, log_prior)

@@ -194,7 +194,8 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     yield evidence_finding(
         facts["log_evidence"], facts.get("log_evidence_se"), "take more particles"
     )
-    share, several = facts["effective_share"], facts.get("modes", 1) > 1
+    share = facts["effective_share"]
+    several = facts.get("modes", 1) > 1
     if share < _FEWEST_EFFECTIVE:
         message = (
             f"the particles{' of a mode' if several else ''} are worth only {share:.0%} as many "

@@ -58,7 +58,9 @@ class Tempering:
     """
 
     def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
-        self._moves, self._target_ess, self._most_moves = moves, target_ess, most_moves
+        self._moves = moves
+        self._target_ess = target_ess
+        self._most_moves = most_moves
         self._on_cpu = computing_devices()[0].platform == "cpu"
         # One run after the other, also on an accelerator: a batch of runs would all make as many
         # moves as the slowest.
@@ -82,7 +84,8 @@ class Tempering:
     def _begin_run(self, position: Array) -> Swarm:
         """Return a run at β = 0, from its prior draws."""
         placed = self._in_batches(self._moves.place, position)
-        zero, none = jnp.zeros(()), jnp.zeros((), int)
+        zero = jnp.zeros(())
+        none = jnp.zeros((), int)
         return Swarm(
             **placed._asdict(),
             temperature=zero,
@@ -140,7 +143,8 @@ class Tempering:
 
     def _move(self, swarm: Swarm, metric: Array, key: Array) -> Swarm:
         """Move until each coordinate has forgotten its start, or correlations no longer fall."""
-        moves, size = self._moves, len(swarm.position)
+        moves = self._moves
+        size = len(swarm.position)
 
         def unfinished(carry):
             _, seen, before = carry

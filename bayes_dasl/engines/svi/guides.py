@@ -47,7 +47,8 @@ def build_family(
             begins near a standard normal.
         key: random seed of the initial parameters.
     """
-    dimension, covariance = len(root), root @ root.T
+    dimension = len(root)
+    covariance = root @ root.T
     dense = lower_factor(root)
     if kind == "laplace":
         return Family({}, lambda _: dist.Normal(jnp.zeros(dimension), 1.0).to_event(1), dense)

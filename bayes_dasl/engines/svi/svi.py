@@ -157,7 +157,8 @@ class SVI(AbstractEngine):
         """
         windows = -(-self.steps // WINDOW) if self.guide != "laplace" else 0
         bar.start("fitting the guide", windows * WINDOW)
-        state, rate = ascent.first, self.learning_rate
+        state = ascent.first
+        rate = self.learning_rate
         average, before = state[0], None
         done = failed = plateaus = 0
         while done < windows and plateaus < _PLATEAUS:
@@ -185,7 +186,8 @@ class SVI(AbstractEngine):
         self, proposals: Arrays, key: Array
     ) -> tuple[np.ndarray, dict[str, int | float | str]]:
         """Return the indices of the proposals that are kept, and facts of their weights."""
-        ratio, wanted = proposals["log_weight"], self.chains * self.draws
+        ratio = proposals["log_weight"]
+        wanted = self.chains * self.draws
         finite = np.isfinite(ratio)
         weights = weigh(ratio, proposals["position"])
         # ELBO = E_q log w + log P_q(solver succeeds), since q is restricted to successes.
@@ -377,7 +379,8 @@ def _rises(before: np.ndarray, after: np.ndarray) -> bool:
 
     Steps in which every solve failed do not count. Without other steps the answer is yes.
     """
-    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    before = before[np.isfinite(before)]
+    after = after[np.isfinite(after)]
     if not before.size or not after.size:
         return True
     # Standard error of the difference of two means: sqrt(s₁²/n₁ + s₂²/n₂).

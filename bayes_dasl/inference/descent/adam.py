@@ -121,7 +121,10 @@ def descend(
     references = None if descent.coordinates == "plain" else references_of(problem)
     fits = _MemberFits(references)
     program = _Program(descent, loss, problem, fits, x, own)
-    state, done, curves, visited = program.first(x), 0, [], []
+    state = program.first(x)
+    done = 0
+    curves = []
+    visited = []
     windows = -(-descent.steps // WINDOW)
     bar.start("descending", windows * WINDOW)
     held: Arrays = {}
@@ -216,7 +219,8 @@ class _Program:
         self._transform = optax.multi_transform(
             dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS}
         )
-        at, mine = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
+        at = jnp.asarray(x[0])
+        mine = jax.tree.map(lambda a: jnp.asarray(a[0]), own)
         held = fits.blank()
         self._widths = jnp.asarray(fits.widths(problem))
 

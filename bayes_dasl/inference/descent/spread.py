@@ -33,7 +33,8 @@ def spread_of_normal(
     Source: Yao et al. (2018), Yes, but did it work?: evaluating variational inference.
     """
     solved = np.isfinite(log_posterior)
-    drawn, log_posterior = proposed[solved], log_posterior[solved]
+    drawn = proposed[solved]
+    log_posterior = log_posterior[solved]
     weights = weigh(log_posterior - log_normal[solved], drawn)
     bound = largest_pareto_k(len(weights.values))
     k_hat = f"PSIS k-hat {weights.pareto_k:.2f}, good below {bound:.2f}"

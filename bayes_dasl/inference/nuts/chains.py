@@ -241,8 +241,10 @@ class Chains:
         self, metric: Metric, reparametrisation: Reparametrisation, dimension: int
     ) -> None:
         """Compile the program for arguments of the final shapes."""
-        place, value = np.zeros((self.chains, dimension)), np.zeros(self.chains)
-        flag, whole = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
+        place = np.zeros((self.chains, dimension))
+        value = np.zeros(self.chains)
+        flag = jax.ShapeDtypeStruct((), bool)
+        whole = jax.ShapeDtypeStruct((), int)
         items = first_state(place, value, place), self._keys
         self._sharded.compile(items, whole, whole, flag, metric, reparametrisation)
 

@@ -196,7 +196,8 @@ class NUTS(AbstractEngine):
             problem, str(chosen["strategy"]), other=self.gradient == "auto"
         )
         # 2. The reparametrisation: for networks by reference paths, else fitted to one position.
-        judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
+        judged = problem.of_groups("science", "latent")
+        science = problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
         local = None
         if self.coordinates != "plain" and not references:
@@ -353,12 +354,15 @@ class NUTS(AbstractEngine):
         """Return the trace of all draws, and whether Ctrl-C ended it early."""
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
-        state, divergences, interrupted = warm.state, 0, False
+        state = warm.state
+        divergences = 0
+        interrupted = False
         length = chains.longest_chunk
         if length * warm.seconds / warm.draws > _LONGEST_PAUSE:
             length = CHUNK
         # Draws are numbered from the start of the warm-up, so that no random key is used twice.
-        begin, end = warm.draws, warm.draws + self.draws
+        begin = warm.draws
+        end = warm.draws + self.draws
         try:
             while begin < end:
                 state, trace = chunk(

@@ -21,7 +21,8 @@ class Pathfinder:
     """
 
     def __init__(self, log_density: LogDensity, *, key: Array):
-        self._log_density, self._key = log_density, key
+        self._log_density = log_density
+        self._key = key
 
     def optimise(
         self, x: Float[np.ndarray, "batch dimension"]

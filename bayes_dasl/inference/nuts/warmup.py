@@ -58,8 +58,12 @@ class WarmUp:
         reparametriser: Reparametriser | None = None,
         evaluate: Evaluate | None = None,
     ):
-        self._draws, self._chains, self._journal, self._bar = draws, chains, journal, bar
-        self._judged, self._reparametriser = list(judged), reparametriser
+        self._draws = draws
+        self._chains = chains
+        self._journal = journal
+        self._bar = bar
+        self._judged = list(judged)
+        self._reparametriser = reparametriser
         anew = reparametriser is not None and reparametriser.evaluated_anew
         self._evaluate = evaluate if anew else None
         self._begin = self._steps = 0
@@ -134,10 +138,12 @@ class WarmUp:
     ) -> tuple[Reparametrisation, Arrays, Arrays]:
         """Return a reparametrisation fitted to the later half of a window, with state and trace."""
         assert self._reparametriser is not None
-        reparametriser, evaluate = self._reparametriser, self._evaluate
+        reparametriser = self._reparametriser
+        evaluate = self._evaluate
         # 1. Unconstrained parameters x(z), with gradients by x if these are transformed.
         leave = to_plain if evaluate is None else _plain_positions
-        state, trace = state | leave(old, state), trace | leave(old, trace)
+        state = state | leave(old, state)
+        trace = trace | leave(old, trace)
         # 2. Fit to the positions of the later half.
         later = (trace[name][:, trace["lp"].shape[1] // 2 :] for name in ("position", "gradient"))
         reached = [values.reshape(-1, values.shape[-1]) for values in later]

@@ -70,7 +70,8 @@ class Block(NamedTuple):
             precision = jnp.einsum("kim,klm,ljm->ijm", scale, precision, scale)
             pulled = jnp.einsum("kim,km->im", scale, pulled)
         else:
-            precision, pulled = scale[:, None] * precision * scale[None], scale * pulled
+            precision = scale[:, None] * precision * scale[None]
+            pulled = scale * pulled
         lower = _cholesky(jnp.eye(len(scale))[..., None] + precision)
         return lower, _solve(lower, pulled)
 
@@ -115,7 +116,8 @@ class Centring:
     evaluated_anew = False
 
     def __init__(self, problem: Problem):
-        self._problem, self._sites = problem, problem.sites
+        self._problem = problem
+        self._sites = problem.sites
         self._blocks, self._order = _effect_blocks(problem)
         sizes = [block.places.shape for block in self._blocks]
         nothing = tuple((jnp.zeros((d, d, n)), jnp.zeros((d, n))) for d, n in sizes)
@@ -157,7 +159,8 @@ class Centring:
         def by_likelihood(x):
             return gradients(x) - np.asarray(self._by_prior(x))
 
-        arrays, slope = {}, by_likelihood(position[None])[0]
+        arrays = {}
+        slope = by_likelihood(position[None])[0]
         for i, (block, prior) in enumerate(zip(self._blocks, self._given(position), strict=True)):
             # 1. −∂score/∂x of each group: the precision of the standardised effects given data.
             location, factor = (np.moveaxis(np.asarray(a), -1, 0) for a in prior)
@@ -189,7 +192,9 @@ class Centring:
 
     def _forward(self, by_data: Sequence[Information], xi: Array) -> tuple[Array, Array]:
         """Return the unconstrained parameters and log |det J|."""
-        x, log_det, values = xi, jnp.zeros(()), {}
+        x = xi
+        log_det = jnp.zeros(())
+        values = {}
         # Values come first that a prior of random effects depends on.
         for step in self._order:
             if isinstance(step, str):
@@ -262,7 +267,8 @@ def _curvature_by_group(
     tried[0, places] = np.random.default_rng(0).permuted(signs, axis=0)
     # 3. Derivatives −H v, by `(direction, group, effect)`.
     fell = falls(gradients, position, np.concatenate([of_all, tried]))[:, places]
-    found, along = np.moveaxis(fell[:-1], 0, 1), fell[-1]
+    found = np.moveaxis(fell[:-1], 0, 1)
+    along = fell[-1]
     # 4. For independent groups the block-diagonal Hessian explains the test direction.
     missed = along - np.einsum("mij,mi->mj", found, tried[0, places])
     if np.linalg.norm(missed) > _APART * np.linalg.norm(along):
@@ -335,7 +341,8 @@ def _information(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Shapes: `(draw, effect, group)`; returns those of `Information`.
     """
     # 1. Axes (draw, group, effect), as NumPy's linear algebra wants them.
-    x, score = np.moveaxis(x, -1, 1), np.moveaxis(score, -1, 1)
+    x = np.moveaxis(x, -1, 1)
+    score = np.moveaxis(score, -1, 1)
     draws, _, number = x.shape
     # 2. Effects in standard deviations; a group without finite values has no information.
     sd = np.std(x, axis=0)

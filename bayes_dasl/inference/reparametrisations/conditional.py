@@ -73,9 +73,14 @@ class LinearModel:
     def __init__(
         self, problem: Problem, indices: tuple[int, ...], mean: np.ndarray, sd: np.ndarray
     ):
-        self.model, self.inputs, self.observed = problem.model, problem.inputs, problem.observed
-        self.sites, self.dimension = problem.sites, problem.dimension
-        self.weights, self.mean, self.sd = np.asarray(indices, int), mean, sd
+        self.model = problem.model
+        self.inputs = problem.inputs
+        self.observed = problem.observed
+        self.sites = problem.sites
+        self.dimension = problem.dimension
+        self.weights = np.asarray(indices, int)
+        self.mean = mean
+        self.sd = sd
         last = set(indices)
         self._last = {path for path, site in self.sites.items() if site.start in last}
         self._moments: Any = None
@@ -98,7 +103,8 @@ class LinearModel:
 
         Derivatives by the last layers involve no other parameters.
         """
-        position, values = x.at[self.weights].set(weights), {}
+        position = x.at[self.weights].set(weights)
+        values = {}
         for path, site in self.sites.items():
             values[path], _ = site.value(position if path in self._last else x, values)
         return realise(self.model, values)
@@ -158,7 +164,8 @@ class Conditional(Reparametrisation):
         self, x: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
         """Return mean and Cholesky factor of the precision of the last layers' weights given h."""
-        linear, at = self.linear, self.linear.weights
+        linear = self.linear
+        at = self.linear.weights
 
         def predict(weights):
             realised = linear.reweighted(x, weights)
@@ -182,7 +189,8 @@ class Conditional(Reparametrisation):
         """Return predictions on the scale of the link, on which noise is nearly normal."""
         parts = []
         for name in realised.observables:
-            centre, link = self.centre[name], realised.noise_of(name).link
+            centre = self.centre[name]
+            link = realised.noise_of(name).link
             at, away = jax.jvp(link, (centre,), (values[name] - centre + changes[name],))
             parts.append(jnp.ravel(at + away))
         return jnp.concatenate(parts)
@@ -219,7 +227,8 @@ def last_layer(problem: Problem) -> LastLayer:
     indices: list[int] = []
     moments: list[list[np.ndarray]] = [[], []]
     for path in parts:
-        site, prior = problem.sites[path], leaves[path].distribution
+        site = problem.sites[path]
+        prior = leaves[path].distribution
         indices += range(site.start, site.start + site.size)
         for kept, value in zip(moments, (prior.mean, jnp.sqrt(prior.variance)), strict=True):
             kept.append(np.broadcast_to(np.asarray(value), leaves[path].shape).ravel())

@@ -48,12 +48,14 @@ class _Paths:
     ):
         self._inputs = inputs
         # 1. Cubic B-splines Φ on knots over the times of the data.
-        times, start = np.asarray(inputs.times), float(inputs.start)
+        times = np.asarray(inputs.times)
+        start = float(inputs.start)
         size = min(np.unique(times).size, _MOST_KNOTS) + 3
         inner = np.linspace(start, times[-1], size - 2)
         self._knots = np.concatenate([[start] * 3, inner, [times[-1]] * 3])
         self.grid = np.linspace(start, times[-1], _GRID * size)
-        self.at_times, self.at_grid = self._features(times), self._features(self.grid)
+        self.at_times = self._features(times)
+        self.at_grid = self._features(self.grid)
         self.slopes = self._features(self.grid, 1)
         # 2. For each state the first coefficients, its scale, and whether the path can move.
         begun = ode.begin(inputs)
@@ -113,8 +115,10 @@ class _Paths:
         """Return the log density of the ODE's rates, normal around the slopes of the path."""
         inputs = self._inputs
         along = self.along(c, self.at_grid)
-        found, value = ode.rates_along(inputs, jnp.asarray(self.grid), along), jnp.zeros(())
-        begun, share = ode.begin(inputs), len(self.at_times) / len(self.grid)
+        found = ode.rates_along(inputs, jnp.asarray(self.grid), along)
+        value = jnp.zeros(())
+        begun = ode.begin(inputs)
+        share = len(self.at_times) / len(self.grid)
         duration = self.grid[-1] - self.grid[0]
         # Σ −½ ((f/y − (log y)') / tolerance)², with y' itself for states of any sign.
         for name, rate in found.items():
@@ -181,7 +185,8 @@ class Matching:
     def _agreement(self, x: Array, away: list[States]) -> Float[Array, ""]:
         """Return the log density with solves replaced by the agreement of rates."""
         # 1. log p(θ) + Σ log N(f(y) − y' | tolerance), with paths y = Φ c.
-        problem, inputs = self._problem, self._problem.inputs
+        problem = self._problem
+        inputs = self._problem.inputs
         realised = realise(problem.model, problem.constrain(x))
         value, states = problem.log_prior(x), []
         for paths, ode, offset in zip(self._paths, trajectories(realised.layer), away, strict=True):

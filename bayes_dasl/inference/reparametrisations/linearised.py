@@ -154,7 +154,8 @@ class Linearisation:
     def __init__(self, problem: Problem, paths: tuple[str, ...], *, slopes_there: bool = False):
         self.problem = problem = problem.reversible()
         self._forward = problem.forward()
-        self.sites, self.dimension = problem.sites, problem.dimension
+        self.sites = problem.sites
+        self.dimension = problem.dimension
         # 1. Indices of the weights in the flat vector, and of each path among the weights.
         sites = [self.sites[path] for path in paths]
         self.weights = np.concatenate([np.arange(s.start, s.start + s.size) for s in sites])
@@ -204,7 +205,8 @@ class Linearisation:
         self, draws: Float[np.ndarray, "draw dimension"]
     ) -> Bool[np.ndarray, " other"]:
         """Return which parameters other than weights move predictions at fixed coefficients."""
-        moving, sound = np.zeros(len(self._others), bool), 0
+        moving = np.zeros(len(self._others), bool)
+        sound = 0
         for draw in draws:
             _, _, by_others, by_coefficients, *_ = self._slopes(*self._middle(draw[None]))
             moving |= np.abs(by_others).max(axis=0) > 0
@@ -326,11 +328,14 @@ class Linearisation:
         others: list[Linearised],
     ) -> tuple[Linearised, float]:
         """Return the best variant with its nats; this one, unless another is clearly better."""
-        best, fewest = fitted, nats - _BETTER * self.weights.size
+        best = fitted
+        fewest = nats - _BETTER * self.weights.size
         for other in others:
             own = self._nats(other, positions)
             if own < fewest:
-                best, fewest, nats = other, own, own
+                best = other
+                fewest = own
+                nats = own
         return best, nats
 
     def _nats(self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]) -> float:
@@ -356,7 +361,8 @@ class Linearisation:
 
     def _lowered(self, fitted: Linearised, x: Array) -> "_LinearResiduals":
         """Return residuals to first order, in units of the noise, given hyperparameters in `x`."""
-        problem, weights = self.problem, self.weights
+        problem = self.problem
+        weights = self.weights
         values, _ = constrained(self.sites, x)
 
         # 1. Coefficients c = c₀ + C w, as a function of w only so that JAX carries no other
@@ -370,7 +376,8 @@ class Linearisation:
             return self._coefficients(realise(problem.model, values | given))
 
         middle = jnp.zeros(weights.size)
-        offset, by_weights = own(middle), jax.jacfwd(own)(middle)
+        offset = own(middle)
+        by_weights = jax.jacfwd(own)(middle)
         realised = self._realised(x)
 
         def residual(values):
@@ -391,7 +398,9 @@ class Linearisation:
 
     def _way(self, fitted: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
         """Return x of z = v, or z of x = v if `back`, and log |det ∂x/∂z|."""
-        weights, direct, number = self.weights, self.direct, self.weights.size
+        weights = self.weights
+        direct = self.direct
+        number = self.weights.size
         # 1. Residuals to first order, given h: r(w, θ) = left − A w − B θ, with w standardised.
         informed = jnp.arange(number) < fitted.informed
         x = self._without(fitted, v)
@@ -404,7 +413,8 @@ class Linearisation:
         pull = jnp.concatenate([jnp.zeros(number), of_direct * self._mean[direct]])
         factor = jnp.linalg.cholesky(slopes.T @ slopes + jnp.diag(prior))
         mean = cho_solve((factor, True), slopes.T @ linear.left + pull)[number:]
-        first, second = factor[number:, number:], factor[:number, :number]
+        first = factor[number:, number:]
+        second = factor[:number, :number]
         spread = lambda xi: solve_triangular(second, xi, lower=True, trans=1)  # noqa: E731
 
         # 3. θ = mean + L_θθ⁻ᵀ z_θ, or θ as given on the way back.
@@ -465,7 +475,8 @@ class Linearisation:
         Returns:
             The mean given all others, and the factor of their precision.
         """
-        number, few = self.weights.size, min(_FEW, self.weights.size)
+        number = self.weights.size
+        few = min(_FEW, self.weights.size)
         informed = jnp.arange(number) < fitted.informed
         known = jnp.where(informed[:, None] & informed, second, jnp.eye(number))
         # 1. A step of Gauss–Newton, m ← m + (L Lᵀ)⁻¹ (Aᵀ r(m) − m), with the reference's slopes A
@@ -569,7 +580,8 @@ def _exact_prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     mean, sd = problem.prior_normal()
     for path, leaf in paths(problem.model).items():
         if is_normal(leaf):
-            prior, site = leaf.distribution, problem.sites[path]
+            prior = leaf.distribution
+            site = problem.sites[path]
             own = slice(site.start, site.start + site.size)
             for kept, value in ((mean, prior.mean), (sd, jnp.sqrt(prior.variance))):
                 kept[own] = np.broadcast_to(np.asarray(value), leaf.shape).ravel()

@@ -159,7 +159,8 @@ class References:
 
     def _fitted(self, chosen: Float[Array, "n dimension"]) -> Conditional:
         """Return the reparametrisation around the mean of positions."""
-        linear, model = self.linear, self.linear.model
+        linear = self.linear
+        model = self.linear.model
         number = len(trajectories(model.layer))
         paths = tuple(self._path(chosen, i) for i in range(number))
 
@@ -206,7 +207,8 @@ class References:
             return states, ok
 
         # 3. The reference path has r = 0.
-        still, at_start = in_rows(no_rates), in_rows(_as_row(start))[0]
+        still = in_rows(no_rates)
+        at_start = in_rows(_as_row(start))[0]
         along, _ = solved(dataclasses.replace(inputs, times=grid), still, at_start)
 
         # 4. Its derivatives by r and by the start, one datum after another by the adjoint.
@@ -314,7 +316,8 @@ def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
     x = np.array(problem.prior(number, key=key))
     scales = {f"{where}.scale" for where, _ in networks(problem.model)}
     for path, leaf in paths(problem.model).items():
-        site, one = problem.sites[path], jnp.ones(leaf.shape)
+        site = problem.sites[path]
+        one = jnp.ones(leaf.shape)
         support: Any = leaf.distribution.support
         if scales & {*leaf.places} and site.standardised is None and jnp.all(support(one)):
             x[::2, site.start : site.start + site.size] = site.flat(one, {})
