@@ -204,7 +204,7 @@ class TestStart:
             asked.append(len(x) // 2)
             return -x @ precision
 
-        found = centring_module._of_each_member(gradients, np.zeros(size), places)
+        found = centring_module._curvature_by_group(gradients, np.zeros(size), places)
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1, members * number]
         for i, j in zip(
@@ -212,7 +212,7 @@ class TestStart:
         ):
             precision[np.ix_(places[i], places[j])] = 0.0
         asked.clear()
-        found = centring_module._of_each_member(gradients, np.zeros(size), places)
+        found = centring_module._curvature_by_group(gradients, np.zeros(size), places)
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1]
 
@@ -258,7 +258,7 @@ class TestStart:
         centring = centring_of(problem)
         optimiser = optimised(problem, centring, climbs=4)
         key = jax.random.key(0)
-        found = engine._begin(problem, optimiser, optimiser.optimise, given, key, key, centring)
+        found = engine._local(problem, optimiser, None, given, key, key, centring)
         assert len(found["modes"]) == 1
         frame = centring.restored(found)
         for xi, x in zip(found["position"], given, strict=False):

@@ -318,7 +318,7 @@ def test_a_default_device_may_be_a_word():
 def test_a_run_that_goes_on_with_other_devices_says_what_that_means(tmp_path, monkeypatch):
     with _device.computing_on("auto", PROBLEM, 4, Journal(tmp_path)):
         pass
-    monkeypatch.setattr(_device, "_number", lambda kind: 64)
+    monkeypatch.setattr(_device, "shards_of", lambda kind: 64)
     with (
         pytest.warns(
             UserWarning, match=r"begun on \d+ cpu devices and here are 64: .* to rounding only"

@@ -333,7 +333,9 @@ def test_starts_find_the_mode_and_its_curvature(decay):
 def test_few_climbs_find_a_single_mode_too(decay, climbs, near):
     problem = pose(*decay)
     optimiser = _start.Optimiser(traced_once(problem)[0], climbs)
-    start = _start.find_start(problem, optimiser, near=near, key=jax.random.key(0))
+    start = _start.modes_among(
+        optimiser, *_start.multi_start(problem, optimiser, near=near, key=jax.random.key(0))
+    )
     assert np.abs(traced_once(problem)[0](jnp.asarray(start.modes[0]))[1]).max() < 1e-2
     assert start.tried == (4 * climbs if near is None else 2 * (2 * climbs))
     assert optimiser.steps < 500 * climbs
@@ -423,7 +425,9 @@ def test_pathfinder_gives_points_near_the_mode(decay):
     optimiser = _start.Optimiser(value_and_gradient)
     climb = Pathfinder(log_density, key=jax.random.key(2)).optimise
     highest = _start.find_start(problem, optimiser, key=jax.random.key(0)).log_densities[0]
-    start = _start.find_start(problem, optimiser, ascent=climb, key=jax.random.key(0))
+    start = _start.modes_among(
+        optimiser, *_start.multi_start(problem, optimiser, ascent=climb, key=jax.random.key(0))
+    )
     before = optimiser.evaluate(np.asarray(problem.prior(32, key=jax.random.key(3))))[0]
     assert np.median(before) < highest - 10  # so that what follows says something
     assert highest - 0.5 < start.log_densities[0] <= highest + 1e-6
@@ -685,7 +689,9 @@ def test_a_wide_mode_below_a_narrow_one_is_kept():
     value_and_gradient, _ = traced_once(problem)
     optimiser = _start.Optimiser(value_and_gradient)
     near = np.concatenate([np.zeros((20, 10)), np.full((20, 10), apart)]) + 0.1
-    start = _start.find_start(problem, optimiser, near=near, key=jax.random.key(0))
+    start = _start.modes_among(
+        optimiser, *_start.multi_start(problem, optimiser, near=near, key=jax.random.key(0))
+    )
     assert start.log_densities.max() - start.log_densities.min() == pytest.approx(
         10 * np.log(1 / narrow), abs=0.1
     )

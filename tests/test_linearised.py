@@ -185,7 +185,7 @@ def framed(of, told=None):
         number = maker.weights.size
         turn = np.linalg.qr(np.random.default_rng(1).normal(size=(number, number)))[0]
         frame = eqx.tree_at(
-            lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(told))
+            lambda f: (f.turn, f.informed), frame, (jnp.asarray(turn), jnp.asarray(told))
         )
     return problem, maker, frame, np.random.default_rng(0).normal(size=(8, maker.dimension))
 
@@ -404,9 +404,9 @@ class TestFrames:
             frame = maker.restored(
                 maker.around(np.asarray(problem.prior(1, key=jax.random.key(1)))[0])
             )
-            turn = np.linalg.eigh(np.asarray(maker._information(frame)))[1][:, ::-1]
+            turn = np.linalg.eigh(np.asarray(maker._information_of(frame)))[1][:, ::-1]
             frame = eqx.tree_at(
-                lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(2))
+                lambda f: (f.turn, f.informed), frame, (jnp.asarray(turn), jnp.asarray(2))
             )
             xi[:, maker.weights[:2]] = 0.0
             x, _ = frame.forward_many(xi)
@@ -434,12 +434,14 @@ class TestFrames:
         for positive in (True, False):
             _, maker, *_ = framed((average(positive), data(np.ones(25))))
             frame = maker.restored(maker.around(np.zeros(13)))
-            assert frame.told == 12  # one position tells nothing
+            assert frame.informed == 12  # one position tells nothing
             given = eqx.tree_at(
-                lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), jnp.asarray(few))
+                lambda f: (f.turn, f.informed),
+                frame,
+                (jnp.asarray(turn[:, ::-1]), jnp.asarray(few)),
             )
             found = maker.restored(maker.from_draws(given.forward_many(xi)[0]))
-            assert found.told == (few if positive else 12)
+            assert found.informed == (few if positive else 12)
 
 
 def exact(noise):

@@ -169,7 +169,7 @@ def test_a_step_size_that_is_too_large_is_found_and_reduced(monkeypatch, tries):
         return _many_chain_methods.EnergyTuning(log, log)
 
     monkeypatch.setattr(_many_chain_methods.UnadjustedMCLMC, "adapt", too_large)
-    monkeypatch.setattr(many_chain, "_TRIES", tries)
+    monkeypatch.setattr(many_chain, "_ENERGY_TRIES", tries)
     result = run(ManyChain("unadjusted_mclmc", **SMALL))
     trusted = result.facts["energy_variance_per_dimension"] <= ENERGY_VARIANCE
     assert trusted == (tries > 0)

@@ -657,7 +657,7 @@ def test_swag_draws_from_its_normal():
     places = rng.normal(size=(40, 3)) @ mixed + [3.0, 0.0, -1.0]
     away = places - places.mean(axis=0)
     expected = (np.diag(places.var(axis=0)) + away[-20:].T @ away[-20:] / 19) / 2
-    found = swag._draws(places, 200_000, rng)
+    found = swag._swag_draws(places, 200_000, rng)
     np.testing.assert_allclose(found.mean(axis=0), places.mean(axis=0), atol=0.02)
     np.testing.assert_allclose(np.cov(found.T), expected, atol=0.03)
 

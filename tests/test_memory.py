@@ -34,15 +34,15 @@ def root(tmp_path):
 
 
 def test_memory_at_hand_is_some_of_what_there_is():
-    assert 0 < _memory.available() <= _memory._free()
-    assert _memory._free() > 2**24
+    assert 0 < _memory.available() <= _memory._available_memory()
+    assert _memory._available_memory() > 2**24
 
 
 def test_the_machine_says_what_is_free(root):
     (root / "proc" / "meminfo").write_text(
         "MemTotal:  100 kB\nMemFree:  10 kB\nMemAvailable:  60 kB\n"
     )
-    assert _memory._free(root) == 60 * 1024
+    assert _memory._available_memory(root) == 60 * 1024
 
 
 def test_groups_of_version_two(root):
@@ -67,11 +67,11 @@ def test_groups_of_version_one_seen_from_inside_a_container(root):
 def test_no_groups(root):
     assert _memory._left_by_groups(root) == []
     assert _memory._left_by_groups(root / "elsewhere") == []
-    assert _memory._free(root / "elsewhere") > 2**24  # a system without /proc
+    assert _memory._available_memory(root / "elsewhere") > 2**24  # a system without /proc
 
 
 def test_the_least_counts(monkeypatch):
-    monkeypatch.setattr(_memory, "_free", lambda: 4 * GIB)
+    monkeypatch.setattr(_memory, "_available_memory", lambda: 4 * GIB)
     monkeypatch.setattr(_memory, "_left_by_groups", lambda: [3 * GIB, 2 * GIB])
     assert _memory.available() == 2 * GIB
     monkeypatch.setattr(_memory, "_left_by_groups", lambda: [-5])
@@ -80,7 +80,7 @@ def test_the_least_counts(monkeypatch):
 
 def test_an_accelerator_says_what_it_has_left(monkeypatch):
     monkeypatch.setattr(
-        _memory, "_free", lambda: 10 * GIB
+        _memory, "_available_memory", lambda: 10 * GIB
     )  # that of the machine may change from one look to the next
     stats = {"bytes_limit": 80 * GIB, "bytes_in_use": 20 * GIB}
     assert _memory._at_hand(SimpleNamespace(platform="gpu", memory_stats=lambda: stats)) == 60 * GIB

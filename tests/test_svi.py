@@ -67,7 +67,7 @@ def test_a_fit_from_a_poor_start_becomes_the_normal_posterior(guide):
     """Without the help of weights: the gradient's noise vanishes as the guide comes close."""
     _, log_density = traced_once(CONJUGATE.problem)
     family = build_family(guide, np.sqrt(0.05) * np.eye(3), key=jax.random.key(0))
-    ascent = svi._Ascent(family, log_density, 32, (np.zeros(3), family.scale))
+    ascent = svi._Ascent(family, log_density, 32, np.zeros(3))
     parameters, facts = SVI(guide=guide)._fit(
         ascent, jax.random.key(1), Journal(), ProgressBar(False)
     )

@@ -1,4 +1,4 @@
-"""How many threads factorise one matrix."""
+"""One BLAS thread for each matrix factorisation."""
 
 import contextlib
 import importlib
@@ -12,17 +12,16 @@ _CHOSEN = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @contextlib.contextmanager
 def one_thread_a_factor() -> Iterator[None]:
-    """While it lasts each matrix is factorised by one thread, unless the user has said by how many.
+    """Limit BLAS to one thread inside the block, unless an environment variable sets a number.
 
-    On a CPU the linear algebra of JAX is that of SciPy's BLAS, which spreads even a matrix of fifty
-    rows over all cores. These are at work on other chains already, and threads that wait for each
-    other by spinning cost more than the work that they share: ten times as much, measured on two
-    cores with something else beside.
+    On a CPU JAX calls SciPy's BLAS, which spreads even a matrix of fifty rows over all cores. The
+    cores already run other chains, and threads that wait for each other by spinning cost more than
+    the shared work. On two busy cores the factor was ten.
     """
     if any(name in os.environ for name in _CHOSEN):
         yield
         return
-    # JAX loads it with its first factor, after which it is too late here.
+    # The limit reaches only libraries that are loaded. JAX loads BLAS with its first factorisation.
     importlib.import_module("scipy.linalg")
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield

@@ -1,4 +1,4 @@
-"""Compilation without what would cost more than it saves."""
+"""Compilation of programs: XLA options by the work in loops, and reuse across data sets."""
 
 import functools
 import math
@@ -13,17 +13,20 @@ from jax.extend.core import Literal
 from .devices import computing_devices
 from .trace import inner_programs, open_program, parted
 
-# Moving what does not change out of loops takes a third of the compilation of a solve, and more of
-# NUTS around one: each move lets XLA simplify all loops anew. It pays where something dear stays
-# the same from step to step.
+# Moving loop invariants out of loops takes a third of the compilation of a solve, and more of NUTS
+# around one: after each move XLA simplifies all loops again. It pays only if an expensive result
+# stays the same from iteration to iteration.
 NO_MOVES = {
     "xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-loop-constant-sinking"
 }
-# Share of the work of a program.
+# Share of a program's work above which loop invariants are moved.
 _WORTH_MOVING = 0.015
-# How often a loop is taken to run if nobody knows, and how many additions an exponential is.
-_TURNS, _DEAR = 10, 10
-_KINDS = 16  # of arguments for which a program is kept in memory
+# Assumed number of iterations of a loop of unknown length.
+_TURNS = 10
+# Additions that one expensive function, such as exp, counts for.
+_DEAR = 10
+# Kinds of arguments for which a compiled program stays in memory.
+_KINDS = 16
 _FREE = re.compile(
     "broadcast_in_dim|concatenate|convert_element_type|copy|dynamic_slice|expand_dims|gather|iota|pad|reshape|rev|"
     "slice|split|squeeze|stop_gradient|transpose"
@@ -35,23 +38,26 @@ _CHEAP = re.compile(
 _OF_MATRICES = re.compile(
     "cholesky|eig.*|geqrf|householder_product|lu.*|qr|schur|svd|triangular_solve"
 )
-# Their inner program is that of one number.
+# The inner program of these equations acts on one element.
 _BY_NUMBERS = re.compile("(scatter|reduce|select_and).*")
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> jax.stages.Compiled:
-    """A function compiled for arguments like these, which may be `jax.ShapeDtypeStruct`."""
+    """Compile a function for arguments like these, which may be `jax.ShapeDtypeStruct`.
+
+    Returns:
+        The compiled program.
+    """
     program = jax.jit(function).trace(*arguments)
     moves = computing_devices()[0].platform != "cpu" or steady_share(program.jaxpr) > _WORTH_MOVING
     return program.lower().compile(None if moves else NO_MOVES)
 
 
 class Program:
-    """A function compiled by `jax.jit`, once for each kind of arguments, with the arrays that it
-    holds beside it.
+    """A function that `jax.jit` compiles once per kind of arguments, with constants as arguments.
 
-    JAX would write them into the program: a fit to other data of the same shape finds this one on
-    disk instead.
+    JAX would write captured arrays into the program. As arguments they leave the program the same
+    for other data of the same shape, so that it is found in the cache on disk.
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -71,12 +77,14 @@ class Program:
         return self._of(arguments)[0](*arguments)
 
     def shapes(self, *arguments: Any) -> Any:
-        """Shapes of what it returns for arguments like these; what was traced for that serves to
-        call it.
+        """Return the shapes of its results for arguments like these, without compiling.
+
+        A later call uses the same trace.
         """
         return self._of(arguments)[1]
 
     def _of(self, arguments: tuple) -> tuple[Callable[..., Any], Any]:
+        """Return the compiled function and result shapes for arguments of this kind."""
         leaves, structure = jax.tree.flatten(arguments)
         return self._known(
             structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
@@ -84,11 +92,10 @@ class Program:
 
 
 def steady_share(program: Any) -> float:
-    """Which share of the work of a program is done anew in loops although it stays the same from
-    turn to turn.
+    """Return the share of a program's work that is loop-invariant but inside a loop.
 
-    A rough count: elements of arrays, dear functions ten times; a loop of unknown length as if it
-    ran ten times.
+    The work is a rough count of array elements, where expensive functions count ten times. A loop
+    of unknown length counts as ten iterations.
     """
     work = _Work()
     work.look(program, [False] * len(open_program(program).invars), 1, looped=False)
@@ -96,58 +103,75 @@ def steady_share(program: Any) -> float:
 
 
 class _Work:
-    """What is counted so far."""
+    """Running counts of all work, `total`, and of loop-invariant work inside loops, `steady`."""
 
     def __init__(self):
         self.total = self.steady = 0.0
 
     def look(self, program: Any, steady: list[bool], turns: int, *, looped: bool) -> list[bool]:
-        """Count a program that runs so many times; which of its results stay the same, given which
-        arguments do.
+        """Count a program that runs `turns` times.
+
+        Args:
+            program: a jaxpr.
+            steady: for each argument, whether it is loop-invariant.
+            turns: how often the program runs.
+            looped: whether it is the body of a loop.
+
+        Returns:
+            For each result, whether it is loop-invariant.
         """
         inside = open_program(program)
+        # 1. Literals and constants are invariant, and so are the invariant arguments.
         same = dict(zip(inside.invars, steady, strict=True)) | dict.fromkeys(inside.constvars, True)
-        of = lambda v: isinstance(v, Literal) or same[v]  # noqa: E731
+        is_steady = lambda v: isinstance(v, Literal) or same[v]  # noqa: E731
         for equation in inside.eqns:
-            total, before, arguments = self.total, self.steady, [of(v) for v in equation.invars]
+            total = self.total
+            before = self.steady
+            arguments = [is_steady(v) for v in equation.invars]
             results = self._equation(equation, arguments, turns, looped=looped)
-            if looped and all(arguments):  # also a loop or a branch as a whole
+            # 2. An equation of invariant arguments could move out, also a whole inner loop.
+            if looped and all(arguments):
                 self.steady = before + self.total - total
             same |= dict(zip(equation.outvars, results, strict=True))
-        return [of(v) for v in inside.outvars]
+        return [is_steady(v) for v in inside.outvars]
 
     def _equation(
         self, equation: Any, steady: list[bool], turns: int, *, looped: bool
     ) -> list[bool]:
-        name, parameters = equation.primitive.name, equation.params
+        """Count an equation, and return for each result whether it is loop-invariant."""
+        name = equation.primitive.name
+        parameters = equation.params
         if name == "while":
             self._loop(parameters["cond_jaxpr"], parameters["cond_nconsts"], turns * _TURNS)
             self._loop(parameters["body_jaxpr"], parameters["body_nconsts"], turns * _TURNS)
         elif name == "scan":
             inside = open_program(parameters["jaxpr"])
-            carried = _alike(equation.outvars, inside.outvars)
-            constants = _alike(equation.invars, inside.invars) - carried
+            carried = _unscanned(equation.outvars, inside.outvars)
+            constants = _unscanned(equation.invars, inside.invars) - carried
             self._loop(inside, constants, turns * parameters["length"], carried)
         else:
             inner = [] if _BY_NUMBERS.fullmatch(name) else inner_programs(equation)
             if _is_call(equation, inner):
                 return self.look(inner[0], steady, turns, looped=looped)
-            for one in inner:  # branches, of which nothing is moved by itself
+            # XLA moves nothing out of a single branch.
+            for one in inner:
                 self.look(one, [False] * len(open_program(one).invars), turns, looped=False)
             if not inner:
                 self.total += _work(equation) * turns
         return [all(steady)] * len(equation.outvars)
 
     def _loop(self, body: Any, constants: int, turns: int, carried: int | None = None) -> None:
+        """Count the body of a loop: `constants` first arguments, then what the loop carries."""
         inside = open_program(body)
         steady = [True] * constants + [False] * (len(inside.invars) - constants)
+        # A carried value that the body hands on unchanged is invariant too.
         for i, left in enumerate(inside.outvars[:carried]):
             steady[constants + i] = left is inside.invars[constants + i]
         self.look(body, steady, turns, looped=True)
 
 
 def _is_call(equation: Any, inner: list[Any]) -> bool:
-    """Whether an equation is a function that is called with its arguments."""
+    """Whether an equation calls an inner function with its own arguments, such as `jit`."""
     if equation.primitive.name == "cond" or len(inner) != 1:
         return False
     inside = open_program(inner[0])
@@ -158,7 +182,7 @@ def _is_call(equation: Any, inner: list[Any]) -> bool:
 
 
 def _work(equation: Any) -> int:
-    """Roughly how many additions an equation is."""
+    """Return the work of an equation, roughly in additions."""
     name = equation.primitive.name
     if _FREE.fullmatch(name):
         return 0
@@ -166,14 +190,16 @@ def _work(equation: Any) -> int:
         getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)
     ]
     size = max(map(math.prod, shapes), default=0)
+    # A product of matrices takes one addition per element of the result and summed index.
     if name == "dot_general":
         (summed, _), _ = equation.params["dimension_numbers"]
         return math.prod(shapes[-1]) * math.prod(shapes[0][i] for i in summed)
+    # A factorisation of n × n elements takes about n³ additions.
     if _OF_MATRICES.fullmatch(name):
         return size * shapes[0][-1]
     return size if _CHEAP.fullmatch(name) else _DEAR * size
 
 
-def _alike(outside: list[Any], inside: list[Any]) -> int:
-    """How many arrays a scan does not take apart, or put together."""
+def _unscanned(outside: list[Any], inside: list[Any]) -> int:
+    """Return how many arrays a scan passes whole, without slicing or stacking them."""
     return sum(a.aval.ndim == b.aval.ndim for a, b in zip(outside, inside, strict=True))

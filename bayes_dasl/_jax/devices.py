@@ -1,6 +1,4 @@
-"""JAX's set-up: double precision from the import on, compiled programs on disk from the first
-computation on.
-"""
+"""JAX's set-up: double precision, the cache of compiled programs, devices and cores."""
 
 import dataclasses
 import os
@@ -19,7 +17,7 @@ _GIBIBYTE = 2**30
 
 @dataclasses.dataclass
 class _Choices:
-    """What `configure` was told, whether JAX knows of it, and the folder that JAX then got."""
+    """Arguments of `configure`, whether JAX has been set up, and the folder that JAX got."""
 
     cache: str | os.PathLike[str] | bool = True
     cache_bytes: int = 2 * _GIBIBYTE
@@ -37,71 +35,67 @@ def configure(
     cache_bytes: int = 2 * _GIBIBYTE,
     cores: int | None = None,
 ) -> None:
-    """Say now where compiled programs are kept and how many cores compute, instead of leaving it to
-    the first fit.
+    """Set the cache folder of compiled programs and the number of cores, before the first fit.
 
     Importing the package changes one setting of JAX: double precision, unless `JAX_ENABLE_X64` is
-    set. The first fit, check, forecast or other computation of the package changes two more, for
-    the whole process: the folder of JAX's compilation cache and, with it, that programs are kept
-    from 0.1 s of compilation on. They stay as they are where JAX has a folder already
-    (`JAX_COMPILATION_CACHE_DIR` or `jax.config`). No other setting is touched.
+    set. The first computation of the package changes two more for the whole process: the folder of
+    JAX's compilation cache, and the least compilation time of a cached program, 0.1 s. They stay
+    unchanged if JAX has a folder already (`JAX_COMPILATION_CACHE_DIR` or `jax.config`). No other
+    setting is changed.
 
     Args:
-        cache: a folder for compiled programs and what else is worth keeping between processes;
-            `True` for the one that `BAYES_DASL_CACHE` names, or the user's cache folder; `False`
-            for none.
-        cache_bytes: what the compiled programs may take on disk. Each process that computes begins
-            by deleting those that have not been used for longest, but none of a folder of JAX's
-            own.
-        cores: how many threads compute at once on a CPU; all cores that the process may use, unless
-            given.
+        cache: a folder for compiled programs and other files that processes share; `True` for the
+            folder named by `BAYES_DASL_CACHE`, or the user's cache folder; `False` for none.
+        cache_bytes: the most that compiled programs may take on disk. Each process first deletes
+            the programs unused for longest, but none in a folder of JAX's own.
+        cores: how many threads compute at once on a CPU; by default all cores that the process may
+            use.
 
     Raises:
-        ModelError: for numbers that make no sense.
+        ModelError: if `cache_bytes` is negative, or `cores` is less than 1.
     """
     if cache_bytes < 0 or (cores is not None and cores < 1):
         raise ModelError(
             f"cache_bytes must not be negative and cores at least 1, not {cache_bytes} and {cores}"
         )
-    _choices.cache, _choices.cache_bytes, _choices.cores, _choices.made_known = (
-        cache,
-        cache_bytes,
-        cores,
-        False,
-    )
+    _choices.cache = cache
+    _choices.cache_bytes = cache_bytes
+    _choices.cores = cores
+    _choices.made_known = False
     keep_programs()
 
 
 def ask_for_double_precision() -> None:
-    """For the import of the package."""
+    """Switch JAX to double precision, unless `JAX_ENABLE_X64` is set; called on import."""
     _load_whole("jax", "numpyro")
     if "JAX_ENABLE_X64" not in os.environ:
         jax.config.update("jax_enable_x64", True)
 
 
 def prepare() -> None:
-    """To be called before the package samples.
+    """Check the precision and set up the cache; called before each computation.
 
     Raises:
-        BayesDaslError: in single precision, which is too coarse for the posterior of an ODE.
+        BayesDaslError: if JAX computes in single precision, too coarse for the posterior of an ODE.
     """
     if not jax.config.jax_enable_x64:
         raise BayesDaslError(
             "JAX computes in single precision, which is too coarse for an ODE's posterior: import "
-            "bayes_dasl before "
-            "other JAX code, unset JAX_ENABLE_X64, or call jax.config.update('jax_enable_x64', "
-            "True)"
+            "bayes_dasl before other JAX code, unset JAX_ENABLE_X64, or call "
+            "jax.config.update('jax_enable_x64', True)"
         )
     keep_programs()
 
 
 def keep_programs() -> None:
-    """Compilation is most of a short run: let JAX keep its programs on disk, unless the user has
-    chosen otherwise.
+    """Let JAX keep compiled programs on disk, unless the user has chosen a folder for it.
+
+    Compilation is most of a short run.
     """
     if _choices.made_known:
         return
     _choices.made_known = True
+    # A folder that this function did not set is the user's own choice for JAX.
     now = jax.config.jax_compilation_cache_dir
     of_the_user = now != _choices.folder or (
         now is None and "JAX_COMPILATION_CACHE_DIR" in os.environ
@@ -117,13 +111,13 @@ def keep_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", programs)
     if programs and "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    # With its first program JAX has looked for a folder, once and for all.
+    # JAX looks for a folder only once, with its first program: make it look again.
     compilation_cache.reset_cache()
     _choices.folder = programs
 
 
 def _usable(programs: Path) -> str | None:
-    """The folder, if it can be made and written: JAX would warn at every program."""
+    """Return the folder if it can be written, else nothing: JAX would warn at every program."""
     try:
         programs.mkdir(parents=True, exist_ok=True)
         _delete_longest_unused(programs, _choices.cache_bytes)
@@ -133,48 +127,45 @@ def _usable(programs: Path) -> str | None:
 
 
 def _delete_longest_unused(folder: Path, most: int) -> None:
-    """Until the files of a folder take so many bytes.
+    """Delete the files unused for longest until a folder takes at most so many bytes.
 
-    JAX has a bound of its own, which looks at every file whenever it writes one: 0.15 s each time
-    for 5000 programs.
+    JAX's own limit reads every file's status with each write: 0.15 s for 5000 programs.
     """
-    used = [
-        (max(s.st_atime, s.st_mtime), s.st_size, f.path)
-        for f in os.scandir(folder)
-        for s in (f.stat(),)
-    ]
+    used = []
+    for file in os.scandir(folder):
+        status = file.stat()
+        used.append((max(status.st_atime, status.st_mtime), status.st_size, file.path))
     total = sum(size for _, size, _ in used)
     for _, size, path in sorted(used):
         if total <= most:
             return
-        Path(path).unlink(missing_ok=True)  # another process may be at it too
+        # Another process may delete the same file at this moment.
+        Path(path).unlink(missing_ok=True)
         total -= size
 
 
 def cache_folder() -> Path | None:
-    """Where things worth keeping between processes lie; nowhere if `BAYES_DASL_CACHE` is `off`.
+    """Return the folder for files that processes share, or nothing if there is none.
 
-    `BAYES_DASL_CACHE` names another folder than the user's own cache folder, and `configure` is
-    heard first.
+    A folder given to `configure` comes first, then `BAYES_DASL_CACHE` (`off` for none), then the
+    user's cache folder.
     """
     if not isinstance(_choices.cache, bool):
         return Path(_choices.cache)
     chosen = os.environ.get("BAYES_DASL_CACHE", "")
     if not _choices.cache or chosen.lower() == "off":
         return None
-    return (
-        Path(chosen) if chosen else Path(platformdirs.user_cache_dir("bayes_dasl", appauthor=False))
-    )
+    return Path(chosen or platformdirs.user_cache_dir("bayes_dasl", appauthor=False))
 
 
 def computing_devices() -> list[Any]:
-    """All devices of the kind that JAX computes on by default."""
+    """Return all devices of the kind that JAX computes on by default."""
     default = jax.config.jax_default_device
     return jax.devices() if default is None else jax.devices(getattr(default, "platform", default))
 
 
 def cores() -> int:
-    """How many threads may compute at once on a CPU."""
+    """Return how many threads may compute at once on a CPU."""
     if _choices.cores is not None:
         return _choices.cores
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Fingerprints of traced programs: the same in every process, different for each program."""
+"""Fingerprints of traced programs, equal in every process and different for other programs."""
 
 import copyreg
 import hashlib
@@ -19,8 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive
 from ..errors import UnreadableError
 from .trace import open_program, unchecked
 
-# Of these equations nothing else changes a value: neither rules of derivatives nor where a program
-# runs do.
+# The parameters of an equation that can change its values. Derivative rules and devices cannot.
 _MEANING = {
     "jit": ("jaxpr",),
     "pjit": ("jaxpr",),
@@ -50,26 +49,28 @@ _LIBRARIES = tuple(
     sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 _OURS = f"{Path(__file__).parents[1]}{os.sep}"
-# What an object is made of is seen in the object itself.
+# An object's parts are read from the object itself, so its constructor does not count.
 _CONSTRUCTORS = {"__init__", "__new__", "__post_init__", "__check_init__", "__init_subclass__"}
 _CONSTRUCTORS |= {"__repr__", "__str__", "__eq__", "__hash__", "__replace__"}
 
 
 def fingerprint_of(function: Callable[..., Any], *examples: Any, beside: Any = None) -> str:
-    """SHA-256 of a traced function, without Equinox's runtime checks, and of what is `beside` it.
+    """Return the SHA-256 of a traced function and of an object `beside` it.
 
-    Python that the program calls while it runs counts by its code, the variables that it closes
-    over and the globals that it names, as far as they are the user's; functions of installed
-    packages count by their own code alone. What a function imports within itself counts by its
-    name.
+    Equinox's runtime checks do not count. A Python function called while the program runs counts
+    by its code, its closure and the user's globals that it names. A function of an installed
+    package counts by its code alone. An import inside a function counts by its name.
 
     Args:
         function: a function that JAX can trace.
         examples: arrays, or their shapes, that it could be called with.
-        beside: anything else that tells one program from another.
+        beside: any further object that distinguishes programs.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
-        UnreadableError: where an object that the program uses in Python cannot be read.
+        UnreadableError: if an object that the program uses in Python cannot be read.
     """
     closed = unchecked(jax.make_jaxpr(function)(*examples))
     try:
@@ -81,24 +82,28 @@ def fingerprint_of(function: Callable[..., Any], *examples: Any, beside: Any = N
 
 
 class _Reader:
-    """Hashes of whatever a traced program may hold; each object is read once."""
+    """Hashes of all objects that a traced program may hold; each is read once."""
 
     def __init__(self):
         self._known: dict[int, tuple[Any, bytes]] = {}
 
     def of(self, x: Any) -> bytes:
+        """Return the hash of any object."""
         if isinstance(x, _PLAIN):
             return _hash(type(x).__name__, repr(x))
         if id(x) not in self._known:
-            self._known[id(x)] = x, _hash("again")  # for what contains itself
+            # An object may contain itself: inside, it counts as a constant.
+            self._known[id(x)] = x, _hash("again")
             self._known[id(x)] = x, self._read(x)
         return self._known[id(x)][1]
 
     def _all(self, kind: str, parts: Any) -> bytes:
+        """Return the hash of several objects in order."""
         return _hash(kind, *map(self.of, parts))
 
     def _read(self, x: Any) -> bytes:
-        if isinstance(x, Tracer):  # an operand of the equation that holds it, and seen there
+        # A tracer is an operand of the equation that holds it, and is counted there.
+        if isinstance(x, Tracer):
             return _hash("traced", str(x.aval))
         if isinstance(x, (np.ndarray, np.generic, jax.Array)):
             return self._array(x)
@@ -115,7 +120,7 @@ class _Reader:
         if isinstance(x, (AbstractValue, jax.ShapeDtypeStruct)):
             return _hash("shape", str(x))
         if isinstance(x, (jax.sharding.Sharding, jax.sharding.Mesh, jax.sharding.AbstractMesh)):
-            return _hash("place")  # where a program runs changes nothing
+            return _hash("place")
         if isinstance(x, types.FunctionType):
             return self._function(x)
         if isinstance(x, types.MethodType):
@@ -143,36 +148,37 @@ class _Reader:
         )
 
     def _jaxpr(self, x: Any) -> bytes:
+        """Hash constants, then equation by equation its name, operands and parameters."""
         inner = open_program(x)
+        # Variables have no names: number them in the order in which they first occur.
         numbers: dict[Any, int] = {}
         parts: list[str | bytes] = [self.of(list(getattr(x, "consts", ())))]
 
         def add(kind: str, atoms: Any) -> None:
             parts.append(kind)
             for atom in atoms:
-                literal = isinstance(atom, Literal)
-                parts.append(
-                    self.of(atom.val) if literal else str(numbers.setdefault(atom, len(numbers)))
-                )
+                if isinstance(atom, Literal):
+                    parts.append(self.of(atom.val))
+                else:
+                    parts.append(str(numbers.setdefault(atom, len(numbers))))
                 parts.append(str(atom.aval))
 
         add("arguments", (*inner.constvars, *inner.invars))
         for equation in inner.eqns:
             add(equation.primitive.name, equation.invars)
             params = equation.params
-            parts += [
-                self._all(name, (params[name],))
-                for name in _meaning(equation.primitive.name, params)
-            ]
+            names = _meaningful(equation.primitive.name, params)
+            parts += [self._all(name, (params[name],)) for name in names]
             add("to", equation.outvars)
         add("results", inner.outvars)
         return _hash("jaxpr", *parts)
 
     def _function(self, f: types.FunctionType) -> bytes:
+        """Hash code, defaults and closure, and for a user's function the globals it names."""
         cells = [_contents(cell) for cell in f.__closure__ or ()]
         parts = [f.__code__, f.__defaults__, f.__kwdefaults__, cells]
         if not _installed(f.__code__.co_filename):
-            parts.append(_named(f))
+            parts.append(_globals_of(f))
         return self._all("function", parts)
 
     def _code(self, code: types.CodeType) -> bytes:
@@ -183,25 +189,26 @@ class _Reader:
     def _class(self, c: type) -> bytes:
         if _from_a_library(c):
             return _hash("class", c.__module__, c.__qualname__)
-        own = {name: value for name, value in vars(c).items() if _counts(name, value)}
+        own = {name: value for name, value in vars(c).items() if _is_behaviour(name, value)}
         return self._all("own class", (c.__bases__, own))
 
     def _object(self, x: Any) -> bytes:
-        """By the parts of a pytree, the function that is wrapped, or what would be pickled."""
+        """Hash the parts of a pytree, else the wrapped function, else the object's pickle."""
         parts, tree = jtu.tree_flatten(x, is_leaf=lambda part: part is not x)
         if not jtu.treedef_is_leaf(tree):
             return self._all("node", (tree.node_data(), parts))
-        if _from_a_library(type(x)) and hasattr(x, "__wrapped__"):  # such as a jitted function
+        # A jitted function, for example.
+        if _from_a_library(type(x)) and hasattr(x, "__wrapped__"):
             return self._all(type(x).__name__, (x.__wrapped__,))
         try:
             reduce = copyreg.dispatch_table.get(type(x))
             found = reduce(x) if reduce else x.__reduce_ex__(4)
-        except Exception as error:  # whatever an object of a user may raise
+        # A user's object may raise anything.
+        except Exception as error:
             raise UnreadableError(
                 f"the model calls Python while it runs, and there holds a {type(x).__name__} that "
-                "cannot be read "
-                f"({error}): so it cannot be told from another model. Give it numbers, arrays and "
-                "functions instead"
+                f"cannot be read ({error}): so it cannot be told from another model. Give it "
+                "numbers, arrays and functions instead"
             ) from error
         if isinstance(found, str):
             return _hash("global", str(getattr(x, "__module__", "")), found)
@@ -209,22 +216,23 @@ class _Reader:
 
 
 def _hash(*parts: str | bytes) -> bytes:
+    """Return the SHA-256 of several parts."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
+        # With its length before it, no part can run into the next one.
         digest.update(len(data).to_bytes(8) + data)
     return digest.digest()
 
 
-def _meaning(primitive: str, params: dict[str, Any]) -> list[str]:
+def _meaningful(primitive: str, params: dict[str, Any]) -> list[str]:
+    """Return the names of an equation's parameters that can change its values."""
     wanted = _MEANING.get(primitive)
     return sorted(params) if wanted is None or not params.keys() >= set(wanted) else list(wanted)
 
 
 def _installed(file: str) -> bool:
-    """Whether a file belongs to Python, an installed package or this one,
-    whose versions are known.
-    """
+    """Whether a file belongs to Python, an installed package or this one: their versions count."""
     parts = Path(file).parts
     known = (
         "site-packages" in parts or "dist-packages" in parts or file.startswith(("<frozen", _OURS))
@@ -233,6 +241,7 @@ def _installed(file: str) -> bool:
 
 
 def _from_a_library(c: type) -> bool:
+    """Whether a class is defined in Python, an installed package or this one."""
     file = getattr(sys.modules.get(c.__module__), "__file__", None)
     return c.__module__.split(".")[0] in sys.stdlib_module_names or bool(file and _installed(file))
 
@@ -240,39 +249,39 @@ def _from_a_library(c: type) -> bool:
 def _contents(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # nothing was put into it
+    except ValueError:  # a variable without a value yet
         return "empty"
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """All names that a function, and those inside it, look up elsewhere."""
-    inner = [
-        _names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)
-    ]
+def _outer_names(code: types.CodeType) -> set[str]:
+    """Return the global and attribute names in a function and the functions inside it."""
+    inner = [_outer_names(held) for held in code.co_consts if isinstance(held, types.CodeType)]
     return set(code.co_names).union(*inner)
 
 
-def _named(f: types.FunctionType) -> dict[str, Any]:
-    """The globals that a function of the user names, and of the user's modules what it names of
-    them.
-    """
-    names = sorted(_names(f.__code__))
-    return {name: _of_it(f.__globals__[name], names) for name in names if name in f.__globals__}
+def _globals_of(f: types.FunctionType) -> dict[str, Any]:
+    """Return the globals that a function names; a user's module gives its named members."""
+    names = sorted(_outer_names(f.__code__))
+    return _named_members(f.__globals__, names)
 
 
-def _of_it(value: Any, names: list[str], around: tuple[Any, ...] = ()) -> Any:
-    """Of a module of the user, and of those inside of it, what has one of these names; anything
-    else as it is.
-    """
+def _named_members(
+    held: dict[str, Any], names: list[str], around: tuple[Any, ...] = ()
+) -> dict[str, Any]:
+    """Return the named members of a namespace, and of the user's modules among them."""
+    return {name: _opened(held[name], names, around) for name in names if name in held}
+
+
+def _opened(value: Any, names: list[str], around: tuple[Any, ...]) -> Any:
+    """Return the named members of a user's module, and anything else unchanged."""
     module = isinstance(value, types.ModuleType) and value not in around
     if not module or _installed(getattr(value, "__file__", None) or _OURS):
         return value
-    held = vars(value)
-    return {name: _of_it(held[name], names, (*around, value)) for name in names if name in held}
+    return _named_members(vars(value), names, (*around, value))
 
 
-def _counts(name: str, value: Any) -> bool:
-    """Whether something in the body of a class says what its objects do."""
+def _is_behaviour(name: str, value: Any) -> bool:
+    """Whether an entry of a class can change how its objects behave."""
     if name.startswith("__") and name.endswith("__"):
         return isinstance(value, types.FunctionType) and name not in _CONSTRUCTORS
     slots = types.GetSetDescriptorType, types.MemberDescriptorType

@@ -1,4 +1,4 @@
-"""Random keys: a whole number is enough, and results say which one made them."""
+"""Random seeds: a whole number or a JAX key, and its form in a result's attributes."""
 
 import hashlib
 import operator
@@ -10,55 +10,53 @@ from jaxtyping import Array
 
 from ..errors import ModelError
 
-_BITS_OF_A_FILE = 64  # of a whole number in an attribute
+# Size of a whole number in an attribute of a NetCDF file.
+_BITS_OF_A_FILE = 64
 
 
 def as_key(key: int | Array) -> Array:
-    """A JAX key from a whole number of any size, a key, or a raw key such as `jax.random.PRNGKey`
-    makes.
+    """Return a JAX key from a whole number of any size, a key, or a raw key of `PRNGKey`.
 
     Raises:
-        ModelError: for anything else.
+        ModelError: if the argument is none of these.
     """
-    number = _whole(key)
+    number = _as_integer(key)
     if number is not None:
         bits = 64 if jax.config.jax_enable_x64 else 32  # pyright: ignore
-        return jax.random.key(number if _fits(number, bits) else _digest(number, bits))
-    if (
-        isinstance(key, jax.Array)
-        and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
-        and key.ndim == 0
-    ):
-        return key
-    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 1:
+        return jax.random.key(number if _fits(number, bits) else _hashed(number, bits))
+    is_array = isinstance(key, (jax.Array, np.ndarray))
+    if is_array and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+        return key  # pyright: ignore
+    if is_array and key.dtype == np.uint32 and key.ndim == 1:
         try:
             return jax.random.wrap_key_data(jnp.asarray(key))
-        except (TypeError, ValueError):  # of another length than the keys of JAX have
+        except (TypeError, ValueError):  # the length is not that of a JAX key
             pass
     raise ModelError(f"key must be a whole number or a jax.random.key, not {key!r}")
 
 
 def whole_number(key: object) -> int:
-    """A key that is a whole number, as Python's.
+    """Return a whole number as Python's `int`.
 
     Raises:
-        ModelError: for anything else.
+        ModelError: if the argument is not a whole number.
     """
-    number = _whole(key)
+    number = _as_integer(key)
     if number is None:
         raise ModelError(f"key must be a whole number here, not {key!r}")
     return number
 
 
 def printable(key: int | Array) -> int | str:
-    """The key in a form that an attribute of a file can hold."""
-    number = _whole(key)
+    """Return the key in a form that an attribute of a file can hold."""
+    number = _as_integer(key)
     if number is not None:
         return number if _fits(number, _BITS_OF_A_FILE) else str(number)
     return str(jax.random.key_data(as_key(key)).tolist())
 
 
-def _whole(key: object) -> int | None:
+def _as_integer(key: object) -> int | None:
+    """Return a whole number as `int`, nothing for other objects; `True` is not a number here."""
     try:
         return None if isinstance(key, (bool, np.bool_)) else operator.index(key)  # pyright: ignore
     except TypeError:
@@ -66,10 +64,11 @@ def _whole(key: object) -> int | None:
 
 
 def _fits(number: int, bits: int) -> bool:
+    """Whether a number fits into a signed integer of so many bits."""
     return -(2 ** (bits - 1)) <= number < 2 ** (bits - 1)
 
 
-def _digest(number: int, bits: int) -> int:
-    """A whole number of so many bits, as good as another one for each number."""
-    said = hashlib.sha256(str(number).encode()).digest()[: bits // 8]
-    return int.from_bytes(said, "little", signed=True)
+def _hashed(number: int, bits: int) -> int:
+    """Return a hash of a number that is too large, as a whole number of so many bits."""
+    digest = hashlib.sha256(str(number).encode()).digest()[: bits // 8]
+    return int.from_bytes(digest, "little", signed=True)

@@ -1,4 +1,4 @@
-"""Modules that load when they are first used."""
+"""Modules that load at their first use."""
 
 import importlib
 from typing import Any
@@ -7,10 +7,10 @@ import jax
 
 
 def lazily(name: str) -> Any:
-    """The module of this name, which loads when something of it is first asked for.
+    """Return a stand-in for a module, which loads the module at the first use of an attribute.
 
-    For BlackJAX, which takes half a second and computes while it loads: JAX would then have settled
-    on its devices before a user could choose them.
+    It serves BlackJAX, which takes half a second to load and computes meanwhile. JAX would then
+    have chosen its devices before the user could.
     """
     return _Lazily(name)
 
@@ -20,8 +20,8 @@ class _Lazily:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        # A first use may lie in a function that is being traced: what the module computes must not
-        # become part of it.
+        # The first use may be in a function under tracing, whose program must not contain the
+        # module's own computations.
         with jax.ensure_compile_time_eval():
             module = importlib.import_module(self._name)
         return getattr(module, attribute)

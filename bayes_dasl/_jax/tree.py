@@ -1,7 +1,9 @@
-"""Pytrees: dotted names, the nodes that a path runs through, and gradients that stop at a tree."""
+"""Pytrees: dotted names of leaves, nodes along a path, short names, and stopped gradients."""
 
 import dataclasses
 import inspect
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +16,11 @@ Path = tuple[Any, ...]
 
 
 def key_name(key: Any) -> str:
-    """The name of one step of a path: an attribute, a dictionary's key or an index."""
+    """Return the name of one step of a path: an attribute, a dictionary's key or an index.
+
+    Raises:
+        TypeError: if the step has no name.
+    """
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))
@@ -22,25 +28,27 @@ def key_name(key: Any) -> str:
 
 
 def dotted(path: Path) -> str:
-    """`layer.initial.hare`, from a JAX key path."""
+    """Return the dotted name of a JAX key path, such as `layer.initial.hare`."""
     return ".".join(key_name(key) for key in path)
 
 
 def parts_inside(tree: Any, wanted: Callable[[Any], bool]) -> list[tuple[str, Any]]:
-    """The parts inside a tree that are wanted, with their dotted paths; not what is inside of
-    these.
-    """
+    """Return the outermost wanted nodes of a tree, with their dotted paths."""
     found = jtu.tree_flatten_with_path(tree, is_leaf=wanted)[0]
     return [(dotted(path), node) for path, node in found if wanted(node)]
 
 
 def below(path: str, name: str) -> str:
-    """The dotted path of what has a name inside of what has a path; either may be empty."""
+    """Return the dotted path of a named child; path or name may be empty."""
     return f"{path}.{name}" if path and name else path or name
 
 
 def child(node: Any, key: Any) -> Any:
-    """The child of `node` that one step of a path leads to."""
+    """Return the child of a node at one step of a path.
+
+    Raises:
+        TypeError: if the step has no name.
+    """
     if isinstance(key, jtu.GetAttrKey):
         return getattr(node, key.name)
     if isinstance(key, jtu.DictKey):
@@ -51,7 +59,7 @@ def child(node: Any, key: Any) -> Any:
 
 
 def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
-    """Pairs (node, key of its child) from the root down to the leaf's parent."""
+    """Yield pairs (node, key of its child) from the root down to the leaf's parent."""
     node = tree
     for key in path:
         yield node, key
@@ -59,22 +67,20 @@ def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
 
 
 def stated_units(tree: Any, path: Path) -> str:
-    """The units that a tree states for one of its leaves, random or known; the innermost statement
-    holds.
+    """Return the units of a leaf, random or known, as stated by the innermost node that does.
 
     Raises:
-        TypeError: where the path runs through an object whose parts have no names.
+        TypeError: if the path runs through an object whose parts have no names.
     """
+    # Inner nodes come later along the path, and override outer ones.
     units = ""
     for depth, (node, _) in enumerate(nodes_along(tree, path)):
-        units = _units(node, path[depth:]) or units
+        units = _units_by(node, path[depth:]) or units
     return units
 
 
-def _units(node: Any, path: Path) -> str:
-    """Units that a node states for the leaf that `path` leads to: by its fields, or by
-    `__leaf_units__`.
-    """
+def _units_by(node: Any, path: Path) -> str:
+    """Return the units that a node states for a leaf, by its fields or its `__leaf_units__`."""
     if hasattr(node, "__leaf_units__"):
         return node.__leaf_units__(tuple(key_name(key) for key in path))
     fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
@@ -83,14 +89,15 @@ def _units(node: Any, path: Path) -> str:
 
 
 def prepared(tree: Any) -> Any:
-    """The tree in which every node that can work something out before a solve, by
-    `node.prepared()`, has done so.
+    """Return the tree with `node.prepared()` in place of each node that has this method.
+
+    A node computes there whatever stays the same during a solve.
     """
     return tree.prepared() if hasattr(tree, "prepared") else prepared_inside(tree)
 
 
 def prepared_inside(tree: Any) -> Any:
-    """The same of everything inside a node, but not of the node itself."""
+    """Return a node whose inner nodes are prepared, but not the node itself."""
     inside = lambda node: node is not tree and hasattr(node, "prepared")  # noqa: E731
     return jtu.tree_map(
         lambda node: node.prepared() if inside(node) else node, tree, is_leaf=inside
@@ -100,25 +107,29 @@ def prepared_inside(tree: Any) -> Any:
 def short_names(
     names: Iterable[str], reserved: Iterable[str] = (), least: Mapping[str, int] | None = None
 ) -> dict[str, str]:
-    """The shortest suffix of each dotted name that is unambiguous, is not reserved and starts with
-    a word.
+    """Return the shortest unambiguous suffix of each dotted name.
 
-    `layer.initial.hare` becomes `initial.hare` if `hare` is reserved (an observable, say). Of some
-    names the suffix has at `least` so many parts.
+    A suffix is not reserved and starts with a word. `layer.initial.hare` becomes `initial.hare` if
+    `hare` is reserved, for example by an observable.
+
+    Args:
+        names: dotted names.
+        reserved: names that no suffix may equal.
+        least: the least number of parts in the suffixes of some names.
     """
-    names, taken, least = list(names), set(reserved), least or {}
+    taken = set(reserved)
+    least = least or {}
     suffixes = {name: list(_suffixes(name, least.get(name, 1))) for name in names}
-    counts: dict[str, int] = {}
-    for candidates in suffixes.values():
-        for suffix in candidates:
-            counts[suffix] = counts.get(suffix, 0) + 1
+    # A suffix is unambiguous if only one name has it.
+    counts = Counter(itertools.chain.from_iterable(suffixes.values()))
     return {
-        name: next((s for s in suffixes[name] if counts[s] == 1 and s not in taken), name)
-        for name in names
+        name: next((s for s in candidates if counts[s] == 1 and s not in taken), name)
+        for name, candidates in suffixes.items()
     }
 
 
 def _suffixes(name: str, least: int) -> Iterator[str]:
+    """Yield the suffixes of at `least` so many parts that start with a word, shortest first."""
     parts = name.split(".")
     for start in range(len(parts) - least, -1, -1):
         if not parts[start].isdigit():
@@ -126,19 +137,18 @@ def _suffixes(name: str, least: int) -> Iterator[str]:
 
 
 def argument_names(function: Callable[..., Any], number: int) -> list[str]:
-    """Names of the first arguments of a function, or their number where it has none for them."""
+    """Return names of a function's first arguments, or their number if they have no name."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a function of C that does not tell
+    except (TypeError, ValueError):  # a function written in C may have no signature
         parameters = ()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][
-        :number
-    ]
+    positional = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    names = positional[:number]
     return names + [str(i) for i in range(len(names), number)]
 
 
 class FrozenDict(dict):
-    """A mapping that can be a static field: JAX compares and hashes those.
+    """A hashable mapping for static fields, which JAX compares and hashes.
 
     The order counts: a network that takes its inputs in another order is another program.
     """
@@ -154,5 +164,5 @@ class FrozenDict(dict):
 
 
 def frozen(tree: Any) -> Any:
-    """A tree through which no gradient flows."""
+    """Return the tree with stopped gradients."""
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, tree)

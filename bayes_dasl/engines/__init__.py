@@ -1,6 +1,4 @@
-"""Further engines: sequential Monte Carlo, variational inference, many short chains, Laplace, SWAG
-and dropout.
-"""
+"""Further engines: SMC, variational inference, many short chains, Laplace, SWAG and dropout."""
 
 from .dropout import MCDropout as MCDropout
 from .laplace import Laplace as Laplace

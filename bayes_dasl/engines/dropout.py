@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: one set of weights, whose hidden units are left out at random."""
+"""Monte-Carlo dropout: one set of weights, with hidden units dropped at random."""
 
 import dataclasses
 
@@ -25,26 +25,25 @@ from ..inference.reparametrisations.hidden_units import hidden_units
 
 @dataclasses.dataclass(frozen=True)
 class MCDropout(AbstractEngine):
-    """Draws are masks: each hidden unit of a network is left out at random, the others count for
-    more.
+    """A point estimate with random masks: each draw drops hidden units and scales up the others.
 
-    The weights, and the scientific parameters, are a point estimate by a descent under masks drawn
-    anew at each step; the priors see the weights without a mask. A mask holds for a whole
-    trajectory, inside a vector field as well as outside. To leave a unit out is to make the weights
-    that it feeds zero, so that a draw is a set of weights like that of any other engine; units that
-    feed known weights always stay. The best of several descents is taken.
+    Weights and scientific parameters are a point estimate by gradient descent, with a new mask in
+    each step. The priors see the weights without a mask. A mask holds for a whole trajectory, also
+    inside a vector field. A dropped unit has zero outgoing weights, so that a draw is a set of
+    weights as with any other engine. Units with known outgoing weights always stay. The best of
+    several descents counts.
 
     Args:
-        rate: the probability with which a unit is left out.
-        draws: masks that are drawn.
-        starts: descents, each from a prior draw of its own.
+        rate: the probability of dropping a unit.
+        draws: the number of masks.
+        starts: the number of descents, each from a prior draw.
         descent: steps and learning rates; all steps are taken unless it has patience.
 
     Source: Gal & Ghahramani (2016), Dropout as a Bayesian approximation.
 
     Raises:
-        ModelError: for numbers that make no sense, or, when run, for a model without a hidden
-            `eqx.nn.Linear`, or weights that cannot be zero or are under a horseshoe.
+        ModelError: for settings that are not possible. When run, also if the model has no hidden
+            `eqx.nn.Linear`, or has weights that cannot be zero or have a horseshoe prior.
     """
 
     rate: float = 0.1
@@ -59,21 +58,22 @@ class MCDropout(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all starts."""
+        """Positions that are evaluated together: all starts."""
         return self.starts
 
     def cost(self, problem: Problem) -> Cost:
         return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Masked positions.
+        """Draw masks around the best point estimate.
 
         Raises:
-            ModelError: if no start has a finite log density, or there is nothing to leave out.
+            ModelError: if no start has a finite log density, or the model has no hidden units.
         """
         unit = hidden_units(problem)
         key_descent, key_masks = jax.random.split(key)
 
+        # A weight w of unit u becomes w m_u / (1 − rate), with m_u Bernoulli(1 − rate).
         def masked(position: Array, key: Array) -> Array:
             kept = jax.random.bernoulli(key, 1 - self.rate, (unit.max() + 1,)) / (1 - self.rate)
             return position * jnp.where(unit >= 0, kept[unit], 1.0)
@@ -87,14 +87,13 @@ class MCDropout(AbstractEngine):
             bar=bar,
             altered=masked,
         )
-        # Single losses depend on their masks, some of which the solver may refuse; their median
-        # hardly does.
+        # A single loss depends on its mask, which may make the solver fail; the median does not.
         best = int(np.nanargmin(np.nanmedian(found.curves["loss"][:, -4 * WINDOW :], axis=1)))
         last = jnp.asarray(found.visited[best, -1])
         keys = jax.random.split(key_masks, proposals_to_draw(self.draws))
         proposed = np.asarray(jax.jit(jax.vmap(lambda k: masked(last, k)))(keys))
         proposals = solvable(proposed, log_densities(problem, proposed), self.draws)
-        unsaid = (
+        one_value = (
             "what no mask changes, scientific parameters too, has one value: how uncertain it is "
             "stays unsaid"
         )
@@ -103,7 +102,7 @@ class MCDropout(AbstractEngine):
             proposals.positions,
             proposals.log_densities,
             facts={**found.facts, **proposals.facts},
-            findings=(point_estimate(unsaid), *proposals.findings, unshown_spread(masks)),
+            findings=(point_estimate(one_value), *proposals.findings, unshown_spread(masks)),
             curves=found.curves_of(best),
             draws_are="masks",
         )

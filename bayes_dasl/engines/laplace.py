@@ -29,29 +29,29 @@ SUBSETS = ("all", "last")
 
 @dataclasses.dataclass(frozen=True)
 class Laplace(AbstractEngine):
-    r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of
-    the priors.
+    r"""A normal around the mode, with precision $J^\top W J$ plus the curvature of the priors.
 
-    J are the derivatives of the predictions, and of the logarithms of their standard deviations, W
-    what each datum tells of them, both at the mode (generalised Gauss–Newton): unlike the Hessian
-    it is never negative, however rough the network. No direction is wider than under the prior,
-    priors taken to be independent: correlated ones come out too narrow where data say little.
-    Where a network sits inside a solver draws are made in the conditional coordinates in which
-    `NUTS` moves: last layers then follow the hidden weights. In the weights themselves predictions
-    are far wider than the posterior's.
+    J are the derivatives of the predictions and of the logarithms of their standard deviations. W
+    is the Fisher information of each datum about these (generalised Gauss–Newton). Unlike the
+    Hessian, this precision is never negative. No direction is wider than under the prior, where
+    priors count as independent: correlated ones become too narrow if data say little.
+
+    For a network inside a solver, draws are made in the conditional reparametrisation of `NUTS`,
+    where last layers follow the hidden weights. In the weights themselves, predictions are far
+    wider than the posterior's.
 
     Args:
-        subset: "all", or "last": all other weights of networks, those of variance heads and random
-            scales of networks included, then stay at the mode.
-        draws: how many.
-        starts: descents, each from a prior draw of its own; the best ends at the mode.
-        descent: steps, learning rates and patience of the way to the mode.
+        subset: "all" weights, or those of "last" layers only. All other network weights, variance
+            heads and random scales of networks then stay at the mode.
+        draws: number of draws.
+        starts: the number of descents, each from a prior draw; the best one ends at the mode.
+        descent: steps, learning rates and patience of the descents.
 
     Source: Daxberger et al. (2021), Laplace redux.
 
     Raises:
-        ModelError: for numbers that make no sense, or, when run, for "last" without a last layer to
-            be found.
+        ModelError: for settings that are not possible. When run, also if "last" finds no last
+            layer.
     """
 
     subset: str = "all"
@@ -66,48 +66,50 @@ class Laplace(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all starts."""
+        """Positions that are evaluated together: all starts."""
         return self.starts
 
     def cost(self, problem: Problem) -> Cost:
         return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Draws around the best mode.
+        """Draw around the best mode.
 
         Raises:
             ModelError: if no start has a finite log density.
         """
         free = self._free(problem)
         key_descent, key_draw = jax.random.split(key)
+        # 1. The mode: the highest end of several descents.
         found = descended(
             problem, self.starts, self.descent, key=key_descent, journal=journal, bar=bar
         )
         value = log_densities(problem, found.positions)
         best = int(np.nanargmax(np.where(np.isfinite(value), value, -np.inf)))
         mode = found.positions[best]
+        # 2. The precision Λ = Jᵀ W J + prior curvature at the mode.
         curvature = journal.step(
             "curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))}
         )
         precision = curvature["precision"]
-        # In units of the prior's width: no direction is wider than there, even if the log density
-        # bends upwards.
+        # 3. In units U of the prior's widths, U Λ U = V diag(λ) Vᵀ. With root
+        #    R = U V diag(max(λ, 1))^(−½) no direction is wider than under the prior.
         unit = problem.prior_widths()[free]
         values, vectors = np.linalg.eigh(precision[np.ix_(free, free)] * np.outer(unit, unit))
         root = unit[:, None] * vectors / np.sqrt(np.maximum(values, 1.0))
+        # 4. Draws x = mode + R n, taken in the conditional reparametrisation.
         noise = np.asarray(jax.random.normal(key_draw, (proposals_to_draw(self.draws), len(free))))
         steps = np.zeros((len(noise), problem.dimension))
         steps[:, free] = noise @ root.T
-        # What was held out of the descent is in the posterior.
+        # The posterior includes the data that the descent held out.
         references = references_of(problem) if self.descent.held_out else found.references
-        proposed = journal.step("proposals", lambda: _away(references, mode, steps))
+        proposed = journal.step("proposals", lambda: _displaced(references, mode, steps))
         log_posterior = log_densities(problem, proposed["position"])
         proposals = solvable(proposed["position"], log_posterior, self.draws)
+        # 5. Importance weights judge the width of the normal, if all parameters vary.
         if len(free) < problem.dimension:
-            known, spread = (
-                {},
-                unshown_spread("what the weights of hidden layers leave open is left out"),
-            )
+            known = {}
+            spread = unshown_spread("what the weights of hidden layers leave open is left out")
         else:
             log_normal = -0.5 * (noise**2).sum(axis=1) - proposed["log_volume"]
             known, spread = spread_of_normal(proposed["position"], log_posterior, log_normal)
@@ -122,7 +124,7 @@ class Laplace(AbstractEngine):
         )
 
     def _free(self, problem: Problem) -> np.ndarray:
-        """The coordinates that are not known."""
+        """Return the indices of the parameters that vary."""
         if self.subset == "all":
             return np.arange(problem.dimension)
         last = last_layer(problem).indices
@@ -135,15 +137,15 @@ class Laplace(AbstractEngine):
         return np.asarray([i for i in range(problem.dimension) if i not in hidden])
 
 
-def _away(
+def _displaced(
     references: References | None,
     mode: Float[np.ndarray, " dimension"],
     steps: Float[np.ndarray, "draw dimension"],
 ) -> Arrays:
-    """Positions so many steps away from the mode, and the log volume by which the coordinates
-    stretch on the way there.
+    """Return the mode plus each step, taken in the conditional reparametrisation if there is one.
 
-    Steps are taken in conditional coordinates, if there are any.
+    Returns:
+        The positions and log |det J| there.
     """
     plain = {"position": mode + steps, "log_volume": np.zeros(len(steps))}
     if references is None:
@@ -151,15 +153,18 @@ def _away(
     arrays = references.from_draws(mode[None])
     if not is_sound(arrays):
         return plain
-    frame = references.restored(arrays)
-    x, log_volume = frame.forward_many(np.asarray(_turned(frame, mode, steps)))
-    return {"position": x, "log_volume": log_volume}
+    conditional = references.restored(arrays)
+    z = np.asarray(_first_order_inverse(conditional, mode, steps))
+    x, log_det = conditional.forward_many(z)
+    return {"position": x, "log_volume": log_det}
 
 
 @jax.jit
-def _turned(
-    frame: Conditional, mode: Float[Array, " dimension"], steps: Float[Array, "draw dimension"]
+def _first_order_inverse(
+    conditional: Conditional,
+    mode: Float[Array, " dimension"],
+    steps: Float[Array, "draw dimension"],
 ) -> Array:
-    """The coordinates of positions so many steps away, to first order."""
-    begin, along = jax.linearize(frame.inverse, mode)
+    """Return z(mode + step) to first order in each step."""
+    begin, along = jax.linearize(conditional.inverse, mode)
     return begin + jax.vmap(along)(steps)

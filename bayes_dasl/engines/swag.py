@@ -1,4 +1,4 @@
-"""SWAG: a normal around each of several descents, from where they wander at the end."""
+"""SWAG: a normal around the end of each of several descents, from its last iterates."""
 
 import dataclasses
 
@@ -21,34 +21,35 @@ from ..inference.descent.spread import spread_of_normal
 from ..inference.engine import AbstractEngine, Cost, Samples
 from ..inference.problem import Problem
 
+# Columns of the low-rank part of the covariance.
 _RANK = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class SWAG(AbstractEngine):
-    r"""Stochastic weight averaging, Gaussian, of an ensemble.
+    r"""Stochastic weight averaging, Gaussian (SWAG), of an ensemble.
 
-    Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each
-    member descends, and then goes on at a constant learning rate, each step at a minibatch of the
-    data drawn anew (half of the times, or all where there are constraints, unless the descent has
-    one of its own). The mean of where it is at each look, their variances and the last K = 20
-    deviations D from the mean make the normal. Members are dropped as in `DeepEnsemble`. Importance
-    weights against the posterior say whether these normals are as wide as it is.
+    Each member draws from $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$. After
+    its descent a member continues at a constant learning rate, each step with a new minibatch of
+    half of the times. It uses all times if there are constraints, or the minibatch of `descent`.
+    $\bar\theta$ and $\Sigma_{diag}$ are mean and variances of its collected iterates, and D holds
+    the last K = 20 deviations from the mean. Members are dropped as in `DeepEnsemble`. Importance
+    weights against the posterior judge the width of these normals.
 
     Args:
-        members: how many descend, each from a prior draw of its own.
+        members: the number of descents, each from a prior draw.
         draws: draws of all members together.
-        collected: looks at each member as it wanders, 50 steps apart.
-        learning_rate: the constant one, in widths of the prior: how far a member wanders grows with
-            the root of `learning_rate` × `collected`, whatever data know.
-        descent: steps and learning rates of the way there; all steps are taken unless it has
+        collected: iterates of each member that are collected, 50 steps apart.
+        learning_rate: the constant learning rate, in prior standard deviations. The spread of a
+            member grows with the root of `learning_rate` × `collected`, whatever the data say.
+        descent: steps and learning rates of the descents; all steps are taken unless it has
             patience.
 
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024),
     arXiv:2401.00161.
 
     Raises:
-        ModelError: for numbers that make no sense.
+        ModelError: for settings that are not possible.
     """
 
     members: int = 5
@@ -64,22 +65,22 @@ class SWAG(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all members."""
+        """Positions that are evaluated together: all members."""
         return self.members
 
     def cost(self, problem: Problem) -> Cost:
-        there = self.descent.cost(problem)
-        return there._replace(
-            least=there.least + WINDOW * self.collected, most=there.most + WINDOW * self.collected
-        )
+        descents = self.descent.cost(problem)
+        further = WINDOW * self.collected
+        return descents._replace(least=descents.least + further, most=descents.most + further)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Draws of the members' normals.
+        """Draw from the members' normals.
 
         Raises:
-            ModelError: if no member has a finite log density, or for a minibatch where there are
-                constraints.
+            ModelError: if no member has a finite log density, or if the descent has a minibatch and
+                the model has constraints.
         """
+        # 1. Descents with all data.
         key_descent, key_collect, key_draw = jax.random.split(key, 3)
         found = descended(
             problem,
@@ -89,6 +90,7 @@ class SWAG(AbstractEngine):
             journal=journal,
             bar=bar,
         )
+        # 2. Iterates at a constant learning rate, with minibatches.
         wandered = descended(
             problem,
             self.members,
@@ -100,16 +102,19 @@ class SWAG(AbstractEngine):
         )
         visited = wandered.visited
         kept = usable(problem, visited.mean(axis=1), found.weights)
+        # 3. Draws of each member's normal, members in turn, so that any number has equal shares.
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key_draw)).ravel())
         each = -(-(proposals_to_draw(self.draws) - 1) // int(kept.members.sum()))
-        # Member by member in turn, so that any number of them has its share of each.
         normals = visited[kept.members]
         proposed = np.concatenate(
-            np.stack([_draws(places, each, rng) for places in normals], axis=1)
+            np.stack([_swag_draws(iterates, each, rng) for iterates in normals], axis=1)
         )
         log_posterior = log_densities(problem, proposed)
         proposals = solvable(proposed, log_posterior, self.draws)
-        log_normal = logsumexp([_log_density(proposed, places) for places in normals], axis=0)
+        # 4. Importance weights against the mixture of the normals, up to a constant.
+        log_normal = logsumexp(
+            [_swag_log_density(proposed, iterates) for iterates in normals], axis=0
+        )
         known, spread = spread_of_normal(proposed, log_posterior, log_normal)  # type: ignore[arg-type]
         return draws_without_chain(
             proposals.positions,
@@ -126,6 +131,7 @@ class SWAG(AbstractEngine):
         )
 
     def _wandering(self, problem: Problem) -> Descent:
+        """Return the settings of the steps at a constant learning rate."""
         half = None if problem.constraints else max(problem.times // 2, 1)
         return Descent(
             steps=self.collected * WINDOW,
@@ -138,20 +144,25 @@ class SWAG(AbstractEngine):
         )
 
 
-def _draws(
-    places: Float[np.ndarray, "window dimension"], number: int, rng: np.random.Generator
+def _swag_draws(
+    iterates: Float[np.ndarray, "window dimension"], number: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "number dimension"]:
-    mean, deviations = places.mean(axis=0), (places - places.mean(axis=0))[-_RANK:]
+    """Return draws θ̄ + (diag(Σ)^½ n₁ + D n₂ / √(K − 1)) / √2, with standard normal n₁ and n₂."""
+    mean = iterates.mean(axis=0)
+    deviations = (iterates - mean)[-_RANK:]
     along = rng.normal(size=(number, len(deviations))) @ deviations / np.sqrt(len(deviations) - 1)
-    return mean + (rng.normal(size=(number, mean.size)) * places.std(axis=0) + along) / np.sqrt(2)
+    return mean + (rng.normal(size=(number, mean.size)) * iterates.std(axis=0) + along) / np.sqrt(2)
 
 
-def _log_density(
-    x: Float[np.ndarray, "draw dimension"], places: Float[np.ndarray, "window dimension"]
+def _swag_log_density(
+    x: Float[np.ndarray, "draw dimension"], iterates: Float[np.ndarray, "window dimension"]
 ) -> Float[np.ndarray, " draw"]:
-    """The log density of that normal, up to a constant, by Woodbury's identity."""
-    mean, deviations = places.mean(axis=0), (places - places.mean(axis=0))[-_RANK:]
-    scale = np.maximum(places.std(axis=0) / np.sqrt(2), 1e-300)
+    """Return the log density of such a normal, up to a constant, by Woodbury's identity."""
+    mean = iterates.mean(axis=0)
+    deviations = (iterates - mean)[-_RANK:]
+    scale = np.maximum(iterates.std(axis=0) / np.sqrt(2), 1e-300)
+    # In units of the scale the covariance is 1 + Lᵀ L. Its inverse is 1 − Lᵀ (1 + L Lᵀ)⁻¹ L, and
+    # its determinant that of 1 + L Lᵀ.
     loadings = deviations / scale / np.sqrt(2 * (len(deviations) - 1))
     inner = np.eye(len(loadings)) + loadings @ loadings.T
     z = (x - mean) / scale

@@ -1,4 +1,4 @@
-"""`fit` and `resume`."""
+"""Fit a model to data, and resume a fit."""
 
 from .fit_and_resume import (
     belongs_to as belongs_to,

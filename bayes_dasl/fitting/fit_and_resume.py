@@ -1,4 +1,4 @@
-"""Fit a model to data: one verb, whatever the engine; and go on with a fit that was killed."""
+"""Fit a model to data with any engine, and resume a fit that was killed."""
 
 import contextlib
 import json
@@ -38,6 +38,7 @@ from .groups import (
     predictive_groups,
     provenance,
     training_group,
+    without_chains,
 )
 
 
@@ -53,51 +54,53 @@ def fit(
 ) -> xr.DataTree:
     """Draw from the posterior of a model given data.
 
-    Data, model and shapes are checked before anything is compiled. Ctrl-C while NUTS or ManyChain
-    sample keeps the draws so far: a warning says so, and so does the attribute `interrupted`.
-    Before there are draws of the posterior, which other engines make in their last steps, Ctrl-C
-    raises KeyboardInterrupt, and a checkpoint keeps the steps. A runtime check by `eqx.error_if` in
-    the model does not raise here: return NaN, and the draw is rejected.
+    Data, model and shapes are checked before anything is compiled. Ctrl-C during the sampling of
+    NUTS or ManyChain keeps the draws so far, with a warning and the attribute `interrupted`. Other
+    engines make draws in their last steps. Ctrl-C before any draws raises KeyboardInterrupt, and a
+    checkpoint keeps the steps. A runtime check by `eqx.error_if` in the model does not raise here:
+    return NaN, and the draw is rejected.
 
     Args:
         model: the model.
-        data: a dataset with the index, the observables (NaN where missing), the forcings of the
-            model and what its noise reads of each datum. Those in other units than the model says
-            are converted to its units.
-        engine: how draws are made, `NUTS()` unless given.
-        progress: whether a bar is shown; unless told, on a terminal.
-        checkpoint: a folder in which every step of the run is kept as it is done. Called again
-            after the process was killed, `fit` (or `resume`) goes on from the last step and returns
-            the draws of an uninterrupted run. One process at a time can be at work in it.
-        device: "cpu", "gpu", or "auto": the kind with the most gradients a second, as the attribute
-            `device` says.
-        key: a whole number or a JAX random key. The same key gives the same draws on the same
-            machine, as long as the cache folder remembers how gradients were measured to be the
-            fastest; with other devices, to rounding.
+        data: a dataset with the index, the observables (NaN if missing), the forcings of the model
+            and the variables that its noise reads. Variables in other units than the model's are
+            converted.
+        engine: how draws are made, by default `NUTS()`.
+        progress: whether a bar is shown, by default on a terminal.
+        checkpoint: a folder that keeps every step of the run. After a kill, the same call (or
+            `resume`) continues from the last step and returns the draws of an uninterrupted run.
+            One process at a time can use it.
+        device: "cpu", "gpu", or "auto" for the kind with the most gradients per second, which the
+            attribute `device` names.
+        key: random seed, a whole number or a JAX random key. The same seed gives the same draws on
+            the same machine, as long as the cache folder remembers the measured speed of gradients.
+            On other devices draws agree to rounding.
 
     Returns:
         A DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`, `log_likelihood`,
         `posterior_predictive`, `prior`, `prior_predictive`, `sample_stats_prior`, `observed_data`,
-        `constant_data`, and `conditional_mean` (the mean of each datum given each draw). Data that
-        are missing are left out of `log_likelihood`, `posterior_predictive`, `prior_predictive` and
-        `observed_data`: an observable that has gaps runs along `<name>_datum` there, and
-        `fitted_data` has it as it was given. `log_likelihood` has one variable: of several
-        observables it is `joint`, beside which each is a coordinate. Engines that look for modes
-        add `modes`; those that descend add `training`, the loss and its terms; a network in the
-        vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of
-        each draw at the mean states of all draws and along the paths of four; a model with
-        constraints, or a layer with mismatches of its own, adds `mismatch`, their root mean square,
-        in units of what is tolerated.
+        `constant_data`, and `conditional_mean` (the mean of each datum given each draw).
+
+        Missing data are left out of `log_likelihood`, `posterior_predictive`, `prior_predictive`
+        and `observed_data`. An observable with gaps has the dimension `<name>_datum` there, and
+        `fitted_data` has it as it was given. `log_likelihood` has one variable. For several
+        observables it is `joint`, with each of them as a coordinate.
+
+        Some fits have further groups. Engines that search modes add `modes`, and gradient descent
+        adds `training`, the loss and its terms. A network in the vector field of an `ODE`, also in
+        a hybrid of layers, adds `vector_field`: the rates of each draw at the mean states of all
+        draws and along the paths of four. Constraints, or a layer with constraint residuals, add
+        `mismatch`, their root mean square in units of the tolerance.
 
     Raises:
-        DataError: for data that the model cannot be fitted to, or units of parameters and data that
-            make the equations wrong by a factor; with a checkpoint also for a model that cannot be
-            told from others.
-        ModelError: for a model that does not fit the data, an engine that cannot draw from it, or a
-            device that is not here.
-        MismatchError: for a checkpoint of another run.
-        ReadError: for a folder that holds something else.
-        WriteError: where another process is at work in it, or a step cannot be written.
+        DataError: if the model cannot be fitted to the data, or the units of parameters and data
+            make the equations wrong by a factor. With a checkpoint also if the model calls Python
+            objects that cannot be read.
+        ModelError: if the model does not match the data, the engine cannot draw from it, or the
+            device does not exist.
+        MismatchError: if the checkpoint belongs to another run.
+        ReadError: if the folder is not a checkpoint.
+        WriteError: if another process uses the folder, or a step cannot be written.
 
     Example:
         ```python
@@ -107,15 +110,18 @@ def fit(
     """
     began = time.perf_counter()
     prepare()
+    # 1. Refuse bad input before anything is compiled.
     engine = NUTS() if engine is None else engine
     check_device(device)
     check_engine(engine)
     problem = pose(model, data)
     data = model.in_own_units(data)
     check_units(model, model.in_numbers(data))
+    # Only a checkpoint needs the fingerprint, which some models do not have.
     key_run, key_prior, key_predict = jax.random.split(as_key(key), 3)
     identity = run_identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
 
+    # Named values of a draw, and the log prior of each.
     def named(position):
         values = problem.constrain(position)
         return values, log_priors_of(model, values)
@@ -127,7 +133,8 @@ def fit(
             device, problem, engine.batch, journal := Journal(checkpoint, identity)
         ) as computed_on,
     ):
-        with _told_if_stopped(journal, "before there were draws"), ProgressBar(progress) as bar:
+        # 2. Draws in the unconstrained space.
+        with _explained_stop(journal, "before there were draws"), ProgressBar(progress) as bar:
             samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
         if samples.interrupted:
             drawn = samples.positions.shape[1]
@@ -136,19 +143,21 @@ def fit(
                 stacklevel=2,
             )
         sampled = time.perf_counter()
-        told: list[Finding] = []
-        with _told_if_stopped(journal, "while the draws were looked at"):
+        # 3. Named parameters, predictions and checks of the draws.
+        found: list[Finding] = []
+        with _explained_stop(journal, "while the draws were looked at"):
             draws, log_prior = jax.tree.map(
                 np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions)
             )
             prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
             predictive = predictive_groups(
-                problem, data, draws, log_prior, prior, samples, told, key=key_predict
+                problem, data, draws, log_prior, prior, samples, found, key=key_predict
             )
-            flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+            flat = without_chains(draws)
             confounded = looked_at(
-                "confounding", lambda: confounding(model, problem.inputs, flat), told
+                "confounding", lambda: confounding(model, problem.inputs, flat), found
             )
+    # 4. One tree with all groups and the provenance.
     tree = xr.DataTree.from_dict(
         predictive
         | ({} if confounded is None else {"confounding": confounded})
@@ -166,14 +175,14 @@ def fit(
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,
         **samples.attributes,
-        "findings": to_json((*samples.findings, *told)),
+        "findings": to_json((*samples.findings, *found)),
     }
     return tree
 
 
 @contextlib.contextmanager
-def _told_if_stopped(journal: Journal, when: str) -> Iterator[None]:
-    """Who stops a fit from which nothing can be returned yet is told what became of its work."""
+def _explained_stop(journal: Journal, when: str) -> Iterator[None]:
+    """Make Ctrl-C say when it came, and whether the work so far is kept."""
     try:
         yield
     except KeyboardInterrupt:
@@ -191,41 +200,46 @@ def resume(
     progress: bool | None = None,
     device: str = "auto",
 ) -> xr.DataTree:
-    """Go on with the fit whose checkpoint lies in a folder.
+    """Continue the fit of a checkpoint, with its engine and random seed.
 
-    Engine and random key are those that it was begun with. The result is that of `fit` without the
-    interruption, to the last bit on the same machine.
+    The result equals that of an uninterrupted `fit`, to the last bit on the same machine.
 
     Args:
         model: the model of that fit.
         data: the data of that fit.
-        checkpoint: the folder.
-        progress: whether a bar is shown; unless told, on a terminal.
-        device: as for `fit`.
+        checkpoint: the folder of the checkpoint.
+        progress: whether a bar is shown, by default on a terminal.
+        device: "cpu", "gpu" or "auto", as for `fit`.
 
     Raises:
         ReadError: if there is no checkpoint.
         MismatchError: if it belongs to another model or other data.
-        DataError: for data that the model cannot be fitted to.
-        ModelError: for a model that does not fit the data, or a device that is not here.
-        WriteError: if another process is at work in the folder, or a step cannot be written.
+        DataError: if the model cannot be fitted to the data.
+        ModelError: if the model does not match the data, or the device does not exist.
+        WriteError: if another process uses the folder, or a step cannot be written.
 
     Returns:
         The DataTree that `fit` returns.
     """
     identity = read_identity(checkpoint)
-    engine, key = _engine(identity.get("engine")), _key(identity.get("key"))
     return fit(
-        model, data, engine, progress=progress, checkpoint=checkpoint, device=device, key=key
+        model,
+        data,
+        _restored_engine(identity.get("engine")),
+        progress=progress,
+        checkpoint=checkpoint,
+        device=device,
+        key=_restored_key(identity.get("key")),
     )
 
 
-def _engine(held: int | str | None) -> AbstractEngine:
-    """The engine from what a checkpoint says of it.
+def _restored_engine(held: int | str | None) -> AbstractEngine:
+    """Return the engine from its text in a checkpoint.
 
     Raises:
-        ReadError: if that is none that is defined here.
+        ReadError: if no such engine is defined.
     """
+    # The text is a JSON object of the class and its fields.
     try:
         stored = dict(json.loads(str(held)))
     except (ValueError, TypeError) as error:  # no JSON, or not of an object
@@ -235,27 +249,22 @@ def _engine(held: int | str | None) -> AbstractEngine:
     return restored(stored)
 
 
-def _key(held: int | str | None) -> int | Array:
-    """The key from what a checkpoint says of it.
+def _restored_key(held: int | str | None) -> int | Array:
+    """Return the random key from its number or text in a checkpoint.
 
     Raises:
-        ReadError: if it is none, or one of another kind than JAX's own: its numbers do not say
-            which.
+        ReadError: if it is no key of JAX's default generator; others are not named in the text.
     """
-    if isinstance(held, int):
-        return held
     try:
+        # Whole numbers that do not fit into an attribute are text, and keys are lists of words.
         found = json.loads(str(held))
-        return (
-            found
-            if isinstance(found, int)
-            else jax.random.wrap_key_data(jnp.asarray(found, jnp.uint32))
-        )
+        if isinstance(found, int):
+            return found
+        return jax.random.wrap_key_data(jnp.asarray(found, jnp.uint32))
     except (ValueError, TypeError, OverflowError) as error:
         raise ReadError(
             f"the checkpoint was made with {held}, which is no key of jax.random.key(…): call "
-            "bd.fit with the same "
-            "engine, key and checkpoint instead"
+            "bd.fit with the same engine, key and checkpoint instead"
         ) from error
 
 
@@ -267,10 +276,10 @@ def belongs_to(
     *,
     key: int | Array,
 ) -> bool:
-    """Whether a checkpoint is that of this fit, so that the fit can go on from it.
+    """Whether a fit can be resumed from a checkpoint.
 
     Raises:
-        ReadError: if there is none, or it is torn.
+        ReadError: if there is no checkpoint, or it is damaged.
     """
     return read_identity(checkpoint) == run_identity(
         pose(model, data).fingerprint(needed=True), engine, key
@@ -278,8 +287,9 @@ def belongs_to(
 
 
 def run_identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
-    """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a
-    sample of neither.
+    """Return the identity of a run, by which its checkpoint is recognised.
+
+    It includes versions, since other versions may draw other numbers.
     """
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),

@@ -1,4 +1,4 @@
-"""Engines that draw from the posterior, behind one verb: `fit`."""
+"""The posterior as a flat log density, and the core engines that draw from it."""
 
 from .._findings import Finding as Finding
 from .._runs.journal import Journal as Journal, ProgressBar as ProgressBar

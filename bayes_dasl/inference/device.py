@@ -1,4 +1,4 @@
-"""Which kind of device a fit computes on."""
+"""The choice of the kind of device on which a fit computes."""
 
 import contextlib
 import warnings
@@ -13,26 +13,29 @@ from .gradient import traced_once
 from .problem import Problem
 from .sharding import lap_times, shards_of
 
+# Repetitions of a speed measurement.
 _LAPS = 5
 
 
 def kinds() -> list[str]:
-    """The kinds of device that JAX sees here, its default first."""
+    """Return the kinds of device that JAX finds, its default first."""
     try:
         jax.devices("cpu")
-    except RuntimeError:  # JAX_PLATFORMS leaves it out
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         return [jax.default_backend()]
     return list(dict.fromkeys([jax.default_backend(), "cpu"]))
 
 
 def check_device(device: str) -> None:
-    """Raise ModelError for a device that is not here."""
+    """Refuse a kind of device that does not exist.
+
+    Raises:
+        ModelError: if JAX finds no such device.
+    """
     if device != "auto" and device not in kinds():
-        extra = (
-            "; for an NVIDIA GPU install bayes-dasl[cuda12] or bayes-dasl[cuda13]"
-            if device == "gpu"
-            else ""
-        )
+        extra = ""
+        if device == "gpu":
+            extra = "; for an NVIDIA GPU install bayes-dasl[cuda12] or bayes-dasl[cuda13]"
         raise ModelError(
             f"there is no device '{device}': give 'auto' or one of {', '.join(kinds())}{extra}"
         )
@@ -40,28 +43,30 @@ def check_device(device: str) -> None:
 
 @contextlib.contextmanager
 def computing_on(device: str, problem: Problem, batch: int, journal: Journal) -> Iterator[str]:
-    """Compute on this kind of device; says which it is and why.
+    """Compute on a kind of device inside the block, and yield its name with the reason.
 
-    `auto` takes the kind with the most gradients a second for a batch of so many positions. The
-    choice is a step of the journal: the rest of a run is computed on what it was begun with.
+    `auto` takes the kind with the most gradients per second for a batch of positions. The choice is
+    a step of the journal, so that a resumed run continues on the same kind.
 
     Raises:
-        ModelError: if that is not here.
-        MismatchError: if another is asked for.
+        ModelError: if the device does not exist.
+        MismatchError: if the run began on another kind of device.
     """
-    chosen = journal.step("device", lambda: _choose(device, problem, batch))
-    kind, reason = str(chosen["kind"]), str(chosen["reason"])
+    chosen = journal.step("device", lambda: _fastest_kind(device, problem, batch))
+    kind = str(chosen["kind"])
+    reason = str(chosen["reason"])
     if device not in ("auto", kind):
         raise MismatchError(
             f"the checkpoint was computed on {kind}: resume it there, not with device='{device}'"
         )
     check_device(kind)
-    begun_on, here = int(chosen["number"]), _number(kind)
+    # The batches of another number of devices round differently.
+    begun_on = int(chosen["number"])
+    here = shards_of(kind)
     if begun_on != here:
         warnings.warn(
             f"the checkpoint was begun on {begun_on} {kind} devices and here are {here}: the draws "
-            "will be those of an "
-            "uninterrupted run to rounding only",
+            "will be those of an uninterrupted run to rounding only",
             stacklevel=2,
         )
     untouched = jax.config.jax_default_device is None and kind == jax.default_backend()
@@ -69,31 +74,29 @@ def computing_on(device: str, problem: Problem, batch: int, journal: Journal) ->
         yield f"{kind}: {reason}"
 
 
-def _choose(device: str, problem: Problem, batch: int) -> Arrays:
+def _fastest_kind(device: str, problem: Problem, batch: int) -> Arrays:
+    """Return the kind of device, the reason of the choice, and the number of devices."""
     if device != "auto":
         kind, reason = device, "as asked"
     elif len(kinds()) == 1:
-        kind, reason = kinds()[0], "the only kind of device here"
+        kind = kinds()[0]
+        reason = "the only kind of device here"
     else:
         speeds = {kind: _gradients_a_second(problem, batch, kind) for kind in kinds()}
-        kind = max(speeds, key=lambda k: speeds[k])
+        kind = max(speeds, key=speeds.__getitem__)
         measured = ", ".join(f"{speed:.0f} on {name}" for name, speed in speeds.items())
         reason = f"gradients a second for a batch of {batch}: {measured}"
     return {
         "kind": np.asarray(kind),
         "reason": np.asarray(reason),
-        "number": np.asarray(_number(kind)),
+        "number": np.asarray(shards_of(kind)),
     }
 
 
-def _number(kind: str) -> int:
-    return shards_of(kind)
-
-
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:
+    """Measure the speed of gradients at prior draws."""
     with jax.default_device(jax.devices(kind)[0]):
         value_and_gradient, _ = traced_once(problem)
-        times = lap_times(
-            value_and_gradient, problem.prior(batch, key=jax.random.key(0)), batch, laps=_LAPS
-        )
+        draws = problem.prior(batch, key=jax.random.key(0))
+        times = lap_times(value_and_gradient, draws, batch, laps=_LAPS)
     return batch * _LAPS / sum(times)

@@ -1,10 +1,10 @@
-"""What an engine is, and what every engine returns."""
+"""The interface of engines: settings, cost, draws and modes."""
 
 import abc
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -17,12 +17,12 @@ from .problem import Problem
 
 
 class Cost(NamedTuple):
-    """What an engine takes at each of the positions that it looks at together.
+    """The cost of a run for each position of a batch, in gradients.
 
     Args:
-        least: the fewest gradients, or what costs as much.
-        most: the most of them.
-        programs: how many times as long as a gradient it takes to compile.
+        least: the fewest gradients, or equally expensive evaluations.
+        most: the most gradients.
+        programs: compile time of the programs, in compile times of one gradient.
     """
 
     least: float
@@ -31,20 +31,20 @@ class Cost(NamedTuple):
 
 
 type Facts = Mapping[str, int | float | str]
-"""What is known of a run, to become attributes of its result."""
+"""Numbers and text on a run, which become attributes of its result."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Modes:
-    """Modes of the posterior worth having, best first, in the unconstrained space.
+    """Relevant modes of the posterior, best first, in the unconstrained space.
 
-    NUTS gives of a population where the posterior is high on average over its members.
+    For a hierarchical model NUTS maximises the posterior on average over random effects.
 
     Args:
         positions: `(mode, dimension)`.
-        log_densities: those of the posterior there, `(mode,)`, in nats up to a constant.
-        weights: the posterior probability of each mode, `(mode,)`, if the engine tells it.
-        weight_errors: their standard errors, NaN where one run gives none.
+        log_densities: log densities of the posterior, `(mode,)`, in nats up to a constant.
+        weights: the posterior probability of each mode, `(mode,)`, if the engine estimates it.
+        weight_errors: standard errors of the weights, NaN for a single run.
     """
 
     positions: Float[np.ndarray, "mode dimension"]
@@ -55,25 +55,24 @@ class Modes:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Draws in the unconstrained space, what is known of each, and what the engine says of its run.
+    """Draws of an engine in the unconstrained space, with statistics and findings.
 
     Args:
         positions: the draws, `(chain, draw, dimension)`.
-        stats: what is known of each draw, `(chain, draw)` by name, such as `lp`, its log density.
-        facts: what is known of the run: numbers and text by name, which become attributes of the
-            result.
-        findings: what should be said of the run, in `diagnose`.
-        modes: modes of the posterior that were found, if any.
-        curves: what a descent went through, `(member, step)` by name.
-        draws_are: what a draw is, in words.
-        markov: whether the draws of a chain follow from one another, so that R-hat and effective
-            sample sizes mean something.
-        superchains: how many groups of chains, each too short for R-hat, begin at one point; none
-            unless given.
+        stats: statistics of each draw, `(chain, draw)` by name, such as `lp`, the log density.
+        facts: numbers and text on the run, which become attributes of the result.
+        findings: findings on the run, for `diagnose`.
+        modes: modes of the posterior, if the engine searches them.
+        curves: loss and terms of a gradient descent, `(member, step)` by name.
+        draws_are: the kind of draws, in words.
+        markov: whether the chains are Markov chains, for which R-hat and effective sample sizes
+            have a meaning.
+        superchains: the number of groups of chains that begin at one point, for chains too short
+            for R-hat; 0 without such groups.
         interrupted: whether Ctrl-C ended the run early.
 
     Raises:
-        ModelError: for arrays of other shapes.
+        ModelError: if arrays have other shapes.
     """
 
     positions: Float[np.ndarray, "chain draw dimension"]
@@ -102,7 +101,7 @@ class Samples:
 
     @property
     def attributes(self) -> dict[str, int | float | str]:
-        """What a result says of its draws and of the run, ready for netCDF."""
+        """Attributes of a result on its draws and the run, ready for netCDF."""
         return {
             "interrupted": int(self.interrupted),
             "draws_are": self.draws_are,
@@ -114,86 +113,68 @@ class Samples:
 
 
 class Settings:
-    """Settings of an engine or of a strategy: a frozen dataclass of numbers, words and other
-    settings.
+    """Settings of an engine or strategy: a frozen dataclass of numbers, words and settings.
 
-    They are stored by the name of their class and its fields, so that a run can be resumed from
-    what it wrote down.
+    They are stored by the names of their class and fields, so that a run can be resumed.
     """
 
     def stored(self) -> dict[str, Any]:
-        """The settings as plain values, ready for JSON."""
-        held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        plain = {
-            name: value.stored() if isinstance(value, Settings) else value
-            for name, value in held.items()
-        }
-        return {"class": _class_name(type(self)), **plain}
+        """Return the settings as plain values, ready for JSON."""
+        plain: dict[str, Any] = {"class": _class_name(type(self))}
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            plain[field.name] = value.stored() if isinstance(value, Settings) else value
+        return plain
 
     @classmethod
     def _from_stored(cls, settings: dict[str, Any]) -> "Settings":
-        return cls(
-            **{
-                name: restored(value) if isinstance(value, dict) else value
-                for name, value in settings.items()
-            }
-        )
+        """Return settings from plain values by field."""
+        return cls(**{n: restored(v) if isinstance(v, dict) else v for n, v in settings.items()})
 
     def _check_numbers(self, **least: int) -> None:
-        """Raise ModelError unless fields are whole numbers of at least so much."""
+        """Refuse fields that are not whole numbers of at least so much."""
         for name, smallest in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-                raise ModelError(
-                    f"{type(self).__name__}({name}={value!r}): {name} must be a whole number, at "
-                    f"least {smallest}"
-                )
+                self._refuse(name, f"be a whole number, at least {smallest}")
 
     def _check_words(self, **allowed: tuple[str, ...]) -> None:
-        """Raise ModelError unless fields are among these words."""
+        """Refuse fields that are not among these words."""
         for name, words in allowed.items():
-            value = getattr(self, name)
-            if value not in words:
-                raise ModelError(
-                    f"{type(self).__name__}({name}={value!r}): {name} must be one of "
-                    f"{', '.join(words)}"
-                )
+            if getattr(self, name) not in words:
+                self._refuse(name, f"be one of {', '.join(words)}")
 
     def _check_settings(self, **kinds: type["Settings"]) -> None:
-        """Raise ModelError unless fields are settings of these kinds."""
+        """Refuse fields that are not settings of these kinds."""
         for name, kind in kinds.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                raise ModelError(
-                    f"{type(self).__name__}({name}={value!r}): {name} must be a "
-                    f"bd.{kind.__name__}(…)"
-                )
+            if not isinstance(getattr(self, name), kind):
+                self._refuse(name, f"be a bd.{kind.__name__}(…)")
 
     def _check_floats(self, *names: str, below: float = 1.0, zero: bool = False) -> None:
-        """Make fields plain floats.
-
-        Raises:
-            ModelError: unless they lie between 0 and `below`.
-        """
+        """Make fields plain floats, and refuse those that are not between 0 and `below`."""
         for name in names:
-            value = getattr(self, name)
             try:
-                number = float(value)
+                number = float(getattr(self, name))
             except (TypeError, ValueError):
                 number = float("nan")
+            # NaN fails each comparison.
             if not (0 < number < below or (zero and number == 0)):
                 limits = f"at least 0 and below {below:g}" if zero else f"between 0 and {below:g}"
-                raise ModelError(
-                    f"{type(self).__name__}({name}={value!r}): {name} must lie {limits}"
-                )
+                self._refuse(name, f"lie {limits}")
+            # The dataclass is frozen.
             object.__setattr__(self, name, number)
+
+    def _refuse(self, name: str, must: str) -> NoReturn:
+        """Raise the ModelError of a field."""
+        value = getattr(self, name)
+        raise ModelError(f"{type(self).__name__}({name}={value!r}): {name} must {must}")
 
 
 class AbstractEngine(abc.ABC, Settings):
-    """Draws from the posterior of a problem: a frozen dataclass of its settings.
+    """The interface of an engine, a frozen dataclass of its settings.
 
-    An engine owns what it costs, how it is stored and restored, and what is said of its run. Long
-    work is done in steps of the journal, so that it can be resumed.
+    An engine defines its cost, how its settings are stored, and the findings on its run. Long work
+    is divided into steps of the journal, so that it can be resumed.
     """
 
     draws: int
@@ -201,7 +182,7 @@ class AbstractEngine(abc.ABC, Settings):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together."""
+        """Positions that are evaluated together."""
         return 1
 
     @abc.abstractmethod
@@ -212,11 +193,11 @@ class AbstractEngine(abc.ABC, Settings):
             problem: the posterior, as a function of one flat vector.
             key: a JAX random key.
             journal: keeps each step of long work as it is done.
-            bar: shows how far the work has come.
+            bar: shows the progress.
         """
 
     def cost(self, problem: Problem) -> Cost | None:
-        """What a run takes, before it has run; none if that is not known.
+        """Return the expected cost of a run, or nothing if it is unknown.
 
         Args:
             problem: the posterior, as a function of one flat vector.
@@ -224,18 +205,18 @@ class AbstractEngine(abc.ABC, Settings):
         return None
 
     def gradient_mode(self, problem: Problem) -> str:
-        """Whether gradients are taken by `forward` or `reverse` mode through the solver.
+        """Return whether gradients are taken by `forward` or `reverse` mode through the solver.
 
         Args:
             problem: the posterior, as a function of one flat vector.
 
         Raises:
-            ModelError: if the solver of the model cannot do what the engine needs.
+            ModelError: if the solver of the model does not support the mode that the engine needs.
         """
         return choose(problem, "reverse")
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "AbstractEngine":
-        """The engine for a posterior that is similar to one with draws at these positions.
+        """Return the engine for a posterior similar to one with these draws.
 
         Args:
             positions: the draws, `(draw, dimension)`, in the unconstrained space.
@@ -243,8 +224,17 @@ class AbstractEngine(abc.ABC, Settings):
         return self
 
 
+def concatenated(traces: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays `(chain, draw, …)` of several traces, one after the other."""
+    return {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
+
+
 def check_engine(engine: object) -> None:
-    """Raise ModelError for what is no engine, such as the class of one."""
+    """Refuse objects that are not engines, such as the class of one.
+
+    Raises:
+        ModelError: if the object is no engine, or has no field `draws`.
+    """
     if not isinstance(engine, AbstractEngine):
         raise ModelError(f"engine must be an engine such as {SAMPLER}, not {engine!r}")
     if not hasattr(engine, "draws"):
@@ -252,32 +242,31 @@ def check_engine(engine: object) -> None:
 
 
 def restored(stored: dict[str, Any]) -> Any:
-    """An engine or a strategy from what `stored` made of it.
+    """Return the engine or strategy from its plain values.
 
     Raises:
-        ReadError: if no class of that name is defined, or its settings are no longer what they
-            were.
+        ReadError: if no class of that name is defined, or its settings have changed.
     """
-    name, settings = stored.get("class"), {k: v for k, v in stored.items() if k != "class"}
-    for cls in _kinds(Settings):
+    settings = dict(stored)
+    name = settings.pop("class", None)
+    for cls in _subclasses(Settings):
         if _class_name(cls) == name:
             try:
                 return cls._from_stored(settings)
             except (TypeError, ModelError) as error:
-                raise ReadError(
-                    f"the checkpoint was made by {json.dumps(stored)}: {error}"
-                ) from error
+                text = json.dumps(stored)
+                raise ReadError(f"the checkpoint was made by {text}: {error}") from error
     raise ReadError(
         f"the checkpoint was made by {name}, which is not defined here: call bd.fit with the same "
-        "engine, key and "
-        "checkpoint instead"
+        "engine, key and checkpoint instead"
     )
 
 
-def _kinds(cls: type) -> Iterator[type]:
+def _subclasses(cls: type) -> Iterator[type]:
+    """Yield all direct and indirect subclasses."""
     for kind in cls.__subclasses__():
         yield kind
-        yield from _kinds(kind)
+        yield from _subclasses(kind)
 
 
 def _class_name(cls: type) -> str:

@@ -1,6 +1,4 @@
-"""How the gradient of a posterior is taken: by reverse or by forward mode through the solver,
-traced once.
-"""
+"""Gradients of the posterior by reverse or forward mode through the solver, traced once."""
 
 import contextlib
 import json
@@ -19,38 +17,40 @@ from .problem import LogDensity, Problem, ValueAndGradient
 from .sharding import lap_times
 
 STRATEGIES = ("auto", "forward", "reverse")
-# Forward mode carries one tangent for each unknown number along: few cost less than the way back,
-# many do not.
+# Forward mode carries one tangent per parameter: a few are cheaper than an adjoint solve.
 _FORWARD_UP_TO, _REVERSE_FROM = 8, 65
-# But with many states, forward mode is the slower one for two unknown numbers already.
+# With many states forward mode is slower even for two parameters.
 _MANY_STATES = 30
-# Reverse mode unless forward mode is clearly faster.
+# Forward mode must take at most this share of the time of reverse mode.
 _MARGIN = 0.8
+# Prior draws and repetitions of the measurement.
 _POSITIONS, _LAPS = 16, 3
 
 
 def choose(problem: Problem, wanted: str) -> str:
-    """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a
-    choice is stable.
+    """Return `forward` or `reverse`, as wanted or as measured before.
 
     Raises:
-        ModelError: if the adjoint of the model's solver cannot do what is wanted.
+        ModelError: if the adjoint of the model's solver does not support the wanted mode.
     """
     adjoints = problem.adjoints()
+    # 1. The user's adjoint of a solver decides.
     chosen = _chosen_by_user(adjoints)
     if chosen:
         only = "forward" if any(isinstance(a, diffrax.ForwardMode) for a in chosen) else "reverse"
         if wanted not in ("auto", only):
             raise ModelError(
                 f"gradient='{wanted}' cannot be had: the model's solver has "
-                f"adjoint={type(chosen[0]).__name__}(), by "
-                f"which only {only} mode works; leave adjoint or gradient at its default"
+                f"adjoint={type(chosen[0]).__name__}(), by which only {only} mode works; leave "
+                "adjoint or gradient at its default"
             )
         return only
     if wanted != "auto":
         return wanted
+    # 2. Without a solver reverse mode is never slower.
     if not adjoints:
-        return "reverse"  # there is no solver
+        return "reverse"
+    # 3. The number of parameters decides if it is small or large, else a measurement.
     if problem.dimension <= _FORWARD_UP_TO and problem.states() < _MANY_STATES:
         return "forward"
     if problem.dimension >= _REVERSE_FROM:
@@ -59,15 +59,14 @@ def choose(problem: Problem, wanted: str) -> str:
 
 
 def _chosen_by_user(adjoints: list[diffrax.AbstractAdjoint]) -> list[diffrax.AbstractAdjoint]:
-    """Every other adjoint than Diffrax's default is the user's choice of how the gradient is
-    taken.
-    """
+    """Return the adjoints other than Diffrax's default, which only a user can have set."""
     return [a for a in adjoints if not isinstance(a, diffrax.RecursiveCheckpointAdjoint)]
 
 
 def _remembered(problem: Problem) -> str:
-    """The choice measured on this kind of device, which holds from then on, for other data of this
-    shape too.
+    """Return the faster mode on this kind of device, from the cache folder or by measurement.
+
+    The note in the folder also serves other data of the same shape, so that choices are stable.
     """
     folder = cache_folder()
     kind = re.sub(r"\W+", "-", computing_devices()[0].device_kind.lower())
@@ -79,15 +78,14 @@ def _remembered(problem: Problem) -> str:
     seconds = {strategy: _measure(problem, strategy) for strategy in ("forward", "reverse")}
     strategy = "forward" if seconds["forward"] < _MARGIN * seconds["reverse"] else "reverse"
     if note is not None:
+        text = json.dumps({"strategy": strategy, "seconds_per_gradient": seconds})
         with contextlib.suppress(WriteError):
-            write_text(
-                note, json.dumps({"strategy": strategy, "seconds_per_gradient": seconds}) + "\n"
-            )
+            write_text(note, f"{text}\n")
     return strategy
 
 
 def _noted(note: Path) -> str | None:
-    """The strategy in a note; none if there is no note, or a torn one."""
+    """Return the mode in a note, or nothing if there is no readable note."""
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -97,7 +95,7 @@ def _noted(note: Path) -> str | None:
 
 
 def _measure(problem: Problem, strategy: str) -> float:
-    """Seconds for one gradient, on average over prior draws; all devices work side by side."""
+    """Return the seconds of one gradient, averaged over prior draws, with all devices busy."""
     _, value_and_gradient, _ = differentiated(problem, strategy)
     positions = problem.prior(_POSITIONS, key=jax.random.key(0))
     return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS
@@ -106,14 +104,21 @@ def _measure(problem: Problem, strategy: str) -> float:
 def differentiated(
     problem: Problem, strategy: str, *, other: bool = True
 ) -> tuple[str, ValueAndGradient, LogDensity]:
-    """How the gradient is taken, with value and gradient, and the log density itself, from one
-    shared trace.
+    """Differentiate the log density, in the other mode if the wanted one fails.
 
-    Not every equation can be differentiated both ways: a loop of unknown length only forward, a
-    rule of its own by `jax.custom_vjp` only in reverse. Then it is the `other` way, if that may be.
+    Some equations can be differentiated in one mode only: a loop of unknown length in forward mode,
+    a `jax.custom_vjp` in reverse mode.
+
+    Args:
+        problem: the posterior.
+        strategy: "forward" or "reverse".
+        other: whether the other mode may be used.
+
+    Returns:
+        The mode, a function for value and gradient, and the log density, from one trace.
 
     Raises:
-        ModelError: where neither way can be had.
+        ModelError: if no allowed mode works.
     """
     free = other and not _chosen_by_user(problem.adjoints())
     ways = [strategy, *(way for way in STRATEGIES[1:] if free and way != strategy)]
@@ -123,7 +128,8 @@ def differentiated(
             return way, *_traced(problem, way)
         except BayesDaslError:
             raise
-        except Exception as error:  # whatever JAX, or a rule of the user, may raise
+        # JAX, or a rule of the user, may raise anything.
+        except Exception as error:
             refused = refused or error
     raise ModelError(
         f"the model cannot be differentiated in {' or '.join(ways)} mode: "
@@ -132,34 +138,28 @@ def differentiated(
 
 
 def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGradient, LogDensity]:
-    """Value and gradient of the log density, and the log density itself, as `differentiated` makes
-    them.
-    """
+    """Return a function for value and gradient, and the log density, from one trace."""
     return differentiated(problem, strategy)[1:]
 
 
 def _traced(problem: Problem, strategy: str) -> tuple[ValueAndGradient, LogDensity]:
-    """Value and gradient of the log density, and the log density itself, from one shared trace.
+    """Return a function for value and gradient, and the log density, from one trace.
 
     Tracing a solver takes about as long as compiling it, so every program of an engine is built
-    from these two. They are closed: unlike the solver itself they can be used inside `shard_map`
-    (diffrax#765).
+    from these two. Unlike the solver itself they can be used inside `shard_map` (diffrax#765).
     """
-    forward = strategy == "forward"
-    both = (
-        _forward(problem.forward().log_density)
-        if forward
-        else jax.value_and_grad(problem.log_density)
-    )
+    if strategy == "forward":
+        both = _by_tangents(problem.forward().log_density)
+    else:
+        both = jax.value_and_grad(problem.log_density)
     one, held, _ = parted(both, jnp.zeros(problem.dimension))
     evaluate = jax.jit(one)
 
     def value_and_gradient(position):
-        # The data, too, as an argument: see `parted`, inside of which alone it may be traced where
-        # threads do so.
+        # The data are an argument of the program, see `parted`.
         value, gradient = evaluate(held, position)
-        # A vector field that turns NaN (the root of a negative state) has a NaN gradient: the draw
-        # is lost anyway.
+        # A vector field that becomes NaN (the root of a negative state) has a NaN gradient. The
+        # draw is rejected anyway, and no NaN may spread.
         return value, jnp.where(jnp.isfinite(value), gradient, 0.0)
 
     @jax.custom_vjp
@@ -170,8 +170,8 @@ def _traced(problem: Problem, strategy: str) -> tuple[ValueAndGradient, LogDensi
     return value_and_gradient, log_density_of
 
 
-def _forward(log_density: LogDensity) -> ValueAndGradient:
-    """One solve that carries the sensitivities to every unknown number along."""
+def _by_tangents(log_density: LogDensity) -> ValueAndGradient:
+    """Return value and gradient by one solve with a tangent for each parameter."""
 
     def value_and_gradient(position):
         along = lambda direction: jax.jvp(log_density, (position,), (direction,))  # noqa: E731

@@ -1,4 +1,4 @@
-"""Residuals in units of their noise, and what moves them to first order."""
+"""Residuals in units of their noise, and their first-order changes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,14 +19,18 @@ from ..random import realise
 from .problem import Problem
 
 _MISMATCH = "mismatch "
-_BATCH = 16  # directions along which one program moves
+# Directions that one program takes together.
+_BATCH = 16
+# The most Gauss–Newton steps, and halvings of a step.
 _STEPS, _HALVINGS = 30, 8
-_ENOUGH = 0.1  # nats by which a step must raise the log density, to go on
-_FLATTEST = 1e-4  # curvature that a log prior is taken to have at least
+# Nats that a step must gain for another one.
+_ENOUGH = 0.1
+# Least curvature of a log prior.
+_FLATTEST = 1e-4
 
 
 def with_mismatches(problem: Problem, prediction: Prediction) -> dict[str, Array]:
-    """What is predicted of the data, and of mismatches, whose data are 0."""
+    """Return predictions of the data and constraint residuals, whose data are 0, by name."""
     values = {name: prediction.values[name] for name in problem.observed}
     return values | {
         _MISMATCH + name: jnp.asarray(value) for name, value in prediction.mismatches.items()
@@ -40,59 +44,68 @@ def residuals(
     variances: dict[str, Array],
     values: dict[str, Array],
 ) -> Float[Array, " datum"]:
-    """How far data lie from what is predicted, given those before them, in units of their spread; 0
-    if missing.
+    """Return data minus predictions in standard deviations, 0 for missing data.
 
-    `realised` has the numbers of the noise, whose spread is that around `centre`.
+    With noise that looks back, data are conditional on those before them.
+
+    Args:
+        problem: the data and inputs.
+        realised: the model with the parameters of the noise.
+        centre: predictions at which the standard deviation of the noise is taken.
+        variances: variances of the predictions, from a filter.
+        values: predictions and constraint residuals, by name.
     """
     inputs, found = problem.inputs, []
     given = {}
+    # 1. Distributions given the data before, if any noise looks back.
     if realised.reader.looks_back:
         given = realised.conditional(Prediction(values, jnp.asarray(True), before=values), inputs)
     for name, value in sorted(values.items()):
+        # 2. A constraint residual r has the datum 0 and unit standard deviation.
         if name.startswith(_MISMATCH):
             found.append(-jnp.ravel(value))
             continue
-        noise, observed = noise_at(realised, name, centre, inputs), problem.observed[name]
+        # 3. (g(y) − location) / scale, on the scale of the noise's link g.
+        noise = noise_at(realised, name, centre, inputs)
+        observed = problem.observed[name]
         seen = ~jnp.isnan(observed)
         if noise.looks_back:
             location, scale = on_link(given[name])
-            linked, seen = _told_on_link(noise, value, observed, location, scale)
+            linked, seen = _linked_data(noise, value, observed, location, scale)
         else:
-            location, scale = noise.link(value), noise.spread(centre[name], variances.get(name))
+            location = noise.link(value)
+            scale = noise.spread(centre[name], variances.get(name))
             linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
-        # A datum without spread, as none of no trials, tells nothing here.
-        told = seen & (scale > 0) & jnp.isfinite(scale)
-        found.append(
-            jnp.ravel(jnp.where(told, (linked - location) / jnp.where(told, scale, 1.0), 0.0))
-        )
+        # A datum with zero standard deviation, such as a binomial of no trials, has no information.
+        usable = seen & (scale > 0) & jnp.isfinite(scale)
+        own = (linked - location) / jnp.where(usable, scale, 1.0)
+        found.append(jnp.ravel(jnp.where(usable, own, 0.0)))
     return jnp.concatenate(found)
 
 
-def _told_on_link(
+def _linked_data(
     noise: Any, value: Array, observed: Array, location: Array, scale: Array
 ) -> tuple[Array, Array]:
-    """Data on the scale of `link`, and which of them count: a censored datum is its mean given its
-    bounds.
+    """Return data on the scale of the link, and which of them are not missing.
+
+    A censored datum is replaced by its mean given its bounds.
     """
-    nowhen = jnp.zeros(observed.shape[:1])
-    seen = noise.before(nowhen, observed, value, same=True).seen
+    no_times = jnp.zeros(observed.shape[:1])
+    seen = noise.before(no_times, observed, value, same=True).seen
     linked = noise.link(jnp.where(seen.there, observed, 1.0))
     if seen.bounds is not None:
         middle = noise.link(value)
-        linked = (
-            middle
-            + within(seen, location - middle, jnp.where(scale > 0, jnp.square(scale), 1.0))[0]
-        )
+        variance = jnp.where(scale > 0, jnp.square(scale), 1.0)
+        linked = middle + within(seen, location - middle, variance)[0]
     return linked, seen.there
 
 
 class Predicted(NamedTuple):
-    """What is predicted at a position.
+    """Predictions at a position.
 
     Args:
-        centre: the predictions by observable, and the mismatches.
-        variances: those of the predictions, of a filter.
+        centre: predictions by observable, and constraint residuals.
+        variances: variances of the predictions, from a filter.
         ok: whether the solver succeeded.
     """
 
@@ -102,20 +115,19 @@ class Predicted(NamedTuple):
 
 
 type Enrich = Callable[[Model, Float[Array, " coefficient"]], Model]
-"""A realised model with more in it, whose coefficients are 0 in the model itself."""
+"""Adds terms to a realised model; with coefficients 0 the model does not change."""
 
 
 class Around:
-    """The residuals of a problem around any position, and their slopes by its numbers and by
-    coefficients of more.
+    """Residuals around any position, with slopes by parameters and by coefficients of more terms.
 
     Its programs are compiled once.
 
     Args:
         problem: the posterior.
-        enrich: what the coefficients add to a model.
-        coefficients: how many there are.
-        at: a position like those that will be asked for.
+        enrich: adds terms with given coefficients to a model.
+        coefficients: number of coefficients.
+        at: an example of a position.
     """
 
     def __init__(
@@ -125,8 +137,10 @@ class Around:
         coefficients: int,
         at: Float[np.ndarray, " dimension"],
     ):
-        self.problem, self.coefficients = problem.reversible(), coefficients
-        self._enrich, self._forward = enrich, problem.forward()
+        self.problem = problem.reversible()
+        self.coefficients = coefficients
+        self._enrich = enrich
+        self._forward = problem.forward()
         self._log_density = Program(self.problem.log_density)
         self._of_prior = Program(
             lambda x: (jax.grad(problem.log_prior)(x), jax.hessian(problem.log_prior)(x))
@@ -135,15 +149,21 @@ class Around:
         observed = self.problem.observed
         found = jax.eval_shape(self._moved, at, np.zeros((_BATCH, at.size + coefficients)))[2]
         sizes = {name: value.size for name, value in sorted(found.centre.items())}
-        rows = [~np.isnan(np.asarray(observed[n])).ravel() if n in observed else np.ones(size, bool)
-                for n, size in sizes.items()]  # fmt: skip
-        self._seen = np.concatenate(rows)
+        seen = []
+        for name, size in sizes.items():
+            values = np.asarray(observed[name]) if name in observed else np.zeros(size)
+            seen.append(~np.isnan(values).ravel())
+        self._seen = np.concatenate(seen)
         self.series = self._series(sizes)
 
     def _series(self, sizes: dict[str, int]) -> Series:
-        """The order of the data: each observable is a series at each place or of each member."""
-        times, observed = np.asarray(self.problem.inputs.times, float), self.problem.observed
-        before, steps, start = np.full(self._seen.size, -1), np.ones(self._seen.size), 0
+        """Return the order of the data: an observable is a series for each place or group."""
+        times = np.asarray(self.problem.inputs.times, float)
+        observed = self.problem.observed
+        before = np.full(self._seen.size, -1)
+        steps = np.ones(self._seen.size)
+        start = 0
+        # 1. The datum before each datum, and the time between them.
         for name, size in sizes.items():
             if name in observed:
                 places = size // len(times)
@@ -151,24 +171,24 @@ class Around:
                 rows = start + np.arange(size).reshape(len(times), places)
                 for own, when in zip(rows.T, at.T, strict=True):
                     seen = self._seen[own]
-                    before[own[seen][1:]], steps[own[seen][1:]] = (
-                        own[seen][:-1],
-                        np.diff(when[seen]),
-                    )
+                    before[own[seen][1:]] = own[seen][:-1]
+                    steps[own[seen][1:]] = np.diff(when[seen])
             start += size
-        place = np.cumsum(self._seen) - 1
-        before, steps = before[self._seen], steps[self._seen]
+        # 2. Numbers among the data that are not missing.
+        number = np.cumsum(self._seen) - 1
+        before = before[self._seen]
+        steps = steps[self._seen]
+        # 3. Steps in units of the median one; replicates at one time count as one step apart.
         usual = np.median(steps[(before >= 0) & (steps > 0)]) if (before >= 0).any() else 1.0
-        # Replicates at one time count as a step apart.
-        return Series(np.where(before >= 0, place[before], -1), np.maximum(steps / usual, 1.0))
+        return Series(np.where(before >= 0, number[before], -1), np.maximum(steps / usual, 1.0))
 
     def likeliest(
         self, positions: Float[np.ndarray, "n dimension"]
     ) -> Float[np.ndarray, " dimension"]:
-        """The position of the highest density.
+        """Return the position of the highest log density.
 
         Raises:
-            ModelError: if all are such that a solver fails.
+            ModelError: if no position has a finite log density.
         """
         densities = [self._density(x) for x in positions]
         if not np.isfinite(max(densities)):
@@ -180,23 +200,31 @@ class Around:
     def best(
         self, x: Float[np.ndarray, " dimension"]
     ) -> tuple[Float[np.ndarray, " dimension"], bool]:
-        """The position to which steps of Gauss and Newton lead, and whether they came to an end.
+        """Maximise the log density by Gauss–Newton steps.
 
-        Numbers that move no prediction stay as they are.
+        Parameters that move no prediction do not change.
+
+        Returns:
+            The position, and whether the steps converged.
         """
         value = self._density(x)
         for _ in range(_STEPS):
+            # 1. Step (Aᵀ A + Λ)⁻¹ (Aᵀ r + ∇ log prior), with slopes A, residuals r and prior
+            #    precision Λ.
             linear, _, moving = self._linear(x, 0)
             step = np.zeros_like(x)
             pull = linear.slopes.T @ linear.left + linear.pull
             step[moving] = np.linalg.solve(linear.slopes.T @ linear.slopes + linear.precision, pull)
+            # 2. Halve it until the log density rises.
             for i in range(_HALVINGS):
                 tried = x + step / 2**i
                 if (higher := self._density(tried)) > value:
                     break
             else:
                 return x, True
-            gained, x, value = higher - value, tried, higher
+            gained = higher - value
+            x = tried
+            value = higher
             if gained < _ENOUGH:
                 return x, True
         return x, False
@@ -204,11 +232,18 @@ class Around:
     def linear(
         self, x: Float[np.ndarray, " dimension"], replicates: int, *, key: Array
     ) -> tuple[Linear, Float[np.ndarray, "datum coefficient"]]:
-        """The residuals as linear around a position, and by how much predictions move with the
-        coefficients.
+        """Return the linearised residuals around a position, with replicates.
 
-        Replicates are of data that the model draws there itself; where noise looks back, or data
-        are censored, of standard normal residuals.
+        Replicates are residuals of data simulated by the model. They are standard normal for noise
+        that looks back and for censored data.
+
+        Args:
+            x: the position.
+            replicates: number of replicates.
+            key: random seed.
+
+        Returns:
+            The linearised residuals, and the slopes of predictions by the coefficients.
         """
         linear, along, _ = self._linear(x, self.coefficients)
         found = self._moved(x, np.zeros((_BATCH, x.size + self.coefficients)))[2]
@@ -217,21 +252,27 @@ class Around:
         return linear._replace(noise=np.asarray(noise)[:, self._seen]), along
 
     def _density(self, x: np.ndarray) -> float:
+        """Return the log density, −∞ if it is not finite."""
         value = float(self._log_density(x))
         return value if np.isfinite(value) else -np.inf
 
     def _linear(self, x: np.ndarray, coefficients: int) -> tuple[Linear, np.ndarray, np.ndarray]:
-        """Without replicates; the slopes by so many of the coefficients; and which of its numbers
-        move predictions.
+        """Return linearised residuals without replicates.
+
+        Returns:
+            The residuals, the slopes by so many coefficients, and the indices of the parameters
+            that move predictions.
         """
         every = np.eye(x.size + coefficients, x.size + self.coefficients)
         parts, left = [], np.zeros(0)
         for start in range(0, len(every), _BATCH):
+            # The last batch is filled up with zeros, so that one program serves all.
             part = every[start : start + _BATCH]
             filled = np.concatenate([part, np.zeros((_BATCH - len(part), every.shape[1]))])
             slopes, left, _ = self._moved(x, filled)
             parts.append(np.asarray(slopes)[: len(part)])
-        slopes, left = np.concatenate(parts).T[self._seen], np.asarray(left)[self._seen]
+        slopes = np.concatenate(parts).T[self._seen]
+        left = np.asarray(left)[self._seen]
         pull, curvature = map(np.asarray, self._of_prior(x))
         moving = np.flatnonzero(np.abs(slopes[:, : x.size]).max(axis=0) > 0)
         precision = _positive(-curvature[np.ix_(moving, moving)])
@@ -241,12 +282,15 @@ class Around:
     def _move(
         self, x: Array, directions: Float[Array, "batch number"]
     ) -> tuple[Array, Array, Predicted]:
-        """By how much predictions move along some directions, in units of their noise, and what is
-        left of the data.
+        """Return slopes of predictions along directions in units of the noise, and residuals.
+
+        Returns:
+            The slopes, the residuals, and the predictions.
         """
         problem = self._forward
         held = realise(problem.model, problem.constrain(x))
 
+        # Minus the residuals, with the noise fixed at the position.
         def fallen(x, coefficients):
             realised = self._enrich(realise(problem.model, problem.constrain(x)), coefficients)
             prediction = realised.predict(problem.inputs)
@@ -270,10 +314,9 @@ class Around:
     def _left(
         self, realised: Model, found: Predicted, observed: dict[str, Array]
     ) -> Float[Array, " datum"]:
-        """The slope of the log likelihood by the prediction of each datum, over what the datum
-        tells of it.
+        """Return scores of predictions times the noise's standard deviation.
 
-        Of normal noise these are the residuals; of others numbers of mean 0 in a model that is
+        For normal noise these are the residuals. For other noise they have mean 0 if the model is
         right.
         """
         problem = dataclasses.replace(self.problem, observed=observed)
@@ -282,44 +325,47 @@ class Around:
 
         def log_likelihood(values):
             prediction = self._given(found, values)
-            laws, total = realised.conditional(prediction, problem.inputs), jnp.zeros(())
+            laws = realised.conditional(prediction, problem.inputs)
+            total = jnp.zeros(())
             for name in free:
                 seen = ~jnp.isnan(observed[name])
-                total += jnp.sum(
-                    jnp.where(seen, laws[name].log_prob(jnp.where(seen, observed[name], 1.0)), 0.0)
-                )
+                each = laws[name].log_prob(jnp.where(seen, observed[name], 1.0))
+                total += jnp.sum(jnp.where(seen, each, 0.0))
             return total
 
+        # ∂ log p / ∂f · σ / g′(f), since σ is on the scale of the link g.
         slopes = jax.grad(log_likelihood)({name: found.centre[name] for name in free})
         parts, start = [], 0
         for name, value in sorted(found.centre.items()):
-            own, start = plain[start : start + value.size], start + value.size
+            own = plain[start : start + value.size]
+            start = start + value.size
             if name in slopes:
                 noise = noise_at(realised, name, found.centre, problem.inputs)
                 _, by_link = jax.jvp(noise.link, (value,), (jnp.ones_like(value),))
-                tells = (
-                    jnp.broadcast_to(noise.spread(value, found.variances.get(name)), value.shape)
-                    / by_link
-                )
-                own = jnp.where(jnp.isfinite(tells), slopes[name] * tells, 0.0).ravel()
+                spread = noise.spread(value, found.variances.get(name))
+                scale = jnp.broadcast_to(spread, value.shape) / by_link
+                own = jnp.where(jnp.isfinite(scale), slopes[name] * scale, 0.0).ravel()
             parts.append(own)
         return jnp.concatenate(parts)
 
     def _given(self, found: Predicted, values: dict[str, Array]) -> Prediction:
+        """Return a prediction with some values replaced."""
         every = {**found.centre, **values}
         return Prediction(every, jnp.asarray(True), variances=found.variances, before=every)
 
     def _replicates(
         self, x: Array, found: Predicted, keys: Array
     ) -> Float[Array, "replicate datum"]:
-        """What is left of data that the model draws itself."""
-        problem, observed = self.problem, self.problem.observed
+        """Return residuals of simulated data."""
+        problem = self.problem
+        observed = self.problem.observed
         realised = realise(problem.model, problem.constrain(x))
         laws = realised.conditional(self._given(found, {}), problem.inputs)
+        # 1. Observables that are simulated; residuals of the others are standard normal.
         drawn = [
-            n
-            for n in laws
-            if not realised.noise_of(n).looks_back and not hasattr(laws[n], "uncensored")
+            name
+            for name, law in laws.items()
+            if not realised.noise_of(name).looks_back and not hasattr(law, "uncensored")
         ]
         normal = jnp.concatenate(
             [jnp.full(v.size, n not in drawn) for n, v in sorted(found.centre.items())]
@@ -329,12 +375,13 @@ class Around:
         def one(key):
             of_data, of_rest = jax.random.split(key)
             own = dict(zip(laws, jax.random.split(of_data, len(laws)), strict=True))
-            own |= (
-                {} if cross is None else dict.fromkeys(cross.observables, of_data)
-            )  # by one key they hold together
+            # 2. Cross-correlated observables are drawn together, with one key.
+            if cross is not None:
+                own |= dict.fromkeys(cross.observables, of_data)
             made = {
                 n: jnp.where(jnp.isnan(observed[n]), jnp.nan, laws[n].sample(own[n])) for n in drawn
             }
+            # 3. Their residuals.
             left = self._left(realised, found, observed | made)
             return jnp.where(normal, jax.random.normal(of_rest, normal.shape), left)
 
@@ -342,6 +389,6 @@ class Around:
 
 
 def _positive(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """A symmetric matrix that is nowhere flatter than the flattest prior."""
+    """Return a symmetric matrix with eigenvalues of at least the least curvature of a prior."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return (vectors * np.maximum(values, _FLATTEST)) @ vectors.T

@@ -1,4 +1,4 @@
-"""The curvature of the log density by first derivatives of what is predicted."""
+"""The curvature of the log density by first derivatives of predictions (Gauss–Newton)."""
 
 import jax
 import jax.numpy as jnp
@@ -14,55 +14,57 @@ from .problem import Problem
 def gauss_newton(
     problem: Problem, mode: Float[np.ndarray, " dimension"]
 ) -> Float[np.ndarray, "dimension dimension"]:
-    """Minus the curvature of the log density, without that of predictions and scales of noise.
+    r"""Return minus the Hessian of the log density, without second derivatives of predictions.
 
-    These enter by their slopes: a datum tells of its prediction by one over its variance, of the
-    logarithm of its standard deviation by two, as for normal noise, and a mismatch is a datum of a
-    standard deviation of one.
+    $\sum_i \sigma_i^{-2} \nabla f_i \nabla f_i^\top
+    + 2 \nabla \log\sigma_i \nabla \log\sigma_i^\top + \sum_k \nabla r_k \nabla r_k^\top
+    - \nabla^2 \log p(\theta)$
+
+    Here $f_i$ are predictions, $\sigma_i$ their standard deviations, as for normal noise, and $r_k$
+    constraint residuals with unit standard deviation.
     """
     problem = problem.reversible()
-    inputs, at = problem.inputs, jnp.asarray(mode)
+    inputs = problem.inputs
+    at = jnp.asarray(mode)
 
     def predicted(x):
         return realise(problem.model, problem.constrain(x)).predict(inputs)
 
     held = jax.jit(predicted)(at)
 
+    # 1. Features: predictions f, log σ and constraint residuals r.
     def features(x):
-        """Predictions, the logarithms of their spreads, and mismatches."""
-        model, found = realise(problem.model, problem.constrain(x)), predicted(x)
-        places, spreads = [], []
+        model = realise(problem.model, problem.constrain(x))
+        found = predicted(x)
+        locations, log_scales = [], []
         for name in model.observables:
-            noise, value = noise_at(model, name, held.values, inputs), held.values[name]
+            noise = noise_at(model, name, held.values, inputs)
+            value = held.values[name]
             if noise.looks_back:
-                place, spread = on_link(
-                    model.conditional(found, inputs)[name]
-                )  # given the data before
+                # Location and scale given the data before.
+                location, scale = on_link(model.conditional(found, inputs)[name])
             else:
-                place, spread = (
-                    noise.link(found.values[name]),
-                    noise.spread(value, found.variances.get(name)),
-                )
-            places.append(jnp.ravel(place))
-            spreads.append(jnp.ravel(jnp.broadcast_to(jnp.log(spread), value.shape)))
+                location = noise.link(found.values[name])
+                scale = noise.spread(value, found.variances.get(name))
+            locations.append(jnp.ravel(location))
+            log_scales.append(jnp.ravel(jnp.broadcast_to(jnp.log(scale), value.shape)))
         broken = [jnp.ravel(v) for v in found.mismatches.values()]
         return (
-            jnp.concatenate(places),
-            jnp.concatenate(spreads),
+            jnp.concatenate(locations),
+            jnp.concatenate(log_scales),
             jnp.concatenate([*broken, jnp.zeros(0)]),
         )
 
-    (_, spreads, _), slopes = jax.jit(lambda x: (features(x), jax.jacrev(features)(x)))(at)
-    spreads, slopes = np.asarray(spreads), [np.asarray(slope) for slope in slopes]
+    # 2. Their Jacobians J and the weights W: 1/σ², 2 and 1; zero for missing data.
+    (_, log_scales, _), slopes = jax.jit(lambda x: (features(x), jax.jacrev(features)(x)))(at)
+    log_scales = np.asarray(log_scales)
+    slopes = [np.asarray(slope) for slope in slopes]
     seen = np.concatenate(
         [~np.isnan(problem.observed[name]).ravel() for name in problem.model.observables]
     )
-    weights = np.where(seen, np.exp(-2 * spreads), 0.0), 2.0 * seen, np.ones(len(slopes[2]))
-    told = sum(
-        (
-            slope.T @ (weight[:, None] * slope)
-            for weight, slope in zip(weights, slopes, strict=True)
-        ),
-        0.0,
-    )
-    return told - np.asarray(jax.jit(jax.hessian(problem.log_prior))(at))
+    weights = np.where(seen, np.exp(-2 * log_scales), 0.0), 2.0 * seen, np.ones(len(slopes[2]))
+    # 3. Σ Jᵀ W J minus the Hessian of the log prior.
+    by_data = 0.0
+    for weight, slope in zip(weights, slopes, strict=True):
+        by_data = by_data + slope.T @ (weight[:, None] * slope)
+    return by_data - np.asarray(jax.jit(jax.hessian(problem.log_prior))(at))

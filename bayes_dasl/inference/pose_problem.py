@@ -1,4 +1,4 @@
-"""From a model and data to the posterior that engines see."""
+"""Build the posterior that engines use from a model and data."""
 
 import xarray as xr
 
@@ -9,18 +9,21 @@ from .sites import sites_of
 
 
 def pose(model: Model, data: xr.Dataset) -> Problem:
-    """Check the data and flatten the model's random leaves.
+    """Return the posterior as a function of one flat vector, after checking the data.
+
+    Nothing is compiled.
 
     Args:
         model: the model.
-        data: a dataset with the index, the observables (NaN where missing) and the forcings of the
+        data: a dataset with the index, the observables (NaN if missing) and the forcings of the
             model.
 
     Raises:
-        DataError: before anything is compiled.
-        ModelError: likewise.
+        DataError: if the data are not valid for the model.
+        ModelError: if the model does not match the data.
     """
-    observed, inputs = check_data(model, data), model.inputs(data)
+    observed = check_data(model, data)
+    inputs = model.inputs(data)
     inputs, observed, own_rows = model.reader.at_own_rows(inputs, observed)
     sites, dimension = sites_of(paths(model))
     return Problem(model, inputs, observed, sites, dimension, own_rows)

@@ -1,4 +1,4 @@
-"""One program for many independent items: on the cores of a CPU, or on all accelerators."""
+"""One program for many independent items, on the cores of a CPU or on all accelerators."""
 
 import functools
 import time
@@ -17,10 +17,11 @@ from .._jax.trace import parted
 
 
 def lap_times(one: Callable[..., Any], items: Any, count: int, *, laps: int) -> list[float]:
-    """Seconds that each of several laps over all items takes, once compiled."""
+    """Return the seconds of each of several runs over all items, once compiled."""
     run = Sharded(one, count)
     run.compile(items)
     times = []
+    # The first run also warms caches up, and does not count.
     for _ in range(1 + laps):
         began = time.perf_counter()
         run(items)
@@ -29,40 +30,35 @@ def lap_times(one: Callable[..., Any], items: Any, count: int, *, laps: int) -> 
 
 
 def shards_of(platform: str) -> int:
-    """Into how many parts work on devices of this kind is divided: the cores of a CPU, or the
-    devices.
-    """
+    """Return the number of shards on a kind of device: cores of a CPU, or devices."""
     return cores() if platform == "cpu" else len(jax.devices(platform))
 
 
 def most_even_shards(count: int) -> int:
-    """The most shards, not more than there are cores or accelerators, that divide a number of
-    items.
-    """
-    return max(
-        n for n in range(1, shards_of(computing_devices()[0].platform) + 1) if count % n == 0
-    )
+    """Return the largest number of shards that divides a number of items evenly."""
+    most = shards_of(computing_devices()[0].platform)
+    return max(n for n in range(1, most + 1) if count % n == 0)
 
 
 class Sharded:
-    """`one(item, *shared)` for `count` items, as few to a shard as possible; all shards run the
-    same program.
+    """Runs `one(item, *shared)` for `count` items, divided evenly among shards.
 
-    On a CPU a shard is a thread, and its items run one after another: in a batch each would wait
-    for the hardest solve of all, at every step. XLA lets go of Python's lock, so that one device
-    serves all threads. On accelerators a shard is a device, which takes its items as a batch (with
-    `batched=False` one after another there too). The shards share nothing, so that each goes at its
-    own pace. `one` must be closed (`traced_once`): a solver itself cannot be used on several
-    accelerators (diffrax#765).
+    On a CPU a shard is a thread that runs its items one after another. In a batch each item would
+    wait for the hardest solve at every step. XLA releases Python's lock, so that one device serves
+    all threads. On accelerators a shard is a device that runs its items as a batch, or one after
+    another with `batched=False`. Shards run independently. `one` must be traced (`traced_once`),
+    since a solver itself cannot be used on several accelerators (diffrax#765).
 
-    A call takes and returns arrays with a leading axis of items, and is heard by Ctrl-C at once:
-    what its threads still compute is dropped.
+    A call takes and returns arrays with a leading axis of items. Ctrl-C stops it at once; results
+    of its threads are dropped.
     """
 
     def __init__(self, one: Callable[..., Any], count: int, *, batched: bool = True):
         devices = computing_devices()
         self.platform: str = devices[0].platform
-        self._one, self._batched, self.count = one, batched and not self.on_cpu, count
+        self._one = one
+        self._batched = batched and not self.on_cpu
+        self.count = count
         self.each = -(-count // (cores() if self.on_cpu else len(devices)))
         self.shards = -(-count // self.each)
         self._devices = devices[: 1 if self.on_cpu else self.shards]
@@ -78,17 +74,19 @@ class Sharded:
         return f"{self.shards} × {self.platform}"
 
     def compile(self, items: Any, *shared: Any) -> None:
-        """Compile for arguments like these, once; of items only the shapes are looked at."""
+        """Compile once, for arguments like these; only the shapes of items matter."""
         if self._program is not None:
             return
-        kinds, length = jax.tree.map(_kind, items), self.each * len(self._devices)
+        # Random keys travel as their numbers, since NumPy cannot slice keys.
+        kinds = jax.tree.map(_key_kind, items)
+        length = self.each * len(self._devices)
         described = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((length, *a.shape[1:]), a.dtype, sharding=self._place),
-            jax.tree.map(_plain, items),
+            jax.tree.map(_without_keys, items),
         )
 
         def of_a_shard(items, *shared):
-            items = jax.tree.map(_restored, items, kinds)
+            items = jax.tree.map(_with_keys, items, kinds)
             if self._batched:
                 return jax.vmap(lambda item: self._one(item, *shared))(items)
             return jax.lax.map(lambda item: self._one(item, *shared), items)
@@ -98,8 +96,8 @@ class Sharded:
 
     def __call__(self, items: Any, *shared: Any) -> Any:
         self.compile(items, *shared)
-        items = jax.tree.map(lambda a: np.asarray(_plain(a)), items)
-        # Every shard gets as many items; the last one fills up, and is dropped again.
+        items = jax.tree.map(lambda a: np.asarray(_without_keys(a)), items)
+        # Copies of the last item fill the last shard up, and are dropped again.
         filled = np.minimum(np.arange(self.shards * self.each), self.count - 1)
         parts = [
             jax.tree.map(lambda a, own=own: a[own], items)
@@ -111,29 +109,33 @@ class Sharded:
 
     @property
     def _place(self) -> Any:
+        """The sharding of the leading axis of items over devices."""
         if len(self._devices) == 1:
             return SingleDeviceSharding(self._devices[0])
         return NamedSharding(Mesh(np.array(self._devices), ("items",)), PartitionSpec("items"))
 
     def _over_devices(self, function: Callable[..., Any], shared: int) -> Callable[..., Any]:
+        """Return a function of all items that runs on every device with its part of them."""
         if len(self._devices) == 1:
             return function
-        each, every = PartitionSpec("items"), PartitionSpec()
-        in_specs, mesh = (each, *[every] * shared), Mesh(np.array(self._devices), ("items",))
+        each = PartitionSpec("items")
+        in_specs = (each, *[PartitionSpec()] * shared)
+        mesh = Mesh(np.array(self._devices), ("items",))
         return jax.shard_map(
             function, mesh=mesh, in_specs=in_specs, out_specs=each, check_vma=False
         )
 
 
-def _kind(leaf: Any) -> str:
-    """Of which kind random keys are; empty for other arrays."""
+def _key_kind(leaf: Any) -> str:
+    """Return the generator of random keys, empty for other arrays."""
     return str(jax.random.key_impl(leaf)) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else ""
 
 
-def _plain(leaf: Any) -> Any:
-    """An array that NumPy can slice: of random keys their numbers."""
-    return jax.random.key_data(leaf) if _kind(leaf) else leaf
+def _without_keys(leaf: Any) -> Any:
+    """Return the numbers of random keys, and other arrays unchanged."""
+    return jax.random.key_data(leaf) if _key_kind(leaf) else leaf
 
 
-def _restored(leaf: Any, kind: str) -> Any:
+def _with_keys(leaf: Any, kind: str) -> Any:
+    """Return random keys from their numbers, and other arrays unchanged."""
     return jax.random.wrap_key_data(leaf, impl=kind) if kind else leaf

@@ -1,6 +1,4 @@
-"""Where each random leaf lies in the flat vector, and the way from the real line to where it may
-lie.
-"""
+"""Sites of random leaves in the flat vector, and transforms between reals and supports."""
 
 import math
 from collections import OrderedDict
@@ -26,15 +24,14 @@ from numpyro.distributions.transforms import (
 from ..random import Dependent, RandomLeaf
 
 type Sites = OrderedDict[str, Site]
-"""By path, in the order of the vector; JAX would sort a plain dictionary whenever a tree is mapped.
-"""
+"""Sites by path, in the order of the vector; JAX would sort the keys of a plain dictionary."""
 
 
 class Site(eqx.Module):
-    """Where one random leaf lies in the flat vector, and how it gets there.
+    """The place of a random leaf in the flat vector, and its transform.
 
-    One whose prior has a location and a scale that depend on other leaves is there in units of
-    these (non-centring), so that no scale near zero makes a funnel; it is given as `standardised`.
+    A prior whose location and scale depend on other leaves is non-centred: the vector holds
+    (x − location) / scale, which avoids funnels. The leaf is then given as `standardised`.
     """
 
     start: int
@@ -44,48 +41,45 @@ class Site(eqx.Module):
 
     @property
     def size(self) -> int:
-        """Unconstrained numbers: a point of the simplex of three has two."""
+        """Number of unconstrained parameters: a point of the simplex of three has two."""
         return math.prod(self.bijector.inverse_shape(self.shape))
 
     def value(
         self, position: Float[Array, " dimension"], values: Mapping[str, Array]
     ) -> tuple[Array, Array]:
-        """Return the value of the leaf, given those that it depends on, and log |det J|."""
+        """Return the value of the leaf and log |det J|, given the values it depends on."""
         x = position[self.start : self.start + self.size].reshape(
             self.bijector.inverse_shape(self.shape)
         )
         log_det = jnp.zeros(())
+        # 1. From standardised to unconstrained: x = location + scale · z.
         if (way := self.way(values)) is not None:
             x, z = way(x), x
             log_det = jnp.sum(way.log_abs_det_jacobian(z, x))
+        # 2. From unconstrained to the support of the prior.
         value: Any = self.bijector(x)
         return value, log_det + jnp.sum(self.bijector.log_abs_det_jacobian(x, value))
 
     def flat(self, value: Array, values: Mapping[str, Array]) -> Float[Array, " size"]:
-        """Where it lies in the flat vector, from its value and those that it depends on."""
+        """Return the unconstrained parameters of a value, given the values it depends on."""
         x: Any = self.bijector.inv(value)
         way = self.way(values)
         return jnp.ravel(x if way is None else way.inv(x))
 
     def way(self, values: Mapping[str, Array]) -> Transform | None:
-        """The way from standardised numbers to unconstrained ones, given those that it depends on,
-        if there is one.
-        """
+        """Return the transform from standardised to unconstrained parameters, if there is one."""
         return (
-            None if self.standardised is None else _from_standard(self.standardised.given(values))
+            None if self.standardised is None else _location_scale(self.standardised.given(values))
         )
 
 
 def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
-    """The sites of random leaves by path, one after the other, and the length of the vector."""
+    """Return the sites of random leaves by path, in order, and the length of the vector."""
     sites, start = OrderedDict(), 0
     for path, leaf in leaves.items():
         prior = leaf.distribution
-        standardised = (
-            leaf
-            if isinstance(prior, Dependent) and _from_standard(prior.example()) is not None
-            else None
-        )
+        non_centred = isinstance(prior, Dependent) and _location_scale(prior.example()) is not None
+        standardised = leaf if non_centred else None
         sites[path] = Site(start, leaf.shape, bijector(prior.support), standardised)
         start += sites[path].size
     return sites, start
@@ -102,7 +96,7 @@ def constrained(
 
 
 def unconstrained(sites: Sites, values: Mapping[str, Array]) -> Float[Array, " dimension"]:
-    """The flat position of named values."""
+    """Return the flat vector of named values."""
     return jnp.concatenate([site.flat(values[path], values) for path, site in sites.items()])
 
 
@@ -110,10 +104,8 @@ _SCALED = (dist.HalfNormal, dist.HalfCauchy, dist.Weibull)
 _RATED = (dist.Exponential, dist.Gamma)
 
 
-def _from_standard(prior: Any) -> Transform | None:
-    """The way from units of a prior's location and scale to its unconstrained numbers; none of
-    other families.
-    """
+def _location_scale(prior: Any) -> Transform | None:
+    """Return the transform x = location + scale · z of a prior, none for other families."""
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution)):
         prior = prior.base_dist
     located = {"loc", "scale"} <= prior.arg_constraints.keys() and prior.support is constraints.real
@@ -121,15 +113,14 @@ def _from_standard(prior: Any) -> Transform | None:
         return AffineTransform(prior.loc, prior.scale)
     if type(prior) is dist.MultivariateNormal:
         return LowerCholeskyAffine(prior.loc, jnp.asarray(prior.scale_tril))
-    # Of what is positive the unconstrained number is the logarithm, whose location is that of the
-    # scale.
+    # The unconstrained parameter of a positive value is its logarithm, which a scale shifts.
     if type(prior) in _SCALED:
         return AffineTransform(jnp.log(prior.scale), 1.0)
     return AffineTransform(-jnp.log(prior.rate), 1.0) if type(prior) in _RATED else None
 
 
 def labels(sites: Sites) -> list[str]:
-    """A name for each coordinate."""
+    """Return a name for each unconstrained parameter."""
     return [
         path if site.size == 1 else f"{path}[{i}]"
         for path, site in sites.items()
@@ -138,11 +129,10 @@ def labels(sites: Sites) -> list[str]:
 
 
 class NormalCDF(ParameterFreeTransform):
-    r"""$y = \Phi(x)$, from the real line to the unit interval.
+    r"""The map $y = \Phi(x)$ from the real line to the unit interval.
 
-    Where a posterior leans on a bound, the tail of x is that of a normal and not, as with a
-    logistic function,
-    exponential: NUTS gets through it with one step size.
+    For a posterior at a bound, the tail of x is normal, not exponential as with a logistic
+    function. One step size of NUTS then suits tail and centre.
     """
 
     domain: Any = constraints.real
@@ -160,9 +150,7 @@ class NormalCDF(ParameterFreeTransform):
 
 
 def bijector(support: Any) -> Transform:
-    """NumPyro's transform to a support, but with the normal's distribution function for an
-    interval.
-    """
+    """Return NumPyro's transform to a support, but the normal's CDF for an interval."""
     if isinstance(support, constraints.independent):
         return bijector(support.base_constraint)
     if not isinstance(support, constraints.interval) or support is constraints.circular:

@@ -28,24 +28,24 @@ from .reparametrisations.reparametrisation import Identity, Reparametrisation
 from .sharding import Sharded
 
 MAP_STARTS = 32
-# Only promising draws are optimised: one of the others may need every step that the solver allows.
+# Prior draws per start. Only the best are optimised: solves at others may take all allowed steps.
 _DRAWS_A_START = 4
 MAP_STEPS = 400
-# A mode whose log mass is so much lower than the largest holds little of the posterior.
+# Nats of log mass below the largest mode, from which a mode is negligible.
 _WORTH_HAVING = 5.0
-# A wide mode may lie below a narrow one and hold more, by about the number of dimensions; more are
-# seldom worth a look.
 _MOST_MODES = 8
-_CLOSE = 3.0  # standard deviations
+# Standard deviations within which two positions belong to one mode.
+_CLOSE = 3.0
 _HESSIAN_STEP = 1e-4
+# Jitters whose median ranks the starts of a hierarchical model.
 _JITTERS = 9
+# Distances from the mode at which a first position is tried.
 _TRIES = 16
+# Positions to which a reference is fitted.
 _POSITIONS = 32
-"""How many positions a reference is made of."""
-# A log density so large that rounding moves it by more tells positions apart no longer.
+# Rounding errors of a log density above this hide differences between positions.
 _RESOLVED = 0.01
-# How far below its mode a chain may begin, beyond what draws of a normal do: half the number of
-# dimensions, and four standard deviations of that.
+# Nats below the mode at which a chain may begin, beyond d/2 + 4 sqrt(d/2) for normal draws.
 _DEEPEST_START = 10.0
 
 
@@ -64,7 +64,7 @@ class Start:
     failed: int
 
     def arrays(self) -> Arrays:
-        """For a step of the journal."""
+        """Return the fields as arrays for a step of the journal."""
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
 
@@ -73,10 +73,10 @@ class Optimiser:
 
     Positions are those of its `reparametrisation`. `seconds` and `steps` count its work so far.
 
-    The highest density of a hierarchical model is no place to begin: noise may be next to nothing
-    there, and each group follows its data. So random effects are jittered by a standard normal at
-    each step, which maximises the posterior on average over them. The jitter is the same for all
-    starts and fits, so that starts in one basin end at one place.
+    The mode of a hierarchical model is a poor start: noise may be almost zero there, and each group
+    follows its data. So random effects are jittered by a standard normal at each step, which
+    maximises the posterior on average over them. The jitter is the same for all starts and fits, so
+    that starts in one basin end at one place.
 
     Args:
         value_and_gradient: the log density and its gradient by unconstrained parameters.
@@ -92,7 +92,8 @@ class Optimiser:
         reparametrisation: Reparametrisation | None = None,
         jittered: tuple[int, ...] = (),
     ):
-        self.count, self.reparametrisation = count, reparametrisation or Identity()
+        self.count = count
+        self.reparametrisation = reparametrisation or Identity()
         self._jittered = jittered
         schedule = optax.cosine_decay_schedule(0.1, MAP_STEPS)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
@@ -102,15 +103,18 @@ class Optimiser:
 
             def step(number, carry):
                 x, memory, (best, highest), _ = carry
+                # 1. Jitter the random effects: z + n, with n standard normal.
                 where = x
                 if jittered:
                     noise = jax.random.normal(
                         jax.random.fold_in(jax.random.key(0), number), (len(jittered),)
                     )
                     where = x.at[jnp.asarray(jittered)].add(jnp.where(jitter, noise, 0.0))
+                # 2. log p(z) and its gradient; the best position so far is kept.
                 value, gradient = reparametrisation.value_and_gradient(value_and_gradient, where)
                 better = value > highest
                 best = jnp.where(better, x, best), jnp.where(better, value, highest)
+                # 3. A step of Adam upwards.
                 ascent = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
                 update, memory = adam.update(-ascent, memory)
                 return x + update, memory, best, gradient
@@ -119,18 +123,22 @@ class Optimiser:
             last, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
             return jnp.where(jitter, last, best), highest, gradient
 
-        # The identity has a program of its own: the way through another may cost ten gradients.
+        # One program per class: the Jacobian of a reparametrisation may cost ten gradients.
         self._program = functools.cache(lambda kind: Sharded(descend, count))
-        # Some at a time are spread over all shards.
+        # In this order fewer positions than `count` are spread evenly over the shards.
         self._order = np.argsort(np.arange(count) % self._program(Identity).each, kind="stable")
         self.seconds, self.steps = 0.0, 0
 
     def _run(
         self, x: np.ndarray, steps: int, *, jitter: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return positions, log densities and gradients after so many steps."""
+        # The other lanes of the program take no steps.
         lanes = self._order[: len(x)]
-        begin, lengths = np.repeat(x[:1], self.count, axis=0), np.zeros(self.count, int)
-        begin[lanes], lengths[lanes] = x, steps
+        begin = np.repeat(x[:1], self.count, axis=0)
+        begin[lanes] = x
+        lengths = np.zeros(self.count, int)
+        lengths[lanes] = steps
         reparametrisation = self.reparametrisation.active
         program = self._program(type(reparametrisation))
         arguments = (begin, lengths), reparametrisation, np.asarray(jitter)
@@ -148,7 +156,7 @@ class Optimiser:
         return self._run(x, MAP_STEPS, jitter=bool(self._jittered))[0]
 
     def objective(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
-        """Return what starts are ranked by: the log density, or its median over jitters."""
+        """Return the log density, or its median over jitters, by which starts are ranked."""
         if not self._jittered:
             return or_lowest(self.evaluate(x)[0])
         noise = np.zeros((_JITTERS, 1, x.shape[1]))
@@ -159,7 +167,7 @@ class Optimiser:
         return np.median(or_lowest(values).reshape(_JITTERS, len(x)), axis=0)
 
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Log density and gradient at any number of positions."""
+        """Return log density and gradient at any number of positions."""
         values, gradients = [], []
         for begin in range(0, len(x), self.count):
             _, value, gradient = self._run(x[begin : begin + self.count], 1, jitter=False)
@@ -177,14 +185,15 @@ class Optimiser:
     @contextlib.contextmanager
     def within(self, reparametrisation: Reparametrisation) -> Iterator[None]:
         """Work in another reparametrisation for a while."""
-        own, self.reparametrisation = self.reparametrisation, reparametrisation
+        own = self.reparametrisation
+        self.reparametrisation = reparametrisation
         try:
             yield
         finally:
             self.reparametrisation = own
 
     def gradients(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
-        """Those of the log density at any number of positions."""
+        """Return the gradients of the log density at any number of positions."""
         return self.evaluate(x)[1]
 
 
@@ -242,35 +251,26 @@ def falls(
     x: Float[np.ndarray, " dimension"],
     directions: Float[np.ndarray, "n dimension"],
 ) -> Float[np.ndarray, "n dimension"]:
-    """How gradients fall along each of some directions, by central differences: the solver's
-    adjoint has no second derivative. Where one of two is not finite, nothing is known, and they are
-    said not to fall."""
+    """Return minus the derivative of the gradient along each direction, zero if it is unknown.
+
+    Central differences serve, since the solver's adjoint has no second derivative.
+    """
+    # −H v ≈ (g(x − h v) − g(x + h v)) / (2 h).
     nudges = _HESSIAN_STEP * directions
     up, down = np.split(gradients(np.concatenate([x + nudges, x - nudges])), 2)
     known = np.isfinite(up) & np.isfinite(down)
-    return np.where(known, np.where(known, down, 0.0) - np.where(known, up, 0.0), 0.0) / (
-        2 * _HESSIAN_STEP
-    )
+    down = np.where(known, down, 0.0)
+    up = np.where(known, up, 0.0)
+    return (down - up) / (2 * _HESSIAN_STEP)
 
 
-def find_start(
-    problem: Problem,
-    optimiser: Optimiser,
-    *,
-    ascent: Ascent | None = None,
-    near: Float[np.ndarray, "draw dimension"] | None = None,
-    key: Array,
-) -> Start:
-    """Return modes of large mass and the curvature there.
-
-    Half of the starts are draws `near` the modes, if they are given, the others prior draws.
-    `ascent` replaces the optimiser.
+def find_start(problem: Problem, optimiser: Optimiser, *, key: Array) -> Start:
+    """Return modes of large mass and the curvature there, by multi-start MAP.
 
     Raises:
-        ModelError: if none leads to a finite log density.
+        ModelError: if no start has a finite log density.
     """
-    reached = multi_start(problem, optimiser, ascent=ascent, near=near, key=key)
-    return modes_among(optimiser, *reached)
+    return modes_among(optimiser, *multi_start(problem, optimiser, key=key))
 
 
 def multi_start(
@@ -283,22 +283,32 @@ def multi_start(
 ) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Optimise from the best of many draws.
 
+    Args:
+        problem: the posterior.
+        optimiser: evaluates and optimises positions.
+        ascent: replaces the optimisation.
+        near: draws of a similar posterior, for half of the starts in place of prior draws.
+        key: random seed.
+
     Returns:
-        The positions reached, the highest first, and their objective; how many draws were looked
-        at, and how many of these had no log density.
+        The positions reached, the highest first, their objectives, the number of draws, and the
+        number of draws without a finite log density.
 
     Raises:
-        ModelError: if none leads to a finite log density.
+        ModelError: if no start has a finite log density.
     """
+    # 1. Many prior draws, half of them replaced by draws near the modes.
     draws = _DRAWS_A_START * optimiser.count
     groups = [np.asarray(problem.prior(draws, key=key))]
     if near is not None:
         groups = [groups[0][: draws // 2], evenly(near, draws // 2)]
+    # 2. The best of each kind.
     values = [or_lowest(optimiser.evaluate(group)[0]) for group in groups]
     share = optimiser.count // len(groups)
     promising = [
         group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)
     ]
+    # 3. Optimise them.
     x = (ascent or optimiser.optimise)(np.concatenate(promising))
     x, objectives = best_first(optimiser, x, tried=draws)
     at_first = np.concatenate(values)
@@ -311,8 +321,8 @@ def best_first(
     """Return the positions of finite objective, the highest first, and the objectives.
 
     Raises:
-        ModelError: if there are none. It names how many draws were `tried`.
-        DataError: if rounding hides differences between them.
+        ModelError: if there are none; the message has the number of draws `tried`.
+        DataError: if rounding hides differences between their log densities.
     """
     objectives = optimiser.objective(x)
     if not np.isfinite(objectives).any():
@@ -333,56 +343,59 @@ def modes_among(
     """Return the modes of large mass among optimised positions, the highest first.
 
     Args:
-        precision_of: minus the Hessian at a position, or what stands for it.
+        optimiser: evaluates gradients.
+        x: optimised positions, the highest first.
+        objectives: their objectives.
+        tried: number of prior draws.
+        failed: number of prior draws without a finite log density.
+        precision_of: minus the Hessian at a position, or its approximation.
     """
     modes, precisions = _modes(optimiser, x, objectives, precision_of)
     return Start(x[modes], objectives[modes], precisions, tried, failed)
 
 
 def no_start(draws: int) -> ModelError:
-    """To be raised where no start leads anywhere."""
+    """Return the error for starts without a finite log density."""
     return ModelError(
         f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), "
-        "which "
-        "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
+        "which says how prior draws fare in the solver, and narrow the priors or loosen the solver"
     )
 
 
 def refuse_unresolved(log_densities: np.ndarray) -> None:
-    """Refuse data so far from all predictions that positions cannot be told apart by their log
-    densities.
+    """Refuse data so far from all predictions that rounding hides differences in log density.
 
     Args:
-        log_densities: those of the best positions that were found, of which at least one is finite.
+        log_densities: log densities of the best positions; at least one is finite.
 
     Raises:
-        DataError: that says what to look for.
+        DataError: if the rounding error of the largest log density is too large.
     """
     best = log_densities[np.isfinite(log_densities)].max()
-    if np.spacing(np.abs(best)) > _RESOLVED:
+    rounding = np.spacing(np.abs(best))
+    if rounding > _RESOLVED:
         raise DataError(
-            f"the log density is {best:.2g} at best, where rounding alone is "
-            f"{np.spacing(np.abs(best)):.2g}: the data "
-            "lie too far from all that the model predicts. Look for a fill value such as 1e20 that "
-            "should be missing "
-            "(NaN), and for other units than those of the model; bd.check(model, data) shows prior "
-            "predictions"
+            f"the log density is {best:.2g} at best, where rounding alone is {rounding:.2g}: the "
+            "data lie too far from all that the model predicts. Look for a fill value such as 1e20 "
+            "that should be missing (NaN), and for other units than those of the model; "
+            "bd.check(model, data) shows prior predictions"
         )
 
 
 def or_lowest(log_density: np.ndarray) -> np.ndarray:
+    """Return log densities with −∞ for those that are not finite."""
     return np.where(np.isfinite(log_density), log_density, -np.inf)
 
 
 def evenly(draws: np.ndarray, number: int) -> np.ndarray:
-    """So many of the draws, evenly spaced; some of them twice if there are fewer."""
+    """Return so many draws, evenly spaced; some of them twice if there are fewer."""
     return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
 
 
 def chosen_for_reference(
     positions: Float[np.ndarray, "n dimension"],
 ) -> Float[np.ndarray, "chosen dimension"]:
-    """The positions, of several, that a reference is made of."""
+    """Return the positions to which a reference is fitted."""
     return evenly(positions, _POSITIONS if len(positions) > 1 else 1)
 
 
@@ -392,24 +405,25 @@ def _modes(
     value: np.ndarray,
     precision_of: Callable[[Optimiser, np.ndarray], np.ndarray],
 ) -> tuple[list[int], Float[np.ndarray, "modes dimension dimension"]]:
-    """Indices of the modes worth having, by their mass; of those that lie together only the
-    highest.
+    """Return indices of the modes of large mass, the largest first, and their precisions.
 
-    `x` are positions in the order of their log density.
+    The positions `x` are in the order of their log density. Positions close together are one mode,
+    represented by the highest.
     """
     kept: list[int] = []
     precisions: list[np.ndarray] = []
-    # The highest itself counts, even if rounding loses what is taken off.
+    # 1. A wide mode may be lower than a narrow one by about d nats, and still have more mass.
     for i in np.flatnonzero(value >= value[0] - _WORTH_HAVING - x.shape[1]):
+        # 2. A new mode has Mahalanobis distance sqrt(Δᵀ P Δ) > 3 from all others.
         offsets = [x[i] - x[j] for j in kept]
         if all(abs(d @ p @ d) > _CLOSE**2 for d, p in zip(offsets, precisions, strict=True)):
             kept.append(int(i))
             precisions.append(precision_of(optimiser, x[i]))
         if len(kept) == _MOST_MODES:
             break
-    mass = or_lowest(
-        np.array([value[i] + log_volume(p) for i, p in zip(kept, precisions, strict=True)])
-    )
+    # 3. Log mass of the normal approximation: log p + ½ log det P⁻¹, up to a constant.
+    mass = np.array([value[i] + log_volume(p) for i, p in zip(kept, precisions, strict=True)])
+    mass = or_lowest(mass)
     best = [i for i in np.argsort(-mass) if mass[i] >= mass.max() - _WORTH_HAVING]
     return [kept[i] for i in best], np.stack([precisions[i] for i in best])
 
@@ -419,11 +433,10 @@ def nearest_mode(
     modes: Float[np.ndarray, "modes dimension"],
     precisions: Float[np.ndarray, "modes dimension dimension"],
 ) -> np.ndarray:
-    """The number of the mode that each draw most likely belongs to,
-    by the normal around each mode.
-    """
+    """Return the number of each draw's mode, by the density of the normal around each mode."""
     scores = []
     for mode, precision in zip(modes, precisions, strict=True):
+        # log N(x; mode, P⁻¹) = −½ |R⁻¹ (x − mode)|² − ½ log det P⁻¹, with R Rᵀ = P⁻¹.
         away = (positions - mode) @ np.linalg.pinv(root_of_inverse(precision)).T
         scores.append(-0.5 * (away**2).sum(-1) - log_volume(precision))
     return np.stack(scores).argmax(0)
@@ -432,19 +445,19 @@ def nearest_mode(
 def first_positions(
     start: Start, optimiser: Optimiser, chains: int, *, key: Array
 ) -> Float[np.ndarray, "chains dimension"]:
-    """A dispersed start for each chain: a Laplace draw around one of the modes.
+    """Return a dispersed start for each chain: a draw of the normal around one of the modes.
 
-    Where the posterior falls off far faster than the normal does, as along a bent valley, each
-    further try lies closer to the mode, so that no chain begins on a cliff that it cannot leave.
+    Along a curved valley the posterior falls much faster than the normal. So each further try is
+    closer to the mode, and no chain begins where it cannot move.
     """
     turns = np.arange(chains) % len(start.modes)
-    modes, roots = (
-        start.modes[turns],
-        np.stack([root_of_inverse(p) for p in start.precisions])[turns],
-    )
+    modes = start.modes[turns]
+    roots = np.stack([root_of_inverse(p) for p in start.precisions])[turns]
+    # 1. Candidates mode + 2^(−t/2) R n for tries t = 0, 1, …
     noise = np.asarray(jax.random.normal(key, (_TRIES, chains, modes.shape[1])))
     closer = 2.0 ** (-0.5 * np.arange(_TRIES))
     candidates = modes + closer[:, None, None] * np.einsum("cij,tcj->tci", roots, noise)
+    # 2. The first one above the mode minus d/2 + 4 sqrt(d/2) + 10 nats, else the mode itself.
     value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))
     half = modes.shape[1] / 2
     lowest = start.log_densities[turns] - _DEEPEST_START - half - 4 * half**0.5
@@ -455,29 +468,34 @@ def first_positions(
 def laplace_metric(
     precision: Float[np.ndarray, "dimension dimension"], *blocks: tuple[int, ...]
 ) -> Metric:
-    """The metric of a mode where minus the Hessian is `precision`; directions of no curvature are
-    left long.
+    """Return the metric at a mode where minus the Hessian is `precision`.
 
-    Of many coordinates it is dense for the first of some `blocks` of them that is small, and
-    low-rank for the rest.
+    In many dimensions it is dense for the first of some `blocks` of indices that is small, and
+    low-rank for the rest. Directions without curvature have a standard deviation of ten.
     """
+    # 1. The dense block: a Cholesky factor of its covariance.
     root = root_of_inverse(precision)
-    block, rest = _split(len(precision), *blocks)
+    block, rest = _dense_and_rest(len(precision), *blocks)
     factor = lower_factor(root[list(block)])
+    # 2. The rest: scales σ, and the eigenvectors of its correlations farthest from 1 on a log
+    #    scale.
     remaining = root[list(rest)] @ root[list(rest)].T
     scale = np.sqrt(np.diag(remaining))
-    stretched, directions = (
-        np.linalg.eigh(remaining / np.outer(scale, scale)) if rest else (scale, remaining)
-    )
+    stretched, directions = scale, remaining
+    if rest:
+        stretched, directions = np.linalg.eigh(remaining / np.outer(scale, scale))
     rank = min(RANK, len(rest))
     kept = np.argsort(-np.abs(np.log(np.maximum(stretched, 1e-12))))[:rank]
     stretch = np.sqrt(np.maximum(stretched[kept], 1e-12))
     return Metric(block, rest, *map(jnp.asarray, (factor, scale, directions[:, kept], stretch)))
 
 
-def _split(dimension: int, *blocks: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which coordinates are dense, and the rest: all if they are few, else the first of some blocks
-    that is small.
+def _dense_and_rest(
+    dimension: int, *blocks: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the indices of the dense block and of the rest.
+
+    The block has all indices if they are few, else the first of some blocks that is small.
     """
     everything = tuple(range(dimension))
     if dimension <= DENSE_UP_TO:

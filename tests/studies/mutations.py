@@ -518,9 +518,9 @@ MUTANTS = (
     ),
     Mutant(
         "SWAG without its half", "bayes_dasl/engines/swag.py",
-        "return mean + (rng.normal(size=(number, mean.size)) * places.std(axis=0) + along) / "
+        "return mean + (rng.normal(size=(number, mean.size)) * iterates.std(axis=0) + along) / "
         "np.sqrt(2)",
-        "return mean + rng.normal(size=(number, mean.size)) * places.std(axis=0) + along",
+        "return mean + rng.normal(size=(number, mean.size)) * iterates.std(axis=0) + along",
         ("tests/test_members.py::test_swag_draws_from_its_normal",),
     ),
     Mutant(
@@ -609,8 +609,8 @@ MUTANTS = (
     ),
     Mutant(
         "weights of a guide against its volume", "bayes_dasl/engines/svi/svi.py",
-        "ratio = lp - log_guide + log_volume",
-        "ratio = lp - log_guide - log_volume",
+        "ratio = lp - log_guide + log_det",
+        "ratio = lp - log_guide - log_det",
         ("tests/test_svi.py::test_every_guide_agrees_with_a_conjugate_posterior[laplace]",),
     ),
     Mutant(
@@ -657,7 +657,7 @@ MUTANTS = (
     ),
     Mutant(
         "weights without a step by the model itself", "bayes_dasl/inference/reparametrisations/linearised.py",
-        "middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)",
+        "middle += jnp.where(usable, cho_solve((known, True), lacking), 0.0)",
         "middle += 0.0 * lacking",
         ("tests/test_linearised.py::TestFrames::test_one_step_of_the_model_itself_corrects_the_mean",),
     ),
@@ -669,7 +669,7 @@ MUTANTS = (
     ),
     Mutant(
         "weights of all directions in the step", "bayes_dasl/inference/reparametrisations/linearised.py",
-        "known = jnp.where(told[:, None] & told, second, jnp.eye(number))",
+        "known = jnp.where(informed[:, None] & informed, second, jnp.eye(number))",
         "known = second",
         ("tests/test_linearised.py::TestFrames::test_volumes_are_those_of_the_way",),
     ),

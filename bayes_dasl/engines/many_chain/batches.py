@@ -1,4 +1,4 @@
-"""All chains in batches, a compiled program for a chunk of draws."""
+"""Chains in batches, advanced by a compiled program of several draws at a time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,26 +9,24 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._runs.journal import Arrays, Journal
+from ...inference.engine import concatenated
 from ...inference.metric import Metric
 from ...inference.problem import LogDensity
 from ...inference.sharding import Sharded, most_even_shards
 from .methods import FIRST_STEP_SIZE, AbstractMethod, Chain
 
 CHUNK = 16
-"""Draws between two returns to Python: for progress, checkpoints, and an interruption that loses
-little.
-"""
+"""Draws between two returns to Python, where progress is shown and a checkpoint is written."""
 
 type Trace = dict[str, np.ndarray]
 
 
 class BatchedChains:
-    """All chains in batches of equal size, one for each core or accelerator; compiles in the
-    background.
+    """All chains in batches of equal size, one for each core or accelerator.
 
-    What the tuning wants to know of all chains is put together once a draw while adapting: by the
-    program itself where there is one batch, else here. While sampling the batches go at their own
-    pace.
+    The program compiles in the background. During warm-up the tuning needs the statistics of all
+    chains after each draw. With one batch the program itself adapts the tuning, with several the
+    batches return after each draw. While sampling, batches run independently.
     """
 
     def __init__(
@@ -39,10 +37,13 @@ class BatchedChains:
         metric: Metric,
         dimension: int,
     ):
-        self.chains, self.dimension = chains, dimension
-        self._method, self._density = method, density
+        self.chains = chains
+        self.dimension = dimension
+        self._method = method
+        self._density = density
         self._batches = most_even_shards(chains)
-        self._draws, self._adapt = Sharded(self._of_a_batch, self._batches), jax.jit(method.adapt)
+        self._draws = Sharded(self._of_a_batch, self._batches)
+        self._adapt = jax.jit(method.adapt)
         self._thread = ThreadPoolExecutor(1)
         self._compiled = self._thread.submit(self._compile, metric)
         self._iteration = 0
@@ -51,7 +52,7 @@ class BatchedChains:
 
     @property
     def devices(self) -> str:
-        """On how many of which kind of device they run."""
+        """Number and kind of the devices on which the chains run."""
         return str(self._draws)
 
     def _of_a_batch(
@@ -64,34 +65,48 @@ class BatchedChains:
         entering: Any,
         metric: Metric,
     ) -> tuple[Any, Any, Any, Any]:
-        """So many draws of the chains of a batch: the chains, the tuning, what it wants to know of
-        them, the trace.
+        """Advance the chains of a batch by `number` draws.
 
-        Chains are in whitened coordinates, unless they are `entering` them.
+        Args:
+            batch: the chains, in whitened coordinates unless they are `entering` them, and keys.
+            tuning: state of the tuning.
+            begin: number of the first draw.
+            number: how many draws.
+            adapting: whether this is the warm-up.
+            entering: whether the chains are still in unconstrained coordinates.
+            metric: the metric that whitens.
+
+        Returns:
+            The chains, the tuning, statistics for the tuning, and the trace.
         """
         (chains, keys), method = batch, self._method
+
+        # 1. Whitened coordinates z with x = A z, where the posterior has about unit covariance.
+        chains = jax.tree.map(
+            lambda new, old: jnp.where(entering, new, old), _whitened(chains, metric), chains
+        )
 
         def density(z):
             return self._density(metric.position(z))
 
+        # 2. A draw: one transition of each chain, all with the same step size and path length.
         def draw(chains, tuning, iteration):
             setting = method.setting(tuning, iteration, adapting)
             now = jax.vmap(jax.random.fold_in, (0, None))(keys, iteration)
             chains, stats, seen = jax.vmap(lambda k, c: method.transition(k, c, setting, density))(
                 now, chains
             )
+            # 3. Adapt the setting to the statistics of all chains, if they are all here.
             if self._batches == 1:
                 tuning = jax.lax.cond(adapting, lambda: method.adapt(tuning, seen), lambda: tuning)
-            return (chains, tuning, seen), _kept(chains, setting, stats, metric)
+            return (chains, tuning, seen), _batch_row(chains, setting, stats, metric)
 
         def advance(row, carry):
             (chains, tuning, _), trace = carry
             after, kept = draw(chains, tuning, begin + row)
             return after, jax.tree.map(lambda rows, one: rows.at[row].set(one), trace, kept)
 
-        chains = jax.tree.map(
-            lambda new, old: jnp.where(entering, new, old), _whitened(chains, metric), chains
-        )
+        # 4. The loop writes each draw into a row of preallocated arrays.
         (_, _, seen), kept = jax.eval_shape(draw, chains, tuning, begin)
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), seen)
         trace = jax.tree.map(lambda a: jnp.zeros((CHUNK, *a.shape), a.dtype), kept)
@@ -101,33 +116,34 @@ class BatchedChains:
         return chains, tuning, seen, trace
 
     def _compile(self, metric: Metric) -> None:
-        place, value = np.zeros((self.chains, self.dimension)), np.zeros(self.chains)
-        chains, keys = (
-            Chain(place, value, place, place, value),
-            jax.random.split(jax.random.key(0), self.chains),
-        )
+        """Compile the program for arguments of the final shapes."""
+        place = np.zeros((self.chains, self.dimension))
+        value = np.zeros(self.chains)
+        chains = Chain(place, value, place, place, value)
+        keys = jax.random.split(jax.random.key(0), self.chains)
         _, (_, tuning) = jax.eval_shape(
             self._first, place, value, place, jax.eval_shape(lambda: jax.random.key(0))
         )
-        number, flag = jax.ShapeDtypeStruct((), int), jax.ShapeDtypeStruct((), bool)
+        number = jax.ShapeDtypeStruct((), int)
+        flag = jax.ShapeDtypeStruct((), bool)
         self._draws.compile(
             self._in_batches((chains, keys)), tuning, number, number, flag, flag, metric
         )
 
     def _in_batches(self, tree: Any) -> Any:
+        """Return the tree with leading axes (batch, chain) in place of (chain)."""
         return jax.tree.map(lambda a: a.reshape(self._batches, -1, *a.shape[1:]), tree)
 
     def _first(self, position: Any, value: Any, gradient: Any, key: Any) -> Any:
+        """Return the keys of the chains, their first states, and the state of the tuning."""
         keys, for_momentum, for_slice = (
             jax.random.split(k, self.chains) for k in jax.random.split(key, 3)
         )
         momentum = jax.vmap(lambda k: self._method.momentum(k, self.dimension))(for_momentum)
         slices = jax.vmap(lambda k: jax.random.uniform(k, minval=-1.0, maxval=1.0))(for_slice)
         tuning = self._method.untuned(self.dimension, jnp.asarray(FIRST_STEP_SIZE), jnp.asarray(0))
-        return keys, (
-            Chain(position, value, gradient, momentum, slices),
-            jax.tree.map(jnp.asarray, tuning),
-        )
+        chains = Chain(position, value, gradient, momentum, slices)
+        return keys, (chains, jax.tree.map(jnp.asarray, tuning))
 
     def begin(
         self, position: np.ndarray, value: np.ndarray, gradient: np.ndarray, *, key: Array
@@ -136,32 +152,37 @@ class BatchedChains:
         self._keys, self._state = self._first(position, value, gradient, key)
 
     def tune_anew(self) -> None:
-        """Begin to tune anew, from the step size so far; for a new metric."""
+        """Restart the tuning from the step size so far, for a new metric."""
         chains, tuning = self._state
-        step_size = self._method.setting(
-            tuning, jnp.asarray(self._iteration), jnp.asarray(False)
-        ).step_size
-        fresh = self._method.untuned(self.dimension, step_size, jnp.asarray(self._iteration))
+        now = jnp.asarray(self._iteration)
+        step_size = self._method.setting(tuning, now, jnp.asarray(False)).step_size
+        fresh = self._method.untuned(self.dimension, step_size, now)
         self._state = chains, jax.tree.map(jnp.asarray, fresh)
 
     def shrink_step_size(self, factor: float) -> None:
-        """Multiply the step size, where the tuning is its logarithms."""
+        """Multiply the step size of a method whose tuning consists of its logarithms."""
         chains, tuning = self._state
         self._state = chains, jax.tree.map(lambda log: np.asarray(log) + np.log(factor), tuning)
 
     def advance(self, journal: Journal, adapting: bool, metric: Metric) -> Trace:
-        """One chunk of every chain, as a step of the journal; arrays `(chain, draw, …)`."""
+        """Advance every chain by one chunk, as a step of the journal.
+
+        Returns:
+            Arrays `(chain, draw, …)` by name.
+        """
         leaves, structure = jax.tree.flatten(self._state)
 
         def work() -> Arrays:
             state, trace = self._chunk(adapting, metric)
+            # Only the metric is estimated from gradients.
             if not adapting:
-                trace.pop("gradient")  # only a metric is refined from it
-            return {
+                trace.pop("gradient")
+            after = {
                 f"state {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))
-            } | trace
+            }
+            return after | trace
 
-        # The chains move on only when a chunk is whole.
+        # The state changes only after a whole chunk, so that an interruption leaves it consistent.
         arrays = journal.step(f"{'warm-up' if adapting else 'draws'} from {self._iteration}", work)
         after = [arrays.pop(f"state {i}") for i in range(len(leaves))]
         self._state = jax.tree.unflatten(structure, after)
@@ -169,43 +190,48 @@ class BatchedChains:
         return arrays
 
     def _chunk(self, adapting: bool, metric: Metric) -> tuple[Any, Trace]:
+        """Return the state after a chunk, and its trace."""
         self._compiled.result()
         (chains, tuning), traces = self._state, []
         chains, keys = self._in_batches((chains, self._keys))
+        # Several batches return after each draw of the warm-up, to be tuned together.
         each = 1 if adapting and self._batches > 1 else CHUNK
         for row in range(0, CHUNK, each):
             numbers = map(np.asarray, (self._iteration + row, each, adapting, row == 0))
             chains, tunings, seen, trace = self._draws((chains, keys), tuning, *numbers, metric)
             tuning = jax.tree.map(lambda a: a[0], tunings)
             if each < CHUNK:
-                tuning = self._adapt(tuning, jax.tree.map(_joined, seen))
+                tuning = self._adapt(tuning, jax.tree.map(_unbatched, seen))
             traces.append(
-                {name: _joined(rows[:, :each].swapaxes(1, 2)) for name, rows in trace.items()}
+                {name: _unbatched(rows[:, :each].swapaxes(1, 2)) for name, rows in trace.items()}
             )
-        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
-        last = jax.tree.map(_joined, chains)
-        last = last._replace(position=joined["position"][:, -1], gradient=joined["gradient"][:, -1])
-        return (last, tuning), joined
+        trace = concatenated(traces)
+        # Between chunks chains are kept in unconstrained coordinates, in which traces are written.
+        last = jax.tree.map(_unbatched, chains)
+        last = last._replace(position=trace["position"][:, -1], gradient=trace["gradient"][:, -1])
+        return (last, tuning), trace
 
     def close(self) -> None:
-        """Let go of the thread; what it still compiles is dropped."""
+        """Release the thread and drop unfinished compilations."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def _joined(batches: np.ndarray) -> np.ndarray:
-    """The chains of all batches in one row."""
+def _unbatched(batches: np.ndarray) -> np.ndarray:
+    """Return the chains of all batches along one axis."""
     return batches.reshape(-1, *batches.shape[2:])
 
 
 def _whitened(chains: Chain, metric: Metric) -> Chain:
-    position, gradient = (
-        jax.vmap(metric.whitened)(chains.position),
-        jax.vmap(metric.whitened_gradient)(chains.gradient),
-    )
+    """Return chains in whitened coordinates."""
+    position = jax.vmap(metric.whitened)(chains.position)
+    gradient = jax.vmap(metric.whitened_gradient)(chains.gradient)
     return chains._replace(position=position, gradient=gradient)
 
 
-def _kept(chains: Chain, setting: Any, stats: dict[str, Any], metric: Metric) -> dict[str, Any]:
+def _batch_row(
+    chains: Chain, setting: Any, stats: dict[str, Any], metric: Metric
+) -> dict[str, Any]:
+    """Return one draw of each chain in unconstrained coordinates, with its statistics."""
     shared = {"step_size": setting.step_size, "n_steps": setting.steps}
     return {
         "position": jax.vmap(metric.position)(chains.position),

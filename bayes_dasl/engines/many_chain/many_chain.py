@@ -1,4 +1,4 @@
-"""Hundreds to thousands of short chains, for a GPU or a cheap density."""
+"""Hundreds to thousands of short chains, for a GPU or a cheap log density."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from ..._findings import Finding, nested_finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ..._statistics.convergence import nested_rhat
 from ...errors import ModelError
-from ...inference.engine import AbstractEngine, Cost, Modes, Samples
+from ...inference.engine import AbstractEngine, Cost, Modes, Samples, concatenated
 from ...inference.gradient import traced_once
 from ...inference.metric import Metric, refine
 from ...inference.problem import Problem
@@ -32,31 +32,29 @@ from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
 ENERGY_VARIANCE = 5e-4
 """Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
 
-_PLACES = ("position", "gradient")
-_TRIES = 5
+# Chunks in which the step size of unadjusted chains may be reduced.
+_ENERGY_TRIES = 5
 _FEWEST_DRAWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class ManyChain(AbstractEngine):
-    """Many short chains that are tuned from one another.
+    """Many short chains with one step size and metric, tuned from all chains together.
 
-    The fact `nested_rhat` compares the superchains, in all numbers but the weights of networks:
-    chains too short for R-hat can be judged by it. `diagnose` does the same for trajectories and
-    vector fields. All draws are kept in
-    memory: chains × draws × dimension × 8 bytes.
+    The fact `nested_rhat` compares superchains in all parameters except network weights. It judges
+    chains that are too short for R-hat. `diagnose` does the same for trajectories and vector
+    fields. All draws stay in memory: chains × draws × dimension × 8 bytes.
 
     Args:
         method: "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical,
-            Metropolis-adjusted) or "unadjusted_mclmc" (biased: its step size is kept so small that
-            the energy error per dimension stays below `ENERGY_VARIANCE`, and the fact
-            `energy_variance_per_dimension` says whether it did). The microcanonical ones need at
-            least two dimensions.
-        chains: how many, a multiple of the superchains.
-        warmup: draws of each chain that are not kept.
+            Metropolis-adjusted) or "unadjusted_mclmc". The last is biased: its step size keeps the
+            energy error per dimension below `ENERGY_VARIANCE`, and the fact
+            `energy_variance_per_dimension` reports the error. Microcanonical methods need at least
+            two dimensions.
+        chains: number of chains, a multiple of the superchains.
+        warmup: draws of each chain that are dropped.
         draws: draws of each chain that are kept.
-        superchains: groups of chains of equal size, one after the other; those of one begin at the
-            same point.
+        superchains: groups of chains of equal size, in order; a group starts at one point.
         max_steps: the most integration steps of a draw, since a batch is as slow as its slowest
             chain.
 
@@ -64,7 +62,7 @@ class ManyChain(AbstractEngine):
     nested R-hat; kernels from BlackJAX.
 
     Raises:
-        ModelError: for numbers that make no sense.
+        ModelError: for an unknown method or settings that are not possible.
     """
 
     method: str = "chees"
@@ -90,35 +88,37 @@ class ManyChain(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all chains."""
+        """Positions that are evaluated together: all chains."""
         return self.chains
 
     def cost(self, problem: Problem) -> Cost:
         each = (2 if "mclmc" in self.method else 1) * (self.warmup + self.draws)
-        climbs = MAP_STEPS * MAP_STARTS / self.batch
-        return Cost(climbs + each, climbs + each * self.max_steps)
+        search = MAP_STEPS * MAP_STARTS / self.batch
+        return Cost(search + each, search + each * self.max_steps)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
 
         Raises:
-            ModelError: if no start has a finite log density, or for a microcanonical method in one
-                dimension.
+            ModelError: if no start has a finite log density, or if a microcanonical method runs in
+                one dimension.
         """
         if "mclmc" in self.method and problem.dimension < 2:
             raise ModelError(
                 f"method '{self.method}' moves at constant speed and needs a posterior of at least "
-                "2 dimensions, not "
-                f"{problem.dimension}: take method='chees'"
+                f"2 dimensions, not {problem.dimension}: take method='chees'"
             )
         key_start, key_place, key_chains = jax.random.split(key, 3)
-        # Reverse mode: for a batch it is cheaper than forward mode from few dimensions on.
+        # For a batch, reverse mode is cheaper than forward mode except in very few dimensions.
         value_and_gradient, log_density = traced_once(problem)
         method = _METHODS[self.method](self.max_steps)
-        judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
+        judged = problem.of_groups("science", "latent")
+        science = problem.of_groups("science")
         unit = laplace_metric(np.eye(problem.dimension), judged, science)
+        # The chains' program compiles while the modes are searched.
         chains = BatchedChains(method, log_density, self.chains, unit, problem.dimension)
         try:
+            # 1. Modes by multi-start MAP; each superchain begins near one of them.
             bar.start("finding modes", 1)
             optimiser = Optimiser(value_and_gradient)
             begun = journal.step(
@@ -127,10 +127,13 @@ class ManyChain(AbstractEngine):
             chains.begin(
                 *(begun[name] for name in ("position", "value", "gradient")), key=key_chains
             )
+            # 2. Warm-up from the metric of the best mode, Σ = (−∇² log p)⁻¹.
             laplace = laplace_metric(begun["precisions"][0], judged, science)
             metric, steps = self._warm_up(chains, laplace, journal, bar)
+            # 3. Without an acceptance step the bias must be kept small by the step size.
             if isinstance(method, UnadjustedMCLMC):
-                steps += _keep_energy(chains, metric, journal, bar)
+                steps += _reduce_energy_error(chains, metric, journal, bar)
+            # 4. Draws with everything fixed.
             trace, interrupted = self._sample(chains, metric, journal, bar)
         finally:
             chains.close()
@@ -139,7 +142,7 @@ class ManyChain(AbstractEngine):
     def _begin(
         self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array
     ) -> Arrays:
-        """The modes, and the first position of every chain with its value and gradient."""
+        """Return the modes, and the first position of each chain with its value and gradient."""
         start = find_start(problem, optimiser, key=key)
         places = first_positions(start, optimiser, self.superchains, key=key_place)
         value, gradient = optimiser.evaluate(places)
@@ -153,11 +156,14 @@ class ManyChain(AbstractEngine):
     def _warm_up(
         self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar
     ) -> tuple[Metric, int]:
-        """The metric in the end and the integration steps spent; it is refined after the first two
-        thirds.
+        """Tune in three parts; the metric is estimated anew after the first and the second one.
+
+        Returns:
+            The last metric, and the number of integration steps.
         """
         bar.start("warm-up", self.warmup)
-        thirds, steps = np.array_split(np.arange(-(-self.warmup // CHUNK)), 3), 0
+        thirds = np.array_split(np.arange(-(-self.warmup // CHUNK)), 3)
+        steps = 0
         for number, third in enumerate(thirds):
             trace: Trace = {}
             for _ in third:
@@ -165,9 +171,10 @@ class ManyChain(AbstractEngine):
                 steps += int(trace["n_steps"].sum())
                 bar.advance(CHUNK)
             if number < 2:
-                # Within superchains, so that modes far apart do not widen it.
+                # The covariance within superchains, which distant modes do not widen.
                 grouped = (
-                    trace[name].reshape(self.superchains, -1, chains.dimension) for name in _PLACES
+                    trace[name].reshape(self.superchains, -1, chains.dimension)
+                    for name in ("position", "gradient")
                 )
                 metric = refine(metric, *grouped)
                 chains.tune_anew()
@@ -176,9 +183,11 @@ class ManyChain(AbstractEngine):
     def _sample(
         self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar
     ) -> tuple[Trace, bool]:
+        """Return the trace of all draws, and whether Ctrl-C ended it early."""
         bar.start("sampling", self.draws)
         traces: list[Trace] = []
-        divergences, interrupted = 0, False
+        divergences = 0
+        interrupted = False
         try:
             for _ in range(0, self.draws, CHUNK):
                 traces.append(chains.advance(journal, False, metric))
@@ -188,8 +197,8 @@ class ManyChain(AbstractEngine):
             if not traces:
                 raise
             interrupted = True
-        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
-        return {name: values[:, : self.draws] for name, values in joined.items()}, interrupted
+        trace = concatenated(traces)
+        return {name: values[:, : self.draws] for name, values in trace.items()}, interrupted
 
     def _samples(
         self,
@@ -201,15 +210,23 @@ class ManyChain(AbstractEngine):
         steps: int,
         judged: Sequence[int],
     ) -> Samples:
-        """Draws, statistics and facts; `steps` are those of the warm-up, `judged` the numbers that
-        chains agree on.
+        """Return draws, statistics and facts.
+
+        Args:
+            trace: all draws and their statistics.
+            interrupted: whether Ctrl-C ended the sampling.
+            begun: the modes.
+            chains: the chains, for their devices.
+            gradients: gradients of one integration step.
+            steps: integration steps of the warm-up.
+            judged: the parameters in which chains are compared.
         """
-        position, error = trace.pop("position"), trace.pop("energy_variance", None)
+        position = trace.pop("position")
+        error = trace.pop("energy_variance", None)
+        compared = np.dstack([position[..., list(judged)], trace["lp"]])
         facts = fared(begun) | {
             "devices": chains.devices,
-            "nested_rhat": nested_rhat(
-                np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains
-            ),
+            "nested_rhat": nested_rhat(compared, self.superchains),
             "gradients": gradients * (steps + int(trace["n_steps"].sum())),
         }
         if error is not None:
@@ -219,35 +236,32 @@ class ManyChain(AbstractEngine):
             }
         if len(begun["modes"]) > 1:
             trace["mode"] = nearest_mode(position, begun["modes"], begun["precisions"])
-        modes = Modes(begun["modes"], begun["log_densities"])
-        said = tuple(findings(facts))
         return Samples(
             position,
             trace,
             facts,
-            said,
-            modes,
+            tuple(findings(facts)),
+            Modes(begun["modes"], begun["log_densities"]),
             superchains=self.superchains,
             interrupted=interrupted,
         )
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield findings on the agreement of superchains and on the bias of unadjusted chains."""
     yield nested_finding(float(facts["nested_rhat"]))
     if "energy_variance_per_dimension" in facts:
-        value, bound = (
-            float(facts[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound")
-        )
-        remedy = (
-            ""
-            if value <= bound
-            else "take an adjusted method, such as 'chees': these draws are biased"
-        )
+        value = float(facts["energy_variance_per_dimension"])
+        bound = float(facts["energy_variance_bound"])
         message = (
             f"{value:.2g} for each dimension, at most {bound:.2g} for draws without an acceptance "
             "step"
         )
-        yield Finding("good" if value <= bound else "bad", "energy variance", message, remedy)
+        if value <= bound:
+            yield Finding("good", "energy variance", message, "")
+        else:
+            remedy = "take an adjusted method, such as 'chees': these draws are biased"
+            yield Finding("bad", "energy variance", message, remedy)
 
 
 _METHODS = {
@@ -258,19 +272,23 @@ _METHODS = {
 }
 
 
-def _keep_energy(chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar) -> int:
-    """Reduce the step size of unadjusted chains until their energy error is small enough; the steps
-    spent on it.
+def _reduce_energy_error(
+    chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar
+) -> int:
+    """Reduce the step size of unadjusted chains until their energy error is small enough.
+
+    Returns:
+        The number of integration steps.
     """
-    bar.start("checking the energy", _TRIES * CHUNK)
+    bar.start("checking the energy", _ENERGY_TRIES * CHUNK)
     steps = 0
-    for _ in range(_TRIES):
+    for _ in range(_ENERGY_TRIES):
         trace = chains.advance(journal, False, metric)
         steps += int(trace["n_steps"].sum())
         bar.advance(CHUNK)
         error = float(trace["energy_variance"].mean())
         if error <= ENERGY_VARIANCE:
             break
-        # The squared error grows with the sixth power of the step size.
+        # The squared energy error grows as ε⁶, so ε shrinks by (bound / 2 / error)^(1/6).
         chains.shrink_step_size(float(np.clip((ENERGY_VARIANCE / 2 / error) ** (1 / 6), 0.3, 0.9)))
     return steps

@@ -1,7 +1,7 @@
-"""Transitions of many chains, with settings that are tuned from all of them together.
+"""Transitions of many chains, with settings that are tuned from all chains together.
 
-Chains live in whitened coordinates, where the posterior looks like a standard normal. A setting is
-shared by all chains, so that the loops of a batch end together.
+Chains are in whitened coordinates, where the posterior is about a standard normal. All chains share
+a setting, so that the loops of a batch end together.
 """
 
 import dataclasses
@@ -17,33 +17,28 @@ from jaxtyping import Array
 from ..._jax.lazily import lazily
 from ...inference.problem import LogDensity
 
-chees_adaptation, meads_adaptation = (
-    lazily("blackjax.adaptation.chees_adaptation"),
-    lazily("blackjax.adaptation.meads_adaptation"),
-)
-adjusted_mclmc, mclmc = lazily("blackjax.mcmc.adjusted_mclmc"), lazily("blackjax.mcmc.mclmc")
-ghmc, hmc, dynamic_hmc = (
-    lazily("blackjax.mcmc.ghmc"),
-    lazily("blackjax.mcmc.hmc"),
-    lazily("blackjax.mcmc.dynamic_hmc"),
-)
-dual_averaging, integrators = (
-    lazily("blackjax.adaptation.step_size"),
-    lazily("blackjax.mcmc.integrators"),
-)
+chees_adaptation = lazily("blackjax.adaptation.chees_adaptation")
+meads_adaptation = lazily("blackjax.adaptation.meads_adaptation")
+dual_averaging = lazily("blackjax.adaptation.step_size")
+adjusted_mclmc = lazily("blackjax.mcmc.adjusted_mclmc")
+mclmc = lazily("blackjax.mcmc.mclmc")
+ghmc = lazily("blackjax.mcmc.ghmc")
+hmc = lazily("blackjax.mcmc.hmc")
+dynamic_hmc = lazily("blackjax.mcmc.dynamic_hmc")
+integrators = lazily("blackjax.mcmc.integrators")
 util = lazily("blackjax.util")
 
 FIRST_STEP_SIZE = 0.5
+# Length of a path after which a standard normal has forgotten its start.
 _QUARTER_TURN = math.pi / 2
+# Squared energy error per dimension that counts for a step with a failing solve.
 _FAILED_STEP = 1.0
 
 type Stats = dict[str, Any]
 
 
 class Chain(NamedTuple):
-    """One chain; only some methods keep the momentum and the slice from one transition to the
-    next.
-    """
+    """State of one chain; only some methods keep momentum and slice between transitions."""
 
     position: Any
     value: Any
@@ -51,9 +46,15 @@ class Chain(NamedTuple):
     momentum: Any
     slice: Any
 
+    def at(self, state: Any) -> "Chain":
+        """Return the chain at the position of a state of BlackJAX."""
+        return self._replace(
+            position=state.position, value=state.logdensity, gradient=state.logdensity_grad
+        )
+
 
 class Setting(NamedTuple):
-    """What a transition needs to know; `damping` is that of MEADS, 0 elsewhere."""
+    """Step size and number of steps of a transition; `damping` serves MEADS only."""
 
     step_size: Any
     steps: Any
@@ -61,40 +62,57 @@ class Setting(NamedTuple):
 
 
 class AbstractMethod(ABC):
-    """A kind of chain and the rule that tunes it. `gradients` are those of one integration step."""
+    """A kind of transition and the rule that tunes it.
+
+    `gradients` counts the gradients of one integration step, `limit` the most steps of a draw.
+    """
 
     gradients: ClassVar[int]
 
-    @abstractmethod
     def momentum(self, key: Array, dimension: int) -> Array:
-        """The momentum that a chain begins with."""
+        """Return the first momentum of a chain; zero if each transition draws its own."""
+        return jnp.zeros(dimension)
 
     @abstractmethod
     def untuned(self, dimension: int, step_size: Any, iteration: Any) -> Any:
-        """The state of the tuning at its start."""
+        """Return the first state of the tuning."""
 
     @abstractmethod
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
-        """The setting of this iteration: of the moment while adapting, else the average so far."""
+        """Return the current setting while adapting, else the average one."""
 
     @abstractmethod
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        """One draw of one chain, its statistics, and what the tuning wants to know of it."""
+        """Return the next state of a chain, statistics of the draw, and those for the tuning."""
 
     @abstractmethod
     def adapt(self, tuning: Any, seen: Any) -> Any:
-        """The tuning after what was seen of all chains."""
+        """Return the next state of the tuning, from the statistics of all chains."""
+
+
+def _quasi_random(iteration: Any) -> Any:
+    """Return the number of a Halton sequence for this iteration, between 0 and 1."""
+    return dynamic_hmc.halton_sequence(jnp.asarray(iteration), 10)
 
 
 def _jittered(iteration: Any, longest: Any, limit: int) -> Any:
-    """A quasi-random number of steps between 1 and `longest`, the same for all chains."""
-    fraction = dynamic_hmc.halton_sequence(jnp.asarray(iteration), 10)
-    return jnp.clip(jnp.ceil(fraction * longest), 1, limit).astype(int)
+    """Return a quasi-random number of steps between 1 and `longest`, the same for all chains."""
+    return jnp.clip(jnp.ceil(_quasi_random(iteration) * longest), 1, limit).astype(int)
+
+
+def _now_or_average(tuning: Any, adapting: Any) -> Any:
+    """Return the current step size while adapting, else the average, from their logarithms."""
+    return jnp.exp(jnp.where(adapting, tuning.log_step_size, tuning.log_step_size_avg))
+
+
+def _hmc_state(chain: Chain) -> Any:
+    return hmc.HMCState(chain.position, chain.value, chain.gradient)
 
 
 def _hmc_stats(info: Any, value: Any) -> Stats:
+    """Return the statistics that all adjusted methods have."""
     return {
         "lp": value,
         "acceptance_rate": info.acceptance_rate,
@@ -107,6 +125,8 @@ def _hmc_stats(info: Any, value: Any) -> Stats:
 class ChEES(AbstractMethod):
     """HMC whose jittered trajectory maximises the change in the estimator of the expected square.
 
+    All chains take L = ceil(h T / ε) leapfrog steps, with h from a Halton sequence.
+
     Source: Hoffman, Radul & Sountsov (2021).
     """
 
@@ -114,16 +134,13 @@ class ChEES(AbstractMethod):
     gradients: ClassVar[int] = 1
 
     def _rule(self) -> tuple[Any, Any]:
-        jitter = lambda i: dynamic_hmc.halton_sequence(jnp.asarray(i), 10)  # noqa: E731
+        """Return BlackJAX's functions that begin and update the tuning."""
         return chees_adaptation.base(
-            jitter, lambda i: i + 1, optax.adam(0.05), 0.651, 0.5, self.limit
+            _quasi_random, lambda i: i + 1, optax.adam(0.05), 0.651, 0.5, self.limit
         )
 
-    def momentum(self, key: Array, dimension: int) -> Array:
-        return jnp.zeros(dimension)
-
     def untuned(self, dimension: int, step_size: Any, iteration: Any) -> Any:
-        # Half of the longest trajectory is a quarter turn: the best for a standard normal.
+        # The mean trajectory, half of the longest one, is best at a quarter turn for a normal.
         return self._rule()[0](iteration, step_size)._replace(trajectory_length=2 * _QUARTER_TURN)
 
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
@@ -136,10 +153,9 @@ class ChEES(AbstractMethod):
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        state = hmc.HMCState(chain.position, chain.value, chain.gradient)
         unit = jnp.ones_like(chain.position)
         state, info = hmc.build_kernel()(
-            key, state, density, setting.step_size, unit, setting.steps
+            key, _hmc_state(chain), density, setting.step_size, unit, setting.steps
         )
         seen = (
             info.proposal.position,
@@ -148,12 +164,10 @@ class ChEES(AbstractMethod):
             info.acceptance_rate,
             info.is_divergent,
         )
-        # Of the trajectory at its start: BlackJAX's is that of the proposal, even if it was
-        # rejected.
+        # Energy |p|²/2 − log p at the start of the trajectory. BlackJAX reports that of the
+        # proposal, even if it was rejected.
         energy = jnp.sum(jnp.asarray(info.momentum) ** 2) / 2 - chain.value
-        after = Chain(
-            state.position, state.logdensity, state.logdensity_grad, chain.momentum, chain.slice
-        )
+        after = chain.at(state)
         return after, _hmc_stats(info, after.value) | {"energy": energy}, seen
 
     def adapt(self, tuning: Any, seen: Any) -> Any:
@@ -162,10 +176,12 @@ class ChEES(AbstractMethod):
 
 @dataclasses.dataclass(frozen=True)
 class MEADS(AbstractMethod):
-    """Generalised HMC (one leapfrog, persistent momentum), tuned by largest eigenvalues over the
-    chains.
+    """Generalised HMC with one leapfrog step and a persistent momentum.
 
-    A draw is several transitions: about a quarter turn. Source: Hoffman & Sountsov (2022).
+    Step size and damping follow from the largest eigenvalues over the chains. A draw is several
+    transitions, about a quarter turn.
+
+    Source: Hoffman & Sountsov (2022).
     """
 
     limit: int
@@ -182,16 +198,14 @@ class MEADS(AbstractMethod):
 
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
         step = tuning.step_size[0]
-        return Setting(
-            step,
-            jnp.clip(jnp.ceil(2 * _QUARTER_TURN / step), 1, self.limit).astype(int),
-            tuning.alpha[0],
-        )
+        steps = jnp.clip(jnp.ceil(2 * _QUARTER_TURN / step), 1, self.limit).astype(int)
+        return Setting(step, steps, tuning.alpha[0])
 
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        kernel, unit = ghmc.build_kernel(), jnp.ones_like(chain.position)
+        kernel = ghmc.build_kernel()
+        unit = jnp.ones_like(chain.position)
 
         def step(i, carry):
             state, stats = carry
@@ -199,6 +213,7 @@ class MEADS(AbstractMethod):
             state, info = kernel(
                 now, state, density, setting.step_size, unit, setting.damping, setting.damping / 2
             )
+            # A draw diverges if one of its transitions does; the acceptance rate is their mean.
             new = _hmc_stats(info, state.logdensity)
             either = {name: stats[name] | new[name] for name in ("diverging", "solver_failure")}
             rate = stats["acceptance_rate"] + new["acceptance_rate"] / setting.steps
@@ -207,12 +222,11 @@ class MEADS(AbstractMethod):
         state = ghmc.GHMCState(
             chain.position, chain.momentum, chain.value, chain.gradient, chain.slice
         )
-        zero, no = jnp.zeros_like(chain.value), jnp.zeros_like(chain.value, bool)
+        zero = jnp.zeros_like(chain.value)
+        no = jnp.zeros_like(chain.value, bool)
         none = {"lp": zero, "acceptance_rate": zero, "diverging": no, "solver_failure": no}
         state, stats = jax.lax.fori_loop(0, setting.steps, step, (state, none))
-        after = Chain(
-            state.position, state.logdensity, state.logdensity_grad, state.momentum, state.slice
-        )
+        after = chain.at(state)._replace(momentum=state.momentum, slice=state.slice)
         return after, stats, (after.position, after.gradient)
 
     def adapt(self, tuning: Any, seen: Any) -> Any:
@@ -231,25 +245,22 @@ class MCLMC(AbstractMethod):
     gradients: ClassVar[int] = 2
     target: float = 0.9
 
-    def momentum(self, key: Array, dimension: int) -> Array:
-        return jnp.zeros(dimension)
-
     def untuned(self, dimension: int, step_size: Any, iteration: Any) -> Any:
         return dual_averaging.dual_averaging_adaptation(self.target)[0](step_size)
 
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
-        step = jnp.exp(jnp.where(adapting, tuning.log_step_size, tuning.log_step_size_avg))
+        step = _now_or_average(tuning, adapting)
         return Setting(step, _jittered(iteration, 2 * _QUARTER_TURN / step, self.limit))
 
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        state = hmc.HMCState(chain.position, chain.value, chain.gradient)
+        # The velocity has unit norm: a step of √d moves each coordinate by about one.
         length = setting.step_size * math.sqrt(chain.position.size)
-        state, info = adjusted_mclmc.build_kernel()(key, state, density, length, (setting.steps,))
-        after = Chain(
-            state.position, state.logdensity, state.logdensity_grad, chain.momentum, chain.slice
+        state, info = adjusted_mclmc.build_kernel()(
+            key, _hmc_state(chain), density, length, (setting.steps,)
         )
+        after = chain.at(state)
         return after, _hmc_stats(info, after.value), info.acceptance_rate
 
     def adapt(self, tuning: Any, seen: Any) -> Any:
@@ -257,7 +268,7 @@ class MCLMC(AbstractMethod):
 
 
 class EnergyTuning(NamedTuple):
-    """Step sizes by their logarithm: of the moment and averaged."""
+    """Logarithms of the current and the average step size."""
 
     log_step_size: Any
     log_step_size_avg: Any
@@ -265,12 +276,11 @@ class EnergyTuning(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class UnadjustedMCLMC(AbstractMethod):
-    """Microcanonical Langevin dynamics without a Metropolis step: biased, the less the smaller the
-    energy error.
+    """Microcanonical Langevin dynamics without a Metropolis step, which is biased.
 
-    The step size is such that the squared energy error of a step, per dimension, is half of
-    `bound`. A step that meets a failing solve turns the chain back, which no Metropolis step sets
-    right: it counts as an error of one.
+    The bias falls with the energy error. The step size makes the squared energy error of a step,
+    per dimension, half of `bound`. A failing solve turns the chain back, which no Metropolis step
+    corrects: it counts as an error of one.
 
     Source: Robnik, De Luca, Silverstein & Seljak (2023); Robnik & Seljak (2024).
     """
@@ -286,13 +296,14 @@ class UnadjustedMCLMC(AbstractMethod):
         return EnergyTuning(jnp.log(step_size), jnp.log(step_size))
 
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
-        step = jnp.exp(jnp.where(adapting, tuning.log_step_size, tuning.log_step_size_avg))
+        step = _now_or_average(tuning, adapting)
         return Setting(step, jnp.clip(jnp.ceil(_QUARTER_TURN / step), 1, self.limit).astype(int))
 
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        kernel, dimension = mclmc.build_kernel(), chain.position.size
+        kernel = mclmc.build_kernel()
+        dimension = chain.position.size
         unit = math.sqrt(dimension)
 
         def step(i, carry):
@@ -316,16 +327,10 @@ class UnadjustedMCLMC(AbstractMethod):
             "solver_failure": failed,
             "energy_variance": error,
         }
-        return (
-            Chain(
-                state.position, state.logdensity, state.logdensity_grad, state.momentum, chain.slice
-            ),
-            stats,
-            error,
-        )
+        return chain.at(state)._replace(momentum=state.momentum), stats, error
 
     def adapt(self, tuning: Any, seen: Any) -> Any:
-        # The squared error grows with the sixth power of the step size.
+        # The squared energy error grows as ε⁶: log ε ← log ε + log(bound / 2 / error) / 6.
         wanted = jnp.log(self.bound / 2 / jnp.mean(seen)) / 6
         now = tuning.log_step_size + jnp.clip(jnp.nan_to_num(wanted), -0.3, 0.3)
         return EnergyTuning(now, 0.9 * tuning.log_step_size_avg + 0.1 * now)

@@ -1,6 +1,4 @@
-r"""Moves of a particle within a tempered posterior,
-$\text{prior} \cdot \text{likelihood}^\beta$.
-"""
+r"""Moves of a particle in a tempered posterior, $\text{prior} \cdot \text{likelihood}^\beta$."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +17,7 @@ hmc = lazily("blackjax.mcmc.hmc")
 
 
 class Particle(NamedTuple):
-    """A position, the log likelihood there and its gradient (empty where no move asks for it)."""
+    """A position with its log likelihood and gradient, which is empty for moves without one."""
 
     position: Any
     log_likelihood: Any
@@ -27,14 +25,14 @@ class Particle(NamedTuple):
 
 
 type Move = Callable[[Array, Particle], tuple[Particle, Array]]
-"""From a key and a particle: the particle after a move, and the rate of acceptance."""
+"""Maps a key and a particle to the particle after a move, and the acceptance rate."""
 
 
 class Walk:
-    """Random-walk Metropolis: a move is twice as many steps as there are dimensions, and needs no
-    gradient.
+    """Random-walk Metropolis without gradients; a move is two steps per dimension.
 
-    `target_acceptance` is what the step size is adapted to, and `counted` is what a step costs.
+    The step size is adapted to the acceptance rate `target_acceptance`. A step costs one of
+    `counted`.
 
     Source: Roberts, Gelman & Gilks (1997) for the step size and the rate of acceptance.
     """
@@ -48,32 +46,40 @@ class Walk:
         _, self._log_density = traced_once(problem)
 
     def first_step_size(self) -> float:
+        """Return the optimal step size for a normal, 2.38 / √d standard deviations."""
         return 2.38 / np.sqrt(self._dimension)
 
     def steps(self, step_size: Array) -> Array:
+        """Return the number of steps of a move."""
         return jnp.full((), 2 * self._dimension)
 
     def place(self, position: Array) -> Particle:
+        """Return a particle at a position."""
         return Particle(position, self._log_likelihood(position)[0], jnp.zeros(0))
 
     def _log_likelihood(self, position: Array) -> tuple[Array, Array]:
-        log_prior, value = self.log_prior(position), self._log_density(position)
-        # A position so far out that the prior has no density there is worth as little as one that
-        # cannot be solved.
+        """Return log likelihood and log prior, both −∞ if either has no value."""
+        log_prior = self.log_prior(position)
+        value = self._log_density(position)
+        # A failing solve has no likelihood, and positions far out have no prior density.
         lost = ~jnp.isfinite(value) | ~jnp.isfinite(log_prior)
         return jnp.where(lost, -jnp.inf, value - log_prior), jnp.where(lost, -jnp.inf, log_prior)
 
     def mover(self, beta: Array, metric: Array, step_size: Array, steps: Array) -> Move:
+        """Return a move at inverse temperature β, with the particles' covariance as metric."""
         root = jnp.linalg.cholesky(metric) if metric.ndim == 2 else jnp.diag(jnp.sqrt(metric))
 
         def move(key, particle):
             def step(number, carry):
                 particle, log_prior, accepted = carry
                 key_noise, key_accept = jax.random.split(jax.random.fold_in(key, number))
+                # 1. Propose x' = x + ε Σ^½ n, with n standard normal.
                 noise = jax.random.normal(key_noise, particle.position.shape)
                 position = particle.position + step_size * root @ noise
                 log_likelihood, at_proposal = self._log_likelihood(position)
+                # 2. log r = log p(x') − log p(x) + β (log L(x') − log L(x)).
                 gain = at_proposal - log_prior + beta * (log_likelihood - particle.log_likelihood)
+                # 3. Accept with probability min(1, r).
                 taken = jnp.log(jax.random.uniform(key_accept)) < gain
                 proposal = particle._replace(position=position, log_likelihood=log_likelihood)
                 chosen = jax.tree.map(
@@ -93,9 +99,9 @@ class Walk:
 
 
 class Hamiltonian:
-    """Hamiltonian Monte Carlo by BlackJAX: a move is a quarter of the period of a normal posterior.
+    """Hamiltonian Monte Carlo by BlackJAX; a move is a quarter of the period of a normal.
 
-    There the particle has forgotten where it began.
+    After this length the position does not depend on its start.
     """
 
     target_acceptance = 0.8
@@ -109,12 +115,15 @@ class Hamiltonian:
         self._value_and_gradient, self._log_density = traced_once(problem)
 
     def first_step_size(self) -> float:
+        """Return the step size before any adaptation."""
         return 0.5
 
     def steps(self, step_size: Array) -> Array:
+        """Return the number of leapfrog steps of a move, π / (2 ε)."""
         return jnp.clip(jnp.round(np.pi / 2 / step_size), 1, self.most_steps).astype(int)
 
     def place(self, position: Array) -> Particle:
+        """Return a particle at a position."""
         value, slope = self._value_and_gradient(position)
         log_prior, prior_slope = self._prior(position)
         live = jnp.isfinite(value)
@@ -125,24 +134,27 @@ class Hamiltonian:
         )
 
     def mover(self, beta: Array, metric: Array, step_size: Array, steps: Array) -> Move:
+        """Return a move at inverse temperature β, with the particles' covariance as metric."""
         kernel: Any = hmc.build_kernel()
 
+        # log p_β = (1 − β) log prior + β log posterior, since log likelihood = difference of both.
         def tempered(x: Float[Array, " dimension"]) -> Array:
             value = (1 - beta) * self.log_prior(x) + beta * self._log_density(x)
             return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
         def move(key, particle):
             key_size, key_move = jax.random.split(key)
-            # A step size of each particle's own: none of them stays on a trajectory that closes.
+            # 1. A random step size per particle keeps trajectories from closing.
             own = step_size * jax.random.uniform(key_size, minval=0.8, maxval=1.2)
             log_prior, slope = self._prior(particle.position)
             value = log_prior + beta * particle.log_likelihood
+            # 2. Value and gradient at the start follow from those of the likelihood: no solve.
             state = hmc.HMCState(particle.position, value, slope + beta * particle.gradient)
             state, info = kernel(key_move, state, tempered, own, metric, steps)
+            # 3. log L = (log p_β − log prior) / β, and its gradient likewise.
             log_prior, slope = self._prior(state.position)
             log_likelihood = (state.logdensity - log_prior) / beta
-            return Particle(
-                state.position, log_likelihood, (state.logdensity_grad - slope) / beta
-            ), info.acceptance_rate
+            gradient = (state.logdensity_grad - slope) / beta
+            return Particle(state.position, log_likelihood, gradient), info.acceptance_rate
 
         return move

@@ -1,6 +1,4 @@
-"""Sequential Monte Carlo: particles move from the prior to the posterior, and estimate the evidence
-on the way.
-"""
+"""Sequential Monte Carlo from the prior to the posterior, with an estimate of the evidence."""
 
 import dataclasses
 import functools
@@ -27,24 +25,29 @@ MOVES = ("auto", "walk", "hamiltonian")
 # A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two
 # steps a dimension.
 WALK_UP_TO = 15
+# Particles of finite log density that each run needs.
 _FEWEST_LIVE = 10
-_FEWEST_IN_RUN = 4  # particles of a mode, for an effective number
-# Costs that are assumed before a run; so many values cost as much as a gradient.
-_TEMPERATURES, _MOVES, _STEPS_A_MOVE, _VALUES = (5, 15), (2, 10), (3, 12), 4
-# With the default `target_ess` resampling leaves particles that are worth half as many: below that,
-# moves have not even made up for the last one. Checked on 12 new mixtures of 2 to 4 normals (1 to 6
-# dimensions, scales apart by up to 16, 2 or 20 moves), with effective sizes of means in place of
-# bulk ones. A run was unsound if the mean of a mode was worth less than a fifth of its particles,
-# or moments were off by 0.1 sd. Of unsound runs 84 % are below, of the others 11 %. A correlation
-# with positions before the moves, pooled over modes, found 48 and 5 % above 0.7, 75 and 30 % above
-# 0.3.
+# Particles of a mode in a run, for an effective sample size.
+_FEWEST_IN_RUN = 4
+# Fewest and most temperatures, moves and steps of a move that are assumed for the cost.
+_TEMPERATURES, _MOVES, _STEPS_A_MOVE = (5, 15), (2, 10), (3, 12)
+# Values that cost as much as a gradient.
+_VALUES = 4
+# With the default `target_ess`, resampling halves the effective number of particles: below that,
+# moves have not even made up for the last resampling. Checked on 12 new mixtures of 2 to 4 normals
+# (1 to 6 dimensions, scales apart by up to 16, 2 or 20 moves), with effective sizes of means. A run
+# was unsound if the effective size of a mode's mean was below a fifth of its particles, or moments
+# were off by 0.1 sd. The bound finds 84 % of unsound runs and 11 % of the others. A correlation
+# with positions before the moves, pooled over modes, finds 48 and 5 % (above 0.7), or 75 and 30 %
+# (above 0.3).
 _FEWEST_EFFECTIVE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class SMC(AbstractEngine):
-    r"""Particles through the tempered posteriors
-    $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
+    r"""Sequential Monte Carlo: particles move through tempered posteriors, prior to posterior.
+
+    $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$ with $\beta$ from 0 to 1.
 
     Each of several independent populations of particles begins with prior draws. The next inverse
     temperature $\beta$ is the one at which the weights have the effective sample size `target_ess`.
@@ -93,6 +96,7 @@ class SMC(AbstractEngine):
         return self.runs * self.particles
 
     def _walks(self, problem: Problem) -> bool:
+        """Whether particles move by a random walk."""
         return self.moves == "walk" or (self.moves == "auto" and problem.dimension <= WALK_UP_TO)
 
     def cost(self, problem: Problem) -> Cost:
@@ -104,7 +108,7 @@ class SMC(AbstractEngine):
         return Cost(least, most)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Equally weighted particles of each run.
+        """Draw equally weighted particles of each run.
 
         Raises:
             ModelError: if too few particles of a run have a finite log density.
@@ -122,56 +126,60 @@ class SMC(AbstractEngine):
         def advance(swarm: Swarm, number: int) -> Arrays:
             return tempering.advance(swarm, key=jax.random.fold_in(key_stages, number))._asdict()
 
+        # 1. β = 0: prior draws, with their likelihood.
         bar.start("tempering", 100)
         swarm = Swarm(**journal.step("prior", begin))
         self._require_live(swarm)
         failed = int((~np.isfinite(swarm.log_likelihood)).sum())
-        number, done, hottest = 0, 0, 1.0
+        # 2. Raise β: reweight, resample and move, until β = 1 in every run.
+        number, done, first = 0, 0, 1.0
         while (swarm.temperature < 1).any():
             number += 1
             swarm = Swarm(
                 **journal.step(f"temperature {number}", functools.partial(advance, swarm, number))
             )
             beta = float(swarm.temperature.min())
-            hottest = beta if number == 1 else hottest
-            # The steps of the inverse temperature are about even on a log scale.
-            percent = 100 if beta == 1 else round(100 * (1 - np.log(beta) / np.log(hottest)))
+            first = beta if number == 1 else first
+            # Progress on a log scale, on which the steps of β are about even.
+            percent = 100 if beta == 1 else round(100 * (1 - np.log(beta) / np.log(first)))
             bar.advance(percent - done, f"inverse temperature {beta:.2g}")
             done = percent
+        # 3. Modes, their weights, and the evidence.
         stats = {"lp": tempering.log_density(swarm)}
         modes, number = modes_among(np.asarray(swarm.position), stats["lp"])
         if len(modes.log_densities) > 1:
             stats["mode"] = number
-        facts = _facts(swarm, moves.counted, failed, number)
+        facts = _run_facts(swarm, moves.counted, failed, number)
         return Samples(
             swarm.position, stats, facts, tuple(findings(facts)), modes, draws_are=PARTICLES
         )
 
     def _require_live(self, swarm: Swarm) -> None:
+        """Refuse runs with too few particles of finite log density."""
         live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
         if live < _FEWEST_LIVE:
             raise ModelError(
                 f"only {live} of {self.particles} prior draws lead to a finite log density: run "
-                "bd.check(model, data), "
-                "which says how prior draws fare in the solver, and narrow the priors or loosen "
-                "the solver"
+                "bd.check(model, data), which says how prior draws fare in the solver, and narrow "
+                "the priors or loosen the solver"
             )
-        refuse_unresolved(swarm.log_likelihood)  # else the first temperatures never end
+        # With unresolved likelihoods the first temperatures would never end.
+        refuse_unresolved(swarm.log_likelihood)
 
 
 def effective_share(
     position: Float[np.ndarray, "run particle dimension"], number: Int[np.ndarray, "run particle"]
 ) -> float:
-    """Effective draws per particle, for the mode and the coordinate with the fewest.
+    """Return the effective draws per particle, for the mode and coordinate with the fewest.
 
-    Copies of a particle are neighbours in the array. So autocorrelation shows how alike moves left
-    them, and runs with few ancestors differ from each other. Each mode counts by itself: together,
-    modes would only show their weights.
+    Copies of a particle are neighbours in the array, so autocorrelation shows how similar the
+    moves left them. Runs with few ancestors differ from each other. Modes are judged one by one,
+    since all together would only show the weights of the modes.
     """
     shares = [1.0]
     for mode in np.unique(number):
         of_runs = [particles[own] for particles, own in zip(position, number == mode, strict=True)]
-        # A run that holds few of them says little.
+        # Leave out runs that hold few particles of the mode.
         most = max(map(len, of_runs))
         of_runs = [one for one in of_runs if len(one) >= max(most / 2, _FEWEST_IN_RUN)]
         if of_runs:
@@ -182,15 +190,16 @@ def effective_share(
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield findings on the error of the evidence and on the independence of the particles."""
     yield evidence_finding(
         facts["log_evidence"], facts.get("log_evidence_se"), "take more particles"
     )
-    share, several = facts["effective_share"], facts.get("modes", 1) > 1
+    share = facts["effective_share"]
+    several = facts.get("modes", 1) > 1
     if share < _FEWEST_EFFECTIVE:
         message = (
             f"the particles{' of a mode' if several else ''} are worth only {share:.0%} as many "
-            "independent draws: "
-            "moves do not take them far enough from their copies"
+            "independent draws: moves do not take them far enough from their copies"
         )
         # A walk counts evaluations, Hamiltonian moves count gradients.
         other = "" if "gradients" in facts else ", or moves='hamiltonian'"
@@ -198,10 +207,11 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("warning", "moves of the particles", message, remedy)
 
 
-def _facts(
+def _run_facts(
     swarm: Swarm, counted: str, failed: int, number: np.ndarray
 ) -> dict[str, int | float | str]:
-    """The evidence, its standard error from the spread of the runs, and how the runs went."""
+    """Return the evidence, its standard error from the spread of the runs, and further facts."""
+    # Z = mean over runs of Z_r; relative to the largest Z_r, so that nothing overflows.
     best = swarm.log_evidence.max()
     relative = np.exp(swarm.log_evidence - best)
     runs, particles = swarm.log_likelihood.shape

@@ -1,6 +1,4 @@
-"""Programs that lead particles from the prior to the posterior, run by run, spread over the
-devices.
-"""
+"""Programs that temper particles from the prior to the posterior, run by run on the devices."""
 
 from typing import Any, NamedTuple
 
@@ -15,32 +13,35 @@ from ..._jax.lazily import lazily
 from ...inference.sharding import Sharded
 from .mutation import Hamiltonian, Particle, Walk
 
-ess, resampling, solver = (
-    lazily(f"blackjax.smc.{name}") for name in ("ess", "resampling", "solver")
-)
+ess = lazily("blackjax.smc.ess")
+resampling = lazily("blackjax.smc.resampling")
+solver = lazily("blackjax.smc.solver")
 
 FEWEST_MOVES = 2
+# Particles that a CPU evaluates together.
 _BATCH = 32
+# Dimensions up to which the metric is a full covariance.
 _DENSE_UP_TO = 64
+# Correlation with its start below which a coordinate has forgotten it.
 _MOVED = 0.1
-# A coordinate that no longer gets away from where it began is held by a mode, and further moves
-# would not free it.
+# Moves go on while the correlation falls by this much, or by this share of what it has fallen. If
+# it does not, the particle is confined to a mode that further moves would not leave.
 _STUCK, _GROWTH = 0.02, 0.05
 _SMALLEST_LOG_INCREMENT = -600.0
 
 
 class Swarm(NamedTuple):
-    """Every run's particles, equally weighted at its temperature, and how they came there.
+    """The equally weighted particles of every run at its temperature, with statistics.
 
-    `step_size`, `acceptance`, `correlation` (of each coordinate with that before the moves,
-    `(run, dimension)`) and `moves` are those of the last temperature; `temperatures` and `steps`
-    (of moves) are totals.
+    `step_size`, `acceptance`, `correlation` and `moves` describe the last temperature. The
+    correlation `(run, dimension)` is the one of each coordinate with itself before the moves.
+    `temperatures` and `steps` are totals.
     """
 
     position: Any  # (run, particle, dimension)
     log_likelihood: Any  # (run, particle)
     gradient: Any  # of the log likelihood, (run, particle, dimension); empty for moves without
-    temperature: Any  # (run,), as are those below but for the correlation
+    temperature: Any  # (run,), like all others below except the correlation
     log_evidence: Any
     step_size: Any
     acceptance: Any
@@ -51,37 +52,40 @@ class Swarm(NamedTuple):
 
 
 class Tempering:
-    """`begin` places a swarm in the prior; `advance` takes every run to its next temperature.
+    """Programs that place a swarm in the prior and take it to the next temperature.
 
-    One program serves for all temperatures.
+    One program serves all temperatures.
     """
 
     def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
-        self._moves, self._target_ess, self._most_moves = moves, target_ess, most_moves
+        self._moves = moves
+        self._target_ess = target_ess
+        self._most_moves = most_moves
         self._on_cpu = computing_devices()[0].platform == "cpu"
-        # One run after the other, also on an accelerator, so that none does more than it needs.
+        # One run after the other, also on an accelerator: a batch of runs would all make as many
+        # moves as the slowest.
         self._begin = Sharded(self._begin_run, runs, batched=False)
         self._advance = Sharded(lambda run: self._advance_run(*run), runs, batched=False)
 
     def begin(self, position: Float[np.ndarray, "run particle dimension"]) -> Swarm:
-        """Prior draws of every run, with their likelihood."""
+        """Return the prior draws of every run, with their likelihood."""
         return self._begin(position)
 
     def advance(self, swarm: Swarm, *, key: Array) -> Swarm:
-        """Every run at its next temperature;
-        a run that has reached the posterior stays as it is.
-        """
+        """Return every run at its next temperature; a run at β = 1 does not change."""
         keys = jax.random.split(key, len(swarm.temperature))
         return self._advance((swarm, keys))
 
     def log_density(self, swarm: Swarm) -> Float[np.ndarray, "run particle"]:
-        """Of the posterior, at every particle."""
+        """Return the log density of the posterior at every particle."""
         log_prior = jax.jit(jax.vmap(jax.vmap(self._moves.log_prior)))(swarm.position)
         return np.asarray(log_prior + swarm.log_likelihood)
 
     def _begin_run(self, position: Array) -> Swarm:
+        """Return a run at β = 0, from its prior draws."""
         placed = self._in_batches(self._moves.place, position)
-        zero, none = jnp.zeros(()), jnp.zeros((), int)
+        zero = jnp.zeros(())
+        none = jnp.zeros((), int)
         return Swarm(
             **placed._asdict(),
             temperature=zero,
@@ -95,7 +99,10 @@ class Tempering:
         )
 
     def _in_batches(self, work: Any, *arguments: Any) -> Any:
-        """`work` for each particle, in small batches: a batch is as slow as its slowest solve."""
+        """Apply `work` to each particle, in small batches on a CPU.
+
+        A batch is as slow as its slowest solve.
+        """
         size = len(jax.tree.leaves(arguments)[0])
         batch = min(_BATCH, size) if self._on_cpu else size
         blocks = -(-size // batch)
@@ -106,19 +113,22 @@ class Tempering:
         return jax.tree.map(lambda a: a.reshape(blocks * batch, *a.shape[2:])[:size], done)
 
     def _advance_run(self, swarm: Swarm, key: Array) -> Swarm:
+        """Return a run at its next temperature, unless it has reached the posterior."""
         return jax.lax.cond(swarm.temperature < 1, lambda: self._next(swarm, key), lambda: swarm)
 
     def _next(self, swarm: Swarm, key: Array) -> Swarm:
-        """Reweight, resample, move."""
+        """Reweight, resample and move the particles of a run."""
         key_resample, key_moves = jax.random.split(key)
+        # 1. Δβ such that the weights w_i ∝ L_i^Δβ have the target effective sample size.
         left = 1 - swarm.temperature
         increment = next_increment(swarm.log_likelihood, left, self._target_ess)
         log_weight = _tempered_weight(swarm.log_likelihood, increment)
         total = logsumexp(log_weight)
         weight = jnp.exp(log_weight - total)
+        # 2. The metric is the weighted covariance Σ = Σ_i w_i (x_i − x̄)(x_i − x̄)ᵀ.
         metric = weighted_metric(swarm.position, weight)
-        # Siblings stay side by side: the effective sample size of the draws in their order then
-        # sees their kinship.
+        # 3. Systematic resampling. Copies stay side by side, so that autocorrelation in this order
+        # shows how related the draws are. The evidence gains log (1/N) Σ_i L_i^Δβ.
         chosen = resampling.systematic(key_resample, weight, len(weight))
         resampled = swarm._replace(
             position=swarm.position[chosen],
@@ -128,28 +138,30 @@ class Tempering:
             log_evidence=swarm.log_evidence + total - jnp.log(len(weight)),
             temperatures=swarm.temperatures + 1,
         )
+        # 4. Moves that leave π_β invariant.
         return self._move(resampled, metric, key_moves)
 
     def _move(self, swarm: Swarm, metric: Array, key: Array) -> Swarm:
-        """Move until each coordinate has left where it was, or gets no further."""
-        moves, size = self._moves, len(swarm.position)
+        """Move until each coordinate has forgotten its start, or correlations no longer fall."""
+        moves = self._moves
+        size = len(swarm.position)
 
         def unfinished(carry):
             _, seen, before = carry
             gained = before - seen["correlation"]
-            # In a mode that is narrow beside the distance of modes the correlation stays near one.
-            # The mean square of the jumps, 2 (1 - correlation) variances, still grows until
-            # particles are spread over their mode.
-            getting_on = (gained > _STUCK) | (gained > _GROWTH * (1 - before))
-            loose = (seen["correlation"] > _MOVED) & getting_on
-            # With half the acceptance that is aimed at, the step size is still too long to judge
-            # by.
+            # In a mode that is narrow beside the distance of modes the correlation ρ stays near
+            # one. The mean squared jump, 2 (1 − ρ) variances, still grows until particles are
+            # spread over their mode.
+            falling = (gained > _STUCK) | (gained > _GROWTH * (1 - before))
+            loose = (seen["correlation"] > _MOVED) & falling
+            # Below half of the target acceptance, the step size is still too long to judge by ρ.
             wanted = loose.any() | (seen["acceptance"] < 0.5 * moves.target_acceptance)
             return (seen["moves"] < FEWEST_MOVES) | (wanted & (seen["moves"] < self._most_moves))
 
         def move(carry):
             particles, seen, _ = carry
             steps = moves.steps(seen["step_size"])
+            # log ε ← log ε + (acceptance − target) after each move.
             keys = jax.random.split(jax.random.fold_in(key, seen["moves"]), size)
             mover = moves.mover(swarm.temperature, metric, seen["step_size"], steps)
             particles, accepted = self._in_batches(mover, keys, particles)
@@ -171,7 +183,7 @@ class Tempering:
 
 
 def _tempered_weight(log_likelihood: Array, increment: Array) -> Array:
-    """Log weights; no weight for a particle where the solver fails, whatever the increment."""
+    """Return log weights Δβ log L; −∞ for a particle with a failing solve, whatever Δβ is."""
     live = jnp.isfinite(log_likelihood)
     return jnp.where(live, increment * jnp.where(live, log_likelihood, 0.0), -jnp.inf)
 
@@ -179,10 +191,9 @@ def _tempered_weight(log_likelihood: Array, increment: Array) -> Array:
 def next_increment(
     log_likelihood: Float[Array, " particle"], most: Any, target_ess: float
 ) -> Float[Array, ""]:
-    """How far the inverse temperature can go before the weights' effective sample size meets its
-    target.
+    """Return the increment Δβ at which the weights have the target effective sample size.
 
-    The target is a share `target_ess` of the particles that live; `most` is the most there is.
+    The target is the share `target_ess` of particles with finite likelihood. Δβ is at most `most`.
     """
     live = jnp.isfinite(log_likelihood).sum()
 
@@ -191,31 +202,30 @@ def next_increment(
             target_ess * live
         )
 
-    # On a log scale, where the increment cannot vanish: log likelihoods of prior draws spread over
-    # many powers of ten.
+    # Solve log ESS(Δβ) = log target by bisection in log Δβ, since log likelihoods of prior draws
+    # spread over many powers of ten.
     log_most = jnp.log(jnp.asarray(most))
-    found = jnp.asarray(
-        solver.dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most)
-    )
+    lowest = jnp.asarray(_SMALLEST_LOG_INCREMENT)
+    found = jnp.asarray(solver.dichotomy(above_target, lowest, log_most))
     return jnp.where(found >= log_most, most, jnp.exp(found))
 
 
 def weighted_metric(
     position: Float[Array, "particle dimension"], weight: Float[Array, " particle"]
 ) -> Float[Array, "..."]:
-    """The particles' weighted covariance, or its diagonal where there are many dimensions."""
+    """Return the weighted covariance of particles, or its diagonal in many dimensions."""
     apart = position - weight @ position
     variance = weight @ apart**2
     if position.shape[1] > _DENSE_UP_TO:
         return variance
     covariance = (apart * weight[:, None]).T @ apart
-    # As if one more particle were seen without correlations: it keeps few particles from a singular
-    # metric.
+    # One more particle without correlations keeps the covariance of few particles regular:
+    # (n Σ + diag Σ) / (n + 1), with the effective number n = 1 / Σ_i w_i².
     seen = 1 / jnp.sum(weight**2)
     return (seen * covariance + jnp.diag(variance)) / (seen + 1)
 
 
 def _correlation(a: Array, b: Array) -> Array:
-    """Of each coordinate, over particles."""
+    """Return the correlation over particles, of each coordinate."""
     a, b = a - a.mean(0), b - b.mean(0)
     return (a * b).mean(0) / jnp.sqrt((a**2).mean(0) * (b**2).mean(0))

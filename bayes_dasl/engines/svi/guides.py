@@ -1,4 +1,4 @@
-"""Guides of variational inference: families of distributions of one vector, by NumPyro."""
+"""Guides of variational inference: families of distributions of a vector, by NumPyro."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,11 +24,10 @@ type Parameters = Any  # a pytree of unconstrained arrays
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A NumPyro guide of one vector z with x = mode + scale z, as a distribution that depends on
-    parameters.
+    """A NumPyro guide of a vector z, with x = mode + scale z, as a function of its parameters.
 
-    `closed`: its density at any point is cheap, so that the ELBO's gradient can leave the
-    parameters' own share out.
+    `closed` guides have a cheap density at any point. The gradient of the ELBO then leaves the
+    score term out.
     """
 
     initial: Parameters
@@ -40,47 +39,47 @@ class Family:
 def build_family(
     kind: str, root: Float[np.ndarray, "dimension dimension"], *, key: Array
 ) -> Family:
-    """The guide in coordinates in which the Laplace approximation, of covariance R Rᵀ, is about
-    standard normal.
+    """Return a guide that begins at the Laplace approximation, or close to it.
+
+    Args:
+        kind: one of `GUIDES`.
+        root: a root R of the covariance R Rᵀ at the mode. It sets the scale, so that the guide
+            begins near a standard normal.
+        key: random seed of the initial parameters.
     """
-    dimension, covariance = len(root), root @ root.T
-    diagonal, dense = np.diag(np.sqrt(np.diag(covariance))), lower_factor(root)
+    dimension = len(root)
+    covariance = root @ root.T
+    dense = lower_factor(root)
     if kind == "laplace":
         return Family({}, lambda _: dist.Normal(jnp.zeros(dimension), 1.0).to_event(1), dense)
     if kind == "mean_field":
-        # The diagonal normal closest to a normal has its conditional scales, not its marginal ones.
+        # The diagonal normal closest to a normal has its conditional scales, not its marginal
+        # ones: 1 / sqrt((Σ⁻¹)_ii).
         conditional = np.diag(1 / np.linalg.norm(np.linalg.inv(root), axis=0))
-        return _numpyro_family(
-            autoguide.AutoDiagonalNormal, conditional, {"init_scale": 1.0}, key=key
-        )
+        return _numpyro_family(autoguide.AutoDiagonalNormal, conditional, key=key, init_scale=1.0)
     if kind == "low_rank":
+        diagonal = np.diag(np.sqrt(np.diag(covariance)))
         family = _numpyro_family(
-            autoguide.AutoLowRankMultivariateNormal, diagonal, {"init_scale": 1.0}, key=key
+            autoguide.AutoLowRankMultivariateNormal, diagonal, key=key, init_scale=1.0
         )
-        factor, rest = _factors(covariance, family.initial["auto_cov_factor"].shape[1])
-        # NumPyro's factor is in units of the remaining scale, and softplus makes that positive.
+        factor, rest = _factor_model(covariance, family.initial["auto_cov_factor"].shape[1])
+        # NumPyro's covariance is D (F Fᵀ + 1) D, with D = softplus(auto_scale).
         started = {
             "auto_cov_factor": jnp.asarray(factor / rest[:, None]),
             "auto_scale": jnp.log(jnp.expm1(rest)),
         }
         return dataclasses.replace(family, initial=family.initial | started)
     if kind == "full_rank":
-        return _numpyro_family(
-            autoguide.AutoMultivariateNormal, dense, {"init_scale": 1.0}, key=key
-        )
+        return _numpyro_family(autoguide.AutoMultivariateNormal, dense, key=key, init_scale=1.0)
     width = max(_FLOW_WIDTH, dimension)
-    family = _numpyro_family(
-        autoguide.AutoIAFNormal, dense, {"hidden_dims": [width, width]}, key=key
-    )
+    family = _numpyro_family(autoguide.AutoIAFNormal, dense, key=key, hidden_dims=[width, width])
     # Small weights make the flow begin near the identity.
-    return dataclasses.replace(
-        family, initial=jax.tree.map(lambda w: 0.3 * w, family.initial), closed=False
-    )
+    initial = jax.tree.map(lambda w: 0.3 * w, family.initial)
+    return dataclasses.replace(family, initial=initial, closed=False)
 
 
-def _numpyro_family(
-    guide_class: Any, scale: np.ndarray, options: dict[str, Any], *, key: Array
-) -> Family:
+def _numpyro_family(guide_class: Any, scale: np.ndarray, *, key: Array, **options: Any) -> Family:
+    """Return a guide of NumPyro as a family of distributions of one vector."""
     dimension = len(scale)
 
     def model():
@@ -99,10 +98,8 @@ def _numpyro_family(
     return Family(initial, posterior, scale)
 
 
-def _factors(covariance: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Loadings `(dimension, rank)` of the correlation matrix on its main axes, and the scales that
-    remain.
-    """
+def _factor_model(covariance: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return loadings F `(dimension, rank)` and scales s, with F Fᵀ + diag s² ≈ correlations."""
     scale = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
     noise = values[:-rank].mean() if rank < len(values) else values[0]

@@ -1,6 +1,4 @@
-"""Variational inference: a guide of a simple family is fitted to the posterior, and corrected by
-importance weights.
-"""
+"""Variational inference: a guide fitted to the posterior, corrected by importance weights."""
 
 import dataclasses
 import functools
@@ -26,47 +24,51 @@ from ...inference.starts import MAP_STARTS, MAP_STEPS, Optimiser, fared, find_st
 from .guides import GUIDES, Family, Parameters, build_family
 
 WINDOW = 100
-"""Steps between two looks at the ELBO."""
+"""Steps over which the ELBO is averaged."""
 
+# Windows without a gain after which the fit has converged, and the factor of the learning rate.
 _PLATEAUS = 3
 _SLOWER = 0.25
 # A gain of so few nats moves no mean by more than about a hundredth of a standard deviation.
 _WORTH_HAVING = 1e-4
+# Proposals for each draw that is kept.
 _OVERSAMPLING = 4
 _FEWEST_PROPOSALS = 1000
-_VALUES = 4  # that cost as much as a gradient
-_REACHED = 1e-3  # of the proposals, nearest to a mode that the guide reaches
+# Values that cost as much as a gradient.
+_VALUES = 4
+# Share of the proposals that lie nearest to a mode that the guide reaches.
+_REACHED = 1e-3
 _BATCH = 32
 _RICH = ("full_rank", "flow")
 
 
 @dataclasses.dataclass(frozen=True)
 class SVI(AbstractEngine):
-    """A guide fitted around the best mode by gradients of the ELBO, then resampled by importance.
+    """A guide fitted around the best mode by gradients of the ELBO, then importance-resampled.
 
-    Whenever the mean ELBO of 100 steps has ceased to rise the learning rate is lowered; at the
-    third time the fit has converged.
+    The learning rate is lowered each time the mean ELBO of 100 steps stops rising. At the third
+    time the fit has converged.
 
-    Four draws of the guide for each that is asked for get Pareto-smoothed weights. Below a Pareto k
-    of 0.7 the draws are resampled by them, so that they agree with the posterior; above it the
-    draws are the guide's own. Neither sees a mode that the guide does not reach.
+    For each draw, four draws of the guide get Pareto-smoothed weights. Below a Pareto k of 0.7 they
+    are resampled by these weights, and agree with the posterior. Above it the draws are the
+    guide's own. In either case no draw comes from a mode that the guide does not reach.
 
     Args:
         guide: the family in the unconstrained space: a normal with the curvature at the mode
             ("laplace"), a normal fitted with a diagonal ("mean_field"), a diagonal plus low-rank
             ("low_rank") or any ("full_rank") covariance, or an inverse autoregressive "flow".
-        steps: the most that are taken, in windows of 100; "laplace" takes none.
-        chains: among how many the draws are shared out.
+        steps: the most steps, in windows of 100; "laplace" takes none.
+        chains: the number of chains into which the draws are divided.
         draws: draws of each chain that are kept.
-        particles: gradients of a step, at as many draws of the guide.
-        learning_rate: the first one of Adam, in the coordinates in which the normal at the mode is
-            about standard.
+        particles: draws of the guide, and so gradients, in each step.
+        learning_rate: the first learning rate of Adam, in coordinates in which the normal at the
+            mode is about standard.
 
     Source: Kucukelbir et al. (2017); Roeder et al. (2017); Yao et al. (2018); Dhaka et al. (2020);
     guides from NumPyro.
 
     Raises:
-        ModelError: for an unknown guide or numbers that make no sense.
+        ModelError: for an unknown guide or settings that are not possible.
     """
 
     guide: str = "full_rank"
@@ -83,7 +85,7 @@ class SVI(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: the particles of a step."""
+        """Positions that are evaluated together: the particles of a step."""
         return self.particles
 
     def cost(self, problem: Problem) -> Cost:
@@ -93,10 +95,10 @@ class SVI(AbstractEngine):
         return Cost(always + min(steps, (1 + _PLATEAUS) * WINDOW), always + steps)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Independent draws, shared out among the chains.
+        """Draw independently, and divide the draws into chains.
 
         Raises:
-            ModelError: if no start has a finite log density, or for a flow of one dimension.
+            ModelError: if no start has a finite log density, or if a flow has one dimension.
         """
         if self.guide == "flow" and problem.dimension < 2:
             raise ModelError(
@@ -104,6 +106,7 @@ class SVI(AbstractEngine):
             )
         key_start, key_family, key_fit, key_draw, key_choose = jax.random.split(key, 5)
         value_and_gradient, log_density = traced_once(problem)
+        # 1. Modes, and coordinates z with x = mode + S z around the best one.
         bar.start("finding modes", 1)
         optimiser = Optimiser(value_and_gradient)
         found = journal.step(
@@ -111,25 +114,29 @@ class SVI(AbstractEngine):
         )
         centre = found["modes"][0]
         family = build_family(self.guide, root_of_inverse(found["precisions"][0]), key=key_family)
-        ascent = _Ascent(family, log_density, self.particles, (centre, family.scale))
+        # 2. Maximise the ELBO.
+        ascent = _Ascent(family, log_density, self.particles, centre)
         parameters, fitted = self._fit(ascent, key_fit, journal, bar)
         number = max(_OVERSAMPLING * self.chains * self.draws, _FEWEST_PROPOSALS)
 
+        # 3. Proposals with log weights log p(x, y) − log q(z) + log |det S|.
         def propose() -> Arrays:
-            z, log_guide = _draw(family, parameters, number, key_draw)
+            z, log_guide = _guide_draws(family, parameters, number, key_draw)
             position = centre + z @ family.scale.T
-            lp, log_volume = _evaluate(log_density, position), np.linalg.slogdet(family.scale)[1]
-            ratio = lp - log_guide + log_volume
+            lp = _evaluate(log_density, position)
+            log_det = np.linalg.slogdet(family.scale)[1]
+            ratio = lp - log_guide + log_det
             return {
                 "position": position,
                 "lp": lp,
                 "log_weight": np.where(np.isnan(ratio), -np.inf, ratio),
             }
 
+        # 4. Resample by the smoothed weights, if these can be trusted.
         proposals = journal.step("draws", propose)
         chosen, judged = self._choose(proposals, key_choose)
         shape = self.chains, self.draws
-        # Draws that are left as they are were resampled by no weight.
+        # Weights are reported only for draws that were resampled by them.
         kept = ("lp", "log_weight") if judged["resampled"] else ("lp",)
         facts = judged | fitted | fared(found) | {"modes_missed": _missed(proposals, found)}
         return Samples(
@@ -143,20 +150,30 @@ class SVI(AbstractEngine):
     def _fit(
         self, ascent: "_Ascent", key: Array, journal: Journal, bar: ProgressBar
     ) -> tuple[Parameters, dict[str, int | float | str]]:
-        """Climb until the ELBO has ceased to rise; the mean parameters of the last window."""
+        """Maximise the ELBO until it stops rising.
+
+        Returns:
+            The mean parameters of the last window, and facts of the fit.
+        """
         windows = -(-self.steps // WINDOW) if self.guide != "laplace" else 0
         bar.start("fitting the guide", windows * WINDOW)
-        state, rate, plateaus, before, done = ascent.first, self.learning_rate, 0, None, 0
-        average, failed = state[0], 0
+        state = ascent.first
+        rate = self.learning_rate
+        average, before = state[0], None
+        done = failed = plateaus = 0
         while done < windows and plateaus < _PLATEAUS:
-            climb = functools.partial(ascent.climb, state, jax.random.fold_in(key, done), rate)
-            state, average, trace = ascent.unpack(journal.step(f"window {done + 1}", climb))
+            # 1. A window of steps of Adam.
+            work = functools.partial(ascent.window, state, jax.random.fold_in(key, done), rate)
+            state, average, trace = ascent.unpack(journal.step(f"window {done + 1}", work))
             failed += int(trace["failed"].sum())
+            # 2. At a plateau, continue from the mean of the iterates, in which their noise averages
+            #    out, with shorter steps.
             if before is not None and not _rises(before, trace["elbo"]):
-                # Noise of the iterates averages out; the next window, with shorter steps, goes on
-                # from there.
-                plateaus, rate, state = plateaus + 1, _SLOWER * rate, (average, state[1])
-            before, done = trace["elbo"], done + 1
+                plateaus += 1
+                rate *= _SLOWER
+                state = average, state[1]
+            before = trace["elbo"]
+            done += 1
             bar.advance(WINDOW, f"ELBO {trace['elbo'].mean():.2f}")
         return average, {
             "svi_steps": done * WINDOW,
@@ -168,47 +185,45 @@ class SVI(AbstractEngine):
     def _choose(
         self, proposals: Arrays, key: Array
     ) -> tuple[np.ndarray, dict[str, int | float | str]]:
-        """Which proposals to keep, and what the weights say of the guide."""
-        ratio, wanted = proposals["log_weight"], self.chains * self.draws
+        """Return the indices of the proposals that are kept, and facts of their weights."""
+        ratio = proposals["log_weight"]
+        wanted = self.chains * self.draws
         finite = np.isfinite(ratio)
         weights = weigh(ratio, proposals["position"])
-        trusted = weights.trusted
+        # ELBO = E_q log w + log P_q(solver succeeds), since q is restricted to successes.
+        elbo = float(ratio[finite].mean() + np.log(finite.mean())) if finite.any() else -np.inf
         facts: dict[str, int | float | str] = {
             "pareto_k": weights.pareto_k,
-            "elbo": float(ratio[finite].mean() + np.log(finite.mean()))
-            if finite.any()
-            else -np.inf,
-            "resampled": int(trusted),
+            "elbo": elbo,
+            "resampled": int(weights.trusted),
             "proposals": len(ratio),
             "proposals_failed": int((~finite).sum()),
         }
-        if trusted:
+        if weights.trusted:
+            # The evidence is the mean weight; relative to the largest, so that nothing overflows.
             relative = np.exp(ratio - ratio.max())
             facts["log_evidence"] = float(ratio.max() + np.log(relative.mean()))
             facts["log_evidence_se"] = float(relative.std() / relative.mean() / np.sqrt(len(ratio)))
             facts["importance_ess"] = weights.effective
             return weights.resample(wanted, key=key), facts
-        # Weights that cannot be trusted still tell where the solver fails: that is no draw of the
-        # posterior.
+        # Even without trusted weights, a position where the solver fails is no posterior draw.
         usable = np.flatnonzero(finite) if finite.any() else np.arange(len(ratio))
         return usable[np.arange(wanted) * len(usable) // wanted], facts
 
 
 def findings(facts: Mapping[str, Any], guide: str) -> Iterator[Finding]:
-    """How far the draws of a guide may be trusted (Yao et al. 2018)."""
+    """Yield findings on how far the draws of a guide can be trusted (Yao et al. 2018)."""
     richer = [other for other in _RICH if GUIDES.index(other) > GUIDES.index(guide)]
     take = f"take a richer guide ({', '.join(richer)}), or" if richer else "take"
-    k, good, bound = (
-        facts["pareto_k"],
-        bool(facts["resampled"]),
-        largest_pareto_k(facts["proposals"]),
-    )
+    good = bool(facts["resampled"])
+    bound = largest_pareto_k(facts["proposals"])
     done = "its draws are resampled by their weights" if good else "its draws are left as they are"
     yield Finding(
-        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below "
-            f"{bound:.2f}; {done}",
+        "good" if good else "bad",
+        "variational guide",
+        f"PSIS k-hat {facts['pareto_k']:.2f}, good below {bound:.2f}; {done}",
         "" if good else f"{take} {SAMPLER}",
-    )  # fmt: skip
+    )
     if not facts["converged"]:
         yield Finding(
             "warning",
@@ -218,12 +233,13 @@ def findings(facts: Mapping[str, Any], guide: str) -> Iterator[Finding]:
         )
     if facts["modes_missed"]:
         yield Finding(
-            "warning", "modes",
+            "warning",
+            "modes",
             f"{facts['modes_missed']} of {facts['modes']} modes that were found hold no draw of "
             "the guide",
             "weigh the modes with bd.engines.SMC(), or rule out with the prior what is not "
             "believed",
-        )  # fmt: skip
+        )
     if "log_evidence" in facts:
         yield evidence_finding(
             facts["log_evidence"], facts["log_evidence_se"], f"{take} bd.engines.SMC()"
@@ -231,38 +247,32 @@ def findings(facts: Mapping[str, Any], guide: str) -> Iterator[Finding]:
 
 
 def _missed(proposals: Arrays, found: Arrays) -> int:
-    """How many modes the guide does not reach. One that it does is its own: a climb that ended
-    short of the top.
-    """
+    """Return the number of modes that the guide does not reach."""
     reached = nearest_mode(proposals["position"][None], found["modes"], found["precisions"])[0]
     held = np.bincount(reached[np.isfinite(proposals["log_weight"])], minlength=len(found["modes"]))
     return int((held < max(1.0, _REACHED * held.sum())).sum())
 
 
 class _Ascent:
-    """Adam on the ELBO; one compiled program climbs a window of steps."""
+    """Adam on the ELBO; one compiled program takes a window of steps."""
 
-    def __init__(
-        self,
-        family: Family,
-        log_density: LogDensity,
-        particles: int,
-        frame: tuple[np.ndarray, np.ndarray],
-    ):
+    def __init__(self, family: Family, log_density: LogDensity, particles: int, centre: np.ndarray):
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(b2=0.99))
-        # As the journal returns them, or the second window would be another program.
+        # NumPy arrays, as the journal returns them: else the second window is another program.
         self.first = jax.tree.map(np.asarray, (family.initial, adam.init(family.initial)))
         self._tree = jax.tree.structure((self.first, family.initial))
-        self._frame = frame
+        self._transform = centre, family.scale
 
-        def climb(state, key, rate, frame):
+        def window(state, key, rate, transform):
             def step(carry, number):
                 (parameters, memory), total = carry
                 now = jax.random.fold_in(key, number)
                 slope_of = jax.grad(
-                    lambda p: elbo(family, p, log_density, frame, particles, key=now), has_aux=True
+                    lambda p: elbo(family, p, log_density, transform, particles, key=now),
+                    has_aux=True,
                 )
                 slope, seen = slope_of(parameters)
+                # Adam minimises, so it gets −∇ ELBO; a gradient without a value moves nothing.
                 descent = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), -g, 0.0), slope)
                 update, memory = adam.update(descent, memory)
                 parameters = jax.tree.map(lambda p, u: p - rate * u, parameters, update)
@@ -272,19 +282,18 @@ class _Ascent:
             (state, total), trace = jax.lax.scan(step, (state, nothing), jnp.arange(WINDOW))
             return state, jax.tree.map(lambda s: s / WINDOW, total), trace
 
-        self._climb = jax.jit(climb)
+        self._window = jax.jit(window)
 
-    def climb(self, state: Any, key: Array, rate: float) -> Arrays:
-        """State, mean parameters and trace after a window, as arrays by name."""
-        state, average, trace = self._climb(state, key, rate, self._frame)
-        leaves = {
-            f"leaf {i}": np.asarray(leaf)
-            for i, leaf in enumerate(jax.tree.leaves((state, average)))
+    def window(self, state: Any, key: Array, rate: float) -> Arrays:
+        """Return state, mean parameters and trace after a window, as arrays by name."""
+        state, average, trace = self._window(state, key, rate, self._transform)
+        leaves = enumerate(jax.tree.leaves((state, average)))
+        return {f"leaf {i}": np.asarray(leaf) for i, leaf in leaves} | {
+            name: np.asarray(values) for name, values in trace.items()
         }
-        return leaves | {name: np.asarray(values) for name, values in trace.items()}
 
     def unpack(self, arrays: Arrays) -> tuple[Any, Parameters, Arrays]:
-        """State, mean parameters and trace from what `climb` returned."""
+        """Return state, mean parameters and trace from the arrays of a window."""
         leaves = [arrays[f"leaf {i}"] for i in range(self._tree.num_leaves)]
         return *jax.tree.unflatten(self._tree, leaves), arrays
 
@@ -293,24 +302,43 @@ def elbo(
     family: Family,
     parameters: Parameters,
     log_density: LogDensity,
-    frame: Any,
+    transform: Any,
     particles: int,
     *,
     key: Array,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """Estimate of the evidence lower bound of the guide, restricted to where the solver succeeds.
+    r"""Estimate the evidence lower bound, with the guide restricted to successful solves.
 
-    Where the density of the guide is closed, only the path of the draws carries a gradient: its
-    noise vanishes as the guide comes close to the posterior.
+    $\text{ELBO} = E_q[\log p(x, y) + \log|\det S| - \log q(z)] + \log P_q(\text{success})$
+
+    For a guide with a closed density only the path of the draws carries a gradient. Its noise
+    vanishes as the guide approaches the posterior.
+
+    Args:
+        family: the guide.
+        parameters: its parameters.
+        log_density: log density of the posterior.
+        transform: mode and scale S of x = mode + S z.
+        particles: how many draws of the guide.
+        key: random seed.
+
+    Returns:
+        The estimate, and the trace of a step.
 
     Source: Roeder, Wu & Duvenaud (2017), Sticking the landing.
     """
-    centre, scale = frame
+    centre, scale = transform
+    # 1. Draws z(φ) of the guide by reparametrisation.
     guide = family.posterior(parameters)
     z, between = guide.sample_with_intermediates(key, (particles,))
-    still = family.posterior(jax.lax.stop_gradient(parameters)) if family.closed else guide
-    log_guide = still.log_prob(z) if family.closed else guide.log_prob(z, between)
+    # 2. log q(z) with φ fixed, if the density is closed.
+    if family.closed:
+        log_guide = family.posterior(jax.lax.stop_gradient(parameters)).log_prob(z)
+    else:
+        log_guide = guide.log_prob(z, between)
+    # 3. log p(x(z), y) + log |det S|.
     log_posterior = jax.vmap(log_density)(centre + z @ scale.T) + jnp.linalg.slogdet(scale)[1]
+    # 4. Mean over the draws with a successful solve, plus the log of their share.
     finite = jnp.isfinite(log_posterior) & jnp.isfinite(log_guide)
     count = jnp.maximum(finite.sum(), 1)
     mean = jnp.where(finite, log_posterior - log_guide, 0.0).sum() / count
@@ -318,10 +346,10 @@ def elbo(
     return value, {"elbo": value, "failed": particles - finite.sum()}
 
 
-def _draw(
+def _guide_draws(
     family: Family, parameters: Parameters, number: int, key: Array
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws of the guide in its own coordinates, and its log density there."""
+    """Return draws z of the guide, and their log density."""
 
     def draw(parameters, key):
         guide = family.posterior(parameters)
@@ -335,24 +363,26 @@ def _draw(
 def _evaluate(
     log_density: LogDensity, x: Float[np.ndarray, "n dimension"]
 ) -> Float[np.ndarray, " n"]:
-    """The log density at many positions, in small batches, since a batch is as slow as its slowest
-    solve.
+    """Return the log density at many positions, in small batches.
+
+    A batch is as slow as its slowest solve.
     """
     blocks = -(-len(x) // _BATCH)
-    filled = np.minimum(np.arange(blocks * _BATCH), len(x) - 1)
-    return Sharded(jax.vmap(log_density), blocks)(x[filled].reshape(blocks, _BATCH, -1)).reshape(
-        -1
-    )[: len(x)]
+    # The last batch is filled up with copies of the last position.
+    filled = x[np.minimum(np.arange(blocks * _BATCH), len(x) - 1)]
+    values = Sharded(jax.vmap(log_density), blocks)(filled.reshape(blocks, _BATCH, -1))
+    return values.reshape(-1)[: len(x)]
 
 
 def _rises(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether the mean ELBO of a window is better than that of the one before by more than chance.
+    """Whether the mean ELBO of a window exceeds the mean of the window before by more than chance.
 
-    Steps at which the solver failed for every particle do not count; with nothing to compare, it
-    may still rise.
+    Steps in which every solve failed do not count. Without other steps the answer is yes.
     """
-    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    before = before[np.isfinite(before)]
+    after = after[np.isfinite(after)]
     if not before.size or not after.size:
         return True
+    # Standard error of the difference of two means: sqrt(s₁²/n₁ + s₂²/n₂).
     error = np.sqrt(before.var() / before.size + after.var() / after.size)
     return bool(after.mean() - before.mean() > max(error, _WORTH_HAVING))

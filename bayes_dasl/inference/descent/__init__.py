@@ -1,4 +1,4 @@
-"""Engines that descend: point estimates, ensembles, dropout, and normals around modes."""
+"""Engines by gradient descent: point estimates and deep ensembles."""
 
 from .descent_settings import Descent as Descent
 from .ensemble import DeepEnsemble as DeepEnsemble

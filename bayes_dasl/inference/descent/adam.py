@@ -1,8 +1,7 @@
-"""Descent of several members at once, with a transform and a learning rate of its own for each
-group of random leaves.
+"""Gradient descent of several members, with a learning rate for each group of parameters.
 
-Where networks sit inside solvers each member moves in conditional coordinates of its own
-(`coordinates`): their last layers then follow what moves.
+With networks inside solvers, each member has its own conditional reparametrisation, in which last
+layers follow all other parameters.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..engine import Facts
+from ..engine import Facts, concatenated
 from ..problem import Problem, Terms
 from ..reparametrisations.reference import References, is_sound, references_of
 from ..reparametrisations.reparametrisation import Identity, Reparametrisation
@@ -28,28 +27,30 @@ from .descent_settings import WINDOW, Descent
 
 GROUPS = ("science", "network")
 
-# Over a window a group that goes straight on gets a higher learning rate, one that goes to and fro
-# a lower one.
+# Straightness of a group's path over a window, |end − start| / length. Above the first value the
+# learning rate rises, below the second one it falls.
 _STRAIGHT, _TO_AND_FRO = 0.4, 0.2
 _FASTER, _SLOWER = 1.3, 0.6
-_HIGHEST, _LOWEST = 100.0, 1e-3  # of a learning rate, as multiples of the first one
-_WORTH_HAVING = 0.05  # nats
-_LARGEST_GRADIENT = 10.0  # norm, per group
-_NEW_FRAMES = (0, 2, 6, 14, 30, 62)  # windows before which members get frames around where they are
+# Limits of a learning rate, as multiples of the first one.
+_HIGHEST, _LOWEST = 100.0, 1e-3
+# Nats by which a better position restarts the patience.
+_WORTH_HAVING = 0.05
+# Norm of the gradient of a group.
+_LARGEST_GRADIENT = 10.0
+# Windows before which reparametrisations are fitted anew around the members.
+_REFITS = (0, 2, 6, 14, 30, 62)
 
 type Objective = Callable[[Array, Any, Array], tuple[Array, Terms]]
-"""From a position, what is a member's own, and a random key: what to lower, and the terms of the
-log density.
-"""
+"""Maps a position, a member's own data and a random key to the loss and the log density's terms."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Descended:
-    """Where the members ended, `(member, dimension)`, and their curves `(member, step)` by term.
+    """Ends of the descents `(member, dimension)`, and curves `(member, step)` by term.
 
-    `visited` is where they were after each window, `weights` how often each saw each datum.
-    `stopped_early` is none where all steps were to be taken. `references` make the coordinates in
-    which members moved; none for plain ones.
+    `visited` has the position after each window, `weights` the count of each datum for each member.
+    `stopped_early` is `None` if all steps had to be taken. `references` fit the reparametrisation
+    of the descent, if there is one.
     """
 
     positions: Float[np.ndarray, "member dimension"]
@@ -62,28 +63,26 @@ class Descended:
 
     @property
     def facts(self) -> Facts:
-        """How the descent ended."""
+        """Number of steps, and whether the descent stopped early."""
         ended = {} if self.stopped_early is None else {"descent_stopped": int(self.stopped_early)}
         return {"descent_steps": self.steps, **ended}
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Whether it ended by itself."""
+        """A finding if the descent did not converge."""
         if self.stopped_early is not False:
             return ()
         message = f"the loss still fell after {self.steps} steps"
         return (Finding("warning", "descent", message, "allow more steps"),)
 
     def curves_of(self, member: int) -> dict[str, np.ndarray]:
-        """The curves of one member."""
+        """Return the curves of one member."""
         return {name: values[member : member + 1] for name, values in self.curves.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What members lower, and the loss by which they are judged,
-    on data held out if there are any.
-    """
+    """The loss of a step, and the loss that judges members, on held-out data if there are any."""
 
     objective: Objective
     judge: Callable[[Array, Any], Array]
@@ -100,35 +99,43 @@ def descend(
     journal: Journal,
     bar: ProgressBar,
 ) -> Descended:
-    """Adam on a loss, clipped, by group, from several positions at once.
+    """Minimise a loss by Adam with clipped gradients, from several positions at once.
 
-    A step is measured in widths of the prior, whatever the unit of a parameter; last layers in
-    conditional coordinates are unit normals there. A member keeps the best position of any window,
-    and has done when none was better by a twentieth of a nat for as long as its patience.
+    Steps are in prior standard deviations, whatever the unit of a parameter. Last layers in a
+    conditional reparametrisation have unit scale. A member keeps the best position of all windows.
+    It stops when no window gained a twentieth of a nat for as long as its patience.
 
     Args:
-        problem: the posterior, without the data that are held out.
+        problem: the posterior, without held-out data.
         descent: steps, learning rates and patience.
-        loss: what to lower, and what to judge by.
-        x: where members begin.
-        own: what is a member's own, a tree with a leading axis of members.
+        loss: the loss of a step and the one that judges members.
+        x: first positions.
+        own: each member's own data, a tree with a leading axis of members.
         key: a JAX random key.
         journal: keeps every window.
-        bar: shows how far members have come.
+        bar: shows the progress.
+
+    Returns:
+        The ends of the descents and their curves.
     """
     references = None if descent.coordinates == "plain" else references_of(problem)
-    frames = _Frames(references)
-    program = _Program(descent, loss, problem, frames, x, own)
-    state, done, curves, visited = program.first(x), 0, [], []
+    fits = _MemberFits(references)
+    program = _Program(descent, loss, problem, fits, x, own)
+    state = program.first(x)
+    done = 0
+    curves = []
+    visited = []
     windows = -(-descent.steps // WINDOW)
     bar.start("descending", windows * WINDOW)
     held: Arrays = {}
     while done < windows and not np.all(state["stopped"]):
-        if done in _NEW_FRAMES:
+        # 1. At some windows, fit each member's reparametrisation around its position.
+        if done in _REFITS:
             held = journal.step(
-                f"frames {done + 1}", functools.partial(frames.around, state["at"], held)
+                f"frames {done + 1}", functools.partial(fits.around, state["at"], held)
             )
             state = program.entered(state, held)
+        # 2. A window of steps for every member, with one evaluation by the judge.
         work = functools.partial(program.window, state, held, own, jax.random.fold_in(key, done))
         arrays = journal.step(f"window {done + 1}", work)
         state = {n: v for n, v in arrays.items() if not n.startswith("curve/")}
@@ -138,12 +145,12 @@ def descend(
         visited.append(state["at"])
         done += 1
         bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
-    joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
+    # 3. The best position of each member, and all curves.
     stopped = None if descent.patience is None else bool(np.all(state["stopped"]))
     return Descended(
         state["best"],
         np.stack(visited, axis=1),
-        joined,
+        concatenated(curves),
         own["weights"],
         done * WINDOW,
         stopped,
@@ -151,40 +158,40 @@ def descend(
     )
 
 
-class _Frames:
-    """The coordinates in which members move: conditional ones of each, or the plain ones of all."""
+class _MemberFits:
+    """The conditional reparametrisation of each member, or the identity for all."""
 
     def __init__(self, references: References | None):
         self._references = references
 
     def of(self, held: Any) -> Reparametrisation:
-        """The frame of one member."""
+        """Return the reparametrisation of one member."""
         return Identity() if self._references is None else self._references.restored(held)
 
     def widths(self, problem: Problem) -> Float[np.ndarray, " dimension"]:
-        """By how much a coordinate varies."""
+        """Return the scale of each parameter in the reparametrisation."""
         widths = problem.prior_widths()
         return widths if self._references is None else self._references.widths(widths)
 
     def blank(self) -> dict[str, Array]:
-        """The arrays of a frame, by their shapes only."""
+        """Return arrays of zeros in the shapes of a reparametrisation."""
         leaves = [] if self._references is None else jax.tree.leaves(self._references.like)
         return {f"leaf {i}": jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
 
     def around(self, x: Float[np.ndarray, "member dimension"], before: Arrays) -> Arrays:
-        """Frames around where members are; where one has none, it keeps that from before, or takes
-        another's.
+        """Return the arrays of reparametrisations fitted around the members.
+
+        A member without a sound fit keeps its previous one, or takes another member's.
         """
         if self._references is None:
             return {}
         found = [self._references.from_draws(row[None]) for row in x]
-        good = [is_sound(frame) for frame in found]
-        spare = next((frame for frame, fine in zip(found, good, strict=True) if fine), found[0])
+        spare = next(filter(is_sound, found), found[0])
         kept = []
-        for i, (frame, fine) in enumerate(zip(found, good, strict=True)):
-            own = {name: leaf[i] for name, leaf in before.items()} or spare
-            kept.append(frame if fine else own)
-        return {name: np.stack([frame[name] for frame in kept]) for name in spare}
+        for i, fit in enumerate(found):
+            previous = {name: leaf[i] for name, leaf in before.items()}
+            kept.append(fit if is_sound(fit) else previous or spare)
+        return {name: np.stack([fit[name] for fit in kept]) for name in spare}
 
 
 class _Program:
@@ -195,11 +202,11 @@ class _Program:
         descent: Descent,
         loss: Loss,
         problem: Problem,
-        frames: _Frames,
+        fits: _MemberFits,
         x: np.ndarray,
         own: Any,
     ):
-        self._descent, self._frames = descent, frames
+        self._descent, self._fits = descent, fits
         self._learning_rates = np.asarray([descent.science_rate, descent.network_rate])
         self._patience = np.inf if descent.patience is None else descent.patience
         network = problem.of_groups("network")
@@ -212,34 +219,37 @@ class _Program:
         self._transform = optax.multi_transform(
             dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS}
         )
-        at, mine = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
-        held, self._widths = frames.blank(), jnp.asarray(frames.widths(problem))
+        at = jnp.asarray(x[0])
+        mine = jax.tree.map(lambda a: jnp.asarray(a[0]), own)
+        held = fits.blank()
+        self._widths = jnp.asarray(fits.widths(problem))
 
-        def objective(xi: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
-            return loss.objective(frames.of(held).forward(xi)[0], own, key)
+        # The loss is one of x, so log |det J| does not count.
+        def objective(z: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
+            return loss.objective(fits.of(held).forward(z)[0], own, key)
 
         self._slope = traced(
             jax.value_and_grad(objective, has_aux=True), at, held, mine, jax.random.key(0)
         )
         self._judge = traced(loss.judge, at, mine)
-        self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).inverse(x)))
+        self._enter = jax.jit(jax.vmap(lambda x, held: fits.of(held).inverse(x)))
         blank = lambda x: self._transform.init(self._parted(x))  # noqa: E731
         self._blank = jax.jit(jax.vmap(blank))
         self._structure = jax.tree.structure(jax.eval_shape(blank, at))
         self._run = Sharded(self._of_a_member, len(x))
 
     def _parted(self, x: Array) -> dict[str, Array]:
+        """Return the parameters of each group."""
         return {group: x[at] for group, at in self._of.items()}
 
     def _joined(self, parts: dict[str, Array]) -> Array:
-        return (
-            jnp.zeros(sum(len(at) for at in self._of.values()))
-            .at[np.concatenate([*self._of.values()])]
-            .set(jnp.concatenate([parts[group] for group in self._of]))
-        )
+        """Return the flat vector of all groups."""
+        order = np.concatenate([*self._of.values()])
+        flat = jnp.concatenate([parts[group] for group in self._of])
+        return jnp.zeros(len(order)).at[order].set(flat)
 
     def first(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
-        """The state of members that begin here."""
+        """Return the state of members that begin at these positions."""
         members = len(x)
         return self._no_memory(x) | {
             "position": x,
@@ -252,64 +262,60 @@ class _Program:
         }
 
     def entered(self, state: Arrays, held: Arrays) -> Arrays:
-        """The state in new frames: the same places, and nothing remembered of slopes in the old
-        ones.
-        """
+        """Return the state in new reparametrisations: the same x, and no memory of gradients."""
         if not held:
             return state
-        xi = np.asarray(
-            self._enter(jnp.asarray(state["at"]), {n: jnp.asarray(v) for n, v in held.items()})
-        )
-        return state | self._no_memory(xi) | {"position": xi}
+        z = np.asarray(self._enter(jnp.asarray(state["at"]), jax.tree.map(jnp.asarray, held)))
+        return state | self._no_memory(z) | {"position": z}
 
     def _no_memory(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
-        """What the transforms remember of slopes before the first one."""
-        return {
-            f"memory/{i}": np.asarray(leaf)
-            for i, leaf in enumerate(jax.tree.leaves(self._blank(x)))
-        }
+        """Return Adam's memory before the first gradient."""
+        leaves = enumerate(jax.tree.leaves(self._blank(x)))
+        return {f"memory/{i}": np.asarray(leaf) for i, leaf in leaves}
 
     def window(self, state: Arrays, held: Arrays, own: Any, key: Array) -> Arrays:
-        """The state of all members after a window, and their curves."""
+        """Return the state of all members after a window, and their curves."""
         keys = jax.random.split(key, len(state["position"]))
         return self._run((state, held, own, keys))
 
     def _of_a_member(self, item: Any) -> Any:
+        """Return the state and the curves of one member after a window."""
         state, held, own, key = item
+        # A stopped member keeps its state and costs nothing.
         still = self._still(state)
         return jax.lax.cond(
             state["stopped"], lambda: still, lambda: self._advanced(state, held, own, key)
         )
 
     def _still(self, state: Any) -> Any:
+        """Return the state of a stopped member, with curves of NaN."""
         nothing = jnp.full(WINDOW, jnp.nan)
-        return (
-            state
-            | {f"curve/{name}": nothing for name in ("loss", *Terms._fields)}
-            | {"curve/held_out": nothing[:1]}
-        )
+        curves = {f"curve/{name}": nothing for name in ("loss", *Terms._fields)}
+        return state | curves | {"curve/held_out": nothing[:1]}
 
     def _advanced(self, state: Any, held: Any, own: Any, key: Array) -> Any:
+        """Return the state of a member after a window of steps, with its curves."""
         memory = jax.tree.unflatten(
             self._structure, [state[f"memory/{i}"] for i in range(self._structure.num_leaves)]
         )
 
         def step(carry, number):
             x, memory, length = carry
+            # 1. The gradient in units of the prior widths w: w ∂loss/∂z.
             (loss, found), slope = self._slope(x, held, own, jax.random.fold_in(key, number))
             slope = jnp.where(jnp.isfinite(slope), slope * self._widths, 0.0)
+            # 2. Clipped Adam by group: z ← z − w · rate · update.
             update: Any
             update, memory = self._transform.update(self._parted(slope), memory)
             moved = {g: -state["learning_rates"][i] * update[g] for i, g in enumerate(GROUPS)}
             length = length + jnp.stack([jnp.linalg.norm(moved[g]) for g in GROUPS])
-            return (x + self._widths * self._joined(moved), memory, length), {
-                "loss": loss,
-                **found._asdict(),
-            }
+            terms = {"loss": loss, **found._asdict()}
+            return (x + self._widths * self._joined(moved), memory, length), terms
 
         begun = state["position"], memory, jnp.zeros(len(GROUPS))
         (x, memory, length), curve = jax.lax.scan(step, begun, jnp.arange(WINDOW))
-        at = self._frames.of(held).forward(x)[0]
+        # 3. Judge the position, and keep the best one.
+        at = self._fits.of(held).forward(x)[0]
         held_out = self._judge(at, own)
         better = held_out < state["lowest"]
         since = jnp.where(held_out < state["lowest"] - _WORTH_HAVING, 0, state["since_best"] + 1)
@@ -323,21 +329,18 @@ class _Program:
             "stopped": since >= self._patience,
         }
         leaves = {f"memory/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(memory))}
-        curves = {f"curve/{name}": values for name, values in curve.items()} | {
-            "curve/held_out": held_out[None]
-        }
-        return after | leaves | curves
+        curves = {f"curve/{name}": values for name, values in curve.items()}
+        return after | leaves | curves | {"curve/held_out": held_out[None]}
 
     def _new_learning_rates(self, state: Any, x: Array, length: Array) -> Array:
+        """Return the learning rates after a window, by the straightness of each group's path."""
         if not self._descent.adaptive:
             return state["learning_rates"]
         away = self._parted((x - state["position"]) / self._widths)
-        straight = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS]) / jnp.where(
-            length > 0, length, 1.0
-        )
-        factor = jnp.where(
-            straight > _STRAIGHT, _FASTER, jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0)
-        )
+        distance = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS])
+        straight = distance / jnp.where(length > 0, length, 1.0)
+        slower = jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0)
+        factor = jnp.where(straight > _STRAIGHT, _FASTER, slower)
         return jnp.clip(
             state["learning_rates"] * factor,
             _LOWEST * self._learning_rates,

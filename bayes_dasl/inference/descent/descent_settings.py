@@ -1,4 +1,4 @@
-"""Settings that the engines which descend share."""
+"""Settings of gradient descent, shared by several engines."""
 
 import dataclasses
 
@@ -8,33 +8,32 @@ from ..problem import Problem
 from ..reparametrisations.reference import COORDINATES, programs
 
 WINDOW = 50
-"""Steps between two looks at the held-out data and at the learning rates."""
+"""Steps after which held-out data are evaluated and learning rates adapted."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Descent(Settings):
-    """Adam with a clipped gradient and a learning rate for each group, in widths of the prior.
+    """Adam with clipped gradients and a learning rate per group, in prior standard deviations.
 
-    Where a network sits inside a solver the descent moves in conditional coordinates, as `NUTS`
-    does.
+    For a network inside a solver the descent uses the conditional reparametrisation of `NUTS`.
 
     Args:
-        steps: the most that are taken; they are taken in windows of 50.
-        science_rate: the first learning rate of scientific parameters and latent states, in widths
-            of the prior.
-        network_rate: the same for the weights of networks.
-        adaptive: whether a group that goes straight on gets a higher learning rate, and one that
-            goes to and fro less.
-        held_out: share of the times that the descent does not see, the same for all members. After
-            each window it looks how likely they are, and keeps the position at which they were most
-            likely; without any it looks at the loss.
-        patience: windows in which no position was better, after which a descent stops; all steps
-            are taken if none.
-        minibatch: times that a step looks at, drawn anew each time; all of them unless given.
-        coordinates: "auto", or "plain" to move in the weights themselves.
+        steps: the most steps, in windows of 50.
+        science_rate: the first learning rate of scientific parameters and latent states, in prior
+            standard deviations.
+        network_rate: the first learning rate of network weights.
+        adaptive: whether the learning rate of a group rises while it moves in one direction, and
+            falls while it oscillates.
+        held_out: share of the times that the descent does not use, the same for all members. The
+            position with the highest likelihood of these data is kept, or the one with the lowest
+            loss if none are held out.
+        patience: windows without an improvement after which a descent stops; `None` takes all
+            steps.
+        minibatch: number of times in a step, drawn anew for each; by default all.
+        coordinates: "auto", or "plain" for no reparametrisation.
 
     Raises:
-        ModelError: for numbers that make no sense.
+        ModelError: for settings that are not possible.
     """
 
     steps: int = 5000
@@ -56,7 +55,7 @@ class Descent(Settings):
         self._check_words(coordinates=COORDINATES)
 
     def check(self, problem: Problem) -> None:
-        """Refuse a minibatch where a law would be held against some of the times only.
+        """Refuse a minibatch if the model has constraints, which may need all times.
 
         Args:
             problem: the posterior.
@@ -67,16 +66,16 @@ class Descent(Settings):
         if self.minibatch is not None and self.minibatch < problem.times and problem.constraints:
             raise ModelError(
                 f"minibatch={self.minibatch} would hold the constraints "
-                f"{', '.join(problem.constraints)} against some "
-                "of the times only: leave minibatch out"
+                f"{', '.join(problem.constraints)} against some of the times only: leave minibatch "
+                "out"
             )
 
     def cost(self, problem: Problem, *, looks: int = 1) -> Cost:
-        """What a descent takes: it may stop early.
+        """Return the cost of a descent, which may stop early.
 
         Args:
             problem: the posterior.
-            looks: how many times a step looks at the data.
+            looks: likelihood evaluations of a step.
         """
         patience = self.steps if self.patience is None else self.patience
         least = min(self.steps, WINDOW * (1 + patience))

@@ -1,6 +1,4 @@
-"""Deep ensembles: members over scientific parameters and weights, each from a prior draw of its
-own.
-"""
+"""Deep ensembles over scientific parameters and weights, each member from a prior draw."""
 
 import dataclasses
 
@@ -16,34 +14,32 @@ from .spread import spread_by_density
 
 @dataclasses.dataclass(frozen=True)
 class DeepEnsemble(AbstractEngine):
-    r"""Point estimates from several starts, over science and networks alike; their spread is the
-    epistemic uncertainty.
+    r"""Point estimates from several starts, whose spread is the epistemic uncertainty.
 
-    For a normal posterior the variances of anchored and of bootstrapped members add up to that of
-    the posterior, which either alone falls short of, if residuals are as large as the noise is said
-    to be: a bootstrap looks at residuals only. With neither, only their starts tell members apart.
-    Members whose solve fails, or to whom the data they saw are far less likely than to the median
-    member (half a nat for each datum), are dropped and counted: `members_failed`, `members_stuck`.
-    A draw is a member. For noise that varies give the model a `VaryingScale`.
+    For a normal posterior, the variances of anchored and of bootstrapped members add up to the
+    posterior variance. Either alone is too small. This assumes residuals as large as the stated
+    noise, since a bootstrap uses residuals only. Without both, members differ only by their starts.
+
+    Members are dropped if their solve fails, or if their data are far less likely than for the
+    median member (half a nat per datum). The facts `members_failed` and `members_stuck` count
+    them. A draw is a member. For noise that varies, give the model a `VaryingScale`.
 
     Args:
-        members: how many begin, each near prior draws of its own.
-        anchored: whether the prior of each is centred at a draw of the prior rather than where the
-            prior is, in the unconstrained space, so that members differ by as much as the prior
-            allows wherever the data say nothing. Anchored priors are independent normals; soft
-            constraints hold for all.
-        bootstrap: whether each sees the times of the data as often as they were drawn with
-            replacement, so that members differ by what the noise of the data leaves open.
-        adversarial: a share of the range of each forcing (0.01 in the source). Half of what the
-            data say at each step is said at forcings moved by so much to where the data are least
-            likely, which makes members smooth; of a layer that solves nothing and has no forcings
-            the index is moved.
+        members: the number of starts, each near prior draws.
+        anchored: whether each member's prior is centred at a prior draw, in the unconstrained
+            space. Members then differ by the prior standard deviation if the data say nothing.
+            Anchored priors are independent normals; soft constraints hold for all members.
+        bootstrap: whether each member sees times of the data drawn with replacement. Members then
+            differ by the effect of the noise.
+        adversarial: a share of the range of each forcing (0.01 in the source). Half of the
+            likelihood of each step is taken at forcings moved by this share towards less likely
+            data, which makes members smooth. Without forcings and solver the index is moved.
         descent: steps, learning rates and patience, data held out, and minibatches.
 
     Source: Lakshminarayanan, Pritzel & Blundell (2017); Pearce, Leibfried & Brintrup (2020).
 
     Raises:
-        ModelError: for numbers that make no sense.
+        ModelError: for settings that are not possible.
 
     Example:
         ```python
@@ -68,34 +64,33 @@ class DeepEnsemble(AbstractEngine):
 
     @property
     def _apart(self) -> str:
-        """What tells members apart."""
+        """Say why members differ, and which uncertainty they lack."""
         if self.anchored and self.bootstrap:
             return (
                 "anchored and bootstrapped members spread as a normal posterior does, and only to "
                 "first order"
             )
         if self.anchored or self.bootstrap:
-            kind, lacking = (
-                ("anchored", "the noise") if self.anchored else ("bootstrapped", "the prior")
-            )
+            kind = "anchored" if self.anchored else "bootstrapped"
+            lacking = "the noise" if self.anchored else "the prior"
             return f"members that are {kind} only leave out what {lacking} leaves open"
         return "only where they began tells members apart"
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all members."""
+        """Positions that are evaluated together: all members."""
         return self.members
 
     def cost(self, problem: Problem) -> Cost:
-        # An adversary looks which way to go, and then at the data twice.
+        # An adversarial step takes a gradient by the inputs, and then two likelihoods.
         return self.descent.cost(problem, looks=3 if self.adversarial else 1)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """The members that came to an end.
+        """Return the members that reached a good fit.
 
         Raises:
-            ModelError: if no member has a finite log density, there are no inputs for `adversarial`
-                to move, or the share held out leaves no data on one side.
+            ModelError: if no member has a finite log density, if `adversarial` finds no inputs to
+                move, or if the share held out leaves no data on one side.
         """
         found = descended(
             problem,
@@ -111,15 +106,12 @@ class DeepEnsemble(AbstractEngine):
         kept = usable(problem, found.positions, found.weights)
         members = found.positions[kept.members]
         value = log_densities(problem, members)
+        spread = spread_by_density(value, problem.dimension, self._apart)
         return draws_without_chain(
             members,
             value,
             facts={**found.facts, **kept.facts},
-            findings=(
-                *found.findings,
-                kept.finding,
-                spread_by_density(value, problem.dimension, self._apart),
-            ),
+            findings=(*found.findings, kept.finding, spread),
             curves=found.curves,
             draws_are=kept.draws_are,
         )

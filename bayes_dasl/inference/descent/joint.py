@@ -1,4 +1,4 @@
-"""Joint learning: one point estimate of science and network, each at a learning rate of its own."""
+"""Joint learning: one point estimate of science and networks, with separate learning rates."""
 
 import dataclasses
 
@@ -15,23 +15,23 @@ from .members import descended, draws_without_chain, log_densities, point_estima
 
 @dataclasses.dataclass(frozen=True)
 class Joint(AbstractEngine):
-    r"""A point estimate: the position of the lowest loss
-    $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$.
+    r"""A point estimate without epistemic uncertainty, by minimising a weighted loss.
 
-    $L_{data}$ is the log likelihood, $L_{science}$ the log prior of the scientific parameters
-    together with what soft constraints say, $L_{network}$ the log prior of the networks' weights,
-    all in the unconstrained space; so with both weights 1 it is the mode of the posterior. The best
-    of several descents is the result: one draw, without epistemic uncertainty. The group `training`
-    holds the loss and its terms at every step.
+    $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$
+
+    $L_{data}$ is the log likelihood. $L_{science}$ is the log prior of scientific parameters
+    plus soft constraints, and $L_{network}$ the log prior of network weights, both of unconstrained
+    parameters. With both weights 1 the result is the mode of the posterior. The best of several
+    descents is the only draw. The group `training` holds the loss and its terms at every step.
 
     Args:
-        starts: descents, each from a prior draw of its own.
+        starts: the number of descents, each from a prior draw.
         science_weight: $\lambda_s$.
         network_weight: $\lambda_n$.
         descent: steps, learning rates and patience, data held out, and minibatches.
 
     Raises:
-        ModelError: for numbers that make no sense.
+        ModelError: for settings that are not possible.
     """
 
     starts: int = 4
@@ -50,18 +50,18 @@ class Joint(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all starts."""
+        """Positions that are evaluated together: all starts."""
         return self.starts
 
     def cost(self, problem: Problem) -> Cost:
         return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """The best position that was reached.
+        """Return the best position of all descents.
 
         Raises:
-            ModelError: if no start has a finite log density, for a share held out that leaves no
-                data on one side, or a minibatch where there are constraints.
+            ModelError: if no start has a finite log density, if the share held out leaves no data
+                on one side, or if there are a minibatch and constraints.
         """
         found = descended(
             problem,
@@ -78,14 +78,12 @@ class Joint(AbstractEngine):
             raise no_start(self.starts)
         best = int(np.nanargmin(lowest))
         chosen = found.positions[best : best + 1]
+        no_spread = point_estimate("one draw says nothing of how uncertain it is")
         return draws_without_chain(
             chosen,
             log_densities(problem, chosen),
             facts={**found.facts, "lowest_loss": float(lowest[best])},
-            findings=(
-                point_estimate("one draw says nothing of how uncertain it is"),
-                *found.findings,
-            ),
+            findings=(no_spread, *found.findings),
             curves=found.curves_of(best),
             draws_are="a point estimate",
         )

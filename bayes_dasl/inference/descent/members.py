@@ -1,6 +1,4 @@
-"""What engines of several members share: what they lower, where they begin, and what is kept of
-them.
-"""
+"""Shared parts of engines by gradient descent: starts, losses, and the choice of members."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,21 +20,23 @@ from ..starts import no_start, or_lowest, refuse_unresolved
 from .adam import Descended, Loss, descend
 from .descent_settings import Descent
 
+# Prior draws of which each member begins at the best.
 _DRAWS_A_MEMBER = 4
-# A member whose data are so much less likely than the median member's, in nats for each datum,
-# ended elsewhere.
+# A member whose data are less likely than the median member's by so many nats per datum is stuck.
 _FAR_OFF = 0.5
-_LOST = 0.2  # share of members, or of proposals
+# Share of members, or of proposals, whose loss is a warning.
+_LOST = 0.2
+# Proposals for each draw, since some may fail.
 _SPARE = 1.25
 
 
 class Adversary:
-    """Moves forcings, or the index where there are none, by a share of the range of each (fast
-    gradient sign).
+    """Moves inputs towards less likely data by the fast gradient sign method.
+
+    Each forcing moves by a share of its range; without forcings the index moves.
 
     Raises:
-        ModelError: for a model that reads neither: of a solver the times cannot change their
-            places.
+        ModelError: if there are no forcings and a solver, whose times cannot change their order.
 
     Source: Goodfellow, Shlens & Szegedy (2015).
     """
@@ -45,17 +45,15 @@ class Adversary:
         if not problem.movable:
             raise ModelError(
                 "adversarial needs inputs that can be moved: forcings (linear or step), or the "
-                "index of a layer that "
-                "solves nothing; this model has neither"
+                "index of a layer that solves nothing; this model has neither"
             )
         self._by = {
             name: share * float(np.ptp(np.asarray(v))) for name, v in problem.movable.items()
         }
 
     def moved(self, problem: Problem, log_likelihood: Callable[[Problem], Array]) -> Problem:
-        """The problem with inputs at which the data are less likely; no gradient flows through the
-        move.
-        """
+        """Return the problem with moved inputs, through which no gradient flows."""
+        # x' = x − share · range · sign(∂ log likelihood / ∂x).
         now = frozen({name: problem.movable[name] for name in self._by})
         slopes = jax.grad(lambda values: log_likelihood(problem.moved_to(values)))(now)
         away = {n: v - self._by[n] * jnp.sign(jnp.nan_to_num(slopes[n])) for n, v in now.items()}
@@ -74,25 +72,37 @@ def descended(
     bootstrap: bool = False,
     **loss: Any,
 ) -> Descended:
-    """Where members end that begin at prior draws of their own, or `begin_at` these; `loss` is as
-    in `weighted_loss`.
+    """Descend from prior draws, or from given positions, for several members.
 
-    What is held out is the same for all members, as they could not be compared otherwise.
+    All members have the same data held out, since they could not be compared otherwise.
+
+    Args:
+        problem: the posterior.
+        members: the number of members.
+        descent: settings of the descent.
+        key: random seed.
+        journal: keeps every window.
+        bar: shows the progress.
+        begin_at: first positions, by default prior draws.
+        bootstrap: whether the data of each member are drawn with replacement.
+        **loss: arguments of `weighted_loss`.
+
+    Returns:
+        The ends of the descents, and their curves.
 
     Raises:
-        ModelError: if no start has a finite log density, nothing would be held out, or nothing
-            left, or for a minibatch where there are constraints.
+        ModelError: if no start has a finite log density, if either no data are held out or none
+            are left, or if there are a minibatch and constraints.
     """
     descent.check(problem)
-    # The gradient is that of many numbers, whatever is the best for a sampler of few.
+    # Reverse mode suits the gradient by many weights, whatever the model's solver prefers.
     problem = problem.reversible()
     key_start, key_rows, key_anchor, key_boot, key_steps = jax.random.split(key, 5)
     training, judged = held_back(problem, descent.held_out, key=key_rows)
     x = begin_at
     if x is None:
-        x = journal.step("start", lambda: {"position": begin(training, members, key=key_start)})[
-            "position"
-        ]
+        begun = lambda: {"position": begin(training, members, key=key_start)}  # noqa: E731
+        x = journal.step("start", begun)["position"]
     own = {"weights": counts(training, members, bootstrap=bootstrap, key=key_boot)}
     own |= {"anchor": np.asarray(problem.prior(members, key=key_anchor))}
     lowered = weighted_loss(training, judged, minibatch=descent.minibatch, **loss)
@@ -100,10 +110,12 @@ def descended(
 
 
 def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "member dimension"]:
-    """A position of finite log density for each member, as far as there are any, from prior draws
-    of its own.
+    """Return the best of several prior draws for each member.
 
-    Where the states of the data are known a network is first matched to them, which takes no solve.
+    Networks inside ODEs first follow the data by gradient matching, which needs no solve.
+
+    Raises:
+        ModelError: if no draw has a finite log density.
     """
     draws = np.array(problem.prior(_DRAWS_A_MEMBER * members, key=key))
     if problem.of_groups("network") and has_reference(problem):
@@ -115,7 +127,7 @@ def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "m
 
 
 def held_back(problem: Problem, share: float, *, key: Array) -> tuple[Problem, Problem | None]:
-    """The problem without the data of a share of its times, and the one of these data alone.
+    """Return the problem without the data of a share of its times, and one with only these data.
 
     Raises:
         ModelError: if no datum is left on one side.
@@ -143,19 +155,28 @@ def weighted_loss(
     adversary: Adversary | None = None,
     altered: Callable[[Array, Array], Array] | None = None,
 ) -> Loss:
-    r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its
-    judge.
+    r"""Return the loss of a member, and the loss by which it is judged.
 
-    A member's own are `weights`, how often each datum counts, and `anchor`: a position about which
-    the priors of an `anchored` one are normal, as wide as the prior. With `minibatch` each step
-    looks at so many rows, drawn anew. An `adversary` moves the inputs: half of what the data say is
-    then said there. The data see the position `altered` by a random key, if that is given. A member
-    is judged by how likely the data of `judged` are, or by its loss on all rows, unaltered.
+    $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$
+
+    Each member has its own `weights`, the count of each datum, and `anchor`, the centre of its
+    normal priors if these are anchored.
+
+    Args:
+        problem: the posterior.
+        judged: the data that judge members; by default the loss on all rows does, unaltered.
+        science: $\lambda_s$.
+        network: $\lambda_n$.
+        minibatch: rows in each step, drawn anew.
+        anchored: whether priors are normals around anchors, with the prior's standard deviations.
+        adversary: moves the inputs at which half of the likelihood is taken.
+        altered: maps position and random key to the position in the likelihood.
     """
     size = problem.times
     widths = jnp.asarray(problem.prior_widths() if anchored else 1.0)
     of_network = np.asarray(problem.of_groups("network"), int)
 
+    # −½ ((x − anchor) / sd)², by group.
     def anchors(position: Array, anchor: Array) -> dict[str, Array]:
         each = -0.5 * ((position - anchor) / widths) ** 2
         learned = jnp.sum(each[of_network])
@@ -183,6 +204,7 @@ def weighted_loss(
         seen = None if altered is None else altered(position, key_altered)
         if minibatch is None or minibatch >= size:
             return value(position, own, problem, own["weights"], seen)
+        # Each row counts size / minibatch times, so that the sum has the right expectation.
         index = jnp.sort(jax.random.choice(key_rows, size, (minibatch,), replace=False))
         weights = {n: w[index] * size / minibatch for n, w in own["weights"].items()}
         return value(position, own, problem.rows(index), weights, seen)
@@ -199,32 +221,25 @@ def weighted_loss(
 def counts(
     problem: Problem, members: int, *, bootstrap: bool = False, key: Array
 ) -> dict[str, Any]:
-    """How often each datum counts for each member: once, or as often as its time is drawn with
-    replacement.
-    """
+    """Return the count of each datum for each member: one, or a bootstrap of the times."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     number = problem.times
-    shape = (members, number)
-    times = (
-        rng.multinomial(number, np.full(number, 1 / number), size=members)
-        if bootstrap
-        else np.ones(shape)
-    )
+    times = np.ones((members, number))
+    if bootstrap:
+        times = rng.multinomial(number, np.full(number, 1 / number), size=members)
     return problem.weights(times.astype(float))
 
 
 def log_densities(
     problem: Problem, positions: Float[np.ndarray, "n dimension"]
 ) -> Float[np.ndarray, " n"]:
-    return np.asarray(
-        jax.jit(lambda x: jax.lax.map(problem.log_density, x))(jnp.asarray(positions))
-    )
+    """Return the log density at many positions, one after the other."""
+    one_by_one = jax.jit(lambda x: jax.lax.map(problem.log_density, x))
+    return np.asarray(one_by_one(jnp.asarray(positions)))
 
 
 class Kept(NamedTuple):
-    """Which members are kept, and how many failed or ended where their data are far less likely
-    than elsewhere.
-    """
+    """Which members are kept, and how many failed or are stuck far below the median."""
 
     members: Bool[np.ndarray, " member"]
     failed: int
@@ -232,10 +247,12 @@ class Kept(NamedTuple):
 
     @property
     def draws_are(self) -> str:
+        """The kind of draws, in words."""
         return f"members ({int(self.members.sum())} of {self.members.size} kept)"
 
     @property
     def facts(self) -> Facts:
+        """Numbers of members, for the attributes of a result."""
         return {
             "members": self.members.size,
             "members_failed": self.failed,
@@ -244,20 +261,15 @@ class Kept(NamedTuple):
 
     @property
     def finding(self) -> Finding:
-        """What is left of an ensemble."""
-        lost = self.failed + self.stuck > _LOST * self.members.size
+        """A finding on the number of members that are left."""
         message = f"{int(self.members.sum())} of {self.members.size} members"
-        message += f"; {self.failed} failed" if self.failed else ""
-        message += (
-            f"; to {self.stuck} the data are far less likely than to the others"
-            if self.stuck
-            else ""
-        )
-        return Finding(
-            "warning" if lost else "good", "ensemble",
-            message,
-            "allow more steps, or narrow the priors" if lost else "",
-        )  # fmt: skip
+        if self.failed:
+            message += f"; {self.failed} failed"
+        if self.stuck:
+            message += f"; to {self.stuck} the data are far less likely than to the others"
+        if self.failed + self.stuck <= _LOST * self.members.size:
+            return Finding("good", "ensemble", message, "")
+        return Finding("warning", "ensemble", message, "allow more steps, or narrow the priors")
 
 
 def usable(
@@ -265,11 +277,11 @@ def usable(
     positions: Float[np.ndarray, "member dimension"],
     weights: dict[str, np.ndarray],
 ) -> Kept:
-    """Which members can be used; `weights` say how often each saw each datum.
+    """Return which members are kept, given the count of each datum for each member.
 
     Raises:
-        ModelError: if all of them failed.
-        DataError: if rounding hides how well they do.
+        ModelError: if all members failed.
+        DataError: if rounding hides differences between their likelihoods.
     """
 
     def data(member):
@@ -286,9 +298,7 @@ def usable(
 
 
 class Proposals(NamedTuple):
-    """Proposals of finite log density, some of them twice where there were too few; how many were
-    lost, of how many.
-    """
+    """Proposals of finite log density, some twice if there are too few, and how many were lost."""
 
     positions: Float[np.ndarray, "draw dimension"]
     log_densities: Float[np.ndarray, " draw"]
@@ -297,21 +307,19 @@ class Proposals(NamedTuple):
 
     @property
     def facts(self) -> Facts:
+        """Numbers of proposals, for the attributes of a result."""
         return {"proposals": self.number, "proposals_failed": self.lost}
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Draws of masks and of normals that the solver refused."""
+        """A finding on draws with a failing solve, if there are any."""
         if not self.lost:
             return ()
-        much = self.lost > _LOST * self.number
-        return (
-            Finding(
-                "warning" if much else "good", "lost draws",
-                f"{self.lost} of {self.number} draws have no finite log density and were left out",
-                f"what is left is narrower than the approximation: take {SAMPLER}" if much else "",
-            ),
-        )  # fmt: skip
+        message = f"{self.lost} of {self.number} draws have no finite log density and were left out"
+        if self.lost <= _LOST * self.number:
+            return (Finding("good", "lost draws", message, ""),)
+        remedy = f"what is left is narrower than the approximation: take {SAMPLER}"
+        return (Finding("warning", "lost draws", message, remedy),)
 
 
 def draws_without_chain(
@@ -319,26 +327,26 @@ def draws_without_chain(
     log_densities: Float[np.ndarray, " draw"],
     **known: Any,
 ) -> Samples:
-    """Samples of one row of draws that do not follow from one another.
+    """Return samples of draws that are not a Markov chain, without R-hat and effective sizes.
 
-    R-hat and effective sample sizes mean nothing there. `known` are further fields of `Samples`.
+    `known` are further fields of `Samples`.
     """
     return Samples(positions[None], {"lp": log_densities[None]}, markov=False, **known)
 
 
 def proposals_to_draw(draws: int) -> int:
-    """A few more than are wanted: some may be lost where the solver fails."""
+    """Return how many proposals to make for so many draws: some may have a failing solve."""
     return round(_SPARE * draws) + 1
 
 
 def solvable(
     proposed: Float[np.ndarray, "n dimension"], log_density: Float[np.ndarray, " n"], wanted: int
 ) -> Proposals:
-    """The first so many proposals of finite log density.
+    """Return the first proposals of finite log density.
 
     Raises:
         ModelError: if there is none.
-        DataError: if rounding hides how high they are.
+        DataError: if rounding hides differences between their log densities.
     """
     value = or_lowest(log_density)
     kept = np.flatnonzero(np.isfinite(value))
@@ -350,7 +358,7 @@ def solvable(
 
 
 def point_estimate(of: str) -> Finding:
-    """To be said where scientific parameters have one value only."""
+    """Return the finding that scientific parameters have one value only."""
     return Finding(
         "warning",
         "point estimate",

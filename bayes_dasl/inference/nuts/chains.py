@@ -1,6 +1,4 @@
-"""Run NUTS chains: their step sizes, adapted by dual averaging, and one program for all devices, in
-chunks of draws.
-"""
+"""NUTS chains with dual averaging of step sizes, in chunks of draws by one program."""
 
 import dataclasses
 import time
@@ -19,24 +17,28 @@ from ..problem import LogDensity
 from ..reparametrisations.reparametrisation import Reparametrisation
 from ..sharding import Sharded
 
-nuts, dual_averaging = lazily("blackjax.mcmc.nuts"), lazily("blackjax.adaptation.step_size")
+nuts = lazily("blackjax.mcmc.nuts")
+dual_averaging = lazily("blackjax.adaptation.step_size")
 
 CHUNK = 25
-"""Draws of the warm-up between two returns to Python: for adaptation, progress and checkpoints."""
-_LONGEST_CHUNK = 200  # fewer returns to Python matter where a gradient takes microseconds
-_TRACE_NUMBERS = 2**22  # in the positions of a trace, at most
+"""Draws of the warm-up between two returns to Python, for adaptation, progress and checkpoints."""
+# Returns to Python cost time if a gradient takes microseconds.
+_LONGEST_CHUNK = 200
+# The most numbers in the positions of a trace.
+_TRACE_NUMBERS = 2**22
 
 _FIRST_STEP_SIZE = 0.5
-_CAUTIOUS = 0.125  # of the step size
+# Factor of the step size in cautious draws.
+_CAUTIOUS = 0.125
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What a chunk needs to know of NUTS.
+    """The log density and the settings of NUTS.
 
-    With probability `cautious` a draw takes steps of an eighth: a chain in a pocket of the
-    posterior that is much more bent than elsewhere gets out of it. The choice does not depend on
-    where the chain is, so the draws are exact.
+    With probability `cautious` a draw has an eighth of the step size. So a chain leaves regions
+    of much higher curvature than elsewhere. The choice does not depend on the position, so the
+    draws are exact.
     """
 
     log_density: LogDensity
@@ -53,42 +55,54 @@ class Kernel:
         number: Array,
         adapting: Array,
         metric: Metric,
-        frame: Reparametrisation,
+        reparametrisation: Reparametrisation,
     ) -> tuple[Any, Any]:
-        """`number` transitions of one chain, in the metric's coordinates; the trace has so many
-        `rows`.
+        """Advance one chain by `number` draws; positions are those of the reparametrisation.
 
-        Positions, gradients and log densities of state and trace are those in the frame.
+        Args:
+            rows: length of the arrays of the trace.
+            state: state of the chain.
+            key: random seed of the chain.
+            begin: number of the first draw.
+            number: how many draws.
+            adapting: whether the step size is adapted.
+            metric: the metric.
+            reparametrisation: the reparametrisation.
+
+        Returns:
+            The next state and the trace.
         """
         step_nuts: Any = nuts.build_kernel()
         _, adapt, average = dual_averaging.dual_averaging_adaptation(self.target_acceptance)
         unit = jnp.ones(state["position"].size)
 
-        def log_density(z):
-            return frame.log_density(self.log_density, metric.position(z))
+        def log_density(whitened):
+            return reparametrisation.log_density(self.log_density, metric.position(whitened))
 
         def transition(chain, tuning, iteration):
+            # 1. The current step size while adapting, else the average one.
             step_size: Any = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
             now = jax.random.fold_in(key, iteration)
             adapts = adapting
             if self.cautious:
                 now, key_cautious = jax.random.split(now)
                 small = jax.random.bernoulli(key_cautious, self.cautious)
-                step_size, adapts = (
-                    jnp.where(small, _CAUTIOUS * step_size, step_size),
-                    adapting & ~small,
-                )
+                step_size = jnp.where(small, _CAUTIOUS * step_size, step_size)
+                adapts = adapting & ~small
+            # 2. A draw of NUTS, with a unit metric in whitened coordinates.
             chain, info = step_nuts(now, chain, log_density, step_size, unit, self.max_tree_depth)
+            # 3. Dual averaging of log ε towards the target acceptance; cautious draws do not count.
             tuned = adapt(tuning, info.acceptance_rate)
             tuning = jax.tree.map(lambda new, old: jnp.where(adapts, new, old), tuned, tuning)
-            return chain, tuning, _kept(chain, info, step_size, metric)
+            return chain, tuning, _trace_row(chain, info, step_size, metric)
 
         def advance(row, carry):
             chain, tuning, trace = carry
             chain, tuning, kept = transition(chain, tuning, begin + row)
             return chain, tuning, jax.tree.map(lambda held, one: held.at[row].set(one), trace, kept)
 
-        # Whitening a position again would round it: draws would depend on where chunks end.
+        # Whitened positions stay in the state, since whitening again would round them: draws would
+        # depend on the ends of chunks.
         place = jnp.where(
             state["in_new_metric"], metric.whitened(state["position"]), state["whitened"]
         )
@@ -112,10 +126,12 @@ class Kernel:
 
 
 def _empty_trace(rows: int, dimension: int) -> dict[str, Array]:
-    """Room for what is kept of so many draws; to ask JAX for the shapes would trace NUTS a second
-    time, for seconds.
+    """Return the zeros that a trace overwrites.
+
+    Asking JAX for the shapes would trace NUTS a second time, for seconds.
     """
-    vectors, numbers = ("position", "gradient"), ("lp", "energy", "acceptance_rate", "step_size")
+    vectors = ("position", "gradient")
+    numbers = ("lp", "energy", "acceptance_rate", "step_size")
     return (
         {name: jnp.zeros((rows, dimension)) for name in vectors}
         | {name: jnp.zeros(rows) for name in numbers}
@@ -124,7 +140,9 @@ def _empty_trace(rows: int, dimension: int) -> dict[str, Array]:
     )
 
 
-def _kept(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, Array]:
+def _trace_row(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, Array]:
+    """Return a draw and its statistics."""
+    # A solver failure ends a trajectory, so it shows at one of the ends.
     ends = info.trajectory_leftmost_state, info.trajectory_rightmost_state
     failed = jnp.isneginf(ends[0].logdensity) | jnp.isneginf(ends[1].logdensity)
     return {
@@ -147,6 +165,7 @@ def _new_tuning(step_size: Any) -> Any:
 _new_tunings = jax.jit(jax.vmap(_new_tuning))
 
 
+# A journal keeps arrays by name, so the state of dual averaging is taken apart.
 def _tuning_arrays(tuning: Any) -> dict[str, Any]:
     return {f"tuning_{name}": value for name, value in tuning._asdict().items()}
 
@@ -157,34 +176,33 @@ def _tuning(state: Any) -> Any:
 
 
 def _with_step_size(state: Arrays, step_size: np.ndarray) -> Arrays:
-    """The state with the adaptation of the step size begun anew."""
-    return state | {
-        name: np.asarray(values) for name, values in _tuning_arrays(_new_tunings(step_size)).items()
-    }
+    """Return the state with a restarted adaptation of the step size."""
+    tunings = _tuning_arrays(_new_tunings(step_size))
+    return state | {name: np.asarray(values) for name, values in tunings.items()}
 
 
 def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> Arrays:
-    """The state of chains that begin at these positions."""
-    nowhere = np.full_like(position, np.nan)
-    state = {"position": position, "lp": value, "gradient": gradient}
-    state |= {
-        "whitened": nowhere,
-        "whitened_gradient": nowhere,
+    """Return the state of chains that begin at these positions."""
+    unset = np.full_like(position, np.nan)
+    state = {
+        "position": position,
+        "lp": value,
+        "gradient": gradient,
+        "whitened": unset,
+        "whitened_gradient": unset,
         "in_new_metric": np.ones(len(position), bool),
     }
     return _with_step_size(state, np.full(len(position), _FIRST_STEP_SIZE))
 
 
 def enter_new_metric(state: Arrays) -> Arrays:
-    """The state for chunks in another metric: the step size is adapted anew, from its average so
-    far.
-    """
+    """Return the state for another metric, with a restarted step size from the average so far."""
     state = state | {"in_new_metric": np.ones(len(state["position"]), bool)}
     return _with_step_size(state, np.exp(state["tuning_log_step_size_avg"]))
 
 
 def share_step_size(state: Arrays) -> Arrays:
-    """Give every chain the median of the adapted step sizes."""
+    """Return the state in which every chain has the median of the adapted step sizes."""
     logs = state["tuning_log_step_size_avg"]
     return state | {"tuning_log_step_size_avg": np.full_like(logs, np.median(logs))}
 
@@ -197,7 +215,7 @@ class Chains:
         kernel: Kernel,
         chains: int,
         metric: Metric,
-        frame: Reparametrisation,
+        reparametrisation: Reparametrisation,
         dimension: int,
         *,
         key: Array,
@@ -205,24 +223,30 @@ class Chains:
         def of_a_chain(chain, *shared):
             return kernel.chunk(self.longest_chunk, *chain, *shared)
 
-        # Not so many draws that their trace fills the memory.
+        # The trace of a chunk must fit into memory.
         self.longest_chunk = min(max(_TRACE_NUMBERS // (chains * dimension), CHUNK), _LONGEST_CHUNK)
 
-        self._sharded, self.chains = Sharded(of_a_chain, chains), chains
+        self.chains = chains
+        self._sharded = Sharded(of_a_chain, chains)
         self._keys = jax.random.split(key, chains)
         self._thread = ThreadPoolExecutor(1)
-        self._compiled = self._thread.submit(self._compile, metric, frame, dimension)
+        self._compiled = self._thread.submit(self._compile, metric, reparametrisation, dimension)
 
     @property
     def devices(self) -> str:
-        """On how many of which kind of device they run."""
+        """Number and kind of the devices on which the chains run."""
         return str(self._sharded)
 
-    def _compile(self, metric: Metric, frame: Reparametrisation, dimension: int) -> None:
-        place, number = np.zeros((self.chains, dimension)), np.zeros(self.chains)
-        flag, whole = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
-        items = first_state(place, number, place), self._keys
-        self._sharded.compile(items, whole, whole, flag, metric, frame)
+    def _compile(
+        self, metric: Metric, reparametrisation: Reparametrisation, dimension: int
+    ) -> None:
+        """Compile the program for arguments of the final shapes."""
+        place = np.zeros((self.chains, dimension))
+        value = np.zeros(self.chains)
+        flag = jax.ShapeDtypeStruct((), bool)
+        whole = jax.ShapeDtypeStruct((), int)
+        items = first_state(place, value, place), self._keys
+        self._sharded.compile(items, whole, whole, flag, metric, reparametrisation)
 
     def chunk(
         self,
@@ -231,21 +255,22 @@ class Chains:
         number: int,
         adapting: bool,
         metric: Metric,
-        frame: Reparametrisation,
+        reparametrisation: Reparametrisation,
     ) -> tuple[Arrays, Arrays]:
-        """`number` draws of every chain: the state after them and the trace, arrays
-        `(chain, draw, …)`.
+        """Advance every chain by `number` draws.
+
+        Returns:
+            The next state and the trace, arrays `(chain, draw, …)` by name.
         """
         self._compiled.result()
         began = time.perf_counter()
         numbers = map(np.asarray, (begin, number, adapting))
-        after, trace = self._sharded((state, self._keys), *numbers, metric, frame)
+        after, trace = self._sharded((state, self._keys), *numbers, metric, reparametrisation)
         seconds = np.asarray(time.perf_counter() - began)
-        # Copies: a part would keep all rows in memory.
-        return after, {name: rows[:, :number].copy() for name, rows in trace.items()} | {
-            "seconds": seconds
-        }
+        # Copies, since a view would keep all rows in memory.
+        kept = {name: rows[:, :number].copy() for name, rows in trace.items()}
+        return after, kept | {"seconds": seconds}
 
     def close(self) -> None:
-        """Let go of the thread; what it still compiles is dropped."""
+        """Release the thread and drop unfinished compilations."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,4 @@
-"""The No-U-Turn sampler with robust starts, a metric that adapts, and a warm-up as long as it needs
-to be.
-"""
+"""The No-U-Turn sampler, with robust starts and a warm-up that ends by itself."""
 
 import dataclasses
 import hashlib
@@ -14,11 +12,11 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
+from ..engine import AbstractEngine, Cost, Facts, Modes, Samples, concatenated
 from ..gradient import STRATEGIES, choose, differentiated
 from ..problem import Problem
 from ..reparametrisations.centring import centring_of, has_dependent
-from ..reparametrisations.linearised import Linearisation, has_linear, linearisation_of
+from ..reparametrisations.linearised import has_linear, linearisation_of
 from ..reparametrisations.local_start import LocalReparametriser, local_start
 from ..reparametrisations.reference import (
     COORDINATES,
@@ -32,7 +30,6 @@ from ..reparametrisations.reparametrisation import Identity, Reparametrisation
 from ..starts import (
     MAP_STARTS,
     MAP_STEPS,
-    Ascent,
     Optimiser,
     best_first,
     evenly,
@@ -46,16 +43,19 @@ from ..starts import (
 )
 from .chains import CHUNK, Chains, Kernel, first_state
 from .pathfinder import Pathfinder
-from .warmup import Warm, WarmUp, chunk, into_frame
+from .warmup import Warm, WarmUp, chunk, from_plain
 
 _STARTS = ("modes", "pathfinder")
-# Where steps are short because the posterior of hidden weights is bent, longer trajectories only
-# come back.
+# Tree depth with networks: the curvature of hidden weights keeps steps short, and longer
+# trajectories only return.
 DEEPEST = 7
+# Probability of a cautious draw with networks.
 _CAUTIOUS = 0.2
-_WARMUP = 300  # about what a warm-up takes that ends by itself
-_LEAPFROGS = (7, 31)  # a draw
-_LONGEST_PAUSE = 1.0  # seconds between two returns to Python
+# About the draws of a warm-up that ends by itself, and leapfrog steps of a draw, for the cost.
+_WARMUP = 300
+_LEAPFROGS = (7, 31)
+# Seconds between two returns to Python.
+_LONGEST_PAUSE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,47 +63,48 @@ class NUTS(AbstractEngine):
     """NUTS from the best modes of many prior draws, with the Laplace metric there.
 
     Chains begin at draws of the normal around modes, or at draws of another engine. The metric is
-    dense up to 64 unknown numbers; above that it is dense for up to 128 numbers of the science and
-    its latent states, and low-rank for the rest. It is refined from the draws of the warm-up,
-    pooled over chains.
+    dense up to 64 parameters. Above that it is dense for up to 128 scientific parameters and latent
+    states, and low-rank for the rest. It is refined from the draws of the warm-up, pooled over
+    chains.
 
-    Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in
-    which the weights of its last layer are nearly normal given all else (the attribute `sampled_in`
-    says so), from vector fields matched to the data without a solve, and with at most 127 steps a
-    draw. Where unknown functions are linear in their weights, as of a `Basis`, science and weights
-    are nearly normal given hyperparameters, in any layer. Numbers whose priors depend on others,
-    such as those of a population, are centred as far as the data say what they are, by the
-    curvature at the start and then by draws of the warm-up; chains begin where the posterior is
-    high on average over the members. Chains with a network begin where one of the best climbs
-    ended, with weights of the last layer drawn anew.
+    The sampler chooses a reparametrisation by the model, named in the attribute `sampled_in`:
+
+    - *Networks* in a model that solves only ODEs: the last layers' weights are nearly normal given
+      all other parameters. Starts match vector fields to the data without a solve, and last layers
+      are drawn anew. A draw takes at most 127 steps.
+    - *Unknown functions* linear in their weights, such as a `Basis`: science and weights are nearly
+      normal given hyperparameters, in any layer.
+    - *Hierarchical parameters*, such as those of a population, are centred as far as the data
+      inform them, by the curvature at the start and then by draws of the warm-up. Chains begin
+      where the posterior is high on average over random effects.
 
     Args:
-        chains: how many; they share the metric and the step size.
-        warmup: draws of each chain that are not kept, in chunks of 25. Unless given it lasts until
-            the chains agree and the metric has settled, at most 2000.
+        chains: number of chains; they share the metric and the step size.
+        warmup: draws of each chain that are dropped, in chunks of 25. By default the warm-up lasts
+            until the chains agree and the metric has settled, at most 2000 draws.
         draws: draws of each chain that are kept.
-        target_acceptance: what the step size is tuned to.
+        target_acceptance: the acceptance rate to which the step size is tuned.
         max_tree_depth: a draw takes at most 2 to this power gradients, less one.
         gradient: "forward" or "reverse" mode through the solver. "auto" takes forward mode for up
-            to 8 unknown numbers (and fewer than 30 states), reverse mode from 65, and between them
-            forward mode if a short measurement finds it faster by a fifth, and the other mode where
-            an equation forbids the one.
-        start: "modes" climbs by Adam, "pathfinder" by L-BFGS to the points of the highest ELBO on
-            its paths. An engine, such as `bd.DeepEnsemble(members=4)`, is run first: each chain
-            begins at one of its draws, some at the same where it has fewer.
-        climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior
-            draws: a few suffice where a solve is dear and the posterior has one mode. With
-            populations, unknown functions or networks a quarter of them, at least one, goes on for
-            as long again.
-        coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with a
-            network and any other start than "modes", and in numbers in units of what their priors
-            depend on.
+            to 8 parameters (and fewer than 30 states), and reverse mode from 65. Between them it
+            takes forward mode if a short measurement finds it faster by a fifth. If an equation
+            forbids one mode it takes the other.
+        start: "modes" optimises by Adam, "pathfinder" by L-BFGS up to the points of the highest
+            ELBO on its paths. An engine, such as `bd.DeepEnsemble(members=4)`, is run first: each
+            chain begins at one of its draws, several at the same if there are fewer.
+        climbs: starts of the multi-start MAP search, of 400 gradients each, from the best of four
+            times as many prior draws. A few suffice if a solve is expensive and the posterior has
+            one mode. With a reparametrisation a quarter of them, at least one, is optimised
+            for as long again.
+        coordinates: "auto" as above, or "plain" for no reparametrisation: weights themselves, and
+            non-centred hierarchical parameters. A network with another start than "modes" is
+            sampled in its weights, too.
 
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel
     from BlackJAX; Sommer et al. (2024) for chains from an ensemble.
 
     Raises:
-        ModelError: for numbers that make no sense.
+        ModelError: for settings that are not possible.
 
     Example:
         ```python
@@ -131,35 +132,36 @@ class NUTS(AbstractEngine):
         if not isinstance(self.start, AbstractEngine) and self.start not in _STARTS:
             raise ModelError(
                 f"NUTS(start={self.start!r}): start must be one of {', '.join(_STARTS)}, or an "
-                "engine such as "
-                "bd.DeepEnsemble(members=4)"
+                "engine such as bd.DeepEnsemble(members=4)"
             )
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all chains."""
+        """Positions that are evaluated together: all chains."""
         return self.chains
 
     def gradient_mode(self, problem: Problem) -> str:
         return choose(problem, self.gradient)
 
     def cost(self, problem: Problem) -> Cost:
-        # In conditional coordinates trajectories are as long as they may be.
+        # In the conditional reparametrisation trajectories reach the largest depth.
         inside = networks_inside(problem)
         least, most = (2**DEEPEST - 1,) * 2 if inside else _LEAPFROGS
-        draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
-        begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
-        framed = inside or has_dependent(problem) or has_linear(problem)
-        again = refined_starts(self.climbs) if framed and self.coordinates != "plain" else 0
+        draws = (self.warmup or _WARMUP) + self.draws
+        deepest = 2**self.max_tree_depth - 1
+        reparametrised = inside or has_dependent(problem) or has_linear(problem)
+        again = refined_starts(self.climbs) if reparametrised and self.coordinates != "plain" else 0
         before = MAP_STEPS * (self.climbs + again) / self.batch
+        first = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
+        first = first or Cost(0, 0)
         return Cost(
-            before + (begun.least if begun else 0) + draws * min(least, deepest),
-            before + (begun.most if begun else 0) + draws * min(most, deepest),
+            before + first.least + draws * min(least, deepest),
+            before + first.most + draws * min(most, deepest),
             programs(problem),
         )
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
-        """This engine, but looking for modes near draws of a similar posterior too."""
+        """Return this engine with a search for modes near draws of a similar posterior, too."""
         return Warmed(self, positions)
 
     def run(
@@ -175,82 +177,95 @@ class NUTS(AbstractEngine):
 
         Args:
             problem: the posterior, as a function of one flat vector.
-            near: draws of a similar posterior, `(draw, dimension)`, near which modes are looked for
-                as well.
+            near: draws of a similar posterior, `(draw, dimension)`, near which modes are searched,
+                too.
             key: a JAX random key.
             journal: keeps each step of long work as it is done.
-            bar: shows how far the work has come.
+            bar: shows the progress.
 
         Raises:
             ModelError: if no start has a finite log density.
         """
         bar.start("finding modes", 1)
         key_find, key_place, key_paths, key_chains = jax.random.split(key, 4)
+        # 1. How gradients are taken.
         chosen = journal.step(
             "gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))}
         )
         strategy, value_and_gradient, log_density = differentiated(
             problem, str(chosen["strategy"]), other=self.gradient == "auto"
         )
-        judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
+        # 2. The reparametrisation: for networks by reference paths, else fitted to one position.
+        judged = problem.of_groups("science", "latent")
+        science = problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
         local = None
         if self.coordinates != "plain" and not references:
             local = centring_of(problem) or linearisation_of(problem)
-        depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
-        kernel = Kernel(
-            log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0
-        )
+        reparametriser = references or local
+        kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
+        if references:
+            depth = min(self.max_tree_depth, DEEPEST)
+            kernel = dataclasses.replace(kernel, max_tree_depth=depth, cautious=_CAUTIOUS)
+        # 3. Chains, whose program compiles while the modes are searched.
         chains = Chains(
             kernel,
             self.chains,
             laplace_metric(np.eye(problem.dimension), judged, science),
-            (references or local).like if references or local else Identity(),  # pyright: ignore
+            reparametriser.like if reparametriser else Identity(),
             problem.dimension,
             key=key_chains,
         )
         try:
+            # 4. Modes, and the first position of each chain.
             dependent = local.dependent if local else ()
             optimiser = Optimiser(value_and_gradient, self.climbs, local and local.like, dependent)
-            climb = (
-                Pathfinder(log_density, key=key_paths).optimise
-                if self.start == "pathfinder"
-                else optimiser.optimise
-            )
             if isinstance(self.start, AbstractEngine):
                 found = self.start.run(problem, key=key_paths, journal=journal, bar=bar)
                 near = found.positions.reshape(-1, problem.dimension)
-            begun = journal.step(
-                "start",
-                lambda: self._begin(
-                    problem, optimiser, climb, near, key_find, key_place, references or local
-                ),
-            )
+            pathfinder = Pathfinder(log_density, key=key_paths)
+
+            def begin() -> Arrays:
+                if references:
+                    found = self._matched(problem, references, optimiser, near, key_find)
+                else:
+                    found = self._local(
+                        problem, optimiser, pathfinder, near, key_find, key_place, local
+                    )
+                value, gradient = optimiser.evaluate(found["position"])
+                return found | {
+                    "lp": value,
+                    "gradient": gradient,
+                    "steps": np.asarray(optimiser.steps),
+                    "seconds": np.asarray(optimiser.seconds),
+                }
+
+            begun = journal.step("start", begin)
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
-            frame: Reparametrisation = local.restored(begun) if local else Identity()
+            reparametrisation: Reparametrisation = local.restored(begun) if local else Identity()
             if references:
-                frame = references.restored(
+                reparametrisation = references.restored(
                     journal.step("frame", lambda: references.from_draws(begun["reached"]))
                 )
-                state |= into_frame(frame, state)
-            evaluate = optimiser.evaluate_in if isinstance(local, Linearisation) else None
+                state |= from_plain(reparametrisation, state)
+            # 5. Warm-up from the metric at the mode, Σ = (−∇² log p)⁻¹.
             warm_up = WarmUp(
-                self.warmup, chains, journal, bar, judged, references or local, evaluate
+                self.warmup, chains, journal, bar, judged, reparametriser, optimiser.evaluate_in
             )
-            warm = warm_up.run(
-                state, laplace_metric(begun["start_precision"], judged, science), frame
-            )
+            metric = laplace_metric(begun["start_precision"], judged, science)
+            warm = warm_up.run(state, metric, reparametrisation)
+            # 6. Draws with everything fixed.
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
-        # Pathfinder's points lie near modes, not at them.
+        # 7. Facts, and draws in unconstrained parameters. Pathfinder's points lie near modes only.
         modes = begun["modes"][: 1 if self.start == "pathfinder" else None]
         facts = fared(begun) | {
             "modes": len(modes),
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
-            "sampled_in": f"{(references or local or Identity()).kind} coordinates",
+            "sampled_in": f"{(reparametriser or Identity()).kind} coordinates",
             "devices": chains.devices,
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
@@ -258,7 +273,7 @@ class NUTS(AbstractEngine):
             "warmup_time_s": warm.seconds,
             "draws_time_s": float(trace.pop("seconds").sum()),
         }
-        reached = _in_own_coordinates(trace, warm.frame)
+        reached = _unconstrained_draws(trace, warm.reparametrisation)
         if len(modes) > 1:
             trace["mode"] = nearest_mode(reached, modes, begun["precisions"])
         return Samples(
@@ -272,80 +287,98 @@ class NUTS(AbstractEngine):
 
     @property
     def _conditional(self) -> bool:
-        """Whether chains move in conditional coordinates where there are any."""
+        """Whether networks are sampled in the conditional reparametrisation."""
         return self.coordinates != "plain" and self.start == "modes"
 
-    def _begin(
+    def _matched(
+        self,
+        problem: Problem,
+        references: References,
+        optimiser: Optimiser,
+        near: np.ndarray | None,
+        key: Array,
+    ) -> Arrays:
+        """Return modes and first positions of a model with networks."""
+        found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key)
+        return found | {
+            "start_precision": found["precisions"][0],
+            "position": found["reached"][: self.chains],
+        }
+
+    def _local(
         self,
         problem: Problem,
         optimiser: Optimiser,
-        climb: Ascent,
+        pathfinder: Pathfinder,
         near: np.ndarray | None,
         key_find: Array,
-        key: Array,
-        maker: References | LocalReparametriser | None,
+        key_place: Array,
+        reparametriser: LocalReparametriser | None,
     ) -> Arrays:
-        """The modes, the first position of every chain with its value and gradient, and what that
-        took.
-        """
-        if isinstance(maker, References):
-            found = matched_start(problem, maker, optimiser, near, chains=self.chains, key=key_find)
-            position, precision = found["reached"][: self.chains], found["precisions"][0]
+        """Return modes, and first positions in a reparametrisation fitted at the mode."""
+        # 1. The best positions: draws of another engine, or optimised prior draws.
+        given = near if isinstance(self.start, AbstractEngine) else None
+        if given is None:
+            ascent = pathfinder.optimise if self.start == "pathfinder" else optimiser.optimise
+            x, objectives, tried, failed = multi_start(
+                problem, optimiser, ascent=ascent, near=near, key=key_find
+            )
         else:
-            given = near if isinstance(self.start, AbstractEngine) else None
-            if given is None:
-                x, heights, tried, failed = multi_start(
-                    problem, optimiser, ascent=climb, near=near, key=key_find
-                )
-            else:
-                some = evenly(given, min(len(given), 4 * self.climbs))
-                (x, heights), tried, failed = best_first(optimiser, some), len(some), 0
-                x, heights = x[:1], heights[:1]
-            if maker:
-                plain, start, found = local_start(maker, optimiser, x, tried, failed)
-            else:
-                plain = start = modes_among(optimiser, x, heights, tried, failed)
-                found = {}
-            if given is None:
-                position = first_positions(start, optimiser, self.chains, key=key)
-            else:
-                position = optimiser.reparametrisation.inverse_many(
-                    given[np.arange(self.chains) % len(given)]
-                )
-            found, precision = found | plain.arrays(), start.precisions[0]
-        value, gradient = optimiser.evaluate(position)
-        found |= {
-            "start_precision": precision,
-            "position": position,
-            "lp": value,
-            "gradient": gradient,
-        }
-        return found | {
-            "steps": np.asarray(optimiser.steps),
-            "seconds": np.asarray(optimiser.seconds),
-        }
+            some = evenly(given, min(len(given), 4 * self.climbs))
+            x, objectives = (best[:1] for best in best_first(optimiser, some))
+            tried, failed = len(some), 0
+        # 2. Modes and curvature there.
+        if reparametriser:
+            plain, start, found = local_start(reparametriser, optimiser, x, tried, failed)
+        else:
+            plain = start = modes_among(optimiser, x, objectives, tried, failed)
+            found = {}
+        # 3. A draw of the normal around a mode for each chain, or a draw of the other engine.
+        if given is None:
+            position = first_positions(start, optimiser, self.chains, key=key_place)
+        else:
+            turns = np.arange(self.chains) % len(given)
+            position = optimiser.reparametrisation.inverse_many(given[turns])
+        return (
+            found
+            | plain.arrays()
+            | {
+                "start_precision": start.precisions[0],
+                "position": position,
+            }
+        )
 
     def _sample(
         self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar
     ) -> tuple[Arrays, bool]:
+        """Return the trace of all draws, and whether Ctrl-C ended it early."""
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
-        state, divergences, interrupted = warm.state, 0, False
+        state = warm.state
+        divergences = 0
+        interrupted = False
         length = chains.longest_chunk
         if length * warm.seconds / warm.draws > _LONGEST_PAUSE:
             length = CHUNK
-        # Iterations are numbered from the start of the warm-up: no random key is used twice.
-        begin, end = warm.draws, warm.draws + self.draws
+        # Draws are numbered from the start of the warm-up, so that no random key is used twice.
+        begin = warm.draws
+        end = warm.draws + self.draws
         try:
             while begin < end:
-                name, number = f"draws from {begin}", min(length, end - begin)
                 state, trace = chunk(
-                    chains, journal, name, state, begin, number, False, warm.metric, warm.frame
+                    chains,
+                    journal,
+                    f"draws from {begin}",
+                    state,
+                    begin,
+                    min(length, end - begin),
+                    False,
+                    warm.metric,
+                    warm.reparametrisation,
                 )
                 traces.append(trace)
                 divergences += int(trace["diverging"].sum())
-                # What a checkpoint holds may be of another length, which the draws do not depend
-                # on.
+                # A chunk from a checkpoint may have another length; draws do not depend on it.
                 done = trace["lp"].shape[1]
                 begin += done
                 bar.advance(done, f"{divergences} divergences" if divergences else "")
@@ -354,27 +387,25 @@ class NUTS(AbstractEngine):
                 raise
             interrupted = True
         seconds = np.stack([trace.pop("seconds") for trace in traces])
-        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
-        return joined | {"seconds": seconds}, interrupted
+        return concatenated(traces) | {"seconds": seconds}, interrupted
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """What is said of a warm-up that was to end by itself."""
+    """Yield a finding if a warm-up that should end by itself did not."""
     if not facts["warmup_settled"]:
         yield Finding(
-            "warning", "warm-up",
+            "warning",
+            "warm-up",
             f"the chains had not agreed, or the metric not settled, after {facts['warmup_draws']} "
             "draws",
             "judge by R-hat; a stronger prior or another parametrisation makes the posterior "
             "easier",
-        )  # fmt: skip
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Warmed(AbstractEngine):
-    """NUTS whose search for modes begins at draws of a similar posterior as well as at prior
-    draws.
-    """
+    """NUTS whose search for modes also begins at draws of a similar posterior."""
 
     engine: NUTS
     positions: Float[np.ndarray, "draw dimension"]
@@ -388,13 +419,13 @@ class Warmed(AbstractEngine):
         return self.engine.batch
 
     def __repr__(self) -> str:
-        return f"{self.engine!r} near draws {self._digest()[:12]}"
+        return f"{self.engine!r} near draws {self._hash()[:12]}"
 
-    def _digest(self) -> str:
+    def _hash(self) -> str:
         return hashlib.sha256(np.ascontiguousarray(self.positions).tobytes()).hexdigest()
 
     def stored(self) -> dict[str, Any]:
-        return super().stored() | {"positions": self._digest()}
+        return super().stored() | {"positions": self._hash()}
 
     @classmethod
     def _from_stored(cls, settings: dict[str, Any]) -> "Warmed":
@@ -404,17 +435,15 @@ class Warmed(AbstractEngine):
         )
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Draw from the posterior, as `NUTS.run`."""
+        """Draw from the posterior as `NUTS.run` does."""
         return self.engine.run(problem, near=self.positions, key=key, journal=journal, bar=bar)
 
 
-def _in_own_coordinates(
-    trace: Arrays, frame: Reparametrisation
+def _unconstrained_draws(
+    trace: Arrays, reparametrisation: Reparametrisation
 ) -> Float[np.ndarray, "chain draw dimension"]:
-    """The positions of a trace whose chains moved in a frame; its log densities become those of the
-    positions.
-    """
-    xi = trace.pop("position")
-    x, log_volume = frame.forward_many(xi.reshape(-1, xi.shape[-1]))
-    trace["lp"] = trace["lp"] - log_volume.reshape(trace["lp"].shape)
-    return x.reshape(xi.shape)
+    """Return x(z) of a trace, and set its `lp` to log p(x) = log p(z) − log |det J|."""
+    z = trace.pop("position")
+    x, log_det = reparametrisation.forward_many(z.reshape(-1, z.shape[-1]))
+    trace["lp"] = trace["lp"] - log_det.reshape(trace["lp"].shape)
+    return x.reshape(z.shape)

@@ -10,24 +10,24 @@ from ..sharding import Sharded
 
 pathfinder = lazily("blackjax.vi.pathfinder")
 
-_SAMPLES = 20  # of each normal along a path, to estimate its ELBO
+# Draws of each normal along a path, to estimate its ELBO.
+_SAMPLES = 20
 
 
 class Pathfinder:
-    """Pathfinder from many positions, for points only: NUTS needs no more of its normals.
+    """Pathfinder from many positions, which returns points only.
 
     Source: Zhang, Carpenter, Gelman & Vehtari (2022); by BlackJAX.
     """
 
     def __init__(self, log_density: LogDensity, *, key: Array):
-        self._log_density, self._key = log_density, key
+        self._log_density = log_density
+        self._key = key
 
     def optimise(
         self, x: Float[np.ndarray, "batch dimension"]
     ) -> Float[np.ndarray, "batch dimension"]:
-        """The point of the highest ELBO on each path; where no point has one,
-        the position itself.
-        """
+        """Return the point of the highest ELBO on each path, or the position itself if none has."""
 
         def of_one(item):
             state, _ = pathfinder.approximate(

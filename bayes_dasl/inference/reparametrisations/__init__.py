@@ -1,2 +1,1 @@
-"""Coordinates in which draws move well: last layers of networks given all else, and numbers of
-populations; starts without a solve, by matching gradients."""
+"""Reparametrisations in which the posterior is nearly normal, and starts within them."""

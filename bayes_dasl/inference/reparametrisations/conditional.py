@@ -21,16 +21,16 @@ from ..problem import Problem
 from ..sites import constrained
 from .reparametrisation import Reparametrisation
 
+# Relative deviation from linearity that rounding explains.
 _LINEAR = 1e-9
 
 
 class Path(eqx.Module):
-    """A solution of a trajectory, and what small changes of its rates and its start do to it.
+    """A reference path of a trajectory, with derivatives by its rates and its start.
 
-    `along` are its states at the times `grid`, and `rates` what its vector field says there;
-    `states` are those at the times of the data. `by_rates` and `by_start` are the derivatives of
-    the latter by rates that run as a cubic spline between the times of the grid, and by the states
-    at the start.
+    `along` are states and `rates` derivatives at the times `grid`; `states` are those at the times
+    of the data. `by_rates` are derivatives of `states` by the values on the grid of a cubic spline
+    of rates, and `by_start` those by the states at the start.
     """
 
     grid: Float[Array, " grid"]
@@ -42,9 +42,8 @@ class Path(eqx.Module):
     by_start: Float[Array, "time_state state"]
 
     def change(self, ode: AbstractTrajectory, inputs: Any) -> States:
-        """To first order, how far the states at the times of the data are from the path if the ODE
-        is this one.
-        """
+        """Return the first-order change of `states` for another ODE."""
+        # δy = (∂y/∂f) (f_ode(y_ref) − f_ref) + (∂y/∂y₀) (y₀ − y₀_ref).
         faster = in_rows(ode.rates_along(inputs, self.grid, self.along)) - self.rates
         away = in_rows(jax.tree.map(lambda y: y[None], ode.begin(inputs)))[0] - self.start
         moved = self.by_rates @ faster.ravel() + self.by_start @ away
@@ -52,13 +51,13 @@ class Path(eqx.Module):
 
 
 def in_rows(values: Any) -> Float[Array, "time state"]:
-    """Named states over time as columns of a matrix, in the order of their names."""
-    return jnp.concatenate(
-        [jnp.reshape(values[name], (len(values[name]), -1)) for name in sorted(values)], axis=1
-    )
+    """Return named states over time as columns of a matrix, in the order of their names."""
+    columns = [jnp.reshape(values[name], (len(values[name]), -1)) for name in sorted(values)]
+    return jnp.concatenate(columns, axis=1)
 
 
 def from_rows(rows: Float[Array, "time state"], like: States) -> States:
+    """Return named states over time from the columns of a matrix."""
     names = sorted(like)
     sizes = [like[name][0].size for name in names]
     parts = jnp.split(rows, np.cumsum(sizes)[:-1], axis=1)
@@ -66,17 +65,22 @@ def from_rows(rows: Float[Array, "time state"], like: States) -> States:
 
 
 class LinearModel:
-    """What a model predicts near reference paths of its ODEs, to first order and without a solve.
+    """First-order predictions of a model near reference paths of its ODEs, without a solve.
 
-    `indices` are those of the last layers' weights, `mean` and `sd` their normal prior.
+    `indices` are the last layers' weights in the flat vector, `mean` and `sd` their normal prior.
     """
 
     def __init__(
         self, problem: Problem, indices: tuple[int, ...], mean: np.ndarray, sd: np.ndarray
     ):
-        self.model, self.inputs, self.observed = problem.model, problem.inputs, problem.observed
-        self.sites, self.dimension = problem.sites, problem.dimension
-        self.weights, self.mean, self.sd = np.asarray(indices, int), mean, sd
+        self.model = problem.model
+        self.inputs = problem.inputs
+        self.observed = problem.observed
+        self.sites = problem.sites
+        self.dimension = problem.dimension
+        self.weights = np.asarray(indices, int)
+        self.mean = mean
+        self.sd = sd
         last = set(indices)
         self._last = {path for path, site in self.sites.items() if site.start in last}
         self._moments: Any = None
@@ -91,27 +95,29 @@ class LinearModel:
         self._moments = traced(Conditional.normal, blank, jnp.zeros(self.dimension))
 
     def realised(self, x: Float[Array, " dimension"]) -> Model:
+        """Return the model with the parameters of a position."""
         return realise(self.model, constrained(self.sites, x)[0])
 
     def reweighted(self, x: Float[Array, " dimension"], weights: Float[Array, " w"]) -> Model:
-        """The model of a position with other last layers, whose derivatives by these go through
-        nothing else of `x`.
+        """Return the model of a position with other last layers.
+
+        Derivatives by the last layers involve no other parameters.
         """
-        position, values = x.at[self.weights].set(weights), {}
+        position = x.at[self.weights].set(weights)
+        values = {}
         for path, site in self.sites.items():
             values[path], _ = site.value(position if path in self._last else x, values)
         return realise(self.model, values)
 
     def predicted(self, realised: Model, paths: tuple[Path, ...]) -> tuple[Any, Any]:
-        """What the layer predicts on the reference paths, and how far it is from that to first
-        order.
-        """
+        """Return predictions on the reference paths, and their first-order changes."""
         inputs = self.inputs
         changes = [
             path.change(ode, inputs)
             for path, ode in zip(paths, trajectories(realised.layer), strict=True)
         ]
 
+        # The derivative of predict(y_ref + s δy) by s at s = 0.
         def at(share):
             states = [
                 jax.tree.map(lambda y, dy: y + share * dy, path.states, change)
@@ -125,14 +131,13 @@ class LinearModel:
 class Conditional(Reparametrisation):
     r"""Non-centred reparametrisation of the last layers of networks, given everything else.
 
-    To first order around reference paths the data are linear in the weights $w$ of the last layers,
-    so that given all other numbers $h$ they are nearly normal, with a precision
+    Predictions are linear in the weights $w$ of the last layers, to first order around reference
+    paths. So $w$ is nearly normal given all other parameters $h$, with a precision
     $\Lambda(h) = L L^\top$ and a mean $m(h)$. The new parameters are $h$ and $L^\top (w - m)$, with
     $\log|\det J| = -\sum_i \log L_{ii}$. The posterior itself does not change.
 
-    `centre` is what the layer predicts on the reference paths, `slack` how far a datum is spread
-    beyond its noise, for the purpose of these coordinates, because of what the first order misses:
-    by observable, on the scale of `AbstractNoise.link`.
+    `centre` has the predictions on the reference paths by observable. `slack` adds to the noise of
+    each datum for the errors of first order, on the scale of `AbstractNoise.link`.
     """
 
     paths: tuple[Path, ...]
@@ -159,7 +164,8 @@ class Conditional(Reparametrisation):
         self, x: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
         """Return mean and Cholesky factor of the precision of the last layers' weights given h."""
-        linear, at = self.linear, self.linear.weights
+        linear = self.linear
+        at = self.linear.weights
 
         def predict(weights):
             realised = linear.reweighted(x, weights)
@@ -180,18 +186,17 @@ class Conditional(Reparametrisation):
         return mean, factor
 
     def _linked(self, realised: Model, values: Any, changes: Any) -> Float[Array, " datum"]:
-        """Predictions on the scale on which their noise is nearly normal."""
+        """Return predictions on the scale of the link, on which noise is nearly normal."""
         parts = []
         for name in realised.observables:
-            centre, link = self.centre[name], realised.noise_of(name).link
+            centre = self.centre[name]
+            link = realised.noise_of(name).link
             at, away = jax.jvp(link, (centre,), (values[name] - centre + changes[name],))
             parts.append(jnp.ravel(at + away))
         return jnp.concatenate(parts)
 
     def _innovation(self, realised: Model, predicted: Array) -> tuple[Array, Array]:
-        """How far data are from predictions, and the precision of each;
-        0 where a datum is missing.
-        """
+        """Return data minus predictions, and the precision of each datum, 0 if it is missing."""
         data, precisions = [], []
         for name in realised.observables:
             observed = self.linear.observed[name]
@@ -214,17 +219,16 @@ class LastLayer(NamedTuple):
 def last_layer(problem: Problem) -> LastLayer:
     """Return the last layers of all networks whose outputs are linear in them."""
     leaves = paths(problem.model)
-    inside = [
-        (where, network) for where, network in networks(problem.model) if where.startswith("layer.")
-    ]
-    # A network that is shared stands in several places.
-    parts = dict.fromkeys(
-        path for where, network in inside for path in _linear_paths(where, network, leaves)
-    )
+    # A shared network occurs in several places, but its paths count once.
+    parts: dict[str, None] = {}
+    for where, network in networks(problem.model):
+        if where.startswith("layer."):
+            parts |= dict.fromkeys(_linear_paths(where, network, leaves))
     indices: list[int] = []
     moments: list[list[np.ndarray]] = [[], []]
     for path in parts:
-        site, prior = problem.sites[path], leaves[path].distribution
+        site = problem.sites[path]
+        prior = leaves[path].distribution
         indices += range(site.start, site.start + site.size)
         for kept, value in zip(moments, (prior.mean, jnp.sqrt(prior.variance)), strict=True):
             kept.append(np.broadcast_to(np.asarray(value), leaves[path].shape).ravel())
@@ -237,7 +241,7 @@ def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -
     layers = linear_layers(network)
     if not layers:
         return []
-    # Of weights under a horseshoe it is the standard normal factor that is linear.
+    # With a horseshoe prior, outputs are linear in the standard normal factor of the weights.
     at = {f"{where}.{layers[-1]}.{part}" for part in ("weight", "weight.weights.z", "bias")}
     found = [leaf for leaf in leaves.values() if at & {*leaf.places} and is_normal(leaf)]
     return [leaf.path for leaf in found] if found and _is_affine(network, where, found) else []
@@ -252,11 +256,10 @@ def is_normal(leaf: RandomLeaf) -> bool:
 
 
 def _is_affine(network: Network, where: str, last: list[RandomLeaf]) -> bool:
-    """Whether halfway between two values of these weights the outputs are halfway as well."""
+    """Whether outputs are affine in some weights: f((a + b) / 2) = (f(a) + f(b)) / 2."""
     names = {path.removeprefix(f"{where}.") for leaf in last for path in (leaf.path, *leaf.places)}
-    draws = {
-        path: np.asarray(v) for path, v in draw_prior(network, 2, key=jax.random.key(0)).items()
-    }
+    draws = jax.tree.map(np.asarray, draw_prior(network, 2, key=jax.random.key(0)))
+    # Two draws that differ in these weights only, and the point halfway.
     two = {path: v if path in names else v[[0, 0]] for path, v in draws.items()}
     three = {path: np.concatenate([v, v.mean(axis=0, keepdims=True)]) for path, v in two.items()}
     at = dict.fromkeys(network.inputs, jnp.asarray(0.5))

@@ -26,16 +26,17 @@ from ...random import is_random, realise
 from ..problem import Problem
 
 _STEPS, _RATE = 1000, 0.05
-_MOST_KNOTS, _GRID = 60, 4  # times of the grid for each coefficient of a path
-# Rates may differ from those of the path by a tenth of how much the latter vary.
+_MOST_KNOTS = 60
+# Times of the grid per coefficient of a path.
+_GRID = 4
+# Tolerance of the rates, as a share of the standard deviation of the slopes of a path.
 _TOLERANCE = 0.1
-_FEWEST = 5  # data that a smoothing spline takes
+# The least number of data for a smoothing spline.
+_FEWEST = 5
 
 
 class _Paths:
-    """Splines for the states of an AbstractTrajectory: the logarithm of a state that starts
-    positive.
-    """
+    """Splines for the states of a trajectory, or for the logarithms of positive states."""
 
     def __init__(
         self,
@@ -46,42 +47,46 @@ class _Paths:
         supports: Mapping[str, Any],
     ):
         self._inputs = inputs
-        times, start = np.asarray(inputs.times), float(inputs.start)
+        # 1. Cubic B-splines Φ on knots over the times of the data.
+        times = np.asarray(inputs.times)
+        start = float(inputs.start)
         size = min(np.unique(times).size, _MOST_KNOTS) + 3
         inner = np.linspace(start, times[-1], size - 2)
         self._knots = np.concatenate([[start] * 3, inner, [times[-1]] * 3])
         self.grid = np.linspace(start, times[-1], _GRID * size)
-        self.at_times, self.at_grid = self._features(times), self._features(self.grid)
+        self.at_times = self._features(times)
+        self.at_grid = self._features(self.grid)
         self.slopes = self._features(self.grid, 1)
+        # 2. For each state the first coefficients, its scale, and whether the path can move.
         begun = ode.begin(inputs)
         seen = observed if ode.observe is None else {}
         self.positive = {
-            name: _is_positive(known.initial[name], supports.get(name), seen.get(name))
+            name: _is_positive_state(known.initial[name], supports.get(name), seen.get(name))
             and bool(jnp.all(value > 0))
             for name, value in begun.items()
         }
-        first = {
-            name: self._first(name, np.asarray(value), times, seen.get(name))
-            for name, value in begun.items()
-        }
-        self.first: dict[str, Any] = {name: value for name, (value, *_) in first.items()}
-        self.scale = {name: scale for name, (_, scale, _) in first.items()}
-        # A path through data that could also move would come as close to them as it liked.
-        self.free = {name: float(free) for name, (*_, free) in first.items()}
+        self.first: dict[str, Any] = {}
+        self.scale: dict[str, float] = {}
+        self.free: dict[str, float] = {}
+        for name, value in begun.items():
+            coefficients, scale, free = self._first(name, np.asarray(value), times, seen.get(name))
+            self.first[name], self.scale[name] = coefficients, scale
+            # A free path through data would follow their noise.
+            self.free[name] = float(free)
 
     def _features(self, times: np.ndarray, order: int = 0) -> np.ndarray:
+        """Return the B-splines, or a derivative of them, at some times: `(time, knot)`."""
         from scipy.interpolate import BSpline
 
-        size = len(self._knots) - 4
-        return np.stack(
-            [BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1
-        )
+        basis = np.eye(len(self._knots) - 4)
+        return np.stack([BSpline(self._knots, row, 3)(times, order) for row in basis], axis=1)
 
     def _first(
         self, name: str, start: np.ndarray, times: np.ndarray, seen: Array | None
     ) -> tuple[np.ndarray, float, bool]:
-        """Coefficients `(knot, …)` of a spline through the data of a state, how much it varies, if
-        it is a guess.
+        """Return coefficients `(knot, …)` of a state's path, its scale, and whether it can move.
+
+        The path is a smoothing spline through the data, or else constant at the start.
         """
         link = np.log if self.positive[name] else lambda v: v
         constant = np.broadcast_to(link(start), (self.at_times.shape[1], *start.shape))
@@ -95,15 +100,14 @@ class _Paths:
         from scipy.interpolate import make_smoothing_spline
 
         smooth = make_smoothing_spline(at, mean)(self.grid)
+        # A spline must not be extrapolated beyond the data: continue with a constant.
         outside = (self.grid < at[0]) | (self.grid > at[-1])
         smooth = np.where(outside, np.interp(self.grid, at, mean), smooth)
-        return (
-            np.linalg.lstsq(self.at_grid, smooth, rcond=None)[0],
-            max(float(np.std(smooth)), 1e-3),
-            False,
-        )
+        coefficients = np.linalg.lstsq(self.at_grid, smooth, rcond=None)[0]
+        return coefficients, max(float(np.std(smooth)), 1e-3), False
 
     def along(self, coefficients: Mapping[str, Any], features: np.ndarray) -> States:
+        """Return the states of paths with these coefficients, y = Φ c or exp(Φ c)."""
         rows = {name: jnp.tensordot(features, c, 1) for name, c in coefficients.items()}
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
@@ -111,8 +115,10 @@ class _Paths:
         """Return the log density of the ODE's rates, normal around the slopes of the path."""
         inputs = self._inputs
         along = self.along(c, self.at_grid)
-        found, value = ode.rates_along(inputs, jnp.asarray(self.grid), along), jnp.zeros(())
-        begun, share = ode.begin(inputs), len(self.at_times) / len(self.grid)
+        found = ode.rates_along(inputs, jnp.asarray(self.grid), along)
+        value = jnp.zeros(())
+        begun = ode.begin(inputs)
+        share = len(self.at_times) / len(self.grid)
         duration = self.grid[-1] - self.grid[0]
         # Σ −½ ((f/y − (log y)') / tolerance)², with y' itself for states of any sign.
         for name, rate in found.items():
@@ -128,8 +134,8 @@ class _Paths:
         return value
 
 
-def _is_positive(initial: Any, support: Any, seen: Array | None) -> bool:
-    """Whether a state starts positive for sure, or is observed with noise that needs it."""
+def _is_positive_state(initial: Any, support: Any, seen: Array | None) -> bool:
+    """Whether a state has a positive prior at the start, or noise with positive support."""
     if seen is not None:
         if bounds(support).get("lower", -math.inf) >= 0 and not bool(support(0.0)):
             return True
@@ -145,11 +151,10 @@ class Matching:
         self._problem = problem
         first = realise(problem.model, problem.constrain(jnp.zeros(problem.dimension)))
         supports = {name: problem.model.noise_of(name).support for name in problem.observed}
-        told = {
-            name: problem.model.reader.filled(name, problem.inputs) for name in problem.observed
-        }
+        # Data on the scale of the predictions.
         predicted = {
-            name: told[name].as_predicted(values) for name, values in problem.observed.items()
+            name: problem.model.reader.filled(name, problem.inputs).as_predicted(values)
+            for name, values in problem.observed.items()
         }
         pairs = zip(trajectories(problem.model.layer), trajectories(first.layer), strict=True)
         self._paths = [
@@ -163,13 +168,8 @@ class Matching:
         )
 
         def one(x):
-            begun = (
-                x,
-                [
-                    {name: jnp.zeros_like(value) for name, value in p.first.items()}
-                    for p in self._paths
-                ],
-            )
+            # Parameters and paths are optimised together; paths begin at their first coefficients.
+            begun = x, [jax.tree.map(jnp.zeros_like, paths.first) for paths in self._paths]
 
             def step(_, carry):
                 at, memory = carry
@@ -185,7 +185,8 @@ class Matching:
     def _agreement(self, x: Array, away: list[States]) -> Float[Array, ""]:
         """Return the log density with solves replaced by the agreement of rates."""
         # 1. log p(θ) + Σ log N(f(y) − y' | tolerance), with paths y = Φ c.
-        problem, inputs = self._problem, self._problem.inputs
+        problem = self._problem
+        inputs = self._problem.inputs
         realised = realise(problem.model, problem.constrain(x))
         value, states = problem.log_prior(x), []
         for paths, ode, offset in zip(self._paths, trajectories(realised.layer), away, strict=True):
@@ -195,7 +196,7 @@ class Matching:
             }
             states.append(paths.along(c, paths.at_times))
             value += paths.agree(ode, c)
-        # 2. + Σ log p(data | y). Noise that could shrink while paths move would end at nothing.
+        # 2. + Σ log p(data | y). The noise gets no gradient: it would shrink to zero as paths move.
         judges = lambda m: (m.noise, m.cross_correlation)  # noqa: E731
         realised = at_states(realised, states)
         realised = eqx.tree_at(

@@ -1,4 +1,4 @@
-"""Hidden units of networks, and the weights that they feed."""
+"""Hidden units of networks and their outgoing weights."""
 
 import numpy as np
 from jaxtyping import Int
@@ -11,31 +11,32 @@ from ..problem import Problem
 
 
 def hidden_units(problem: Problem) -> Int[np.ndarray, " dimension"]:
-    """For each coordinate the hidden unit that its weight is fed by; −1 for all that is no such
-    weight.
+    """Return the hidden unit from which each parameter leads, −1 for all other parameters.
 
     Raises:
-        ModelError: where there is no hidden unit, or weights cannot be zero or lie under a
-            horseshoe.
+        ModelError: if there are no hidden units, or weights cannot be zero or have a horseshoe
+            prior.
     """
-    unit, number = np.full(problem.dimension, -1), 0
+    unit = np.full(problem.dimension, -1)
+    number = 0
     names = {place: path for path, leaf in paths(problem.model).items() for place in leaf.places}
     for where, network in networks(problem.model):
+        # Inputs of all layers but the first are hidden units.
         for path in linear_layers(network)[1:]:
             weight = f"{where}.{path}.weight"
             site = problem.sites.get(names.get(weight, weight))
-            if any(place.startswith(f"{weight}.") for place in names) or not (
-                site is None or isinstance(site.bijector, IdentityTransform)
-            ):
+            # A horseshoe has random leaves inside of a weight.
+            horseshoe = any(place.startswith(f"{weight}.") for place in names)
+            if horseshoe or not (site is None or isinstance(site.bijector, IdentityTransform)):
                 raise ModelError(
                     f"MCDropout makes weights zero, which the prior of '{weight}' forbids: take "
                     "fan_in"
                 )
+            # A known weight has no site, and its units always stay.
             if site is not None:
                 outputs, inputs = site.shape
-                unit[site.start : site.start + site.size] = number + np.tile(
-                    np.arange(inputs), outputs
-                )
+                own = slice(site.start, site.start + site.size)
+                unit[own] = number + np.tile(np.arange(inputs), outputs)
                 number += inputs
     if not number:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Science and unknown functions, reparametrised together given hyperparameters."""
+"""Joint reparametrisation of science and unknown functions, given hyperparameters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,49 +32,53 @@ from .reparametrisation import (
     in_batches,
 )
 
-# Sound prior draws at which direct effects on predictions are looked for, and draws tried.
+# Prior draws with a successful solve that find direct effects on predictions, and draws tried.
 _PROBES, _TRIED = 3, 20
 _BATCH = 16
-# A direction of the weights counts as told by data from such a precision on, of its likelihood in
-# that of its prior.
-_TOLD_FROM = (0.2, 1.0, 5.0)
-_FEWEST = 20  # positions by which reparametrisations are compared
-# Nats of each weight by which another variant must suit better: a hundredth of a unit normal's
-# square.
+# Ratios of the precision by data to that of the prior, from which a direction is informed by data.
+_INFORMED_FROM = (0.2, 1.0, 5.0)
+# Positions that are needed to compare variants.
+_FEWEST = 20
+# Nats per weight by which another variant must be better.
 _BETTER = 0.005
-_FEW = 2  # so many told directions at most follow the slopes of the model where they are
-# Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
+# The most informed directions that use the model's slopes at their own position.
+_FEW = 2
+# The most multiplications in the product AᵀA of the slopes, which every gradient takes.
 _DEAREST = 50_000_000
 
 
 class Linearised(Reparametrisation):
     r"""Science $\theta$ and weights $w$ of functions, nearly normal given hyperparameters $h$.
 
-    To first order around a reference predictions are linear in $\theta$ and in the coefficients
+    To first order around a reference, predictions are linear in $\theta$ and in the coefficients
     $c(h, w)$ of the functions, which are linear in $w$. So $\theta$ given $h$, with $w$ integrated
-    out, is nearly normal, and so is $w$ given both. The slopes are those of the reference. Two
-    things are done where they suit draws better: $w$ may be given the values of the science, as the
-    equations see them, and not its numbers on the real line, which may be logarithms; and
-    directions of $w$ of which data say little may come first. The mean of the others is corrected
-    by what the model itself predicts where those are; if they are few, and the model solves
-    nothing, by its slopes there too. The new parameters are $h$, and $\theta$ and $w$ in
-    units of these normals. The posterior itself does not change.
+    out, is nearly normal, and so is $w$ given both. The new parameters are $h$, and $\theta$ and
+    $w$ in units of these normals. The posterior itself does not change.
+
+    Two variants are used if draws are more normal under them:
+
+    - $w$ is given the constrained values of the science, as in the equations, not its unconstrained
+      parameters, which may be logarithms.
+    - Directions of $w$ with little information come first. The mean of the informed ones is then
+      corrected by the predictions of the model there. If they are few, and the model solves
+      nothing, its slopes there are used, too.
 
     Args:
         on: whether it is switched on; else it is the identity.
         at: the reference position.
-        coefficients: those of the functions there, `(coefficient,)`.
-        centre: what is predicted there, by observable.
-        variances: those of the predictions there, of a filter.
-        by_direct: the slopes of predictions by what they hang on directly, `(datum, direct)`.
-        by_coefficients: those by the coefficients, `(datum, coefficient)`.
-        values: those of all that are no weights, `(value,)`.
-        by_values: the slopes of what predictions hang on directly by the values, `(direct, value)`.
+        coefficients: coefficients of the functions there, `(coefficient,)`.
+        centre: predictions there, by observable.
+        variances: variances of the predictions there, from a filter.
+        by_direct: slopes of predictions by the parameters with a direct effect, `(datum, direct)`.
+        by_coefficients: slopes by the coefficients, `(datum, coefficient)`.
+        values: constrained values of all parameters except weights, `(value,)`.
+        by_values: slopes of the parameters with a direct effect by these values,
+            `(direct, value)`.
         follows_values: whether weights are given the values of the science.
-        turn: orthogonal directions of the standardised weights, `(weight, direction)`, by how much
-            data say of them.
-        told: how many of them, from the first on, follow all others by the model itself.
-        linear: what made it.
+        turn: orthogonal directions of the standardised weights, `(weight, direction)`, those with
+            the most information first.
+        informed: how many of them, from the first on, follow all others by the model itself.
+        linear: the object that fitted it.
     """
 
     on: Bool[Array, ""]
@@ -88,7 +92,7 @@ class Linearised(Reparametrisation):
     by_values: Float[Array, "direct value"]
     follows_values: Bool[Array, ""]
     turn: Float[Array, "weight weight"]
-    told: Int[Array, ""]
+    informed: Int[Array, ""]
     linear: "Linearisation" = eqx.field(static=True)
 
     def forward(
@@ -112,7 +116,7 @@ class Linearised(Reparametrisation):
         """Itself, or the identity if it is switched off."""
         return self if self.on else Identity()
 
-    # Both ways have most of their work in common, so that one compiled program serves both.
+    # Forward and inverse share most of their work, so that one compiled program serves both.
     def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Return x and log |det J| for many z."""
         return in_batches(_both_ways, (self, False), z)  # pyright: ignore
@@ -130,6 +134,7 @@ class Linearised(Reparametrisation):
 
 @Program
 def _both_ways(shared, v):
+    """Return forward or inverse of many rows, with log |det J|."""
     reparametrisation, back = shared
     return each_row(lambda v: reparametrisation.both_ways(v, back), v)
 
@@ -137,41 +142,43 @@ def _both_ways(shared, v):
 class Linearisation:
     """Fits `Linearised` around the mean of some positions.
 
-    `weights` are the places of the numbers in which the unknown functions are linear, `direct`
-    those of all that predictions hang on otherwise; what is left are hyperparameters. With
-    `slopes_there` few told directions follow the slopes of the model where they are.
+    `weights` are the indices of the parameters in which unknown functions are linear, `direct`
+    those of other parameters with a direct effect on predictions, and `hyper` all others. With
+    `slopes_there` a few informed directions use the model's slopes at their own position.
     """
 
     kind = "linearised"
+    evaluated_anew = True
     dependent: tuple[int, ...] = ()
 
     def __init__(self, problem: Problem, paths: tuple[str, ...], *, slopes_there: bool = False):
         self.problem = problem = problem.reversible()
         self._forward = problem.forward()
-        self.sites, self.dimension = problem.sites, problem.dimension
-        sizes = [self.sites[path].size for path in paths]
-        ends = np.cumsum(sizes)
+        self.sites = problem.sites
+        self.dimension = problem.dimension
+        # 1. Indices of the weights in the flat vector, and of each path among the weights.
+        sites = [self.sites[path] for path in paths]
+        self.weights = np.concatenate([np.arange(s.start, s.start + s.size) for s in sites])
+        ends = np.cumsum([site.size for site in sites])
         self._where = {
-            path: np.arange(end - n, end) for path, n, end in zip(paths, sizes, ends, strict=True)
+            path: np.arange(end - site.size, end)
+            for path, site, end in zip(paths, sites, ends, strict=True)
         }
-        starts = [self.sites[path].start for path in paths]
-        self.weights = np.concatenate(
-            [np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)]
-        )
-        self._mean, self._sd = _prior_normal(problem)
+        self._mean, self._sd = _exact_prior_normal(problem)
         self._slopes_there = slopes_there
+        # 2. Other parameters: those that move predictions directly, and hyperparameters.
         draws = np.asarray(problem.prior(_TRIED, key=jax.random.key(0)))
         self._others = np.setdiff1d(np.arange(self.dimension), self.weights)
         self._slopes = Program(self._around)
         self._coefficients_of = Program(jax.vmap(lambda x: self._coefficients(self._realised(x))))
-        self._moving = self._hung_on(draws)
+        self._moving = self._with_direct_effect(draws)
         self.direct = self._others[self._moving]
         self.hyper = self._others[~self._moving]
+        # 3. An inactive reparametrisation of the right shapes, for which the program is traced.
         middle = self._middle(draws[:1])
-        self._information = Program(self._by_data)
-        self.like = self._made(
-            False, *jax.tree.map(jnp.zeros_like, (*middle, *self._slopes(*middle)))
-        )
+        self._information_of = Program(self._by_data)
+        blank = jax.tree.map(jnp.zeros_like, (*middle, *self._slopes(*middle)))
+        self.like = self._made(False, *blank)
         self.way = traced(self._way, self.like, jnp.zeros(self.dimension), jnp.asarray(False))
 
     def from_draws(
@@ -179,9 +186,8 @@ class Linearisation:
     ) -> Arrays:
         """Return the arrays of the reparametrisation around the mean of some positions."""
         middle = self._middle(chosen_for_reference(positions))
-        return arrays_of(
-            self._suiting(self._made(True, *middle, *self._slopes(*middle)), positions)
-        )
+        fitted = self._made(True, *middle, *self._slopes(*middle))
+        return arrays_of(self._best_variant(fitted, positions))
 
     def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
         """Return the arrays of the reparametrisation around a position."""
@@ -192,12 +198,15 @@ class Linearisation:
         return from_arrays(arrays, self.like)
 
     def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
-        """Return minus the Hessian by z, taken as 1 for all but the hyperparameters."""
+        """Return minus the Hessian by z, with 1 for all parameters but hyperparameters."""
         return precision_at(optimiser, z, self.hyper.tolist())
 
-    def _hung_on(self, draws: Float[np.ndarray, "draw dimension"]) -> Bool[np.ndarray, " other"]:
-        """Which of the numbers that are no weights move predictions while the coefficients stay."""
-        moving, sound = np.zeros(len(self._others), bool), 0
+    def _with_direct_effect(
+        self, draws: Float[np.ndarray, "draw dimension"]
+    ) -> Bool[np.ndarray, " other"]:
+        """Return which parameters other than weights move predictions at fixed coefficients."""
+        moving = np.zeros(len(self._others), bool)
+        sound = 0
         for draw in draws:
             _, _, by_others, by_coefficients, *_ = self._slopes(*self._middle(draw[None]))
             moving |= np.abs(by_others).max(axis=0) > 0
@@ -207,20 +216,21 @@ class Linearisation:
         return moving
 
     def _realised(self, x: Array, problem: Problem | None = None) -> Model:
+        """Return the model with the parameters of a position."""
         return realise((problem or self.problem).model, constrained(self.sites, x)[0])
 
     def _values(self, x: Array) -> Float[Array, " value"]:
-        """The values of all that are no weights, as the equations see them."""
+        """Return the constrained values of all parameters except weights."""
         values, _ = constrained(self.sites, x)
-        return jnp.concatenate(
-            [jnp.zeros(0), *(jnp.ravel(v) for path, v in values.items() if path not in self._where)]
-        )
+        others = [jnp.ravel(v) for path, v in values.items() if path not in self._where]
+        return jnp.concatenate([jnp.zeros(0), *others])
 
     def _coefficients(self, realised: Model) -> Float[Array, " coefficient"]:
+        """Return the coefficients of all functions that are linear in weights."""
         return jnp.concatenate([part.coefficients for _, part in linear_parts(realised)])
 
     def _predicted(self, x: Array, coefficients: Array, problem: Problem) -> tuple[dict, dict, Any]:
-        """What is predicted where the functions have these coefficients."""
+        """Return predictions, variances and success for given coefficients of the functions."""
         realised = self._realised(x, problem)
         found = [part for _, part in linear_parts(realised)]
         each = jnp.split(coefficients, np.cumsum([part.coefficients.size for part in found])[:-1])
@@ -232,22 +242,23 @@ class Linearisation:
         return with_mismatches(self.problem, prediction), dict(prediction.variances), prediction.ok
 
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """The mean of some positions, and that of the coefficients there."""
+        """Return the mean of some positions, and the mean of the coefficients there."""
         at = np.mean(chosen, axis=0)
         return at, np.mean(np.asarray(self._coefficients_of(np.asarray(chosen))), axis=0)
 
     def _around(self, at: Array, coefficients: Array) -> tuple[Any, ...]:
-        """Predictions and values at a reference, and slopes of both: by all but the weights, and by
-        coefficients.
+        """Return predictions and values at a reference, and the slopes of both.
+
+        The slopes are by all parameters except weights, and by coefficients.
         """
         size = len(self._others)
 
-        def flat(numbers, coefficients):
-            found = self._predicted(at.at[self._others].set(numbers), coefficients, self._forward)
-            return jnp.concatenate(
-                [jnp.ravel(value) for _, value in sorted(found[0].items())]
-            ), found
+        def flat(others, coefficients):
+            found = self._predicted(at.at[self._others].set(others), coefficients, self._forward)
+            predictions = [jnp.ravel(value) for _, value in sorted(found[0].items())]
+            return jnp.concatenate(predictions), found
 
+        # 1. Slopes of predictions by forward mode, one direction after the other.
         def along(i):
             direction = jnp.zeros(size + coefficients.size).at[i].set(1.0)
             parts = direction[:size], direction[size:]
@@ -255,16 +266,18 @@ class Linearisation:
             return slope, found
 
         slopes, found = jax.lax.map(along, jnp.arange(size + coefficients.size), batch_size=_BATCH)
+        # 2. Zero where the solve fails: the reparametrisation then is that of the prior.
         values, variances, ok = jax.tree.map(lambda each: each[0], found)
         sound = lambda v: jnp.where(ok & jnp.isfinite(v), v, 0.0)  # noqa: E731
         slopes = sound(slopes.T)
         centre, variances = jax.tree.map(sound, (values, variances))
-        of_values = jax.jacfwd(lambda numbers: self._values(at.at[self._others].set(numbers)))(
-            at[self._others]
-        )
+        # 3. Slopes of the constrained values.
+        values_of = lambda others: self._values(at.at[self._others].set(others))  # noqa: E731
+        of_values = jax.jacfwd(values_of)(at[self._others])
         return centre, variances, slopes[:, :size], slopes[:, size:], self._values(at), of_values
 
     def _made(self, on: bool, *found: Any) -> Linearised:
+        """Return the plain variant from a reference and its slopes."""
         at, coefficients, centre, variances, by_others, by_coefficients, values, of_values = (
             jax.tree.map(jnp.asarray, found)
         )
@@ -281,31 +294,29 @@ class Linearisation:
             by_values=_left_inverse(of_values)[self._moving],
             follows_values=jnp.asarray(False),
             turn=jnp.eye(number),
-            told=_number(number),
+            informed=_strongly_typed(number),
             linear=self,
         )
 
-    def _suiting(
+    def _best_variant(
         self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]
     ) -> Linearised:
-        """Choose the variant under which positions are most nearly normal.
-
-        First: weights given numbers, or values, of the science. Then: as it is, or with the
-        directions that data inform last.
-        """
+        """Return the variant under which positions are most nearly normal."""
         if len(positions) < _FEWEST:
             return fitted
+        # 1. Weights given unconstrained parameters of the science, or given its values.
         by_values = eqx.tree_at(lambda f: f.follows_values, fitted, jnp.asarray(True))
         fitted, nats = self._better(positions, fitted, self._nats(fitted, positions), [by_values])
-        precision, turn = np.linalg.eigh(np.nan_to_num(self._information(fitted)))
-        numbers = sorted(
-            {int((precision >= bound).sum()) for bound in _TOLD_FROM} - {len(precision)}
-        )
+        # 2. As it is, or with some eigenvectors of the information AᵀA last: the informed ones.
+        precision, turn = np.linalg.eigh(np.nan_to_num(self._information_of(fitted)))
+        counts = {int((precision >= bound).sum()) for bound in _INFORMED_FROM} - {len(precision)}
         turned = [
             eqx.tree_at(
-                lambda f: (f.turn, f.told), fitted, (jnp.asarray(turn[:, ::-1]), _number(n))
+                lambda f: (f.turn, f.informed),
+                fitted,
+                (jnp.asarray(turn[:, ::-1]), _strongly_typed(n)),
             )
-            for n in numbers
+            for n in sorted(counts)
         ]
         return self._better(positions, fitted, nats, turned)[0]
 
@@ -317,15 +328,19 @@ class Linearisation:
         others: list[Linearised],
     ) -> tuple[Linearised, float]:
         """Return the best variant with its nats; this one, unless another is clearly better."""
-        best, fewest = fitted, nats - _BETTER * self.weights.size
+        best = fitted
+        fewest = nats - _BETTER * self.weights.size
         for other in others:
             own = self._nats(other, positions)
             if own < fewest:
-                best, fewest, nats = other, own, own
+                best = other
+                fewest = own
+                nats = own
         return best, nats
 
     def _nats(self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]) -> float:
-        """Return minus the mean log density of positions if z is N(0, 1), but for a constant."""
+        """Return minus the mean log density of positions for N(0, 1) in z, up to a constant."""
+        # −log N(z) + log |det ∂x/∂z| = ½ |z|² + log |det J| + constant.
         z, log_dets = fitted.inverse_with_log_det(positions)
         nats = np.mean(0.5 * np.sum(z[:, self.weights] ** 2, axis=1) + log_dets)
         return float(np.nan_to_num(nats, nan=np.inf))
@@ -340,20 +355,18 @@ class Linearisation:
         return jnp.asarray(self._mean[self.weights]) + self._sd[self.weights] * (fitted.turn @ z)
 
     def _without(self, fitted: Linearised, v: Array) -> Array:
-        """The hyperparameters of a position, with all else as in the middle."""
-        return (
-            v.at[self.direct]
-            .set(fitted.at[self.direct])
-            .at[self.weights]
-            .set(self._mean[self.weights])
-        )
+        """Return a position's hyperparameters, with the reference's science and prior weights."""
+        x = v.at[self.direct].set(fitted.at[self.direct])
+        return x.at[self.weights].set(self._mean[self.weights])
 
-    def _lowered(self, fitted: Linearised, x: Array) -> "_Residuals":
+    def _lowered(self, fitted: Linearised, x: Array) -> "_LinearResiduals":
         """Return residuals to first order, in units of the noise, given hyperparameters in `x`."""
-        problem, weights = self.problem, self.weights
+        problem = self.problem
+        weights = self.weights
         values, _ = constrained(self.sites, x)
 
-        # Coefficients by the weights alone: JAX then pushes no tangents of others along.
+        # 1. Coefficients c = c₀ + C w, as a function of w only so that JAX carries no other
+        #    tangents.
         def own(z):
             w = self._in_own_units(fitted, z)
             given = {
@@ -363,29 +376,33 @@ class Linearisation:
             return self._coefficients(realise(problem.model, values | given))
 
         middle = jnp.zeros(weights.size)
-        offset, by_weights = own(middle), jax.jacfwd(own)(middle)
+        offset = own(middle)
+        by_weights = jax.jacfwd(own)(middle)
         realised = self._realised(x)
 
         def residual(values):
             return residuals(problem, realised, fitted.centre, fitted.variances, values)
 
+        # 2. Residuals at the reference, and the columns by which each parameter lowers them.
         left, push = jax.linearize(residual, fitted.centre)
         lowered = jax.vmap(
             lambda column: -push(_by_name(column, fitted.centre)), in_axes=1, out_axes=1
         )
         by_direct = lowered(fitted.by_direct)
-        shifted = push(
-            _by_name(fitted.by_coefficients @ (offset - fitted.coefficients), fitted.centre)
-        )
+        # 3. Move from the reference to θ = 0 and to the coefficients c₀ of mean weights.
+        to_mean_weights = fitted.by_coefficients @ (offset - fitted.coefficients)
+        shifted = push(_by_name(to_mean_weights, fitted.centre))
         in_the_middle = left + by_direct @ fitted.at[self.direct] + shifted
-        return _Residuals(
-            in_the_middle, lowered(fitted.by_coefficients @ by_weights), by_direct, residual
-        )
+        by_weights = lowered(fitted.by_coefficients @ by_weights)
+        return _LinearResiduals(in_the_middle, by_weights, by_direct, residual)
 
     def _way(self, fitted: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
-        weights, direct, number = self.weights, self.direct, self.weights.size
+        """Return x of z = v, or z of x = v if `back`, and log |det ∂x/∂z|."""
+        weights = self.weights
+        direct = self.direct
+        number = self.weights.size
         # 1. Residuals to first order, given h: r(w, θ) = left − A w − B θ, with w standardised.
-        told = jnp.arange(number) < fitted.told
+        informed = jnp.arange(number) < fitted.informed
         x = self._without(fitted, v)
         linear = self._lowered(fitted, x)
         slopes = jnp.concatenate([linear.by_weights, linear.by_direct], axis=1)
@@ -396,44 +413,42 @@ class Linearisation:
         pull = jnp.concatenate([jnp.zeros(number), of_direct * self._mean[direct]])
         factor = jnp.linalg.cholesky(slopes.T @ slopes + jnp.diag(prior))
         mean = cho_solve((factor, True), slopes.T @ linear.left + pull)[number:]
-        first, second = factor[number:, number:], factor[:number, :number]
+        first = factor[number:, number:]
+        second = factor[:number, :number]
         spread = lambda xi: solve_triangular(second, xi, lower=True, trans=1)  # noqa: E731
 
         # 3. θ = mean + L_θθ⁻ᵀ z_θ, or θ as given on the way back.
-        science = jnp.where(
-            back, v[direct], mean + solve_triangular(first, v[direct], lower=True, trans=1)
-        )
+        drawn = mean + solve_triangular(first, v[direct], lower=True, trans=1)
+        science = jnp.where(back, v[direct], drawn)
         # 4. w given θ has the mean (L_ww L_wwᵀ)⁻¹ Aᵀ (left − B θ); B θ may follow θ's values.
-        by_values = fitted.at[direct] + fitted.by_values @ (
-            self._values(x.at[direct].set(science)) - fitted.values
-        )
+        values = self._values(x.at[direct].set(science))
+        by_values = fitted.at[direct] + fitted.by_values @ (values - fitted.values)
         given = jnp.where(fitted.follows_values, by_values, science)
-        middle = cho_solve(
-            (second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ given)
-        )
+        left = linear.left - linear.by_direct @ given
+        middle = cho_solve((second, True), linear.by_weights.T @ left)
         there = fitted.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
         xi = jnp.where(back, second.T @ (there - middle), v[weights])
         # 5. Directions that data inform come last, and so follow all others by the model itself.
-        middle = middle + spread(jnp.where(told, 0.0, xi))
+        middle = middle + spread(jnp.where(informed, 0.0, xi))
         x = x.at[direct].set(science)
         middle, lower = self._corrected(
             fitted, middle, second, linear, lambda w: self._left(x.at[weights].set(w), linear)
         )
 
         # 6. z_w = Lᵀ (w − mean), or w = mean + L⁻ᵀ z_w.
-        xi = jnp.where(back & told, lower.T @ (there - middle), xi)
-        of_told = solve_triangular(lower, jnp.where(told, v[weights], 0.0), lower=True, trans=1)
+        xi = jnp.where(back & informed, lower.T @ (there - middle), xi)
+        own = jnp.where(informed, v[weights], 0.0)
+        along = solve_triangular(lower, own, lower=True, trans=1)
         found = v.at[direct].set(jnp.where(back, first.T @ (science - mean), science))
-        found = found.at[weights].set(
-            jnp.where(back, xi, self._in_own_units(fitted, middle + of_told))
-        )
+        in_own_units = self._in_own_units(fitted, middle + along)
+        found = found.at[weights].set(jnp.where(back, xi, in_own_units))
         # 7. log|det J| = Σ log sd_w − Σ log L_ww,ii − Σ log L_θθ,ii.
         of_weights = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(lower)))
         log_det = of_weights - jnp.sum(jnp.log(jnp.diag(first)))
-        # Not a `cond`, whose gradient keeps all that a prediction works out on its way.
+        # Not a `cond`: its gradient would keep all intermediate results of a prediction.
         return jnp.where(fitted.on, found, v), jnp.where(fitted.on, log_det, 0.0)
 
-    def _left(self, x: Array, linear: "_Residuals") -> tuple[Array, Array]:
+    def _left(self, x: Array, linear: "_LinearResiduals") -> tuple[Array, Array]:
         """Return the model's own residuals in units of the noise, and whether they are finite."""
         prediction = self._realised(x).predict(self.problem.inputs)
         left = linear.of(with_mismatches(self.problem, prediction))
@@ -445,27 +460,34 @@ class Linearisation:
         fitted: Linearised,
         middle: Array,
         second: Array,
-        linear: "_Residuals",
+        linear: "_LinearResiduals",
         left_at: Callable[[Array], Any],
     ) -> tuple[Array, Array]:
         """Correct the mean of the informed directions by the model itself.
 
         Args:
-            left_at: the model's own residuals for given weights.
+            fitted: the reparametrisation.
+            middle: mean of the weights to first order.
+            second: Cholesky factor of their precision.
+            linear: residuals to first order.
+            left_at: returns the model's own residuals for given weights.
 
         Returns:
             The mean given all others, and the factor of their precision.
         """
-        number, few = self.weights.size, min(_FEW, self.weights.size)
-        told = jnp.arange(number) < fitted.told
-        known = jnp.where(told[:, None] & told, second, jnp.eye(number))
-        # One step of Gauss–Newton, with the slopes of the reference and the model's own residuals.
+        number = self.weights.size
+        few = min(_FEW, self.weights.size)
+        informed = jnp.arange(number) < fitted.informed
+        known = jnp.where(informed[:, None] & informed, second, jnp.eye(number))
+        # 1. A step of Gauss–Newton, m ← m + (L Lᵀ)⁻¹ (Aᵀ r(m) − m), with the reference's slopes A
+        #    and the model's own residuals r.
         left, usable = left_at(self._in_own_units(fitted, middle))
-        lacking = linear.by_weights.T @ left - middle
-        middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)
+        lacking = jnp.where(informed, linear.by_weights.T @ left - middle, 0.0)
+        middle += jnp.where(usable, cho_solve((known, True), lacking), 0.0)
 
+        # 2. For a few directions, another step with the model's slopes there, and their factor.
         def gauss_newton(middle):
-            some = told[:few]
+            some = informed[:few]
 
             def left_of(z):
                 left, usable = left_at(self._in_own_units(fitted, middle.at[:few].set(z)))
@@ -482,18 +504,15 @@ class Linearisation:
 
         if not self._slopes_there:
             return middle, second
-        # What the gradient of a `cond` keeps is little where nothing is solved, and who gains
-        # nothing pays nothing.
-        are_few = (fitted.told > 0) & (fitted.told <= few)
+        # Without a solver the gradient of a `cond` keeps little, and other cases cost nothing.
+        are_few = (fitted.informed > 0) & (fitted.informed <= few)
         return jax.lax.cond(are_few, gauss_newton, lambda middle: (middle, second), middle)
 
 
-class _Residuals(NamedTuple):
-    """Residuals to first order: `left` where weights have their prior means and all they hang on
-    directly is zero.
+class _LinearResiduals(NamedTuple):
+    """Residuals to first order, left − A w − B θ, with A `by_weights` and B `by_direct`.
 
-    `by_weights` and `by_direct` is by how much each number lowers them; `of` makes residuals of
-    what is predicted.
+    `left` has prior means of the weights and θ = 0. `of` returns residuals of predictions.
     """
 
     left: Float[Array, " datum"]
@@ -502,29 +521,29 @@ class _Residuals(NamedTuple):
     of: Callable[[dict[str, Array]], Array]
 
 
-def _number(of: int) -> Int[Array, ""]:
-    """A number as it comes from a journal:
-    of JAX's weak type each program would be compiled twice.
-    """
-    return jnp.asarray(of, int)
+def _strongly_typed(number: int) -> Int[Array, ""]:
+    """Return a number as a journal does; with JAX's weak type programs would compile twice."""
+    return jnp.asarray(number, int)
 
 
 def _left_inverse(slopes: Float[Array, "value number"]) -> Float[Array, "number value"]:
-    """What takes changes of values to those of numbers, whatever the units of values."""
+    """Return the pseudo-inverse of slopes, independent of the units of values."""
     slopes = jnp.nan_to_num(slopes, posinf=0.0, neginf=0.0)
+    # With rows of unit length D⁻¹ S, the left inverse is (D⁻¹ S)⁺ D⁻¹.
     size = jnp.linalg.norm(slopes, axis=1, keepdims=True)
     size = jnp.where(size > 0, size, 1.0)
     return jnp.linalg.pinv(slopes / size) / size.T
 
 
 def has_linear(problem: Problem) -> bool:
-    """Whether a part of the model is linear in weights of its own."""
+    """Whether the model contains a function that is linear in its weights."""
     return bool(linear_parts(problem.model.layer))
 
 
 def linearisation_of(problem: Problem) -> Linearisation | None:
     """Return what fits `Linearised`, or None without a function linear in normal weights."""
     model = problem.model
+    # 1. Networks and populations have reparametrisations of their own.
     linear = linear_parts(model.layer)
     if not linear or networks(model) or isinstance(model.layer, AbstractPopulation):
         return None
@@ -534,10 +553,12 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
     def inside(leaf):
         return any(p.startswith(place) for place in places for p in (leaf.path, *leaf.places))
 
+    # 2. The normal weights of these functions, unless the linear algebra costs too much.
     found = tuple(path for path, leaf in leaves.items() if is_normal(leaf) and inside(leaf))
-    dear = problem.data * problem.dimension**2 > _DEAREST
-    if not found or dear:
+    expensive = problem.data * problem.dimension**2 > _DEAREST
+    if not found or expensive:
         return None
+    # 3. With slopes at each position if the equations have the derivatives, else without.
     solves_nothing = model.layer.trajectories == []
     for slopes_there in (True, False) if solves_nothing else (False,):
         try:
@@ -547,20 +568,20 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
                 jax.grad(lambda z, like=like: like.forward(z)[1]), jnp.zeros(problem.dimension)
             )
         except Exception:
-            # Whatever JAX or a user's rule may raise: equations may have derivatives one way only.
+            # Equations may have derivatives in one mode only, and JAX or a user's rule may raise
+            # anything.
             continue
         return maker
     return None
 
 
-def _prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each number under the prior: exact where it is normal, else
-    about.
-    """
+def _exact_prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Return prior means and standard deviations, exact for normal priors, else approximate."""
     mean, sd = problem.prior_normal()
     for path, leaf in paths(problem.model).items():
         if is_normal(leaf):
-            prior, site = leaf.distribution, problem.sites[path]
+            prior = leaf.distribution
+            site = problem.sites[path]
             own = slice(site.start, site.start + site.size)
             for kept, value in ((mean, prior.mean), (sd, jnp.sqrt(prior.variance))):
                 kept[own] = np.broadcast_to(np.asarray(value), leaf.shape).ravel()
@@ -568,7 +589,7 @@ def _prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_name(vector: Float[Array, " datum"], like: dict[str, Array]) -> dict[str, Array]:
-    """What a vector over all data, in the order of their names, says of each."""
+    """Return the parts of a vector over all data, by name, in the order of the names."""
     names = sorted(like)
     parts = jnp.split(vector, np.cumsum([like[name].size for name in names])[:-1])
     return {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}

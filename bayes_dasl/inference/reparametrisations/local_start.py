@@ -22,7 +22,10 @@ from .reparametrisation import Reparametriser
 
 
 class LocalReparametriser(Reparametriser, Protocol):
-    """Fits reparametrisations to single positions, too; `like` stands for the identity."""
+    """Fits reparametrisations to single positions, too; `like` is the identity.
+
+    `dependent` are the indices of random effects.
+    """
 
     dependent: tuple[int, ...]
 
@@ -30,9 +33,13 @@ class LocalReparametriser(Reparametriser, Protocol):
         self,
         position: Float[np.ndarray, " dimension"],
         gradients: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
-    ) -> Arrays: ...
+    ) -> Arrays:
+        """Return the arrays fitted to the log density around a position."""
+        ...
 
-    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray: ...
+    def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
+        """Return minus the Hessian by z, or its approximation."""
+        ...
 
 
 def local_start(
@@ -61,24 +68,17 @@ def local_start(
     best = optimised_in(reparametrisation, optimiser, best)
     # 2. Fit anew where that led, and look for modes of p(z).
     reparametrisation, arrays = around(best[0])
-    inside = modes_among(
-        optimiser,
-        *best_first(optimiser, reparametrisation.inverse_many(best)),
-        tried,
-        failed,
-        maker.precision,
-    )
-    inside = dataclasses.replace(
-        inside, log_densities=or_lowest(optimiser.evaluate(inside.modes)[0])
-    )
+    x, objectives = best_first(optimiser, reparametrisation.inverse_many(best))
+    inside = modes_among(optimiser, x, objectives, tried, failed, maker.precision)
+    # Objectives are averages over jitters: take the log density instead.
+    log_densities = or_lowest(optimiser.evaluate(inside.modes)[0])
+    inside = dataclasses.replace(inside, log_densities=log_densities)
     # 3. Back to x: log p(x) = log p(z) − log|det J|, and minus the Hessian is (∂z/∂x)ᵀ P (∂z/∂x).
     modes, log_dets = reparametrisation.forward_many(inside.modes)
     precisions = inside.precisions
-    if len(modes) > 1:  # else nobody asks which mode a draw is nearest to
-        ways = [
-            np.asarray(way) for way in map(jax.jit(jax.jacobian(reparametrisation.inverse)), modes)
-        ]
-        precisions = np.stack(
-            [way.T @ p @ way for way, p in zip(ways, inside.precisions, strict=True)]
-        )
+    # With one mode the precision in x is not used.
+    if len(modes) > 1:
+        jacobian = jax.jit(jax.jacobian(reparametrisation.inverse))
+        ways = [np.asarray(jacobian(mode)) for mode in modes]
+        precisions = np.stack([w.T @ p @ w for w, p in zip(ways, precisions, strict=True)])
     return Start(modes, inside.log_densities - log_dets, precisions, tried, failed), inside, arrays

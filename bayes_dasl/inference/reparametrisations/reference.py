@@ -1,4 +1,4 @@
-"""Reference paths: where several positions, taken together, say that the ODEs of a model run."""
+"""Reference paths of ODEs, by the mean vector field of several positions."""
 
 import dataclasses
 import functools
@@ -38,22 +38,24 @@ from .reparametrisation import arrays_of, from_arrays
 COORDINATES = ("auto", "plain")
 """Choices of an engine: the conditional reparametrisation where there is one, or none."""
 
-_FEWEST, _MOST = 31, 121  # times of a grid
+# Times of a grid.
+_FEWEST, _MOST = 31, 121
+# Adjoint solves that run together.
 _BATCH = 64
-# Numbers in the derivatives of the states by the rates of an AbstractTrajectory, at most.
+# The most numbers in the derivatives of states by rates.
 _LARGEST = 4_000_000
-_FINER = 4  # how much finer the grid is between whose times a change of rates runs linearly
-_ROUNDS = 3  # of last layers that follow the best positions
-# A datum counts with so much more spread, as a share of its noise: for what is not linear.
+# Intervals of the fine grid, on which rates are piecewise linear, per interval of the coarse one.
+_FINER = 4
+# Repetitions in which last layers follow the best positions.
+_ROUNDS = 3
+# Additional standard deviation of each datum for non-linearity, as a multiple of its noise.
 _SLACK = 1.5
-# Programs of an engine, each of which takes about as long to compile as a gradient.
+# Programs of an engine, each with about the compile time of a gradient.
 _PROGRAMS, _PROGRAMS_OF_NETWORKS = 4, 30
 
 
 class _MeanField(Module):
-    """The mean of several vector fields, and rates of its own that run linearly between the times
-    of a grid.
-    """
+    """The mean of several vector fields plus rates that are piecewise linear in time."""
 
     fields: Any
     grid: Float[Array, " grid"]
@@ -74,7 +76,7 @@ class _MeanField(Module):
 
 
 def has_reference(problem: Problem) -> bool:
-    """Whether all that is solved are ODEs, over more than two times, and not too many of them."""
+    """Whether the model solves only ODEs, at more than two times and with few enough states."""
     times = problem.inputs.times.size
     if problem.model.layer.trajectories is None or times < 3:
         return False
@@ -103,7 +105,7 @@ def networks_inside(problem: Problem) -> bool:
 
 
 def is_sound(reparametrisation: Arrays) -> bool:
-    """Whether the arrays are finite; they are not where the reference could not be solved."""
+    """Whether the arrays are finite; a failed solve of the reference makes them infinite or NaN."""
     return all(np.isfinite(leaf).all() for leaf in reparametrisation.values())
 
 
@@ -111,6 +113,7 @@ class References:
     """Fits `Conditional` to positions, by one compiled program whatever the positions."""
 
     kind = "conditional"
+    evaluated_anew = False
 
     def __init__(self, linear: LinearModel):
         self.linear = linear
@@ -152,14 +155,17 @@ class References:
 
     @functools.cached_property
     def like(self) -> Conditional:
-        """One of the right shapes, from the trace that is compiled for several positions."""
+        """A reparametrisation of the right shapes, from the trace for several positions."""
         return self._program.shapes(chosen_for_reference(np.zeros((2, self.linear.dimension))))
 
     def _fitted(self, chosen: Float[Array, "n dimension"]) -> Conditional:
-        linear, model = self.linear, self.linear.model
+        """Return the reparametrisation around the mean of positions."""
+        linear = self.linear
+        model = self.linear.model
         number = len(trajectories(model.layer))
         paths = tuple(self._path(chosen, i) for i in range(number))
 
+        # Predictions on the reference paths and their noise, averaged over the positions.
         def at(x):
             realised = linear.realised(x)
             centre = linear.predicted(realised, paths)[0]
@@ -175,7 +181,7 @@ class References:
         )
 
     def _path(self, chosen: Array, number: int) -> Path:
-        """The path of one of the ODEs under the mean of its vector fields and starts."""
+        """Return the path of one ODE under the mean of its vector fields and starts."""
         # 1. The mean of the vector fields and starts of all chosen positions.
         inputs = self.linear.inputs
         ode = lambda x: trajectories(self.linear.realised(x).layer)[number]  # noqa: E731
@@ -203,7 +209,8 @@ class References:
             return states, ok
 
         # 3. The reference path has r = 0.
-        still, at_start = in_rows(no_rates), in_rows(_as_row(start))[0]
+        still = in_rows(no_rates)
+        at_start = in_rows(_as_row(start))[0]
         along, _ = solved(dataclasses.replace(inputs, times=grid), still, at_start)
 
         # 4. Its derivatives by r and by the start, one datum after another by the adjoint.
@@ -217,25 +224,20 @@ class References:
         # 5. By the chain rule those by the values of a cubic spline through the coarse grid.
         by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
         rates = in_rows(pushed(still).rates_along(inputs, grid, along))
-        # Where the mean cannot be solved nothing is known of the weights but their prior.
+        # With zero derivatives after a failed solve, weights keep their prior.
         by_rates, by_start = (jnp.where(ok & jnp.isfinite(v), v, 0.0) for v in (by_rates, by_start))
         return Path(grid, along, rates, at_start, states, by_rates, by_start)
 
     def _grids(self, inputs: Inputs) -> tuple[Array, Array, Array]:
-        """A grid, a finer one, and the cubic spline from values on the one to values on the
-        other.
-        """
+        """Return a grid, a finer one, and the matrix of a cubic spline between their values."""
         from scipy.interpolate import CubicSpline
 
         times = np.asarray(inputs.times)
         size = int(np.clip(times.size, _FEWEST, _MOST))
         grid = np.linspace(float(inputs.start), times[-1], size)
         fine = np.linspace(grid[0], grid[-1], _FINER * (size - 1) + 1)
-        return (
-            jnp.asarray(grid),
-            jnp.asarray(fine),
-            jnp.asarray(CubicSpline(grid, np.eye(size))(fine)),
-        )
+        spline = CubicSpline(grid, np.eye(size))(fine)
+        return jnp.asarray(grid), jnp.asarray(fine), jnp.asarray(spline)
 
 
 def _as_row(values: Any) -> Any:
@@ -251,8 +253,7 @@ def matched_start(
     chains: int,
     key: Array,
 ) -> Arrays:
-    """Starts of the chains of a model with a network: as `Start.arrays`, and at least one good
-    position for each chain.
+    """Return modes and first positions of the chains for a model with networks.
 
     1. Prior draws are optimised by gradient matching. In every second the networks' scales are one.
     2. The last layers' weights are set to their most likely values given all else, by a
@@ -265,9 +266,12 @@ def matched_start(
     Only the highest position is reported as a mode, since different weights of a network can mean
     the same function.
 
+    Returns:
+        The arrays of `Start.arrays`, and `reached`, at least one good position for each chain.
+
     Raises:
         ModelError: if no position has a finite log density.
-        DataError: if rounding hides differences between them.
+        DataError: if rounding hides differences between their log densities.
     """
     # 1. Starts without a solve.
     number = optimiser.count
@@ -306,16 +310,16 @@ def matched_start(
 
 
 def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
-    """Prior draws; in every second the learned scales of networks are one, the scale of their
-    units.
+    """Return prior draws, with learned scales of networks set to one in every second draw.
 
-    A climb from a scale near zero seldom finds a large correction: the gradient by the weights is
-    nearly zero there.
+    An optimisation from a scale near zero seldom finds a large correction, since the gradient by
+    the weights is nearly zero there.
     """
     x = np.array(problem.prior(number, key=key))
     scales = {f"{where}.scale" for where, _ in networks(problem.model)}
     for path, leaf in paths(problem.model).items():
-        site, one = problem.sites[path], jnp.ones(leaf.shape)
+        site = problem.sites[path]
+        one = jnp.ones(leaf.shape)
         support: Any = leaf.distribution.support
         if scales & {*leaf.places} and site.standardised is None and jnp.all(support(one)):
             x[::2, site.start : site.start + site.size] = site.flat(one, {})
@@ -325,6 +329,6 @@ def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
 def _better(
     optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pair of positions the one of the higher log density, and that."""
+    """Return the better one of each pair of positions, and its log density."""
     there = or_lowest(optimiser.evaluate(other)[0])
     return np.where((there > value)[:, None], other, x), np.maximum(value, there)

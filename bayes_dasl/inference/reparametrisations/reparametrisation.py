@@ -14,6 +14,7 @@ from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays
 from ...errors import MismatchError
 
+# Rows that a program takes at once.
 _BATCH = 100
 
 
@@ -61,11 +62,11 @@ class Reparametrisation(eqx.Module):
 
     def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Return x and log |det J| for many z."""
-        return in_batches(_forward, self, z)  # pyright: ignore
+        return in_batches(_forward_rows, self, z)  # pyright: ignore
 
     def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
         """Return z for many x."""
-        return in_batches(_inverse, self, x)[0]
+        return in_batches(_inverse_rows, self, x)[0]
 
     def from_plain(
         self,
@@ -129,22 +130,30 @@ class Identity(Reparametrisation):
 class Reparametriser(Protocol):
     """Fits reparametrisations to draws and the gradients of the log density there.
 
-    They are arrays that a journal can keep. `kind` names them in one word; `like` is one of them,
-    with the same shapes.
+    Fitted reparametrisations are arrays that a journal can keep. `kind` names them in one word;
+    `like` is one of them, with the same shapes. With `evaluated_anew`, gradients in a new
+    reparametrisation are evaluated by the solver, since this is cheaper than the chain rule.
     """
 
     kind: str
+    evaluated_anew: bool
 
     @property
-    def like(self) -> Any: ...
+    def like(self) -> Any:
+        """A reparametrisation of the right class and shapes."""
+        ...
 
     def from_draws(
         self,
         positions: Float[np.ndarray, "n dimension"],
         gradients: Float[np.ndarray, "n dimension"],
-    ) -> Arrays: ...
+    ) -> Arrays:
+        """Return the arrays fitted to draws and gradients of the log density."""
+        ...
 
-    def restored(self, arrays: Arrays) -> Reparametrisation: ...
+    def restored(self, arrays: Arrays) -> Reparametrisation:
+        """Return the reparametrisation of such arrays."""
+        ...
 
 
 def arrays_of(reparametrisation: Any) -> Arrays:
@@ -180,12 +189,12 @@ def each_row(one: Callable[..., Any], *rows: Array) -> Any:
 
 
 @Program
-def _forward(reparametrisation, z):
+def _forward_rows(reparametrisation, z):
     return each_row(reparametrisation.forward, z)
 
 
 @Program
-def _inverse(reparametrisation, x):
+def _inverse_rows(reparametrisation, x):
     return (each_row(reparametrisation.inverse, x),)
 
 
