@@ -1,3 +1,1 @@
-"""Statistics of draws: convergence, importance weights, thinning; distributions that NumPyro lacks,
-and in words.
-"""
+"""Statistics of draws, and distributions that NumPyro lacks or does not describe in words."""

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._jax.compiling import Program
+from .._statistics.missing_data import masked_log_prob, seen_and_filled
 from .._statistics.variance_component import Linear, Series
 from ..errors import ModelError
 from ..layers import Prediction
@@ -54,13 +55,13 @@ def residuals(
             found.append(-jnp.ravel(value))
             continue
         noise, observed = realised.noise_at(name, centre, inputs), problem.observed[name]
-        seen = ~jnp.isnan(observed)
+        seen, filled = seen_and_filled(observed)
         if noise.looks_back:
             location, scale = on_link(given[name])
             linked, seen = _told_on_link(noise, value, observed, location, scale)
         else:
             location, scale = noise.link(value), noise.spread(centre[name], variances.get(name))
-            linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
+            linked = noise.link(noise.as_predicted(filled))
         # A datum without spread, as none of no trials, tells nothing here.
         told = seen & (scale > 0) & jnp.isfinite(scale)
         found.append(
@@ -284,10 +285,7 @@ class Around:
             prediction = self._given(found, values)
             laws, total = realised.conditional(prediction, problem.inputs), jnp.zeros(())
             for name in free:
-                seen = ~jnp.isnan(observed[name])
-                total += jnp.sum(
-                    jnp.where(seen, laws[name].log_prob(jnp.where(seen, observed[name], 1.0)), 0.0)
-                )
+                total += jnp.sum(masked_log_prob(laws[name], observed[name]))
             return total
 
         slopes = jax.grad(log_likelihood)({name: found.centre[name] for name in free})

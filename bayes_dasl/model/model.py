@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
+from .._statistics.missing_data import seen_and_filled
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
 from ..data.dates import has_dates, in_numbers, start_in_numbers, told_of, unit_of
 from ..data.layer_inputs import Inputs, OwnRows, Past
@@ -271,8 +272,8 @@ class Model(Module):
             if values is None:
                 numpyro.sample(name, noise, rng_key=keys.get(name))
             else:
-                seen = ~jnp.isnan(values)
-                numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
+                seen, filled = seen_and_filled(values)
+                numpyro.sample(name, noise.mask(seen), obs=filled)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """What the layer of a realised model predicts, and by how much that breaks the constraints.

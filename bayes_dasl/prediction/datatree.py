@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from .._jax.tree import parts_inside, short_names
 from .._statistics.describe_distributions import bounds, chosen_bounds, describe_distribution
-from .._statistics.importance import told_apart
+from .._statistics.importance import jittered_constants
 from ..data.datasets import DATUM, JOINT, index_of
 from ..data.layer_inputs import OwnRows
 from ..model import Model
@@ -382,7 +382,7 @@ def _places(variable: xr.DataArray, index: str) -> np.ndarray:
 
 def _told_apart(values: xr.DataArray) -> xr.DataArray:
     flat = values.values.reshape(-1, *values.shape[2:])
-    return values.copy(data=told_apart(flat).reshape(values.shape))
+    return values.copy(data=jittered_constants(flat).reshape(values.shape))
 
 
 def log_prior_group(
@@ -404,7 +404,7 @@ def log_prior_group(
     total = sum(
         (values[path] for path in short if short[path] not in effects), np.zeros(())
     ).ravel()
-    if told_apart(total) is total:
+    if jittered_constants(total) is total:
         return group
     first = next(iter(group.data_vars))  # all priors are flat
     return group.assign({first: _told_apart(group[first])})

@@ -18,6 +18,7 @@ from .._jax.compiling import compiled
 from .._jax.devices import computing_devices, keep_programs
 from .._jax.trace import parted
 from .._statistics.importance import total_log_likelihood
+from .._statistics.missing_data import masked_log_prob
 from ..data.layer_inputs import Inputs
 from ..layers.layer import at_solutions, trajectories
 from ..model import Model, Observed
@@ -289,9 +290,7 @@ def _one_draw(
         noise = realised.conditional(prediction, inputs)
         masked = lambda value: jnp.where(ok, value, jnp.nan)  # noqa: E731
         likelihood = {
-            name: jnp.where(
-                jnp.isnan(y), jnp.nan, noise[name].log_prob(jnp.where(jnp.isnan(y), 1.0, y))
-            )
+            name: jnp.where(jnp.isnan(y), jnp.nan, masked_log_prob(noise[name], y))
             for name, y in (observed or {}).items()
         }
         predictions, parameters, beside = {}, {}, {}
