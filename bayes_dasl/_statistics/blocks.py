@@ -25,7 +25,7 @@ def blocks(sizes: Mapping[str, int], most: int) -> Iterator[dict[str, slice]]:
     """
     # The last dimensions are whole in each block, as far as they fit.
     parts, inside = [], 1
-    for size in reversed(sizes.values()):
+    for size in reversed(list(sizes.values())):
         step = max(1, min(size, most // max(1, inside)))
         inside *= size
         parts.append([slice(at, min(at + step, size)) for at in range(0, size, step)])

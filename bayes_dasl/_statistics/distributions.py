@@ -64,6 +64,11 @@ class CensoredLaw(dist.Distribution):
         return censored_log_prob(self.uncensored, jnp.asarray(value), low, high)
 
 
+def _promoted(*values: Any, shape: tuple[int, ...] = ()) -> Any:
+    """NumPyro's `promote_shapes`, whose annotation is too wide for arithmetic."""
+    return promote_shapes(*values, shape=shape)
+
+
 class BoxCoxNormal(dist.Distribution):
     r"""A variable that is normal after a Box–Cox transform.
 
@@ -93,7 +98,7 @@ class BoxCoxNormal(dist.Distribution):
         *,
         validate_args: bool | None = None,
     ):
-        self.loc, self.scale, self.power, self.shift = promote_shapes(loc, scale, power, shift)
+        self.loc, self.scale, self.power, self.shift = _promoted(loc, scale, power, shift)
         shape = jax.lax.broadcast_shapes(*map(jnp.shape, (loc, scale, power, shift)))
         super().__init__(shape, validate_args=validate_args)
 
@@ -308,7 +313,7 @@ class Hurdle(dist.Distribution):
 
     def __init__(self, base_dist: Any, gate: Any, *, validate_args: bool | None = None):
         shape: Any = jax.lax.broadcast_shapes(jnp.shape(gate), base_dist.batch_shape)
-        (self.gate,) = promote_shapes(gate, shape=shape)
+        (self.gate,) = _promoted(gate, shape=shape)
         self.base_dist = base_dist.expand(shape)
         super().__init__(shape, validate_args=validate_args)
 
