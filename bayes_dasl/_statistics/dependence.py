@@ -62,7 +62,7 @@ def independent_hits(grids: Sequence[np.ndarray]) -> float:
         The number, between one and the number of values; zero without any.
     """
     found = 0.0
-    for stack in _stacks(_turned(grids)):
+    for stack in _stacks(_with_aligned_signs(grids)):
         inflation = np.prod([_summed(rows, power=2) for rows in _along_each_axis(stack)])
         # At least one value, if there is any.
         number = _finite_number(stack)
@@ -70,7 +70,7 @@ def independent_hits(grids: Sequence[np.ndarray]) -> float:
     return found
 
 
-def _turned(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _with_aligned_signs(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Flip the signs of observables that move against the first one, which leaves |z| as it is."""
     first = grids[0] if len(grids) else np.zeros(0)
     return [-g if g.shape == first.shape and np.nansum(g * first) < 0 else g for g in grids]

@@ -49,6 +49,7 @@ def exceedance(
     """
     check_level(level)
     draws, index = series_of(fc, observable, during)
+    # Means over draws of an indicator are probabilities.
     beyond = ((draws < level) if below else (draws > level)).astype(float)
     columns = {
         "at": beyond.mean("sample"),
@@ -165,6 +166,7 @@ def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.
     index = index_of(fc["predictions"].to_dataset())
     draws = held[observable]
     if fc.attrs.get("series", True):
+        # The first of several replicates at a time.
         draws = draws.isel({index: np.unique(draws[index].values, return_index=True)[1]})
     if during is None and fc.attrs.get("series", True):
         during = unseen(fc)

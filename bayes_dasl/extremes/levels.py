@@ -93,6 +93,7 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
         begin, end = times[0], times[0] + (number[-1] + 1 - _MISSING) * block
         units = index.attrs.get("units", "")
         words = f"{block:g} {units}".strip()
+    # First and last blocks count only if the times fill them.
     late, early = _unfilled(times, begin, end)
     number = np.where((late & (number == 0)) | (early & (number == number[-1])), -1, number)
     if (number < 0).all():
@@ -140,6 +141,7 @@ def _unfilled(times: np.ndarray, begin: Any, end: Any) -> tuple[bool, bool]:
     """Whether one more time would fit before the first time in its block, and after the last."""
     if times.size < 2:
         return False, False
+    # One time tells no step. Else the median step is that of a regular series with gaps.
     step = np.median(np.diff(times))
     if are_dates(times) and step >= np.timedelta64(28, "D"):
         # Months and years differ in length: step by calendar months.

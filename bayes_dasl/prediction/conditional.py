@@ -62,6 +62,7 @@ def made(family: str, parameters: Parameters) -> dist.Distribution:
     assert kind is not None
     if not inner:
         return kind(**parameters)
+    # Names with a dot, such as `base_dist.rate`, belong to the inner distribution.
     own = {name: value for name, value in parameters.items() if "." not in name}
     of_inner = {n.partition(".")[2]: value for n, value in parameters.items() if "." in n}
     return kind(made(inner[:-1], of_inner), **own)
@@ -102,6 +103,7 @@ def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
     try:
         if not found or distribution.event_shape:
             return {}
+        # This raises if the parameters are not those of the constructor.
         made(family_of(distribution), found)
         if np.broadcast_shapes(*(v.shape for v in found.values())) != shape:
             return {}
@@ -157,7 +159,7 @@ def conditional(noise: xr.Dataset, like: xr.DataArray) -> Conditional | None:
     Returns:
         The distribution of each datum; None if the group lacks it, as in forecasts made by hand.
     """
-    held = [v for v in noise.data_vars.values() if v.attrs.get("observable") == like.name]
+    held = list(noise.filter_by_attrs(observable=like.name).data_vars.values())
     family = str(held[0].attrs["distribution"]) if held else ""
     if class_of(family) is None:
         return None

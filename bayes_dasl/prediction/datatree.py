@@ -251,6 +251,7 @@ def where_seen(values: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
         A dataset. A variable without missing data keeps its dimensions. Any other runs along
         `<name>_datum`, with coordinates such as `<name>_time` for each datum.
     """
+    # Without gaps nothing needs to be copied.
     if not any(bool(data[name].isnull().any()) for name in values.data_vars):
         return values
     kept = {str(name): _at_seen_data(v, data[name]) for name, v in values.data_vars.items()}
@@ -298,6 +299,7 @@ def prior_predictive(
         failed, or whose data are not finite, are left out: the coordinate `draw` says which of
         the prior draws they are. There is no group if none is left.
     """
+    # As many draws as memory has room for, of those with finite data.
     flat = [values[:draws].reshape(draws, -1) for values in pushed.predictions.values()]
     room = max(_FEWEST, _MOST // max(sum(values.shape[1] for values in flat), 1))
     finite = np.all([np.isfinite(values).all(axis=1) for values in flat], axis=0)

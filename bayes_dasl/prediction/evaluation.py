@@ -208,6 +208,7 @@ def _draws_of_group(
     if post is None:
         if not isinstance(model, Model):
             raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
+        # A fixed seed, so that repeated calls agree.
         drawn = draw_prior(model, _PRIOR_DRAWS, key=as_key(0))
         return {path: np.asarray(values) for path, values in drawn.items()}, (1, _PRIOR_DRAWS)
     draws = draws_of(model, post, group)

@@ -252,6 +252,7 @@ def _from_end(
     predictions.
     """
     held = ends_of(post)
+    # All of these solve from the start.
     if held is None or whose != OWN or model.looks_back or not model.layer.goes_on:
         return None
     time, states = held
@@ -326,6 +327,7 @@ def _groups_by_draw(
 ) -> dict[str, xr.Dataset]:
     """Datasets around these arrays, with the attributes of each observable."""
     observed = fitted_observables(post)
+    # What later readers need to know about the noise stands in attributes.
     whole = ("predictions", "conditional_mean", "conditional_variance")
     groups = {name: over_data(arrays[name], post, observed, data) for name in whole}
     for name, variable in groups["conditional_mean"].data_vars.items():

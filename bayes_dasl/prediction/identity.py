@@ -53,6 +53,7 @@ def source_hash(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
+        # Path and length come first, so that text moved between files changes the hash.
         text = path.read_bytes()
         digest.update(f"{path.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
     return digest.hexdigest()[:8]
@@ -99,6 +100,7 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
             "the fit "
             f"({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
+    # A difference tells nothing between other versions or systems, which trace other programs.
     if not same and all(post.attrs.get(name) == value for name, value in made_with().items()):
         raise MismatchError(
             "this posterior belongs to another model with the same random leaves: an equation, a "
@@ -126,8 +128,8 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
         MismatchError: for a posterior of another model; with `what_if`, only for one with other
             random leaves.
     """
+    check_belongs(model, post)
     if differ(paths(model), post["posterior"].to_dataset()) or _has_other_groups(model, post):
-        check_belongs(model, post)
         return {
             "model": "that of the fit for other members, as far as its random leaves tell",
             "what_if": int(what_if),
@@ -135,7 +137,6 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
     try:
         same = check_same_posterior(model, post)
     except MismatchError:
-        check_belongs(model, post)
         if not what_if:
             raise
         same = False

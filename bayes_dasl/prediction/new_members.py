@@ -31,6 +31,7 @@ def of_members(
     ((dim, members),) = leaf.dims.items()
     values = held.values.reshape(-1, *held.shape[2:])
     position = {member: i for i, member in enumerate(held[dim].values.tolist())}
+    # New groups take the draws of the first one for now.
     known = np.asarray([member in position for member in members])
     kept = values[:, [position.get(member, 0) for member in members]]
     if known.all():

@@ -108,6 +108,7 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
     if theirs == ours:
         return
     a, b = theirs.get("leaves", {}), ours["leaves"]
+    # Name everything that differs.
     parts = []
     if a.keys() - b.keys():
         parts.append(f"only the posterior has {', '.join(sorted(a.keys() - b.keys()))}")

@@ -89,6 +89,7 @@ def simulate(
         said = "this draw of the prior: take another key, or tighter priors"
         said = said if values is None else "these values"
         raise ModelError(f"the solver fails for {said}")
+    # Observations where the template has data, and the truth everywhere.
     found = {}
     for name, array in observed.items():
         found[name] = _output_array(model, data, name, array)
@@ -130,6 +131,7 @@ def _true_values(
     if isinstance(values, xr.DataTree):
         draws = draws_of(model, values)
         number = len(next(iter(draws.values())))
+        # One draw of all, so that parameters stay correlated.
         at = int(jax.random.randint(key, (), 0, number))
         return {path: jnp.asarray(drawn[at]) for path, drawn in draws.items()}
     known = _given_by_path(model, {} if values is None else values)

@@ -44,6 +44,9 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     A place, or a group, without training values has quantiles of the values of all others.
 
     Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
+
+    Returns:
+        The ensemble.
     """
 
     def members(_: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
@@ -72,8 +75,11 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     Memory grows with the number of training values, for each time asked for.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
+
+    Returns:
+        The ensemble.
     """
-    return _ensemble_forecast(train, times, _dressed)
+    return _ensemble_forecast(train, times, _persistence_members)
 
 
 def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
@@ -83,10 +89,13 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
 
+    Returns:
+        The ensemble.
+
     Raises:
         DataError: if the index says no unit of time.
     """
-    year = _year(train)
+    year = _length_of_year(train)
 
     def members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
         apart = np.abs((seen - t + year / 2) % year - year / 2)
@@ -108,12 +117,15 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
 
+    Returns:
+        The ensemble.
+
     Raises:
         DataError: if the index says no unit of time.
 
     Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, section 5.2.
     """
-    year = _year(train)
+    year = _length_of_year(train)
 
     def members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
         return values if seen.size < 2 else _a_year_on(seen, values, t, year)
@@ -182,9 +194,13 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
 
     Seasonal climatology needs an index with a unit of time and at least two years of data, with
     four values in each on average.
+
+    Returns:
+        Functions of training data and times, by name.
     """
     found = {"climatology": climatology, "persistence": persistence}
-    year, time = _year_of(train), np.asarray(train[index_of(train)].values)
+    year = _year_or_none(train)
+    time = np.asarray(train[index_of(train)].values)
     if year is None or time.dtype.kind not in "iufM" or time.size < 2:
         return found
     years = float(np.ptp(numbers(time[[0, -1]]))) / year
@@ -193,9 +209,9 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
     return found
 
 
-def _year(data: xr.Dataset) -> float:
+def _length_of_year(data: xr.Dataset) -> float:
     """A year in the units of the index; DataError if it has no unit of time."""
-    year = _year_of(data)
+    year = _year_or_none(data)
     if year is None:
         raise DataError(
             f"'{index_of(data)}' has no unit of time such as 'day' or 'h' in attrs['units']"
@@ -203,7 +219,7 @@ def _year(data: xr.Dataset) -> float:
     return year
 
 
-def _year_of(data: xr.Dataset) -> float | None:
+def _year_or_none(data: xr.Dataset) -> float | None:
     """A year in the units of the index, `day` or `days since 2001-01-01`; None if it is no time."""
     if are_dates(data[index_of(data)]):
         return _DAYS
@@ -266,17 +282,19 @@ def _ensemble_forecast(
         seen, values = known[there], y[there]
         if not seen.size:
             return np.empty((0, time.size))
-        return _aligned([members_at(seen, values, float(t)) for t in numbers(time)])
+        return _members_by_time([members_at(seen, values, float(t)) for t in numbers(time)])
 
+    # 1. The members of each series, that is of each observable and place.
     members = {}
     for name, variable in train.data_vars.items():
         columns = variable.transpose(index, ...).values.astype(float).reshape(len(known), -1).T
         members[name] = [ensemble(y) for y in columns]
     draws = max((block.shape[0] for blocks in members.values() for block in blocks), default=0)
+    # 2. Arrays of all places, as long as the largest ensemble.
     variables = {}
     for name, blocks in members.items():
         places = train[name].transpose(index, ...).dims[1:]
-        values = np.stack([_padded(block, draws) for block in blocks], axis=-1)
+        values = np.stack([_padded_with_nan(block, draws) for block in blocks], axis=-1)
         shape = (draws, len(time), *(train.sizes[place] for place in places))
         variables[name] = (("draw", index, *places), values.reshape(shape), train[name].attrs)
     coords = {"draw": np.arange(draws), index: (index, time, train[index].attrs)}
@@ -308,7 +326,8 @@ def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
     level = (np.arange(draws) + 0.5) / draws
     found = {}
     for name, members in ensemble.data_vars.items():
-        ordered = np.sort(members.values, axis=0)  # NaN last
+        # NaN come last, so that the first ones are quantiles.
+        ordered = np.sort(members.values, axis=0)
         number = np.isfinite(ordered).sum(axis=0)
         ranks = np.floor(level.reshape(-1, *[1] * number.ndim) * number).astype(int)
         values = np.take_along_axis(ordered, ranks, axis=0)[None]
@@ -318,7 +337,7 @@ def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
     return xr.DataTree.from_dict({"predictions": xr.Dataset(found, coords={**kept, **coords})})
 
 
-def _aligned(columns: Sequence[np.ndarray]) -> np.ndarray:
+def _members_by_time(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Members `(draw, time)` from those of each time, padded with NaN."""
     members = np.full((max(map(len, columns), default=0), len(columns)), np.nan)
     for column, found in enumerate(columns):
@@ -326,12 +345,12 @@ def _aligned(columns: Sequence[np.ndarray]) -> np.ndarray:
     return members
 
 
-def _padded(block: np.ndarray, draws: int) -> np.ndarray:
+def _padded_with_nan(block: np.ndarray, draws: int) -> np.ndarray:
     missing = ((0, draws - block.shape[0]), (0, 0))
     return np.pad(block, missing, constant_values=np.nan)
 
 
-def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
+def _persistence_members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
     """The last value before `t` plus each change over the same lead; a single value as it is.
 
     Replicates of the last time are taken in turn.
@@ -341,7 +360,7 @@ def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
     last = max(int(np.searchsorted(seen, t, side="right")) - 1, 0)
     sign = 1.0 if seen[last] <= t else -1.0
     replicates = values[seen == seen[last]]
-    earlier, later = _pairs(seen, abs(t - seen[last]), _half_step(seen))
+    earlier, later = _pairs_at_lead(seen, abs(t - seen[last]), _half_step(seen))
     changes = values[later] - values[earlier]
     return replicates[np.arange(earlier.size) % replicates.size] + sign * changes
 
@@ -351,7 +370,7 @@ def _half_step(seen: np.ndarray) -> float:
     return float(np.median(np.diff(np.unique(seen)))) / 2
 
 
-def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+def _pairs_at_lead(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of pairs of times within `width` of the lead, and of the five nearest with ties."""
     first = np.arange(seen.size)
     at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)

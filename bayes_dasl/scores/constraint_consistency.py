@@ -35,6 +35,7 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
             "nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, "
             "inputs)})"
         )
+    # Quantiles over the draws that are finite.
     rows, failed = {}, 0
     for name, variable in tree["mismatch"].data_vars.items():
         rms = variable.values[np.isfinite(variable.values)]

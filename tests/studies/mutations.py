@@ -144,8 +144,8 @@ MUTANTS = (
     ),
     Mutant(
         "persistence by the wrong lead time", "bayes_dasl/scores/baselines.py",
-        "_pairs(seen, abs(t - seen[last]), ",
-        "_pairs(seen, abs(t - seen[0]), ",
+        "_pairs_at_lead(seen, abs(t - seen[last]), ",
+        "_pairs_at_lead(seen, abs(t - seen[0]), ",
         ("tests/test_baselines.py::test_persistence_takes_the_changes_at_the_same_lead",),
     ),
     Mutant(
