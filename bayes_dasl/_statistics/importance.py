@@ -107,7 +107,8 @@ def weigh(
     Source: Vehtari et al. (2024), Pareto smoothed importance sampling.
     """
     # 1. Distinct draws, with the number of copies of each.
-    starts = np.flatnonzero(np.concatenate([[True], np.any(draws[1:] != draws[:-1], axis=1)]))
+    new = np.any(draws[1:] != draws[:-1], axis=1)
+    starts = np.flatnonzero(np.concatenate([[True], new]))
     repeats = np.diff(np.append(starts, len(draws)))
     log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)[starts]
     # 2. The tail of their weights.
@@ -157,7 +158,8 @@ def jittered_constants(log_density: Float[np.ndarray, "draw ..."]) -> Float[np.n
         return log_density
     draws = len(log_density)
     steps = np.random.default_rng(0).permutation(draws) / draws - 0.5
-    return log_density + np.where(same, _SPREAD * steps.reshape(-1, *[1] * np.ndim(same)), 0.0)
+    jitter = _SPREAD * steps.reshape(-1, *[1] * np.ndim(same))
+    return log_density + np.where(same, jitter, 0.0)
 
 
 def as_rows(draws: Mapping[str, np.ndarray]) -> Float[np.ndarray, "draws numbers"]:
@@ -237,7 +239,8 @@ def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Da
         taken[name] = (ordered.dims, flat[index].reshape(ordered.shape), variable.attrs)
     # Coordinates may hold a number for each draw, too.
     beside = {name: values for name, values in taken.items() if name in group.coords}
-    return group.assign_coords(beside).assign({n: v for n, v in taken.items() if n not in beside})
+    variables = {name: values for name, values in taken.items() if name not in beside}
+    return group.assign_coords(beside).assign(variables)
 
 
 def resample_groups(tree: xr.DataTree, index: Int[np.ndarray, " draws"]) -> dict[str, xr.Dataset]:

@@ -92,7 +92,9 @@ def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
     """
     seen = low == high
     # The interval of a measured value is a point: it has no probability and no gradient.
-    inside = log_between(law, jnp.where(seen, -jnp.inf, low), jnp.where(seen, jnp.inf, high))
+    low = jnp.where(seen, -jnp.inf, low)
+    high = jnp.where(seen, jnp.inf, high)
+    inside = log_between(law, low, high)
     return jnp.where(seen, law.log_prob(value), inside)
 
 
@@ -153,7 +155,8 @@ def _student_tails(law: Any, value: Float[Array, "..."]) -> Tails:
 
 def _poisson_tails(law: Any, value: Float[Array, "..."]) -> Tails:
     possible = value >= 0
-    a, x = jnp.floor(jnp.where(possible, value, 0.0)) + 1, jnp.asarray(law.rate, float)
+    a = jnp.floor(jnp.where(possible, value, 0.0)) + 1
+    x = jnp.asarray(law.rate, float)
     # 1. P(Y ≥ a) and P(Y < a) are the incomplete gamma functions P(a, x) and Q(a, x).
     beyond = gammainc(a, x)
     up_to = gammaincc(a, x)

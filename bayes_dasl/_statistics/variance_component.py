@@ -179,7 +179,8 @@ class Lacking:
         # 2. c = Wᵀ Kᵀ V⁻¹ r, and Q for each trial variance.
         found = self._left @ along @ basis
         variances = _VARIANCES / eigenvalues.max()
-        taken = [np.sum(found**2 * (v / (1 + v * eigenvalues)), axis=1) for v in variances]
+        shrunk = [v / (1 + v * eigenvalues) for v in variances]
+        taken = [np.sum(found**2 * share, axis=1) for share in shrunk]
         left = np.maximum(self._squares - np.stack(taken), _ROUNDING * self._squares)
         # 3. The gain, less the log determinant that the variance costs.
         price = np.array([np.sum(np.log1p(v * eigenvalues)) for v in variances])

@@ -95,7 +95,8 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
         words = f"{block:g} {units}".strip()
     # First and last blocks count only if the times fill them.
     late, early = _unfilled(times, begin, end)
-    number = np.where((late & (number == 0)) | (early & (number == number[-1])), -1, number)
+    unfilled = (late & (number == 0)) | (early & (number == number[-1]))
+    number = np.where(unfilled, -1, number)
     if (number < 0).all():
         raise DataError(f"the times from {times[0]} to {times[-1]} fill no block of {words}")
     return number, words

@@ -110,7 +110,11 @@ def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
     except (TypeError, ValueError):
         # A distribution of a distribution, or parameters with axes of their own.
         return {}
-    return {name: v.reshape((1,) * (len(shape) - v.ndim) + v.shape) for name, v in found.items()}
+    return {name: v.reshape(_padded_shape(v.shape, len(shape))) for name, v in found.items()}
+
+
+def _padded_shape(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    return (1,) * (axes - len(shape)) + shape
 
 
 def _nested_parameters(distribution: dist.Distribution) -> dict[str, Any]:

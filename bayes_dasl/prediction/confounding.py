@@ -174,7 +174,8 @@ def _confounding_table(
     theta_sd, shift_sd = theta.std(axis=0), shift.std(axis=0)
     moving = theta_sd > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)
     moving &= shift_sd > 1e-9 * np.abs(shift).max(initial=1e-300)
-    covariance = ((theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))).mean(axis=0)
+    products = (theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))
+    covariance = products.mean(axis=0)
     correlation = covariance / np.where(moving, theta_sd * shift_sd, 1.0)
     relative = shift_sd / np.where(moving, theta_sd, 1.0)
     columns = {

@@ -383,8 +383,10 @@ def _with_joint(likelihood: xr.Dataset, index: str) -> xr.Dataset:
     sizes = [values.shape[2] for values in flat]
     every = np.concatenate(flat, axis=2)
     # 2. Observables are views of this array, so that memory does not double.
-    parts = zip(variables.items(), np.split(every, np.cumsum(sizes)[:-1], axis=2), strict=True)
-    own = {name: (v.dims, part.reshape(v.shape), v.attrs) for (name, v), part in parts}
+    parts = np.split(every, np.cumsum(sizes)[:-1], axis=2)
+    own = {}
+    for (name, v), part in zip(variables.items(), parts, strict=True):
+        own[name] = v.dims, part.reshape(v.shape), v.attrs
     # 3. Observable and index of each datum.
     where = [_index_of_data(v, index) for v in variables.values()]
     coords = {

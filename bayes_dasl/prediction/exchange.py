@@ -105,7 +105,8 @@ def renewal(kept: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
         slope = np.linalg.lstsq(x, y)[0]
         # 3. Its R² on the own half; β = 0 if that may be chance.
         x, y = _centred(scores[own]), _centred(others[own][:, moving])
-        gained = 1 - ((y - x @ slope) ** 2).sum(axis=0) / np.maximum((y**2).sum(axis=0), 1e-300)
+        left = ((y - x @ slope) ** 2).sum(axis=0)
+        gained = 1 - left / np.maximum((y**2).sum(axis=0), 1e-300)
         slope[:, gained <= _BY_CHANCE * np.sqrt(x.shape[1]) / len(x)] = 0.0
         # 4. The shift (x - x_partner) β.
         shift[np.ix_(own, moving)] = (scores[own] - scores[partner[own]]) @ slope

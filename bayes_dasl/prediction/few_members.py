@@ -85,12 +85,14 @@ def repeated(
                 p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()
             }
             before = _without_nan(repeated_noise)
-            given = np.where(np.isnan(given), 1.0, given).reshape(-1, *given.shape[2:])
+            given = given.reshape(-1, *given.shape[2:])
+            given = np.where(np.isnan(given), 1.0, given)
             drawn = np.asarray(_at_same_quantiles(family, before, filled, given))
         else:
             # 4. Independent ones are drawn now.
             drawn = np.asarray(_sample_of_family(family, filled, own))
-        predictions[name] = np.where(ok.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, np.nan)
+        solved = ok.reshape(-1, *(1,) * (drawn.ndim - 1))
+        predictions[name] = np.where(solved, drawn, np.nan)
     return predictions, noise
 
 

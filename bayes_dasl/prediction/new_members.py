@@ -37,10 +37,12 @@ def of_members(
     if known.all():
         return kept
     # The seed depends on the path alone, so that all calls agree.
-    keys = jax.random.split(jax.random.key(zlib.crc32(leaf.path.encode())), len(values))
+    seed = zlib.crc32(leaf.path.encode())
+    keys = jax.random.split(jax.random.key(seed), len(values))
     anew = jax.jit(jax.vmap(lambda key, given: leaf.given(given).sample(key)))
     drawn = anew(keys, {path: jnp.asarray(value) for path, value in draws.items()})
-    return np.where(known.reshape(-1, *[1] * (kept.ndim - 2)), kept, np.asarray(drawn))
+    seen = known.reshape(-1, *[1] * (kept.ndim - 2))
+    return np.where(seen, kept, np.asarray(drawn))
 
 
 def differ(leaves: Mapping[str, RandomLeaf], held: xr.Dataset) -> bool:

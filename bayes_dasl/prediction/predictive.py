@@ -285,7 +285,8 @@ def _compiled(
             return program, chunk
         # A power of two: free memory changes from run to run, but JAX finds a program on disk by
         # its shapes.
-        chunk = 2 ** math.floor(math.log2(min(max(chunk * budget / needed, 1), chunk / 2)))
+        fitting = max(chunk * budget / needed, 1)
+        chunk = 2 ** math.floor(math.log2(min(fitting, chunk / 2)))
 
 
 def _predictions_of_draw(

@@ -62,7 +62,9 @@ def rates_along_paths(
     own = solved[thinned(len(solved), _OWN_PATHS)] if solved.size else solved
 
     def mean_and_own(y):
-        mean = y[solved].mean(axis=0) if solved.size else np.full(y.shape[1:], np.nan)
+        mean = np.full(y.shape[1:], np.nan)
+        if solved.size:
+            mean = y[solved].mean(axis=0)
         return np.concatenate([mean[None], y[own]])
 
     along = jax.tree.map(mean_and_own, states)

@@ -201,9 +201,13 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
         number = int((there := seen.any(axis=-1)).sum())
         if (shared := past.shared(lead)) is None or number < 3:
             continue
-        sizes = np.where(seen, np.abs(of_lead), 0.0)[there].sum(axis=-1) / seen[there].sum(axis=-1)
+        # 1. The mean size of errors after each origin, as standardised ranks.
+        total = np.where(seen, np.abs(of_lead), 0.0)[there].sum(axis=-1)
+        sizes = total / seen[there].sum(axis=-1)
+        ranks = np.argsort(np.argsort(sizes)) - (number - 1) / 2
+        ranks = ranks / np.sqrt((number**2 - 1) / 12)
+        # 2. Regression of their products on the squared overlap.
         alike = shared[np.ix_(there, there)] ** 2
-        ranks = (np.argsort(np.argsort(sizes)) - (number - 1) / 2) / np.sqrt((number**2 - 1) / 12)
         # Ranks of independent sizes have a small negative correlation.
         found += ranks @ alike @ ranks + alike.sum() / (number - 1)
         most += (alike**2).sum()

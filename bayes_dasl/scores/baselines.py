@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..data.datasets import index_of
-from ..data.dates import are_dates, numbers
-from ..errors import DataError, MismatchError
+from ..data.dates import are_dates, numbers, seconds_in, unit_of
+from ..errors import DataError, MismatchError, ModelError
 
 # The fewest pairs or values of a season.
 FEWEST = 5
@@ -23,17 +23,6 @@ _DAYS = 365.2425
 _SEASON = 15.5 / _DAYS
 # The share of a year that counts as whole: daily data end a day short of it.
 _WHOLE = 0.99
-_OF_A_DAY = {
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 86400.0),
-    **dict.fromkeys(("min", "minute", "minutes"), 1440.0),
-    **dict.fromkeys(("h", "hr", "hour", "hours"), 24.0),
-    **dict.fromkeys(("d", "day", "days"), 1.0),
-    **dict.fromkeys(("week", "weeks"), 1 / 7),
-}
-_OF_A_YEAR = {
-    **dict.fromkeys(("month", "months"), 12.0),
-    **dict.fromkeys(("a", "yr", "year", "years"), 1.0),
-}
 # Days in a year of the calendars of netCDF.
 _CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "360_day": 360}
 
@@ -221,16 +210,21 @@ def _length_of_year(data: xr.Dataset) -> float:
 
 def _year_or_none(data: xr.Dataset) -> float | None:
     """A year in the units of the index, `day` or `days since 2001-01-01`; None if it is no time."""
-    if are_dates(data[index_of(data)]):
+    index = data[index_of(data)]
+    if are_dates(index):
         return _DAYS
-    attributes = data[index_of(data)].attrs
-    units = str(attributes.get("units", "")).split(" since ")[0].strip()
-    units = units if len(units) < 3 else units.lower()
-    if units in _OF_A_YEAR:
-        return _OF_A_YEAR[units]
-    if units not in _OF_A_DAY:
+    unit = unit_of(str(index.attrs.get("units", "")))
+    # Short units differ by case: `H` is no hour.
+    if not unit or (len(unit) < 3 and not unit.islower()):
         return None
-    return _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS)
+    try:
+        seconds = seconds_in(unit)
+    except ModelError:
+        return None
+    # Months and years have no calendar.
+    if seconds >= seconds_in("month"):
+        return seconds_in("year") / seconds
+    return seconds_in("day") / seconds * _CALENDARS.get(index.attrs.get("calendar", ""), _DAYS)
 
 
 def baseline_at(
@@ -250,8 +244,10 @@ def baseline_at(
     both = [
         dim for dim in test.dims if dim != index and dim in test.indexes and dim in train.indexes
     ]
+    # Places of either are united, so that the baseline knows those of the test data.
     other = [dim for dim in both if not test.indexes[dim].equals(train.indexes[dim])]
-    whole = train.reindex({dim: train.indexes[dim].union(test.indexes[dim]) for dim in other})
+    united = {dim: train.indexes[dim].union(test.indexes[dim]) for dim in other}
+    whole = train.reindex(united)
     return baseline(whole, test[index].values).sel({dim: test[dim].values for dim in other})
 
 
@@ -339,7 +335,8 @@ def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
 
 def _members_by_time(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Members `(draw, time)` from those of each time, padded with NaN."""
-    members = np.full((max(map(len, columns), default=0), len(columns)), np.nan)
+    most = max(map(len, columns), default=0)
+    members = np.full((most, len(columns)), np.nan)
     for column, found in enumerate(columns):
         members[: found.size, column] = found
     return members
@@ -377,11 +374,13 @@ def _pairs_at_lead(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndar
     # The five nearest pairs of all are among the five nearest on either side for each earlier time.
     near = at[:, None] + np.arange(-FEWEST, FEWEST)
     inside = (near > first[:, None]) & (near < seen.size)
-    distance = np.abs(seen[np.clip(near, 0, seen.size - 1)] - seen[:, None] - lead)[inside]
+    later = seen[np.clip(near, 0, seen.size - 1)]
+    distance = np.abs(later - seen[:, None] - lead)[inside]
     rank = min(FEWEST, distance.size) - 1
     fewest = np.partition(distance, rank)[rank]
     # A little above the tie, so that rounding of the times keeps equal leads together.
-    width = max(fewest, width) * (1 + 1e-9) + 4 * np.spacing(np.abs(seen).max() + lead)
+    rounding = 4 * np.spacing(np.abs(seen).max() + lead)
+    width = max(fewest, width) * (1 + 1e-9) + rounding
     begin = np.maximum(np.searchsorted(seen, seen + lead - width, side="left"), first + 1)
     number = np.maximum(np.searchsorted(seen, seen + lead + width, side="right") - begin, 0)
     earlier = np.repeat(first, number)

@@ -176,9 +176,14 @@ def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
     if not within or not across:
         return np.full(mean.shape[1], np.nan)
     centred = mean - mean.mean(axis=0)
-    sums = np.stack([centred[of_draw == g].sum(axis=0) for g in range(len(number))])
+    sums = _sums_by_group(centred, of_draw)
     together = (sums**2).sum(axis=0)
     return (together - (centred**2).sum(axis=0)) / within + together / across
+
+
+def _sums_by_group(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sums `(group, time)` of the values `(draw, time)` of each group, numbered from 0."""
+    return np.stack([values[group == g].sum(axis=0) for g in range(group.max() + 1)])
 
 
 def total_variance(
@@ -186,30 +191,29 @@ def total_variance(
 ) -> dict[str, np.ndarray]:
     r"""The law of total variance from conditional moments `(draw, time)`.
 
-    $E[m]^2$ is the mean product of draws of different chains, which is unbiased for independent
-    chains, whatever the draws within one do; each draw is a chain of its own where there is one
-    chain only.
+    $E[m]^2$ is the mean product of draws of different chains. It is unbiased for independent
+    chains, however correlated the draws within one are. Draws of a single chain count as independent.
 
-    Shapes: `chain` is `(draw,)`. NaN where there is no draw. Of one draw only the aleatoric part is
-    known.
+    Shapes: `chain` is `(draw,)`.
 
     Returns:
-        `total`, `aleatoric` and `epistemic` variances, `(time,)`.
+        `total`, `aleatoric` and `epistemic` variances, `(time,)`. All are NaN without a draw; only
+        the aleatoric one is known for a single draw.
     """
     draws = len(mean)
     if draws < 2:
         unknown = np.full(mean.shape[1], np.nan)
         aleatoric = variance[0] if len(variance) else unknown
         return {"total": unknown, "aleatoric": aleatoric, "epistemic": unknown}
-    # Variance knows no origin; near zero the squares lose no digits.
+    # 1. Centre twice: first at a draw, so that squares of large means lose no digits.
     centred = mean - mean[0]
     centred = centred - centred.mean(axis=0)
+    # 2. E[m]² from pairs of different chains: all draws together sum to zero.
     of_chain, sums = np.arange(draws), centred
     if chain is not None and (chain != chain[0]).any():
         of_chain = np.unique(chain, return_inverse=True)[1]
-        sums = np.stack([centred[of_chain == c].sum(axis=0) for c in range(of_chain.max() + 1)])
+        sums = _sums_by_group(centred, of_chain)
     pairs = draws**2 - (np.bincount(of_chain) ** 2).sum()
-    # All draws together sum to zero.
     square_of_mean = -(sums**2).sum(axis=0) / pairs
     return {
         "total": (variance + centred**2).mean(axis=0) - square_of_mean,
@@ -351,7 +355,8 @@ def shared(
     with_two = (foreseen * two).mean(axis=0) / pooled
     share = (one * two).mean(axis=0) / pooled
     # 2. The standard error of a variance, by its fourth moment.
-    fourth = sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True))
+    fourth = (one**4).mean(axis=0) - squares[0] ** 2
+    fourth = fourth + ((two**4).mean(axis=0) - squares[1] ** 2)
     error = np.sqrt(fourth / draws) / pooled
     shift = np.abs(mean.mean(axis=0) - other.mean(axis=0)) / np.sqrt(pooled)
     # 3. Pairs count if both draws look like posterior draws.
@@ -420,7 +425,8 @@ def whole_draws(
     """
     ok = np.ones(mean.sizes["chain"] * mean.sizes["draw"], bool)
     for at in blocks_of(mean):
-        ok &= np.all(np.isfinite(draws_at(mean, at)) & known(draws_at(variance, at)), axis=1)
+        there = np.isfinite(draws_at(mean, at)) & known(draws_at(variance, at))
+        ok &= np.all(there, axis=1)
     return ok
 
 

@@ -98,8 +98,10 @@ def scored(parts: Iterable[Part]) -> Scored:
     # Draws alone give no probability mass of whole numbers.
     if numbers and not exact:
         at_times[POINTWISE.index("log_score")] = np.nan
+    means = np.full(len(POINTWISE), np.nan)
     # NumPy warns at the mean of nothing.
-    means = at_times[:, seen].mean(axis=1) if seen.any() else np.full(len(POINTWISE), np.nan)
+    if seen.any():
+        means = at_times[:, seen].mean(axis=1)
     scores = dict(zip(POINTWISE, map(float, means), strict=True))
     scores["rmse"] = float(np.sqrt(scores["mse"]))
     scores = {name: scores[name] for name in COLUMNS[:-1]} | {"n": int(seen.sum())}

@@ -55,7 +55,8 @@ def log_likelihood(
     else:
         draws, lead = _values_of(model, values)
     # 2. All leading dimensions in one, and back.
-    flat = {path: v.reshape(-1, *paths(model)[path].shape) for path, v in draws.items()}
+    leaves = paths(model)
+    flat = {path: v.reshape(-1, *leaves[path].shape) for path, v in draws.items()}
     found = of_problem(problem, data, flat)
     data = model.in_own_units(data)
     variables, coords = {}, {}

@@ -80,7 +80,8 @@ def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
     Returns:
         True for counts.
     """
-    return all(bool(np.all(x == np.round(x), where=np.isfinite(x))) for x in (draws, observed))
+    both = draws, observed
+    return all(bool(np.all(x == np.round(x), where=np.isfinite(x))) for x in both)
 
 
 def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:

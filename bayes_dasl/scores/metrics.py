@@ -57,10 +57,12 @@ def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
     x, y = np.asarray(predicted, float), np.asarray(observed, float)
     if not (_varies(x) and _varies(y)) or y.mean() == 0:
         return np.nan
-    correlation = np.mean((x - x.mean()) * (y - y.mean())) / (x.std() * y.std())
+    covariance = np.mean((x - x.mean()) * (y - y.mean()))
+    correlation = covariance / (x.std() * y.std())
     # The distance from perfect correlation, spread and mean.
-    parts = correlation - 1, x.std() / y.std() - 1, x.mean() / y.mean() - 1
-    return 1 - float(np.linalg.norm(parts))
+    spread = x.std() / y.std()
+    level = x.mean() / y.mean()
+    return 1 - float(np.linalg.norm([correlation - 1, spread - 1, level - 1]))
 
 
 def bias(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
