@@ -192,7 +192,8 @@ def total_variance(
     r"""The law of total variance from conditional moments `(draw, time)`.
 
     $E[m]^2$ is the mean product of draws of different chains. It is unbiased for independent
-    chains, however correlated the draws within one are. Draws of a single chain count as independent.
+    chains, however correlated the draws within one are. Draws of a single chain are taken as
+    independent.
 
     Shapes: `chain` is `(draw,)`.
 
