@@ -28,7 +28,8 @@ def blocks(sizes: Mapping[str, int], most: int) -> Iterator[dict[str, slice]]:
     for size in reversed(list(sizes.values())):
         step = max(1, min(size, most // max(1, inside)))
         inside *= size
-        parts.append([slice(at, min(at + step, size)) for at in range(0, size, step)])
+        starts = range(0, size, step)
+        parts.append([slice(at, min(at + step, size)) for at in starts])
     for block in itertools.product(*reversed(parts)):
         yield dict(zip(sizes, block, strict=True))
 

@@ -78,7 +78,8 @@ def rhat(values: np.ndarray) -> np.ndarray:
 
     if values.shape[0] == 1:
         half = values.shape[1] // 2
-        values = np.concatenate([values[:, :half], values[:, values.shape[1] - half :]])
+        halves = values[:, :half], values[:, values.shape[1] - half :]
+        values = np.concatenate(halves)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = array_stats.rhat(values, chain_axis=0, draw_axis=1)
     return np.where(np.isnan(found), np.inf, found)

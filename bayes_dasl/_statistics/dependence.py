@@ -37,7 +37,8 @@ def error_of_mean(grids: Sequence[np.ndarray]) -> float:
     variance = 0.0
     for stack in _stacks([grid - np.nanmean(grid) for grid in grids if _finite_number(grid)]):
         # 1. The variance inflation is the product of those along each axis.
-        number, worth = _finite_number(stack), 1.0
+        number = _finite_number(stack)
+        worth = 1.0
         for rows in _along_each_axis(stack):
             worth *= max(_autoregressive(rows), _summed(rows, power=1))
         independent = max(number / worth, _FEWEST)

@@ -142,7 +142,8 @@ def bounds(support: Any) -> dict[str, float]:
 
 def _finite_bounds(support: Any) -> dict[str, np.ndarray]:
     """Arrays of bounds, `lower` and `upper`, of a support, as far as they are finite."""
-    support, found = _base_of(support), {}
+    support = _base_of(support)
+    found = {}
     for side in _ENDS_IN_WORDS:
         value = getattr(support, f"{side}_bound", None)
         # NumPy, since data are checked before anything is compiled.
@@ -201,7 +202,8 @@ def describe_distribution(distribution: Any) -> str:
     if "Truncated" in type(inner).__name__ and hasattr(inner, "base_dist"):
         ends = {sign: getattr(inner, side, None) for sign, side in ((">", "low"), ("<", "high"))}
         said = [f"{sign} {_value_or_range(end)}" for sign, end in ends.items() if end is not None]
-        inner, support = inner.base_dist, ", " + " and ".join(said)
+        inner = inner.base_dist
+        support = ", " + " and ".join(said)
     parameters = [getattr(inner, name, None) for name in inner.arg_constraints]
     values = [_value_or_range(value) for value in parameters if value is not None]
     return f"{type(inner).__name__}({', '.join(values)}){support}"
@@ -227,7 +229,8 @@ def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str
     Returns:
         The words.
     """
-    values, function = list(values), getattr(function, "of_one", function)
+    values = list(values)
+    function = getattr(function, "of_one", function)
     operands = [_describe_argument(value, inside=True) for value in values]
     if function is operator.neg:
         return f"-{operands[0]}"
@@ -251,7 +254,8 @@ def _describe_argument(value: Any, inside: bool = False) -> str:
 
 
 def _value_or_range(value: Any, digits: int = 3) -> str:
-    low, high = float(np.min(value)), float(np.max(value))
+    low = float(np.min(value))
+    high = float(np.max(value))
     return f"{low:.{digits}g}" if low == high else f"{low:.3g}…{high:.3g}"
 
 

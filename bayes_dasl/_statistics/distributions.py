@@ -362,7 +362,8 @@ class Hurdle(dist.Distribution):
 
     def icdf(self, q: Any) -> Any:
         share = (q - self.gate) / (1 - self.gate)
-        return jnp.where(share > 0, self.base_dist.icdf(jnp.clip(share, 1e-12, 1 - 1e-16)), 0.0)
+        positive = self.base_dist.icdf(jnp.clip(share, 1e-12, 1 - 1e-16))
+        return jnp.where(share > 0, positive, 0.0)
 
     @property
     def mean(self) -> Any:

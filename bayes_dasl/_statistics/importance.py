@@ -203,7 +203,8 @@ def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
     of_data = np.zeros(())
     for variable in post["log_likelihood"].data_vars.values():
         values = variable.transpose("chain", "draw", ...).values
-        of_data = of_data + values.reshape(values.shape[0] * values.shape[1], -1).sum(axis=1)
+        number = values.shape[0] * values.shape[1]
+        of_data = of_data + values.reshape(number, -1).sum(axis=1)
     of_constraints = _statistic_of_draws(post, "log_factor")
     return of_data + (0.0 if of_constraints is None else of_constraints)
 

@@ -1,4 +1,4 @@
-"""Log distribution functions that are exact in both tails, and truncated normal moments."""
+"""Log densities of missing and censored data; log distribution functions exact in both tails."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammainc, gammaincc, gammaln, log_ndtr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 # A continued fraction needs about as many steps as the root of the largest count.
 _STEPS = 300
@@ -62,7 +62,8 @@ def log_between(
         The log probability, in the shape that law and bounds broadcast to.
     """
     # 1. Replace infinite ends by finite ones, so that no gradient is infinite.
-    no_low, no_high = jnp.isneginf(low), jnp.isposinf(high)
+    no_low = jnp.isneginf(low)
+    no_high = jnp.isposinf(high)
     middle = jnp.where(no_low, jnp.where(no_high, 0.0, high), low)
     low = jnp.where(no_low, middle, low)
     high = jnp.where(no_high, middle, high)
@@ -80,6 +81,30 @@ def log_between(
     # 4. With one end infinite, a single tail is the answer.
     one_sided = jnp.where(no_low, jnp.where(no_high, 0.0, up_to_high), beyond_low)
     return jnp.where(no_low | no_high, one_sided, inside)
+
+
+def seen_and_filled(
+    values: Float[Array, "time ..."],
+) -> tuple[Bool[Array, "time ..."], Float[Array, "time ..."]]:
+    """Whether each datum was observed, and the data with 1 in place of NaN.
+
+    Returns:
+        Both in the shape of the data.
+    """
+    # A gradient passes through both branches of `where`, so NaN must not reach a log density.
+    # The support of every noise holds 1.
+    seen = ~jnp.isnan(values)
+    return seen, jnp.where(seen, values, 1.0)
+
+
+def masked_log_prob(law: Any, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+    """Log density of each datum under a distribution; 0 where the datum is missing (NaN).
+
+    Returns:
+        The log densities, in the shape of the data.
+    """
+    seen, filled = seen_and_filled(values)
+    return jnp.where(seen, law.log_prob(filled), 0.0)
 
 
 def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
@@ -163,7 +188,8 @@ def _poisson_tails(law: Any, value: Float[Array, "..."]) -> Tails:
     # 2. Where P underflows, its series: x^a e^-x / Γ(a + 1) · Σ_n x^n / ((a + 1)…(a + n)).
     common = a * jnp.log(x) - x - gammaln(a)
     small_rate = jnp.where(beyond < _DEEP, x, 0.5 * a)
-    series, term = jnp.ones_like(a + x), jnp.ones_like(a + x)
+    series = jnp.ones_like(a + x)
+    term = jnp.ones_like(a + x)
     for n in range(1, _DEEP_STEPS):
         term = term * small_rate / (a + n)
         series = series + term
@@ -203,7 +229,8 @@ def _binomial_tails(law: Any, value: Float[Array, "..."]) -> Tails:
 
 def _zero_inflated_tails(law: Any, value: Float[Array, "..."]) -> Tails:
     up_to, beyond = log_tails(law.base_dist, value)
-    gate, rest = jnp.log(law.gate), jnp.log1p(-law.gate)
+    gate = jnp.log(law.gate)
+    rest = jnp.log1p(-law.gate)
     return tails_where(value >= 0, jnp.logaddexp(gate, rest + up_to), rest + beyond)
 
 
@@ -256,7 +283,8 @@ def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
             m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
             -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
         ):
-            d, c = 1 / away(1 + numerator * d), away(1 + numerator / c)
+            d = 1 / away(1 + numerator * d)
+            c = away(1 + numerator / c)
             log = log + jnp.log(c * d)
         return (c, d, log), None
 

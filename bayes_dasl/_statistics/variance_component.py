@@ -135,7 +135,8 @@ class Lacking:
     """
 
     def __init__(self, linear: Linear):
-        self._linear, slopes = linear, linear.slopes
+        self._linear = linear
+        slopes = linear.slopes
         precision = linear.precision / WIDER**2
         # 1. V⁻¹ = I - J (JᵀJ + P)⁻¹ Jᵀ, by the Cholesky factor of JᵀJ + P.
         self._factor = cho_factor(slopes.T @ slopes + precision)
@@ -170,10 +171,12 @@ class Lacking:
             The gain, the best variance, the gains of replicates, and the mean coefficients.
         """
         # 1. Eigenvalues λ and vectors W of Kᵀ V⁻¹ K, without those that are rounding errors.
-        across, size = self._linear.slopes.T @ along, along.T @ along
+        across = self._linear.slopes.T @ along
+        size = along.T @ along
         eigenvalues, basis = np.linalg.eigh(size - across.T @ self._solved(across))
         some = eigenvalues > _ROUNDING * max(np.trace(size), 1e-300)
-        eigenvalues, basis = eigenvalues[some], basis[:, some]
+        eigenvalues = eigenvalues[some]
+        basis = basis[:, some]
         if not eigenvalues.size:
             return Gain(0.0, 0.0, np.zeros(len(self._left) - 1), np.zeros(along.shape[1]))
         # 2. c = Wᵀ Kᵀ V⁻¹ r, and Q for each trial variance.
@@ -198,7 +201,8 @@ class Lacking:
         Returns:
             A test of further coefficients.
         """
-        linear, number = self._linear, along.shape[1]
+        linear = self._linear
+        number = along.shape[1]
         wider = linear._replace(
             slopes=np.concatenate([linear.slopes, along], axis=1),
             pull=np.concatenate([linear.pull, np.zeros(number)]),

@@ -78,19 +78,23 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
         return np.zeros(times.size, int), "all times"
     dated = are_dates(index)
     if dated is not isinstance(block, str):
-        held, wanted = "numbers", f"a number of units of '{index.name}'"
+        held = "numbers"
+        wanted = f"a number of units of '{index.name}'"
         if dated:
-            held, wanted = "dates", f"one of {', '.join(map(repr, BLOCKS))}"
+            held = "dates"
+            wanted = f"one of {', '.join(map(repr, BLOCKS))}"
         raise DataError(f"'{index.name}' holds {held}, so a block is {wanted}, not {block!r}")
     if dated:
         spans = pd.DatetimeIndex(times).to_period(BLOCKS[block])
         number = np.asarray(spans.factorize()[0])
-        begin, end = spans[0].start_time.to_datetime64(), spans[-1].end_time.to_datetime64()
+        begin = spans[0].start_time.to_datetime64()
+        end = spans[-1].end_time.to_datetime64()
         words = f"one {block}"
     else:
         # A little more than whole blocks, so that rounding does not shift a time.
         number = np.floor((times - times[0]) / block * (1 + 1e-12) + 1e-9).astype(int)
-        begin, end = times[0], times[0] + (number[-1] + 1 - _MISSING) * block
+        begin = times[0]
+        end = times[0] + (number[-1] + 1 - _MISSING) * block
         units = index.attrs.get("units", "")
         words = f"{block:g} {units}".strip()
     # First and last blocks count only if the times fill them.

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 
 from .._statistics.describe_distributions import may_be_negative
 from .._statistics.distributions import RectifiedBoxCoxNormal, box_cox, box_cox_of_zero
-from .._statistics.missing_data import seen_and_filled
+from .._statistics.tails import seen_and_filled
 from ..errors import ModelError
 from ..noise.abstract_noise import SMALLEST, AbstractNoise, VaryingScale
 from ..noise.box_cox_noise import refuse_power_or_shift

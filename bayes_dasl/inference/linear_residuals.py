@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._jax.compiling import Program
-from .._statistics.missing_data import masked_log_prob, seen_and_filled
+from .._statistics.tails import masked_log_prob, seen_and_filled
 from .._statistics.variance_component import Linear, Series
 from ..errors import ModelError
 from ..layers import Prediction

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
-from .._statistics.missing_data import masked_log_prob
+from .._statistics.tails import masked_log_prob
 from ..data.layer_inputs import Inputs, OwnRows
 from ..errors import UnreadableError
 from ..layers import with_adjoint

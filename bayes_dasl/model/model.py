@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .._statistics.missing_data import seen_and_filled
+from .._statistics.tails import seen_and_filled
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
 from ..data.dates import has_dates, in_numbers, start_in_numbers, told_of, unit_of
 from ..data.layer_inputs import Inputs, OwnRows, Past

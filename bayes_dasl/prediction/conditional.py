@@ -58,7 +58,8 @@ def made(family: str, parameters: Parameters) -> dist.Distribution:
     Returns:
         The distribution.
     """
-    kind, inner = class_of(family), family.partition("(")[2]
+    kind = class_of(family)
+    inner = family.partition("(")[2]
     assert kind is not None
     if not inner:
         return kind(**parameters)
@@ -145,7 +146,8 @@ def noise_group(
     """
     variables = {}
     for name, family in families:
-        dims, shape = like[name].dims, like[name].shape[:2]
+        dims = like[name].dims
+        shape = like[name].shape[:2]
         for parameter, values in noise[name].items():
             kept = [axis for axis, size in enumerate(values.shape) if axis and size > 1]
             own = *dims[:2], *(dims[1 + axis] for axis in kept)

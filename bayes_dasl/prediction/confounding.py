@@ -53,7 +53,8 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     leaves = {
         path: leaf for path, leaf in alone.items() if leaf.group == "science" and _in_layer(leaf)
     }
-    corrected, unknown = is_corrected(model.layer), _unknown_linear_parts(model.layer)
+    corrected = is_corrected(model.layer)
+    unknown = _unknown_linear_parts(model.layer)
     if not leaves or not (corrected or any(unknown)):
         return None
     # 2. A function that scales the unknown functions by a factor.
@@ -90,7 +91,8 @@ def _projection_of_effect(
         flat, unravel = ravel_pytree([how.free(draw[path]) for path, how in leaves.items()])
 
         def predicted(numbers_and_factor):
-            numbers, factor = unravel(numbers_and_factor[:-1]), numbers_and_factor[-1]
+            numbers = unravel(numbers_and_factor[:-1])
+            factor = numbers_and_factor[-1]
             moved = {
                 path: how.value(free)
                 for (path, how), free in zip(leaves.items(), numbers, strict=True)
@@ -166,12 +168,14 @@ def _confounding_table(
     explained: np.ndarray,
 ) -> xr.Dataset:
     """Correlations and relative shifts over draws, by the name of each parameter."""
-    short, labels = names(model), []
+    short = names(model)
+    labels = []
     for path, how in coordinates(leaves).items():
         inside = [f"[{', '.join(map(str, i))}]" if i else "" for i in np.ndindex(how.shape)]
         labels += [short[path] + tag for tag in inside]
     # Equal numbers have a standard deviation of the size of rounding errors.
-    theta_sd, shift_sd = theta.std(axis=0), shift.std(axis=0)
+    theta_sd = theta.std(axis=0)
+    shift_sd = shift.std(axis=0)
     moving = theta_sd > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)
     moving &= shift_sd > 1e-9 * np.abs(shift).max(initial=1e-300)
     products = (theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))

@@ -18,7 +18,8 @@ from ..random import Dependent, RandomLeaf, paths
 from .new_members import differ
 
 # The fewest draws of `prior_predictive`, and the most numbers in it.
-_FEWEST, _MOST = 50, 2 * 10**6
+_FEWEST = 50
+_MOST = 2 * 10**6
 
 
 def names(model: Model) -> dict[str, str]:
@@ -41,7 +42,8 @@ def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
     short = names(model)
     variables, coordinates = {}, {}
     for path, leaf in paths(model).items():
-        values, name = np.asarray(draws[path]), short[path]
+        values = np.asarray(draws[path])
+        name = short[path]
         attributes = {
             "path": leaf.path,
             "group": leaf.group,
@@ -66,7 +68,8 @@ def pushed_draws(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray
     if not differ(paths(model), held):
         return held
     shape = held.sizes["chain"], held.sizes["draw"]
-    return draws_dataset(model, {p: v.reshape(*shape, *v.shape[1:]) for p, v in draws.items()})
+    by_path = {path: v.reshape(*shape, *v.shape[1:]) for path, v in draws.items()}
+    return draws_dataset(model, by_path)
 
 
 def known_bounds(model: Model) -> str:
@@ -86,7 +89,8 @@ def shortest_lengths(model: Model) -> str:
     Returns:
         Both by the name of the length scale in results.
     """
-    short, found = names(model), {}
+    short = names(model)
+    found = {}
     # A shared length scale stands in several places.
     standing = {place: short[path] for path, leaf in paths(model).items() for place in leaf.places}
     for path, process in parts_inside(model, lambda node: hasattr(node, "shortest_length")):
@@ -159,7 +163,9 @@ def over_data(
     every = [str(dim) for name in values if name in data for dim in data[name].dims]
     dims = dict.fromkeys(dim for dim in every if dim != index)
     places = {dim: at[dim] if dim in at.coords else data[dim] for dim in dims}
-    parted = {name: v.reshape(chains, len(v) // chains, *v.shape[1:]) for name, v in values.items()}
+    parted = {}
+    for name, v in values.items():
+        parted[name] = v.reshape(chains, len(v) // chains, *v.shape[1:])
     return series_dataset(parted, at[index], data, places)
 
 
@@ -173,10 +179,10 @@ def in_chains(draws: xr.Dataset, shape: tuple[int, int]) -> xr.Dataset:
     Returns:
         The dataset over `chain` and `draw`.
     """
-    parted = {
-        name: (("chain", *v.dims), v.values.reshape(*shape, *v.shape[1:]), v.attrs)
-        for name, v in draws.items()
-    }
+    parted = {}
+    for name, variable in draws.items():
+        values = variable.values.reshape(*shape, *variable.shape[1:])
+        parted[name] = ("chain", *variable.dims), values, variable.attrs
     return with_coordinates(xr.Dataset(parted, coords=draws.coords, attrs=draws.attrs))
 
 
@@ -269,7 +275,8 @@ def _at_seen_data(variable: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
     # Further coordinates may lie along dimensions of other observables, too.
     plain = variable.drop_vars([name for name in variable.coords if name not in variable.dims])
     picked = plain.isel(at).transpose("chain", "draw", ..., missing_dims="ignore")
-    picked = picked.rename({dim: f"{data.name}_{dim}" for dim in data.dims if dim in picked.coords})
+    own = [dim for dim in data.dims if dim in picked.coords]
+    picked = picked.rename({dim: f"{data.name}_{dim}" for dim in own})
     return picked.assign_coords({along: np.arange(int(there.sum()))})
 
 

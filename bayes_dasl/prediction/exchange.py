@@ -96,15 +96,19 @@ def renewal(kept: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarra
     scores = linear_features(finite, draws // (2 * DRAWS_PER_FEATURE))
     moving = np.flatnonzero(np.isfinite(others).all(axis=0))
     if not (moving.size and scores.shape[1]):
-        moving, scores = moving[:0], np.zeros((draws, 1))
-    partner, shift = np.empty(draws, int), np.zeros(others.shape)
+        moving = moving[:0]
+        scores = np.zeros((draws, 1))
+    partner = np.empty(draws, int)
+    shift = np.zeros(others.shape)
     for own, other in (halves, halves[::-1]):
         partner[own] = np.roll(own, 1)
         # 2. The regression y = x β on the other half.
-        x, y = _centred(scores[other]), _centred(others[other][:, moving])
+        x = _centred(scores[other])
+        y = _centred(others[other][:, moving])
         slope = np.linalg.lstsq(x, y)[0]
         # 3. Its R² on the own half; β = 0 if that may be chance.
-        x, y = _centred(scores[own]), _centred(others[own][:, moving])
+        x = _centred(scores[own])
+        y = _centred(others[own][:, moving])
         left = ((y - x @ slope) ** 2).sum(axis=0)
         gained = 1 - left / np.maximum((y**2).sum(axis=0), 1e-300)
         slope[:, gained <= _BY_CHANCE * np.sqrt(x.shape[1]) / len(x)] = 0.0

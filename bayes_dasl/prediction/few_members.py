@@ -68,7 +68,8 @@ def repeated(
     families = dict(pushed.families)
     whole = {name: values for name, values in pushed.predictions.items() if name not in families}
     predictions = {name: values.reshape(-1, *values.shape[2:]) for name, values in whole.items()}
-    noise, ok = {}, np.repeat(pushed.ok, repeats)
+    noise = {}
+    ok = np.repeat(pushed.ok, repeats)
     factors = spread_factors(int(pushed.ok.sum()), repeats)
     keys = jax.random.split(key, max(len(families), 1))
     for own, (name, family) in zip(keys, families.items(), strict=False):
@@ -151,7 +152,10 @@ _SCALES: dict[tuple, Scale] = {
 
 def _without_nan(parameters: Parameters) -> dict[str, np.ndarray]:
     """Parameters with 1 in place of NaN, so that failed members do not break the distribution."""
-    return {name: np.where(np.isnan(v), v.dtype.type(1), v) for name, v in parameters.items()}
+    filled = {}
+    for name, values in parameters.items():
+        filled[name] = np.where(np.isnan(values), values.dtype.type(1), values)
+    return filled
 
 
 @functools.partial(jax.jit, static_argnames="family")

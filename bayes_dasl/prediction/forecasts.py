@@ -209,13 +209,15 @@ def forecast(
 
     # Groups that can be written only when all draws are known.
     def rest(found: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-        rows, states = thinned(inputs.times.size, FUNCTION_ROWS), None
+        rows = thinned(inputs.times.size, FUNCTION_ROWS)
+        states = None
         if drives is not None:
             stats = found["sample_stats_predictions"]
             member = (("chain", "draw"), drives.of_draw.reshape(stats["ok"].shape))
             found = found | {"sample_stats_predictions": stats.assign(forcing_member=member)}
         if seen_along is not None:
-            rows, states = seen_along.times, pusher.watched_states
+            rows = seen_along.times
+            states = pusher.watched_states
             rates = rates_along_paths(model, at_once, draws, rows, states)
             own_times = data[model.index].isel({model.index: rows})
             rates = rates.assign_coords({model.index: own_times})
@@ -359,7 +361,8 @@ def _like_outputs(model: Model, names: Iterable[str]) -> xr.Dataset:
     for name in names:
         dims = model.dims(name)
         units = model.layer.units.get(name, "")
-        found[name] = dims, np.zeros((1,) * len(dims)), {"units": units} if units else {}
+        attributes = {"units": units} if units else {}
+        found[name] = dims, np.zeros((1,) * len(dims)), attributes
     return xr.Dataset(found)
 
 
@@ -380,7 +383,8 @@ def _fill_groups(
     # An ensemble moves away from its mean, for which all members must be known.
     chunks = pusher() if repeats == 1 else [(slice(0, pusher.draws), pusher.whole())]
     for rows, part in chunks:
-        predictions, noise = part.predictions, part.noise
+        predictions = part.predictions
+        noise = part.noise
         if repeats > 1:
             predictions, noise = repeated(part, repeats, key=key)
         drawn = slice(rows.start * repeats, rows.stop * repeats)
@@ -411,7 +415,8 @@ def _numbers_of_draw(model: Model, inputs: Inputs) -> int:
 
 def _with_places(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
     """Times as a dataset, by default at the places of the fit or for all groups."""
-    index, layer = model.index, model.layer
+    index = model.index
+    layer = model.layer
     places: dict[Any, Any] = {
         n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)
     }
@@ -441,8 +446,10 @@ def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Input
     """Inputs from the start of the fit on, with the forcings of the fit and of the prediction."""
     # 1. Times, none of which is before the start.
     index = model.index
-    asked, data = checked_index(data, index), model.in_numbers(data)
-    start, times = float(post["constant_data"].attrs["start"]), checked_times(data, index)
+    asked = checked_index(data, index)
+    data = model.in_numbers(data)
+    start = float(post["constant_data"].attrs["start"])
+    times = checked_times(data, index)
     if not model.layer.begins:
         start = min(start, float(times[0]))
     if times[0] < start:
@@ -491,7 +498,8 @@ def _past_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | No
     dims = {name: model.dims(name) for name in past.values}
     dims |= {read: model.dims(name) for name in past.values for read in model.reads(name)}
     every = past.values | past.per_datum
-    arrays = xr.Dataset({n: (dims[n], np.asarray(v)) for n, v in every.items()}, coords=places)
+    variables = {name: (dims[name], np.asarray(v)) for name, v in every.items()}
+    arrays = xr.Dataset(variables, coords=places)
     there = arrays.reindex({name: data[name] for name in places})
     found = {name: jnp.asarray(there[name].values) for name in every}
     values = {name: found[name] for name in past.values}

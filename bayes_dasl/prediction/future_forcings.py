@@ -110,8 +110,10 @@ def fitted_span(
     Returns:
         The attributes `train_start` and `train_end`; none if inputs differ from the first row on.
     """
-    observed, index = fitted_observables(post), model.index
-    known, read = known_forcings(model, post, members[0]), known_inputs(post)
+    observed = fitted_observables(post)
+    index = model.index
+    known = known_forcings(model, post, members[0])
+    read = known_inputs(post)
     # 1. Times with any data.
     seen = []
     for variable in observed.values():
@@ -148,7 +150,8 @@ def _changed_times(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: s
     knots, between = (numbers(places, model.index_units) for places in (knots, times[new]))
     was = [jax.vmap(interpolated(knots, values, kind))(jnp.asarray(between)) for values in then.T]
     rounding = 1e-12 * np.abs(then).max(initial=0.0)
-    alike = np.isclose(np.reshape(was, (-1, new.size)).T, now[new], rtol=1e-9, atol=rounding)
+    before = np.reshape(was, (-1, new.size)).T
+    alike = np.isclose(before, now[new], rtol=1e-9, atol=rounding)
     return np.concatenate([changed, times[new][~alike.all(1)]])
 
 
@@ -160,10 +163,12 @@ def _changed_at_rows(
     An input that is missing now, such as the error of a datum, has not changed.
     """
     then, now = (values.drop_duplicates(index) for values in (then, now))
-    knots, times = then[index].values, now[index].values
+    knots = then[index].values
+    times = now[index].values
     before, after = _matrices(then, now, index)
     both, at, again = np.intersect1d(knots, times, return_indices=True)
-    alike = np.isclose(before[at], after[again], rtol=1e-9, atol=0.0) | np.isnan(after[again])
+    now_known = after[again]
+    alike = np.isclose(before[at], now_known, rtol=1e-9, atol=0.0) | np.isnan(now_known)
     return both[~alike.all(1)], both, before, after
 
 
@@ -177,6 +182,7 @@ def _matrices(then: xr.DataArray, now: xr.DataArray, index: str) -> tuple[np.nda
         whole = one.broadcast_like(other.isel({index: 0}, drop=True)).transpose(index, ...)
         return whole.values.reshape(len(one[index]), -1)
 
-    before, after = flat(then, now), flat(now, then)
+    before = flat(then, now)
+    after = flat(now, then)
     seen = np.isfinite(before).all(0)
     return before[:, seen], after[:, seen]

@@ -115,7 +115,9 @@ def _has_other_groups(model: Model, post: xr.DataTree) -> bool:
     if not isinstance(layer := model.layer, AbstractPopulation):
         return False
     seen = fitted_observables(post)
-    return layer.dim in seen.coords and {*layer.members} != {*seen[layer.dim].values.tolist()}
+    if layer.dim not in seen.coords:
+        return False
+    return {*layer.members} != {*seen[layer.dim].values.tolist()}
 
 
 def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str | int]:

@@ -74,7 +74,8 @@ def as_unseen(post: xr.DataTree, leaves: Mapping[str, RandomLeaf]) -> xr.DataTre
     """
     groups = {str(name): group.to_dataset() for name, group in post.children.items()}
     drawn = groups["posterior"]
-    dims = {dim for leaf in leaves.values() for dim in leaf.dims} & {*map(str, drawn.dims)}
+    dims = {dim for leaf in leaves.values() for dim in leaf.dims}
+    dims &= {*map(str, drawn.dims)}
     renamed = {dim: [f"fitted {name}" for name in drawn[dim].values] for dim in dims}
     groups["posterior"] = drawn.assign_coords(renamed)
     for name in {"observed_data", "fitted_data"} & {*groups}:

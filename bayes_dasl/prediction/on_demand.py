@@ -39,7 +39,8 @@ class _ComputedOnce:
 
     def __call__(self) -> dict[str, np.ndarray]:
         if self._function is not None:
-            self._found, self._function = self._function(), None
+            self._found = self._function()
+            self._function = None
         return self._found
 
 

@@ -109,7 +109,8 @@ class _Variable:
         for chain in range(rows.start // self._draws, math.ceil(rows.stop / self._draws)):
             # The part of these rows that belongs to one chain.
             first = chain * self._draws
-            begin, end = max(rows.start, first), min(rows.stop, first + self._draws)
+            begin = max(rows.start, first)
+            end = min(rows.stop, first + self._draws)
             some = values[begin - rows.start : end - rows.start]
             # Parameters of the noise have axes of size one along which they are constant.
             shape = len(some), *self._variable.shape[2:]

@@ -107,7 +107,8 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
     ours = json.loads(signature(model))
     if theirs == ours:
         return
-    a, b = theirs.get("leaves", {}), ours["leaves"]
+    a = theirs.get("leaves", {})
+    b = ours["leaves"]
     # Name everything that differs.
     parts = []
     if a.keys() - b.keys():
@@ -149,7 +150,8 @@ def with_what_is_censored(post: xr.DataTree) -> xr.Dataset:
     Returns:
         The dataset.
     """
-    observed, known = fitted_observables(post), known_inputs(post)
+    observed = fitted_observables(post)
+    known = known_inputs(post)
     beside = [f"{name}{part}" for name in observed.data_vars for part in (CODE, LIMIT)]
     return observed.assign_coords({name: known[name] for name in beside if name in known})
 

@@ -16,7 +16,7 @@ from .._jax.compiling import compiled
 from .._jax.devices import computing_devices, keep_programs
 from .._jax.trace import parted
 from .._statistics.importance import total_log_likelihood
-from .._statistics.missing_data import masked_log_prob
+from .._statistics.tails import masked_log_prob
 from ..data.layer_inputs import Inputs
 from ..layers.layer import at_solutions, trajectories
 from ..model import Model, Observed
@@ -255,7 +255,11 @@ class Pusher:
         """
         empty = {name: {} for name in without}
         shapes = dataclasses.replace(self.shapes, **empty)
-        found = jax.tree.map(lambda a: np.empty((self.draws, *a.shape), a.dtype), shapes)
+
+        def empty_like(one):
+            return np.empty((self.draws, *one.shape), one.dtype)
+
+        found = jax.tree.map(empty_like, shapes)
         for rows, part in self():
             leaves = jax.tree.leaves(dataclasses.replace(part, **empty))
             for of_all, of_some in zip(jax.tree.leaves(found), leaves, strict=True):

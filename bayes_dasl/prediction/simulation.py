@@ -119,7 +119,8 @@ def _simulated(
         drawn[name] = getattr(distribution, "uncensored", distribution).sample(keys[name])
         # Censored values are reported at the limit.
         if limits := model.noise_of(name).limits:
-            low, high = limits.get(BELOW, -np.inf), limits.get(ABOVE, np.inf)
+            low = limits.get(BELOW, -np.inf)
+            high = limits.get(ABOVE, np.inf)
             drawn[name] = jnp.clip(drawn[name], low, high)
     return dict(prediction.values), drawn, prediction.ok
 
@@ -202,7 +203,8 @@ def _parameter_arrays(model: Model, draw: Mapping[str, Array]) -> dict[str, xr.D
     for path, leaf in paths(model).items():
         value = np.asarray(draw[path])
         name = f"{TRUE}{short[path]}"
-        dims = [*leaf.dims, *(f"{name}_dim_{i}" for i in range(len(leaf.dims), value.ndim))]
+        plain = [f"{name}_dim_{i}" for i in range(len(leaf.dims), value.ndim)]
+        dims = [*leaf.dims, *plain]
         members = {dim: np.asarray(of) for dim, of in leaf.dims.items()}
         attributes = {"path": path, "group": leaf.group}
         if leaf.units:

@@ -70,10 +70,12 @@ def _weighted_quantiles(
 ) -> np.ndarray:
     """Interpolated weighted quantiles of the next value; `least` is a lower bound of values."""
     order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order]
+    values = values[order]
+    weights = weights[order]
     below = (np.cumsum(weights) - weights / 2) / weights.sum()
     # The mass below each value, with half of its own.
     if least is not None:
         # The bound is the quantile of level 0.
-        values, below = np.append(least, values), np.append(-0.5 / number, below)
+        values = np.append(least, values)
+        below = np.append(-0.5 / number, below)
     return np.interp(levels + (levels - 0.5) / number, below, values)

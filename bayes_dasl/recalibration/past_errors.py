@@ -170,10 +170,12 @@ def calibration_errors(
                     "multiple of it reaches there: see why most draws are equal, or take "
                     "method='isotonic'"
                 )
-            there, shared = of_origin * seen.any(axis=-1), past.shared(lead)
+            there = of_origin * seen.any(axis=-1)
+            shared = past.shared(lead)
             _refuse_few(past, name, lead, there)
             weights = np.broadcast_to(of_origin[:, None], seen.shape)[seen]
-            number, alike = int(np.count_nonzero(there)), 0.0 if shared is None else shared
+            number = int(np.count_nonzero(there))
+            alike = 0.0 if shared is None else shared
             own = CalibrationErrors(values[lead][seen], weights, number, 0.0, by_sides=False)
             of_sizes = _effective_number(there, persistence * alike**2)
             # Errors with their signs are more alike than their sizes.
@@ -224,7 +226,8 @@ def _effective_number(weights: np.ndarray, alike: np.ndarray | float = 0.0) -> f
 
 def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
     """Raise DataError for fewer errors than the 90 % interval needs."""
-    number, held_out = _effective_number(weights), np.count_nonzero(weights)
+    number = _effective_number(weights)
+    held_out = np.count_nonzero(weights)
     if number > FEWEST - 1e-9:
         return
     times = "time" if lead == 0 else "times"
@@ -259,7 +262,8 @@ def _errors_of_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
         raise MismatchError(_WHAT + (old if "log_density" in past else ""))
     _refuse_other_model(fc, past)
     windows = past.to_dataset()
-    origins, times = windows["origin"].values, windows["time"].values
+    origins = windows["origin"].values
+    times = windows["time"].values
     _refuse_seen(fc, times)
     return _past_of_origins(past[HELD_OUT].to_dataset(), origins, times)
 
@@ -304,7 +308,8 @@ def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
 
 def _past_of_origins(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray) -> Past:
     """Errors along origins, with the leads and the distances of origins."""
-    origins, times = numbers(origins), numbers(times)
+    origins = numbers(origins)
+    times = numbers(times)
     elapsed = np.median(times - origins[:, None], axis=0)
     return Past(errors, "origins", elapsed, np.abs(np.subtract.outer(origins, origins)))
 
@@ -319,7 +324,8 @@ def _errors_of_rows_or_groups(fc: xr.DataTree, held: xr.DataTree, data: xr.Datas
             "these forecasts are from fits to other data: rows are held out of one fit"
         )
     predictions = held["predictions"].to_dataset()
-    index, members = index_of(predictions), held.attrs.get("members")
+    index = index_of(predictions)
+    members = held.attrs.get("members")
     of_members = all(members in variable.dims for variable in predictions.data_vars.values())
     # Forecasts made by hand do not say whether they are series.
     series = held.attrs.get("series", index == "time" or are_dates(predictions[index]))
@@ -382,5 +388,6 @@ def known_counts(found: Mapping[Any, CalibrationErrors], units: str) -> str:
         Words such as `9 to 12 origins held out`.
     """
     counts = [each.held_out for each in found.values()]
-    least, most = min(counts), max(counts)
+    least = min(counts)
+    most = max(counts)
     return f"{least}{f' to {most}' if least < most else ''} {units} held out"

@@ -197,7 +197,8 @@ def _recalibrated_draws(
     Raises:
         DataError: if there are no draws, or they do not reach so far.
     """
-    name, index = str(variable.name), index_of(variable)
+    name = str(variable.name)
+    index = index_of(variable)
     ordered = variable.transpose("chain", "draw", index, ...)
     values = _merged_draws(variable)
     whole = _finite_draws(values)
@@ -229,7 +230,8 @@ def _recalibrated_draws(
         # 3. Each draw keeps its rank (ensemble copula coupling).
         of_rank = np.empty_like(draws)
         np.put_along_axis(of_rank, order, new, axis=0)
-        moved[np.ix_(whole, at)] = of_rank.reshape(len(whole), len(at), *values.shape[2:])
+        shape = len(whole), len(at), *values.shape[2:]
+        moved[np.ix_(whole, at)] = of_rank.reshape(shape)
     return ordered.copy(data=moved.reshape(ordered.shape)).transpose(*variable.dims).values
 
 
@@ -274,7 +276,8 @@ def _numbers_and_widths(
     leads: np.ndarray,
 ) -> xr.Dataset:
     """The number of errors at each time, and ratios of widths, as means over places."""
-    index, names = index_of(old), [str(name) for name in old.data_vars]
+    index = index_of(old)
+    names = [str(name) for name in old.data_vars]
 
     def width(variable: xr.DataArray) -> np.ndarray:
         draws = _merged_draws(variable)

@@ -270,12 +270,14 @@ def _ensemble_forecast(
     members_at: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
 ) -> xr.Dataset:
     """Apply `members_at(seen, values, t)` to the observed part of each series at each time."""
-    index, time = index_of(train), np.atleast_1d(np.asarray(times))
+    index = index_of(train)
+    time = np.atleast_1d(np.asarray(times))
     known = numbers(train[index].values)
 
     def ensemble(y: np.ndarray) -> np.ndarray:
         there = np.isfinite(y)
-        seen, values = known[there], y[there]
+        seen = known[there]
+        values = y[there]
         if not seen.size:
             return np.empty((0, time.size))
         return _members_by_time([members_at(seen, values, float(t)) for t in numbers(time)])

@@ -210,7 +210,8 @@ def total_variance(
     centred = mean - mean[0]
     centred = centred - centred.mean(axis=0)
     # 2. E[m]² from pairs of different chains: all draws together sum to zero.
-    of_chain, sums = np.arange(draws), centred
+    of_chain = np.arange(draws)
+    sums = centred
     if chain is not None and (chain != chain[0]).any():
         of_chain = np.unique(chain, return_inverse=True)[1]
         sums = _sums_by_group(centred, of_chain)
@@ -248,7 +249,9 @@ class _Split:
 
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
         """Turn to an observable, of which some draws are finite throughout."""
-        self._ok, self._pairs, self._chains = ok, {}, int(chain[-1]) + 1
+        self._ok = ok
+        self._pairs = {}
+        self._chains = int(chain[-1]) + 1
         # Regressions are tried on other chains than they were fitted to.
         draws = np.arange(len(chain)) * 2 >= len(chain)
         self._half = 2 * chain >= self._chains if self._chains > 1 else draws
@@ -292,7 +295,8 @@ class _Split:
                 held = np.zeros(len(mean), bool)
                 held[index] = True
                 # Pairs of draws that share the group and nothing else.
-                other, columns = draws_at(of_group, at)[some], self._basis(group, held)
+                other = draws_at(of_group, at)[some]
+                columns = self._basis(group, held)
                 share = shared(mean[index], other, columns, self._half[index])
                 found[group] = share * epistemic
         if PROCESS in found:
@@ -347,7 +351,8 @@ def shared(
     if columns is None:
         return np.full(mean.shape[1], np.nan)
     # 1. Moments of both draws of a pair, in units of the pooled variance.
-    one, two = mean - mean.mean(axis=0), other - other.mean(axis=0)
+    one = mean - mean.mean(axis=0)
+    two = other - other.mean(axis=0)
     squares = (one**2).mean(axis=0), (two**2).mean(axis=0)
     pooled = (squares[0] + squares[1]) / 2
     pooled = np.where(pooled > 0, pooled, 1.0)

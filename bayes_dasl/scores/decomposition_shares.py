@@ -101,7 +101,9 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
         return found
     # One or two rows are near, or near and far.
     thirds = np.array_split(ahead, min(len(_THIRDS), len(ahead)))
-    names = _THIRDS if len(thirds) == len(_THIRDS) else [_THIRDS[0], _THIRDS[-1]][: len(thirds)]
+    names = _THIRDS
+    if len(thirds) < len(_THIRDS):
+        names = ["near", "far"][: len(thirds)]
     return found | dict(zip(names, thirds, strict=True))
 
 

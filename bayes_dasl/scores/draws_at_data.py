@@ -65,11 +65,13 @@ def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
         One score for each value.
     """
     # Both sums follow from the sorted draws and their cumulative sums, without a matrix of pairs.
-    ordered, m = np.sort(draws), len(draws)
+    ordered = np.sort(draws)
+    m = len(draws)
     total = np.concatenate([[0.0], np.cumsum(ordered)])
     below = np.searchsorted(ordered, y)
     distance = (y * (2 * below - m) + total[-1] - 2 * total[below]) / m
-    between = 2 * np.sum(ordered * (2 * np.arange(m) - m + 1)) / (m * max(m - 1, 1))
+    weighted = ordered * (2 * np.arange(m) - m + 1)
+    between = 2 * np.sum(weighted) / (m * max(m - 1, 1))
     return distance - between / 2
 
 
@@ -109,7 +111,8 @@ def complete(
         The mask of a group, its values, and its draws `(datum, draw)`.
     """
     # Scores of a whole group are vectorised; most forecasts have one group.
-    finite, seen = np.isfinite(draws), np.isfinite(observed)
+    finite = np.isfinite(draws)
+    seen = np.isfinite(observed)
     for pattern in np.unique(finite[:, seen], axis=1).T:
         times = seen & (finite == pattern[:, None]).all(axis=0)
         if pattern.any():

@@ -87,14 +87,19 @@ def scored(parts: Iterable[Part]) -> Scored:
     Returns:
         The mean scores, the kind of the log score, and the finite draws.
     """
-    columns, data, exact, numbers, whole = [], [], False, True, np.ones(1, bool)
+    columns = []
+    data = []
+    exact = False
+    numbers = True
+    whole = np.ones(1, bool)
     for draws, observed, log_scores in parts:
         exact = log_scores is not None
         numbers = numbers and are_whole(draws, observed)
         whole = whole & finite(draws)
         columns.append(_scores_at(draws, observed, log_scores))
         data.append(observed)
-    at_times, seen = np.concatenate(columns, axis=1), np.isfinite(np.concatenate(data))
+    at_times = np.concatenate(columns, axis=1)
+    seen = np.isfinite(np.concatenate(data))
     # Draws alone give no probability mass of whole numbers.
     if numbers and not exact:
         at_times[POINTWISE.index("log_score")] = np.nan

@@ -65,7 +65,8 @@ def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
     for name, variable in variables.items():
         odd = ~np.isfinite(by_chain(variable)).all(axis=2)
         # Several predictive draws of one posterior draw lie one after the other.
-        found[str(name)] = odd.reshape(len(odd), odd.shape[1] // each, each).any(axis=2)
+        by_draw = odd.reshape(len(odd), odd.shape[1] // each, each)
+        found[str(name)] = by_draw.any(axis=2)
     return found
 
 

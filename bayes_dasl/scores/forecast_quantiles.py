@@ -50,7 +50,8 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         # Unknown if all draws failed.
         found = [np.nan] * len(columns)
         if len(values):
-            found = [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)]
+            moments = values.mean(axis=0), values.std(axis=0)
+            found = [*moments, *np.quantile(values, wanted, axis=0)]
         said = {"observable": str(name), "units": str(variable.attrs.get("units", ""))}
         numbers = dict(zip(columns, found, strict=True))
         tables.append(_index_columns(draws, dims).assign(**said, **numbers))

@@ -75,7 +75,8 @@ def of_problem(
     Returns:
         Log likelihoods `(draw, …)` by observable.
     """
-    model, rows = problem.model, problem.own_rows
+    model = problem.model
+    rows = problem.own_rows
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     found = {}
     for name, each in pushed.log_likelihood.items():
@@ -99,7 +100,8 @@ def _values_of(
         raise ModelError(
             f"values must be a dict by name or what bd.fit returned, not {type(values).__name__}"
         )
-    short, leaves = names(model), paths(model)
+    short = names(model)
+    leaves = paths(model)
     by_name = {name: path for path, name in short.items()} | {path: path for path in leaves}
     if unknown := [str(name) for name in values if name not in by_name]:
         raise MismatchError(

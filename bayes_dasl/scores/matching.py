@@ -96,7 +96,8 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
     then_known = fitted_rows(known, fitted) if known.data_vars else None
     if then_known is None:
         return
-    index, units = index_of(known), units_of(known)
+    index = index_of(known)
+    units = units_of(known)
     data = in_units(data, units, doubtful=True)
     for name in map(str, then_known.data_vars):
         # Where one side states no units, nobody knows whether they are the same.
@@ -257,7 +258,8 @@ def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
 def _refuse_other_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
     """Raise MismatchError if forecast and data state different units."""
-    theirs, ours = units_of(predictions), units_of(data)
+    theirs = units_of(predictions)
+    ours = units_of(data)
     for name in map(str, predictions.data_vars):
         if theirs[name] and ours[name] and agree(theirs[name], ours[name]) is False:
             raise MismatchError(
@@ -292,7 +294,8 @@ def _shared_times(
         first = min(forecast[0], data[0])
         forecast, data = ((times - first) / np.timedelta64(1, "s") for times in (forecast, data))
     tolerance = _time_rounding(forecast, data)
-    forecast, data = np.asarray(forecast, float), np.asarray(data, float)
+    forecast = np.asarray(forecast, float)
+    data = np.asarray(data, float)
     # 1. The nearest time of the forecast for each row of the data.
     order = np.argsort(forecast, kind="stable")
     times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)

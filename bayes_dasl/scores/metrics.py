@@ -32,7 +32,8 @@ def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
     Source: Nash & Sutcliffe (1970).
     """
-    x, y = np.asarray(predicted, float), np.asarray(observed, float)
+    x = np.asarray(predicted, float)
+    y = np.asarray(observed, float)
     if not _varies(y):
         return np.nan
     return 1 - float(np.mean((x - y) ** 2) / y.std() ** 2)
@@ -54,7 +55,8 @@ def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
     Source: Gupta et al. (2009); Knoben et al. (2019) on the mean.
     """
-    x, y = np.asarray(predicted, float), np.asarray(observed, float)
+    x = np.asarray(predicted, float)
+    y = np.asarray(observed, float)
     if not (_varies(x) and _varies(y)) or y.mean() == 0:
         return np.nan
     covariance = np.mean((x - x.mean()) * (y - y.mean()))
@@ -101,7 +103,8 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
     kept = usable(fc)
     rows = {}
     for name, variable in predictions.data_vars.items():
-        draws, seen = alike(merged(variable)[kept], observed[name]), observed[name].values.ravel()
+        draws = alike(merged(variable)[kept], observed[name])
+        seen = observed[name].values.ravel()
         known = np.isfinite(seen) & bool(len(draws))
         found = dict.fromkeys(metrics, np.nan)
         if known.any():

@@ -41,7 +41,8 @@ def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
         The PIT of each datum, by observable.
     """
     # One generator for all observables, in their order: results do not depend on blocks.
-    rng, found = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    found = {}
     for name, variable in predictions.data_vars.items():
         whole = finite_throughout(variable)
         parts = []

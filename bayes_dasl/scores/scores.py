@@ -143,7 +143,9 @@ def score_baselines(
     refuse_absent(names, train, "training")
     refuse_absent(names, test, "test")
     test = in_units(test, units_of(train), doubtful=True)
-    data = {name: with_bounds(test[name], test, test[name].attrs).astype(float) for name in names}
+    data = {}
+    for name in names:
+        data[name] = with_bounds(test[name], test, test[name].attrs).astype(float)
     tables = {}
     for label, draws in baseline_ensembles(train[names], test[names]):
         pairs = {}

@@ -11,7 +11,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from ..._jax.trace import traced
-from ..._statistics.missing_data import seen_and_filled
+from ..._statistics.tails import seen_and_filled
 from ...layers import AbstractTrajectory
 from ...layers.layer import States, at_states, trajectories
 from ...model import Model

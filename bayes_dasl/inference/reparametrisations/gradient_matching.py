@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from ..._jax.compiling import Program
 from ..._jax.tree import frozen
 from ..._statistics.describe_distributions import bounds
-from ..._statistics.missing_data import masked_log_prob
+from ..._statistics.tails import masked_log_prob
 from ...data.datasets import averaged
 from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
