@@ -136,6 +136,7 @@ def return_levels(
     highest = np.concatenate([values[:, number == i].max(axis=1) for i in whole])
     # 3. Quantiles of these maxima, as far as enough blocks reach them.
     reached = np.floor(highest.size / wanted + 1e-9).astype(int)
+    # Too few maxima beyond a level make its quantile a matter of chance.
     known = reached >= _FEWEST
     level = np.full(len(wanted), np.nan)
     if known.any():

@@ -136,6 +136,7 @@ def likely(probability: float) -> str:
     """
     if not np.isfinite(probability):
         return "unknown"
+    # Rounding would hide that rare events are possible.
     for edge, words in ((0.0, "under 1 %"), (1.0, "over 99 %")):
         if 0 < abs(probability - edge) < 0.01:
             return words
