@@ -13,7 +13,7 @@ from bayes_dasl.errors import DataError, MismatchError
 from bayes_dasl.scores import baseline_forecasts, pit, score
 from bayes_dasl.scores.baselines import (
     BASELINES,
-    _pairs,
+    _pairs_at_lead,
     baselines,
     climatology,
     persistence,
@@ -104,7 +104,10 @@ def test_pairs_are_those_of_a_search_through_all(regular):
         distance = np.abs(seen[later] - seen[earlier] - lead)
         limit = max(np.sort(distance)[4], 0.5) * (1 + 1e-9)
         wanted = {(i, j) for i, j, d in zip(earlier, later, distance, strict=True) if d <= limit}
-        assert set(zip(*map(np.ndarray.tolist, _pairs(seen, lead, 0.5)), strict=True)) == wanted
+        assert (
+            set(zip(*map(np.ndarray.tolist, _pairs_at_lead(seen, lead, 0.5)), strict=True))
+            == wanted
+        )
 
 
 def test_few_values_give_what_there_is():

@@ -15,7 +15,7 @@ from by_hand import posterior
 
 import bayes_dasl as bd
 from bayes_dasl._findings import SPREAD
-from bayes_dasl.prediction.confounding import _table, confounding
+from bayes_dasl.prediction.confounding import _confounding_table, confounding
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths
 from bayes_dasl.verdict import posterior_findings
@@ -87,7 +87,7 @@ def test_parameters_of_one_value_are_not_said_to_correlate():
     leaves = {path: leaf for path, leaf in paths(model).items() if leaf.group == "science"}
     shift = np.random.default_rng(0).normal(size=(128, 2))
     for values in np.random.default_rng(1).lognormal(size=(20, 2)):
-        found = _table(model, leaves, np.tile(values, (128, 1)), shift, np.ones(128))
+        found = _confounding_table(model, leaves, np.tile(values, (128, 1)), shift, np.ones(128))
         assert found["parameter"].size == 2
         assert not found["correlation"].any() and not found["shift_sd"].any()
 

@@ -324,13 +324,13 @@ class TestPopulation:
         np.testing.assert_allclose(problem.terms(position).data, exact, rtol=1e-9)
 
     def test_the_future_of_one_member_goes_on_from_its_own_residuals(self, model, data):
-        from bayes_dasl.prediction.forecasts import _past
+        from bayes_dasl.prediction.forecasts import _past_of_fit
 
         tree = xr.DataTree.from_dict({"fitted_data": data})
         asked = xr.Dataset(coords={"time": LATER, "subject": [5.0]})
-        past = _past(model, tree, asked)
+        past = _past_of_fit(model, tree, asked)
         np.testing.assert_array_equal(past.values["y"][:, 0], data["y"].sel(subject=5.0))
-        unknown = _past(model, tree, asked.assign_coords(subject=[4.0]))
+        unknown = _past_of_fit(model, tree, asked.assign_coords(subject=[4.0]))
         assert np.isnan(unknown.values["y"]).all()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from arviz_stats.base.array import array_stats
 
-from bayes_dasl._statistics import largest_pareto_k, told_apart, weigh
+from bayes_dasl._statistics import jittered_constants, largest_pareto_k, weigh
 
 
 def test_weights_are_those_of_arviz_and_draws_keep_their_order():
@@ -90,9 +90,9 @@ def test_fewer_draws_must_have_a_thinner_tail():
 
 def test_log_densities_that_differ_or_are_infinite_stay():
     densities = np.random.default_rng(0).normal(size=(50, 3))
-    assert told_apart(densities) is densities
+    assert jittered_constants(densities) is densities
     densities[:, 1], densities[:, 2] = -2.0, -np.inf
-    apart = told_apart(densities)
+    apart = jittered_constants(densities)
     np.testing.assert_array_equal(apart[:, [0, 2]], densities[:, [0, 2]])
     assert len(np.unique(apart[:, 1])) == 50
     np.testing.assert_allclose(apart[:, 1], -2.0, atol=1e-9)

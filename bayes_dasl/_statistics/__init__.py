@@ -1,6 +1,4 @@
-"""Statistics of draws: convergence, importance weights, thinning; distributions that NumPyro lacks,
-and in words.
-"""
+"""Statistics of draws, and distributions that NumPyro lacks or does not describe in words."""
 
 from .convergence import (
     allowance as allowance,
@@ -19,9 +17,9 @@ from .distributions import (
 )
 from .importance import (
     Weights as Weights,
+    jittered_constants as jittered_constants,
     largest_pareto_k as largest_pareto_k,
     stored_log_likelihood as stored_log_likelihood,
-    told_apart as told_apart,
     weigh as weigh,
 )
 from .tails import (

@@ -1,5 +1,6 @@
-"""Draws of many times block by block, so that memory stays bounded whatever their number."""
+"""Blocks of large arrays of draws, so that memory stays bounded."""
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,45 +8,56 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+# Values of one array in memory at once: 16 MiB.
 _VALUES = 2**21
-"""Of one array in memory at once: 16 MiB."""
 _DRAWS = ("chain", "draw", "exchange")
 
 
 def blocks(sizes: Mapping[str, int], most: int) -> Iterator[dict[str, slice]]:
-    """Parts of an array by dimension, of at most `most` values each and in its order, that make up
-    the whole.
+    """Split an array into blocks of at most `most` values.
+
+    Args:
+        sizes: the size of each dimension, by name.
+        most: the largest number of values of a block.
+
+    Yields:
+        The slice of each dimension; all blocks, in the order of the array, make up the whole.
     """
-    names, steps, inside = list(sizes), {}, 1
-    for name in reversed(names):
-        steps[name] = max(1, min(sizes[name], most // max(1, inside)))
-        inside *= sizes[name]
-    counts = [math.ceil(sizes[name] / steps[name]) for name in names]
-    for number in range(math.prod(counts)):
-        part = {}
-        for name, count in zip(reversed(names), reversed(counts), strict=True):
-            number, at = divmod(number, count)
-            part[name] = slice(at * steps[name], min((at + 1) * steps[name], sizes[name]))
-        yield {name: part[name] for name in names}
+    # The last dimensions are whole in each block, as far as they fit.
+    parts, inside = [], 1
+    for size in reversed(list(sizes.values())):
+        step = max(1, min(size, most // max(1, inside)))
+        inside *= size
+        starts = range(0, size, step)
+        parts.append([slice(at, min(at + step, size)) for at in starts])
+    for block in itertools.product(*reversed(parts)):
+        yield dict(zip(sizes, block, strict=True))
 
 
 def blocks_of(
     draws: xr.DataArray, sizes: Mapping[str, int] | None = None
 ) -> Iterator[dict[str, slice]]:
-    """Parts with all draws in each, for `draws_at`;
-    `sizes` are other ones than those of the array.
+    """Blocks that hold all draws, for `draws_at`.
+
+    Args:
+        draws: the array.
+        sizes: dimensions and sizes to split, in place of those of the array.
+
+    Returns:
+        The blocks, see `blocks`.
     """
-    own = {str(dim): draws.sizes[dim] for dim in draws.dims if dim not in _DRAWS}
-    number = math.prod(draws.sizes[dim] for dim in draws.dims if dim in _DRAWS)
+    own = {str(dim): size for dim, size in draws.sizes.items() if dim not in _DRAWS}
+    number = math.prod(size for dim, size in draws.sizes.items() if dim in _DRAWS)
     return blocks(own if sizes is None else sizes, max(1, _VALUES // max(1, number)))
 
 
 def draws_at(draws: xr.DataArray, at: Mapping[str, Any]) -> np.ndarray:
-    """Draws of a part `(draw, datum)`, all chains one after the other; from the file where they lie
-    in one.
+    """Load the draws of a block, all chains one after the other.
+
+    Returns:
+        The draws `(draw, datum)`.
     """
     over = [dim for dim in _DRAWS if dim in draws.dims]
     values = draws.isel(at).compute().transpose(*over, *at).values
-    return values.reshape(
-        math.prod(values.shape[: len(over)]), math.prod(values.shape[len(over) :])
-    )
+    number = math.prod(values.shape[: len(over)])
+    return values.reshape(number, math.prod(values.shape[len(over) :]))

@@ -1,26 +1,28 @@
-"""Which of many draws to look at, which quantities move, their R-hat and effective sample sizes."""
+"""R-hat, effective sample sizes and tail indices of draws; which draws to look at."""
 
 import numpy as np
 from scipy.special import chdtri
 
 TAIL = 0.05
-"""The quantiles, this and one less it, of which effective sample sizes of tails are: the ends of
-the intervals that are tabulated."""
+"""Tail effective sample sizes are for this quantile and one minus it, the ends of intervals."""
 
-_FEW = 10  # quantities for which the usual bounds hold
+# The usual bounds on R-hat hold for about so many quantities.
+_FEW = 10
 _BY_CHANCE = 0.05
-_FEWEST_FOR_TAILS = 100  # draws
-# Draws, above which a tail is three times the root of their number rather than a fifth of them.
+_FEWEST_FOR_TAILS = 100
+# For more draws than these, ArviZ takes 3 √draws of them as the tail, else a fifth.
 _FEWEST_EFFECTIVE = 225
 
 
 def allowance(number: int, groups: int) -> float:
-    r"""How many times as far above one the largest of many R-hat may lie as that of ten, and so
-    much lower the ESS.
+    r"""Factor by which the largest R-hat of many quantities may exceed 1 more than that of ten.
 
-    Of `groups` of draws that agree $\hat R^2 - 1$ is a $\chi^2$ of one degree of freedom less, over
-    the effective sample size. The ratio is that of the values that one of `number` quantities, or
-    one of ten, exceeds in a twentieth of runs.
+    For `groups` of draws that agree, $(\hat R^2 - 1) \cdot \mathrm{ESS}$ follows a $\chi^2$
+    distribution with `groups - 1` degrees of freedom. The factor is a ratio of two $\chi^2$ values.
+    The largest of `number` quantities exceeds the one in 5 % of runs, the largest of ten the other.
+
+    Returns:
+        The factor, at least 1; the ESS may be lower by the same factor.
     """
     if number <= _FEW or groups < 2:
         return 1.0
@@ -29,13 +31,19 @@ def allowance(number: int, groups: int) -> float:
 
 
 def moving_quantities(values: np.ndarray) -> np.ndarray:
-    """Which quantities of `(chain, draw, quantity)` are not the same in every draw."""
+    """Which quantities of draws `(chain, draw, quantity)` differ between draws.
+
+    Returns:
+        A flag for each quantity.
+    """
     return np.any(values != values[:1, :1], axis=(0, 1))
 
 
 def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Drop the draws that are not finite, and cut every chain to the length of the shortest; and
-    how many were not.
+    """Drop draws that are not finite, and cut every chain to the length of the shortest.
+
+    Returns:
+        The draws that stay, `(chain, draw, quantity)`, and the number of other draws.
     """
     ok = np.all(np.isfinite(values), axis=2)
     length = int(ok.sum(axis=1).min()) if ok.size else 0
@@ -44,8 +52,10 @@ def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Effective sample sizes of `(chain, draw, quantity)`, of bulk and tails (`TAIL`); 0 where not
-    defined.
+    """Bulk and tail effective sample sizes of draws `(chain, draw, quantity)`.
+
+    Returns:
+        Both for each quantity; 0 where they are not defined.
     """
     from arviz_stats.base.array import array_stats
 
@@ -56,31 +66,40 @@ def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def rhat(values: np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat of `(chain, draw, quantity)`; of the halves of a single chain.
+    """Rank-normalised split R-hat of draws `(chain, draw, quantity)`.
 
-    Infinite where it is not defined: all draws equal, one not a number, or fewer than four in a
-    chain (or half).
+    A single chain is judged by its two halves.
+
+    Returns:
+        R-hat of each quantity. It is infinite where it is not defined: if all draws are equal, one
+        is NaN, or a chain (or half) has fewer than four.
     """
     from arviz_stats.base.array import array_stats
 
     if values.shape[0] == 1:
         half = values.shape[1] // 2
-        values = np.concatenate([values[:, :half], values[:, values.shape[1] - half :]])
+        halves = values[:, :half], values[:, values.shape[1] - half :]
+        values = np.concatenate(halves)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = array_stats.rhat(values, chain_axis=0, draw_axis=1)
     return np.where(np.isnan(found), np.inf, found)
 
 
 def nested_rhat(draws: np.ndarray, superchains: int) -> float:
-    """The worst rank-normalised nested R-hat of `(chain, draw, quantity)`; infinite where it cannot
-    be computed.
+    """The largest rank-normalised nested R-hat of draws `(chain, draw, quantity)`.
 
-    Chains of one superchain lie one after the other. Source: Margossian et al. (2024).
+    Chains of one superchain must lie one after the other.
+
+    Returns:
+        The largest of all quantities; infinite where one cannot be computed.
+
+    Source: Margossian et al. (2024).
     """
     from arviz_stats.base.array import array_stats
 
     numbers = np.arange(superchains).repeat(len(draws) // superchains)
-    with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
+    # Draws that never move have no variance.
+    with np.errstate(invalid="ignore", divide="ignore"):
         values = array_stats.rhat_nested(
             np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2
         )
@@ -91,9 +110,12 @@ def tail_index(values: np.ndarray) -> tuple[float, float]:
     r"""The Pareto $\hat k$ of the heavier tail of draws `(chain, draw)`, and its standard error
     $(1 + k) / \sqrt{m}$.
 
-    From k = 1/2 on there is no variance. The error is that of k = 1/2, with m as the effective
-    number of draws in the tail. Both are NaN where no tail can be fitted: fewer than 100 draws, a
-    tail of equal ones, or no effective size.
+    From k = 1/2 on there is no variance. The error is that at k = 1/2, where m is the effective
+    number of draws in the tail.
+
+    Returns:
+        Both; NaN if no tail can be fitted: fewer than 100 draws, a tail of equal draws, or no
+        effective sample size.
 
     Source: Vehtari et al. (2024), section 3.2; Smith (1987), Estimating tails of probability
     distributions.
@@ -109,11 +131,16 @@ def tail_index(values: np.ndarray) -> tuple[float, float]:
         )
     except ValueError:  # a tail of equal values
         return np.nan, np.nan
+    # The size of the tail that ArviZ fitted, from which the error follows.
     few = values.size * relative <= _FEWEST_EFFECTIVE
     tail = values.size / 5 if few else 3 * np.sqrt(values.size / relative)
     return float(np.asarray(found)), float(1.5 / np.sqrt(tail * min(relative, 1.0)))
 
 
 def thinned(total: int, most: int) -> np.ndarray:
-    """The indices of at most so many of them, evenly spaced, the first and the last among them."""
+    """Evenly spaced indices below `total`, at most so many, from the first to the last.
+
+    Returns:
+        The indices, ascending.
+    """
     return np.unique(np.linspace(0, total - 1, min(most, total)).astype(int))

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_HIGHEST = 0.99  # lag-one correlation that a finite series can show
-_FEWEST = 2.0  # independent values that tell a spread
+# The highest lag-one correlation that a finite series can show.
+_HIGHEST = 0.99
+# The fewest independent values that determine a spread.
+_FEWEST = 2.0
 
 
 def error_of_mean(grids: Sequence[np.ndarray]) -> float:
@@ -29,22 +31,25 @@ def error_of_mean(grids: Sequence[np.ndarray]) -> float:
     Source: Kendall (1954), Note on bias in the estimation of autocorrelation; Geyer (1992) on sums
     of correlations.
     """
-    total, variance = sum(_number(grid) for grid in grids), 0.0
+    total = sum(_finite_number(grid) for grid in grids)
     if total < _FEWEST:
         return np.inf
-    for stack in _stacks([grid - np.nanmean(grid) for grid in grids if _number(grid)]):
-        number, worth = _number(stack), 1.0
+    variance = 0.0
+    for stack in _stacks([grid - np.nanmean(grid) for grid in grids if _finite_number(grid)]):
+        # 1. The variance inflation is the product of those along each axis.
+        number = _finite_number(stack)
+        worth = 1.0
         for rows in _along_each_axis(stack):
             worth *= max(_autoregressive(rows), _summed(rows, power=1))
         independent = max(number / worth, _FEWEST)
-        # Times (n / total)², since the mean is that over all grids.
+        # 2. The variance of the mean of these grids,
+        #    times (n / total)², since the mean is over all grids.
         variance += np.nansum(stack**2) / number / (independent - 1) * (number / total) ** 2
     return float(np.sqrt(variance))
 
 
 def independent_hits(grids: Sequence[np.ndarray]) -> float:
-    r"""The number of independent values that say as much about the width of intervals as these
-    normal scores.
+    r"""The number of independent normal scores that tell as much about the width of intervals.
 
     Whether an interval holds a value depends on $|z|$. For two normal scores with correlation $r$
     these events have a correlation of at most $r^2$, so that $n$ values are worth
@@ -58,13 +63,15 @@ def independent_hits(grids: Sequence[np.ndarray]) -> float:
         The number, between one and the number of values; zero without any.
     """
     found = 0.0
-    for stack in _stacks(_turned(grids)):
+    for stack in _stacks(_with_aligned_signs(grids)):
         inflation = np.prod([_summed(rows, power=2) for rows in _along_each_axis(stack)])
-        found += max(_number(stack) / float(inflation), min(_number(stack), 1))
+        # At least one value, if there is any.
+        number = _finite_number(stack)
+        found += max(number / float(inflation), min(number, 1))
     return found
 
 
-def _turned(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _with_aligned_signs(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Flip the signs of observables that move against the first one, which leaves |z| as it is."""
     first = grids[0] if len(grids) else np.zeros(0)
     return [-g if g.shape == first.shape and np.nansum(g * first) < 0 else g for g in grids]
@@ -77,9 +84,7 @@ def _stacks(grids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
-    """All series along each axis in turn, `(series, position)`; gaps are closed, and NaN stand at
-    the ends.
-    """
+    """All series along each axis in turn, `(series, position)`; gaps are closed, NaN come last."""
     for axis in range(stack.ndim):
         rows = np.moveaxis(stack, axis, -1).reshape(-1, stack.shape[axis])
         order = np.argsort(np.isnan(rows), axis=1, kind="stable")
@@ -87,11 +92,10 @@ def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _correlations(rows: np.ndarray) -> Iterator[tuple[float, float]]:
-    """The correlation about zero at lags 1, 2, … within series, and the number of its pairs per
-    value.
-    """
+    """The correlation about zero at lags 1, 2, …, and its number of pairs per value."""
     seen = np.isfinite(rows)
-    values, number = np.where(seen, rows, 0.0), max(int(seen.sum()), 1)
+    values = np.where(seen, rows, 0.0)
+    number = max(int(seen.sum()), 1)
     square = max((values**2).sum() / number, 1e-300)
     for lag in range(1, rows.shape[1]):
         pairs = int((seen[:, lag:] & seen[:, :-lag]).sum())
@@ -119,9 +123,10 @@ def _autoregressive(rows: np.ndarray) -> float:
     # Subtracting the sample mean biases the correlation downwards (Kendall 1954).
     correlation = float(np.clip(correlation + (1 + 3 * correlation) / number, 0.0, _HIGHEST))
     lags = np.arange(1, rows.shape[1])
+    # τ = 1 + 2 Σ_k (pairs at lag k / values) r^k.
     pairs = np.maximum(lengths[:, None] - lags, 0).sum(axis=0)
     return 1 + 2 * float((pairs * correlation**lags).sum()) / number
 
 
-def _number(grid: np.ndarray) -> int:
+def _finite_number(grid: np.ndarray) -> int:
     return int(np.isfinite(grid).sum())

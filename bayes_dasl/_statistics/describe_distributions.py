@@ -1,6 +1,4 @@
-"""What NumPyro's distributions say of themselves: where their numbers lie, and how they are
-written.
-"""
+"""Supports, bounds and descriptions in words of NumPyro's distributions."""
 
 import math
 import operator
@@ -23,13 +21,17 @@ _SIGNS = {
     operator.truediv: "/",
     operator.pow: "**",
 }
+# Sides of a support, in words if the bound itself is excluded or included.
+_ENDS_IN_WORDS = {"lower": ("greater than", "at least"), "upper": ("less than", "at most")}
 
 
 def of_a_prior(distribution: dist.Distribution) -> str:
-    """What is wrong with a prior whose parameter is a distribution; nothing of others.
+    """The end of an error message for a prior whose parameter is itself a distribution.
 
-    NumPyro refuses most of these itself, where they are made, but for one told not to check its
-    arguments.
+    NumPyro refuses such a prior itself, unless it was built with `validate_args=False`.
+
+    Returns:
+        The message; empty for any other prior.
     """
     kind = type(distribution).__name__
     for name in distribution.arg_constraints:
@@ -42,199 +44,233 @@ def of_a_prior(distribution: dist.Distribution) -> str:
 
 
 def possible(distribution: dist.Distribution, at: float) -> Any:
-    """A number that a distribution may give, another for every `at` in (0, 1); as a rule nothing is
-    compiled.
+    """A value in the support of a distribution, a different one for each `at` in (0, 1).
+
+    Returns:
+        An array of the distribution's shape.
     """
     support: Any = distribution.support
     shape = distribution.batch_shape + distribution.event_shape
     ends = bounds(support)
-    low, high = ends.get("lower"), ends.get("upper")
+    low = ends.get("lower")
+    high = ends.get("upper")
     if support.is_discrete:
         return jnp.asarray(np.ones(shape))
+    # NumPy compiles nothing, so the common supports do not go through a bijector.
     if low is not None:
-        return jnp.asarray(
-            np.full(shape, low + (math.exp(at) if high is None else (high - low) * (1 + at) / 2))
-        )
-    if high is not None or support in (constraints.real, constraints.real_vector):
-        return jnp.asarray(np.full(shape, at if high is None else high - math.exp(at)))
+        above = math.exp(at) if high is None else (high - low) * (1 + at) / 2
+        return jnp.asarray(np.full(shape, low + above))
+    if high is not None:
+        return jnp.asarray(np.full(shape, high - math.exp(at)))
+    if support in (constraints.real, constraints.real_vector):
+        return jnp.asarray(np.full(shape, at))
     try:
-        way = biject_to(support)
-        return way(jnp.full(way.inverse_shape(shape), at))
-    except NotImplementedError:  # a support without coordinates, such as a sphere
+        bijector = biject_to(support)
+        return bijector(jnp.full(bijector.inverse_shape(shape), at))
+    except NotImplementedError:
+        # A support without unconstrained coordinates, such as a sphere.
         return distribution.sample(jax.random.key(0))
 
 
 def free_shape(distribution: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the coordinates of a number, of a matrix of correlations a triangle; its own
-    where it has none.
+    """The shape of a parameter in unconstrained space: a triangle for a correlation matrix.
+
+    Returns:
+        That shape, or the parameter's own if its support has no bijector.
     """
     try:
         return tuple(biject_to(distribution.support).inverse_shape(shape))
-    except NotImplementedError:  # such as a sphere
+    except NotImplementedError:
+        # Such as a sphere.
         return shape
 
 
 def same_support(one: dist.Distribution, other: dist.Distribution) -> bool:
-    """Whether two distributions give the same numbers."""
-    supports: Any = one.support, other.support
-    ends = [jax.tree.leaves(support) for support in supports]
-    return type(supports[0]) is type(supports[1]) and all(map(np.array_equal, *ends))
+    """Whether two distributions have the same support.
+
+    Returns:
+        True for supports of one type with equal ends.
+    """
+    first: Any = one.support
+    second: Any = other.support
+    ends = jax.tree.leaves(first), jax.tree.leaves(second)
+    return type(first) is type(second) and all(map(np.array_equal, *ends))
 
 
 def support_of_draws(draws: Any) -> Any:
-    """Positive numbers if all draws are, else any; of draws that only a running program knows
-    nothing is doubted.
+    """The support that draws suggest: positive if all of them are, else real.
+
+    Returns:
+        The constraint; positive for traced draws, whose values are not known.
     """
     positive = jnp.all(draws > 0)
-    return (
-        constraints.positive if isinstance(positive, Tracer) or bool(positive) else constraints.real
-    )
+    if isinstance(positive, Tracer) or positive:
+        return constraints.positive
+    return constraints.real
+
+
+def _base_of(support: Any) -> Any:
+    """The constraint on each element of a support."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
 
 
 def describe_support(support: Any) -> str:
-    """`greater than 0`, `whole numbers, at least 0`, to say which data or values there may be."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    """A support in words, such as `greater than 0` or `whole numbers, at least 0`.
+
+    Returns:
+        The words, for error messages.
+    """
+    support = _base_of(support)
     words = ["whole numbers"] if support.is_discrete else []
     for side, value in bounds(support).items():
-        beyond, within = (
-            ("greater than", "at least") if side == "lower" else ("less than", "at most")
-        )
-        words.append(f"{within if bool(support(value)) else beyond} {value:g}")
+        open_end, closed_end = _ENDS_IN_WORDS[side]
+        words.append(f"{closed_end if support(value) else open_end} {value:g}")
     return ", ".join(words) or "any numbers"
 
 
 def bounds(support: Any) -> dict[str, float]:
-    """`lower` and `upper` of a support,
-    as far as they are finite and the same for every element.
+    """Bounds of a support that are finite and the same for every element.
+
+    Returns:
+        `lower` and `upper`, as far as there are such bounds.
     """
-    return {
-        side: float(value.ravel()[0])
-        for side, value in _ends(support).items()
-        if float(np.ptp(value)) == 0
-    }
+    ends = _finite_bounds(support).items()
+    return {side: float(value.ravel()[0]) for side, value in ends if np.ptp(value) == 0}
 
 
-def _ends(support: Any) -> dict[str, np.ndarray]:
-    """`lower` and `upper` of a support, as far as they are finite."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+def _finite_bounds(support: Any) -> dict[str, np.ndarray]:
+    """Arrays of bounds, `lower` and `upper`, of a support, as far as they are finite."""
+    support = _base_of(support)
     found = {}
-    for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
-        value = getattr(support, other, None)
-        # By NumPy, since what is wrong with data is said before anything is compiled.
+    for side in _ENDS_IN_WORDS:
+        value = getattr(support, f"{side}_bound", None)
+        # NumPy, since data are checked before anything is compiled.
         value = np.asarray(math.nan if value is None or isinstance(value, Tracer) else value)
-        if bool(np.isfinite(value).all()):
+        if np.isfinite(value).all():
             found[side] = value
     return found
 
 
 def chosen_bounds(distribution: dist.Distribution) -> dict[str, Any]:
-    """`lower` and `upper` of what someone allowed, such as the ends of a uniform prior; nested
-    lists where they differ.
+    """Bounds that the user chose, such as the ends of a uniform prior.
 
-    What the family itself demands is none of these: a half-normal is positive, a beta a share. Nor
-    is a truncation at zero alone.
+    Bounds that the family demands are not among them: a half-normal is positive, a beta variable
+    lies in (0, 1). A truncation at zero alone is not among them either.
+
+    Returns:
+        `lower` and `upper`; nested lists where elements differ.
     """
-    support: Any = distribution.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = _base_of(distribution.support)
+    if support is constraints.unit_interval or support is constraints.circular:
+        return {}
     same = bounds(support)
-    found = {side: same.get(side, value.tolist()) for side, value in _ends(support).items()}
-    own = support is constraints.unit_interval or support is constraints.circular
-    return {} if own or found == {"lower": 0.0} else found
+    ends = _finite_bounds(support).items()
+    found = {side: same.get(side, value.tolist()) for side, value in ends}
+    return {} if found == {"lower": 0.0} else found
 
 
 def may_be_negative(value: Any) -> bool:
-    """Whether a distribution has negative numbers too, or a known number is not positive."""
+    """Whether a distribution allows negative numbers, or a known number is not positive.
+
+    Returns:
+        False for a traced number, whose value is not known.
+    """
     if isinstance(value, dist.Delta):
         value = value.v
     if isinstance(value, dist.Distribution):
         return bounds(value.support).get("lower", -math.inf) < 0
-    return (
-        eqx.is_array_like(value)
-        and not isinstance(value, Tracer)
-        and not bool(np.all(np.asarray(value) > 0))
-    )
+    if not eqx.is_array_like(value) or isinstance(value, Tracer):
+        return False
+    return not np.all(np.asarray(value) > 0)
 
 
 def describe_distribution(distribution: Any) -> str:
-    """`LogNormal(-0.6, 0.51)`, to print beside a posterior; where elements differ, the range of
-    each parameter.
+    """A distribution in words, such as `LogNormal(-0.6, 0.51)`.
+
+    Returns:
+        Family and parameters; the range of a parameter whose elements differ.
     """
-    if hasattr(distribution, "described"):  # one that is shared, or depends on others
+    # Shared and dependent distributions describe themselves.
+    if hasattr(distribution, "described"):
         return distribution.described()
     inner: Any = distribution
     while isinstance(inner, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
         inner = inner.base_dist
-    name, support = type(inner).__name__, ""
-    if "Truncated" in name and hasattr(inner, "base_dist"):
-        low, high = (getattr(inner, side, None) for side in ("low", "high"))
-        bounds = [
-            f"> {_range(low)}" if low is not None else "",
-            f"< {_range(high)}" if high is not None else "",
-        ]
-        inner, support = inner.base_dist, ", " + " and ".join(b for b in bounds if b)
-        name = type(inner).__name__
-    values = [
-        _range(getattr(inner, p))
-        for p in inner.arg_constraints
-        if getattr(inner, p, None) is not None
-    ]
-    return f"{name}({', '.join(values)}){support}"
+    support = ""
+    if "Truncated" in type(inner).__name__ and hasattr(inner, "base_dist"):
+        ends = {sign: getattr(inner, side, None) for sign, side in ((">", "low"), ("<", "high"))}
+        said = [f"{sign} {_value_or_range(end)}" for sign, end in ends.items() if end is not None]
+        inner = inner.base_dist
+        support = ", " + " and ".join(said)
+    parameters = [getattr(inner, name, None) for name in inner.arg_constraints]
+    values = [_value_or_range(value) for value in parameters if value is not None]
+    return f"{type(inner).__name__}({', '.join(values)}){support}"
 
 
 def name_of(function: Any) -> str:
-    """What a function is called, or else its class."""
+    """The name of a function, or of its class if it has none.
+
+    Returns:
+        The name.
+    """
     return getattr(function, "__name__", type(function).__name__)
 
 
 def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str:
-    """`LogNormal(Normal(0, 1), 0.3)` or `2 * rate`: a function, what it is called with, and what it
-    made.
+    """A call in words, such as `LogNormal(Normal(0, 1), 0.3)` or `2 * rate`.
+
+    Args:
+        function: a function, a class or an operator.
+        values: its arguments.
+        made: the distribution that it returned, if any.
+
+    Returns:
+        The words.
     """
-    values, function = list(values), getattr(function, "of_one", function)
+    values = list(values)
+    function = getattr(function, "of_one", function)
+    operands = [_describe_argument(value, inside=True) for value in values]
     if function is operator.neg:
-        return f"-{_describe_argument(values[0], inside=True)}"
+        return f"-{operands[0]}"
     if function in _SIGNS:
-        return f" {_SIGNS[function]} ".join(
-            _describe_argument(value, inside=True) for value in values
-        )
-    name, said = name_of(function), ", ".join(map(_describe_argument, values))
+        return f" {_SIGNS[function]} ".join(operands)
+    name = name_of(function)
+    said = ", ".join(map(_describe_argument, values))
     if name != "<lambda>":
         return f"{name}({said})"
-    return (
-        f"{describe_distribution(made).partition('(')[0]} given {said}"
-        if made
-        else f"a function({said})"
-    )
+    if made:
+        return f"{describe_distribution(made).partition('(')[0]} given {said}"
+    return f"a function({said})"
 
 
 def _describe_argument(value: Any, inside: bool = False) -> str:
     if isinstance(value, dist.Distribution):
         said = describe_distribution(value)
         return f"({said})" if inside and getattr(value, "function", None) in _SIGNS else said
-    return (
-        _range(value, digits=6) if eqx.is_array_like(value) else type(value).__name__
-    )  # as someone wrote it
+    # Six digits, since the user wrote the number.
+    return _value_or_range(value, digits=6) if eqx.is_array_like(value) else type(value).__name__
 
 
-def _range(value: Any, digits: int = 3) -> str:
-    low, high = float(np.min(value)), float(np.max(value))
+def _value_or_range(value: Any, digits: int = 3) -> str:
+    low = float(np.min(value))
+    high = float(np.max(value))
     return f"{low:.{digits}g}" if low == high else f"{low:.3g}…{high:.3g}"
 
 
 def describe_value(value: Any) -> str:
-    """What stands where a number belongs, and how to say what was meant,
-    where that can be guessed.
+    """An object in words that stands where a number belongs, with a remedy if one is likely.
+
+    Returns:
+        The words, for error messages.
     """
     if isinstance(value, (tuple, list)):
-        ordered = (
-            len(value) == 2 and all(isinstance(v, Real) for v in value) and value[0] < value[1]
-        )
-        return f"{value!r}" + (
-            f": between two limits it is bd.between({value[0]:g}, {value[1]:g})" if ordered else ""
-        )
+        numbers = len(value) == 2 and all(isinstance(v, Real) for v in value)
+        if numbers and value[0] < value[1]:
+            meant = f"bd.between({value[0]:g}, {value[1]:g})"
+            return f"{value!r}: between two limits it is {meant}"
+        return f"{value!r}"
     if eqx.is_array_like(value) and jnp.ndim(value):
         return f"an array of shape {jnp.shape(value)}"
     if isinstance(value, type):

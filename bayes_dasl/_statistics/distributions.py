@@ -15,16 +15,27 @@ from numpyro.distributions.util import promote_shapes
 from .tails import Tails, censored_log_prob, log_between, log_tails, tails_where
 
 _TINY = 1e-300
+# 100 nodes in place of 48 change moments by at most 1e-11 of themselves.
+_GAUSS = np.polynomial.legendre.leggauss(48)
+# Quadrature runs over so many standard deviations, and somewhat more for skewed laws.
+_WIDE, _MOST_SPREAD = 9.0, 5.0
+# From so many standard deviations on, the exponential tail is exact.
+_FAR = 30.0
+# Stands for zero in a Box–Cox transform without shift, since log(0) is infinite.
+_NEXT_TO_ZERO = 1e-12
+# Rounds in which a hurdle redraws zeros; a draw that is still zero then becomes 1.
+_ROUNDS = 50
 
 
 class CensoredLaw(dist.Distribution):
-    """A law whose values are seen, or only known to lie between bounds; draws and moments are those
-    of the law itself.
+    """A distribution whose values are measured, or only known to lie between bounds.
+
+    Draws and moments are those of the uncensored distribution.
 
     Args:
-        uncensored: the law of the values themselves.
-        bounds: a function of values that gives the bounds within which each lies: the value itself
-            where it is seen.
+        uncensored: the distribution of the values themselves.
+        bounds: a function of values that returns the bounds of each. Both equal the value where it
+            was measured.
     """
 
     pytree_data_fields = ("uncensored", "bounds")
@@ -54,18 +65,18 @@ class CensoredLaw(dist.Distribution):
 
 
 def _promoted(*values: Any, shape: tuple[int, ...] = ()) -> Any:
+    """NumPyro's `promote_shapes`, whose annotation is too wide for arithmetic."""
     return promote_shapes(*values, shape=shape)
 
 
 class BoxCoxNormal(dist.Distribution):
-    r"""A number y that is normal once it is transformed, $g(y) = ((y + c)^\lambda - 1) / \lambda$,
-    or $\log(y + c)$.
+    r"""A variable that is normal after a Box–Cox transform.
 
-    For λ > 0 what the transform can reach has a lower end, at which the normal distribution is cut
-    off.
+    $g(y) = ((y + c)^\lambda - 1) / \lambda$, or $\log(y + c)$ for λ = 0. For λ > 0 the transform
+    has a lower end $-1/\lambda$, where the normal distribution is truncated.
 
     Args:
-        loc: the middle, on the transformed scale.
+        loc: the location on the transformed scale.
         scale: the standard deviation there.
         power: λ, not negative.
         shift: c.
@@ -97,21 +108,23 @@ class BoxCoxNormal(dist.Distribution):
 
     @property
     def _end(self) -> Any:
-        """Where the transform begins, in standard deviations from the middle."""
+        """Where the transform begins, in standard deviations from the location."""
         positive = self.power > 0
-        return jnp.where(
-            positive, (-1 / jnp.where(positive, self.power, 1.0) - self.loc) / self.scale, -jnp.inf
-        )
+        end = -1 / jnp.where(positive, self.power, 1.0)
+        return jnp.where(positive, (end - self.loc) / self.scale, -jnp.inf)
 
     @property
     def _log_kept(self) -> Any:
-        return _log_ndtr_above(self._end)
+        """The log probability that a normal variable lies above the end."""
+        finite = jnp.isfinite(self._end)
+        return jnp.where(finite, log_ndtr(-jnp.where(finite, self._end, 0.0)), 0.0)
 
     def log_prob(self, value: Any) -> Any:
         value = jnp.asarray(value)
         z = (box_cox(value, self.power, self.shift) - self.loc) / self.scale
-        volume = (self.power - 1) * jnp.log(value + self.shift) - jnp.log(self.scale)
-        return -0.5 * jnp.square(z) - 0.5 * math.log(2 * math.pi) + volume - self._log_kept
+        # log |dg/dy| = (λ - 1) log(y + c).
+        log_det = (self.power - 1) * jnp.log(value + self.shift) - jnp.log(self.scale)
+        return -0.5 * jnp.square(z) - 0.5 * math.log(2 * math.pi) + log_det - self._log_kept
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         return self._back(normal_above(key, self._end, sample_shape + self.batch_shape))
@@ -120,23 +133,21 @@ class BoxCoxNormal(dist.Distribution):
         return un_box_cox(self.loc + self.scale * z, self.power, self.shift)
 
     def _about_median(self, *orders: int) -> tuple[Any, ...]:
-        """The means of powers of y less its median, by Gauss's quadrature over the normal number, a
-        node at a time.
-        """
-        relative = jnp.minimum(
-            self.scale / jnp.maximum(1 + self.power * self.loc, 1e-6), _MOST_SPREAD
-        )
+        """Moments E[(y - median)^n] for some n, by Gauss–Legendre quadrature over the normal z."""
+        # 1. The interval [low, low + 2 half]: wider where the back-transform is steep.
+        relative = self.scale / jnp.maximum(1 + self.power * self.loc, 1e-6)
+        relative = jnp.minimum(relative, _MOST_SPREAD)
         low = jnp.maximum(self._end, -_WIDE)
         half = (jnp.maximum(low, 0.0) + _WIDE + 2 * relative - low) / 2
-        log_weight, median = (
-            jnp.log(half) - 0.5 * math.log(2 * math.pi) - self._log_kept,
-            self._back(0.0),
-        )
+        log_weight = jnp.log(half) - 0.5 * math.log(2 * math.pi) - self._log_kept
+        median = self._back(0.0)
 
+        # 2. Sum weight · φ(z) · (y(z) - median)^n, one node at a time to save memory.
         def add(sums: Any, node: Any) -> Any:
             at, weight = node
             z = low + half * (1 + at)
-            share, away = weight * jnp.exp(log_weight - 0.5 * jnp.square(z)), self._back(z) - median
+            share = weight * jnp.exp(log_weight - 0.5 * jnp.square(z))
+            away = self._back(z) - median
             return tuple(s + share * away**n for s, n in zip(sums, orders, strict=True)), None
 
         none = jnp.zeros(self.batch_shape)
@@ -157,17 +168,15 @@ class BoxCoxNormal(dist.Distribution):
         z = (box_cox(safe, self.power, self.shift) - self.loc) / self.scale
         standard = dist.Normal(0.0, 1.0)
         up_to = log_between(standard, self._end, z) - self._log_kept
-        return tails_where(
-            possible, up_to, log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept
-        )
+        beyond = log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept
+        return tails_where(possible, up_to, beyond)
 
 
 class RectifiedBoxCoxNormal(BoxCoxNormal):
-    r"""A number y that is zero where a normal one is at most $g(0)$, and else has it as its Box–Cox
-    transform g(y).
+    r"""A censored normal variable x on the Box–Cox scale: zero for $x \le g(0)$, else $g^{-1}(x)$.
 
     Args:
-        loc: the mean of the normal number.
+        loc: the mean of the normal variable.
         scale: its standard deviation.
         power: λ, not negative.
         shift: c, not negative.
@@ -179,7 +188,7 @@ class RectifiedBoxCoxNormal(BoxCoxNormal):
 
     @property
     def transforms(self) -> tuple[Callable[[Any], Any]]:
-        """From the normal number to y."""
+        """The map from the normal variable to y."""
         return (self._from_normal,)
 
     def _from_normal(self, latent: Any) -> Any:
@@ -202,17 +211,14 @@ class RectifiedBoxCoxNormal(BoxCoxNormal):
 
     def _z(self, value: Any) -> Any:
         positive = value > 0
-        found = (
-            box_cox(jnp.where(positive, value, 1.0), self.power, self.shift) - self.loc
-        ) / self.scale
-        return jnp.where(positive, found, self._end)
+        transformed = box_cox(jnp.where(positive, value, 1.0), self.power, self.shift)
+        return jnp.where(positive, (transformed - self.loc) / self.scale, self._end)
 
     def log_prob(self, value: Any) -> Any:
         value = jnp.asarray(value)
         positive = value > 0
-        return jnp.where(
-            positive, super().log_prob(jnp.where(positive, value, 1.0)), log_ndtr(self._end)
-        )
+        of_positive = super().log_prob(jnp.where(positive, value, 1.0))
+        return jnp.where(positive, of_positive, log_ndtr(self._end))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         return self._back(jax.random.normal(key, sample_shape + self.batch_shape))
@@ -224,64 +230,65 @@ class RectifiedBoxCoxNormal(BoxCoxNormal):
         return self._back(ndtri(q))
 
     def _about_median(self, *orders: int) -> tuple[Any, ...]:
-        zeros, median = ndtr(self._end), self._back(0.0)
+        # The positive part by quadrature; all zeros lie at -median.
+        zeros = ndtr(self._end)
+        median = self._back(0.0)
         positive = super()._about_median(*orders)
-        return tuple(
-            part + zeros * (-median) ** n for part, n in zip(positive, orders, strict=True)
-        )
+        pairs = zip(positive, orders, strict=True)
+        return tuple(part + zeros * (-median) ** n for part, n in pairs)
 
     def log_tails(self, value: Any) -> Tails:
         z = self._z(jnp.asarray(value))
         return tails_where(jnp.asarray(value) >= 0, log_ndtr(z), log_ndtr(-z))
 
 
-_GAUSS = np.polynomial.legendre.leggauss(48)  # 100 change moments by 1e-11 of themselves at most
-_WIDE, _MOST_SPREAD, _FAR = 9.0, 5.0, 30.0
-
-
 def normal_above(key: Any, end: Any, shape: tuple[int, ...]) -> Any:
-    """Draws of a standard normal number that is above an end, also where the end is far out in its
-    tail.
+    """Draw a standard normal variable that is truncated from below, also far out in its tail.
 
-    NumPyro and JAX invert the distribution function below the end, which from 8.3 on is 1 to the
-    last digit.
+    NumPyro and JAX invert the distribution function, which is 1 to the last digit above 8.3.
+
+    Returns:
+        Draws of the given shape.
     """
     end = jnp.broadcast_to(end, shape)
+    # 1. An end below zero: invert Φ.
     near = jax.random.truncated_normal(key, jnp.minimum(end, 0.0), jnp.inf, dtype=end.dtype)
     share = jax.random.uniform(key, shape, end.dtype, minval=_TINY)
+    # 2. Above zero: invert the upper tail, z = -Φ⁻¹(u Φ(-end)).
     middling = -ndtri(jnp.maximum(share * ndtr(-end), _TINY))
+    # 3. Far out the tail falls like exp(-z²/2): z² = end² - 2 log u.
     far = jnp.sqrt(jnp.square(jnp.maximum(end, 1.0)) - 2 * jnp.log(share))
     return jnp.where(end > _FAR, far, jnp.where(end > 0, middling, near))
 
 
-def _log_ndtr_above(end: Any) -> Any:
-    finite = jnp.isfinite(end)
-    return jnp.where(finite, log_ndtr(-jnp.where(finite, end, 0.0)), 0.0)
-
-
 def box_cox(value: Any, power: Any, shift: Any) -> Any:
-    """The Box–Cox transform of positive `value + shift`."""
+    """The Box–Cox transform of positive `value + shift`.
+
+    Returns:
+        The transformed values.
+    """
     log = jnp.log(value + shift)
+    # Near λ = 0 the formula is 0/0: use its expansion there.
     near = jnp.abs(power * log) < 1e-6
     safe = jnp.where(near, 1.0, power)
-    return jnp.where(
-        near, log * (1 + power * log / 2), jnp.expm1(safe * jnp.where(near, 1.0, log)) / safe
-    )
+    away = jnp.expm1(safe * jnp.where(near, 1.0, log)) / safe
+    return jnp.where(near, log * (1 + power * log / 2), away)
 
 
 def box_cox_of_zero(power: Any, shift: Any) -> Any:
-    """The Box–Cox transform of zero; without a shift that of 1e-12, since the logarithm of zero has
-    no number.
+    """The Box–Cox transform of zero; without a shift, of 1e-12, where the logarithm is finite.
+
+    Returns:
+        One number for each power and shift.
     """
     return box_cox(jnp.where(jnp.asarray(shift) > 0, 0.0, _NEXT_TO_ZERO), power, shift)
 
 
-_NEXT_TO_ZERO = 1e-12
-
-
 def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
-    """Back from the transformed scale; its end is where the number itself, with the shift,
-    is zero.
+    """The inverse of `box_cox`; below the lower end of the transform it returns `-shift`.
+
+    Returns:
+        The values on their own scale.
     """
     product = power * transformed
     near = jnp.abs(product) < 1e-6
@@ -291,13 +298,13 @@ def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
 
 
 class Hurdle(dist.Distribution):
-    """Zero with a probability of its own; else a positive number of another distribution.
+    """Zero with a given probability, else a positive draw of another distribution.
 
-    NumPyro has one from 0.22 on, whose draws end never where the other distribution gives zeros
-    alone.
+    NumPyro has a hurdle from 0.22 on. It never finishes drawing if the other distribution gives
+    only zeros.
 
     Args:
-        base_dist: of positive numbers, or of counts, of which the zeros are left out.
+        base_dist: the distribution of positive amounts, or of counts, whose zeros are left out.
         gate: the probability of zero.
     """
 
@@ -320,8 +327,10 @@ class Hurdle(dist.Distribution):
 
     @property
     def _log_positive(self) -> Any:
-        """The logarithm of the probability that the other distribution gives a positive number."""
-        return jnp.log(-jnp.expm1(self.base_dist.log_prob(0.0))) if self._counts else jnp.zeros(())
+        """The log probability of a positive number under the other distribution."""
+        if not self._counts:
+            return jnp.zeros(())
+        return jnp.log(-jnp.expm1(self.base_dist.log_prob(0.0)))
 
     def log_prob(self, value: Any) -> Any:
         value = jnp.asarray(value)
@@ -333,24 +342,28 @@ class Hurdle(dist.Distribution):
         zero = jax.random.bernoulli(key_zero, self.gate, sample_shape + self.batch_shape)
         drawn = self.base_dist.sample(key, sample_shape)
         if self._counts:
-            # Where so many draws are all zero a positive one is hardly ever more than one.
+            # If that many draws are all zero, a positive one is hardly ever more than one.
             def again(i, y):
-                return jnp.where(
-                    y == 0, self.base_dist.sample(jax.random.fold_in(key, i), sample_shape), y
-                )
+                anew = self.base_dist.sample(jax.random.fold_in(key, i), sample_shape)
+                return jnp.where(y == 0, anew, y)
 
             drawn = jnp.maximum(jax.lax.fori_loop(0, _ROUNDS, again, drawn), 1)
         return jnp.where(zero, jnp.zeros_like(drawn), drawn)
 
     def cdf(self, value: Any) -> Any:
-        """P(Y ≤ value); of amounts alone, as `icdf`."""
+        """P(Y ≤ value) for a hurdle of amounts; `icdf` is for these alone, too.
+
+        Returns:
+            The probability of each value.
+        """
         positive = self.base_dist.cdf(jnp.where(value > 0, value, 1.0))
         found = self.gate + (1 - self.gate) * jnp.where(value > 0, positive, 0.0)
         return jnp.where(value < 0, 0.0, found)
 
     def icdf(self, q: Any) -> Any:
         share = (q - self.gate) / (1 - self.gate)
-        return jnp.where(share > 0, self.base_dist.icdf(jnp.clip(share, 1e-12, 1 - 1e-16)), 0.0)
+        positive = self.base_dist.icdf(jnp.clip(share, 1e-12, 1 - 1e-16))
+        return jnp.where(share > 0, positive, 0.0)
 
     @property
     def mean(self) -> Any:
@@ -358,9 +371,9 @@ class Hurdle(dist.Distribution):
 
     @property
     def variance(self) -> Any:
-        square = (self.base_dist.variance + jnp.square(self.base_dist.mean)) / jnp.exp(
-            self._log_positive
-        )
+        # E[Y²] = (1 - gate) E[X²] / P(X > 0).
+        square = self.base_dist.variance + jnp.square(self.base_dist.mean)
+        square = square / jnp.exp(self._log_positive)
         return (1 - self.gate) * square - jnp.square(self.mean)
 
     def log_tails(self, value: Any) -> Tails:
@@ -369,10 +382,7 @@ class Hurdle(dist.Distribution):
         return tails_where(value >= 0, jnp.log1p(-jnp.exp(above)), above)
 
 
-_ROUNDS = 50
-
-
 NEW_DISTRIBUTIONS: dict[str, type[dist.Distribution]] = {
     law.__name__: law for law in (BoxCoxNormal, RectifiedBoxCoxNormal, Hurdle)
 }
-"""Those that their parameters make anew, by name."""
+"""The distributions that their parameters alone rebuild, by name."""

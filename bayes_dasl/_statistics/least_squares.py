@@ -10,7 +10,11 @@ _RIDGE = 1e-10
 def least_squares(
     matrix: Float[Array, "row k"], target: Float[Array, " row"]
 ) -> Float[Array, " k"]:
-    """Coefficients with which the columns come closest to the target, by normal equations."""
+    """Solve least squares by ridge-regularised normal equations.
+
+    Returns:
+        The coefficient of each column; 0 for a column of zeros.
+    """
     norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
     scaled = matrix / jnp.where(norms > 0, norms, 1.0)
     gram = scaled.T @ scaled + _RIDGE * jnp.eye(matrix.shape[1])

@@ -1,35 +1,41 @@
-"""What some numbers of the draws say of another: least squares on features that a user need not
-choose.
-"""
+"""Variance of one quantity that others explain: least squares on automatic features of draws."""
+
+import math
 
 import numpy as np
 from scipy import linalg
 from scipy.special import eval_legendre
 
 DRAWS_PER_FEATURE = 20
+# Degrees of Legendre polynomials, beyond the linear and quadratic features.
 _DEGREES = range(3, 13)
+# Keeps the regression on half of the draws solvable if columns depend on each other there.
 _RIDGE = 1e-6
 
 
 def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    r"""Estimate, from below, $\mathrm{Var}[E(m \mid x)]$ `(time,)` from draws of `x` and `m` (a
-    given-data estimator).
+    r"""Estimate a lower bound of $\mathrm{Var}[E(m \mid x)]$ from draws of $x$ and $m$.
 
-    $\bar R^2 \, \mathrm{Var}[m]$, with the adjusted $\bar R^2 = 1 - (1 - R^2)(n - 1)/(n - 1 - p)$,
-    clipped to $[0, 1]$, of least squares on every scalar of `x`, standardised, then the squares,
-    the pairwise products, and Legendre polynomials of the ranks of each scalar up to degree 12, in
-    that order and as many as keep $p \le n / 20$. More scalars than that are replaced by their
-    leading principal components.
+    The estimate is $\bar R^2 \, \mathrm{Var}[m]$ of a least-squares regression. The adjusted
+    $\bar R^2 = 1 - (1 - R^2)(n - 1)/(n - 1 - p)$ is clipped to $[0, 1]$. Features are, in this
+    order and as many as keep $p \le n / 20$:
 
-    It is a lower bound: what these features miss of how `x` determines `m` (products of three
-    scalars, weights of a network with sign symmetry, or a network too large for its principal
-    components to say what it does) is not in it. The adjustment takes the draws as independent: for
-    chains see `explained_elsewhere`.
+    1. every scalar of `x`, standardised,
+    2. their squares and pairwise products,
+    3. Legendre polynomials of the ranks of each scalar, up to degree 12.
 
-    Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite; NaN for fewer
-    than 20 draws.
+    Principal components replace the scalars if there are more than $n / 20$ of them.
+
+    It is a lower bound, since other dependence is missed: products of three scalars, networks with
+    sign symmetry, or networks too large for their principal components. The adjustment takes
+    draws as independent: for chains see `explained_elsewhere`.
+
+    Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite.
 
     Units: the square of those of `mean`; those of `features` do not matter.
+
+    Returns:
+        The explained variance `(time,)`; NaN for fewer than 20 draws.
 
     Source: Plischke, Borgonovo & Smith (2013), Global sensitivity measures from given data.
     """
@@ -37,37 +43,42 @@ def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def basis(features: np.ndarray) -> np.ndarray | None:
-    """An orthonormal basis `(draw, p)` of the features of `explained_variance`; none for too few
-    draws.
+    """An orthonormal basis of the features of `explained_variance`.
+
+    Returns:
+        The basis `(draw, p)`; None for too few draws.
     """
-    draws = len(features)
-    return (
-        None
-        if draws < DRAWS_PER_FEATURE
-        else _orthonormal(_design(features, draws // DRAWS_PER_FEATURE))
-    )
+    most = len(features) // DRAWS_PER_FEATURE
+    return _orthonormal(_design(features, most)) if most else None
 
 
 def explained_by(columns: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
-    """`explained_variance` by a `basis`, for many `mean` one after the other."""
+    """`explained_variance` by a given `basis`, which serves for several `mean`.
+
+    Returns:
+        The explained variance `(time,)`; NaN without a basis.
+    """
     draws = mean.shape[0]
     if columns is None:
         return np.full(mean.shape[1], np.nan)
     centred = mean - mean.mean(axis=0)
     square = (centred**2).sum(axis=0)
+    # The basis is orthonormal, so that its coefficients are plain products.
     left = square - ((columns.T @ centred) ** 2).sum(axis=0)
     adjusted = square - left * (draws - 1) / (draws - 1 - columns.shape[1])
     return np.clip(adjusted, 0.0, square) / draws
 
 
 def predicted(columns: np.ndarray, mean: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """What a `basis` predicts of `mean`, about its mean, in each half of the draws by a regression
-    on the other.
+    """Cross-validated predictions: each half of the draws by a regression on the other half.
 
-    Where the halves are of different chains it holds nothing of the draws that it predicts, however
-    slowly chains mix.
+    If the halves are different chains, a prediction is independent of the draws that it predicts,
+    however slowly the chains mix.
 
-    Shapes: `mean` is `(draw, time)` and so is what is returned, `half` is `(draw,)`.
+    Shapes: `mean` is `(draw, time)`, `half` is `(draw,)`.
+
+    Returns:
+        The predictions `(draw, time)`, less the mean.
     """
     centred = mean - mean.mean(axis=0)
     found = np.zeros_like(centred)
@@ -81,55 +92,56 @@ def predicted(columns: np.ndarray, mean: np.ndarray, half: np.ndarray) -> np.nda
 def explained_elsewhere(
     columns: np.ndarray | None, mean: np.ndarray, half: np.ndarray
 ) -> np.ndarray:
-    """Like `explained_by`, but of draws that a regression has not seen: at least so much, for any
-    chains.
+    """Cross-validated `explained_by`, a lower bound that also holds for correlated chains.
+
+    Returns:
+        The explained variance `(time,)`; NaN without a basis.
     """
     if columns is None:
         return np.full(mean.shape[1], np.nan)
-    centred, found = mean - mean.mean(axis=0), predicted(columns, mean, half)
+    centred = mean - mean.mean(axis=0)
+    found = predicted(columns, mean, half)
+    # Var[E(m | x)] ≥ 2 Cov(f, m) - E[f²] for any prediction f.
     return np.maximum((2 * found * centred - found**2).mean(axis=0), 0.0)
 
 
 def linear_features(features: np.ndarray, most: int) -> np.ndarray:
-    """Standardised columns, at most so many: principal components where there are more."""
+    """Standardised columns, or their leading principal components if there are more than `most`.
+
+    Returns:
+        The columns `(draw, column)`; constant ones are dropped.
+    """
     varying = features[:, np.ptp(features, axis=0) > 0]
     scores = (varying - varying.mean(axis=0)) / varying.std(axis=0)
     return _principal_components(scores, most) if scores.shape[1] > most else scores
 
 
 def _design(features: np.ndarray, most: int) -> np.ndarray:
-    """Centred columns, at most `most`: linear ones, or principal components, then those of higher
-    degree.
-    """
+    """At most `most` centred columns, by increasing degree."""
+    from scipy.stats import rankdata
+
+    # 1. Linear features, or principal components.
     scores = linear_features(features, most)
     size = scores.shape[1]
     if size in (0, most):
         return scores
+    # 2. Squares first, then products of pairs.
     row, column = np.triu_indices(size, k=1)
     first = np.concatenate([np.arange(size), row])[: most - size]
     second = np.concatenate([np.arange(size), column])[: most - size]
-    ranks = _ranks(scores)
-    higher = [
-        eval_legendre(degree, ranks)
-        for degree in _DEGREES[: -(-(most - size - len(first)) // size)]
-    ]
-    columns = np.concatenate([scores, scores[:, first] * scores[:, second], *higher], axis=1)[
-        :, :most
-    ]
+    products = scores[:, first] * scores[:, second]
+    # 3. Legendre polynomials of ranks in (-1, 1); equal numbers share a rank.
+    ranks = (2 * rankdata(scores, axis=0) - 1) / len(scores) - 1
+    degrees = math.ceil((most - size - len(first)) / size)
+    higher = [eval_legendre(degree, ranks) for degree in _DEGREES[:degrees]]
+    columns = np.concatenate([scores, products, *higher], axis=1)[:, :most]
     return columns - columns.mean(axis=0)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """From -1 to 1 in each column; equal numbers share one."""
-    columns = [(np.sort(v), v) for v in values.T]
-    sides = ("left", "right")
-    return np.stack(
-        [sum(np.searchsorted(o, v, s) for s in sides) / len(v) - 1 for o, v in columns], axis=1
-    )
-
-
 def _principal_components(scores: np.ndarray, most: int) -> np.ndarray:
+    """Scores of the leading principal components, `(draw, most)`."""
     draws, size = scores.shape
+    # The smaller of the two Gram matrices has the same eigenvalues.
     wide = size > draws
     gram = scores @ scores.T if wide else scores.T @ scores
     values, vectors = linalg.eigh(gram, subset_by_index=(len(gram) - most, len(gram) - 1))
@@ -137,11 +149,10 @@ def _principal_components(scores: np.ndarray, most: int) -> np.ndarray:
 
 
 def _orthonormal(design: np.ndarray) -> np.ndarray:
-    """A basis of the columns, fewer where they depend on each other: the square of a two-valued
-    leaf is no news.
-    """
+    """An orthonormal basis of the columns; fewer if some depend on others."""
     if not design.shape[1]:
         return design
+    # The square of a two-valued parameter, for one, adds nothing.
     values, vectors = linalg.eigh(design.T @ design)
     some = values > 1e-10 * values[-1]
     return design @ (vectors[:, some] / np.sqrt(values[some]))

@@ -1,6 +1,4 @@
-"""How probable it is that a forecast goes above a level, which levels it reaches how seldom, and in
-which period.
-"""
+"""Exceedance probabilities and return levels of a forecast, in a period."""
 
 from __future__ import annotations
 
@@ -19,56 +17,53 @@ from ..scores.failures import usable_predictions
 from ..scores.matching import check_forecast, fitted_between
 from .levels import blocks_of, check_block, check_level, check_return_period, within
 
+# A return level is unknown if fewer blocks of all draws reach it.
 _FEWEST = 10
-"""Blocks that reach a return level at least, among all draws, for it to be told."""
 
 
 def exceedance(
     fc: xr.DataTree, observable: str, level: float, *, below: bool = False, during: Any = None
 ) -> xr.Dataset:
-    """How probable it is that an observable goes above a level: at each time, and at any time of a
-    period.
+    """The probability that an observable exceeds a level: at each time, and in a whole period.
 
-    All that is not known is in it, observation noise included, as far as the forecast has it. Draws
-    of which a solve failed, or a prediction is not finite, do not count. Of replicates each time
-    has one.
+    It includes all uncertainty of the forecast, observation noise too. Draws with a failed solve or
+    a prediction that is not finite are left out. One of several replicates at a time counts.
 
     Args:
-        fc: what `forecast` returned, or `recalibrate`.
+        fc: the result of `forecast` or `recalibrate`.
         observable: its name.
-        level: in the units of the observable.
-        below: whether it is to go below the level instead.
-        during: first and last time of the period, numbers or dates. Unless given, the forecast
-            period: the times after the fitted data, or those before them where there are none. Of
-                rows in any order, and where no time is
-            beyond the fitted data, all.
+        level: the level, in the units of the observable.
+        below: whether to look for values below the level instead.
+        during: the first and last time of the period, numbers or dates. By default the times after
+            the fitted data, or else those before them. All times count for rows in any order, or if
+            the fit has seen all times.
 
     Returns:
-        `at`, the probability at each time of the period, and place, if any; `ever`, that at one of
-        these times at least; `times`, the expected number of these times. The attributes `period`
-        and `left_out` say which times were used and which were not.
+        `at`, the probability at each time and place; `ever`, the probability at one of these times
+        or more; `times`, the expected number of these times. The attributes `period` and `left_out`
+        name the times that were used and those that were not.
 
     Raises:
-        MismatchError: for what is no forecast, or no such observable.
-        DataError: for a level that is no number, or a period without times.
+        MismatchError: for anything but a forecast, or an unknown observable.
+        DataError: for a level that is no finite number, or a period without times.
     """
     check_level(level)
     draws, index = series_of(fc, observable, during)
+    # Means over draws of an indicator are probabilities.
     beyond = ((draws < level) if below else (draws > level)).astype(float)
-    said = {
+    columns = {
+        "at": beyond.mean("sample"),
+        "ever": beyond.max(index).mean("sample"),
+        "times": beyond.sum(index).mean("sample"),
+    }
+    attributes = {
         "level": float(level),
         "observable": observable,
         "direction": "below" if below else "above",
+        **_period_in_words(fc, draws[index]),
+        "series": int(fc.attrs.get("series", 1)),
     }
-    said |= _told_period(fc, draws[index])
-    found = xr.Dataset(
-        {
-            "at": beyond.mean("sample"),
-            "ever": beyond.max(index).mean("sample"),
-            "times": beyond.sum(index).mean("sample"),
-        },
-        attrs=said | {"series": int(fc.attrs.get("series", 1))},
-    )
+    found = xr.Dataset(columns, attrs=attributes)
     for variable in found.data_vars.values():
         variable.attrs["units"] = ""
     found[index].attrs = draws[index].attrs
@@ -83,32 +78,30 @@ def return_levels(
     block: Any = None,
     during: Any = None,
 ) -> pd.DataFrame:
-    """Levels that the highest value of a block, such as a year, exceeds once in so many blocks on
-    average.
+    """Levels that block maxima exceed once in so many blocks, such as years, on average.
 
-    They are quantiles of the highest values of all whole blocks in all draws: what is not known of
-    the parameters is in them, which makes them higher than those of any one set of parameters. They
-    hold for the values at the times that are forecast.
+    They are quantiles of the maxima of all whole blocks in all draws. So they include the
+    uncertainty of parameters, which makes them higher than levels of a single set of parameters.
+    Only values at the times of the forecast count.
 
     Args:
-        fc: what `forecast` returned.
+        fc: the result of `forecast`.
         observable: its name; it must be a series of numbers.
-        periods: once in how many blocks, each above 1.
-        block: how long one is: a number of units of the index; for dates "year", "month", "week" or
-            "day". The first and the last one are left out where the times do not fill them; times
-            that are missing within one are not looked for. All times are one block unless given.
-        during: first and last time that count, numbers or dates; the forecast period unless given,
-            as for `exceedance`.
+        periods: return periods in blocks, each above 1.
+        block: the length of a block: a number of units of the index, or for dates "year", "month",
+            "week" or "day". First and last blocks that the times do not fill are left out; gaps
+            within a block are not. All times are one block unless given.
+        during: the first and last time that count, as for `exceedance`.
 
     Returns:
-        A row for each period: `probability` in one block, `level`, and `blocks`, how many reach it
-        in all draws. The level is NaN where that is fewer than ten. `attrs` tell the `block` in
-        words, the `period` that was used, and what was `left_out`. A warning says so where a block
-        of the forecast period is not whole.
+        A row for each return period: `probability` in one block, `level`, and `blocks`, the number
+        that reach it in all draws. The level is NaN for fewer than ten. `attrs` name the `block`,
+        the `period` that was used and what was `left_out`. A warning names blocks of the forecast
+        period that are not whole.
 
     Raises:
-        MismatchError: for what is no forecast or no series.
-        DataError: for a period or block that is none.
+        MismatchError: for anything but a forecast, or no series.
+        DataError: for a bad return period or block.
     """
     wanted = np.unique([check_return_period(period) for period in periods])
     if not wanted.size:
@@ -125,11 +118,12 @@ def return_levels(
         raise MismatchError(
             "these are rows in any order, which have no highest value of a block of time"
         )
+    # 1. Whole blocks.
     number, words = blocks_of(draws[index], block)
-    said = _told_period(fc, draws[index])
+    said = _period_in_words(fc, draws[index])
     if (number < 0).any():
         part = draws[index].values[number < 0]
-        lost = f"{part.size} times of blocks that are not whole ({_between(part)})"
+        lost = f"{part.size} times of blocks that are not whole ({_from_to(part)})"
         said["left_out"] = "; ".join(filter(None, [said["left_out"], lost]))
         if during is None:
             warnings.warn(
@@ -137,14 +131,16 @@ def return_levels(
                 stacklevel=2,
             )
     values = draws.transpose("sample", index).values
-    highest = np.concatenate(
-        [values[:, number == i].max(axis=1) for i in np.unique(number[number >= 0])]
-    )
+    # 2. The maximum of each block in each draw.
+    whole = np.unique(number[number >= 0])
+    highest = np.concatenate([values[:, number == i].max(axis=1) for i in whole])
+    # 3. Quantiles of these maxima, as far as enough blocks reach them.
     reached = np.floor(highest.size / wanted + 1e-9).astype(int)
-    level = [
-        np.quantile(highest, 1 - 1 / p) if n >= _FEWEST else np.nan
-        for p, n in zip(wanted, reached, strict=True)
-    ]
+    # Too few maxima beyond a level make its quantile a matter of chance.
+    known = reached >= _FEWEST
+    level = np.full(len(wanted), np.nan)
+    if known.any():
+        level[known] = np.quantile(highest, 1 - 1 / wanted[known])
     columns = {"probability": 1 / wanted, "level": level, "blocks": reached}
     table = pd.DataFrame(columns, pd.Index(wanted, name="period"))
     table.attrs = {"block": words, **said}
@@ -152,10 +148,13 @@ def return_levels(
 
 
 def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.DataArray, str]:
-    """The usable draws of an observable in a period, one at each time, and the name of the index.
+    """The usable draws of an observable in a period, one at each time.
+
+    Returns:
+        The draws over `sample` and the index, and the name of the index.
 
     Raises:
-        MismatchError: for what is no forecast, or no such observable.
+        MismatchError: for anything but a forecast, or an unknown observable.
         DataError: for a period without times.
     """
     check_forecast(fc, "predictions")
@@ -168,58 +167,72 @@ def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.
     index = index_of(fc["predictions"].to_dataset())
     draws = held[observable]
     if fc.attrs.get("series", True):
+        # The first of several replicates at a time.
         draws = draws.isel({index: np.unique(draws[index].values, return_index=True)[1]})
-    during = _forecast_period(fc) if during is None else during
+    if during is None and fc.attrs.get("series", True):
+        during = unseen(fc)
     draws = draws.isel({index: np.flatnonzero(within(draws[index], during))})
     if not draws.sizes[index]:
         raise DataError(f"nothing is forecast during {during!r}")
     return draws, index
 
 
-def _forecast_period(fc: xr.DataTree) -> tuple[Any, Any] | None:
-    """The first and last time that a fit has not seen; all of rows in any order."""
-    return unseen(fc) if fc.attrs.get("series", True) else None
-
-
-def _told_period(fc: xr.DataTree, used: xr.DataArray) -> dict[str, str]:
-    """Which times are used, and which are not, in words."""
+def _period_in_words(fc: xr.DataTree, used: xr.DataArray) -> dict[str, str]:
+    """The times that are used, and those that are left out, in words."""
     times = times_of(fc).values
     others = times[~np.isin(times, used.values)]
-    lost = f"{others.size} times {_between(others)}" if others.size else ""
-    return {"period": _between(used.values), "left_out": lost}
+    lost = f"{others.size} times {_from_to(others)}" if others.size else ""
+    return {"period": _from_to(used.values), "left_out": lost}
 
 
-def _between(times: np.ndarray) -> str:
+def _from_to(times: np.ndarray) -> str:
     return f"from {told(times.min())} to {told(times.max())}"
 
 
 def is_series(fc: xr.DataTree, observable: str) -> bool:
-    """Whether an observable is a number at each time, and the times are in their order."""
+    """Whether an observable is a time series of numbers.
+
+    Returns:
+        False for rows in any order, fields and populations.
+    """
     return bool(fc.attrs.get("series", True)) and fc["predictions"].dataset[observable].ndim == 3
 
 
 def times_of(fc: xr.DataTree) -> xr.DataArray:
-    """The index of a forecast."""
+    """The index of a forecast.
+
+    Returns:
+        The coordinate.
+    """
     held = fc["predictions"].to_dataset()
     return held[index_of(held)]
 
 
 def unseen(fc: xr.DataTree) -> tuple[Any, Any]:
-    """The first and the last time after the fitted data; before them where there are none, else of
-    all.
+    """The first and last time of a forecast that the fit has not seen.
+
+    Returns:
+        Those after the fitted data, else those before it, else those of all times.
     """
-    times, (start, end) = times_of(fc).values, fitted_between(fc)
-    after = times[:0] if end is None or not fc.attrs.get("series", True) else times[times > end]
-    before = times[:0] if start is None or after.size else times[times < start]
-    found = after if after.size else before if before.size else times
+    times = times_of(fc).values
+    start, end = fitted_between(fc)
+    found = times[:0]
+    if end is not None and fc.attrs.get("series", True):
+        found = times[times > end]
+    if start is not None and not found.size:
+        found = times[times < start]
+    found = found if found.size else times
     return found.min(), found.max()
 
 
 def closer(fc: xr.DataTree) -> tuple[Any, Any] | None:
-    """What is forecast after the fitted data and as long a time before it; nothing where nothing
-    is.
+    """The forecast period after the fitted data, with a period of equal length before it.
+
+    Returns:
+        The first and last time, for a close-up figure; None if nothing is forecast after the data.
     """
-    times, (_, end) = times_of(fc).values, fitted_between(fc)
+    times = times_of(fc).values
+    _, end = fitted_between(fc)
     if end is None or not times.max() > end:
         return None
     return max(times.min(), end - (times.max() - end)), times.max()

@@ -14,6 +14,7 @@ from numpyro.distributions import constraints
 
 from .._statistics.describe_distributions import may_be_negative
 from .._statistics.distributions import RectifiedBoxCoxNormal, box_cox, box_cox_of_zero
+from .._statistics.tails import seen_and_filled
 from ..errors import ModelError
 from ..noise.abstract_noise import SMALLEST, AbstractNoise, VaryingScale
 from ..noise.box_cox_noise import refuse_power_or_shift
@@ -115,8 +116,7 @@ class CorrelatedNoise(AbstractNoise):
             known: a function of data that gives the bounds within which each lies, the datum itself
                 twice where it was measured; none if all were measured.
         """
-        there = ~jnp.isnan(data)
-        data = jnp.where(there, data, 1.0)
+        there, data = seen_and_filled(data)
         predicted = self.link(prediction)
         bounds = self._bounds(data, (data, data) if known is None else known(data))
         bounds = None if bounds is None else (bounds[0] - predicted, bounds[1] - predicted)

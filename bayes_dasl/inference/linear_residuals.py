@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._jax.compiling import Program
+from .._statistics.tails import masked_log_prob, seen_and_filled
 from .._statistics.variance_component import Linear, Series
 from ..errors import ModelError
 from ..layers import Prediction
@@ -68,14 +69,14 @@ def residuals(
         # 3. (g(y) − location) / scale, on the scale of the noise's link g.
         noise = noise_at(realised, name, centre, inputs)
         observed = problem.observed[name]
-        seen = ~jnp.isnan(observed)
+        seen, filled = seen_and_filled(observed)
         if noise.looks_back:
             location, scale = on_link(given[name])
             linked, seen = _linked_data(noise, value, observed, location, scale)
         else:
             location = noise.link(value)
             scale = noise.spread(centre[name], variances.get(name))
-            linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
+            linked = noise.link(noise.as_predicted(filled))
         # A datum with zero standard deviation, such as a binomial of no trials, has no information.
         usable = seen & (scale > 0) & jnp.isfinite(scale)
         own = (linked - location) / jnp.where(usable, scale, 1.0)
@@ -328,9 +329,7 @@ class Around:
             laws = realised.conditional(prediction, problem.inputs)
             total = jnp.zeros(())
             for name in free:
-                seen = ~jnp.isnan(observed[name])
-                each = laws[name].log_prob(jnp.where(seen, observed[name], 1.0))
-                total += jnp.sum(jnp.where(seen, each, 0.0))
+                total += jnp.sum(masked_log_prob(laws[name], observed[name]))
             return total
 
         # ∂ log p / ∂f · σ / g′(f), since σ is on the scale of the link g.

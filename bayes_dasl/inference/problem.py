@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
+from .._statistics.tails import masked_log_prob
 from ..data.layer_inputs import Inputs, OwnRows
 from ..errors import UnreadableError
 from ..layers import with_adjoint
@@ -136,10 +137,8 @@ class Problem(eqx.Module):
         prediction = realised.predict(self.inputs)
         likelihood = jnp.zeros(())
         for name, noise in realised.conditional(prediction, self.inputs).items():
-            # Missing data are replaced before the density, so that no NaN enters the gradient.
-            seen = ~jnp.isnan(self.observed[name])
-            each = noise.log_prob(jnp.where(seen, self.observed[name], 1.0))
-            likelihood += jnp.sum(weights[name] * jnp.where(seen, each, 0.0))
+            each = masked_log_prob(noise, self.observed[name])
+            likelihood += jnp.sum(weights[name] * each)
         science = priors["science"] + priors["latent"] + prediction.log_factor
         found = Terms(likelihood, science, priors["network"])
         # A failing solve, or any term without a value, makes all terms −∞.

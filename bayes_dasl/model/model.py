@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
+from .._statistics.tails import seen_and_filled
 from ..data.layer_inputs import Inputs, Past
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
@@ -305,9 +306,8 @@ class Model(Module):
             if values is None:
                 numpyro.sample(name, noise, rng_key=keys.get(name))
             else:
-                # A masked value needs a finite number for a finite gradient.
-                seen = ~jnp.isnan(values)
-                numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
+                seen, filled = seen_and_filled(values)
+                numpyro.sample(name, noise.mask(seen), obs=filled)
 
     def predict(self, inputs: Inputs) -> Prediction:
         """Return the prediction of the layer, and the residuals of the constraints.

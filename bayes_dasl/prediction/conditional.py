@@ -13,54 +13,68 @@ from .._statistics.distributions import NEW_DISTRIBUTIONS
 
 type Parameters = Mapping[str, Any]
 
-
+# The name under which a distribution holds another one that it modifies.
 _BASE = "base_dist"
-"""What a distribution around another one calls it."""
 
 
 class Conditional(NamedTuple):
-    """A family of distributions, as `family_of` names it, and its parameters; the leading axis is
-    the draw.
-    """
+    """A family of distributions, as `family_of` names it, with parameters `(draw, …)`."""
 
     family: str
     parameters: Parameters
 
     @property
     def distribution(self) -> dist.Distribution:
+        """The distribution for all draws."""
         return made(self.family, self.parameters)
 
 
 def family_of(distribution: dist.Distribution) -> str:
-    """`Normal`, or `ZeroInflatedProbs(Poisson)` for one around another."""
-    inner = (
-        getattr(distribution, _BASE, None)
-        if _BASE in inspect.signature(type(distribution)).parameters
-        else None
-    )
+    """The family of a distribution, such as `Normal` or `ZeroInflatedProbs(Poisson)`.
+
+    Returns:
+        The name, from which `made` rebuilds the distribution.
+    """
     name = type(distribution).__name__
+    if _BASE not in inspect.signature(type(distribution)).parameters:
+        return name
+    inner = getattr(distribution, _BASE, None)
     return name if inner is None else f"{name}({family_of(inner)})"
 
 
 def class_of(family: str) -> type[dist.Distribution] | None:
-    """The class of the outermost distribution of a family; none for one that is not known here."""
+    """The class of the outermost distribution of a family.
+
+    Returns:
+        The class; None for an unknown one.
+    """
     name = family.partition("(")[0]
     return NEW_DISTRIBUTIONS.get(name) or getattr(dist, name, None)
 
 
 def made(family: str, parameters: Parameters) -> dist.Distribution:
-    """The distribution of a family that has such parameters."""
-    kind, inner = class_of(family), family.partition("(")[2]
+    """The distribution of a family with these parameters.
+
+    Returns:
+        The distribution.
+    """
+    kind = class_of(family)
+    inner = family.partition("(")[2]
     assert kind is not None
     if not inner:
         return kind(**parameters)
+    # Names with a dot, such as `base_dist.rate`, belong to the inner distribution.
     own = {name: value for name, value in parameters.items() if "." not in name}
     of_inner = {n.partition(".")[2]: value for n, value in parameters.items() if "." in n}
     return kind(made(inner[:-1], of_inner), **own)
 
 
 def constraint_of(family: str, parameter: str) -> Any:
-    """Where a parameter may lie."""
+    """The constraint on a parameter, such as `positive`.
+
+    Returns:
+        The constraint of NumPyro.
+    """
     inner, _, rest = parameter.partition(".")
     if rest:
         return constraint_of(family.partition("(")[2][:-1], rest)
@@ -70,87 +84,94 @@ def constraint_of(family: str, parameter: str) -> Any:
 
 
 def alone(distribution: dist.Distribution) -> dist.Distribution:
-    """The distribution of each datum, where draws of several hold together."""
+    """The marginal distribution of each datum, if a distribution draws several together.
+
+    Returns:
+        That distribution, or the same one if its data are independent.
+    """
     return getattr(distribution, "alone", distribution)
 
 
 def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
-    """What makes a distribution anew, each with as many axes as its batch; nothing where that is
-    not enough.
+    """The parameters that rebuild a distribution, each with as many axes as its batch.
+
+    Returns:
+        Parameters by name; none if they do not suffice to rebuild it.
     """
     distribution = alone(distribution)
     shape = distribution.batch_shape
-    found = _parameters(distribution)
+    found = _nested_parameters(distribution)
     try:
         if not found or distribution.event_shape:
             return {}
+        # This raises if the parameters are not those of the constructor.
         made(family_of(distribution), found)
-        whole = np.broadcast_shapes(*(v.shape for v in found.values())) == shape
-    except (
-        TypeError,
-        ValueError,
-    ):  # a distribution of a distribution, or parameters with axes of their own
+        if np.broadcast_shapes(*(v.shape for v in found.values())) != shape:
+            return {}
+    except (TypeError, ValueError):
+        # A distribution of a distribution, or parameters with axes of their own.
         return {}
-    return (
-        {name: v.reshape((1,) * (len(shape) - v.ndim) + v.shape) for name, v in found.items()}
-        if whole
-        else {}
-    )
+    return {name: v.reshape(_padded_shape(v.shape, len(shape))) for name, v in found.items()}
 
 
-def _parameters(distribution: dist.Distribution) -> dict[str, Any]:
-    """Its parameters, and those of the one it is around by names such as `base_dist.rate`; nothing
-    if not known.
-    """
+def _padded_shape(shape: tuple[int, ...], axes: int) -> tuple[int, ...]:
+    return (1,) * (axes - len(shape)) + shape
+
+
+def _nested_parameters(distribution: dist.Distribution) -> dict[str, Any]:
+    """Parameters by names such as `rate` or `base_dist.rate`; none for an unknown class."""
     family = family_of(distribution)
     if class_of(family) is not type(distribution):
         return {}
-    found = {
-        name: jnp.asarray(getattr(distribution, name)) for name in distribution.arg_constraints
-    }
+    own = distribution.arg_constraints
+    found = {name: jnp.asarray(getattr(distribution, name)) for name in own}
     if "(" not in family:
         return found
-    inner = _parameters(getattr(distribution, _BASE))
+    inner = _nested_parameters(getattr(distribution, _BASE))
     return found | {f"{_BASE}.{name}": value for name, value in inner.items()} if inner else {}
 
 
 def noise_group(
     families: Iterable[tuple[str, str]], noise: Mapping[str, Parameters], like: xr.Dataset
 ) -> xr.Dataset:
-    """The parameters of each observable's noise as a dataset, over the draws of its predictions.
+    """The group `noise`: the parameters of each observable's noise.
 
-    A parameter lacks the dimensions along which it does not change.
+    Args:
+        families: observables with the family of their noise.
+        noise: parameters `(draw, …)` by observable and name.
+        like: the predictions, whose dimensions and coordinates the group takes.
+
+    Returns:
+        The group. A parameter lacks the dimensions along which it is constant.
     """
     variables = {}
     for name, family in families:
         dims = like[name].dims
+        shape = like[name].shape[:2]
         for parameter, values in noise[name].items():
-            kept = [axis for axis, size in enumerate(values.shape[1:]) if size > 1]
-            shape = (*like[name].shape[:2], *(values.shape[1 + axis] for axis in kept))
+            kept = [axis for axis, size in enumerate(values.shape) if axis and size > 1]
+            own = *dims[:2], *(dims[1 + axis] for axis in kept)
+            sizes = *shape, *(values.shape[axis] for axis in kept)
             attributes = {"observable": name, "distribution": family, "parameter": parameter}
-            own = (*dims[:2], *(dims[2 + axis] for axis in kept))
-            variables[f"{name}.{parameter}"] = (own, np.asarray(values).reshape(shape), attributes)
+            variables[f"{name}.{parameter}"] = (own, np.asarray(values).reshape(sizes), attributes)
     return xr.Dataset(variables, coords=like.coords)
 
 
 def conditional(noise: xr.Dataset, like: xr.DataArray) -> Conditional | None:
-    """The noise of an observable from the group `noise` of a forecast, for each draw of its
-    predictions.
+    """The noise of an observable from the group `noise` of a forecast.
 
-    None where the group does not say, as in forecasts that were made by hand.
+    Shapes: parameters are `(chain · draw, time, …)`, of size 1 where they are constant.
 
-    Shapes: parameters are `(chain · draw, time, …)`, of size 1 where they do not change.
+    Returns:
+        The distribution of each datum; None if the group lacks it, as in forecasts made by hand.
     """
-    held = [v for v in noise.data_vars.values() if v.attrs.get("observable") == like.name]
+    held = list(noise.filter_by_attrs(observable=like.name).data_vars.values())
     family = str(held[0].attrs["distribution"]) if held else ""
     if class_of(family) is None:
         return None
     parameters = {}
     for variable in held:
-        values = (
-            variable.expand_dims([d for d in like.dims if d not in variable.dims])
-            .transpose(*like.dims)
-            .values
-        )
+        lacking = [dim for dim in like.dims if dim not in variable.dims]
+        values = variable.expand_dims(lacking).transpose(*like.dims).values
         parameters[str(variable.attrs["parameter"])] = values.reshape(-1, *values.shape[2:])
     return Conditional(family, parameters)

@@ -1,4 +1,4 @@
-"""Whether an unknown function does what a scientific parameter could do."""
+"""Practical non-identifiability: unknown functions that can replace scientific parameters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,65 +23,67 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..random import RandomLeaf, paths, realise
 from .datatree import names
-from .predictive import Draws
+from .predictive import Draws, map_over_draws
 
 _DRAWS = 128
 
 
 def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
-    r"""How each scientific parameter correlates with what unknown functions do in its place; none
-    without any.
+    r"""Correlation of each scientific parameter with the effect of unknown functions.
 
-    These are the closures of a `Residual`, or else those that are linear in coefficients of their
-    own, wherever they stand, such as a `Basis` that is a factor.
+    Unknown functions are the closures of a `Residual`, or else parts that are linear in their own
+    coefficients, such as a `Basis`. A factor $s$ scales all of them, or the distance of their
+    coefficients from the means over draws.
 
-    At each of 128 draws the effect of these on the predicted data, $\partial \eta / \partial s$ for
-    a factor $s = 1$ on all of them, or on how far coefficients are from their means over the draws,
-    is projected on the sensitivities to the parameters, each datum weighed by its noise:
-    $c
-    = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k
-    \rVert$. So $c_k$ is by how much the parameter would move to do what they do.
+    At each of 128 draws, their effect on the predicted data $\eta$ is projected on the
+    sensitivities to the parameters, with each datum weighted by its noise:
+    $c = \arg\min_c \lVert \partial \eta / \partial s
+    - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$ at $s = 1$.
+    So $c_k$ is the shift of parameter $k$ that would replace the functions. Parameters with a
+    constraint between their numbers, such as shares that sum to 1, count in unconstrained space.
 
-    Shares that sum to 1, and others that can move in fewer directions than they are numbers, count
-    in NumPyro's free coordinates. Returns a dataset over `parameter`: `correlation` of $\theta_k$
-    and $c_k$ over the draws (0 where one does not move), and `shift_sd`, the standard deviation of
-    $c_k$ in that of $\theta_k$; the attribute `explained` is the mean share of that effect that the
-    parameters could do, and `of` what the functions are.
+    Returns:
+        A dataset over `parameter`, or None without parameters or unknown functions. `correlation`
+        is that of $\theta_k$ and $c_k$ over draws (0 if one does not vary). `shift_sd` is the
+        standard deviation of $c_k$ over that of $\theta_k$. The attribute `explained` is the mean
+        share of the effect that parameters could replace, and `of` names the kind of functions.
     """
+    # 1. Scientific parameters of the layer, without those of the closures.
     alone = paths(eqx.tree_at(lambda m: m.layer, model, without_closures(model.layer)))
     leaves = {
         path: leaf for path, leaf in alone.items() if leaf.group == "science" and _in_layer(leaf)
     }
-    corrected, found = is_corrected(model.layer), _unknown_functions(model.layer)
-    if not leaves or not (corrected or any(found)):
+    corrected = is_corrected(model.layer)
+    unknown = _unknown_linear_parts(model.layer)
+    if not leaves or not (corrected or any(unknown)):
         return None
+    # 2. A function that scales the unknown functions by a factor.
     total = len(next(iter(draws.values())))
     index = thinned(total, _DRAWS)
     some = {path: np.asarray(v)[index] for path, v in draws.items()}
-    means = None if corrected else _mean_coefficients(model, some)
-    grow = amplified if corrected else lambda layer, factor: _grown(layer, factor, found, means)
-    one, held, _ = parted(
-        _one_draw(model, inputs, coordinates(leaves), grow),
-        {path: v[0] for path, v in some.items()},
-    )
-    each = jax.jit(
-        lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=16)
-    )
-    theta, shift, explained = map(np.asarray, each(held, some))
+    scale = amplified
+    if not corrected:
+        scale = _scaling_from_means(unknown, _mean_coefficients(model, some))
+    # 3. The projection at each draw.
+    projection = _projection_of_effect(model, inputs, coordinates(leaves), scale)
+    one, held, _ = parted(projection, {path: v[0] for path, v in some.items()})
+    theta, shift, explained = map(np.asarray, map_over_draws(one, held, some, batch=16))
     finite = np.isfinite(shift).all(axis=1)
-    return _table(model, leaves, theta[finite], shift[finite], explained[finite])
+    return _confounding_table(model, leaves, theta[finite], shift[finite], explained[finite])
 
 
 def _in_layer(leaf: RandomLeaf) -> bool:
+    """Whether a leaf stands in the layer, rather than in the noise."""
     return any(place.startswith("layer.") for place in leaf.places + leaf.within)
 
 
-def _one_draw(
+def _projection_of_effect(
     model: Model,
     inputs: Inputs,
     leaves: Mapping[str, Coordinates],
-    grow: Callable[[Any, Array], Any],
+    scale: Callable[[Any, Array], Any],
 ) -> Any:
+    """A function of a draw: parameters, their shifts c, and the share that these explain."""
     forward = with_adjoint(model, diffrax.ForwardMode())
 
     def one(draw):
@@ -89,40 +91,38 @@ def _one_draw(
         flat, unravel = ravel_pytree([how.free(draw[path]) for path, how in leaves.items()])
 
         def predicted(numbers_and_factor):
-            numbers, factor = unravel(numbers_and_factor[:-1]), numbers_and_factor[-1]
+            numbers = unravel(numbers_and_factor[:-1])
+            factor = numbers_and_factor[-1]
             moved = {
                 path: how.value(free)
                 for (path, how), free in zip(leaves.items(), numbers, strict=True)
             }
-            layer = grow(realise(forward, draw | moved).layer, factor)
+            layer = scale(realise(forward, draw | moved).layer, factor)
             prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(inputs)
-            return jnp.concatenate(
-                [prediction.values[n].ravel() for n in model.observables]
-            ), prediction
+            values = [prediction.values[name].ravel() for name in model.observables]
+            return jnp.concatenate(values), prediction
 
+        # 1. ∂η/∂θ and ∂η/∂s in forward mode, in units of the noise of each datum.
         at = jnp.append(flat, 1.0)
         jacobian, prediction = jax.jacfwd(predicted, has_aux=True)(at)
         noise = realised.conditional(prediction, inputs)
-        weight = jnp.concatenate(
-            [(1 / jnp.sqrt(noise[n].variance)).ravel() for n in model.observables]
-        )
-        sensitivities, effect = jacobian[:, :-1] * weight[:, None], jacobian[:, -1] * weight
+        weights = [(1 / jnp.sqrt(noise[name].variance)).ravel() for name in model.observables]
+        weight = jnp.concatenate(weights)
+        sensitivities = jacobian[:, :-1] * weight[:, None]
+        effect = jacobian[:, -1] * weight
+        # 2. Least squares, and the share of the effect that they explain.
         shift = least_squares(sensitivities, effect)
         left = jnp.sum((effect - sensitivities @ shift) ** 2)
         size = jnp.sum(effect**2)
-        return (
-            flat,
-            jnp.where(prediction.ok, shift, jnp.nan),
-            1 - left / jnp.where(size > 0, size, 1.0),
-        )
+        explained = 1 - left / jnp.where(size > 0, size, 1.0)
+        return flat, jnp.where(prediction.ok, shift, jnp.nan), explained
 
     return one
 
 
-def _unknown_functions(layer: Any) -> list[bool]:
-    """Which of the parts that are linear in coefficients are functions with unknown ones; none of a
-    population.
-    """
+def _unknown_linear_parts(layer: Any) -> list[bool]:
+    """Which linear parts have unknown coefficients and are no process noise."""
+    # The groups of a population have times of their own.
     if isinstance(layer, AbstractPopulation):
         return []
     return [
@@ -132,62 +132,63 @@ def _unknown_functions(layer: Any) -> list[bool]:
 
 
 def _mean_coefficients(model: Model, draws: Draws) -> list[Array]:
-    """Those of each linear part, in the mean of draws."""
-    of = jax.jit(
-        jax.vmap(
-            lambda draw: [part.coefficients for _, part in linear_parts(realise(model, draw).layer)]
-        )
-    )
-    return [each.mean(axis=0) for each in of({path: jnp.asarray(v) for path, v in draws.items()})]
+    """The mean over draws of the coefficients of each linear part."""
+
+    def one(draw):
+        return [part.coefficients for _, part in linear_parts(realise(model, draw).layer)]
+
+    arrays = {path: jnp.asarray(values) for path, values in draws.items()}
+    return [coefficients.mean(axis=0) for coefficients in jax.jit(jax.vmap(one))(arrays)]
 
 
-def _grown(layer: Any, factor: Array, which: list[bool], means: Any) -> Any:
-    """A realised layer whose unknown functions are so many times as far from their means: a factor
-    may be near one.
-    """
-    left = iter(zip(which, means, strict=True))
+def _scaling_from_means(unknown: list[bool], means: list[Array]) -> Callable[[Any, Array], Any]:
+    """A function of a realised layer that scales coefficients about their means by a factor."""
 
-    def one(part):
-        if not is_linear(part):
-            return part
-        unknown, mean = next(left)
-        return (
-            part.with_coefficients(mean + factor * (part.coefficients - mean)) if unknown else part
-        )
+    def scaled(layer: Any, factor: Array) -> Any:
+        left = iter(zip(unknown, means, strict=True))
 
-    return jax.tree.map(one, layer, is_leaf=is_linear)
+        def one(part):
+            if not is_linear(part):
+                return part
+            chosen, mean = next(left)
+            if not chosen:
+                return part
+            return part.with_coefficients(mean + factor * (part.coefficients - mean))
+
+        return jax.tree.map(one, layer, is_leaf=is_linear)
+
+    return scaled
 
 
-def _table(
+def _confounding_table(
     model: Model,
     leaves: Mapping[str, RandomLeaf],
     theta: np.ndarray,
     shift: np.ndarray,
     explained: np.ndarray,
 ) -> xr.Dataset:
-    short, labels = names(model), []
+    """Correlations and relative shifts over draws, by the name of each parameter."""
+    short = names(model)
+    labels = []
     for path, how in coordinates(leaves).items():
-        inside = (
-            [f"[{', '.join(map(str, i))}]" for i in np.ndindex(how.shape)] if how.shape else [""]
-        )
+        inside = [f"[{', '.join(map(str, i))}]" if i else "" for i in np.ndindex(how.shape)]
         labels += [short[path] + tag for tag in inside]
-    # Equal numbers have a standard deviation of what rounding leaves of them.
-    spread = theta.std(axis=0), shift.std(axis=0)
-    moving = (spread[0] > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)) & (
-        spread[1] > 1e-9 * np.abs(shift).max(initial=1e-300)
-    )
-    covariance = ((theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))).mean(axis=0)
-    safe = np.where(moving, spread[0] * spread[1], 1.0)
+    # Equal numbers have a standard deviation of the size of rounding errors.
+    theta_sd = theta.std(axis=0)
+    shift_sd = shift.std(axis=0)
+    moving = theta_sd > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)
+    moving &= shift_sd > 1e-9 * np.abs(shift).max(initial=1e-300)
+    products = (theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))
+    covariance = products.mean(axis=0)
+    correlation = covariance / np.where(moving, theta_sd * shift_sd, 1.0)
+    relative = shift_sd / np.where(moving, theta_sd, 1.0)
     columns = {
-        "correlation": np.where(moving, covariance / safe, 0.0),
-        "shift_sd": np.where(moving, spread[1] / np.where(moving, spread[0], 1.0), 0.0),
+        "correlation": ("parameter", np.where(moving, correlation, 0.0)),
+        "shift_sd": ("parameter", np.where(moving, relative, 0.0)),
     }
-    return xr.Dataset(
-        {name: ("parameter", values) for name, values in columns.items()},
-        {"parameter": labels},
-        {
-            "explained": float(np.mean(explained)) if len(explained) else float("nan"),
-            "draws": len(theta),
-            "of": "correction" if is_corrected(model.layer) else "unknown function",
-        },
-    )
+    attributes = {
+        "explained": float(np.mean(explained)) if len(explained) else float("nan"),
+        "draws": len(theta),
+        "of": "correction" if is_corrected(model.layer) else "unknown function",
+    }
+    return xr.Dataset(columns, {"parameter": labels}, attributes)

@@ -13,19 +13,21 @@ from jaxtyping import Float
 from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from .._jax.trace import parted
+from .._statistics.describe_distributions import name_of
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, MismatchError, ModelError
 from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..priors import draw_prior
 from ..random import realise
-from .datatree import with_coordinates
+from .datatree import in_chains
 from .forecasts import Asked, inputs_at
 from .posterior import draws_of, fitted_observables
+from .predictive import map_over_draws
 
-_BATCH = 64
 _PRIOR_DRAWS = 1000
 _GROUPS = ("posterior", "prior")
+# Errors of a function that asks for the value of a traced array.
 _TRACED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
@@ -38,32 +40,31 @@ def evaluate(
     group: str = "posterior",
     coords: Mapping[str, Float[np.ndarray, " point"] | Sequence[str]] | None = None,
 ) -> xr.Dataset:
-    """Work out a derived quantity for every draw: a half-life, a flux over time, what a network
-    says along an input.
+    """Compute a derived quantity, such as a half-life or a flux over time, for every draw.
 
     `bd.evaluate(model, post, lambda m: {"half_life": jnp.log(2) / m.layer.vector_field.rate})`
 
     Args:
         model: the model of the fit.
-        post: what `fit` returned, or None for a thousand draws of the prior.
-        function: of the model with numbers in place of all that is unknown; if `at` is given, also
-            of what its layer predicts there, `(time, …)` by name, whether it is observed or not.
-            Returns a number, an array, or a dict of them.
-        at: times, or a dataset with times and forcings, as for `forecast`. Without a fit it must be
-            a dataset, and the model starts where it would in a fit to this one.
+        post: the result of `fit`, or None for a thousand draws of the prior.
+        function: a function of the model, whose parameters are numbers in one draw. If `at` is
+            given, its second argument is the prediction of the layer there, `(time, …)` by name of
+            each output, observed or not. It returns a number, an array, or a dict of them.
+        at: times, or a dataset with times and forcings, as for `forecast`. Without a posterior it
+            must be a dataset; the model then starts as in a fit to that dataset.
         group: "posterior", or "prior" for the prior draws of the fit.
-        coords: what axes of the result run along, by name: numbers, or names such as those of
-            schools. An axis belongs to the one of its length; those of the times and of the members
-            of a population are known.
+        coords: coordinates of the axes of the result, by name: numbers, or names such as those of
+            schools. An axis belongs to the coordinate of its length. Times and the groups of a
+            population are known.
 
     Returns:
         A dataset over chain, draw and these axes; NaN where a solve failed. Figures show the unit
-        that `found["half_life"].attrs["units"]` is given.
+        in `attrs["units"]` of a variable, such as `found["half_life"]`.
 
     Raises:
         MismatchError: for a posterior of another model or an unknown group.
-        ModelError: if the function cannot be called, two coordinates of one length leave open which
-            an axis is, or one has the length of none.
+        ModelError: if the function cannot be called, if two coordinates have the length of an axis,
+            or if a coordinate has the length of no axis.
         DataError: for bad times or forcings.
 
     Example:
@@ -72,15 +73,10 @@ def evaluate(
         print(found["value"].mean())
         ```
     """
-    draws, shape = _draws(model, post, group)
+    draws, shape = _draws_of_group(model, post, group)
     found = of_draws(model, post, draws, function, at, coords=coords)
-    parts = {
-        name: (v.dims[1:], v.values.reshape(*shape, *v.shape[1:]), v.attrs)
-        for name, v in found.items()
-    }
-    variables = {name: (("chain", "draw", *dims), *rest) for name, (dims, *rest) in parts.items()}
     attributes = {"group": "prior" if post is None else group}
-    return with_coordinates(xr.Dataset(variables, found.coords, attributes))
+    return in_chains(found, shape).assign_attrs(attributes)
 
 
 def of_draws(
@@ -92,49 +88,59 @@ def of_draws(
     *,
     coords: Mapping[str, Float[np.ndarray, " point"] | Sequence[str]] | None = None,
 ) -> xr.Dataset:
-    """A derived quantity of any draws, path → `(draw, …)`, over `draw` and its axes: see
-    `evaluate`.
+    """`evaluate` for any draws, `(draw, …)` by path.
+
+    Returns:
+        A dataset over `draw` and the axes of the result.
+
+    Raises:
+        MismatchError: as for `evaluate`.
+        ModelError: as for `evaluate`.
     """
+    # 1. The function for one draw, at the times that are asked for.
     inputs, times = None, None
     if at is not None:
-        inputs, times = _before_a_fit(model, at) if post is None else inputs_at(model, post, at)
-    _check_arguments(function, 1 if at is None else 2)
+        inputs, times = (
+            _inputs_without_fit(model, at) if post is None else inputs_at(model, post, at)
+        )
+    _check_callable(function, 1 if at is None else 2)
 
     def one(draw):
         realised = realise(model, draw)
         if inputs is None:
-            return _named(function, function(realised))
+            return _result_by_name(function, function(realised))
         prediction = realised.predict(inputs)
-        found = _named(function, function(realised, prediction.values))
+        found = _result_by_name(function, function(realised, prediction.values))
         return {name: jnp.where(prediction.ok, value, jnp.nan) for name, value in found.items()}
 
+    # 2. Trace it once, so that errors of the user's function are reported.
     try:
         flat, held, _ = parted(one, {path: values[0] for path, values in draws.items()})
     except BayesDaslError:
         raise
-    except _TRACED as error:
+    except Exception as error:
+        reason = str(error)
+        if isinstance(error, _TRACED):
+            reason = (
+                "it runs for all draws at once: write it with jax.numpy, without float(…), math, "
+                "NumPy's functions and `if`"
+            )
+        kind = type(error).__name__
         raise ModelError(
-            f"the function cannot be worked out of the model: {type(error).__name__}: it runs for "
-            "all draws at once: "
-            "write it with jax.numpy, without float(…), math, NumPy's functions and `if`"
+            f"the function cannot be worked out of the model: {kind}: {reason}"
         ) from error
-    except Exception as error:  # whatever a user's function may raise
-        raise ModelError(
-            f"the function cannot be worked out of the model: {type(error).__name__}: {error}"
-        ) from error
+    # 3. Map it over all draws in batches.
     keep_programs()
-    each = jax.jit(
-        lambda held, draws: jax.lax.map(lambda draw: flat(held, draw), draws, batch_size=_BATCH)
-    )
-    found = {name: np.asarray(values) for name, values in each(held, draws).items()}
+    found = map_over_draws(flat, held, draws, batch=64)
+    # 4. Coordinates: those given, the groups of a population, and the times.
     along = {name: np.asarray(values) for name, values in (coords or {}).items()}
-    along = _members(model, inputs, along) | along
+    along = _group_names(model, inputs, along) | along
     if times is not None:
         along = {model.index: times.values, **along}
-    variables = {
-        name: (("draw", *_dims(name, values.shape[1:], along)), values)
-        for name, values in found.items()
-    }
+    variables = {}
+    for name, values in found.items():
+        dims = _dims_of_result(name, values.shape[1:], along)
+        variables[name] = ("draw", *dims), np.asarray(values)
     used = {dim for dims, _ in variables.values() for dim in dims}
     if unused := [name for name in coords or () if name not in used]:
         raise ModelError(
@@ -148,24 +154,25 @@ def of_draws(
     return xr.Dataset(variables, coordinates)
 
 
-def _members(
+def _group_names(
     model: Model, inputs: Inputs | None, given: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The members of a population by their dimension, unless others are asked for or coordinates of
-    as many given.
+    """The names of the groups of a population, as a coordinate.
+
+    There is none if other groups are asked for, or a given coordinate has as many values.
     """
     layer = model.layer
     if not isinstance(layer, AbstractPopulation):
         return {}
     every = np.arange(len(layer.members))
     asked = every if inputs is None else np.asarray(inputs.coordinates[layer.dim])
-    known = any(values.size == every.size for values in given.values())
-    return (
-        {} if known or not np.array_equal(asked, every) else {layer.dim: np.asarray(layer.members)}
-    )
+    if not np.array_equal(asked, every) or any(v.size == every.size for v in given.values()):
+        return {}
+    return {layer.dim: np.asarray(layer.members)}
 
 
-def _before_a_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
+def _inputs_without_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
+    """Inputs and times of a dataset; times alone do not tell the start of the model."""
     if not isinstance(at, xr.Dataset):
         raise MismatchError(
             "without a fit times alone do not say where the model starts: give the data as a "
@@ -174,10 +181,12 @@ def _before_a_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
     return model.reader.driven(at), at[model.index]
 
 
-def _check_arguments(function: Callable[..., Any], number: int) -> None:
+def _check_callable(function: Callable[..., Any], number: int) -> None:
+    """Raise ModelError unless a function takes so many arguments."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # what Python knows nothing about, such as some builtins
+    except (TypeError, ValueError):
+        # Python does not know the signature, such as those of some builtins.
         return
     try:
         signature.bind(*range(number))
@@ -190,35 +199,38 @@ def _check_arguments(function: Callable[..., Any], number: int) -> None:
         raise ModelError(f"the function must take {wanted}: {error}") from error
 
 
-def _draws(
+def _draws_of_group(
     model: Model, post: xr.DataTree | None, group: str
 ) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    """Draws `(draw, …)` by path, and the numbers of chains and of draws in each."""
     if group not in _GROUPS:
         raise MismatchError(f"group must be one of {', '.join(_GROUPS)}, not {group!r}")
     if post is None:
         if not isinstance(model, Model):
             raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
+        # A fixed seed, so that repeated calls agree.
         drawn = draw_prior(model, _PRIOR_DRAWS, key=as_key(0))
         return {path: np.asarray(values) for path, values in drawn.items()}, (1, _PRIOR_DRAWS)
     draws = draws_of(model, post, group)
     return draws, (post[group].sizes["chain"], post[group].sizes["draw"])
 
 
-def _named(function: Callable[..., Any], found: Any) -> dict[str, Any]:
-    name = getattr(function, "__name__", type(function).__name__)
-    found = (
-        found if isinstance(found, Mapping) else {"value" if name == "<lambda>" else name: found}
-    )
+def _result_by_name(function: Callable[..., Any], found: Any) -> dict[str, Any]:
+    """Arrays by name; a single one has the name of the function, or is called `value`."""
+    if not isinstance(found, Mapping):
+        name = name_of(function)
+        found = {"value" if name == "<lambda>" else name: found}
     return {str(name): jnp.asarray(value, float) for name, value in found.items()}
 
 
-def _dims(name: str, shape: tuple[int, ...], along: Mapping[str, np.ndarray]) -> list[str]:
+def _dims_of_result(
+    name: str, shape: tuple[int, ...], along: Mapping[str, np.ndarray]
+) -> list[str]:
     """The dimension of each axis: the coordinate of its length, or one of its own."""
     dims: list[str] = []
     for number, size in enumerate(shape):
-        fitting = [
-            dim for dim, values in along.items() if values.shape == (size,) and dim not in dims
-        ]
+        left = {dim: values for dim, values in along.items() if dim not in dims}
+        fitting = [dim for dim, values in left.items() if values.shape == (size,)]
         if len(fitting) > 1:
             raise ModelError(
                 f"an axis of '{name}' has {size} numbers, as have {' and '.join(fitting)}: give "

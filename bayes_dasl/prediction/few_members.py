@@ -1,6 +1,4 @@
-"""Forecasts of a few members: as many draws as intervals need, as wide as so few members allow to
-say.
-"""
+"""Forecasts of a small ensemble: enough predictive draws for intervals of the right width."""
 
 import functools
 from collections.abc import Callable
@@ -17,24 +15,31 @@ from .conditional import Parameters, constraint_of, made
 from .posterior import are_chains
 from .predictive import Pushed
 
-_DRAWS, _FEWEST = (
-    1000,
-    100,
-)  # that intervals are taken from; and of a field, if more would be too large
-_LARGEST = 10**8  # numbers of a forecast
-_TAIL = 0.05  # the widest spreads, which hardly move an interval and would ruin a mean
+# Predictive draws for intervals, and the fewest for a field that is too large for so many.
+_DRAWS, _FEWEST = 1000, 100
+# The most numbers of a forecast.
+_LARGEST = 10**8
+# The widest 5 % of spreads are cut off: they hardly move an interval, but would ruin a mean.
+_TAIL = 0.05
+# Parameters of distributions that are locations.
 _LOCATIONS = ("loc", "logits", "rate", "mean", "probs")
+# Transformed locations stay so far from their bounds.
 _NEAR = 1e-6
 _SMALLEST = _NEAR**2
 
 type Scale = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
+"""A transform to a scale without bounds, and its inverse."""
 
 
 def repetitions(post: xr.DataTree, numbers: int) -> int:
-    """How many predictive draws are made of each posterior draw: one of those of chains, several of
-    few members.
+    """The number of predictive draws for each posterior draw: one for chains, more for an ensemble.
 
-    `numbers` are those of one predictive draw.
+    Args:
+        post: the posterior.
+        numbers: the number of values of one predictive draw.
+
+    Returns:
+        The number, at least 1.
     """
     if are_chains(post):
         return 1
@@ -45,46 +50,59 @@ def repetitions(post: xr.DataTree, numbers: int) -> int:
 def repeated(
     pushed: Pushed, repeats: int, *, key: Array
 ) -> tuple[dict[str, np.ndarray], dict[str, Parameters]]:
-    r"""Predictions of members that are repeated, and the parameters of their noise.
+    r"""Several predictions for each member of an ensemble, and the parameters of their noise.
 
-    Members are a sample of size $n$ from what may be: another one lies as far from their mean
-    $\bar m$ as Student's t with $n - 1$ degrees of freedom says, $\sqrt{1 + 1/n}$ wider than they
-    scatter. So member $i$ is moved at repetition $r$ to $\bar m + c_r (m_i - \bar m)$ with
-    $c_r^2 = (n + 1) / \chi^2_r$, where $\chi^2_r$ goes through the quantiles of $\chi^2_{n-1}$; all
-    members, observables and times share it. What is moved is the location of the noise, on a scale
-    that keeps it in its bounds. Of one member nothing can be said of its spread.
+    The $n$ members are a sample. Another member differs from their mean $\bar m$ by Student's t
+    with $n - 1$ degrees of freedom, $\sqrt{1 + 1/n}$ times wider than their scatter. So member $i$
+    moves, at repetition $r$, to $\bar m + c_r (m_i - \bar m)$ with $c_r^2 = (n + 1) / \chi^2_r$.
+    Here $\chi^2_r$ runs through the quantiles of $\chi^2_{n-1}$, the same for all members,
+    observables and times. The location of the noise moves, on a scale without bounds. A single
+    member stays.
 
     Shapes: the leading axis is `member · repeats`, the repetitions of a member one after the other.
+
+    Returns:
+        Predictions by observable, and parameters of their noise.
     """
+    # 1. Predictions that no parameters rebuild were drawn several times already.
     families = dict(pushed.families)
     whole = {name: values for name, values in pushed.predictions.items() if name not in families}
     predictions = {name: values.reshape(-1, *values.shape[2:]) for name, values in whole.items()}
-    noise, ok = {}, np.repeat(pushed.ok, repeats)
+    noise = {}
+    ok = np.repeat(pushed.ok, repeats)
     factors = spread_factors(int(pushed.ok.sum()), repeats)
     keys = jax.random.split(key, max(len(families), 1))
     for own, (name, family) in zip(keys, families.items(), strict=False):
+        # 2. Move the locations apart.
         noise[name] = {
-            parameter: widened(values, pushed.ok, factors, _scale(family, parameter))
+            parameter: widened(values, pushed.ok, factors, _location_scale(family, parameter))
             for parameter, values in pushed.noise[name].items()
         }
-        sound = _sound(noise[name])
+        filled = _without_nan(noise[name])
         given = pushed.predictions[name]
-        if (
-            given.ndim > pushed.mean[name].ndim
-        ):  # draws that hold together have been made, and are moved
-            before = _sound(
-                {p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()}
-            )
-            given = np.where(np.isnan(given), 1.0, given).reshape(-1, *given.shape[2:])
-            drawn = np.asarray(_carried(family, before, sound, given))
+        if given.ndim > pushed.mean[name].ndim:
+            # 3. Draws that depend on each other exist already, and move with the location.
+            repeated_noise = {
+                p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()
+            }
+            before = _without_nan(repeated_noise)
+            given = given.reshape(-1, *given.shape[2:])
+            given = np.where(np.isnan(given), 1.0, given)
+            drawn = np.asarray(_at_same_quantiles(family, before, filled, given))
         else:
-            drawn = np.asarray(_sample(family, sound, own))
-        predictions[name] = np.where(ok.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, np.nan)
+            # 4. Independent ones are drawn now.
+            drawn = np.asarray(_sample_of_family(family, filled, own))
+        solved = ok.reshape(-1, *(1,) * (drawn.ndim - 1))
+        predictions[name] = np.where(solved, drawn, np.nan)
     return predictions, noise
 
 
 def spread_factors(members: int, repeats: int) -> np.ndarray:
-    """By how much each repetition takes so many members further apart; ones for a single member."""
+    """The factor of each repetition by which members move away from their mean.
+
+    Returns:
+        The factors; 1 for a single member.
+    """
     if members < 2:
         return np.ones(repeats)
     level = np.maximum((np.arange(repeats) + 0.5) / repeats, _TAIL)
@@ -94,27 +112,34 @@ def spread_factors(members: int, repeats: int) -> np.ndarray:
 def widened(
     values: np.ndarray, ok: np.ndarray, factors: np.ndarray, scale: Scale | None
 ) -> np.ndarray:
-    """Members `(member, …)` at every repetition, `(member · repetition, …)`, further apart where
-    there is a scale.
+    """Repeat values of members, moved away from their mean if there is a scale to do so.
+
+    Args:
+        values: one for each member, `(member, …)`.
+        ok: which members were solved.
+        factors: the factor of each repetition.
+        scale: the scale on which members move; None to repeat them unchanged.
+
+    Returns:
+        The values `(member · repetition, …)`.
     """
     if scale is None or not ok.any():
         return np.repeat(values, len(factors), axis=0)
-    there, back = scale
-    moved = there(values)
+    forward, inverse = scale
+    moved = forward(values)
     centre = moved[ok].mean(axis=0)
     apart = factors.reshape(-1, *(1,) * centre.ndim) * (moved - centre)[:, None]
-    return back(centre + apart).reshape(-1, *values.shape[1:])
+    return inverse(centre + apart).reshape(-1, *values.shape[1:])
 
 
-def _scale(family: str, parameter: str) -> Scale | None:
-    """The scale on which a location is moved, and the way back; none for a parameter that is no
-    location.
-    """
+def _location_scale(family: str, parameter: str) -> Scale | None:
+    """The scale on which a location moves; None for a parameter that is no location."""
     if parameter.rpartition(".")[2] not in _LOCATIONS:
         return None
     return _SCALES.get(tuple(bounds(constraint_of(family, parameter)).items()))
 
 
+# Variance-stabilising transforms, by the bounds of a location.
 _SCALES: dict[tuple, Scale] = {
     (): (lambda x: x, lambda x: x),
     (("lower", 0.0),): (np.sqrt, lambda x: np.maximum(np.maximum(x, 0.0) ** 2, _SMALLEST)),
@@ -125,16 +150,20 @@ _SCALES: dict[tuple, Scale] = {
 }
 
 
-def _sound(parameters: Parameters) -> dict[str, np.ndarray]:
-    return {name: np.where(np.isnan(v), v.dtype.type(1), v) for name, v in parameters.items()}
+def _without_nan(parameters: Parameters) -> dict[str, np.ndarray]:
+    """Parameters with 1 in place of NaN, so that failed members do not break the distribution."""
+    filled = {}
+    for name, values in parameters.items():
+        filled[name] = np.where(np.isnan(values), values.dtype.type(1), values)
+    return filled
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def _carried(family: str, before: Parameters, now: Parameters, drawn: Array) -> Array:
-    """Draws of one distribution at the same levels of another."""
+def _at_same_quantiles(family: str, before: Parameters, now: Parameters, drawn: Array) -> Array:
+    """Draws of one distribution moved to the same quantiles of another."""
     return made(family, now).icdf(made(family, before).cdf(drawn))
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def _sample(family: str, parameters: Parameters, key: Array) -> Array:
+def _sample_of_family(family: str, parameters: Parameters, key: Array) -> Array:
     return jnp.asarray(made(family, parameters).sample(key))

@@ -46,7 +46,7 @@ from .predictive import Pusher
 from .vector_fields import rates_along_paths, watched
 
 type Asked = xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"]
-"""Times and forcings, or times alone."""
+"""Times and forcings, or times alone, for which a prediction is asked."""
 
 
 @overload
@@ -80,61 +80,54 @@ def forecast(
     path: str | os.PathLike | None = None,
     key: int | Array = 0,
 ) -> xr.DataTree | dict[str, xr.DataTree]:
-    """Push every posterior draw through the model, to the times of `at`.
+    """Forecast with every posterior draw, at the times of `at`: the posterior predictive.
 
-    The solve starts where that of the fit did: the times may be past or future ones, from there on.
-    Draws go through in
-    chunks: memory is bounded whatever their number, but for what is returned. With `path` that is
-        in the file too, as
-    `save` would write it, and what is returned reads from there: `decompose`, `decompose_entropy`,
-    `score` and `pit` do so block by block.
+    The solve starts where the fit started, so that times may be past or future. Draws are computed
+    in chunks, and only the result needs memory. With `path` the result is in a file as `save`
+    writes it. Then `decompose`, `decompose_entropy`, `score` and `pit` read it block by block.
 
-    A posterior of fewer than a thousand members, or other draws that are no chains, has several
-    predictive draws of each, about a thousand in all (of large fields at least a hundred), so that
-    intervals know the noise. They are a little wider than the members: another member may lie
-    further out than so few have shown (docs/uncertainty.md). These are in memory all at once before
-    they are in a file.
+    An ensemble, or other draws that are not chains, has several predictive draws of each member.
+    There are about a thousand in all, or at least a hundred of large fields, so that intervals
+    include the noise. They are a little wider than the scatter of the members, since few members do
+    not show the extremes (docs/uncertainty.md). All are in memory before they are written.
 
     Args:
         model: the model of the fit.
-        post: what `fit` returned.
-        at: a dataset (its times, forcings and what the noise reads of each datum are used, never
-            its observations) or, for a model that needs no more, an array of times, in the units of
-            the index, or of dates. Forcings may have the dimension `member`, those of an ensemble:
-            draws are paired with its members in turn. A dict of these by name, scenarios, is
-            forecast one by one, with the same noise.
-        what_if: whether the model may be another than that of the fit, with the same random leaves:
-            what would be under another known number, equation, noise or solver. The attributes
-            `model` and `what_if`, the verdict and the report then say so.
-        new_members: whether random effects are drawn anew for all members of a population, and
-            groups of them: members with the same doses, covariates and times, of which nothing was
-            observed.
+        post: the result of `fit`.
+        at: a dataset with times, forcings and the variables that the noise reads; observations in
+            it are not used. A model without inputs may take an array of times or dates. Forcings
+            may have the dimension `member` of an ensemble, whose members drive draws in turn. A
+            dict of scenarios by name is forecast one by one, with the same noise.
+        what_if: whether the model may differ from the fitted one in known numbers, equations, noise
+            or solver, with the same random leaves. The attributes `model` and `what_if`, the
+            verdict and the report then say so.
+        new_members: whether random effects are drawn anew for all groups of a population, as for
+            new groups with the same doses, covariates and times.
         path: a file for a forecast that is too large for memory; in memory unless given.
         key: a whole number or a JAX random key, for the observation noise.
 
     Returns:
-        A DataTree with the groups `predictions` (draws of each datum: one for each posterior draw,
-        or several of each member, one after the other), `noise` (the parameters of the distribution
-        that each of these was drawn from), `conditional_mean` and `conditional_variance` (of a
-        datum given the draw), `sample_stats_predictions` (`ok`, `steps`), `unobserved` (outputs of
-        the layer that no datum observes, without noise), `mismatch` (of the constraints, at the
-        forecast's times), `vector_field` as `fit` has it, along the forecast, and `posterior`, the
-        draws that were pushed. A draw whose solve fails is NaN and counted in `ok`. `noise` has no
-        parameters of a noise of one's own that is a mixture of NumPyro's distributions, or a
-        transform. Of a model with science and network, from 100 draws on, also `exchanged_mean`:
-        the conditional mean where one group of leaves was `kept` and all others were those of
-        another draw, for up to 4000 draws, from which `decompose` splits the epistemic variance.
-        These solves wait until the group is looked at or saved; with `path` they are made at once.
+        A DataTree, or a dict of these for scenarios, with the groups:
 
-    Of an ensemble of forcings, `forcing_member` in `sample_stats_predictions` says which one a draw
-    had; there is neither `vector_field` nor `exchanged_mean` then. Of scenarios, a dict of such
-    trees.
+        - `predictions`: draws of each datum, one for each posterior draw or several for each member
+        - `noise`: the parameters of the distribution of each datum; none for a user's own noise
+          that is a mixture or a transform
+        - `conditional_mean`, `conditional_variance`: of a datum given the draw
+        - `sample_stats_predictions`: `ok` and `steps` of each solve, and `forcing_member` with an
+          ensemble of forcings; a draw whose solve failed is NaN
+        - `unobserved`: outputs of the layer that are not observed, without noise
+        - `mismatch`: constraint residuals, at the times of the forecast
+        - `vector_field`: as in `fit`, along the forecast; not with an ensemble of forcings
+        - `posterior`: the draws that were used
+        - `exchanged_mean`: the conditional mean of up to 4000 draws in which one group of leaves
+          was `kept` and all others were exchanged. `decompose` splits the epistemic variance by it.
+          It needs a model with science and network, or process noise, 100 draws, and no ensemble of
+          forcings. It is computed at first access or by `save`; with `path` at once.
 
     Raises:
-        MismatchError: for a posterior of another model: another equation, prior, noise, known
-            number or solver setting, unless `what_if`, or other random leaves.
-        DataError: for bad times or forcings, or where the noise reads of each datum what is not
-            there.
+        MismatchError: for a posterior of another model: other random leaves, or without `what_if`
+            another equation, prior, noise, known number or solver setting.
+        DataError: for bad times or forcings, or if a variable that the noise reads is missing.
         WriteError: if the file cannot be written.
 
     Example:
@@ -154,38 +147,39 @@ def forecast(
             found.attrs["scenario"] = name
         return scenarios
     began = time.perf_counter()
+    # 1. Times, forcings and the posterior that belong to the model.
     check_belongs(model, post)
-    data = _asked(model, post, at)
+    data = _asked_data(model, post, at)
     members = members_of(model, data)
     whose = model_of(model, post, what_if=what_if)
     post = as_unseen(post, paths(model)) if new_members else post
-    inputs = _inputs(model, post, members[0])
+    inputs = _inputs_with_noise(model, post, members[0])
     if whose["model"] != OWN:
-        check_shapes(model, inputs)  # those of the fitted model were checked by the fit
+        # The fit has checked the shapes of its own model.
+        check_shapes(model, inputs)
     draws = draws_of(model, post)
-    repeats = repetitions(post, _size(model, inputs))
+    repeats = repetitions(post, _numbers_of_draw(model, inputs))
     number = len(next(iter(draws.values())))
-    drives = (
-        None
-        if len(members) == 1
-        else paired([_inputs(model, post, member) for member in members], number)
-    )
-    seen_along = watched(model, inputs, number) if drives is None else None
-    whole = {"key": as_key(key), "repeats": repeats}
-    begun = (
-        None
-        if path is not None or drives is not None
-        else _from_end(model, post, inputs, str(whose["model"]))
-    )
+    # 2. An ensemble of forcings; without one, the states to watch, and the end of the fit.
+    drives, seen_along, begun = None, None, None
+    if len(members) > 1:
+        each = [_inputs_with_noise(model, post, member) for member in members]
+        drives = paired(each, number)
+    else:
+        seen_along = watched(model, inputs, number)
+        if path is None:
+            begun = _from_end(model, post, inputs, str(whose["model"]))
     at_once, ends = (inputs, None) if begun is None else begun
+    # 3. The program, and empty groups for its results.
+    whole = {"key": as_key(key), "repeats": repeats}
     pusher = Pusher(model, at_once, draws, **whole, watched=seen_along, drives=drives, ends=ends)
-    arrays = _arrays(pusher, repeats, in_memory=path is None)
-    groups = _by_draw(model, post, data, pusher, arrays)
+    arrays = _empty_arrays(pusher, repeats, in_memory=path is None)
+    groups = _groups_by_draw(model, post, data, pusher, arrays)
     kept = parts_of(model)
     index = exchangeable(model, draws) if drives is None else np.zeros(0, int)
-    others = (
-        {"exchanged_mean": _exchanged_group(post, data, pusher, index, kept)} if index.size else {}
-    )
+    others = {}
+    if index.size:
+        others["exchanged_mean"] = _exchanged_group(post, data, pusher, index, kept)
     attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
@@ -194,30 +188,41 @@ def forecast(
         "signature": post.attrs["signature"],
         "posterior_sha256": post.attrs.get("posterior_sha256", ""),
         **whose,
-        **({"members": model.layer.dim} if isinstance(model.layer, AbstractPopulation) else {}),
     }
+    if isinstance(model.layer, AbstractPopulation):
+        attributes["members"] = model.layer.dim
 
-    def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-        found = health
+    def fill(into: Rows) -> dict[str, xr.Dataset]:
+        return _fill_groups(into, pusher, post, repeats, jax.random.fold_in(as_key(key), 1))
+
+    def exchange(into: Mapping[str, Any]) -> None:
+        # Exchanged draws have no states at the end of the fit: solve them from the start.
+        from_start = pusher if ends is None else Pusher(model, inputs, draws, **whole)
+        for rows, part in from_start(exchanged(model, draws, index)):
+            for name, value in part.mean.items():
+                into[name][rows] = value
+
+    def exchanged_means() -> dict[str, np.ndarray]:
+        found = _blank_arrays(pusher.shapes.mean, len(kept) * index.size, in_memory=True)
+        exchange(found)
+        return found
+
+    # Groups that can be written only when all draws are known.
+    def rest(found: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+        rows = thinned(inputs.times.size, FUNCTION_ROWS)
+        states = None
         if drives is not None:
-            stats = health["sample_stats_predictions"]
+            stats = found["sample_stats_predictions"]
             member = (("chain", "draw"), drives.of_draw.reshape(stats["ok"].shape))
             found = found | {"sample_stats_predictions": stats.assign(forcing_member=member)}
         if seen_along is not None:
-            rates = rates_along_paths(
-                model, at_once, draws, seen_along.times, pusher.watched_states
-            )
-            rates = rates.assign_coords(
-                {model.index: data[model.index].isel({model.index: seen_along.times})}
-            )
+            rows = seen_along.times
+            states = pusher.watched_states
+            rates = rates_along_paths(model, at_once, draws, rows, states)
+            own_times = data[model.index].isel({model.index: rows})
+            rates = rates.assign_coords({model.index: own_times})
             found = found | {"vector_field": by_chain(rates, post)}
         if drives is None:
-            along, states = (
-                (seen_along.times, pusher.watched_states)
-                if seen_along is not None
-                else (None, None)
-            )
-            rows = thinned(inputs.times.size, FUNCTION_ROWS) if along is None else along
             asked = function_inputs(model, inputs, data[model.index], rows, states)
             found = found if asked is None else found | {"function_inputs": asked}
         spent = {"wall_time_s": time.perf_counter() - began}
@@ -226,31 +231,15 @@ def forecast(
             "/": xr.Dataset(attrs=attributes | spent),
         }
 
-    def fill(into: Rows) -> dict[str, xr.Dataset]:
-        return _fill(into, pusher, post, repeats, jax.random.fold_in(as_key(key), 1))
-
-    def exchange(into: Mapping[str, Any]) -> None:
-        if not index.size:
-            return
-        # Exchanged draws have no states of their own at the end of the fit: they are solved from
-        # the start.
-        from_start = pusher if ends is None else Pusher(model, inputs, draws, **whole)
-        for rows, part in from_start(exchanged(model, draws, index)):
-            for name, value in part.mean.items():
-                into[name][rows] = value
-
-    def exchanged_means() -> dict[str, np.ndarray]:
-        found = _blank(pusher.shapes.mean, len(kept) * index.size, in_memory=True)
-        exchange(found)
-        return found
-
+    # 4. Fill the groups in memory, or in a file.
     if path is None:
         others = {name: on_demand(group, exchanged_means) for name, group in others.items()}
         return xr.DataTree.from_dict(groups | others | rest(fill(arrays)))
     with new_file(path, groups | others) as file:
         with file.rows() as rows:
             health = fill(rows)
-            exchange(rows.get("exchanged_mean", {}))
+            if index.size:
+                exchange(rows["exchanged_mean"])
         for name, group in rest(health).items():
             file.append(name, group)
     return xr.open_datatree(path, engine="h5netcdf")
@@ -259,69 +248,75 @@ def forecast(
 def _from_end(
     model: Model, post: xr.DataTree, inputs: Inputs, whose: str
 ) -> tuple[Inputs, dict[str, np.ndarray]] | None:
-    """Inputs from the last time of the fit on, and the states there; none where all must be solved
-    from the start.
+    """Inputs from the end of the fit on, and the states there; None to solve from the start.
 
-    A model other than that of the fit has other states there, and noise that looks back reads
-    earlier predictions.
+    A model other than the fitted one has other states there. Correlated noise reads earlier
+    predictions.
     """
     held = ends_of(post)
+    # All of these solve from the start.
     if held is None or whose != OWN or model.reader.looks_back or not goes_on(model.layer):
         return None
     time, states = held
     if float(inputs.times[0]) < time:
         return None
     forcings = {name: force.since(time) for name, force in inputs.forcings.items()}
-    return dataclasses.replace(
-        inputs, start=jnp.asarray(time, inputs.times.dtype), forcings=forcings
-    ), states
+    start = jnp.asarray(time, inputs.times.dtype)
+    return dataclasses.replace(inputs, start=start, forcings=forcings), states
 
 
 def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.DataArray]:
-    """The inputs of a model's layer at times that one may ask for, from where the fit started, and
-    these times.
+    """The inputs of a layer for a prediction, from the start of the fit on.
+
+    Returns:
+        The inputs, and the coordinate of their times.
 
     Raises:
         MismatchError: for a posterior of another model.
         DataError: for bad times or forcings.
     """
     check_belongs(model, post)
-    data = _asked(model, post, at)
-    return _driven(model, post, data), data[model.index]
+    data = _asked_data(model, post, at)
+    return _driven_from_fit(model, post, data), data[model.index]
 
 
-def _asked(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
-    """Times and forcings that are asked for, in the units of the fit, without observations."""
-    data = _as_dataset(model, at, post)
+def _asked_data(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
+    """Times and forcings of a prediction, in the units of the fit, without observations."""
+    data = _with_places(model, at, post)
     seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
     return in_units_of_fit(model, post, data.drop_vars(seen))
 
 
-def _arrays(pusher: Pusher, repeats: int, *, in_memory: bool) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays `(draw, …)` by group and variable, for what is pushed."""
+def _empty_arrays(
+    pusher: Pusher, repeats: int, *, in_memory: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays `(draw, …)` for predictions, by group and variable."""
     drawn = pusher.draws * repeats
     shapes = {
         "predictions": (drawn, pusher.shapes.mean),
-        "noise": (drawn, _flat(pusher.shapes.noise)),
+        "noise": (drawn, _noise_by_name(pusher.shapes.noise)),
         "conditional_mean": (pusher.draws, pusher.shapes.mean),
         "conditional_variance": (pusher.draws, pusher.shapes.variance),
         "unobserved": (pusher.draws, pusher.shapes.unobserved),
     }
     return {
-        group: _blank(of_one, draws, in_memory=in_memory)
+        group: _blank_arrays(of_one, draws, in_memory=in_memory)
         for group, (draws, of_one) in shapes.items()
     }
 
 
-def _blank(of_one: Mapping[str, Any], draws: int, *, in_memory: bool) -> dict[str, np.ndarray]:
+def _blank_arrays(
+    of_one: Mapping[str, Any], draws: int, *, in_memory: bool
+) -> dict[str, np.ndarray]:
+    """Arrays for so many draws, by the shapes of one draw."""
     return {
         name: blank((draws, *one.shape), one.dtype, in_memory=in_memory)
         for name, one in of_one.items()
     }
 
 
-def _flat(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The parameters of all observables by their names in the group `noise`."""
+def _noise_by_name(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters of all observables, by their names in the group `noise`."""
     return {
         f"{name}.{parameter}": value
         for name, own in noise.items()
@@ -329,11 +324,12 @@ def _flat(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _by_draw(
+def _groups_by_draw(
     model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, arrays: Rows
 ) -> dict[str, xr.Dataset]:
-    """Groups that show these arrays."""
+    """Datasets around these arrays, with the attributes of each observable."""
     observed = fitted_observables(post)
+    # What later readers need to know about the noise stands in attributes.
     whole = ("predictions", "conditional_mean", "conditional_variance")
     groups = {name: over_data(arrays[name], post, observed, data) for name in whole}
     for name, variable in groups["conditional_mean"].data_vars.items():
@@ -349,51 +345,52 @@ def _by_draw(
         variable.attrs |= model.noise_of(str(name)).limits
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
     if arrays["unobserved"]:
-        groups["unobserved"] = over_data(
-            arrays["unobserved"], post, _like_outputs(model, arrays["unobserved"]), data
-        )
+        outputs = arrays["unobserved"]
+        groups["unobserved"] = over_data(outputs, post, _like_outputs(model, outputs), data)
     noise = {
-        n: {p: arrays["noise"][f"{n}.{p}"] for p in own} for n, own in pusher.shapes.noise.items()
+        name: {parameter: arrays["noise"][f"{name}.{parameter}"] for parameter in own}
+        for name, own in pusher.shapes.noise.items()
     }
     groups["noise"] = noise_group(pusher.shapes.families, noise, groups["predictions"])
     return groups
 
 
 def _like_outputs(model: Model, names: Iterable[str]) -> xr.Dataset:
-    """Data as there would be of outputs that nobody observed."""
-    dims = {name: model.dims(name) for name in names}
-    units = {name: model.layer.units.get(name, "") for name in names}
-    return xr.Dataset(
-        {
-            n: (own, np.zeros((1,) * len(own)), {"units": units[n]} if units[n] else {})
-            for n, own in dims.items()
-        }
-    )
+    """Placeholder data with dimensions and units of outputs that are not observed."""
+    found = {}
+    for name in names:
+        dims = model.dims(name)
+        units = model.layer.units.get(name, "")
+        attributes = {"units": units} if units else {}
+        found[name] = dims, np.zeros((1,) * len(dims)), attributes
+    return xr.Dataset(found)
 
 
 def _exchanged_group(
     post: xr.DataTree, data: xr.Dataset, pusher: Pusher, index: np.ndarray, kept: tuple[str, ...]
 ) -> xr.Dataset:
-    """The group of exchanged draws without its numbers."""
-    arrays = _blank(pusher.shapes.mean, len(kept) * len(index), in_memory=False)
+    """The group `exchanged_mean` without its values."""
+    arrays = _blank_arrays(pusher.shapes.mean, len(kept) * len(index), in_memory=False)
     each = over_data(arrays, post, fitted_observables(post), data, chains=len(kept))
     return each.rename(chain="kept", draw="exchange").assign_coords(kept=list(kept), exchange=index)
 
 
-def _fill(
+def _fill_groups(
     into: Rows, pusher: Pusher, post: xr.DataTree, repeats: int, key: Array
 ) -> dict[str, xr.Dataset]:
-    """Fill groups by rows, and say how the solver fared and by how much constraints are broken."""
+    """Fill groups by rows; returns solver statistics and constraint residuals as groups."""
     small: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
-    # Few members are moved apart from their mean, for which all are needed at once.
-    for rows, part in pusher() if repeats == 1 else [(slice(0, pusher.draws), pusher.whole())]:
-        predictions, noise = (
-            (part.predictions, part.noise) if repeats == 1 else repeated(part, repeats, key=key)
-        )
+    # An ensemble moves away from its mean, for which all members must be known.
+    chunks = pusher() if repeats == 1 else [(slice(0, pusher.draws), pusher.whole())]
+    for rows, part in chunks:
+        predictions = part.predictions
+        noise = part.noise
+        if repeats > 1:
+            predictions, noise = repeated(part, repeats, key=key)
         drawn = slice(rows.start * repeats, rows.stop * repeats)
         for group, at, values in (
             ("predictions", drawn, predictions),
-            ("noise", drawn, _flat(noise)),
+            ("noise", drawn, _noise_by_name(noise)),
             ("conditional_mean", rows, part.mean),
             ("conditional_variance", rows, part.variance),
             ("unobserved", rows, part.unobserved),
@@ -408,20 +405,18 @@ def _fill(
     return {"sample_stats_predictions": with_coordinates(stats), **mismatch_group(mismatch, post)}
 
 
-def _size(model: Model, inputs: Inputs) -> int:
-    """How many numbers one draw of all observables has."""
-    places = [
-        [inputs.coordinates[place].size for place in model.dims(name)[1:]]
-        for name in model.observables
-    ]
-    return inputs.times.size * sum(map(math.prod, places))
+def _numbers_of_draw(model: Model, inputs: Inputs) -> int:
+    """The number of values in one draw of all observables."""
+    places = 0
+    for name in model.observables:
+        places += math.prod(inputs.coordinates[place].size for place in model.dims(name)[1:])
+    return inputs.times.size * places
 
 
-def _as_dataset(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
-    """What is asked for, at the places of the fitted data where it names none, or for all members
-    of a population.
-    """
-    index, layer = model.index, model.layer
+def _with_places(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
+    """Times as a dataset, by default at the places of the fit or for all groups."""
+    index = model.index
+    layer = model.layer
     places: dict[Any, Any] = {
         n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)
     }
@@ -437,20 +432,24 @@ def _as_dataset(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
         )
     # Numbers become floats; dates stay what they are.
     times = times.astype(float) if times.dtype.kind in "iu" else times
-    return xr.Dataset(
-        coords={index: (index, times, fitted_observables(post)[index].attrs), **places}
-    )
+    attributes = fitted_observables(post)[index].attrs
+    return xr.Dataset(coords={index: (index, times, attributes), **places})
 
 
-def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
-    """Inputs of a model, what its noise reads of each datum among them."""
-    return dataclasses.replace(_driven(model, post, data), per_datum=model.reader.per_datum(data))
+def _inputs_with_noise(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
+    """Inputs of a model, with the variables that its noise reads for each datum."""
+    inputs = _driven_from_fit(model, post, data)
+    return dataclasses.replace(inputs, per_datum=model.reader.per_datum(data))
 
 
-def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
-    """Inputs that start where the fitted data did, with the forcings of then and of now."""
-    asked, data = checked_index(data, model.index), model.in_numbers(data)
-    start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
+def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
+    """Inputs from the start of the fit on, with the forcings of the fit and of the prediction."""
+    # 1. Times, none of which is before the start.
+    index = model.index
+    asked = checked_index(data, index)
+    data = model.in_numbers(data)
+    start = float(post["constant_data"].attrs["start"])
+    times = checked_times(data, index)
     if not begins(model.layer):
         start = min(start, float(times[0]))
     if times[0] < start:
@@ -458,37 +457,33 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
         raise DataError(
             f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}"
         )
-    past = _past(model, post, data)
-    if not model.layer.forcings:
+    past = _past_of_fit(model, post, data)
+    forcings = list(model.layer.forcings)
+    if not forcings:
         return dataclasses.replace(model.reader.driven(data, start=start), past=past)
-    for name in model.layer.forcings:
+    # 2. Forcings of the fit, at times that the data do not have.
+    for name in forcings:
         if name not in data:
             raise DataError(
                 f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}"
             )
-    forcings = list(model.layer.forcings)
-    index = model.index
     known = model.in_numbers(known_forcings(model, post, data))
     refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     refuse_unknown_past(model, before)
-    both = xr.concat(
-        [before, data[forcings].reset_coords(drop=True)], index, data_vars="all"
-    ).sortby(index)
-    joined = model.reader.driven(
-        both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start
-    )
+    # 3. Both together; the solve reports values at the asked times only.
+    after = data[forcings].reset_coords(drop=True)
+    both = xr.concat([before, after], index, data_vars="all").sortby(index)
+    places = data.coords.to_dataset().drop_vars(index).coords
+    joined = model.reader.driven(both.assign_coords(places), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
 
 
-def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
-    """What the model looks back at, at the places that are asked for: NaN at those that were not
-    observed.
-    """
+def _past_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
+    """The data that correlated noise is conditioned on, at the asked places; NaN at new places."""
     fitted = fitted_observables(post)
-    if not any(
-        bool(values.notnull().any()) for values in fitted.data_vars.values()
-    ):  # of new members
+    # New groups have no past.
+    if not any(bool(values.notnull().any()) for values in fitted.data_vars.values()):
         return None
     for name in model.reader.variables:
         if name in post["constant_data"]:
@@ -499,18 +494,21 @@ def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
     }
     if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):
         return past
+    # Other places are asked for than those of the fit.
     dims = {name: model.dims(name) for name in past.values}
     dims |= {read: model.dims(name) for name in past.values for read in model.reader.reads(name)}
     every = past.values | past.per_datum
-    arrays = xr.Dataset({n: (dims[n], np.asarray(v)) for n, v in every.items()}, coords=places)
+    variables = {name: (dims[name], np.asarray(v)) for name, v in every.items()}
+    arrays = xr.Dataset(variables, coords=places)
     there = arrays.reindex({name: data[name] for name in places})
-    values, read = (
-        {n: jnp.asarray(there[n].values) for n in own} for own in (past.values, past.per_datum)
-    )
+    found = {name: jnp.asarray(there[name].values) for name in every}
+    values = {name: found[name] for name in past.values}
+    read = {name: found[name] for name in past.per_datum}
     return dataclasses.replace(past, values=values, per_datum=read)
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with units of variances, such as (m)²."""
     for variable in dataset.data_vars.values():
         if variable.attrs.get("units"):
             variable.attrs["units"] = f"({variable.attrs['units']})²"

@@ -1,6 +1,4 @@
-"""The inputs that unknown functions are given: in a fit, and in a forecast that may leave their
-range.
-"""
+"""Inputs of unknown functions along a fit or a forecast, to detect extrapolation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,41 +15,46 @@ from ..unknown_functions.lookup import unknown_functions
 from .predictive import Paths
 
 FUNCTION_ROWS = 200
-"""Rows that are looked at, where no states need be kept for it."""
+"""The number of rows to look at if functions depend on no states."""
 
 
 def function_inputs(
     model: Model, inputs: Inputs, index: xr.DataArray, rows: np.ndarray, states: Paths | None
 ) -> xr.Dataset | None:
-    """The inputs of each unknown function at some rows; those that are states are medians over the
-    draws.
+    """The inputs of each unknown function at some rows; states are medians over draws.
 
-    States are known where `watched` keeps them. An input that is the product of a user's own code
-    is not looked at, nor are the functions of a population, whose members have times of their own.
+    Inputs that a user's own code computes are left out. So are functions of a population, whose
+    groups have times of their own.
 
     Args:
         model: the model.
         inputs: times and forcings.
         index: the coordinate at the times of the inputs.
         rows: the indices of some times.
-        states: those of the watched draws at these times.
+        states: the states of the watched draws at these times, if any are watched.
 
     Returns:
         A dataset over the index, a variable `function.input` for each, with the attributes
-        `function` and `input`; None where nothing is known.
+        `function` and `input`; None if no input is known.
     """
-    functions = (
-        [] if isinstance(model.layer, AbstractPopulation) else unknown_functions(model.layer)
-    )
+    if isinstance(model.layer, AbstractPopulation):
+        return None
+    functions = unknown_functions(model.layer)
     if not functions:
         return None
-    given = {"t": np.asarray(inputs.times)[rows]} | _forcings(inputs, rows)
-    ahead = {path: _medians(own) for path, own in _by_trajectory(model, states).items()}
+    # 1. Time, forcings, and the states of each trajectory by its path.
+    given = {"t": np.asarray(inputs.times)[rows]} | _scalar_forcings(inputs, rows)
+    ahead = {}
+    if states is not None:
+        trajectories = [path for path, _ in named_trajectories(model.layer)]
+        pairs = zip(trajectories, states, strict=True)
+        ahead = {path: _median_states(own) for path, own in pairs}
+    # 2. The inputs that each function takes.
     where = [places[0] for places, _ in functions]
     called = short_names(where, least=dict.fromkeys(where, 2))
     found = {}
     for path, (_, function) in zip(where, functions, strict=True):
-        # States come before forcings, and forcings before time, as in the call of a function.
+        # A state hides a forcing of the same name, as in the call of a function.
         known = given | next((own for layer, own in ahead.items() if _is_inside(path, layer)), {})
         for name in function.drawn_over:
             if name in known:
@@ -60,33 +63,28 @@ def function_inputs(
     return xr.Dataset(found, {str(index.name): index.values[rows]}) if found else None
 
 
-def _forcings(inputs: Inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The forcings that are numbers, at some times."""
-    times = inputs.times[rows]
-    found = {
-        name: np.asarray(jax.vmap(forcing)(times)) for name, forcing in inputs.forcings.items()
-    }
-    return {name: values for name, values in found.items() if values.ndim == 1}
+def _scalar_forcings(inputs: Inputs, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The scalar forcings at some times."""
+    found = {}
+    for name, forcing in inputs.forcings.items():
+        values = np.asarray(jax.vmap(forcing)(inputs.times[rows]))
+        if values.ndim == 1:
+            found[name] = values
+    return found
 
 
-def _by_trajectory(model: Model, states: Paths | None) -> Mapping[str, dict[str, np.ndarray]]:
-    if states is None:
-        return {}
-    found = [path for path, _ in named_trajectories(model.layer)]
-    return dict(zip(found, states, strict=True))
-
-
-def _medians(states: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The median over draws of each state that is a number; NaN where every solve failed."""
+def _median_states(states: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The median over solved draws of each scalar state; NaN if every solve failed."""
     found = {}
     for name, values in states.items():
         if np.ndim(values) == 2:
             solved = values[np.isfinite(values).all(axis=1)]
-            found[name] = (
-                np.median(solved, axis=0) if len(solved) else np.full(values.shape[1], np.nan)
-            )
+            found[name] = np.full(values.shape[1], np.nan)
+            if len(solved):
+                found[name] = np.median(solved, axis=0)
     return found
 
 
 def _is_inside(path: str, layer: str) -> bool:
+    """Whether a path is that of a layer, or of a part of it; all paths lie in an unnamed layer."""
     return not layer or path == layer or path.startswith(f"{layer}.")

@@ -1,6 +1,4 @@
-"""Forcings of times to come: ensembles of them, those that a forecast lacks, and those that the fit
-knew otherwise.
-"""
+"""Forcings of a forecast: ensembles, gaps, and changes since the fit."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,19 +22,24 @@ MEMBER = "member"
 
 
 def members_of(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
-    """The data with each member of an ensemble of forcings; as they are where there is none."""
-    ours = (
-        getattr(model.layer, "dim", None) != MEMBER
-    )  # the members of a population may be called so too
-    if not ours or not any(
-        MEMBER in data[name].dims for name in model.layer.forcings if name in data
-    ):
+    """The data with each member of an ensemble of forcings.
+
+    Returns:
+        A dataset for each member; the data alone without an ensemble.
+    """
+    forcings = [data[name] for name in model.layer.forcings if name in data]
+    # The groups of a population may have a dimension of this name, too.
+    of_groups = getattr(model.layer, "dim", None) == MEMBER
+    if of_groups or not any(MEMBER in forcing.dims for forcing in forcings):
         return [data]
     return [data.isel({MEMBER: number}, drop=True) for number in range(data.sizes[MEMBER])]
 
 
 def paired(members: Sequence[Inputs], draws: int) -> Drives:
-    """The forcings of all members of an ensemble, each of which drives as many draws as any other.
+    """Pair draws with the members of an ensemble of forcings in turn.
+
+    Returns:
+        The forcings of all members, and the member of each draw.
 
     Raises:
         DataError: for more members than draws.
@@ -47,17 +50,15 @@ def paired(members: Sequence[Inputs], draws: int) -> Drives:
             "of them"
         )
     driving = [(member.forcings, member.own_forcings) for member in members]
-    return Drives(
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *driving), np.arange(draws) % len(members)
-    )
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *driving)
+    return Drives(stacked, np.arange(draws) % len(members))
 
 
 def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:
-    """Refuse a time between the fit and later rows of which the forcings are not known: they would
-    run straight there.
+    """Refuse a gap in forcings after the fit, where they would be interpolated.
 
     Raises:
-        DataError: where that is longer than twice any step of either.
+        DataError: if the gap is longer than twice the largest step of the fit and of later rows.
     """
     after = times > known[-1]
     steps = np.concatenate([np.diff(known), np.diff(times[after])])
@@ -75,11 +76,10 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
 
 
 def refuse_unknown_past(model: Model, before: xr.Dataset) -> None:
-    """Refuse members that the fit has not seen where their own forcings are not known from its
-    start on.
+    """Refuse new groups of a population whose own forcings are not known from the start on.
 
     Raises:
-        DataError: if so.
+        DataError: if the forcings of a group that the fit has not seen are missing at its times.
     """
     for name, variable in before.data_vars.items():
         for dim in (dim for dim in variable.dims if dim != model.index):
@@ -93,8 +93,10 @@ def refuse_unknown_past(model: Model, before: xr.Dataset) -> None:
 
 
 def known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    """The forcings of the fit; those that differ between members for those that are asked for, NaN
-    of new ones.
+    """The forcings of the fit, for the groups of a population that the data have.
+
+    Returns:
+        A dataset; NaN for groups that the fit has not seen.
     """
     known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
     own = [dim for dim in known.dims if dim != model.index]
@@ -104,85 +106,86 @@ def known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Data
 def fitted_span(
     model: Model, post: xr.DataTree, members: list[xr.Dataset]
 ) -> dict[str, float | str]:
-    """Between which times the data were fitted under the inputs of now: none where these differ
-    from the first on.
+    """The first and last fitted time before any input differs between fit and forecast.
 
-    Inputs are forcings, and what the noise reads of each datum.
+    Inputs are forcings, and variables that the noise reads for each datum.
+
+    Returns:
+        The attributes `train_start` and `train_end`; none if inputs differ from the first row on.
     """
-    observed, known, index = (
-        fitted_observables(post),
-        known_forcings(model, post, members[0]),
-        model.index,
-    )
-    seen = [
-        observed[name].notnull().any([d for d in observed[name].dims if d != index])
-        for name in observed
-    ]
-    times = observed[index].values[np.any([s.values for s in seen], axis=0)]
-    read = [
-        name for name in model.reader.variables if name in known_inputs(post) and name in members[0]
-    ]
+    observed = fitted_observables(post)
+    index = model.index
+    known = known_forcings(model, post, members[0])
+    read = known_inputs(post)
+    # 1. Times with any data.
+    seen = []
+    for variable in observed.values():
+        others = [dim for dim in variable.dims if dim != index]
+        seen.append(variable.notnull().any(others).values)
+    times = observed[index].values[np.any(seen, axis=0)]
+    # 2. Times at which an input has changed.
     every = [
-        _changed(model, known, data, name)
+        _changed_times(model, known, data, name)
         for name, data in itertools.product(model.layer.forcings, members)
     ]
-    every += [
-        _changed_at_rows(known_inputs(post)[name], members[0][name], index)[0] for name in read
-    ]
+    for name in model.reader.variables:
+        if name in read and name in members[0]:
+            every.append(_changed_at_rows(read[name], members[0][name], index)[0])
+    # 3. The fit tells about times before the first change.
     for changed in every:
         times = times[times < changed.min()] if changed.size else times
-    return (
-        {"train_start": as_attribute(times[0]), "train_end": as_attribute(times[-1])}
-        if times.size
-        else {}
-    )
+    if not times.size:
+        return {}
+    return {"train_start": as_attribute(times[0]), "train_end": as_attribute(times[-1])}
 
 
-def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) -> np.ndarray:
-    """Times at which a forcing is not what it was in the fit, also at new ones between those of the
-    fit.
-    """
+def _changed_times(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) -> np.ndarray:
+    """Times at which a forcing differs from the fit, also at new times between rows of the fit."""
     index = model.index
     changed, both, then, now = _changed_at_rows(known[forcing], data[forcing], index)
     knots, times = (np.unique(d[forcing][index].values) for d in (known, data))
     new = np.flatnonzero(~np.isin(times, both) & (times <= knots[-1]))
-    if not new.size or not begins(model.layer):  # where rows know nothing of each other
+    # Without a start the rows are independent of each other.
+    if not new.size or not begins(model.layer):
         return changed
+    # The forcing of the fit at new times, by its interpolation.
     kind = model.layer.interpolation.get(forcing, "linear")
     knots, between = (numbers(places, model.reader.index_units) for places in (knots, times[new]))
     was = [jax.vmap(interpolated(knots, values, kind))(jnp.asarray(between)) for values in then.T]
     rounding = 1e-12 * np.abs(then).max(initial=0.0)
-    alike = np.isclose(np.reshape(was, (-1, new.size)).T, now[new], rtol=1e-9, atol=rounding)
+    before = np.reshape(was, (-1, new.size)).T
+    alike = np.isclose(before, now[new], rtol=1e-9, atol=rounding)
     return np.concatenate([changed, times[new][~alike.all(1)]])
 
 
 def _changed_at_rows(
     then: xr.DataArray, now: xr.DataArray, index: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the fit at which an input is another now, all rows of both, and the input then and
-    now by `_of_each`.
+    """Shared rows at which an input has changed, all shared rows, and both inputs as matrices.
 
-    What is not known now, such as the error of a datum, is no other.
+    An input that is missing now, such as the error of a datum, has not changed.
     """
     then, now = (values.drop_duplicates(index) for values in (then, now))
-    knots, times = then[index].values, now[index].values
-    before, after = _of_each(then, now, index)
+    knots = then[index].values
+    times = now[index].values
+    before, after = _matrices(then, now, index)
     both, at, again = np.intersect1d(knots, times, return_indices=True)
-    alike = np.isclose(before[at], after[again], rtol=1e-9, atol=0.0) | np.isnan(after[again])
+    now_known = after[again]
+    alike = np.isclose(before[at], now_known, rtol=1e-9, atol=0.0) | np.isnan(now_known)
     return both[~alike.all(1)], both, before, after
 
 
-def _of_each(then: xr.DataArray, now: xr.DataArray, index: str) -> tuple[np.ndarray, np.ndarray]:
-    """A forcing in the fit and now, `(time, member)`, where either may be the same for all members.
+def _matrices(then: xr.DataArray, now: xr.DataArray, index: str) -> tuple[np.ndarray, np.ndarray]:
+    """An input in the fit and now, `(time, group)`; either may be the same for all groups.
 
-    Of members that the fit has not seen there is nothing: nothing was fitted of them.
+    Groups that the fit has not seen are left out.
     """
-    both = (then, now), (now, then)
-    before, after = (
-        one.broadcast_like(other.isel({index: 0}, drop=True))
-        .transpose(index, ...)
-        .values.reshape(len(one[index]), -1)
-        for one, other in both
-    )
+
+    def flat(one, other):
+        whole = one.broadcast_like(other.isel({index: 0}, drop=True)).transpose(index, ...)
+        return whole.values.reshape(len(one[index]), -1)
+
+    before = flat(then, now)
+    after = flat(now, then)
     seen = np.isfinite(before).all(0)
     return before[:, seen], after[:, seen]

@@ -1,6 +1,4 @@
-"""Whether a posterior is that of a model: by its random leaves,
-and by the program of its density.
-"""
+"""Checks that a posterior belongs to a model: by random leaves and by the posterior program."""
 
 import hashlib
 import importlib.metadata
@@ -32,11 +30,13 @@ _REMEDY = (
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide the draws; ours ends with a hash of its source, as
-    in 0.1.0+1a2b3c4d.
+    """Versions of the packages that determine draws.
 
-    An editable install, or a wheel built between two releases, changes its source under the same
-    version.
+    Our own version ends with a hash of its source, as in 0.1.0+1a2b3c4d. The source of an editable
+    install, or of a wheel between releases, changes under the same version.
+
+    Returns:
+        Versions by package.
     """
     own = f"{importlib.metadata.version('bayes_dasl')}+{source_hash(_SOURCE)}"
     return {"bayes_dasl": own} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
@@ -46,34 +46,40 @@ def versions() -> dict[str, str]:
 def source_hash(folder: Path) -> str:
     """Eight hexadecimal digits of the SHA-256 of all Python files in a folder.
 
-    The hash is kept for the life of the process, whose modules were imported from these files: an
-    edit on disk does not change code that runs already.
+    The process caches the hash, since an edit on disk does not change modules already imported.
+
+    Returns:
+        The digits.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
+        # Path and length come first, so that text moved between files changes the hash.
         text = path.read_bytes()
         digest.update(f"{path.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
     return digest.hexdigest()[:8]
 
 
 def made_with() -> dict[str, str]:
-    """What decides how a model is traced, beside the model."""
+    """Attributes for everything but the model that determines how it is traced.
+
+    Returns:
+        Platform, backend and versions, by attribute.
+    """
     system = {"platform": platform.platform(), "backend": jax.default_backend()}
     return system | {f"version_{name}": version for name, version in versions().items()}
 
 
 def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
-    """Refuse a posterior of another model: other equations, priors or solver settings, not only
-    other random leaves.
+    """Refuse a posterior of a model with other equations, priors, noise or solver settings.
 
-    Of a posterior from other versions of the libraries, or from another system, only the random
-    leaves can be compared.
+    For a posterior from other versions of the libraries, or from another system, only random leaves
+    can be compared.
 
     Returns:
-        Whether all was compared.
+        Whether everything was compared.
 
     Raises:
-        MismatchError: if so.
+        MismatchError: if the posterior belongs to another model.
     """
     check_belongs(model, post)
     held = post.attrs.get("posterior_sha256")
@@ -82,16 +88,19 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
     data = fitted_data(post)
     try:
         observed = {
-            n: jnp.asarray(observations(data, n, dims=model.dims(n))) for n in model.observables
+            name: jnp.asarray(observations(data, name, dims=model.dims(name)))
+            for name in model.observables
         }
         inputs, observed, _ = model.reader.at_own_rows(model.inputs(data), observed)
         same = held == posterior_fingerprint(model, inputs, observed)
-    except Exception as error:  # whatever the equations of another model raise
+    except Exception as error:
+        # The equations of another model may raise anything.
         raise MismatchError(
             "this posterior belongs to another model: this one cannot be evaluated on the data of "
             "the fit "
             f"({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
+    # A difference tells nothing between other versions or systems, which trace other programs.
     if not same and all(post.attrs.get(name) == value for name, value in made_with().items()):
         raise MismatchError(
             "this posterior belongs to another model with the same random leaves: an equation, a "
@@ -101,25 +110,28 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
     return same
 
 
-def _asks_others(model: Model, post: xr.DataTree) -> bool:
-    """Whether the members of a model are others than those of the fit, of whom no number may be
-    unknown.
-    """
+def _has_other_groups(model: Model, post: xr.DataTree) -> bool:
+    """Whether a population has other groups than the fit, even without random effects."""
     if not isinstance(layer := model.layer, AbstractPopulation):
         return False
     seen = fitted_observables(post)
-    return layer.dim in seen.coords and {*layer.members} != {*seen[layer.dim].values.tolist()}
+    if layer.dim not in seen.coords:
+        return False
+    return {*layer.members} != {*seen[layer.dim].values.tolist()}
 
 
 def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str | int]:
-    """What a forecast's attributes say of its model: whether it is that of the fit, or, with
-    `what_if`, another.
+    """Attributes of a forecast that say whether its model is that of the fit.
+
+    Returns:
+        `model` in words, and `what_if` as 0 or 1.
 
     Raises:
-        MismatchError: with `what_if` for other random leaves alone.
+        MismatchError: for a posterior of another model; with `what_if`, only for one with other
+            random leaves.
     """
-    if differ(paths(model), post["posterior"].to_dataset()) or _asks_others(model, post):
-        check_belongs(model, post)
+    check_belongs(model, post)
+    if differ(paths(model), post["posterior"].to_dataset()) or _has_other_groups(model, post):
         return {
             "model": "that of the fit for other members, as far as its random leaves tell",
             "what_if": int(what_if),
@@ -127,12 +139,12 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
     try:
         same = check_same_posterior(model, post)
     except MismatchError:
-        check_belongs(model, post)
         if not what_if:
             raise
         same = False
     if same:
         return {"model": OWN, "what_if": 0}
+    # Another model, or a posterior of other versions, whose program cannot be compared.
     if what_if:
         return {"model": "another than that of the fit", "what_if": 1}
     said = "that of the fit as far as its random leaves tell"

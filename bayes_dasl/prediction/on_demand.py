@@ -1,4 +1,4 @@
-"""Arrays of a forecast that few look at: computed when someone first does."""
+"""Lazy arrays of a forecast, computed at first access since few users need them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,34 +10,28 @@ from xarray.core import indexing
 
 
 def on_demand(like: xr.Dataset, made: Callable[[], dict[str, np.ndarray]]) -> xr.Dataset:
-    """A dataset whose variables are computed, all together and once, when the first of them is
-    looked at.
+    """A dataset whose variables are computed together, at first access to any of them.
 
-    A copy, a pickle or a file of it holds the numbers themselves.
+    A copy, a pickle or a file of it holds the values.
 
     Args:
-        like: a dataset that says shapes, labels and attributes; its numbers mean nothing.
-        made: the numbers of each variable, in any shape of that size, by its name.
+        like: a dataset with shapes, labels and attributes; its values are not used.
+        made: a function that computes all variables, by name; the size of each must fit.
+
+    Returns:
+        The lazy dataset.
     """
-    once = _Once(made)
-    return like.assign(
-        {
-            name: (v.dims, indexing.MemoryCachedArray(_lazy(str(name), v, once)), v.attrs)
-            for name, v in like.items()
-        }
-    )
+    once = _ComputedOnce(made)
+    variables = {}
+    for name, variable in like.items():
+        array = _OnDemandArray(variable.shape, variable.dtype, once, str(name))
+        lazy = indexing.MemoryCachedArray(indexing.LazilyIndexedArray(array))
+        variables[name] = variable.dims, lazy, variable.attrs
+    return like.assign(variables)
 
 
-def _lazy(name: str, like: xr.DataArray, once: "_Once") -> indexing.LazilyIndexedArray:
-    return indexing.LazilyIndexedArray(
-        _OnDemand(like.shape, like.dtype, lambda: once()[name].reshape(like.shape))
-    )
-
-
-class _Once:
-    """A function of no arguments that is called once; it is then forgotten, and what it held is
-    free.
-    """
+class _ComputedOnce:
+    """A function that is called once, and then dropped to free the memory that it holds."""
 
     def __init__(self, function: Callable[[], dict[str, np.ndarray]]):
         self._function: Callable[[], dict[str, np.ndarray]] | None = function
@@ -45,13 +39,20 @@ class _Once:
 
     def __call__(self) -> dict[str, np.ndarray]:
         if self._function is not None:
-            self._found, self._function = self._function(), None
+            self._found = self._function()
+            self._function = None
         return self._found
 
 
-class _OnDemand(BackendArray):
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, values: Callable[[], np.ndarray]):
-        self.shape, self.dtype, self._values = shape, dtype, values
+class _OnDemandArray(BackendArray):
+    """One variable as xarray's lazy indexing needs it."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype, once: _ComputedOnce, name: str):
+        self.shape, self.dtype = shape, dtype
+        self._once, self._name = once, name
+
+    def _values(self) -> np.ndarray:
+        return self._once()[self._name].reshape(self.shape)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         basic = indexing.IndexingSupport.BASIC
@@ -59,5 +60,6 @@ class _OnDemand(BackendArray):
             key, self.shape, basic, lambda key: self._values()[key]
         )
 
+    # A pickle holds the values, since the function may not be picklable.
     def __reduce__(self) -> tuple[Any, ...]:
         return indexing.as_indexable, (self._values(),)

@@ -1,4 +1,4 @@
-"""Where the draws of a forecast go as they are made: into memory, or into a file."""
+"""Output of a forecast while its draws are computed: into memory, or into a netCDF file."""
 
 import contextlib
 import errno
@@ -20,22 +20,27 @@ from .save_and_load import seal
 type Rows = Mapping[str, Mapping[str, Any]]
 """Arrays `(draw, …)` by group and observable, to be written by rows."""
 
+# Files are written by draws and read by times: a chunk has some of both, 128 KiB.
 _DRAWS_OF_A_CHUNK, _DATA_OF_A_CHUNK = 64, 256
-"""Written by draws, read by times: a chunk of the file has some of both, 128 KiB."""
+# The room on disk that is needed, relative to the size of the arrays.
 _MARGIN = 1.02
 
 
 def blank(shape: tuple[int, ...], dtype: Any = float, *, in_memory: bool) -> np.ndarray:
-    """An array to be filled, or one that only says its shape and takes no memory."""
+    """An array to fill, or one that only has a shape and takes no memory.
+
+    Returns:
+        The array; read-only unless in memory.
+    """
     return np.empty(shape, dtype) if in_memory else np.broadcast_to(np.zeros((), dtype), shape)
 
 
 class File:
-    """A netCDF file of a forecast while its draws are made.
+    """A netCDF file of a forecast while its draws are computed.
 
     Args:
         path: the file.
-        groups: those that are written by rows; their arrays only say shapes.
+        groups: the groups that are written by rows; of their arrays only the shapes count.
     """
 
     def __init__(self, path: Path, groups: Mapping[str, xr.Dataset]):
@@ -43,7 +48,11 @@ class File:
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[Rows]:
-        """What takes rows of draws, all chains one after the other."""
+        """Open the file for rows of draws, all chains one after the other.
+
+        Yields:
+            Variables of the file, by group and observable, which take rows by `[slice] = values`.
+        """
         for name, group in self._groups.items():
             self.append(name, group.drop_vars(list(group.data_vars)))
         with h5netcdf.File(self._path, "r+") as file:
@@ -60,7 +69,10 @@ class File:
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike, groups: Mapping[str, xr.Dataset]) -> Iterator[File]:
-    """A file that takes its place once all is written.
+    """Write a file that replaces an older one only when it is complete.
+
+    Yields:
+        The file.
 
     Raises:
         WriteError: if the folder cannot be written or the disk has too little room.
@@ -69,9 +81,8 @@ def new_file(path: str | os.PathLike, groups: Mapping[str, xr.Dataset]) -> Itera
         # On a full disk HDF5 would not raise but crash Python.
         needed = _MARGIN * sum(group.nbytes for group in groups.values())
         if shutil.disk_usage(temporary.parent).free < needed:
-            raise OSError(
-                errno.ENOSPC, f"{needed / 2**30:.1f} GiB are needed, {os.strerror(errno.ENOSPC)}"
-            )
+            lacking = f"{needed / 2**30:.1f} GiB are needed, {os.strerror(errno.ENOSPC)}"
+            raise OSError(errno.ENOSPC, lacking)
         yield File(temporary, groups)
         seal(temporary)
 
@@ -83,15 +94,11 @@ class _Variable:
         self._draws = like.shape[1]
         sizes = {str(dim): like.sizes[dim] for dim in like.dims[2:]}
         part = next(blocks(sizes, _DATA_OF_A_CHUNK))
-        chunks = (
-            1,
-            min(self._draws, _DRAWS_OF_A_CHUNK),
-            *(at.stop - at.start for at in part.values()),
-        )
+        sides = (at.stop - at.start for at in part.values())
+        chunks = (1, min(self._draws, _DRAWS_OF_A_CHUNK), *sides)
         dims = tuple(map(str, like.dims))
-        fill = (
-            np.nan if like.dtype.kind == "f" else None
-        )  # whole numbers, such as one of trials, have none
+        # Whole numbers, such as of trials, cannot be NaN.
+        fill = np.nan if like.dtype.kind == "f" else None
         self._variable = group.create_variable(
             like.name, dims, like.dtype, fillvalue=fill, chunks=chunks
         )
@@ -100,10 +107,11 @@ class _Variable:
 
     def __setitem__(self, rows: slice, values: np.ndarray) -> None:
         for chain in range(rows.start // self._draws, math.ceil(rows.stop / self._draws)):
+            # The part of these rows that belongs to one chain.
             first = chain * self._draws
-            begin, end = max(rows.start, first), min(rows.stop, first + self._draws)
+            begin = max(rows.start, first)
+            end = min(rows.stop, first + self._draws)
             some = values[begin - rows.start : end - rows.start]
-            # A parameter of the noise has axes of size one where it does not change.
-            self._variable[chain, begin - first : end - first] = some.reshape(
-                len(some), *self._variable.shape[2:]
-            )
+            # Parameters of the noise have axes of size one along which they are constant.
+            shape = len(some), *self._variable.shape[2:]
+            self._variable[chain, begin - first : end - first] = some.reshape(shape)

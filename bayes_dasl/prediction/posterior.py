@@ -1,4 +1,4 @@
-"""What a posterior holds: draws by path, the fitted data, and the model that it belongs to."""
+"""Draws, fitted data and the signature of the model, as a posterior stores them."""
 
 import dataclasses
 import json
@@ -19,65 +19,82 @@ COUNTS_IN = "counts_dates_in"
 
 
 def ends_of(post: xr.DataTree) -> tuple[float, dict[str, np.ndarray]] | None:
-    """The last time of the data and the states there, `(draw, …)` by name; none where the posterior
-    has none.
+    """The last time of the fitted data and the states there.
+
+    Returns:
+        The time, and states `(draw, …)` by name; None if the posterior does not store them.
     """
     if "end" not in post.children:
         return None
     held = post["end"].to_dataset()
-    states = {str(n): v.transpose("chain", "draw", ...).values for n, v in held.data_vars.items()}
-    return float(held.attrs["time"]), {n: v.reshape(-1, *v.shape[2:]) for n, v in states.items()}
+    states = {}
+    for name, variable in held.data_vars.items():
+        values = variable.transpose("chain", "draw", ...).values
+        states[str(name)] = values.reshape(-1, *values.shape[2:])
+    return float(held.attrs["time"]), states
 
 
 def are_chains(post: xr.DataTree) -> bool:
-    """Whether the draws are those of chains, rather than members, masks or a point."""
+    """Whether the draws are Markov chains, rather than an ensemble, dropout masks or a point.
+
+    Returns:
+        True for chains.
+    """
     return bool(post.attrs.get("markov", 1))
 
 
 def of_particles(post: xr.DataTree) -> bool:
-    """Whether the draws are particles of independent runs in place of chains."""
+    """Whether the draws are particles of independent runs, which take the place of chains.
+
+    Returns:
+        True for particles.
+    """
     return post.attrs.get("draws_are") == PARTICLES
 
 
 def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:
-    """Draws of every random leaf, path → `(chain · draw, …)`, of a population for the members of
-    the model.
+    """Draws of every random leaf, for the groups that the model has.
+
+    Returns:
+        Draws `(chain · draw, …)` by path.
 
     Raises:
         MismatchError: if the posterior belongs to another model.
     """
     check_belongs(model, post)
-    dataset = post[group].to_dataset()
-    by_path = {v.attrs["path"]: v for v in dataset.data_vars.values()}
+    by_path = {v.attrs["path"]: v for v in post[group].to_dataset().data_vars.values()}
     draws: dict[str, np.ndarray] = {}
+    # In the order of `paths` hyperparameters come before what depends on them.
     for path, leaf in paths(model).items():
         held = by_path[path]
-        draws[path] = (
-            of_members(leaf, held, draws) if leaf.dims else held.values.reshape(-1, *held.shape[2:])
-        )
+        if leaf.dims:
+            draws[path] = of_members(leaf, held, draws)
+        else:
+            draws[path] = held.values.reshape(-1, *held.shape[2:])
     return draws
 
 
 def signature(model: Model) -> str:
-    """What a posterior must share with a model: random leaves, their shapes for a member, owners,
-    and observables.
+    """The signature of a model: its random leaves with shapes and owners, and its observables.
 
-    What is shared is known by its name alone, wherever it stands.
+    Returns:
+        JSON text, equal for a model and its posteriors.
     """
     fields = {field.name for field in dataclasses.fields(model)}
-    placed = lambda leaf: leaf.path.partition(".")[0] in fields  # noqa: E731
-    leaves = {
-        path: [list(leaf.shape[len(leaf.dims) :]), leaf.owners if placed(leaf) else "shared"]
-        for path, leaf in paths(model).items()
-    }
+    leaves = {}
+    for path, leaf in paths(model).items():
+        # A shared leaf has its name as path, and may stand anywhere.
+        owners = leaf.owners if path.partition(".")[0] in fields else "shared"
+        leaves[path] = [list(leaf.shape[len(leaf.dims) :]), owners]
     return json.dumps({"leaves": leaves, "observables": sorted(model.observables)}, sort_keys=True)
 
 
 def check_belongs(model: Model, post: xr.DataTree) -> None:
-    """Refuse a posterior of another model.
+    """Refuse a posterior of a model with another signature.
 
     Raises:
-        MismatchError: that names the random leaves that differ.
+        MismatchError: naming the random leaves that differ, or for anything but a posterior.
+        ModelError: if `model` is no `bd.Model`.
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
@@ -86,72 +103,89 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
             raise MismatchError(
                 f"this is no posterior: it has no group '{group}'; give the result of bd.fit"
             )
-    theirs, ours = json.loads(post.attrs.get("signature", "{}")), json.loads(signature(model))
+    theirs = json.loads(post.attrs.get("signature", "{}"))
+    ours = json.loads(signature(model))
     if theirs == ours:
         return
-    a, b = theirs.get("leaves", {}), ours["leaves"]
-    parts = [
-        f"only the posterior has {', '.join(sorted(set(a) - set(b)))}" if set(a) - set(b) else "",
-        f"only the model has {', '.join(sorted(set(b) - set(a)))}" if set(b) - set(a) else "",
-        *(
-            f"{p} is {a[p]} in the posterior and {b[p]} in the model"
-            for p in a
-            if p in b and a[p] != b[p]
-        ),
-        ""
-        if theirs.get("observables") == ours["observables"]
-        else f"the posterior's observables are {theirs.get('observables')}, the model's "
-        f"{ours['observables']}",
-    ]
-    raise MismatchError(
-        f"this posterior belongs to another model: {'; '.join(p for p in parts if p)}"
-    )
+    a = theirs.get("leaves", {})
+    b = ours["leaves"]
+    # Name everything that differs.
+    parts = []
+    if a.keys() - b.keys():
+        parts.append(f"only the posterior has {', '.join(sorted(a.keys() - b.keys()))}")
+    if b.keys() - a.keys():
+        parts.append(f"only the model has {', '.join(sorted(b.keys() - a.keys()))}")
+    for path in a:
+        if path in b and a[path] != b[path]:
+            parts.append(f"{path} is {a[path]} in the posterior and {b[path]} in the model")
+    if theirs.get("observables") != ours["observables"]:
+        parts.append(
+            f"the posterior's observables are {theirs.get('observables')}, the model's "
+            f"{ours['observables']}"
+        )
+    raise MismatchError(f"this posterior belongs to another model: {'; '.join(parts)}")
 
 
 def fitted_observables(post: xr.DataTree) -> xr.Dataset:
-    """The observables that a posterior was fitted to, over their whole index: NaN where missing."""
+    """The observables that a posterior was fitted to, over their whole index.
+
+    Returns:
+        A dataset, NaN where data are missing.
+    """
     return post["fitted_data" if "fitted_data" in post.children else "observed_data"].to_dataset()
 
 
 def known_inputs(post: xr.DataTree) -> xr.Dataset:
-    """The forcings of a fit, and what its noise reads of each datum; nothing in posteriors that
-    were made by hand.
+    """The forcings of a fit, and the variables that its noise reads for each datum.
+
+    Returns:
+        A dataset; empty for posteriors made by hand.
     """
     return post["constant_data"].to_dataset() if "constant_data" in post.children else xr.Dataset()
 
 
 def with_what_is_censored(post: xr.DataTree) -> xr.Dataset:
-    """The observables of a fit, with what the data say of their censoring as coordinates."""
-    observed, known = fitted_observables(post), known_inputs(post)
+    """The observables of a fit, with codes and limits of censoring as coordinates.
+
+    Returns:
+        The dataset.
+    """
+    observed = fitted_observables(post)
+    known = known_inputs(post)
     beside = [f"{name}{part}" for name in observed.data_vars for part in (CODE, LIMIT)]
     return observed.assign_coords({name: known[name] for name in beside if name in known})
 
 
 def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    """New data in the units of the model, or, where it states none, in those of the data that it
-    was fitted to.
+    """Convert new data to the units of the model, or else to those of the fitted data.
+
+    Returns:
+        The data in these units.
 
     Raises:
-        DataError: for units of another dimension, or of the index or a place, and for dates where
-            the fit had numbers or the other way round.
-        MismatchError: if the model counts dates in another way than that of the fit.
+        DataError: for units of another dimension, for other units of the index or a place, and if
+            only one of fit and data has dates.
+        MismatchError: if the model counts dates in another unit than the fitted one.
     """
     fitted = fitted_data(post)
     if model.index in fitted.coords:
         refuse_mixed(data, model.index, fitted[model.index], "the data of the fit")
-    counted = post["constant_data"].attrs.get(COUNTS_IN)  # of dates alone
+    # Only a fit to dates has this attribute.
+    counted = post["constant_data"].attrs.get(COUNTS_IN)
     if counted is not None and counted != (now := counted_in(model.reader.index_units)):
         raise MismatchError(
             f"the model counts dates in '{now}', that of the fit did in '{counted}'"
         )
     along = units_of(fitted.coords.to_dataset())
-    data = in_units(
-        model.in_own_units(data), {n: u for n, u in units_of(fitted).items() if n not in along}
-    )
-    return in_units(data, along, doubtful=True)
+    variables = {name: unit for name, unit in units_of(fitted).items() if name not in along}
+    return in_units(in_units(model.in_own_units(data), variables), along, doubtful=True)
 
 
 def fitted_data(post: xr.DataTree) -> xr.Dataset:
-    """The data that a posterior was fitted to, with the units of each variable."""
+    """Observables and inputs that a posterior was fitted to, with the units of each variable.
+
+    Returns:
+        The dataset.
+    """
     groups = [fitted_observables(post), post["constant_data"].to_dataset()]
     return xr.merge(groups, combine_attrs="drop_conflicts").drop_attrs(deep=False)

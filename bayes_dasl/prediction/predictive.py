@@ -1,6 +1,4 @@
-"""Push draws through a model, chunk by chunk,
-so that memory stays bounded whatever their number.
-"""
+"""Predictions of many draws of a model, chunk by chunk, so that memory stays bounded."""
 
 import dataclasses
 import math
@@ -18,6 +16,7 @@ from .._jax.compiling import compiled
 from .._jax.devices import computing_devices, keep_programs
 from .._jax.trace import parted
 from .._statistics.importance import total_log_likelihood
+from .._statistics.tails import masked_log_prob
 from ..data.layer_inputs import Inputs
 from ..layers.layer import at_solutions, from_end, goes_on, trajectories
 from ..model import Model, Observed
@@ -25,11 +24,10 @@ from ..random import realise
 from .conditional import alone, family_of, parameters_of
 
 _LARGEST_CHUNK = 500
+# The share of available memory for one chunk, and the most bytes of one on a CPU.
 _SHARE = 0.25
-"""Of the memory at hand, for one chunk."""
 _MOST = 2**28
-"""Bytes for one chunk on a CPU."""
-
+# Names under which a draw holds its member of the forcings, and its states at the start.
 _MEMBER = "member of the forcings"
 _END = "end of "
 
@@ -38,12 +36,33 @@ type Paths = list[dict[str, np.ndarray]]
 """The states of each trajectory by name, `(draw, time, …)`."""
 
 
+def map_over_draws(
+    function: Callable[..., Any], held: list[Any], draws: Draws, *, batch: int
+) -> Any:
+    """Evaluate a function of one draw, as `parted` returns it, for all draws.
+
+    Args:
+        function: a function of its constants and a draw.
+        held: these constants.
+        draws: all draws, `(draw, …)` by path.
+        batch: how many draws are computed at once.
+
+    Returns:
+        The results with a leading axis of draws.
+    """
+
+    def every(held, draws):
+        return jax.lax.map(lambda draw: function(held, draw), draws, batch_size=batch)
+
+    return jax.jit(every)(held, dict(draws))
+
+
 class Watched(NamedTuple):
-    """Of which draws, and at which of the times, the states of trajectories are kept.
+    """Draws and times for which the states of trajectories are kept.
 
     Args:
         draws: the indices of some draws, ascending.
-        times: those of some times.
+        times: the indices of some times.
     """
 
     draws: np.ndarray
@@ -54,9 +73,9 @@ class Drives(NamedTuple):
     """An ensemble of forcings, of which each draw has one member.
 
     Args:
-        forcings: those of `Inputs`, and its own ones of a population, with a leading axis of
-            members on every array.
-        of_draw: which member a draw has, `(draw,)`.
+        forcings: the forcings of `Inputs`, and its own ones of the groups of a population. All
+            arrays have a leading axis of members.
+        of_draw: the member that drives each draw, `(draw,)`.
     """
 
     forcings: tuple[dict[str, Any], dict[str, Any]]
@@ -64,13 +83,21 @@ class Drives(NamedTuple):
 
 
 class Pushed(eqx.Module):
-    """What draws predict; the leading axis is the draw. Values are NaN where the solver failed.
+    """Predictions of draws; the leading axis is the draw. Values are NaN where the solver failed.
 
-    `mismatch` is the root mean square of each standardised mismatch and broken constraint,
-    `log_factor` what all of them add to the log density. `unobserved` are outputs without noise.
-    `noise` has the parameters of the distribution of each datum where its family, by name in
-    `families`, and they make it anew. `end` are the states at the last time, of a layer that goes
-    on from them.
+    Args:
+        mean: the mean of each observable given the draw.
+        variance: its variance given the draw.
+        ok: whether the solver succeeded.
+        steps: the number of solver steps.
+        log_likelihood: the log likelihood of each datum, by observable.
+        predictions: predictive draws with noise.
+        mismatch: the root mean square of each constraint residual.
+        log_factor: the log density of all constraints.
+        unobserved: outputs without noise, which are not observed.
+        noise: the parameters of each datum's distribution, if they rebuild it.
+        end: the states at the last time, if the layer can continue from there.
+        families: the family of these distributions, by observable.
     """
 
     mean: dict[str, Any]
@@ -87,7 +114,11 @@ class Pushed(eqx.Module):
     families: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def log_weight(self, observed: Observed) -> Any:
-        """What data and constraints together say of each draw."""
+        """The log likelihood of data and constraints for each draw.
+
+        Returns:
+            One number for each draw.
+        """
         return total_log_likelihood(self.log_likelihood, observed) + self.log_factor
 
 
@@ -102,33 +133,38 @@ def push(
 ) -> Pushed:
     """Conditional mean and variance of each observable for every draw.
 
-    With `observed` also the log likelihood of each datum (NaN where it is missing); with `key` also
-    one predictive draw and the parameters of the noise.
-    `draws` maps each random leaf's path to an array `(draws, …)`, `ends` each state to that from
-    which a draw goes on.
+    Args:
+        model: the model.
+        inputs: the inputs of its layer.
+        draws: draws `(draw, …)` of every random leaf, by path.
+        observed: data, to add the log likelihood of each datum (NaN where it is missing).
+        ends: the state from which each draw continues, `(draw, …)` by name.
+        key: a random seed, to add one predictive draw and the parameters of the noise.
+
+    Returns:
+        Predictions of all draws, in memory.
     """
     return Pusher(model, inputs, draws, observed=observed, ends=ends, key=key).whole()
 
 
 class Pusher:
-    """A program that pushes draws through a model, chunk by chunk, for `push` or for what keeps no
-    draws in memory.
+    """A compiled program that predicts from draws, chunk by chunk.
 
-    A chunk is as large as a quarter of the memory at hand allows, on a CPU a quarter of a gibibyte
-    at most, since more makes nothing faster there: the compiled program itself says what it needs.
+    A chunk takes at most a quarter of the available memory, by what the compiled program says it
+    needs. On a CPU it takes at most a quarter of a gibibyte, since more is not faster there.
 
     Args:
         model: the model.
-        inputs: those of its layer.
-        draws: of every random leaf, `(draw, …)` by path.
+        inputs: the inputs of its layer.
+        draws: draws `(draw, …)` of every random leaf, by path.
         observed: the data of each observable, for their log likelihood.
-        key: a JAX random key, for one predictive draw each, and the parameters of the noise.
-        repeats: how many draws, along a second axis, of a noise that its parameters do not make
-            anew.
-        watched: draws whose states `watched_states` are kept while its own draws are pushed.
+        key: a random seed, for one predictive draw each, and the parameters of the noise.
+        repeats: how many predictive draws, along a second axis, if parameters do not rebuild the
+            noise.
+        watched: draws and times for which `watched_states` keeps states.
         drives: forcings that differ between draws.
-        ends: the states at the start of the inputs, `(draw, …)` by name, of a layer that goes on
-            from them.
+        ends: the states at the start of the inputs, `(draw, …)` by name, if the layer continues
+            from there.
     """
 
     def __init__(
@@ -146,21 +182,24 @@ class Pusher:
     ):
         keep_programs()
         self.draws: int = len(next(iter(draws.values())))
-        self._own = _arrays(draws) | ({} if drives is None else {_MEMBER: drives.of_draw})
-        self._own |= {_END + name: values for name, values in _arrays(ends or {}).items()}
-        # Numbers, which NumPy can index; without predictive draws nothing looks at them.
-        split = None if key is None else jax.random.key_data(jax.random.split(key, self.draws))
-        self._keys = np.zeros((self.draws, 0)) if split is None else np.asarray(split)
-        self._watched = np.zeros(0, int) if watched is None else watched.draws
-        kind = None if key is None else jax.random.key_impl(key)
-        times, ensemble = (
-            None if watched is None else watched.times,
-            None if drives is None else drives.forcings,
-        )
-        one = _one_draw(model, inputs, observed, kind, repeats, times, ensemble)
+        # 1. Everything that differs between draws, in one dict.
+        self._own = _numpy_arrays(draws)
+        self._own |= {_END + name: values for name, values in _numpy_arrays(ends or {}).items()}
+        ensemble, kind, times = None, None, None
+        if drives is not None:
+            ensemble, self._own[_MEMBER] = drives.forcings, drives.of_draw
+        # 2. Seeds as numbers, which NumPy can index; none without predictive draws.
+        self._keys = np.zeros((self.draws, 0))
+        if key is not None:
+            kind = jax.random.key_impl(key)
+            self._keys = np.asarray(jax.random.key_data(jax.random.split(key, self.draws)))
+        self._watched = np.zeros(0, int)
+        if watched is not None:
+            self._watched, times = watched
+        # 3. Trace once, without callbacks: then other chunks need no second trace, and JAX finds
+        #    the program on disk.
+        one = _predictions_of_draw(model, inputs, observed, kind, repeats, times, ensemble)
         first = {path: values[0] for path, values in self._own.items()}, self._keys[0]
-        # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the
-        # program on disk.
         flat, self._held, _ = parted(one, *first, scalars=ends is not None)
         self._program, self.chunk = _compiled(flat, self._held, first, self.draws)
         of_chunk, _ = self._program.out_info
@@ -170,14 +209,17 @@ class Pusher:
         self._states: list[Paths] = []
 
     def __call__(self, draws: Draws | None = None) -> Iterator[tuple[slice, Pushed]]:
-        """Which rows are pushed, and what they predict: of its own draws, or of others, whose
-        predictions mean nothing.
+        """Predict from all draws, chunk by chunk.
 
         Args:
-            draws: others of the same model, `(draw, …)` by path.
+            draws: other draws of the same model, `(draw, …)` by path; the own draws unless given.
+                Predictive draws of others mean nothing, since their seeds are those of own draws.
+
+        Yields:
+            The rows of a chunk, and their predictions.
         """
         own = draws is None
-        draws = self._own if draws is None else _arrays(draws)
+        draws = self._own if draws is None else _numpy_arrays(draws)
         total = len(next(iter(draws.values())))
         if own:
             self._states = []
@@ -185,20 +227,16 @@ class Pusher:
             # The last chunk repeats draws up to full length: one shape, one compilation.
             index = np.minimum(np.arange(start, start + self.chunk), total - 1)
             keys = self._keys[np.minimum(index, self.draws - 1)]
-            part, states = self._program(
-                self._held, {path: v[index] for path, v in draws.items()}, keys
-            )
+            chosen = {path: values[index] for path, values in draws.items()}
+            part, states = self._program(self._held, chosen, keys)
             keep = min(self.chunk, total - start)
             if own:
-                some = (
-                    self._watched[(start <= self._watched) & (self._watched < start + keep)] - start
-                )
+                here = (start <= self._watched) & (self._watched < start + keep)
+                some = self._watched[here] - start
                 self._states.append(jax.tree.map(lambda a, some=some: np.asarray(a)[some], states))
-            yield (
-                slice(start, start + keep),
-                jax.tree.map(lambda a, keep=keep: np.asarray(a)[:keep], part),
-            )
-            # What was looked at makes room for the next chunk.
+            kept = jax.tree.map(lambda a, keep=keep: np.asarray(a)[:keep], part)
+            yield slice(start, start + keep), kept
+            # Free the memory before the next chunk.
             del part, states
 
     @property
@@ -207,29 +245,36 @@ class Pusher:
         return jax.tree.map(lambda *parts: np.concatenate(parts), *self._states)
 
     def whole(self, without: tuple[str, ...] = ()) -> Pushed:
-        """What all of its draws predict, in memory.
+        """Predict from all own draws, in memory.
 
         Args:
-            without: which of "variance" and "noise" nobody will look at: they stay empty.
+            without: fields such as "variance" and "noise" that stay empty.
+
+        Returns:
+            The predictions of all draws.
         """
-        lean = lambda part: dataclasses.replace(part, **{name: {} for name in without})  # noqa: E731
-        found = jax.tree.map(lambda a: np.empty((self.draws, *a.shape), a.dtype), lean(self.shapes))
+        empty = {name: {} for name in without}
+        shapes = dataclasses.replace(self.shapes, **empty)
+
+        def empty_like(one):
+            return np.empty((self.draws, *one.shape), one.dtype)
+
+        found = jax.tree.map(empty_like, shapes)
         for rows, part in self():
-            for of_all, of_some in zip(
-                jax.tree.leaves(found), jax.tree.leaves(lean(part)), strict=True
-            ):
+            leaves = jax.tree.leaves(dataclasses.replace(part, **empty))
+            for of_all, of_some in zip(jax.tree.leaves(found), leaves, strict=True):
                 of_all[rows] = of_some
         return found
 
 
-def _arrays(draws: Draws) -> dict[str, np.ndarray]:
+def _numpy_arrays(draws: Draws) -> dict[str, np.ndarray]:
     return {path: np.asarray(values) for path, values in draws.items()}
 
 
 def _compiled(
     function: Callable, held: list[Any], first: Any, draws: int
 ) -> tuple[jax.stages.Compiled, int]:
-    """A program for as many draws at once as a share of the memory allows, and their number."""
+    """A program for as many draws at once as the memory allows, and their number."""
     budget = _SHARE * _memory.available()
     if computing_devices()[0].platform == "cpu":
         budget = min(budget, _MOST)
@@ -242,12 +287,13 @@ def _compiled(
         needed = _memory.needed(program)
         if needed <= budget or chunk == 1:
             return program, chunk
-        # A power of two: free memory is never twice the same, but a program on disk is found by its
-        # chunk.
-        chunk = 2 ** math.floor(math.log2(min(max(chunk * budget / needed, 1), chunk / 2)))
+        # A power of two: free memory changes from run to run, but JAX finds a program on disk by
+        # its shapes.
+        fitting = max(chunk * budget / needed, 1)
+        chunk = 2 ** math.floor(math.log2(min(fitting, chunk / 2)))
 
 
-def _one_draw(
+def _predictions_of_draw(
     model: Model,
     inputs: Inputs,
     observed: Observed | None,
@@ -256,24 +302,26 @@ def _one_draw(
     times: np.ndarray | None,
     ensemble: Any,
 ) -> Any:
-    """Of a draw; with random keys of some `kind` also predictions, and the states at some of the
-    `times`.
+    """A function of a draw and its seed that returns predictions, and states at some times.
+
+    Predictive draws need random seeds of some `kind`, and states some `times`.
     """
-    driven_alike = inputs
+    common_inputs = inputs
 
     def one(draw, key):
-        inputs = driven_alike
+        # 1. The model with the numbers of this draw, and its own forcings and first states.
+        inputs = common_inputs
         if ensemble is not None:
             forcings, own = jax.tree.map(lambda of_all: of_all[draw[_MEMBER]], ensemble)
             inputs = dataclasses.replace(inputs, forcings=forcings, own_forcings=own)
             draw = {path: value for path, value in draw.items() if path != _MEMBER}
         begun = {name.removeprefix(_END): draw[name] for name in draw if name.startswith(_END)}
-        realised, states = (
-            realise(model, {path: v for path, v in draw.items() if not path.startswith(_END)}),
-            [],
-        )
+        leaves = {path: v for path, v in draw.items() if not path.startswith(_END)}
+        realised = realise(model, leaves)
         if begun:
             realised = eqx.tree_at(lambda m: m.layer, realised, from_end(realised.layer, begun))
+        # 2. States at the watched times; the layer then reuses these solutions.
+        states = []
         if times is not None:
             whole, asked, _ = model.reader.solved_at(inputs)
             solved = [ode.solve(whole, ode.begin(whole)) for ode in trajectories(realised.layer)]
@@ -281,64 +329,62 @@ def _one_draw(
                 jax.tree.map(lambda y, ok=ok: jnp.where(ok, y[asked][times], jnp.nan), y)
                 for y, ok, _ in solved
             ]
-            realised = eqx.tree_at(
-                lambda m: m.layer, realised, at_solutions(realised.layer, solved)
-            )
+            layer = at_solutions(realised.layer, solved)
+            realised = eqx.tree_at(lambda m: m.layer, realised, layer)
+        # 3. The prediction, and the distribution of each datum given it.
         prediction = realised.predict(inputs)
         ok = prediction.ok
         noise = realised.conditional(prediction, inputs)
-        masked = lambda value: jnp.where(ok, value, jnp.nan)  # noqa: E731
+
+        def masked(value):
+            return jnp.where(ok, value, jnp.nan)
+
         likelihood = {
-            name: jnp.where(
-                jnp.isnan(y), jnp.nan, noise[name].log_prob(jnp.where(jnp.isnan(y), 1.0, y))
-            )
+            name: jnp.where(jnp.isnan(y), jnp.nan, masked_log_prob(noise[name], y))
             for name, y in (observed or {}).items()
         }
+        # 4. Predictive draws, and the parameters that rebuild the distributions.
         predictions, parameters, beside = {}, {}, {}
         if kind is not None:
             beside = {name: masked(v) for name, v in prediction.values.items() if name not in noise}
             key = jax.random.wrap_key_data(key, impl=kind)
             keys = dict(zip(noise, jax.random.split(key, len(noise)), strict=True))
-            if (cross := model.cross_correlation) is not None:  # by one key they hold together
+            if (cross := model.cross_correlation) is not None:
+                # The same seed makes the noise of these observables correlated.
                 keys |= dict.fromkeys(cross.observables, jax.random.fold_in(key, len(noise)))
-            noise = {
-                name: getattr(d, "uncensored", d) for name, d in noise.items()
-            }  # as they would be seen
+            # Censoring belongs to the data, not to the forecast.
+            noise = {name: getattr(d, "uncensored", d) for name, d in noise.items()}
             parameters = {name: found for name, d in noise.items() if (found := parameters_of(d))}
             for name, d in noise.items():
                 several = repeats > 1 and (name not in parameters or alone(d) is not d)
                 predictions[name] = masked(d.sample(keys[name], (repeats,) if several else ()))
+        mismatches = prediction.mismatches.items()
         pushed = Pushed(
-            {name: masked(d.mean) for name, d in noise.items()},
-            {name: masked(d.variance) for name, d in noise.items()},
-            ok,
-            prediction.stats.get("steps", jnp.zeros((), int)),
-            {
+            mean={name: masked(d.mean) for name, d in noise.items()},
+            variance={name: masked(d.variance) for name, d in noise.items()},
+            ok=ok,
+            steps=prediction.stats.get("steps", jnp.zeros((), int)),
+            log_likelihood={
                 name: jnp.where(ok | jnp.isnan(value), value, -jnp.inf)
                 for name, value in likelihood.items()
             },
-            predictions,
-            {
-                name: masked(jnp.sqrt(jnp.mean(jnp.square(v))))
-                for name, v in prediction.mismatches.items()
-            },
-            prediction.log_factor,
-            beside,
-            {name: _marked(ok, held) for name, held in parameters.items()},
-            {name: masked(state) for name, state in prediction.end.items()}
+            predictions=predictions,
+            mismatch={name: masked(jnp.sqrt(jnp.mean(jnp.square(v)))) for name, v in mismatches},
+            log_factor=prediction.log_factor,
+            unobserved=beside,
+            noise={name: _nan_where_failed(ok, held) for name, held in parameters.items()},
+            end={name: masked(state) for name, state in prediction.end.items()}
             if goes_on(model.layer)
             else {},
-            tuple((name, family_of(alone(noise[name]))) for name in parameters),
+            families=tuple((name, family_of(alone(noise[name]))) for name in parameters),
         )
         return pushed, states
 
     return one
 
 
-def _marked(ok: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with NaN for those of a failed solve; whole numbers, such as one of trials, stay
-    such.
-    """
+def _nan_where_failed(ok: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with NaN for a failed solve; whole numbers, such as of trials, stay."""
     return {
         p: jnp.where(ok, v, jnp.nan) if jnp.issubdtype(v.dtype, jnp.inexact) else v
         for p, v in parameters.items()

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -12,44 +13,51 @@ from .._runs.files import replacing
 from .._runs.hdf5 import check_contained
 from ..errors import MismatchError, ReadError
 
-# Behind the end of an HDF5 file, where those who read it do not look; netCDF has no checksum that
-# holds for all of it.
+# Stands after the end of an HDF5 file, where readers do not look, since netCDF has no checksum of
+# a whole file.
 _SEAL = b"\nbayes_dasl sha256 "
 
 
-def _digest(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest().encode() + b"\n"
-
-
 def seal(path: Path) -> None:
-    """Put a checksum behind the end of a file; what it holds is read block by block."""
+    """Append a checksum to a file, which is read block by block."""
     with path.open("rb+") as file:
         digest = hashlib.file_digest(file, "sha256")
         file.seek(0, os.SEEK_END)
-        file.write(_SEAL + digest.hexdigest().encode() + b"\n")
+        file.write(_SEAL + _printed_digest(digest))
+
+
+def _printed_digest(digest: Any) -> bytes:
+    """A checksum as it stands after the seal."""
+    return digest.hexdigest().encode() + b"\n"
 
 
 def _unsealed(written: bytes) -> bytes:
-    """What was sealed; files of other programs, which have no seal, are as they are.
+    """The content of a file without its checksum; ValueError if it has changed since.
 
-    Raises:
-        ValueError: if it has changed since.
+    Files of other programs have no checksum, and stay as they are.
     """
     content, seal, digest = written.rpartition(_SEAL)
-    if seal and digest != _digest(content):
+    if seal and digest != _printed_digest(hashlib.sha256(content)):
         raise ValueError("its checksum is another than when it was written")
     return content if seal else written
 
 
 def to_bytes(tree: xr.DataTree) -> bytes:
-    """A posterior or a forecast as netCDF."""
+    """Write a posterior or a forecast as netCDF in memory.
+
+    Returns:
+        The content of the file.
+    """
     whole = io.BytesIO()
     tree.to_netcdf(whole, engine="h5netcdf")
     return whole.getvalue()
 
 
 def from_bytes(content: bytes) -> xr.DataTree:
-    """What `to_bytes` made bytes of.
+    """Read what `to_bytes` wrote.
+
+    Returns:
+        The posterior or forecast, in memory.
 
     Raises:
         ValueError: for a file that reaches beyond itself or claims more memory than there is.
@@ -63,12 +71,15 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write a posterior or a forecast to netCDF: to a temporary file first, then renamed.
 
     Args:
-        tree: what `fit`, `forecast` or another verb returned.
-        path: the file; one that is there already is replaced.
+        tree: the result of `fit`, `forecast` or another function.
+        path: the file; an older one is replaced.
+
+    Returns:
+        The path.
 
     Raises:
-        MismatchError: for what is no such tree.
-        WriteError: if it cannot be written: a file that was there before is then untouched.
+        MismatchError: for anything but a DataTree.
+        WriteError: if it cannot be written; an older file then stays as it was.
 
     Example:
         ```python
@@ -83,22 +94,23 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
         )
     path = Path(path)
     with replacing(path) as temporary:
-        # By way of memory: on a full disk HDF5 would not raise but crash Python, and the draws
-        # would be lost.
+        # Through memory, since on a full disk HDF5 would crash Python, and the draws would be lost.
         temporary.write_bytes(to_bytes(tree))
         seal(temporary)
     return path
 
 
 def load(path: str | os.PathLike) -> xr.DataTree:
-    """Read a posterior or a forecast into memory. A bit that has changed since `save` wrote the
-    file is seen.
+    """Read a posterior or a forecast into memory, and check that no bit has changed.
 
-    The checksum is no part of netCDF: a file that another program has written anew, as h5py does
-    with one that it opens to write, has none any more, and is read as it is.
+    The checksum is not part of netCDF. A file that another program has rewritten, as h5py does if
+    it opens one for writing, has none and is read without a check.
 
     Args:
         path: a file that `save` wrote.
+
+    Returns:
+        The posterior or forecast.
 
     Raises:
         ReadError: if the file is missing, torn, or not netCDF; also if it reaches for another file,

@@ -24,7 +24,7 @@ from .datatree import names, plain_attributes
 from .posterior import draws_of
 
 TRUE = "true_"
-"""Prefix of the names of true values."""
+"""The prefix of names of true values."""
 
 
 def simulate(
@@ -77,32 +77,30 @@ def simulate(
         )
     checked_index(template, model.index)
     data = model.in_own_units(template)
-    known = (
-        data if missing else data.drop_vars([name for name in model.observables if name in data])
-    )
+    known = data if missing else data.drop_vars(list(model.observables), errors="ignore")
     inputs = dataclasses.replace(model.reader.driven(data), per_datum=model.reader.per_datum(known))
     check_shapes(model, inputs)
     key_values, key_noise = jax.random.split(as_key(key))
-    draw = _draw(model, values, key_values)
-    # Inputs are constants of the program, since layers that go by steps must know their times.
-    predicted, observed, ok = jax.jit(lambda draw, key: _simulated(model, draw, inputs, key))(
-        draw, key_noise
-    )
+    draw = _true_values(model, values, key_values)
+    # Inputs are constants of the program, since layers with fixed steps must know their times.
+    program = jax.jit(lambda draw, key: _simulated(model, draw, inputs, key))
+    predicted, observed, ok = program(draw, key_noise)
     if not ok:
-        said = (
-            "these values"
-            if values is not None
-            else "this draw of the prior: take another key, or tighter priors"
-        )
+        said = "this draw of the prior: take another key, or tighter priors"
+        said = said if values is None else "these values"
         raise ModelError(f"the solver fails for {said}")
-    found = {name: _over_data(model, data, name, values) for name, values in observed.items()}
-    for name, simulated in found.items():
+    # Observations where the template has data, and the truth everywhere.
+    found = {}
+    for name, array in observed.items():
+        found[name] = _output_array(model, data, name, array)
         if missing and name in data:
-            found[name] = simulated.where(data[name].notnull()).assign_attrs(simulated.attrs)
-    truth = {
-        f"{TRUE}{name}": _over_data(model, data, name, values) for name, values in predicted.items()
-    }
-    return template.assign(found | _as_seen(model, template) | truth | _parameters(model, draw))
+            # `where` drops attributes.
+            seen = found[name].where(data[name].notnull())
+            found[name] = seen.assign_attrs(found[name].attrs)
+    for name, array in predicted.items():
+        found[f"{TRUE}{name}"] = _output_array(model, data, name, array)
+    uncensored = _uncensored_codes(model, template)
+    return template.assign(found | uncensored | _parameter_arrays(model, draw))
 
 
 def _simulated(
@@ -113,35 +111,31 @@ def _simulated(
     prediction = realised.predict(inputs)
     noise = realised.conditional(prediction, inputs)
     keys = dict(zip(noise, jax.random.split(key, len(noise)), strict=True))
-    if (cross := model.cross_correlation) is not None:  # by one key they hold together
+    if (cross := model.cross_correlation) is not None:
+        # The same seed makes the noise of these observables correlated.
         keys |= dict.fromkeys(cross.observables, jax.random.fold_in(key, len(noise)))
     drawn = {}
     for name, distribution in noise.items():
         drawn[name] = getattr(distribution, "uncensored", distribution).sample(keys[name])
-        limits = model.noise_of(name).limits
-        drawn[name] = jnp.clip(drawn[name], *_ends(limits)) if limits else drawn[name]
+        # Censored values are reported at the limit.
+        if limits := model.noise_of(name).limits:
+            low = limits.get(BELOW, -np.inf)
+            high = limits.get(ABOVE, np.inf)
+            drawn[name] = jnp.clip(drawn[name], low, high)
     return dict(prediction.values), drawn, prediction.ok
 
 
-def _ends(limits: Mapping[str, float]) -> tuple[float, float]:
-    """The limits at which censored values are reported."""
-    return limits.get(BELOW, -np.inf), limits.get(ABOVE, np.inf)
-
-
-def _draw(
+def _true_values(
     model: Model, values: Mapping[str, Any] | xr.DataTree | None, key: Array
 ) -> dict[str, Array]:
-    """One value of each random leaf, by path.
-
-    Raises:
-        MismatchError: if so.
-    """
+    """One value of each random leaf, by path."""
     if isinstance(values, xr.DataTree):
         draws = draws_of(model, values)
         number = len(next(iter(draws.values())))
+        # One draw of all, so that parameters stay correlated.
         at = int(jax.random.randint(key, (), 0, number))
         return {path: jnp.asarray(drawn[at]) for path, drawn in draws.items()}
-    known = _by_path(model, {} if values is None else values)
+    known = _given_by_path(model, {} if values is None else values)
     with (
         numpyro.handlers.seed(rng_seed=key),
         numpyro.handlers.substitute(data=known),
@@ -151,17 +145,14 @@ def _draw(
     return {path: jnp.asarray(sites[path]["value"]) for path in paths(model)}
 
 
-def _by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
-    """Values by path.
-
-    Raises:
-        MismatchError: for a name that the model does not have, or another shape.
-    """
+def _given_by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
+    """The given values by path; MismatchError for an unknown name or another shape."""
     if not isinstance(values, Mapping):
         raise MismatchError(
             f"values are a dict by name, or a posterior, not {type(values).__name__}"
         )
-    leaves, path_of = paths(model), {short: path for path, short in names(model).items()}
+    leaves = paths(model)
+    path_of = {short: path for path, short in names(model).items()}
     found = {}
     for name, value in values.items():
         path = path_of.get(name, name)
@@ -181,47 +172,42 @@ def _by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
     return found
 
 
-def _over_data(model: Model, data: xr.Dataset, name: str, values: Array) -> xr.DataArray:
+def _output_array(model: Model, data: xr.Dataset, name: str, values: Array) -> xr.DataArray:
     """Values of an output over the index and places of the data, with its units."""
     dims = model.dims(name)
-    units = model.layer.units.get(name, "")
     attributes = plain_attributes(data[name].attrs) if name in data else {}
+    if units := model.layer.units.get(name, ""):
+        attributes["units"] = units
     coordinates = {dim: data[dim] for dim in dims if dim in data.coords}
-    return xr.DataArray(
-        np.asarray(values),
-        coordinates,
-        dims,
-        attrs=attributes | ({"units": units} if units else {}),
-    )
+    return xr.DataArray(np.asarray(values), coordinates, dims, attrs=attributes)
 
 
-def _as_seen(model: Model, template: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The codes and limits of censoring that the template has, saying that no value is censored."""
+def _uncensored_codes(model: Model, template: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Codes and limits of the template, as far as it has them, that mark no value as censored."""
     found = {}
     for name in model.observables:
         noise = model.noise_of(name)
-        if isinstance(noise, Censored) and not noise.limits:
-            found |= {n: xr.zeros_like(template[n]) for n in (name + CODE,) if n in template}
-            found |= {
-                n: xr.full_like(template[n], np.nan, float)
-                for n in (name + LIMIT,)
-                if n in template
-            }
+        if not isinstance(noise, Censored) or noise.limits:
+            continue
+        if (code := name + CODE) in template:
+            found[code] = xr.zeros_like(template[code])
+        if (limit := name + LIMIT) in template:
+            found[limit] = xr.full_like(template[limit], np.nan, float)
     return found
 
 
-def _parameters(model: Model, draw: Mapping[str, Array]) -> dict[str, xr.DataArray]:
+def _parameter_arrays(model: Model, draw: Mapping[str, Array]) -> dict[str, xr.DataArray]:
     """The true values of all random leaves, by their names in results."""
-    found, short = {}, names(model)
+    found = {}
+    short = names(model)
     for path, leaf in paths(model).items():
         value = np.asarray(draw[path])
         name = f"{TRUE}{short[path]}"
-        dims = [*leaf.dims, *(f"{name}_dim_{i}" for i in range(len(leaf.dims), value.ndim))]
+        plain = [f"{name}_dim_{i}" for i in range(len(leaf.dims), value.ndim)]
+        dims = [*leaf.dims, *plain]
         members = {dim: np.asarray(of) for dim, of in leaf.dims.items()}
-        attributes = {
-            "path": path,
-            "group": leaf.group,
-            **({"units": leaf.units} if leaf.units else {}),
-        }
+        attributes = {"path": path, "group": leaf.group}
+        if leaf.units:
+            attributes["units"] = leaf.units
         found[name] = xr.DataArray(value, members, dims, attrs=attributes)
     return found

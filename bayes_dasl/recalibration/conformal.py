@@ -4,17 +4,20 @@ import numpy as np
 from jaxtyping import Float
 
 FEWEST = 9
-"""So many sizes of errors tell the 90 % interval, which figures draw."""
+"""The fewest sizes of errors that determine the 90 % interval, which figures draw."""
 BY_SIDES = 39
-"""So many errors tell the 95 % interval on each side by itself."""
+"""The fewest errors that determine the 95 % interval on each side by itself."""
 
 
 def largest_level(number: float, *, by_sides: bool) -> float:
     """The mass of the largest central interval that so many errors determine.
 
     Args:
-        number: of errors, or as how many independent ones of equal weight they count.
-        by_sides: whether each side is told by itself, rather than both by the sizes of errors.
+        number: the number of independent errors of equal weight that they are worth.
+        by_sides: whether each side has its own quantiles, rather than both those of sizes.
+
+    Returns:
+        The mass, below 1.
     """
     return (number - 1) / (number + 1) if by_sides else number / (number + 1)
 
@@ -27,20 +30,22 @@ def next_quantiles(
     *,
     by_sides: bool,
 ) -> Float[np.ndarray, " level"]:
-    r"""Quantiles of one more error, from errors that are like it.
+    r"""Quantiles of the next error, from exchangeable earlier errors.
 
-    The next one exceeds the $k$-th smallest of $n$ exchangeable errors with probability
-    $1 - k / (n + 1)$: so the quantile of level $p$ is the $p (n + 1)$-th smallest one, interpolated
-    where that is no whole number. Beyond the first and the last nothing is known, and the quantile
-    stays there. With weights, or several errors of one origin, the step from $p n$ to $p (n + 1)$
-    is that of `number` errors.
+    The next error exceeds the $k$-th smallest of $n$ errors with probability $1 - k / (n + 1)$. So
+    its quantile of level $p$ is the $p (n + 1)$-th smallest error, interpolated between errors. It
+    stays constant beyond the first and the last error, where nothing is known. With weights, or
+    several errors of one origin, $n$ is `number`.
 
     Args:
-        errors: with their signs.
-        weights: of each.
-        levels: from 0 to 1.
-        number: as how many independent errors of equal weight they count.
-        by_sides: whether each side is told by itself; else the sizes of errors tell both.
+        errors: the errors with their signs.
+        weights: the weight of each.
+        levels: levels from 0 to 1.
+        number: the number of independent errors of equal weight that they are worth.
+        by_sides: whether each side has its own quantiles, rather than both those of sizes.
+
+    Returns:
+        The quantile of each level.
 
     Source: Vovk, Gammerman & Shafer (2005), Algorithmic Learning in a Random World; Johansson et
     al. (2015), Handling small calibration sets in Mondrian inductive conformal regressors, for the
@@ -48,13 +53,12 @@ def next_quantiles(
     weights.
     """
     if by_sides:
-        return _weighted_quantiles(
-            errors, weights, np.clip(levels, 1 / (number + 1), number / (number + 1)), number
-        )
+        known = np.clip(levels, 1 / (number + 1), number / (number + 1))
+        return _weighted_quantiles(errors, weights, known, number)
+    # Symmetric quantiles: a level p belongs to the central interval of mass |2p - 1|.
     central = np.minimum(np.abs(2 * levels - 1), largest_level(number, by_sides=False))
-    return np.sign(levels - 0.5) * _weighted_quantiles(
-        np.abs(errors), weights, central, number, least=0.0
-    )
+    sizes = _weighted_quantiles(np.abs(errors), weights, central, number, least=0.0)
+    return np.sign(levels - 0.5) * sizes
 
 
 def _weighted_quantiles(
@@ -64,10 +68,14 @@ def _weighted_quantiles(
     number: float,
     least: float | None = None,
 ) -> np.ndarray:
+    """Interpolated weighted quantiles of the next value; `least` is a lower bound of values."""
     order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order]
+    values = values[order]
+    weights = weights[order]
     below = (np.cumsum(weights) - weights / 2) / weights.sum()
+    # The mass below each value, with half of its own.
     if least is not None:
-        # No size can be less, at level 0.
-        values, below = np.append(least, values), np.append(-0.5 / number, below)
+        # The bound is the quantile of level 0.
+        values = np.append(least, values)
+        below = np.append(-0.5 / number, below)
     return np.interp(levels + (levels - 0.5) / number, below, values)

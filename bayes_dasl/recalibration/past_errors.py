@@ -42,7 +42,11 @@ class Past(NamedTuple):
     apart: np.ndarray | None = None
 
     def shared(self, lead: int) -> np.ndarray | None:
-        """The share of times up to a lead that two windows share, `(origin, origin)`; 0 for one."""
+        """The overlap of windows up to a lead: the share of times that two have in common.
+
+        Returns:
+            The overlaps `(origin, origin)`, 0 for a window with itself; None without leads.
+        """
         if self.elapsed is None or self.apart is None:
             return None
         return np.maximum(0.0, 1 - self.apart / self.elapsed[lead]) * (self.apart > 0)
@@ -76,24 +80,32 @@ class CalibrationErrors(NamedTuple):
         return largest_level(self.number, by_sides=self.by_sides)
 
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
-        """Quantiles of the next error."""
+        """Quantiles of the next error.
+
+        Returns:
+            The quantile of each level.
+        """
         known = self.errors, self.weights, levels, self.number
         return next_quantiles(*known, by_sides=self.by_sides)
 
 
 def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> Past:
-    """Errors on held-out data, for the model and the observables of a forecast.
+    """Collect errors on held-out data for the model and the observables of a forecast.
+
+    Returns:
+        The errors, with what they count as.
 
     Raises:
         MismatchError: for other models, observables or data.
         DataError: for censored data.
     """
     if isinstance(past, xr.DataTree):
-        found = _of_rolling_origins(fc, past)
+        found = _errors_of_origins(fc, past)
     elif len(past) == 2 and isinstance(past[0], xr.DataTree) and isinstance(past[1], xr.Dataset):
-        found = _of_rows_or_members(fc, past[0], past[1])
+        found = _errors_of_rows_or_groups(fc, past[0], past[1])
     else:
-        found = _of_pairs(fc, past)
+        found = _errors_of_pairs(fc, past)
+    # Every observable must have errors that are known.
     names = [str(name) for name in fc["predictions"].data_vars]
     if absent := [name for name in names if name not in found.errors["observable"].values]:
         raise MismatchError(
@@ -112,6 +124,9 @@ def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> P
 def fitted_until(fc: xr.DataTree) -> Any:
     """The last time that was fitted, a number or a date.
 
+    Returns:
+        The time.
+
     Raises:
         MismatchError: if the forecast does not say it.
     """
@@ -127,7 +142,10 @@ def fitted_until(fc: xr.DataTree) -> Any:
 def calibration_errors(
     past: Past, names: Sequence[str], leads: np.ndarray, *, of_pit: bool, half_life: float | None
 ) -> dict[tuple[str, int], CalibrationErrors]:
-    """Errors by observable and lead: standardised errors, or PIT values scaled to −1 to 1.
+    """Select errors by observable and lead: standardised ones, or PIT values scaled to −1 to 1.
+
+    Returns:
+        The errors by observable and lead.
 
     Raises:
         DataError: if they are too few for the 90 % interval, or infinite.
@@ -152,10 +170,12 @@ def calibration_errors(
                     "multiple of it reaches there: see why most draws are equal, or take "
                     "method='isotonic'"
                 )
-            there, shared = of_origin * seen.any(axis=-1), past.shared(lead)
+            there = of_origin * seen.any(axis=-1)
+            shared = past.shared(lead)
             _refuse_few(past, name, lead, there)
             weights = np.broadcast_to(of_origin[:, None], seen.shape)[seen]
-            number, alike = int(np.count_nonzero(there)), 0.0 if shared is None else shared
+            number = int(np.count_nonzero(there))
+            alike = 0.0 if shared is None else shared
             own = CalibrationErrors(values[lead][seen], weights, number, 0.0, by_sides=False)
             of_sizes = _effective_number(there, persistence * alike**2)
             # Errors with their signs are more alike than their sizes.
@@ -183,9 +203,13 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
         number = int((there := seen.any(axis=-1)).sum())
         if (shared := past.shared(lead)) is None or number < 3:
             continue
-        sizes = np.where(seen, np.abs(of_lead), 0.0)[there].sum(axis=-1) / seen[there].sum(axis=-1)
+        # 1. The mean size of errors after each origin, as standardised ranks.
+        total = np.where(seen, np.abs(of_lead), 0.0)[there].sum(axis=-1)
+        sizes = total / seen[there].sum(axis=-1)
+        ranks = np.argsort(np.argsort(sizes)) - (number - 1) / 2
+        ranks = ranks / np.sqrt((number**2 - 1) / 12)
+        # 2. Regression of their products on the squared overlap.
         alike = shared[np.ix_(there, there)] ** 2
-        ranks = (np.argsort(np.argsort(sizes)) - (number - 1) / 2) / np.sqrt((number**2 - 1) / 12)
         # Ranks of independent sizes have a small negative correlation.
         found += ranks @ alike @ ranks + alike.sum() / (number - 1)
         most += (alike**2).sum()
@@ -194,13 +218,16 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
 
 def _effective_number(weights: np.ndarray, alike: np.ndarray | float = 0.0) -> float:
     """The number of independent values of equal weight, given correlations `alike` between two."""
+    # (Σ w)² / (Σ w² + Σ_{i≠j} w_i ρ_ij w_j), Kish's effective size with correlations.
     own = float(weights @ weights)
     shared = float(weights @ np.broadcast_to(alike, (len(weights),) * 2) @ weights)
     return float(weights.sum()) ** 2 / (own + shared) if own else 0.0
 
 
 def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
-    number, held_out = _effective_number(weights), np.count_nonzero(weights)
+    """Raise DataError for fewer errors than the 90 % interval needs."""
+    number = _effective_number(weights)
+    held_out = np.count_nonzero(weights)
     if number > FEWEST - 1e-9:
         return
     times = "time" if lead == 0 else "times"
@@ -215,6 +242,7 @@ def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
 
 
 def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], CalibrationErrors]) -> None:
+    """Warn if errors of overlapping windows are worth fewer than the 90 % interval needs."""
     (name, lead), fewest = min(found.items(), key=lambda each: each[1].effective)
     if fewest.effective < FEWEST - 1e-9:
         warnings.warn(
@@ -227,19 +255,21 @@ def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], CalibrationErrors
         )
 
 
-def _of_rolling_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
+def _errors_of_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
+    """Errors that `leave_future_out` has kept."""
     if HELD_OUT not in past.children:
         old = ": this one keeps no errors, as those of earlier versions did not"
         raise MismatchError(_WHAT + (old if "log_density" in past else ""))
     _refuse_other_model(fc, past)
     windows = past.to_dataset()
-    _refuse_seen(fc, windows["time"].values)
-    return _past_of_origins(
-        past[HELD_OUT].to_dataset(), windows["origin"].values, windows["time"].values
-    )
+    origins = windows["origin"].values
+    times = windows["time"].values
+    _refuse_seen(fc, times)
+    return _past_of_origins(past[HELD_OUT].to_dataset(), origins, times)
 
 
-def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
+def _errors_of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
+    """Errors of earlier forecasts of a series, each with its data."""
     if not len(pairs) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         raise MismatchError(_WHAT)
     for earlier, _ in pairs:
@@ -249,6 +279,7 @@ def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
     origins = np.asarray([fitted_until(earlier) for earlier, _ in pairs])
     if len(np.unique(origins)) < len(origins):
         raise MismatchError("two of these forecasts are from the same origin: give one from each")
+    # All origins have the leads of the shortest forecast.
     ahead = [_came_after(earlier, data) for earlier, data in pairs]
     horizon = min(map(len, ahead))
     if not horizon:
@@ -257,9 +288,9 @@ def _of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
         )
     times = np.stack([each[:horizon] for each in ahead])
     _refuse_seen(fc, times)
-    errors = [
-        held_out_errors(earlier, data, at) for (earlier, data), at in zip(pairs, times, strict=True)
-    ]
+    errors = []
+    for (earlier, data), at in zip(pairs, times, strict=True):
+        errors.append(held_out_errors(earlier, data, at))
     return _past_of_origins(along_origins(errors), origins, times)
 
 
@@ -276,12 +307,15 @@ def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
 
 
 def _past_of_origins(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray) -> Past:
-    origins, times = numbers(origins), numbers(times)
+    """Errors along origins, with the leads and the distances of origins."""
+    origins = numbers(origins)
+    times = numbers(times)
     elapsed = np.median(times - origins[:, None], axis=0)
     return Past(errors, "origins", elapsed, np.abs(np.subtract.outer(origins, origins)))
 
 
-def _of_rows_or_members(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) -> Past:
+def _errors_of_rows_or_groups(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) -> Past:
+    """Errors of one forecast of held-out rows, or groups of a population."""
     check_forecast(held, "predictions")
     _refuse_other_model(fc, held)
     ours, theirs = (tree.attrs.get("posterior_sha256", "") for tree in (fc, held))
@@ -290,12 +324,12 @@ def _of_rows_or_members(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) ->
             "these forecasts are from fits to other data: rows are held out of one fit"
         )
     predictions = held["predictions"].to_dataset()
-    index, members = index_of(predictions), held.attrs.get("members")
+    index = index_of(predictions)
+    members = held.attrs.get("members")
     of_members = all(members in variable.dims for variable in predictions.data_vars.values())
-    if (
-        held.attrs.get("series", index == "time" or are_dates(predictions[index]))
-        and not of_members
-    ):
+    # Forecasts made by hand do not say whether they are series.
+    series = held.attrs.get("series", index == "time" or are_dates(predictions[index]))
+    if series and not of_members:
         raise MismatchError(
             f"data along '{index}' hold together: one forecast of them is one witness, however "
             "many they are. Give "
@@ -304,13 +338,14 @@ def _of_rows_or_members(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) ->
     errors = held_out_errors(held, data)
     if not of_members:
         return Past(errors.rename(lead="origin").expand_dims("lead"), "rows")
-    # All held-out data of a group, at whatever time, count as one.
+    # All held-out data of a group count as one, since they depend on each other.
     values = errors[["error", "pit"]].stack(datum=("lead", "value"), create_index=False)
     values = values.rename(member="origin", datum="value").expand_dims(("lead", "member"))
     return Past(values.assign(censored=errors["censored"].sum("lead")), "members")
 
 
 def _refuse_other_model(fc: xr.DataTree, other: xr.DataTree) -> None:
+    """Raise MismatchError if errors are those of another model, or of no plain forecast."""
     if RECALIBRATED in other.attrs:
         raise MismatchError(
             f"what was held out was forecast {other.attrs[RECALIBRATED]}: give the model's own "
@@ -347,7 +382,12 @@ def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
 
 
 def known_counts(found: Mapping[Any, CalibrationErrors], units: str) -> str:
-    """The number of held-out units, in words."""
+    """The number of held-out units, in words.
+
+    Returns:
+        Words such as `9 to 12 origins held out`.
+    """
     counts = [each.held_out for each in found.values()]
-    least, most = min(counts), max(counts)
+    least = min(counts)
+    most = max(counts)
     return f"{least}{f' to {most}' if least < most else ''} {units} held out"

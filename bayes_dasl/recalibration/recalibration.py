@@ -91,7 +91,7 @@ def recalibrate(
     Thorarinsdottir & Gneiting (2013), Uncertainty quantification in complex simulation models using
     ensemble copula coupling, for the ranks.
     """
-    _check_recalibrable(fc, method)
+    _refuse_recalibration(fc, method)
     # 1. Errors of past forecasts.
     known = past_errors(fc, past)
     if half_life is not None and (known.units != "origins" or not half_life > 0):
@@ -114,9 +114,8 @@ def recalibrate(
         draws = _recalibrated_draws(variable, found, leads, method)
         moved[name] = variable.copy(data=np.clip(draws, *limits[str(name)]))
     new = old.assign(moved).assign_attrs({RECALIBRATED: label})
-    tree = xr.DataTree.from_dict(
-        {"predictions": new, "recalibration": _summary(old, new, found, leads)}
-    )
+    summary = _numbers_and_widths(old, new, found, leads)
+    tree = xr.DataTree.from_dict({"predictions": new, "recalibration": summary})
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         RECALIBRATED: label,
@@ -128,7 +127,8 @@ def recalibrate(
     return tree
 
 
-def _check_recalibrable(fc: xr.DataTree, method: str) -> None:
+def _refuse_recalibration(fc: xr.DataTree, method: str) -> None:
+    """Raise MismatchError for a forecast that cannot be recalibrated, or an unknown method."""
     check_forecast(fc, "predictions")
     if RECALIBRATED in fc.attrs:
         raise MismatchError(
@@ -174,17 +174,15 @@ def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, 
     here = {index_of(predictions): rows}
     found = {}
     for name, variable in predictions.isel(here).data_vars.items():
-        own = noise[
-            [n for n, held in noise.data_vars.items() if held.attrs.get("observable") == name]
-        ]
-        kept = conditional(own.isel(here, missing_dims="ignore"), variable)
+        own = noise.filter_by_attrs(observable=name).isel(here, missing_dims="ignore")
+        kept = conditional(own, variable)
         support = None if kept is None else kept.distribution.support
         low = np.asarray(getattr(support, "lower_bound", -np.inf))
         high = np.asarray(getattr(support, "upper_bound", np.inf))
-        found[str(name)] = (
-            low.min(axis=0) if low.ndim else low,
-            high.max(axis=0) if high.ndim else high,
-        )
+        # Bounds may differ between draws: the widest hold for all.
+        low = low.min(axis=0) if low.ndim else low
+        high = high.max(axis=0) if high.ndim else high
+        found[str(name)] = low, high
     return found
 
 
@@ -199,8 +197,10 @@ def _recalibrated_draws(
     Raises:
         DataError: if there are no draws, or they do not reach so far.
     """
-    name, index = str(variable.name), index_of(variable)
-    ordered, values = variable.transpose("chain", "draw", index, ...), _merged_draws(variable)
+    name = str(variable.name)
+    index = index_of(variable)
+    ordered = variable.transpose("chain", "draw", index, ...)
+    values = _merged_draws(variable)
     whole = _finite_draws(values)
     if len(whole) < 2:
         raise DataError(
@@ -212,23 +212,26 @@ def _recalibrated_draws(
     moved = np.full_like(values, np.nan)
     for lead in np.unique(leads):
         at = np.flatnonzero(leads == lead)
+        # 1. The quantile of the errors that belongs to each rank.
         draws = values[np.ix_(whole, at)].reshape(len(whole), -1)
         errors = found[name, int(lead)].quantiles(levels)
         order = np.argsort(draws, axis=0, kind="stable")
+        # 2. New values by rank: moved from the median, or at other levels of the draws.
         if method == "conformal":
             middle, below, above = spread(draws)
             new = middle + np.where(errors[:, None] < 0, below, above) * errors[:, None]
         else:
-            new = _at_levels(
-                np.take_along_axis(draws, order, axis=0), (errors + 1) / 2, levels, name
-            )
+            ranked = np.take_along_axis(draws, order, axis=0)
+            new = _at_levels(ranked, (errors + 1) / 2, levels, name)
         if are_whole(draws, draws):
             # A rounding error must not add one to a count.
             exact = np.round(new, 9)
             new = np.where(levels[:, None] < 0.5, np.floor(exact), np.ceil(exact))
+        # 3. Each draw keeps its rank (ensemble copula coupling).
         of_rank = np.empty_like(draws)
         np.put_along_axis(of_rank, order, new, axis=0)
-        moved[np.ix_(whole, at)] = of_rank.reshape(len(whole), len(at), *values.shape[2:])
+        shape = len(whole), len(at), *values.shape[2:]
+        moved[np.ix_(whole, at)] = of_rank.reshape(shape)
     return ordered.copy(data=moved.reshape(ordered.shape)).transpose(*variable.dims).values
 
 
@@ -250,6 +253,7 @@ def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: 
         DataError: if the ends of the 90 % interval lie beyond all draws.
     """
     last = len(ranked) - 1
+    # The k-th of n draws is the quantile of level k / (n + 1).
     place = asked * (last + 2) - 1
     ends = np.interp([0.05, 0.95], levels, place)
     if ends[0] < 0 or ends[1] > last:
@@ -258,20 +262,22 @@ def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: 
             "times, and draws tell no "
             "quantile there: take method='conformal'"
         )
+    # Interpolate between the draws on both sides.
     place = np.clip(place, 0, last)
     first = np.minimum(place.astype(int), last - 1)
     part = (place - first)[:, None]
     return (1 - part) * ranked[first] + part * ranked[first + 1]
 
 
-def _summary(
+def _numbers_and_widths(
     old: xr.Dataset,
     new: xr.Dataset,
     found: Mapping[tuple[str, int], CalibrationErrors],
     leads: np.ndarray,
 ) -> xr.Dataset:
     """The number of errors at each time, and ratios of widths, as means over places."""
-    index, names = index_of(old), [str(name) for name in old.data_vars]
+    index = index_of(old)
+    names = [str(name) for name in old.data_vars]
 
     def width(variable: xr.DataArray) -> np.ndarray:
         draws = _merged_draws(variable)

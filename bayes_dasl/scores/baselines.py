@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..data.datasets import index_of
-from ..data.dates import are_dates, numbers
-from ..errors import DataError, MismatchError
+from ..data.dates import are_dates, numbers, seconds_in, unit_of
+from ..errors import DataError, MismatchError, ModelError
 
 # The fewest pairs or values of a season.
 FEWEST = 5
@@ -23,17 +23,6 @@ _DAYS = 365.2425
 _SEASON = 15.5 / _DAYS
 # The share of a year that counts as whole: daily data end a day short of it.
 _WHOLE = 0.99
-_OF_A_DAY = {
-    **dict.fromkeys(("s", "sec", "second", "seconds"), 86400.0),
-    **dict.fromkeys(("min", "minute", "minutes"), 1440.0),
-    **dict.fromkeys(("h", "hr", "hour", "hours"), 24.0),
-    **dict.fromkeys(("d", "day", "days"), 1.0),
-    **dict.fromkeys(("week", "weeks"), 1 / 7),
-}
-_OF_A_YEAR = {
-    **dict.fromkeys(("month", "months"), 12.0),
-    **dict.fromkeys(("a", "yr", "year", "years"), 1.0),
-}
 # Days in a year of the calendars of netCDF.
 _CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "360_day": 360}
 
@@ -44,6 +33,9 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     A place, or a group, without training values has quantiles of the values of all others.
 
     Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
+
+    Returns:
+        The ensemble.
     """
 
     def members(_: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
@@ -72,8 +64,11 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     Memory grows with the number of training values, for each time asked for.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
+
+    Returns:
+        The ensemble.
     """
-    return _ensemble_forecast(train, times, _dressed)
+    return _ensemble_forecast(train, times, _persistence_members)
 
 
 def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
@@ -83,10 +78,13 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
 
+    Returns:
+        The ensemble.
+
     Raises:
         DataError: if the index says no unit of time.
     """
-    year = _year(train)
+    year = _length_of_year(train)
 
     def members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
         apart = np.abs((seen - t + year / 2) % year - year / 2)
@@ -108,12 +106,15 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
 
+    Returns:
+        The ensemble.
+
     Raises:
         DataError: if the index says no unit of time.
 
     Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, section 5.2.
     """
-    year = _year(train)
+    year = _length_of_year(train)
 
     def members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
         return values if seen.size < 2 else _a_year_on(seen, values, t, year)
@@ -182,9 +183,13 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
 
     Seasonal climatology needs an index with a unit of time and at least two years of data, with
     four values in each on average.
+
+    Returns:
+        Functions of training data and times, by name.
     """
     found = {"climatology": climatology, "persistence": persistence}
-    year, time = _year_of(train), np.asarray(train[index_of(train)].values)
+    year = _year_or_none(train)
+    time = np.asarray(train[index_of(train)].values)
     if year is None or time.dtype.kind not in "iufM" or time.size < 2:
         return found
     years = float(np.ptp(numbers(time[[0, -1]]))) / year
@@ -193,9 +198,9 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
     return found
 
 
-def _year(data: xr.Dataset) -> float:
+def _length_of_year(data: xr.Dataset) -> float:
     """A year in the units of the index; DataError if it has no unit of time."""
-    year = _year_of(data)
+    year = _year_or_none(data)
     if year is None:
         raise DataError(
             f"'{index_of(data)}' has no unit of time such as 'day' or 'h' in attrs['units']"
@@ -203,18 +208,23 @@ def _year(data: xr.Dataset) -> float:
     return year
 
 
-def _year_of(data: xr.Dataset) -> float | None:
+def _year_or_none(data: xr.Dataset) -> float | None:
     """A year in the units of the index, `day` or `days since 2001-01-01`; None if it is no time."""
-    if are_dates(data[index_of(data)]):
+    index = data[index_of(data)]
+    if are_dates(index):
         return _DAYS
-    attributes = data[index_of(data)].attrs
-    units = str(attributes.get("units", "")).split(" since ")[0].strip()
-    units = units if len(units) < 3 else units.lower()
-    if units in _OF_A_YEAR:
-        return _OF_A_YEAR[units]
-    if units not in _OF_A_DAY:
+    unit = unit_of(str(index.attrs.get("units", "")))
+    # Short units differ by case: `H` is no hour.
+    if not unit or (len(unit) < 3 and not unit.islower()):
         return None
-    return _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS)
+    try:
+        seconds = seconds_in(unit)
+    except ModelError:
+        return None
+    # Months and years have no calendar.
+    if seconds >= seconds_in("month"):
+        return seconds_in("year") / seconds
+    return seconds_in("day") / seconds * _CALENDARS.get(index.attrs.get("calendar", ""), _DAYS)
 
 
 def baseline_at(
@@ -234,8 +244,10 @@ def baseline_at(
     both = [
         dim for dim in test.dims if dim != index and dim in test.indexes and dim in train.indexes
     ]
+    # Places of either are united, so that the baseline knows those of the test data.
     other = [dim for dim in both if not test.indexes[dim].equals(train.indexes[dim])]
-    whole = train.reindex({dim: train.indexes[dim].union(test.indexes[dim]) for dim in other})
+    united = {dim: train.indexes[dim].union(test.indexes[dim]) for dim in other}
+    whole = train.reindex(united)
     return baseline(whole, test[index].values).sel({dim: test[dim].values for dim in other})
 
 
@@ -258,25 +270,29 @@ def _ensemble_forecast(
     members_at: Callable[[np.ndarray, np.ndarray, float], np.ndarray],
 ) -> xr.Dataset:
     """Apply `members_at(seen, values, t)` to the observed part of each series at each time."""
-    index, time = index_of(train), np.atleast_1d(np.asarray(times))
+    index = index_of(train)
+    time = np.atleast_1d(np.asarray(times))
     known = numbers(train[index].values)
 
     def ensemble(y: np.ndarray) -> np.ndarray:
         there = np.isfinite(y)
-        seen, values = known[there], y[there]
+        seen = known[there]
+        values = y[there]
         if not seen.size:
             return np.empty((0, time.size))
-        return _aligned([members_at(seen, values, float(t)) for t in numbers(time)])
+        return _members_by_time([members_at(seen, values, float(t)) for t in numbers(time)])
 
+    # 1. The members of each series, that is of each observable and place.
     members = {}
     for name, variable in train.data_vars.items():
         columns = variable.transpose(index, ...).values.astype(float).reshape(len(known), -1).T
         members[name] = [ensemble(y) for y in columns]
     draws = max((block.shape[0] for blocks in members.values() for block in blocks), default=0)
+    # 2. Arrays of all places, as long as the largest ensemble.
     variables = {}
     for name, blocks in members.items():
         places = train[name].transpose(index, ...).dims[1:]
-        values = np.stack([_padded(block, draws) for block in blocks], axis=-1)
+        values = np.stack([_padded_with_nan(block, draws) for block in blocks], axis=-1)
         shape = (draws, len(time), *(train.sizes[place] for place in places))
         variables[name] = (("draw", index, *places), values.reshape(shape), train[name].attrs)
     coords = {"draw": np.arange(draws), index: (index, time, train[index].attrs)}
@@ -308,7 +324,8 @@ def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
     level = (np.arange(draws) + 0.5) / draws
     found = {}
     for name, members in ensemble.data_vars.items():
-        ordered = np.sort(members.values, axis=0)  # NaN last
+        # NaN come last, so that the first ones are quantiles.
+        ordered = np.sort(members.values, axis=0)
         number = np.isfinite(ordered).sum(axis=0)
         ranks = np.floor(level.reshape(-1, *[1] * number.ndim) * number).astype(int)
         values = np.take_along_axis(ordered, ranks, axis=0)[None]
@@ -318,20 +335,21 @@ def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
     return xr.DataTree.from_dict({"predictions": xr.Dataset(found, coords={**kept, **coords})})
 
 
-def _aligned(columns: Sequence[np.ndarray]) -> np.ndarray:
+def _members_by_time(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Members `(draw, time)` from those of each time, padded with NaN."""
-    members = np.full((max(map(len, columns), default=0), len(columns)), np.nan)
+    most = max(map(len, columns), default=0)
+    members = np.full((most, len(columns)), np.nan)
     for column, found in enumerate(columns):
         members[: found.size, column] = found
     return members
 
 
-def _padded(block: np.ndarray, draws: int) -> np.ndarray:
+def _padded_with_nan(block: np.ndarray, draws: int) -> np.ndarray:
     missing = ((0, draws - block.shape[0]), (0, 0))
     return np.pad(block, missing, constant_values=np.nan)
 
 
-def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
+def _persistence_members(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
     """The last value before `t` plus each change over the same lead; a single value as it is.
 
     Replicates of the last time are taken in turn.
@@ -341,7 +359,7 @@ def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
     last = max(int(np.searchsorted(seen, t, side="right")) - 1, 0)
     sign = 1.0 if seen[last] <= t else -1.0
     replicates = values[seen == seen[last]]
-    earlier, later = _pairs(seen, abs(t - seen[last]), _half_step(seen))
+    earlier, later = _pairs_at_lead(seen, abs(t - seen[last]), _half_step(seen))
     changes = values[later] - values[earlier]
     return replicates[np.arange(earlier.size) % replicates.size] + sign * changes
 
@@ -351,18 +369,20 @@ def _half_step(seen: np.ndarray) -> float:
     return float(np.median(np.diff(np.unique(seen)))) / 2
 
 
-def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+def _pairs_at_lead(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of pairs of times within `width` of the lead, and of the five nearest with ties."""
     first = np.arange(seen.size)
     at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)
     # The five nearest pairs of all are among the five nearest on either side for each earlier time.
     near = at[:, None] + np.arange(-FEWEST, FEWEST)
     inside = (near > first[:, None]) & (near < seen.size)
-    distance = np.abs(seen[np.clip(near, 0, seen.size - 1)] - seen[:, None] - lead)[inside]
+    later = seen[np.clip(near, 0, seen.size - 1)]
+    distance = np.abs(later - seen[:, None] - lead)[inside]
     rank = min(FEWEST, distance.size) - 1
     fewest = np.partition(distance, rank)[rank]
     # A little above the tie, so that rounding of the times keeps equal leads together.
-    width = max(fewest, width) * (1 + 1e-9) + 4 * np.spacing(np.abs(seen).max() + lead)
+    rounding = 4 * np.spacing(np.abs(seen).max() + lead)
+    width = max(fewest, width) * (1 + 1e-9) + rounding
     begin = np.maximum(np.searchsorted(seen, seen + lead - width, side="left"), first + 1)
     number = np.maximum(np.searchsorted(seen, seen + lead + width, side="right") - begin, 0)
     earlier = np.repeat(first, number)

@@ -35,11 +35,14 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
             "nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, "
             "inputs)})"
         )
+    # Quantiles over the draws that are finite.
     rows, failed = {}, 0
     for name, variable in tree["mismatch"].data_vars.items():
         rms = variable.values[np.isfinite(variable.values)]
         failed = max(failed, variable.size - rms.size)
-        found = [*np.quantile(rms, [0.5, 0.95]), np.mean(rms < 1)] if rms.size else [np.nan] * 3
+        found = [np.nan] * 3
+        if rms.size:
+            found = [*np.quantile(rms, [0.5, 0.95]), np.mean(rms < 1)]
         rows[str(name)] = dict(zip(("rms", "rms_95", "within"), found, strict=True))
     table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index"))
     table.attrs["failed_draws"] = failed

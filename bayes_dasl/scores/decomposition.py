@@ -18,7 +18,7 @@ from .._statistics.regression import (
 )
 from ..errors import MismatchError
 from .decomposition_shares import GROUPS, KNOWN, PROCESS, Decomposition
-from .draws_at_data import merged
+from .draws_at_data import finite_throughout, merged
 from .matching import check_forecast
 
 MEANINGS = {
@@ -165,44 +165,57 @@ def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
 
     Shapes: `mean` is `(draw, time)`, `group` `(draw,)`. NaN where no group has two draws, or there
     is one group.
+
+    Returns:
+        The variance.
     """
     _, of_draw, number = np.unique(group, return_inverse=True, return_counts=True)
-    within, across = (number * (number - 1)).sum(), len(mean) ** 2 - (number**2).sum()
+    # Pairs of draws within a group, and of different groups.
+    within = (number * (number - 1)).sum()
+    across = len(mean) ** 2 - (number**2).sum()
     if not within or not across:
         return np.full(mean.shape[1], np.nan)
     centred = mean - mean.mean(axis=0)
-    sums = np.stack([centred[of_draw == g].sum(axis=0) for g in range(len(number))])
+    sums = _sums_by_group(centred, of_draw)
     together = (sums**2).sum(axis=0)
     return (together - (centred**2).sum(axis=0)) / within + together / across
+
+
+def _sums_by_group(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Sums `(group, time)` of the values `(draw, time)` of each group, numbered from 0."""
+    return np.stack([values[group == g].sum(axis=0) for g in range(group.max() + 1)])
 
 
 def total_variance(
     mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    r"""Return total, aleatoric and epistemic `(time,)` from conditional moments `(draw, time)`.
+    r"""The law of total variance from conditional moments `(draw, time)`.
 
-    $E[m]^2$ is the mean product of draws of different chains, which is unbiased for independent
-    chains, whatever the draws within one do; each draw is a chain of its own where there is one
-    chain only.
+    $E[m]^2$ is the mean product of draws of different chains. It is unbiased for independent
+    chains, however correlated the draws within one are. Draws of a single chain are taken as
+    independent.
 
-    Shapes: `chain` is `(draw,)`. NaN where there is no draw. Of one draw only the aleatoric part is
-    known.
+    Shapes: `chain` is `(draw,)`.
+
+    Returns:
+        `total`, `aleatoric` and `epistemic` variances, `(time,)`. All are NaN without a draw; only
+        the aleatoric one is known for a single draw.
     """
     draws = len(mean)
     if draws < 2:
         unknown = np.full(mean.shape[1], np.nan)
         aleatoric = variance[0] if len(variance) else unknown
         return {"total": unknown, "aleatoric": aleatoric, "epistemic": unknown}
-    # Variance knows no origin; near zero the squares lose no digits.
+    # 1. Centre twice: first at a draw, so that squares of large means lose no digits.
     centred = mean - mean[0]
     centred = centred - centred.mean(axis=0)
-    several = chain is not None and bool((chain != chain[0]).any())
-    of_chain, sums = np.arange(draws), centred
-    if chain is not None and several:
+    # 2. E[m]² from pairs of different chains: all draws together sum to zero.
+    of_chain = np.arange(draws)
+    sums = centred
+    if chain is not None and (chain != chain[0]).any():
         of_chain = np.unique(chain, return_inverse=True)[1]
-        sums = np.stack([centred[of_chain == c].sum(axis=0) for c in range(of_chain.max() + 1)])
+        sums = _sums_by_group(centred, of_chain)
     pairs = draws**2 - (np.bincount(of_chain) ** 2).sum()
-    # All draws together sum to zero.
     square_of_mean = -(sums**2).sum(axis=0) / pairs
     return {
         "total": (variance + centred**2).mean(axis=0) - square_of_mean,
@@ -229,21 +242,16 @@ class _Split:
     def names(self) -> list[str]:
         """The parts of the epistemic variance that this forecast allows."""
         process = [PROCESS] if PROCESS in self.leaves else []
-        if "network" not in self.leaves:
-            return [*process, "unknown", KNOWN] if process else []
-        return [
-            *GROUPS,
-            *process,
-            "interaction",
-            "unknown",
-            "science_least",
-            "network_least",
-            KNOWN,
-        ]
+        if "network" in self.leaves:
+            bounds = [f"{group}_least" for group in GROUPS]
+            return [*GROUPS, *process, "interaction", "unknown", *bounds, KNOWN]
+        return [*process, "unknown", KNOWN] if process else []
 
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
         """Turn to an observable, of which some draws are finite throughout."""
-        self._ok, self._pairs, self._chains = ok, {}, int(chain[-1]) + 1
+        self._ok = ok
+        self._pairs = {}
+        self._chains = int(chain[-1]) + 1
         # Regressions are tried on other chains than they were fitted to.
         draws = np.arange(len(chain)) * 2 >= len(chain)
         self._half = 2 * chain >= self._chains if self._chains > 1 else draws
@@ -253,9 +261,7 @@ class _Split:
         index = self._variable["exchange"].values
         for group in self.leaves:
             of_group = self._variable.sel(kept=group, drop=True)
-            finite = np.ones(len(index), bool)
-            for at in blocks_of(of_group):
-                finite &= np.isfinite(draws_at(of_group, at)).all(axis=1)
+            finite = finite_throughout(of_group)
             if finite[ok[index]].sum() >= (1 - _MOST_FAILED) * ok[index].sum():
                 self._pairs[group] = of_group, np.flatnonzero(finite & ok[index])
 
@@ -269,7 +275,7 @@ class _Split:
         if self._ok.sum() < DRAWS_PER_FEATURE:
             unknown = np.full(len(epistemic), np.nan)
             bounds = (f"{group}_least" for group in GROUPS)
-            return self._whole(dict.fromkeys((*self.leaves, *bounds), unknown), epistemic)
+            return self._adding_up(dict.fromkeys((*self.leaves, *bounds), unknown), epistemic)
         whole = mean[self._ok]
         spread = whole.var(axis=0)
         for group in self.leaves:
@@ -289,31 +295,37 @@ class _Split:
                 held = np.zeros(len(mean), bool)
                 held[index] = True
                 # Pairs of draws that share the group and nothing else.
-                other, columns = draws_at(of_group, at)[some], self._basis(group, held)
+                other = draws_at(of_group, at)[some]
+                columns = self._basis(group, held)
                 share = shared(mean[index], other, columns, self._half[index])
                 found[group] = share * epistemic
         if PROCESS in found:
             found[PROCESS] = epistemic - found[PROCESS]
-        return self._whole(found, epistemic)
+        return self._adding_up(found, epistemic)
 
-    def _whole(self, found: dict[str, np.ndarray], epistemic: np.ndarray) -> dict[str, np.ndarray]:
+    def _adding_up(
+        self, found: dict[str, np.ndarray], epistemic: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """Parts that add up to the epistemic variance, with `unknown` in place of NaN."""
         parts = [name for name in (*GROUPS, PROCESS) if name in found]
         known = np.isfinite([found[name] for name in parts]).all(axis=0)
-        told = {}
+        # Zeros that are NaN where the epistemic variance is.
+        zero = 0.0 * epistemic
+        at_least = {}
         for name in parts:
             least = np.nan_to_num(found.get(f"{name}_least", np.zeros(len(known))))
-            told[name] = np.where(np.isfinite(found[name]), found[name], least + 0.0 * epistemic)
-        rest = epistemic - sum(told.values())
+            at_least[name] = np.where(np.isfinite(found[name]), found[name], least + zero)
+        rest = epistemic - sum(at_least.values())
         if "network" not in found:
-            # Parameters have all that is not of the process.
+            # Parameters have everything but the process.
             rest = np.where(known, 0.0, rest)
-        found = found | told | {"interaction": np.where(known, rest, 0.0 * epistemic), KNOWN: known}
-        found["unknown"] = np.where(known, 0.0 * epistemic, rest)
+        found = found | at_least | {KNOWN: known}
+        found["interaction"] = np.where(known, rest, zero)
+        found["unknown"] = np.where(known, zero, rest)
         return {name: found[name] for name in self.names}
 
     def _basis(self, group: str, some: np.ndarray) -> np.ndarray | None:
-        """Of some draws; as a rule the same for all observables."""
+        """A basis of the features of a group in some draws, which observables mostly share."""
         key = group, some.tobytes()
         if key not in self._bases:
             self._bases[key] = basis(self.leaves[group][some])
@@ -331,11 +343,16 @@ def shared(
 
     Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features
     `(draw, p)`, `half` is `(draw,)`.
+
+    Returns:
+        The shares.
     """
     draws = len(mean)
     if columns is None:
         return np.full(mean.shape[1], np.nan)
-    one, two = mean - mean.mean(axis=0), other - other.mean(axis=0)
+    # 1. Moments of both draws of a pair, in units of the pooled variance.
+    one = mean - mean.mean(axis=0)
+    two = other - other.mean(axis=0)
     squares = (one**2).mean(axis=0), (two**2).mean(axis=0)
     pooled = (squares[0] + squares[1]) / 2
     pooled = np.where(pooled > 0, pooled, 1.0)
@@ -343,10 +360,12 @@ def shared(
     with_one = (foreseen * one).mean(axis=0) / pooled
     with_two = (foreseen * two).mean(axis=0) / pooled
     share = (one * two).mean(axis=0) / pooled
-    # The standard error of a variance, by its fourth moment.
-    fourth = sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True))
+    # 2. The standard error of a variance, by its fourth moment.
+    fourth = (one**4).mean(axis=0) - squares[0] ** 2
+    fourth = fourth + ((two**4).mean(axis=0) - squares[1] ** 2)
     error = np.sqrt(fourth / draws) / pooled
     shift = np.abs(mean.mean(axis=0) - other.mean(axis=0)) / np.sqrt(pooled)
+    # 3. Pairs count if both draws look like posterior draws.
     alike = (
         (error <= _COARSEST)
         & (np.abs(squares[1] - squares[0]) / pooled <= _UNLIKE_VARIANCE + 2 * error)
@@ -365,16 +384,18 @@ def _group_features(fc: xr.DataTree) -> dict[str, np.ndarray]:
         if leaves:
             found[group] = np.concatenate([merged(leaf) for leaf in leaves], axis=1, dtype=float)
     both = found if len(found) == len(GROUPS) else {}
-    exchanged = xr.Dataset()
-    if "exchanged_mean" in fc.children:
-        exchanged = fc["exchanged_mean"].to_dataset()
-    if found and PROCESS in exchanged.get("kept", xr.DataArray([])).values:
+    kept = fc["exchanged_mean"].dataset["kept"].values if "exchanged_mean" in fc.children else ()
+    if found and PROCESS in kept:
+        # All but the path of the process stays.
         return both | {PROCESS: np.concatenate([*found.values()], axis=1)}
     return both
 
 
 def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
-    """The observables that are asked for, all of one kind.
+    """The observables that are asked for, which must have the same dimensions.
+
+    Returns:
+        Their means.
 
     Raises:
         MismatchError: for an unknown one, or several that have different dimensions.
@@ -403,15 +424,24 @@ def _data_dims(variable: xr.DataArray) -> tuple[str, ...]:
 def whole_draws(
     mean: xr.DataArray, variance: xr.DataArray, known: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Which draws have a finite mean and a known variance at all times `(draw,)`."""
+    """Draws with a finite mean and a known variance at all times.
+
+    Returns:
+        A flag for each draw.
+    """
     ok = np.ones(mean.sizes["chain"] * mean.sizes["draw"], bool)
     for at in blocks_of(mean):
-        ok &= np.all(np.isfinite(draws_at(mean, at)) & known(draws_at(variance, at)), axis=1)
+        there = np.isfinite(draws_at(mean, at)) & known(draws_at(variance, at))
+        ok &= np.all(there, axis=1)
     return ok
 
 
 def block_shape(means: xr.Dataset) -> tuple[int, ...]:
-    """`(observable, time, …)`."""
+    """The shape of a part of the variance, `(observable, time, …)`.
+
+    Returns:
+        The shape.
+    """
     one = next(iter(means.data_vars.values()))
     return len(means), *(one.sizes[dim] for dim in _data_dims(one))
 
@@ -428,7 +458,11 @@ def labelled(
     failed: int,
     attrs: Mapping[str, Mapping[str, str]],
 ) -> xr.Dataset:
-    """Parts `(observable, time, …)` as a dataset, with the attributes of each part."""
+    """Parts `(observable, time, …)` as a dataset, with the attributes of each part.
+
+    Returns:
+        The dataset, with the coordinate `units`.
+    """
     names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
     dims = _data_dims(next(iter(means.data_vars.values())))

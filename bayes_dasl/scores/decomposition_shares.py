@@ -13,6 +13,7 @@ from ..data.dates import from_attribute, told
 GROUPS = ("science", "network")
 PROCESS = "process"
 KNOWN = "split_known"
+# Parts that add up to the total variance, and names of thirds of a horizon.
 _PARTS = ("aleatoric", *GROUPS, PROCESS, "interaction", "unknown")
 _THIRDS = ("near", "middle", "far")
 
@@ -47,29 +48,23 @@ class Decomposition(xr.Dataset):
         for name in self["observable"].values:
             own = self.sel(observable=name)
             for horizon, rows in _horizons(self, index).items():
-                table.append(
-                    {
-                        "observable": name,
-                        "horizon": horizon,
-                        **_mean_shares(own.isel({index: rows}), index),
-                    }
-                )
+                shares = _mean_shares(own.isel({index: rows}), index)
+                table.append({"observable": name, "horizon": horizon, **shares})
         return pd.DataFrame(table).set_index(["observable", "horizon"])
 
     def __repr__(self) -> str:
         if not _is_whole(self):
             return super().__repr__()
         table = self.shares().to_string(float_format="{:.0f}".format, na_rep="–")
-        return (
-            f"{_TITLE}\n{table}{_notes(self)}\n{', '.join(map(str, self.data_vars))}: variances "
-            f"{dict(self.sizes)}"
-        )
+        variances = f"{', '.join(map(str, self.data_vars))}: variances {dict(self.sizes)}"
+        return f"{_TITLE}\n{table}{_notes_on_shares(self)}\n{variances}"
 
     def _repr_html_(self) -> str:
         if not _is_whole(self):
             return super()._repr_html_()
         table = self.shares().to_html(float_format="{:.0f}".format, na_rep="–")
-        return f"<p>{html.escape(_TITLE)}</p>{table}<p>{html.escape(_notes(self).strip())}</p>"
+        notes = html.escape(_notes_on_shares(self).strip())
+        return f"<p>{html.escape(_TITLE)}</p>{table}<p>{notes}</p>"
 
 
 _TITLE = "Shares of the predictive variance in per cent, mean over rows"
@@ -77,15 +72,14 @@ _TITLE = "Shares of the predictive variance in per cent, mean over rows"
 
 def _is_whole(parts: xr.Dataset) -> bool:
     """Whether all parts are there, rather than a selection or a mean of them."""
-    return (
-        {"total", "aleatoric", "epistemic"} <= {*parts.data_vars}
-        and parts["total"].ndim > 1
-        and (parts["total"].dims[0] == "observable" and "observable" in parts.coords)
-    )
+    if not {"total", "aleatoric", "epistemic"} <= {*parts.data_vars}:
+        return False
+    dims = parts["total"].dims
+    return len(dims) > 1 and dims[0] == "observable" and "observable" in parts.coords
 
 
-def _notes(parts: xr.Dataset) -> str:
-    """What must be known to read the table."""
+def _notes_on_shares(parts: xr.Dataset) -> str:
+    """Notes below the table of shares."""
     said = []
     if KNOWN in parts and not bool((parts[KNOWN] | parts["epistemic"].isnull()).all()):
         said.append("Where a share is unknown, science and network are what they explain at least.")
@@ -95,24 +89,29 @@ def _notes(parts: xr.Dataset) -> str:
 
 
 def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
-    """The rows of each horizon: those of the fit, and thirds of the others in their order."""
-    rows, end = np.arange(parts.sizes[index]), from_attribute(parts.attrs, "train_end")
+    """The rows of each horizon: rows of the fit, and thirds of the others in their order."""
+    rows = np.arange(parts.sizes[index])
+    end = from_attribute(parts.attrs, "train_end")
     fitted = np.zeros(len(rows), bool)
     if end is not None and index in parts.coords:
         fitted = parts[index].values <= end
-    found, ahead = ({"fitted": rows[fitted]} if fitted.any() else {}), rows[~fitted]
+    found = {"fitted": rows[fitted]} if fitted.any() else {}
+    ahead = rows[~fitted]
     if not ahead.size:
         return found
+    # One or two rows are near, or near and far.
     thirds = np.array_split(ahead, min(len(_THIRDS), len(ahead)))
-    names = _THIRDS if len(thirds) == len(_THIRDS) else [_THIRDS[0], _THIRDS[-1]][: len(thirds)]
+    names = _THIRDS
+    if len(thirds) < len(_THIRDS):
+        names = ["near", "far"][: len(thirds)]
     return found | dict(zip(names, thirds, strict=True))
 
 
 def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
     """Mean shares of one observable over rows and places with a known variance."""
     when = parts[index].values if index in parts.coords else np.arange(parts.sizes[index])
-    columns = _added_up(parts)
-    held = {name: values.values.ravel() for name, values in columns.items()}
+    held = {name: part.values.ravel() for name, part in _parts_of_total(parts).items()}
+    # Shares are unknown in rows without variance.
     whole = np.sum([*held.values()], axis=0)
     known = np.isfinite(whole) & (whole > 0)
     shares = {
@@ -122,22 +121,20 @@ def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
     return {"from": told(when[0]), "to": told(when[-1]), "rows": int(known.sum()), **shares}
 
 
-def _added_up(parts: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The parts that add up to the variance, by name.
-
-    Args:
-        parts: what `decompose` returned, or some rows of it.
-    """
-    epistemic, aleatoric = parts["epistemic"], {"aleatoric": parts["aleatoric"]}
-    if "forcing" in parts:
-        return aleatoric | {"forcing": parts["forcing"], "parameters": epistemic - parts["forcing"]}
+def _parts_of_total(parts: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The parts that add up to the total variance, by name."""
     if "network" in parts:
         return {name: parts[name] for name in _PARTS if name in parts}
-    if PROCESS in parts:
-        rest = epistemic - parts[PROCESS] - parts["unknown"]
-        return aleatoric | {
-            "parameters": rest,
-            PROCESS: parts[PROCESS],
-            "unknown": parts["unknown"],
-        }
-    return aleatoric | {"epistemic": epistemic}
+    epistemic = parts["epistemic"]
+    found = {"aleatoric": parts["aleatoric"]}
+    # Without a network, parameters have the rest of the epistemic variance.
+    if "forcing" in parts:
+        found["forcing"] = parts["forcing"]
+        found["parameters"] = epistemic - parts["forcing"]
+    elif PROCESS in parts:
+        found["parameters"] = epistemic - parts[PROCESS] - parts["unknown"]
+        found[PROCESS] = parts[PROCESS]
+        found["unknown"] = parts["unknown"]
+    else:
+        found["epistemic"] = epistemic
+    return found

@@ -8,25 +8,36 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
+from .._statistics.blocks import blocks_of, draws_at
+
 type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def by_chain(variable: xr.DataArray) -> np.ndarray:
-    """Draws `(chain, draw, number)`, with all other dimensions flattened."""
+    """Draws by chain, with all dimensions but chain and draw flattened.
+
+    Returns:
+        The draws `(chain, draw, number)`.
+    """
     values = variable.transpose("chain", "draw", ...).values
     return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
 
 
 def merged(variable: xr.DataArray) -> np.ndarray:
-    """Draws `(draw, number)` of all chains, with all other dimensions flattened."""
+    """Draws of all chains, with all other dimensions flattened.
+
+    Returns:
+        The draws `(draw, number)`.
+    """
     draws = by_chain(variable)
     return draws.reshape(draws.shape[0] * draws.shape[1], draws.shape[2])
 
 
 def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
-    """Whether the central interval of draws `(draw, datum)` holds each datum, as 1 or 0.
+    """Whether the central interval of draws `(draw, datum)` holds each datum.
 
-    NaN without a datum or a draw.
+    Returns:
+        1 or 0 for each datum; NaN without a datum or a draw.
     """
     found = np.full(observed.size, np.nan)
     for times, obs, fct in complete(draws, observed):
@@ -36,7 +47,11 @@ def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
 
 
 def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
-    """The mean fair CRPS over the data that have draws."""
+    """The mean fair CRPS over the data that have draws.
+
+    Returns:
+        The mean; NaN without data.
+    """
     at = [fair_crps(obs, fct) for _, obs, fct in complete(draws, observed)]
     return float(np.concatenate(at).mean()) if at else np.nan
 
@@ -45,18 +60,27 @@ def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
     r"""The fair CRPS of one forecast at many values.
 
     $\frac{1}{m} \sum_i |x_i - y| - \frac{1}{2 m (m - 1)} \sum_{i,j} |x_i - x_j|$
+
+    Returns:
+        One score for each value.
     """
     # Both sums follow from the sorted draws and their cumulative sums, without a matrix of pairs.
-    ordered, m = np.sort(draws), len(draws)
+    ordered = np.sort(draws)
+    m = len(draws)
     total = np.concatenate([[0.0], np.cumsum(ordered)])
     below = np.searchsorted(ordered, y)
     distance = (y * (2 * below - m) + total[-1] - 2 * total[below]) / m
-    between = 2 * np.sum(ordered * (2 * np.arange(m) - m + 1)) / (m * max(m - 1, 1))
+    weighted = ordered * (2 * np.arange(m) - m + 1)
+    between = 2 * np.sum(weighted) / (m * max(m - 1, 1))
     return distance - between / 2
 
 
 def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised at ties."""
+    """The probability integral transform (PIT) of data among draws, randomised at ties.
+
+    Returns:
+        The PIT of each datum; NaN without a datum or a draw.
+    """
     below = (draws < observed).sum(axis=0)
     equal = (draws == observed).sum(axis=0)
     uniform = rng.uniform(size=observed.size)
@@ -65,43 +89,69 @@ def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> 
 
 
 def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
-    """By which share another mean score is lower than ours, averaged over all data.
+    """The share by which another mean score is lower than ours, averaged over all data.
 
-    Shapes: `(observable,)`, with the number of data of each. NaN if a score is unknown.
+    Shapes: `(observable,)`, with the number of data of each.
+
+    Returns:
+        The share; NaN if a score is unknown.
     """
     known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
-    whole = known.any() and known[number > 0].all()
-    return (
-        float(np.average(1 - theirs[known] / ours[known], weights=number[known]))
-        if whole
-        else np.nan
-    )
+    if not known.any() or not known[number > 0].all():
+        return np.nan
+    return float(np.average(1 - theirs[known] / ours[known], weights=number[known]))
 
 
 def complete(
     draws: np.ndarray, observed: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Groups of data with the same finite draws: mask, values, and draws `(datum, draw)`."""
+    """Group data that have the same finite draws.
+
+    Yields:
+        The mask of a group, its values, and its draws `(datum, draw)`.
+    """
     # Scores of a whole group are vectorised; most forecasts have one group.
-    finite, seen = np.isfinite(draws), np.isfinite(observed)
+    finite = np.isfinite(draws)
+    seen = np.isfinite(observed)
     for pattern in np.unique(finite[:, seen], axis=1).T:
         times = seen & (finite == pattern[:, None]).all(axis=0)
         if pattern.any():
             yield times, observed[times], draws[pattern][:, times].T
 
 
+def finite_throughout(draws: xr.DataArray) -> np.ndarray:
+    """Which draws of a forecast are finite at all data, read block by block.
+
+    Returns:
+        A flag for each draw of all chains.
+    """
+    return np.all([finite(draws_at(draws, at)) for at in blocks_of(draws)], axis=0)
+
+
 def finite(draws: np.ndarray) -> np.ndarray:
-    """Which draws `(draw, datum)` are finite at all data."""
+    """Which draws `(draw, datum)` are finite at all data.
+
+    Returns:
+        A flag for each draw.
+    """
     return np.all(np.isfinite(draws), axis=1)
 
 
 def central(fct: np.ndarray, mass: float) -> np.ndarray:
-    """The ends of the central interval of draws `(datum, draw)` with this mass."""
+    """The ends of the central interval of draws `(datum, draw)` with this mass.
+
+    Returns:
+        The lower ends and the upper ends, `(2, datum)`.
+    """
     return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)
 
 
 def fair_crps(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
-    """The fair CRPS of draws `(datum, draw)` at the data."""
+    """The fair CRPS of draws `(datum, draw)` at the data.
+
+    Returns:
+        One score for each datum.
+    """
     import scoringrules
 
     # The fair (probability-weighted-moment) estimator divides by m - 1.

@@ -34,9 +34,10 @@ class ScoreTable(pd.DataFrame):
         return ScoreTable
 
     def __repr__(self) -> str:
-        return "\n".join([self.to_string(line_width=100), *self._notes()])
+        return "\n".join([self.to_string(line_width=100), *self._notes_below()])
 
-    def _notes(self) -> list[str]:
+    def _notes_below(self) -> list[str]:
+        """What was left out or estimated, in words."""
         said = [
             f"log_score of {name}: {kind}"
             for name, kind in self.attrs.get("log_score", {}).items()
@@ -64,6 +65,9 @@ def score_ensemble(
 
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
 
+    Returns:
+        Scores by name, and the number `n` of data.
+
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
     """
     return scored([(np.asarray(draws, float), np.asarray(observed, float), None)]).scores
@@ -78,19 +82,31 @@ class Scored(NamedTuple):
 
 
 def scored(parts: Iterable[Part]) -> Scored:
-    """Score an observable whose data come in parts."""
-    columns, data, exact, numbers, whole = [], [], False, True, np.ones(1, bool)
+    """Score an observable whose data come in parts.
+
+    Returns:
+        The mean scores, the kind of the log score, and the finite draws.
+    """
+    columns = []
+    data = []
+    exact = False
+    numbers = True
+    whole = np.ones(1, bool)
     for draws, observed, log_scores in parts:
         exact = log_scores is not None
         numbers = numbers and are_whole(draws, observed)
         whole = whole & finite(draws)
         columns.append(_scores_at(draws, observed, log_scores))
         data.append(observed)
-    at_times, seen = np.concatenate(columns, axis=1), np.isfinite(np.concatenate(data))
+    at_times = np.concatenate(columns, axis=1)
+    seen = np.isfinite(np.concatenate(data))
+    # Draws alone give no probability mass of whole numbers.
     if numbers and not exact:
         at_times[POINTWISE.index("log_score")] = np.nan
+    means = np.full(len(POINTWISE), np.nan)
     # NumPy warns at the mean of nothing.
-    means = at_times[:, seen].mean(axis=1) if seen.any() else np.full(len(POINTWISE), np.nan)
+    if seen.any():
+        means = at_times[:, seen].mean(axis=1)
     scores = dict(zip(POINTWISE, map(float, means), strict=True))
     scores["rmse"] = float(np.sqrt(scores["mse"]))
     scores = {name: scores[name] for name in COLUMNS[:-1]} | {"n": int(seen.sum())}
@@ -100,11 +116,12 @@ def scored(parts: Iterable[Part]) -> Scored:
 def _scores_at(
     draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
 ) -> np.ndarray:
-    """Scores `(score, time)` in the order of POINTWISE; NaN without observation or finite draw."""
+    """Scores `(score, datum)` in the order of POINTWISE; NaN without a datum or a finite draw."""
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
     for times, obs, fct in complete(draws, observed):
         at_times[:, times] = _scores_of(obs, fct, kernel=log_scores is None)
     if log_scores is not None:
+        # Exact log scores need no draws, but count only where the other scores are known.
         row = at_times[POINTWISE.index("log_score")]
         row[:] = np.where(np.isnan(at_times[0]), np.nan, log_scores)
     return at_times
@@ -113,19 +130,31 @@ def _scores_at(
 def at_each(
     draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Scores of each datum `(datum,)` of one part; NaN where unknown."""
+    """Scores of each datum of one part.
+
+    Returns:
+        Scores `(datum,)` by name; NaN where unknown.
+    """
     found = dict(zip(POINTWISE, _scores_at(draws, observed, log_scores), strict=True))
     unknown = log_scores is None and are_whole(draws, observed)
     return found | ({"log_score": np.full(observed.size, np.nan)} if unknown else {})
 
 
 def score_table(ensembles: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> ScoreTable:
-    """A table of `score_ensemble` for named (draws, observed) pairs, with their mean as `all`."""
+    """A table of `score_ensemble` for named (draws, observed) pairs, with their mean as `all`.
+
+    Returns:
+        The table.
+    """
     return table_of({name: scored([(*pair, None)]) for name, pair in ensembles.items()})
 
 
 def table_of(rows: Mapping[str, Scored]) -> ScoreTable:
-    """A table of scores by observable, with the mean over observables in the row `all`."""
+    """A table of scores by observable, with the mean over observables in the row `all`.
+
+    Returns:
+        The table.
+    """
     of_each = {name: row.scores for name, row in rows.items()}
     table = ScoreTable(pd.DataFrame.from_dict(of_each, orient="index", columns=list(COLUMNS)))
     known = pd.DataFrame(table[table["n"] > 0])
@@ -146,7 +175,7 @@ def table_of(rows: Mapping[str, Scored]) -> ScoreTable:
 
 
 def _scores_of(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
-    """Scores `(score, time)` in the order of POINTWISE, for `fct` of shape `(time, draw)`."""
+    """Scores `(score, datum)` in the order of POINTWISE, for draws `(datum, draw)`."""
     scores = [
         (fct.mean(axis=1) - obs) ** 2,
         np.abs(np.median(fct, axis=1) - obs),
@@ -161,6 +190,7 @@ def _scores_of(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
 
 
 def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarray:
+    """The interval score of the central interval with mass 1 - alpha."""
     import scoringrules
 
     low, high = central(fct, 1 - alpha)

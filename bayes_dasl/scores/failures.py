@@ -32,7 +32,11 @@ def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Findi
 
 
 def usable_draws(fc: xr.DataTree) -> np.ndarray:
-    """Which posterior draws `(chain, draw)` of a forecast are solved, with finite predictions."""
+    """Posterior draws of a forecast that are solved, with finite predictions.
+
+    Returns:
+        A flag `(chain, draw)` for each.
+    """
     sizes = fc["predictions"].dataset.sizes
     lost = np.zeros((sizes["chain"], sizes["draw"] // repeats(fc)), bool)
     lost = np.any([lost, *_not_finite(fc, "predictions").values()], axis=0)
@@ -41,7 +45,10 @@ def usable_draws(fc: xr.DataTree) -> np.ndarray:
 
 
 def usable(fc: xr.DataTree) -> np.ndarray:
-    """Which predictive draws `(draw,)` of all chains are solved and finite throughout.
+    """Predictive draws that are solved and finite throughout.
+
+    Returns:
+        A flag `(draw,)` for each, all chains one after the other.
 
     Raises:
         MismatchError: if this is no forecast.
@@ -51,18 +58,19 @@ def usable(fc: xr.DataTree) -> np.ndarray:
 
 
 def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
-    """By observable, which posterior draws `(chain, draw)` have a value that is not finite."""
+    """Posterior draws `(chain, draw)` with a value that is not finite, by observable."""
     each = repeats(tree) if group == "predictions" else 1
     variables = tree[group].to_dataset().data_vars if group in tree.children else {}
     found = {}
     for name, variable in variables.items():
         odd = ~np.isfinite(by_chain(variable)).all(axis=2)
         # Several predictive draws of one posterior draw lie one after the other.
-        found[str(name)] = odd.reshape(len(odd), odd.shape[1] // each, each).any(axis=2)
+        by_draw = odd.reshape(len(odd), odd.shape[1] // each, each)
+        found[str(name)] = by_draw.any(axis=2)
     return found
 
 
-def _flags(tree: xr.DataTree | None, group: str, name: str) -> np.ndarray | None:
+def _flags_of_draws(tree: xr.DataTree | None, group: str, name: str) -> np.ndarray | None:
     """A flag of each draw `(chain, draw)`; None without one."""
     if tree is None or group not in tree.children or name not in tree[group].data_vars:
         return None
@@ -70,9 +78,9 @@ def _flags(tree: xr.DataTree | None, group: str, name: str) -> np.ndarray | None
 
 
 def _solved(tree: xr.DataTree) -> np.ndarray | None:
-    """Which draws did not fail in the solver; None if that is unknown."""
-    solved = _flags(tree, "sample_stats_predictions", "ok")
-    failed = _flags(tree, "sample_stats", "solver_failure")
+    """Draws whose solve succeeded; None if that is unknown."""
+    solved = _flags_of_draws(tree, "sample_stats_predictions", "ok")
+    failed = _flags_of_draws(tree, "sample_stats", "solver_failure")
     return ~failed if solved is None and failed is not None else solved
 
 
@@ -96,9 +104,9 @@ def _overflow_findings(
 
 def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
     """Findings on solver failures in prior draws, posterior draws and the forecast."""
-    prior = _flags(post, "sample_stats_prior", "ok")
-    posterior = _flags(post, "sample_stats", "solver_failure")
-    forecast = _flags(fc, "sample_stats_predictions", "ok")
+    prior = _flags_of_draws(post, "sample_stats_prior", "ok")
+    posterior = _flags_of_draws(post, "sample_stats", "solver_failure")
+    forecast = _flags_of_draws(fc, "sample_stats_predictions", "ok")
     # Posteriors of old versions do not say which settings their layer has: name all of them.
     solver = for_a_failing_solve(
         json.loads(post.attrs.get("solver_settings", '["max_steps", "rtol", "solver"]'))
@@ -144,6 +152,9 @@ def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Find
 
 def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
     """Predictions in the usable draws, with all chains in one dimension `sample`.
+
+    Returns:
+        A dataset over `sample`.
 
     Raises:
         MismatchError: if this is no forecast.

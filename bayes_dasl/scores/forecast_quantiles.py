@@ -19,13 +19,13 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
     """Quantiles of a forecast as a long table: a row for each time, place and observable.
 
     Args:
-        fc: what `forecast` returned, or `recalibrate`.
-        levels: which quantiles of the predictive draws, between 0 and 1.
+        fc: the result of `forecast` or `recalibrate`.
+        levels: levels of quantiles of the predictive draws, between 0 and 1.
 
     Returns:
         Columns for the index and places, if any; `observable`, `units`; `mean`, `sd` and a column
-        such as `q0.05` for each level. Draws of which a solve failed, or a prediction is not
-        finite, do not count.
+        such as `q0.05` for each level. Draws with a failed solve or a prediction that is not finite
+        are left out.
 
     Raises:
         MismatchError: if `fc` is no forecast.
@@ -47,9 +47,11 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         dims = [str(dim) for dim in draws.dims[1:]]
         values = draws.values.reshape(draws.sizes["sample"], -1)
         columns = ["mean", "sd", *(f"q{level:.10g}" for level in wanted)]
+        # Unknown if all draws failed.
         found = [np.nan] * len(columns)
         if len(values):
-            found = [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)]
+            moments = values.mean(axis=0), values.std(axis=0)
+            found = [*moments, *np.quantile(values, wanted, axis=0)]
         said = {"observable": str(name), "units": str(variable.attrs.get("units", ""))}
         numbers = dict(zip(columns, found, strict=True))
         tables.append(_index_columns(draws, dims).assign(**said, **numbers))
@@ -58,6 +60,7 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
 
 def _index_columns(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
     """Index and places of each value, by position where they have no coordinate."""
+    # All combinations of positions along the dimensions, in the order of the values.
     at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
     grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")
     return pd.DataFrame(

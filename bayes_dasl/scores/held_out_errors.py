@@ -10,7 +10,7 @@ import xarray as xr
 from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import bounds
 from ..data.datasets import index_of
-from .draws_at_data import finite
+from .draws_at_data import finite_throughout
 from .log_score import are_whole
 from .matching import in_units_of_forecast, shared
 from .pit_values import transforms
@@ -26,6 +26,9 @@ def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     For counts each part is half a count at least.
 
     Shapes: `(datum,)` each.
+
+    Returns:
+        The median, the part below it and the part above it.
     """
     low, middle, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
     least = 0.5 if are_whole(draws, draws) else 0.0
@@ -35,7 +38,8 @@ def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def standardised(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Errors `(datum,)` of the median in units of the part of the 90 % interval on their side.
 
-    Infinite where that part is zero.
+    Returns:
+        The errors; infinite where that part is zero.
     """
     if not len(draws):
         return np.full(observed.shape, np.nan)
@@ -61,54 +65,60 @@ def held_out_errors(
         error is unknown.
     """
     predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
-    index, ranks = index_of(common), transforms(predictions, common)
+    index = index_of(common)
+    transformed = transforms(predictions, common)
     rows = common[index].values
+    # 1. The rows of each lead.
     if times is None:
         leads = list(np.arange(len(rows))[:, None])
     else:
         leads = [np.flatnonzero(rows == when) for when in times]
     found: dict[str, list[np.ndarray]] = {"error": [], "pit": []}
     censored = np.zeros((len(predictions), len(leads)), int)
+    # 2. Errors and PIT of each observable, by group of a population and lead.
     for i, (name, variable) in enumerate(predictions.data_vars.items()):
         observed = common[name]
-        whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
+        whole = finite_throughout(variable)
         parts = []
         for at in blocks_of(variable):
             draws = draws_at(variable, at)[whole]
             parts.append(standardised(draws, observed.isel(at).values.ravel()))
         errors = observed.copy(data=np.concatenate(parts).reshape(observed.shape))
-        for kind, values in (("error", errors), ("pit", ranks[name])):
-            each = _by_member(values, index, fc.attrs.get("members"))
-            found[kind].append(
-                _stacked([np.moveaxis(each[at], 1, 0).reshape(each.shape[1], -1) for at in leads])
-            )
+        for kind, values in (("error", errors), ("pit", transformed[name])):
+            each = _by_group(values, index, fc.attrs.get("members"))
+            of_leads = [np.moveaxis(each[at], 1, 0).reshape(each.shape[1], -1) for at in leads]
+            found[kind].append(_stacked_with_nan(of_leads))
+        # 3. Censored values, whose errors are unknown.
         low, high = (end.reshape(len(rows), -1) for end in bounds(observed))
         unknown = (low != high) & np.isfinite(observed.values.reshape(len(rows), -1))
         censored[i] = [unknown[at].sum() for at in leads]
-    variables = {kind: (DIMS, _stacked(values)) for kind, values in found.items()}
-    return xr.Dataset(
-        variables | {"censored": (DIMS[:2], censored)},
-        {"observable": [str(name) for name in predictions.data_vars]},
-    )
+    variables = {kind: (DIMS, _stacked_with_nan(values)) for kind, values in found.items()}
+    names = [str(name) for name in predictions.data_vars]
+    return xr.Dataset(variables | {"censored": (DIMS[:2], censored)}, {"observable": names})
 
 
 def along_origins(errors: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Errors from several origins as one dataset, padded with NaN."""
+    """Errors from several origins as one dataset, padded with NaN.
+
+    Returns:
+        The dataset over `origin`.
+    """
     most = {dim: max(each.sizes[dim] for each in errors) for dim in DIMS[2:]}
-    whole = [
-        each.pad({dim: (0, n - each.sizes[dim]) for dim, n in most.items()}) for each in errors
-    ]
+    whole: list[xr.Dataset] = []
+    for each in errors:
+        missing = {dim: (0, number - each.sizes[dim]) for dim, number in most.items()}
+        whole.append(each.pad(missing))
     return xr.concat(whole, "origin")
 
 
-def _by_member(values: xr.DataArray, index: str, members: str | None) -> np.ndarray:
-    """Values `(row, member, value)`."""
+def _by_group(values: xr.DataArray, index: str, members: str | None) -> np.ndarray:
+    """Values `(row, group, value)`, with a single group without a population."""
     own = [members] if members in values.dims else []
     number = values.sizes[members] if own else 1
     return values.transpose(index, *own, ...).values.reshape(values.sizes[index], number, -1)
 
 
-def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _stacked_with_nan(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Arrays along a new first dimension, padded with NaN."""
     shape = tuple(max(sizes) for sizes in zip(*(a.shape for a in arrays), strict=True))
     whole = np.full((len(arrays), *shape), np.nan)

@@ -25,20 +25,19 @@ def log_likelihood(
         model: the model.
         data: the data, with the index, the observables (NaN where missing) and the forcings of the
             model.
-        values: a value of every unknown parameter, by its name in results or by its path; of a
-            population a value for each member. Arrays with one more axis, of the same length for
-            all parameters, are draws. Or what `fit` returned, for its posterior draws. Data and
-            model may have other members than these: for new members random effects are drawn from
-            their prior, given the hyperparameters of each draw.
+        values: a value of every parameter, by its name in results or its path, with a value for
+            each group of a population. Arrays with one more axis, of the same length for all
+            parameters, are draws. Or the result of `fit`, for its posterior draws; random effects
+            of groups that it has not seen are drawn from their prior, given the hyperparameters of
+            each draw.
 
     Returns:
         A dataset with each observable over the dimensions of its data, in nats; NaN where a datum
-        is missing, −∞ for all data where the solver fails. Draws come first: `draw`, or `chain` and
-        `draw` of a posterior.
+        is missing, −∞ for all data if the solver fails. The first dimension is `draw`, or for a
+        posterior `chain` and `draw`.
 
     Raises:
-        MismatchError: for a name that is no unknown parameter, and for a posterior of another
-            model.
+        MismatchError: for a name that is no parameter, or a posterior of another model.
         ModelError: for parameters without a value, and for values of another shape.
         DataError: for bad data.
 
@@ -48,30 +47,36 @@ def log_likelihood(
         total = float(pointwise["y"].sum())
         ```
     """
+    # 1. Draws by path, with their leading dimensions.
     problem = pose(model, data)
     if isinstance(values, xr.DataTree):
         draws = draws_of(model, values)
         lead = {d: values["posterior"].sizes[d] for d in ("chain", "draw")}
     else:
         draws, lead = _values_of(model, values)
-    flat = {path: v.reshape(-1, *paths(model)[path].shape) for path, v in draws.items()}
+    # 2. All leading dimensions in one, and back.
+    leaves = paths(model)
+    flat = {path: v.reshape(-1, *leaves[path].shape) for path, v in draws.items()}
     found = of_problem(problem, data, flat)
-    variables = {
-        name: ((*lead, *model.dims(name)), each.reshape(*lead.values(), *each.shape[1:]))
-        for name, each in found.items()
-    }
     data = model.in_own_units(data)
-    coords = {str(c): v for n in found for c, v in data[n].coords.items()} | {
-        d: np.arange(n) for d, n in lead.items()
-    }
-    return xr.Dataset(variables, coords)
+    variables, coords = {}, {}
+    for name, each in found.items():
+        dims = *lead, *model.dims(name)
+        variables[name] = dims, each.reshape(*lead.values(), *each.shape[1:])
+        coords |= data[name].coords
+    return xr.Dataset(variables, coords | {dim: np.arange(size) for dim, size in lead.items()})
 
 
 def of_problem(
     problem: Problem, data: xr.Dataset, draws: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """The log likelihood of each datum, `(draw, …)`, for draws `(draw, …)` by path."""
-    model, rows = problem.model, problem.own_rows
+    """The log likelihood of each datum for draws `(draw, …)` by path.
+
+    Returns:
+        Log likelihoods `(draw, …)` by observable.
+    """
+    model = problem.model
+    rows = problem.own_rows
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     found = {}
     for name, each in pushed.log_likelihood.items():
@@ -95,7 +100,8 @@ def _values_of(
         raise ModelError(
             f"values must be a dict by name or what bd.fit returned, not {type(values).__name__}"
         )
-    short, leaves = names(model), paths(model)
+    short = names(model)
+    leaves = paths(model)
     by_name = {name: path for path, name in short.items()} | {path: path for path in leaves}
     if unknown := [str(name) for name in values if name not in by_name]:
         raise MismatchError(
@@ -107,6 +113,7 @@ def _values_of(
         raise ModelError(
             f"values are missing of {', '.join(missing)}: give one for every unknown parameter"
         )
+    # All parameters have one value, or as many draws.
     lengths = set()
     for path, value in given.items():
         shape = leaves[path].shape

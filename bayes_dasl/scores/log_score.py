@@ -24,34 +24,39 @@ def exact_log_scores(
 ) -> dict[str, np.ndarray]:
     r"""Exact log scores $-\log \bar p$, with the mean over draws of the density of the datum.
 
-    Only of observables whose noise the forecast keeps. Draws that failed are left out; NaN without
-    a datum or a draw.
+    Only observables whose noise the forecast keeps have one. Failed draws are left out. A score is
+    NaN without a datum or a draw.
 
     Shapes: `observed` has the dimensions of `predictions` but chain and draw; each score is
     `(datum,)`.
+
+    Returns:
+        Log scores `(datum,)` by observable.
     """
     found = {}
     for name, variable in predictions.data_vars.items():
         kept = conditional(noise, variable)
-        if kept is not None:
-            y = observed[name].values.astype(float)
-            ends = (end.reshape(y.shape) for end in bounds(observed[name]))
-            low, high = (np.nan_to_num(end, posinf=np.inf, neginf=-np.inf) for end in ends)
-            between = None if np.array_equal(low, high) else (low, high)
-            scores = np.asarray(
-                _mixture(kept.family, dict(kept.parameters), np.nan_to_num(y), between)
-            )
-            found[str(name)] = np.where(np.isnan(y), np.nan, scores).ravel()
+        if kept is None:
+            continue
+        y = observed[name].values.astype(float)
+        ends = (end.reshape(y.shape) for end in bounds(observed[name]))
+        low, high = (np.nan_to_num(end, posinf=np.inf, neginf=-np.inf) for end in ends)
+        # Without bounds where nothing is censored, the program is simpler.
+        between = None if np.array_equal(low, high) else (low, high)
+        scores = _mixture_log_scores(kept.family, dict(kept.parameters), np.nan_to_num(y), between)
+        found[str(name)] = np.where(np.isnan(y), np.nan, np.asarray(scores)).ravel()
     return found
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def _mixture(
+def _mixture_log_scores(
     family: str,
     parameters: Parameters,
     observed: jax.Array,
     between: tuple[jax.Array, jax.Array] | None,
 ) -> jax.Array:
+    """Minus the log of the mean density over draws, of a family with parameters of each draw."""
+    # 1. The log density of each datum in each draw; -∞ outside the support.
     given = Conditional(family, parameters).distribution
     allowed = given.support(observed)  # pyright: ignore
     safe = jnp.where(allowed, observed, 1.0)
@@ -61,24 +66,33 @@ def _mixture(
         seen = between[0] == between[1]
         density = censored_log_prob(given, safe, *(jnp.where(seen, safe, end) for end in between))
         density = jnp.where(allowed | ~seen, density, -jnp.inf)
-    failed = functools.reduce(
-        jnp.logical_or, map(jnp.isnan, parameters.values()), jnp.isnan(density)
-    )
+    # 2. The log of the mean over draws, without failed ones.
+    isnan = map(jnp.isnan, parameters.values())
+    failed = functools.reduce(jnp.logical_or, isnan, jnp.isnan(density))
     number = jnp.sum(~failed, axis=0)
     total = jax.nn.logsumexp(jnp.where(failed, -jnp.inf, density), axis=0)
     return jnp.where(number > 0, jnp.log(number) - total, jnp.nan)
 
 
 def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
-    """Whether all draws and data are whole numbers, as counts are."""
-    return all(bool(np.all(x == np.round(x), where=np.isfinite(x))) for x in (draws, observed))
+    """Whether all draws and data are whole numbers, as counts are.
+
+    Returns:
+        True for counts.
+    """
+    both = draws, observed
+    return all(bool(np.all(x == np.round(x), where=np.isfinite(x))) for x in both)
 
 
 def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN if all are equal."""
+    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN if all are equal.
+
+    Returns:
+        One score for each datum; NaN if all its draws are equal.
+    """
     import scoringrules
 
-    width = _bandwidth(draws)
+    width = _silverman_bandwidth(draws)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         scores = scoringrules.logs_ensemble(observed, draws, bw=width)
         # Far from every draw the density underflows and its logarithm is lost: sum in logarithms.
@@ -88,10 +102,11 @@ def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return np.where(far, normaliser - logsumexp(log_kernels, axis=1), scores)
 
 
-def _bandwidth(draws: np.ndarray) -> np.ndarray:
-    """Silverman's rule; the spread is the standard deviation where half the draws are equal."""
+def _silverman_bandwidth(draws: np.ndarray) -> np.ndarray:
+    """Silverman's rule for the bandwidth; NaN if all draws are equal."""
     deviation = draws.std(axis=1)
     quartiles = np.quantile(draws, [0.25, 0.75], axis=1)
     robust = np.diff(quartiles, axis=0)[0] / 1.34
+    # The quartiles are equal if half of the draws are.
     spread = np.where(robust > 0, np.minimum(deviation, robust), deviation)
     return np.where(spread > 0, 1.06 * spread * draws.shape[1] ** -0.2, np.nan)

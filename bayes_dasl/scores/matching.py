@@ -21,11 +21,15 @@ type Span = tuple[Any, Any]
 
 
 RECALIBRATED = "recalibrated"
-"""The attribute of a forecast that says how it was recalibrated, in words."""
+"""The attribute of a forecast that describes its recalibration in words."""
 
 
 def repeats(fc: xr.DataTree) -> int:
-    """The number of predictive draws for each posterior draw of a forecast."""
+    """The number of predictive draws for each posterior draw of a forecast.
+
+    Returns:
+        The number, 1 for draws of chains.
+    """
     drawn = fc["predictions"].sizes["draw"]
     return drawn // fc["conditional_mean"].sizes["draw"] if "conditional_mean" in fc.children else 1
 
@@ -58,14 +62,21 @@ def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]
 
 
 def fitted_between(fc: xr.DataTree) -> Span:
-    """Start and end of the data that were fitted under the forcings of a forecast."""
+    """Start and end of the data that were fitted under the forcings of a forecast.
+
+    Returns:
+        Both times, None where unknown.
+    """
     return from_attribute(fc.attrs, "train_start"), from_attribute(fc.attrs, "train_end")
 
 
 def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
-    """The fitted data in a span of `fitted_between`; None for a forecast of other rows.
+    """The fitted data in a span of `fitted_between`.
 
     The span has no end if inputs differ from the first row on.
+
+    Returns:
+        The data; None for a forecast of other rows.
     """
     start, end = fitted
     if end is None:
@@ -85,16 +96,18 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
     then_known = fitted_rows(known, fitted) if known.data_vars else None
     if then_known is None:
         return
-    index, units = index_of(known), units_of(known)
+    index = index_of(known)
+    units = units_of(known)
     data = in_units(data, units, doubtful=True)
     for name in map(str, then_known.data_vars):
         # Where one side states no units, nobody knows whether they are the same.
         if name not in data or bool(units[name]) != bool(units_of(data)[name]):
             continue
+        # Compare shared rows, for all groups that either side has.
         each = (d[name].reset_coords(drop=True).drop_duplicates(index) for d in (then_known, data))
         then, now = xr.broadcast(*xr.align(*each, join="inner"))
         then, now = (values.transpose(index, ...) for values in (then, now))
-        # What is missing on one side says nothing.
+        # A missing value tells nothing.
         missing = np.isnan(then.values) | np.isnan(now.values)
         changed = ~np.isclose(then.values, now.values, rtol=1e-9, atol=0.0) & ~missing
         if changed.any():
@@ -112,6 +125,9 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
 
     If one of several replicates was fitted, all at its time are left out, since they cannot be
     distinguished. Under other forcings the same times are forecast: then the span has no end.
+
+    Returns:
+        The data, NaN where they were fitted.
     """
     seen = fitted_rows(train, fitted)
     if seen is None:
@@ -124,21 +140,24 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
         if not known.indexes[index.name].is_unique:
             known = known.groupby(str(index.name)).any()
         times = at.pop(index.name, known[index.name])
-        dated = are_dates(times)
-        rounding: Any = np.timedelta64(0, "ns") if dated else _rounding(index.values, times.values)
-        known = known.astype(float).reindex(
-            {index.name: times}, method="nearest", tolerance=rounding
-        )
+        rounding: Any = np.timedelta64(0, "ns")
+        if not are_dates(times):
+            rounding = _time_rounding(index.values, times.values)
+        nearest: Any = {"method": "nearest", "tolerance": rounding}
+        known = known.astype(float).reindex({index.name: times}, **nearest)
         return values.where(~(known.reindex(at) > 0))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
 
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
-    """Draws and observations of each observable at shared times, and these observations.
+    """Draws and observations of each observable at shared times.
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are
     data in their turn.
+
+    Returns:
+        Pairs of draws and observations by observable, and the observations as a dataset.
 
     Raises:
         MismatchError: if this is no forecast, an observable is not in the data, no time is shared,
@@ -150,9 +169,12 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
 
 
 def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
-    """Draws `(draw, datum)` and observations `(datum,)` by observable, from results of `shared`.
+    """Pairs of draws and observations from the results of `shared`.
 
     Draws within the bounds of a censored datum are set equal to it.
+
+    Returns:
+        Draws `(draw, datum)` and observations `(datum,)`, by observable.
     """
     return {
         str(name): (alike(merged(variable), observed[name]), observed[name].values.ravel())
@@ -167,6 +189,9 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
 
     Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise
     may have less.
+
+    Returns:
+        Predictions, noise parameters and observations.
 
     Raises:
         MismatchError: if `fc` is no forecast, an observable is not in the data, no time is shared,
@@ -184,7 +209,7 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
             f"the data lack the observables {', '.join(absent)} that the forecast predicts; "
             f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
         )
-    _check_units(predictions, data)
+    _refuse_other_units(predictions, data)
     # 2. Rows of the data, and of the forecast, at shared times.
     rows, columns = _shared_times(predictions[index].values, data[index].values, index)
     columns = _as_slice(columns)
@@ -201,11 +226,8 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         seen = with_bounds(there[name], there, variable.attrs)
         observed[name] = seen.isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
-    return (
-        xr.Dataset(draws),
-        noise.isel({index: columns}, missing_dims="ignore"),
-        xr.Dataset(observed),
-    )
+    noise = noise.isel({index: columns}, missing_dims="ignore")
+    return xr.Dataset(draws), noise, xr.Dataset(observed)
 
 
 def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
@@ -217,6 +239,9 @@ def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
 def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     """Data in the units of a forecast, where both state them.
 
+    Returns:
+        The data.
+
     Raises:
         DataError: for units of another dimension, or of the index or a place.
     """
@@ -225,14 +250,16 @@ def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     predictions = fc["predictions"].to_dataset()
     if (index := index_of(predictions)) in predictions.coords:
         refuse_mixed(data, index, predictions[index], "the forecast")
+    # Limits of censoring have the units of their observable.
     units = units_of(predictions)
-    return in_units(
-        data, units | {f"{name}{LIMIT}": unit for name, unit in units.items()}, doubtful=True
-    )
+    limits = {f"{name}{LIMIT}": unit for name, unit in units.items()}
+    return in_units(data, units | limits, doubtful=True)
 
 
-def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
-    theirs, ours = units_of(predictions), units_of(data)
+def _refuse_other_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
+    """Raise MismatchError if forecast and data state different units."""
+    theirs = units_of(predictions)
+    ours = units_of(data)
     for name in map(str, predictions.data_vars):
         if theirs[name] and ours[name] and agree(theirs[name], ours[name]) is False:
             raise MismatchError(
@@ -262,16 +289,14 @@ def _shared_times(
     first of several replicates is paired with the first row of the forecast at that time, the
     second with the second, so that their noise is independent; with fewer rows they start again.
     """
-    theirs, ours = (
-        f"from {told(times.min())} to {told(times.max())}" for times in (data, forecast)
-    )
+    theirs, ours = (f"from {told(t.min())} to {told(t.max())}" for t in (data, forecast))
     if are_dates(forecast):
-        forecast, data = (
-            (times - min(forecast[0], data[0])) / np.timedelta64(1, "s")
-            for times in (forecast, data)
-        )
-    tolerance = _rounding(forecast, data)
-    forecast, data = np.asarray(forecast, float), np.asarray(data, float)
+        first = min(forecast[0], data[0])
+        forecast, data = ((times - first) / np.timedelta64(1, "s") for times in (forecast, data))
+    tolerance = _time_rounding(forecast, data)
+    forecast = np.asarray(forecast, float)
+    data = np.asarray(data, float)
+    # 1. The nearest time of the forecast for each row of the data.
     order = np.argsort(forecast, kind="stable")
     times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)
     nearest = pd.Index(times).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
@@ -281,11 +306,12 @@ def _shared_times(
             f"no {index} of the data ({theirs}) is in the forecast ({ours}); forecast at the times "
             "of the data"
         )
+    # 2. Replicates at a time take its rows in turn.
     at = nearest[rows]
     return rows, order[first[at] + occurrence(at) % number[at]]
 
 
-def _rounding(*several: np.ndarray) -> float:
+def _time_rounding(*several: np.ndarray) -> float:
     """The largest difference between roundings of the same time."""
     coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in several)
     times = [np.sort(np.asarray(x, float)) for x in several]
@@ -295,5 +321,9 @@ def _rounding(*several: np.ndarray) -> float:
 
 
 def recalibration_label(fc: xr.DataTree) -> dict[str, str]:
-    """The label of a recalibrated forecast as attributes."""
+    """The label of a recalibrated forecast as attributes.
+
+    Returns:
+        The attribute; none for other forecasts.
+    """
     return {RECALIBRATED: fc.attrs[RECALIBRATED]} if RECALIBRATED in fc.attrs else {}

@@ -15,22 +15,28 @@ from .failures import usable
 from .matching import in_units_of_forecast, merged, shared
 
 type Metric = Callable[[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]], float]
-"""What was predicted and what was observed, in that order, to a number."""
+"""A function of predictions and observations, in that order, that returns a number."""
 
 
 def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
     r"""The Nash–Sutcliffe efficiency: 1 for a perfect prediction, 0 for the mean of the data.
 
-    $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$, NaN of data that are all equal.
+    $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$.
 
     Args:
         predicted: one number for each datum.
         observed: the data.
 
+    Returns:
+        The efficiency; NaN for data that are all equal.
+
     Source: Nash & Sutcliffe (1970).
     """
-    x, y = np.asarray(predicted, float), np.asarray(observed, float)
-    return 1 - float(np.mean((x - y) ** 2) / y.std() ** 2) if _varies(y) else np.nan
+    x = np.asarray(predicted, float)
+    y = np.asarray(observed, float)
+    if not _varies(y):
+        return np.nan
+    return 1 - float(np.mean((x - y) ** 2) / y.std() ** 2)
 
 
 def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
@@ -38,22 +44,27 @@ def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
     $1 - \sqrt{(r - 1)^2 + (\sigma_x / \sigma_y - 1)^2 + (\bar x / \bar y - 1)^2}$
 
-    NaN where predictions or data are all equal, since they then have no correlation r, or the mean
-    of the data is zero.
+    Predictions or data that are all equal have no correlation r.
 
     Args:
         predicted: one number for each datum.
         observed: the data.
 
+    Returns:
+        The efficiency; NaN if predictions or data are all equal, or the mean of the data is zero.
+
     Source: Gupta et al. (2009); Knoben et al. (2019) on the mean.
     """
-    x, y = np.asarray(predicted, float), np.asarray(observed, float)
+    x = np.asarray(predicted, float)
+    y = np.asarray(observed, float)
     if not (_varies(x) and _varies(y)) or y.mean() == 0:
         return np.nan
-    correlation = np.mean((x - x.mean()) * (y - y.mean())) / (x.std() * y.std())
-    return 1 - float(
-        np.linalg.norm([correlation - 1, x.std() / y.std() - 1, x.mean() / y.mean() - 1])
-    )
+    covariance = np.mean((x - x.mean()) * (y - y.mean()))
+    correlation = covariance / (x.std() * y.std())
+    # The distance from perfect correlation, spread and mean.
+    spread = x.std() / y.std()
+    level = x.mean() / y.mean()
+    return 1 - float(np.linalg.norm([correlation - 1, spread - 1, level - 1]))
 
 
 def bias(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
@@ -77,8 +88,10 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
     Args:
         fc: what `forecast` returned.
         data: a dataset with the observables, NaN where missing.
-        metrics: functions of what is predicted and what is observed, both `(datum,)`, by name, such
-            as `nse`.
+        metrics: functions of predictions and observations, both `(datum,)`, by name, such as `nse`.
+
+    Returns:
+        A row for each observable, with a column for each metric and the number `n` of data.
 
     Raises:
         MismatchError: for metrics that are no functions by name, and as `bayes_dasl.score`.
@@ -86,16 +99,17 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         raise MismatchError("metrics are functions by name, such as {'NSE': bd.scores.metrics.nse}")
     predictions, _, observed = shared(fc, in_units_of_forecast(fc, data))
+    # Censored data take the value of draws within their bounds.
     kept = usable(fc)
     rows = {}
     for name, variable in predictions.data_vars.items():
-        draws, seen = alike(merged(variable)[kept], observed[name]), observed[name].values.ravel()
+        draws = alike(merged(variable)[kept], observed[name])
+        seen = observed[name].values.ravel()
         known = np.isfinite(seen) & bool(len(draws))
-        pair = draws[:, known].mean(axis=0) if known.any() else np.zeros(0), seen[known]
-        found = {
-            called: float(metric(*pair)) if known.any() else np.nan
-            for called, metric in metrics.items()
-        }
+        found = dict.fromkeys(metrics, np.nan)
+        if known.any():
+            mean = draws[:, known].mean(axis=0)
+            found = {called: float(metric(mean, seen[known])) for called, metric in metrics.items()}
         rows[str(name)] = found | {"n": int(known.sum())}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("observable")
 
@@ -111,7 +125,8 @@ def check_metrics(data: xr.Dataset, metrics: Mapping[str, Metric]) -> None:
         for called, metric in metrics.items() if seen.size else ():
             try:
                 _ = float(metric(1.1 * seen + 0.5, seen))
-            except Exception as error:  # whatever a user's function may raise
+            except Exception as error:
+                # A user's function may raise anything.
                 raise DataError(
                     f"the metric '{called}' takes what was predicted and what was observed, two "
                     "arrays, and returns a "

@@ -7,7 +7,7 @@ import xarray as xr
 
 from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import alike
-from .draws_at_data import finite, ranks
+from .draws_at_data import finite_throughout, ranks
 from .matching import in_units_of_forecast, recalibration_label, shared
 
 
@@ -35,10 +35,16 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
 
 def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
-    """The PIT of what `shared` returns."""
-    rng, found = np.random.default_rng(0), {}
+    """The PIT of what `shared` returns.
+
+    Returns:
+        The PIT of each datum, by observable.
+    """
+    # One generator for all observables, in their order: results do not depend on blocks.
+    rng = np.random.default_rng(0)
+    found = {}
     for name, variable in predictions.data_vars.items():
-        whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
+        whole = finite_throughout(variable)
         parts = []
         for at in blocks_of(variable):
             seen = common[name].isel(at)

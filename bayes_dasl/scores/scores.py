@@ -69,11 +69,13 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     """
     data = in_units_of_forecast(fc, data)
     predictions, noise, common = shared(fc, data)
+    # Each observable is read block by block.
     rows = {
         name: scored(_score_parts(name, predictions, noise, common))
         for name in map(str, predictions.data_vars)
     }
     table = table_of(rows)
+    # Several predictive draws of an ensemble member count once.
     failed = [~row.whole for row in rows.values()]
     table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum()) // repeats(fc)
     index = index_of(common)
@@ -103,6 +105,7 @@ def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
 
 def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
     """The table without unknown coverages of a recalibrated forecast, and with its label."""
+    # A margin for rounding of the level.
     unknown = [level for level in LEVELS if level / 100 > fc.attrs.get("known_level", 1.0) + 1e-9]
     table[[f"coverage_{level}" for level in unknown]] = np.nan
     table.attrs |= recalibration_label(fc)
@@ -113,16 +116,12 @@ def _score_parts(
     name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
 ) -> Iterator[Part]:
     """An observable block by block, from the file where the forecast lies in one."""
-    own = [
-        parameter
-        for parameter, held in noise.data_vars.items()
-        if held.attrs.get("observable") == name
-    ]
-    needed = predictions[[name]], noise[own], observed[[name]]
+    needed = predictions[[name]], noise.filter_by_attrs(observable=name), observed[[name]]
     for at in blocks_of(predictions[name]):
         here = [part.isel(at, missing_dims="ignore").compute() for part in needed]
         exact = exact_log_scores(*here).get(name)
-        draws, seen = draws_at(here[0][name], dict.fromkeys(at, slice(None))), here[2][name]
+        draws = draws_at(here[0][name], dict.fromkeys(at, slice(None)))
+        seen = here[2][name]
         yield alike(draws, seen), seen.values.ravel(), exact
 
 
@@ -134,6 +133,9 @@ def score_baselines(
     `observables` are all variables of the training data by default; name them if the data hold
     forcings too.
 
+    Returns:
+        Tables as of `score`, by the name of the baseline.
+
     Raises:
         MismatchError: if an observable is not in both data sets.
     """
@@ -141,7 +143,9 @@ def score_baselines(
     refuse_absent(names, train, "training")
     refuse_absent(names, test, "test")
     test = in_units(test, units_of(train), doubtful=True)
-    data = {name: with_bounds(test[name], test, test[name].attrs).astype(float) for name in names}
+    data = {}
+    for name in names:
+        data[name] = with_bounds(test[name], test, test[name].attrs).astype(float)
     tables = {}
     for label, draws in baseline_ensembles(train[names], test[names]):
         pairs = {}

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .._findings import Finding, add_finding
 from .._jax.keys import as_key, printable
-from .._statistics.importance import resample_draws, told_apart
+from .._statistics.importance import jittered_constants, resample_draws
 from ..errors import MismatchError
 from ..scores.draws_at_data import by_chain
 
@@ -96,7 +96,7 @@ def _chain_weights(
         str(chain): xr.DataTree.from_dict(
             {
                 "log_likelihood": xr.Dataset(
-                    {"y": (("chain", "draw", "datum"), told_apart(values)[None])}
+                    {"y": (("chain", "draw", "datum"), jittered_constants(values)[None])}
                 ),
                 "posterior": xr.Dataset({"y": (("chain", "draw"), np.zeros((1, len(values))))}),
             }

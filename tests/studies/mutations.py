@@ -84,7 +84,7 @@ MUTANTS = (
     ),
     Mutant(
         "a file of draws is read whatever its checksum", "bayes_dasl/prediction/save_and_load.py",
-        "if seal and digest != _digest(content):",
+        "if seal and digest != _printed_digest(hashlib.sha256(content)):",
         "if False:",
         ("tests/test_posterior.py::TestFile::test_a_flipped_bit",),
     ),
@@ -144,8 +144,8 @@ MUTANTS = (
     ),
     Mutant(
         "persistence by the wrong lead time", "bayes_dasl/scores/baselines.py",
-        "_pairs(seen, abs(t - seen[last]), ",
-        "_pairs(seen, abs(t - seen[0]), ",
+        "_pairs_at_lead(seen, abs(t - seen[last]), ",
+        "_pairs_at_lead(seen, abs(t - seen[0]), ",
         ("tests/test_baselines.py::test_persistence_takes_the_changes_at_the_same_lead",),
     ),
     Mutant(
@@ -241,8 +241,8 @@ MUTANTS = (
     ),
     Mutant(
         "values that depend on one another show as much as independent ones", "bayes_dasl/_statistics/dependence.py",
-        "found += max(_number(stack) / float(inflation), min(_number(stack), 1))",
-        "found += _number(stack)",
+        "found += max(number / float(inflation), min(number, 1))",
+        "found += number",
         ("tests/test_dependence.py::test_hits_are_worth_as_many_as_their_sum_varies_by",
          "tests/test_adequacy.py::test_data_that_miss_together_show_nothing"),
     ),
@@ -311,8 +311,8 @@ MUTANTS = (
     ),
     Mutant(
         "copies of a draw weigh as one", "bayes_dasl/_statistics/importance.py",
-        "_normalised(smoothed + np.log(repeats))",
-        "_normalised(smoothed)",
+        "softmax(smoothed + np.log(repeats))",
+        "softmax(smoothed)",
         ("tests/test_importance.py::test_draws_that_stand_twice_do_not_look_like_a_tail",
          "tests/test_importance.py::test_weights_are_those_of_arviz_and_draws_keep_their_order"),
     ),
@@ -863,7 +863,7 @@ MUTANTS = (
     ),
     Mutant(
         "finer functions at no price", "bayes_dasl/_statistics/variance_component.py",
-        "price = np.array([np.sum(np.log1p(v * told)) for v in variances])", "price = "
+        "price = np.array([np.sum(np.log1p(v * eigenvalues)) for v in variances])", "price = "
             "np.zeros(len(variances))",
         ("tests/test_function_check.py",),
     ),

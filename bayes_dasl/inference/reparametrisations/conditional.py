@@ -11,6 +11,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from ..._jax.trace import traced
+from ..._statistics.tails import seen_and_filled
 from ...layers import AbstractTrajectory
 from ...layers.layer import States, at_states, trajectories
 from ...model import Model, noise_at
@@ -201,8 +202,8 @@ class Conditional(Reparametrisation):
         for name in realised.observables:
             observed = self.linear.observed[name]
             noise = noise_at(realised, name, self.centre, self.linear.inputs)
-            seen = ~jnp.isnan(observed)
-            data.append(jnp.ravel(noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))))
+            seen, filled = seen_and_filled(observed)
+            data.append(jnp.ravel(noise.link(noise.as_predicted(filled))))
             spread = noise.spread(self.centre[name]) ** 2 + self.slack[name] ** 2
             precisions.append(jnp.ravel(jnp.where(seen, 1 / spread, 0.0)))
         return jnp.concatenate(data) - predicted, jnp.concatenate(precisions)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from ..._jax.compiling import Program
 from ..._jax.tree import frozen
 from ..._statistics.describe_distributions import bounds
+from ..._statistics.tails import masked_log_prob
 from ...data.datasets import averaged
 from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
@@ -204,8 +205,5 @@ class Matching:
         )
         prediction = realised.predict(inputs)
         for name, noise in realised.conditional(prediction, inputs).items():
-            seen = ~jnp.isnan(problem.observed[name])
-            value += jnp.sum(
-                jnp.where(seen, noise.log_prob(jnp.where(seen, problem.observed[name], 1.0)), 0.0)
-            )
+            value += jnp.sum(masked_log_prob(noise, problem.observed[name]))
         return value
