@@ -14,8 +14,9 @@ from .. import plots
 from .._jax.tree import short_names
 from ..layers.layer import AbstractPopulation
 from ..model import Model
+from ..plots._series import can_be_drawn, series_of_members
+from ..plots._style import beside
 from ..plots.function import functions_of
-from ..plots.panels import beside, can_be_drawn, series_of_members
 from ..scores.matching import RECALIBRATED, Span
 from ..weighting.comparison import Comparison
 from ._cards import Card, card
