@@ -89,7 +89,7 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
 
 
 def _leads(found: xr.Dataset) -> tuple[np.ndarray, str]:
-    """Return the leads and their label, in units of the index if all origins have the same steps."""
+    """Return the leads and their label, in units of the index if all origins agree on them."""
     if "step" not in found.coords:
         return found["lead"].values.astype(float), "observed times ahead"
     step = found["step"]

@@ -127,7 +127,7 @@ def _colour_limits(maps: Maps) -> dict[str, tuple[float, float]]:
 
 
 def _colours(name: str, limits: tuple[float, float]) -> dict:
-    """Return the colour map and its ends: for errors and signed values it has its middle at zero."""
+    """Return a colour map with its ends; errors and signed values have white at zero."""
     low, high = limits
     largest = max(-low, high, 1e-300)
     if name == _WIDTHS:

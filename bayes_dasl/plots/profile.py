@@ -28,7 +28,7 @@ def plot_profile(profile: xr.Dataset) -> Figure:
     """
     if "log_likelihood" not in profile or "level" not in profile.attrs:
         raise MismatchError("give what bd.sensitivity.profile_likelihood returned")
-    # The interval holds the values whose log likelihood is at most χ²₁(level) / 2 below the maximum.
+    # Values in the interval have a log likelihood at most χ²₁(level) / 2 below the maximum.
     allowed = float(chi2.ppf(profile.attrs["level"], 1)) / 2
     height = profile["log_likelihood"].values
     # Values far below it would flatten the curve: keep one on either side of those near.
