@@ -1,4 +1,4 @@
-"""One row of a comparison: how well a model forecast, and what that cost."""
+"""Scores and cost of a model as one row, and tables of such rows."""
 
 import contextlib
 import sys

@@ -200,7 +200,7 @@ def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:
         draws = draws[: _MOST_LINES * size].reshape(_MOST_LINES, -1)
         ess = ess[: _MOST_LINES * size].reshape(_MOST_LINES, size).sum(axis=1)
     # 3. Rank all draws together: u = rank / number of draws.
-    ranks = rankdata(draws, method="ordinal").reshape(draws.shape) - 1
+    ranks = rankdata(draws).reshape(draws.shape) - 1
     u = np.linspace(0, 1, 101)
     # 4. The band follows from the median effective size. A chain that mixes worse than the others
     #    gets no wider band, and few effective draws do not hide a stuck chain.
