@@ -111,6 +111,7 @@ def main(
 @contextmanager
 def _short_errors() -> Iterator[None]:
     """Print errors that the user can correct as one line, without a traceback."""
+    # SIGTERM and SIGHUP stop a run like Ctrl-C, so that draws are kept.
     with heard_like_ctrl_c() as came:
         try:
             yield
@@ -174,6 +175,7 @@ def _load_run(folder: Path, trust: bool) -> Run:
     try:
         return Run(_load_study(source), folder)
     except ReadError as error:
+        # The folder names the study by its path.
         moved = (
             f"if the study has moved, bayes-dasl run NEW.py --out {quote(str(folder))} goes on "
             "with this run"
@@ -194,6 +196,7 @@ def list_studies() -> None:
 @app.command()
 def check(study: StudyName, key: int = 0) -> None:
     """Check data, priors, gradients, solver and cost before a long run."""
+    # Each model has its own checks; the exit code is that of the worst.
     with _short_errors():
         checks = _load_study(study).check(key=key)
         for name, result in checks.items():
@@ -264,6 +267,7 @@ def many(
         # 1. Do the tasks that have no row yet.
         module = module_of(study)
         name = module.__name__.rpartition(".")[2].removeprefix(ALONE).replace("_", "-")
+        # A study file outside of any package has a module name with a prefix.
         folder = out or Path("runs") / f"{name}-study"
         rows = rows_of(
             module,
@@ -304,6 +308,7 @@ def resume(run: RunFolder, strict: Strict = False, trust: Trust = False) -> None
     """Go on with a run that was stopped or killed; the draws are those of an uninterrupted one."""
     with _short_errors():
         loaded = _load_run(run, trust)
+        # The same key, so that the draws are those of an uninterrupted run.
         key = int(read_note(run)["key"])
         done = loaded.study.run(run, key=key, say=_say)
         _print_verdict(done, strict)
@@ -423,6 +428,7 @@ def _print_table(title: str, found: pd.DataFrame | Path) -> None:
         shown.add_row(
             *(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row)
         )
+    # A pipe has no width, and Rich would assume 80 columns.
     wide = not console.is_terminal and "COLUMNS" not in os.environ
     (LastingConsole(highlight=False, width=_IN_A_FILE) if wide else console).print(shown)
 
@@ -436,6 +442,7 @@ def _print_findings(name: str, result: Diagnosis) -> None:
     """Print a verdict and its findings."""
     console.print(f"[bold]{escape(name)}[/]: {escape(result.verdict)}", soft_wrap=True)
     for finding in result.findings:
+        # Only faults have a remedy.
         remedy = f" → {finding.remedy}" if finding.remedy else ""
         text = escape(f"{finding.subject}: {finding.message}{remedy}")
         console.print(f"  {_SYMBOLS[finding.level]} {text}", soft_wrap=True)
@@ -453,6 +460,7 @@ def _print_verdict(done: Run, strict: bool) -> None:
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
     # 1. The scores of models and baselines, with a star at the lowest CRPS.
     scores = {**found["scores"], **found["baselines"]}
+    # "all" is the mean over observables.
     rows = {name: by_observable["all"] for name, by_observable in scores.items()}
     best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
     columns = "forecast", "CRPS", "RMSE", "90 % coverage"
@@ -462,6 +470,7 @@ def _print_verdict(done: Run, strict: bool) -> None:
         crps = number(row["crps"]) + star
         table.add_row(escape(name), crps, number(row["rmse"]), percent(row["coverage_90"]))
     console.print(table)
+    # Scores of values that were learned meanwhile would mislead.
     if updated := found.get("updated"):
         _say(
             f"{' and '.join(updated)} took in new data: what was fitted since is scored here too, "

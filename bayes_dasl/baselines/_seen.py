@@ -126,6 +126,7 @@ class Seen:
             if link == "positive" and not seen.max() > 0:
                 raise DataError(f"all data of '{name}' are 0: nothing is known of its size")
             # A floor keeps the logarithm of zero finite.
+            # Mean and spread of logarithms fit a positive function.
             values = np.log(np.maximum(seen, _FLOOR * seen.max())) if link == "positive" else seen
             found[name] = link, float(np.mean(values)), float(np.std(values)) or 1.0
         return found

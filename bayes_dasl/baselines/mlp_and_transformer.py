@@ -54,7 +54,7 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
     scales = seen.scales
     traits = _TRAITS if seen.of_members else ()
     inputs = seen.inputs | dict.fromkeys(traits, (0.0, 1.0))
-    sizes = {"width": width, "depth": depth}
+    sizes: Any = {"width": width, "depth": depth}
     network: Any = Network.mlp(inputs, tuple(scales), 1.0, prior=fan_in(2.0), **sizes)
     function = _WithTraits(network, _effects_of_groups(traits)) if traits else network
     return seen.with_layer(Algebraic(Placed(function, scales), **seen.like))
@@ -198,6 +198,7 @@ def transformer(
     scales = seen.scales
     step = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
     lags = tuple(step * number for number in range(window))
+    # The weights are only shapes here: `bayesian` puts priors in their place.
     encoder = _Encoder(len(seen.inputs), len(scales), window, width, heads, depth, key=as_key(0))
     network = _Attention(bayesian(encoder), seen.inputs, tuple(scales), lags)
     own = {"start": seen.span[0], "interpolation": model.layer.interpolation}
@@ -329,6 +330,7 @@ class Windowed(AbstractLayer):
         lags = jnp.asarray(self.function.function.lags)
 
         def at(t):
+            # Before the first time, forcings have their first value.
             times = jnp.maximum(t - lags, inputs.start)
             forced = {name: jax.vmap(inputs.forcings[name])(times) for name in self.forcings}
             return self.function(times, {}, forced)

@@ -115,6 +115,7 @@ def rates_of(layer: ODE, seen: Seen) -> Known:
         ModelError: as `bd.corrected`.
     """
     states = tuple(layer.initial)
+    # A relative rate keeps a positive state positive.
     relative = all(_begins_positive(value) for value in layer.initial.values())
     inputs = (*states, *layer.forcings)
     hybrid: Any = corrected(layer, seen.data, *states, inputs=inputs, relative=relative)

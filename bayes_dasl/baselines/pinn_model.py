@@ -68,7 +68,7 @@ def pinn(
     begin, end = seen.span
     # Logarithms have no units: a spread of one is a factor of e.
     spreads = {name: 1.0 if known.relative else known.inputs[name][1] for name in layer.initial}
-    sizes = {"width": width, "depth": depth}
+    sizes: Any = {"width": width, "depth": depth}
     network = Network.mlp({"t": seen.time}, spreads, 2.0, prior=fan_in(2.0), **sizes)
     allowed = {name: tolerance * unit for name, unit in known.units.items()}
     informed = Informed(  # pyright: ignore[reportCallIssue]  # forcings and units are properties
@@ -130,6 +130,7 @@ class Informed(AroundTrajectory):
         initial = self.ode.begin(inputs)
 
         def at(t):
+            # τ = 0 at the start, so that initial states hold exactly.
             passed = (t - inputs.start) / self.span
             moved = self.network(t, {}, {})
             if self.logarithms:

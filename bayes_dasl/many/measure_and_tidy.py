@@ -95,8 +95,8 @@ def measure(
         for part, (fc_part, data_part) in parts.items():
             table = score(fc_part, data_part)
             lost = max(lost, int(table.attrs["failed_draws"]))
-            table = table.drop(index="all", errors="ignore")[[*_SCORES]].map(_rounded)
-            scores[part] = table.rename(index=str).to_dict("index")
+            shown: Any = table.drop(index="all", errors="ignore")[[*_SCORES]]
+            scores[part] = shown.map(_rounded).rename(index=str).to_dict("index")
     # 4. Collect the row.
     found = diagnose(post)
     row = {

@@ -103,6 +103,7 @@ def draw_bands(
         The quantiles at 5, 25, 50, 75 and 95 %, shape `(5, x)`.
     """
     quantiles = np.quantile(draws, BAND_QUANTILES, axis=0)
+    # The wide band first, so that the narrow one lies on top of it.
     low, lower, middle, upper, high = quantiles
     for bottom, top, alpha, level in ((low, high, 0.18, 90), (lower, upper, 0.36, 50)):
         look = {"color": BLUE, "alpha": alpha, "label": f"{level} % {kind}{whose}"}
@@ -185,6 +186,7 @@ def draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = T
 def _draw_boundary(ax: Axes, at: float, sides: tuple[str, ...]) -> None:
     """Draw a dashed line with words to its left and right."""
     ax.axvline(at, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    # The words stand above the panel, beside the line.
     where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
     look = {"va": "bottom", "fontsize": 9, "color": GREY, "annotation_clip": False}
     for text, side, align in zip(sides, (-4, 4), ("right", "left"), strict=False):

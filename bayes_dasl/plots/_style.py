@@ -76,6 +76,7 @@ def one_panel(height: float = 3.3) -> tuple[Figure, Axes]:
 
 def set_narrow_gaps(fig: Figure) -> None:
     """Leave little room between panels."""
+    # `new_figure` always sets a layout engine.
     fig.get_layout_engine().set(hspace=0.06, wspace=0.06)  # type: ignore[union-attr]
 
 
@@ -142,6 +143,7 @@ def say_left_out(ax: Axes, draws: int) -> None:
 
 def say_above(fig: Figure, *texts: str) -> None:
     """Write text above the legend of a figure, or above the panels if there is no legend."""
+    # The layout engine keeps room for a legend and its title, so text goes there.
     legend = next(iter(fig.legends), None)
     before = fig.get_suptitle() if legend is None else legend.get_title().get_text()
     words = "\n".join(filter(None, [before, *map(plain, texts)]))
@@ -150,6 +152,7 @@ def say_above(fig: Figure, *texts: str) -> None:
     elif words:
         legend.set_title(words)
         legend.get_title().set(fontsize=9, color=GREY)
+        # Matplotlib would centre the title above the entries.
         legend.set_alignment("left")
 
 
@@ -292,6 +295,7 @@ def time_axis(ax: Axes, time: xr.DataArray) -> None:
         # Years and day numbers have no fractions, unless the axis is short.
         whole = bool(np.all(values == np.round(values))) and np.ptp(values) > 4
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    # Leave room at both ends, also for data outside the forecast.
     if values.size > 1:
         pad = 0.02 * np.ptp(values)
         low, high = ax.dataLim.intervalx

@@ -54,6 +54,7 @@ def plot_pit(pit: xr.Dataset) -> Figure:
     half = ecdf_half_width(float(len(pooled)), 0.95)
     band = np.clip(u - half, 0, 1), np.clip(u + half, 0, 1)
     ax.fill_between(u, *band, color=FAINT, lw=0, label="95 % band")
+    # The diagonal is perfect calibration.
     ax.plot(u, u, color=GREY, lw=0.8)
     if 1 < len(values) <= len(SERIES):
         for number, (name, ordered) in enumerate(values.items()):

@@ -58,6 +58,7 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
     others = [name for name in map(str, found["model"].values) if name != best]
     if len(others) > len(SERIES):
         raise MismatchError(f"a figure tells {len(SERIES)} models from the best, not {len(others)}")
+    # Models stand side by side at each lead.
     lead, label = _leads(found)
     between = np.diff(lead).min() if lead.size > 1 else 1.0
     ends = (-_SPREAD / 2, _SPREAD / 2) if len(others) > 1 else (0.0, 0.0)

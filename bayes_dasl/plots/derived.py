@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -98,6 +99,7 @@ def plot_derived(
         for ax, name in zip(axes, names, strict=True):
             _draw_variable(ax, values[name], priors.get(name), source, members)
     # 3. One legend, from the prior to the widest band.
+    # Panels differ in what they show, so collect the entries of all.
     handles = labelled(fig.axes)
     labels = sorted(handles, key=lambda label: _LEGEND.index(label.removesuffix(" of the prior")))
     columns = min(4, len(labels))
@@ -192,6 +194,7 @@ def _draw_groups(
         left_out.append(lost)
         bands.append(_draw_quantiles(ax, along, draws, own_prior, source, separate=separate))
         ax.set_title(plain(group_title(dim, group)), fontsize=9, loc="left")
+    # All panels share the scale of the first.
     _focus(axes[0], bands)
     axes[0].yaxis.set_major_locator(MaxNLocator(4))
     if separate:
@@ -229,11 +232,13 @@ def _draw_quantiles(
     if prior is not None and (before := finite_draws(prior)[0]).size:
         low, middle, high = np.quantile(before, (0.05, 0.5, 0.95), axis=0)
         draw_span(ax, x, low, high, bar, color=FAINT, label="prior, 90 % band")
-        line = {"ls": "none", "marker": "_"} if separate else {"ls": "--"}
-        ax.plot(x, middle, **{"color": GREY, "lw": 1.2, "label": "prior"} | line)
+        look: Any = {"color": GREY, "lw": 1.2, "label": "prior"}
+        look |= {"ls": "none", "marker": "_"} if separate else {"ls": "--"}
+        ax.plot(x, middle, **look)
     if not len(draws):
         note(ax, "no draw\nis finite")
         return None
+    # `evaluate` may have been given prior draws in place of a posterior.
     whose = "" if source == "posterior" else " of the prior"
     points = {"ls": "none", "marker": "o", "ms": 4 if few else 2} if separate else {}
     return draw_bands(ax, x, draws, bar=bar, whose=whose, **points)[[0, -1]]
@@ -272,5 +277,6 @@ def _focus(ax: Axes, bands: Sequence[np.ndarray | None]) -> None:
         low = min(float(band.min()) for band in known)
         high = max(float(band.max()) for band in known)
         below, above = ax.get_ylim()
+        # The prior is shown as far as one width of the posterior beyond it.
         room = high - low or 1.0
         ax.set_ylim(max(below, low - room), min(above, high + room))

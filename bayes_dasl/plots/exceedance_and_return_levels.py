@@ -98,6 +98,7 @@ def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") ->
         ax.set_xticks(np.asarray(known.index, float), [f"{period:g}" for period in known.index])
     else:
         note(ax, "too few blocks reach any of these levels")
+    # The ticks are the return periods of the table, not powers of ten.
     ax.minorticks_off()
     block = table.attrs.get("block", "")
     ax.set_xlabel(with_units("return period", f"blocks of {block}" if block else "blocks"))

@@ -73,6 +73,7 @@ def plot_field(
         note(ax, FAILED)
         return fig
     low, median, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
+    # An array without draws, to be filled with summaries.
     like = predictions.isel(chain=0, draw=0, drop=True).transpose(index, *places)
     middle = like.copy(data=median)
     data = _observed_fields(train, test, observable, index, places)
@@ -115,6 +116,7 @@ def _mean_of_replicates(field: xr.DataArray, index: str) -> xr.DataArray:
 
 def _colour_limits(maps: Maps) -> dict[str, tuple[float, float]]:
     """Return the lowest and highest value of each map; data and median share theirs."""
+    # Colours of data and median must be comparable.
     groups = [("data", "median"), (_ERROR,), (_WIDTHS,)]
     limits = {}
     for names in groups:
@@ -129,6 +131,7 @@ def _colour_limits(maps: Maps) -> dict[str, tuple[float, float]]:
 def _colours(name: str, limits: tuple[float, float]) -> dict:
     """Return a colour map with its ends; errors and signed values have white at zero."""
     low, high = limits
+    # A field that is zero everywhere has no largest value.
     largest = max(-low, high, 1e-300)
     if name == _WIDTHS:
         return {"cmap": "Purples", "vmin": 0, "vmax": largest}
@@ -176,6 +179,7 @@ def _at_times(
         mesh = None
         for ax, time in zip(row, chosen, strict=True):
             mesh = _map(ax, fields, index, places, time, _colours(name, limits[name])) or mesh
+        # A row without any map has no colours to explain.
         if mesh is not None:
             fig.colorbar(mesh, ax=list(row), label=f"{fill(name, 13)}\n{observable}")
         row[0].set_ylabel(axis_label(predictions[places[1]], places[1]))

@@ -143,6 +143,7 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     process = {"process": parts["process"]} if "process" in parts else {}
     if "forcing" in parts:
         return {"forcing": parts["forcing"], "parameters": epistemic - parts["forcing"]}
+    # `decompose` leaves the split out if there are too few draws.
     if "split_known" not in parts:
         return {"epistemic": epistemic}
     known = parts["split_known"]
@@ -154,6 +155,7 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
         return {"parameters": epistemic - parts["process"], **process}
     if not bool(np.isfinite(parts["network_least"]).any()):
         return {"epistemic": epistemic}
+    # With science and network the split may be known, bounded, or unknown.
     groups = ("science", "network")
     if all_known:
         return {name: parts[name] for name in (*groups, *process, "interaction")}
@@ -245,6 +247,7 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
                 continue
             look = {"facecolor": color, "hatch": hatch, "lw": 0, "label": label}
             ax.fill_between(time, edge, edge + part, **look)
+            # The next part stands on this one.
             edge += part
             label = None
     if bottom.any():
@@ -256,5 +259,6 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
 def _variance_label(parts: xr.Dataset) -> str:
     """Return the axis label of a variance, whose units are squared."""
     units = str(parts.coords["units"].item()) if "units" in parts.coords else ""
+    # `m²`, but `(m/s)²`.
     base = units if units.isalpha() else f"({units})"
     return plain(f"variance, {base}²" if units else "variance")

@@ -96,7 +96,7 @@ def plot_function(
         check_belongs(model, post)
     rate, inputs, seen = _function_to_draw(model, post, function, dict(over or {}))
     # 2. Evaluate it for all draws along each input.
-    draws = {"prior": draw_prior(model, _MOST_DRAWS, key=as_key(key))}
+    draws: dict[str, Any] = {"prior": draw_prior(model, _MOST_DRAWS, key=as_key(key))}
     if post is not None:
         draws["posterior"] = _thinned_draws(draws_of(model, post))
     curves = {
@@ -291,6 +291,7 @@ def _units_of_inputs(model: Model, post: xr.DataTree | None) -> dict[str, str]:
 
 def _thinned_draws(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return at most `_MOST_DRAWS` draws, evenly chosen."""
+    # `vmap` over all draws of a long run would need much memory.
     at = thinned(len(next(iter(draws.values()))), _MOST_DRAWS)
     return {path: values[at] for path, values in draws.items()}
 
@@ -332,7 +333,9 @@ def _draw_prior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
     for i, line in enumerate(values[:_LINES_SHOWN]):
         label = None if i else "prior draws"
         ax.plot(x, line, color=GREY, lw=0.7, ls=LINES[i % len(LINES)], label=label)
-    ax.set_ylim(*_around(*np.nanquantile(values, [0.01, 0.99]), 1.1))
+    # The few widest curves would set the scale otherwise.
+    lowest, highest = np.nanquantile(values, [0.01, 0.99])
+    ax.set_ylim(*_around(lowest, highest, 1.1))
 
 
 def _draw_posterior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
@@ -355,5 +358,6 @@ def _focused_limits(
 def _around(low: float, high: float, room: float) -> tuple[float, float]:
     """Return limits `room` times as wide as a range, with the same middle."""
     middle = (low + high) / 2
+    # A constant has a width of zero, and needs limits that differ.
     half = room * (high - low) / 2 + 1e-9 * (1 + abs(low) + abs(high))
     return float(middle - half), float(middle + half)

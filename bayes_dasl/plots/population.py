@@ -95,11 +95,11 @@ def plot_members(
             note(ax, "every draw failed")
         say_left_out(ax, left_out)
         # A group may be in the training data only, or in the test data only.
-        seen = [
+        train, test = (
             None if part is None or group not in part[dim].values else part.sel({dim: group})
             for part in data
-        ]
-        draw_data(ax, *seen, own)
+        )
+        draw_data(ax, train, test, own)
         ax.set_title(plain(group_title(dim, group)), fontsize=9, loc="left")
     few_shared_ticks(axes, predictions[index])
     label = axis_label(predictions, observable)
@@ -226,6 +226,7 @@ def _of_bins(values: np.ndarray, inside: Sequence[np.ndarray], quantile: float) 
 
 def _corrected(values: np.ndarray, expected: np.ndarray, bin_of: np.ndarray) -> np.ndarray:
     """Correct values `(…, datum)` to the median of the expected values in their bin."""
+    # m̃_b, the median of the expected values m_ij in bin b.
     medians = [np.median(expected[bin_of == number]) for number in range(bin_of.max() + 1)]
     middle = np.asarray(medians)[bin_of]
     if (expected > 0).all():
@@ -235,7 +236,9 @@ def _corrected(values: np.ndarray, expected: np.ndarray, bin_of: np.ndarray) -> 
 
 def _bin_edges(times: np.ndarray, bins: int) -> np.ndarray:
     """Return where bins of sorted times begin: equal counts, but no bin spans a long gap."""
+    # 1. Equal counts.
     even = [part[0] for part in np.array_split(times, bins) if part.size]
+    # 2. A new bin after each long gap.
     after_gaps = times[1:][np.diff(times) > _GAP * np.ptp(times)]
     return np.unique([*even, *after_gaps])
 
@@ -278,6 +281,7 @@ def few_shared_ticks(axes: Sequence[Axes], along: xr.DataArray) -> None:
 
 def label_panels(fig: Figure | SubFigure, axes: Sequence[Axes], below: str, beside: str) -> None:
     """Write one label for all panels, and tick labels under the last panel of each column."""
+    # Shared axes have tick labels in the last row only, which may be incomplete.
     for ax in axes[-COLUMNS:]:
         ax.tick_params(labelbottom=True)
     fig.supxlabel(below, fontsize=10)

@@ -144,9 +144,11 @@ def draw_densities(
     x, density = _density(after, low, high)
     ax.fill_between(x, density, color=BLUE, alpha=0.25, lw=0)
     ax.plot(x, density, color=BLUE, lw=1.8, label=label)
+    # A constant has no width.
     if high > low:
         ax.set_xlim(low, high)
     ax.set_ylim(bottom=0)
+    # Only the shape of a density matters here.
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(4))

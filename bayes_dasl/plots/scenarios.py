@@ -63,7 +63,8 @@ def plot_scenarios(
         ax.plot(time, middle, color=color, ls=line, lw=1.6, label=plain(name))
     # All forecasts continue the same data, so the first one's units and boundary serve for all.
     fc = next(iter(forecasts.values()))
-    draw_data(ax, *data_of(fc, train, None), predictions)
+    (train,) = data_of(fc, train)
+    draw_data(ax, train, None, predictions)
     draw_boundaries(ax, time, fitted_between(fc))
     label_series(ax, predictions, index)
     add_legend(fig, 3)

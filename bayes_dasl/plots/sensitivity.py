@@ -117,10 +117,11 @@ def _draw_bars(ax: Axes, quantity: xr.DataArray, shown: _Indices, most: int) -> 
     own = quantity.sel(unknown=ranked)
     at = np.arange(len(ranked))
     if shown.both:
-        look = {"color": SKY, "alpha": 0.55, "label": shown.label_both}
+        look: Any = {"color": SKY, "alpha": 0.55, "label": shown.label_both}
         ax.barh(at, own.sel(index=shown.both), 0.62, xerr=_error(own, shown.both), **look)
     look = {"color": BLUE, "label": shown.label}
     ax.barh(at, own.sel(index=shown.alone), 0.34, xerr=_error(own, shown.alone), **look)
+    # With finite draws, PAWN's index of an unknown without influence is above zero.
     if "chance" in quantity["index"]:
         ax.axvline(float(own.sel(index="chance")[0]), color=GREY, ls="--", lw=1, label="by chance")
     ax.set_yticks(at, [plain(name) for name in ranked])
@@ -138,7 +139,7 @@ def _error(own: xr.DataArray, name: str) -> np.ndarray | None:
 
 def _line_looks(unknowns: list[str]) -> dict[str, dict[str, Any]]:
     """Return a different pair of colour and line for each unknown."""
-    looks = {}
+    looks: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(unknowns):
         # After all colours are used, the lines move on by one.
         line = LINES[(i + i // len(SERIES)) % len(LINES)]
@@ -161,7 +162,7 @@ def _draw_lines(
         if numbers and error is not None:
             band = values - error, values + error
             ax.fill_between(x, *band, color=look["color"], alpha=0.12, lw=0)
-        points = {} if numbers else {"ls": "none", "marker": "o"}
+        points: Any = {} if numbers else {"ls": "none", "marker": "o"}
         ax.plot(x, values, lw=1.6, label=plain(name), **(look | points))
     if "chance" in quantity["index"]:
         ax.plot(x, quantity.sel(index="chance")[0], color=GREY, lw=1, ls=":", label="by chance")

@@ -109,6 +109,7 @@ def _draw_box(ax: Axes, box: _Box) -> None:
     width = WIDTH - _GAP - left
     look = {"boxstyle": "round,pad=0,rounding_size=0.05", "lw": 1.1, **_LOOKS[box.node.group]}
     ax.add_patch(FancyBboxPatch((left, box.top), width, box.height, **look))
+    # The font is not measured: this many letters fit on average.
     letters = int((width - 2 * _PAD) * _LETTERS_PER_INCH)
     for i, row in enumerate([box.node.title, *box.rows]):
         text = row if len(row) <= letters else row[: letters - 1] + "…"
@@ -121,5 +122,6 @@ def _connect(ax: Axes, box: _Box, parent: _Box) -> None:
     """Draw a line from the lower edge of a box to the title of one below it."""
     x = _GAP + (box.depth - 0.5) * _INDENT
     middle = box.top + _LINE / 2 + _PAD
+    # Down from the parent, then right to the box.
     corner = [x, x, x + 0.5 * _INDENT]
     ax.plot(corner, [parent.bottom, middle, middle], color=GREY, lw=0.9, zorder=0)

@@ -92,6 +92,7 @@ def _return_card(
     """Draw the level that is exceeded once in a number of blocks, and say which are unknown."""
     units = _units_of(fc, name)
     table = return_levels(fc, name, options.periods(name), block=options.block, during=during)
+    # A level is unknown if too few blocks reach it.
     known = table.dropna()
     said = [f"{number(level)} once in {period:g}" for period, level in known["level"].items()]
     exceeds = "no level is told"
@@ -116,6 +117,7 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
     """Return a sentence for each request that cannot be drawn, with a remedy."""
     asked = {"thresholds": options.thresholds, "return levels": options.return_periods}
     if options.window not in (None, False):
+        # A window concerns every observable.
         asked["a window"] = dict.fromkeys(map(str, fc["predictions"].data_vars))
     found = {}
     for what, names in asked.items():
@@ -148,6 +150,7 @@ def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
 
 def _default_window(fc: xr.DataTree) -> tuple | None:
     """Return the window around the end of the fitted data, or None if it shows nothing new."""
+    # The forecast after the fit, and as long a time before it.
     window = closer(fc)
     times = times_of(fc).values
     if window is None or len(np.unique(times[within(times_of(fc), window)])) < 2:

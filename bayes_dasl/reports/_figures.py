@@ -71,6 +71,7 @@ def member_cards(
     names: Sequence[str],
 ) -> list[Card]:
     """Draw the forecast of each model of a mixture, for as many observables as have room."""
+    # Every model has a figure per observable.
     shown = names[: max(1, MOST_PANELS // len(forecasts))]
     cards = []
     for name in shown:
@@ -157,6 +158,7 @@ def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
     groups = _dimension_of_groups(fc)
     cards = []
     for kind, values in _quantities(fc, derived).items():
+        # Small panels share a figure; each series of groups has its own.
         together, alone, _ = _by_figure(values, groups)
         figures = [together] if together else []
         for names in [*figures, *([name] for name in alone)]:
@@ -180,6 +182,7 @@ def not_drawn(fc: xr.DataTree, derived: xr.Dataset | None) -> list[str]:
             if can_be_drawn(values[name], groups):
                 continue
             dims = beside(values[name])
+            # Two dimensions can be drawn, so choose one place of the others.
             chosen = ", ".join(f"{dim}=0" for dim in dims[1:] if dim != groups)
             said.append(
                 f"{name} is not drawn, since it has {len(dims)} dimensions beside chain and draw, "
@@ -251,6 +254,7 @@ def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
 
 def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Card]:
     """Draw the ranks of each chain's draws."""
+    # A single chain is compared with itself.
     who = "The two halves of the one chain" if chains == 1 else "The chains"
     return [
         card(
@@ -288,6 +292,7 @@ def training_cards(post: xr.DataTree) -> list[Card]:
 
 def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) -> list[Card]:
     """Draw the distribution of the PIT and the coverage of intervals."""
+    # The row "all" would count every value twice.
     n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
     # The band of the PIT assumes independent values, so the page says that they are not.
     alike = (
@@ -342,6 +347,7 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
     """Return the mean share of each part of the variance where nothing was fitted."""
     index = next(str(dim) for dim in parts.dims if dim != "observable")
     start, end = fitted
+    # The parts that the figure stacks.
     epistemic = plots.epistemic_parts(parts)
     parts = parts[["total", "aleatoric"]].assign(epistemic)
     # 1. Keep the times before and after the fitted data; all times if there are none.
@@ -357,6 +363,7 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
         where = f"{' and '.join(beyond)} the training data"
     # 2. Average over the times with a finite variance.
     whole = ahead.isel({index: np.flatnonzero(np.isfinite(ahead["total"].values))})
+    # Say how many times are left out.
     lost = ahead.sizes[index] - whole.sizes[index]
     total = float(whole["total"].mean()) if whole.sizes[index] else np.nan
     if np.isnan(total) and np.isfinite(ahead["aleatoric"]).any():

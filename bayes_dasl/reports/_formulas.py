@@ -58,5 +58,6 @@ def _formula(found: re.Match[str], alone: bool) -> Markup:
 def _balanced(latex: str) -> bool:
     """Whether as many brackets close as open; kinds may differ, as in a half-open interval."""
     bare = re.sub(r"\\[{}]", "", latex)
+    # Depth after each character: it starts and ends at 0 and is never below it.
     depths = [*accumulate(((c in "([{") - (c in ")]}") for c in bare), initial=0)]
     return min(depths) == depths[-1] == 0

@@ -43,7 +43,7 @@ def methods(
     options: ReportOptions,
 ) -> dict[str, Any]:
     """Return sentences by subject, the equations, and the tree of the model."""
-    said = {"Data": _data_words(train, options)}
+    said = {"Data": _data_sentences(train, options)}
     found: dict[str, Any] = {"said": said, "equations": [], "tree": ""}
     if model is not None:
         noises = model.noise.values() if isinstance(model.noise, Mapping) else (model.noise,)
@@ -95,12 +95,14 @@ def _with_bases(thing: Any) -> list[Any]:
     """Return a class after its base classes by the user, whose docstrings it may refer to."""
     if not isinstance(thing, type):
         return [thing]
+    # The bases come first, as one reads them.
     bases = [cls for cls in reversed(thing.__mro__) if _is_users(cls)]
     return [cls for cls in bases if issubclass(cls, eqx.Module)] or [thing]
 
 
 def _description(thing: Any) -> str:
     """Return the docstring as HTML, or else the source code."""
+    # `thing.__doc__` of a class may be inherited from a library class.
     words = thing.__dict__.get("__doc__") if isinstance(thing, type) else thing.__doc__
     # A dataclass without a docstring gets its signature as one.
     if words and not words.startswith(f"{thing.__name__}("):
@@ -111,7 +113,7 @@ def _description(thing: Any) -> str:
         return "written where no source is kept"
 
 
-def _data_words(train: xr.Dataset, options: ReportOptions) -> str:
+def _data_sentences(train: xr.Dataset, options: ReportOptions) -> str:
     """Return how many values were fitted, their source and their licence."""
     said = []
     values = {

@@ -275,6 +275,7 @@ def _unfitted(
     if test is None:
         return None, False
     test = in_units_of_forecast(fc, test)
+    # A test set without any value was not fitted: it has nothing to score.
     left = held_out(train, test, fitted_between(fc))
     seen = [name for name in observables if name in left]
     had_values = any(test[name].notnull().any() for name in seen)
@@ -309,12 +310,13 @@ def _variance_parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
     for name in shown:
         alike.setdefault(predictions[name].dims, []).append(name)
     index = index_of(predictions)
-    found = []
+    found: list[Any] = []
     for names in alike.values():
         parts = decompose(fc, names)
         places = [dim for dim in parts.dims if dim not in ("observable", index)]
         found.append(parts.mean(places))
-    return xr.concat(found, "observable")
+    joined: Any = xr.concat(found, "observable")
+    return joined
 
 
 def _epistemic_parts_drawn(parts: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -343,6 +345,7 @@ def _subtitle(
     fitted = train[index]
     unit = str(fitted.attrs.get("units", ""))
     said = [f"fitted on {_span(fitted.values)}"]
+    # With test data, the forecast counts only where it can be scored.
     times = (fc["predictions"].dataset if test is None else test)[index].values
     start, end = fitted_between(fc)
     before = times[:0] if start is None else times[times < start]
@@ -368,6 +371,7 @@ def _span(time: np.ndarray) -> str:
 
 def _skill(scored: Scored, units: Mapping[str, str]) -> str:
     """Return a sentence on the CRPS, compared with every other forecast."""
+    # NaN if no test value lies at a time of the forecast.
     crps, n = scored.own.loc["all", ["crps", "n"]]
     if not np.isfinite(crps):
         return "No test value could be scored."
@@ -393,6 +397,7 @@ def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
     ours = own.loc[rows, "crps"].to_numpy(float)
     theirs = other.loc[rows, "crps"].to_numpy(float)
     n = own.loc[rows, "n"].to_numpy(float)
+    # Differences below half a per cent would be shown as 0 %.
     mean = number(other.loc["all", "crps"])
     if (lower := lower_by(ours, theirs, n)) > 0.005:
         return f"that of {name} is {percent(lower)} lower ({mean})"
@@ -454,6 +459,7 @@ def _density_cards(post: xr.DataTree) -> list[Card]:
 
 def _rank_cards(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
     """Draw the ranks of the parameters with the largest R-hat, in the order of the table."""
+    # NaN, for constants, comes last.
     worst = np.argsort(-summary["r_hat"].to_numpy(), kind="stable")[: _figures.MOST_PANELS]
     names = [str(summary.index[i]) for i in sorted(worst)]
     chains = post["posterior"].sizes["chain"]
@@ -462,9 +468,11 @@ def _rank_cards(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
 
 def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
     """Return versions, keys, times and hashes, by which a fit can be repeated."""
+    # Results of older versions lack some attributes: show a dash for them.
     attrs: Mapping[str, Any] = {str(k): v for k, v in post.attrs.items()}
     versions = [f"{v} {attrs[f'version_{v}']}" for v in VERSIONS if f"version_{v}" in attrs]
     sizes = post["posterior"].sizes
+    # An interrupted run has fewer draws than asked for.
     kept = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
     if int(attrs.get("interrupted", 0)):
         kept += f"; interrupted, {attrs.get('draws_requested', '?')} a chain were asked for"

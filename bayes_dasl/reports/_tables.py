@@ -59,6 +59,7 @@ def summaries(post: xr.DataTree) -> pd.DataFrame:
 
 def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[Row]:
     """Return the first `MOST_PARAMETERS` science parameters, prior and posterior side by side."""
+    # A page with hundreds of parameters is of no use.
     scalars = dict(list(science_parameters(post).items())[:MOST_PARAMETERS])
     before = science_parameters(post, "prior") if "prior" in post.children else {}
     rows = []
@@ -147,6 +148,7 @@ def _writer(spread: float, *values: float) -> Callable[[float], str]:
     """Return a format with two digits of the spread, or three of each number if they are large."""
     if not (math.isfinite(spread) and spread > 1e-5 and max(map(abs, values)) < 1e6):
         return number
+    # A spread of 0.012 has its second digit at the third decimal.
     decimals = max(0, 1 - math.floor(math.log10(spread)))
     return lambda value: fixed(value, decimals)
 
@@ -156,9 +158,10 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
 
     The lowest loss is best, and the coverage nearest to its nominal value; ties share the mark.
     """
-    first = next(iter(tables.values()))
+    first: Any = next(iter(tables.values()))
     observables = [str(name) for name in first.index if name != "all"]
     if len(observables) > 1:
+        # With one observable, "all" would repeat it.
         observables = ["all", *observables]
     groups = []
     for observable in observables:
@@ -170,7 +173,7 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
 
 def _score_cells(scores: pd.DataFrame) -> list[tuple[str, list[Row]]]:
     """Return the cells of each forecast, from its scores as a row of a table."""
-    values = scores[[*LOSSES, *COVERAGES]].astype(float)
+    values: Any = scores[[*LOSSES, *COVERAGES]].astype(float)
     # 1. The distance from the ideal: the loss itself, or |coverage − nominal|.
     distance = values.assign(**{name: (values[name] - p).abs() for name, p in COVERAGES.items()})
     distance = distance.where(np.isfinite(distance))
@@ -198,7 +201,7 @@ def metric_groups(
     """Return the user's metrics by observable, with the number of its data, and by forecast."""
     if not metrics:
         return []
-    tables = {name: measured_by(fc, data, metrics) for name, fc in forecasts.items()}
+    tables: dict[str, Any] = {n: measured_by(fc, data, metrics) for n, fc in forecasts.items()}
     texts = {name: table[[*metrics]].map(number) for name, table in tables.items()}
     first = next(iter(tables.values()))
     return [
@@ -216,20 +219,22 @@ def estimated(tables: Mapping[str, pd.DataFrame]) -> str:
 
 def model_rows(comparison: Comparison) -> list[Row]:
     """Return one row per model, the best first; differences to it have their standard errors."""
-    table = comparison.table
+    table: Any = comparison.table
     rows = table[["log_score", "crps"]].map(number)
     rows["weight"] = table["weight"].map(lambda weight: fixed(weight, 2))
     for score, column in (("log_score", "log_difference"), ("crps", "crps_difference")):
         rows[column] = _with_errors(table[f"{score}_difference"], table[f"{score}_error"])
+    # The best model has no difference to itself.
     rows.iloc[0, rows.columns.get_indexer(["log_difference", "crps_difference"])] = ""
     return _records(rows)
 
 
 def evidence_rows(factors: BayesFactors) -> list[Row]:
     """Return one row per model, in the given order."""
-    table = factors.table
+    table: Any = factors.table
     rows = table[["prior", "weight"]].map(lambda share: fixed(share, 2))
     rows["log_bayes_factor"] = _with_errors(table["log_bayes_factor"], table["error"])
+    # The base model has no Bayes factor with itself.
     rows.loc[factors.base, "log_bayes_factor"] = ""
     return _records(rows)
 

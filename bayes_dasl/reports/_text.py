@@ -20,6 +20,7 @@ def number(value: object, digits: int = 3) -> str:
         return "∞" if x > 0 else "\N{MINUS SIGN}∞"
     # Very large and very small numbers as a × 10ᵇ.
     if x != 0 and not 1e-4 <= abs(x) < 1e6:
+        # `1.23e-05` becomes `1.23 × 10⁻⁵`.
         mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
         power = str(int(exponent)).translate(_SUPERSCRIPT)
         return f"{mantissa.translate(_MINUS)} \N{MULTIPLICATION SIGN} 10{power}"

@@ -62,6 +62,7 @@ class ReportOptions:
                 f"below is a list of observables, such as {[*self.thresholds][:1]}, not "
                 f"{self.below!r}"
             )
+        # A misspelt name would change the direction silently.
         if stray := set(self.below) - set(self.thresholds):
             raise DataError(
                 f"below names {', '.join(sorted(stray))}, of which there are no thresholds"
@@ -131,11 +132,13 @@ class ReportOptions:
                 if the window has fewer than two times; if the times fill no block.
         """
         held = list(observables)
+        # 1. Names.
         for what in ("thresholds", "return_periods"):
             if stray := [name for name in getattr(self, what) if name not in held]:
                 raise MismatchError(
                     f"{what} names {', '.join(stray)}, but the forecast has {', '.join(held)}"
                 )
+        # 2. The window.
         if self.window not in (None, False):
             kind = "dates" if are_dates(index) else "numbers"
             if are_dates(index) is _are_numbers(self.window):
@@ -144,6 +147,7 @@ class ReportOptions:
                 )
             if len(np.unique(index.values[within(index, self.window)])) < 2:
                 raise DataError(f"fewer than two times are forecast in the window {self.window!r}")
+        # 3. The blocks.
         if self.return_periods:
             times = np.unique(index.values[within(index, during)])
             unfitted = xr.DataArray(times, dims=index.dims, attrs=index.attrs, name=index.name)

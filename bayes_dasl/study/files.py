@@ -74,6 +74,7 @@ def _of_package(path: Path) -> ModuleType:
         ReadError: if another package has the same name.
     """
     package = path.parent
+    # Relative imports need the package itself to be importable.
     if str(package.parent) not in sys.path:
         sys.path.insert(0, str(package.parent))
     module = importlib.import_module(f"{package.name}.{path.stem}")

@@ -99,6 +99,7 @@ class Task:
                 _save(post := self._checked(post, what, look), path)
         if is_new:
             self.tell(diagnose(post).verdict)
+        # The checkpoint is needed until the posterior and its checks are saved.
         shutil.rmtree(checkpoint, ignore_errors=True)
 
     def look_ahead(self, origins: Origins, look: Callable[..., xr.DataTree]) -> None:
@@ -115,6 +116,7 @@ class Task:
         steps = self.folder / "origins"
         post = load(self.folder / "posterior.nc")
         engine = sparing(self.engine)
+        # Forecasts of another fit or other origins cannot be used.
         if path.is_file():
             if origins.answered_by(load(path), post, engine, self.key):
                 return self.tell("forecasts from within the training data, kept")
@@ -146,6 +148,7 @@ class Task:
             found = forecast_past()
         save(found, path)
         shutil.rmtree(steps, ignore_errors=True)
+        # Other origins update the draws of an earlier fit.
         fits = int(found.to_dataset()["refitted"].sum())
         self.tell(f"fitted at {fits} of {number} origins ({found.attrs['wall_time_s']:.0f} s)")
 
@@ -188,6 +191,7 @@ class Task:
         except Exception as error:  # the fit is worth more than its check
             self.tell(f"the {what} could not be checked: {error}")
             return post
+        # Say only what the check adds.
         before = diagnose(post).findings
         for finding in diagnose(checked).findings:
             if finding not in before:

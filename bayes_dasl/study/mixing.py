@@ -81,6 +81,7 @@ def origins_of(
     """
     if isinstance(origins, int):
         origins, horizon = side_by_side(model, train, test, origins, horizon)
+    # Raises for origins that the data lack.
     windows = windows_of(model, train, list(origins), horizon)
     return Origins(list(origins), horizon, np.stack([window.times for window in windows]))
 
@@ -118,6 +119,7 @@ def past_forecasts(
     found = {name: load(path) for name, path in at.items()}
     for name, post in posts.items():
         if found[name].attrs.get("posterior_sha256") != post.attrs.get("posterior_sha256"):
+            # An update changes the posterior, but not its past forecasts.
             if "updated_by" in post.attrs:
                 raise MismatchError(
                     f"{name} has taken in new data since it forecast the end of the training data: "

@@ -21,6 +21,7 @@ from .times import forecast_times
 
 def check_names(names: Iterable[str]) -> None:
     """Raise ModelError for a model name that is taken or cannot name a folder."""
+    # Some file systems take "Lynx" and "lynx" for the same folder.
     taken: dict[str, str] = {}
     for name in names:
         check_name(name, "a model")

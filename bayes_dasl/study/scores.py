@@ -47,8 +47,8 @@ def results(
     baselines = score_baselines(train, test)
     why_not = {"why_not": comparison} if comparison else None
     return {
-        "scores": {name: _by_row(table) for name, table in tables.items()},
-        "baselines": {name: _by_row(table) for name, table in baselines.items()},
+        "scores": {name: _rows_as_dicts(table) for name, table in tables.items()},
+        "baselines": {name: _rows_as_dicts(table) for name, table in baselines.items()},
         "attrs": {name: table.attrs for name, table in (tables | baselines).items()},
         "diagnosis": {name: verdict.to_dict() for name, verdict in verdicts.items()},
         "mixture": _mixture_as_dict(mixture) if mixture else why_not,
@@ -67,6 +67,7 @@ def table_of(forecast: xr.DataTree) -> str:
         The text of the file.
     """
     table = quantiles(forecast)
+    # The columns after the units are quantiles.
     numbers = table.columns[list(table.columns).index("units") + 1 :]
     rounded = {name: table[name].map(lambda x: float(f"{x:.7g}")) for name in numbers}
     return table.assign(**rounded).map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
@@ -118,8 +119,9 @@ def asked(
     found: dict[str, Any] = {}
     if options.metrics:
         tables = {name: measured_by(fc, test, options.metrics) for name, fc in forecasts.items()}
-        found["metrics"] = {name: _by_row(table) for name, table in tables.items()}
+        found["metrics"] = {name: _rows_as_dicts(table) for name, table in tables.items()}
     during = unseen(first)
+    # Fields and groups have no single probability over time.
     for name in filter(lambda name: is_series(first, name), options.thresholds):
         below = name in options.below
         levels = []
@@ -132,7 +134,9 @@ def asked(
     for name in filter(lambda name: is_series(first, name), options.return_periods):
         periods = options.periods(name)
         table = return_levels(first, name, periods, block=options.block, during=during)
-        found.setdefault("return_levels", {})[name] = table.attrs | {"levels": _by_row(table)}
+        found.setdefault("return_levels", {})[name] = table.attrs | {
+            "levels": _rows_as_dicts(table)
+        }
     return found
 
 
@@ -143,7 +147,7 @@ def told_split(study: Any) -> Any:
     return as_attribute(place_of(study.data, study.index, study.split))
 
 
-def _by_row(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
+def _rows_as_dicts(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
     """Return a table as dicts by row and column; JSON knows no NaN or infinity."""
     # Unlike `iterrows`, `to_dict` keeps truth values as they are.
     return {
@@ -163,6 +167,7 @@ def _number_or_none(value: Any) -> float | None:
 def _mixture_as_dict(found: Mixed) -> dict[str, Any]:
     """Return the weights of a mixture, the comparison behind them, and its findings."""
     comparison = found.comparison
+    # Only weights by forecasts have origins.
     windows = {}
     if isinstance(comparison, Comparison):
         windows = {
@@ -175,7 +180,7 @@ def _mixture_as_dict(found: Mixed) -> dict[str, Any]:
         "weighed_by": comparison.weighed_by,
         "why": comparison.why,
         **windows,
-        "comparison": _by_row(comparison.table),
+        "comparison": _rows_as_dicts(comparison.table),
         "findings": [dataclasses.asdict(finding) for finding in comparison.findings],
         "words": list(found.words),
     }

@@ -142,6 +142,7 @@ class Study:
         """Whether the forecasts of the models are mixed."""
         if not self.mix or not self.rivals or isinstance(self.split, Mapping):
             return False
+        # Weights by evidence need nested models, weights by forecasts a series.
         evidence = self.mix != "forecasts" and are_nested(self.models)
         return evidence or all(is_series(model, self.data) for model in self.models.values())
 
@@ -295,8 +296,10 @@ class Run:
                     f"{self.folder} holds another run ({', '.join(other)}): choose another folder, "
                     "by --out"
                 )
+        # A killed run may have left half-written files.
         for folder in {self.path(name, note.name).parent for name in self.study.models}:
             forget_unfinished(folder)
+        # The note comes last, so that a folder that cannot be written stays unclaimed.
         write_text(note, json.dumps(wanted, indent=2) + "\n")
 
     def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
@@ -396,6 +399,7 @@ class Run:
             # Save only after all updates succeeded.
             for name, post in updated.items():
                 path = self.path(name, "posterior.nc")
+                # Later updates must not replace the posterior of the fit.
                 if not (kept := path.with_name("posterior.fit.nc")).exists():
                     save(posts[name], kept)
                 save(post, path)
@@ -557,6 +561,7 @@ class Run:
             return None
         own = self.study.label
         members = {name: fc for name, fc in forecasts.items() if name != MIXTURE}
+        # The verdict compares the mixture with the science alone, too.
         science = science_of(own, self.study.models)
         given = forecasts[MIXTURE], comparison, members, verdicts, posts[own], self.study.test
         return judge_mixture(*given, own=own, science=science)

@@ -128,6 +128,7 @@ def future_times(study: Series, until: Any, step: float) -> np.ndarray:
                 f"until must lie after {told(start)} and the step must be positive, both finite"
             )
         return np.union1d(known, np.arange(start, until + each / 2, each))
+    # Numbers have a step in the units of the index.
     start = float(known[0])
     if not (0 < step < np.inf and start < until < np.inf):
         raise DataError(
@@ -159,6 +160,7 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
     """
     index = study.index
     seen = _names_in(study, "observables", "read")
+    # A table has no columns for places or groups.
     places = [
         dim for name in study.model.observables for dim in study.data[name].dims if dim != index
     ]
@@ -173,14 +175,17 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
             f"{path} holds no observable: it needs {', '.join(study.model.observables)}"
         )
     refuse_mixed(found, index, study.data[index], "the data of the study")
-    return _joined(study, [str(name) for name in found.data_vars if name in study.data], found)
+    return _joined_with_data(
+        study, [str(name) for name in found.data_vars if name in study.data], found
+    )
 
 
-def _joined(study: Series, names: list[str], found: xr.Dataset) -> xr.Dataset:
+def _joined_with_data(study: Series, names: list[str], found: xr.Dataset) -> xr.Dataset:
     """Return variables of the data joined with those of a file, which wins at the same times."""
     index = study.index
     known = study.data[names].reset_coords(drop=True)
     found = in_units(found, units_of(known), doubtful=True)
+    # Rows of the file replace rows at the same times.
     before = known.isel({index: ~np.isin(known[index].values, found[index].values)})
     return xr.concat([before, found], index, data_vars="all", join="outer").sortby(index)
 
@@ -230,6 +235,7 @@ def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
     last = rows[index].values[np.flatnonzero(some)[-1]]
     leading = (rows[index].values > known[index].values[-1]) & (rows[index].values <= last)
     found = rows.isel({index: some | leading})
+    # A layer that integrates needs forcings without a gap.
     if model.layer.forcings and model.layer.begins:
         _refuse_lacking_rows(model, known, found)
     return found
@@ -241,6 +247,7 @@ def _refuse_lacking_rows(model: Model, known: xr.Dataset, found: xr.Dataset) -> 
     old, new = (np.asarray(model.in_numbers(rows)[index].values, float) for rows in (known, found))
     if old.size < 2:
         return
+    # Steps from the last known row on.
     ahead = new > old[-1]
     steps = np.diff(new[ahead], prepend=old[-1])
     lacking = np.flatnonzero(steps > 2 * np.diff(old).max())
@@ -277,8 +284,9 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
     ahead = read_series(path, index, names, **_as_written(study))
     refuse_mixed(ahead, index, study.data[index], "the data of the study")
     if until is not None:
+        # Forcings beyond the last time are not needed.
         ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
-    both = _joined(study, list(names), ahead)
+    both = _joined_with_data(study, list(names), ahead)
     return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})
 
 
