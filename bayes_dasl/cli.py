@@ -41,7 +41,12 @@ from .study import (
 )
 from .weighting.judged_mixtures import MIXTURE
 
-EXIT_CODES: dict[Level, int] = {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}
+EXIT_CODES: dict[Level, int] = {
+    "good": 0,
+    "inconclusive": 0,
+    "warning": 3,
+    "bad": 4,
+}
 """Exit codes of `check`, `diagnose` and `--strict` by their worst finding; Typer uses 2 itself."""
 
 app = typer.Typer(
@@ -147,6 +152,7 @@ def _load_study(name: str) -> Study:
     Raises:
         ReadError: if there is no such file, or it makes no study.
     """
+    # The file is executed here.
     module = module_of(name)
     path = Path(str(module.__file__))
     if not callable(getattr(module, "study", None)):
@@ -368,6 +374,7 @@ def _say_if_unused(loaded: Run, forcing: Path, trust: bool) -> None:
     fitted = fitted_observables(load(posterior)) if posterior.is_file() else None
     new = new_observations(loaded.study, forcing, fitted)
     if new:
+        # The user must not think that these values were used.
         number = "1 observation" if new == 1 else f"{new} observations"
         found = f"{forcing} holds {number} that the data of the run and its posterior lack"
         files = f"{quote(str(loaded.folder))} {_quoted(forcing, trust)}"
@@ -451,6 +458,7 @@ def _print_findings(name: str, result: Diagnosis) -> None:
 def _split_words(where: Any) -> str:
     """Return where data were split: a number, a date, or held-out groups."""
     if isinstance(where, dict):
+        # Held-out groups, such as `subject 6, 11`.
         return "; ".join(f"{dim} {', '.join(map(str, groups))}" for dim, groups in where.items())
     return f"after {where}" if isinstance(where, str) else f"after {where:g}"
 

@@ -151,12 +151,20 @@ class Seen:
     def like(self) -> dict[str, Any]:
         """Forcings, units and index of the model's layer, as arguments of another layer."""
         own = self.model.layer
-        return {"forcings": own.forcings, "units": dict(own.units), "index": own.index}
+        return {
+            "forcings": own.forcings,
+            "units": dict(own.units),
+            "index": own.index,
+        }
 
 
 _FLOOR = 1e-3  # smallest positive value, as a share of the largest
 _LOG_ODDS_SPREAD = 1.5
-_BACKWARD = {"real": lambda x: x, "positive": jnp.exp, "share": lambda x: 1 / (1 + jnp.exp(-x))}
+_BACKWARD = {
+    "real": lambda x: x,
+    "positive": jnp.exp,
+    "share": lambda x: 1 / (1 + jnp.exp(-x)),
+}
 
 
 def _link(model: Model, name: str) -> str:

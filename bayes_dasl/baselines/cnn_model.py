@@ -90,7 +90,14 @@ def cnn(
     network = _Convolutions(bayesian(convolutions), tuple(n in layer.periodic for n in grid.names))
     # 3. The same layer with these rates.
     equations = layer.vector_field if layer.observe is not None else None
-    field = _ConvolutionalRates(grid, network, inputs, units, layer.periodic, equations)
+    field = _ConvolutionalRates(
+        grid,
+        network,
+        inputs,
+        units,
+        layer.periodic,
+        equations,
+    )
     return seen.with_layer(eqx.tree_at(lambda pde: pde.vector_field, layer, field))
 
 
@@ -154,7 +161,15 @@ class _ConvolutionalRates(Module):
     equations: Any
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        features = standardised(self.inputs, {**self.grid.places, **u, **y})
+        # The coordinates are data of the grid, not of the caller.
+        features = standardised(
+            self.inputs,
+            {
+                **self.grid.places,
+                **u,
+                **y,
+            },
+        )
         found = self.network(jnp.moveaxis(features, -1, 0))
         return {name: unit * found[i] for i, (name, unit) in enumerate(self.units.items())}
 

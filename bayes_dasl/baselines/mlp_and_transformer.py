@@ -199,7 +199,15 @@ def transformer(
     step = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
     lags = tuple(step * number for number in range(window))
     # The weights are only shapes here: `bayesian` puts priors in their place.
-    encoder = _Encoder(len(seen.inputs), len(scales), window, width, heads, depth, key=as_key(0))
+    encoder = _Encoder(
+        len(seen.inputs),
+        len(scales),
+        window,
+        width,
+        heads,
+        depth,
+        key=as_key(0),
+    )
     network = _Attention(bayesian(encoder), seen.inputs, tuple(scales), lags)
     own = {"start": seen.span[0], "interpolation": model.layer.interpolation}
     return seen.with_layer(Windowed(Placed(network, scales), **seen.like, **own))

@@ -22,7 +22,11 @@ from ..scores.scores import score
 from ..verdict.diagnosis import diagnose
 
 _SCORES = ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n")
-_QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
+_QUANTILES = {
+    "low": 0.05,
+    "median": 0.5,
+    "high": 0.95,
+}
 _COLUMNS = {"scores": {"ahead", "observable", *_SCORES}, "derived": {"quantity", *_QUANTILES}}
 
 
@@ -160,7 +164,11 @@ def _is_nested(value: Any) -> bool:
 def _score_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Return one line per unseen data and observable."""
     return [
-        {"ahead": ahead, "observable": observable, **scores}
+        {
+            "ahead": ahead,
+            "observable": observable,
+            **scores,
+        }
         for ahead, by_observable in found.items()
         for observable, scores in by_observable.items()
     ]

@@ -145,7 +145,12 @@ def censored_sides(
 
 
 def _draw_points(
-    ax: Axes, data: xr.Dataset | None, predictions: xr.DataArray, label: str, face: str, edge: str
+    ax: Axes,
+    data: xr.Dataset | None,
+    predictions: xr.DataArray,
+    label: str,
+    face: str,
+    edge: str,
 ) -> np.ndarray:
     """Draw data as points, and censored data as triangles that point to the true value."""
     observable = str(predictions.name)
@@ -158,7 +163,14 @@ def _draw_points(
     below, above = censored_sides(values, *bounds(observed))
     # Smaller points where there are many, so that they do not hide each other.
     size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
-    look = {"ms": size, "mfc": face, "mec": edge, "mew": 1.3, "zorder": 5, "ls": ""}
+    look = {
+        "ms": size,
+        "mfc": face,
+        "mec": edge,
+        "mew": 1.3,
+        "zorder": 5,
+        "ls": "",
+    }
     for marker, at, name in (
         ("o", seen & ~below & ~above, label),
         ("v", below, f"{label}, at most"),
@@ -167,7 +179,14 @@ def _draw_points(
         if marker == "o" or at.any():
             # As an image, thousands of points take less room in an SVG file.
             many = seen.sum() > 2000
-            ax.plot(time[at], values[at], marker, label=name, rasterized=many, **look)
+            ax.plot(
+                time[at],
+                values[at],
+                marker,
+                label=name,
+                rasterized=many,
+                **look,
+            )
     return values[seen]
 
 
@@ -188,6 +207,11 @@ def _draw_boundary(ax: Axes, at: float, sides: tuple[str, ...]) -> None:
     ax.axvline(at, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
     # The words stand above the panel, beside the line.
     where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-    look = {"va": "bottom", "fontsize": 9, "color": GREY, "annotation_clip": False}
+    look = {
+        "va": "bottom",
+        "fontsize": 9,
+        "color": GREY,
+        "annotation_clip": False,
+    }
     for text, side, align in zip(sides, (-4, 4), ("right", "left"), strict=False):
         ax.annotate(text, (at, 1.0), (side, 1), ha=align, **where, **look)

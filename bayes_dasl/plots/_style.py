@@ -127,12 +127,30 @@ def axis_label(array: xr.DataArray, name: str) -> str:
 
 def note(ax: Axes, text: str) -> None:
     """Write grey text into the middle of a panel."""
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
+    ax.text(
+        0.5,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        color=GREY,
+    )
 
 
 def small_print(ax: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """Write small grey text at a place of a panel, by default in shares of its width and height."""
-    ax.text(x, y, text, **{"transform": ax.transAxes, "fontsize": 9, "color": GREY} | options)
+    ax.text(
+        x,
+        y,
+        text,
+        **{
+            "transform": ax.transAxes,
+            "fontsize": 9,
+            "color": GREY,
+        }
+        | options,
+    )
 
 
 def say_left_out(ax: Axes, draws: int) -> None:

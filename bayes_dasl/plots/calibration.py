@@ -60,7 +60,14 @@ def plot_pit(pit: xr.Dataset) -> Figure:
         for number, (name, ordered) in enumerate(values.items()):
             # The solid line is left to all observables together.
             line = LINES[1:][number % len(LINES[1:])]
-            _draw_ecdf(ax, ordered, color=SERIES[number], ls=line, lw=1.3, label=plain(name))
+            _draw_ecdf(
+                ax,
+                ordered,
+                color=SERIES[number],
+                ls=line,
+                lw=1.3,
+                label=plain(name),
+            )
     _draw_ecdf(ax, pooled, color=BLACK, lw=1.8, label="all" if len(values) > 1 else "observed")
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability integral transform (PIT)")
     ax.set_ylabel("share of test values below")
@@ -89,17 +96,44 @@ def plot_coverage(scores: pd.DataFrame) -> Figure:
     observed = scores.loc["all", columns].to_numpy(float)
     ends = _wilson_interval(observed, float(scores.loc[names, "n"].sum()))
     fig, ax = one_panel(3.6)
-    ax.hlines(nominal, place - 0.42, place + 0.42, color=GREY, lw=1.2, label="nominal")
+    ax.hlines(
+        nominal,
+        place - 0.42,
+        place + 0.42,
+        color=GREY,
+        lw=1.2,
+        label="nominal",
+    )
     # 1. All observables together, moved to the left if there are others beside them.
-    look = {"fmt": "o", "ms": 6.5, "color": BLACK, "capsize": 3, "lw": 1.2, "zorder": 4}
+    look = {
+        "fmt": "o",
+        "ms": 6.5,
+        "color": BLACK,
+        "capsize": 3,
+        "lw": 1.2,
+        "zorder": 4,
+    }
     name = "all" if len(names) > 1 else "observed"
     ax.errorbar(place - 0.2 * several, observed, np.abs(ends - observed), label=name, **look)
     # 2. Each observable.
     shifts = np.linspace(0.0, 0.32, len(names)) if several else []
     for name, shift, color, marker in zip(names, shifts, SERIES, MARKERS, strict=False):
         shares = scores.loc[name, columns].to_numpy(float)
-        look = {"ms": 5.5, "mfc": "white", "mew": 1.4, "ls": "", "zorder": 5}
-        ax.plot(place + shift, shares, marker, color=color, label=plain(name), **look)
+        look = {
+            "ms": 5.5,
+            "mfc": "white",
+            "mew": 1.4,
+            "ls": "",
+            "zorder": 5,
+        }
+        ax.plot(
+            place + shift,
+            shares,
+            marker,
+            color=color,
+            label=plain(name),
+            **look,
+        )
     # 3. The axis begins at 30 % coverage, or below the lowest value.
     lowest = np.nanmin([0.3, *ends[0], *scores.loc[names, columns].min()])
     ax.set(xlim=(-0.55, len(LEVELS) - 0.45), ylim=(max(lowest - 0.05, -0.03), 1.04))
@@ -114,6 +148,7 @@ def plot_coverage(scores: pd.DataFrame) -> Figure:
 def _draw_ecdf(ax: Axes, ordered: np.ndarray, **style: Any) -> None:
     """Draw the empirical distribution of sorted values between 0 and 1."""
     if ordered.size:
+        # From (0, 0) to (1, 1), one step at each value.
         steps = np.arange(ordered.size + 1) / ordered.size
         ax.step([0, *ordered, 1], [*steps, 1.0], where="post", **style)
 

@@ -72,8 +72,18 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
             own = at.sel(model=name)
             # A single window gives no standard error.
             bars = 2 * np.nan_to_num(own[f"{score}_error"].values)
-            look = {"color": color, "marker": marker, "ms": 5, "mfc": "white", "mew": 1.3}
-            look |= {"lw": 1.2, "capsize": 2.5, "label": plain(name)}
+            look = {
+                "color": color,
+                "marker": marker,
+                "ms": 5,
+                "mfc": "white",
+                "mew": 1.3,
+            }
+            look |= {
+                "lw": 1.2,
+                "capsize": 2.5,
+                "label": plain(name),
+            }
             ax.errorbar(lead + shift, own[f"{score}_difference"].values, bars, **look)
         if not np.isfinite(at[f"{score}_difference"].sel(model=others)).any():
             note(ax, "not known")

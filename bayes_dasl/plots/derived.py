@@ -93,7 +93,14 @@ def plot_derived(
     for place, names in zip(places, parts, strict=True):
         first = values[names[0]]
         if series_of_members(first, members):
-            _draw_groups(place, first, priors.get(names[0]), source, members, most)
+            _draw_groups(
+                place,
+                first,
+                priors.get(names[0]),
+                source,
+                members,
+                most,
+            )
             continue
         axes = grid(place, len(names), 1 if _is_wide(first, members) else 2)
         for ax, name in zip(axes, names, strict=True):
@@ -192,7 +199,16 @@ def _draw_groups(
         own_prior = prior.sel({dim: group}) if known else None  # pyright: ignore[reportOptionalMemberAccess]
         draws, lost = finite_draws(values.sel({dim: group}))
         left_out.append(lost)
-        bands.append(_draw_quantiles(ax, along, draws, own_prior, source, separate=separate))
+        bands.append(
+            _draw_quantiles(
+                ax,
+                along,
+                draws,
+                own_prior,
+                source,
+                separate=separate,
+            )
+        )
         ax.set_title(plain(group_title(dim, group)), fontsize=9, loc="left")
     # All panels share the scale of the first.
     _focus(axes[0], bands)
@@ -231,8 +247,20 @@ def _draw_quantiles(
     ax.use_sticky_edges = not separate
     if prior is not None and (before := finite_draws(prior)[0]).size:
         low, middle, high = np.quantile(before, (0.05, 0.5, 0.95), axis=0)
-        draw_span(ax, x, low, high, bar, color=FAINT, label="prior, 90 % band")
-        look: Any = {"color": GREY, "lw": 1.2, "label": "prior"}
+        draw_span(
+            ax,
+            x,
+            low,
+            high,
+            bar,
+            color=FAINT,
+            label="prior, 90 % band",
+        )
+        look: Any = {
+            "color": GREY,
+            "lw": 1.2,
+            "label": "prior",
+        }
         look |= {"ls": "none", "marker": "_"} if separate else {"ls": "--"}
         ax.plot(x, middle, **look)
     if not len(draws):
@@ -240,7 +268,15 @@ def _draw_quantiles(
         return None
     # `evaluate` may have been given prior draws in place of a posterior.
     whose = "" if source == "posterior" else " of the prior"
-    points = {"ls": "none", "marker": "o", "ms": 4 if few else 2} if separate else {}
+    points = (
+        {
+            "ls": "none",
+            "marker": "o",
+            "ms": 4 if few else 2,
+        }
+        if separate
+        else {}
+    )
     return draw_bands(ax, x, draws, bar=bar, whose=whose, **points)[[0, -1]]
 
 

@@ -62,7 +62,11 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
         ever = likely(float(result["ever"]))
         label = plain(f"{result.attrs['direction']} {level}; at some time {ever}")
         line: Any = {"ls": LINES[number % len(LINES)], "lw": 1.8}
-        points: Any = {"ls": "", "marker": MARKERS[number], "ms": 4}
+        points: Any = {
+            "ls": "",
+            "marker": MARKERS[number],
+            "ms": 4,
+        }
         look = {"color": SERIES[number], "label": label} | (line if joined else points)
         ax.plot(positions(result[index].values), result["at"].values, **look)
     ax.set_ylim(-0.02, 1.02)

@@ -111,6 +111,7 @@ def _draw_fan(ax: Axes, time: np.ndarray, draws: np.ndarray) -> None:
         ax.fill_between(time, low, high, color=shade, lw=0, label=f"{level} %")
     median = np.median(draws, axis=0)
     ax.plot(time, median, color=BLACK, lw=1.4, label="median")
+    # Bands that come near zero look better with zero in the figure.
     lowest = np.quantile(draws, 0.025, axis=0).min()
     if draws.min() >= 0 and lowest < 0.3 * median.max():
         ax.set_ylim(bottom=0)

@@ -80,7 +80,12 @@ def plot_field(
     # The difference has only the times that both have: the forecast may begin after the fit.
     errors = [found for part in data if (found := middle - part).size]
     widths = like.copy(data=high - low)
-    maps = {"data": data, "median": [middle], _ERROR: errors, _WIDTHS: [widths]}
+    maps = {
+        "data": data,
+        "median": [middle],
+        _ERROR: errors,
+        _WIDTHS: [widths],
+    }
     maps = {name: parts for name, parts in maps.items() if parts}
     _, train_end = fitted_between(fc)
     if len(places) == 1:
@@ -134,11 +139,23 @@ def _colours(name: str, limits: tuple[float, float]) -> dict:
     # A field that is zero everywhere has no largest value.
     largest = max(-low, high, 1e-300)
     if name == _WIDTHS:
-        return {"cmap": "Purples", "vmin": 0, "vmax": largest}
+        return {
+            "cmap": "Purples",
+            "vmin": 0,
+            "vmax": largest,
+        }
     signed = low < 0 < high and min(-low, high) > _SIGNED * largest
     if name == _ERROR or signed:
-        return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-    return {"cmap": "viridis", "vmin": low, "vmax": high}
+        return {
+            "cmap": "RdBu_r",
+            "vmin": -largest,
+            "vmax": largest,
+        }
+    return {
+        "cmap": "viridis",
+        "vmin": low,
+        "vmax": high,
+    }
 
 
 def _over_time(
@@ -191,13 +208,19 @@ def _at_times(
 def _map_times(maps: Maps, times: np.ndarray, index: str) -> np.ndarray:
     """Return up to four times, evenly chosen from those with data, or from all if none has."""
     fields = maps.get("data", [])
+    # Times with data show how far the median is off.
     with_data = [t for t in times if _field_at(fields, index, t) is not None]
     times = np.asarray(with_data) if with_data else times
     return times[thinned(len(times), _TIMES)]
 
 
 def _map(
-    ax: Axes, fields: list[xr.DataArray], index: str, places: list, time: Any, colours: dict
+    ax: Axes,
+    fields: list[xr.DataArray],
+    index: str,
+    places: list,
+    time: Any,
+    colours: dict,
 ) -> Any:
     """Draw the first field that has values at a time, or write that there is none."""
     field = _field_at(fields, index, time)
@@ -212,7 +235,14 @@ def _map(
 def _mesh(ax: Axes, x: np.ndarray, y: np.ndarray, field: xr.DataArray, colours: dict) -> Any:
     """Draw a field as coloured cells around its points."""
     # As an image, since thousands of cells would make an SVG file large.
-    return ax.pcolormesh(x, y, field.values.T, shading="nearest", rasterized=True, **colours)
+    return ax.pcolormesh(
+        x,
+        y,
+        field.values.T,
+        shading="nearest",
+        rasterized=True,
+        **colours,
+    )
 
 
 def _field_at(fields: list[xr.DataArray], index: str, time: Any) -> xr.DataArray | None:

@@ -120,7 +120,13 @@ def plot_forecast(
 def _bars(x: np.ndarray) -> dict[str, Any]:
     """Return the look of intervals side by side."""
     width = 0.7 * (np.diff(x).min() if len(x) > 1 else 1.0)
-    return {"bar": width, "kind": "interval", "ls": "none", "marker": "_", "ms": 5}
+    return {
+        "bar": width,
+        "kind": "interval",
+        "ls": "none",
+        "marker": "_",
+        "ms": 5,
+    }
 
 
 def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -245,7 +251,12 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
         for edge, part in ((top, values.clip(min=0)), (bottom, values.clip(max=0))):
             if not part.any():
                 continue
-            look = {"facecolor": color, "hatch": hatch, "lw": 0, "label": label}
+            look = {
+                "facecolor": color,
+                "hatch": hatch,
+                "lw": 0,
+                "label": label,
+            }
             ax.fill_between(time, edge, edge + part, **look)
             # The next part stands on this one.
             edge += part

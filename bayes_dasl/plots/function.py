@@ -118,7 +118,12 @@ def plot_function(
         if post is not None:
             _draw_posterior_curves(ax, x, curves["posterior", name][output])
         if name in seen:
-            look = {"color": GREY, "ms": 6, "alpha": 0.7, "label": "data"}
+            look = {
+                "color": GREY,
+                "ms": 6,
+                "alpha": 0.7,
+                "label": "data",
+            }
             bottom = np.full(seen[name].size, 0.02)
             ax.plot(seen[name], bottom, "|", transform=ax.get_xaxis_transform(), **look)
         ax.set_title(plain(output))
@@ -156,6 +161,7 @@ def _function_to_draw(
             )
         return function, inputs, _inputs_at_data(post)
     path, found = _function_named(model, function)
+    # `over` changes ranges, but adds no inputs.
     inputs = dict(found.drawn_over)
     for name in over:
         if name not in inputs:
@@ -227,10 +233,19 @@ def plot_training(post: xr.DataTree) -> Figure:
     for ax, (name, title) in zip(axes, panels.items(), strict=True):
         along = str(next(dim for dim in curves[name].dims if dim != "member"))
         values = _infinite_as_nan(curves[name].transpose("member", along).values)
-        style = {"color": BLUE, "lw": 0.9 if len(values) > 1 else 1.4, "alpha": 0.7}
+        style = {
+            "color": BLUE,
+            "lw": 0.9 if len(values) > 1 else 1.4,
+            "alpha": 0.7,
+        }
         if name == "held_out":
-            style |= {"color": VERMILION, "marker": ".", "ms": 3}
+            style |= {
+                "color": VERMILION,
+                "marker": ".",
+                "ms": 3,
+            }
         ax.plot(curves[along].values, values.T, **style)
+        # A failed start would set the scale otherwise.
         settled = values[:, values.shape[1] // 20 :]
         if np.isfinite(settled).any():
             ax.set_ylim(*_around(np.nanmin(settled), np.nanmax(settled), 1.1))
@@ -243,6 +258,7 @@ def plot_training(post: xr.DataTree) -> Figure:
 
 def _is_judged_otherwise(curves: xr.Dataset) -> bool:
     """Whether members were judged by something other than the loss of the step that follows."""
+    # Each look is at the parameters before the step that follows.
     judged = curves["held_out"].transpose("member", "look").values[:, :-1]
     loss = curves["loss"].transpose("member", "step").values[:, curves["look"].values[:-1]]
     both = np.isfinite(judged) & np.isfinite(loss)
@@ -332,7 +348,14 @@ def _draw_prior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
     ax.fill_between(x, low, high, color=FAINT, lw=0, label="prior, 90 %")
     for i, line in enumerate(values[:_LINES_SHOWN]):
         label = None if i else "prior draws"
-        ax.plot(x, line, color=GREY, lw=0.7, ls=LINES[i % len(LINES)], label=label)
+        ax.plot(
+            x,
+            line,
+            color=GREY,
+            lw=0.7,
+            ls=LINES[i % len(LINES)],
+            label=label,
+        )
     # The few widest curves would set the scale otherwise.
     lowest, highest = np.nanquantile(values, [0.01, 0.99])
     ax.set_ylim(*_around(lowest, highest, 1.1))
@@ -342,7 +365,15 @@ def _draw_posterior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
     """Draw median and 90 % band of posterior curves, and focus on them."""
     low, middle, high = np.nanquantile(values, [0.05, 0.5, 0.95], axis=0)
     ax.set_ylim(*_focused_limits(ax.get_ylim(), (low.min(), high.max())))
-    ax.fill_between(x, low, high, color=BLUE, alpha=0.35, lw=0, label="posterior, 90 %")
+    ax.fill_between(
+        x,
+        low,
+        high,
+        color=BLUE,
+        alpha=0.35,
+        lw=0,
+        label="posterior, 90 %",
+    )
     ax.plot(x, middle, color=BLUE, lw=1.8, label="posterior median")
 
 
@@ -350,6 +381,7 @@ def _focused_limits(
     prior: tuple[float, float], posterior: tuple[float, float]
 ) -> tuple[float, float]:
     """Return limits with all of the posterior and the prior near it, which may be very wide."""
+    # All of the posterior with some room, and at most three times its width.
     low, high = _around(*posterior, 1.1)
     lowest, highest = _around(*posterior, 3.0)
     return max(lowest, min(low, prior[0])), min(highest, max(high, prior[1]))

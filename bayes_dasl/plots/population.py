@@ -47,7 +47,11 @@ from ._style import (
 
 COLUMNS = 4
 _GAP = 0.15  # share of the span of the data, from which on a gap separates bins
-_VPC_LOOKS = {0.1: (ORANGE, ":"), 0.5: (BLUE, "-"), 0.9: (ORANGE, "--")}
+_VPC_LOOKS = {
+    0.1: (ORANGE, ":"),
+    0.5: (BLUE, "-"),
+    0.9: (ORANGE, "--"),
+}
 
 
 @mpl.rc_context(STYLE)
@@ -203,7 +207,16 @@ def plot_vpc(
     low, high = (ends[seen] for ends in bounds(observed))
     below, above = censored_sides(values, low, high)
     for marker, there in (("o", ~below & ~above), ("v", below), ("^", above)):
-        ax.plot(at[there], shown[there], marker, ls="", ms=2.5, color=GREY, alpha=0.5, zorder=1)
+        ax.plot(
+            at[there],
+            shown[there],
+            marker,
+            ls="",
+            ms=2.5,
+            color=GREY,
+            alpha=0.5,
+            zorder=1,
+        )
     label_series(ax, predictions, index)
     if corrected:
         ax.set_ylabel(f"{axis_label(predictions, observable)}, prediction-corrected")

@@ -35,7 +35,14 @@ def plot_profile(profile: xr.Dataset) -> Figure:
     near = np.flatnonzero(height > max(-6 * allowed, np.max(height) - 1))
     shown = profile.isel(value=slice(max(near[0] - 1, 0), near[-1] + 2))
     fig, ax = one_panel(2.6)
-    ax.plot(shown["value"], shown["log_likelihood"], color=BLUE, marker="o", ms=3, lw=1.6)
+    ax.plot(
+        shown["value"],
+        shown["log_likelihood"],
+        color=BLUE,
+        marker="o",
+        ms=3,
+        lw=1.6,
+    )
     ax.axhline(-allowed, color=GREY, ls="--", lw=1)
     open_sides = []
     for name, side in (("low", "below"), ("high", "above")):
@@ -47,8 +54,13 @@ def plot_profile(profile: xr.Dataset) -> Figure:
     words = f"{100 * profile.attrs['level']:g} % interval"
     if open_sides:
         words += f", no end {' or '.join(open_sides)} among these values"
-    along_threshold = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "bottom"}
+    along_threshold = {
+        "transform": ax.get_yaxis_transform(),
+        "ha": "right",
+        "va": "bottom",
+    }
     small_print(ax, 0.99, -allowed, words, **along_threshold)
+    # Six times the threshold shows the shape of the curve.
     ax.set_ylim(-6 * allowed, 0.6 * allowed)
     ax.set_xlabel(plain(profile.attrs["name"]))
     ax.set_ylabel("log likelihood below\nits maximum (nats)", fontsize=9)

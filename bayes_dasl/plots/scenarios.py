@@ -56,6 +56,7 @@ def plot_scenarios(
         draws, _ = finite_draws(predictions)
         if not len(draws):
             raise MismatchError(f"every draw of the forecast '{name}' failed")
+        # One band each, since more would hide each other.
         low, middle, high = np.quantile(draws[:, first], (0.05, 0.5, 0.95), axis=0)
         color = SERIES[number]
         line = LINES[number % len(LINES)]

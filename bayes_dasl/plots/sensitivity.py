@@ -113,11 +113,16 @@ def plot_sensitivity(found: xr.Dataset, *, most: int = 6) -> Figure:
 
 def _draw_bars(ax: Axes, quantity: xr.DataArray, shown: _Indices, most: int) -> None:
     """Draw one bar per unknown, the largest on top, with 95 % intervals."""
+    # Bars are drawn from the bottom.
     ranked = _ranked(quantity, shown.ranking, most)[::-1]
     own = quantity.sel(unknown=ranked)
     at = np.arange(len(ranked))
     if shown.both:
-        look: Any = {"color": SKY, "alpha": 0.55, "label": shown.label_both}
+        look: Any = {
+            "color": SKY,
+            "alpha": 0.55,
+            "label": shown.label_both,
+        }
         ax.barh(at, own.sel(index=shown.both), 0.62, xerr=_error(own, shown.both), **look)
     look = {"color": BLUE, "label": shown.label}
     ax.barh(at, own.sel(index=shown.alone), 0.34, xerr=_error(own, shown.alone), **look)
@@ -165,7 +170,14 @@ def _draw_lines(
         points: Any = {} if numbers else {"ls": "none", "marker": "o"}
         ax.plot(x, values, lw=1.6, label=plain(name), **(look | points))
     if "chance" in quantity["index"]:
-        ax.plot(x, quantity.sel(index="chance")[0], color=GREY, lw=1, ls=":", label="by chance")
+        ax.plot(
+            x,
+            quantity.sel(index="chance")[0],
+            color=GREY,
+            lw=1,
+            ls=":",
+            label="by chance",
+        )
     ax.set_ylim(bottom=0)
     total = shown.ranking == "total"
     ax.set_ylabel("share of the variance,\nwith others" if total else shown.unit, fontsize=9)

@@ -14,8 +14,16 @@ from ..errors import MismatchError
 from ._style import BLACK, GREY, STYLE, WIDTH, plain
 
 _LOOKS = {
-    "science": {"fc": "#DCEAF5", "ec": "#0072B2", "ls": "-"},
-    "network": {"fc": "#FBEBCB", "ec": "#B37400", "ls": "--"},
+    "science": {
+        "fc": "#DCEAF5",
+        "ec": "#0072B2",
+        "ls": "-",
+    },
+    "network": {
+        "fc": "#FBEBCB",
+        "ec": "#B37400",
+        "ls": "--",
+    },
 }
 _LINE, _GAP, _INDENT, _PAD = 0.17, 0.1, 0.32, 0.06  # inches
 _MOST_ROWS = 10
@@ -61,6 +69,7 @@ def plot_tree(root: Any) -> Figure:
         raise MismatchError("give bd.describe(model).root")
     boxes: list[_Box] = []
     _add_boxes(boxes, root, 0, None)
+    # The height of the figure follows from its boxes.
     height = boxes[-1].bottom + _GAP
     fig = Figure(figsize=(WIDTH, height))
     ax = fig.add_axes((0, 0, 1, 1))
@@ -107,14 +116,22 @@ def _draw_box(ax: Axes, box: _Box) -> None:
     """Draw a rounded box with its title and rows, cut to its width."""
     left = _GAP + box.depth * _INDENT
     width = WIDTH - _GAP - left
-    look = {"boxstyle": "round,pad=0,rounding_size=0.05", "lw": 1.1, **_LOOKS[box.node.group]}
+    look = {
+        "boxstyle": "round,pad=0,rounding_size=0.05",
+        "lw": 1.1,
+        **_LOOKS[box.node.group],
+    }
     ax.add_patch(FancyBboxPatch((left, box.top), width, box.height, **look))
     # The font is not measured: this many letters fit on average.
     letters = int((width - 2 * _PAD) * _LETTERS_PER_INCH)
     for i, row in enumerate([box.node.title, *box.rows]):
         text = row if len(row) <= letters else row[: letters - 1] + "…"
         place = left + _PAD, box.top + _PAD + _LINE * (i + 0.5)
-        look = {"va": "center", "fontsize": 8, "weight": "normal" if i else "bold"}
+        look = {
+            "va": "center",
+            "fontsize": 8,
+            "weight": "normal" if i else "bold",
+        }
         ax.text(*place, plain(text), color=BLACK, **look)
 
 

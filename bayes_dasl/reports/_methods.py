@@ -44,7 +44,11 @@ def methods(
 ) -> dict[str, Any]:
     """Return sentences by subject, the equations, and the tree of the model."""
     said = {"Data": _data_sentences(train, options)}
-    found: dict[str, Any] = {"said": said, "equations": [], "tree": ""}
+    found: dict[str, Any] = {
+        "said": said,
+        "equations": [],
+        "tree": "",
+    }
     if model is not None:
         noises = model.noise.values() if isinstance(model.noise, Mapping) else (model.noise,)
         noise = listed(sorted({type(part).__name__ for part in noises}))

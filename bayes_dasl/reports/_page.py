@@ -46,7 +46,12 @@ from ._cards import Card
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 from .options import ReportOptions
 
-SYMBOLS = {"good": "✓", "inconclusive": "?", "warning": "!", "bad": "✕"}
+SYMBOLS = {
+    "good": "✓",
+    "inconclusive": "?",
+    "warning": "!",
+    "bad": "✕",
+}
 VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
 
 
@@ -221,7 +226,11 @@ def _mixture_section(
 
 def _of_weights(comparison: Weighed) -> dict[str, Any]:
     """Return the table and figures that explain the weights of a mixture."""
-    found: dict[str, Any] = {"base": "", "rows": [], "cards": []}
+    found: dict[str, Any] = {
+        "base": "",
+        "rows": [],
+        "cards": [],
+    }
     if isinstance(comparison, EqualWeights):
         return found
     if isinstance(comparison, BayesFactors):

@@ -50,7 +50,12 @@ def summaries(post: xr.DataTree) -> pd.DataFrame:
         return pd.DataFrame(columns=["mean", "sd", *_MIXING], dtype=float)
     # Each label, such as `rate[2]`, is a scalar here: coordinates that differ must not be aligned.
     dataset = xr.Dataset({label: v.drop_vars(set(v.coords)) for label, v in scalars.items()})
-    options = {"kind": "stats", "ci_prob": 0.9, "ci_kind": "eti", "round_to": "none"}
+    options = {
+        "kind": "stats",
+        "ci_prob": 0.9,
+        "ci_kind": "eti",
+        "round_to": "none",
+    }
     table = pd.DataFrame(summary(dataset, **options))
     # ArviZ has its own R-hat and ESS; the page must agree with the verdict.
     values = np.stack([v.transpose("chain", "draw").values for v in scalars.values()], axis=2)

@@ -128,7 +128,13 @@ def asked(
         for level in options.levels(name):
             result = exceedance(first, name, level, below=below, during=during)
             ever, times = _number_or_none(result["ever"]), _number_or_none(result["times"])
-            levels.append({"level": result.attrs["level"], "ever": ever, "times": times})
+            levels.append(
+                {
+                    "level": result.attrs["level"],
+                    "ever": ever,
+                    "times": times,
+                }
+            )
         said = {"direction": result.attrs["direction"], "levels": levels}
         found.setdefault("exceedance", {})[name] = said
     for name in filter(lambda name: is_series(first, name), options.return_periods):
@@ -151,16 +157,15 @@ def _rows_as_dicts(table: pd.DataFrame) -> dict[str, dict[str, float | bool | No
     """Return a table as dicts by row and column; JSON knows no NaN or infinity."""
     # Unlike `iterrows`, `to_dict` keeps truth values as they are.
     return {
-        str(row): {
-            str(name): value if isinstance(value, bool) else _number_or_none(value)
-            for name, value in values.items()
-        }
+        str(row): {str(name): _number_or_none(value) for name, value in values.items()}
         for row, values in table.to_dict("index").items()
     }
 
 
-def _number_or_none(value: Any) -> float | None:
-    """Return a finite number, or None."""
+def _number_or_none(value: Any) -> float | bool | None:
+    """Return a finite number or a truth value, and None for others."""
+    if isinstance(value, bool):
+        return value
     return float(value) if np.isfinite(value) else None
 
 

@@ -283,7 +283,11 @@ class Run:
             MismatchError: if it holds another run.
             ReadError: if its `study.json` is damaged.
         """
-        wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
+        wanted = {
+            "study": self.study.name,
+            "key": key,
+            "engine": repr(self.study.engine),
+        }
         wanted |= {"data_sha256": fingerprint(used_data(self.study)), "source": self.study.source}
         note = self.folder / "study.json"
         if note.is_file():
@@ -391,7 +395,11 @@ class Run:
         """
         with alone_in(self.folder):
             posts = self.fitted()
-            how: dict[str, Any] = {"engine": self.study.engine, "progress": progress, "key": key}
+            how: dict[str, Any] = {
+                "engine": self.study.engine,
+                "progress": progress,
+                "key": key,
+            }
             updated = {}
             for name, post in posts.items():
                 model = self.study.models[name]
@@ -508,7 +516,14 @@ class Run:
         # 3. Save the scores.
         observed = self.study.train[list(self.study.model.observables)]
         said = {"study": self.study.name, "split": told_split(self.study)}
-        said |= results(forecasts, observed, self.study.test, verdicts, found, comparison)
+        said |= results(
+            forecasts,
+            observed,
+            self.study.test,
+            verdicts,
+            found,
+            comparison,
+        )
         said["updated"] = [name for name, post in posts.items() if "updated_by" in post.attrs]
         said["asked"] = asked(forecasts, self.study.test, self.study.options)
         write_text(self.folder / "scores.json", json.dumps(said, indent=2, allow_nan=False) + "\n")
