@@ -129,7 +129,7 @@ def _are_separate(variable: xr.DataArray, dim: str, members: str) -> bool:
 
 
 def _stacked_parts(values: xr.Dataset, members: str) -> list[list[str]]:
-    """Return the names of all small panels, and those that take the whole width, one by one."""
+    """Return names by part of the figure: all small panels together, and each wide one."""
     names = [str(name) for name in values.data_vars]
     alone = [
         n for n in names if _is_wide(values[n], members) or series_of_members(values[n], members)

@@ -42,10 +42,12 @@ class _Box:
 
     @property
     def height(self) -> float:
+        """Height in inches: one line for the title and one per row."""
         return _LINE * (1 + len(self.rows)) + 2 * _PAD
 
     @property
     def bottom(self) -> float:
+        """Lower edge; the vertical axis points down."""
         return self.top + self.height
 
 

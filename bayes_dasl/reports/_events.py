@@ -34,7 +34,11 @@ def window_cards(
     names: Sequence[str],
     options: ReportOptions,
 ) -> list[Card]:
-    """Draw a fan of each series over the window, if one is wanted or much is forecast ahead."""
+    """Draw a fan of each series over the window, if one is wanted or much is forecast ahead.
+
+    Returns:
+        The cards of the page.
+    """
     window = _default_window(fc) if options.window is None else options.window
     if window is None or window is False:
         return []
@@ -54,7 +58,11 @@ def window_cards(
 
 
 def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
-    """Draw exceedance probabilities and return levels, at the times that were not fitted."""
+    """Draw exceedance probabilities and return levels, at the times that were not fitted.
+
+    Returns:
+        The cards of the page.
+    """
     during = unseen(fc)
     when = f"from {_time_text(during[0])} to {_time_text(during[1])}"
     cards = []

@@ -29,7 +29,11 @@ MOST_PANELS = 12
 def forecast_cards(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str], of: str = ""
 ) -> list[Card]:
-    """Draw the forecast of each observable; `of` names the model if there are several."""
+    """Draw the forecast of each observable; `of` names the model if there are several.
+
+    Returns:
+        The cards of the page.
+    """
     return [
         card(
             _forecast_figure(fc, name)(fc, train, test, name),
@@ -49,7 +53,11 @@ def recalibrated_cards(
     test: xr.Dataset | None,
     names: Sequence[str],
 ) -> list[Card]:
-    """Draw each observable of recalibrated forecasts, and say how they were recalibrated."""
+    """Draw each observable of recalibrated forecasts, and say how they were recalibrated.
+
+    Returns:
+        The cards of the page.
+    """
     return [
         card(
             _forecast_figure(fc, name)(fc, train, test, name),
@@ -70,7 +78,11 @@ def member_cards(
     test: xr.Dataset | None,
     names: Sequence[str],
 ) -> list[Card]:
-    """Draw the forecast of each model of a mixture, for as many observables as have room."""
+    """Draw the forecast of each model of a mixture, for as many observables as have room.
+
+    Returns:
+        The cards of the page.
+    """
     # Every model has a figure per observable.
     shown = names[: max(1, MOST_PANELS // len(forecasts))]
     cards = []
@@ -81,7 +93,11 @@ def member_cards(
 
 
 def comparison_cards(comparison: Comparison) -> list[Card]:
-    """Draw each model's CRPS within the training data above that of the best one, by lead."""
+    """Draw each model's CRPS within the training data above that of the best one, by lead.
+
+    Returns:
+        The cards of the page.
+    """
     best = comparison.by_lead.attrs["best"]
     caption = (
         f"By how much the CRPS is above that of {best}, by how far ahead; bars are two standard "
@@ -120,7 +136,11 @@ def _spread_words(fc: xr.DataTree, name: str) -> str:
 
 
 def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[Card]:
-    """Draw the parts of the variance of each observable; `of` names the model if several."""
+    """Draw the parts of the variance of each observable; `of` names the model if several.
+
+    Returns:
+        The cards of the page.
+    """
     return [
         card(
             plots.plot_decomposition(parts, name, fitted[1], fitted[0]),
@@ -137,6 +157,9 @@ def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
     """Draw each unknown function of the model over its inputs, under prior and posterior.
 
     A population has no such figure, since a function may differ between its groups.
+
+    Returns:
+        The cards of the page.
     """
     if model is None or isinstance(model.layer, AbstractPopulation):
         return []
@@ -154,7 +177,11 @@ def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
 
 
 def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
-    """Draw derived quantities and unobserved outputs; a series of groups has its own figure."""
+    """Draw derived quantities and unobserved outputs; a series of groups has its own figure.
+
+    Returns:
+        The cards of the page.
+    """
     groups = _dimension_of_groups(fc)
     cards = []
     for kind, values in _quantities(fc, derived).items():
@@ -237,7 +264,11 @@ def _by_figure(values: xr.Dataset, groups: str) -> tuple[list[str], list[str], l
 
 
 def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
-    """Draw prior and posterior densities."""
+    """Draw prior and posterior densities.
+
+    Returns:
+        The cards of the page.
+    """
     return [
         card(
             plots.plot_prior_posterior(post, part),
@@ -253,7 +284,11 @@ def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
 
 
 def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Card]:
-    """Draw the ranks of each chain's draws."""
+    """Draw the ranks of each chain's draws.
+
+    Returns:
+        The cards of the page.
+    """
     # A single chain is compared with itself.
     who = "The two halves of the one chain" if chains == 1 else "The chains"
     return [
@@ -273,7 +308,11 @@ def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Car
 
 
 def training_cards(post: xr.DataTree) -> list[Card]:
-    """Draw the training of a descent; nothing for engines that do not descend."""
+    """Draw the training of a descent; nothing for engines that do not descend.
+
+    Returns:
+        The cards of the page.
+    """
     if "training" not in post.children:
         return []
     members = post["training"].sizes["member"]
@@ -291,7 +330,11 @@ def training_cards(post: xr.DataTree) -> list[Card]:
 
 
 def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) -> list[Card]:
-    """Draw the distribution of the PIT and the coverage of intervals."""
+    """Draw the distribution of the PIT and the coverage of intervals.
+
+    Returns:
+        The cards of the page.
+    """
     # The row "all" would count every value twice.
     n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
     # The band of the PIT assumes independent values, so the page says that they are not.

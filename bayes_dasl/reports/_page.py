@@ -193,7 +193,7 @@ def _variance_section(fc: xr.DataTree, shown: list[str], of: str) -> dict[str, A
 
 
 def _by_level(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """Return the findings that are faults, the worst first, and those that passed."""
+    """Return the faults among findings, the worst first, and the checks that passed."""
     findings = list(findings)
     faults = [finding for finding in findings if finding.level != "good"]
     return {
@@ -209,7 +209,7 @@ def _mixture_section(
     test: xr.Dataset | None,
     shown: list[str],
 ) -> dict[str, Any]:
-    """Return what the page of a mixture has beside that of a single model."""
+    """Return the parts of the page that only a mixture has."""
     fitted = fitted_between(mixture.forecast)
     parts = _variance_parts(mixture.forecast, shown)
     return {
@@ -349,7 +349,7 @@ def _units_by_observable(fc: xr.DataTree, observables: list[str]) -> dict[str, s
 def _subtitle(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_fitted: bool
 ) -> list[str]:
-    """Return the spans of time that were fitted and forecast, and what else a reader must know."""
+    """Return the spans of time that were fitted and forecast, and any reservations."""
     index = index_of(train)
     fitted = train[index]
     unit = str(fitted.attrs.get("units", ""))

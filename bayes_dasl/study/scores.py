@@ -105,7 +105,7 @@ def check_asked(study: Any, times: xr.DataArray) -> None:
 def asked(
     forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: ReportOptions
 ) -> dict[str, Any]:
-    """Return what the options of a report ask for.
+    """Return the metrics and probabilities that the options of a report ask for.
 
     Args:
         forecasts: forecasts by name.

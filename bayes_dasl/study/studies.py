@@ -421,7 +421,7 @@ class Run:
         Args:
             at: as for `bd.forecast`; None takes all times of the data.
             what_if: whether the models of the study may differ from the fitted ones.
-            say: a function that is told why there is no mixture.
+            say: a function that is called with the reason if there is no mixture.
 
         Returns:
             The forecasts by name; the mixture, "mixture", comes first if there is one.
