@@ -1,7 +1,6 @@
-"""The command `bayes-dasl`: list, check, run, resume, diagnose, update, forecast,
-report and study.
-"""
+"""The command `bayes-dasl`: check, run, resume, forecast and report studies from a shell."""
 
+import ast
 import dataclasses
 import json
 import os
@@ -42,10 +41,13 @@ from .study import (
 )
 from .weighting.judged_mixtures import MIXTURE
 
-EXIT_CODES: dict[Level, int] = {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}
-"""How `check`, `diagnose` and `--strict` end, by the worst level of their findings. Typer ends a
-wrong call with 2.
-"""
+EXIT_CODES: dict[Level, int] = {
+    "good": 0,
+    "inconclusive": 0,
+    "warning": 3,
+    "bad": 4,
+}
+"""Exit codes of `check`, `diagnose` and `--strict` by their worst finding; Typer uses 2 itself."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,7 +63,7 @@ app = typer.Typer(
 )
 console = LastingConsole(highlight=False)
 _IN_A_FILE = 160
-"""How wide tables may be where no terminal says its width."""
+"""Width of tables that are written to a file."""
 _SYMBOLS = {
     "good": "[green]✓[/]",
     "inconclusive": "[blue]?[/]",
@@ -92,6 +94,7 @@ Strict = Annotated[
 
 
 def _print_version(asked: bool) -> bool:
+    """Print the version and end, if asked."""
     if asked:
         console.print(f"bayes-dasl {__version__}")
         raise typer.Exit
@@ -112,7 +115,8 @@ def main(
 
 @contextmanager
 def _short_errors() -> Iterator[None]:
-    """One line for what the user can mend; a traceback only for what is our fault."""
+    """Print errors that the user can correct as one line, without a traceback."""
+    # SIGTERM and SIGHUP stop a run like Ctrl-C, so that draws are kept.
     with heard_like_ctrl_c() as came:
         try:
             yield
@@ -132,17 +136,23 @@ def _short_errors() -> Iterator[None]:
 
 
 def _stop(said: str, came: list[int]) -> NoReturn:
-    """End as a shell says of a process that a signal ended: 128 and its number."""
+    """Print a message and exit with 128 plus the number of the signal, as shells do."""
     console.print(f"\n[yellow]{escape(said)}[/]", soft_wrap=True)
     raise typer.Exit(128 + (came[0] if came else signal.SIGINT)) from None
 
 
 def _exit_by(levels: Iterable[Level | None]) -> None:
-    """End with the code of the worst level; what was not looked at has none."""
+    """Exit with the code of the worst level; parts without a check have level None."""
     raise typer.Exit(max((EXIT_CODES[level] for level in levels if level is not None), default=0))
 
 
 def _load_study(name: str) -> Study:
+    """Return the study of a case study or a Python file.
+
+    Raises:
+        ReadError: if there is no such file, or it makes no study.
+    """
+    # The file is executed here.
     module = module_of(name)
     path = Path(str(module.__file__))
     if not callable(getattr(module, "study", None)):
@@ -150,22 +160,28 @@ def _load_study(name: str) -> Study:
     made = module.study()
     if not isinstance(made, Study):
         raise ReadError(f"study() of {path} returns {type(made).__name__}, not a bd.Study")
+    # A full path, so that the run can be continued from another directory.
     return dataclasses.replace(made, source=str(path) if name.endswith(".py") else name)
 
 
 def _load_run(folder: Path, trust: bool) -> Run:
+    """Return the run in a folder, whose study file is executed.
+
+    Raises:
+        ReadError: if the folder holds no run, its study is missing, or the file is not trusted.
+    """
     source = read_note(folder).get("source")
     if not source:
         raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
     if not trust and not is_trusted(source, folder):
         raise ReadError(
             f"{folder} names {source} as its study, which lies outside of the working directory or "
-            "in the run folder, "
-            "and this command would execute it: read that file, then add --trust"
+            "in the run folder, and this command would execute it: read that file, then add --trust"
         )
     try:
         return Run(_load_study(source), folder)
     except ReadError as error:
+        # The folder names the study by its path.
         moved = (
             f"if the study has moved, bayes-dasl run NEW.py --out {quote(str(folder))} goes on "
             "with this run"
@@ -177,20 +193,16 @@ def _load_run(folder: Path, trust: bool) -> Run:
 def list_studies() -> None:
     """Name the case studies."""
     for name, path in study_files().items():
-        first = (
-            path.read_text(encoding="utf-8")
-            .lstrip()
-            .removeprefix("r")
-            .removeprefix('"""')
-            .split("\n", 1)[0]
-        )
-        first = first.removesuffix('"""')
+        # Not imported, since a case study may take long to import or need further packages.
+        words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        first = words.partition("\n")[0]
         console.print(f"[bold]{name}[/]  {escape(first)}")
 
 
 @app.command()
 def check(study: StudyName, key: int = 0) -> None:
     """Check data, priors, gradients, solver and cost before a long run."""
+    # Each model has its own checks; the exit code is that of the worst.
     with _short_errors():
         checks = _load_study(study).check(key=key)
         for name, result in checks.items():
@@ -216,7 +228,7 @@ def run(
         try:
             done = loaded.run(folder, key=key, say=_say)
         except Interrupted as stop:
-            named = quote(str(folder)) + ("" if is_trusted(loaded.source, folder) else " --trust")
+            named = _quoted(folder, not is_trusted(loaded.source, folder))
             raise Interrupted(
                 f"{stop}\nGo on with one of\n"
                 f"  bayes-dasl report {named}   # forecast and report from the draws so far\n"
@@ -258,8 +270,10 @@ def many(
 ) -> None:
     """Do the many fits of a study over workers, keep a row of each, and table what they found."""
     with _short_errors():
+        # 1. Do the tasks that have no row yet.
         module = module_of(study)
         name = module.__name__.rpartition(".")[2].removeprefix(ALONE).replace("_", "-")
+        # A study file outside of any package has a module name with a prefix.
         folder = out or Path("runs") / f"{name}-study"
         rows = rows_of(
             module,
@@ -271,12 +285,16 @@ def many(
             workers=workers,
             say=_say,
         )
-        failed = [*rows["failed"].dropna()] if "failed" in rows else []
-        if failed:
-            _say(f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}")
-        whole = rows.query("failed.isna()").drop(columns="failed") if failed else rows
+        # 2. Leave out the tasks that failed.
+        errors = rows["failed"].dropna() if "failed" in rows else pd.Series()
+        if len(errors):
+            _say(f"{len(errors)} of {len(rows)} tasks failed, such as by {errors.iloc[0]}")
+            rows_left = rows.drop(index=errors.index, columns="failed")
+        else:
+            rows_left = rows
+        # 3. Table the others. The summary may need tasks that --only excludes.
         try:
-            tables = summarised(module, pd.DataFrame(whole), folder) if len(whole) else {}
+            tables = summarised(module, rows_left, folder) if len(rows_left) else {}
         except BayesDaslError as error:
             if not only:
                 raise
@@ -285,19 +303,18 @@ def many(
         for title, found in tables.items():
             _print_table(title, found)
         console.print(f"rows: {folder / 'rows.jsonl'}", markup=False, soft_wrap=True)
-        if failed:
+        if len(errors):
             raise DataError(
-                f"{len(failed)} of {len(rows)} tasks failed: the same command tries again"
+                f"{len(errors)} of {len(rows)} tasks failed: the same command tries again"
             )
 
 
 @app.command()
 def resume(run: RunFolder, strict: Strict = False, trust: Trust = False) -> None:
-    """Go on with a run that was stopped or killed:
-    it ends with the draws of an uninterrupted one.
-    """
+    """Go on with a run that was stopped or killed; the draws are those of an uninterrupted one."""
     with _short_errors():
         loaded = _load_run(run, trust)
+        # The same key, so that the draws are those of an uninterrupted run.
         key = int(read_note(run)["key"])
         done = loaded.study.run(run, key=key, say=_say)
         _print_verdict(done, strict)
@@ -305,17 +322,14 @@ def resume(run: RunFolder, strict: Strict = False, trust: Trust = False) -> None
 
 @app.command()
 def diagnose(run: RunFolder, trust: Trust = False) -> None:
-    """Say whether the fits of a run can be trusted, and what to do where not."""
+    """Say whether the fits of a run can be trusted, and what to do if not."""
     with _short_errors():
         loaded = _load_run(run, trust)
         verdicts = loaded.diagnose()
         for name, verdict in verdicts.items():
             _print_findings(name, verdict)
-        _exit_by(
-            _levels(
-                {name: verdict.to_dict() for name, verdict in verdicts.items()}, loaded.study.label
-            )
-        )
+        judged = {name: verdict.to_dict() for name, verdict in verdicts.items()}
+        _exit_by(_levels(judged, loaded.study.label))
 
 
 @app.command()
@@ -336,34 +350,41 @@ def forecast(
     what_if: WhatIf = False,
     trust: Trust = False,
 ) -> None:
-    """Forecast further ahead from the posteriors of a run; rewrites forecast.nc, forecast.csv and
-    the mixture.
-    """
+    """Forecast further ahead from the posteriors of a run, and save the forecasts."""
     with _short_errors():
         loaded = _load_run(run, trust)
-        if forcing is None and until is None:
+        if forcing is not None:
+            at = future_forcings(loaded.study, forcing, until)
+            _say_if_unused(loaded, forcing, trust)
+        elif until is not None:
+            at = future_times(loaded.study, until, step)
+        else:
             raise DataError(
                 "say until when to forecast, by --until, or give a file of forcings, by --forcing"
             )
-        at = future_times(loaded.study, until, step) if forcing is None else None
-        at = future_forcings(loaded.study, forcing, until) if forcing is not None else at
-        new = 0
-        if forcing is not None:
-            posterior = loaded.path(loaded.study.label, "posterior.nc")
-            fitted = fitted_observables(load(posterior)) if posterior.is_file() else None
-            new = new_observations(loaded.study, forcing, fitted)
-        if new:
-            number = "1 observation" if new == 1 else f"{new} observations"
-            held = f"{forcing} holds {number} that the data of the run and its posterior lack"
-            take = (
-                f"bayes-dasl update {quote(str(run))} "
-                f"{quote(str(forcing))}{' --trust' if trust else ''}"
-            )
-            _say(f"{held}: the forecast does not use them; to take them in, first run {take}")
         for name in loaded.forecast(at, what_if=what_if, say=_say):
             console.print(
                 f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True
             )
+
+
+def _say_if_unused(loaded: Run, forcing: Path, trust: bool) -> None:
+    """Say if a file of forcings has new observations, which a forecast does not use."""
+    posterior = loaded.path(loaded.study.label, "posterior.nc")
+    fitted = fitted_observables(load(posterior)) if posterior.is_file() else None
+    new = new_observations(loaded.study, forcing, fitted)
+    if new:
+        # The user must not think that these values were used.
+        number = "1 observation" if new == 1 else f"{new} observations"
+        found = f"{forcing} holds {number} that the data of the run and its posterior lack"
+        files = f"{quote(str(loaded.folder))} {_quoted(forcing, trust)}"
+        take = f"bayes-dasl update {files}"
+        _say(f"{found}: the forecast does not use them; to take them in, first run {take}")
+
+
+def _quoted(path: Path, trust: bool) -> str:
+    """Return a path as the last argument of a command, with `--trust` if that is needed."""
+    return quote(str(path)) + (" --trust" if trust else "")
 
 
 @app.command()
@@ -384,7 +405,7 @@ def update(
         for name, post in loaded.update(new_rows(loaded.study, data), key=key).items():
             last = told(fitted_observables(post)[loaded.study.index].values[-1])
             _say(f"{name}: knows the data up to {last} by {post.attrs['updated_by']}")
-        named = quote(str(run)) + (" --trust" if trust else "")
+        named = _quoted(run, trust)
         _say(
             f"forecast on by bayes-dasl forecast {named}, or show all by bayes-dasl report {named}"
         )
@@ -402,8 +423,10 @@ def report(
 
 
 def _print_table(title: str, found: pd.DataFrame | Path) -> None:
+    """Print a table, or the path of a figure."""
     if isinstance(found, Path):
         return console.print(f"{title}: {found}", markup=False, soft_wrap=True)
+    # A plain numbering of the rows says nothing.
     flat = found if isinstance(found.index, pd.RangeIndex) else found.reset_index()
     shown = Table(title=escape(title), title_justify="left")
     for name in flat.columns:
@@ -412,57 +435,56 @@ def _print_table(title: str, found: pd.DataFrame | Path) -> None:
         shown.add_row(
             *(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row)
         )
+    # A pipe has no width, and Rich would assume 80 columns.
     wide = not console.is_terminal and "COLUMNS" not in os.environ
     (LastingConsole(highlight=False, width=_IN_A_FILE) if wide else console).print(shown)
 
 
 def _say(text: str) -> None:
+    """Print a line as it is, of any length."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 def _print_findings(name: str, result: Diagnosis) -> None:
+    """Print a verdict and its findings."""
     console.print(f"[bold]{escape(name)}[/]: {escape(result.verdict)}", soft_wrap=True)
     for finding in result.findings:
+        # Only faults have a remedy.
         remedy = f" → {finding.remedy}" if finding.remedy else ""
         text = escape(f"{finding.subject}: {finding.message}{remedy}")
         console.print(f"  {_SYMBOLS[finding.level]} {text}", soft_wrap=True)
 
 
-def _split(found: dict) -> str:
-    where = found["split"]
+def _split_words(where: Any) -> str:
+    """Return where data were split: a number, a date, or held-out groups."""
     if isinstance(where, dict):
-        return "; ".join(
-            f"{dim} {', '.join(f'{m}' for m in members)}" for dim, members in where.items()
-        )
+        # Held-out groups, such as `subject 6, 11`.
+        return "; ".join(f"{dim} {', '.join(map(str, groups))}" for dim, groups in where.items())
     return f"after {where}" if isinstance(where, str) else f"after {where:g}"
 
 
 def _print_verdict(done: Run, strict: bool) -> None:
-    """Print the scores and the verdict on each model; if asked to be strict, end with the exit code
-    of the verdict.
-    """
+    """Print scores and verdicts; if `strict`, exit with the code of the verdicts."""
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
-    rows = {
-        name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()
-    }
+    # 1. The scores of models and baselines, with a star at the lowest CRPS.
+    scores = {**found["scores"], **found["baselines"]}
+    # "all" is the mean over observables.
+    rows = {name: by_observable["all"] for name, by_observable in scores.items()}
     best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
-    table = Table(
-        "forecast", "CRPS", "RMSE", "90 % coverage", title=_split(found), title_justify="left"
-    )
+    columns = "forecast", "CRPS", "RMSE", "90 % coverage"
+    table = Table(*columns, title=_split_words(found["split"]), title_justify="left")
     for name, row in rows.items():
         star = " ★" if best is not None and row["crps"] == best else ""
-        table.add_row(
-            escape(name),
-            number(row["crps"]) + star,
-            number(row["rmse"]),
-            percent(row["coverage_90"]),
-        )
+        crps = number(row["crps"]) + star
+        table.add_row(escape(name), crps, number(row["rmse"]), percent(row["coverage_90"]))
     console.print(table)
+    # Scores of values that were learned meanwhile would mislead.
     if updated := found.get("updated"):
         _say(
             f"{' and '.join(updated)} took in new data: what was fitted since is scored here too, "
             "and is no forecast"
         )
+    # 2. The mixture and the verdicts.
     for sentence in (found.get("mixture") or {}).get("words", []):
         console.print(sentence, markup=False, soft_wrap=True)
     verdicts = found["diagnosis"]
@@ -477,9 +499,7 @@ def _print_verdict(done: Run, strict: bool) -> None:
 
 
 def _levels(verdicts: Mapping[str, Mapping[str, Any]], own: str) -> list[Level | None]:
-    """What counts: the sampling of every model, the fit of the study's own, and that of the
-    mixture.
-    """
+    """Return the levels that count: sampling of all models, fit of the study's and the mixture."""
     return [
         *(verdict["sampling"] for verdict in verdicts.values()),
         *(verdicts[name]["model"] for name in (own, MIXTURE) if name in verdicts),

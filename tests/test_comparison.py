@@ -209,7 +209,9 @@ def test_a_fit_that_was_stopped_is_not_measured(monkeypatch):
 
 def test_small_numbers_keep_their_digits():
     draws = xr.Dataset({"diffusivity": (("chain", "draw"), np.full((1, 4), 1.23456789e-10))})
-    assert measured._told(draws)["diffusivity"]["low"] == pytest.approx(1.23456789e-10, rel=1e-8)
+    assert measured._derived_quantiles(draws)["diffusivity"]["low"] == pytest.approx(
+        1.23456789e-10, rel=1e-8
+    )
 
 
 @pytest.mark.parametrize(

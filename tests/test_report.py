@@ -555,7 +555,7 @@ def test_engines_without_chains_show_their_members_and_no_rhat(undrawn):
 def test_parts_of_several_observables_stand_together_whatever_their_units():
     from bayes_dasl.reports import _page
 
-    one = _page._parts(trees.make_fc(), ["hare"])
+    one = _page._variance_parts(trees.make_fc(), ["hare"])
     parts = xr.concat(
         [
             one.assign_coords(observable=[name], units=("observable", [unit]))
@@ -563,6 +563,6 @@ def test_parts_of_several_observables_stand_together_whatever_their_units():
         ],
         "observable",
     )
-    found = _page._told(parts)
+    found = _page._epistemic_parts_drawn(parts)
     assert {*found} == {"science", "network", "interaction"}
     assert all(values["observable"].values.tolist() == [*"abc"] for values in found.values())

@@ -1,4 +1,4 @@
-"""Baselines of a hybrid: each is a `Model` for the same engines, made of a model and its data."""
+"""Baseline models: each is made from a model and its data, and fitted by the same engines."""
 
 from collections.abc import Callable, Mapping
 
@@ -29,20 +29,21 @@ BASELINES: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
 
 
 def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
-    """Baselines of a model by their names, for the argument `rivals` of a `bd.Study`.
+    """Make baselines by name, for the argument `rivals` of a `bd.Study`.
 
     Args:
-        model: the science; of a hybrid, `fixed` is the one whose science does not learn.
-        data: the training data, with the index and the forcings of the times that are forecast too,
-            if baselines that know no science are to know their range.
-        names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn";
-            of fields "fixed" and "cnn", of a population "fixed", "mlp" and "gaussian_process".
+        model: the model of the science, with or without a network.
+        data: the training data. Rows without observations at the times of the forecast tell
+            baselines without science the range of their inputs.
+        names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn".
+            Fields have "fixed" and "cnn"; a population has "fixed", "mlp" and "gaussian_process".
 
     Returns:
         The baselines by name.
 
     Raises:
-        ModelError: for another name, and as each of them.
+        ModelError: if a name is unknown, or as the function of that name.
+        DataError: as the function of that name.
     """
     if unknown := [name for name in names if name not in BASELINES]:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Inputs of a baseline that knows no science: level, spread and sign of the observations."""
+"""Range of inputs and scale of observables, for baselines that know no science."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from ..random import Module, Values
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A model and the data that it is fitted to, in the units and numbers of its layer."""
+    """A model and its training data, in the units of its layer, with dates as numbers."""
 
     model: Model
     data: xr.Dataset
@@ -32,26 +32,31 @@ class Seen:
     def of(
         cls, model: Model, data: xr.Dataset, *, fields: bool = False, members: bool = False
     ) -> "Seen":
-        """Of the data in the units of the layer.
+        """Convert data to the units of the layer.
 
         Args:
-            model: the science.
+            model: the model of the science.
             data: the training data.
-            fields: whether observables may have dimensions beyond the index.
-            members: whether the model may be that of a population.
+            fields: whether the baseline can have dimensions of place.
+            members: whether the baseline can have groups of a population.
+
+        Returns:
+            The model with the converted data.
 
         Raises:
-            ModelError: for a model of fields or of a population, unless these are meant.
-            DataError: for data at one place alone.
+            ModelError: if observables have dimensions that the baseline cannot have.
+            DataError: if all data are at one value of the index.
         """
+        layer = model.layer
         beyond = {dim for name in model.observables for dim in model.dims(name)[1:]}
-        own = {model.layer.dim} if isinstance(model.layer, AbstractPopulation) else set()
-        beyond -= own if members else set()
+        groups = {layer.dim} if isinstance(layer, AbstractPopulation) else set()
+        if members:
+            beyond -= groups
         if beyond and not fields:
             others = ""
-            if isinstance(model.layer, PDE):
+            if isinstance(layer, PDE):
                 others = "; of the fields of a bd.pde.PDE there are 'cnn' and 'fixed'"
-            elif beyond == own:
+            elif beyond == groups:
                 others = "; of a population there are 'fixed', 'mlp' and 'gaussian_process'"
             raise ModelError(
                 "this baseline is for series and rows, not of what has the dimensions "
@@ -67,7 +72,7 @@ class Seen:
 
     @property
     def of_members(self) -> bool:
-        """Whether the model is that of a population."""
+        """Whether the model is a population."""
         return isinstance(self.model.layer, AbstractPopulation)
 
     @property
@@ -78,47 +83,65 @@ class Seen:
 
     @property
     def inputs(self) -> dict[str, tuple[float, float]]:
-        """Location and width of the index, as "t", unless it only counts rows,
-        and of each forcing.
-        """
-        begin, end = self.span
+        """Location and width of each forcing, and of the index as "t" unless it counts rows."""
         forced = standardise(self.data, *self.model.layer.forcings)
-        return (
-            forced if self.counts_rows else {"t": ((begin + end) / 2, (end - begin) / 4)} | forced
-        )
+        return forced if self.counts_rows else {"t": self.time} | forced
+
+    @property
+    def time(self) -> tuple[float, float]:
+        """Middle of the index, and a quarter of its span, as location and width of an input."""
+        begin, end = self.span
+        return (begin + end) / 2, (end - begin) / 4
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the index holds whole numbers without a unit, of rows that are no series and have
-        forcings.
+        """Whether the index only counts rows: whole numbers without units, and no series.
+
+        Without forcings the index is the only input, and then it counts as one.
         """
-        places = checked_times(self.data, self.model.index)
         if is_series(self.model, self.data) or not self.model.layer.forcings:
             return False
-        return bool(np.all(places == np.round(places))) and not self.data[
-            self.model.index
-        ].attrs.get("units")
+        index = self.model.index
+        places = checked_times(self.data, index)
+        return bool(np.all(places == np.round(places))) and not self.data[index].attrs.get("units")
 
     @property
     def scales(self) -> dict[str, tuple[str, float, float]]:
-        """How each observable is predicted, and its level and spread on that scale."""
+        """Link of each observable, with mean and standard deviation of the data on that scale.
+
+        Positive data have their logarithm, and shares of trials log odds.
+
+        Raises:
+            DataError: if positive data are all zero.
+        """
         found = {}
         for name in self.model.observables:
             seen = observations(self.data, name, dims=self.model.dims(name))
             seen = seen[np.isfinite(seen)]
             link = _link(self.model, name)
-            if link == "share":  # of trials that each datum may have its own number of
-                found[name] = link, 0.0, _OF_SHARES
+            # The number of trials may differ from datum to datum, so take a fixed scale.
+            if link == "share":
+                found[name] = link, 0.0, _LOG_ODDS_SPREAD
                 continue
             if link == "positive" and not seen.max() > 0:
                 raise DataError(f"all data of '{name}' are 0: nothing is known of its size")
-            values = np.log(np.maximum(seen, _LEAST * seen.max())) if link == "positive" else seen
+            # A floor keeps the logarithm of zero finite.
+            # Mean and spread of logarithms fit a positive function.
+            values = np.log(np.maximum(seen, _FLOOR * seen.max())) if link == "positive" else seen
             found[name] = link, float(np.mean(values)), float(np.std(values)) or 1.0
         return found
 
     def with_layer(self, layer: AbstractLayer) -> Model:
-        """The model with another layer, of each member if it has members: the same noise, and no
-        laws, which are science."""
+        """Return the model with another layer and the same noise.
+
+        Constraints are left out, since they are science.
+
+        Args:
+            layer: the layer, of one group if the model is a population.
+
+        Returns:
+            The model.
+        """
         model = self.model
         if isinstance(model.layer, AbstractPopulation):
             layer = Each(layer, model.layer.members, model.layer.dim)
@@ -126,21 +149,29 @@ class Seen:
 
     @property
     def like(self) -> dict[str, Any]:
-        """Forcings, units and index of the model's own layer; a forcing is what it is at each time
-        of the data.
-        """
+        """Forcings, units and index of the model's layer, as arguments of another layer."""
         own = self.model.layer
-        return {"forcings": own.forcings, "units": dict(own.units), "index": own.index}
+        return {
+            "forcings": own.forcings,
+            "units": dict(own.units),
+            "index": own.index,
+        }
 
 
-_LEAST = 1e-3  # of the largest value, below which a positive one counts as that
-_OF_SHARES = 1.5  # on the scale of log odds
-_BACKWARD = {"real": lambda x: x, "positive": jnp.exp, "share": lambda x: 1 / (1 + jnp.exp(-x))}
+_FLOOR = 1e-3  # smallest positive value, as a share of the largest
+_LOG_ODDS_SPREAD = 1.5
+_BACKWARD = {
+    "real": lambda x: x,
+    "positive": jnp.exp,
+    "share": lambda x: 1 / (1 + jnp.exp(-x)),
+}
 
 
 def _link(model: Model, name: str) -> str:
+    """Return "real", "positive" or "share", by the support of the noise of an observable."""
     noise = model.noise_of(name)
-    while hasattr(noise, "noise"):  # that of counts may stand inside another
+    # A noise of counts may be wrapped in another noise.
+    while hasattr(noise, "noise"):
         noise = noise.noise  # pyright: ignore[reportAttributeAccessIssue]
     if hasattr(noise, "trials"):
         return "share"
@@ -148,7 +179,10 @@ def _link(model: Model, name: str) -> str:
 
 
 class Placed(Module):
-    """Standardised values on the scales of observables."""
+    r"""A function with standardised outputs, moved to the scales of the observables.
+
+    $y = g^{-1}(\text{level} + \text{spread} \cdot f)$ with the link $g$
+    """
 
     function: Any
     scales: Mapping[str, tuple[str, float, float]] = eqx.field(static=True, converter=FrozenDict)
@@ -158,11 +192,14 @@ class Placed(Module):
         return {name: self.placed(name, value) for name, value in found.items()}
 
     def placed(self, name: str, value: Any) -> Any:
-        """One value on the scale of its observable.
+        """Move one value to the scale of its observable.
 
         Args:
-            name: that of the observable.
-            value: how far it lies from the level, in spreads.
+            name: name of the observable.
+            value: the standardised value.
+
+        Returns:
+            The value in the units of the observable.
         """
         link, level, spread = self.scales[name]
         return _BACKWARD[link](level + spread * value)

@@ -1,4 +1,4 @@
-"""Science whose numbers are known beforehand."""
+"""A baseline whose science has fixed parameters."""
 
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -14,33 +14,33 @@ _DRAWS = 4096
 
 
 def fixed(model: Model) -> Model:
-    """The same model with science that does not learn: each of its numbers is the median of its
-    prior.
+    """Fix each science parameter at the median of its prior.
 
-    Of a model of science alone that is science as the literature has it, of a hybrid one whose
-    network adapts and whose science does not. States at the start, noise, and what is learned
-    beside the science stay unknown; a number that stands in the equations and in the start is fixed
-    in both.
+    Initial states, noise, and networks stay unknown. A parameter that the equations share with the
+    initial state is fixed in both. A model of science alone is then as in the literature; a hybrid
+    learns only its network.
 
     Args:
-        model: a model with unknown numbers of the group "science" in its layer.
+        model: a model with science parameters in its layer.
+
+    Returns:
+        The baseline.
 
     Raises:
-        ModelError: if there are none, or if what stays unknown depends on them.
+        ModelError: if there are no science parameters, or unknowns that stay depend on them.
     """
     layer = model.layer
+    # 1. Find the parameters to fix.
     leaves = paths(layer)
     known = {path for path, leaf in leaves.items() if leaf.group == "science" and not _stays(leaf)}
     if not known:
         raise ModelError("the layer has no unknown numbers of science: there is nothing to fix")
+    # 2. Put medians of prior draws in the place of all distributions.
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
-    stays = {
-        place
-        for path, leaf in leaves.items()
-        if path not in known
-        for place in leaf.places + leaf.within
-    }
+    # 3. Take them only at the places of the parameters to fix.
+    others = [leaf for path, leaf in leaves.items() if path not in known]
+    stays = {place for leaf in others for place in leaf.places + leaf.within}
     values = dict(jtu.tree_flatten_with_path(middle)[0])
 
     def chosen(path, leaf):
@@ -58,10 +58,7 @@ def fixed(model: Model) -> Model:
 
 
 def _stays(leaf: RandomLeaf) -> bool:
-    """Whether a number is one of the start or of process noise alone, wherever it stands or is made
-    use of.
-    """
+    """Whether a parameter occurs only in initial states or process noise."""
     places = leaf.places + leaf.within
-    return bool(places) and all(
-        {"initial", "process_noise"} & {*place.split(".")} for place in places
-    )
+    kept = {"initial", "process_noise"}
+    return bool(places) and all(kept & {*place.split(".")} for place in places)

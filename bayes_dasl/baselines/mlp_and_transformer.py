@@ -1,4 +1,4 @@
-"""Baselines without equations: networks and processes from index and forcings to observables."""
+"""Baselines without equations: functions of index and forcings."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -32,49 +32,54 @@ _TRAITS = ("latent_trait_1", "latent_trait_2")
 
 
 def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> Model:
-    """A multilayer perceptron from the index and the forcings at a time to the observables at that
-    time.
+    """Make a multilayer perceptron from index and forcings to the observables at the same time.
 
-    An index of whole numbers without a unit, of rows that are no series, is no input. Members of a
-    population have two latent traits each, inputs that are inferred with the weights; doses, and
-    what the science knows of members, are no inputs.
+    An index that only counts rows is no input. Each group of a population has two latent traits,
+    which are inputs and are inferred with the weights. Doses and covariates are no inputs.
 
     Args:
-        model: that whose observables, forcings and noise it has.
+        model: the model whose observables, forcings and noise it takes.
         data: the training data.
         width: units of each hidden layer.
-        depth: hidden layers.
+        depth: number of hidden layers.
+
+    Returns:
+        The baseline.
 
     Raises:
-        ModelError: for fields.
-        DataError: for an observable that was not seen.
+        ModelError: if observables are fields.
+        DataError: if an observable has no data.
     """
     seen = Seen.of(model, data, members=True)
-    scales, traits = seen.scales, _TRAITS if seen.of_members else ()
+    scales = seen.scales
+    traits = _TRAITS if seen.of_members else ()
     inputs = seen.inputs | dict.fromkeys(traits, (0.0, 1.0))
-    network: Any = Network.mlp(
-        inputs, tuple(scales), 1.0, width=width, depth=depth, prior=fan_in(2.0)
-    )
-    function = _WithTraits(network, _of_each_member(traits)) if traits else network
+    sizes: Any = {"width": width, "depth": depth}
+    network: Any = Network.mlp(inputs, tuple(scales), 1.0, prior=fan_in(2.0), **sizes)
+    function = _WithTraits(network, _effects_of_groups(traits)) if traits else network
     return seen.with_layer(Algebraic(Placed(function, scales), **seen.like))
 
 
 def gaussian_process(model: Model, data: xr.Dataset) -> Model:
-    """A sum of Gaussian processes, of the index and of each forcing, for each observable.
+    """Make a sum of Gaussian processes of the index and each forcing, for each observable.
 
-    Each has a length and an amplitude that are unknown (`bd.bases.HilbertGP`). Members of a
-    population have the same processes, and a level of their own for each observable. An index that
-    only counts rows is left out. Outside the range of the data, rows without observations included,
-    a process stays what it was at the end.
+    Each process has an unknown length and amplitude (`bd.bases.HilbertGP`). Groups of a population
+    share the processes and have a level of their own. An index that only counts rows is left out.
+    Outside the range of the rows, with or without observations, a process is constant.
 
     Args:
-        model: that whose observables, forcings and noise it has.
+        model: the model whose observables, forcings and noise it takes.
         data: the training data, with rows up to the last time of a forecast.
 
+    Returns:
+        The baseline.
+
     Raises:
-        ModelError: for fields.
-        DataError: for an observable that was not seen.
+        ModelError: if observables are fields.
+        DataError: if an observable has no data, or all inputs are constant.
     """
+    # 1. The range of each input, and the range of lengths along the index: from two steps to half
+    #    of the span. Shorter waves cannot be learned, longer ones look like a trend.
     seen = Seen.of(model, data, members=True)
     begin, end = seen.span
     spacing = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
@@ -90,48 +95,44 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
             "neither the index nor a forcing tells the rows apart: there is nothing to be a "
             "function of"
         )
-    parts = {}
+    # 2. One process per observable and input.
+    parts: dict[str, dict[str, Basis]] = {}
     for name in seen.scales:
-        families = {
-            of: bases.HilbertGP(
-                low,
-                high,
-                _FEATURES,
-                length=lengths and between(*lengths),
-                amplitude=dist.HalfNormal(2.0),
-            )
-            for of, (low, high, lengths) in ranges.items()
-        }
-        levels = {of: 0.0 if i else dist.Normal(0.0, 1.0) for i, of in enumerate(families)}
-        parts[name] = {
-            of: Basis(family, of, name, level=levels[of]) for of, family in families.items()
-        }
-    sums = (
-        _WithLevels(_Sums(parts), _of_each_member(seen.scales)) if seen.of_members else _Sums(parts)
-    )
+        parts[name] = {}
+        for of, (low, high, lengths) in ranges.items():
+            length = lengths and between(*lengths)
+            amplitude = dist.HalfNormal(2.0)
+            family = bases.HilbertGP(low, high, _FEATURES, length=length, amplitude=amplitude)
+            # Levels of a sum add up, so only the first process has one.
+            level = 0.0 if parts[name] else dist.Normal(0.0, 1.0)
+            parts[name][of] = Basis(family, of, name, level=level)
+    # 3. Their sums, with a level of each group.
+    sums: Any = _Sums(parts)
+    if seen.of_members:
+        sums = _WithLevels(sums, _effects_of_groups(seen.scales))
     return seen.with_layer(Algebraic(Placed(sums, seen.scales), **seen.like))
 
 
 class _Sums(Module):
-    """For each output the sum of some functions."""
+    """The sum of several functions for each output."""
 
     parts: dict[str, dict[str, Basis]]
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        each = {
-            name: [part(t, y, u)[name] for part in parts.values()]
-            for name, parts in self.parts.items()
-        }
-        return {name: jnp.stack(values).sum(axis=0) for name, values in each.items()}
+        found = {}
+        for name, parts in self.parts.items():
+            values = [part(t, y, u)[name] for part in parts.values()]
+            found[name] = jnp.stack(values).sum(axis=0)
+        return found
 
 
-def _of_each_member(names: Iterable[str]) -> dict[str, Any]:
-    """A number for each name that every member has its own of, standard normal between them."""
+def _effects_of_groups(names: Iterable[str]) -> dict[str, Any]:
+    """Return a standard normal random effect for each name."""
     return {name: varying(dist.Normal(0.0, 1.0)) for name in names}
 
 
 class _WithTraits(Module):
-    """A network that has latent traits of each member as inputs, beside the forcings."""
+    """A network with latent traits of each group as further inputs."""
 
     random_group: ClassVar[str] = "network"
 
@@ -143,7 +144,7 @@ class _WithTraits(Module):
 
 
 class _WithLevels(Module):
-    """Functions that are the same for all members, but for a level of each."""
+    """Functions that all groups share, plus a level of each group."""
 
     random_group: ClassVar[str] = "network"
 
@@ -163,21 +164,24 @@ def transformer(
     heads: int = 2,
     depth: int = 1,
 ) -> Model:
-    """A transformer over time: an observable is told by attention over the forcings at the times
-    before it.
+    """Make a transformer from the forcings in a window of times to the observables at its end.
 
     Args:
-        model: that whose observables, forcings and noise it has.
+        model: the model whose observables, forcings and noise it takes.
         data: the training data, a series.
-        window: how many times it looks at: that of the observable and those before it, a typical
-            step of the data apart. Before the first time the forcings are what they are then.
-        width: numbers that stand for each time, a multiple of `heads`.
-        heads: of the attention.
-        depth: layers of attention.
+        window: number of times in the window, a typical step of the data apart. Before the first
+            time forcings have their first value.
+        width: length of the vector that represents each time, a multiple of `heads`.
+        heads: number of attention heads.
+        depth: number of attention layers.
+
+    Returns:
+        The baseline.
 
     Raises:
-        ModelError: for rows that are no series, fields and populations, and sizes that do not fit.
-        DataError: for an observable that was not seen.
+        ModelError: if rows are no series, observables are fields, the model is a population, or
+            sizes do not fit.
+        DataError: if an observable has no data.
 
     Source: Vaswani et al. (2017), Attention is all you need; the norm before each layer of Xiong et
     al. (2020).
@@ -193,42 +197,44 @@ def transformer(
         )
     scales = seen.scales
     step = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
-    encoder = _Encoder(len(seen.inputs), len(scales), window, width, heads, depth, key=as_key(0))
-    network = _Attention(
-        bayesian(encoder), seen.inputs, tuple(scales), tuple(step * k for k in range(window))
+    lags = tuple(step * number for number in range(window))
+    # The weights are only shapes here: `bayesian` puts priors in their place.
+    encoder = _Encoder(
+        len(seen.inputs),
+        len(scales),
+        window,
+        width,
+        heads,
+        depth,
+        key=as_key(0),
     )
-    return seen.with_layer(
-        Windowed(
-            Placed(network, scales),
-            **seen.like,
-            start=seen.span[0],
-            interpolation=model.layer.interpolation,
-        )
-    )
+    network = _Attention(bayesian(encoder), seen.inputs, tuple(scales), lags)
+    own = {"start": seen.span[0], "interpolation": model.layer.interpolation}
+    return seen.with_layer(Windowed(Placed(network, scales), **seen.like, **own))
 
 
 class _Block(eqx.Module):
-    """Attention, then a network for each time, each added to what was there."""
+    """A transformer block with normalised inputs.
+
+    x ← x + attention(norm(x)), then x ← x + mlp(norm(x))
+    """
 
     attention: eqx.nn.MultiheadAttention
     network: eqx.nn.MLP
 
     def __call__(self, x):
-        x = x + self._attended(_normed(x))
+        normed = _normed(x)
+        x = x + self.attention(normed, normed, normed)
         return x + jax.vmap(self.network)(_normed(x))
-
-    def _attended(self, x):
-        return self.attention(x, x, x)
 
 
 def _normed(x):
+    """Return each time's vector with mean 0 and variance 1."""
     return jax.vmap(eqx.nn.LayerNorm(x.shape[-1], use_weight=False, use_bias=False))(x)
 
 
 class _Encoder(eqx.Module):
-    """From what is known at each time of a window, the newest first,
-    to the outputs at the newest.
-    """
+    """From the inputs at each time of a window, the newest first, to outputs at the newest."""
 
     embed: eqx.nn.Linear
     place: jax.Array
@@ -259,6 +265,7 @@ class _Encoder(eqx.Module):
         self.read = eqx.nn.Linear(width, outputs, key=next(keys))
 
     def __call__(self, x):
+        # Attention ignores order, so each place of the window has a vector of its own.
         x = jax.vmap(self.embed)(x) + self.place
         for block in self.blocks:
             x = block(x)
@@ -266,7 +273,7 @@ class _Encoder(eqx.Module):
 
 
 class _Attention(Module):
-    """An encoder whose weights are random, over what drives it at several lags."""
+    """An encoder with random weights, for the inputs at several lags."""
 
     random_group: ClassVar[str] = "network"
 
@@ -276,28 +283,31 @@ class _Attention(Module):
     lags: tuple[float, ...] = eqx.field(static=True)
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        """The outputs at a time.
+        """Return the outputs at the newest time.
 
         Args:
             t: the times of the window, the newest first.
-            y: nothing.
+            y: unused.
             u: the forcings at these times, by name.
+
+        Returns:
+            The standardised outputs by name.
         """
         out = realised(self.encoder)(standardised(self.inputs, {"t": t, **u}))
         return {name: out[i] for i, name in enumerate(self.outputs)}
 
 
 class Windowed(AbstractLayer):
-    """A function of the forcings at a time and at times before it.
+    """A layer that applies a function to the forcings at a time and at earlier times.
 
     Args:
-        function: a function `(t, y, u)` of `(lag,)` times, an empty dict, and the forcings then;
-            its part `function` says at which `lags`.
-        forcings: the data variables that it reads.
-        units: those of forcings and outputs.
-        index: the coordinate that the data run along.
-        start: the first of its values, before which the forcings are what they are then.
-        interpolation: which forcings are not linear between their data.
+        function: a function `(t, y, u)` of `(lag,)` times, an empty dict, and the forcings then.
+            Its field `function` has the `lags`.
+        forcings: the forcings that it reads.
+        units: units of forcings and outputs.
+        index: the index of the data.
+        start: the first time; before it forcings have their first value.
+        interpolation: interpolation of forcings that is not linear.
     """
 
     function: Placed
@@ -311,20 +321,24 @@ class Windowed(AbstractLayer):
 
     @property
     def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
         return tuple(self.function.scales)
 
     @property
     def pointwise(self) -> bool:
+        """Whether a prediction at one time needs no other times."""
         return True
 
     @property
     def trajectories(self) -> list:
+        """Trajectories of states: none."""
         return []
 
     def __call__(self, inputs: Inputs) -> Prediction:
         lags = jnp.asarray(self.function.function.lags)
 
         def at(t):
+            # Before the first time, forcings have their first value.
             times = jnp.maximum(t - lags, inputs.start)
             forced = {name: jax.vmap(inputs.forcings[name])(times) for name in self.forcings}
             return self.function(times, {}, forced)

@@ -1,4 +1,4 @@
-"""A neural ODE: it knows the states of a model, but nothing of their rates."""
+"""A neural ODE: the states of a model, with rates by a network."""
 
 import dataclasses
 from typing import Any
@@ -18,22 +18,25 @@ from ._seen import Seen
 
 
 def neural_ode(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 1) -> Model:
-    """The same differential equation with a network in place of all that science says of its rates.
+    """Replace the rates of an ODE by a network of states and forcings.
 
-    It keeps the states, where they begin, and how they are observed; where that is a method of the
-    equations, all numbers of these, those that it does not read with their priors. Rates hang on
-    states and forcings, not on time itself. They are per unit of state where all states begin
-    positive for certain, so that they stay positive, and are measured in those that the science has
-    under its prior (`bd.corrected`), which is all that is known of it.
+    States, their start, and observations stay. If observations are a method of the equations, all
+    parameters of the equations keep their priors. If all states begin positive, rates are relative
+    to the state, so that states stay positive. The only science left is the size of the rates
+    under the prior (`bd.corrected`).
 
     Args:
-        model: that of an `ODE` without jumps, doses, events, algebraic states and process noise.
-        data: the training data; states that they lack are those of the science.
+        model: the model of an `ODE` without jumps, doses, events, algebraic states and process
+            noise.
+        data: the training data. States without data have their scale from the science.
         width: units of each hidden layer.
-        depth: hidden layers.
+        depth: number of hidden layers.
+
+    Returns:
+        The baseline.
 
     Raises:
-        ModelError: for another layer, or as `bd.corrected`.
+        ModelError: if the layer is something else, or as `bd.corrected`.
 
     Source: Chen et al. (2018), Neural ordinary differential equations.
     """
@@ -43,17 +46,15 @@ def neural_ode(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 
     network = Network.mlp(
         known.inputs, known.units, 1.0, width=width, depth=depth, prior=fan_in(1.5)
     )
-    field = _Rates(
-        network, known.relative, layer.vector_field if layer.observe is not None else None
-    )
+    # `observe` may be a method of the equations.
+    equations = layer.vector_field if layer.observe is not None else None
+    field = _NetworkRates(network, known.relative, equations)
     found = eqx.tree_at(lambda ode: ode.vector_field, layer, field)
     return Model(found, model.noise, None, model.cross_correlation)
 
 
-class _Rates(Module):
-    """Rates by a network; beside it stand the equations, for what is observed may be a method of
-    theirs.
-    """
+class _NetworkRates(Module):
+    """Rates by a network; the equations are kept if observations need them."""
 
     network: Network
     relative: bool = eqx.field(static=True)
@@ -66,8 +67,12 @@ class _Rates(Module):
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """Of the states and rates of an ODE: where the states lie, how large rates are, and whether per
-    unit of state.
+    """Scales of the states and rates of an ODE.
+
+    Args:
+        inputs: location and width of each state and forcing.
+        units: size of each rate.
+        relative: whether rates are relative to the state.
     """
 
     inputs: dict[str, tuple[float, float]]
@@ -76,33 +81,50 @@ class Known:
 
 
 def smooth_ode(seen: Seen, what: str) -> ODE:
-    """The layer of a model, if it is an ODE of which nothing but rates moves the states.
+    """Return the layer of a model if it is an ODE whose states move by rates only.
+
+    Args:
+        seen: the model and its data.
+        what: name of the baseline, for the error.
+
+    Returns:
+        The ODE.
 
     Raises:
-        ModelError: for another.
+        ModelError: if the layer is something else.
     """
     layer = seen.model.layer
     if not isinstance(layer, ODE) or not is_smooth(layer):
         raise ModelError(
             f"{what} takes the place of a bd.ODE without jumps, doses, events, algebraic states, "
-            "process noise, sums "
-            f"and means, not of this {type(layer).__name__}"
+            f"process noise, sums and means, not of this {type(layer).__name__}"
         )
     return layer
 
 
 def rates_of(layer: ODE, seen: Seen) -> Known:
-    """What a network that gives rates is told of their size."""
+    """Return the scales of an ODE, as `bd.corrected` finds them for a network.
+
+    Args:
+        layer: the ODE.
+        seen: the model and its data.
+
+    Returns:
+        The scales of states, forcings and rates.
+
+    Raises:
+        ModelError: as `bd.corrected`.
+    """
     states = tuple(layer.initial)
-    relative = all(_is_positive(value) for value in layer.initial.values())
-    hybrid: Any = corrected(
-        layer, seen.data, *states, inputs=(*states, *layer.forcings), relative=relative
-    )
+    # A relative rate keeps a positive state positive.
+    relative = all(_begins_positive(value) for value in layer.initial.values())
+    inputs = (*states, *layer.forcings)
+    hybrid: Any = corrected(layer, seen.data, *states, inputs=inputs, relative=relative)
     closure = hybrid.vector_field.closure
-    return Known(
-        dict(closure.inputs), dict(zip(closure.outputs, closure.units, strict=True)), relative
-    )
+    units = dict(zip(closure.outputs, closure.units, strict=True))
+    return Known(dict(closure.inputs), units, relative)
 
 
-def _is_positive(value: Any) -> bool:
+def _begins_positive(value: Any) -> bool:
+    """Whether an initial state is positive, or random with positive support."""
     return value.support is constraints.positive if is_random(value) else bool(value > 0)

@@ -1,4 +1,4 @@
-"""A physics-informed network: a function of time that obeys an equation at some points."""
+"""A physics-informed network: states as a network of time, softly bound to an equation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,28 +28,32 @@ def pinn(
     width: int = 16,
     depth: int = 2,
 ) -> Model:
-    r"""A physics-informed network: states are a network of time, and how they break the equation is
-    a datum of zero.
+    r"""Make a physics-informed network: states are functions of time that obey an equation softly.
 
-    $y(t)
-    = y_0 + s\,\tau\,\mathrm{net}(t), \quad (\dot y - f(t, y, u)) / (\text{tolerance} \cdot r) \sim
-    N(0, 1)$ at points spread evenly from the start to the last of the data that are fitted
+    $y(t) = y_0 + s\,\tau\,\mathrm{net}(t), \quad
+    (\dot y - f(t, y, u)) / (\text{tolerance} \cdot r) \sim N(0, 1)$
 
-    τ is the time that has passed, as a share of that of the data, s the spread of a state and r the
-    size of its rates under the prior (`bd.corrected`). Where all states begin positive for certain,
-    their logarithms are meant. Numbers of the science are unknown as before.
+    The constraint holds at times spread evenly from the start to the last fitted time. τ is the
+    elapsed share of the time of the data, s the spread of a state, and r the size of its rates
+    under the prior (`bd.corrected`). If all states begin positive, their logarithms are meant.
+    Parameters of the science are unknown as before.
 
     Args:
-        model: that of an `ODE` without jumps, doses, events, algebraic states and process noise.
-        data: the training data. Rows without observations ahead of them, with their forcings, in
-            these and in what is fitted let the equation hold there too.
-        points: at how many times the equation is asked for.
-        tolerance: how much it may be broken, as a share of the rates.
+        model: the model of an `ODE` without jumps, doses, events, algebraic states and process
+            noise.
+        data: the training data. If they have rows without observations ahead, with forcings, the
+            equation holds there too.
+        points: number of times with the constraint.
+        tolerance: tolerated constraint residual, as a share of the rates.
         width: units of each hidden layer.
-        depth: hidden layers.
+        depth: number of hidden layers.
+
+    Returns:
+        The baseline.
 
     Raises:
-        ModelError: for another layer, no points or no tolerance, or as `bd.corrected`.
+        ModelError: if the layer is something else, points or tolerance are not positive, or as
+            `bd.corrected`.
 
     Source: Raissi et al. (2019), Physics-informed neural networks; Yang et al. (2021), B-PINNs.
     """
@@ -60,11 +64,12 @@ def pinn(
         )
     seen = Seen.of(model, data)
     layer = smooth_ode(seen, "a PINN")
-    known, (begin, end) = rates_of(layer, seen), seen.span
-    states = tuple(layer.initial)
-    spreads = {name: 1.0 if known.relative else known.inputs[name][1] for name in states}
-    time = {"t": ((begin + end) / 2, (end - begin) / 4)}
-    network = Network.mlp(time, spreads, 2.0, width=width, depth=depth, prior=fan_in(2.0))
+    known = rates_of(layer, seen)
+    begin, end = seen.span
+    # Logarithms have no units: a spread of one is a factor of e.
+    spreads = {name: 1.0 if known.relative else known.inputs[name][1] for name in layer.initial}
+    sizes: Any = {"width": width, "depth": depth}
+    network = Network.mlp({"t": seen.time}, spreads, 2.0, prior=fan_in(2.0), **sizes)
     allowed = {name: tolerance * unit for name, unit in known.units.items()}
     informed = Informed(  # pyright: ignore[reportCallIssue]  # forcings and units are properties
         ode=layer,
@@ -78,17 +83,15 @@ def pinn(
 
 
 class Informed(AroundTrajectory):
-    """States as a network of time, with what breaks the equation as mismatches.
+    """States as a network of time, with constraint residuals of the equation.
 
     Args:
-        ode: the equation, of which nothing is solved.
-        network: from time to how far each state has moved.
-        span: a typical time, by which the network's share of what moves a state grows.
-        allowed: how much each rate may be missed, in its units, or those of the logarithm of its
-            state.
-        points: at how many times, from the start to the last one asked for, the equation is asked
-            for.
-        logarithms: whether the network moves the logarithms of the states.
+        ode: the equation, which is not solved.
+        network: from time to the change of each state, per `span` of time.
+        span: the time of the data.
+        allowed: tolerated residual of each rate, in its units, or per time for logarithms.
+        points: number of times with the constraint, from the start to the last requested time.
+        logarithms: whether the network changes the logarithms of the states.
     """
 
     ode: ODE
@@ -100,27 +103,34 @@ class Informed(AroundTrajectory):
 
     @property
     def pointwise(self) -> bool:
+        """Whether a prediction at one time needs no other times."""
         return True
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        # 1. The states at the requested times.
         states = self._states(inputs)
         found = jax.vmap(states)(inputs.times)
+        # 2. States and their derivatives dy/dt at the times of the constraint.
         at = jnp.linspace(inputs.start, inputs.times[-1], self.points)
         known, moving = jax.vmap(lambda t: jax.jvp(states, (t,), (jnp.ones_like(t),)))(at)
         wanted = self.ode.rates_along(inputs, at, known)
+        # 3. Residuals (dy/dt − f) / allowed; for logarithms (dy/dt − f) / (y allowed).
         broken = {}
         for name, rate in moving.items():
             away = rate - wanted[name]
             broken[name] = (away / known[name] if self.logarithms else away) / self.allowed[name]
+        # 4. A state that is not finite makes the draw invalid, and gradients must stay finite.
         ok = finite((found, broken))
         kept = {f"equation of {name}": jnp.where(ok, value, 0.0) for name, value in broken.items()}
         masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), found)
         return self.ode.predict(inputs, masked, ok, jnp.asarray(0), mismatches=kept)
 
     def _states(self, inputs: Inputs) -> Any:
+        """Return the states as a function of time."""
         initial = self.ode.begin(inputs)
 
         def at(t):
+            # τ = 0 at the start, so that initial states hold exactly.
             passed = (t - inputs.start) / self.span
             moved = self.network(t, {}, {})
             if self.logarithms:

@@ -1,4 +1,4 @@
-"""The many fits of a study file: its tasks done over workers, and what its rows say."""
+"""The many fits of a study file: its tasks, its rows, and its tables and figures."""
 
 import ast
 import hashlib
@@ -28,86 +28,89 @@ def rows_of(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """The rows of the tasks of a study file, which are done unless they are there.
+    """Return the rows of the tasks of a study file, and do the tasks that have none.
 
     Args:
-        module: that of a file which defines `tasks(quick)`, a list of dicts, and `row(**task)`, as
-            for `run_many`.
-        folder: where the rows are kept, in `rows.jsonl`.
-        quick: whether only the tasks of its quick form are asked for.
-        only: arguments of the tasks that are asked for, such as "model=hybrid": one of the values
-            that are said of an argument, and so for each argument; "engine=" those that say nothing
-            of it.
-        only_held: whether no task is done.
+        module: the module of a file that defines `tasks(quick)`, a list of dicts, and
+            `row(**task)`, as for `run_many`.
+        folder: the folder of the rows, with the file `rows.jsonl`.
+        quick: whether to do only the tasks of the quick form.
+        only: conditions on the arguments of tasks, such as "model=hybrid". Several values of one
+            argument are alternatives. "engine=" chooses tasks without that argument.
+        only_held: whether to do no task.
         scheduler: as for `run_many`.
         workers: as for `run_many`.
         say: as for `run_many`.
 
+    Returns:
+        One line per task.
+
     Raises:
-        ReadError: if the file defines no such functions, or no rows are there where none are to be
-            made.
-        ModelError: if no task is as asked; as `run_many`.
+        ReadError: if the file lacks these functions, or has no rows and none are to be made.
+        ModelError: if no task meets the conditions, or as `run_many`.
     """
-    tasks, row = _function(module, "tasks"), _function(module, "row")
+    tasks = _function_of(module, "tasks")
+    row = _function_of(module, "row")
     if tasks is None or row is None:
         raise ReadError(
             f"{module.__file__} has no many fits: it defines no functions tasks(quick), a list of "
-            "dicts, and "
-            "row(**task), a dict"
+            "dicts, and row(**task), a dict"
         )
-    asked, code = _chosen([*tasks(quick=quick)], only), _code_of(module)
+    asked = _tasks_asked([*tasks(quick=quick)], only)
+    code = _code_of(module)
+    path = folder / "rows.jsonl"
     if not only_held:
-        return run_many(
-            row,
-            asked,
-            folder / "rows.jsonl",
-            scheduler=scheduler,
-            workers=workers,
-            code=code,
-            say=say,
-        )
-    found = held_rows(asked, folder / "rows.jsonl", code)
+        over = {"scheduler": scheduler, "workers": workers}
+        return run_many(row, asked, path, code=code, say=say, **over)
+    found = held_rows(asked, path, code)
     if found.empty:
-        raise ReadError(
-            f"{folder / 'rows.jsonl'} holds no row of these tasks by this code: leave --table out"
-        )
+        raise ReadError(f"{path} holds no row of these tasks by this code: leave --table out")
     if len(found) < len(asked):
         say(f"{len(asked) - len(found)} of {len(asked)} tasks have no row by this code yet")
     return found
 
 
-def _chosen(tasks: list[Mapping[str, Any]], only: Iterable[str]) -> list[Mapping[str, Any]]:
-    """The tasks that are as asked."""
+def _tasks_asked(tasks: list[Mapping[str, Any]], only: Iterable[str]) -> list[Mapping[str, Any]]:
+    """Return the tasks that meet all conditions.
+
+    Raises:
+        ModelError: if a condition is malformed or names an unknown argument or value, or no task
+            meets all of them.
+    """
+    # 1. Collect the accepted values of each argument.
     wanted: dict[str, list[str]] = {}
-    for each in (only := [*only]):
-        name, equals, value = each.partition("=")
+    for condition in (only := [*only]):
+        name, equals, value = condition.partition("=")
         if not equals:
             raise ModelError(
-                f"'{each}' is no argument of a task with its value, such as model=hybrid"
+                f"'{condition}' is no argument of a task with its value, such as model=hybrid"
             )
         wanted.setdefault(name, []).append(value)
+    # 2. Refuse names and values that no task has.
     for name, values in wanted.items():
         there = dict.fromkeys(str(task[name]) for task in tasks if name in task)
         if not there:
             names = ", ".join(dict.fromkeys(name for task in tasks for name in task))
             raise ModelError(f"no task has an argument '{name}': there are {names}")
         for value in filter(None, values):
-            if not any(_same(value, other) for other in there):
+            if not any(_same_value(value, other) for other in there):
                 raise ModelError(f"no task has {name}={value}: it is {', '.join(there)}")
 
-    def is_wanted(task: Mapping[str, Any]) -> bool:
-        said = {name: str(task.get(name, "")) for name in wanted}
-        return all(
-            any(_same(value, said[name]) for value in values) for name, values in wanted.items()
-        )
-
-    if not (found := [*filter(is_wanted, tasks)]):
+    # 3. Filter by one argument after the other.
+    found = tasks
+    for name, values in wanted.items():
+        found = [
+            task
+            for task in found
+            if any(_same_value(value, str(task.get(name, ""))) for value in values)
+        ]
+    if not found:
         raise ModelError(f"no task is as all of these ask: {', '.join(only)}")
     return found
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two texts are the same, or the same number."""
+def _same_value(one: str, other: str) -> bool:
+    """Whether two texts are equal, or equal numbers."""
     try:
         return float(one) == float(other)
     except ValueError:
@@ -117,23 +120,22 @@ def _same(one: str, other: str) -> bool:
 def summarised(
     module: ModuleType, rows: pd.DataFrame, folder: Path
 ) -> dict[str, pd.DataFrame | Path]:
-    """What a study file makes of its rows, written into the folder: tables as CSV, figures as PNG.
+    """Write the tables and figures that a study file makes of its rows, as CSV and PNG.
 
     Args:
-        module: that of the file, which may define `summary(rows)`, a dict of tables and figures by
-            name.
-        rows: those of its tasks.
-        folder: where they are written.
+        module: the module of the file, which may define `summary(rows)`, a dict of tables and
+            figures by title.
+        rows: the rows of its tasks.
+        folder: the folder to write to.
 
     Returns:
         The tables, and the paths of the figures.
 
     Raises:
         WriteError: if the folder cannot be written.
-        ReadError: where `summary` returns something else, or two titles whose files would have one
-            name.
+        ReadError: if `summary` returns something else, or two titles give the same file name.
     """
-    summary = _function(module, "summary")
+    summary = _function_of(module, "summary")
     made: Any = {} if summary is None else summary(rows)
     if not isinstance(made, Mapping):
         raise ReadError(
@@ -170,27 +172,31 @@ def summarised(
 
 
 def _code_of(module: ModuleType) -> str:
-    """A hash of the version of the package, of the file but for its summary, which may change
-    without a fit, and of the files beside it that these import."""
+    """Return a hash of the package's version, a file without its summary, and its imports.
+
+    The summary may change without a new fit.
+    """
     path = Path(str(module.__file__))
-    text, summary = path.read_text(encoding="utf-8"), _function(module, "summary")
-    told = text if summary is None else text.replace(inspect.getsource(summary), "")
-    beside = "".join(other.read_text(encoding="utf-8") for other in _imported(path))
-    return hashlib.sha256((version("bayes_dasl") + told + beside).encode()).hexdigest()[:12]
+    text = path.read_text(encoding="utf-8")
+    summary = _function_of(module, "summary")
+    if summary is not None:
+        text = text.replace(inspect.getsource(summary), "")
+    beside = "".join(other.read_text(encoding="utf-8") for other in _imported_files(path))
+    return hashlib.sha256((version("bayes_dasl") + text + beside).encode()).hexdigest()[:12]
 
 
-def _imported(path: Path) -> list[Path]:
-    """The files of its folder that a file imports, and that these import."""
+def _imported_files(path: Path) -> list[Path]:
+    """Return the files of the same folder that a file imports, also indirectly."""
     found, left = {path}, [path]
     while left:
         for part in ast.walk(ast.parse(left.pop().read_text(encoding="utf-8"))):
-            modules = [part.module or ""] if isinstance(part, ast.ImportFrom) else []
-            names = (
-                [name.name for name in part.names]
-                if isinstance(part, (ast.Import, ast.ImportFrom))
-                else []
-            )
-            for name in (*modules, *names):
+            if not isinstance(part, (ast.Import, ast.ImportFrom)):
+                continue
+            # `from a import b` may import the file a.py, or b.py of a package.
+            names = [name.name for name in part.names]
+            if isinstance(part, ast.ImportFrom) and part.module:
+                names.append(part.module)
+            for name in names:
                 other = path.parent / f"{name.rpartition('.')[2]}.py"
                 if other.is_file() and other not in found:
                     found.add(other)
@@ -198,6 +204,7 @@ def _imported(path: Path) -> list[Path]:
     return sorted(found - {path})
 
 
-def _function(module: ModuleType, name: str) -> Callable[..., Any] | None:
+def _function_of(module: ModuleType, name: str) -> Callable[..., Any] | None:
+    """Return a function of a module, or None if it has none of that name."""
     found = getattr(module, name, None)
     return found if callable(found) else None

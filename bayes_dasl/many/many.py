@@ -1,6 +1,4 @@
-"""Many tasks, such as fits of several models to several data sets, over the workers of a Dask
-cluster.
-"""
+"""Many tasks, such as fits of several models to several data sets, over Dask workers."""
 
 import contextlib
 import hashlib
@@ -10,7 +8,7 @@ import json
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -25,29 +23,30 @@ from .._runs.lock import alone_in
 from ..errors import ModelError, ReadError, WriteError
 
 ALONE = "bayes_dasl_study_"
-"""How the name of a module begins that is a study file of no package."""
+"""Prefix of the module names of study files outside of any package."""
 
 type Task = Mapping[str, Any]
 type _Done = tuple[dict[str, Any], float]
-"""What a task returned, and its seconds."""
+"""The result of a task, and its seconds."""
 
 _IN_FLIGHT = 4  # tasks that wait for each thread of a worker
-_FULL = (
-    1 / 3
-    # Share of its memory above which a worker forgets the programs that it compiled, some 50 MB for
-    # each fit.
-)
+# Share of its memory above which a worker drops compiled programs, some 50 MB per fit.
+_FULL = 1 / 3
 _OURS = {"task", "code", "seconds", "failed"}
 _INFINITE = ("inf", "-inf")
 
 
 def combinations(**values: Iterable[Any]) -> list[dict[str, Any]]:
-    """All combinations: `combinations(model=["science", "hybrid"], seed=range(5))` are ten tasks.
+    """Return all combinations: `combinations(model=["a", "b"], seed=range(5))` are ten tasks.
 
     Args:
-        values: those of each argument.
+        values: the values of each argument.
+
+    Returns:
+        One dict of arguments per combination.
     """
-    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+    chosen = itertools.product(*values.values())
+    return [dict(zip(values, combination, strict=True)) for combination in chosen]
 
 
 def run_many(
@@ -61,40 +60,39 @@ def run_many(
     code: str | None = None,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Do many tasks, each of which gives a row of a table, and keep each row as soon as it is
-    there.
+    """Do many tasks, each of which returns a row of a table, and save each row at once.
 
-    A task whose row is in the file is not done again, unless the row is of other code, or of a task
-    that failed. What is running when it is stopped, or killed, is lost; nothing else is.
+    A task is not done again if the file has its row, unless other code made the row or the task
+    failed. If the run is stopped or killed, only the tasks that were running are lost.
 
     Args:
-        do: a function of a module, or of the script that runs, that takes a task by name,
-            `do(model="hybrid", seed=3)`. It returns a dict of what JSON can hold, and of NumPy's
-            numbers and arrays. No name in it or of an argument is "task", "code", "seconds" or
-            "failed", and none in it that of an argument.
-        tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
-        rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
-        scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given,
-            processes of this machine.
-        workers: how many processes of this machine, among which its cores are shared out; as many
-            as there are cores unless given. With 0 the tasks run one after the other in this
-            process, without Dask.
-        retries: how often a task that raised is done again; one whose worker died goes to another.
-        code: names the code that makes the rows; a hash of the version of the package and of the
-            file of `do` unless given. Files that this imports do not count.
-        say: a function of one text that is called with how far it is.
+        do: a function of a module, or of the script that runs, which takes a task by keywords,
+            `do(model="hybrid", seed=3)`. It returns a dict of JSON values, NumPy numbers and
+            arrays. The names "task", "code", "seconds" and "failed" are reserved, and no name of
+            the dict may be that of an argument.
+        tasks: the arguments of each task, such as `combinations(model=[…], seed=range(5))`.
+        rows: the file of the rows, one line of JSON per row, in a folder of its own.
+        scheduler: the address of a Dask scheduler, or a `distributed.Client`; None starts processes
+            on this machine.
+        workers: number of processes on this machine, which share its cores; None takes one per
+            core. With 0 the tasks run one after the other in this process, without Dask.
+        retries: how often a task that raised is tried again. If a worker dies, another takes its
+            task.
+        code: a name for the code that makes the rows. None takes a hash of the version of the
+            package and of the file of `do`; files that it imports do not count.
+        say: a function that is called with one line of progress.
 
     Returns:
-        The rows of these tasks, in their order: the arguments, what `do` returned, `seconds`,
-        `code`, and `failed` with the error of a task that failed.
+        The rows of these tasks in order: the arguments, the result of `do`, `seconds`, `code`, and
+        `failed` with the error of a task that failed.
 
     Raises:
-        ModelError: without Dask, for a scheduler together with workers, or one that does not
-            answer, for tasks that occur twice or whose arguments JSON cannot hold, without `code`
-            for what is no function of a file, or hangs on more than its arguments, for a class of a
-            notebook, which workers cannot be sent, and for a script without a guard.
-        WriteError: where the file cannot be written, or another process writes to it.
-        ReadError: where it cannot be read.
+        ModelError: if Dask is missing; if a scheduler does not answer or is given with workers; if
+            a task occurs twice or JSON cannot hold its arguments; if `code` is None and `do` is no
+            function of a file or depends on more than its arguments; if workers would need a class
+            of a notebook; if a script calls `run_many` without a guard.
+        WriteError: if the file cannot be written, or another process writes to it.
+        ReadError: if the file cannot be read.
 
     Example:
         ```python
@@ -105,6 +103,7 @@ def run_many(
         rows = bd.many.run_many(row, tasks, folder / "rows.jsonl", workers=0, code="1")
         ```
     """
+    # 1. Refuse bad arguments before any work.
     _refuse_while_run_on_a_worker(do)
     tasks, rows = [dict(task) for task in tasks], Path(rows)
     if taken := _OURS & {name for task in tasks for name in task}:
@@ -118,115 +117,125 @@ def run_many(
         )
     if scheduler is not None and workers is not None:
         raise ModelError("a scheduler has the workers that it has: leave out workers, or scheduler")
-    keys = [_key(task) for task in tasks]
+    keys = [_task_key(task) for task in tasks]
     if len(set(keys)) < len(keys):
         twice = next(task for task, key in zip(tasks, keys, strict=True) if keys.count(key) > 1)
         raise ModelError(f"a task occurs twice: {twice}")
-    code = _code_of(do) if code is None else code
+    code = _code_of_function(do) if code is None else code
     with alone_in(rows.parent):
+        # 2. Find the tasks that are left. An empty line shows now that the file can be written.
         _append(rows, "")
-        held = _held(rows, code)
-        left = [task for task, key in zip(tasks, keys, strict=True) if key not in held]
-        say(f"{len(tasks) - len(left)} of {len(tasks)} tasks are done")
-        done = (
-            _one_by_one(do, left, retries)
-            if workers == 0
-            else _over_workers(do, left, scheduler, workers, retries)
-        )
+        saved = _saved_rows(rows, code)
+        left = [task for task, key in zip(tasks, keys, strict=True) if key not in saved]
         number, failed = len(tasks) - len(left), 0
-        with contextlib.closing(done):  # pyright: ignore
+        say(f"{number} of {len(tasks)} tasks are done")
+        # 3. Do them, and save each row as soon as it comes.
+        if workers == 0:
+            done = _one_by_one(do, left, retries)
+        else:
+            done = _over_workers(do, left, scheduler, workers, retries)
+        with contextlib.closing(done):
             for task, found in done:
-                row = _row(task, found, code)
+                row = _row_of_task(task, found, code)
                 _append(rows, json.dumps(row) + "\n")
-                held[_key(task)] = row
-                number, failed = number + 1, failed + ("failed" in row)
-                say(
-                    f"{number} of {len(tasks)} tasks are done"
-                    + (f", {failed} failed" if failed else "")
-                )
-    return _table(held[key] for key in keys)
+                saved[_task_key(task)] = row
+                number += 1
+                failed += "failed" in row
+                lost = f", {failed} failed" if failed else ""
+                say(f"{number} of {len(tasks)} tasks are done{lost}")
+    return _rows_as_table(saved[key] for key in keys)
 
 
 def held_rows(tasks: Iterable[Task], rows: Path, code: str) -> pd.DataFrame:
-    """The rows of some tasks that a file holds, in their order.
+    """Return the saved rows of some tasks, in order.
 
     Args:
-        tasks: the arguments of each.
-        rows: the file.
+        tasks: the arguments of each task.
+        rows: the file of the rows.
         code: as for `run_many`.
+
+    Returns:
+        One line per task whose row is in the file.
     """
-    held = _held(rows, code)
-    return _table(held[key] for key in map(_key, tasks) if key in held)
+    saved = _saved_rows(rows, code)
+    return _rows_as_table(saved[key] for key in map(_task_key, tasks) if key in saved)
 
 
-def _table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [_numbers(row["task"] | {k: v for k, v in row.items() if k != "task"}) for row in rows]
-    )
+def _rows_as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows as a table, the arguments of the task first."""
+    lines = []
+    for row in rows:
+        others = {name: value for name, value in row.items() if name != "task"}
+        lines.append(_from_json(row["task"] | others))
+    return pd.DataFrame(lines)
 
 
-def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
-    """What is kept of a task; that it failed where it raised, or returned what no row can hold."""
-    ours = {"task": _plain(task), "code": code}
+def _row_of_task(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
+    """Return the row of a task, with its error if it raised or JSON cannot hold its result."""
+    ours = {"task": _to_json(task), "code": code}
     if isinstance(found, BaseException):
         return {"failed": f"{type(found).__name__}: {found}"} | ours
     said, seconds = found
     if taken := {*_OURS, *task} & {*said}:
-        return {
-            "failed": f"a row may not say '{taken.pop()}' itself, which is told beside it"
-        } | ours
+        why = f"a row may not say '{taken.pop()}' itself, which is told beside it"
+        return {"failed": why} | ours
     try:
-        row = _plain(said) | {"seconds": seconds} | ours
+        row = _to_json(said) | {"seconds": seconds} | ours
         json.dumps(row)
     except TypeError as error:
         return {"failed": f"its row must hold numbers, texts and lists of them: {error}"} | ours
     return row
 
 
-def _key(task: Task) -> str:
+def _task_key(task: Task) -> str:
+    """Return the arguments of a task as text, the same for any order of the names.
+
+    Raises:
+        ModelError: if JSON cannot hold them.
+    """
     try:
-        return json.dumps(_plain(task), sort_keys=True)
+        return json.dumps(_to_json(task), sort_keys=True)
     except TypeError as error:
         raise ModelError(
             f"the arguments of a task must be numbers, texts and lists of them: {error}"
         ) from error
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it: what is no number becomes nothing."""
+def _to_json(value: Any) -> Any:
+    """Return a value as JSON can hold it: null for NaN, and text for infinity."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _to_json(each) for name, each in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return _to_json(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_to_json(each) for each in value]
     if isinstance(value, (np.bool_, np.integer)):
         return value.item()
     if isinstance(value, (float, np.floating)):
-        return (
-            None if np.isnan(value) else float(value) if np.isfinite(value) else str(float(value))
-        )
+        if np.isnan(value):
+            return None
+        return float(value) if np.isfinite(value) else str(float(value))
     return value
 
 
-def _numbers(value: Any) -> Any:
-    """What JSON had to write as texts: infinities, such as the log score of what was ruled out."""
+def _from_json(value: Any) -> Any:
+    """Return a value with infinities as numbers again, such as the log score of the impossible."""
     if isinstance(value, Mapping):
-        return {name: _numbers(each) for name, each in value.items()}
+        return {name: _from_json(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_numbers(each) for each in value]
+        return [_from_json(each) for each in value]
     return float(value) if value in _INFINITE else value
 
 
-def _code_of(do: Callable[..., Any]) -> str:
-    """A hash of the version of the package and of the file of a function, and of its name.
+def _code_of_function(do: Callable[..., Any]) -> str:
+    """Return a hash of the version of the package, the file of a function, and its name.
 
     Raises:
-        ModelError: for what has no file, or hangs on more than its arguments.
+        ModelError: if it has no file, or depends on more than its arguments.
     """
     try:
         source = Path(inspect.getfile(do)).read_bytes() + getattr(do, "__qualname__", "").encode()
-    except (OSError, TypeError):  # of a notebook, or what is no function of Python's
+    except (OSError, TypeError):  # a function of a notebook, or not written in Python
         source = b""
     if not source or not inspect.isfunction(do) or do.__closure__:
         raise ModelError(
@@ -236,11 +245,11 @@ def _code_of(do: Callable[..., Any]) -> str:
     return hashlib.sha256(version("bayes_dasl").encode() + source).hexdigest()[:12]
 
 
-def _held(path: Path, code: str) -> dict[str, dict[str, Any]]:
-    """The rows that stand, by task; not one that a kill tore.
+def _saved_rows(path: Path, code: str) -> dict[str, dict[str, Any]]:
+    """Return the valid rows of a file by task, without failed tasks and rows of other code.
 
     Raises:
-        ReadError: if so.
+        ReadError: if the file cannot be read.
     """
     found: dict[str, dict[str, Any]] = {}
     try:
@@ -248,22 +257,24 @@ def _held(path: Path, code: str) -> dict[str, dict[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ReadError(f"cannot read {path} as rows: {error}") from error
     for line in lines:
+        # A kill may have left half a line.
         with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
             row = json.loads(line)
             if row["code"] == code and "failed" not in row:
-                found[_key(row["task"])] = row
+                found[_task_key(row["task"])] = row
     return found
 
 
 def _append(path: Path, line: str) -> None:
-    """Write a line on disk; without any, make sure before all work that lines can be written.
+    """Append a line to a file and wait until it is on disk; an empty one tests the file.
 
     Raises:
-        WriteError: if so.
+        WriteError: if the file cannot be written.
     """
     try:
         with path.open("a+b") as file:
-            if line and file.tell() and not _ends_a_line(path):
+            # A kill may have left half a line: begin a new one.
+            if line and file.tell() and not _ends_with_newline(path):
                 line = "\n" + line
             file.write(line.encode("utf-8"))
             file.flush()
@@ -272,14 +283,18 @@ def _append(path: Path, line: str) -> None:
         raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _ends_a_line(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
+    """Whether a file that is not empty ends with a complete line."""
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 
 
 def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
-    """What is done of a task; it goes to workers by value, who import only what the task needs."""
+    """Return a function that does a task and measures its seconds.
+
+    It is sent to workers by value, so that they import only what the task needs.
+    """
 
     def timed(task):
         import time
@@ -291,9 +306,7 @@ def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
 
 
 def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Done]:
-    """The same in a worker, on so many cores; it clears away what the task left, programs too where
-    memory fills.
-    """
+    """Return a function that does a task in a worker on `share` cores, and then frees memory."""
     timed = _timed(do)
 
     def work(task):
@@ -303,6 +316,7 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         import psutil
         from distributed import get_worker
 
+        # 1. Each worker has cores of its own, or their threads would disturb each other.
         worker: Any = get_worker()
         if share is not None:
             every = sorted(os.sched_getaffinity(os.getppid()))
@@ -311,12 +325,12 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         try:
             return timed(task)
         finally:
-            # First: what is free counts as used, and programs would be forgotten too soon.
+            # 2. Free memory counts as used until it is handed back: do so before measuring it.
             hand_back()
-            limit, jax = worker.memory_manager.memory_limit, sys.modules.get("jax")
-            alone = (
-                worker.nanny is not None and worker.state.nthreads == 1
-            )  # else others use these programs
+            limit = worker.memory_manager.memory_limit
+            jax = sys.modules.get("jax")
+            # 3. Drop compiled programs if memory fills, unless other threads use them.
+            alone = worker.nanny is not None and worker.state.nthreads == 1
             if jax and alone and limit and psutil.Process().memory_info().rss > _FULL * limit:
                 jax.clear_caches()
                 hand_back()
@@ -328,21 +342,19 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         import sys
 
         gc.collect()
-        if (
-            sys.platform == "linux"
-        ):  # what is free there stays with the process, some 60 MB more with each fit
-            with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        # GNU's C library keeps free memory, some 60 MB more with each fit; others lack the call.
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL("libc.so.6").malloc_trim(0)
 
     return work
 
 
-def _carried(do: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that workers get by its file, where they could not import that by its name; others
-    as they are.
+def _sendable(do: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that workers can run, also one of a script or a study file.
 
-    Its file goes along as text, which a worker runs once as a module. By value its classes would be
-    made anew without what makes them modules of Equinox, which then refuse their own fields.
+    Workers cannot import such a file by name, so its text is sent and run once as a module. Sent by
+    value, its Equinox classes would be rebuilt without their metaclass and refuse their own fields.
     """
     name, qualified = do.__module__, getattr(do, "__qualname__", "")
     module = sys.modules.get(name)
@@ -352,37 +364,37 @@ def _carried(do: Callable[..., Any]) -> Callable[..., Any]:
     if path is None:
         _refuse_modules_of_equinox(module)
         return do
+    # A function inside another, or one that was replaced, is not found by its name.
     with contextlib.suppress(AttributeError):
         if operator.attrgetter(qualified)(module) is do:
-            alone = name if name.startswith(ALONE) else f"{ALONE}{Path(path).stem}"
-            return _by_file(
-                alone, str(Path(path).resolve()), Path(path).read_text(encoding="utf-8"), qualified
-            )
+            file = Path(path).resolve()
+            alone = name if name.startswith(ALONE) else f"{ALONE}{file.stem}"
+            return _by_file(alone, str(file), file.read_text(encoding="utf-8"), qualified)
     return do
 
 
 def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., Any]:
-    """Call a function of a module that is run from its text; it goes to workers by value, as
-    `_timed` does.
+    """Return a function that runs the text of a module once and calls a function of it.
+
+    It is sent to workers by value, so it imports within itself.
     """
 
-    def carried(**task):
+    def call(**task):
         import operator
         import sys
         import threading
         import types
 
         shared: Any = vars(threading)
-        with shared.setdefault(
-            "_bayes_dasl_files", threading.RLock()
-        ):  # threads of a worker run it once
+        # Threads of a worker must not run the text at the same time.
+        with shared.setdefault("_bayes_dasl_files", threading.RLock()):
             module = sys.modules.get(name)
-            if (
-                getattr(module, "__text__", None) != text
-            ):  # a worker may have it from before an edit
+            # A worker may have the module from before an edit.
+            if getattr(module, "__text__", None) != text:
                 module = types.ModuleType(name)
                 vars(module).update(__file__=path, __text__=text)
-                sys.modules[name] = module  # dataclasses look their module up
+                # Dataclasses look their module up there.
+                sys.modules[name] = module
                 try:
                     exec(compile(text, path, "exec"), vars(module))
                 except BaseException:
@@ -390,26 +402,22 @@ def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., A
                     raise
         return operator.attrgetter(qualified)(module)(**task)
 
-    return carried
+    return call
 
 
 def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
-    """Raise ModelError for a notebook that defines one, since it has no file to send."""
-    for name, held in vars(module).items() if module is not None else ():
-        if (
-            isinstance(held, type)
-            and issubclass(held, eqx.Module)
-            and held.__module__ == "__main__"
-        ):
+    """Raise ModelError for a notebook that defines an Equinox module, which has no file to send."""
+    for name, value in vars(module).items() if module is not None else ():
+        is_module = isinstance(value, type) and issubclass(value, eqx.Module)
+        if is_module and value.__module__ == "__main__":
             raise ModelError(
                 f"workers cannot be sent the class '{name}' of a notebook: write it and the "
-                "function into a file and "
-                "import them, or say workers=0"
+                "function into a file and import them, or say workers=0"
             )
 
 
 def _refuse_while_run_on_a_worker(do: Callable[..., Any]) -> None:
-    """Raise ModelError where a worker that runs a file comes upon its own call of `run_many`."""
+    """Raise ModelError if a worker that runs a file meets the file's own call of `run_many`."""
     if hasattr(sys.modules.get(do.__module__), "__text__"):
         raise ModelError(
             "workers run this file, too: put its call of run_many under if __name__ == '__main__':"
@@ -418,23 +426,29 @@ def _refuse_while_run_on_a_worker(do: Callable[..., Any]) -> None:
 
 def _one_by_one(
     do: Callable[..., Any], tasks: Sequence[Task], retries: int
-) -> Iterator[tuple[Task, _Done | BaseException]]:
+) -> Generator[tuple[Task, _Done | BaseException]]:
+    """Yield each task with its result or error, done in this process."""
     work = _timed(do)
     for task in tasks:
         for _ in range(retries + 1):
             try:
                 found: _Done | BaseException = work(task)
                 break
-            except KeyboardInterrupt:  # also what says what was kept, which is an exception beside
+            except KeyboardInterrupt:  # `Interrupted` is one too, though also an `Exception`
                 raise
-            except Exception as error:  # whatever a task may raise is told in its row
+            except Exception as error:  # any error of a task stands in its row
                 found = error
         yield task, found
 
 
 def _over_workers(
     do: Callable[..., Any], tasks: Sequence[Task], scheduler: Any, workers: int | None, retries: int
-) -> Iterator[tuple[Task, _Done | BaseException]]:
+) -> Generator[tuple[Task, _Done | BaseException]]:
+    """Yield each task with its result or error, as Dask workers finish them.
+
+    Raises:
+        ModelError: if Dask is missing, or a scheduler does not answer or is lost.
+    """
     if not tasks:
         return
     try:
@@ -444,18 +458,19 @@ def _over_workers(
         raise ModelError(
             "workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0"
         ) from error
+    # 1. Share the cores of this machine out; only Linux can tie a process to some of them.
     number = min(workers or cores(), len(tasks))
     share = max(cores() // number, 1) if scheduler is None and sys.platform == "linux" else None
-    work = _work_of(_carried(do), share)
+    work = _work_of(_sendable(do), share)
     with contextlib.ExitStack() as stack:
+        # 2. Start a cluster, or connect to one.
         if scheduler is None:
-            # No dashboard, and a port that no other study of this machine listens at.
+            # Another study on this machine may use the port of the dashboard.
             free: dict[str, Any] = {
                 "dashboard_address": None,
                 "scheduler_kwargs": {"dashboard_address": ":0"},
             }
-            # Dask gives a worker that uses most of its memory no more tasks, for ever: what fits
-            # leave is not freed.
+            # A worker paused for its memory would stay so, since fits leave memory behind.
             with dask.config.set({"distributed.worker.memory.pause": False}):
                 cluster = LocalCluster(n_workers=number, threads_per_worker=1, **free)
             client = stack.enter_context(Client(stack.enter_context(cluster)))
@@ -470,19 +485,19 @@ def _over_workers(
                 raise ModelError(
                     f"no scheduler answers at {scheduler}, such as tcp://host:8786: {error}"
                 ) from error
-        waiting, of, ended = iter(tasks), {}, as_completed([])
+        # 3. Submit a few tasks per thread, and a new one whenever one ends.
+        waiting = iter(tasks)
+        running: dict[Any, Task] = {}
+        ended = as_completed([])
 
         def fill():
-            """As many as the workers that there are now can have."""
-            threads = sum(
-                worker["nthreads"]
-                for worker in client.scheduler_info(n_workers=-1)["workers"].values()
-            )
-            for task in itertools.islice(
-                waiting, max(_IN_FLIGHT * max(threads, number) - len(of), 0)
-            ):
+            """Submit as many tasks as the current workers can take."""
+            known = client.scheduler_info(n_workers=-1)["workers"].values()
+            threads = sum(worker["nthreads"] for worker in known)
+            room = _IN_FLIGHT * max(threads, number) - len(running)
+            for task in itertools.islice(waiting, max(room, 0)):
                 future = client.submit(work, task, pure=False, retries=retries)
-                of[future] = task
+                running[future] = task
                 ended.add(future)
 
         fill()
@@ -492,7 +507,7 @@ def _over_workers(
                     raise ModelError(
                         "the scheduler was lost: rows so far are kept, and the same call goes on"
                     )
-                yield of.pop(future), future.exception() or future.result()
+                yield running.pop(future), future.exception() or future.result()
                 fill()
         finally:
-            client.cancel([*of])
+            client.cancel([*running])

@@ -1,4 +1,4 @@
-"""One row of a comparison: how well a model forecast, and what that cost."""
+"""Scores and cost of a model as one row, and tables of such rows."""
 
 import contextlib
 import sys
@@ -22,7 +22,11 @@ from ..scores.scores import score
 from ..verdict.diagnosis import diagnose
 
 _SCORES = ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n")
-_QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
+_QUANTILES = {
+    "low": 0.05,
+    "median": 0.5,
+    "high": 0.95,
+}
 _COLUMNS = {"scores": {"ahead", "observable", *_SCORES}, "derived": {"quantity", *_QUANTILES}}
 
 
@@ -36,66 +40,68 @@ def measure(
     each: str | None = None,
     key: int = 0,
 ) -> dict[str, Any]:
-    """Fit a model, forecast what it has not seen, and say in one row how good that was: what a task
-    of many returns.
+    """Fit a model, forecast unseen data, and return scores and cost as one row for `run_many`.
 
     Args:
         model: the model.
-        train: what it is fitted to.
-        ahead: data that it is to forecast, by name, such as `{"near": …, "far": …}`: with
-            observations, and with the forcings that the model reads. A pair of another model and
-            data is forecast by that one with the same posterior (`what_if` of `bd.forecast`), as
-            for another known number or another start.
-        engine: what fits it, `NUTS()` unless given.
-        derived: a function of the model, as for `bd.evaluate`, whose numbers are told by their
-            median and the ends of their 90 % interval.
-        each: a dimension of the data ahead, such as that of the members: what lies at each of its
-            coordinates is scored by itself too, as data ahead of the name "NAME, COORDINATE".
+        train: the data of the fit.
+        ahead: unseen data by name, such as `{"near": …, "far": …}`, with observations and with the
+            forcings of the model. A pair of another model and data is forecast by that model with
+            the same posterior (`what_if` of `bd.forecast`), for example with another known number.
+        engine: the engine; None for `NUTS()`.
+        derived: a function of the model, as for `bd.evaluate`. The row holds the median and the
+            90 % interval of its values.
+        each: a dimension of the unseen data, such as groups. Each of its coordinates is scored by
+            itself too, as unseen data with the name "NAME, COORDINATE".
         key: a whole number, for fit and forecasts.
 
     Returns:
-        `scores` by name of the data and observable, of `bd.score`; `derived` by name; `verdict`,
-        the levels of sampling and model, without the data ahead; `failed_draws`, the most that were
-        left out of a forecast since a solve failed; seconds of `fit_s` and `forecast_s`, and
-        `memory_mb`, the most that the process had at a time meanwhile, with what was there before
-        (elsewhere than on Linux the most since it began).
+        - `scores`: those of `bd.score`, by name of the data and observable.
+        - `derived`: quantiles by name.
+        - `verdict`: the levels of sampling and model, from the fit alone.
+        - `failed_draws`: the largest number of draws that a forecast left out.
+        - `fit_s` and `forecast_s`: seconds.
+        - `memory_mb`: the largest memory of the process during the call; on systems other than
+          Linux, since the process began.
 
     Raises:
-        ModelError: if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the fit;
-            as `bd.fit` and `bd.forecast`.
+        ModelError: if `ahead` is no dict, or its data have no dimension `each`.
+        Interrupted: if Ctrl-C ended the fit.
+        BayesDaslError: as `bd.fit` and `bd.forecast`.
     """
     if not isinstance(ahead, Mapping):
         raise ModelError(
             f"ahead is a dict of datasets by name, such as {{'ahead': test}}, not "
             f"{type(ahead).__name__}"
         )
-    for name, asked in ahead.items() if each else ():
-        if each not in (dims := (asked[1] if isinstance(asked, tuple) else asked).dims):
-            raise ModelError(
-                f"each='{each}' is no dimension of '{name}', which has {', '.join(map(str, dims))}"
-            )
+    # 1. Pair each dataset with the model that forecasts it.
+    asked = {name: a if isinstance(a, tuple) else (model, a) for name, a in ahead.items()}
+    for name, (_, data) in asked.items():
+        if each and each not in data.dims:
+            dims = ", ".join(map(str, data.dims))
+            raise ModelError(f"each='{each}' is no dimension of '{name}', which has {dims}")
+    # 2. Fit.
     _forget_peak()
     began = time.perf_counter()
     post = fit(model, train, engine or NUTS(), key=key, progress=False)
     fitted = time.perf_counter()
     if post.attrs["interrupted"]:
         raise Interrupted("the fit was stopped, so nothing is measured")
+    # 3. Forecast and score. Only forecasts count as forecasting time.
     scores, lost, spent = {}, 0, 0.0
-    for name, asked in ahead.items():
-        other, data = asked if isinstance(asked, tuple) else (model, asked)
+    for name, (other, data) in asked.items():
         began_ahead = time.perf_counter()
         fc = forecast(other, post, data, what_if=other is not model, key=key)
         spent += time.perf_counter() - began_ahead
         parts = {name: (fc, data)}
-        for place in () if each is None else data[each].values.tolist():
+        for place in data[each].values.tolist() if each else ():
             parts[f"{name}, {place}"] = fc.sel({each: [place]}), data.sel({each: [place]})
-        for part, held in parts.items():
-            table = score(*held)
+        for part, (fc_part, data_part) in parts.items():
+            table = score(fc_part, data_part)
             lost = max(lost, int(table.attrs["failed_draws"]))
-            table = table.drop(index="all", errors="ignore")
-            scores[part] = {
-                str(of): {s: _plain(table.loc[of, s]) for s in _SCORES} for of in table.index
-            }
+            shown: Any = table.drop(index="all", errors="ignore")[[*_SCORES]]
+            scores[part] = shown.map(_rounded).rename(index=str).to_dict("index")
+    # 4. Collect the row.
     found = diagnose(post)
     row = {
         "scores": scores,
@@ -105,69 +111,79 @@ def measure(
         "forecast_s": round(spent, 2),
         "memory_mb": round(_peak(), 1),
     }
-    return row if derived is None else row | {"derived": _told(evaluate(model, post, derived))}
+    if derived is not None:
+        row["derived"] = _derived_quantiles(evaluate(model, post, derived))
+    return row
 
 
 def tidy(
     rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores", "derived"] = "scores"
 ) -> pd.DataFrame:
-    """What `measure` found in many tasks as a long table: a line for each score of data ahead, or
-    each derived number.
+    """Return the results of `measure` in many tasks as a long table, one value of `of` per line.
 
     Args:
-        rows: what `run_many` returned; those of tasks that failed, or that have nothing of it, are
-            left out.
-        of: what is wanted of each row. Of "scores" a line is one task, data ahead and observable;
-            of "derived" one task and derived number.
+        rows: the result of `run_many`. Tasks that failed, or lack such results, are left out.
+        of: "scores" has one line per task, unseen data and observable; "derived" one per task and
+            derived number.
 
     Returns:
-        The arguments of the task that are numbers or texts, `fit_s`, `forecast_s` and `memory_mb`;
-        beside them `ahead`, `observable` and each score, or `quantity` and its `low`, `median` and
-        `high`, of an array a line for each element, such as "eddy[3]".
+        The arguments of the task that are numbers or text, `fit_s`, `forecast_s` and `memory_mb`.
+        Beside them are `ahead`, `observable` and each score, or `quantity` and its `low`, `median`
+        and `high`. An array has one line per element, such as "eddy[3]".
 
     Raises:
-        ModelError: for tasks with an argument of the name of such a column.
+        ModelError: if an argument of the tasks has the name of such a column.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
     if clash := _COLUMNS[of] & {*table.columns}:
         raise ModelError(
             f"the argument '{min(clash)}' of the tasks is called as a column of {of}: rename it"
         )
+    lines_of = _score_lines if of == "scores" else _derived_lines
     lines = []
     for row in table.to_dict("records"):
         found = row.pop(of, None)
-        if not isinstance(found, Mapping):
-            continue
-        kept = {
-            name: value for name, value in row.items() if not isinstance(value, (Mapping, list))
-        }
-        if of == "derived":
-            lines += [kept | line for name, ends in found.items() for line in _elements(name, ends)]
-        else:
-            lines += [
-                kept | {"ahead": ahead, "observable": name} | dict(each)
-                for ahead, by_name in found.items()
-                for name, each in by_name.items()
-            ]
-    plain = [
-        name
-        for name in table
-        if not any(isinstance(value, (Mapping, list)) for value in table[name])
-    ]
-    found = pd.DataFrame(lines) if lines else pd.DataFrame(columns=[*plain, *sorted(_COLUMNS[of])])
+        if isinstance(found, Mapping):
+            plain = {name: value for name, value in row.items() if not _is_nested(value)}
+            lines += [plain | line for line in lines_of(found)]
+    if not lines:
+        # An empty table has the same columns.
+        plain = [name for name in table if not any(map(_is_nested, table[name]))]
+        return pd.DataFrame(columns=[*plain, *sorted(_COLUMNS[of])])
+    found = pd.DataFrame(lines)
+    # A column of nothing but None would hold objects.
     numbers = [name for name in (_SCORES if of == "scores" else _QUANTILES) if name in found]
-    return found.astype(dict.fromkeys(numbers, float))  # a column of nothing but None is of objects
+    return found.astype(dict.fromkeys(numbers, float))
 
 
-def _elements(name: str, ends: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line for each element of a derived number, which has an index if there are several."""
-    arrays = {end: np.asarray(values, float) for end, values in ends.items()}
-    places = [*np.ndindex(next(iter(arrays.values())).shape)]
-    where = lambda place: f"[{', '.join(map(str, place))}]" if place else ""  # noqa: E731
+def _is_nested(value: Any) -> bool:
+    """Whether a value does not fit into a cell of a table."""
+    return isinstance(value, (Mapping, list))
+
+
+def _score_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return one line per unseen data and observable."""
     return [
-        {"quantity": name + where(at)} | {end: float(a[at]) for end, a in arrays.items()}
-        for at in places
+        {
+            "ahead": ahead,
+            "observable": observable,
+            **scores,
+        }
+        for ahead, by_observable in found.items()
+        for observable, scores in by_observable.items()
     ]
+
+
+def _derived_lines(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one line per derived number, and one per element of an array."""
+    lines = []
+    for name, quantiles in found.items():
+        arrays = {end: np.asarray(values, float) for end, values in quantiles.items()}
+        for place in np.ndindex(next(iter(arrays.values())).shape):
+            index = f"[{', '.join(map(str, place))}]" if place else ""
+            ends = {end: float(array[place]) for end, array in arrays.items()}
+            lines.append({"quantity": f"{name}{index}", **ends})
+    return lines
 
 
 def paired(
@@ -178,25 +194,23 @@ def paired(
     against: Any,
     over: str | Iterable[str] = ("seed",),
 ) -> pd.DataFrame:
-    """How much better or worse each is than one of them, by the differences of what belongs
-    together.
+    """Compare values with those of one alternative, by the differences of pairs.
 
     Args:
-        table: such as that of `tidy`.
-        value: the column that is compared, such as "crps".
-        between: the column that tells apart what is compared, such as "model".
-        against: the value in it to which all others are compared.
-        over: the column that says which rows belong together, such as seeds, or blocks of the data;
-            or several.
+        table: a table such as that of `tidy`.
+        value: the column to compare, such as "crps".
+        between: the column that names the alternatives, such as "model".
+        against: the alternative to which all others are compared.
+        over: the column, or columns, whose equal values make a pair, such as seeds.
 
     Returns:
-        For each of the others the `median` of its value, the mean `difference`, its standard error
-        (NaN of fewer than two; too small where pairs share data), and in how many of how many pairs
-        it was `better`, which means less.
+        One line per other alternative: the `median` of its value, the mean `difference` and its
+        standard `error` (NaN for fewer than two pairs; too small if pairs share data), and in how
+        many of the `pairs` it was `better`, which means lower.
 
     Raises:
-        ModelError: for a column that is missing, where nothing has the name `against`, or several
-            rows belong to one place: choose one observable, and one of the data ahead, first.
+        ModelError: if a column or the alternative `against` is missing, or several rows of one
+            alternative have the same place: choose one observable and one of the data first.
     """
     over = [over] if isinstance(over, str) else [*over]
     if missing := [name for name in (value, between, *over) if name not in table]:
@@ -213,25 +227,25 @@ def paired(
             f"several rows have the same {between} and {', '.join(over)}: choose one observable "
             "first"
         )
-    wide = table.pivot(index=over, columns=between, values=value)
-    lines = {}
-    for name in wide.columns:
-        if name == against:
-            continue
-        own, other = wide[[name, against]].dropna().to_numpy(float).T
-        with np.errstate(invalid="ignore"):  # of log scores that are infinite
-            less = own - other
-            lines[name] = {
-                "median": float(np.median(own)) if own.size else np.nan,
-                "difference": float(np.mean(less)) if less.size else np.nan,
-                "error": float(np.std(less, ddof=1) / np.sqrt(less.size))
-                if less.size > 1
-                else np.nan,
-                "better": int(np.sum(own < other)),
-                "pairs": less.size,
-            }
-    columns = ["median", "difference", "error", "better", "pairs"]
-    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis(between)
+    wide = table.pivot(index=over, columns=between, values=value).astype(float)
+    base = wide[against]
+    others = wide.drop(columns=against)
+    # 1. Keep complete pairs.
+    paired = others.notna() & base.notna().to_numpy()[:, None]
+    own = others.where(paired)
+    pairs = paired.sum()
+    # 2. Infinite log scores have no difference, and then the mean has none either.
+    less = own.sub(base, axis=0)
+    known = less.count() == pairs
+    with np.errstate(invalid="ignore"):
+        found = {
+            "median": own.median(),
+            "difference": less.mean().where(known),
+            "error": less.sem().where(known),
+            "better": own.lt(base, axis=0).sum(),
+            "pairs": pairs,
+        }
+    return pd.DataFrame(found).rename_axis(between)
 
 
 def medians(
@@ -241,86 +255,86 @@ def medians(
     by: str | Iterable[str],
     across: str | None = None,
 ) -> pd.DataFrame:
-    """The medians of columns over all rows that belong together, such as seeds, and how far these
-    spread, to be read.
+    """Return medians over rows that belong together, with their range, as text to be read.
 
     Args:
-        table: such as that of `tidy`.
+        table: a table such as that of `tidy`.
         values: the column, of numbers, or several.
-        by: the columns that say which rows belong together, such as "model": a line for each.
-        across: another such column, whose values are the columns of what is returned.
+        by: the columns that say which rows belong together, such as "model". Each combination is
+            a line.
+        across: a further such column, whose values become the columns of the result.
 
     Returns:
-        Texts, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where these
-        are the same to three digits, nothing where there are no numbers. Nothing is left out for
-        want of a value in `by` or `across`.
+        Text such as "1.24 (1.19 to 1.31)", with the lowest and the highest value. It is the median
+        alone if these are the same to three digits, and empty without numbers. Rows without a
+        value in `by` or `across` are kept.
 
     Raises:
-        ModelError: for a column that is missing, named twice or of no numbers, and for no columns
-            at all.
+        ModelError: if a column is missing, named twice or holds no numbers, or there are none.
     """
-    lines, told = ([names] if isinstance(names, str) else [*names] for names in (by, values))
-    kept = [*lines, *([] if across is None else [across])]
-    if missing := [name for name in (*kept, *told) if name not in table]:
+    lines, shown = ([names] if isinstance(names, str) else [*names] for names in (by, values))
+    kept = lines if across is None else [*lines, across]
+    if missing := [name for name in (*kept, *shown) if name not in table]:
         raise ModelError(
             f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}"
         )
-    if not lines or not told or len({*kept, *told}) < len(kept) + len(told):
+    if not lines or not shown or len({*kept, *shown}) < len(kept) + len(shown):
         raise ModelError(
-            f"values={told}, by={lines} and across={across!r} must be columns, each named once"
+            f"values={shown}, by={lines} and across={across!r} must be columns, each named once"
         )
-    if texts := [name for name in told if not pd.api.types.is_numeric_dtype(table[name])]:
+    if texts := [name for name in shown if not pd.api.types.is_numeric_dtype(table[name])]:
         raise ModelError(f"there are no medians of {', '.join(texts)}, which holds no numbers")
-    found: Any = table.groupby(kept, dropna=False)[told].agg(_with_ends)
+    found: Any = table.groupby(kept, dropna=False)[shown].agg(_with_ends)
     if across is None:
         return found
     return (found[values] if isinstance(values, str) else found).unstack(across, fill_value="")
 
 
 def _with_ends(values: pd.Series) -> str:
-    numbers = values.dropna()
-    if numbers.empty:
+    """Return median, lowest and highest value as text."""
+    middle, low, high = map(number, values.agg(["median", "min", "max"]))
+    if values.isna().all():
         return ""
-    middle, low, high = (number(of) for of in (numbers.median(), numbers.min(), numbers.max()))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _told(found: xr.Dataset) -> dict[str, dict[str, Any]]:
-    told = {}
+def _derived_quantiles(found: xr.Dataset) -> dict[str, dict[str, Any]]:
+    """Return the quantiles of derived quantities by name, to eight digits."""
+    levels = [*_QUANTILES.values()]
+    quantiles = {}
     for name, values in found.data_vars.items():
-        ends = values.quantile([*_QUANTILES.values()], ("chain", "draw")).values
-        told[str(name)] = {at: _plain(end, 8) for at, end in zip(_QUANTILES, ends, strict=True)}
-    return told
+        ends = values.quantile(levels, ("chain", "draw")).values
+        rounded = (_rounded(end, 8) for end in ends)
+        quantiles[str(name)] = dict(zip(_QUANTILES, rounded, strict=True))
+    return quantiles
 
 
-def _plain(value: Any, digits: int = 6) -> Any:
-    """A number, or each of an array, to so many digits."""
+def _rounded(value: Any, digits: int = 6) -> Any:
+    """Return a number, or nested lists for an array, to so many significant digits."""
     return np.vectorize(lambda x: float(f"{x:.{digits}g}"), otypes=[float])(value).tolist()
 
 
 def _forget_peak() -> None:
-    """Let Linux count the most memory of the process from now on, which else is that of earlier
-    tasks of a worker.
-    """
+    """Reset Linux's count of the largest memory, which would include earlier tasks of a worker."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # a system that does not let it be set back
+        # Some containers do not allow it.
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> float:
-    """The most memory that the process has had, in MB; NaN where the system does not tell."""
-    if (
-        sys.platform == "linux"
-    ):  # where the other way counts what the process was before it became Python, too
+    """Return the largest memory of the process in MB, NaN where the system does not say."""
+    # `getrusage` would include the memory before the process became Python.
+    if sys.platform == "linux":
         with contextlib.suppress(OSError, ValueError):
-            told = dict(
-                line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
-            )
-            if "VmHWM" in told:
-                return int(told["VmHWM"].split()[0]) / 2**10
+            lines = Path("/proc/self/status").read_text().splitlines()
+            status = dict(line.split(":", 1) for line in lines)
+            if "VmHWM" in status:
+                return int(status["VmHWM"].split()[0]) / 2**10
+    # Windows has no module `resource`.
     try:
         import resource
-    except ImportError:  # on Windows
+    except ImportError:
         return np.nan
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 2**20 if sys.platform == "darwin" else most / 2**10

@@ -1,8 +1,7 @@
-"""Figures of a forecast, its uncertainty, its calibration, its posterior, and of a model.
+"""Figures of forecasts, their uncertainty and calibration, posteriors, and models.
 
-Every function returns a `matplotlib.figure.Figure` and touches no global Matplotlib state, so it
-works without a display and from many threads. No figure leans on colour alone: line styles,
-markers, hatches or labels say the same.
+Every function returns a `matplotlib.figure.Figure` and opens no window, so it works without a
+display. No figure depends on colour alone: lines, markers, hatches or labels differ too.
 """
 
 from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as VERMILION

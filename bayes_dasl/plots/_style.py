@@ -1,4 +1,4 @@
-"""Colours, type and axes that all figures share. Colours are those of Okabe & Ito (2008)."""
+"""Colours, text, axes and legends of all figures. The colours are from Okabe & Ito (2008)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..data.dates import are_dates, as_date
 from ..errors import MismatchError
-from ..scores.matching import RECALIBRATED, check_forecast
+from ..scores.matching import RECALIBRATED, check_forecast, in_units_of_forecast
 
-BLACK, GREY, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
-ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
-VERMILION, PURPLE = "#D55E00", "#CC79A7"
+BLACK = "#1a1a1a"
+GREY = "#6b6b6b"
+FAINT = "#d9d9d9"
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+PURPLE = "#CC79A7"
+# Series differ in line style or marker too, so that no figure depends on colour alone.
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 LINES = ("-", "--", "-.", ":")
 MARKERS = ("s", "^", "D", "v", "P", "X")
@@ -48,24 +55,113 @@ STYLE: Any = {
     "legend.fontsize": 9,
     "legend.handlelength": 1.5,
     "legend.columnspacing": 1.2,
+    # Text as paths and a fixed salt make the same figure the same file on every machine.
     "svg.fonttype": "path",
     "svg.hashsalt": "bayes_dasl",
 }
 
+# Figures and panels
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """Return an empty figure whose panels leave room for labels and legend."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def one_panel(height: float = 3.3) -> tuple[Figure, Axes]:
+    """Return a figure with one panel."""
+    fig = new_figure(height)
+    return fig, fig.add_subplot()
+
+
+def set_narrow_gaps(fig: Figure) -> None:
+    """Leave little room between panels."""
+    # `new_figure` always sets a layout engine.
+    fig.get_layout_engine().set(hspace=0.06, wspace=0.06)  # type: ignore[union-attr]
+
+
+def small_multiples(count: int, height: float, *, share: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` panels in two columns, each `height` inches high."""
+    fig = new_figure(0.65 + height * rows_of(count, 2))
+    set_narrow_gaps(fig)
+    return fig, grid(fig, count, 2, share=share)
+
+
+def rows_of(count: int, columns: int) -> int:
+    """Return the number of rows that `count` panels need."""
+    return max(1, math.ceil(count / columns))
+
+
+def grid(fig: Figure | SubFigure, count: int, columns: int, *, share: bool = False) -> list[Axes]:
+    """Return `count` panels, row by row; the rest of the last row stays empty."""
+    wide = min(columns, max(count, 1))
+    axes = fig.subplots(rows_of(count, columns), wide, squeeze=False, sharex=share, sharey=share)
+    axes = axes.ravel().tolist()
+    for ax in axes[max(count, 1) :]:
+        ax.set_visible(False)
+    return axes[:count]
+
+
+# Words
+
+
+def plain(text: object) -> str:
+    """Return text whose dollar signs Matplotlib does not read as mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def with_units(label: object, units: object) -> str:
+    """Return `label (units)`, or the label alone where there are no units."""
+    return plain(f"{label} ({units})" if units else label)
+
+
+def units_or_none(array: xr.DataArray) -> str:
+    """Return the units as an axis label, which says if there are none."""
+    return plain(array.attrs.get("units") or "(no unit stated)")
+
+
+def axis_label(array: xr.DataArray, name: str) -> str:
+    """Return the long name, or `name`, with the units."""
+    return with_units(array.attrs.get("long_name") or name, array.attrs.get("units"))
+
 
 def note(ax: Axes, text: str) -> None:
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
+    """Write grey text into the middle of a panel."""
+    ax.text(
+        0.5,
+        0.5,
+        text,
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        color=GREY,
+    )
+
+
+def small_print(ax: Axes, x: float, y: float, text: str, **options: Any) -> None:
+    """Write small grey text at a place of a panel, by default in shares of its width and height."""
+    ax.text(
+        x,
+        y,
+        text,
+        **{
+            "transform": ax.transAxes,
+            "fontsize": 9,
+            "color": GREY,
+        }
+        | options,
+    )
 
 
 def say_left_out(ax: Axes, draws: int) -> None:
-    """That so many draws are not in the picture, since they are not finite."""
+    """Write how many draws are missing from a panel because they are not finite."""
     if draws:
-        text = f"{draws} draws that are not finite are left out"
-        ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=9, color=GREY)
+        small_print(ax, 0.98, 0.03, f"{draws} draws that are not finite are left out", ha="right")
 
 
 def say_above(fig: Figure, *texts: str) -> None:
-    """Put words above the legend of a figure, or above its panels where it has none."""
+    """Write text above the legend of a figure, or above the panels if there is no legend."""
+    # The layout engine keeps room for a legend and its title, so text goes there.
     legend = next(iter(fig.legends), None)
     before = fig.get_suptitle() if legend is None else legend.get_title().get_text()
     words = "\n".join(filter(None, [before, *map(plain, texts)]))
@@ -74,72 +170,97 @@ def say_above(fig: Figure, *texts: str) -> None:
     elif words:
         legend.set_title(words)
         legend.get_title().set(fontsize=9, color=GREY)
+        # Matplotlib would centre the title above the entries.
         legend.set_alignment("left")
 
 
 def say_recalibrated(fig: Figure, *attributes: Mapping) -> None:
-    """That what is drawn is recalibrated, and how, by the attributes of forecasts, transforms or
-    scores.
-    """
+    """Write above a figure how its forecasts were recalibrated, as their attributes say."""
     say_above(fig, *(found[RECALIBRATED] for found in attributes if RECALIBRATED in found))
 
 
+def add_legend(fig: Figure, columns: int, **options: Any) -> Any:
+    """Add a legend above the panels with one entry per label, and return it."""
+    handles = labelled(fig.axes)
+    place = {"loc": "outside upper left", "ncols": columns}
+    return fig.legend(handles.values(), handles.keys(), **place, **options)
+
+
+def labelled(axes: Iterable[Axes]) -> dict[str, Any]:
+    """Return the legend handles of several panels by label."""
+    return {
+        label: handle
+        for ax in axes
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+
+
+# What is drawn
+
+
 def predictions_of(fc: xr.DataTree, observable: str) -> xr.DataArray:
-    """The draws of one observable of a forecast.
+    """Return the predictive draws of one observable.
 
     Raises:
-        MismatchError: for what is no forecast, or has no such observable.
+        MismatchError: if `fc` is no forecast or lacks the observable.
     """
     check_forecast(fc, "predictions")
-    held = fc["predictions"].dataset
-    refuse_unknown(observable, held.data_vars)
-    return held[observable]
+    predictions = fc["predictions"].dataset
+    refuse_unknown(observable, predictions.data_vars)
+    return predictions[observable]
+
+
+def data_of(fc: xr.DataTree, *datasets: xr.Dataset | None) -> list[xr.Dataset | None]:
+    """Return data in the units of the forecast; None stays None."""
+    return [None if data is None else in_units_of_forecast(fc, data) for data in datasets]
 
 
 def refuse_places(array: xr.DataArray) -> None:
-    """Raise MismatchError for what lies along more than the index, where a series is drawn."""
-    dims = [str(dim) for dim in array.dims if dim not in ("chain", "draw")]
+    """Raise MismatchError if an array that is to be drawn as a series has other dimensions."""
+    dims = beside(array)
     if len(dims) > 1:
         raise MismatchError(
             f"'{array.name}' lies along {' and '.join(dims)}, but this draws a series: choose one "
-            "place or member, as "
-            f"by .sel({dims[1]}=…), or take plot_members or plot_field"
+            f"place or member, as by .sel({dims[1]}=…), or take plot_members or plot_field"
         )
 
 
-def refuse_unknown(observable: str, held: Iterable) -> None:
-    """Raise MismatchError for an observable that is not among those held."""
-    names = [str(name) for name in held]
+def refuse_unknown(observable: str, known: Iterable) -> None:
+    """Raise MismatchError for an observable that a forecast lacks."""
+    names = [str(name) for name in known]
     if observable not in names:
         raise MismatchError(
             f"the forecast has no observable '{observable}'; it has {', '.join(names) or 'none'}"
         )
 
 
-def plain(text: object) -> str:
-    """Keep dollar signs in user text from being read as mathematics."""
-    return str(text).replace("$", r"\$")
+def beside(variable: xr.DataArray) -> list[str]:
+    """Return the dimensions other than chain and draw."""
+    return [str(dim) for dim in variable.dims if dim not in ("chain", "draw")]
 
 
-def axis_label(array: xr.DataArray, name: str) -> str:
-    label, units = array.attrs.get("long_name") or name, array.attrs.get("units")
-    return plain(f"{label} ({units})" if units else label)
+def sorted_finite(values: np.ndarray) -> np.ndarray:
+    """Return the finite values in increasing order."""
+    flat = np.ravel(np.asarray(values, float))
+    return np.sort(flat[np.isfinite(flat)])
+
+
+# Axes
 
 
 def percent() -> PercentFormatter:
+    """Return a formatter of shares as percentages."""
     return PercentFormatter(1.0, symbol="\N{NARROW NO-BREAK SPACE}%")
 
 
 def positions(values: Any) -> np.ndarray:
-    """Where numbers or dates, also one in an attribute of a forecast, lie along an axis."""
+    """Return the places of numbers or dates on an axis; a date may be text."""
     values = as_date(values) if isinstance(values, str) else values
     return np.asarray(date2num(values)) if are_dates(values) else np.asarray(values, float)
 
 
-class _Dates(AutoDateLocator):
-    """Places for ticks along dates, without a warning where more ticks than asked for are the best
-    there are.
-    """
+class _QuietDateLocator(AutoDateLocator):
+    """Ticks at dates, without a warning if there are more of them than asked for."""
 
     def get_locator(self, dmin, dmax):
         with warnings.catch_warnings():
@@ -147,10 +268,8 @@ class _Dates(AutoDateLocator):
             return super().get_locator(dmin, dmax)
 
 
-class _Named(ConciseDateFormatter):
-    """Dates in few words: beside ticks that name their months the corner of the axis says the year
-    alone.
-    """
+class _YearInCornerFormatter(ConciseDateFormatter):
+    """Short dates; where ticks name their months, the corner of the axis names only the years."""
 
     years = ""
 
@@ -159,66 +278,61 @@ class _Named(ConciseDateFormatter):
         months = {(date.year, date.month) for date in dates}
         years = sorted({date.year for date in dates})
         crossed = len(months) > 1 and any(date.day != 1 for date in dates)
-        self.years = "\N{EN DASH}".join(map(str, years[:1] + years[1:][-1:])) if crossed else ""
+        # The first and the last year, or the only one.
+        ends = years[:1] + years[1:][-1:]
+        self.years = "\N{EN DASH}".join(map(str, ends)) if crossed else ""
         return super().format_ticks(values)
 
     def get_offset(self):
-        # Matplotlib would name the month of the last tick, as if it were that of all.
+        # Matplotlib would show the month of the last tick as if all ticks were in it.
         return self.years or super().get_offset()
 
 
 def along_dates(ax: Axes, most: int = 6) -> None:
-    """An axis whose positions are those of dates."""
-    locator = _Dates(minticks=min(3, most), maxticks=most)
+    """Label a horizontal axis by dates, with at most about `most` ticks."""
+    locator = _QuietDateLocator(minticks=min(3, most), maxticks=most)
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(_Named(locator))
+    ax.xaxis.set_major_formatter(_YearInCornerFormatter(locator))
+
+
+def few_ticks(ax: Axes, along: xr.DataArray, most: int) -> None:
+    """Limit the ticks of a horizontal axis of numbers or dates."""
+    if are_dates(along):
+        along_dates(ax, most)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(most))
 
 
 def time_axis(ax: Axes, time: xr.DataArray) -> None:
+    """Label the horizontal axis and set its ticks and limits for numbers or dates."""
     values = positions(time.values)
     ax.set_xlabel(axis_label(time, str(time.name)))
     if are_dates(time):
         along_dates(ax)
     else:
+        # Years and day numbers have no fractions, unless the axis is short.
         whole = bool(np.all(values == np.round(values))) and np.ptp(values) > 4
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    # Leave room at both ends, also for data outside the forecast.
     if values.size > 1:
         pad = 0.02 * np.ptp(values)
         low, high = ax.dataLim.intervalx
         ax.set_xlim(min(low, values.min()) - pad, max(high, values.max()) + pad)
 
 
-def small_multiples(count: int, height: float, *, share: bool = False) -> tuple[Figure, list[Axes]]:
-    fig = Figure(figsize=(WIDTH, 0.65 + height * rows_of(count, 2)), layout="constrained")
-    fig.get_layout_engine().set(hspace=0.06, wspace=0.06)  # type: ignore[union-attr]
-    return fig, grid(fig, count, 2, share=share)
+def label_series(ax: Axes, predictions: xr.DataArray, index: str) -> None:
+    """Label the axes of one observable over its index."""
+    ax.set_ylabel(axis_label(predictions, str(predictions.name)))
+    time_axis(ax, predictions[index])
 
 
-def rows_of(count: int, columns: int) -> int:
-    """How many rows hold so many panels."""
-    return max(1, math.ceil(count / columns))
+def ecdf_half_width(count: float, probability: float) -> float:
+    """Return the half-width of a simultaneous band of an empirical distribution of `count` values.
 
+    $c / (\\sqrt n + 0.12 + 0.11 / \\sqrt n)$
 
-def grid(fig: Figure | SubFigure, count: int, columns: int, *, share: bool = False) -> list[Axes]:
-    """So many panels, row by row; what is left of the last row stays empty."""
-    wide = min(columns, max(count, 1))
-    axes = (
-        fig.subplots(rows_of(count, columns), wide, squeeze=False, sharex=share, sharey=share)
-        .ravel()
-        .tolist()
-    )
-    for ax in axes[max(count, 1) :]:
-        ax.set_visible(False)
-    return axes[:count]
-
-
-def sorted_finite(values: np.ndarray) -> np.ndarray:
-    flat = np.ravel(np.asarray(values, float))
-    return np.sort(flat[np.isfinite(flat)])
-
-
-def band(count: float, probability: float) -> float:
-    """Half-width of the simultaneous band of an empirical distribution of `count` values."""
+    Source: Stephens (1970) for the finite-sample term of the Kolmogorov distribution.
+    """
     critical = {0.95: 1.358, 0.99: 1.628}[probability]
     root = math.sqrt(max(count, 1.0))
     return critical / (root + 0.12 + 0.11 / root)

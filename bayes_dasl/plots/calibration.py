@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -20,8 +19,9 @@ from ._style import (
     MARKERS,
     SERIES,
     STYLE,
-    WIDTH,
-    band,
+    add_legend,
+    ecdf_half_width,
+    one_panel,
     percent,
     plain,
     say_recalibrated,
@@ -31,86 +31,137 @@ from ._style import (
 if TYPE_CHECKING:
     import pandas as pd
 
+_Z_90 = 1.645  # standard normal quantile of a central 90 % interval
 
+
+@mpl.rc_context(STYLE)
 def plot_pit(pit: xr.Dataset) -> Figure:
     """Draw the distribution of the probability integral transform against the uniform one.
 
-    The band holds 95 % of such lines, as a whole, when the forecast is calibrated and the values
-    are independent.
+    The band holds 95 % of such lines, as a whole, if the forecast is calibrated and the values are
+    independent.
 
     Args:
-        pit: what `bd.scores.pit` returned.
+        pit: the result of `bd.scores.pit`.
+
+    Returns:
+        The figure.
     """
     values = {str(name): sorted_finite(v.values) for name, v in pit.data_vars.items()}
     pooled = np.sort(np.concatenate([*values.values(), np.array([])]))
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-        ax = fig.add_subplot()
-        u = np.linspace(0, 1, 101)
-        half = band(float(len(pooled)), 0.95)
-        lower, upper = np.clip(u - half, 0, 1), np.clip(u + half, 0, 1)
-        ax.fill_between(u, lower, upper, color=FAINT, lw=0, label="95 % band")
-        ax.plot(u, u, color=GREY, lw=0.8)
-        if 1 < len(values) <= len(SERIES):
-            for (name, v), color, line in zip(
-                values.items(), SERIES, itertools.cycle(LINES[1:]), strict=False
-            ):
-                _draw_ecdf(ax, v, color=color, ls=line, lw=1.3, label=plain(name))
-        _draw_ecdf(ax, pooled, color=BLACK, lw=1.8, label="all" if len(values) > 1 else "observed")
-        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability integral transform (PIT)")
-        ax.set_ylabel("share of test values below")
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=4)
-        say_recalibrated(fig, pit.attrs)
+    fig, ax = one_panel(3.6)
+    u = np.linspace(0, 1, 101)
+    half = ecdf_half_width(float(len(pooled)), 0.95)
+    band = np.clip(u - half, 0, 1), np.clip(u + half, 0, 1)
+    ax.fill_between(u, *band, color=FAINT, lw=0, label="95 % band")
+    # The diagonal is perfect calibration.
+    ax.plot(u, u, color=GREY, lw=0.8)
+    if 1 < len(values) <= len(SERIES):
+        for number, (name, ordered) in enumerate(values.items()):
+            # The solid line is left to all observables together.
+            line = LINES[1:][number % len(LINES[1:])]
+            _draw_ecdf(
+                ax,
+                ordered,
+                color=SERIES[number],
+                ls=line,
+                lw=1.3,
+                label=plain(name),
+            )
+    _draw_ecdf(ax, pooled, color=BLACK, lw=1.8, label="all" if len(values) > 1 else "observed")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability integral transform (PIT)")
+    ax.set_ylabel("share of test values below")
+    add_legend(fig, 4)
+    say_recalibrated(fig, pit.attrs)
     return fig
 
 
+@mpl.rc_context(STYLE)
 def plot_coverage(scores: pd.DataFrame) -> Figure:
     """Draw the observed against the nominal coverage of central intervals.
 
     Bars are 90 % Wilson intervals for a proportion.
 
     Args:
-        scores: what `bd.score` returned.
+        scores: the result of `bd.score`.
+
+    Returns:
+        The figure.
     """
-    nominal, place = np.array(LEVELS) / 100, np.arange(len(LEVELS), dtype=float)
+    nominal = np.array(LEVELS) / 100
+    place = np.arange(len(LEVELS), dtype=float)
     columns = [f"coverage_{level}" for level in LEVELS]
     names = [name for name in scores.index if name != "all"]
     several = 1 < len(names) <= len(SERIES)
     observed = scores.loc["all", columns].to_numpy(float)
-    bars = _wilson(observed, float(scores.loc[names, "n"].sum()))
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-        ax = fig.add_subplot()
-        ax.hlines(nominal, place - 0.42, place + 0.42, color=GREY, lw=1.2, label="nominal")
-        ax.errorbar(
-            place - 0.2 * several, observed, np.abs(bars - observed), fmt="o", ms=6.5, color=BLACK,
-            capsize=3, lw=1.2, label="all" if len(names) > 1 else "observed", zorder=4,
-        )  # fmt: skip
-        shifts = np.linspace(0.0, 0.32, len(names)) if several else []
-        for name, shift, color, marker in zip(names, shifts, SERIES, MARKERS, strict=False):
-            ax.plot(
-                place + shift, scores.loc[name, columns].to_numpy(float), marker=marker, ms=5.5,
-                color=color, mfc="white", mew=1.4, ls="", label=plain(name), zorder=5,
-            )  # fmt: skip
-        lowest = np.nanmin([0.3, *bars[0], *scores.loc[names, columns].min()])
-        ax.set(xlim=(-0.55, len(LEVELS) - 0.45), ylim=(max(lowest - 0.05, -0.03), 1.04))
-        ax.set_xticks(place, [f"{level}\N{NARROW NO-BREAK SPACE}%" for level in LEVELS])
-        ax.set(xlabel="nominal coverage of the interval", ylabel="observed coverage")
-        ax.yaxis.set_major_formatter(percent())
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=4)
-        say_recalibrated(fig, scores.attrs)
+    ends = _wilson_interval(observed, float(scores.loc[names, "n"].sum()))
+    fig, ax = one_panel(3.6)
+    ax.hlines(
+        nominal,
+        place - 0.42,
+        place + 0.42,
+        color=GREY,
+        lw=1.2,
+        label="nominal",
+    )
+    # 1. All observables together, moved to the left if there are others beside them.
+    look = {
+        "fmt": "o",
+        "ms": 6.5,
+        "color": BLACK,
+        "capsize": 3,
+        "lw": 1.2,
+        "zorder": 4,
+    }
+    name = "all" if len(names) > 1 else "observed"
+    ax.errorbar(place - 0.2 * several, observed, np.abs(ends - observed), label=name, **look)
+    # 2. Each observable.
+    shifts = np.linspace(0.0, 0.32, len(names)) if several else []
+    for name, shift, color, marker in zip(names, shifts, SERIES, MARKERS, strict=False):
+        shares = scores.loc[name, columns].to_numpy(float)
+        look = {
+            "ms": 5.5,
+            "mfc": "white",
+            "mew": 1.4,
+            "ls": "",
+            "zorder": 5,
+        }
+        ax.plot(
+            place + shift,
+            shares,
+            marker,
+            color=color,
+            label=plain(name),
+            **look,
+        )
+    # 3. The axis begins at 30 % coverage, or below the lowest value.
+    lowest = np.nanmin([0.3, *ends[0], *scores.loc[names, columns].min()])
+    ax.set(xlim=(-0.55, len(LEVELS) - 0.45), ylim=(max(lowest - 0.05, -0.03), 1.04))
+    ax.set_xticks(place, [f"{level}\N{NARROW NO-BREAK SPACE}%" for level in LEVELS])
+    ax.set(xlabel="nominal coverage of the interval", ylabel="observed coverage")
+    ax.yaxis.set_major_formatter(percent())
+    add_legend(fig, 4)
+    say_recalibrated(fig, scores.attrs)
     return fig
 
 
 def _draw_ecdf(ax: Axes, ordered: np.ndarray, **style: Any) -> None:
+    """Draw the empirical distribution of sorted values between 0 and 1."""
     if ordered.size:
+        # From (0, 0) to (1, 1), one step at each value.
         steps = np.arange(ordered.size + 1) / ordered.size
         ax.step([0, *ordered, 1], [*steps, 1.0], where="post", **style)
 
 
-def _wilson(share: np.ndarray, count: float, z: float = 1.645) -> np.ndarray:
-    """Return the 90 % Wilson interval of observed shares; shape (2, level)."""
+def _wilson_interval(share: np.ndarray, count: float, z: float = _Z_90) -> np.ndarray:
+    r"""Return the 90 % Wilson interval of observed shares, shape `(2, level)`.
+
+    $\frac{1}{1 + z^2/n} \left(p + \frac{z^2}{2n} \pm z\sqrt{\frac{p(1 - p)}{n} +
+    \frac{z^2}{4n^2}}\right)$
+    """
     n = max(count, 1.0)
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    centre = (share + z**2 / (2 * n)) / scale
+    half = z / scale * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # Rounding must not put an end on the wrong side of the share itself.
     return np.stack([np.minimum(centre - half, share), np.maximum(centre + half, share)])

@@ -1,4 +1,4 @@
-"""A figure of how models compare by how far ahead they forecast."""
+"""A figure of how models compare, by how far ahead they forecast."""
 
 from __future__ import annotations
 
@@ -10,25 +10,42 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import MismatchError
 from ..weighting.comparison import SCORES, Comparison
-from ._style import BLACK, GREY, MARKERS, SERIES, STYLE, WIDTH, grid, note, plain, rows_of
+from ._style import (
+    BLACK,
+    GREY,
+    MARKERS,
+    SERIES,
+    STYLE,
+    add_legend,
+    grid,
+    new_figure,
+    note,
+    plain,
+    rows_of,
+    with_units,
+)
 
 _TITLES = {"crps": "CRPS", "log_score": "log score"}
-_SPREAD = 0.3  # of the distance between two leads, over which models stand beside each other
+_SPREAD = 0.3  # share of the distance between two leads over which models stand side by side
 
 
+@mpl.rc_context(STYLE)
 def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
-    """Draw by how much each model's score is above that of the best, for each observable and lead.
+    """Draw each model's score above that of the best model, for each observable and lead.
 
-    Bars are two standard errors of the paired difference to either side: where they hold zero the
+    Bars are two standard errors of the paired difference to either side: if they include zero, the
     difference may be chance. Above zero the best model is better.
 
     Args:
-        comparison: what `bd.compare` returned.
+        comparison: the result of `bd.compare`.
         score: "crps", in the units of each observable, or "log_score", in nats.
 
+    Returns:
+        The figure.
+
     Raises:
-        MismatchError: for what is no comparison of forecasts, another score, or too many models to
-            tell apart.
+        MismatchError: if `comparison` has no forecasts, the score is unknown, or there are too many
+            models to tell apart.
     """
     if not hasattr(comparison, "by_lead"):
         raise MismatchError(
@@ -41,61 +58,55 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
     others = [name for name in map(str, found["model"].values) if name != best]
     if len(others) > len(SERIES):
         raise MismatchError(f"a figure tells {len(SERIES)} models from the best, not {len(others)}")
+    # Models stand side by side at each lead.
     lead, label = _leads(found)
     between = np.diff(lead).min() if lead.size > 1 else 1.0
-    shifts = (
-        between * np.linspace(-_SPREAD / 2, _SPREAD / 2, len(others)) if len(others) > 1 else [0.0]
-    )
+    ends = (-_SPREAD / 2, _SPREAD / 2) if len(others) > 1 else (0.0, 0.0)
+    shifts = between * np.linspace(*ends, len(others))
     observables = list(map(str, found["observable"].values))
-    with mpl.rc_context(STYLE):
-        fig = Figure(
-            figsize=(WIDTH, 0.9 + 2.3 * rows_of(len(observables), 2)), layout="constrained"
-        )
-        for ax, observable in zip(grid(fig, len(observables), 2), observables, strict=True):
-            at = found.sel(observable=observable)
-            ax.axhline(0.0, color=GREY, lw=0.8)
-            for name, shift, color, marker in zip(others, shifts, SERIES, MARKERS, strict=False):
-                of_model = at.sel(model=name)
-                mean, error = (
-                    of_model[f"{score}_{what}"].values for what in ("difference", "error")
-                )
-                ax.errorbar(
-                    lead + shift,
-                    mean,
-                    2 * np.nan_to_num(error),
-                    color=color,
-                    marker=marker,
-                    ms=5,
-                    mfc="white",
-                    mew=1.3,
-                    lw=1.2,
-                    capsize=2.5,
-                    label=plain(name),
-                )
-            if not np.isfinite(at[f"{score}_difference"].sel(model=others)).any():
-                note(ax, "not known")
-            units = "nat" if score == "log_score" else str(at["units"].item())
-            ax.set_title(plain(observable), color=BLACK)
-            ax.set_xlabel(label)
-            ax.set_ylabel(plain(f"difference ({units})" if units else "difference"))
-            ax.xaxis.set_major_locator(MaxNLocator(6, integer=bool((lead == np.round(lead)).all())))
-            ax.set_xlim(lead.min() - 0.5 * between, lead.max() + 0.5 * between)
-        legend = fig.legend(
-            *ax.get_legend_handles_labels(), loc="outside upper left", ncols=3, alignment="left"
-        )
-        legend.set_title(plain(f"{_TITLES[score]} above that of {best}, lower is better"))
+    fig = new_figure(0.9 + 2.3 * rows_of(len(observables), 2))
+    for ax, observable in zip(grid(fig, len(observables), 2), observables, strict=True):
+        at = found.sel(observable=observable)
+        ax.axhline(0.0, color=GREY, lw=0.8)
+        for name, shift, color, marker in zip(others, shifts, SERIES, MARKERS, strict=False):
+            own = at.sel(model=name)
+            # A single window gives no standard error.
+            bars = 2 * np.nan_to_num(own[f"{score}_error"].values)
+            look = {
+                "color": color,
+                "marker": marker,
+                "ms": 5,
+                "mfc": "white",
+                "mew": 1.3,
+            }
+            look |= {
+                "lw": 1.2,
+                "capsize": 2.5,
+                "label": plain(name),
+            }
+            ax.errorbar(lead + shift, own[f"{score}_difference"].values, bars, **look)
+        if not np.isfinite(at[f"{score}_difference"].sel(model=others)).any():
+            note(ax, "not known")
+        ax.set_title(plain(observable), color=BLACK)
+        ax.set_xlabel(label)
+        units = "nat" if score == "log_score" else str(at["units"].item())
+        ax.set_ylabel(with_units("difference", units))
+        whole = bool((lead == np.round(lead)).all())
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+        ax.set_xlim(lead.min() - 0.5 * between, lead.max() + 0.5 * between)
+    legend = add_legend(fig, 3, alignment="left")
+    legend.set_title(plain(f"{_TITLES[score]} above that of {best}, lower is better"))
     return fig
 
 
 def _leads(found: xr.Dataset) -> tuple[np.ndarray, str]:
-    """How far ahead each lead is, and what that is called: in units of the index where all origins
-    agree.
-    """
+    """Return the leads and their label, in units of the index if all origins agree on them."""
     if "step" not in found.coords:
         return found["lead"].values.astype(float), "observed times ahead"
     step = found["step"]
     if step.dtype.kind == "m":
         return step.values / np.timedelta64(1, "D"), "ahead (day)"
+    # Units such as "day since 2000-01-01" are those of a time: a lead has only the first word.
     units = str(step.attrs.get("units", "")).split(" since ")[0]
-    index = found.attrs["index"]
-    return step.values.astype(float), plain(f"ahead ({units})" if units else f"{index} ahead")
+    label = f"ahead ({units})" if units else f"{found.attrs['index']} ahead"
+    return step.values.astype(float), plain(label)

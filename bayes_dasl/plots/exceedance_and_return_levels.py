@@ -1,4 +1,4 @@
-"""Figures of how probable it is that levels are exceeded, and of levels that are reached seldom."""
+"""Figures of the probability that levels are exceeded, and of levels that are exceeded rarely."""
 
 from __future__ import annotations
 
@@ -20,83 +20,91 @@ from ._style import (
     MARKERS,
     SERIES,
     STYLE,
-    WIDTH,
+    add_legend,
     note,
+    one_panel,
     percent,
     plain,
     positions,
     time_axis,
+    with_units,
 )
 
 
+@mpl.rc_context(STYLE)
 def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -> Figure:
-    """Draw how probable it is over time that a level is exceeded; of several levels together.
+    """Draw the probability over time that a level is exceeded, for one or several levels.
 
     Args:
-        found: what `bayes_dasl.extremes.exceedance` returned, or several of them for one
+        found: the result of `bayes_dasl.extremes.exceedance`, or several results for one
             observable.
-        units: those of the levels, for the legend.
+        units: units of the levels, for the legend.
+
+    Returns:
+        The figure.
 
     Raises:
-        MismatchError: for what that did not return, too many to tell apart, or one with places or
-            members.
+        MismatchError: if `found` is something else, has too many levels to tell apart, or has
+            dimensions other than the index.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
-    if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
+    if not 0 < len(several) <= len(SERIES) or any("at" not in result for result in several):
         raise MismatchError(f"give 1 to {len(SERIES)} results of bd.extremes.exceedance")
-    if any(each["at"].ndim > 1 for each in several):
+    if any(result["at"].ndim > 1 for result in several):
         raise MismatchError("this draws a series: choose one place or member, as by .sel(…)")
-    index = index_of(several[0]["at"])
-    apart = not several[0].attrs.get("series", 1) or several[0]["at"].size == 1
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 2.9), layout="constrained")
-        ax = fig.add_subplot()
-        for number, each in enumerate(several):
-            level = f"{each.attrs['level']:g}{f' {units}' if units else ''}"
-            label = plain(
-                f"{each.attrs['direction']} {level}; at some time {likely(float(each['ever']))}"
-            )
-            style: Any = {
-                "color": SERIES[number],
-                "ls": "" if apart else LINES[number % len(LINES)],
-            }
-            style |= {"marker": MARKERS[number % len(MARKERS)], "ms": 4} if apart else {"lw": 1.8}
-            ax.plot(positions(each[index].values), each["at"].values, label=label, **style)
-        ax.set_ylim(-0.02, 1.02)
-        ax.yaxis.set_major_formatter(percent())
-        ax.set_ylabel("probability")
-        time_axis(ax, several[0][index])
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=1)
+    first = several[0]
+    index = index_of(first["at"])
+    # Rows without an order, or a single time, are points that no line joins.
+    joined = first.attrs.get("series", 1) and first["at"].size > 1
+    fig, ax = one_panel(2.9)
+    for number, result in enumerate(several):
+        level = f"{result.attrs['level']:g} {units}".strip()
+        ever = likely(float(result["ever"]))
+        label = plain(f"{result.attrs['direction']} {level}; at some time {ever}")
+        line: Any = {"ls": LINES[number % len(LINES)], "lw": 1.8}
+        points: Any = {
+            "ls": "",
+            "marker": MARKERS[number],
+            "ms": 4,
+        }
+        look = {"color": SERIES[number], "label": label} | (line if joined else points)
+        ax.plot(positions(result[index].values), result["at"].values, **look)
+    ax.set_ylim(-0.02, 1.02)
+    ax.yaxis.set_major_formatter(percent())
+    ax.set_ylabel("probability")
+    time_axis(ax, first[index])
+    add_legend(fig, 1)
     return fig
 
 
+@mpl.rc_context(STYLE)
 def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") -> Figure:
-    """Draw which level is exceeded once in how many blocks.
+    """Draw the level that is exceeded once in a number of blocks, against that number.
 
     Args:
-        table: what `bayes_dasl.extremes.return_levels` returned.
+        table: the result of `bayes_dasl.extremes.return_levels`.
         observable: its name, for the axis.
-        units: its units, likewise.
+        units: its units, for the axis.
+
+    Returns:
+        The figure.
 
     Raises:
-        MismatchError: for what that did not return.
+        MismatchError: if `table` has no levels.
     """
     if "level" not in table:
         raise MismatchError("give the table that bd.extremes.return_levels returned")
     known = table["level"].dropna().sort_index()
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 2.9), layout="constrained")
-        ax = fig.add_subplot()
-        if len(known):
-            ax.plot(known.index, known, color=BLUE, marker="o", lw=1.8)
-            ax.set_xscale("log")
-            ax.set_xticks(np.asarray(known.index, float), [f"{period:g}" for period in known.index])
-        else:
-            note(ax, "too few blocks reach any of these levels")
-        ax.minorticks_off()
-        block = table.attrs.get("block", "")
-        ax.set_xlabel(
-            plain(f"return period (blocks of {block})" if block else "return period (blocks)")
-        )
-        ax.set_ylabel(plain(f"{observable} ({units})" if units else observable))
+    fig, ax = one_panel(2.9)
+    if len(known):
+        ax.plot(known.index, known, color=BLUE, marker="o", lw=1.8)
+        ax.set_xscale("log")
+        ax.set_xticks(np.asarray(known.index, float), [f"{period:g}" for period in known.index])
+    else:
+        note(ax, "too few blocks reach any of these levels")
+    # The ticks are the return periods of the table, not powers of ten.
+    ax.minorticks_off()
+    block = table.attrs.get("block", "")
+    ax.set_xlabel(with_units("return period", f"blocks of {block}" if block else "blocks"))
+    ax.set_ylabel(with_units(observable, units))
     return fig

@@ -1,4 +1,4 @@
-"""Figures of an observable that has places: a field over time and one or two coordinates."""
+"""Figures of a field: an observable over time and one or two coordinates of place."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from .._statistics.convergence import thinned
 from ..data.dates import are_dates, told
-from ..scores.matching import fitted_between, in_units_of_forecast
+from ..scores.matching import fitted_between
+from ._series import FAILED, finite_draws
 from ._style import (
-    GREY,
     STYLE,
     VERMILION,
-    WIDTH,
-    along_dates,
     axis_label,
+    data_of,
+    few_ticks,
+    new_figure,
     note,
+    one_panel,
     plain,
     positions,
     predictions_of,
@@ -30,202 +31,227 @@ from ._style import (
     say_recalibrated,
 )
 
+type Maps = dict[str, list[xr.DataArray]]
+"""Fields `(time, place, …)` to draw, by title. Data at different places are fields of their own."""
+
 _TIMES = 4
-_WIDTHS = "Purples"
-_ERROR, _SPREAD = "median less data", "width of the 90 % interval"
-# Of the largest value, so much on the other side of zero.
-_SIGNED = 0.2
+_ERROR = "median less data"
+_WIDTHS = "width of the 90 % interval"
+_SIGNED = 0.2  # share of the largest value that counts as values of either sign
 
 
+@mpl.rc_context(STYLE)
 def plot_field(
     fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str
 ) -> Figure:
-    """Draw the forecast of a field: its median, the width of its 90 % interval, the data and how
-    far the median is off.
+    """Draw maps of a field: data, median, error of the median, and width of the 90 % interval.
 
-    A field over one coordinate is a map over time and place; where data were fitted ends at a
-    dashed line. One over two coordinates is drawn at up to four times, of which those within the
-    fitted data say so. Draws whose solve failed are left out.
+    A field over one coordinate is a map over time and place, with a dashed line at the end of the
+    fitted data. A field over two coordinates is drawn at up to four times; titles say which of them
+    lie within the fitted data. Draws whose solve failed are left out.
 
     Args:
-        fc: what `forecast` returned.
-        train: the data of the fit, as a dataset; None where they are not to be drawn.
-        test: the data that the fit has not seen, likewise.
+        fc: the result of `forecast`.
+        train: the data of the fit; None leaves them out.
+        test: data that the fit has not seen; None leaves them out.
         observable: its name; it must have one or two coordinates beside the index.
 
+    Returns:
+        The figure.
+
     Raises:
-        MismatchError: for what is no forecast, or an unknown observable.
+        MismatchError: if `fc` is no forecast, or the observable is unknown.
     """
     predictions = predictions_of(fc, observable)
-    train, test = (
-        None if data is None else in_units_of_forecast(fc, data) for data in (train, test)
-    )
+    train, test = data_of(fc, train, test)
     index, *places = map(str, predictions.dims[2:])
-    predictions = predictions.drop_duplicates(index)  # replicates are forecast alike
-    draws = predictions.transpose("chain", "draw", index, *places).values
-    draws = draws.reshape(-1, *draws.shape[2:])
-    finite = np.isfinite(draws.reshape(len(draws), -1)).all(axis=1)
-    draws, left_out = draws[finite], int((~finite).sum())
-    with mpl.rc_context(STYLE):
-        if not len(draws):
-            fig = Figure(figsize=(WIDTH, 2.0), layout="constrained")
-            note(fig.add_subplot(), "every draw of this forecast failed")
-            return fig
-        low, median, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
-        like = predictions.isel(chain=0, draw=0, drop=True).transpose(index, *places)
-        middle, data = like.copy(data=median), _data(train, test, observable, index, places)
-        # Data where nothing is forecast have no error; those of the fit may lie before the
-        # forecast.
-        errors = [found for part in data if (found := middle - part).size]
-        maps = {
-            "data": data,
-            "median": [middle],
-            _ERROR: errors,
-            _SPREAD: [like.copy(data=high - low)],
-        }
-        maps = {name: parts for name, parts in maps.items() if parts}
-        _, train_end = fitted_between(fc)
-        if len(places) == 1:
-            fig = _over_time(maps, predictions, index, places[0], train_end)
-        else:
-            fig = _at_times(maps, predictions, index, places, train_end)
-        if left_out:
-            say_above(fig, f"{left_out} draws that are not finite are left out")
-        say_recalibrated(fig, fc.attrs)
+    # Replicates have the same forecast.
+    predictions = predictions.drop_duplicates(index)
+    draws, left_out = finite_draws(predictions.transpose("chain", "draw", index, *places))
+    if not len(draws):
+        fig, ax = one_panel(2.0)
+        note(ax, FAILED)
         return fig
+    low, median, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
+    # An array without draws, to be filled with summaries.
+    like = predictions.isel(chain=0, draw=0, drop=True).transpose(index, *places)
+    middle = like.copy(data=median)
+    data = _observed_fields(train, test, observable, index, places)
+    # The difference has only the times that both have: the forecast may begin after the fit.
+    errors = [found for part in data if (found := middle - part).size]
+    widths = like.copy(data=high - low)
+    maps = {
+        "data": data,
+        "median": [middle],
+        _ERROR: errors,
+        _WIDTHS: [widths],
+    }
+    maps = {name: parts for name, parts in maps.items() if parts}
+    _, train_end = fitted_between(fc)
+    if len(places) == 1:
+        fig = _over_time(maps, predictions, index, places[0], train_end)
+    else:
+        fig = _at_times(maps, predictions, index, places, train_end)
+    if left_out:
+        say_above(fig, f"{left_out} draws that are not finite are left out")
+    say_recalibrated(fig, fc.attrs)
+    return fig
 
 
-def _data(
+def _observed_fields(
     train: xr.Dataset | None, test: xr.Dataset | None, observable: str, index: str, places: list
 ) -> list[xr.DataArray]:
-    """The data as one array, or as two where they lie at other places."""
-    held = [
-        d[observable].transpose(index, *places)
-        for d in (train, test)
-        if d is not None and observable in d
+    """Return the data as one field, or as two if training and test data are at other places."""
+    found = [
+        data[observable].transpose(index, *places)
+        for data in (train, test)
+        if data is not None and observable in data
     ]
-    if len(held) == 2 and all(held[0][place].equals(held[1][place]) for place in places):
-        held = [xr.concat(held, index, join="exact")]
-    return [_once(values.sortby(index).astype(float), index) for values in held]
+    if len(found) == 2 and all(found[0][place].equals(found[1][place]) for place in places):
+        found = [xr.concat(found, index, join="exact")]
+    return [_mean_of_replicates(field.sortby(index).astype(float), index) for field in found]
 
 
-def _once(values: xr.DataArray, index: str) -> xr.DataArray:
-    """The mean of the replicates of each time, of which some may have been fitted and some held
-    out.
-    """
-    return (
-        values
-        if values.indexes[index].is_unique
-        else values.groupby(index).mean().transpose(*values.dims)
-    )
+def _mean_of_replicates(field: xr.DataArray, index: str) -> xr.DataArray:
+    """Return the mean of all values at each time; some may be fitted and some held out."""
+    if field.indexes[index].is_unique:
+        return field
+    return field.groupby(index).mean().transpose(*field.dims)
 
 
-def _limits(maps: dict[str, list[xr.DataArray]]) -> dict[str, tuple[float, float]]:
-    """The lowest and highest value of each row; the data and the median share theirs."""
-
-    def ends(*names):
-        values = np.concatenate(
-            [part.values.ravel() for name in names for part in maps.get(name, ())]
-        )
-        return (
-            (float(np.nanmin(values)), float(np.nanmax(values)))
-            if np.isfinite(values).any()
-            else (0.0, 1.0)
-        )
-
-    shared = ends("data", "median")
-    return {name: shared if name in ("data", "median") else ends(name) for name in maps}
+def _colour_limits(maps: Maps) -> dict[str, tuple[float, float]]:
+    """Return the lowest and highest value of each map; data and median share theirs."""
+    # Colours of data and median must be comparable.
+    groups = [("data", "median"), (_ERROR,), (_WIDTHS,)]
+    limits = {}
+    for names in groups:
+        fields = [field.values.ravel() for name in names for field in maps.get(name, ())]
+        values = np.concatenate([*fields, np.array([])])
+        known = values[np.isfinite(values)]
+        ends = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        limits |= dict.fromkeys(names, ends)
+    return limits
 
 
 def _colours(name: str, limits: tuple[float, float]) -> dict:
-    """Shades of two colours that meet at zero, for errors and for values of either sign."""
+    """Return a colour map with its ends; errors and signed values have white at zero."""
     low, high = limits
+    # A field that is zero everywhere has no largest value.
     largest = max(-low, high, 1e-300)
-    if name == _SPREAD:
-        return {"cmap": _WIDTHS, "vmin": 0, "vmax": largest}
-    if name == _ERROR or (low < 0 < high and min(-low, high) > _SIGNED * largest):
-        return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
-    return {"cmap": "viridis", "vmin": low, "vmax": high}
+    if name == _WIDTHS:
+        return {
+            "cmap": "Purples",
+            "vmin": 0,
+            "vmax": largest,
+        }
+    signed = low < 0 < high and min(-low, high) > _SIGNED * largest
+    if name == _ERROR or signed:
+        return {
+            "cmap": "RdBu_r",
+            "vmin": -largest,
+            "vmax": largest,
+        }
+    return {
+        "cmap": "viridis",
+        "vmin": low,
+        "vmax": high,
+    }
 
 
 def _over_time(
-    maps: dict, predictions: xr.DataArray, index: str, place: str, train_end: Any
+    maps: Maps, predictions: xr.DataArray, index: str, place: str, train_end: Any
 ) -> Figure:
-    limits = _limits(maps)
-    fig = Figure(figsize=(WIDTH, 1.75 * len(maps) + 0.4), layout="constrained")
+    """Draw maps over time and one coordinate, below each other."""
+    limits = _colour_limits(maps)
+    fig = new_figure(1.75 * len(maps) + 0.4)
     axes = np.atleast_1d(fig.subplots(len(maps), 1, sharex=True, sharey=True))
-    for ax, (name, parts) in zip(axes, maps.items(), strict=True):
-        for values in parts:
-            mesh = ax.pcolormesh(
-                positions(values[index].values),
-                values[place].values,
-                values.values.T,
-                shading="nearest",
-                rasterized=True,
-                **_colours(name, limits[name]),
-            )
+    for ax, (name, fields) in zip(axes, maps.items(), strict=True):
+        for field in fields:
+            x = positions(field[index].values)
+            mesh = _mesh(ax, x, field[place].values, field, _colours(name, limits[name]))
         fig.colorbar(mesh, ax=ax, label=axis_label(predictions, str(predictions.name)))
         ax.set_title(name)
         ax.set_ylabel(axis_label(predictions[place], place))
-        times = np.concatenate([values[index].values for values in parts])
+        times = np.concatenate([field[index].values for field in fields])
         if train_end is not None and times.min() < train_end < times.max():
             ax.axvline(float(positions(train_end)), color=VERMILION, lw=1.2, ls=(0, (4, 3)))
     axes[-1].set_xlabel(axis_label(predictions[index], index))
-    along_dates(axes[-1]) if are_dates(predictions[index]) else axes[-1].xaxis.set_major_locator(
-        MaxNLocator(6)
-    )
+    few_ticks(axes[-1], predictions[index], 6)
     return fig
 
 
 def _at_times(
-    maps: dict, predictions: xr.DataArray, index: str, places: list, train_end: Any
+    maps: Maps, predictions: xr.DataArray, index: str, places: list, train_end: Any
 ) -> Figure:
-    limits, chosen = _limits(maps), _chosen(maps, predictions[index].values, index)
-    fig = Figure(figsize=(1.75 * len(chosen) + 1.1, 1.75 * len(maps) + 0.5), layout="constrained")
+    """Draw maps over two coordinates: one row per quantity, one column per time."""
+    limits = _colour_limits(maps)
+    chosen = _map_times(maps, predictions[index].values, index)
+    fig = new_figure(1.75 * len(maps) + 0.5, width=1.75 * len(chosen) + 1.1)
     axes = fig.subplots(len(maps), len(chosen), sharex=True, sharey=True, squeeze=False)
     for ax, time in zip(axes[0], chosen, strict=True):
-        ax.set_title(
-            plain(f"{index} {told(time)}")
-            + (", fitted" if train_end is not None and time <= train_end else "")
-        )
-    for row, (name, parts) in zip(axes, maps.items(), strict=True):
-        colours, mesh = _colours(name, limits[name]), None
+        is_fitted = train_end is not None and time <= train_end
+        ax.set_title(plain(f"{index} {told(time)}") + (", fitted" if is_fitted else ""))
+    observable = axis_label(predictions, str(predictions.name))
+    for row, (name, fields) in zip(axes, maps.items(), strict=True):
+        mesh = None
         for ax, time in zip(row, chosen, strict=True):
-            mesh = _map(ax, parts, index, places, time, colours) or mesh
+            mesh = _map(ax, fields, index, places, time, _colours(name, limits[name])) or mesh
+        # A row without any map has no colours to explain.
         if mesh is not None:
-            fig.colorbar(
-                mesh,
-                ax=list(row),
-                label=f"{fill(name, 13)}\n{axis_label(predictions, str(predictions.name))}",
-            )
+            fig.colorbar(mesh, ax=list(row), label=f"{fill(name, 13)}\n{observable}")
         row[0].set_ylabel(axis_label(predictions[places[1]], places[1]))
     for ax in axes[-1]:
         ax.set_xlabel(axis_label(predictions[places[0]], places[0]))
     return fig
 
 
-def _chosen(maps: dict, times: np.ndarray, index: str) -> np.ndarray:
-    """Up to four times, spread over those that have data, or over all if none has."""
-    with_data = [
-        t for t in times if any(_at(part, index, t) is not None for part in maps.get("data", ()))
-    ]
+def _map_times(maps: Maps, times: np.ndarray, index: str) -> np.ndarray:
+    """Return up to four times, evenly chosen from those with data, or from all if none has."""
+    fields = maps.get("data", [])
+    # Times with data show how far the median is off.
+    with_data = [t for t in times if _field_at(fields, index, t) is not None]
     times = np.asarray(with_data) if with_data else times
     return times[thinned(len(times), _TIMES)]
 
 
-def _map(ax: Axes, parts: list[xr.DataArray], index: str, places: list, time: Any, colours: dict):
-    at = next((found for part in parts if (found := _at(part, index, time)) is not None), None)
-    if at is None:
-        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", va="center", color=GREY)
+def _map(
+    ax: Axes,
+    fields: list[xr.DataArray],
+    index: str,
+    places: list,
+    time: Any,
+    colours: dict,
+) -> Any:
+    """Draw the first field that has values at a time, or write that there is none."""
+    field = _field_at(fields, index, time)
+    if field is None:
+        note(ax, "none")
         return None
-    x, y = (at[place].values for place in places)
-    mesh = ax.pcolormesh(x, y, at.values.T, shading="nearest", rasterized=True, **colours)
+    x, y = (field[place].values for place in places)
     ax.set_aspect("equal")
-    return mesh
+    return _mesh(ax, x, y, field, colours)
 
 
-def _at(values: xr.DataArray, index: str, time: Any) -> xr.DataArray | None:
-    """The values at a time, if there are any."""
-    at = values.sel({index: time}, method="nearest")
-    same = at[index].values == time if are_dates(at[index]) else np.isclose(float(at[index]), time)
-    return at if same and np.isfinite(at.values).any() else None
+def _mesh(ax: Axes, x: np.ndarray, y: np.ndarray, field: xr.DataArray, colours: dict) -> Any:
+    """Draw a field as coloured cells around its points."""
+    # As an image, since thousands of cells would make an SVG file large.
+    return ax.pcolormesh(
+        x,
+        y,
+        field.values.T,
+        shading="nearest",
+        rasterized=True,
+        **colours,
+    )
+
+
+def _field_at(fields: list[xr.DataArray], index: str, time: Any) -> xr.DataArray | None:
+    """Return the first field with finite values at a time, if there is one."""
+    for field in fields:
+        at = field.sel({index: time}, method="nearest")
+        found = at[index]
+        # Times of forecast and data may differ by rounding.
+        same = found.values == time if are_dates(found) else np.isclose(float(found), time)
+        if same and np.isfinite(at.values).any():
+            return at
+    return None

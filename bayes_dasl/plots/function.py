@@ -1,4 +1,4 @@
-"""Figures of what unknown functions say, before and after data, and of how descents learned it."""
+"""Figures of unknown functions before and after data, and of the training of a descent."""
 
 from __future__ import annotations
 
@@ -23,10 +23,23 @@ from ..model import Model
 from ..prediction.posterior import check_belongs, draws_of, fitted_data
 from ..priors import draw_prior
 from ..random import realise
-from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, VERMILION, plain, small_multiples
+from ._style import (
+    BLUE,
+    FAINT,
+    GREY,
+    LINES,
+    STYLE,
+    VERMILION,
+    add_legend,
+    plain,
+    small_multiples,
+    with_units,
+)
 
 type Rate = Callable[[Any, dict[str, Array]], Mapping[str, Any]]
-"""A function of the model, with numbers in place of its unknowns, and of inputs: values by name."""
+"""A function of the model, with numbers for its unknowns, and of inputs: values by name."""
+type Ranges = dict[str, tuple[float, float]]
+"""Lowest and highest value of each input."""
 
 _GRID = 81
 _MOST_DRAWS = 400
@@ -34,6 +47,7 @@ _LINES_SHOWN = 8
 _MOST_PANELS = 12
 
 
+@mpl.rc_context(STYLE)
 def plot_function(
     model: Model,
     post: xr.DataTree | None = None,
@@ -44,93 +58,91 @@ def plot_function(
 ) -> Figure:
     """Draw an unknown function, or a rate that is computed from it, over each of its inputs.
 
-    The other inputs are held in the middle of their range. Under the prior: 90 % of the functions,
-    and eight of them; with a fit `post`, the median and 90 % of the posterior on top. So a prior
-    can be looked at before there are data: whether its functions are as large and as rough as one
-    would believe. With a fit, ticks at the bottom mark the inputs at the rows of the data: between
-    and beyond them the prior speaks. An input of a `bd.Network` runs 2.5 of its widths to either
-    side of its middle, one of a `bd.Basis` over its range; its units are those of the model, else
-    those of the data of the fit. Functions of other kinds are drawn where they have a property
-    `drawn_over`, from the name of each input to its range.
+    The other inputs have the middle of their range. The prior is shown as a 90 % band with eight
+    draws. A fit `post` adds the median and 90 % band of the posterior, and ticks at the inputs of
+    the data: between and beyond them the prior dominates. Before a fit the figure shows whether the
+    functions of the prior are as large and as rough as they should be.
 
-    A derived rate is a function `(m, u)` of the model, with a number in place of each unknown, and
-    a dict of inputs, each a number; it returns a dict of numbers. It runs for all draws at once, so
-    write it with `jnp`. Here the rate of a state x, which a law and the factor of a network make
-    together, over x:
+    An input of a `bd.Network` runs 2.5 widths to either side of its middle, an input of a
+    `bd.Basis` over its range. Other functions are drawn if they have a property `drawn_over`, a
+    dict from input to range. Units are those of the model, or else of the data.
 
-    `plot_function(model,
-    post, lambda m, u: {"growth": m.layer.vector_field(0.0, u, {})["x"]}, over={"x": (0.1, 5.0)})`
+    A derived rate is a function `(m, u)` of the model, with numbers for its unknowns, and a dict of
+    inputs. It returns a dict of numbers. It runs for all draws at once, so write it with `jnp`. For
+    example, the growth of a state x by a law and the factor of a network, over x:
+
+    `plot_function(model, post, lambda m, u: {"growth": m.layer.vector_field(0.0, u, {})["x"]},
+    over={"x": (0.1, 5.0)})`
 
     Args:
         model: a model, with a `bd.Network` or `bd.Basis` in it unless `function` is a rate.
-        post: what `fit` returned; only the prior is drawn unless given.
-        function: where there are several, the dotted path of the one to be drawn, or an unambiguous
-            end of it; or a derived rate.
-        over: the range of an input, by name, in place of its usual one. A rate is drawn over these
-            inputs alone; unless given, over those of the unknown functions.
+        post: the result of `fit`; None shows only the prior.
+        function: the dotted path of an unknown function, or an unambiguous end of it, if there are
+            several; or a derived rate.
+        over: ranges of inputs by name, in place of the usual ones. A rate is drawn over these
+            inputs only; None takes those of the unknown functions.
         key: a whole number or a JAX random key, for the prior draws.
 
+    Returns:
+        The figure.
+
     Raises:
-        ModelError: for a model without unknown functions, or several where none is named, or a rate
-            that returns no dict of numbers.
-        MismatchError: for an unknown name, an empty range, or a posterior of another model.
+        ModelError: if there is no unknown function, or several and none is named, or a rate
+            returns no dict of numbers.
+        MismatchError: if a name is unknown, a range is empty, or the posterior is of another model.
     """
+    # 1. Choose the function and its inputs.
     if post is not None:
         check_belongs(model, post)
-    rate, inputs, seen = _chosen(model, post, function, dict(over or {}))
-    draws = {
-        path: np.asarray(values)
-        for path, values in draw_prior(model, _MOST_DRAWS, key=as_key(key)).items()
+    rate, inputs, seen = _function_to_draw(model, post, function, dict(over or {}))
+    # 2. Evaluate it for all draws along each input.
+    draws: dict[str, Any] = {"prior": draw_prior(model, _MOST_DRAWS, key=as_key(key))}
+    if post is not None:
+        draws["posterior"] = _thinned_draws(draws_of(model, post))
+    curves = {
+        (group, name): _along_input(model, rate, inputs, name, parameters)
+        for group, parameters in draws.items()
+        for name in inputs
     }
-    drawn = (
-        {"prior": draws}
-        if post is None
-        else {"prior": draws, "posterior": _some(draws_of(model, post))}
-    )
-    said = {
-        which: {name: _along(model, rate, inputs, name, d) for name in inputs}
-        for which, d in drawn.items()
-    }
-    panels = [(output, name) for name in inputs for output in said["prior"][name]]
-    panels = sorted(panels, key=lambda panel: [*said["prior"][panel[1]]].index(panel[0]))[
-        :_MOST_PANELS
-    ]
-    units = _units(model, post)
-    with mpl.rc_context(STYLE):
-        fig, axes = small_multiples(len(panels), height=1.75)
-        for ax, (output, name) in zip(axes, panels, strict=True):
-            grid = np.linspace(inputs[name][0], inputs[name][1], _GRID)
-            for which, values in said.items():
-                _draw_functions(ax, grid, values[name][output], which)
-            if name in seen:
-                ticks = {
-                    "color": GREY,
-                    "ms": 6,
-                    "alpha": 0.7,
-                    "transform": ax.get_xaxis_transform(),
-                }
-                ax.plot(seen[name], np.full(seen[name].size, 0.02), "|", label="data", **ticks)
-            ax.set_title(plain(output))
-            ax.set_xlabel(plain(f"{name} ({units[name]})" if units.get(name) else name), fontsize=9)
-            ax.set_xlim(grid[0], grid[-1])
-            ax.xaxis.set_major_locator(MaxNLocator(5))
-            ax.yaxis.set_major_locator(MaxNLocator(5))
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    # 3. Order the panels by output first.
+    outputs = {name: list(curves["prior", name]) for name in inputs}
+    panels = [(output, name) for name in inputs for output in outputs[name]]
+    panels.sort(key=lambda panel: outputs[panel[1]].index(panel[0]))
+    panels = panels[:_MOST_PANELS]
+    # 4. Draw the prior, the posterior on top, and ticks at the data.
+    units = _units_of_inputs(model, post)
+    fig, axes = small_multiples(len(panels), height=1.75)
+    for ax, (output, name) in zip(axes, panels, strict=True):
+        x = np.linspace(*inputs[name], _GRID)
+        _draw_prior_curves(ax, x, curves["prior", name][output])
+        if post is not None:
+            _draw_posterior_curves(ax, x, curves["posterior", name][output])
+        if name in seen:
+            look = {
+                "color": GREY,
+                "ms": 6,
+                "alpha": 0.7,
+                "label": "data",
+            }
+            bottom = np.full(seen[name].size, 0.02)
+            ax.plot(seen[name], bottom, "|", transform=ax.get_xaxis_transform(), **look)
+        ax.set_title(plain(output))
+        ax.set_xlabel(with_units(name, units.get(name)), fontsize=9)
+        ax.set_xlim(x[0], x[-1])
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+    add_legend(fig, 3)
     return fig
 
 
-def _chosen(
-    model: Model,
-    post: xr.DataTree | None,
-    function: str | Rate | None,
-    over: dict[str, tuple[float, float]],
-) -> tuple[Rate, dict[str, tuple[float, float]], dict[str, np.ndarray]]:
-    """The function to be drawn, the range of each of its inputs, and the inputs at the rows of the
-    data.
+def _function_to_draw(
+    model: Model, post: xr.DataTree | None, function: str | Rate | None, over: Ranges
+) -> tuple[Rate, Ranges, dict[str, np.ndarray]]:
+    """Return the function, the range of each input, and the inputs at the rows of the data.
 
     Raises:
-        ModelError: if so.
-        MismatchError: likewise.
+        ModelError: if a rate has no inputs, or there is not one function.
+        MismatchError: if a range is empty, or an input or function is unknown.
     """
     for name, (low, high) in over.items():
         if not -np.inf < low < high < np.inf:
@@ -138,223 +150,246 @@ def _chosen(
                 f"over['{name}'] must be a range (low, high) with low < high, not {(low, high)}"
             )
     if callable(function):
-        ranges = {
-            name: range_
+        inputs = over or {
+            name: ends
             for found in functions_of(model).values()
-            for name, range_ in found.drawn_over.items()
+            for name, ends in found.drawn_over.items()
         }
-        inputs = over or ranges
         if not inputs:
             raise ModelError(
                 "say over which inputs the rate is drawn, as in over={'x': (0.0, 5.0)}"
             )
-        return function, inputs, _seen(post)
-    path, found = _only(model, function)
+        return function, inputs, _inputs_at_data(post)
+    path, found = _function_named(model, function)
+    # `over` changes ranges, but adds no inputs.
     inputs = dict(found.drawn_over)
     for name in over:
         if name not in inputs:
             raise MismatchError(
                 f"the function has no input '{name}': its inputs are {', '.join(inputs)}"
             )
-    return (
-        lambda m, u: functions_of(m)[path](u.get("t", 0.0), {}, u),
-        inputs | over,
-        _seen(post, path),
-    )
+
+    def rate(m: Any, u: dict[str, Array]) -> Mapping[str, Any]:
+        return functions_of(m)[path](u.get("t", 0.0), {}, u)
+
+    return rate, inputs | over, _inputs_at_data(post, path)
 
 
-def _seen(post: xr.DataTree | None, path: str | None = None) -> dict[str, np.ndarray]:
-    """Inputs at the rows of the data, by name, as far as the fit kept them.
+def _inputs_at_data(post: xr.DataTree | None, path: str | None = None) -> dict[str, np.ndarray]:
+    """Return the inputs at the rows of the data by name, as far as the fit kept them.
 
     Args:
-        post: what `fit` returned.
-        path: the dotted path of an unknown function, of which they are inputs; those of all unless
-            given, and where none has an input of that name, what the data themselves hold of it.
+        post: the result of `fit`.
+        path: the dotted path of an unknown function. None takes the inputs of all functions, and
+            beside them the variables of the data.
+
+    Returns:
+        The finite values of each input.
     """
     if post is None:
         return {}
     found: dict[str, Any] = {}
     if path is None:
-        data = fitted_data(post)
-        found = {str(n): v.values for n, v in data.variables.items() if v.dtype.kind in "iuf"}
+        variables = fitted_data(post).variables.items()
+        found = {str(name): v.values for name, v in variables if v.dtype.kind in "iuf"}
     if "function_inputs" in post.children:
-        held = post["function_inputs"].to_dataset().data_vars.values()
-        found |= {
-            str(v.attrs["input"]): v.values
-            for v in held
-            if path is None or f".{path}".endswith(f".{v.attrs['function']}")
-        }
-    return {name: np.ravel(values)[np.isfinite(np.ravel(values))] for name, values in found.items()}
+        # The names of functions are shortened there, so compare the ends of paths.
+        for values in post["function_inputs"].to_dataset().data_vars.values():
+            if path is None or f".{path}".endswith(f".{values.attrs['function']}"):
+                found[str(values.attrs["input"])] = values.values
+    flat = {name: np.ravel(values) for name, values in found.items()}
+    return {name: values[np.isfinite(values)] for name, values in flat.items()}
 
 
+@mpl.rc_context(STYLE)
 def plot_training(post: xr.DataTree) -> Figure:
-    """Draw the loss of a descent and each of its terms, step by step, one line a member.
+    """Draw the loss of a descent and each of its terms, step by step, one line per ensemble member.
 
-    What members were judged by at each look has a panel of its own where it is not that loss: it
-    was on data held out, say, or on all data where a step saw some of them. What the descent gained
-    in its first twentieth is cut off, or it would hide the rest. A step whose solve failed is a
-    gap.
+    The value by which members were judged has a panel of its own if it is not the loss, such as a
+    loss on held-out data. The gain of the first twentieth of the steps is cut off, since it would
+    hide the rest. A step whose solve failed is a gap.
 
     Args:
-        post: what `fit` returned, by an engine that descends.
+        post: the result of `fit` with an engine that descends.
+
+    Returns:
+        The figure.
 
     Raises:
-        MismatchError: for a result of an engine that does not descend.
+        MismatchError: if the engine does not descend.
     """
     if "training" not in post.children:
         raise MismatchError(
             "there are no training curves: only engines that descend, such as bd.Joint, have them"
         )
     curves = post["training"].to_dataset()
-    panels = {"loss": "loss (nats)"} | (
-        {"held_out": "as judged (nats)"} if _judged_by_another(curves) else {}
-    )
-    panels |= {
-        str(name): f"log density: {name} (nats)"
-        for name in curves.data_vars
-        if name not in ("loss", "held_out")
-    }
-    with mpl.rc_context(STYLE):
-        fig, axes = small_multiples(len(panels), height=1.75)
-        for ax, (name, title) in zip(axes, panels.items(), strict=True):
-            along = str(next(dim for dim in curves[name].dims if dim != "member"))
-            values = _finite(curves[name].transpose("member", along).values)
-            style = {"color": BLUE, "lw": 0.9 if len(values) > 1 else 1.4, "alpha": 0.7}
-            if name == "held_out":
-                style |= {"color": VERMILION, "marker": ".", "ms": 3}
-            for line in values:
-                ax.plot(curves[along].values, line, **style)
-            settled = values[:, values.shape[1] // 20 :]
-            if np.isfinite(settled).any():
-                ax.set_ylim(*_around(np.nanmin(settled), np.nanmax(settled), 1.1))
-            ax.set_title(title)
-            ax.set_xlabel("step", fontsize=9)
-            ax.set_xlim(0, float(curves["step"][-1]))
-            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    panels = {"loss": "loss (nats)"}
+    if _is_judged_otherwise(curves):
+        panels["held_out"] = "as judged (nats)"
+    for name in map(str, curves.data_vars):
+        if name not in ("loss", "held_out"):
+            panels[name] = f"log density: {name} (nats)"
+    fig, axes = small_multiples(len(panels), height=1.75)
+    for ax, (name, title) in zip(axes, panels.items(), strict=True):
+        along = str(next(dim for dim in curves[name].dims if dim != "member"))
+        values = _infinite_as_nan(curves[name].transpose("member", along).values)
+        style = {
+            "color": BLUE,
+            "lw": 0.9 if len(values) > 1 else 1.4,
+            "alpha": 0.7,
+        }
+        if name == "held_out":
+            style |= {
+                "color": VERMILION,
+                "marker": ".",
+                "ms": 3,
+            }
+        ax.plot(curves[along].values, values.T, **style)
+        # A failed start would set the scale otherwise.
+        settled = values[:, values.shape[1] // 20 :]
+        if np.isfinite(settled).any():
+            ax.set_ylim(*_around(np.nanmin(settled), np.nanmax(settled), 1.1))
+        ax.set_title(title)
+        ax.set_xlabel("step", fontsize=9)
+        ax.set_xlim(0, float(curves["step"][-1]))
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     return fig
 
 
-def _judged_by_another(curves: xr.Dataset) -> bool:
-    """Whether a look says another thing than the loss of the next step, which begins where the look
-    was.
-    """
-    held_out = curves["held_out"].transpose("member", "look").values
+def _is_judged_otherwise(curves: xr.Dataset) -> bool:
+    """Whether members were judged by something other than the loss of the step that follows."""
+    # Each look is at the parameters before the step that follows.
+    judged = curves["held_out"].transpose("member", "look").values[:, :-1]
     loss = curves["loss"].transpose("member", "step").values[:, curves["look"].values[:-1]]
-    judged, loss = _finite(held_out[:, :-1]), _finite(loss)
     both = np.isfinite(judged) & np.isfinite(loss)
     return not np.allclose(judged[both], loss[both], rtol=1e-3, atol=1e-3)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
+def _infinite_as_nan(values: np.ndarray) -> np.ndarray:
+    """Return values with NaN for infinity, which a line leaves out."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def functions_of(model: Model) -> dict[str, Any]:
-    """The unknown functions inside a model that can be drawn, by their dotted paths."""
-    is_one = lambda node: hasattr(node, "drawn_over")  # noqa: E731
-    return dict(parts_inside(model, is_one))
+    """Return the unknown functions of a model that can be drawn, by their dotted paths."""
+    return dict(parts_inside(model, lambda node: hasattr(node, "drawn_over")))
 
 
-def _only(model: Model, name: str | None) -> tuple[str, Any]:
+def _function_named(model: Model, name: str | None) -> tuple[str, Any]:
+    """Return path and function of the given name, or of the only function.
+
+    Raises:
+        ModelError: if there is no function, or several and no name.
+        MismatchError: if not exactly one function has the name.
+    """
     found = functions_of(model)
     if not found:
         raise ModelError(
             "there is no unknown function in the model, such as a bd.Network or a bd.Basis"
         )
-    if name is None:
-        if len(found) > 1:
-            raise ModelError(
-                f"there are several functions: name one of {', '.join(short_names(found).values())}"
-            )
-        return next(iter(found.items()))
-    chosen = [path for path in found if path == name or path.endswith(f".{name}")]
+    if name is None and len(found) > 1:
+        raise ModelError(
+            f"there are several functions: name one of {', '.join(short_names(found).values())}"
+        )
+    chosen = [path for path in found if name is None or f".{path}".endswith(f".{name}")]
     if len(chosen) != 1:
         raise MismatchError(f"no one function is named '{name}'; there are {', '.join(found)}")
     return chosen[0], found[chosen[0]]
 
 
-def _units(model: Model, post: xr.DataTree | None) -> dict[str, str]:
-    """What the model says of units, and where it says nothing, the data of the fit; "t" is the time
-    of either.
-    """
+def _units_of_inputs(model: Model, post: xr.DataTree | None) -> dict[str, str]:
+    """Return the units of the model, or else of the data; "t" has the units of the index."""
     data = xr.Dataset() if post is None else fitted_data(post)
     found = {str(name): str(v.attrs.get("units", "")) for name, v in data.variables.items()}
     found |= {name: units for name, units in model.layer.units.items() if units}
     return {"t": found.get(model.index, "")} | found
 
 
-def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    total = len(next(iter(draws.values())))
-    at = thinned(total, _MOST_DRAWS)
+def _thinned_draws(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return at most `_MOST_DRAWS` draws, evenly chosen."""
+    # `vmap` over all draws of a long run would need much memory.
+    at = thinned(len(next(iter(draws.values()))), _MOST_DRAWS)
     return {path: values[at] for path, values in draws.items()}
 
 
-def _along(
-    model: Model,
-    rate: Rate,
-    ranges: Mapping[str, tuple[float, float]],
-    name: str,
-    draws: dict[str, np.ndarray],
+def _along_input(
+    model: Model, rate: Rate, ranges: Ranges, name: str, draws: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """The values of each draw of a function along one input: `(draw, input)` by output.
+    """Return the values of a function along one input for all draws, `(draw, input)` by output.
 
     Raises:
-        ModelError: for values that are no dict of numbers.
+        ModelError: if the function returns no dict of numbers.
     """
-    known = {other: jnp.full(_GRID, (low + high) / 2) for other, (low, high) in ranges.items()}
-    known |= {name: jnp.linspace(ranges[name][0], ranges[name][1], _GRID)}
+    # The other inputs stay in the middle of their range.
+    points = {other: jnp.full(_GRID, (low + high) / 2) for other, (low, high) in ranges.items()}
+    points[name] = jnp.linspace(*ranges[name], _GRID)
 
-    def one(draw):
+    def of_draw(draw):
         drawn = realise(model, draw)
 
         def at(u):
             values = rate(drawn, u)
-            if not isinstance(values, Mapping) or any(
-                jnp.shape(value) for value in values.values()
-            ):
+            if not isinstance(values, Mapping) or any(map(jnp.shape, values.values())):
                 raise ModelError(
                     "a rate returns a dict of numbers, one for each name, for inputs that are "
-                    "numbers; of arrays, such "
-                    "as those of members, choose one part"
+                    "numbers; of arrays, such as those of members, choose one part"
                 )
             return {output: jnp.asarray(value, float) for output, value in values.items()}
 
-        return jax.vmap(at)(known)
+        return jax.vmap(at)(points)
 
-    values = jax.jit(jax.vmap(one))({path: jnp.asarray(v) for path, v in draws.items()})
+    values = jax.jit(jax.vmap(of_draw))({path: jnp.asarray(v) for path, v in draws.items()})
     return {output: np.asarray(v) for output, v in values.items()}
 
 
-def _draw_functions(ax: Axes, grid: np.ndarray, values: np.ndarray, which: str) -> None:
+def _draw_prior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
+    """Draw the 90 % band of prior curves, and some of them."""
+    low, high = np.nanquantile(values, [0.05, 0.95], axis=0)
+    ax.fill_between(x, low, high, color=FAINT, lw=0, label="prior, 90 %")
+    for i, line in enumerate(values[:_LINES_SHOWN]):
+        label = None if i else "prior draws"
+        ax.plot(
+            x,
+            line,
+            color=GREY,
+            lw=0.7,
+            ls=LINES[i % len(LINES)],
+            label=label,
+        )
+    # The few widest curves would set the scale otherwise.
+    lowest, highest = np.nanquantile(values, [0.01, 0.99])
+    ax.set_ylim(*_around(lowest, highest, 1.1))
+
+
+def _draw_posterior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
+    """Draw median and 90 % band of posterior curves, and focus on them."""
     low, middle, high = np.nanquantile(values, [0.05, 0.5, 0.95], axis=0)
-    if which == "prior":
-        ax.fill_between(grid, low, high, color=FAINT, lw=0, label="prior, 90 %")
-        for i, line in enumerate(values[:_LINES_SHOWN]):
-            ax.plot(
-                grid,
-                line,
-                color=GREY,
-                lw=0.7,
-                ls=LINES[i % len(LINES)],
-                label="prior draws" if i == 0 else None,
-            )
-        lowest, highest = np.nanquantile(values, [0.01, 0.99])
-        ax.set_ylim(*_around(lowest, highest, 1.1))
-    else:
-        ax.set_ylim(*_window(ax.get_ylim(), (low.min(), high.max())))
-        ax.fill_between(grid, low, high, color=BLUE, alpha=0.35, lw=0, label="posterior, 90 %")
-        ax.plot(grid, middle, color=SERIES[0], lw=1.8, label="posterior median")
+    ax.set_ylim(*_focused_limits(ax.get_ylim(), (low.min(), high.max())))
+    ax.fill_between(
+        x,
+        low,
+        high,
+        color=BLUE,
+        alpha=0.35,
+        lw=0,
+        label="posterior, 90 %",
+    )
+    ax.plot(x, middle, color=BLUE, lw=1.8, label="posterior median")
 
 
-def _window(prior: tuple[float, float], posterior: tuple[float, float]) -> tuple[float, float]:
-    """All of a posterior, and of its prior what lies near: it may be so wide that nothing else
-    could be seen.
-    """
-    (low, high), (lowest, highest) = _around(*posterior, 1.1), _around(*posterior, 3.0)
+def _focused_limits(
+    prior: tuple[float, float], posterior: tuple[float, float]
+) -> tuple[float, float]:
+    """Return limits with all of the posterior and the prior near it, which may be very wide."""
+    # All of the posterior with some room, and at most three times its width.
+    low, high = _around(*posterior, 1.1)
+    lowest, highest = _around(*posterior, 3.0)
     return max(lowest, min(low, prior[0])), min(highest, max(high, prior[1]))
 
 
 def _around(low: float, high: float, room: float) -> tuple[float, float]:
-    """Limits that leave room around a range: so many times as wide."""
-    middle, half = (low + high) / 2, room * (high - low) / 2 + 1e-9 * (1 + abs(low) + abs(high))
+    """Return limits `room` times as wide as a range, with the same middle."""
+    middle = (low + high) / 2
+    # A constant has a width of zero, and needs limits that differ.
+    half = room * (high - low) / 2 + 1e-9 * (1 + abs(low) + abs(high))
     return float(middle - half), float(middle + half)

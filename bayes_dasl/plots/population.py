@@ -1,6 +1,4 @@
-"""Figures of the members of a population: each of them, and all against what the model makes of
-them.
-"""
+"""Figures of a population: the forecast of each group, and a visual predictive check of all."""
 
 from __future__ import annotations
 
@@ -13,28 +11,30 @@ import xarray as xr
 from jaxtyping import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import MaxNLocator
 
 from ..data.censoring import alike, bounds, with_bounds
 from ..data.datasets import index_of
-from ..data.dates import are_dates
 from ..errors import MismatchError
 from ..model import Model
 from ..prediction.forecasts import forecast
 from ..prediction.posterior import check_belongs
 from ..scores.matching import in_units_of_forecast
+from ._series import censored_sides, draw_bands, draw_data, every_nth, finite_draws
 from ._style import (
     BLACK,
     BLUE,
     GREY,
     ORANGE,
     STYLE,
-    VERMILION,
-    WIDTH,
-    along_dates,
+    add_legend,
     axis_label,
+    data_of,
+    few_ticks,
     grid,
+    label_series,
+    new_figure,
     note,
+    one_panel,
     plain,
     positions,
     predictions_of,
@@ -44,13 +44,17 @@ from ._style import (
     say_recalibrated,
     time_axis,
 )
-from .forecast import draw_bands, draw_observations, finite_draws
 
 COLUMNS = 4
-_GAP = 0.15  # of the span of the data
-_QUANTILES = {0.1: ORANGE, 0.5: BLUE, 0.9: ORANGE}
+_GAP = 0.15  # share of the span of the data, from which on a gap separates bins
+_VPC_LOOKS = {
+    0.1: (ORANGE, ":"),
+    0.5: (BLUE, "-"),
+    0.9: (ORANGE, "--"),
+}
 
 
+@mpl.rc_context(STYLE)
 def plot_members(
     fc: xr.DataTree,
     train: xr.Dataset | None,
@@ -59,63 +63,59 @@ def plot_members(
     *,
     most: int = 12,
 ) -> Figure:
-    """Draw the forecast of each member of a population with 50 and 90 % bands and its data, side by
-    side.
+    """Draw the forecast of each group of a population with 50 and 90 % bands and its data.
 
-    Draws whose solve failed are left out. Training data are filled, test data open. All panels have
-    one scale.
+    Draws whose solve failed are left out. Training data are filled, test data open. All panels
+    have one scale.
 
     Args:
-        fc: what `forecast` returned for a model with `bd.Each`.
-        train: the data of the fit, as a dataset; None where they are not to be drawn.
-        test: the data that the fit has not seen, likewise.
+        fc: the result of `forecast` for a model with `bd.Each`.
+        train: the data of the fit; None leaves them out.
+        test: data that the fit has not seen; None leaves them out.
         observable: its name.
-        most: so many members are drawn, evenly chosen.
+        most: largest number of groups to draw, evenly chosen.
+
+    Returns:
+        The figure.
 
     Raises:
-        MismatchError: for what is no forecast of a population, or an unknown observable.
+        MismatchError: if `fc` is no forecast of a population, or the observable is unknown.
     """
-    predictions, dim = _of_members(fc, observable)
-    index, held = index_of(predictions), predictions[dim].values
-    members = evenly_chosen(held, most)
-    data = [None if d is None else in_units_of_forecast(fc, d) for d in (train, test)]
-    with mpl.rc_context(STYLE):
-        fig = Figure(
-            figsize=(WIDTH, 0.9 + 1.5 * rows_of(len(members), COLUMNS)), layout="constrained"
+    predictions, dim = _of_groups(fc, observable)
+    index = index_of(predictions)
+    known = predictions[dim].values
+    groups = evenly_chosen(known, most)
+    data = data_of(fc, train, test)
+    fig = new_figure(0.9 + 1.5 * rows_of(len(groups), COLUMNS))
+    axes = grid(fig, len(groups), COLUMNS, share=True)
+    time = positions(predictions[index].values)
+    every = every_nth(time)
+    for ax, group in zip(axes, groups, strict=True):
+        own = predictions.sel({dim: group})
+        draws, left_out = finite_draws(own)
+        if len(draws):
+            draw_bands(ax, time[every], draws[:, every])
+        else:
+            note(ax, "every draw failed")
+        say_left_out(ax, left_out)
+        # A group may be in the training data only, or in the test data only.
+        train, test = (
+            None if part is None or group not in part[dim].values else part.sel({dim: group})
+            for part in data
         )
-        axes = grid(fig, len(members), COLUMNS, share=True)
-        time = positions(predictions[index].values)
-        for ax, member in zip(axes, members, strict=True):
-            own = predictions.sel({dim: member})
-            draws = finite_draws(own)
-            if len(draws):
-                draw_bands(ax, time, draws)
-            else:
-                note(ax, "every draw failed")
-            say_left_out(ax, math.prod(own.shape[:2]) - len(draws))
-            for part, label, face, edge in (
-                (data[0], "training data", BLACK, BLACK),
-                (data[1], "test data", "white", VERMILION),
-            ):
-                if part is not None and member in part[dim].values:
-                    draw_observations(ax, part.sel({dim: member}), own, label, face, edge)
-            ax.set_title(plain(member_name(dim, member)), fontsize=9, loc="left")
-        along_members(axes, predictions[index])
-        label_members(
-            fig, axes, axis_label(predictions[index], index), axis_label(predictions, observable)
-        )
-        by_label = {
-            label: handle
-            for ax in axes
-            for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-        }
-        fig.legend(by_label.values(), by_label.keys(), loc="outside upper left", ncols=5)
-        if len(members) < len(held):
-            say_above(fig, f"{len(members)} of {len(held)}, evenly chosen")
-        say_recalibrated(fig, fc.attrs)
+        draw_data(ax, train, test, own)
+        ax.set_title(plain(group_title(dim, group)), fontsize=9, loc="left")
+    few_shared_ticks(axes, predictions[index])
+    label = axis_label(predictions, observable)
+    label_panels(fig, axes, axis_label(predictions[index], index), label)
+    add_legend(fig, 5)
+    if len(groups) < len(known):
+        say_above(fig, f"{len(groups)} of {len(known)}, evenly chosen")
+    say_recalibrated(fig, fc.attrs)
     return fig
 
 
+@mpl.rc_context(STYLE)
 def plot_vpc(
     model: Model,
     post: xr.DataTree,
@@ -127,131 +127,143 @@ def plot_vpc(
     bins: int = 8,
     key: int | Array = 0,
 ) -> Figure:
-    r"""Draw a visual predictive check: quantiles of the data of all members over time, and what the
-    model says of them.
+    r"""Draw a visual predictive check: quantiles of the data of all groups against the model.
 
     The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many
-    data each. The bands hold the same quantile of simulated data in 90 % of the draws. These are of
-    new members, by default: with the doses, covariates and times of the members of the data, and
-    random effects drawn anew. Bands of the fitted members themselves would be too narrow, since
-    each of them has learned from its own data.
+    data each. The bands hold the same quantile of simulated data in 90 % of the draws.
 
-    Data that are censored are at their limit, drawn as triangles that point to where they may lie;
-    simulated data beyond a limit are at that limit too.
+    By default the simulated groups are new: they have the doses, covariates and times of the
+    groups in the data, and new random effects. Bands of the fitted groups themselves would be too
+    narrow, since each group has learned from its own data.
+
+    Censored data stand at their limit, as triangles that point to the true value. Simulated data
+    beyond a limit are set to that limit.
 
     Args:
         model: the model, with `bd.Each`.
-        post: what `fit` returned.
+        post: the result of `fit`.
         data: the data, fitted or not, `(time, subject)`, with the forcings of the model.
         observable: its name.
-        new_members: whether members are drawn anew; else the bands are conditional on those of the
-            fit.
-        corrected: whether data and simulated data are corrected for what differs between members by
-            design, such as dose and covariates (pcVPC): each is multiplied by
-            $\tilde m_b / m_{ij}$, with the median over draws $m_{ij}$ of the conditional mean of a
-            new member there, and its median $\tilde m_b$ in the bin. Where some $m_{ij}$ is not
-            positive, $\tilde m_b - m_{ij}$ is added.
-        bins: how many, at most.
+        new_members: whether random effects are drawn anew; otherwise bands are conditional on the
+            fitted groups.
+        corrected: whether to correct data and simulated data for differences by design, such as
+            dose and covariates (pcVPC). Each datum is multiplied by $\tilde m_b / m_{ij}$. Here
+            $m_{ij}$ is the median over draws of the conditional mean of a new group there, and
+            $\tilde m_b$ the median of $m_{ij}$ in the bin. If some $m_{ij}$ is not positive,
+            $\tilde m_b - m_{ij}$ is added instead.
+        bins: largest number of bins.
         key: a whole number or a JAX random key, for the observation noise.
 
+    Returns:
+        The figure.
+
     Raises:
-        MismatchError: for a posterior of another model, a model without members, an unknown
-            observable, or data that hold no number.
+        MismatchError: if the posterior is of another model, the model has no groups, the
+            observable is unknown, or the data hold no value.
 
     Source: Bergstrand, Hooker, Wallin & Karlsson (2011), Prediction-corrected visual predictive
     checks for diagnosing nonlinear mixed-effects models.
     """
+    # 1. Simulate data at the times and with the design of the data.
     check_belongs(model, post)
     fc = forecast(model, post, data, new_members=new_members, key=key)
-    predictions, dim = _of_members(fc, observable)
+    predictions, dim = _of_groups(fc, observable)
     index = index_of(predictions)
-    given = in_units_of_forecast(fc, data)
-    observed = with_bounds(given[observable].transpose(index, dim), given, predictions.attrs)
+    in_units = in_units_of_forecast(fc, data)
+    observed = with_bounds(in_units[observable].transpose(index, dim), in_units, predictions.attrs)
+    draws = alike(_flattened(predictions, index, dim), observed)
+    # 2. Keep the values that were observed, and the draws that are finite there.
     values = observed.values.ravel()
-    draws = alike(_rows(predictions, index, dim), observed)
-    whole = np.isfinite(draws).all(axis=1)
-    kept = np.isfinite(values)
-    if not kept.any() or not whole.any():
+    finite = np.isfinite(draws).all(axis=1)
+    seen = np.isfinite(values)
+    if not seen.any() or not finite.any():
         raise MismatchError(f"'{observable}' has no value in the data, or every draw failed")
-    draws, shown = draws[np.ix_(whole, kept)], values[kept]
-    at = np.broadcast_to(positions(observed[index].values)[:, None], observed.shape).ravel()[kept]
-    edges = _edges(np.sort(at), bins)
-    part_of = np.searchsorted(edges, at, side="right") - 1
+    values, draws = values[seen], draws[np.ix_(finite, seen)]
+    times = positions(observed[index].values)
+    at = np.broadcast_to(times[:, None], observed.shape).ravel()[seen]
+    # 3. Group them into bins b of time.
+    edges = _bin_edges(np.sort(at), bins)
+    bin_of = np.searchsorted(edges, at, side="right") - 1
+    members_of_bin = [bin_of == number for number in range(len(edges))]
+    middles = np.asarray([at[inside].mean() for inside in members_of_bin])
+    # 4. Remove differences by design, if asked: y_ij m̃_b / m_ij.
+    shown = values
     if corrected:
-        expected = np.median(
-            _rows(fc["conditional_mean"].to_dataset()[observable], index, dim)[whole][:, kept],
-            axis=0,
+        means = fc["conditional_mean"].to_dataset()[observable]
+        expected = np.median(_flattened(means, index, dim)[finite][:, seen], axis=0)
+        shown = _corrected(shown, expected, bin_of)
+        draws = _corrected(draws, expected, bin_of)
+    # 5. Compare the quantiles of each bin.
+    fig, ax = one_panel()
+    for quantile, (color, line) in _VPC_LOOKS.items():
+        name = f"{100 * quantile:.0f} % quantile"
+        simulated = _of_bins(draws, members_of_bin, quantile)
+        low, high = np.quantile(simulated, (0.05, 0.95), axis=1)
+        band = {"color": color, "alpha": 0.25, "label": f"{name} of new data, 90 % band"}
+        ax.fill_between(middles, low, high, lw=0, **band)
+        look = {"color": BLACK, "lw": 1.5, "marker": ".", "label": f"{name} of the data"}
+        ax.plot(middles, _of_bins(shown, members_of_bin, quantile), line, **look)
+    # 6. Show the data behind the lines.
+    low, high = (ends[seen] for ends in bounds(observed))
+    below, above = censored_sides(values, low, high)
+    for marker, there in (("o", ~below & ~above), ("v", below), ("^", above)):
+        ax.plot(
+            at[there],
+            shown[there],
+            marker,
+            ls="",
+            ms=2.5,
+            color=GREY,
+            alpha=0.5,
+            zorder=1,
         )
-        shown, draws = (_corrected(each, expected, part_of) for each in (shown, draws))
-    middles = np.asarray([at[part_of == i].mean() for i in range(len(edges))])
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
-        ax = fig.add_subplot()
-        for quantile, color in _QUANTILES.items():
-
-            def of(v, q=quantile):
-                return np.stack(
-                    [np.quantile(v[..., part_of == i], q, -1) for i in range(len(edges))]
-                )
-
-            low, high = np.quantile(of(draws), (0.05, 0.95), axis=1)
-            name = f"{100 * quantile:.0f} % quantile"
-            ax.fill_between(
-                middles,
-                low,
-                high,
-                color=color,
-                alpha=0.25,
-                lw=0,
-                label=f"{name} of new data, 90 % band",
-            )
-            style = "-" if quantile == 0.5 else "--" if quantile > 0.5 else ":"
-            ax.plot(
-                middles,
-                of(shown),
-                style,
-                color=BLACK,
-                lw=1.5,
-                marker=".",
-                label=f"{name} of the data",
-            )
-        low, high = (ends[kept] for ends in bounds(observed))
-        above = (low < high) & (np.isposinf(high) | (low == values[kept]))
-        for marker, there in (("o", low == high), ("v", (low < high) & ~above), ("^", above)):
-            ax.plot(at[there], shown[there], marker, ls="", ms=2.5, color=GREY, alpha=0.5, zorder=1)
-        label = axis_label(predictions, observable)
-        ax.set_ylabel(f"{label}, prediction-corrected" if corrected else label)
-        time_axis(ax, predictions[index])
-        fig.legend(loc="outside upper left", ncols=2)
-        if not new_members:
-            say_above(fig, "conditional on the fitted members: bands are too narrow")
+    label_series(ax, predictions, index)
+    if corrected:
+        ax.set_ylabel(f"{axis_label(predictions, observable)}, prediction-corrected")
+    add_legend(fig, 2)
+    if not new_members:
+        say_above(fig, "conditional on the fitted members: bands are too narrow")
     return fig
 
 
-def _rows(draws: xr.DataArray, index: str, dim: str) -> np.ndarray:
-    """Draws `(draw, datum)` of all chains, in the order of times and members."""
+def _flattened(draws: xr.DataArray, index: str, dim: str) -> np.ndarray:
+    """Return draws `(draw, datum)` of all chains, in the order of times and groups."""
     values = draws.transpose("chain", "draw", index, dim).values
     return values.reshape(math.prod(values.shape[:2]), -1)
 
 
-def _corrected(values: np.ndarray, expected: np.ndarray, part_of: np.ndarray) -> np.ndarray:
-    """Values `(…, datum)` corrected to the median of what is expected in their bin."""
-    middle = np.asarray([np.median(expected[part_of == i]) for i in range(part_of.max() + 1)])[
-        part_of
-    ]
-    return values * (middle / expected) if (expected > 0).all() else values + (middle - expected)
+def _of_bins(values: np.ndarray, inside: Sequence[np.ndarray], quantile: float) -> np.ndarray:
+    """Return one quantile of the values `(…, datum)` of each bin, shape `(bin, …)`."""
+    return np.stack([np.quantile(values[..., mask], quantile, -1) for mask in inside])
 
 
-def _edges(times: np.ndarray, bins: int) -> np.ndarray:
-    """Where bins of sorted times begin that hold about as many each; data of one time, and no long
-    gap, lie in one.
-    """
+def _corrected(values: np.ndarray, expected: np.ndarray, bin_of: np.ndarray) -> np.ndarray:
+    """Correct values `(…, datum)` to the median of the expected values in their bin."""
+    # m̃_b, the median of the expected values m_ij in bin b.
+    medians = [np.median(expected[bin_of == number]) for number in range(bin_of.max() + 1)]
+    middle = np.asarray(medians)[bin_of]
+    if (expected > 0).all():
+        return values * (middle / expected)
+    return values + (middle - expected)
+
+
+def _bin_edges(times: np.ndarray, bins: int) -> np.ndarray:
+    """Return where bins of sorted times begin: equal counts, but no bin spans a long gap."""
+    # 1. Equal counts.
     even = [part[0] for part in np.array_split(times, bins) if part.size]
-    return np.unique([*even, *times[1:][np.diff(times) > _GAP * np.ptp(times)]])
+    # 2. A new bin after each long gap.
+    after_gaps = times[1:][np.diff(times) > _GAP * np.ptp(times)]
+    return np.unique([*even, *after_gaps])
 
 
-def _of_members(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
-    predictions, dim = predictions_of(fc, observable), fc.attrs.get("members")
+def _of_groups(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
+    """Return the predictions of one observable and the dimension of its groups.
+
+    Raises:
+        MismatchError: if there are no groups, or other dimensions beside them.
+    """
+    predictions = predictions_of(fc, observable)
+    dim = fc.attrs.get("members")
     if dim is None or dim not in predictions.dims:
         raise MismatchError(
             f"this forecast of '{observable}' has no members: it takes a model with bd.Each"
@@ -261,27 +273,28 @@ def _of_members(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
     return predictions, dim
 
 
-def evenly_chosen(members: np.ndarray, most: int) -> np.ndarray:
-    """So many of them at most, the first and the last among them."""
-    return members[
-        np.unique(np.linspace(0, len(members) - 1, min(most, len(members))).round().astype(int))
-    ]
+def evenly_chosen(groups: np.ndarray, most: int) -> np.ndarray:
+    """Return at most `most` groups, the first and the last included."""
+    places = np.linspace(0, len(groups) - 1, min(most, len(groups)))
+    return groups[np.unique(places.round().astype(int))]
 
 
-def member_name(dim: str, member: object) -> str:
-    return f"{dim} {member:g}" if isinstance(member, (int, float, np.number)) else str(member)
+def group_title(dim: str, group: object) -> str:
+    """Return the name of a group; a number follows the name of its dimension."""
+    return f"{dim} {group:g}" if isinstance(group, (int, float, np.number)) else str(group)
 
 
-def along_members(axes: Sequence[Axes], along: xr.DataArray) -> None:
-    """Few ticks on axes of numbers or dates that many panels share."""
+def few_shared_ticks(axes: Sequence[Axes], along: xr.DataArray) -> None:
+    """Set few ticks on the horizontal axes that many panels share."""
     for ax in axes:
         time_axis(ax, along)
-        along_dates(ax, 3) if are_dates(along) else ax.xaxis.set_major_locator(MaxNLocator(3))
+        few_ticks(ax, along, 3)
         ax.set_xlabel("")
 
 
-def label_members(fig: Figure | SubFigure, axes: Sequence[Axes], below: str, beside: str) -> None:
-    """One label for all panels, and ticks under the last of each column."""
+def label_panels(fig: Figure | SubFigure, axes: Sequence[Axes], below: str, beside: str) -> None:
+    """Write one label for all panels, and tick labels under the last panel of each column."""
+    # Shared axes have tick labels in the last row only, which may be incomplete.
     for ax in axes[-COLUMNS:]:
         ax.tick_params(labelbottom=True)
     fig.supxlabel(below, fontsize=10)

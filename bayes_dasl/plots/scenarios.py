@@ -1,4 +1,4 @@
-"""A figure of several forecasts of one observable, such as of scenarios."""
+"""A figure of several forecasts of one observable, such as scenarios."""
 
 from __future__ import annotations
 
@@ -11,64 +11,64 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from ..scores.matching import RECALIBRATED, fitted_between, in_units_of_forecast
+from ..scores.matching import RECALIBRATED, fitted_between
+from ._series import distinct_times, draw_boundaries, draw_data, finite_draws, series_of
 from ._style import (
-    BLACK,
     LINES,
     SERIES,
     STYLE,
-    WIDTH,
-    axis_label,
+    add_legend,
+    data_of,
+    label_series,
+    one_panel,
     plain,
-    positions,
-    predictions_of,
-    say_recalibrated,
-    time_axis,
+    say_above,
 )
-from .forecast import draw_boundaries, draw_observations, finite_draws
 
 
+@mpl.rc_context(STYLE)
 def plot_scenarios(
     forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | None, observable: str
 ) -> Figure:
-    """Draw the median and the 90 % band of each of several forecasts, with the data of the fit.
+    """Draw the median and the 90 % band of several forecasts, with the data of the fit.
 
     Args:
-        forecasts: what `forecast` returned for scenarios, or any forecasts by name.
-        train: the data of the fit, as a dataset; None where they are not to be drawn.
+        forecasts: forecasts by name, such as those of scenarios.
+        train: the data of the fit; None leaves them out.
         observable: its name; it must be a series of numbers.
 
+    Returns:
+        The figure.
+
     Raises:
-        MismatchError: for what is no forecast, none at all or too many to tell apart, or an unknown
-            observable.
+        MismatchError: if there are no forecasts or too many to tell apart, one is no forecast, all
+            its draws failed, or the observable is unknown or no series.
     """
     if not 0 < len(forecasts) <= len(SERIES):
         raise MismatchError(
             f"a figure tells 1 to {len(SERIES)} forecasts apart, not {len(forecasts)}"
         )
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
-        ax = fig.add_subplot()
-        for number, (name, fc) in enumerate(forecasts.items()):
-            predictions = predictions_of(fc, observable)
-            index = index_of(predictions)
-            time, first = np.unique(positions(predictions[index].values), return_index=True)
-            draws = finite_draws(predictions)[:, first]
-            if not len(draws):
-                raise MismatchError(f"every draw of the forecast '{name}' failed")
-            low, middle, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
-            color, line = SERIES[number], LINES[number % len(LINES)]
-            ax.fill_between(time, low, high, color=color, alpha=0.18, lw=0)
-            ax.plot(time, middle, color=color, ls=line, lw=1.6, label=plain(name))
-        fc = next(iter(forecasts.values()))
-        train = None if train is None else in_units_of_forecast(fc, train)
-        draw_observations(ax, train, predictions, "training data", BLACK, BLACK)
-        draw_boundaries(ax, time, fitted_between(fc))
-        ax.set_ylabel(axis_label(predictions, observable))
-        time_axis(ax, predictions[index])
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3)
-        named = {name: fc.attrs for name, fc in forecasts.items() if RECALIBRATED in fc.attrs}
-        say_recalibrated(
-            fig, *({RECALIBRATED: f"{name}: {a[RECALIBRATED]}"} for name, a in named.items())
-        )
+    fig, ax = one_panel()
+    for number, (name, fc) in enumerate(forecasts.items()):
+        predictions = series_of(fc, observable)
+        index = index_of(predictions)
+        time, first = distinct_times(predictions, index)
+        draws, _ = finite_draws(predictions)
+        if not len(draws):
+            raise MismatchError(f"every draw of the forecast '{name}' failed")
+        # One band each, since more would hide each other.
+        low, middle, high = np.quantile(draws[:, first], (0.05, 0.5, 0.95), axis=0)
+        color = SERIES[number]
+        line = LINES[number % len(LINES)]
+        ax.fill_between(time, low, high, color=color, alpha=0.18, lw=0)
+        ax.plot(time, middle, color=color, ls=line, lw=1.6, label=plain(name))
+    # All forecasts continue the same data, so the first one's units and boundary serve for all.
+    fc = next(iter(forecasts.values()))
+    (train,) = data_of(fc, train)
+    draw_data(ax, train, None, predictions)
+    draw_boundaries(ax, time, fitted_between(fc))
+    label_series(ax, predictions, index)
+    add_legend(fig, 3)
+    recalibrated = {n: fc.attrs for n, fc in forecasts.items() if RECALIBRATED in fc.attrs}
+    say_above(fig, *(f"{name}: {attrs[RECALIBRATED]}" for name, attrs in recalibrated.items()))
     return fig

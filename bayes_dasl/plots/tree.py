@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -13,110 +13,134 @@ from matplotlib.patches import FancyBboxPatch
 from ..errors import MismatchError
 from ._style import BLACK, GREY, STYLE, WIDTH, plain
 
-_FILL = {"science": "#DCEAF5", "network": "#FBEBCB"}
-_EDGE = {"science": ("#0072B2", "-"), "network": ("#B37400", "--")}
+_LOOKS = {
+    "science": {
+        "fc": "#DCEAF5",
+        "ec": "#0072B2",
+        "ls": "-",
+    },
+    "network": {
+        "fc": "#FBEBCB",
+        "ec": "#B37400",
+        "ls": "--",
+    },
+}
 _LINE, _GAP, _INDENT, _PAD = 0.17, 0.1, 0.32, 0.06  # inches
 _MOST_ROWS = 10
 _LETTERS_PER_INCH = 15.5
 
 
-def plot_tree(root: Any) -> Figure:
-    """Draw a description's tree: a box for each part, inside what it hangs from, with the numbers
-    that it holds.
+@dataclass(frozen=True)
+class _Box:
+    """One part of a model: its rows of text, and its place below the box that holds it."""
 
-    Science has a blue edge, a network a dashed orange one; `~` marks what is inferred. What is
-    inside a network is counted, not drawn.
+    node: Any
+    rows: list[str]
+    depth: int
+    top: float
+    parent: "_Box | None"
+
+    @property
+    def height(self) -> float:
+        """Height in inches: one line for the title and one per row."""
+        return _LINE * (1 + len(self.rows)) + 2 * _PAD
+
+    @property
+    def bottom(self) -> float:
+        """Lower edge; the vertical axis points down."""
+        return self.top + self.height
+
+
+@mpl.rc_context(STYLE)
+def plot_tree(root: Any) -> Figure:
+    """Draw a description's tree: one box per part, with its numbers, indented below its owner.
+
+    Science has a blue edge, a network a dashed orange one; `~` marks inferred numbers. The parts of
+    a network are counted, not drawn.
 
     Args:
         root: `describe(model).root`.
 
+    Returns:
+        The figure.
+
     Raises:
-        MismatchError: for anything else.
+        MismatchError: if `root` is something else.
     """
     if not hasattr(root, "group"):
         raise MismatchError("give bd.describe(model).root")
-    boxes = list(_boxes(root, 0, None))
-    tops, height = [], _GAP
-    for _, _, rows, _ in boxes:
-        tops.append(height)
-        height += _height(rows) + _GAP
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, height))
-        ax = fig.add_axes((0, 0, 1, 1))
-        ax.set(xlim=(0, WIDTH), ylim=(height, 0))
-        ax.set_axis_off()
-        for (node, depth, rows, parent), top in zip(boxes, tops, strict=True):
-            _draw(ax, node, rows, depth, top)
-            if parent is not None:
-                _hang(ax, depth, tops[parent] + _height(boxes[parent][2]), top + _LINE / 2 + _PAD)
+    boxes: list[_Box] = []
+    _add_boxes(boxes, root, 0, None)
+    # The height of the figure follows from its boxes.
+    height = boxes[-1].bottom + _GAP
+    fig = Figure(figsize=(WIDTH, height))
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, WIDTH), ylim=(height, 0))
+    ax.set_axis_off()
+    for box in boxes:
+        _draw_box(ax, box)
+        if box.parent is not None:
+            _connect(ax, box, box.parent)
     return fig
 
 
-def _boxes(
-    node: Any, depth: int, parent: int | None, taken: list[int] | None = None
-) -> Iterator[tuple]:
-    """Every part that gets a box: the part, its depth, its rows and the number of the box that it
-    hangs from.
-    """
-    taken = [0] if taken is None else taken
-    number, closed = taken[0], node.group == "network" and not _is_learned_structure(node)
-    taken[0] += 1
-    rows = [*map(_row, node.entries), *([_counted(node)] if closed and node.children else [])]
-    yield node, depth, _cut(rows), parent
+def _add_boxes(boxes: list[_Box], node: Any, depth: int, parent: _Box | None) -> None:
+    """Append a box for a part and for all parts below it, from top to bottom."""
+    # A network's layers say little: count their weights. A learned structure has named parts.
+    is_structure = not any(child.kind and child.name == "module" for child in node.children)
+    closed = node.group == "network" and not is_structure
+    rows = [_entry_text(entry) for entry in node.entries]
+    if closed and node.children:
+        rows.append(_count_weights(node))
+    if len(rows) > _MOST_ROWS:
+        rows = [*rows[: _MOST_ROWS - 1], f"and {len(rows) - _MOST_ROWS + 1} more"]
+    top = _GAP + (boxes[-1].bottom if boxes else 0.0)
+    box = _Box(node, rows, depth, top, parent)
+    boxes.append(box)
     for child in () if closed else node.children:
-        yield from _boxes(child, depth + 1, number, taken)
+        _add_boxes(boxes, child, depth + 1, box)
 
 
-def _is_learned_structure(node: Any) -> bool:
-    return not any(child.kind and child.name == "module" for child in node.children)
-
-
-def _counted(node: Any) -> str:
+def _count_weights(node: Any) -> str:
+    """Return how many random weights there are below a node."""
     arrays = [entry for child in node.children for entry in child.all_entries() if entry.random]
     return f"{sum(entry.size for entry in arrays)} weights in {len(arrays)} arrays"
 
 
-def _row(entry: Any) -> str:
+def _entry_text(entry: Any) -> str:
+    """Return a number of a model as text, such as `rate ~ LogNormal × 3 [1/d]`."""
     shape = f" × {'·'.join(map(str, entry.shape))}" if entry.shape else ""
-    return f"{entry.name} {'~' if entry.random else '='} {entry.what}{shape}" + (
-        f" [{entry.units}]" if entry.units else ""
-    )
+    units = f" [{entry.units}]" if entry.units else ""
+    return f"{entry.name} {'~' if entry.random else '='} {entry.what}{shape}{units}"
 
 
-def _cut(rows: list[str]) -> list[str]:
-    hidden = len(rows) - _MOST_ROWS
-    return rows if hidden <= 0 else [*rows[: _MOST_ROWS - 1], f"and {hidden + 1} more"]
-
-
-def _height(rows: list[str]) -> float:
-    return _LINE * (1 + len(rows)) + 2 * _PAD
-
-
-def _draw(ax: Axes, node: Any, rows: list[str], depth: int, top: float) -> None:
-    left = _GAP + depth * _INDENT
+def _draw_box(ax: Axes, box: _Box) -> None:
+    """Draw a rounded box with its title and rows, cut to its width."""
+    left = _GAP + box.depth * _INDENT
     width = WIDTH - _GAP - left
-    edge, line = _EDGE[node.group]
-    style = "round,pad=0,rounding_size=0.05"
-    ax.add_patch(
-        FancyBboxPatch(
-            (left, top),
-            width,
-            _height(rows),
-            boxstyle=style,
-            fc=_FILL[node.group],
-            ec=edge,
-            ls=line,
-            lw=1.1,
-        )
-    )
+    look = {
+        "boxstyle": "round,pad=0,rounding_size=0.05",
+        "lw": 1.1,
+        **_LOOKS[box.node.group],
+    }
+    ax.add_patch(FancyBboxPatch((left, box.top), width, box.height, **look))
+    # The font is not measured: this many letters fit on average.
     letters = int((width - 2 * _PAD) * _LETTERS_PER_INCH)
-    for i, row in enumerate([node.title, *rows]):
+    for i, row in enumerate([box.node.title, *box.rows]):
         text = row if len(row) <= letters else row[: letters - 1] + "…"
-        weight = "bold" if i == 0 else "normal"
-        at = top + _PAD + _LINE * (i + 0.5)
-        ax.text(left + _PAD, at, plain(text), va="center", fontsize=8, weight=weight, color=BLACK)
+        place = left + _PAD, box.top + _PAD + _LINE * (i + 0.5)
+        look = {
+            "va": "center",
+            "fontsize": 8,
+            "weight": "normal" if i else "bold",
+        }
+        ax.text(*place, plain(text), color=BLACK, **look)
 
 
-def _hang(ax: Axes, depth: int, above: float, middle: float) -> None:
-    x = _GAP + (depth - 0.5) * _INDENT
-    ax.plot([x, x, x + 0.5 * _INDENT], [above, middle, middle], color=GREY, lw=0.9, zorder=0)
+def _connect(ax: Axes, box: _Box, parent: _Box) -> None:
+    """Draw a line from the lower edge of a box to the title of one below it."""
+    x = _GAP + (box.depth - 0.5) * _INDENT
+    middle = box.top + _LINE / 2 + _PAD
+    # Down from the parent, then right to the box.
+    corner = [x, x, x + 0.5 * _INDENT]
+    ax.plot(corner, [parent.bottom, middle, middle], color=GREY, lw=0.9, zorder=0)

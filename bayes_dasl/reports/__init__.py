@@ -1,7 +1,7 @@
-"""A study on one page: verdict, forecast, uncertainty, parameters, calibration, scores, origin.
+"""Reports: verdict, forecast, scores, parameters and provenance of a fit on one page.
 
-The page is one HTML file that loads nothing, runs no script, and reads on a phone and on paper.
-This package holds no statistics: it calls the modules that do and lays out what they say.
+The page is one HTML file that loads nothing and runs no script. It can be read on a phone and on
+paper. This package computes no statistics: it lays out the results of other modules.
 """
 
 from .options import ReportOptions as ReportOptions

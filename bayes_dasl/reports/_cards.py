@@ -1,4 +1,4 @@
-"""A figure on the page, with its words."""
+"""A figure on the page, with its caption."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..plots import STYLE
 
 @dataclass(frozen=True)
 class Card:
-    """One figure on the page."""
+    """One figure on the page: an image as a data URI, with title, caption and alternative text."""
 
     id: str
     uri: str
@@ -24,7 +24,9 @@ class Card:
 
 
 def card(figure: Figure, name: str, title: str, caption: str, alt: str) -> Card:
+    """Return a figure as a card; its image is SVG inside the page, which needs no other file."""
     buffer = io.BytesIO()
+    # Without a date, the same figure gives the same page.
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,6 +1,4 @@
-"""The report's figures of what was asked for: a closer look, levels that are exceeded, levels
-reached seldom.
-"""
+"""The report's optional figures: a closer look, exceedance probabilities, return levels."""
 
 from __future__ import annotations
 
@@ -25,8 +23,8 @@ from ._cards import Card, card
 from ._text import listed, number, slug
 from .options import ReportOptions
 
-_MOST = 0.6
-"""Of the times that are drawn: a closer look at more of them shows nothing new."""
+_MOST_OF_THE_FIGURE = 0.6
+"""A closer look at a larger share of the times shows nothing new."""
 
 
 def window_cards(
@@ -36,13 +34,15 @@ def window_cards(
     names: Sequence[str],
     options: ReportOptions,
 ) -> list[Card]:
-    """Draw a fan of each series over the window; nothing where none is wanted, or nothing is
-    forecast ahead.
+    """Draw a fan of each series over the window, if one is wanted or much is forecast ahead.
+
+    Returns:
+        The cards of the page.
     """
-    window = _close(fc) if options.window is None else options.window
+    window = _default_window(fc) if options.window is None else options.window
     if window is None or window is False:
         return []
-    first, last = map(_at, window)
+    first, last = map(_time_text, window)
     words = f"From {first} to {last}, in bands that hold 20 to 95 % of the predictive draws."
     return [
         card(
@@ -58,59 +58,74 @@ def window_cards(
 
 
 def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
-    """Draw how probable it is that thresholds are exceeded where nothing was fitted, and return
-    levels.
+    """Draw exceedance probabilities and return levels, at the times that were not fitted.
+
+    Returns:
+        The cards of the page.
     """
-    predictions, during, cards = fc["predictions"].dataset, unseen(fc), []
-    when = f"from {_at(during[0])} to {_at(during[1])}"
-    for name in filter(lambda name: is_series(fc, name), options.thresholds):
-        units = str(predictions[name].attrs.get("units", ""))
-        below = name in options.below
-        found = [
-            exceedance(fc, name, level, below=below, during=during)
-            for level in options.levels(name)
-        ]
-        way = "below" if below else "above"
-        each = [
-            f"{way} {f'{f.attrs["level"]:g} {units}'.strip()}: {likely(float(f['ever']))}"
-            for f in found
-        ]
-        words = f"At each time; and at any of the times {when}: {'; '.join(each)}."
-        alt = f"Probability over time that {name} goes {way} its thresholds."
-        cards.append(
-            card(
-                plots.plot_exceedance(found, units),
-                f"exceedance-{slug(name)}",
-                f"{name}.",
-                words,
-                alt,
-            )
-        )
-    for name in filter(lambda name: is_series(fc, name), options.return_periods):
-        units = str(predictions[name].attrs.get("units", ""))
-        table = return_levels(fc, name, options.periods(name), block=options.block, during=during)
-        known = table.dropna()
-        each = [f"{number(row['level'])} once in {period:g}" for period, row in known.iterrows()]
-        seldom = [f"{period:g}" for period in table.index.difference(known.index)]
-        exceeds = f"its highest value exceeds {'; '.join(each)}" if each else "no level is told"
-        words = (
-            f"Where a block is {table.attrs['block']}, {when}: "
-            f"{exceeds}{f' ({units})' if units and each else ''}."
-        )
-        words += f" Left out: {table.attrs['left_out']}." if table.attrs["left_out"] else ""
-        words += (
-            f" Too few blocks among all draws reach that of {listed(seldom)}." if seldom else ""
-        )
-        alt = f"Levels of {name} by how seldom the highest value of a block exceeds them."
-        figure = plots.plot_return_levels(table, name, units)
-        cards.append(card(figure, f"return-{slug(name)}", f"{name}, return levels.", words, alt))
+    during = unseen(fc)
+    when = f"from {_time_text(during[0])} to {_time_text(during[1])}"
+    cards = []
+    for name in options.thresholds:
+        if is_series(fc, name):
+            cards.append(_exceedance_card(fc, name, options, during, when))
+    for name in options.return_periods:
+        if is_series(fc, name):
+            cards.append(_return_card(fc, name, options, during, when))
     return cards
 
 
+def _exceedance_card(
+    fc: xr.DataTree, name: str, options: ReportOptions, during: Any, when: str
+) -> Card:
+    """Draw the probability that each threshold is exceeded, at each time and at any of them."""
+    units = _units_of(fc, name)
+    below = name in options.below
+    way = "below" if below else "above"
+    found, said = [], []
+    for level in options.levels(name):
+        result = exceedance(fc, name, level, below=below, during=during)
+        found.append(result)
+        level_text = f"{result.attrs['level']:g} {units}".strip()
+        said.append(f"{way} {level_text}: {likely(float(result['ever']))}")
+    words = f"At each time; and at any of the times {when}: {'; '.join(said)}."
+    alt = f"Probability over time that {name} goes {way} its thresholds."
+    figure = plots.plot_exceedance(found, units)
+    return card(figure, f"exceedance-{slug(name)}", f"{name}.", words, alt)
+
+
+def _return_card(
+    fc: xr.DataTree, name: str, options: ReportOptions, during: Any, when: str
+) -> Card:
+    """Draw the level that is exceeded once in a number of blocks, and say which are unknown."""
+    units = _units_of(fc, name)
+    table = return_levels(fc, name, options.periods(name), block=options.block, during=during)
+    # A level is unknown if too few blocks reach it.
+    known = table.dropna()
+    said = [f"{number(level)} once in {period:g}" for period, level in known["level"].items()]
+    exceeds = "no level is told"
+    if said:
+        exceeds = f"its highest value exceeds {'; '.join(said)}{f' ({units})' if units else ''}"
+    words = f"Where a block is {table.attrs['block']}, {when}: {exceeds}."
+    if left_out := table.attrs["left_out"]:
+        words += f" Left out: {left_out}."
+    if unknown := [f"{period:g}" for period in table.index.difference(known.index)]:
+        words += f" Too few blocks among all draws reach that of {listed(unknown)}."
+    alt = f"Levels of {name} by how seldom the highest value of a block exceeds them."
+    figure = plots.plot_return_levels(table, name, units)
+    return card(figure, f"return-{slug(name)}", f"{name}, return levels.", words, alt)
+
+
+def _units_of(fc: xr.DataTree, name: str) -> str:
+    """Return the units of an observable, empty without any."""
+    return str(fc["predictions"].dataset[name].attrs.get("units", ""))
+
+
 def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
-    """Say of what was asked for, and is not drawn, why and how to see it."""
+    """Return a sentence for each request that cannot be drawn, with a remedy."""
     asked = {"thresholds": options.thresholds, "return levels": options.return_periods}
     if options.window not in (None, False):
+        # A window concerns every observable.
         asked["a window"] = dict.fromkeys(map(str, fc["predictions"].data_vars))
     found = {}
     for what, names in asked.items():
@@ -131,22 +146,22 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
     ]
 
 
-def _at(value: Any) -> str:
-    """A time in words, with all digits that a date in days needs."""
+def _time_text(value: Any) -> str:
+    """Return a time as text, with as many digits as a date in days needs."""
     return told(value) if are_dates(np.asarray(value)) else f"{float(value):.10g}"
 
 
 def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
-    """Raise MismatchError or DataError for options that this forecast cannot show."""
+    """Raise MismatchError or DataError for options that a forecast cannot show."""
     options.check(map(str, fc["predictions"].data_vars), times_of(fc), unseen(fc))
 
 
-def _close(fc: xr.DataTree) -> tuple | None:
-    """What to look at closer, unless fewer than two times lie there, or about all of what is drawn
-    anyway.
-    """
-    window, times = closer(fc), times_of(fc).values
+def _default_window(fc: xr.DataTree) -> tuple | None:
+    """Return the window around the end of the fitted data, or None if it shows nothing new."""
+    # The forecast after the fit, and as long a time before it.
+    window = closer(fc)
+    times = times_of(fc).values
     if window is None or len(np.unique(times[within(times_of(fc), window)])) < 2:
         return None
-    whole = times.max() - times.min()
-    return None if (window[1] - window[0]) / whole > _MOST else window
+    share = (window[1] - window[0]) / (times.max() - times.min())
+    return None if share > _MOST_OF_THE_FIGURE else window

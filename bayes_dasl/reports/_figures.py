@@ -1,4 +1,4 @@
-"""The report's figures: SVG in data URIs, with a caption and a text alternative each."""
+"""The report's figures, each with a caption and a text alternative."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from .. import plots
 from .._jax.tree import short_names
 from ..layers.layer import AbstractPopulation
 from ..model import Model
+from ..plots._series import can_be_drawn, series_of_members
+from ..plots._style import beside
 from ..plots.function import functions_of
-from ..plots.panels import beside, can_be_drawn, series_of_members
 from ..scores.matching import RECALIBRATED, Span
 from ..weighting.comparison import Comparison
 from ._cards import Card, card
@@ -28,14 +29,16 @@ MOST_PANELS = 12
 def forecast_cards(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str], of: str = ""
 ) -> list[Card]:
-    """Draw the forecast of each observable; `of` names the model, where there are several."""
+    """Draw the forecast of each observable; `of` names the model if there are several.
+
+    Returns:
+        The cards of the page.
+    """
     return [
         card(
             _forecast_figure(fc, name)(fc, train, test, name),
             f"forecast-{slug(f'{of} {name}')}",
-            f"{of}: {name}"
-            if of
-            else str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
+            f"{of}: {name}" if of else _long_name(fc, name),
             _data_words(train, test, name),
             f"Forecast of {name}{f' by {of}' if of else ''}: median, {_spread_words(fc, name)}, "
             "and the data.",
@@ -50,8 +53,10 @@ def recalibrated_cards(
     test: xr.Dataset | None,
     names: Sequence[str],
 ) -> list[Card]:
-    """Draw each observable of each of some forecasts that were recalibrated,
-    and say how they were.
+    """Draw each observable of recalibrated forecasts, and say how they were recalibrated.
+
+    Returns:
+        The cards of the page.
     """
     return [
         card(
@@ -73,63 +78,68 @@ def member_cards(
     test: xr.Dataset | None,
     names: Sequence[str],
 ) -> list[Card]:
-    """Draw what each model of a mixture forecasts by itself, observable by observable, as far as
-    there is room.
+    """Draw the forecast of each model of a mixture, for as many observables as have room.
+
+    Returns:
+        The cards of the page.
     """
+    # Every model has a figure per observable.
     shown = names[: max(1, MOST_PANELS // len(forecasts))]
-    return [
-        card
-        for name in shown
-        for of, fc in forecasts.items()
-        for card in forecast_cards(fc, train, test, [name], of)
-    ]
+    cards = []
+    for name in shown:
+        for of, fc in forecasts.items():
+            cards += forecast_cards(fc, train, test, [name], of)
+    return cards
 
 
 def comparison_cards(comparison: Comparison) -> list[Card]:
-    """Draw by how much each model's CRPS within the training data is above that of the best one, by
-    lead.
+    """Draw each model's CRPS within the training data above that of the best one, by lead.
+
+    Returns:
+        The cards of the page.
     """
-    figure = plots.plot_comparison(comparison)
     best = comparison.by_lead.attrs["best"]
     caption = (
         f"By how much the CRPS is above that of {best}, by how far ahead; bars are two standard "
-        "errors to either side, "
-        "rough ones of few windows."
+        "errors to either side, rough ones of few windows."
     )
-    return [
-        card(
-            figure,
-            "comparison",
-            "How far ahead.",
-            caption,
-            f"CRPS of each model above that of {best}, by lead.",
-        )
-    ]
+    alt = f"CRPS of each model above that of {best}, by lead."
+    figure = plots.plot_comparison(comparison)
+    return [card(figure, "comparison", "How far ahead.", caption, alt)]
 
 
 def _forecast_figure(fc: xr.DataTree, name: str) -> Callable[..., Figure]:
+    """Return the function that draws a field, a population or a series."""
     if is_field(fc, name):
         return plots.plot_field
-    return plots.plot_members if _has_members(fc, name) else plots.plot_forecast
+    return plots.plot_members if _has_groups(fc, name) else plots.plot_forecast
 
 
 def is_field(fc: xr.DataTree, name: str) -> bool:
-    return fc["predictions"].dataset[name].ndim > (4 if _has_members(fc, name) else 3)
+    """Whether an observable has dimensions beside chain, draw, index and groups."""
+    return fc["predictions"].dataset[name].ndim > (4 if _has_groups(fc, name) else 3)
 
 
-def _has_members(fc: xr.DataTree, name: str) -> bool:
-    return (
-        fc.attrs.get("members") in fc["predictions"].dataset[name].dims
-    )  # not where one was chosen
+def _has_groups(fc: xr.DataTree, name: str) -> bool:
+    """Whether an observable has a dimension of groups; it has none if one group was chosen."""
+    return fc.attrs.get("members") in fc["predictions"].dataset[name].dims
+
+
+def _long_name(fc: xr.DataTree, name: str) -> str:
+    """Return the long name of an observable, or its name."""
+    return str(fc["predictions"].dataset[name].attrs.get("long_name") or name)
 
 
 def _spread_words(fc: xr.DataTree, name: str) -> str:
+    """Return how a figure shows the spread of the draws."""
     return "width of the 90 % interval" if is_field(fc, name) else "50 and 90 % bands"
 
 
 def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[Card]:
-    """Draw the parts of the predictive variance of each observable; `of` names the model, where
-    there are several.
+    """Draw the parts of the variance of each observable; `of` names the model if several.
+
+    Returns:
+        The cards of the page.
     """
     return [
         card(
@@ -144,85 +154,83 @@ def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[C
 
 
 def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
-    """Draw what each unknown function of the model says over its inputs, under the prior and the
-    posterior.
+    """Draw each unknown function of the model over its inputs, under prior and posterior.
 
-    Of a population nothing is drawn: a function may differ between its members.
+    A population has no such figure, since a function may differ between its groups.
+
+    Returns:
+        The cards of the page.
     """
-    found = (
-        {} if model is None or isinstance(model.layer, AbstractPopulation) else functions_of(model)
-    )
-    called = short_names(found)
+    if model is None or isinstance(model.layer, AbstractPopulation):
+        return []
     return [
         card(
-            plots.plot_function(model, post, path),  # pyright: ignore
-            f"function-{slug(called[path])}",
-            called[path],
+            plots.plot_function(model, post, path),
+            f"function-{slug(name)}",
+            name,
             "Over each input, the others in their middle: 90 % of what the prior allows, and the "
             "posterior.",
-            f"Prior and posterior of the unknown function {called[path]} over its inputs.",
+            f"Prior and posterior of the unknown function {name} over its inputs.",
         )
-        for path in list(found)[:MOST_OBSERVABLES]
+        for path, name in list(short_names(functions_of(model)).items())[:MOST_OBSERVABLES]
     ]
 
 
 def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
-    """Draw derived quantities, and outputs of the model that nobody observes; series of members one
-    by one.
+    """Draw derived quantities and unobserved outputs; a series of groups has its own figure.
+
+    Returns:
+        The cards of the page.
     """
-    members = _members_of(fc)
+    groups = _dimension_of_groups(fc)
     cards = []
     for kind, values in _quantities(fc, derived).items():
-        together, alone, _ = _shown(values, members)
-        for names in [*([together] if together else []), *([name] for name in alone)]:
-            figure = plots.plot_derived(values[names], members=members)
-            dim = series_of_members(values[names[0]], members)
+        # Small panels share a figure; each series of groups has its own.
+        together, alone, _ = _by_figure(values, groups)
+        figures = [together] if together else []
+        for names in [*figures, *([name] for name in alone)]:
+            figure = plots.plot_derived(values[names], members=groups)
+            dim = series_of_members(values[names[0]], groups)
             panels = f", a panel for each {dim}" if dim else ""
-            cards.append(
-                card(
-                    figure,
-                    f"{kind}-{slug(names[0])}" if dim else kind,
-                    _KINDS[kind].title,
-                    f"{_KINDS[kind].begin}{listed(names)}{panels}, over all draws.",
-                    f"Posterior of {listed(names)}{panels}.",
-                )
-            )
+            caption = f"{_KINDS[kind].begin}{listed(names)}{panels}, over all draws."
+            place = f"{kind}-{slug(names[0])}" if dim else kind
+            alt = f"Posterior of {listed(names)}{panels}."
+            cards.append(card(figure, place, _KINDS[kind].title, caption, alt))
     return cards
 
 
 def not_drawn(fc: xr.DataTree, derived: xr.Dataset | None) -> list[str]:
-    """Say of what `derived_cards` leaves out why, and how to see it: a sentence for each."""
-    members = _members_of(fc)
+    """Return a sentence for each quantity that `derived_cards` leaves out, with a remedy."""
+    groups = _dimension_of_groups(fc)
     said = []
     for kind, values in _quantities(fc, derived).items():
-        held = _KINDS[kind].held
+        source = _KINDS[kind].source
         for name in map(str, values.data_vars):
-            if not can_be_drawn(values[name], members):
-                dims = beside(values[name])
-                chosen = ", ".join(f"{dim}=0" for dim in dims[1:] if dim != members)
-                said.append(
-                    f"{name} is not drawn, since it has {len(dims)} dimensions beside chain and "
-                    f"draw, {listed(dims)}: "
-                    f"it is {held}['{name}'], of which bd.plots.plot_derived draws a part, such as "
-                    f".isel({chosen})."
-                )
-        together, alone, more = _shown(values, members)
-        if more:
-            found = listed([f"{held}['{name}']" for name in more])
+            if can_be_drawn(values[name], groups):
+                continue
+            dims = beside(values[name])
+            # Two dimensions can be drawn, so choose one place of the others.
+            chosen = ", ".join(f"{dim}=0" for dim in dims[1:] if dim != groups)
             said.append(
-                f"Not drawn, since the page has room for {len(together) + len(alone)} of them: "
-                f"{found}."
+                f"{name} is not drawn, since it has {len(dims)} dimensions beside chain and draw, "
+                f"{listed(dims)}: it is {source}['{name}'], of which bd.plots.plot_derived draws a "
+                f"part, such as .isel({chosen})."
             )
+        together, alone, more = _by_figure(values, groups)
+        if more:
+            found = listed([f"{source}['{name}']" for name in more])
+            room = len(together) + len(alone)
+            said.append(f"Not drawn, since the page has room for {room} of them: {found}.")
     return said
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What the page says of some quantities, and where they are held."""
+    """Words on one kind of quantities, and the expression that holds them."""
 
     title: str
     begin: str
-    held: str
+    source: str
 
 
 _KINDS = {
@@ -232,32 +240,35 @@ _KINDS = {
 
 
 def _quantities(fc: xr.DataTree, derived: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    held = {
-        "unobserved": fc["unobserved"].to_dataset() if "unobserved" in fc.children else None,
-        "derived": derived,
-    }
-    return {kind: values for kind, values in held.items() if values is not None}
+    """Return unobserved outputs and derived quantities, as far as there are any."""
+    found = {}
+    if "unobserved" in fc.children:
+        found["unobserved"] = fc["unobserved"].to_dataset()
+    if derived is not None:
+        found["derived"] = derived
+    return found
 
 
-def _members_of(fc: xr.DataTree) -> str:
+def _dimension_of_groups(fc: xr.DataTree) -> str:
+    """Return the dimension of groups, or its usual name."""
     return fc.attrs.get("members", "subject")
 
 
-def _shown(values: xr.Dataset, members: str) -> tuple[list[str], list[str], list[str]]:
-    """Names of what is drawn in one figure, of what has a figure of its own, and of what is too
-    much of either.
-    """
-    drawn = [
-        str(name) for name, variable in values.data_vars.items() if can_be_drawn(variable, members)
-    ]
-    alone = [name for name in drawn if series_of_members(values[name], members)]
+def _by_figure(values: xr.Dataset, groups: str) -> tuple[list[str], list[str], list[str]]:
+    """Return the names for a common figure, for figures of their own, and those without room."""
+    drawn = [str(n) for n, variable in values.data_vars.items() if can_be_drawn(variable, groups)]
+    alone = [name for name in drawn if series_of_members(values[name], groups)]
     together = [name for name in drawn if name not in alone]
     more = [*together[MOST_PANELS:], *alone[MOST_OBSERVABLES:]]
     return together[:MOST_PANELS], alone[:MOST_OBSERVABLES], more
 
 
 def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
-    """Draw prior and posterior densities."""
+    """Draw prior and posterior densities.
+
+    Returns:
+        The cards of the page.
+    """
     return [
         card(
             plots.plot_prior_posterior(post, part),
@@ -273,7 +284,12 @@ def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
 
 
 def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Card]:
-    """Draw the ranks of each chain's draws."""
+    """Draw the ranks of each chain's draws.
+
+    Returns:
+        The cards of the page.
+    """
+    # A single chain is compared with itself.
     who = "The two halves of the one chain" if chains == 1 else "The chains"
     return [
         card(
@@ -292,7 +308,11 @@ def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Car
 
 
 def training_cards(post: xr.DataTree) -> list[Card]:
-    """Draw what a descent went through; nothing for engines that do not descend."""
+    """Draw the training of a descent; nothing for engines that do not descend.
+
+    Returns:
+        The cards of the page.
+    """
     if "training" not in post.children:
         return []
     members = post["training"].sizes["member"]
@@ -310,10 +330,14 @@ def training_cards(post: xr.DataTree) -> list[Card]:
 
 
 def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) -> list[Card]:
-    """Draw the distribution of the PIT and the coverage of intervals; of a series, or of rows in
-    any order.
+    """Draw the distribution of the PIT and the coverage of intervals.
+
+    Returns:
+        The cards of the page.
     """
+    # The row "all" would count every value twice.
     n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
+    # The band of the PIT assumes independent values, so the page says that they are not.
     alike = (
         "neighbours in time and not independent"
         if series
@@ -341,14 +365,16 @@ def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) ->
 
 
 def _halves(names: Sequence[str]) -> list[Sequence[str]]:
-    """Two figures of a few panels each lie side by side on a wide page, below on a narrow one."""
+    """Return names for two figures, which stand side by side on a wide page."""
     if len(names) <= 4:
         return [names]
+    # A figure has two columns, so the first half has an even number of panels.
     first = 2 * -(-len(names) // 4)
     return [names[:first], names[first:]]
 
 
 def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
+    """Return how many values of an observable were fitted, held out, and missing."""
     said = []
     for data, kind in ((train, "fitted"), (test, "held out")):
         if data is None or name not in data:
@@ -361,10 +387,13 @@ def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
 
 
 def _share_words(parts: xr.Dataset, fitted: Span) -> str:
+    """Return the mean share of each part of the variance where nothing was fitted."""
     index = next(str(dim) for dim in parts.dims if dim != "observable")
     start, end = fitted
+    # The parts that the figure stacks.
     epistemic = plots.epistemic_parts(parts)
     parts = parts[["total", "aleatoric"]].assign(epistemic)
+    # 1. Keep the times before and after the fitted data; all times if there are none.
     never = xr.zeros_like(parts[index], dtype=bool)
     sides = {
         "after": never if end is None else parts[index] > end,
@@ -375,7 +404,9 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
     if beyond:
         ahead = parts.where(sides["after"] | sides["before"], drop=True)
         where = f"{' and '.join(beyond)} the training data"
+    # 2. Average over the times with a finite variance.
     whole = ahead.isel({index: np.flatnonzero(np.isfinite(ahead["total"].values))})
+    # Say how many times are left out.
     lost = ahead.sizes[index] - whole.sizes[index]
     total = float(whole["total"].mean()) if whole.sizes[index] else np.nan
     if np.isnan(total) and np.isfinite(ahead["aleatoric"]).any():
@@ -393,6 +424,7 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
 
 
 def _coverage_words(scores: pd.DataFrame) -> str:
+    """Return a sentence on the coverage of the 90 % interval."""
     inside = percent(scores.loc["all", "coverage_90"])
     if inside == MISSING:
         return "No test value could be scored."

@@ -1,4 +1,4 @@
-"""Words with formulas in them, as HTML."""
+"""Text with LaTeX formulas as HTML."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ _UNWANTED = ("href", "style", "class", "id")
 
 
 def with_formulas(words: str) -> Markup:
-    """Words as HTML: what stands in LaTeX between dollars, or two of them, as MathML, all else as
-    it is.
+    """Return text as HTML, with LaTeX between `$` or `$$` as MathML.
 
-    A formula that has lines to itself is set as one, with its limits above and below. What does not
-    look like LaTeX, or cannot be read, stays as it was written, with its dollars.
+    A formula on a line of its own is displayed, with limits above and below. Text that is no valid
+    LaTeX stays as written, with its dollars.
     """
     made, at = [], 0
     for found in _FORMULA.finditer(words):
-        before, after = (
-            words[: found.start()].rpartition("\n")[2],
-            words[found.end() :].partition("\n")[0],
-        )
+        # A formula alone on its line is displayed.
+        before = words[: found.start()].rpartition("\n")[2]
+        after = words[found.end() :].partition("\n")[0]
         alone = found["small"] is None or not (before + after).strip()
         made += [escape(words[at : found.start()]), _formula(found, alone)]
         at = found.end()
@@ -37,26 +35,29 @@ def with_formulas(words: str) -> Markup:
 
 
 def _formula(found: re.Match[str], alone: bool) -> Markup:
+    """Return one formula as MathML, or as written if it is no valid LaTeX."""
     latex = found["large"] or found["small"]
-    # Prices and shell variables have brackets that do not close; of what follows a % LaTeX sees
-    # nothing.
+    # Prices and shell variables have unbalanced brackets. A `%` would start a LaTeX comment.
     if not _balanced(latex) or re.search(r"(?<!\\)%", latex):
         return escape(found[0])
     try:
         root = convert_to_element(latex, display="block" if alone else "inline")
-    except Exception:  # whatever the library makes of what is no LaTeX: it has no common error
+    except Exception:  # the library has no common error for text that is no LaTeX
         return escape(found[0])
     for node in root.iter():
         node.text = html.unescape(node.text) if node.text else node.text
-        if node.text and node.text.startswith("\\"):  # a command that it does not know
+        # The library copies commands that it does not know.
+        if node.text and node.text.startswith("\\"):
             return escape(found[0])
+        # User text must not bring links or styles into the page.
         for name in _UNWANTED:
             node.attrib.pop(name, None)
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _balanced(latex: str) -> bool:
-    """Whether brackets close that open, of whichever kind: a half-open interval has two."""
+    """Whether as many brackets close as open; kinds may differ, as in a half-open interval."""
     bare = re.sub(r"\\[{}]", "", latex)
+    # Depth after each character: it starts and ends at 0 and is never below it.
     depths = [*accumulate(((c in "([{") - (c in ")]}") for c in bare), initial=0)]
     return min(depths) == depths[-1] == 0

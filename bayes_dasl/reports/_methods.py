@@ -1,6 +1,4 @@
-"""The report's account of how it was made: data, equations, unknown numbers, inference,
-forecast.
-"""
+"""The report's methods section: data, equations, parameters, inference, forecast."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ LIBRARIES = {
     "numpy",
     "builtins",
 }
-"""What comes from these is no equation of the user's."""
+"""Packages whose classes and functions are no equations of the user."""
 
 
 def methods(
@@ -44,69 +42,74 @@ def methods(
     train: xr.Dataset,
     options: ReportOptions,
 ) -> dict[str, Any]:
-    """What the section says: sentences by what they are about, the equations, and the tree of what
-    the model is.
-    """
-    said = {"Data": _data(train, options)}
+    """Return sentences by subject, the equations, and the tree of the model."""
+    said = {"Data": _data_sentences(train, options)}
+    found: dict[str, Any] = {
+        "said": said,
+        "equations": [],
+        "tree": "",
+    }
     if model is not None:
-        each = model.noise.values() if isinstance(model.noise, Mapping) else (model.noise,)
-        noise = listed(sorted({type(part).__name__ for part in each}))
+        noises = model.noise.values() if isinstance(model.noise, Mapping) else (model.noise,)
+        noise = listed(sorted({type(part).__name__ for part in noises}))
         said["Model"] = (
             f"{type(model.layer).__name__} with {count(tree.unknowns, 'unknown number')}; the data "
-            "scatter about it by "
-            f"{noise}. Below is all of it, with the prior of each number."
+            f"scatter about it by {noise}. Below is all of it, with the prior of each number."
         )
-    said |= {"Inference": _inference(post), "Forecast": _forecast(fc)}
-    account = [] if model is None else list(equations(model))
-    return {"said": said, "equations": account, "tree": "" if model is None else str(tree)}
+        found |= {"equations": list(equations(model)), "tree": str(tree)}
+    said |= {"Inference": _inference_words(post), "Forecast": _forecast_words(fc)}
+    return found
 
 
 def equations(model: Model) -> Iterator[tuple[str, str]]:
-    """Name and account of each class and function of the user's in a model: its words as HTML, or
-    else its code.
+    """Yield name and description of each class and function of the user's in a model.
+
+    The description is the docstring as HTML, or the source code if there is no docstring.
     """
     seen: set[Any] = set()
     left: list[Any] = [model.layer, model.noise]
     while left:
+        # 1. Unwrap partial and decorated functions.
         part = left.pop(0)
         while isinstance(part, functools.partial) or hasattr(part, "__wrapped__"):
             part = part.func if isinstance(part, functools.partial) else part.__wrapped__
+        # 2. Containers hold further parts.
         if isinstance(part, Mapping):
             left += part.values()
-        elif isinstance(part, (list, tuple)):
+            continue
+        if isinstance(part, (list, tuple)):
             left += part
-        else:
-            thing = part if inspect.isroutine(part) else type(part)
-            if (
-                thing not in seen
-                and _is_users(thing)
-                and (callable(part) or isinstance(part, eqx.Module))
-            ):
-                seen.add(thing)
-                yield from ((each.__name__, _account(each)) for each in _with_bases(thing))
-            left += [
-                getattr(part, name, None) for name in getattr(part, "__dataclass_fields__", ())
-            ]
+            continue
+        # 3. Describe each function or class once, unless a library wrote it.
+        thing = part if inspect.isroutine(part) else type(part)
+        is_equation = callable(part) or isinstance(part, eqx.Module)
+        if thing not in seen and is_equation and _is_users(thing):
+            seen.add(thing)
+            yield from ((base.__name__, _description(base)) for base in _with_bases(thing))
+        # 4. Go on with the fields of modules and dataclasses.
+        left += [getattr(part, name, None) for name in getattr(part, "__dataclass_fields__", ())]
 
 
 def _is_users(thing: Any) -> bool:
+    """Whether a class or function comes from the user and not from a library."""
     return (getattr(thing, "__module__", None) or "").partition(".")[0] not in LIBRARIES
 
 
 def _with_bases(thing: Any) -> list[Any]:
-    """A class after those of the user's that it stands on, since its words may lean on theirs."""
+    """Return a class after its base classes by the user, whose docstrings it may refer to."""
     if not isinstance(thing, type):
         return [thing]
-    return [
-        cls for cls in reversed(thing.__mro__) if _is_users(cls) and issubclass(cls, eqx.Module)
-    ] or [thing]
+    # The bases come first, as one reads them.
+    bases = [cls for cls in reversed(thing.__mro__) if _is_users(cls)]
+    return [cls for cls in bases if issubclass(cls, eqx.Module)] or [thing]
 
 
-def _account(thing: Any) -> str:
+def _description(thing: Any) -> str:
+    """Return the docstring as HTML, or else the source code."""
+    # `thing.__doc__` of a class may be inherited from a library class.
     words = thing.__dict__.get("__doc__") if isinstance(thing, type) else thing.__doc__
-    if words and not words.startswith(
-        f"{thing.__name__}("
-    ):  # which is what a dataclass without words says
+    # A dataclass without a docstring gets its signature as one.
+    if words and not words.startswith(f"{thing.__name__}("):
         return with_formulas(inspect.cleandoc(words))
     try:
         return textwrap.dedent(inspect.getsource(thing)).strip()
@@ -114,43 +117,44 @@ def _account(thing: Any) -> str:
         return "written where no source is kept"
 
 
-def _data(train: xr.Dataset, options: ReportOptions) -> str:
+def _data_sentences(train: xr.Dataset, options: ReportOptions) -> str:
+    """Return how many values were fitted, their source and their licence."""
+    said = []
     values = {
         str(name): int(np.isfinite(v.values).sum())
         for name, v in train.data_vars.items()
         if v.dtype.kind in "fiu"
     }
-    said = (
-        [f"Fitted to {listed([f'{count(n, "value")} of {name}' for name, n in values.items()])}."]
-        if values
-        else []
-    )
-    said.append(
-        f"Source: {options.source.removesuffix('.')}."
-        if options.source
-        else "Their source was not told."
-    )
-    said += [f"Licence: {options.licence.removesuffix('.')}."] if options.licence else []
+    if values:
+        counts = listed([f"{count(n, 'value')} of {name}" for name, n in values.items()])
+        said.append(f"Fitted to {counts}.")
+    source = options.source.removesuffix(".")
+    said.append(f"Source: {source}." if source else "Their source was not told.")
+    if options.licence:
+        said.append(f"Licence: {options.licence.removesuffix('.')}.")
     return " ".join(said)
 
 
-def _inference(post: xr.DataTree) -> str:
-    attrs, sizes = post.attrs, post["posterior"].sizes
+def _inference_words(post: xr.DataTree) -> str:
+    """Return the engine and the number of draws."""
+    attrs = post.attrs
+    sizes = post["posterior"].sizes
     engine = str(attrs.get("engine", "an engine that was not told"))
-    draws = count(sizes["draw"], "draw")
     if not are_chains(post):
-        return f"{draws} by {engine}" + (
-            f": {attrs['draws_are']}." if attrs.get("draws_are") else "."
-        )
-    warm = f", after {attrs['warmup_draws']} of warm-up" if "warmup_draws" in attrs else ""
-    short = " It was interrupted." if int(attrs.get("interrupted", 0)) else ""
+        kind = f": {attrs['draws_are']}" if attrs.get("draws_are") else ""
+        return f"{count(sizes['draw'], 'draw')} by {engine}{kind}."
     if of_particles(post):
         return f"{count(sizes['chain'], 'run')} of {count(sizes['draw'], 'particle')} by {engine}."
-    return f"{count(sizes['chain'], 'chain')} of {draws} by {engine}{warm}.{short}"
+    warm = f", after {attrs['warmup_draws']} of warm-up" if "warmup_draws" in attrs else ""
+    short = " It was interrupted." if int(attrs.get("interrupted", 0)) else ""
+    chains = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
+    return f"{chains} by {engine}{warm}.{short}"
 
 
-def _forecast(fc: xr.DataTree) -> str:
+def _forecast_words(fc: xr.DataTree) -> str:
+    """Return the number of usable draws, and whether the forecast is of another model."""
     usable = usable_draws(fc)
+    # An ensemble member may have several draws of the noise.
     kept = int(usable.sum()) * (fc["predictions"].sizes["draw"] // usable.shape[1])
     of = " of another model than the fitted one" if fc.attrs.get("what_if", 0) else ""
     return f"{count(kept, 'predictive draw')}{of}, observation noise included."

@@ -1,4 +1,4 @@
-"""From posterior, forecast and data to the text of the page."""
+"""The page as HTML text, from posterior, forecast and data."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ from ._cards import Card
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 from .options import ReportOptions
 
-SYMBOLS = {"good": "✓", "inconclusive": "?", "warning": "!", "bad": "✕"}
+SYMBOLS = {
+    "good": "✓",
+    "inconclusive": "?",
+    "warning": "!",
+    "bad": "✕",
+}
 VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
 
 
@@ -61,6 +66,7 @@ class Scored:
 
     @property
     def own(self) -> pd.DataFrame:
+        """The scores of the forecast that the page is about."""
         return self.tables[self.name]
 
 
@@ -79,134 +85,157 @@ def render(
     options: ReportOptions,
 ) -> str:
     """Return the page as HTML."""
-    _check_arguments(post, fc, name, rivals, mixture)
+    # 1. Refuse bad arguments before any work.
+    _check_report_arguments(post, fc, name, rivals, mixture)
     _events.refuse(fc, options)
+    # 2. The data: only values that were not fitted are scored.
     train = fitted_observables(post)
+    known = with_what_is_censored(post)
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
     diagnosis = diagnose(post, fc, test, rivals=rivals)
     summary = _tables.summaries(post)
     options = options.told_of(test)
-    test, all_fitted = _held_out(fc, train, test, observables)
-    # What the page is about: the mixture where there is one, beside which each of its models
-    # stands.
-    about, head, members = (
-        (fc, name, rivals) if mixture is None else (mixture.forecast, MIXTURE, {name: fc, **rivals})
-    )
-    scored = None if test is None else _scored(about, train, test, head, members, observables)
-    units = _units(fc, observables)
+    test, all_fitted = _unfitted(fc, train, test, observables)
+    # 3. The subject of the page: the model, or a mixture with its models beside it.
+    about, head, others = fc, name, rivals
+    if mixture is not None:
+        about, head, others = mixture.forecast, MIXTURE, {name: fc, **rivals}
+    scored = None
+    if test is not None:
+        scored = _score_all(about, train, test, head, others, observables)
+    units = _units_by_observable(fc, observables)
     recalibrated = {rival: found for rival, found in rivals.items() if RECALIBRATED in found.attrs}
-    known = with_what_is_censored(post)
-    return (
-        _environment()
-        .get_template("template.html")
-        .render(
-            title=title,
-            name=name,
-            head=head,
-            mixture=None if mixture is None else _of_mixture(mixture, members, known, test, shown),
-            subtitle=_subtitle(fc, train, test, all_fitted),
-            diagnosis=diagnosis,
-            faults=_faults(diagnosis.findings),
-            passed=[f for f in diagnosis.findings if f.level == "good"],
-            symbols=SYMBOLS,
-            skill=_skill(scored, units) if scored else "",
-            facts=_facts(
-                post, about, summary, scored, units, "" if mixture is None else f" of {name}"
-            ),
-            forecast=_figures.forecast_cards(about, known, test, shown),
-            closer=_events.window_cards(about, known, test, shown, options),
-            events=_events.event_cards(about, options),
-            no_events=_events.not_drawn(about, options),
-            recalibrated=_figures.recalibrated_cards(recalibrated, known, test, shown),
-            not_posterior=[
-                f"{rival} is {found.attrs[RECALIBRATED]}" for rival, found in recalibrated.items()
-            ],
-            fields=any(_figures.is_field(fc, name) for name in shown),
-            curves=not all(_figures.is_field(fc, name) for name in shown),
-            failed=_failed(about),
-            observables=observables,
-            shown=shown,
-            scores=_tables.score_groups(scored.tables, units) if scored else [],
-            mixed_units=len({units[name] for name in observables}) > 1,
-            losses=_tables.LOSSES,
-            metrics=list(options.metrics),
-            measured=_tables.metric_groups({head: about, **members}, scored.data, options.metrics)
-            if scored
-            else [],
-            estimated=_tables.estimated(scored.tables) if scored else "",
-            coverages=list(_tables.COVERAGES.values()),
-            calibration=_figures.calibration_cards(
-                scored.pit, scored.own, series=bool(fc.attrs.get("series", True))
-            )
-            if scored
-            else [],
-            split="interaction" in (told := _told(parts := _parts(fc, shown))),
-            unknown="unknown" in told,
-            forcing="forcing" in told,
-            process="process" in told,
-            negative=any(
-                bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told
-            ),
-            decomposition=_figures.decomposition_cards(
-                parts, fitted_between(fc), "" if mixture is None else name
-            ),
-            laws=_tables.law_rows(fc),
-            functions=_figures.function_cards(model, post),
-            derived=_figures.derived_cards(fc, derived),
-            not_drawn=_figures.not_drawn(fc, derived),
-            parameters=_tables.parameter_rows(post, summary),
-            parameter_total=len(summary),
-            weights=_tables.weight_rows(post),
-            densities=_densities(post),
-            chains=are_chains(post),
-            ranks=_ranks(post, summary) if are_chains(post) else [],
-            training=_figures.training_cards(post),
-            most_panels=_figures.MOST_PANELS,
-            methods=_methods.methods(model, description, post, fc, train, options),
-            provenance=_provenance(post, fc),
-            percent=percent,
-        )
-    )
+    of = "" if mixture is None else f" of {name}"
+    # 4. The sections, in the order of the page.
+    context = {
+        "title": title,
+        "name": name,
+        "head": head,
+        "mixture": mixture and _mixture_section(mixture, others, known, test, shown),
+        "subtitle": _subtitle(fc, train, test, all_fitted),
+        "diagnosis": diagnosis,
+        **_by_level(diagnosis.findings),
+        "symbols": SYMBOLS,
+        "facts": _key_facts(post, about, summary, scored, units, of),
+        "forecast": _figures.forecast_cards(about, known, test, shown),
+        "closer": _events.window_cards(about, known, test, shown, options),
+        "events": _events.event_cards(about, options),
+        "no_events": _events.not_drawn(about, options),
+        "recalibrated": _figures.recalibrated_cards(recalibrated, known, test, shown),
+        "not_posterior": [
+            f"{rival} is {f.attrs[RECALIBRATED]}" for rival, f in recalibrated.items()
+        ],
+        "fields": any(_figures.is_field(fc, name) for name in shown),
+        "curves": not all(_figures.is_field(fc, name) for name in shown),
+        "failed": _count_failed(about),
+        "observables": observables,
+        "shown": shown,
+        **_score_section(scored, units, {head: about, **others}, options),
+        "mixed_units": len({units[name] for name in observables}) > 1,
+        **_variance_section(fc, shown, "" if mixture is None else name),
+        "laws": _tables.law_rows(fc),
+        "functions": _figures.function_cards(model, post),
+        "derived": _figures.derived_cards(fc, derived),
+        "not_drawn": _figures.not_drawn(fc, derived),
+        "parameters": _tables.parameter_rows(post, summary),
+        "parameter_total": len(summary),
+        "weights": _tables.weight_rows(post),
+        "densities": _density_cards(post),
+        "chains": are_chains(post),
+        "ranks": _rank_cards(post, summary) if are_chains(post) else [],
+        "training": _figures.training_cards(post),
+        "most_panels": _figures.MOST_PANELS,
+        "methods": _methods.methods(model, description, post, fc, train, options),
+        "provenance": _provenance(post, fc),
+        "percent": percent,
+    }
+    return _environment().get_template("template.html").render(context)
 
 
-def _faults(findings: Iterable[Finding]) -> list[Finding]:
-    """What is not good, the worst first."""
-    return sorted((f for f in findings if f.level != "good"), key=lambda f: -LEVELS.index(f.level))
+def _score_section(
+    scored: Scored | None,
+    units: Mapping[str, str],
+    forecasts: Mapping[str, xr.DataTree],
+    options: ReportOptions,
+) -> dict[str, Any]:
+    """Return scores, metrics and calibration; empty without test data."""
+    section = {
+        "losses": _tables.LOSSES,
+        "coverages": list(_tables.COVERAGES.values()),
+        "metrics": list(options.metrics),
+        **dict.fromkeys(("skill", "estimated"), ""),
+        **{key: [] for key in ("scores", "measured", "calibration")},
+    }
+    if scored is None:
+        return section
+    series = bool(forecasts[scored.name].attrs.get("series", True))
+    return section | {
+        "skill": _skill(scored, units),
+        "scores": _tables.score_groups(scored.tables, units),
+        "measured": _tables.metric_groups(forecasts, scored.data, options.metrics),
+        "estimated": _tables.estimated(scored.tables),
+        "calibration": _figures.calibration_cards(scored.pit, scored.own, series=series),
+    }
 
 
-def _of_mixture(
+def _variance_section(fc: xr.DataTree, shown: list[str], of: str) -> dict[str, Any]:
+    """Return the figures of the variance, and which of its parts the page explains."""
+    parts = _variance_parts(fc, shown)
+    drawn = _epistemic_parts_drawn(parts)
+    negative = [name for name in ("interaction", "unknown") if name in drawn]
+    return {
+        "split": "interaction" in drawn,
+        **{name: name in drawn for name in ("unknown", "forcing", "process")},
+        "negative": any(bool((drawn[name] < 0).any()) for name in negative),
+        "decomposition": _figures.decomposition_cards(parts, fitted_between(fc), of),
+    }
+
+
+def _by_level(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """Return the faults among findings, the worst first, and the checks that passed."""
+    findings = list(findings)
+    faults = [finding for finding in findings if finding.level != "good"]
+    return {
+        "faults": sorted(faults, key=lambda finding: -LEVELS.index(finding.level)),
+        "passed": [finding for finding in findings if finding.level == "good"],
+    }
+
+
+def _mixture_section(
     mixture: Mixed,
     members: Mapping[str, xr.DataTree],
     train: xr.Dataset,
     test: xr.Dataset | None,
     shown: list[str],
 ) -> dict[str, Any]:
-    """What the page has beside, of a forecast that is a mixture."""
-    findings, parts = mixture.diagnosis.findings, _parts(mixture.forecast, shown)
+    """Return the parts of the page that only a mixture has."""
+    fitted = fitted_between(mixture.forecast)
+    parts = _variance_parts(mixture.forecast, shown)
     return {
         "names": listed(list(members)),
         "words": mixture.words,
         "diagnosis": mixture.diagnosis,
-        "faults": _faults(findings),
-        "passed": [f for f in findings if f.level == "good"],
+        **_by_level(mixture.diagnosis.findings),
         **_of_weights(mixture.comparison),
         "said": mixture.comparison.findings,
         "members": _figures.member_cards(members, train, test, shown),
-        "decomposition": _figures.decomposition_cards(
-            parts, fitted_between(mixture.forecast), MIXTURE
-        ),
+        "decomposition": _figures.decomposition_cards(parts, fitted, MIXTURE),
     }
 
 
 def _of_weights(comparison: Weighed) -> dict[str, Any]:
-    """What the weights of a mixture come from."""
-    if isinstance(comparison, BayesFactors):
-        return {"base": comparison.base, "rows": _tables.evidence_rows(comparison), "cards": []}
-    if isinstance(comparison, EqualWeights):
-        return {"base": "", "rows": [], "cards": []}
-    return {
+    """Return the table and figures that explain the weights of a mixture."""
+    found: dict[str, Any] = {
         "base": "",
+        "rows": [],
+        "cards": [],
+    }
+    if isinstance(comparison, EqualWeights):
+        return found
+    if isinstance(comparison, BayesFactors):
+        return found | {"base": comparison.base, "rows": _tables.evidence_rows(comparison)}
+    return found | {
         "rows": _tables.model_rows(comparison),
         "origins": count(comparison.by_lead.attrs["origins"], "origin"),
         "horizon": count(comparison.by_lead.sizes["lead"], "observed time"),
@@ -214,16 +243,16 @@ def _of_weights(comparison: Weighed) -> dict[str, Any]:
     }
 
 
-def _check_arguments(
+def _check_report_arguments(
     post: xr.DataTree,
     fc: xr.DataTree,
     name: str,
     rivals: Mapping[str, xr.DataTree],
     mixture: Mixed | None,
 ) -> None:
-    if not isinstance(post, xr.DataTree) or not {"posterior", "observed_data"} <= set(
-        post.children
-    ):
+    """Raise MismatchError for arguments of a wrong type, or a name that is used twice."""
+    needed = {"posterior", "observed_data"}
+    if not isinstance(post, xr.DataTree) or not needed <= set(post.children):
         raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
     check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
     if not isinstance(rivals, Mapping):
@@ -238,6 +267,7 @@ def _check_arguments(
 
 
 def _environment() -> jinja2.Environment:
+    """Return the templates' environment, which escapes text and refuses missing values."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -247,26 +277,23 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def _held_out(
+def _unfitted(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, observables: list[str]
 ) -> tuple[xr.Dataset | None, bool]:
-    """The test data without values that were fitted, or none where nothing is left; and whether
-    that is so.
-    """
+    """Return the test data that were not fitted, None if there are none, and if all were fitted."""
     if test is None:
-        return test, False
+        return None, False
     test = in_units_of_forecast(fc, test)
+    # A test set without any value was not fitted: it has nothing to score.
     left = held_out(train, test, fitted_between(fc))
     seen = [name for name in observables if name in left]
-    none = (
-        bool(seen)
-        and any(test[n].notnull().any() for n in seen)
-        and not any(left[n].notnull().any() for n in seen)
-    )
-    return (None if none else left), none
+    had_values = any(test[name].notnull().any() for name in seen)
+    has_values = any(left[name].notnull().any() for name in seen)
+    all_fitted = had_values and not has_values
+    return (None if all_fitted else left), all_fitted
 
 
-def _scored(
+def _score_all(
     fc: xr.DataTree,
     train: xr.Dataset,
     test: xr.Dataset,
@@ -274,6 +301,7 @@ def _scored(
     rivals: Mapping[str, xr.DataTree],
     observables: list[str],
 ) -> Scored:
+    """Score a forecast, its rivals and the baselines at the same times."""
     transform = pit(fc, test)
     index = index_of(transform)
     common = test.isel({index: np.isin(test[index].values, transform[index].values)})
@@ -283,29 +311,35 @@ def _scored(
     return Scored(tables, transform, name, common)
 
 
-def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
-    """The parts of the variance over time; those of a field are means over its places."""
+def _variance_parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
+    """Return the parts of the variance over time; parts of a field are means over its places."""
     predictions = fc["predictions"].to_dataset()
+    # `decompose` takes observables with the same dimensions.
     alike: dict[tuple, list[str]] = {}
     for name in shown:
         alike.setdefault(predictions[name].dims, []).append(name)
-    parts = [decompose(fc, names) for names in alike.values()]
     index = index_of(predictions)
-    return xr.concat(
-        [p.mean([d for d in p.dims if d not in ("observable", index)]) for p in parts], "observable"
-    )
+    found: list[Any] = []
+    for names in alike.values():
+        parts = decompose(fc, names)
+        places = [dim for dim in parts.dims if dim not in ("observable", index)]
+        found.append(parts.mean(places))
+    joined: Any = xr.concat(found, "observable")
+    return joined
 
 
-def _told(parts: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The parts of the epistemic variance that are drawn for some observable."""
+def _epistemic_parts_drawn(parts: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Return the parts of the epistemic variance that are drawn for at least one observable."""
     found: dict[str, list[xr.DataArray]] = {}
     for name in parts["observable"].values:
         for part, values in epistemic_parts(parts.sel(observable=name)).items():
+            # Observables with different units cannot be joined with them.
             found.setdefault(part, []).append(values.drop_vars("units", errors="ignore"))
-    return {part: xr.concat(each, "observable") for part, each in found.items()}
+    return {part: xr.concat(values, "observable") for part, values in found.items()}
 
 
-def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
+def _units_by_observable(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
+    """Return the units of each observable, and of "all" if they have the same."""
     predictions = fc["predictions"].dataset
     units = {name: str(predictions[name].attrs.get("units", "")) for name in observables}
     shared = set(units.values())
@@ -315,10 +349,12 @@ def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
 def _subtitle(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_fitted: bool
 ) -> list[str]:
+    """Return the spans of time that were fitted and forecast, and any reservations."""
     index = index_of(train)
     fitted = train[index]
     unit = str(fitted.attrs.get("units", ""))
     said = [f"fitted on {_span(fitted.values)}"]
+    # With test data, the forecast counts only where it can be scored.
     times = (fc["predictions"].dataset if test is None else test)[index].values
     start, end = fitted_between(fc)
     before = times[:0] if start is None else times[times < start]
@@ -335,40 +371,42 @@ def _subtitle(
 
 
 def _span(time: np.ndarray) -> str:
-    first, last = time.min(), time.max()
-    first, last = (told(at) if are_dates(time) else f"{float(at):.10g}" for at in (first, last))
-    between = " to " if are_dates(time) else "\N{EN DASH}"
+    """Return the first and the last time as text."""
+    dates = are_dates(time)
+    first, last = (told(at) if dates else f"{float(at):.10g}" for at in (time.min(), time.max()))
+    between = " to " if dates else "\N{EN DASH}"
     return f"{first}{between}{last}" if last != first else first
 
 
 def _skill(scored: Scored, units: Mapping[str, str]) -> str:
-    own = float(scored.own.loc["all", "crps"])
-    n = int(scored.own.loc["all", "n"])
-    if not np.isfinite(own):
+    """Return a sentence on the CRPS, compared with every other forecast."""
+    # NaN if no test value lies at a time of the forecast.
+    crps, n = scored.own.loc["all", ["crps", "n"]]
+    if not np.isfinite(crps):
         return "No test value could be scored."
     unit = f" {units['all']}" if units["all"] else ""
-    others = {
-        k: t
-        for k, t in scored.tables.items()
-        if k != scored.name and np.isfinite(t.loc["all", "crps"])
-    }
-    said = [_against(name, scored.own, table) for name, table in others.items()]
+    said = [
+        _against(name, scored.own, table)
+        for name, table in scored.tables.items()
+        if name != scored.name and np.isfinite(table.loc["all", "crps"])
+    ]
     several = "on average over the observables " if len(scored.own) > 2 else ""
     compared = f": {several}{'; '.join(said)}" if said else ""
     return (
-        f"On {count(n, 'held-out value')} its CRPS (a mean distance between forecast and truth) "
-        f"is {number(own)}{unit}{compared}."
+        f"On {count(int(n), 'held-out value')} its CRPS (a mean distance between forecast and "
+        f"truth) is {number(crps)}{unit}{compared}."
     )
 
 
 def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Which is lower, and by what share of the other, as the verdict says it."""
+    """Return which CRPS is lower and by what share of the other, as the verdict says it."""
     rows = [
         row for row in own.index if row != "all" and row in other.index and own.loc[row, "n"] > 0
     ]
-    ours, theirs, n = (
-        t.loc[rows, c].to_numpy(float) for t, c in ((own, "crps"), (other, "crps"), (own, "n"))
-    )
+    ours = own.loc[rows, "crps"].to_numpy(float)
+    theirs = other.loc[rows, "crps"].to_numpy(float)
+    n = own.loc[rows, "n"].to_numpy(float)
+    # Differences below half a per cent would be shown as 0 %.
     mean = number(other.loc["all", "crps"])
     if (lower := lower_by(ours, theirs, n)) > 0.005:
         return f"that of {name} is {percent(lower)} lower ({mean})"
@@ -377,7 +415,7 @@ def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
     return f"level with {name} ({mean})"
 
 
-def _facts(
+def _key_facts(
     post: xr.DataTree,
     fc: xr.DataTree,
     summary: pd.DataFrame,
@@ -385,56 +423,52 @@ def _facts(
     units: Mapping[str, str],
     of: str,
 ) -> list[tuple[str, str, str]]:
-    failed, draws = _failed(fc)
-    facts = [
-        (
-            "forecast draws",
-            fixed(draws, 0),
-            count(post["posterior"].sizes["chain"], "run" if of_particles(post) else "chain"),
-        ),
-        ("failed forecast draws", fixed(failed, 0), "left out"),
-    ]
+    """Return the four numbers at the top of the page: name, value and unit."""
+    # 1. The forecast: its scores, or without test data its draws.
     if scored:
         crps, cover = scored.own.loc["all", ["crps", "coverage_90"]]
         facts = [
             ("CRPS", number(crps), units["all"] or "mean over observables"),
             ("90 % coverage", percent(cover), "of test values inside"),
         ]
+    else:
+        failed, draws = _count_failed(fc)
+        runs = count(post["posterior"].sizes["chain"], "run" if of_particles(post) else "chain")
+        facts = [
+            ("forecast draws", fixed(draws, 0), runs),
+            ("failed forecast draws", fixed(failed, 0), "left out"),
+        ]
+    # 2. The sampling: R-hat and ESS of chains, or the kind of draws of other engines.
     if not are_chains(post):
-        return [*facts, _origin(post)]
-    worst = fixed(summary["r_hat"].max(), 3) if len(summary) else MISSING
-    lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else MISSING
-    mixing = ("largest R-hat", worst, f"science parameters{of}")
-    if "nested_rhat" in post.attrs:  # chains too short for R-hat itself
+        draws = fixed(post["posterior"].sizes["draw"], 0)
+        return [*facts, ("draws", draws, str(post.attrs.get("draws_are", "")))]
+    worst, lowest = fixed(summary["r_hat"].max(), 3), fixed(summary["ess_bulk"].min(), 0)
+    whose = f"science parameters{of}"
+    mixing = ("largest R-hat", worst, whose)
+    # Chains that are too short for R-hat have it of groups of chains.
+    if "nested_rhat" in post.attrs:
         mixing = ("nested R-hat", fixed(post.attrs["nested_rhat"], 3), "of superchains")
-    return [
-        *facts,
-        mixing,
-        ("lowest bulk ESS", lowest, f"science parameters{of}"),
-    ]
+    return [*facts, mixing, ("lowest bulk ESS", lowest, whose)]
 
 
-def _origin(post: xr.DataTree) -> tuple[str, str, str]:
-    """What the draws of an engine without chains are."""
-    attrs, draws = post.attrs, post["posterior"].sizes["draw"]
-    return "draws", fixed(draws, 0), str(attrs.get("draws_are", ""))
+def _count_failed(fc: xr.DataTree) -> tuple[int, int]:
+    """Return how many draws failed or are not finite, and how many there are.
 
-
-def _failed(fc: xr.DataTree) -> tuple[int, int]:
-    """How many draws failed in the solver or are not finite, and how many there are; a repeated
-    member counts once.
+    An ensemble member with several forecasts counts once.
     """
     usable = usable_draws(fc)
     return int((~usable).sum()), usable.size
 
 
-def _densities(post: xr.DataTree) -> list[Card]:
+def _density_cards(post: xr.DataTree) -> list[Card]:
+    """Draw the first science parameters."""
     names = list(science_parameters(post))[: _figures.MOST_PANELS]
     return _figures.density_cards(post, names) if names else []
 
 
-def _ranks(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
-    """The parameters that mix worst are the ones to look at, in the order of the table."""
+def _rank_cards(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
+    """Draw the ranks of the parameters with the largest R-hat, in the order of the table."""
+    # NaN, for constants, comes last.
     worst = np.argsort(-summary["r_hat"].to_numpy(), kind="stable")[: _figures.MOST_PANELS]
     names = [str(summary.index[i]) for i in sorted(worst)]
     chains = post["posterior"].sizes["chain"]
@@ -442,9 +476,12 @@ def _ranks(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
 
 
 def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
+    """Return versions, keys, times and hashes, by which a fit can be repeated."""
+    # Results of older versions lack some attributes: show a dash for them.
     attrs: Mapping[str, Any] = {str(k): v for k, v in post.attrs.items()}
     versions = [f"{v} {attrs[f'version_{v}']}" for v in VERSIONS if f"version_{v}" in attrs]
     sizes = post["posterior"].sizes
+    # An interrupted run has fewer draws than asked for.
     kept = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
     if int(attrs.get("interrupted", 0)):
         kept += f"; interrupted, {attrs.get('draws_requested', '?')} a chain were asked for"

@@ -1,10 +1,10 @@
-"""The report's tables, as rows of text."""
+"""The report's tables: rows of formatted text, as dicts by column."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,9 @@ from ..weighting.comparison import Comparison
 from ..weighting.factor_table import BayesFactors
 from ._text import MISSING, fixed, listed, number, percent
 
+type Row = dict[str, Any]
+"""Formatted cells by column."""
+
 MOST_PARAMETERS = 60
 MOST_WEIGHTS = 100
 LOSSES = {
@@ -37,134 +40,63 @@ LOSSES = {
     "mae": "MAE",
 }
 COVERAGES = {f"coverage_{level}": level / 100 for level in (50, 80, 90, 95)}
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Mean, standard deviation and central 90 % interval of one parameter."""
-
-    mean: str = MISSING
-    sd: str = MISSING
-    interval: str = MISSING
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Median and central 90 % interval of one parameter, which every distribution has."""
-
-    median: str = MISSING
-    interval: str = MISSING
-
-
-@dataclass(frozen=True)
-class ParameterRow:
-    """One scalar science parameter."""
-
-    name: str
-    path: str
-    units: str
-    distribution: str
-    prior: Quantiles
-    posterior: Summary
-    r_hat: str
-    ess_bulk: str
-    ess_tail: str
-
-
-@dataclass(frozen=True)
-class LawRow:
-    """How far the forecast breaks one constraint, in units of what is tolerated."""
-
-    name: str
-    rms: str
-    rms_95: str
-    within: str
-
-
-@dataclass(frozen=True)
-class ModelRow:
-    """How one model forecast within the training data, and its weight in the mixture."""
-
-    name: str
-    weight: str
-    log_score: str
-    log_difference: str
-    crps: str
-    crps_difference: str
-
-
-@dataclass(frozen=True)
-class EvidenceRow:
-    """How probable the data are under one model, and its weight in the mixture."""
-
-    name: str
-    prior: str
-    weight: str
-    log_bayes_factor: str
-
-
-@dataclass(frozen=True)
-class WeightRow:
-    """One array of network weights, summarised over its elements."""
-
-    name: str
-    path: str
-    shape: str
-    distribution: str
-    prior_sd: str
-    posterior_sd: str
-    means: str
-    r_hat: str
-    ess: str
-    checked: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One value of a score table."""
-
-    text: str
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class ScoreGroup:
-    """The scores of every forecast for one observable."""
-
-    observable: str
-    units: str
-    n: int
-    rows: list[tuple[str, list[Cell]]]
+_MIXING = ("r_hat", "ess_bulk", "ess_tail")
 
 
 def summaries(post: xr.DataTree) -> pd.DataFrame:
-    """Return a summary of the scalar science parameters, indexed by label; of how they mix as the
-    verdict has it.
-    """
-    return _summary(science_parameters(post))
+    """Return mean, sd, interval, R-hat and ESS of each scalar science parameter, by label."""
+    scalars = science_parameters(post)
+    if not scalars:
+        return pd.DataFrame(columns=["mean", "sd", *_MIXING], dtype=float)
+    # Each label, such as `rate[2]`, is a scalar here: coordinates that differ must not be aligned.
+    dataset = xr.Dataset({label: v.drop_vars(set(v.coords)) for label, v in scalars.items()})
+    options = {
+        "kind": "stats",
+        "ci_prob": 0.9,
+        "ci_kind": "eti",
+        "round_to": "none",
+    }
+    table = pd.DataFrame(summary(dataset, **options))
+    # ArviZ has its own R-hat and ESS; the page must agree with the verdict.
+    values = np.stack([v.transpose("chain", "draw").values for v in scalars.values()], axis=2)
+    return table.join(_mixing(values).set_index(pd.Index(scalars)))
 
 
-def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[ParameterRow]:
+def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[Row]:
     """Return the first `MOST_PARAMETERS` science parameters, prior and posterior side by side."""
+    # A page with hundreds of parameters is of no use.
     scalars = dict(list(science_parameters(post).items())[:MOST_PARAMETERS])
     before = science_parameters(post, "prior") if "prior" in post.children else {}
-    return [
-        ParameterRow(
-            name=name,
-            path=str(scalar.attrs.get("path", name)),
-            units=str(scalar.attrs.get("units", "")),
-            distribution=str(scalar.attrs.get("prior", "")),
-            prior=_quantiles(before[name].values) if name in before else Quantiles(),
-            posterior=_brief(posterior.loc[name].to_dict()),
-            r_hat=fixed(posterior.loc[name, "r_hat"], 3),
-            ess_bulk=fixed(posterior.loc[name, "ess_bulk"], 0),
-            ess_tail=fixed(posterior.loc[name, "ess_tail"], 0),
-        )
-        for name, scalar in scalars.items()
-    ]
+    rows = []
+    for name, scalar in scalars.items():
+        found = posterior.loc[name]
+        mean, sd, low, high = found[["mean", "sd", "eti90_lb", "eti90_ub"]]
+        write = _writer(sd, mean, low, high)
+        row = {
+            "name": name,
+            **_described(name, scalar),
+            "units": str(scalar.attrs.get("units", "")),
+            "prior": _quantiles(before[name].values if name in before else np.array([])),
+            "posterior": {
+                "mean": write(mean),
+                "sd": write(sd),
+                "interval": f"{write(low)} to {write(high)}",
+            },
+            "r_hat": fixed(found["r_hat"], 3),
+            "ess_bulk": fixed(found["ess_bulk"], 0),
+            "ess_tail": fixed(found["ess_tail"], 0),
+        }
+        rows.append(row)
+    return rows
 
 
-def weight_rows(post: xr.DataTree) -> list[WeightRow]:
+def _described(name: str, variable: xr.DataArray) -> Row:
+    """Return the path and the prior of a parameter."""
+    attrs = variable.attrs
+    return {"path": str(attrs.get("path", name)), "distribution": str(attrs.get("prior", ""))}
+
+
+def weight_rows(post: xr.DataTree) -> list[Row]:
     """Return one row for each array of network weights."""
     posterior = post["posterior"].dataset
     prior = post["prior"].dataset if "prior" in post.children else xr.Dataset()
@@ -175,187 +107,157 @@ def weight_rows(post: xr.DataTree) -> list[WeightRow]:
     ]
 
 
-def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> list[ScoreGroup]:
-    """Group the scores by observable, with the best value of each column marked.
+def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) -> Row:
+    """Summarise the posterior of one array over its elements."""
+    draws = weights.transpose("chain", "draw", ...)
+    shape = draws.shape[2:]
+    flat = draws.values.reshape(*draws.shape[:2], -1)
+    size = flat.shape[2]
+    # R-hat of thousands of weights would take long: look at some of them.
+    chosen = thinned(size, MOST_WEIGHTS)
+    mixing = _mixing(flat[:, :, chosen])
+    means = flat.mean(axis=(0, 1))
+    return {
+        "name": name,
+        **_described(name, weights),
+        "shape": " \N{MULTIPLICATION SIGN} ".join(map(str, shape)) or "1",
+        "prior_sd": MISSING if prior is None else number(prior.std(["chain", "draw"]).mean(), 2),
+        "posterior_sd": number(flat.std(axis=(0, 1)).mean(), 2),
+        "means": f"{number(means.min(), 2)} to {number(means.max(), 2)}",
+        "r_hat": fixed(mixing["r_hat"].max(), 3),
+        "ess": fixed(mixing["ess_bulk"].min(), 0),
+        "checked": "" if len(chosen) == size else f"{len(chosen)} of {size} elements",
+    }
 
-    The lowest loss is best, and the coverage nearest to its nominal value; equals share the mark.
+
+def _mixing(values: np.ndarray) -> pd.DataFrame:
+    """Return R-hat and ESS of `(chain, draw, quantity)`; NaN for constants or too few draws."""
+    finite, _ = finite_draws(values.astype(float))
+    found = np.full((3, values.shape[2]), np.nan)
+    if finite.shape[1] >= FEWEST_DRAWS and (moving := moving_quantities(finite)).any():
+        found[:, moving] = rhat(finite[..., moving]), *effective_sizes(finite[..., moving])
+    return pd.DataFrame(dict(zip(_MIXING, found, strict=True)))
+
+
+def _quantiles(draws: np.ndarray) -> Row:
+    """Return median and 90 % interval of draws, which every prior has; a mean it may lack."""
+    finite = draws[np.isfinite(draws)]
+    if not finite.size:
+        return {"median": MISSING, "interval": MISSING}
+    low, median, high = np.quantile(finite, [0.05, 0.5, 0.95])
+    write = _writer((high - low) / 4, low, median, high)
+    return {"median": write(median), "interval": f"{write(low)} to {write(high)}"}
+
+
+def _writer(spread: float, *values: float) -> Callable[[float], str]:
+    """Return a format with two digits of the spread, or three of each number if they are large."""
+    if not (math.isfinite(spread) and spread > 1e-5 and max(map(abs, values)) < 1e6):
+        return number
+    # A spread of 0.012 has its second digit at the third decimal.
+    decimals = max(0, 1 - math.floor(math.log10(spread)))
+    return lambda value: fixed(value, decimals)
+
+
+def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> list[Row]:
+    """Return the scores by observable and forecast, with the best value of each column marked.
+
+    The lowest loss is best, and the coverage nearest to its nominal value; ties share the mark.
     """
-    first = next(iter(tables.values()))
+    first: Any = next(iter(tables.values()))
     observables = [str(name) for name in first.index if name != "all"]
     if len(observables) > 1:
+        # With one observable, "all" would repeat it.
         observables = ["all", *observables]
+    groups = []
+    for observable in observables:
+        scores = pd.DataFrame({name: table.loc[observable] for name, table in tables.items()}).T
+        row = {"observable": observable, "units": units.get(observable, "")}
+        groups.append(row | {"n": int(first.loc[observable, "n"]), "rows": _score_cells(scores)})
+    return groups
+
+
+def _score_cells(scores: pd.DataFrame) -> list[tuple[str, list[Row]]]:
+    """Return the cells of each forecast, from its scores as a row of a table."""
+    values: Any = scores[[*LOSSES, *COVERAGES]].astype(float)
+    # 1. The distance from the ideal: the loss itself, or |coverage − nominal|.
+    distance = values.assign(**{name: (values[name] - p).abs() for name, p in COVERAGES.items()})
+    distance = distance.where(np.isfinite(distance))
+    # 2. The best are those within rounding of the lowest.
+    lowest = distance.min()
+    best = distance <= lowest + 1e-9 * lowest.abs().clip(lower=1e-9)
+    # 3. No mark if there is nothing to compare with, or all are equal.
+    best &= (distance.count() > 1) & (best.sum() < max(len(scores), 2))
+    texts = values.apply(lambda column: column.map(percent if column.name in COVERAGES else number))
     return [
-        ScoreGroup(
-            observable=observable,
-            units=units.get(observable, ""),
-            n=int(first.loc[observable, "n"]),
-            rows=_score_rows(tables, observable),
+        (
+            str(name),
+            [
+                {"text": text, "best": mark}
+                for text, mark in zip(texts.loc[name], best.loc[name], strict=True)
+            ],
         )
-        for observable in observables
+        for name in scores.index
     ]
 
 
 def metric_groups(
     forecasts: Mapping[str, xr.DataTree], data: xr.Dataset, metrics: Mapping[str, Metric]
 ) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
-    """Metrics of the user's choice by observable, with the number of its data, and then by
-    forecast.
-    """
+    """Return the user's metrics by observable, with the number of its data, and by forecast."""
     if not metrics:
         return []
-    tables = {name: measured_by(fc, data, metrics) for name, fc in forecasts.items()}
+    tables: dict[str, Any] = {n: measured_by(fc, data, metrics) for n, fc in forecasts.items()}
+    texts = {name: table[[*metrics]].map(number) for name, table in tables.items()}
     first = next(iter(tables.values()))
-    found = []
-    for row in first.index:
-        cells = [
-            (name, [*map(number, table.loc[row, [*metrics]])]) for name, table in tables.items()
-        ]
-        found.append((str(row), int(first.loc[row, "n"]), cells))
-    return found
+    return [
+        (str(row), int(n), [(name, list(table.loc[row])) for name, table in texts.items()])
+        for row, n in first["n"].items()
+    ]
 
 
 def estimated(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The forecasts, in words, that have no exact log score of some observable."""
+    """Return the names of forecasts without an exact log score for some observable."""
     kinds = {name: table.attrs.get("log_score", {}).values() for name, table in tables.items()}
     names = [name for name, found in kinds.items() if any(kind != EXACT for kind in found)]
     return listed(names) if names else ""
 
 
-def _summary(scalars: Mapping[str, xr.DataArray]) -> pd.DataFrame:
-    if not scalars:
-        return pd.DataFrame(columns=["mean", "sd", "r_hat", "ess_bulk", "ess_tail"], dtype=float)
-    # A label such as `rate[2]` is one scalar here, and coordinates that differ must not be aligned.
-    dataset = xr.Dataset({k: v.drop_vars(set(v.coords)) for k, v in scalars.items()})
-    table = pd.DataFrame(
-        summary(dataset, kind="stats", ci_prob=0.9, ci_kind="eti", round_to="none")
-    )
-    values = np.stack([v.transpose("chain", "draw").values for v in scalars.values()], axis=2)
-    mixing = dict(zip(("r_hat", "ess_bulk", "ess_tail"), _mixing(values), strict=True))
-    return table.assign(**{name: pd.Series(found, list(scalars)) for name, found in mixing.items()})
+def model_rows(comparison: Comparison) -> list[Row]:
+    """Return one row per model, the best first; differences to it have their standard errors."""
+    table: Any = comparison.table
+    rows = table[["log_score", "crps"]].map(number)
+    rows["weight"] = table["weight"].map(lambda weight: fixed(weight, 2))
+    for score, column in (("log_score", "log_difference"), ("crps", "crps_difference")):
+        rows[column] = _with_errors(table[f"{score}_difference"], table[f"{score}_error"])
+    # The best model has no difference to itself.
+    rows.iloc[0, rows.columns.get_indexer(["log_difference", "crps_difference"])] = ""
+    return _records(rows)
 
 
-def _mixing(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """R-hat, bulk and tail ESS of `(chain, draw, quantity)`; NaN for what never moves, and of too
-    few draws.
-    """
-    finite, _ = finite_draws(values.astype(float))
-    found = np.full((3, values.shape[2]), np.nan)
-    if finite.shape[1] >= FEWEST_DRAWS and (moving := moving_quantities(finite)).any():
-        found[:, moving] = rhat(finite[..., moving]), *effective_sizes(finite[..., moving])
-    return found[0], found[1], found[2]
+def evidence_rows(factors: BayesFactors) -> list[Row]:
+    """Return one row per model, in the given order."""
+    table: Any = factors.table
+    rows = table[["prior", "weight"]].map(lambda share: fixed(share, 2))
+    rows["log_bayes_factor"] = _with_errors(table["log_bayes_factor"], table["error"])
+    # The base model has no Bayes factor with itself.
+    rows.loc[factors.base, "log_bayes_factor"] = ""
+    return _records(rows)
 
 
-def _brief(row: dict[str, float]) -> Summary:
-    mean, sd, low, high = (row[column] for column in ("mean", "sd", "eti90_lb", "eti90_ub"))
-    written = _written(sd, mean, low, high)
-    return Summary(written(mean), written(sd), f"{written(low)} to {written(high)}")
-
-
-def _quantiles(draws: np.ndarray) -> Quantiles:
-    finite = draws[np.isfinite(draws)]
-    if not finite.size:
-        return Quantiles()
-    low, median, high = np.quantile(finite, [0.05, 0.5, 0.95])
-    written = _written((high - low) / 4, low, median, high)
-    return Quantiles(written(median), f"{written(low)} to {written(high)}")
-
-
-def _written(spread: float, *values: float) -> Callable[[float], str]:
-    """How numbers that scatter by so much are written: with two digits of the spread, unless they
-    are very large.
-    """
-    if not (math.isfinite(spread) and spread > 1e-5 and max(map(abs, values)) < 1e6):
-        return number
-    decimals = max(0, 1 - math.floor(math.log10(spread)))
-    return lambda value: fixed(value, decimals)
-
-
-def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) -> WeightRow:
-    inner = [dim for dim in weights.dims if dim not in ("chain", "draw")]
-    flat = weights.transpose("chain", "draw", *inner).values
-    flat = flat.reshape(*flat.shape[:2], -1)
-    size = flat.shape[2]
-    chosen = thinned(size, MOST_WEIGHTS)
-    r_hat, bulk, _ = _mixing(flat[:, :, chosen])
-    means = flat.mean(axis=(0, 1))
-    return WeightRow(
-        name=name,
-        path=str(weights.attrs.get("path", name)),
-        shape=" \N{MULTIPLICATION SIGN} ".join(str(weights.sizes[dim]) for dim in inner) or "1",
-        distribution=str(weights.attrs.get("prior", "")),
-        prior_sd=MISSING if prior is None else number(prior.std(["chain", "draw"]).mean(), 2),
-        posterior_sd=number(flat.std(axis=(0, 1)).mean(), 2),
-        means=f"{number(means.min(), 2)} to {number(means.max(), 2)}",
-        r_hat=fixed(pd.Series(r_hat).max(), 3),
-        ess=fixed(pd.Series(bulk).min(), 0),
-        checked="" if len(chosen) == size else f"{len(chosen)} of {size} elements",
-    )
-
-
-def _score_rows(
-    tables: Mapping[str, pd.DataFrame], observable: str
-) -> list[tuple[str, list[Cell]]]:
-    columns = [*LOSSES, *COVERAGES]
-    values = np.array([[float(t.loc[observable, c]) for c in columns] for t in tables.values()])
-    nominal = np.array([COVERAGES.get(c, 0.0) for c in columns])
-    is_loss = np.array([c in LOSSES for c in columns])
-    distance = np.where(is_loss, values, np.abs(values - nominal))
-    finite = np.isfinite(distance)
-    lowest = np.where(finite, distance, np.inf).min(axis=0)
-    best = finite & (distance <= lowest + 1e-9 * np.maximum(np.abs(lowest), 1e-9))
-    best &= (finite.sum(axis=0) > 1) & (best.sum(axis=0) < max(len(tables), 2))
-    texts = [percent if c in COVERAGES else number for c in columns]
-    found = []
-    for i, name in enumerate(tables):
-        cells = zip(texts, values[i], best[i], strict=True)
-        found.append((name, [Cell(text(value), bool(is_best)) for text, value, is_best in cells]))
-    return found
-
-
-def model_rows(comparison: Comparison) -> list[ModelRow]:
-    """Return one row for each model, the best one first; differences with their standard errors are
-    to that one.
-    """
-    rows = comparison.table.iterrows()
-    return [
-        ModelRow(
-            name=str(name),
-            weight=fixed(row["weight"], 2),
-            log_score=number(row["log_score"]),
-            log_difference=_apart(row, "log_score", i),
-            crps=number(row["crps"]),
-            crps_difference=_apart(row, "crps", i),
-        )
-        for i, (name, row) in enumerate(rows)
-    ]
-
-
-def evidence_rows(factors: BayesFactors) -> list[EvidenceRow]:
-    """Return one row for each model, in the order in which they were given."""
-    return [
-        EvidenceRow(
-            name=str(name),
-            prior=fixed(row["prior"], 2),
-            weight=fixed(row["weight"], 2),
-            log_bayes_factor=""
-            if name == factors.base
-            else f"{number(row['log_bayes_factor'])} ± {number(row['error'], 2)}",
-        )
-        for name, row in factors.table.iterrows()
-    ]
-
-
-def _apart(row: pd.Series, score: str, place: int) -> str:
-    difference, error = row[f"{score}_difference"], row[f"{score}_error"]
-    return f"{number(difference)} ± {number(error, 2)}" if place else ""
-
-
-def law_rows(fc: xr.DataTree) -> list[LawRow]:
-    """Return one row for each constraint of the model; none where nothing was constrained."""
+def law_rows(fc: xr.DataTree) -> list[Row]:
+    """Return one row per constraint of the model; none if nothing was constrained."""
     if "mismatch" not in fc.children:
         return []
     table = consistency(fc)
-    return [
-        LawRow(str(name), number(row["rms"]), number(row["rms_95"]), percent(row["within"]))
-        for name, row in table.iterrows()
-    ]
+    rows = table[["rms", "rms_95"]].map(number)
+    return _records(rows.assign(within=table["within"].map(percent)))
+
+
+def _with_errors(values: pd.Series, errors: pd.Series) -> pd.Series:
+    """Return `value ± error` as text."""
+    return values.map(number) + " ± " + errors.map(lambda error: number(error, 2))
+
+
+def _records(table: pd.DataFrame) -> list[Row]:
+    """Return the rows of a table as dicts; the index is the column `name`."""
+    return table.rename_axis("name").reset_index().to_dict("records")

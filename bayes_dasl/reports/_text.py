@@ -1,4 +1,4 @@
-"""Numbers and lists as words."""
+"""Numbers and lists as text."""
 
 from __future__ import annotations
 
@@ -12,39 +12,42 @@ _MINUS = str.maketrans("-", "\N{MINUS SIGN}")
 
 
 def number(value: object, digits: int = 3) -> str:
-    """Write a number with `digits` significant digits; NaN is a dash."""
+    """Return a number with `digits` significant digits; NaN is a dash."""
     x = _as_float(value)
     if math.isnan(x):
         return MISSING
     if math.isinf(x):
         return "∞" if x > 0 else "\N{MINUS SIGN}∞"
+    # Very large and very small numbers as a × 10ᵇ.
     if x != 0 and not 1e-4 <= abs(x) < 1e6:
+        # `1.23e-05` becomes `1.23 × 10⁻⁵`.
         mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
         power = str(int(exponent)).translate(_SUPERSCRIPT)
         return f"{mantissa.translate(_MINUS)} \N{MULTIPLICATION SIGN} 10{power}"
+    # 0.00123 has its first digit at the third decimal: three digits need five.
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(x)))) if x else 0
     return f"{x:.{decimals}f}".translate(_MINUS)
 
 
 def fixed(value: object, decimals: int) -> str:
-    """Write a number with a fixed count of decimals; NaN is a dash."""
+    """Return a number with a fixed count of decimals; NaN is a dash."""
     x = _as_float(value)
     return f"{x:.{decimals}f}".translate(_MINUS) if math.isfinite(x) else number(x)
 
 
 def percent(value: object) -> str:
-    """Write a share as a whole percentage."""
+    """Return a share as a whole percentage."""
     x = _as_float(value)
     return f"{round(100 * x)} %".translate(_MINUS) if math.isfinite(x) else MISSING
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
-    """Write `1 draw`, `2 draws`."""
+    """Return `1 draw` or `2 draws`."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}".replace(",", " ")
 
 
 def listed(words: Sequence[str]) -> str:
-    """Write `a`, `a and b`, `a, b and c`."""
+    """Return `a`, `a and b`, or `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
@@ -54,7 +57,7 @@ def slug(text: str) -> str:
 
 
 def seconds(value: object) -> str:
-    """Write a duration."""
+    """Return a duration in seconds, minutes or hours."""
     x = _as_float(value)
     if not math.isfinite(x):
         return MISSING
@@ -64,6 +67,7 @@ def seconds(value: object) -> str:
 
 
 def _as_float(value: object) -> float:
+    """Return a value as a number, NaN if it is none."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

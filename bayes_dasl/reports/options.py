@@ -1,4 +1,4 @@
-"""What a report shows beyond what every report has."""
+"""Optional contents of a report."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from ..errors import DataError, MismatchError
 from ..extremes.levels import blocks_of, check_block, check_level, check_return_period, within
 
 MOST_LEVELS = 6
-"""Of one observable, so that a figure can tell them apart."""
+"""Levels of one observable that a figure can tell apart."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
-    """What is asked for of a report, beyond what every report has.
+    """Optional contents of a report.
 
     Args:
         window: first and last time, numbers or dates, of a closer look at each forecast, drawn as a
-            fan. Unless given, what is forecast after the fitted data and as long a time before it,
-            where that is a small part of the figure; False for no such figures.
-        thresholds: a level by observable, or up to six, of which it is said how probable it is that
-            they are exceeded.
-        below: the observables whose levels are those that it goes below.
-        return_periods: numbers of blocks by observable; the report says which level is exceeded
-            once in so many.
-        block: how long a block is, as for `bayes_dasl.extremes.return_levels`.
-        metrics: scores of the predictive mean by name, such as `{"NSE": bd.scores.metrics.nse}`,
-            beside those of every report.
-        source: where the data come from. Unless given, a study takes `data.attrs["source"]`, and a
-            report by itself that of the test data.
-        licence: under which licence; unless given, `attrs["licence"]` or `attrs["license"]`,
-            likewise.
+            fan. None shows the forecast after the fitted data and as long a time before it, if that
+            is a small part of the figure; False shows no such figures.
+        thresholds: one to six levels by observable. The report says how probable it is that they
+            are exceeded.
+        below: observables whose levels count as exceeded from below.
+        return_periods: numbers of blocks by observable. The report says which level is exceeded
+            once in that many blocks.
+        block: length of a block, as for `bayes_dasl.extremes.return_levels`.
+        metrics: further scores of the predictive mean by name, such as
+            `{"NSE": bd.scores.metrics.nse}`.
+        source: where the data come from. If empty, a study takes `data.attrs["source"]`, and a
+            report by itself the source of the test data.
+        licence: licence of the data. If empty, `attrs["licence"]` or `attrs["license"]` is taken.
 
     Raises:
-        DataError: for what is none of these.
+        DataError: if an option has a wrong type or value.
     """
 
     window: Any = None
@@ -52,11 +51,10 @@ class ReportOptions:
     licence: str = ""
 
     def __post_init__(self):
+        # 1. Types first, since the checks below rely on them.
         for name in ("thresholds", "return_periods", "metrics"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise DataError(
-                    f"{name} is a dict by name, not {type(getattr(self, name)).__name__}"
-                )
+            if not isinstance(given := getattr(self, name), Mapping):
+                raise DataError(f"{name} is a dict by name, not {type(given).__name__}")
         if not all(callable(metric) for metric in self.metrics.values()):
             raise DataError("metrics are functions by name, such as {'NSE': bd.scores.metrics.nse}")
         if isinstance(self.below, (str, bool)) or not isinstance(self.below, Iterable):
@@ -64,10 +62,12 @@ class ReportOptions:
                 f"below is a list of observables, such as {[*self.thresholds][:1]}, not "
                 f"{self.below!r}"
             )
+        # A misspelt name would change the direction silently.
         if stray := set(self.below) - set(self.thresholds):
             raise DataError(
                 f"below names {', '.join(sorted(stray))}, of which there are no thresholds"
             )
+        # 2. Values.
         for name in self.thresholds:
             if not 0 < len(self.levels(name)) <= MOST_LEVELS:
                 raise DataError(
@@ -78,30 +78,40 @@ class ReportOptions:
             if not self.periods(name):
                 raise DataError(f"give return periods of '{name}', such as [2, 10, 100]")
         check_block(self.block)
+        # 3. A frozen dataclass takes the window as numbers or dates only this way.
         if self.window is not None and self.window is not False:
-            object.__setattr__(self, "window", _checked(self.window))
+            object.__setattr__(self, "window", _checked_window(self.window))
 
     def levels(self, observable: str) -> list[float]:
-        """The thresholds of an observable.
+        """Return the thresholds of an observable.
 
         Args:
             observable: its name.
+
+        Returns:
+            The levels as numbers.
         """
-        return [check_level(level) for level in _several(self.thresholds[observable])]
+        return [check_level(level) for level in _as_list(self.thresholds[observable])]
 
     def periods(self, observable: str) -> list[float]:
-        """The return periods of an observable.
+        """Return the return periods of an observable.
 
         Args:
             observable: its name.
+
+        Returns:
+            The periods in blocks.
         """
-        return [check_return_period(period) for period in _several(self.return_periods[observable])]
+        return [check_return_period(period) for period in _as_list(self.return_periods[observable])]
 
     def told_of(self, data: xr.Dataset | None) -> ReportOptions:
-        """The same with the source and the licence that data tell, where it tells none.
+        """Return a copy that takes source and licence from data if it has none itself.
 
         Args:
-            data: a dataset whose attributes may tell them; none told where there is none.
+            data: a dataset whose attributes may name them.
+
+        Returns:
+            The options with source and licence as far as they are known.
         """
         attrs = {} if data is None else data.attrs
         source = self.source or str(attrs.get("source", ""))
@@ -109,65 +119,67 @@ class ReportOptions:
         return dataclasses.replace(self, source=source, licence=licence)
 
     def check(self, observables: Iterable[str], index: xr.DataArray, during: Any = None) -> None:
-        """Refuse, before any fit, what no forecast of these observables along this index could
-        show.
+        """Refuse, before any fit, options that no forecast of these observables can show.
 
         Args:
-            observables: names of what is forecast.
-            index: its times, or what stands for them.
-            during: the first and the last of them that were not fitted; all unless given.
+            observables: names of the observables of the forecast.
+            index: its times, or other index.
+            during: first and last time that was not fitted; None for all times.
 
         Raises:
-            MismatchError: for an observable that is not among them.
-            DataError: for dates where there are numbers, or the other way round, in the window or
-                the block, for a window with fewer than two times, and for times that fill no block.
+            MismatchError: if an option names another observable.
+            DataError: if window or block are dates and the index numbers, or the other way round;
+                if the window has fewer than two times; if the times fill no block.
         """
         held = list(observables)
+        # 1. Names.
         for what in ("thresholds", "return_periods"):
             if stray := [name for name in getattr(self, what) if name not in held]:
                 raise MismatchError(
                     f"{what} names {', '.join(stray)}, but the forecast has {', '.join(held)}"
                 )
-        dated, kind = are_dates(index), "dates" if are_dates(index) else "numbers"
-        if self.window not in (None, False) and dated is _are_numbers(self.window):
-            raise DataError(
-                f"'{index.name}' holds {kind}, so a window is two {kind}, not {self.window!r}"
-            )
-        if (
-            self.window not in (None, False)
-            and len(np.unique(index.values[within(index, self.window)])) < 2
-        ):
-            raise DataError(f"fewer than two times are forecast in the window {self.window!r}")
+        # 2. The window.
+        if self.window not in (None, False):
+            kind = "dates" if are_dates(index) else "numbers"
+            if are_dates(index) is _are_numbers(self.window):
+                raise DataError(
+                    f"'{index.name}' holds {kind}, so a window is two {kind}, not {self.window!r}"
+                )
+            if len(np.unique(index.values[within(index, self.window)])) < 2:
+                raise DataError(f"fewer than two times are forecast in the window {self.window!r}")
+        # 3. The blocks.
         if self.return_periods:
             times = np.unique(index.values[within(index, during)])
-            blocks_of(
-                xr.DataArray(times, dims=index.dims, attrs=index.attrs, name=index.name), self.block
-            )
+            unfitted = xr.DataArray(times, dims=index.dims, attrs=index.attrs, name=index.name)
+            # Raises for times that fill no block.
+            blocks_of(unfitted, self.block)
 
 
-def _several(held: Any) -> list[Any]:
-    alone = isinstance(held, str) or not isinstance(held, Iterable) or getattr(held, "ndim", 1) == 0
-    return [held] if alone else list(held)
+def _as_list(given: Any) -> list[Any]:
+    """Return one value or several as a list."""
+    # Text is a quantity with units, and an array without dimensions a number.
+    is_several = isinstance(given, Iterable) and not isinstance(given, str)
+    return list(given) if is_several and getattr(given, "ndim", 1) else [given]
 
 
 def _are_numbers(window: Any) -> bool:
+    """Whether both ends of a window are numbers."""
     return all(isinstance(at, (int, float, np.integer, np.floating)) for at in window)
 
 
-def _checked(window: Any) -> tuple[Any, Any]:
-    """The first and the last time of a window, as numbers or dates.
+def _checked_window(window: Any) -> tuple[Any, Any]:
+    """Return the first and the last time of a window, as numbers or dates.
 
     Raises:
-        DataError: for what is none.
+        DataError: if it is no pair of times in order.
     """
     wrong = f"window is a first and a last time, or False for none, not {window!r}"
     if isinstance(window, (str, bool, Mapping, set)):
         raise DataError(wrong)
     try:
         first, last = window
-        first, last = (
-            (first, last) if _are_numbers((first, last)) else (as_date(first), as_date(last))
-        )
+        if not _are_numbers((first, last)):
+            first, last = as_date(first), as_date(last)
     except (TypeError, ValueError) as error:
         raise DataError(wrong) from error
     if not first < last:

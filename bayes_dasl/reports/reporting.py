@@ -1,4 +1,4 @@
-"""The page as a file."""
+"""The report as a page."""
 
 from __future__ import annotations
 
@@ -30,13 +30,16 @@ class Report:
     html: str
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page to a file: the whole of it, or nothing.
+        """Write the page to a file, completely or not at all.
 
         Args:
             path: the file; an older one is replaced.
 
+        Returns:
+            The path.
+
         Raises:
-            WriteError: if it cannot be written; an older file at `path` is then left as it was.
+            WriteError: if the file cannot be written; an older file then stays as it was.
         """
         return write_text(path, self.html)
 
@@ -60,30 +63,32 @@ def report(
     """Report on one fit and its forecast.
 
     Args:
-        post: what `fit` returned.
+        post: the result of `fit`.
         fc: a forecast made from it.
-        test: data that the fit has not seen, as a dataset; without any the page has no scores.
-            Values that were fitted are left out of it.
-        title: that of the page.
-        name: that of the model, in tables and figures.
-        rivals: forecasts of other models by name, to be scored on the same data; recalibrated ones
+        test: data that the fit has not seen. Fitted values are left out of it; without any, the
+            page has no scores.
+        title: title of the page.
+        name: name of the model, in tables and figures.
+        rivals: forecasts of other models by name, scored on the same data. Recalibrated forecasts
             are drawn, too, and labelled.
-        derived: what `evaluate` returned, to be shown beside outputs of the model that nobody
-            observes; what has too many dimensions for a figure is named.
-        mixture: what `bayes_dasl.weighting.judge_mixture` said of a mixture of this forecast and
-            those of the rivals. The page is then about the mixture, with each model beside it;
+        derived: the result of `evaluate`, shown beside unobserved outputs of the model. Variables
+            with too many dimensions for a figure are named.
+        mixture: the result of `bayes_dasl.weighting.judge_mixture` for a mixture of this forecast
+            and the rivals. The page is then about the mixture, with each model beside it;
             parameters and chains are those of `post`.
-        model: the model of the fit, whose unknown functions are then drawn, and its equations and
-            priors told.
-        options: what else the page shows: a closer look, thresholds, return levels, metrics, the
-            source of the data.
+        model: the model of the fit. The page then shows its unknown functions, equations and
+            priors.
+        options: further contents: a closer look, thresholds, return levels, metrics, the source of
+            the data.
+
+    Returns:
+        The page.
 
     Raises:
-        MismatchError: for what is no posterior or forecast, for another model than that of the fit,
-            if the test data and a forecast share no observable or no time, if a rival has the name
-            of the model, of a baseline, or of the mixture, or for options about an observable that
-            is not forecast.
-        DataError: for options that are none, or that this forecast cannot show.
+        MismatchError: if `post` is no posterior, `fc` no forecast, or the model is not that of the
+            fit; if test data and a forecast share no observable or no time; if a rival has the name
+            of the model, a baseline or the mixture; if options name an unknown observable.
+        DataError: if `options` has a wrong type, or this forecast cannot show them.
 
     Example:
         ```python
@@ -93,13 +98,20 @@ def report(
     """
     if not isinstance(options, ReportOptions | None):
         raise DataError(f"options are bd.ReportOptions(…), not {type(options).__name__}")
-    from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
+    # Matplotlib, Jinja and ArviZ take two seconds to import.
+    from ._page import render
 
-    beside = {
-        "derived": derived,
-        "mixture": mixture,
-        "model": model,
-        "options": options or ReportOptions(),
-    }
-    beside["description"] = model and describe(model)
-    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}, **beside))
+    page = render(
+        post,
+        fc,
+        test,
+        title=title,
+        name=name,
+        rivals=rivals or {},
+        derived=derived,
+        mixture=mixture,
+        model=model,
+        description=model and describe(model),
+        options=options or ReportOptions(),
+    )
+    return Report(page)

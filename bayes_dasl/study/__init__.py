@@ -1,6 +1,4 @@
-"""Studies: a model, its rivals, data, split and engine in one bundle; what is done with it fills a
-run folder.
-"""
+"""Studies: a model with baselines, data, split and engine, and the folder of its run."""
 
 from .files import is_trusted as is_trusted, module_of as module_of, study_files as study_files
 from .fits import Task as Task

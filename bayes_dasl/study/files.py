@@ -1,6 +1,4 @@
-"""Where the command line finds studies: files that define `study()`, and perhaps `tasks()` and
-`row()`.
-"""
+"""Study files: Python files that define `study()`, and perhaps `tasks()` and `row()`."""
 
 import importlib
 import importlib.util
@@ -15,11 +13,12 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def study_files() -> dict[str, Path]:
-    """Case studies by name: ours, which stand beside the package, then those of the working
-    directory.
+    """Return case studies by name: those beside the package, then those of the working directory.
 
-    Ours come first, so that a folder that somebody else made cannot put its own code in the place
-    of a name of ours.
+    The order matters: a folder from somebody else must not replace the code of a known name.
+
+    Returns:
+        The files by name.
     """
     found: dict[str, Path] = {}
     for folder in (_PACKAGE.parent / "case_studies", Path("case_studies")):
@@ -29,33 +28,33 @@ def study_files() -> dict[str, Path]:
 
 
 def is_trusted(source: str, folder: Path) -> bool:
-    """Whether a command may execute a study that only a run folder names, since the folder may be
-    somebody else's.
+    """Whether a command may execute the study that a run folder from anybody names.
 
     Args:
-        source: the study of the run, as its `study.json` names it: a case study's name, or a Python
-            file.
+        source: the study in the run's `study.json`: the name of a case study, or a Python file.
         folder: the run folder.
 
     Returns:
         False for a Python file outside of the working directory, or inside of the run folder.
     """
     path = Path(source).resolve()
-    if (
-        not source.endswith(".py") or not path.is_file()
-    ):  # a missing file is named where it is loaded
+    # Loading a missing file gives a better message.
+    if not source.endswith(".py") or not path.is_file():
         return True
     return path.is_relative_to(Path.cwd()) and not path.is_relative_to(folder.resolve())
 
 
 def module_of(name: str) -> ModuleType:
-    """The module of a study.
+    """Import a study file.
 
     Args:
-        name: that of a case study, or a Python file.
+        name: name of a case study, or a Python file.
+
+    Returns:
+        The module.
 
     Raises:
-        ReadError: if there is none.
+        ReadError: if there is no such file.
     """
     path = Path(name) if name.endswith(".py") else study_files().get(name)
     if path is None or not path.is_file():
@@ -69,12 +68,13 @@ def module_of(name: str) -> ModuleType:
 
 
 def _of_package(path: Path) -> ModuleType:
-    """A file of a package, which may import others of it by `from . import`.
+    """Import a file of a package, which may use relative imports.
 
     Raises:
-        ReadError: if another package has its name.
+        ReadError: if another package has the same name.
     """
     package = path.parent
+    # Relative imports need the package itself to be importable.
     if str(package.parent) not in sys.path:
         sys.path.insert(0, str(package.parent))
     module = importlib.import_module(f"{package.name}.{path.stem}")
@@ -86,10 +86,13 @@ def _of_package(path: Path) -> ModuleType:
 
 
 def _alone(path: Path) -> ModuleType:
-    name = f"{ALONE}{path.stem}"  # a study called random.py must not shadow another module
+    """Import a file that is in no package."""
+    # A study called random.py must not shadow another module.
+    name = f"{ALONE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look their module up
+    # Dataclasses and pickles look their module up there.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

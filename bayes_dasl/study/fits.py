@@ -1,8 +1,7 @@
-"""What one model of a run does in its folder: a fit, and forecasts of its own data. What is done is
-on disk at once.
-"""
+"""The work of one model of a run: fit, checks and past forecasts, saved at once in its folder."""
 
 import dataclasses
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -30,7 +29,7 @@ type Check = Callable[[Model, xr.DataTree], xr.DataTree]
 
 
 def checks_after_fit(model: Model) -> dict[str, tuple[str, Check]]:
-    """The checks of a fit, with their names, by the group that they add to the posterior."""
+    """Return the checks of a fit, with their names, by the group that they add to the posterior."""
     found: dict[str, tuple[str, Check]] = {}
     if has_tolerances(model):
         found["solver_check"] = "solver", check_solver
@@ -41,17 +40,17 @@ def checks_after_fit(model: Model) -> dict[str, tuple[str, Check]]:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One model of a run, and the folder in which what it does is kept.
+    """One model of a run, with the folder of its files.
 
     Args:
-        name: that of the model.
+        name: name of the model.
         model: the model.
-        data: what it is fitted to.
-        engine: what fits it.
-        folder: where its files lie.
+        data: the training data.
+        engine: the engine.
+        folder: the folder.
         key: a whole number.
-        progress: whether a bar is shown; unless told, on a terminal.
-        say: a function of one text that is called with what goes on.
+        progress: whether to show a bar; None shows it on a terminal.
+        say: a function that is called with one line of progress.
     """
 
     name: str
@@ -64,53 +63,60 @@ class Task:
     say: Say
 
     def fit(self) -> None:
-        """Fit the model unless the folder holds its posterior, and save it.
+        """Fit the model unless the folder has its posterior, save it, and check it.
 
         Raises:
-            Interrupted if the user stopped it; the draws so far are then saved.
+            Interrupted: if the user stopped it; the draws so far are then saved.
+            WriteError: if the posterior cannot be saved; it is then in another folder.
         """
-        path, checkpoint = self.folder / "posterior.nc", self.folder / "checkpoint"
-        held = load(path) if path.is_file() else None
-        wanted = "" if held is None else pose(self.model, self.data).fingerprint(needed=True)
-        ours = held is not None and held.attrs.get("posterior_sha256") == wanted
-        kept = held if held is not None and ours and not held.attrs["interrupted"] else None
-        if kept is not None:
-            self.tell("already fitted, kept")
-            post = kept
-        else:
-            if held is not None and not ours:
+        path = self.folder / "posterior.nc"
+        checkpoint = self.folder / "checkpoint"
+        # 1. Use the saved posterior if it is complete and of this model and data.
+        post = load(path) if path.is_file() else None
+        if post is not None:
+            wanted = pose(self.model, self.data).fingerprint(needed=True)
+            if post.attrs.get("posterior_sha256") != wanted:
                 self.put_aside(path)
                 self.put_aside(self.folder / "forecast.nc")
+                post = None
+        is_new = post is None or bool(post.attrs["interrupted"])
+        if post is not None and not is_new:
+            self.tell("already fitted, kept")
+        # 2. Otherwise fit, or go on where an interrupted fit stopped.
+        else:
             post = self._fit(checkpoint)
             saved = _save(post, path)
             if post.attrs["interrupted"]:
                 drawn = post["posterior"].sizes["draw"]
                 raise Interrupted(
                     f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each "
-                    "chain; "
-                    f"they are kept in {saved}"
+                    f"chain; they are kept in {saved}"
                 )
             self.tell(f"fitted ({post.attrs['wall_time_s']:.0f} s)")
+        # 3. Make the checks that are missing, and save each at once.
         for group, (what, look) in checks_after_fit(self.model).items():
             if group not in post.children:
                 _save(post := self._checked(post, what, look), path)
-        if kept is None:
+        if is_new:
             self.tell(diagnose(post).verdict)
+        # The checkpoint is needed until the posterior and its checks are saved.
         shutil.rmtree(checkpoint, ignore_errors=True)
 
     def look_ahead(self, origins: Origins, look: Callable[..., xr.DataTree]) -> None:
-        """Let the model, once it is fitted, forecast the end of its data from within, unless the
-        folder holds that.
+        """Forecast the end of the training data from earlier origins, unless the folder has that.
 
         Args:
-            origins: from where.
-            look: `leave_future_out`, which is handed in to keep chains of imports short.
+            origins: the origins.
+            look: `leave_future_out`, passed in to keep chains of imports short.
 
         Raises:
-            as that.
+            BayesDaslError: as `leave_future_out`.
         """
-        path, steps = self.folder / ORIGINS, self.folder / "origins"
-        post, engine = load(self.folder / "posterior.nc"), sparing(self.engine)
+        path = self.folder / ORIGINS
+        steps = self.folder / "origins"
+        post = load(self.folder / "posterior.nc")
+        engine = sparing(self.engine)
+        # Forecasts of another fit or other origins cannot be used.
         if path.is_file():
             if origins.answered_by(load(path), post, engine, self.key):
                 return self.tell("forecasts from within the training data, kept")
@@ -120,32 +126,38 @@ class Task:
             f"forecasting {origins.horizon} times ahead from {number} origins within the training "
             "data"
         )
-        settings: dict[str, Any] = {
-            "origins": origins.at,
-            "horizon": origins.horizon,
-            "engine": engine,
-            "post": post,
-        }
-        settings |= {"progress": self.progress, "checkpoint": steps, "key": self.key}
+        forecast_past = functools.partial(
+            look,
+            self.model,
+            self.data,
+            origins=origins.at,
+            horizon=origins.horizon,
+            engine=engine,
+            post=post,
+            progress=self.progress,
+            checkpoint=steps,
+            key=self.key,
+        )
         try:
-            found = look(self.model, self.data, **settings)
+            found = forecast_past()
+        # Steps of another version of the model: begin anew without them.
         except MismatchError:
             if not steps.is_dir():
                 raise
             self.put_aside(steps)
-            found = look(self.model, self.data, **settings)
+            found = forecast_past()
         save(found, path)
         shutil.rmtree(steps, ignore_errors=True)
+        # Other origins update the draws of an earlier fit.
         fits = int(found.to_dataset()["refitted"].sum())
         self.tell(f"fitted at {fits} of {number} origins ({found.attrs['wall_time_s']:.0f} s)")
 
     def tell(self, text: str) -> None:
+        """Say a line of progress that begins with the name of the model."""
         self.say(f"{self.name}: {text}")
 
     def _fit(self, checkpoint: Path) -> xr.DataTree:
-        """A fit whose steps are kept; steps that belong to an older version of the model are put
-        aside.
-        """
+        """Fit with a checkpoint, after moving one of an older version of the model aside."""
         if checkpoint.is_dir() and not self._goes_on(checkpoint):
             self.put_aside(checkpoint)
         self.tell(f"{'going on with' if checkpoint.is_dir() else 'fitting by'} {self.engine!r}")
@@ -159,33 +171,43 @@ class Task:
         )
 
     def put_aside(self, path: Path) -> None:
-        """Rename what an older version of the model left."""
+        """Rename a file or folder of an older version of the model."""
         if (aside := put_aside(path)) is not None:
             self.tell(
                 f"{path} belongs to another version of the model or the libraries: moved to {aside}"
             )
 
     def _goes_on(self, checkpoint: Path) -> bool:
+        """Whether a checkpoint belongs to this model, data and engine."""
         try:
             return belongs_to(checkpoint, self.model, self.data, self.engine, key=self.key)
-        except ReadError:  # `fit` will say what is wrong with it, if that matters
+        except ReadError:  # `fit` says what is wrong with the file
             return True
 
     def _checked(self, post: xr.DataTree, what: str, look: Callable[..., Any]) -> xr.DataTree:
+        """Return the posterior with a check added, and say its findings."""
         try:
             checked = look(self.model, post)
         except Exception as error:  # the fit is worth more than its check
             self.tell(f"the {what} could not be checked: {error}")
             return post
-        for finding in (f for f in diagnose(checked).findings if f not in diagnose(post).findings):
-            self.tell(f"{finding.subject}: {finding.message}")
+        # Say only what the check adds.
+        before = diagnose(post).findings
+        for finding in diagnose(checked).findings:
+            if finding not in before:
+                self.tell(f"{finding.subject}: {finding.message}")
         return checked
 
 
 def _save(post: xr.DataTree, path: Path) -> Path:
+    """Save a posterior, in a temporary folder if its own cannot be written.
+
+    Raises:
+        WriteError: if its own folder cannot be written.
+    """
     try:
         return save(post, path)
-    except Exception as error:  # whatever went wrong, hours of sampling must not be lost with it
+    except Exception as error:  # no error may lose hours of sampling
         refuge = Path(tempfile.mkdtemp(prefix="bayes-dasl-")) / path.name
         save(post, refuge)
         raise WriteError(
@@ -195,5 +217,5 @@ def _save(post: xr.DataTree, path: Path) -> Path:
 
 
 def said_of(error: Exception) -> str:
-    """An error in words: its name where it has none."""
+    """Return the message of an error, or its name if it has none."""
     return str(error) or type(error).__name__

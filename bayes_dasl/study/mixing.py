@@ -1,6 +1,4 @@
-"""How a study mixes its models: from where they forecast the training data, their weights, and the
-mixture.
-"""
+"""Mixtures of the models of a study: past forecasts, and the mixture by weights."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +23,13 @@ ORIGINS = "origins.nc"
 
 @dataclasses.dataclass(frozen=True)
 class Origins:
-    """From where, how far and when each model forecasts the end of the training data."""
+    """Origins within the training data, from which each model forecasts the rest of them.
+
+    Args:
+        at: the last known time at each origin.
+        horizon: number of observed times to forecast.
+        times: the times of each forecast, shape `(origin, time)`.
+    """
 
     at: list
     horizon: int | None
@@ -34,7 +38,17 @@ class Origins:
     def answered_by(
         self, found: xr.DataTree, post: xr.DataTree, engine: AbstractEngine, key: int
     ) -> bool:
-        """Whether a result is that of the model of a posterior, from these origins."""
+        """Whether past forecasts are those of a posterior, an engine and a key, from these origins.
+
+        Args:
+            found: the past forecasts.
+            post: the posterior of the model.
+            engine: the engine of the past fits.
+            key: the random seed.
+
+        Returns:
+            Whether they can be kept.
+        """
         return (
             found.attrs.get("posterior_sha256") == post.attrs.get("posterior_sha256")
             and found.attrs.get("engine") == repr(engine)
@@ -50,20 +64,30 @@ def origins_of(
     origins: int | Sequence[Any],
     horizon: int | None,
 ) -> Origins:
-    """The origins themselves as they are given; of a number of them as many windows side by side as
-    there is room for.
+    """Return the given origins, or up to a number of them with windows side by side.
+
+    Args:
+        model: a model, for its index and observables.
+        train: the training data.
+        test: the test data, whose length is the default horizon.
+        origins: a number of origins, or the last known time at each.
+        horizon: number of observed times to forecast; None for the default.
+
+    Returns:
+        The origins with their horizon and times.
 
     Raises:
-        DataError: if there is no room, or for origins that the data do not have.
+        DataError: if the training data are too short, or lack a given origin.
     """
     if isinstance(origins, int):
         origins, horizon = side_by_side(model, train, test, origins, horizon)
+    # Raises for origins that the data lack.
     windows = windows_of(model, train, list(origins), horizon)
     return Origins(list(origins), horizon, np.stack([window.times for window in windows]))
 
 
 def refuse_unfitted(models: Iterable[str], posts: Mapping[str, xr.DataTree]) -> None:
-    """Raise ReadError for a model without a posterior."""
+    """Raise ReadError if a model has no posterior."""
     if missing := [name for name in models if name not in posts]:
         raise ReadError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not fitted yet"
@@ -73,15 +97,18 @@ def refuse_unfitted(models: Iterable[str], posts: Mapping[str, xr.DataTree]) -> 
 def past_forecasts(
     posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]
 ) -> dict[str, xr.DataTree]:
-    """What the models of a run forecast within the training data.
+    """Return the forecasts that the models of a run made within the training data.
 
     Args:
-        posts: their posteriors by name.
-        at: where these forecasts are kept.
+        posts: posteriors by name.
+        at: the file of each model.
+
+    Returns:
+        The forecasts by name.
 
     Raises:
-        ReadError: where one is missing or torn.
-        MismatchError: where one is not of the model that was fitted.
+        ReadError: if one is missing or damaged.
+        MismatchError: if one is of another model or posterior.
     """
     missing = [name for name, path in at.items() if name not in posts or not path.is_file()]
     if missing:
@@ -92,11 +119,11 @@ def past_forecasts(
     found = {name: load(path) for name, path in at.items()}
     for name, post in posts.items():
         if found[name].attrs.get("posterior_sha256") != post.attrs.get("posterior_sha256"):
+            # An update changes the posterior, but not its past forecasts.
             if "updated_by" in post.attrs:
                 raise MismatchError(
                     f"{name} has taken in new data since it forecast the end of the training data: "
-                    "to mix the models "
-                    "give these to the study and run it anew"
+                    "to mix the models give these to the study and run it anew"
                 )
             raise MismatchError(
                 f"{name} forecast the end of the training data as another model than its fit is "
@@ -106,28 +133,40 @@ def past_forecasts(
 
 
 def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Weighed) -> xr.DataTree:
-    """The mixture of forecasts by the weights of a comparison.
+    """Return the mixture of forecasts by the weights of a comparison.
+
+    Args:
+        forecasts: forecasts by name of the model.
+        comparison: the comparison with a weight for each name.
+
+    Returns:
+        The mixture as one forecast.
 
     Raises:
-        MismatchError: for forecasts that cannot be mixed, as of other units, or of a model that was
-            not fitted.
+        MismatchError: if forecasts cannot be mixed, for example if their units differ.
     """
     return mixture(forecasts, {name: comparison.weights[name] for name in forecasts})
 
 
 def science_of(own: str, models: Mapping[str, Model]) -> str | None:
-    """The rival that is a model without what it learns: its unknown numbers are those of the
-    model's science.
+    """Return the rival with the same science as a model but without its network, if there is one.
+
+    Args:
+        own: name of the model.
+        models: models by name.
+
+    Returns:
+        The name of the rival whose parameters are those of the model's science.
     """
 
-    def unknown(name: str, *groups: str) -> set[str]:
+    def parameters(name: str, *groups: str) -> set[str]:
         short = names(models[name])
         return {short[path] for path, leaf in paths(models[name]).items() if leaf.group in groups}
 
-    science, learned = unknown(own, "science", "latent"), unknown(own, "network")
-    if not learned:
+    if not parameters(own, "network"):
         return None
-    others = (name for name in models if name != own)
-    return next(
-        (name for name in others if unknown(name, "science", "latent", "network") == science), None
-    )
+    science = parameters(own, "science", "latent")
+    for name in models:
+        if name != own and parameters(name, "science", "latent", "network") == science:
+            return name
+    return None

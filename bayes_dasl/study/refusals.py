@@ -1,6 +1,4 @@
-"""Checks of a study before any fit: names, origins, and input that a forecast or report would fail
-on.
-"""
+"""Checks of a study before any fit: names, origins, data and options."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -22,18 +20,17 @@ from .times import forecast_times
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise ModelError for names of models that cannot be folders or have another meaning."""
+    """Raise ModelError for a model name that is taken or cannot name a folder."""
+    # Some file systems take "Lynx" and "lynx" for the same folder.
     taken: dict[str, str] = {}
     for name in names:
         check_name(name, "a model")
         if name.casefold() in BASELINES:
             raise ModelError(f"'{name}' is the name of a baseline: give the model another")
         if (alike := taken.get(_folded(name))) is not None:
-            both = (
-                f"'{name}'"
-                if alike == name
-                else f"'{alike}' and '{name}', which some systems take for the same"
-            )
+            both = f"'{name}'"
+            if alike != name:
+                both = f"'{alike}' and '{name}', which some systems take for the same"
             raise ModelError(f"two models are named {both}: give the model another label")
         if _folded(name) == MIXTURE:
             raise ModelError(
@@ -48,30 +45,30 @@ def check_origins(origins: Any, horizon: Any) -> None:
     if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
         raise DataError(
             f"origins and horizon are whole numbers from 1 on, not {origins!r} and {horizon!r}: "
-            "for no "
-            "mixture of forecasts say mix=False"
+            "for no mixture of forecasts say mix=False"
         )
 
 
 def check_input(study: Any) -> None:
-    """Check all that would fail after a fit: data, shapes and each time of the forecast, for every
-    model.
+    """Check everything that would otherwise fail after the fits, for every model.
 
     Raises:
-        DataError: if so.
-        ModelError: likewise.
-        MismatchError: likewise.
+        DataError: if data, times or options are wrong.
+        ModelError: if a model cannot be solved at the times of the data or the forecast.
+        MismatchError: if models have different observables.
     """
+    # 1. The fits.
     for model in study.models.values():
         check_data(model, study.train)
+    # 2. The forecasts.
     at = forecast_times(study)
     for model in study.models.values():
         check_times(model, at)
         check_shapes(model, model.inputs(at))
-        for (
-            name
-        ) in model.observables:  # also where they are held out, since forecasts are scored there
+        # Held-out values too, since forecasts are scored by them.
+        for name in model.observables:
             observations(study.data, name, dims=model.dims(name))
+    # 3. The scores and the report.
     check_same(
         study.model.observables, {name: rival.observables for name, rival in study.rivals.items()}
     )
@@ -80,17 +77,17 @@ def check_input(study: Any) -> None:
 
 
 def used_data(study: Any) -> xr.Dataset:
-    """The training data that any model of the study reads."""
+    """Return the training data that at least one model of the study reads."""
     models = study.models.values()
     names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
     return study.train[sorted(names)]
 
 
 def are_several(origins: object) -> bool:
-    """Whether origins are given one by one."""
+    """Whether origins are given one by one, not as a number."""
     return isinstance(origins, (Sequence, np.ndarray))
 
 
 def _folded(name: str) -> str:
-    """A name as seen by a file system that ignores case and the encoding of accents."""
+    """Return a name as a file system that ignores case and the encoding of accents sees it."""
     return unicodedata.normalize("NFC", name.casefold())

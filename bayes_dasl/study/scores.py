@@ -1,4 +1,4 @@
-"""What a run says of scores and of its mixture, as JSON has it, which knows no NaN."""
+"""Scores, verdicts and the mixture of a run, as `scores.json`, `forecast.csv` and options."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,132 +28,152 @@ def results(
     mixture: Mixed | None,
     comparison: object,
 ) -> dict[str, Any]:
-    """Scores, verdicts, and what is said of the mixture of the forecasts, or why there is none."""
-    verdicts = ({MIXTURE: mixture.diagnosis} if mixture else {}) | dict(verdicts)
+    """Return scores, verdicts, and the mixture or why there is none.
+
+    Args:
+        forecasts: forecasts by name.
+        train: the training data.
+        test: the test data.
+        verdicts: the verdict on each model.
+        mixture: the mixture and its verdict, if there is one.
+        comparison: the reason if there is no mixture.
+
+    Returns:
+        A dict that JSON can hold.
+    """
+    if mixture:
+        verdicts = {MIXTURE: mixture.diagnosis, **verdicts}
+    tables = {name: score(fc, test) for name, fc in forecasts.items()}
+    baselines = score_baselines(train, test)
     why_not = {"why_not": comparison} if comparison else None
-    return _scored(forecasts, train, test, verdicts) | {
-        "mixture": _told(mixture) if mixture else why_not
+    return {
+        "scores": {name: _rows_as_dicts(table) for name, table in tables.items()},
+        "baselines": {name: _rows_as_dicts(table) for name, table in baselines.items()},
+        "attrs": {name: table.attrs for name, table in (tables | baselines).items()},
+        "diagnosis": {name: verdict.to_dict() for name, verdict in verdicts.items()},
+        "mixture": _mixture_as_dict(mixture) if mixture else why_not,
     }
 
 
 def table_of(forecast: xr.DataTree) -> str:
-    """Quantiles of a forecast as CSV, to seven digits; times and places as they are.
+    """Return the quantiles of a forecast as CSV, to seven digits.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe, which spreadsheets
-    do not show.
+    Text that a spreadsheet would read as a formula gets an apostrophe, which spreadsheets hide.
+
+    Args:
+        forecast: the forecast.
+
+    Returns:
+        The text of the file.
     """
     table = quantiles(forecast)
+    # The columns after the units are quantiles.
     numbers = table.columns[list(table.columns).index("units") + 1 :]
     rounded = {name: table[name].map(lambda x: float(f"{x:.7g}")) for name in numbers}
     return table.assign(**rounded).map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
 
 
 def _no_formula(cell: Any) -> Any:
-    # Source: OWASP, CSV injection; a name such as "-" or "+1" is guarded, too.
-    return (
-        f"'{cell}"
-        if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-        else cell
-    )
+    """Return a cell with an apostrophe if a spreadsheet would run it as a formula.
+
+    Source: OWASP, CSV injection.
+    """
+    # Harmless names such as "-" get one too.
+    starts = ("=", "+", "-", "@", "\t", "\r")
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(starts) else cell
 
 
 def check_asked(study: Any, times: xr.DataArray) -> None:
-    """Refuse, before any fit, what no report of a study could show.
+    """Refuse, before any fit, options that no report of a study can show.
 
     Args:
         study: the study.
-        times: all that it forecasts.
+        times: all times that it forecasts.
 
     Raises:
-        MismatchError: if so.
-        DataError: likewise.
+        MismatchError: if an option names an unknown observable.
+        DataError: if a window, a block or a metric does not fit the data.
     """
-    held = study.test[list(study.model.observables)]
-    ahead = held[study.index].values
+    test = study.test[list(study.model.observables)]
+    ahead = test[study.index].values
+    # Held-out groups have no time of their own.
     during = None if isinstance(study.split, Mapping) else (ahead.min(), ahead.max())
     study.options.check(study.model.observables, times, during)
-    check_metrics(held, study.options.metrics)
+    check_metrics(test, study.options.metrics)
 
 
 def asked(
     forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: ReportOptions
 ) -> dict[str, Any]:
-    """What the options of a report ask for: metrics of every forecast, thresholds and return levels
-    of the first.
+    """Return the metrics and probabilities that the options of a report ask for.
+
+    Args:
+        forecasts: forecasts by name.
+        test: the test data.
+        options: the options.
+
+    Returns:
+        Metrics of every forecast, exceedance probabilities and return levels of the first one.
     """
     first = next(iter(forecasts.values()))
     found: dict[str, Any] = {}
     if options.metrics:
         tables = {name: measured_by(fc, test, options.metrics) for name, fc in forecasts.items()}
-        found["metrics"] = {name: _plain(table) for name, table in tables.items()}
+        found["metrics"] = {name: _rows_as_dicts(table) for name, table in tables.items()}
     during = unseen(first)
-    for name in (name for name in options.thresholds if is_series(first, name)):
-        each = [
-            exceedance(first, name, at, below=name in options.below, during=during)
-            for at in options.levels(name)
-        ]
-        levels = [
-            {"level": e.attrs["level"]} | {what: _number(e[what]) for what in ("ever", "times")}
-            for e in each
-        ]
-        found.setdefault("exceedance", {})[name] = {
-            "direction": each[0].attrs["direction"],
-            "levels": levels,
+    # Fields and groups have no single probability over time.
+    for name in filter(lambda name: is_series(first, name), options.thresholds):
+        below = name in options.below
+        levels = []
+        for level in options.levels(name):
+            result = exceedance(first, name, level, below=below, during=during)
+            ever, times = _number_or_none(result["ever"]), _number_or_none(result["times"])
+            levels.append(
+                {
+                    "level": result.attrs["level"],
+                    "ever": ever,
+                    "times": times,
+                }
+            )
+        said = {"direction": result.attrs["direction"], "levels": levels}
+        found.setdefault("exceedance", {})[name] = said
+    for name in filter(lambda name: is_series(first, name), options.return_periods):
+        periods = options.periods(name)
+        table = return_levels(first, name, periods, block=options.block, during=during)
+        found.setdefault("return_levels", {})[name] = table.attrs | {
+            "levels": _rows_as_dicts(table)
         }
-    for name in (name for name in options.return_periods if is_series(first, name)):
-        table = return_levels(
-            first, name, options.periods(name), block=options.block, during=during
-        )
-        found.setdefault("return_levels", {})[name] = table.attrs | {"levels": _plain(table)}
     return found
 
 
 def told_split(study: Any) -> Any:
-    """Where the data of a study are split, as JSON has it."""
+    """Return where the data of a study are split: a time, or groups, as JSON can hold it."""
     if isinstance(study.split, Mapping):
         return {dim: np.asarray(members).tolist() for dim, members in study.split.items()}
     return as_attribute(place_of(study.data, study.index, study.split))
 
 
-def _scored(
-    forecasts: Mapping[str, xr.DataTree],
-    train: xr.Dataset,
-    test: xr.Dataset,
-    verdicts: Mapping[str, Diagnosis],
-) -> dict[str, Any]:
-    """Forecasts and baselines on the test data, and the verdicts."""
-    tables, others = (
-        {name: score(fc, test) for name, fc in forecasts.items()},
-        score_baselines(train, test),
-    )
+def _rows_as_dicts(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
+    """Return a table as dicts by row and column; JSON knows no NaN or infinity."""
+    # Unlike `iterrows`, `to_dict` keeps truth values as they are.
     return {
-        "scores": {name: _plain(table) for name, table in tables.items()},
-        "baselines": {name: _plain(table) for name, table in others.items()},
-        "attrs": {name: table.attrs for name, table in (tables | others).items()},
-        "diagnosis": {name: verdict.to_dict() for name, verdict in verdicts.items()},
+        str(row): {str(name): _number_or_none(value) for name, value in values.items()}
+        for row, values in table.to_dict("index").items()
     }
 
 
-def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
-    """A table by its rows."""
-
-    def plain(value: Any) -> float | bool | None:
-        return value if isinstance(value, bool) else _number(value)
-
-    rows = table.to_dict("index")  # unlike `iterrows` this keeps truth values as they are
-    return {
-        str(row): {str(name): plain(value) for name, value in values.items()}
-        for row, values in rows.items()
-    }
-
-
-def _number(value: Any) -> float | None:
+def _number_or_none(value: Any) -> float | bool | None:
+    """Return a finite number or a truth value, and None for others."""
+    if isinstance(value, bool):
+        return value
     return float(value) if np.isfinite(value) else None
 
 
-def _told(found: Mixed) -> dict[str, Any]:
-    """The weights of a mixture, what they come from, and what is said of it."""
-    comparison, windows = found.comparison, {}
+def _mixture_as_dict(found: Mixed) -> dict[str, Any]:
+    """Return the weights of a mixture, the comparison behind them, and its findings."""
+    comparison = found.comparison
+    # Only weights by forecasts have origins.
+    windows = {}
     if isinstance(comparison, Comparison):
         windows = {
             "windows": comparison.windows,
@@ -165,7 +185,7 @@ def _told(found: Mixed) -> dict[str, Any]:
         "weighed_by": comparison.weighed_by,
         "why": comparison.why,
         **windows,
-        "comparison": _plain(comparison.table),
+        "comparison": _rows_as_dicts(comparison.table),
         "findings": [dataclasses.asdict(finding) for finding in comparison.findings],
         "words": list(found.words),
     }

@@ -1,4 +1,4 @@
-"""A study bundles a model, its rivals, data, split and engine; running it fills a run folder."""
+"""A study bundles models, data, split and engine; running it fills a run folder."""
 
 import dataclasses
 import json
@@ -36,46 +36,47 @@ from .times import forecast_times, unknown_to
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A model and the rivals it is compared with, fitted to the data up to a time and scored after
-    it.
+    """A model and competing models, fitted to data up to a time and scored after it.
+
+    The forecast is a mixture of all models unless `mix` is False. Weights come from the first of
+    these that is possible:
+
+    - "evidence", if all models but one add a network or process noise to that one, as
+      `bd.corrected` does. It needs no further fits (`bd.weighting.bayes_factors`).
+    - "forecasts" of the end of the training data from earlier origins, which need more fits
+      (`bd.weighting.leave_future_out`, `bd.compare`).
+    - Equal weights, if the training data are too short (`bd.weighting.model_weights`).
+
+    There is no mixture without rivals or with held-out groups. Rows that are no series have no
+    weights by forecasts.
 
     Args:
-        name: that of the study; the title of the report unless there is a `title`.
+        name: name of the study, and title of the report unless there is a `title`.
         model: the model.
         data: a dataset with the index, the observables and the forcings of all models.
-        split: the last value of the index that is training data, in its units, or a date; or the
-            members that are held out at all times, as in `{"subject": [6, 11]}`: members of the
-            models, of which the fit sees no observation.
-        rivals: other models by name.
-        engine: what fits every model, `NUTS()` unless given.
-        label: names the model in tables and figures, as the keys of `rivals` name the others.
-        title: that of the report.
+        split: the last value of the index that is training data, in its units, or a date. Or the
+            groups that are held out at all times, as in `{"subject": [6, 11]}`.
+        rivals: competing models by name.
+        engine: the engine of all fits.
+        label: name of the model in tables and figures.
+        title: title of the report.
         source: where the command line finds the study again.
-        derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
-        options: what else the report shows; source and licence are those in `data.attrs` unless it
-            tells others.
-        mix: whether the forecast is a mixture of those of all models (`bd.mixture`). It heads the
-            report, each model stands beside it. Where all models but one add a network or process
-            noise to that one, as `bd.corrected` does, they are weighed by their "evidence", from
-            the fits that are there (`bd.weighting.bayes_factors`); others, and those that have
-            none, by their "forecasts" of the end of the training data
-            (`bd.weighting.leave_future_out`, `bd.compare`), which takes more fits. Either word asks
-            for that. Where the training data are too short for both, weights are equal
-            (`bd.weighting.model_weights`). There is no mixture without rivals, where members are
-            held out, or by forecasts where rows are no series.
-        origins: from how many times within the training data the models forecast at most, for their
-            weights; or the last time that is known at each, numbers or dates. Each takes one fit of
-            each model at most, with a quarter of the engine's draws, 250 at least.
-        horizon: how many observed times they forecast from each. Unless given, as many as there are
-            in the test data, or half of those in the last half of the training data, if these are
-            fewer.
+        derived: a function of the model, as for `bd.evaluate`, whose values the report shows.
+        options: further contents of the report; source and licence default to `data.attrs`.
+        mix: whether the forecast is a mixture (`bd.mixture`), or "evidence" or "forecasts" to
+            choose how models are weighed.
+        origins: largest number of origins within the training data, or the last known time at each
+            origin. Each takes at most one fit per model, with a quarter of the engine's draws, at
+            least 250.
+        horizon: number of observed times to forecast from each origin. None takes the number in
+            the test data, but at most half of those in the last half of the training data.
 
     Raises:
-        ModelError: for two models of one name, a name that cannot be that of a folder, and another
-            `mix`.
-        MismatchError: for models that cannot be weighed by evidence.
-        DataError: if the split leaves one side empty, or names no members of the data, and for
-            options, origins or a horizon that are none.
+        ModelError: if two models have one name, a name cannot be that of a folder, or `mix` is
+            something else.
+        MismatchError: if models cannot be weighed by evidence.
+        DataError: if the split leaves one side empty or names unknown groups, or if options,
+            origins or horizon are invalid.
     """
 
     name: str
@@ -98,14 +99,14 @@ class Study:
         check_names((self.label, *self.rivals))
         if not isinstance(self.options, ReportOptions):
             raise DataError(f"options are bd.ReportOptions(…), not {type(self.options).__name__}")
-        _ = self._parts  # refuses a split that leaves one side empty
+        _ = self._parts  # raises if the split leaves one side empty
         if self.mix not in (True, False, "evidence", "forecasts"):
             raise ModelError(f"mix is True, False, 'evidence' or 'forecasts', not {self.mix!r}")
         if self.mix == "evidence" and self.rivals:
             check_nested(self.models)
         check_origins(self.origins, self.horizon)
         if self.mixes and are_several(self.origins):
-            _ = self.looks_from  # refuses origins that the training data do not have
+            _ = self.looks_from  # raises for origins that the training data do not have
 
     @property
     def index(self) -> str:
@@ -114,10 +115,10 @@ class Study:
 
     @property
     def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
+        """Training and test data."""
         if isinstance(self.split, Mapping):
-            observables = dict.fromkeys(
-                name for model in self.models.values() for name in model.observables
-            )
+            models = self.models.values()
+            observables = dict.fromkeys(name for model in models for name in model.observables)
             return split_members(self.data, self.split, tuple(observables))
         return split(self.data, **{self.index: self.split})
 
@@ -128,70 +129,71 @@ class Study:
 
     @property
     def train(self) -> xr.Dataset:
+        """The training data."""
         return self._parts[0]
 
     @property
     def test(self) -> xr.Dataset:
+        """The test data."""
         return self._parts[1]
 
     @property
     def mixes(self) -> bool:
-        """Whether forecasts of the models are mixed."""
+        """Whether the forecasts of the models are mixed."""
         if not self.mix or not self.rivals or isinstance(self.split, Mapping):
             return False
+        # Weights by evidence need nested models, weights by forecasts a series.
         evidence = self.mix != "forecasts" and are_nested(self.models)
         return evidence or all(is_series(model, self.data) for model in self.models.values())
 
     @property
     def looks_from(self) -> Origins:
-        """From where the models forecast the end of the training data.
+        """The origins from which the models forecast the end of the training data.
 
         Raises:
-            DataError: if these are too few.
+            DataError: if the training data are too short.
         """
         origins = self.origins if are_several(self.origins) else int(self.origins)  # pyright: ignore
         return origins_of(self.model, self.train, self.test, origins, self.horizon)
 
     @property
     def forced(self) -> bool:
-        """Whether any of the models is driven by forcings."""
+        """Whether at least one of the models has forcings."""
         return any(model.layer.forcings for model in self.models.values())
 
     def refuse_bad_input(self) -> None:
-        """Check, before any fit, all that would fail after it: data, shapes and each time of the
-        forecast, by model.
+        """Check, before any fit, everything that would otherwise fail after it.
 
         Raises:
-            DataError: if so.
-            ModelError: likewise.
-            MismatchError: likewise.
+            DataError: if data, times or options are wrong.
+            ModelError: if a model cannot be solved at the times of the data or the forecast.
+            MismatchError: if models have different observables.
         """
         check_input(self)
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
-        """The ladder of cheap checks for each model, and whether forecast, scores and report could
-        be made.
+        """Run the cheap checks of each model, and check that a report could be made.
 
         Args:
             key: a whole number, for the prior draws.
+
+        Returns:
+            The findings by name of the model.
         """
         found = {
             name: check(model, self.train, self.engine, key=key)
             for name, model in self.models.items()
         }
-        if any(
-            result.level == "bad" for result in found.values()
-        ):  # which would be refused here for the same reason
+        # A model that cannot be fitted would be refused again for the same reason.
+        if any(result.level == "bad" for result in found.values()):
             return found
         try:
             self.refuse_bad_input()
         except BayesDaslError as error:
-            later = Finding(
-                "bad", "forecast and report", str(error), "mend this first: a run would refuse it"
-            )
-            found[self.label] = dataclasses.replace(
-                found[self.label], findings=(*found[self.label].findings, later)
-            )
+            remedy = "mend this first: a run would refuse it"
+            later = Finding("bad", "forecast and report", str(error), remedy)
+            own = found[self.label]
+            found[self.label] = dataclasses.replace(own, findings=(*own.findings, later))
         return found
 
     def run(
@@ -202,26 +204,28 @@ class Study:
         progress: bool | None = None,
         say: Say = lambda text: None,
     ) -> "Run":
-        """Fit every model, forecast, mix the forecasts, score and report; what is done is on disk
-        at once.
+        """Fit every model, forecast, mix the forecasts, score and report.
 
-        Where no mixture can be made it is said why, and the report is that of the study's own
-        model. A fit that the folder already holds whole, from the same model, data, engine and key,
-        is kept, and one that was killed goes on from its last step. Ctrl-C while sampling keeps the
-        draws so far. One process at a time can be at work in a folder.
+        Each result is saved at once. A complete fit in the folder, from the same model, data,
+        engine and key, is kept; a killed fit goes on from its last step. Ctrl-C while sampling
+        keeps the draws so far. If no mixture can be made, `say` is told why, and the report is
+        about the study's own model. Only one process at a time can work in a folder.
 
         Args:
-            folder: where the run is kept; it is made if there is none.
+            folder: the run folder, which is made if it is missing.
             key: a whole number, for fits and forecasts.
-            progress: whether a bar is shown; unless told, on a terminal.
-            say: a function of one text that is called with what goes on; nothing is said unless
-                given.
+            progress: whether to show a bar; None shows it on a terminal.
+            say: a function that is called with one line of progress.
+
+        Returns:
+            The run.
 
         Raises:
-            DataError: before any work; Interrupted, with what was kept.
-            ModelError: likewise.
-            WriteError: if the folder cannot be written, or another process is at work in it.
-            MismatchError: if the folder holds a run of something else.
+            DataError: before any work, if data or options are wrong.
+            ModelError: before any work, if a model cannot be solved.
+            Interrupted: if the user stopped it; the message says what was kept.
+            WriteError: if the folder cannot be written, or another process works in it.
+            MismatchError: if the folder holds another run.
         """
         self.refuse_bad_input()
         run = Run(self, Path(folder))
@@ -235,79 +239,109 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the
-    same for each rival, `scores.json`, `report.html`, `forecast.csv` with quantiles of what that is
-    about, and `study.json`, which says what made them. Where forecasts are mixed, `mixture.nc` is
-    the mixture, and `origins.nc` of each model what it forecast within the training data, where
-    that weighs it."""
+    """A run folder of a study.
+
+    - `study.json`: study, engine, key and data that made it.
+    - `posterior.nc` and `forecast.nc` of the study's model, and a subfolder with the same for each
+      rival.
+    - `mixture.nc`: the mixture, if forecasts are mixed.
+    - `origins.nc` of each model: its past forecasts, if they weigh it.
+    - `scores.json`, `report.html`, and `forecast.csv` with quantiles of the forecast.
+
+    Args:
+        study: the study.
+        folder: the folder.
+    """
 
     study: Study
     folder: Path
 
     def path(self, name: str, file: str) -> Path:
-        """Where a file of a model, or of the mixture, lies."""
+        """Return the path of a file of a model, or of the mixture.
+
+        Args:
+            name: name of the model, or "mixture".
+            file: name of the file.
+
+        Returns:
+            The path.
+        """
         if name == MIXTURE:
             return self.folder / f"{MIXTURE}.nc"
         return self.folder / file if name == self.study.label else self.folder / name / file
 
     def claim(self, key: int) -> None:
-        """Make sure, before any work, that the folder can be written and holds no other run; for
-        who is alone in it.
+        """Make sure, before any work, that the folder can be written and holds no other run.
+
+        The caller must have locked the folder.
+
+        Args:
+            key: the random seed.
 
         Raises:
-            WriteError: if so.
-            MismatchError: likewise.
-            ReadError: if the folder's `study.json` is not one of ours.
+            WriteError: if the folder cannot be written.
+            MismatchError: if it holds another run.
+            ReadError: if its `study.json` is damaged.
         """
-        wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
+        wanted = {
+            "study": self.study.name,
+            "key": key,
+            "engine": repr(self.study.engine),
+        }
         wanted |= {"data_sha256": fingerprint(used_data(self.study)), "source": self.study.source}
         note = self.folder / "study.json"
         if note.is_file():
-            held = read_note(self.folder)
-            other = [
-                f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]
-            ]
+            found = read_note(self.folder)
+            # The study file may have moved.
+            fixed = [name for name in wanted if name != "source"]
+            other = [f"{n} {found.get(n)}" for n in fixed if found.get(n) != wanted[n]]
             if other:
-                differing = ", ".join(other)
                 raise MismatchError(
-                    f"{self.folder} holds another run ({differing}): choose another folder, by "
-                    "--out"
+                    f"{self.folder} holds another run ({', '.join(other)}): choose another folder, "
+                    "by --out"
                 )
+        # A killed run may have left half-written files.
         for folder in {self.path(name, note.name).parent for name in self.study.models}:
             forget_unfinished(folder)
+        # The note comes last, so that a folder that cannot be written stays unclaimed.
         write_text(note, json.dumps(wanted, indent=2) + "\n")
 
     def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
-        """Fit one model unless the folder holds its posterior, and save it.
+        """Fit one model unless the folder has its posterior, and save it.
+
+        Args:
+            name: name of the model.
+            key: the random seed.
+            progress: as for `Study.run`.
+            say: as for `Study.run`.
 
         Raises:
-            Interrupted if the user stopped it; the draws so far are then saved.
+            Interrupted: if the user stopped it; the draws so far are then saved.
         """
         self._task(name, key, progress, say).fit()
 
     def _task(self, name: str, key: int, progress: bool | None, say: Say) -> Task:
+        """Return the work of one model."""
+        study = self.study
         folder = self.path(name, ORIGINS).parent
-        return Task(
-            name,
-            self.study.models[name],
-            self.study.train,
-            self.study.engine,
-            folder,
-            key,
-            progress,
-            say,
-        )
+        given = study.models[name], study.train, study.engine
+        return Task(name, *given, folder, key, progress, say)
 
     def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
-        """Weigh the models by `bd.weighting.model_weights`; past forecasts are made unless the
-        folder holds them.
+        """Weigh the models by `bd.weighting.model_weights`, and make past forecasts if needed.
+
+        Args:
+            key: the random seed.
+            progress: as for `Study.run`.
+            say: as for `Study.run`.
 
         Returns:
-            What the weights of their mixture come from, or what stood in the way, which costs no
-            fit; nothing if none are mixed.
+            The comparison with the weights; or the reason why there is none; or None if the study
+            mixes no forecasts.
 
         Raises:
-            Interrupted if the user stopped it, and WriteError: the origins so far are kept.
+            Interrupted: if the user stopped it; finished origins are kept.
+            WriteError: if past forecasts cannot be saved.
         """
         if not self.study.mixes:
             return None
@@ -324,7 +358,10 @@ class Run:
             return said_of(error)
 
     def fitted(self) -> dict[str, xr.DataTree]:
-        """The posteriors that the folder holds, the study's own first.
+        """Load the posteriors in the folder, the study's own first.
+
+        Returns:
+            The posteriors by name.
 
         Raises:
             ReadError: if the study's own is missing.
@@ -338,36 +375,39 @@ class Run:
     def update(
         self, new_data: xr.Dataset, *, progress: bool | None = None, key: int = 0
     ) -> dict[str, xr.DataTree]:
-        """Take new observations into every posterior of the folder, as `bd.update` does, and save
-        them.
+        """Update every posterior in the folder with new observations, and save them.
 
-        The posterior of the fit is kept once, as `posterior.fit.nc`; `forecast.nc` and the report
-        stay as they were.
+        The posterior of the fit is kept as `posterior.fit.nc`. Forecasts and report stay as they
+        were.
 
         Args:
-            new_data: observations and forcings; what a posterior knows already, by the same values,
-                is left out.
-            progress: as for `bd.update`, where a model must be fitted anew.
+            new_data: observations and forcings. Values that a posterior knows already are left out.
+            progress: as for `bd.update`, if a model must be fitted again.
             key: a whole number, for the resampling.
 
         Returns:
             The posteriors by name.
 
         Raises:
-            as `bd.update`, before any is saved; ReadError if the study's own posterior is missing;
-            WriteError.
+            ReadError: if the study's own posterior is missing.
+            WriteError: if a posterior cannot be saved, or another process works in the folder.
+            BayesDaslError: as `bd.update`, before any posterior is saved.
         """
         with alone_in(self.folder):
             posts = self.fitted()
+            how: dict[str, Any] = {
+                "engine": self.study.engine,
+                "progress": progress,
+                "key": key,
+            }
             updated = {}
             for name, post in posts.items():
-                model, engine = self.study.models[name], self.study.engine
-                fresh = unknown_to(model, post, new_data)
-                updated[name] = update(
-                    model, post, fresh, engine=engine, progress=progress, key=key
-                )
+                model = self.study.models[name]
+                updated[name] = update(model, post, unknown_to(model, post, new_data), **how)
+            # Save only after all updates succeeded.
             for name, post in updated.items():
                 path = self.path(name, "posterior.nc")
+                # Later updates must not replace the posterior of the fit.
                 if not (kept := path.with_name("posterior.fit.nc")).exists():
                     save(posts[name], kept)
                 save(post, path)
@@ -376,27 +416,27 @@ class Run:
     def forecast(
         self, at: Asked | None = None, *, what_if: bool = False, say: Say = lambda text: None
     ) -> dict[str, xr.DataTree]:
-        """Forecast with every posterior of the folder, by default over all data, mix the forecasts,
-        and save.
+        """Forecast with every posterior in the folder, mix the forecasts, and save them.
 
         Args:
-            at: as for `bd.forecast`.
-            what_if: whether the models of the study may be others than those that were fitted.
-            say: is told why there is no mixture, where a study wants one.
+            at: as for `bd.forecast`; None takes all times of the data.
+            what_if: whether the models of the study may differ from the fitted ones.
+            say: a function that is called with the reason if there is no mixture.
 
         Returns:
-            The forecasts by name; the mixture, "mixture", is the first where there is one.
+            The forecasts by name; the mixture, "mixture", comes first if there is one.
 
         Raises:
-            MismatchError: for a model that is not the fitted one, unless `what_if`; nothing is
-                saved then. ReadError if the study's own posterior is missing.
-            WriteError: also where another process is at work.
+            MismatchError: if a model is not the fitted one, unless `what_if`; nothing is saved.
+            ReadError: if the study's own posterior is missing.
+            WriteError: if a file cannot be saved, or another process works in the folder.
         """
         forecasts, comparison = self._forecast(self.fitted(), at, what_if)
         self._say_why_not(comparison, say)
         return forecasts
 
     def _say_why_not(self, comparison: Weighed | str | None, say: Say) -> None:
+        """Say why a study that mixes forecasts has no mixture."""
         if self.study.mixes and isinstance(comparison, str):
             say(f"the forecast is no mixture: {comparison}")
 
@@ -407,7 +447,11 @@ class Run:
         what_if: bool,
         comparison: Weighed | str | None = None,
     ) -> tuple[dict[str, xr.DataTree], Weighed | str | None]:
-        """The forecasts, and what the weights of their mixture come from, or why there is none."""
+        """Return the saved forecasts, and the comparison behind their mixture or why there is none.
+
+        Raises:
+            MismatchError: if a model is not the fitted one, unless `what_if`.
+        """
         at = forecast_times(self.study) if at is None else at
         forecasts: dict[str, xr.DataTree] = {}
         with alone_in(self.folder):
@@ -426,7 +470,8 @@ class Run:
                 except Exception as error:  # the forecasts are worth more than their mixture
                     comparison = said_of(error)
             if MIXTURE not in forecasts:
-                self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)  # of other forecasts
+                # An older mixture would be of other forecasts.
+                self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)
             for name, found in forecasts.items():
                 save(found, self.path(name, "forecast.nc"))
             write_text(self.folder / "forecast.csv", table_of(next(iter(forecasts.values()))))
@@ -439,20 +484,24 @@ class Run:
         say: Say = lambda text: None,
         comparison: Weighed | str | None = None,
     ) -> None:
-        """Forecast over all data, mix, score and report, from what the folder holds.
+        """Forecast over all data, mix, score and report, from the posteriors in the folder.
 
         Args:
             what_if: as for `forecast`.
             say: as for `Study.run`.
-            comparison: what `weigh` returned, unless it is to be worked out of the folder.
+            comparison: the result of `weigh`; None computes it from the files in the folder.
 
         Raises:
-            as `forecast`.
+            MismatchError: as `forecast`.
+            ReadError: as `forecast`.
+            WriteError: as `forecast`.
         """
         with alone_in(self.folder):
             self._finish(what_if, say, comparison)
 
     def _finish(self, what_if: bool, say: Say, comparison: Weighed | str | None) -> None:
+        """Do the work of `finish` in a locked folder."""
+        # 1. Forecast and mix.
         posts = self.fitted()
         forecasts, comparison = self._forecast(posts, None, what_if, comparison)
         say("forecasts made" if MIXTURE not in forecasts else "forecasts made and mixed")
@@ -460,24 +509,35 @@ class Run:
         if missing:
             say(f"left out, since not fitted yet: {', '.join(missing)}")
         self._say_why_not(comparison, say)
+        # 2. Judge every model, and the mixture.
         own = self.study.label
-        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        verdicts = self._verdicts(posts, forecasts)
         found = self._mixed(posts, forecasts, comparison, verdicts)
+        # 3. Save the scores.
         observed = self.study.train[list(self.study.model.observables)]
         said = {"study": self.study.name, "split": told_split(self.study)}
-        said |= results(forecasts, observed, self.study.test, verdicts, found, comparison)
+        said |= results(
+            forecasts,
+            observed,
+            self.study.test,
+            verdicts,
+            found,
+            comparison,
+        )
         said["updated"] = [name for name, post in posts.items() if "updated_by" in post.attrs]
         said["asked"] = asked(forecasts, self.study.test, self.study.options)
         write_text(self.folder / "scores.json", json.dumps(said, indent=2, allow_nan=False) + "\n")
+        # 4. Save the report.
+        rivals = {name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)}
+        derive = self.study.derived
         page = report(
             posts[own],
             forecasts[own],
             self.study.test,
             title=self.study.title or self.study.name,
             name=own,
-            rivals={name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)},
-            derived=self.study.derived
-            and evaluate(self.study.model, posts[own], self.study.derived),
+            rivals=rivals,
+            derived=derive and evaluate(self.study.model, posts[own], derive),
             mixture=found,
             model=self.study.model,
             options=self.study.options.told_of(self.study.data),
@@ -490,15 +550,16 @@ class Run:
         look_ahead: Callable[[Origins], None] | None = None,
         **say: Any,
     ) -> Weighed:
-        """What weighs the models, from what the folder holds once they have looked ahead."""
+        """Return the comparison with the weights; `look_ahead` makes past forecasts if needed."""
         refuse_unfitted(self.study.models, posts)
 
+        # Weights by evidence need no past forecasts, so they are made on request only.
         def past() -> dict[str, xr.DataTree]:
-            origins = self.study.looks_from  # raises DataError for too few times
-            _ = look_ahead and look_ahead(origins)
-            return past_forecasts(
-                posts, {name: self.path(name, ORIGINS) for name in self.study.models}
-            )
+            origins = self.study.looks_from
+            if look_ahead is not None:
+                look_ahead(origins)
+            paths = {name: self.path(name, ORIGINS) for name in self.study.models}
+            return past_forecasts(posts, paths)
 
         by = self.study.mix if isinstance(self.study.mix, str) else None
         return model_weights(self.study.models, posts, by=by, past=past, **say)
@@ -510,25 +571,29 @@ class Run:
         comparison: Weighed | str | None,
         verdicts: Mapping[str, Diagnosis],
     ) -> Mixed | None:
-        """What is to be said of the mixture, if there is one."""
+        """Return the mixture with its verdict, if there is one."""
         if comparison is None or isinstance(comparison, str):
             return None
-        own, members = (
-            self.study.label,
-            {name: fc for name, fc in forecasts.items() if name != MIXTURE},
-        )
+        own = self.study.label
+        members = {name: fc for name, fc in forecasts.items() if name != MIXTURE}
+        # The verdict compares the mixture with the science alone, too.
         science = science_of(own, self.study.models)
         given = forecasts[MIXTURE], comparison, members, verdicts, posts[own], self.study.test
         return judge_mixture(*given, own=own, science=science)
 
     def diagnose(self) -> dict[str, Diagnosis]:
-        """A verdict on the mixture, if there is one, and on each posterior of the folder, with its
-        forecast.
+        """Judge each posterior in the folder with its forecast, and the mixture if there is one.
+
+        Returns:
+            The verdicts by name, that on the mixture first.
+
+        Raises:
+            ReadError: if the study's own posterior is missing.
         """
         posts = self.fitted()
         paths = {name: self.path(name, "forecast.nc") for name in posts}
         forecasts = {name: load(path) for name, path in paths.items() if path.is_file()}
-        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        verdicts = self._verdicts(posts, forecasts)
         if not (self.study.mixes and (path := self.path(MIXTURE, "forecast.nc")).is_file()):
             return verdicts
         forecasts[MIXTURE] = load(path)
@@ -536,12 +601,18 @@ class Run:
         found = self._mixed(posts, forecasts, comparison, verdicts)
         return ({MIXTURE: found.diagnosis} if found else {}) | verdicts
 
-    def _judged(
-        self, name: str, post: xr.DataTree, forecasts: Mapping[str, xr.DataTree]
-    ) -> Diagnosis:
-        """The verdict on one posterior; the study's own model is compared with its rivals."""
-        own = name == self.study.label
-        rivals = {
-            other: fc for other, fc in forecasts.items() if own and other not in (name, MIXTURE)
+    def _verdicts(
+        self, posts: Mapping[str, xr.DataTree], forecasts: Mapping[str, xr.DataTree]
+    ) -> dict[str, Diagnosis]:
+        """Return a verdict on each posterior; only the study's own is compared with its rivals."""
+        own = self.study.label
+        others = {name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)}
+        return {
+            name: diagnose(
+                post,
+                forecasts.get(name),
+                self.study.test,
+                rivals=others if name == own else {},
+            )
+            for name, post in posts.items()
         }
-        return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)

@@ -1,6 +1,4 @@
-"""The times that a study forecasts: those of its data, and those beyond them;
-forcings of a file.
-"""
+"""Times that a study forecasts, and new observations and forcings from a file."""
 
 import json
 from collections.abc import Mapping
@@ -26,7 +24,7 @@ _PLOTTED_TIMES = 100
 
 @runtime_checkable
 class Series(Protocol):
-    """What is looked at here of a study."""
+    """The attributes of a study that these functions read."""
 
     @property
     def data(self) -> xr.Dataset: ...
@@ -48,18 +46,23 @@ class Series(Protocol):
 
 
 def forecast_times(study: Series) -> xr.Dataset:
-    """All times of the data and, where all models can be solved there, times between them for
-    smooth curves.
+    """Return the times of the data, with times between them for smooth curves where possible.
 
-    There are none between them where forcings or known errors are read from the data, or where a
-    layer goes in steps, as a difference equation does. Neither are there where levels and return
-    periods are asked for: each time that is forecast has noise of its own, so more times would
-    exceed a level more often.
+    There are none between them if forcings or known errors come from the data, or if a layer takes
+    discrete steps. Thresholds and return periods exclude them too: each time has noise of its own,
+    so more times would exceed a level more often.
+
+    Args:
+        study: the study.
+
+    Returns:
+        The data themselves, or a dataset of times without data.
     """
     counted = study.options.thresholds or study.options.return_periods
     if study.forced or counted or any(model.reader.variables for model in study.models.values()):
         return study.data
     index = study.data[study.index]
+    # Divide each step into equal parts, for about 100 times in all.
     parts = max(1, round(_PLOTTED_TIMES / index.size))
     if parts == 1:
         return study.data
@@ -69,22 +72,22 @@ def forecast_times(study: Series) -> xr.Dataset:
         steps = np.append(np.diff(times), np.timedelta64(0, "ms"))
         between = times[number // parts] + steps[number // parts] * (number % parts) // parts
     else:
-        between = np.interp(
-            number / parts, np.arange(index.size), np.asarray(index.values, dtype=float)
-        )
-    beside = {
-        name: c
-        for name, c in study.data.coords.items()
-        if name != study.index and c.dims == (name,)
+        places = np.arange(index.size)
+        between = np.interp(number / parts, places, np.asarray(index.values, dtype=float))
+    # Coordinates of other dimensions, such as groups, stay.
+    coords: dict[str, Any] = {
+        str(name): values
+        for name, values in study.data.coords.items()
+        if name != study.index and values.dims == (name,)
     }
-    found = xr.Dataset(coords={study.index: (study.index, between, index.attrs), **beside})
-    return (
-        found if all(_is_solved_at(model, found) for model in study.models.values()) else study.data
-    )
+    coords[study.index] = study.index, between, index.attrs
+    found = xr.Dataset(coords=coords)
+    solved = all(_is_solved_at(model, found) for model in study.models.values())
+    return found if solved else study.data
 
 
 def _is_solved_at(model: Model, times: xr.Dataset) -> bool:
-    """Whether the layer of a model accepts some times; it is traced for them, not compiled."""
+    """Whether the layer of a model accepts some times; it is traced, not compiled."""
     try:
         check_shapes(model, model.inputs(times))
     except DataError:
@@ -93,69 +96,73 @@ def _is_solved_at(model: Model, times: xr.Dataset) -> bool:
 
 
 def future_times(study: Series, until: Any, step: float) -> np.ndarray:
-    """Times from the start of the data to `until`, and those of the data: verdicts go on looking at
-    what was held out.
+    """Return times from the start of the data to `until`, and the times of the data.
+
+    The times of the data are kept so that verdicts can still use the held-out data.
 
     Args:
         study: the study.
-        until: the last of these times, a number or a date.
-        step: the time between two of them; of dates in the unit of time of the model, days unless
-            it says another.
+        until: the last time, a number or a date.
+        step: the time between two of them. For dates it is in the model's unit of time, days if it
+            names none.
+
+    Returns:
+        The times in order.
 
     Raises:
-        DataError: if there are none, or if the model needs forcings, whose future a study does not
-            know.
+        DataError: if there are no such times, or the model needs forcings, whose future a study
+            does not know.
     """
     if study.forced:
         raise DataError(
             "this study needs forcings: give a file of them by --forcing, or forecast in Python, "
-            "with "
-            "bd.forecast(model, post, dataset)"
+            "with bd.forecast(model, post, dataset)"
         )
-    held, until = study.data[study.index].values, place_of(study.data, study.index, until)
-    if are_dates(held):
-        start, each = held[0], seconds(step, study.model.layer.units.get(study.index, ""))
+    known = study.data[study.index].values
+    until = place_of(study.data, study.index, until)
+    if are_dates(known):
+        start = known[0]
+        each = seconds(step, study.model.layer.units.get(study.index, ""))
         if not (each > np.timedelta64(0, "ms") and start < until):
             raise DataError(
                 f"until must lie after {told(start)} and the step must be positive, both finite"
             )
-        return np.union1d(held, np.arange(start, until + each / 2, each))
-    start = float(held[0])
+        return np.union1d(known, np.arange(start, until + each / 2, each))
+    # Numbers have a step in the units of the index.
+    start = float(known[0])
     if not (0 < step < np.inf and start < until < np.inf):
         raise DataError(
             f"until must lie after {start:g} and the step must be positive, both finite"
         )
-    times, ahead = (
-        np.unique(study.data[study.index].values.astype(float)),
-        np.arange(start, until + step / 2, step),
-    )
-    there = (
-        pd.Index(times).get_indexer(pd.Index(ahead), method="nearest", tolerance=1e-6 * step) >= 0
-    )
-    return np.union1d(times, ahead[~there])
+    times = np.unique(known.astype(float))
+    ahead = np.arange(start, until + step / 2, step)
+    # Times that differ by rounding only are the same.
+    close = {"method": "nearest", "tolerance": 1e-6 * step}
+    nearest = pd.Index(times).get_indexer(pd.Index(ahead), **close)
+    return np.union1d(times, ahead[nearest < 0])
 
 
 def new_rows(study: Series, path: str | Path) -> xr.Dataset:
-    """New observations of a series after those that the study holds out, and the forcings at their
-    times.
+    """Return the data of the study with new observations of a series and the forcings then.
 
     Args:
         study: the study.
         path: a CSV table or a netCDF file with the index, observables and the forcings of all
             models.
 
+    Returns:
+        The rows of the data, with those of the file in their place or after them.
+
     Raises:
         ReadError: if the file cannot be read.
         DataError: if it lacks the index or a forcing, holds no observable, or has dates where the
             data have numbers.
     """
-    models, index = study.models.values(), study.index
-    forcings = tuple(dict.fromkeys(name for model in models for name in model.layer.forcings))
-    seen = tuple(
-        dict.fromkeys(
-            name for model in models for name in (*model.observables, *model.reader.variables)
-        )
-    )
+    index = study.index
+    models = study.models.values()
+    each = (name for model in models for name in (*model.observables, *model.reader.variables))
+    seen = tuple(dict.fromkeys(each))
+    # A table has no columns for places or groups.
     places = [
         dim for name in study.model.observables for dim in study.data[name].dims if dim != index
     ]
@@ -164,138 +171,158 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
             f"a table of new rows is of a series, but the data have the dimension '{places[0]}': "
             "bd.update"
         )
-    found = read_series(path, index, forcings, also=seen, **_as_written(study))
+    found = read_series(path, index, _forcings_of(study), also=seen, **_as_written(study))
     if not any(name in found for name in study.model.observables):
         raise DataError(
             f"{path} holds no observable: it needs {', '.join(study.model.observables)}"
         )
     refuse_mixed(found, index, study.data[index], "the data of the study")
-    known = study.data[[name for name in found.data_vars if name in study.data]].reset_coords(
-        drop=True
+    return _joined_with_data(
+        study, [str(name) for name in found.data_vars if name in study.data], found
     )
+
+
+def _joined_with_data(study: Series, names: list[str], found: xr.Dataset) -> xr.Dataset:
+    """Return variables of the data joined with those of a file, which wins at the same times."""
+    index = study.index
+    known = study.data[names].reset_coords(drop=True)
     found = in_units(found, units_of(known), doubtful=True)
+    # Rows of the file replace rows at the same times.
     before = known.isel({index: ~np.isin(known[index].values, found[index].values)})
     return xr.concat([before, found], index, data_vars="all", join="outer").sortby(index)
 
 
+def _forcings_of(study: Series) -> tuple[str, ...]:
+    """Return the forcings of all models, each once."""
+    models = study.models.values()
+    return tuple(dict.fromkeys(name for model in models for name in model.layer.forcings))
+
+
 def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
-    """Rows without the observations that a posterior knows already, by the same values.
+    """Return rows without the observations that a posterior knows already, by equal values.
+
+    Args:
+        model: the model.
+        post: its posterior.
+        rows: observations and forcings along the index.
+
+    Returns:
+        The rows with new observations, and those whose forcings lead to them.
 
     Raises:
-        DataError: if nothing is left, or rows are lacking whose forcings lead from one to the next.
+        DataError: if no observation is new, or forcings between the old and new rows are missing.
     """
     known = fitted_observables(post)
     (index,) = rows.dims
     observed = [name for name in known.data_vars if name in rows]
+    # 1. Blank the known values. A value that was corrected since counts as new.
     for name in observed:
-        held = known[name].drop_duplicates(index).reindex({index: rows[index]})
-        rows = rows.assign(
-            {name: rows[name].where(~np.isclose(held, rows[name], rtol=1e-9, atol=0.0))}
-        )
+        old = known[name].drop_duplicates(index).reindex({index: rows[index]})
+        same = np.isclose(old, rows[name], rtol=1e-9, atol=0.0)
+        rows = rows.assign({name: rows[name].where(~same)})
     some = np.any([rows[name].notnull().values for name in observed], axis=0)
     if not some.any():
         raise DataError(
             "the posterior knows all observations of these rows already: there is nothing to "
             "update by"
         )
-    # Rows without an observation stay as far as their forcings lead to one.
+    # 2. Keep rows without an observation as far as their forcings lead to one.
     last = rows[index].values[np.flatnonzero(some)[-1]]
     leading = (rows[index].values > known[index].values[-1]) & (rows[index].values <= last)
     found = rows.isel({index: some | leading})
+    # A layer that integrates needs forcings without a gap.
     if model.layer.forcings and begins(model.layer):
         _refuse_lacking_rows(model, known, found)
     return found
 
 
 def _refuse_lacking_rows(model: Model, known: xr.Dataset, found: xr.Dataset) -> None:
-    """Raise DataError where new rows are further apart than twice any step of those that are
-    known.
-    """
+    """Raise DataError if a step to a new row is more than twice the longest known step."""
     index = model.index
     old, new = (np.asarray(model.in_numbers(rows)[index].values, float) for rows in (known, found))
-    times, dates = np.append(old[-1:], new[new > old[-1]]), found[index].values[new > old[-1]]
-    lacking = (
-        np.flatnonzero(np.diff(times) > 2 * np.diff(old).max(initial=0.0)) if old.size > 1 else []
-    )
-    for i in lacking[:1]:
-        last = known[index].values[-1] if i == 0 else dates[i - 1]
+    if old.size < 2:
+        return
+    # Steps from the last known row on.
+    ahead = new > old[-1]
+    steps = np.diff(new[ahead], prepend=old[-1])
+    lacking = np.flatnonzero(steps > 2 * np.diff(old).max())
+    if lacking.size:
+        dates = np.append(known[index].values[-1:], found[index].values[ahead])
+        last, following = dates[lacking[0] : lacking[0] + 2]
         raise DataError(
-            f"forcings are known up to {told(last)} and from {told(dates[i])} on: give the rows "
+            f"forcings are known up to {told(last)} and from {told(following)} on: give the rows "
             "between too"
         )
 
 
 def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Dataset:
-    """The forcings of the data and, after these, those of a file, which also stand for the data's
-    at the same times.
+    """Return the forcings of the data and of a file, which replaces them at the same times.
 
     Args:
         study: the study.
         path: a CSV table or a netCDF file with the index and the forcings of all models. A table
-            may have the columns of the one that `from_table` read. Observations in it are not used:
-            see `new_observations`.
-        until: the last time that is taken of it, a number or a date; all of it unless given.
+            may have the column names of the one that `from_table` read. Observations in it are not
+            used: see `new_observations`.
+        until: the last time to take from it, a number or a date; None takes all.
+
+    Returns:
+        The forcings along the index.
 
     Raises:
         ReadError: if the file cannot be read.
         DataError: if it lacks the index or a forcing, or has dates where the data have numbers.
     """
     index = study.index
-    names = tuple(
-        dict.fromkeys(name for model in study.models.values() for name in model.layer.forcings)
-    )
+    names = _forcings_of(study)
     if not names:
         raise DataError("this study needs no forcings: leave out --forcing, and say --until when")
     ahead = read_series(path, index, names, **_as_written(study))
     refuse_mixed(ahead, index, study.data[index], "the data of the study")
     if until is not None:
+        # Forcings beyond the last time are not needed.
         ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
-    known = study.data[list(names)].reset_coords(drop=True)
-    ahead = in_units(ahead, units_of(known), doubtful=True)
-    before = known.isel({index: ~np.isin(known[index].values, ahead[index].values)})
-    both = xr.concat([before, ahead], index, data_vars="all", join="outer").sortby(index)
+    both = _joined_with_data(study, list(names), ahead)
     return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})
 
 
 def new_observations(study: Series, path: str | Path, fitted: xr.Dataset | None = None) -> int:
-    """How many observations a file of forcings holds that neither the data of a study nor its
-    posterior know.
+    """Count the observations in a file of forcings that the study does not know yet.
 
-    A forecast takes no notice of them.
+    A forecast does not use them.
 
     Args:
         study: the study.
         path: as for `future_forcings`.
         fitted: the observables that the posterior knows, also after an update.
 
+    Returns:
+        The number of values at times without data in the study and in `fitted`.
+
     Raises:
-        as `read_series`.
+        ReadError: if the file cannot be read.
+        DataError: if it has dates where the data have numbers.
     """
-    seen = tuple(
-        dict.fromkeys(name for model in study.models.values() for name in model.observables)
-    )
-    names = {name for model in study.models.values() for name in model.layer.forcings}
-    observed = tuple(name for name in seen if name not in names)
+    forcings = _forcings_of(study)
+    observables = (name for model in study.models.values() for name in model.observables)
+    observed = tuple(name for name in dict.fromkeys(observables) if name not in forcings)
     found = read_series(path, study.index, (), also=observed, **_as_written(study))
     if not found.data_vars:
         return 0
     refuse_mixed(found, study.index, study.data[study.index], "the data of the study")
-    count, index = 0, study.index
+    count = 0
+    index = study.index
     for name, values in found.data_vars.items():
         new = np.ones(values.sizes[index], bool)
         for known in (study.data, fitted):
             if known is not None and name in known:
-                new &= ~np.isin(
-                    values[index].values, known[name].dropna(index, how="all")[index].values
-                )
+                times = known[name].dropna(index, how="all")[index]
+                new &= ~np.isin(values[index].values, times.values)
         count += int(values.isel({index: new}).notnull().sum())
     return count
 
 
 def _as_written(study: Series) -> dict[str, Any]:
-    """How the user's table writes the data: its columns, where they are called otherwise, dates and
-    missing values.
-    """
+    """Return how the user's table writes columns, dates and missing values."""
     attrs = study.data.attrs
     return {
         "columns": json.loads(attrs.get(COLUMNS, "{}")),

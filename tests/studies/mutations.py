@@ -329,7 +329,7 @@ MUTANTS = (
         ("tests/test_solver_check.py::test_every_tolerance_is_tightened_however_deep",),
     ),
     Mutant(
-        "forecast bands of 90 % by 10 and 90 %", "bayes_dasl/plots/forecast.py",
+        "forecast bands of 90 % by 10 and 90 %", "bayes_dasl/plots/_series.py",
         "(0.05, 0.25, 0.5, 0.75, 0.95)",
         "(0.1, 0.25, 0.5, 0.75, 0.9)",
         ("tests/test_plots.py::test_forecast_bands_are_quantiles_of_the_draws_that_did_not_fail",),
