@@ -111,6 +111,8 @@ class HurdleNoise(AbstractWithZeros):
             share that may lie outside 0 and 1.
     """
 
+    has_masses: ClassVar[bool] = True
+
     @property
     def looks_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.noise.looks_back
