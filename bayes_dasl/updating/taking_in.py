@@ -40,9 +40,16 @@ type Refit = Callable[[xr.Dataset, Float[np.ndarray, "draws dimension"]], xr.Dat
 def taken_in(
     model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit, *, key: int | Array
 ) -> xr.DataTree:
-    """The result of `update`; `refit` is used if weights are not reliable."""
+    r"""Update a posterior by importance weights, or by `refit` if they are not reliable.
+
+    $w(\theta) = p(y_{all} \mid \theta) / p(y_{old} \mid \theta)$
+
+    Returns:
+        The result of `update`.
+    """
     began = time.perf_counter()
     check_same_posterior(model, post)
+    # 1. Predictions of all data; of the new rows alone if the model can go on from the old ones.
     joined = _joined_data(model, post, new_data)
     problem, draws = pose(model, joined), draws_of(model, post)
     before = stored_log_likelihood(post)
@@ -50,8 +57,10 @@ def taken_in(
     pushed = _gone_on(model, post, joined, draws, key=key_predict)
     if pushed is None:
         pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
+    # 2. Weights; those of earlier updates count for their reliability.
     log_weights = pushed.log_weight(problem.observed) - before
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
+    # 3. Resample the draws, or fit again.
     if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
         groups = _updated_groups(post, problem, pushed, log_weights, taken, joined)
@@ -91,6 +100,7 @@ def _gone_on(
         return None
     if any(_gained(joined[name][:number], old[name]) for name in model.observables):
         return None
+    # Solve from the states at the last old row over the new rows.
     time, states = held
     rows = joined.isel({model.index: slice(number - 1, None)})
     observed = {n: np.array(observations(rows, n, dims=model.dims(n))) for n in model.observables}
@@ -114,7 +124,7 @@ def _gained(now: xr.DataArray, before: xr.DataArray) -> bool:
 def _after(
     post: xr.DataTree, group: str, old: xr.Dataset, new: Mapping[str, np.ndarray]
 ) -> dict[str, Float[np.ndarray, "draw time ..."]]:
-    """Rows of a posterior followed by new ones, whose first repeats the last old row."""
+    """Old rows of a posterior, followed by new ones without their first, the last old row."""
     held = post[group].to_dataset().reset_coords()
     return {
         name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1)
