@@ -25,12 +25,12 @@ _FEWEST_TIMES = 20
 
 
 class _Lead(NamedTuple):
-    """The lead of another forecast at each value: our CRPS minus its, over our mean CRPS.
+    r"""The lead of another forecast at each value, relative to our mean CRPS.
 
-    The mean lead is a ratio of two means. `residual` has the same standard error (delta method): it
-    is the lead minus the mean lead times our own relative score.
+    $l_i = (c_i - c'_i) / \bar c$ with our CRPS $c$ and theirs $c'$; the `residual`
+    $l_i - \bar l\, c_i / \bar c$ has the standard error of the ratio $\bar l$ (delta method)
 
-    Shapes: `grid` and `residual` are that of the data, time first, NaN where nothing is compared;
+    Shapes: `grid` and `residual` as the data, time first, NaN where nothing is compared;
     `replicates` is `(replicate, value)`.
     """
 
@@ -40,7 +40,7 @@ class _Lead(NamedTuple):
 
 
 def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, float, int]:
-    """The share of its CRPS by which one forecast is worse than another.
+    """The mean lead of another forecast, relative to our mean CRPS.
 
     Args:
         own: draws and observations of each observable.
@@ -48,28 +48,29 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
         data: the observations, with time as first dimension.
 
     Returns:
-        The share, its standard error, which allows for dependent errors, and the number of values;
+        The lead, its standard error, which allows for dependent errors, and the number of values;
         NaN, NaN and 0 if no value can be compared.
     """
     leads = _crps_leads(own, other, data, replicates=0)
     values = _finite_leads(leads)
-    return (
-        (float(values.mean()), _lead_error(leads), values.size)
-        if values.size
-        else (np.nan, np.nan, 0)
-    )
+    if not values.size:
+        return np.nan, np.nan, 0
+    return float(values.mean()), _lead_error(leads), values.size
 
 
 def against_rival(
     name: str, own: Ensembles, other: Ensembles, data: xr.Dataset
 ) -> Iterator[Finding]:
-    """A finding on a rival: whether its CRPS is clearly lower, by a twentieth at least.
+    """A finding on a competing model: whether its CRPS is clearly lower, by 5 % at least.
 
     Args:
-        name: the name of the rival.
+        name: the name of the competing model.
         own: draws and observations of each observable.
-        other: the rival's.
+        other: those of the competing model.
         data: the observations, with time as first dimension.
+
+    Returns:
+        At most one finding.
     """
     leads = _crps_leads(own, other, data, replicates=0)
     values = _finite_leads(leads)
@@ -91,13 +92,17 @@ def against_baseline(
     Args:
         name: the name of the baseline.
         own: draws and observations of each observable.
-        other: the baseline's.
+        other: those of the baseline.
         data: the observations, with time as first dimension.
+
+    Returns:
+        At most one finding.
     """
     leads = _crps_leads(own, other, data)
     values = _finite_leads(leads)
     if not values.size:
         return
+    # The mean lead in data that our forecast simulates, where the baseline leads by chance alone.
     number = min(len(lead.replicates) for lead in leads)
     replicates = np.concatenate([lead.replicates[:number] for lead in leads], axis=1).mean(axis=1)
     usual = share_beyond(replicates, float(values.mean()))
