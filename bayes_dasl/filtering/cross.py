@@ -63,11 +63,8 @@ class CrossCorrelation(AbstractCrossCorrelation):
 
     def __check_init__(self):
         names, number = self.observables, len(self.observables)
-        if (
-            not isinstance(names, tuple)
-            or not all(isinstance(n, str) for n in names)
-            or len({*names}) != number
-        ):
+        strings = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
+        if not strings or len({*names}) != number:
             raise ModelError(
                 f"CrossCorrelation is of a tuple of different names of observables, not {names!r}"
             )
@@ -279,5 +276,7 @@ def _matrix_of(correlation: Any) -> Array:
 
 
 def _is_correlation(matrix: np.ndarray) -> bool:
-    ones, alike = np.allclose(np.diag(matrix), 1.0), np.allclose(matrix, matrix.T)
-    return bool(ones and alike and np.linalg.eigvalsh(matrix).min() > 0)
+    """Whether a matrix is symmetric and positive definite with ones on its diagonal."""
+    ones = np.allclose(np.diag(matrix), 1.0)
+    symmetric = np.allclose(matrix, matrix.T)
+    return bool(ones and symmetric and np.linalg.eigvalsh(matrix).min() > 0)

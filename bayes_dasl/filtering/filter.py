@@ -138,10 +138,12 @@ def given_before(
     rows = jnp.arange(times.size) if same else jnp.searchsorted(when, times)
     last = Belief(*(part[rows] for part in beliefs))
     # 3. A datum lies between two times if the number of data before them differs.
-    counted = jnp.cumsum(jnp.stack([b.seen.there for b in known]).any(axis=0), axis=0, dtype=int)
+    there = jnp.stack([b.seen.there for b in known]).any(axis=0)
+    counted = jnp.cumsum(there, axis=0, dtype=int)
     zero = jnp.zeros_like(counted, shape=(1, *counted.shape[1:]))
     number = jnp.concatenate([zero, counted])[rows]
-    anew = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
+    first = jnp.ones_like(number[:1], bool)
+    anew = jnp.concatenate([first, number[1:] != number[:-1]])
     seen = tuple(_seen_at(times, before) for before in known)
     paths = Paths(system, numbers, times, last, anew, seen, tuple(linked), tuple(white))
 
@@ -181,10 +183,10 @@ def _filtered(
 ) -> Belief:
     """Beliefs before all data and after each past row, `(1 + past, …)`."""
     places = befores[0].seen.there.shape[1:]
-    covariance = jnp.broadcast_to(
-        jnp.asarray(system.first), (*places, *jnp.shape(system.first)[-2:])
-    )
-    first = Belief(jnp.broadcast_to(origin, places), jnp.zeros(covariance.shape[:-1]), covariance)
+    covariance = jnp.asarray(system.first)
+    covariance = jnp.broadcast_to(covariance, (*places, *covariance.shape[-2:]))
+    mean = jnp.zeros(covariance.shape[:-1])
+    first = Belief(jnp.broadcast_to(origin, places), mean, covariance)
 
     def step(belief: Belief, at: tuple) -> tuple[Belief, Belief]:
         time, rows = at
@@ -200,10 +202,11 @@ def _filtered(
 
 def _belief_at(system: System, belief: Belief, to: Array) -> Belief:
     """The belief at a later time: m ← A m, P ← A P Aᵀ + Q."""
-    to = jnp.reshape(to, (*jnp.shape(to), *[1] * (belief.time.ndim - jnp.ndim(to))))
+    to = jnp.expand_dims(to, range(jnp.ndim(to), belief.time.ndim))
     flow, grown = system.over(jnp.maximum(to - belief.time, 0.0))
     mean = jnp.sum(flow * belief.mean[..., None, :], axis=-1)
-    covariance = _product(_product(flow, belief.covariance), jnp.swapaxes(flow, -1, -2)) + grown
+    pushed = _product(flow, belief.covariance)
+    covariance = _product(pushed, jnp.swapaxes(flow, -1, -2)) + grown
     return Belief(jnp.broadcast_to(to, belief.time.shape), mean, covariance)
 
 
@@ -229,11 +232,13 @@ def _conditioned(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief
     # 1. Gain K, 0 where no datum was seen.
     there = seen.there & (total > 0)
     total = jnp.where(there, total, 1.0)
-    gain = jnp.where(there[..., None], ahead.covariance[..., number] / total[..., None], 0.0)
+    gain = ahead.covariance[..., number] / total[..., None]
+    gain = jnp.where(there[..., None], gain, 0.0)
     # 2. Mean and covariance; `left` is the share of var(r) that a censored datum leaves.
     expected = ahead.mean[..., number]
     residual, left = within(seen, expected, total)
-    mean = ahead.mean + gain * (jnp.where(there, residual, 0.0) - expected)[..., None]
+    surprise = jnp.where(there, residual, 0.0) - expected
+    mean = ahead.mean + gain * surprise[..., None]
     learnt = gain[..., :, None] * ahead.covariance[..., None, number, :]
     learnt = learnt if left is None else (1.0 - left)[..., None, None] * learnt
     return ahead._replace(mean=mean, covariance=ahead.covariance - learnt)
@@ -246,9 +251,7 @@ def _product(a: Array, b: Array) -> Array:
 
 def _where_leading(condition: Array, a: Array, b: Array) -> Array:
     """`jnp.where` with a condition on the leading axes."""
-    return jnp.where(
-        jnp.reshape(condition, (*condition.shape, *[1] * (a.ndim - condition.ndim))), a, b
-    )
+    return jnp.where(jnp.expand_dims(condition, range(condition.ndim, a.ndim)), a, b)
 
 
 def _choose_belief(condition: Array, one: Belief, other: Belief) -> Belief:

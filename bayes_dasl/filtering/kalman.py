@@ -223,12 +223,10 @@ class Kalman(StochasticEquation, AbstractFilter):
 
         # Scale covariances by sd_i sd_j rtol / atol, so that the solver's atol on them amounts to
         # rtol relative to the standard deviations.
-        spread = (
-            jnp.diag(belief.covariance)
-            + jnp.square(amplitudes(belief.mean, t0)) * (t1 - t0)
-            + self.atol**2
-        )
-        spread = jnp.sqrt(jax.lax.stop_gradient(jnp.where(jnp.isfinite(spread), spread, 1.0)))
+        grown = jnp.square(amplitudes(belief.mean, t0)) * (t1 - t0)
+        spread = jnp.diag(belief.covariance) + grown + self.atol**2
+        spread = jnp.where(jnp.isfinite(spread), spread, 1.0)
+        spread = jnp.sqrt(jax.lax.stop_gradient(spread))
         unit = jnp.outer(spread, spread) * self.rtol / self.atol
 
         # 1. Moments of the linearised equation: m' = f(m), P' = F P + P Fᵀ + diag(g²), F = ∂f/∂y.
@@ -311,7 +309,8 @@ def _update(
 def _all_times(start: Any, asked: list, kinks: list, numpy: Any) -> Any:
     """All times, with kinks clipped to their range; by NumPy, or by JAX's for traced times."""
     every = numpy.concatenate(asked)
-    return numpy.concatenate([every, *(numpy.clip(times, start, every.max()) for times in kinks)])
+    last = every.max()
+    return numpy.concatenate([every, *(numpy.clip(times, start, last) for times in kinks)])
 
 
 def _past_rows(

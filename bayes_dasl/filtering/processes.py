@@ -296,4 +296,4 @@ def _one_number(logarithm: Any, scale: Any) -> tuple[Array, Array]:
 
 
 def _matrix(a: Array, b: Array, c: Array, d: Array) -> Array:
-    return jnp.stack([jnp.stack([a, b], axis=-1), jnp.stack([c, d], axis=-1)], axis=-2)
+    return jnp.stack([a, b, c, d], axis=-1).reshape(*a.shape, 2, 2)

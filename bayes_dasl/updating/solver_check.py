@@ -31,6 +31,7 @@ from ..prediction.posterior import (
     fitted_observables,
 )
 from ..prediction.predictive import Pushed, push
+from ..scores.draws_at_data import merged
 from .revised import resampled_groups
 from .tighter_tolerances import tightened, tolerances
 
@@ -166,22 +167,17 @@ def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
 
 
 def _science_draws(post: xr.DataTree) -> dict[str, xr.DataArray]:
-    """Draws of the scientific parameters, or of all where none is."""
-    all_of_them = {
-        str(name): v.transpose("chain", "draw", ...)
-        for name, v in post["posterior"].data_vars.items()
-    }
-    science = {
-        name: v for name, v in all_of_them.items() if v.attrs.get("group", "science") == "science"
-    }
-    return science or all_of_them
+    """Draws of the scientific parameters; of all parameters if none is scientific."""
+    draws = post["posterior"].to_dataset().transpose("chain", "draw", ...)
+    every = {str(name): v for name, v in draws.data_vars.items()}
+    science = {name: v for name, v in every.items() if v.attrs.get("group", "science") == "science"}
+    return science or every
 
 
 def _largest_rhat(post: xr.DataTree) -> float:
     """The largest R-hat of the scientific parameters that move; 1 if none does."""
-    columns = as_rows(
-        {n: v.values.reshape(-1, *v.shape[2:]) for n, v in _science_draws(post).items()}
-    )
+    science = _science_draws(post)
+    columns = as_rows({name: merged(variable) for name, variable in science.items()})
     by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
     return float(rhat(by_chain[..., moving_quantities(by_chain)]).max(initial=1.0))
 

@@ -108,7 +108,8 @@ def _gone_on(
         # The first row repeats the last old one.
         values[0] = np.nan
     seen = {name: jnp.asarray(values) for name, values in observed.items()}
-    part = push(model, model.inputs(rows, start=time), draws, observed=seen, ends=states, key=key)
+    inputs = model.inputs(rows, start=time)
+    part = push(model, inputs, draws, observed=seen, ends=states, key=key)
     return dataclasses.replace(
         part,
         log_likelihood=_after(post, "log_likelihood", old, part.log_likelihood),
@@ -239,6 +240,7 @@ def _joined_times(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " t
     often = [
         np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)
     ]
+    # Replicates of one time have as many rows as the larger of both.
     return np.repeat(once, np.maximum(*often))
 
 
@@ -260,9 +262,11 @@ def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
 
 
 def _refuse_changed(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
-    for at in map(tuple, np.argwhere(np.isnan(held) & np.isnan(now))[:1]):
+    unknown_before, unknown = np.isnan(held), np.isnan(now)
+    for at in np.argwhere(unknown_before & unknown)[:1]:
         raise DataError(f"forcing '{name}' is missing at the new time {told(times[at[0]])}")
-    for at in map(tuple, np.argwhere(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]):
+    changed = (held != now) & ~unknown_before & ~unknown
+    for at in map(tuple, np.argwhere(changed)[:1]):
         raise DataError(
             f"forcing '{name}' at time {told(times[at[0]])} was {held[at]:g} in the fit and is "
             f"{now[at]:g} in the new "

@@ -91,7 +91,7 @@ def finite_at(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.n
     return draws[some][:, seen], observed[seen]
 
 
-def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[str, Any]) -> Finding:
+def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any]) -> Finding:
     r"""Test whether a forecast is overconfident, and whether these data could have shown it.
 
     A forecast is called overconfident if less than 1 % of calibrated forecasts are as bad in one of
@@ -160,7 +160,7 @@ def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[str, Any])
     return model_finding(level, _SUBJECT, "; ".join([message, *said]), _TOO_SURE)
 
 
-def _hits(own: Ensembles, scored: Ensembles, data: Mapping[str, Any]) -> Iterator[_Hits]:
+def _hits(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any]) -> Iterator[_Hits]:
     """The hits of all held-out values, then those of each group of forecasts by size."""
     # Importing SciPy's statistics takes a second, so only where it is needed.
     from scipy.stats import rankdata
@@ -179,9 +179,8 @@ def _hits(own: Ensembles, scored: Ensembles, data: Mapping[str, Any]) -> Iterato
             kind.append(grid.reshape(data[name].shape))
     yield _hits_of(held, normal)
     for low, high in _GROUPS.values():
-        of_group = [
-            np.where((low <= s) & (s < high), z, np.nan) for s, z in zip(size, normal, strict=True)
-        ]
+        inside = [(low <= share) & (share < high) for share in size]
+        of_group = [np.where(*pair, np.nan) for pair in zip(inside, normal, strict=True)]
         yield _hits_of(held, of_group)
 
 
@@ -224,10 +223,8 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
     blocks = []
     for draws, observed in scored.values():
         some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
-        each = np.concatenate([observed[None, some], made[:, some]])
-        crps = np.stack(
-            [crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1
-        )
+        targets = np.concatenate([observed[None, some], made[:, some]])
+        crps = np.stack([*map(crps_at, draws[:, some].T, targets.T)], axis=1)
         # A forecast without any spread may be infinitely far from a datum.
         with np.errstate(over="ignore"):
             blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))

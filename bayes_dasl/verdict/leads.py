@@ -115,8 +115,9 @@ def _better_finding(
 ) -> Finding:
     """The finding on a better forecast, with the lead over all values as in the scores."""
     ours, theirs = (np.array([mean_crps(*e[n]) for n in own]) for e in (own, other))
-    lower = lower_by(ours, theirs, _observed_counts(own))
-    number, among = _finite_leads(leads).size, int(_observed_counts(own).sum())
+    counts = np.array([np.isfinite(observed).sum() for _, observed in own.values()])
+    lower = lower_by(ours, theirs, counts)
+    number, among = _finite_leads(leads).size, int(counts.sum())
     plural = "s" if among > 1 else ""
     of = f"{among} value{plural}" if number == among else f"{number} of {among} values"
     several = ", on average over the observables" if len(own) > 1 else ""
@@ -143,10 +144,6 @@ def _lead_error(leads: Sequence[_Lead]) -> float:
     return error_of_mean([lead.residual for lead in leads])
 
 
-def _observed_counts(ensembles: Ensembles) -> np.ndarray:
-    return np.array([np.isfinite(observed).sum() for _, observed in ensembles.values()])
-
-
 def _crps_leads(
     own: Ensembles, other: Ensembles, data: xr.Dataset, replicates: int = _REPLICATES
 ) -> list[_Lead]:
@@ -162,23 +159,25 @@ def _crps_lead(
     # 1. Values that both forecast, thinned, and our draws that are finite there.
     draws, observed = own
     grid = np.full((2, observed.size), np.nan)
-    known = np.isfinite(observed) & np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0)
-    seen = np.flatnonzero(_compared_values(known.reshape(shape)).ravel())
-    whole = draws[np.isfinite(draws[:, seen]).all(axis=1)][:, seen]
+    both = np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0)
+    known = np.isfinite(observed) & both
+    seen = np.flatnonzero(_compared_values(known.reshape(shape)))
+    whole = draws[:, seen]
+    whole = whole[np.isfinite(whole).all(axis=1)]
     if not seen.size or len(whole) < 2:
         return _Lead(grid[0].reshape(shape), grid[1].reshape(shape), np.zeros((replicates, 0)))
     # 2. The CRPS of both forecasts for the data (first row) and for data that our draws simulate.
     made = whole[thinned(len(whole), replicates)]
-    each = np.concatenate([observed[None, seen], made])
-    ours = np.stack([crps_at(column, y) for column, y in zip(whole.T, each.T, strict=True)], axis=1)
-    theirs = np.stack(
-        [crps_at(d[np.isfinite(d)], y) for d, y in zip(other[:, seen].T, each.T, strict=True)],
-        axis=1,
+    targets = np.concatenate([observed[None, seen], made]).T
+    finite = (column[np.isfinite(column)] for column in other[:, seen].T)
+    ours, theirs = (
+        np.stack([*map(crps_at, columns, targets)], axis=1) for columns in (whole.T, finite)
     )
     # 3. Leads in units of our mean CRPS.
     mean = np.maximum(ours.mean(axis=1, keepdims=True), 1e-300)
     lead = (ours - theirs) / mean
-    grid[:, seen] = lead[0], lead[0] - lead[0].mean() * ours[0] / mean[0]
+    own_lead = lead[0]
+    grid[:, seen] = own_lead, own_lead - own_lead.mean() * ours[0] / mean[0]
     return _Lead(grid[0].reshape(shape), grid[1].reshape(shape), lead[1:])
 
 
@@ -193,9 +192,8 @@ def _compared_values(known: np.ndarray) -> np.ndarray:
     places = max(number // len(known), 1)
     times = thinned(len(known), max(_VALUES // places, min(len(known), _FEWEST_TIMES)))
     flat = known.reshape(len(known), -1)
-    columns = thinned(
-        flat.shape[1], max(_VALUES * flat.shape[1] // max(int(flat[times].sum()), 1), 1)
-    )
-    kept = np.zeros_like(flat)
-    kept[np.ix_(times, columns)] = flat[np.ix_(times, columns)]
+    width, left = flat.shape[1], max(int(flat[times].sum()), 1)
+    columns = thinned(width, max(_VALUES * width // left, 1))
+    kept, chosen = np.zeros_like(flat), np.ix_(times, columns)
+    kept[chosen] = flat[chosen]
     return kept.reshape(known.shape)

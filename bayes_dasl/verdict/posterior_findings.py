@@ -52,6 +52,10 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     Args:
         post: the posterior.
         agreed: whether the chains agree about science parameters and trajectories.
+
+    Returns:
+        Findings on modes, the solver, identifiability, bounds, constraints, unknown functions and
+        tails.
     """
     yield from _mode_findings(post, agreed)
     tied = list(ties(post))
@@ -64,7 +68,11 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
 
 
 def unseen_functions(post: xr.DataTree) -> str:
-    """A sentence that unknown functions were not checked for fineness; "" if they were."""
+    """A sentence that unknown functions were not checked for fineness.
+
+    Returns:
+        The sentence; "" if they were checked, or there are none.
+    """
     names = json.loads(post.attrs.get("unknown_functions", "[]"))
     if not names or "function_check" in post.children:
         return ""

@@ -380,7 +380,9 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
     # 3. Their ratio, with an error by batches of chains and by prior draws.
     expected = beside.mean(axis=0).prod()
     each = near.shape[1] // _BATCHES
-    parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
+    parts = near.ravel()
+    if each:
+        parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1)
     error = parts.std(ddof=1) / np.sqrt(len(parts)) / near.mean()
     rough = beside.std(axis=0, ddof=1) / np.sqrt(_PRIOR_DRAWS) / beside.mean(axis=0)
     error = np.linalg.norm([error, *rough])

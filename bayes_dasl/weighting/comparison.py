@@ -170,11 +170,13 @@ def _window_densities(
 ) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
     """Log densities of each window, and the windows whose data are scored one by one."""
     # A density that is not known counts as zero.
-    joint = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    coarse = ((of_all["density_error"].values >= _COARSEST) & np.isfinite(joint)).any(axis=0)
-    alone = -of_all["log_score"].transpose("model", "origin", ...).values.reshape(*joint.shape, -1)
+    joint = of_all["log_density"].fillna(-np.inf).values
+    finite = np.isfinite(joint)
+    coarse = ((of_all["density_error"].values >= _COARSEST) & finite).any(axis=0)
+    scores = of_all["log_score"].transpose("model", "origin", ...).values
+    alone = -scores.reshape(*joint.shape, -1)
     found = np.where(np.isnan(alone).all(axis=-1), -np.inf, np.nansum(alone, axis=-1))
-    return np.where(coarse & np.isfinite(joint), found, joint), coarse
+    return np.where(coarse & finite, found, joint), coarse
 
 
 def _coarse_density_findings(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
@@ -297,7 +299,7 @@ def paired(
         Means and errors; the error of a single window is NaN.
     """
     flat = differences.reshape(-1, differences.shape[-1])
-    means, errors = np.full(len(flat), np.nan), np.full(len(flat), np.nan)
+    means, errors = np.full((2, len(flat)), np.nan)
     for i, row in enumerate(flat):
         here = ~np.isnan(row)
         values, number = row[here], int(here.sum())
@@ -308,12 +310,14 @@ def paired(
         if number > 1 and np.isfinite(values).all():
             # s² / (1 - ρ̄) · (1/n + (n - 1)/n ρ̄), with ρ̄ the mean over pairs of windows.
             together = shared[np.ix_(here, here)]
-            mean = (together.sum() - number) / (number * (number - 1))
-            errors[i] = np.sqrt(values.var(ddof=1) / (1 - mean) * together.sum()) / number
+            total = together.sum()
+            mean = (total - number) / (number * (number - 1))
+            errors[i] = np.sqrt(values.var(ddof=1) / (1 - mean) * total) / number
             if number >= _MANY:
                 # Errors of windows that share no time may be correlated all the same.
                 errors[i] = max(errors[i], error_of_mean([values]))
-    return means.reshape(differences.shape[:-1]), errors.reshape(differences.shape[:-1])
+    shape = differences.shape[:-1]
+    return means.reshape(shape), errors.reshape(shape)
 
 
 def _window_means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
@@ -381,10 +385,8 @@ def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset
 
 
 def _agreements(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
-    units = [
-        dict(zip(of["observable"].values.tolist(), of["units"].values.tolist(), strict=True))
-        for of in (one, other)
-    ]
+    """Which properties of two results are equal, by name."""
+    units = [of["units"].to_series().to_dict() for of in (one, other)]
     return {
         "observables": {*units[0]} == {*units[1]},
         "units": units[0] == units[1],

@@ -81,7 +81,8 @@ class _Normal:
 
     def __init__(self, draws: Float[np.ndarray, "draw dimension"]):
         number, dimension = draws.shape
-        self.mean, covariance = draws.mean(axis=0), np.atleast_2d(np.cov(draws, rowvar=False))
+        self.mean = draws.mean(axis=0)
+        covariance = np.atleast_2d(np.cov(draws, rowvar=False))
         # Σ = k cov + (1 - k) diag(cov), with k = 1 - (dimension / draws)², is positive definite.
         kept = 1 - min(1.0, dimension / number) ** 2
         diagonal = np.diag(np.diag(covariance))
@@ -92,6 +93,9 @@ class _Normal:
         return self.mean + rng.normal(size=(number, self.mean.size)) @ self.factor.T
 
     def log_density(self, at: Float[np.ndarray, "... dimension"]) -> Float[np.ndarray, "..."]:
-        scaled = np.linalg.solve(self.factor, (at - self.mean).reshape(-1, self.mean.size).T)
-        log_det = np.log(np.diag(self.factor)).sum() + 0.5 * self.mean.size * np.log(2 * np.pi)
-        return (-0.5 * (scaled**2).sum(axis=0) - log_det).reshape(at.shape[:-1])
+        # log N(x) = -|L⁻¹ (x - μ)|² / 2 - log det L - d log(2 π) / 2
+        size = self.mean.size
+        scaled = np.linalg.solve(self.factor, (at - self.mean).reshape(-1, size).T)
+        log_det = np.log(np.diag(self.factor)).sum() + 0.5 * size * np.log(2 * np.pi)
+        densities = -0.5 * (scaled**2).sum(axis=0) - log_det
+        return densities.reshape(at.shape[:-1])

@@ -149,21 +149,16 @@ def _refuse_unlike_forecast(name: str, one: xr.Dataset, other: xr.Dataset) -> No
 def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
     """Parameters of the noise of observables that have the same noise in all forecasts."""
 
-    def of(group: xr.Dataset) -> dict[str, dict[str, str]]:
+    def distributions(group: xr.Dataset) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         for name, variable in group.data_vars.items():
-            found.setdefault(variable.attrs["observable"], {})[str(name)] = variable.attrs[
-                "distribution"
-            ]
+            of_observable = found.setdefault(variable.attrs["observable"], {})
+            of_observable[str(name)] = variable.attrs["distribution"]
         return found
 
-    first, *others = map(of, held)
-    return [
-        name
-        for o, own in first.items()
-        if all(other.get(o) == own for other in others)
-        for name in own
-    ]
+    first, *others = map(distributions, held)
+    same = [own for o, own in first.items() if all(other.get(o) == own for other in others)]
+    return [name for own in same for name in own]
 
 
 def _usable_draws(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
@@ -216,18 +211,26 @@ def _pooled_draws(
             np.concatenate(drawn)[None],
             _agreed([v.attrs for v in each]),
         )
-    coords = {name: c for name, c in held[0].coords.items() if not {*_CHAINS} & {*c.dims}}
+    coords = held[0].drop_dims(_CHAINS, errors="ignore").coords
     return with_coordinates(xr.Dataset(variables, coords))
 
 
 def _agreed(attributes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Attributes that all have, with the same value."""
     first, *others = attributes
-    return {name: v for name, v in first.items() if all(name in a and a[name] == v for a in others)}
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
+    }
 
 
 def _fitted_span(forecasts: Mapping[str, xr.DataTree]) -> dict[str, float | str]:
     """Start and end of the data of all models together."""
-    spans = [fitted_between(fc) for fc in forecasts.values()]
-    starts, ends = [s for s, _ in spans if s is not None], [e for _, e in spans if e is not None]
-    found = {"train_start": as_attribute(np.asarray(min(starts)))} if starts else {}
-    return found | ({"train_end": as_attribute(np.asarray(max(ends)))} if ends else {})
+    starts, ends = zip(*map(fitted_between, forecasts.values()), strict=True)
+    found = {}
+    for name, values, pick in (("train_start", starts, min), ("train_end", ends, max)):
+        known = [value for value in values if value is not None]
+        if known:
+            found[name] = as_attribute(np.asarray(pick(known)))
+    return found
