@@ -342,7 +342,8 @@ def _check_past(inputs: Inputs, variances: Mapping[str, Any], names: tuple[str, 
                 f"the past holds '{name}', whose noise has no variance; known are "
                 f"{', '.join(variances)}"
             )
-    times, start = known(inputs.past.times), known(inputs.start)
+    times = known(inputs.past.times)
+    start = known(inputs.start)
     if times is not None and start is not None and times[0] < start:
         raise DataError(
             f"the past begins at {times[0]:g}, before the start of the model at {start:g}"

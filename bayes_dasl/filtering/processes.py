@@ -29,7 +29,8 @@ class AbstractProcess(Module):
 
     def __check_init__(self):
         for name in self.positive:
-            value, where = getattr(self, name), f"{type(self).__name__}.{name}"
+            value = getattr(self, name)
+            where = f"{type(self).__name__}.{name}"
             check_scalar(value, where)
             if may_be_negative(value):
                 what = (

@@ -128,7 +128,8 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
     begin = np.searchsorted(first, low)
     number = np.searchsorted(first, high, side="right") - begin
     # 3. H = -Σ p log p of each draw, and the mean p of all draws, by blocks of draws.
-    each, mixture = np.zeros(len(mean)), np.zeros(len(first))
+    each = np.zeros(len(mean))
+    mixture = np.zeros(len(first))
     for some in np.array_split(np.arange(len(mean)), -(-number.sum() // _BLOCK)):
         draw = np.repeat(some, number[some])
         ends = number[some].cumsum()

@@ -186,7 +186,8 @@ def _indices_of_scalar(
 
 def _sobol(model: Model, samples: int, key: int) -> _Design:
     """The pick-freeze design of Sobol' indices (Saltelli et al. 2010)."""
-    analyse, unknowns = _salib("analyze.sobol").analyze, unknowns_of(model)
+    analyse = _salib("analyze.sobol").analyze
+    unknowns = unknowns_of(model)
     # Two independent sets of prior draws, from the two halves of one Sobol sequence.
     number = sum(unknowns.sizes)
     points = uniform(samples, 2 * number, key=key)
@@ -204,14 +205,17 @@ def _sobol(model: Model, samples: int, key: int) -> _Design:
         )
         return {ours: found[name] for ours, name in theirs.items()}
 
-    draws, solves = exchanged(unknowns, first, second), len(unknowns.of) + 2
+    draws = exchanged(unknowns, first, second)
+    solves = len(unknowns.of) + 2
     return _Design(tuple(theirs), draws, [*unknowns.of], solves, _FEWEST, indices)
 
 
 def _morris(model: Model, samples: int, key: int) -> _Design:
     """The design of elementary effects: one parameter moves in each step (Morris 1991)."""
-    analyse, unknowns = _salib("analyze.morris").analyze, unknowns_of(model)
-    number, solves = sum(unknowns.sizes), len(unknowns.of) + 1
+    analyse = _salib("analyze.morris").analyze
+    unknowns = unknowns_of(model)
+    number = sum(unknowns.sizes)
+    solves = len(unknowns.of) + 1
     problem = {
         "num_vars": number,
         "names": [*map(str, range(number))],
@@ -241,7 +245,8 @@ def _morris(model: Model, samples: int, key: int) -> _Design:
 
 def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
     """Posterior draws as they are, for PAWN (Pianosi & Wagener 2018) and first-order indices."""
-    analyse, by_order = _salib("analyze.pawn").analyze, _salib("analyze.rbd_fast").analyze
+    analyse = _salib("analyze.pawn").analyze
+    by_order = _salib("analyze.rbd_fast").analyze
     # 1. Evenly spaced draws.
     draws, short = draws_of(model, post), names(model)
     total = len(next(iter(draws.values())))
@@ -272,7 +277,8 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
     def problem(labels):
         return {"num_vars": len(labels), "names": labels, "bounds": [(0.0, 1.0)] * len(labels)}
 
-    real, chance = problem([*each]), problem([*map(str, range(_SHUFFLES))])
+    real = problem([*each])
+    chance = problem([*map(str, range(_SHUFFLES))])
 
     def indices(values, sound):
         values = values.ravel()

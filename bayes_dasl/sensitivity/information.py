@@ -101,7 +101,8 @@ def fisher_information(
     eigenvalues, vectors = np.linalg.eigh(matrix)
     eigenvalues = np.maximum(eigenvalues, 0.0)
     # 3. Signs such that the largest loading of each eigenvector is positive.
-    labels, numbers = numbers_of(problem, model), np.arange(len(eigenvalues))
+    labels = numbers_of(problem, model)
+    numbers = np.arange(len(eigenvalues))
     largest = np.abs(vectors).argmax(0)
     loadings = (vectors * np.sign(vectors[largest, numbers])).T
     sentences = _unidentified_in_words(labels, eigenvalues, loadings)

@@ -96,7 +96,8 @@ def profile_likelihood(
     allowed = float(chi2.ppf(level, 1)) / 2
     ends = [profile.end(side, allowed) for side in (-1, 1)]
     # 3. Back to named values.
-    found, fall = np.asarray(shown(jnp.asarray(profile.positions))), profile.fall
+    found = np.asarray(shown(jnp.asarray(profile.positions)))
+    fall = profile.fall
     own = found[:, place]
     variables: dict[str, Any] = {"log_likelihood": ("value", fall)}
     variables |= {label: ("value", found[:, i]) for i, label in enumerate(labels) if i != place}
@@ -126,7 +127,8 @@ def _flat_values(problem: Problem, x: Array) -> Float[Array, " number"]:
 def _unconstrained_grid(problem: Problem, place: int, values: Any) -> np.ndarray:
     """The values of a parameter on the unconstrained scale, sorted; by default over its prior."""
     middles, widths = problem.prior_normal()
-    middle, width = float(middles[place]), float(widths[place])
+    middle = float(middles[place])
+    width = float(widths[place])
     if values is None:
         return middle + width * np.linspace(-1, 1, _POINTS) * ndtri(0.995)
     asked = np.asarray(values, float)
@@ -141,7 +143,8 @@ def _bisected_position(
     value_of: Callable[[Array], Array], value: float, middle: float, width: float
 ) -> float:
     """The unconstrained position at which a parameter has a value, by bisection."""
-    low, high = middle - _WIDEST * width, middle + _WIDEST * width
+    low = middle - _WIDEST * width
+    high = middle + _WIDEST * width
     first, last = np.asarray(value_of(jnp.asarray([low, high])))
     if not min(first, last) < value < max(first, last):
         raise ModelError(f"the prior does not allow the value {value}")

@@ -36,7 +36,9 @@ def shrinkage(model: Model, post: xr.DataTree) -> xr.Dataset:
         ModelError: if no parameter differs between members by a prior with a location and a scale.
         MismatchError: if the posterior is of another model, or of other members.
     """
-    leaves, draws, short = paths(model), draws_of(model, post), names(model)
+    leaves = paths(model)
+    draws = draws_of(model, post)
+    short = names(model)
     if differ(leaves, post["posterior"].to_dataset()):
         raise MismatchError(
             "this says what the data say of each member of the fit: give the model of the fit"

@@ -118,7 +118,8 @@ def conditioned(
     chosen = _chosen_candidates(
         likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice)))
     )
-    rows, members = taken[:, None] * copies + chosen, np.arange(chosen.shape[1])
+    rows = taken[:, None] * copies + chosen
+    members = np.arange(chosen.shape[1])
     draws = {
         path: drawn[path][rows, members] if differs(model, leaf) else drawn[path][taken * copies]
         for path, leaf in paths(model).items()
@@ -229,7 +230,8 @@ def _tree_of_members(
     groups |= said_of_data(pushed, slice(None), groups, ordered(model, data), problem.own_rows)
     tree = xr.DataTree.from_dict(groups | data_groups(model, data, float(problem.inputs.start)))
     # 3. Attributes and the finding, by the worst of all weights.
-    pareto_k, effective = max(w.pareto_k for w in weights), min(w.effective for w in weights)
+    pareto_k = max(w.pareto_k for w in weights)
+    effective = min(w.effective for w in weights)
     layer: Any = model.layer  # a population
     named = ", ".join(map(str, layer.members))
     said = Finding(

@@ -83,7 +83,8 @@ class Enriched(Module):
     coefficients: tuple[Float[Array, "output _"], ...]
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        found, known = dict(self.function(t, y, u)), {"t": t, **u, **y}
+        found = dict(self.function(t, y, u))
+        known = {"t": t, **u, **y}
         x = [known[name] for name in self.function.drawn_over]
         positive = isinstance(self.function, Basis) and self.function.positive
         for i, name in enumerate(self.function.outputs):

@@ -88,7 +88,8 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     check_same_posterior(model, post)
     keep_programs()
     # 1. Places of finer functions, and some posterior draws.
-    problem, places = pose(model, fitted_data(post)), _function_places(model)
+    problem = pose(model, fitted_data(post))
+    places = _function_places(model)
     draws = draws_of(model, post)
     some = thinned(len(next(iter(draws.values()))), _DRAWS)
     positions = np.asarray(
@@ -306,7 +307,8 @@ def _under(
     linear: Linear, series: Series, rho: float, noise: Float[np.ndarray, "replicate datum"]
 ) -> Lacking:
     """The test under noise with a serial correlation, for given replicates of the noise."""
-    left, slopes = series.whitened(linear.left, rho), series.whitened(linear.slopes, rho)
+    left = series.whitened(linear.left, rho)
+    slopes = series.whitened(linear.slopes, rho)
     return Lacking(linear._replace(left=left, slopes=slopes, noise=series.whitened(noise.T, rho).T))
 
 
@@ -340,7 +342,8 @@ def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
 
 def _function_group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
     """The group `function_check`, one row for each function."""
-    functions, rows = dict(parts_inside(realised.layer, is_unknown_function)), []
+    functions = dict(parts_inside(realised.layer, is_unknown_function))
+    rows = []
     for judged in every:
         function = functions[judged.place.paths[0]]
         family = finer_families(function)[judged.trial.family]

@@ -51,7 +51,8 @@ def taken_in(
     check_same_posterior(model, post)
     # 1. Predictions of all data; of the new rows alone if the model can go on from the old ones.
     joined = _joined_data(model, post, new_data)
-    problem, draws = pose(model, joined), draws_of(model, post)
+    problem = pose(model, joined)
+    draws = draws_of(model, post)
     before = stored_log_likelihood(post)
     key_predict = jax.random.fold_in(as_key(key), 1)
     pushed = _gone_on(model, post, joined, draws, key=key_predict)
@@ -158,10 +159,12 @@ def _update_finding(tree: xr.DataTree) -> Finding:
 def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
     """The data of the fit and the new data together, at all of their times."""
     # 1. Check times and places of the new data.
-    observed, known = fitted_observables(post), post["constant_data"].to_dataset()
+    observed = fitted_observables(post)
+    known = post["constant_data"].to_dataset()
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
-    start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
+    start = float(known.attrs["start"])
+    new_times = checked_index(new_data, index)
     if model.layer.begins and float(numbers(new_times[0], model.index_units)) < start:
         began = told(dates(start, new_times, model.index_units) if are_dates(new_times) else start)
         raise DataError(
@@ -201,7 +204,8 @@ def _beside(
     """Variables that the noise reads for each datum, taken from the data that hold the datum."""
     columns = {}
     for observable, name in ((o, n) for o in model.observables for n in model.reads(o)):
-        like, dims = observed[observable], model.dims(observable)
+        like = observed[observable]
+        dims = model.dims(observable)
         in_fit, in_new = (
             _on(times, data[dims[0]].values, series(data, name, "variable", dims))
             if name in data

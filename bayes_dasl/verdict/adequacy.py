@@ -111,7 +111,8 @@ def crps_apart(
 
 def _filled_forcings(post: xr.DataTree) -> str:
     """The first part of a remedy that names forcings with filled gaps; "" without any."""
-    index, known = index_of(fitted_observables(post)), known_inputs(post)
+    index = index_of(fitted_observables(post))
+    known = known_inputs(post)
     said = []
     for name, forcing in known.data_vars.items():
         gaps = filled_between(forcing, *forcing[index].values[[0, -1]])
@@ -125,7 +126,8 @@ def _filled_forcings(post: xr.DataTree) -> str:
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> Iterator[Finding]:
     """Findings on the residuals of the fitted data; `filled` is the first part of remedies."""
-    found, population = _with_moments(fc, train), "members" in fc.attrs
+    found = _with_moments(fc, train)
+    population = "members" in fc.attrs
     looked_at = (NUMBER + population) * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
@@ -166,7 +168,8 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
 
 def _members_of_data(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
     """The group of each datum that was `seen`, ordered as `_with_moments`; None without any."""
-    dim, predictions = str(fc.attrs["members"]), fc["predictions"].to_dataset()
+    dim = str(fc.attrs["members"])
+    predictions = fc["predictions"].to_dataset()
     if dim not in predictions[name].dims:
         return None
     like = predictions[name].isel({"chain": 0, "draw": 0, index_of(predictions): 0})
@@ -285,7 +288,8 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
         return ""
     inside, number, wide = 0, 0, np.zeros(_REPLICATES)
     for name, variable in predictions.data_vars.items():
-        draws, observed = merged(variable), common[name].values.ravel()
+        draws = merged(variable)
+        observed = common[name].values.ravel()
         centre = _moments_of_draws(merged(means[name]), merged(means[name]), variable, noise)[0]
         seen = np.isfinite(observed)
         ok = finite(draws[:, seen]) & finite(centre[:, seen])

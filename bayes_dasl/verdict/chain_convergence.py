@@ -189,7 +189,9 @@ def _convergence_findings(columns: Quantities, superchains: int, words: Words) -
     R-hat of many short chains is always above one, so the nested R-hat of `superchains` takes its
     place. The run itself has reported that of the parameters.
     """
-    subject, values, moving = columns.subject, columns.values, columns.moving
+    subject = columns.subject
+    values = columns.values
+    moving = columns.moving
     if not columns.names:
         return
     # `finite_findings` reports trajectories by observable.
@@ -315,7 +317,8 @@ def _chains_apart(values: np.ndarray) -> np.ndarray:
     mixed_badly = rhat(values) > _PASSABLE_RHAT
     if chains == 1 or not mixed_badly.any():
         return np.zeros(chains, bool)
-    medians, spreads = np.median(values, axis=1), values.std(axis=1)
+    medians = np.median(values, axis=1)
+    spreads = values.std(axis=1)
     spread = np.median(spreads, axis=0)
     away = np.abs(medians - np.median(medians, axis=0)) > spread
     still = spreads < 0.1 * spread

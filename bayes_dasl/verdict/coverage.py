@@ -222,7 +222,8 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
     """The mean CRPS of data and of replicates, in units of its expectation."""
     blocks = []
     for draws, observed in scored.values():
-        some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
+        some = thinned(observed.size, _VALUES)
+        made = draws[thinned(len(draws), _REPLICATES)]
         targets = np.concatenate([observed[None, some], made[:, some]])
         crps = np.stack([*map(crps_at, draws[:, some].T, targets.T)], axis=1)
         # A forecast without any spread may be infinitely far from a datum.

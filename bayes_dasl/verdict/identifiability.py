@@ -41,7 +41,8 @@ class Numbers(NamedTuple):
     @property
     def positive(self) -> np.ndarray:
         """Which are positive in the posterior, and mostly positive under the prior."""
-        positive, before = (self.draws > 0).all(axis=0), self.prior > 0
+        positive = (self.draws > 0).all(axis=0)
+        before = self.prior > 0
         mostly = positive & (before.mean(axis=0) >= _MOSTLY)
         enough = before[:, mostly].all(axis=1).sum() >= _FEWEST_PRIOR
         return mostly if enough else positive & before.all(axis=0)
@@ -141,7 +142,8 @@ class _Scale:
         # 1. Variance given all others, 1 / (C⁻¹)_ii, well below the total variance. A little more
         # variance keeps the matrix regular for exact ties.
         covariance = self.covariance + 1e-9 * np.diag(np.diag(self.covariance))
-        precision, before = np.linalg.inv(covariance), np.linalg.inv(self.prior)
+        precision = np.linalg.inv(covariance)
+        before = np.linalg.inv(self.prior)
         given = 1 / np.diag(precision)
         tied = (given <= _TIED * np.diag(self.covariance)) & (given <= _TIED / np.diag(before))
         # 2. Groups connected by partial correlations.

@@ -117,7 +117,8 @@ def _better_finding(
     ours, theirs = (np.array([mean_crps(*e[n]) for n in own]) for e in (own, other))
     counts = np.array([np.isfinite(observed).sum() for _, observed in own.values()])
     lower = lower_by(ours, theirs, counts)
-    number, among = _finite_leads(leads).size, int(counts.sum())
+    number = _finite_leads(leads).size
+    among = int(counts.sum())
     plural = "s" if among > 1 else ""
     of = f"{among} value{plural}" if number == among else f"{number} of {among} values"
     several = ", on average over the observables" if len(own) > 1 else ""
@@ -192,8 +193,10 @@ def _compared_values(known: np.ndarray) -> np.ndarray:
     places = max(number // len(known), 1)
     times = thinned(len(known), max(_VALUES // places, min(len(known), _FEWEST_TIMES)))
     flat = known.reshape(len(known), -1)
-    width, left = flat.shape[1], max(int(flat[times].sum()), 1)
+    width = flat.shape[1]
+    left = max(int(flat[times].sum()), 1)
     columns = thinned(width, max(_VALUES * width // left, 1))
-    kept, chosen = np.zeros_like(flat), np.ix_(times, columns)
+    kept = np.zeros_like(flat)
+    chosen = np.ix_(times, columns)
     kept[chosen] = flat[chosen]
     return kept.reshape(known.shape)

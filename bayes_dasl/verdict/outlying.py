@@ -53,7 +53,8 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
         if not len(held) or not len(before):
             continue
         apart = _log_distances(held[thinned(len(held), _DRAWS)])
-        found, usual = np.median(apart.max(axis=1)), _log_distances(before).max(axis=1)
+        found = np.median(apart.max(axis=1))
+        usual = _log_distances(before).max(axis=1)
         if len(pooled) * share_beyond(usual, float(found)) >= ABSURD:
             continue
         member = int(np.median(apart, axis=0).argmax())

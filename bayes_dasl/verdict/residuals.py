@@ -102,7 +102,8 @@ class _Tested(NamedTuple):
     def findings(self, subject: str, own: np.ndarray, made: np.ndarray) -> Iterator[Finding]:
         """A finding if a statistic of residuals is unlike that of replicates."""
         statistic = _STATISTICS[subject]
-        value, theirs = float(statistic.of(own[None])[0]), statistic.of(made)
+        value = float(statistic.of(own[None])[0])
+        theirs = statistic.of(made)
         often, above = share_beyond(theirs, value), True
         if statistic.two_sided:
             below = share_beyond(-theirs, -value)
@@ -179,9 +180,11 @@ def _scales(
     labels, *columns = zip(*parts, strict=True)
     left, most, error, ours, theirs = map(np.array, columns)
     found, replicates = ours / left, (theirs.T / most)
-    of_all, of_each = ours.sum() / left.sum(), theirs.sum(axis=0) / most.sum()
+    of_all = ours.sum() / left.sum()
+    of_each = theirs.sum(axis=0) / most.sum()
     made_roots = np.cbrt(replicates / np.maximum(of_each, 1e-300)[:, None])
-    usual, spread = made_roots.mean(axis=0), np.maximum(made_roots.std(axis=0), 1e-300)
+    usual = made_roots.mean(axis=0)
+    spread = np.maximum(made_roots.std(axis=0), 1e-300)
     deviations = (np.cbrt(found / max(of_all, 1e-300)) - usual) / (spread * error)
     of_made = (made_roots - usual) / spread
     # 3. One group that is far off shows in the largest deviation, several that are a little off in

@@ -350,7 +350,8 @@ def model_log_evidence(model: Model, post: xr.DataTree) -> LogMean:
     Returns:
         The log evidence and its error; NaN if draws are too few.
     """
-    problem, sizes = pose(model, fitted_data(post)), post["posterior"].sizes
+    problem = pose(model, fitted_data(post))
+    sizes = post["posterior"].sizes
     positions = jax.jit(jax.vmap(problem.unconstrain))(
         jax.tree.map(jnp.asarray, draws_of(model, post))
     )
@@ -369,12 +370,14 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
         columns.append(by_chain(post["posterior"].to_dataset()[short[path]]))
         drawn = np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,)))
         before.append(drawn.reshape(_PRIOR_DRAWS, -1))
-    values, prior = np.concatenate(columns, axis=-1), np.concatenate(before, axis=-1)
+    values = np.concatenate(columns, axis=-1)
+    prior = np.concatenate(before, axis=-1)
     if not np.isfinite(values).all():
         raise MismatchError(f"draws of {', '.join(short[path] for path in sizes)} are not finite")
     # 2. Kernel density estimates at zero.
     widths = _widths(values)
-    near, beside = _kernel(values / widths).prod(axis=-1), _kernel(prior / widths)
+    near = _kernel(values / widths).prod(axis=-1)
+    beside = _kernel(prior / widths)
     if near.sum() < min(_FEWEST, near.size / 2) or (beside.sum(axis=0) < _FEWEST).any():
         return None
     # 3. Their ratio, with an error by batches of chains and by prior draws.
@@ -391,7 +394,8 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
 
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
     """Widths of a kernel in d dimensions by Silverman's rule, h = sd n^(-1 / (d + 4))."""
-    number, size = values.shape[0] * values.shape[1], values.shape[-1]
+    number = values.shape[0] * values.shape[1]
+    size = values.shape[-1]
     deviation = values.reshape(number, size).std(axis=0)
     # Draws that hardly move would give no width at all.
     spread = np.maximum(deviation, np.abs(values).max(axis=(0, 1)) / number)

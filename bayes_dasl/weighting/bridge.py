@@ -74,7 +74,8 @@ def bridged(
 
     # 2. Bisection: the ratio lies between the least and the largest likelihood, and the right side
     # of the equation falls relative to r.
-    low, high = float(finite.min()) - 1.0, float(finite.max()) + 1.0
+    low = float(finite.min()) - 1.0
+    high = float(finite.max()) + 1.0
     while high - low > 1e-9 * max(1.0, abs(low)):
         value = (low + high) / 2
         low, high = (value, high) if beyond(value) > 0 else (low, value)

@@ -341,7 +341,8 @@ def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Datase
     same = np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first
     if bool(same.all()):
         by_lead = by_lead.assign_coords(step=("lead", first.values, of_all["time"].attrs))
-    best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
+    best_name = str(of_all["model"].values[best])
+    index = of_all.attrs.get("index", "time")
     return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
 
@@ -401,7 +402,8 @@ def _comparison_findings(
 ) -> Iterator[Finding]:
     first, *others = map(str, table.index)
     for name in others:
-        subject, lead = f"{first} against {name}", lead_over(table, name, windows)
+        subject = f"{first} against {name}"
+        lead = lead_over(table, name, windows)
         if lead.kind == "unknown":
             yield model_finding("warning", subject, "no window tells them apart")
         elif lead.kind == "impossible":

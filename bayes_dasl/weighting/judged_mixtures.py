@@ -130,7 +130,8 @@ def _weights_in_words(comparison: Weighed) -> Iterator[str]:
     if isinstance(comparison, EqualWeights):
         yield f"{mixture}, which are equal: {comparison.why}."
         return
-    leads, number = comparison.by_lead.sizes["lead"], comparison.by_lead.attrs["origins"]
+    leads = comparison.by_lead.sizes["lead"]
+    number = comparison.by_lead.attrs["origins"]
     times = "time" if leads == 1 else f"{leads} times"
     origins = "one origin" if number == 1 else f"{number} origins"
     yield (

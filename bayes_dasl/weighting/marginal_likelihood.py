@@ -56,7 +56,8 @@ def log_evidence(
         of_drawn.reshape(2, -1),
         strict=True,
     ):
-        own, other = its - normal.log_density(half), of_other - normal.log_density(there)
+        own = its - normal.log_density(half)
+        other = of_other - normal.log_density(there)
         effective = float(effective_sizes(own[..., None])[0][0])
         # Without overlap the bridge would rest on the tails alone.
         if not effective or other.max() < own.min():

@@ -87,7 +87,8 @@ def loo_members(
     posterior = posterior.isel(
         draw=thinned(posterior.sizes["draw"], max(_DRAWS // posterior.sizes["chain"], 1))
     )
-    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    chains = posterior.sizes["chain"]
+    draws = posterior.sizes["draw"]
     chosen = post.copy()
     chosen["posterior"] = xr.DataTree(posterior)
     held = draws_of(model, chosen)
@@ -157,7 +158,8 @@ def _moments_matched(
     """
     # 1. Draws with new random effects of this group.
     key_effects, key_copies = jax.random.split(key)
-    anew, draws = candidates(problem.model, held, 1, key=key_effects), dict(held)
+    anew = candidates(problem.model, held, 1, key=key_effects)
+    draws = dict(held)
     for path, leaf in paths(problem.model).items():
         if differs(problem.model, leaf):
             draws[path] = np.array(held[path])

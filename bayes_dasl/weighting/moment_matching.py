@@ -55,8 +55,10 @@ def left_out(
         there = draws @ matrix.T + offset
         back = np.linalg.solve(matrix, (draws - offset).T).T
         other = np.where(moved[:, None], there, back)
-        other_rest, other_likelihood = log_rest(other), log_likelihood_at(other)
-        as_they_are, through_map = rest + log_likelihood, other_rest + other_likelihood
+        other_rest = log_rest(other)
+        other_likelihood = log_likelihood_at(other)
+        as_they_are = rest + log_likelihood
+        through_map = other_rest + other_likelihood
         # log 2 g(z); z is T x for moved draws, and T⁻¹ z is then x.
         log_det = np.linalg.slogdet(matrix)[1]
         mixture = np.where(
@@ -77,7 +79,8 @@ def _matched(
     draws: Draws, log_density: Densities, log_rest: Callable[[Draws], Densities], weights: Weights
 ) -> Affine:
     """The affine map from draws of a given log density towards those of the rest."""
-    matrix, offset = np.eye(draws.shape[1]), np.zeros(draws.shape[1])
+    matrix = np.eye(draws.shape[1])
+    offset = np.zeros(draws.shape[1])
     for _ in range(_MOST_MAPS):
         # Take the simplest map that lowers the k-hat, until none does.
         for scale, shift in _maps(draws @ matrix.T + offset, weights):
@@ -95,7 +98,9 @@ def _matched(
 
 def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
     """Maps to the weighted mean, also to standard deviations, and also to the covariance."""
-    some, mean, dimension = draws[weights.first], draws.mean(axis=0), draws.shape[1]
+    some = draws[weights.first]
+    mean = draws.mean(axis=0)
+    dimension = draws.shape[1]
     weighted = weights.values @ some
     apart = some - weighted
 

@@ -213,7 +213,8 @@ class _Look:
 
     def _known_until(self, rows: int) -> xr.Dataset:
         """The data with later observations missing, so that all fits run the same program."""
-        index, observables = self.model.index, self.model.observables
+        index = self.model.index
+        observables = self.model.observables
         # An observable that drives the model is unknown later, so its rows must go.
         if {*observables} & {*self.model.layer.forcings}:
             return self.data.isel({index: slice(0, rows)})
@@ -300,7 +301,9 @@ def _with_prefix(held: Arrays, prefix: str) -> Arrays:
 
 def _known_at(held: Arrays) -> Known:
     """The posterior at an origin, from the journal."""
-    rows, start, known = int(held["rows"]), float(held["start"]), int(held["fit"])
+    rows = int(held["rows"])
+    start = float(held["start"])
+    known = int(held["fit"])
     return Known(rows, _with_prefix(held, _DRAW), start, known)
 
 

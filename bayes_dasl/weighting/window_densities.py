@@ -91,7 +91,8 @@ def joint_density(
         The density with its error and k-hat, and the numbers of data and draws.
     """
     # 1. Observations of the window alone.
-    inputs, observed = model.inputs(data, start=at.start), {}
+    inputs = model.inputs(data, start=at.start)
+    observed = {}
     for name in model.observables:
         values = observations(data, name, dims=model.dims(name)).copy()
         values[: window.known], values[window.end :] = np.nan, np.nan

@@ -141,7 +141,8 @@ def _origins_and_horizon(
                 f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}"
             )
         horizon = int(horizon or max(1, number // _SHARE // origins))
-        first, last = number - max(number // _SHARE, horizon), number - horizon
+        first = number - max(number // _SHARE, horizon)
+        last = number - horizon
         known = np.unique(
             np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int)
         )
