@@ -16,7 +16,7 @@ def judged(draws, observed):
     """
     draws, observed = (v if isinstance(v, dict) else {"y": v} for v in (draws, observed))
     own = {name: (d.reshape(len(d), -1), observed[name].ravel()) for name, d in draws.items()}
-    return coverage_finding(own, own, {name: y.shape for name, y in observed.items()})
+    return coverage_finding(own, own, observed)
 
 
 def autoregressive(rng, shape, correlation):

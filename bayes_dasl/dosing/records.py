@@ -161,7 +161,9 @@ def _row_kinds(frame: InputTable) -> np.ndarray:
     return np.where(old, _DOSE, np.where(kinds == _OTHER, _NOTHING, kinds)).astype(int)
 
 
-def _states(frame: InputTable, into: str | Sequence[str] | Mapping, kinds: np.ndarray) -> dict[int, str]:
+def _states(
+    frame: InputTable, into: str | Sequence[str] | Mapping, kinds: np.ndarray
+) -> dict[int, str]:
     """The state of the dose in each row that is one.
 
     Raises:

@@ -1,6 +1,4 @@
-"""Residuals that are correlated along the index: each datum is judged by what those before it have
-said.
-"""
+"""Noise with serial correlation: each datum is conditioned on the data before it."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -19,34 +17,36 @@ from ..errors import ModelError
 from ..noise.abstract_noise import SMALLEST, AbstractNoise, VaryingScale
 from ..noise.box_cox_noise import refuse_power_or_shift
 from ..noise.sequential import Before, Seen
-from ..random import Scalar, is_random
+from ..random import Scalar
 from .filter import given_before
 from .processes import AbstractProcess
 
 type Known = Callable[[Array], tuple[Array, Array]]
+"""A function of data that returns their lower and upper bounds; both are the datum if measured."""
 
 
 class CorrelatedNoise(AbstractNoise):
-    r"""Correlated residuals: $y(t) = z(t) + x(t) + \epsilon(t)$.
+    r"""Normal noise with serially correlated residuals: $y(t) = z(t) + x(t) + \epsilon(t)$.
 
-    x is a process along the index, such as `bd.filtering.AR1`, the same for each place or member
-    but drawn for each anew; ε is white. A datum is judged by its distribution given those before
-    it, by a Kalman filter over the residuals: their product is the exact joint density, and no
-    matrix of all data is made. A forecast goes on from the last residuals, and its draws hold
-    together over the times asked for.
+    z is the prediction, x a Gaussian process along the index such as `bd.filtering.AR1`, and ε
+    white noise. Each place or group has its own realisation of x.
+
+    A Kalman filter over the residuals gives the distribution of each datum given those before it.
+    The product of their densities is the exact joint density, without a covariance matrix of all
+    data. A forecast continues from the last residuals. Its draws are correlated over times.
 
     Args:
-        process: that of x: `bd.filtering.AR1`, `bd.filtering.OrnsteinUhlenbeck`,
-            `bd.filtering.Matern32` or, where the model is known to drift,
-            `bd.filtering.RandomWalk`; `bd.filtering.White` for a `bd.filtering.CrossCorrelation` of
-            residuals independent in time.
+        process: the process x: `bd.filtering.AR1`, `bd.filtering.OrnsteinUhlenbeck`,
+            `bd.filtering.Matern32`, or `bd.filtering.RandomWalk` if the model is known to drift.
+            `bd.filtering.White` serves a `bd.filtering.CrossCorrelation` of residuals that are
+            independent in time.
         white: the standard deviation of ε, in the units of the observable; 0 for none, or a
             `VaryingScale`.
 
     Raises:
-        ModelError: for what is no process, a white noise that may be negative, or none beside a
-            `RandomWalk`, whose start has no noise of its own; by the model, for a layer that is a
-            filter itself.
+        ModelError: if `process` is no process, the white noise may be negative, or a `RandomWalk`
+            has no white noise beside it, since it starts without noise. The model refuses a layer
+            that is a filter itself.
 
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, chapter 10.
 
@@ -70,11 +70,7 @@ class CorrelatedNoise(AbstractNoise):
                 "process must be one such as bd.filtering.AR1 or bd.filtering.OrnsteinUhlenbeck, "
                 f"not {self.process!r}"
             )
-        none = (
-            not is_random(self.white)
-            and not isinstance(self.white, VaryingScale)
-            and _is_zero(self.white)
-        )
+        none = _is_zero(self.white)
         if not none and may_be_negative(self.white):
             raise ModelError(
                 "white must be positive, a distribution of positive numbers, or 0 for none, not "
@@ -88,7 +84,14 @@ class CorrelatedNoise(AbstractNoise):
             )
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        """The distribution of each datum where nothing is known of others."""
+        """The marginal distribution of each datum, without any other data.
+
+        Args:
+            prediction: predictions of the observable, `(time, …)`, in its units.
+
+        Returns:
+            The distribution of the data.
+        """
         return self.normal_on_link(self.link(prediction), self.spread(prediction))
 
     def spread(
@@ -106,15 +109,17 @@ class CorrelatedNoise(AbstractNoise):
         same: bool,
         known: Known | None = None,
     ) -> Before:
-        """Past data as residuals.
+        """Convert past data to residuals on the scale of `link`.
 
         Args:
-            times: increasing.
+            times: the times of the data, increasing.
             data: NaN where missing, in the units of the observable.
-            prediction: that of the observable at these times, likewise.
-            same: whether the times of interest are these.
-            known: a function of data that gives the bounds within which each lies, the datum itself
-                twice where it was measured; none if all were measured.
+            prediction: predictions at these times, in the same units.
+            same: whether densities are asked for at these times.
+            known: the bounds of censored data; None if all data were measured.
+
+        Returns:
+            The residuals, for `given`.
         """
         there, data = seen_and_filled(data)
         predicted = self.link(prediction)
@@ -126,16 +131,16 @@ class CorrelatedNoise(AbstractNoise):
         )
 
     def _bounds(self, data: Array, known: tuple[Array, Array]) -> tuple[Array, Array] | None:
-        """The bounds of each datum on the scale of `link`, infinite where it was measured; none if
-        all were.
-        """
+        """Bounds of the data on the scale of `link`, infinite if measured; None if all were."""
         low, high = known
         if low is data and high is data:
             return None
         measured = low == high
-        none_below, none_above = measured | jnp.isneginf(low), measured | jnp.isposinf(high)
+        # Infinite bounds are masked before `link`, whose gradient there would be NaN.
         lower, upper = (self.link(jnp.where(jnp.isinf(end), 1.0, end)) for end in known)
-        return jnp.where(none_below, -jnp.inf, lower), jnp.where(none_above, jnp.inf, upper)
+        lower = jnp.where(measured | jnp.isneginf(low), -jnp.inf, lower)
+        upper = jnp.where(measured | jnp.isposinf(high), jnp.inf, upper)
+        return lower, upper
 
     def given(
         self,
@@ -144,16 +149,21 @@ class CorrelatedNoise(AbstractNoise):
         before: Before | None,
         variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
-        """The distribution of each datum given those before it; drawn from, they hold together.
+        """The distribution of each datum given those before it.
+
+        Samples are drawn as joint paths.
 
         Args:
-            prediction: that of the observable, `(time, …)`, in its units.
-            times: those of the prediction, which never fall.
-            before: what was seen; none for draws from what is known of no datum.
-            variance: that of the prediction itself, which must be none.
+            prediction: predictions of the observable, `(time, …)`, in its units.
+            times: the times of the predictions, not decreasing.
+            before: residuals of past data; None without data.
+            variance: the variance of the prediction itself, which must be None.
+
+        Returns:
+            The distributions.
 
         Raises:
-            ModelError: for such a variance.
+            ModelError: if there is a variance of the prediction.
         """
         if variance is not None:
             raise ModelError(
@@ -168,8 +178,11 @@ class CorrelatedNoise(AbstractNoise):
         """The distribution of data that are normal on the scale of `link`.
 
         Args:
-            location: their means there.
-            scale: their standard deviations there.
+            location: means on that scale.
+            scale: standard deviations on that scale.
+
+        Returns:
+            The distribution on the scale of the data.
         """
         return dist.Normal(location, scale)
 
@@ -178,11 +191,11 @@ class CorrelatedLogNoise(CorrelatedNoise):
     r"""`CorrelatedNoise` on the log scale: $\log y(t) = \log z(t) + x(t) + \epsilon(t)$.
 
     Args:
-        process: that of x, whose scale has no unit: 0.1 is about a tenth.
+        process: the process x; its scale has no unit: 0.1 is about 10 %.
         white: the standard deviation of ε, which has no unit; 0 for none, or a `VaryingScale`.
 
     Raises:
-        ModelError: as `CorrelatedNoise` does.
+        ModelError: if the arguments are invalid, as for `CorrelatedNoise`.
     """
 
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
@@ -201,30 +214,32 @@ class CorrelatedLogNoise(CorrelatedNoise):
 
 
 class CorrelatedBoxCoxNoise(CorrelatedNoise):
-    r"""`CorrelatedNoise` on a Box–Cox scale, with exact zeros: for daily flow, rain and other
-    intermittent amounts.
+    r"""`CorrelatedNoise` on a Box–Cox scale, with exact zeros: for daily flow or rain.
 
     $y(t) = g^{-1}(l(t))$ where $l(t) = g(z(t)) + x(t) + \epsilon(t) > g(0)$, else $y(t) = 0$, with
     $g(y) = ((y + c)^\lambda - 1) / \lambda$, or $\log(y + c)$ for λ = 0
 
-    A zero says that the normal number l is at most g(0), as in a Tobit model. Forecasts are never
-    negative, and zero as often as l is that small. After a zero the filter takes the mean and the
-    variance that x then has, as if x were still normal: log densities are approximate, those of
-    residuals independent in time (`bd.filtering.White`) exact. A prediction below zero, of a layer
-    that says how dry it is, continues g along its tangent if there is a shift; without one it
-    counts as zero.
+    A zero means that the latent normal variable l is at most g(0), as in a Tobit model. Forecasts
+    are never negative, and zero with the probability that l is at most g(0).
+
+    After a zero, the filter approximates the distribution of x by a normal with the same mean and
+    variance. So log densities are approximate, but exact for residuals independent in time
+    (`bd.filtering.White`).
+
+    A layer may predict negative values to express dryness. With a shift, g then continues along its
+    tangent at zero; without a shift, negative predictions count as zero.
 
     Args:
-        process: that of x, on the scale of g.
+        process: the process x, on the scale of g.
         white: the standard deviation of ε, on the scale of g; 0 for none, or a `VaryingScale`.
-        power: λ, not negative: known, or unknown, such as `dist.Uniform(0.0, 1.0)`. 1 leaves data
-            as they are.
+        power: λ, not negative: known, or unknown, such as `dist.Uniform(0.0, 1.0)`. A power of 1
+            leaves the data as they are.
         shift: c, a known number in the units of the observable, such as half of the smallest value
-            above zero. A power of 0 needs it.
+            above zero. A power of 0 needs a shift.
 
     Raises:
-        ModelError: as `CorrelatedNoise` does; for a negative power, a shift that is no known number
-            or is negative, or no shift beside a power of 0.
+        ModelError: if the power is negative, the shift is negative or no known number, a power of
+            0 has no shift, or the other arguments are invalid, as for `CorrelatedNoise`.
 
     Source: McInerney et al. (2019), Water Resources Research 55, for censored Box–Cox residuals of
     intermittent flow.
@@ -260,10 +275,12 @@ class CorrelatedBoxCoxNoise(CorrelatedNoise):
         above = box_cox(jnp.where(positive, values, 1.0), self.power, self.shift)
         if not self.shift:
             return jnp.where(positive, jnp.maximum(above, zero), zero)
+        # g'(0) = c^(λ - 1), the slope of the tangent below zero.
         slope = jnp.asarray(self.shift) ** (jnp.asarray(self.power) - 1.0)
         return jnp.where(positive, above, zero + slope * values)
 
     def _bounds(self, data: Array, known: tuple[Array, Array]) -> tuple[Array, Array]:
+        # A zero is censored: l lies anywhere below g(0).
         low, high = known
         found = super()._bounds(data, (jnp.where(low > 0, low, -jnp.inf), high))
         assert found is not None
@@ -276,6 +293,7 @@ class CorrelatedBoxCoxNoise(CorrelatedNoise):
 
 
 def _is_zero(value: Any) -> bool:
+    """Whether a value is the known number 0; a traced number is not known."""
     return (
         eqx.is_array_like(value)
         and not isinstance(value, Tracer)

@@ -1,6 +1,6 @@
-"""Residuals of several observables that are correlated with one another."""
+"""Noise whose residuals are correlated between observables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -22,32 +22,37 @@ from .processes import AbstractProcess, White
 
 
 class CrossCorrelation(AbstractCrossCorrelation):
-    r"""Observables whose residuals are driven by correlated innovations.
+    r"""Correlation between the residuals of several observables, by correlated innovations.
 
     $ds_i = F_i s_i\,dt + l_i\,dW_i, \quad \mathrm{corr}(dW_i, dW_j) = R_{ij}$
 
-    Each is by itself what its own noise says, such as an AR(1) with its scale and correlation; R
-    correlates what drives them. Of processes of one kind that forget equally fast R is the
-    correlation of the residuals at one time, too; of others that is smaller, as is what is new in
-    them over a step (of AR(1)s with correlations of 0.9 and 0.1 at most 0.41 and 0.86). The white
-    noise beside a process stays independent. For residuals that are independent in time take
-    `bd.filtering.CorrelatedNoise(bd.filtering.White(scale))` for each. One Kalman filter goes
-    through all of them: of a time each observable is judged given the data before and those of the
-    observables named before it, which gives the exact joint density, whatever is missing; their
-    draws in a forecast hold together.
+    The marginal process of each observable is that of its own noise, such as an AR(1) with its
+    scale and correlation. R correlates the Wiener processes that drive them. White noise beside a
+    process stays independent.
 
-    It is the argument `cross_correlation` of a `bd.Model`.
+    For processes of one kind with equal time scales, R is also the correlation of residuals at one
+    time. For different time scales that correlation is smaller, and so is that of innovations over
+    a step. For AR(1) processes with correlations of 0.9 and 0.1, they are at most 0.41 and 0.86.
+    For residuals that are independent in time, give each observable the noise
+    `bd.filtering.CorrelatedNoise(bd.filtering.White(scale))`.
+
+    One Kalman filter runs over all observables. At each time it conditions an observable on all
+    earlier data and on the observables named before it. This gives the exact joint density with any
+    pattern of missing data. Draws of a forecast have this correlation, too.
+
+    This is the argument `cross_correlation` of a `bd.Model`.
 
     Args:
-        observables: which, each with a noise of its own that is a `CorrelatedNoise`, or one inside
-            a `Censored`; their processes are stationary.
-        correlation: of two a number between −1 and 1, such as `dist.Uniform(-1, 1)`; of any number
-            of them R, a matrix of correlations, or `dist.LKJ(number, 1.0)`.
+        observables: names of observables. The noise of each is a `CorrelatedNoise`, or one inside a
+            `Censored`, with a stationary process.
+        correlation: for two observables a number between −1 and 1, such as `dist.Uniform(-1, 1)`;
+            for any number of them the correlation matrix R, or `dist.LKJ(number, 1.0)`.
 
     Shapes: the observables have the same dimensions.
 
     Raises:
-        ModelError: for fewer than two observables, or what is no matrix of their correlations.
+        ModelError: if there are fewer than two observables, or `correlation` is no correlation
+            matrix of that size.
 
     Source: Gelfand et al. (2004) for processes that are correlated at one time; Lewandowski,
     Kurowicka & Joe (2009) for the prior.
@@ -58,11 +63,8 @@ class CrossCorrelation(AbstractCrossCorrelation):
 
     def __check_init__(self):
         names, number = self.observables, len(self.observables)
-        if (
-            not isinstance(names, tuple)
-            or not all(isinstance(n, str) for n in names)
-            or len({*names}) != number
-        ):
+        strings = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
+        if not strings or len({*names}) != number:
             raise ModelError(
                 f"CrossCorrelation is of a tuple of different names of observables, not {names!r}"
             )
@@ -139,20 +141,18 @@ class CrossCorrelation(AbstractCrossCorrelation):
         befores: Mapping[str, Before | None],
     ) -> dict[str, dist.Distribution]:
         own = [_uncensored(noises[name]) for name in self.observables]
-        values, before = (
-            [predictions[name] for name in self.observables],
-            [befores[name] for name in self.observables],
-        )
-        system = _Together(tuple(noise.process for noise in own), _matrix_of(self.correlation))
-        laws = given_before(system, system.begin_at, own, values, times, before)
+        values = [predictions[name] for name in self.observables]
+        before = [befores[name] for name in self.observables]
+        joint = _JointProcess(tuple(noise.process for noise in own), _matrix_of(self.correlation))
+        laws = given_before(joint, joint.begin_at, own, values, times, before)
         return {
-            name: _as_seen(noises[name], law)
+            name: noises[name].censored(law) if isinstance(noises[name], Censored) else law
             for name, law in zip(self.observables, laws, strict=True)
         }
 
 
-class _Together(Module):
-    """Processes whose innovations are correlated, as one: their states, one after the other."""
+class _JointProcess(Module):
+    """Several processes with correlated innovations as one, with their states concatenated."""
 
     processes: tuple[AbstractProcess, ...]
     correlation: Float[Array, "process process"]
@@ -163,57 +163,70 @@ class _Together(Module):
 
     @property
     def begin_at(self) -> tuple[int, ...]:
-        """Where in the state each process begins."""
+        """The index in the joint state at which the state of each process begins."""
         sizes = [jnp.shape(process.first)[-1] for process in self.processes]
         return tuple(int(n) for n in np.cumsum([0, *sizes[:-1]]))
 
     @property
     def first(self) -> Float[Array, "*member state state"]:
-        number = range(len(self.processes))
-        return _blocks([[self._between(i, j) for j in number] for i in number])
+        """The stationary covariance of the joint state."""
+        return self._block_matrix(self._between)
 
     def over(
         self, lag: Float[Array, "..."]
     ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
+        """A and Q over a lag, in blocks of processes i and j."""
         each = [process.over(lag) for process in self.processes]
-        number = range(len(each))
 
-        def grown(i: int, j: int) -> Array:
+        # Q_ij = S_ij - A_i S_ij A_jᵀ keeps the stationary covariance S_ij.
+        def innovation(i: int, j: int) -> Array:
             if i == j:
                 return each[i][1]
             usual = self._between(i, j)
             return usual - each[i][0] @ usual @ jnp.swapaxes(each[j][0], -1, -2)
 
+        # A is block-diagonal.
         def flow(i: int, j: int) -> Array:
             a, b = each[i][0], each[j][0]
             return a if i == j else jnp.zeros((*a.shape[:-2], a.shape[-1], b.shape[-1]))
 
-        return _blocks([[flow(i, j) for j in number] for i in number]), _blocks(
-            [[grown(i, j) for j in number] for i in number]
-        )
+        return self._block_matrix(flow), self._block_matrix(innovation)
 
     def _between(self, i: int, j: int) -> Array:
         """The covariance of the states of two processes at one time, `(…, state, other)`."""
         one, other = self.processes[i], self.processes[j]
         if i == j:
             return one.first
-        if one.equation is None or other.equation is None:  # white, both of them
+        # White processes have no equation; `refuse` lets them stand only beside each other.
+        if one.equation is None or other.equation is None:
             shared = jnp.sqrt(jnp.asarray(one.first) * jnp.asarray(other.first))
         else:
-            shared = _covariance(*one.equation, *other.equation)
+            shared = _cross_covariance(*one.equation, *other.equation)
         return self.correlation[i, j] * shared
 
+    def _block_matrix(self, block: Callable[[int, int], Array]) -> Array:
+        """One matrix of the blocks of processes i and j, broadcast over groups."""
+        number = range(len(self.processes))
+        rows = [[block(i, j) for j in number] for i in number]
+        groups = jnp.broadcast_shapes(*(part.shape[:-2] for row in rows for part in row))
 
-def _as_seen(noise: Any, law: dist.Distribution) -> dist.Distribution:
-    return noise.censored(law) if isinstance(noise, Censored) else law
+        def repeated(part: Array) -> Array:
+            return jnp.broadcast_to(part, (*groups, *part.shape[-2:]))
+
+        joined = [jnp.concatenate([*map(repeated, row)], axis=-1) for row in rows]
+        return jnp.concatenate(joined, axis=-2)
 
 
 def _uncensored(noise: Any) -> Any:
     return noise.noise if isinstance(noise, Censored) else noise
 
 
-def _covariance(f: Array, own: Array, g: Array, other: Array) -> Array:
-    """S with F S + S Gᵀ + l mᵀ = 0, of two processes that one Wiener process drives."""
+def _cross_covariance(f: Array, own: Array, g: Array, other: Array) -> Array:
+    """Stationary cross-covariance S of two processes that one Wiener process drives.
+
+    It solves the Sylvester equation F S + S Gᵀ + l mᵀ = 0.
+    """
+    # 1. As a linear system in the elements of S: (F ⊗ I + I ⊗ G) vec(S) = -vec(l mᵀ).
     sizes = f.shape[-1], g.shape[-1]
     one, two = (jnp.eye(size) for size in sizes)
     system = (
@@ -222,17 +235,9 @@ def _covariance(f: Array, own: Array, g: Array, other: Array) -> Array:
     )
     driven = own[..., :, None] * other[..., None, :]
     system = system.reshape(*system.shape[:-4], sizes[0] * sizes[1], -1)
+    # 2. Solve it, and restore the shape of S.
     found = jnp.linalg.solve(system, -driven.reshape(*driven.shape[:-2], -1, 1))
     return found.reshape(*found.shape[:-2], *sizes)
-
-
-def _blocks(rows: list[list[Array]]) -> Array:
-    """One matrix of several, which may be those of each member, or the same for all."""
-    shape = jnp.broadcast_shapes(*(block.shape[:-2] for row in rows for block in row))
-    alike = [
-        [jnp.broadcast_to(block, (*shape, *block.shape[-2:])) for block in row] for row in rows
-    ]
-    return jnp.concatenate([jnp.concatenate(row, axis=-1) for row in alike], axis=-2)
 
 
 def _wanted(number: int) -> str:
@@ -249,11 +254,13 @@ def _is_number_or_matrix(given: Any) -> bool:
         return True
     try:
         return np.asarray(given).dtype.kind in "iuf"
-    except ValueError:  # rows of different lengths
+    except ValueError:
+        # Rows of different lengths.
         return False
 
 
 def _lies_within(given: Any) -> bool:
+    """Whether a correlation lies between -1 and 1, as far as that is known."""
     if isinstance(given, Tracer):
         return True
     if not is_random(given):
@@ -263,10 +270,13 @@ def _lies_within(given: Any) -> bool:
 
 
 def _matrix_of(correlation: Any) -> Array:
+    """The correlation matrix; a number is that of two observables."""
     given = jnp.asarray(correlation, float)
     return given if given.ndim else jnp.eye(2) + given * (1.0 - jnp.eye(2))
 
 
 def _is_correlation(matrix: np.ndarray) -> bool:
-    ones, alike = np.allclose(np.diag(matrix), 1.0), np.allclose(matrix, matrix.T)
-    return bool(ones and alike and np.linalg.eigvalsh(matrix).min() > 0)
+    """Whether a matrix is symmetric and positive definite with ones on its diagonal."""
+    ones = np.allclose(np.diag(matrix), 1.0)
+    symmetric = np.allclose(matrix, matrix.T)
+    return bool(ones and symmetric and np.linalg.eigvalsh(matrix).min() > 0)

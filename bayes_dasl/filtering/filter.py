@@ -1,6 +1,4 @@
-"""Residuals along the index as a linear Gaussian system, filtered: what each datum is given those
-before it.
-"""
+"""Kalman filter over residuals: the distribution of each datum given those before it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,13 +11,11 @@ from jaxtyping import Array, Bool, Float
 from ..noise.sequential import Autocorrelated, Before, Seen, within
 
 type System = Any
-"""A process, or several of which the innovations are correlated: when it begins, its first state
-and later ones.
-"""
+"""A process, or several with correlated innovations, with `begins`, `first` and `over`."""
 
 
 class Belief(NamedTuple):
-    """What is known of the state at some times: of each row, place or member."""
+    """Mean and covariance of the normal state at some times, for each place or group."""
 
     time: Float[Array, "..."]
     mean: Float[Array, "... state"]
@@ -27,26 +23,41 @@ class Belief(NamedTuple):
 
 
 class Paths(eqx.Module):
-    """What paths through the times that are asked for are drawn from, of one observable or of
-    several together.
+    """Sampler of joint paths of one or several observables, given the data.
+
+    Args:
+        system: the process of the residuals.
+        numbers: the index in the state of the residual of each observable.
+        times: the times of the paths.
+        last: the belief after the last datum before each time.
+        anew: whether a datum lies between a time and the one before.
+        seen: residuals of data at these times.
+        places: the predictions on the scale of `link`.
+        white: the standard deviations of the white noise.
     """
 
     system: System
-    numbers: tuple[int, ...] = eqx.field(
-        static=True
-    )  # where in the state the residual of each observable stands
+    numbers: tuple[int, ...] = eqx.field(static=True)
     times: Float[Array, " time"]
-    last: Belief  # before each time, given the data
-    anew: Bool[Array, "time ..."]  # whether a datum lies between this time and the one before
-    seen: tuple[Seen, ...]  # residuals at these times
+    last: Belief
+    anew: Bool[Array, "time ..."]
+    seen: tuple[Seen, ...]
     places: tuple[Float[Array, "time ..."], ...]
     white: tuple[Float[Array, "time ..."], ...]
 
     def __call__(self, key: Array) -> list[Float[Array, "time ..."]]:
-        """One path of each observable: what is drawn counts as a datum until the next one.
+        """Draw one path of each observable.
 
-        Of a time, observables are given those named before them: their data where these were seen.
+        A drawn value counts as a datum until the next real one. At one time, an observable is
+        conditioned on those named before it: on their data if they have any, else on their draws.
+
+        Args:
+            key: a JAX random key.
+
+        Returns:
+            The paths on the scale of `link`.
         """
+        # 1. Standard normal numbers for all steps.
         keys = jax.random.split(key, len(self.places)) if len(self.places) > 1 else [key]
         noise = tuple(
             jax.random.normal(k, place.shape) for k, place in zip(keys, self.places, strict=True)
@@ -55,21 +66,20 @@ class Paths(eqx.Module):
 
         def step(belief: Belief, at: tuple) -> tuple[Belief, list[Array]]:
             time, last, anew, seen, white, xi = at
-            begun = Belief(*(_where(anew, a, b) for a, b in zip(last, belief, strict=True)))
-            by_data, ahead, drawn = (
-                _moved(self.system, last, time),
-                _moved(self.system, begun, time),
-                [],
-            )
+            # 2. After a new datum start from the belief given the data, else go on with the path.
+            begun = _choose_belief(anew, last, belief)
+            by_data, ahead = (_belief_at(self.system, b, time) for b in (last, begun))
+            drawn = []
             for number, datum, own, z in zip(self.numbers, seen, white, xi, strict=True):
-                total = _total(ahead, number, own)
+                # 3. Draw r ~ N(E[r], var(r)), and condition the path on it.
+                total = _residual_variance(ahead, number, own)
                 drawn.append(ahead.mean[..., number] + jnp.sqrt(total) * z)
                 ahead = _conditioned(ahead, number, Seen(drawn[-1], total > 0), total)
-                if len(drawn) < len(xi):  # the others of this time are given its datum, and no path
-                    by_data = _conditioned(by_data, number, datum, _total(by_data, number, own))
-                    ahead = Belief(
-                        *(_where(datum.there, a, b) for a, b in zip(by_data, ahead, strict=True))
-                    )
+                # 4. Other observables of this time are conditioned on the datum if there is one.
+                if len(drawn) < len(xi):
+                    variance = _residual_variance(by_data, number, own)
+                    by_data = _conditioned(by_data, number, datum, variance)
+                    ahead = _choose_belief(datum.there, by_data, ahead)
             return ahead, drawn
 
         rows = self.times, self.last, self.anew, self.seen, self.white, noise
@@ -78,7 +88,7 @@ class Paths(eqx.Module):
 
 
 class _PathOf(eqx.Module):
-    """The path of one of several observables; of one key all of them hold together."""
+    """The path of one of several observables; one key gives all of them jointly."""
 
     paths: Paths
     which: int = eqx.field(static=True)
@@ -95,43 +105,52 @@ def given_before(
     times: Float[Array, " time"],
     befores: Sequence[Before | None],
 ) -> list[Autocorrelated]:
-    """The distribution of each datum given those before it, and those of its time of the
-    observables before its own.
+    """The distribution of each datum given earlier data, and earlier observables of its time.
 
     Args:
-        system: whose state the residuals are numbers of.
-        numbers: where in the state that of each observable stands.
-        noises: those of the observables, each a `CorrelatedNoise`.
-        predictions: of the observables, `(time, …)`, in their units.
-        times: those of the predictions, which never fall.
-        befores: what was seen of each; none for draws from what is known of no datum.
+        system: the process whose state holds the residuals.
+        numbers: the index in the state of the residual of each observable.
+        noises: the noise of each observable, a `CorrelatedNoise`.
+        predictions: predictions of each observable, `(time, …)`, in its units.
+        times: the times of the predictions, not decreasing.
+        befores: the residuals of past data of each observable; None without data.
+
+    Returns:
+        The distributions of the data of each observable.
+
+    Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, chapter 10.
     """
+    # 1. Predictions on the scale of `link`, and residuals of past data; none where there are none.
     linked = [noise.link(value) for noise, value in zip(noises, predictions, strict=True)]
     white = [
         jnp.broadcast_to(jnp.asarray(n.white, float), v.shape)
         for n, v in zip(noises, predictions, strict=True)
     ]
-    told = next((b for b in befores if b is not None), None)
-    when, same = (times[:0], False) if told is None else (told.times, told.same)
+    some = next((b for b in befores if b is not None), None)
+    when, same = (times[:0], False) if some is None else (some.times, some.same)
     nothing = jnp.zeros((when.size, *predictions[0].shape[1:]))
     unseen = Before(when, Seen(nothing, nothing.astype(bool)), nothing, same)
     known = [unseen if before is None else before for before in befores]
 
-    beliefs = _filtered(system, numbers, known, _origin(system, times, when))
-    # How many rows lie before each time: those at the same time do not.
+    # 2. Filter the past, and take the belief after the last row before each time. Rows at the same
+    # time do not count as before.
+    beliefs = _filtered(system, numbers, known, _start_of_system(system, times, when))
     rows = jnp.arange(times.size) if same else jnp.searchsorted(when, times)
     last = Belief(*(part[rows] for part in beliefs))
-    counted = jnp.cumsum(jnp.stack([b.seen.there for b in known]).any(axis=0), axis=0, dtype=int)
-    number = jnp.concatenate([jnp.zeros_like(counted, shape=(1, *counted.shape[1:])), counted])[
-        rows
-    ]
-    anew = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
+    # 3. A datum lies between two times if the number of data before them differs.
+    there = jnp.stack([b.seen.there for b in known]).any(axis=0)
+    counted = jnp.cumsum(there, axis=0, dtype=int)
+    zero = jnp.zeros_like(counted, shape=(1, *counted.shape[1:]))
+    number = jnp.concatenate([zero, counted])[rows]
+    first = jnp.ones_like(number[:1], bool)
+    anew = jnp.concatenate([first, number[1:] != number[:-1]])
     seen = tuple(_seen_at(times, before) for before in known)
     paths = Paths(system, numbers, times, last, anew, seen, tuple(linked), tuple(white))
 
-    ahead, found = _moved(system, last, times), []
+    # 4. y ~ link⁻¹ N(link(z) + E[r], var(r)); the next observable is conditioned on this datum.
+    ahead, found = _belief_at(system, last, times), []
     for which, (at, noise) in enumerate(zip(numbers, noises, strict=True)):
-        variance = _total(ahead, at, white[which])
+        variance = _residual_variance(ahead, at, white[which])
         alone = noise.normal_on_link(linked[which] + ahead.mean[..., at], jnp.sqrt(variance))
         found.append(Autocorrelated(alone, _PathOf(paths, which)))
         if which + 1 < len(numbers):
@@ -148,14 +167,12 @@ def _seen_at(times: Array, before: Before) -> Seen:
         return Seen(none, none.astype(bool))
     rows = jnp.minimum(jnp.searchsorted(before.times, times), before.times.size - 1)
     found = jax.tree.map(lambda part: part[rows], before.seen)
-    there = _where(before.times[rows] == times, found.there, jnp.zeros_like(found.there))
+    there = _where_leading(before.times[rows] == times, found.there, jnp.zeros_like(found.there))
     return found._replace(there=there)
 
 
-def _origin(system: System, times: Array, past: Array) -> Array:
-    """When nothing was known yet: where it begins, or the first of all times for what has always
-    been.
-    """
+def _start_of_system(system: System, times: Array, past: Array) -> Array:
+    """Start time of the process; for a stationary process the earliest time."""
     if system.begins is not None:
         return jnp.asarray(system.begins, float)
     return jnp.min(jnp.concatenate([times, past]))
@@ -164,18 +181,18 @@ def _origin(system: System, times: Array, past: Array) -> Array:
 def _filtered(
     system: System, numbers: tuple[int, ...], befores: Sequence[Before], origin: Array
 ) -> Belief:
-    """Beliefs before anything was seen and after each past row, `(1 + past, …)`."""
+    """Beliefs before all data and after each past row, `(1 + past, …)`."""
     places = befores[0].seen.there.shape[1:]
-    covariance = jnp.broadcast_to(
-        jnp.asarray(system.first), (*places, *jnp.shape(system.first)[-2:])
-    )
-    first = Belief(jnp.broadcast_to(origin, places), jnp.zeros(covariance.shape[:-1]), covariance)
+    covariance = jnp.asarray(system.first)
+    covariance = jnp.broadcast_to(covariance, (*places, *covariance.shape[-2:]))
+    mean = jnp.zeros(covariance.shape[:-1])
+    first = Belief(jnp.broadcast_to(origin, places), mean, covariance)
 
     def step(belief: Belief, at: tuple) -> tuple[Belief, Belief]:
         time, rows = at
-        after = _moved(system, belief, time)
+        after = _belief_at(system, belief, time)
         for number, (seen, white) in zip(numbers, rows, strict=True):
-            after = _conditioned(after, number, seen, _total(after, number, white))
+            after = _conditioned(after, number, seen, _residual_variance(after, number, white))
         return after, after
 
     rows = [(b.seen, b.white) for b in befores]
@@ -183,37 +200,45 @@ def _filtered(
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, after)
 
 
-def _moved(system: System, belief: Belief, to: Array) -> Belief:
-    """The belief at a later time."""
-    to = jnp.reshape(to, (*jnp.shape(to), *[1] * (belief.time.ndim - jnp.ndim(to))))
+def _belief_at(system: System, belief: Belief, to: Array) -> Belief:
+    """The belief at a later time: m ← A m, P ← A P Aᵀ + Q."""
+    to = jnp.expand_dims(to, range(jnp.ndim(to), belief.time.ndim))
     flow, grown = system.over(jnp.maximum(to - belief.time, 0.0))
     mean = jnp.sum(flow * belief.mean[..., None, :], axis=-1)
-    covariance = _product(_product(flow, belief.covariance), jnp.swapaxes(flow, -1, -2)) + grown
+    pushed = _product(flow, belief.covariance)
+    covariance = _product(pushed, jnp.swapaxes(flow, -1, -2)) + grown
     return Belief(jnp.broadcast_to(to, belief.time.shape), mean, covariance)
 
 
-def _total(ahead: Belief, number: int, white: Array) -> Array:
-    """The variance of a residual, with its white noise."""
+def _residual_variance(ahead: Belief, number: int, white: Array) -> Array:
+    """The variance of a residual with its white noise: P_ii + σ²."""
+    # Rounding may leave a variance a little below zero.
     return jnp.maximum(ahead.covariance[..., number, number], 0.0) + jnp.square(white)
 
 
 def _conditioned(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief:
-    r"""The belief once a residual is known, whose variance was `total`.
+    r"""The belief conditioned on a residual r with the variance `total`.
 
-    A censored residual r changes it by the mean and variance of r given its bounds (moment
-    matching): with the gain $K = \mathrm{cov}(s, r) / \mathrm{var}(r)$ the mean becomes
-    $m + K (E[r \mid \text{bounds}] - E[r])$ and the covariance
-    $P - K (\mathrm{var}(r) - \mathrm{var}(r \mid \text{bounds})) K^T$.
+    $K = \mathrm{cov}(s, r) / \mathrm{var}(r), \quad
+    m \leftarrow m + K (E[r \mid \text{datum}] - E[r]), \quad
+    P \leftarrow P - K (\mathrm{var}(r) - \mathrm{var}(r \mid \text{datum})) K^T$
+
+    A measured residual is known exactly. A censored one has the mean and variance of a truncated
+    normal (moment matching).
 
     Source: Maybeck (1982), Stochastic Models, Estimation, and Control 2, chapter 12 (assumed
     density filter).
     """
+    # 1. Gain K, 0 where no datum was seen.
     there = seen.there & (total > 0)
     total = jnp.where(there, total, 1.0)
-    gain = jnp.where(there[..., None], ahead.covariance[..., number] / total[..., None], 0.0)
+    gain = ahead.covariance[..., number] / total[..., None]
+    gain = jnp.where(there[..., None], gain, 0.0)
+    # 2. Mean and covariance; `left` is the share of var(r) that a censored datum leaves.
     expected = ahead.mean[..., number]
     residual, left = within(seen, expected, total)
-    mean = ahead.mean + gain * (jnp.where(there, residual, 0.0) - expected)[..., None]
+    surprise = jnp.where(there, residual, 0.0) - expected
+    mean = ahead.mean + gain * surprise[..., None]
     learnt = gain[..., :, None] * ahead.covariance[..., None, number, :]
     learnt = learnt if left is None else (1.0 - left)[..., None, None] * learnt
     return ahead._replace(mean=mean, covariance=ahead.covariance - learnt)
@@ -224,7 +249,11 @@ def _product(a: Array, b: Array) -> Array:
     return jnp.sum(a[..., :, :, None] * b[..., None, :, :], axis=-2)
 
 
-def _where(condition: Array, a: Array, b: Array) -> Array:
-    return jnp.where(
-        jnp.reshape(condition, (*condition.shape, *[1] * (a.ndim - condition.ndim))), a, b
-    )
+def _where_leading(condition: Array, a: Array, b: Array) -> Array:
+    """`jnp.where` with a condition on the leading axes."""
+    return jnp.where(jnp.expand_dims(condition, range(condition.ndim, a.ndim)), a, b)
+
+
+def _choose_belief(condition: Array, one: Belief, other: Belief) -> Belief:
+    """The first belief where a condition holds, else the second."""
+    return jax.tree.map(lambda a, b: _where_leading(condition, a, b), one, other)

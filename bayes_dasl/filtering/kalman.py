@@ -28,7 +28,7 @@ from ..random import check_scalar, is_random
 
 
 class _Belief(NamedTuple):
-    """What is known of the states at one time, and how the solver has done up to there."""
+    """Mean and covariance of the states at one time, with the success and steps of the solver."""
 
     mean: Float[Array, " state"]
     covariance: Float[Array, "state state"]
@@ -41,20 +41,19 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) \sim N(x_0, \mathrm{diag}(s_0^2))$
 
-    $\dot
-    m = f(t, m, u), \quad \dot P = F P + P F^\top + \mathrm{diag}(g(t, m, u)^2), \quad F = f_m$
+    $\dot m = f(t, m, u), \quad
+    \dot P = F P + P F^\top + \mathrm{diag}(g(t, m, u)^2), \quad F = f_m$
 
     The noise of the data must be `bd.NormalNoise`.
 
-    The prediction of a datum is its mean and variance given the data before it, and the product of
-    these densities is the marginal likelihood of the data. Data of one time count one after the
-    other, in the order of `outputs`; a time that is asked for uses only what lies before it.
-    Without any past (`inputs.past` is None) it is the mean and variance at each time alone.
+    The prediction of a datum is its mean and variance given the data before it. The product of
+    these densities is the marginal likelihood of the data. The filter conditions on data of one
+    time one after the other, in the order of `outputs`. Without past data (`inputs.past` is None),
+    predictions are the marginal means and variances.
 
-    Where drift and `observe` are linear in the states and the noise is additive, this is exact to
-    the tolerance of the solver. Elsewhere it is first order: both are linearised about the mean,
-    and g is taken there, so that the spread must be small against the distance over which they
-    bend.
+    If drift and `observe` are linear in the states and the noise is additive, this is exact to the
+    tolerance of the solver. Otherwise both are linearised about the mean, and g is taken there. The
+    standard deviation of the states must then be small against their curvature scale.
 
     Args:
         drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which
@@ -64,32 +63,33 @@ class Kalman(StochasticEquation, AbstractFilter):
             does not name have no noise.
         initial: a dict of the means of the states at `start`, each a number, an array or a random
             leaf, in the units of the state.
-        initial_sd: their standard deviations, likewise; a state that it does not name is known
-            exactly.
+        initial_sd: a dict of the standard deviations at `start`, likewise; states that it does not
+            name are known exactly.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
         start: the time of `initial`, in the units of time of the data, or a date; unless given, the
             first time of the data that the model is fitted to.
-        rtol: the error that a step may make, relative to the means; covariances are exact to it
-            relative to the spread of their states.
-        atol: the error in the means that it may make besides, in the units of the states, the same
+        rtol: the relative tolerance of a step for the means; for covariances relative to the
+            standard deviations of their states.
+        atol: the absolute tolerance of a step for the means, in the units of the states, the same
             for all.
         max_steps: the most steps of the solver in each interval between two data.
         adjoint: how Diffrax differentiates the solve.
-        observe: a function `(t, y, u)` that turns states into a dict of the values that are
-            predicted; without it the states themselves are.
-        forcings: the data variables that drive the equation: a name, or several. They run linearly
-            between their data, unless `interpolation` says otherwise.
-        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next
-            one, `"cubic"` is a smooth spline.
-        units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused.
+        observe: a function `(t, y, u)` from states to a dict of predicted values; by default the
+            states themselves.
+        forcings: the data variables that drive the equation: one name or several. They are
+            interpolated linearly, unless `interpolation` says otherwise.
+        interpolation: the interpolation of forcings by name: `{"rain": "step"}` holds each datum
+            until the next one, `"cubic"` is a smooth spline.
+        units: the units of states, forcings and observed values, by name. Data in other units are
+            converted, or refused if they do not fit.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
 
     Raises:
-        ModelError: as `SDE` does, and for an `initial_sd` of unknown states.
-        DataError: for a past before the start.
+        ModelError: if the arguments are invalid, as for `SDE`, or `initial_sd` names unknown states
+            or is negative.
+        DataError: if data lie before the start.
 
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, algorithm 10.20; Bucy
     & Joseph (1968).
@@ -125,16 +125,14 @@ class Kalman(StochasticEquation, AbstractFilter):
                 )
             if self.observe is None:
                 check_scalar(value, f"initial_sd['{name}']")
-            fixed = None if is_random(value) else known(value)
-            if (is_random(value) and may_be_negative(value)) or (
-                fixed is not None and (fixed < 0).any()
-            ):
-                what = (
-                    f"a {type(value).__name__} has negative numbers too"
-                    if is_random(value)
-                    else f"is {value}"
-                )
-                raise ModelError(f"initial_sd['{name}'] must not be negative, and {what}")
+            if is_random(value):
+                wrong = f"a {type(value).__name__} has negative numbers too"
+                negative = may_be_negative(value)
+            else:
+                wrong, fixed = f"is {value}", known(value)
+                negative = fixed is not None and (fixed < 0).any()
+            if negative:
+                raise ModelError(f"initial_sd['{name}'] must not be negative, and {wrong}")
         check_tolerances(self)
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
@@ -142,6 +140,9 @@ class Kalman(StochasticEquation, AbstractFilter):
 
         Args:
             path: the names on the way from the layer to the leaf.
+
+        Returns:
+            The units; "" if they are unknown.
         """
         return self.units.get(path[1], "") if path[0] in ("initial", "initial_sd") else ""
 
@@ -149,8 +150,9 @@ class Kalman(StochasticEquation, AbstractFilter):
         refuse_assumed(self, inputs)
         names = self.outputs
         _check_past(inputs, variances, names)
+        # Events are all times of data, of predictions and of kinks of forcings.
         times = self._events(inputs)
-        rows = _rows(times, inputs.past, names)
+        rows = _past_rows(times, inputs.past, names)
         noise = jnp.asarray([variances.get(name, 1.0) for name in names], times.dtype)
         begin = jnp.concatenate([inputs.start[None], times[:-1]])
         first, unravel = self._initial(times.dtype)
@@ -175,25 +177,28 @@ class Kalman(StochasticEquation, AbstractFilter):
         belief = _Belief(
             first, self._initial_covariance(first.dtype), finite(first), jnp.zeros((), int)
         )
+        # 4. Over all events; predictions are those at the times that are asked for.
         belief, predicted = jax.lax.scan(event, belief, (begin, times, rows))
         asked = jnp.searchsorted(times, inputs.times)
         mean, variance = (
             {name: part[asked, k] for k, name in enumerate(names)} for part in predicted
         )
         ok = belief.ok & (times[0] >= inputs.start) & finite(predicted)
+        # A failed solve has any positive variance, so that the density stays finite.
         masked = {name: jnp.where(ok, value, 1.0) for name, value in variance.items()}
         return prediction(mean, ok, {"steps": belief.steps}, variances=masked)
 
     def _events(self, inputs: Inputs) -> Float[Array, " event"]:
-        """Every time at which something is asked, observed, or has a kink, once; sorted."""
+        """All distinct times of predictions, data and kinks of forcings, sorted."""
         asked = [inputs.times] if inputs.past is None else [inputs.times, inputs.past.times]
         # Intervals end at the kinks and jumps of forcings, so that each solve is smooth.
         kinks = [inputs.forcings[name].times for name in self.forcings]
         if any(known(times) is None for times in (*asked, *kinks, inputs.start)):
-            every = _within(inputs.start, asked, kinks, jnp)
+            # Under tracing the number of distinct times is unknown: repeat the last one.
+            every = _all_times(inputs.start, asked, kinks, jnp)
             return jnp.unique(every, size=every.size, fill_value=every.max())
         asked, kinks = ([np.asarray(times) for times in part] for part in (asked, kinks))
-        return jnp.asarray(np.unique(_within(np.asarray(inputs.start), asked, kinks, np)))
+        return jnp.asarray(np.unique(_all_times(np.asarray(inputs.start), asked, kinks, np)))
 
     def _initial_covariance(self, dtype: Any) -> Float[Array, "state state"]:
         deviations = {
@@ -205,8 +210,8 @@ class Kalman(StochasticEquation, AbstractFilter):
     def _propagate(
         self, inputs: Inputs, unravel: Callable, belief: _Belief, t0: Any, t1: Any
     ) -> _Belief:
-        """Mean and covariance from one event to the next."""
-        # A forcing may jump at t1: here it is what it was before.
+        """Integrate mean and covariance from one event to the next."""
+        # A forcing may jump at t1: use its value before the jump.
         before = jax.lax.stop_gradient(jnp.nextafter(t1, t0))
 
         def drift(y, t):
@@ -216,14 +221,12 @@ class Kalman(StochasticEquation, AbstractFilter):
         def amplitudes(y, t):
             return self._amplitudes(t, unravel(y), inputs.forced(jnp.minimum(t, before)))
 
-        # The solver sees covariances relative to the spread of their states, whose tolerance is
-        # then rtol.
-        spread = (
-            jnp.diag(belief.covariance)
-            + jnp.square(amplitudes(belief.mean, t0)) * (t1 - t0)
-            + self.atol**2
-        )
-        spread = jnp.sqrt(jax.lax.stop_gradient(jnp.where(jnp.isfinite(spread), spread, 1.0)))
+        # Scale covariances by sd_i sd_j rtol / atol, so that the solver's atol on them amounts to
+        # rtol relative to the standard deviations.
+        grown = jnp.square(amplitudes(belief.mean, t0)) * (t1 - t0)
+        spread = jnp.diag(belief.covariance) + grown + self.atol**2
+        spread = jnp.where(jnp.isfinite(spread), spread, 1.0)
+        spread = jnp.sqrt(jax.lax.stop_gradient(spread))
         unit = jnp.outer(spread, spread) * self.rtol / self.atol
 
         # 1. Moments of the linearised equation: m' = f(m), P' = F P + P Fᵀ + diag(g²), F = ∂f/∂y.
@@ -257,18 +260,14 @@ class Kalman(StochasticEquation, AbstractFilter):
         ok = (
             belief.ok & (solution.result == diffrax.RESULTS.successful) & finite((mean, covariance))
         )
-        mean, covariance = (
-            jnp.where(ok, mean, belief.mean),
-            jnp.where(ok, covariance * unit, belief.covariance),
-        )
+        mean = jnp.where(ok, mean, belief.mean)
+        covariance = jnp.where(ok, covariance * unit, belief.covariance)
         return _Belief(mean, covariance, ok, belief.steps + solution.stats["num_steps"])
 
     def _linearised(
         self, inputs: Inputs, unravel: Callable, mean: Array, t: Any
     ) -> tuple[Array, Array]:
-        """What is observed at the mean, and its derivative in the states:
-        one row for each output.
-        """
+        """Outputs at the mean, and their Jacobian in the states, one row for each output."""
 
         def observed(y):
             states = unravel(y)
@@ -284,11 +283,11 @@ class Kalman(StochasticEquation, AbstractFilter):
 def _update(
     carry: tuple[_Belief, Array], observable: tuple
 ) -> tuple[tuple[_Belief, Array], tuple[Array, Array]]:
-    """Predict one observable, then condition on its datum, if there is one; Joseph's form of the
-    covariance.
+    """Predict one observable, and condition on its datum if there is one.
+
+    Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations; Bucy & Joseph (1968)
+    for the form of the covariance.
     """
-    # Särkkä & Solin (2019), Applied Stochastic Differential Equations; the covariance by
-    # Bucy & Joseph (1968).
     belief, about = carry
     value, slope, datum, noise = observable
     # 1. Prediction of the datum: z = h + H (m - m₀), with variance H P Hᵀ (and noise R).
@@ -307,18 +306,17 @@ def _update(
     return (belief._replace(mean=mean, covariance=covariance), about), (predicted, variance)
 
 
-def _within(start: Any, asked: list, kinks: list, numpy: Any) -> Any:
-    """All times together, kinks moved to where something is asked; by NumPy, or JAX's where times
-    are traced.
-    """
+def _all_times(start: Any, asked: list, kinks: list, numpy: Any) -> Any:
+    """All times, with kinks clipped to their range; by NumPy, or by JAX's for traced times."""
     every = numpy.concatenate(asked)
-    return numpy.concatenate([every, *(numpy.clip(times, start, every.max()) for times in kinks)])
+    last = every.max()
+    return numpy.concatenate([every, *(numpy.clip(times, start, last) for times in kinks)])
 
 
-def _rows(
+def _past_rows(
     times: Float[Array, " event"], past: Past | None, names: tuple[str, ...]
 ) -> Float[Array, "event output"]:
-    """The past observations at each event, NaN where there are none."""
+    """Past observations at each event; NaN at events without data."""
     nothing = jnp.full(times.shape, jnp.nan, times.dtype)
     if past is None:
         return jnp.stack([nothing] * len(names), axis=1)
@@ -344,7 +342,8 @@ def _check_past(inputs: Inputs, variances: Mapping[str, Any], names: tuple[str, 
                 f"the past holds '{name}', whose noise has no variance; known are "
                 f"{', '.join(variances)}"
             )
-    times, start = known(inputs.past.times), known(inputs.start)
+    times = known(inputs.past.times)
+    start = known(inputs.start)
     if times is not None and start is not None and times[0] < start:
         raise DataError(
             f"the past begins at {times[0]:g}, before the start of the model at {start:g}"

@@ -1,6 +1,4 @@
-"""How residuals are correlated along the index:
-linear Gaussian processes with the Markov property.
-"""
+"""Gaussian Markov processes for serially correlated residuals."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -14,24 +12,25 @@ from .._statistics.describe_distributions import bounds, describe_distribution, 
 from ..errors import ModelError
 from ..random import Module, Scalar, check_scalar, is_random
 
-_SMALLEST = 1e-12  # correlations: the logarithm of none has no derivative
+# The least correlation, since log(0) has no derivative.
+_SMALLEST = 1e-12
 
 
 class AbstractProcess(Module):
-    r"""A Gaussian process whose future hangs on its present state $s$ alone, whose first number is
-    the residual.
+    r"""A Gaussian process with the Markov property; the residual is the first element of its state.
 
     $s(t + \Delta) \sim N(A(\Delta)\, s(t), Q(\Delta))$
 
-    Its numbers may be those of each member of a population, `(member,)`, where lags are
-    `(…, member)`. `positive` are the fields that must be.
+    Its parameters may differ between groups of a population, `(member,)`; lags are then
+    `(…, member)`. `positive` names the fields that must be positive.
     """
 
     positive: ClassVar[tuple[str, ...]] = ("scale",)
 
     def __check_init__(self):
         for name in self.positive:
-            value, where = getattr(self, name), f"{type(self).__name__}.{name}"
+            value = getattr(self, name)
+            where = f"{type(self).__name__}.{name}"
             check_scalar(value, where)
             if may_be_negative(value):
                 what = (
@@ -45,64 +44,71 @@ class AbstractProcess(Module):
 
     @property
     def begins(self) -> float | None:
-        """The time at which it is zero for certain; none where it has always been."""
+        """The time at which the process is exactly zero; None for a stationary process."""
         return None
 
     @property
     @abstractmethod
     def first(self) -> Float[Array, "*member state state"]:
-        """The covariance of its state before anything was seen; its mean is zero."""
+        """The covariance of the state without data; its mean is zero."""
 
     @abstractmethod
     def over(
         self, lag: Float[Array, "..."]
     ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
-        """A and Q.
+        """The transition matrix A and the innovation covariance Q over a lag.
 
         Args:
             lag: Δ, not negative, in the units of the index.
+
+        Returns:
+            A and Q.
         """
 
     @property
     def variance(self) -> Float[Array, "*member"]:
-        """A usual variance of the residual, in the square of its units."""
+        """The typical variance of the residual, in the square of its units."""
         return jnp.asarray(self.first)[..., 0, 0]
 
     @property
     def equation(
         self,
     ) -> tuple[Float[Array, "*member state state"], Float[Array, "*member state"]] | None:
-        r"""F and l of the stochastic equation $ds = F s\,dt + l\,dW$ that it obeys, for a
-        `CrossCorrelation`.
+        r"""F and l of the stochastic differential equation $ds = F s\,dt + l\,dW$.
 
-        None, as here, where it obeys none, or is not stationary.
+        `CrossCorrelation` needs it. None, as here, if there is no such equation or the process is
+        not stationary.
         """
         return None
 
 
-class OrnsteinUhlenbeck(AbstractProcess):
-    r"""Residuals that forget with a time of their own: an autoregressive process of order one in
-    continuous time.
-
-    $\mathrm{cov}(x(t), x(t')) = \text{scale}^2\, e^{-|t - t'| / \text{time}}$
-
-    Args:
-        scale: their standard deviation, in the units of the observable (none on the log scale).
-        time: after which their correlation has fallen to 1/e, in the units of the index.
-
-    Raises:
-        ModelError: for what is not positive.
-
-    Source: Uhlenbeck & Ornstein (1930).
-    """
+class _OneState(AbstractProcess):
+    """A stationary process whose state is the residual itself, with a variance of scale²."""
 
     scale: Scalar
-    time: Scalar
-    positive: ClassVar[tuple[str, ...]] = ("scale", "time")
 
     @property
     def first(self) -> Float[Array, "*member state state"]:
         return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
+
+
+class OrnsteinUhlenbeck(_OneState):
+    r"""An Ornstein–Uhlenbeck process: an AR(1) process in continuous time.
+
+    $\mathrm{cov}(x(t), x(t')) = \text{scale}^2\, e^{-|t - t'| / \text{time}}$
+
+    Args:
+        scale: the standard deviation of x, in the units of the observable (none on the log scale).
+        time: the time over which the correlation falls to 1/e, in the units of the index.
+
+    Raises:
+        ModelError: if the scale or the time may be zero or negative.
+
+    Source: Uhlenbeck & Ornstein (1930).
+    """
+
+    time: Scalar
+    positive: ClassVar[tuple[str, ...]] = ("scale", "time")
 
     def over(
         self, lag: Float[Array, "..."]
@@ -114,25 +120,24 @@ class OrnsteinUhlenbeck(AbstractProcess):
         return _forgetting(1.0 / jnp.asarray(self.time), self.scale)
 
 
-class AR1(AbstractProcess):
-    r"""An autoregressive process of order one: `OrnsteinUhlenbeck` by the correlation of
-    neighbours.
+class AR1(_OneState):
+    r"""A first-order autoregressive process: `OrnsteinUhlenbeck` by the lag-one correlation.
 
-    $x_{i+1} = \phi\, x_i + \sqrt{1 - \phi^2}\, \text{scale}\; \epsilon_i$, and
-    $\phi^{\Delta / \text{step}}$ between data that lie Δ apart.
+    $x_{i+1} = \phi\, x_i + \sqrt{1 - \phi^2}\, \text{scale}\; \epsilon_i$
+
+    Data that lie Δ apart have the correlation $\phi^{\Delta / \text{step}}$.
 
     Args:
-        scale: the standard deviation of x, in the units of the observable (none on the log scale);
-            that of the innovations is $\sqrt{1 - \phi^2}$ of it.
-        correlation: φ, of residuals that lie one `step` apart, between 0 and 1.
-        step: how far apart these lie, in the units of the index.
+        scale: the standard deviation of x, in the units of the observable (none on the log scale).
+            That of the innovations is smaller by the factor $\sqrt{1 - \phi^2}$.
+        correlation: φ, the correlation of residuals one `step` apart, between 0 and 1.
+        step: the lag of this correlation, in the units of the index.
 
     Raises:
-        ModelError: for a scale or step that is not positive, or a correlation that may leave 0 to
-            1.
+        ModelError: if the scale or the step is not positive, or the correlation may lie outside 0
+            to 1.
     """
 
-    scale: Scalar
     correlation: Scalar
     step: float = eqx.field(default=1.0, static=True, converter=float)
 
@@ -152,36 +157,32 @@ class AR1(AbstractProcess):
         if not self.step > 0:
             raise ModelError(f"AR1: the step must be positive, not {self.step}")
 
-    @property
-    def first(self) -> Float[Array, "*member state state"]:
-        return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
-
     def over(
         self, lag: Float[Array, "..."]
     ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
-        return _one_number(lag / self.step * self._forgets, self.scale)
+        return _one_number(lag / self.step * self._log_correlation, self.scale)
 
     @property
     def equation(self) -> tuple[Float[Array, "*member state state"], Float[Array, "*member state"]]:
-        return _forgetting(-self._forgets / self.step, self.scale)
+        return _forgetting(-self._log_correlation / self.step, self.scale)
 
     @property
-    def _forgets(self) -> Float[Array, "*member"]:
+    def _log_correlation(self) -> Float[Array, "*member"]:
         return jnp.log(jnp.maximum(jnp.asarray(self.correlation), _SMALLEST))
 
 
 class Matern32(AbstractProcess):
-    r"""Residuals that run smoothly: a Gaussian process with Matérn's covariance of ν = 3/2.
+    r"""A smooth Gaussian process with Matérn covariance, ν = 3/2.
 
     $\text{scale}^2
     (1 + \lambda |t - t'|)\, e^{-\lambda |t - t'|}, \quad \lambda = \sqrt 3 / \text{length}$
 
     Args:
-        scale: their standard deviation, in the units of the observable (none on the log scale).
-        length: over which they change, in the units of the index.
+        scale: the standard deviation of x, in the units of the observable (none on the log scale).
+        length: the length scale, in the units of the index.
 
     Raises:
-        ModelError: for what is not positive.
+        ModelError: if the scale or the length may be zero or negative.
 
     Source: Hartikainen & Särkkä (2010), for the form that needs no matrix of all data.
     """
@@ -192,20 +193,23 @@ class Matern32(AbstractProcess):
 
     @property
     def first(self) -> Float[Array, "*member state state"]:
-        # The second number is the slope in units of λ, so that both are of one size.
+        # The second element is the slope in units of λ, so that both have the same variance.
         return jnp.square(jnp.asarray(self.scale, float))[..., None, None] * jnp.eye(2)
 
     def over(
         self, lag: Float[Array, "..."]
     ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
+        # A = exp(F Δ) = e^{-x} [[1 + x, x], [-x, 1 - x]] with x = λ Δ.
         x = jnp.sqrt(3.0) / jnp.asarray(self.length) * lag
         fade, twice = jnp.exp(-x), jnp.exp(-2 * x)
         flow = fade[..., None, None] * _matrix(1 + x, x, -x, 1 - x)
+        # Q = scale² (I - A Aᵀ), written so that it keeps its digits for small x.
         grown = -jnp.expm1(-2 * x)
+        shared = 2 * x**2 * twice
         of_one = _matrix(
             grown - 2 * x * (1 + x) * twice,
-            2 * x**2 * twice,
-            2 * x**2 * twice,
+            shared,
+            shared,
             grown + 2 * x * (1 - x) * twice,
         )
         return flow, jnp.square(jnp.asarray(self.scale))[..., None, None] * of_one
@@ -222,21 +226,20 @@ class Matern32(AbstractProcess):
 
 
 class RandomWalk(AbstractProcess):
-    r"""A discrepancy that begins at zero and wanders: nothing draws it back, and forecasts grow
-    with the horizon.
+    r"""A random walk from zero, for a model that is known to drift.
 
     $\mathrm{var}(x(t)) = \text{scale}^2 (t - \text{start})$
 
-    Given data it goes on from where they left it. It explains a trend as well as the model does:
-    take it where the model is known to drift, beside a `white` noise of the data.
+    Forecasts continue from its last value, and their intervals widen with the horizon. It can
+    explain a trend as well as the model does. Use it with `white` noise beside it.
 
     Args:
-        scale: how far it goes in a unit of the index (by the square root of time), in the units of
-            the observable.
-        start: where it is zero, such as the time of the initial state, in the units of the index.
+        scale: the standard deviation after one unit of the index, in the units of the observable.
+        start: the time at which it is zero, such as that of the initial state, in the units of the
+            index.
 
     Raises:
-        ModelError: for a scale that is not positive.
+        ModelError: if the scale may be zero or negative.
     """
 
     scale: Scalar
@@ -262,43 +265,36 @@ class RandomWalk(AbstractProcess):
         return jnp.ones_like(grown)[..., None, None], grown[..., None, None]
 
 
-class White(AbstractProcess):
-    r"""Residuals that forget at once: independent from time to time, for a `CrossCorrelation` of
-    observables.
+class White(_OneState):
+    r"""White noise, independent in time, for a `CrossCorrelation` of observables.
 
     Args:
-        scale: their standard deviation, in the units of the observable (none on the log scale).
+        scale: the standard deviation, in the units of the observable (none on the log scale).
 
     Raises:
-        ModelError: for a scale that is not positive.
+        ModelError: if the scale may be zero or negative.
     """
-
-    scale: Scalar
-
-    @property
-    def first(self) -> Float[Array, "*member state state"]:
-        return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
 
     def over(
         self, lag: Float[Array, "..."]
     ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
+        # Replicates at one time share a value.
         anew = jnp.where(lag > 0, 1.0, 0.0)
-        return (1.0 - anew)[..., None, None], (anew * jnp.square(jnp.asarray(self.scale)))[
-            ..., None, None
-        ]
+        variance = anew * jnp.square(jnp.asarray(self.scale))
+        return (1.0 - anew)[..., None, None], variance[..., None, None]
 
 
 def _forgetting(rate: Any, scale: Any) -> tuple[Array, Array]:
-    """F and l of a stationary process of one number that forgets at a rate."""
+    """F = -rate and l = scale √(2 rate) of a stationary scalar process."""
     rate, scale = jnp.broadcast_arrays(jnp.asarray(rate, float), jnp.asarray(scale, float))
     return -rate[..., None, None], (scale * jnp.sqrt(2 * rate))[..., None]
 
 
 def _one_number(logarithm: Any, scale: Any) -> tuple[Array, Array]:
-    """A and Q of a stationary process of one number, from the logarithm of its correlation."""
+    """A = ρ and Q = scale² (1 - ρ²) of a stationary scalar process, from log ρ."""
     left = -jnp.expm1(2 * logarithm) * jnp.square(jnp.asarray(scale))
     return jnp.exp(logarithm)[..., None, None], left[..., None, None]
 
 
 def _matrix(a: Array, b: Array, c: Array, d: Array) -> Array:
-    return jnp.stack([jnp.stack([a, b], axis=-1), jnp.stack([c, d], axis=-1)], axis=-2)
+    return jnp.stack([a, b, c, d], axis=-1).reshape(*a.shape, 2, 2)

@@ -1,4 +1,4 @@
-"""Closures that know how far off they may be, and what that does to what a layer predicts."""
+"""Functions with a standard deviation, propagated through a layer by sigma points."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,21 +18,21 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar, is_funct
 
 
 class VarianceHead(Module):
-    r"""A function whose values are known up to a standard deviation.
+    r"""A function whose values have a normal error with a standard deviation.
 
     $m(t, y, u) + \sigma(t, y, u)\,\varepsilon, \quad \varepsilon_i \sim N(0, 1)$
 
-    ε is what no data will tell: one number for each name, the same along a trajectory. `Unscented`
-    takes it into account; without it ε is 0.
+    The deviates ε are irreducible: one for each named value, constant along a trajectory.
+    `Unscented` propagates them; without it ε is 0.
 
     Args:
         mean: m, a function `(t, y, u)` such as `bd.Network`.
-        scales: σ of some or all of its values by name, in their units: a number, a distribution, or
-            a function `(t, y, u)` such as `bd.noise.VaryingScale`, a head of its own.
+        scales: σ of some or all values by name, in their units: a number, a distribution, or a
+            function `(t, y, u)` such as `bd.noise.VaryingScale`.
 
     Raises:
-        ModelError: if the mean is no function or there are no scales; when called, for a scale of a
-            value that the mean does not have.
+        ModelError: if the mean is no function or there are no scales; when called, if the mean has
+            no value of the name of a scale.
     """
 
     mean: VectorField
@@ -49,12 +49,10 @@ class VarianceHead(Module):
         for name, scale in scales.items():
             if not is_function(scale):
                 check_scalar(scale, f"scales['{name}']")
+        self.mean = mean
         # In the order of JAX, which sorts the keys of a dict.
-        self.mean, self.scales, self.deviates = (
-            mean,
-            dict(sorted(scales.items())),
-            jnp.zeros(len(scales)),
-        )
+        self.scales = dict(sorted(scales.items()))
+        self.deviates = jnp.zeros(len(scales))
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         values = dict(self.mean(t, y, u))
@@ -69,27 +67,27 @@ class VarianceHead(Module):
 
 
 class Unscented(AroundLayer):
-    r"""Mean and variance of what a layer predicts where `VarianceHead`s inside are uncertain.
+    r"""Predictive mean and variance of a layer with `VarianceHead`s, by the unscented transform.
 
-    $E[z] \approx \sum_k w_k z(\varepsilon_k)$ and the variance likewise, over the $2n + 1$ sigma
-    points of the n
-    deviates: 0 and $\pm\sqrt{n + \kappa}$ along each, with $\kappa = \max(3 - n, 0)$.
+    $E[z] \approx \sum_k w_k z(\varepsilon_k), \quad
+    \mathrm{var}(z) \approx \sum_k w_k (z(\varepsilon_k) - E[z])^2$
 
-    That variance counts as aleatoric, beside that of the noise, which must be normal or log-normal;
-    means are exact where predictions are quadratic in ε, and so are variances where they are
-    linear. It costs as many solves as there are points. Values at different times are taken as
-    independent given the parameters, as in the source.
+    The sum is over the $2n + 1$ sigma points of the n deviates: 0 and $\pm\sqrt{n + \kappa}$ along
+    each, with $\kappa = \max(3 - n, 0)$. Each point costs one solve.
+
+    The variance counts as aleatoric and adds to that of the noise, which must be normal or
+    log-normal. Means are exact for predictions that are quadratic in ε, variances for linear ones.
+    Values at different times count as independent given the parameters, as in the source.
 
     Args:
         layer: a layer with one or more `VarianceHead`s inside.
 
     Raises:
-        ModelError: unless there is a `VarianceHead` inside, or for a layer that looks back at
-            observations.
+        ModelError: if the layer has no `VarianceHead` inside, or is a filter.
 
-    Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161, who
-    draw ε anew at each step of a solver of fixed steps: theirs is noise that depends on the step,
-    ours an error that stays.
+    Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161.
+    They draw ε anew at each step of a fixed-step solver, so that their noise depends on the step;
+    here ε is a constant error.
     """
 
     layer: AbstractLayer
@@ -120,14 +118,17 @@ class Unscented(AroundLayer):
 
     @property
     def deviates(self) -> int:
-        """How many numbers its heads do not know."""
+        """The number of deviates of all heads."""
         return sum(head.deviates.size for head in _heads(self.layer))
 
     def deviating(self, deviates: Float[Array, " n"]) -> AbstractLayer:
         """The layer with these deviates.
 
         Args:
-            deviates: those of all heads, `(deviates,)`, in units of their standard deviations.
+            deviates: the deviates of all heads, in units of their standard deviations.
+
+        Returns:
+            A copy of the layer.
         """
         sizes = [head.deviates.size for head in _heads(self.layer)]
         left = jnp.split(deviates, np.cumsum(sizes)[:-1])
@@ -163,8 +164,12 @@ class Unscented(AroundLayer):
 
 
 def sigma_points(number: int) -> tuple[Float[Array, "point number"], Float[Array, " point"]]:
-    """Points whose weighted moments up to the third are those of as many standard normal numbers,
-    and their weights.
+    """Sigma points of independent standard normal variables, and their weights.
+
+    Their weighted moments up to the third are exact.
+
+    Returns:
+        Points and weights.
     """
     centre = max(3.0 - number, 0.0)
     spread = number + centre

@@ -171,6 +171,8 @@ class AbstractNoise(Module):
     """
 
     counts_by_moments: ClassVar[bool] = False
+    # Whether single values of continuous data may have a probability, which depends on no units.
+    has_masses: ClassVar[bool] = False
     positive: ClassVar[tuple[str, ...]] = ("scale",)
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
     looks_back: ClassVar[bool] = False

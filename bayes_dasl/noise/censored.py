@@ -48,6 +48,7 @@ class Censored(AbstractNoise):
     above: float | None = eqx.field(static=True)
     code: PerDatum | None
     limit: PerDatum | None
+    has_masses: ClassVar[bool] = True
     positive: ClassVar[tuple[str, ...]] = ()
     in_units_of_data: ClassVar[tuple[str, ...]] = ("limit",)
     not_inside: ClassVar[str] = "put bd.noise.Censored around the other noise"

@@ -108,6 +108,8 @@ class HurdleNoise(AbstractWithZeros):
             lie outside 0 and 1.
     """
 
+    has_masses: ClassVar[bool] = True
+
     @property
     def looks_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.noise.looks_back

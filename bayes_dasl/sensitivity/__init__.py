@@ -1,6 +1,4 @@
-"""What parameters do and what data can tell: sensitivity, information, profiles, entropy and
-shrinkage.
-"""
+"""Sensitivity indices, Fisher information, profile likelihoods, entropy and shrinkage."""
 
 from .entropy import decompose_entropy as decompose_entropy
 from .indices import sensitivity as sensitivity

@@ -1,4 +1,4 @@
-"""Designs over the prior: draws in which one unknown is changed at a time."""
+"""Sampling designs over the prior, in which one parameter is changed at a time."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,12 +16,16 @@ from ..random import Dependent, RandomLeaf, Shared, paths
 
 type Draws = dict[str, np.ndarray]
 
-_EDGE = 1e-9  # uniform numbers stay inside (0, 1), where quantiles are finite
+# Uniform numbers stay inside (0, 1), where quantiles are finite.
+_EDGE = 1e-9
 
 
 class Unknowns(NamedTuple):
-    """The unknowns of a model that are independent under the prior: the paths of each, by its name
-    in results.
+    """Groups of parameters that are independent of each other under the prior.
+
+    Args:
+        leaves: all random leaves, by path.
+        of: the paths of each group, by the name of the group in results.
     """
 
     leaves: dict[str, RandomLeaf]
@@ -29,48 +33,53 @@ class Unknowns(NamedTuple):
 
     @property
     def sizes(self) -> list[int]:
-        """How many numbers each leaf has, in the order of the leaves."""
+        """The number of scalars in each leaf, in the order of the leaves."""
         return [int(np.prod(leaf.shape)) for leaf in self.leaves.values()]
 
     def numbers(self) -> list[str]:
-        """The name of the unknown that each number belongs to."""
+        """The name of the group of each scalar, in the order of the leaves.
+
+        Returns:
+            One name for each scalar.
+        """
         owner = {path: name for name, members in self.of.items() for path in members}
-        return [
-            owner[path]
-            for path, size in zip(self.leaves, self.sizes, strict=True)
-            for _ in range(size)
-        ]
+        return np.repeat([owner[path] for path in self.leaves], self.sizes).tolist()
 
 
 def unknowns_of(model: Model) -> Unknowns:
-    """Those of a model: a number is one with all that its prior depends on.
+    """Group the parameters of a model with those that their priors depend on.
+
+    Returns:
+        The groups, which are independent under the prior.
 
     Raises:
-        ModelError: where nothing is unknown.
+        ModelError: if the model has no random leaf.
     """
     leaves, short = paths(model), names(model)
     if not leaves:
         raise ModelError(
             "nothing in the model is unknown: put a distribution where a number may vary"
         )
+    # 1. Each leaf starts as its own group. Two groups merge where one prior depends on the other.
     group = {path: path for path in leaves}
     before: dict[str, Array] = {}
     for path, leaf in leaves.items():
         for other in before if isinstance(leaf.distribution, Dependent) else ():
-            if _needs(leaf, other, before):
+            if _depends_on(leaf, other, before):
                 first, second = group[other], group[path]
                 group = {p: first if g == second else g for p, g in group.items()}
+        # Any value will do: only whether it is asked for matters.
         before[path] = jnp.full(leaf.shape, 0.1)
+    # 2. Collect the paths of each group, and name the group after all of them.
     of: dict[str, list[str]] = {}
     for path, first in group.items():
         of.setdefault(first, []).append(path)
-    return Unknowns(
-        leaves, {", ".join(short[path] for path in members): members for members in of.values()}
-    )
+    named = {", ".join(short[path] for path in members): members for members in of.values()}
+    return Unknowns(leaves, named)
 
 
-def _needs(leaf: RandomLeaf, other: str, values: Mapping[str, Array]) -> bool:
-    """Whether the prior of a leaf depends on another."""
+def _depends_on(leaf: RandomLeaf, other: str, values: Mapping[str, Array]) -> bool:
+    """Whether the prior of a leaf depends on another leaf."""
     try:
         leaf.given({path: value for path, value in values.items() if path != other})
     except KeyError:
@@ -79,8 +88,13 @@ def _needs(leaf: RandomLeaf, other: str, values: Mapping[str, Array]) -> bool:
 
 
 def uniform(rows: int, columns: int, *, key: int) -> Float[np.ndarray, "row column"]:
-    """A scrambled Sobol sequence; beyond its 21201 dimensions random numbers."""
-    from scipy.stats import qmc  # a second of every import
+    """A scrambled Sobol sequence; independent random numbers beyond its 21201 dimensions.
+
+    Returns:
+        Points in the unit cube.
+    """
+    # Importing SciPy's statistics takes a second, so only where it is needed.
+    from scipy.stats import qmc
 
     if columns > qmc.Sobol.MAXDIM:
         return np.random.default_rng(key).random((rows, columns))
@@ -91,23 +105,28 @@ def uniform(rows: int, columns: int, *, key: int) -> Float[np.ndarray, "row colu
 def prior_at(
     unknowns: Unknowns, u: Float[np.ndarray, "row number"], *, key: Array, strict: bool = False
 ) -> Draws:
-    """Draws of the prior at quantiles, path → `(row, …)`, one column of them for each number.
+    """Prior draws at given quantiles `u`, with one column for each scalar.
 
-    A prior without quantiles, such as a Dirichlet or a gamma distribution, is drawn from instead.
+    A prior without a quantile function, such as a Dirichlet or a gamma distribution, is sampled
+    at random instead.
+
+    Returns:
+        Draws `(row, …)` by path.
 
     Raises:
-        ModelError: for such a prior if `strict`.
+        ModelError: if `strict` and a prior has no quantile function.
     """
     ends = np.cumsum(unknowns.sizes)[:-1]
 
-    def one(u: Array, key: Array) -> dict[str, Array]:
+    def draw(u: Array, key: Array) -> dict[str, Array]:
         values: dict[str, Array] = {}
         keys = jax.random.split(key, len(unknowns.leaves))
         for (path, leaf), own, key in zip(
             unknowns.leaves.items(), jnp.split(u, ends), keys, strict=True
         ):
+            # Leaves come in the order of their dependence, so all that is needed is in `values`.
             prior = leaf.given(values)
-            found = _quantile(prior, own.reshape(leaf.shape))
+            found = _prior_quantile(prior, own.reshape(leaf.shape))
             if found is None and strict:
                 kind = type(prior).__name__
                 raise ModelError(
@@ -118,14 +137,12 @@ def prior_at(
         return values
 
     inside = np.clip(u, _EDGE, 1 - _EDGE)
-    found = jax.jit(jax.vmap(one))(jnp.asarray(inside), jax.random.split(key, len(u)))
+    found = jax.jit(jax.vmap(draw))(jnp.asarray(inside), jax.random.split(key, len(u)))
     return {path: np.asarray(values) for path, values in found.items()}
 
 
-def _quantile(prior: Any, u: Array) -> Array | None:
-    """The quantiles of the independent numbers of a distribution; none where there are no formulas
-    of them.
-    """
+def _prior_quantile(prior: Any, u: Array) -> Array | None:
+    """The quantiles of a distribution of independent scalars; None if it has no formula."""
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution, Shared)):
         prior = prior.unknown if isinstance(prior, Shared) else prior.base_dist
     if prior.event_shape:
@@ -137,15 +154,19 @@ def _quantile(prior: Any, u: Array) -> Array | None:
 
 
 def exchanged(unknowns: Unknowns, first: Draws, second: Draws) -> Draws:
-    """For each row the first draw, those with one unknown after the other of the second, and the
-    second.
+    """The pick-freeze design of Saltelli et al. (2010).
 
-    Path → `(row · (unknown + 2), …)`.
+    Each row becomes the first draw, the first draw with group i taken from the second draw
+    (for each i), and the second draw.
+
+    Returns:
+        Draws `(row · (group + 2), …)` by path.
     """
     found, number = {}, len(unknowns.of)
     for i, members in enumerate(unknowns.of.values()):
         for path in members:
             rows = np.repeat(first[path][:, None], number + 2, axis=1)
-            rows[:, i + 1], rows[:, -1] = second[path], second[path]
+            rows[:, [i + 1, -1]] = second[path][:, None]
             found[path] = rows.reshape(-1, *rows.shape[2:])
+    # In the order of the leaves, which may differ from that of the groups.
     return {path: found[path] for path in unknowns.leaves}

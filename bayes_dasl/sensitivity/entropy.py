@@ -1,4 +1,4 @@
-"""How much of what a forecast of counts does not know is chance, and how much could be learned."""
+"""Predictive entropy of counts, split into an aleatoric and an epistemic part."""
 
 from __future__ import annotations
 
@@ -19,53 +19,59 @@ MEANINGS = {
     "aleatoric": "mean entropy of the observation given the draw",
     "epistemic": "mutual information of the observation and the draw",
 }
+# Draws that are used, and the probability that is left out at each end of a distribution.
 _MOST_DRAWS = 500
 _TAIL = 1e-9
-# Counts of which no draw tells one from the next are taken together: cells of a draw, and of each
-# doubling of counts.
+# Neighbouring counts of nearly equal probability share a cell: the number of cells of each draw,
+# and of each doubling of counts.
 _CELLS, _CELLS_A_DOUBLING = 512, 64
-_LEAST_EXCESS = 1e-7  # of a variance over its mean, as a share: a Poisson law to as many digits
+# The least overdispersion: below it, a negative binomial is Poisson to seven digits.
+_LEAST_EXCESS = 1e-7
 _SMALLEST = 1e-12
+# Cells that are worked on at once, to bound the memory.
 _BLOCK = 2**20
 
 
 def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.Dataset:
     r"""Split the predictive entropy of each count at each time, in nats.
 
-    $H[E_\theta\, p(y \mid \theta)] = E_\theta H[p(y \mid \theta)] + I(y; \theta)$: `total`, what
-    chance makes of it (`aleatoric`) and what knowing the parameters would remove (`epistemic`, the
-    mutual information). Where a count is often zero its variance is a poor measure, and this is the
-    better one; for the variance see `decompose`.
+    $H[E_\theta\, p(y \mid \theta)] = E_\theta H[p(y \mid \theta)] + I(y; \theta)$
 
-    Of more than 500 draws 500 evenly spaced ones are taken; failed ones are left out
-    (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, and where
-    none is left nothing: what is not known is NaN. Sums leave out 1e-9 of the mass of each draw at
-    either end.
+    The left side is `total`. The first term on the right is `aleatoric`, due to chance. The second
+    is `epistemic`: the mutual information, which knowledge of the parameters would remove. Entropy
+    is a better measure than variance for counts that are often zero. For the variance see
+    `decompose`.
+
+    At most 500 evenly spaced draws are used. Failed draws are left out and counted in
+    `attrs["failed_draws"]`. A single draw gives only the aleatoric part. Unknown parts are NaN.
+    Sums leave out a probability of 1e-9 of each draw at either end.
 
     Args:
-        fc: what `forecast` returned.
-        observables: some that are counts and have the same dimensions; unless given all whose noise
-            is `PoissonNoise` or `NegativeBinomialNoise`, or says that data are `counts_by_moments`.
+        fc: the result of `forecast`.
+        observables: counts with the same dimensions. By default all observables whose noise is
+            `PoissonNoise` or `NegativeBinomialNoise`, or has `counts_by_moments`.
+
+    Returns:
+        The variables `total`, `aleatoric` and `epistemic`.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
 
     Raises:
-        MismatchError: for what is no forecast, an unknown observable, or one that is no count.
+        MismatchError: if `fc` is no forecast, or an observable is unknown or no count.
 
     Source: Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning.
     """
     check_forecast(fc, "conditional_mean", "conditional_variance")
     everything = fc["conditional_mean"].to_dataset()
+    # The forecast says of each observable whether its noise has `counts_by_moments`.
     others = {
         str(name): v.attrs.get("noise", "")
         for name, v in everything.data_vars.items()
-        if not _are_counts(v)
+        if not v.attrs.get("counts_by_moments", 0)
     }
-    names = (
-        [str(n) for n in everything if n not in others]
-        if observables is None
-        else list(observables)
-    )
+    names = [str(n) for n in everything if n not in others]
+    if observables is not None:
+        names = list(observables)
     for name in names:
         if name in others:
             raise MismatchError(
@@ -82,9 +88,11 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     parts = {part: np.empty(block_shape(means)) for part in MEANINGS}
     failed = 0
     for row, (name, mean) in enumerate(means.data_vars.items()):
+        # 1. Draws that are finite at all times, thinned.
         ok = whole_draws(mean, variances[name], np.isfinite)
         failed = max(failed, int((~ok).sum()))
         some = np.flatnonzero(ok)[thinned(int(ok.sum()), _MOST_DRAWS)]
+        # 2. Entropies of each element, one block of times after the other.
         for at in blocks_of(mean):
             moments = (draws_at(moment, at)[some].T for moment in (mean, variances[name]))
             values = np.array([split(*pair) for pair in zip(*moments, strict=True)])
@@ -94,30 +102,34 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     return labelled(parts, means, failed, attrs)
 
 
-def _are_counts(variable: xr.DataArray) -> bool:
-    return bool(variable.attrs.get("counts_by_moments", 0))
-
-
 def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
-    """Entropy of the mixture of counts with these moments, their mean entropy, and the difference.
+    r"""Entropy of a mixture of count distributions, their mean entropy, and the difference.
 
-    Counts whose variance is their mean are Poisson, those of a larger one negative binomial.
+    A count is Poisson if its variance equals its mean, and negative binomial if it is larger.
 
-    Shapes: both `(draw,)`. NaN where there is no draw; of one draw only the mean entropy is known.
+    Shapes: both arguments are `(draw,)`.
+
+    Returns:
+        $H[\bar p]$, $\bar H$ and $H[\bar p] - \bar H$ in nats; NaN where unknown.
     """
     from scipy.stats import nbinom
 
     if not len(mean):
         return np.nan, np.nan, np.nan
+    # 1. Negative binomials NB(m / e, 1 / (1 + e)) by their moments, with e = var / m - 1.
     mean = np.maximum(mean, _SMALLEST)
     excess = np.maximum(variance / mean - 1, _LEAST_EXCESS)
     size, share = mean / excess, 1 / (1 + excess)
-    low, high = nbinom.ppf(_TAIL, size, share), nbinom.isf(_TAIL, size, share)
+    # 2. Cells of counts over the range of all draws, and the cells of each draw.
+    low = nbinom.ppf(_TAIL, size, share)
+    high = nbinom.isf(_TAIL, size, share)
     first, width = _cells(low, high)
     middle = first + np.floor((width - 1) / 2)
-    begin, number = np.searchsorted(first, low), np.searchsorted(first, high, side="right")
-    number -= begin
-    each, mixture = np.zeros(len(mean)), np.zeros(len(first))
+    begin = np.searchsorted(first, low)
+    number = np.searchsorted(first, high, side="right") - begin
+    # 3. H = -Σ p log p of each draw, and the mean p of all draws, by blocks of draws.
+    each = np.zeros(len(mean))
+    mixture = np.zeros(len(first))
     for some in np.array_split(np.arange(len(mean)), -(-number.sum() // _BLOCK)):
         draw = np.repeat(some, number[some])
         ends = number[some].cumsum()
@@ -125,6 +137,7 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
         p = nbinom.pmf(middle[cell], size[draw], share[draw])
         each += np.bincount(draw, width[cell] * special.entr(p), len(mean))
         mixture += np.bincount(cell, p, len(first))
+    # 4. The parts: mean entropy, entropy of the mixture, and their difference.
     aleatoric = float(each.mean())
     if len(mean) < 2:
         return np.nan, aleatoric, np.nan
@@ -133,18 +146,19 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
 
 
 def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of counts that cover the ranges of all draws, ends included: their first counts and
-    their widths.
+    """First counts and widths of cells of counts that cover the ranges of all draws.
 
-    A range begins and ends with a cell. Within a cell the law of no draw that reaches there changes
-    much.
+    The range of each draw begins and ends with a cell. The probabilities of all draws change
+    little within a cell.
     """
+    # 1. Edges at the ends of ranges and at powers of two, and the draws that cover each.
     doublings = 2.0 ** np.arange(np.ceil(np.log2(high.max() + 2)))
     edges = np.unique(np.concatenate([low, high + 1, doublings]))
     inside = (low[:, None] <= edges) & (edges <= high[:, None])
     finest = np.where(inside, ((high - low) / _CELLS)[:, None], np.inf).min(axis=0)
-    # Odd numbers of counts have one in their middle.
+    # 2. The width after each edge suits the narrowest of its draws. Odd widths have a middle count.
     width = 1 + 2 * np.floor(np.maximum(np.minimum(finest, edges / _CELLS_A_DOUBLING) - 1, 0) / 2)
+    # 3. Cut each interval between edges into cells of its width; the last cell may be shorter.
     first, widths = [], []
     for i in np.flatnonzero(inside.any(axis=0)):
         first.append(np.arange(edges[i], edges[i + 1], width[i]))

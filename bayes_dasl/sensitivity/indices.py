@@ -1,4 +1,4 @@
-"""Which unknowns a forecast, or any derived quantity, hangs on: global sensitivity, by SALib."""
+"""Global sensitivity of a forecast, or of any derived quantity, to parameters; by SALib."""
 
 import importlib
 from collections.abc import Callable
@@ -20,15 +20,26 @@ from ..prediction.posterior import draws_of
 from ..random import paths
 from .designs import Draws, exchanged, prior_at, uniform, unknowns_of
 
+# The fewest samples of a design and draws of a posterior, and permuted columns that show chance.
 _FEWEST, _FEWEST_DRAWS, _SHUFFLES = 16, 200, 20
+# Grid levels of the method of Morris, over this range of quantiles.
 _LEVELS, _MIDDLE = 4, (0.025, 0.975)
+# A quantity varies if its range is more than this share of its size.
+_VARIES = 1e-12
 
 type Indices = dict[str, np.ndarray]
 
 
 class _Design(NamedTuple):
-    """Draws, the names of what varies in them, how many solves make a sample, and what is said of
-    `(sample, solve)`.
+    """Draws at which a model is solved, and the indices that follow from its results.
+
+    Args:
+        labels: the names of the indices.
+        draws: draws by path, all solves of a sample in a row.
+        unknowns: the names of the parameters.
+        solves: the number of solves of a sample.
+        fewest: the fewest samples without a failed solve.
+        indices: a function of quantities `(sample, solve)` and of the mask of sound samples.
     """
 
     labels: tuple[str, ...]
@@ -49,55 +60,54 @@ def sensitivity(
     samples: int = 1024,
     key: int = 0,
 ) -> xr.Dataset:
-    r"""Which unknown numbers a forecast, or any derived quantity, hangs on over all of their prior
-    or posterior.
+    r"""Global sensitivity of a forecast or derived quantity over the prior or posterior.
 
-    Under the prior unknowns are independent, and the variance of a quantity $q$ is shared out among
-    them. `"sobol"`: $\mathrm{Var}(\mathrm{E}[q \mid \theta_i]) / \mathrm{Var}(q)$ is what is gone
-    once $\theta_i$ is known (`first`),
-    $\mathrm{E}[\mathrm{Var}(q \mid \theta_{-i})] / \mathrm{Var}(q)$ what is left once all others
-    are (`total`); the difference is what it does together with others. `"morris"` takes fewer
-    solves: the mean size of the change of $q$ over the central 95 % of an unknown, by steps from
-        many places (`mu_star`; `mu` with its sign), and how much these differ from place to place
-        (`sigma`).
+    Parameters are independent under the prior, so the variance of a quantity $q$ can be divided
+    among them. There are two methods:
 
-    Under the posterior unknowns are correlated, and variance is no sum of shares. `"pawn"` takes
-    the draws as they
-    are: how far the distribution of $q$ is from its own where $\theta_i$ is in one tenth of its
-        draws, from 0 to 1, in
-    the mean of tenths and at most (`mean`, `most`), beside what a number that has nothing to do
-    with it would have (`chance`), and `first` as above. What they say of $\theta_i$ may be due to
-    an unknown that goes with it.
+    - `"sobol"`. The first-order index `first` is
+      $\mathrm{Var}(\mathrm{E}[q \mid \theta_i]) / \mathrm{Var}(q)$, the share of variance that
+      knowledge of $\theta_i$ removes. The total index `total` is
+      $\mathrm{E}[\mathrm{Var}(q \mid \theta_{-i})] / \mathrm{Var}(q)$, the share that is left if
+      all other parameters are known. Their difference is due to interactions.
+    - `"morris"` needs fewer solves. It steps over the central 95 % of a parameter from many
+      starting points: `mu_star` is the mean absolute change of $q$, `mu` the mean change, and
+      `sigma` the standard deviation of the change.
+
+    Parameters are correlated under the posterior, so variance is no sum of shares. The method
+    `"pawn"` uses the posterior draws. It compares the distribution of $q$ with that for $\theta_i$
+    in one tenth of its draws. The distance is from 0 to 1; `mean` and `most` are its mean and
+    maximum over tenths. An irrelevant parameter would have the mean `chance`; `first` is as above.
+    The sensitivity to $\theta_i$ may be due to a correlated parameter.
 
     Args:
         model: the model.
-        post: what `fit` returned, or None for the prior.
-        function: the quantity, as for `evaluate`; without it what the model predicts at `at`.
+        post: the result of `fit`, or None for the prior.
+        function: the quantity, as for `evaluate`; by default the predictions at `at`.
         at: times, or a dataset with times and forcings, as for `evaluate`.
-        method: "sobol" or "morris" of the prior, "pawn" of the posterior; the first of them unless
-            given.
-        samples: of the design, so that there are `samples · (unknowns + 2)` solves for "sobol", and
-            `samples · (unknowns + 1)` for "morris"; of a posterior so many draws at most. A power
-            of two suits "sobol".
-        key: of the design and of the errors.
+        method: "sobol" (default) or "morris" for the prior, "pawn" for the posterior.
+        samples: the size of the design. "sobol" takes `samples · (unknowns + 2)` solves, and
+            "morris" `samples · (unknowns + 1)`. For a posterior, the most draws that are used. A
+            power of two suits "sobol".
+        key: the seed of the design and of the errors.
 
     Returns:
-        Each quantity over `index` (the names above; an `…_error` is half of a 95 % interval),
-        `unknown` and its own axes. Of the prior the numbers of a vector are one unknown, as are a
-        number and those that its prior depends on; of a posterior each number is one, and weights
-        of networks, of which none means anything alone, are left out. NaN where a quantity does not
-        vary, and for `mu` and `sigma` of several numbers at once. The attribute `lost` is how many
-        samples had a solve that failed: they are left out, so that what is said is of the others
-        alone.
+        Each quantity over `index`, `unknown` and its own axes. `index` has the names above; an
+        `…_error` is half of a 95 % interval. For the prior, a vector is one unknown, and so is a
+        parameter with those that its prior depends on. For a posterior, each scalar is one unknown,
+        and weights of networks are left out, since single weights have no meaning. Indices are NaN
+        for a constant quantity, and so are `mu` and `sigma` of unknowns with several scalars. The
+        attribute `lost` counts samples with a failed solve, which are left out.
 
-    Source: Saltelli et al. (2010); Morris (1991); Pianosi & Wagener (2018); worked out by SALib
+    Source: Saltelli et al. (2010); Morris (1991); Pianosi & Wagener (2018); computed by SALib
     (Iwanaga et al. 2022).
 
     Raises:
-        ModelError: without SALib, where nothing is unknown, for too few samples (of a posterior
-            200), for a key that is none, or where "morris" meets a prior without quantiles.
-        MismatchError: for a method that is not for the prior or for the posterior, without a
-            quantity, or for a posterior of another model.
+        ModelError: if SALib is missing, the model has no random leaf, there are too few samples
+            (200 for a posterior), the key is no whole number, or a prior has no quantiles for
+            "morris".
+        MismatchError: if the method does not suit the prior or the posterior, there is no
+            quantity, or the posterior is of another model.
     """
     known = ("sobol", "morris") if post is None else ("pawn",)
     method = known[0] if method is None else method
@@ -121,23 +131,20 @@ def sensitivity(
         design = {"sobol": _sobol, "morris": _morris}[method](model, samples, key)
     else:
         design = _pawn(model, post, samples, key)
-    found = of_draws(model, post, design.draws, _predicted if function is None else function, at)
-    return _told(design, found).assign_attrs(method=method)
+    quantity = function or (lambda _, predicted: predicted)
+    found = of_draws(model, post, design.draws, quantity, at)
+    return _index_table(design, found).assign_attrs(method=method)
 
 
-def _predicted(_: Model, predicted: dict[str, Any]) -> dict[str, Any]:
-    """All that a model predicts."""
-    return predicted
-
-
-def _told(design: _Design, found: xr.Dataset) -> xr.Dataset:
-    """The indices of every number of every quantity."""
-    parted = {
+def _index_table(design: _Design, found: xr.Dataset) -> xr.Dataset:
+    """The indices of all elements of all quantities."""
+    # 1. Quantities as `(sample, solve, …)`, and the samples in which no solve failed.
+    by_sample = {
         str(name): v.values.reshape(-1, design.solves, *v.shape[1:])
         for name, v in found.data_vars.items()
     }
     sound = np.all(
-        [np.isfinite(v).all(axis=tuple(range(1, v.ndim))) for v in parted.values()], axis=0
+        [np.isfinite(v).reshape(len(v), -1).all(axis=1) for v in by_sample.values()], axis=0
     )
     if sound.sum() < design.fewest:
         raise ModelError(
@@ -145,47 +152,43 @@ def _told(design: _Design, found: xr.Dataset) -> xr.Dataset:
             "that failed: take "
             "more, or look at bd.check(model, …)"
         )
-    if taken := {"index", "unknown"} & {
-        *map(str, found.coords),
-        *(str(d) for v in found.values() for d in v.dims),
-    }:
+    if taken := {"index", "unknown"} & {*map(str, found.coords), *map(str, found.dims)}:
         raise ModelError(
             f"the quantity runs along '{taken.pop()}', as what this returns does: give that "
             "another name"
         )
-    told = {}
-    for name, values in parted.items():
-        each = values.reshape(*values.shape[:2], -1)
-        every = [_of_number(design, each[..., i], sound) for i in range(each.shape[-1])]
+    # 2. Indices of each scalar, put back into the shape of its quantity.
+    variables = {}
+    for name, values in by_sample.items():
+        scalars = np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0)
+        every = [_indices_of_scalar(design, scalar, sound) for scalar in scalars]
         stacked = np.stack(
             [[indices[label] for label in design.labels] for indices in every], axis=-1
         )
         dims = ("index", "unknown", *found[name].dims[1:])
-        told[name] = (
-            dims,
-            stacked.reshape(*stacked.shape[:2], *values.shape[2:]),
-            found[name].attrs,
-        )
-    coords = {str(c): found[c] for c in found.coords} | {
-        "index": [*design.labels],
-        "unknown": design.unknowns,
-    }
-    return xr.Dataset(told, coords, {"lost": int((~sound).sum())})
+        shaped = stacked.reshape(*stacked.shape[:2], *values.shape[2:])
+        variables[name] = (dims, shaped, found[name].attrs)
+    coords = {str(c): found[c] for c in found.coords}
+    coords |= {"index": [*design.labels], "unknown": design.unknowns}
+    return xr.Dataset(variables, coords, {"lost": int((~sound).sum())})
 
 
-def _of_number(
+def _indices_of_scalar(
     design: _Design, values: Float[np.ndarray, "sample solve"], sound: np.ndarray
 ) -> Indices:
-    """What is said of one number; not a number where it does not vary."""
+    """The indices of one scalar quantity; NaN if it is constant."""
     kept = values[sound]
-    size = np.max(np.abs(kept))
-    if np.ptp(kept) <= 1e-12 * size:  # SALib would divide by nothing
+    # SALib would divide by a variance of zero.
+    if np.ptp(kept) <= _VARIES * np.max(np.abs(kept)):
         return dict.fromkeys(design.labels, np.full(len(design.unknowns), np.nan))
     return design.indices(kept, sound)
 
 
 def _sobol(model: Model, samples: int, key: int) -> _Design:
-    analyse, unknowns = _salib("analyze.sobol").analyze, unknowns_of(model)
+    """The pick-freeze design of Sobol' indices (Saltelli et al. 2010)."""
+    analyse = _salib("analyze.sobol").analyze
+    unknowns = unknowns_of(model)
+    # Two independent sets of prior draws, from the two halves of one Sobol sequence.
     number = sum(unknowns.sizes)
     points = uniform(samples, 2 * number, key=key)
     keys = jax.random.split(jax.random.key(key))
@@ -194,63 +197,64 @@ def _sobol(model: Model, samples: int, key: int) -> _Design:
     )
     problem = {"num_vars": len(unknowns.of), "names": [*unknowns.of]}
 
+    theirs = {"first": "S1", "first_error": "S1_conf", "total": "ST", "total_error": "ST_conf"}
+
     def indices(values, _):
         found = analyse(
             problem, values.ravel(), calc_second_order=False, seed=np.random.default_rng(key)
         )
-        return {"first": found["S1"], "first_error": found["S1_conf"],
-                "total": found["ST"], "total_error": found["ST_conf"]}  # fmt: skip
+        return {ours: found[name] for ours, name in theirs.items()}
 
-    labels = "first", "first_error", "total", "total_error"
-    return _Design(
-        labels,
-        exchanged(unknowns, first, second),
-        [*unknowns.of],
-        len(unknowns.of) + 2,
-        _FEWEST,
-        indices,
-    )
+    draws = exchanged(unknowns, first, second)
+    solves = len(unknowns.of) + 2
+    return _Design(tuple(theirs), draws, [*unknowns.of], solves, _FEWEST, indices)
 
 
 def _morris(model: Model, samples: int, key: int) -> _Design:
-    analyse, unknowns = _salib("analyze.morris").analyze, unknowns_of(model)
-    number, solves = sum(unknowns.sizes), len(unknowns.of) + 1
+    """The design of elementary effects: one parameter moves in each step (Morris 1991)."""
+    analyse = _salib("analyze.morris").analyze
+    unknowns = unknowns_of(model)
+    number = sum(unknowns.sizes)
+    solves = len(unknowns.of) + 1
     problem = {
         "num_vars": number,
-        "names": [f"{i}" for i in range(number)],
+        "names": [*map(str, range(number))],
         "bounds": [_MIDDLE] * number,
         "groups": unknowns.numbers(),
     }
     points = _salib("sample.morris").sample(problem, samples, num_levels=_LEVELS, seed=key)
     order = [*dict.fromkeys(problem["groups"])]
+    theirs = {"mu_star": "mu_star", "mu_star_error": "mu_star_conf", "mu": "mu", "sigma": "sigma"}
 
     def indices(values, sound):
         kept = points.reshape(samples, solves, number)[sound].reshape(-1, number)
         found = analyse(problem, kept, values.ravel(), num_levels=_LEVELS, seed=key)
+        # SALib has an order of its own, and masks what it does not know.
         pick = [[*found["names"]].index(name) for name in order]
-        each = {"mu_star": "mu_star", "mu_star_error": "mu_star_conf", "mu": "mu", "sigma": "sigma"}
-        told = {
-            ours: np.ma.filled(np.ma.asarray(found[theirs], float), np.nan)[pick]
-            for ours, theirs in each.items()
+        result = {
+            ours: np.ma.filled(np.ma.asarray(found[name], float), np.nan)[pick]
+            for ours, name in theirs.items()
         }
-        # The numbers of a group step up or down each for itself.
+        # The scalars of a group step up or down independently, so the sign has no meaning.
         alone = np.asarray([problem["groups"].count(name) == 1 for name in order])
-        return told | {name: np.where(alone, told[name], np.nan) for name in ("mu", "sigma")}
+        return result | {name: np.where(alone, result[name], np.nan) for name in ("mu", "sigma")}
 
     draws = prior_at(unknowns, points, key=jax.random.key(key), strict=True)
-    return _Design(
-        ("mu_star", "mu_star_error", "mu", "sigma"), draws, order, solves, _FEWEST, indices
-    )
+    return _Design(tuple(theirs), draws, order, solves, _FEWEST, indices)
 
 
 def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
-    analyse, by_order = _salib("analyze.pawn").analyze, _salib("analyze.rbd_fast").analyze
+    """Posterior draws as they are, for PAWN (Pianosi & Wagener 2018) and first-order indices."""
+    analyse = _salib("analyze.pawn").analyze
+    by_order = _salib("analyze.rbd_fast").analyze
+    # 1. Evenly spaced draws.
     draws, short = draws_of(model, post), names(model)
     total = len(next(iter(draws.values())))
     kept = np.unique(np.linspace(0, total - 1, min(samples, total)).astype(int))
     if len(kept) < _FEWEST_DRAWS:
         raise ModelError(f"of a posterior {_FEWEST_DRAWS} draws are needed, not {len(kept)}")
     draws = {path: values[kept] for path, values in draws.items()}
+    # 2. One column for each scalar, without weights of networks.
     each = {}
     for path, leaf in paths(model).items():
         if leaf.group != "network":
@@ -264,21 +268,22 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
             "all that is unknown are weights of networks, of which none means anything alone"
         )
     columns = np.stack([*each.values()], axis=1)
+    # 3. Random permutations, which are irrelevant to any quantity.
     rng = np.random.default_rng(key)
     shuffled = np.stack(
         [rng.permutation(len(kept)).astype(float) for _ in range(_SHUFFLES)], axis=1
     )
-    problem = {"num_vars": len(each), "names": [*each], "bounds": [(0.0, 1.0)] * len(each)}
-    chance = {
-        "num_vars": _SHUFFLES,
-        "names": [f"{i}" for i in range(_SHUFFLES)],
-        "bounds": [(0.0, 1.0)] * _SHUFFLES,
-    }
+
+    def problem(labels):
+        return {"num_vars": len(labels), "names": labels, "bounds": [(0.0, 1.0)] * len(labels)}
+
+    real = problem([*each])
+    chance = problem([*map(str, range(_SHUFFLES))])
 
     def indices(values, sound):
         values = values.ravel()
-        found = analyse(problem, columns[sound], values)
-        first = by_order(problem, columns[sound], values, seed=key)
+        found = analyse(real, columns[sound], values)
+        first = by_order(real, columns[sound], values, seed=key)
         by_chance = analyse(chance, shuffled[sound], values)["mean"]
         return {
             "mean": np.asarray(found["mean"]),
@@ -293,10 +298,10 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
 
 
 def _salib(module: str) -> ModuleType:
-    """A module of SALib, which comes with an extra.
+    """Import a module of SALib, which is an optional dependency.
 
     Raises:
-        ModelError: without it.
+        ModelError: if SALib is not installed.
     """
     try:
         return importlib.import_module(f"SALib.{module}")

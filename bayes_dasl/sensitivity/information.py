@@ -1,6 +1,4 @@
-"""What data can say of unknown numbers: Fisher information, directions that are not told,
-profiles.
-"""
+"""Fisher information of data on parameters, and combinations that they do not identify."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,9 +20,10 @@ from ..prediction.datatree import names
 from ..prediction.posterior import draws_of
 from ..random import Dependent, paths
 
-# Below this the data say less of a direction than the prior: its variance is more than half of the
-# prior's.
-_TOLD = 1.0
+# Information below which the data say less of a direction than the prior: more than half of the
+# prior variance is left.
+_IDENTIFIED = 1.0
+# Share of the largest loading from which a parameter is named, and the most that are named.
 _LARGE, _MOST_NAMES = 0.3, 4
 _AT_MEDIAN = (
     "at the median of the prior, perhaps far from where the data put the parameters: give what "
@@ -34,16 +33,14 @@ _AT_MEDIAN = (
 
 @dataclass(frozen=True)
 class Information:
-    """What data say of unknown numbers, to first order at one place, in units of the prior's widths
-    there.
+    """Fisher information on parameters at one point, in units of the prior widths there.
 
     Args:
         matrix: the Fisher information, over `unknown` and `other`.
-        directions: a row for each direction, the least told first. `told` is the information along
-            it, `contraction` by which share its variance falls from prior to posterior,
-            `t / (1 + t)`.
-        loadings: of which unknowns a direction is made, `(direction, unknown)`, each of length one.
-        sentences: the combinations that are not told, in words; before them a warning where no
+        directions: eigenvectors, one row each, the least informed first. `told` is the eigenvalue
+            t. `contraction` is t / (1 + t), the share of the prior variance that the data remove.
+        loadings: the unit eigenvectors, `(direction, unknown)`.
+        sentences: the combinations that are not identified, in words. A warning comes first if no
             posterior was given.
     """
 
@@ -59,32 +56,32 @@ class Information:
 def fisher_information(
     model: Model, data: xr.Dataset, post: xr.DataTree | None = None
 ) -> Information:
-    r"""What data say of each unknown number and of their combinations, and which combinations they
-    do not tell.
+    r"""Fisher information of data on parameters, and the combinations that they do not identify.
 
-    The information is $J^\top W J$: J are the slopes of predictions, and of the logarithms of their
-    standard deviations, by the unknowns on the real line (of a positive number its logarithm), W
-    what each datum tells of them. In units of the prior's widths one says as much as the prior;
-    along a direction of $t$ the variance falls by the share $t / (1 + t)$ from prior to posterior.
+    $I = J^\top W J$
+
+    J is the Jacobian of predictions, and of the logarithms of their standard deviations, by the
+    unconstrained parameters (for a positive parameter, its logarithm). W holds the information of
+    each datum. In units of the prior widths, an information of one equals that of the prior. Along
+    an eigenvector with eigenvalue t, the data remove the share $t / (1 + t)$ of the prior variance.
 
     Args:
         model: the model.
-        data: the data, of which only times, forcings and gaps count, and where noise reads what.
-        post: what `fit` returned: the slopes are taken at its mean. Without it they are taken at
-            the median of the prior, and a warning says so. There a combination may look untold that
-            the data tell well where they put the parameters.
+        data: the data. Only times, forcings, gaps and variables that the noise reads matter.
+        post: the result of `fit`, at whose mean the Jacobian is taken. By default it is taken at
+            the median of the prior, with a warning: combinations that look unidentified there may
+            be identified near the posterior.
 
     Returns:
-        The information, its directions, and in words those of which the data say less than the
-        prior.
+        The information, its eigenvectors, and in words those with less information than the prior.
 
     Source: Gutenkunst et al. (2007), on sloppy models.
 
     Raises:
-        DataError: for bad data, where the solver fails at that place, or for numbers whose prior
-            depends on others, of members of a population, or that sum to one.
-        ModelError: likewise.
-        MismatchError: for a posterior of another model.
+        DataError: if the data do not suit the model.
+        ModelError: if the solver fails at that point, a prior depends on other parameters, the
+            layer is a population, or elements of a parameter sum to one.
+        MismatchError: if the posterior is of another model.
     """
     problem = pose(model, data)
     refuse_bound(problem, model)
@@ -95,59 +92,60 @@ def fisher_information(
         raise ModelError(
             "the solver fails at the place where slopes are asked for: give a posterior"
         )
+    # 1. Information in units of prior widths: the Gauss-Newton matrix holds that of the prior, too.
     unit = problem.prior_widths()
     prior = -np.asarray(jax.jit(jax.hessian(lambda x: problem.log_prior(x)))(at))
     matrix = (gauss_newton(problem, np.asarray(at)) - prior) * np.outer(unit, unit)
     matrix = (matrix + matrix.T) / 2
-    told, loadings = np.linalg.eigh(matrix)
-    told = np.maximum(told, 0.0)
+    # 2. I vᵢ = tᵢ vᵢ. Rounding may leave an eigenvalue a little below zero.
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    # 3. Signs such that the largest loading of each eigenvector is positive.
     labels = numbers_of(problem, model)
-    largest = np.abs(loadings).argmax(0)
-    loadings = (loadings * np.sign(loadings[largest, np.arange(len(told))])).T
+    numbers = np.arange(len(eigenvalues))
+    largest = np.abs(vectors).argmax(0)
+    loadings = (vectors * np.sign(vectors[largest, numbers])).T
+    sentences = _unidentified_in_words(labels, eigenvalues, loadings)
+    if post is None:
+        sentences = [f"looked {_AT_MEDIAN}", *sentences]
     return Information(
         xr.DataArray(matrix, {"unknown": labels, "other": labels}, name="information"),
-        pd.DataFrame({"told": told, "contraction": told / (1 + told)}),
-        xr.DataArray(
-            loadings, {"direction": np.arange(len(told)), "unknown": labels}, name="loading"
-        ),
-        (
-            *(() if post is not None else (f"looked {_AT_MEDIAN}",)),
-            *_in_words(labels, told, loadings),
-        ),
+        pd.DataFrame({"told": eigenvalues, "contraction": eigenvalues / (1 + eigenvalues)}),
+        xr.DataArray(loadings, {"direction": numbers, "unknown": labels}, name="loading"),
+        tuple(sentences),
     )
 
 
-def _in_words(labels: list[str], told: np.ndarray, loadings: np.ndarray) -> tuple[str, ...]:
-    untold = [i for i in range(len(told)) if told[i] < _TOLD]
-    if not untold:
-        return (f"the data say more than the prior of all {len(told)} directions",)
+def _unidentified_in_words(
+    labels: list[str], eigenvalues: np.ndarray, loadings: np.ndarray
+) -> list[str]:
+    """A sentence on each direction with less information than the prior; else one on all."""
+    if (eigenvalues >= _IDENTIFIED).all():
+        return [f"the data say more than the prior of all {len(eigenvalues)} directions"]
     sentences = []
-    for i in untold:
-        large = [
-            j
-            for j in np.argsort(-np.abs(loadings[i]))
-            if abs(loadings[i][j]) > _LARGE * abs(loadings[i]).max()
-        ]
-        up = [labels[j] for j in large[:_MOST_NAMES] if loadings[i][j] > 0]
-        down = [labels[j] for j in large[:_MOST_NAMES] if loadings[i][j] < 0]
+    for i in np.flatnonzero(eigenvalues < _IDENTIFIED):
+        # The largest loadings, by their signs.
+        order = np.argsort(-np.abs(loadings[i]))
+        large = order[np.abs(loadings[i][order]) > _LARGE * abs(loadings[i]).max()]
+        named = large[:_MOST_NAMES]
+        up = " and ".join(labels[j] for j in named if loadings[i][j] > 0)
+        down = " and ".join(labels[j] for j in named if loadings[i][j] < 0)
         rest = f" and {len(large) - _MOST_NAMES} more" if len(large) > _MOST_NAMES else ""
-        what = (
-            " and ".join(up) + (" up with " + " and ".join(down) + " down" if down else "") + rest
-        )
-        if not down and len(up) > 1:
-            what = " and ".join(up) + " up together" + rest
-        share = told[i] / (1 + told[i])
+        together = " up together" if len(named) > 1 else ""
+        what = up + (f" up with {down} down" if down else together) + rest
+        left = 1 - eigenvalues[i] / (1 + eigenvalues[i])
         sentences.append(
-            f"not told by the data: {what} (of the prior's variance {1 - share:.0%} is left)"
+            f"not told by the data: {what} (of the prior's variance {left:.0%} is left)"
         )
-    return tuple(sentences)
+    return sentences
 
 
 def refuse_bound(problem: Problem, model: Model) -> None:
-    """Refuse numbers that have no place of their own on the real line.
+    """Refuse parameters that cannot move independently on the unconstrained scale.
 
     Raises:
-        ModelError: if so.
+        ModelError: if a prior depends on other parameters, the layer is a population, or a
+            parameter has fewer unconstrained dimensions than elements.
     """
     for path, leaf in paths(model).items():
         if (
@@ -168,7 +166,11 @@ def refuse_bound(problem: Problem, model: Model) -> None:
 
 
 def numbers_of(problem: Problem, model: Model) -> list[str]:
-    """Each number of the flat vector as it is called in results."""
+    """The names of the elements of the flat vector, as in results.
+
+    Returns:
+        One name for each element, such as `rate` or `rate[0]`.
+    """
     short = names(model)
     return [
         short[path] if site.size == 1 else f"{short[path]}[{i}]"
@@ -178,7 +180,11 @@ def numbers_of(problem: Problem, model: Model) -> list[str]:
 
 
 def place_of(problem: Problem, model: Model, post: xr.DataTree | None) -> Array:
-    """The mean of a posterior on the real line, or the median of the prior."""
+    """The unconstrained posterior mean; without a posterior the median of the prior.
+
+    Returns:
+        A position `(dimension,)`.
+    """
     if post is None:
         return jnp.asarray(problem.prior_normal()[0])
     draws = {path: jnp.asarray(values) for path, values in draws_of(model, post).items()}

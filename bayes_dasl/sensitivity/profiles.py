@@ -1,6 +1,4 @@
-"""Profile likelihoods: how likely data are for each value of one number, with the best values of
-all others.
-"""
+"""Profile likelihoods: the likelihood over one parameter, maximised over all others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +17,11 @@ from ..inference.problem import Problem
 from ..model import Model
 from .information import numbers_of, place_of, refuse_bound
 
+# Starts of the optimiser, values of a default grid, and bisections of the end of an interval.
 _STARTS, _POINTS, _HALVINGS = 8, 21, 7
 _TOLERANCE, _STEPS = 1e-6, 500
-_WIDEST = 60.0  # widths of the prior from its middle, on the real line
+# Prior widths from the median within which a value is sought, on the unconstrained scale.
+_WIDEST = 60.0
 
 
 def profile_likelihood(
@@ -33,37 +33,40 @@ def profile_likelihood(
     post: xr.DataTree | None = None,
     level: float = 0.95,
 ) -> xr.Dataset:
-    r"""How likely data are for each value of one unknown number, with the most likely values of all
-    others.
+    r"""The profile likelihood of a parameter: the likelihood maximised over all others.
 
-    No prior counts. Where the profile stays within $\chi^2_1 / 2$ of its maximum to an end of the
-    values, the data do not bound the number there.
+    $\ell_p(v) = \max_{\theta:\, \theta_i = v} \log p(y \mid \theta)$
+
+    The prior does not enter. The interval holds the values within $\chi^2_1 / 2$ of the maximum. If
+    the profile stays within that up to an end of the values, the data do not bound the parameter
+    there.
 
     Args:
         model: the model.
         data: the data.
-        name: of a number, as it is called in results.
-        values: for which, in increasing order; 21 over the central 99 % of its prior unless given.
-            The most likely one is added, and some where the interval ends.
-        post: what `fit` returned, whose mean is a start, too.
-        level: of the interval.
+        name: the name of a scalar parameter in results.
+        values: the values of the parameter, increasing; by default 21 over the central 99 % of its
+            prior. The most likely value is added, and some values near the ends of the interval.
+        post: the result of `fit`, whose mean is a further start.
+        level: the confidence level of the interval.
 
     Returns:
-        Over `value` the profile `log_likelihood`, in nats below its maximum, which may lie outside
-        of the values, and under their own names the most likely values of all other numbers. The
-        attributes `low` and `high` are the ends of the interval, NaN where it has none among the
-        values or a solver fails before it ends; `best` is the most likely value, `failed` of how
-        many values no solve succeeded.
+        The profile `log_likelihood` over `value`, in nats below its maximum, which may lie outside
+        the values. The most likely values of all other parameters have their own names. The
+        attributes `low` and `high` are the ends of the interval, NaN if it does not end within the
+        values or a solver fails before. `best` is the most likely value, and `failed` the number of
+        values at which every solve failed.
 
     Source: Raue et al. (2009).
 
     Raises:
-        MismatchError: for a name that is no unknown number.
-        ModelError: for values that make no sense, where the solver fails everywhere, and as
-            `fisher_information`.
-        DataError: for bad data.
+        MismatchError: if no scalar parameter has this name.
+        ModelError: if the values do not increase or are impossible, the solver fails everywhere,
+            or `fisher_information` would refuse the model.
+        DataError: if the data do not suit the model.
     """
-    from scipy.stats import chi2  # a second of every import
+    # Importing SciPy's statistics takes a second, so only where it is needed.
+    from scipy.stats import chi2
 
     problem = pose(model, data)
     refuse_bound(problem, model)
@@ -79,60 +82,69 @@ def profile_likelihood(
         )
     if not 0 < level < 1:
         raise ModelError(f"level must lie between 0 and 1, not {level}")
+    # 1. Maximise on a grid of the unconstrained parameter, and find the overall maximum.
     place = labels.index(name)
-    shown = jax.jit(jax.vmap(lambda x: _numbers(problem, x)))
-    grid = _grid(problem, place, values)
+    shown = jax.jit(jax.vmap(lambda x: _flat_values(problem, x)))
     begins = [place_of(problem, model, None)[None], problem.prior(_STARTS, key=jax.random.key(0))]
     begins += [] if post is None else [place_of(problem, model, post)[None]]
-    profile = _Profile(problem, place, grid)
+    profile = _Profile(problem, place, _unconstrained_grid(problem, place, values))
     profile.climb(np.asarray(jnp.concatenate(begins)))
     profile.peak()
     if not np.isfinite(profile.best).any():
         raise ModelError("the solver fails for all of the values: look at bd.check(model, data)")
+    # 2. Bisect for the ends of the interval, where the profile falls by χ²₁(level) / 2.
     allowed = float(chi2.ppf(level, 1)) / 2
     ends = [profile.end(side, allowed) for side in (-1, 1)]
-    found, fall = np.asarray(shown(jnp.asarray(profile.positions))), profile.fall
+    # 3. Back to named values.
+    found = np.asarray(shown(jnp.asarray(profile.positions)))
+    fall = profile.fall
     own = found[:, place]
     variables: dict[str, Any] = {"log_likelihood": ("value", fall)}
     variables |= {label: ("value", found[:, i]) for i, label in enumerate(labels) if i != place}
-    at_ends = [np.nan if end is None else float(np.interp(end, profile.grid, own)) for end in ends]
-    order = np.argsort(own)  # a number may fall along the real line
+    low, high = [
+        np.nan if end is None else float(np.interp(end, profile.grid, own)) for end in ends
+    ]
+    # A parameter may fall as its unconstrained value rises.
+    if own[0] > own[-1]:
+        low, high = high, low
     best = np.asarray(shown(jnp.asarray(profile.top[None])))[0, place]
-    failed = int((~np.isfinite(fall)).sum())
-    attributes = {"name": name, "level": level, "best": float(best), "failed": failed}
-    low, high = (
-        sorted(at_ends) if np.isfinite(at_ends).all() else at_ends[:: 1 if own[0] < own[-1] else -1]
-    )
-    return xr.Dataset(variables, {"value": own}, attributes | {"low": low, "high": high}).isel(
-        value=order
-    )
+    attributes = {
+        "name": name,
+        "level": level,
+        "best": float(best),
+        "failed": int((~np.isfinite(fall)).sum()),
+        "low": low,
+        "high": high,
+    }
+    return xr.Dataset(variables, {"value": own}, attributes).isel(value=np.argsort(own))
 
 
-def _numbers(problem: Problem, x: Array) -> Float[Array, " number"]:
-    """The values of all numbers at a position."""
+def _flat_values(problem: Problem, x: Array) -> Float[Array, " number"]:
+    """All scalar parameters at a position."""
     return jnp.concatenate([jnp.ravel(value) for value in problem.constrain(x).values()])
 
 
-def _grid(problem: Problem, place: int, values: Any) -> np.ndarray:
-    """The values of a number, on the real line."""
+def _unconstrained_grid(problem: Problem, place: int, values: Any) -> np.ndarray:
+    """The values of a parameter on the unconstrained scale, sorted; by default over its prior."""
     middles, widths = problem.prior_normal()
-    middle, width = float(middles[place]), float(widths[place])
+    middle = float(middles[place])
+    width = float(widths[place])
     if values is None:
         return middle + width * np.linspace(-1, 1, _POINTS) * ndtri(0.995)
     asked = np.asarray(values, float)
     if asked.ndim != 1 or len(asked) < 2 or not np.all(np.diff(asked) > 0):
         raise ModelError("values must be two or more, in increasing order")
     at = jnp.asarray(middles)
-    value = jax.jit(jax.vmap(lambda x: _numbers(problem, at.at[place].set(x))[place]))
-    found = np.asarray([_inverse(value, each, middle, width) for each in asked])
-    return np.sort(found)
+    value = jax.jit(jax.vmap(lambda x: _flat_values(problem, at.at[place].set(x))[place]))
+    return np.sort([_bisected_position(value, each, middle, width) for each in asked])
 
 
-def _inverse(
+def _bisected_position(
     value_of: Callable[[Array], Array], value: float, middle: float, width: float
 ) -> float:
-    """Where on the real line a number has a value, by halving: sites go there as a whole."""
-    low, high = middle - _WIDEST * width, middle + _WIDEST * width
+    """The unconstrained position at which a parameter has a value, by bisection."""
+    low = middle - _WIDEST * width
+    high = middle + _WIDEST * width
     first, last = np.asarray(value_of(jnp.asarray([low, high])))
     if not min(first, last) < value < max(first, last):
         raise ModelError(f"the prior does not allow the value {value}")
@@ -144,7 +156,11 @@ def _inverse(
 
 
 class _Profile:
-    """The highest log likelihood found so far at each place of a grid, and the position of it."""
+    """The highest log likelihood found so far at each point of a grid, and its position.
+
+    `best`, `positions` and `grid` have one row for each point; `highest` and `top` are the overall
+    maximum and its position. `free` are the indices of all other parameters.
+    """
 
     def __init__(self, problem: Problem, place: int, grid: np.ndarray):
         self.place, self.grid = place, grid
@@ -152,87 +168,92 @@ class _Profile:
         self.best = np.full(len(grid), -np.inf)
         self.positions = np.zeros((len(grid), problem.dimension))
         self.positions[:, place] = grid
+        self.highest, self.top = -np.inf, self.positions[0]
         solver = optx.BFGS(rtol=_TOLERANCE, atol=_TOLERANCE)
 
-        def lost_at(x: Array, _: Any = None) -> Array:
+        # -log p(y | θ); infinite where the solver fails, so that the line search turns back.
+        def loss(x: Array, _: Any = None) -> Array:
             log_likelihood = problem.terms(x).data
             return jnp.where(jnp.isfinite(log_likelihood), -log_likelihood, jnp.inf)
 
-        def lost(y: Array, value: Array) -> Array:
-            return lost_at(jnp.zeros(problem.dimension).at[free].set(y).at[place].set(value))
+        def loss_at_value(y: Array, value: Array) -> Array:
+            return loss(jnp.zeros(problem.dimension).at[free].set(y).at[place].set(value))
 
+        # The best of all other parameters at a value; the start itself if nothing is better.
         @jax.jit
         def lowest(value: Array, begin: Array) -> tuple[Array, Array]:
-            before = lost(begin, value)
+            before = loss_at_value(begin, value)
             if not len(free):
                 return before, begin
-            end = optx.minimise(lost, solver, begin, value, max_steps=_STEPS, throw=False).value
-            after = lost(end, value)
+            end = optx.minimise(
+                loss_at_value, solver, begin, value, max_steps=_STEPS, throw=False
+            ).value
+            after = loss_at_value(end, value)
             return jnp.fmin(before, after), jnp.where(after < before, end, begin)
 
         def lowest_of_all(begin: Array) -> tuple[Array, Array]:
-            end = optx.minimise(lost_at, solver, begin, max_steps=_STEPS, throw=False).value
-            return lost_at(end), end
+            end = optx.minimise(loss, solver, begin, max_steps=_STEPS, throw=False).value
+            return loss(end), end
 
         self._lowest, self._lowest_of_all = lowest, jax.jit(lowest_of_all)
-        self.highest, self.top = -np.inf, self.positions[0]
 
     @property
     def fall(self) -> np.ndarray:
-        """By how much each lies below the maximum."""
+        """The profile minus the overall maximum, not positive."""
         return self.best - max(self.best.max(), self.highest)
 
     def take(self, i: int, begin: Float[np.ndarray, " dimension"]) -> None:
-        """Look from a position for what is more likely at a place of the grid."""
+        """Maximise at point i of the grid from a position, and keep an improvement."""
         value, found = self._lowest(jnp.asarray(self.grid[i]), jnp.asarray(begin[self.free]))
         if -float(value) > self.best[i]:
             self.best[i] = -float(value)
             self.positions[i, self.free] = np.asarray(found)
 
     def climb(self, begins: Float[np.ndarray, "start dimension"]) -> None:
-        """From each start at the value that is nearest, and from the best of them outwards and
-        back.
-        """
+        """Maximise along the whole grid by continuation from several starts."""
+        # 1. Each start at the point nearest to it.
         for begin in begins:
             self.take(int(np.argmin(np.abs(self.grid - begin[self.place]))), begin)
-        start, last = int(np.argmax(self.best)), len(self.grid) - 1
-        outwards = [(i, i - 1) for i in range(start + 1, last + 1)] + [
-            (i, i + 1) for i in range(start - 1, -1, -1)
-        ]
+        # 2. From the best point outwards, each point from its inner neighbour.
+        start = int(np.argmax(self.best))
+        outwards = [(i, i - 1) for i in range(start + 1, len(self.grid))]
+        outwards += [(i, i + 1) for i in range(start - 1, -1, -1)]
         for i, near in outwards:
             self.take(i, self.positions[near])
-        # What is found on the way out may be better than where one came from.
-        for i, near in [(j, i) for i, j in reversed(outwards)]:
+        # 3. Back again: an outer maximum may lead to a better one further in.
+        for near, i in reversed(outwards):
             self.take(i, self.positions[near])
 
     def peak(self) -> None:
-        """Look for the most likely value of all, and add it if it lies on the grid."""
+        """Find the overall maximum, and add its value to the grid if it lies within."""
         begin = self.positions[np.argmax(self.best)]
         value, found = self._lowest_of_all(jnp.asarray(begin))
-        better = -float(value) > self.best.max()
-        self.highest, self.top = (
-            (-float(value), np.asarray(found)) if better else (self.best.max(), begin)
-        )
-        own = float(found[self.place])
-        if better and self.grid[0] < own < self.grid[-1]:
+        highest, top = -float(value), np.asarray(found)
+        if not highest > self.best.max():
+            self.highest, self.top = self.best.max(), begin
+            return
+        self.highest, self.top = highest, top
+        own = top[self.place]
+        if self.grid[0] < own < self.grid[-1]:
             at = int(np.searchsorted(self.grid, own))
             self._insert(at, own)
-            self.best[at], self.positions[at, self.free] = (
-                -float(value),
-                np.asarray(found)[self.free],
-            )
+            self.best[at] = highest
+            self.positions[at, self.free] = top[self.free]
 
     def end(self, side: int, allowed: float) -> float | None:
-        """Where the profile falls below what is allowed on a side of its maximum; none where it
-        does not.
+        """The position at which the profile falls by `allowed` on a side (±1) of its maximum.
 
-        Nor where the maximum lies outside of the grid, or a solver fails before.
+        Returns:
+            The position; None if the profile does not fall as far within the grid, the maximum lies
+            outside the grid, or a solver fails before.
         """
+        # 1. The first point beyond the end; one with a failed solve counts as beyond, too.
         best, fall = int(np.argmax(self.best)), self.fall
         beyond = np.flatnonzero(~(fall >= -allowed))
         beyond = beyond[beyond > best] if side > 0 else beyond[beyond < best][::-1]
         if fall[best] < -allowed or not len(beyond) or not np.isfinite(fall[beyond[0]]):
             return None
+        # 2. Bisect between it and its inner neighbour; each middle becomes a point of the grid.
         outer = int(beyond[0])
         inner = outer - side
         for _ in range(_HALVINGS):
@@ -246,6 +267,7 @@ class _Profile:
         return float(self.grid[inner] + self.grid[outer]) / 2
 
     def _insert(self, at: int, value: float) -> None:
+        """Add a value to the grid before point `at`, without a maximum yet."""
         self.grid = np.insert(self.grid, at, value)
         self.best = np.insert(self.best, at, -np.inf)
         self.positions = np.insert(self.positions, at, 0.0, axis=0)

@@ -1,4 +1,4 @@
-"""How far the numbers of members are drawn to those of the population."""
+"""Shrinkage of random effects towards the mean of the population."""
 
 import jax
 import jax.numpy as jnp
@@ -15,28 +15,30 @@ from ..random import paths
 
 
 def shrinkage(model: Model, post: xr.DataTree) -> xr.Dataset:
-    r"""How far the numbers of the members of a population are drawn to what is typical.
+    r"""Shrinkage of random effects: how far the data leave them at the mean of the population.
 
-    $1 - \mathrm{sd}_i(\mathrm{E}[z_i])$, where $z_i$ is how many spreads the number of member i is
-    from what is typical for it: 0 where the data say what each one is, 1 where they say nothing, so
-    that all of them are typical. Where it is above about 0.3, figures of members' numbers over
-    covariates mislead.
+    $1 - \mathrm{sd}_i(\mathrm{E}[z_i])$, where $z_i$ is the standardised random effect of member i
+
+    Shrinkage is 0 if the data determine each random effect, and 1 if they say nothing about them.
+    Above about 0.3, plots of random effects over covariates mislead.
 
     Args:
         model: the model of the fit, with `bd.Each`.
-        post: what `fit` returned.
+        post: the result of `fit`.
 
     Returns:
-        One number for each one that differs between members, by its name in results; of a vector,
-        one for each of its numbers.
+        One value for each random effect, by its name in results; for a vector, one for each
+        element.
 
     Source: Savic & Karlsson (2009).
 
     Raises:
-        ModelError: where nothing differs between members by a prior with a location and a scale.
-        MismatchError: for a posterior of another model, or of other members.
+        ModelError: if no parameter differs between members by a prior with a location and a scale.
+        MismatchError: if the posterior is of another model, or of other members.
     """
-    leaves, draws, short = paths(model), draws_of(model, post), names(model)
+    leaves = paths(model)
+    draws = draws_of(model, post)
+    short = names(model)
     if differ(leaves, post["posterior"].to_dataset()):
         raise MismatchError(
             "this says what the data say of each member of the fit: give the model of the fit"
@@ -45,10 +47,12 @@ def shrinkage(model: Model, post: xr.DataTree) -> xr.Dataset:
     found = {}
     for path, leaf in leaves.items():
         if leaf.dims and sites[path].standardised is not None:
+            # 1. z of each draw: the unconstrained value in standard deviations from its mean.
             standard = jax.jit(
                 jax.vmap(lambda values, path=path: sites[path].flat(values[path], values))
             )
             z = np.asarray(standard({name: jnp.asarray(v) for name, v in draws.items()}))
+            # 2. The posterior mean of each member, and the standard deviation between members.
             members = z.mean(0).reshape(leaf.shape[0], -1)
             own = 1 - np.std(members, axis=0, ddof=1)
             dims = () if own.size == 1 else (f"{short[path]}_dim_0",)

@@ -1,4 +1,4 @@
-"""A posterior revised: by new data, a finer solver or finer functions."""
+"""Revision of a posterior by new data, a finer solver or finer functions."""
 
 from .function_check import check_functions as check_functions
 from .solver_check import check_solver as check_solver

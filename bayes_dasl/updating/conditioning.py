@@ -31,10 +31,13 @@ _FIRST, _MOST = 16, 2**18
 
 
 def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
-    """The groups of a population that the fit has not seen; empty without a population.
+    """Find the groups of a population that the fit has not seen.
+
+    Returns:
+        Their names; empty without a population.
 
     Raises:
-        MismatchError: for a model with both new and fitted members.
+        MismatchError: if the model has both new and fitted members.
     """
     layer, seen = model.layer, fitted_observables(post)
     if not isinstance(layer, AbstractPopulation) or layer.dim not in seen.coords:
@@ -53,7 +56,7 @@ def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
 def conditioned(
     model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int | Array
 ) -> xr.DataTree:
-    r"""Draws for new members, whose random effects follow the fitted population and their own data.
+    r"""Posterior draws for new members, given the fitted population and their own data.
 
     1. For each posterior draw $\theta_i$ of the population draw candidates
        $b_{imk} \sim p(b_m \mid \theta_i)$.
@@ -64,9 +67,12 @@ def conditioned(
     Members are independent given $\theta$, so each one is resampled alone. The number of candidates
     doubles until all weights are reliable.
 
+    Returns:
+        A tree as from `fit`, of the new members.
+
     Raises:
         DataError: if the weights stay unreliable.
-        MismatchError: for a posterior of another model.
+        MismatchError: if the posterior is of another model.
     """
     check_belongs(model, post)
     data = in_units_of_fit(model, post, data)
@@ -79,16 +85,18 @@ def conditioned(
         drawn = candidates(model, draws_of(model, post), copies, key=key_candidates)
         likelihood = of_members(problem, drawn).reshape(number, copies, -1)
         # 2. Weights of draws, and of the candidates of each member given these.
+        # log p̂(y_m | θ_i) = log mean_k p(y_m | b_imk).
         of_member = logsumexp(likelihood, axis=1) - np.log(copies)
         log_weights = of_member.sum(axis=1)
         common = {
             path: v[::copies] for path, v in drawn.items() if not differs(model, paths(model)[path])
         }
         weights = weigh(log_weights, as_rows(common), earlier_log_weights(post))
+        # A candidate of member m has its own likelihood in place of the mean of this member.
         of_candidates = [
             weigh(
                 (log_weights[:, None] + likelihood[..., m] - of_member[:, m, None]).ravel(),
-                _own(model, drawn, m),
+                _rows_of_member(model, drawn, m),
             )
             for m in range(likelihood.shape[-1])
         ]
@@ -110,12 +118,13 @@ def conditioned(
     chosen = _chosen_candidates(
         likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice)))
     )
-    rows, members = taken[:, None] * copies + chosen, np.arange(chosen.shape[1])
+    rows = taken[:, None] * copies + chosen
+    members = np.arange(chosen.shape[1])
     draws = {
         path: drawn[path][rows, members] if differs(model, leaf) else drawn[path][taken * copies]
         for path, leaf in paths(model).items()
     }
-    return _tree(
+    return _tree_of_members(
         model,
         post,
         data,
@@ -129,11 +138,16 @@ def conditioned(
 
 
 def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[str, np.ndarray]:
-    """Draws of a population, each repeated `copies` times with newly drawn random effects."""
+    """Repeat draws of a population `copies` times, each time with new random effects.
+
+    Returns:
+        Draws `(draw · copy, …)` by path.
+    """
     size = len(next(iter(held.values())))
     draws: dict[str, np.ndarray] = {}
     for path, leaf in paths(model).items():
         key, own = jax.random.split(key)
+        # Random effects are drawn given all values before them, such as their hyperparameters.
         if differs(model, leaf):
             given = {name: jnp.asarray(value) for name, value in draws.items()}
             keys = jax.random.split(own, size * copies)
@@ -145,13 +159,21 @@ def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[st
 
 
 def differs(model: Model, leaf: RandomLeaf) -> bool:
-    """Whether a random leaf has one value for each member, not one for each group."""
+    """Whether a random leaf has one value for each member of the population.
+
+    Returns:
+        False for a leaf of a larger group, or of the whole population.
+    """
     layer: Any = model.layer  # a population
     return layer.dim in leaf.dims
 
 
 def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member"]:
-    """The log likelihood of the data of each group by draw; −∞ where the solver failed."""
+    """The log likelihood of the data of each member, by draw.
+
+    Returns:
+        −∞ where the solver failed.
+    """
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
     total = sum(
         np.nansum(values.reshape(len(values), -1, values.shape[-1]), axis=1)
@@ -160,7 +182,8 @@ def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member
     return np.where(pushed.ok[:, None], total, -np.inf)
 
 
-def _own(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw numbers"]:
+def _rows_of_member(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw numbers"]:
+    """Common parameters and those of one member, as a matrix."""
     return as_rows(
         {
             path: draws[path][:, member] if differs(model, leaf) else draws[path]
@@ -173,12 +196,13 @@ def _chosen_candidates(
     likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator
 ) -> np.ndarray:
     """One candidate for each draw and member, with probability proportional to its likelihood."""
+    # By inversion of the cumulative sum.
     share = np.cumsum(np.exp(likelihood - likelihood.max(axis=1, keepdims=True)), axis=1)
     at = rng.uniform(size=(len(share), 1, share.shape[-1])) * share[:, -1:]
     return np.minimum((share < at).sum(axis=1), share.shape[1] - 1)
 
 
-def _tree(
+def _tree_of_members(
     model: Model,
     post: xr.DataTree,
     data: xr.Dataset,
@@ -191,10 +215,12 @@ def _tree(
     key: Array,
 ) -> xr.DataTree:
     """The groups of a fit for the new members."""
+    # 1. Draws by chain, their prior densities, and predictions of the data.
     shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
     by_chain = {path: v.reshape(*shape, *v.shape[1:]) for path, v in draws.items()}
     log_prior = jax.jit(jax.vmap(jax.vmap(lambda values: log_priors_of(model, values))))(by_chain)
     pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key)
+    # 2. Groups.
     groups = {"posterior": draws_dataset(model, by_chain)}
     groups["log_prior"] = log_prior_group(model, jax.tree.map(np.asarray, log_prior))
     if "sample_stats" in post.children:
@@ -203,7 +229,9 @@ def _tree(
         )
     groups |= said_of_data(pushed, slice(None), groups, ordered(model, data), problem.own_rows)
     tree = xr.DataTree.from_dict(groups | data_groups(model, data, float(problem.inputs.start)))
-    pareto_k, effective = max(w.pareto_k for w in weights), min(w.effective for w in weights)
+    # 3. Attributes and the finding, by the worst of all weights.
+    pareto_k = max(w.pareto_k for w in weights)
+    effective = min(w.effective for w in weights)
     layer: Any = model.layer  # a population
     named = ", ".join(map(str, layer.members))
     said = Finding(

@@ -1,4 +1,4 @@
-"""Unknown functions with finer features beside them, to see whether these are missed."""
+"""Unknown functions with finer features beside them, to test whether they are too coarse."""
 
 from typing import Any
 
@@ -11,29 +11,29 @@ from ..random import Module, Values
 from ..unknown_functions.bases.families import AbstractFamily
 from ..unknown_functions.basis import Basis
 
-_FINER = (2, 4)  # times as fine as a basis
-_WIDTHS = (
-    1,
-    2,
-    4,
-)  # lengths to a width of an input, of what is tried beside a function that is no basis
-_LARGEST = 256  # features that are tried at once
-_RANGE = 5.0  # widths of an input, of the range over which such a function is drawn
+# Factors by which the features beside a basis are finer.
+_FINER = (2, 4)
+# Features beside any other function have the width of an input, a half and a quarter as length.
+_WIDTHS = (1, 2, 4)
+# The most features of a family.
+_LARGEST = 256
+# `drawn_over` spans five widths of an input.
+_RANGE = 5.0
 
 
 class Waves(AbstractFamily):
-    r"""Waves of random lengths and directions: about a Gaussian process of several inputs.
+    r"""Random Fourier features, which approximate a Gaussian process of several inputs.
 
-    $\phi_k
-    = \{\cos \omega_k \cdot z, \sin \omega_k \cdot z\} / \sqrt{\text{number}}, \quad \omega_k \sim
-    N(0, 1)$
+    $\phi_k = \{\cos \omega_k \cdot z, \sin \omega_k \cdot z\} / \sqrt{\text{number}},
+    \quad \omega_k \sim N(0, 1)$
 
-    with z the inputs in units of the lengths. The waves are the same every time.
+    with the scaled inputs $z = (x - \text{middles}) / \text{lengths}$. The frequencies have a fixed
+    seed.
 
     Args:
-        middles: what is taken off each input, in its units.
-        lengths: the length of the process along each input, in its units.
-        number: how many waves.
+        middles: the centre of each input, in its units.
+        lengths: the length scale of the process along each input, in its units.
+        number: the number of frequencies.
 
     Source: Rahimi & Recht (2007), Random features for large-scale kernel machines.
     """
@@ -65,15 +65,17 @@ class Waves(AbstractFamily):
 
 
 class Enriched(Module):
-    """An unknown function and features beside it, which have a coefficient for each output of the
-    function.
+    r"""An unknown function plus linear combinations of features.
 
-    Beside a positive function they stand in its exponential.
+    $f(x) + \sum_k c_k \phi_k(x)$
+
+    For a positive function, which is an exponential, the features are added to the exponent; the
+    sum is to first order.
 
     Args:
         function: the unknown function, realised.
-        families: those of the features.
-        coefficients: of each family, `(output, feature)`.
+        families: the families of the features.
+        coefficients: the coefficients of each family, `(output, feature)`.
     """
 
     function: Any
@@ -81,7 +83,8 @@ class Enriched(Module):
     coefficients: tuple[Float[Array, "output _"], ...]
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        found, known = dict(self.function(t, y, u)), {"t": t, **u, **y}
+        found = dict(self.function(t, y, u))
+        known = {"t": t, **u, **y}
         x = [known[name] for name in self.function.drawn_over]
         positive = isinstance(self.function, Basis) and self.function.positive
         for i, name in enumerate(self.function.outputs):
@@ -89,26 +92,26 @@ class Enriched(Module):
                 family(*x) @ c[i]
                 for family, c in zip(self.families, self.coefficients, strict=True)
             )
+            # d/dε (level + e^(g + ε)) = f - level.
             found[name] += (found[name] - self.function.level) * added if positive else added
         return found
 
 
 def finer_families(function: Any) -> tuple[AbstractFamily, ...]:
-    """Features that are tried beside an unknown function, the coarser first.
+    """Families of features that are tried beside an unknown function, the coarsest first.
 
-    Of a basis these are its own families, finer; of anything else waves that are as long as its
-    inputs are wide, and shorter ones: a figure draws it over five widths.
+    Returns:
+        Finer versions of the families of a basis; for other functions, waves with lengths of the
+        width of their inputs, a half and a quarter.
     """
     if isinstance(function, Basis):
         finer = tuple(
             f for times in _FINER for f in function.family.finer(times) if f.size <= _LARGEST
         )
+        # A basis that is fine already has none that is small enough.
         if finer:
             return finer
-    ranges = tuple(function.drawn_over.values())
-    middles, widths = (
-        [(low + high) / 2 for low, high in ranges],
-        [(high - low) / _RANGE for low, high in ranges],
-    )
-    shorter = (tuple(width / times for width in widths) for times in _WIDTHS)
-    return tuple(Waves(tuple(middles), lengths) for lengths in shorter)
+    ranges = function.drawn_over.values()
+    middles = tuple((low + high) / 2 for low, high in ranges)
+    widths = [(high - low) / _RANGE for low, high in ranges]
+    return tuple(Waves(middles, tuple(width / times for width in widths)) for times in _WIDTHS)

@@ -49,10 +49,10 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
        whose cost says nothing of how fine a function is.
     3. The gain is the rise of the log evidence, maximised over the variance of the coefficients. It
        is compared with gains for data that the model simulates.
-    4. A function is too coarse if less than one of a hundred sound models gains as much by any
-       function. The others are then tested beside the finer one.
+    4. A function is too coarse if less than 1 % of sound models gain as much by any function. The
+       other functions are then tested beside the finer one.
 
-    Serial correlation would be taken for a coarse function. If neighbouring residuals are
+    Serial correlation could be mistaken for a coarse function. If neighbouring residuals are
     correlated, noise with a first-order autoregression competes with finer functions.
 
     `bd.diagnose` reports the result. A function that is fine enough for the data may still be too
@@ -64,19 +64,23 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
         key: a whole number or a JAX random key, for simulated data.
 
     Returns:
-        The posterior with a group `function_check`, over `function`: by how much finer features
-        raise the log evidence (`gain`, in nats; `gain_if_independent` where noise is not serially
-        correlated), the share of sound models that gain as much (`chance`), whether the function is
-        too coarse (`coarse`), which features did it (`finer`) for which `output`, and, of a
-        function of one input, where they change it most (`near`, of the `input`). Its attribute
-        `settled` says whether a best position was found: where there is none, as far from where the
-        posterior is, a gain says nothing. Its attribute `correlation` is that of neighbours under
-        the likeliest autoregression, 0 where none competes.
+        The posterior with a group `function_check`, over `function`:
+
+        - `gain`, the rise of the log evidence by finer features, in nats, and
+          `gain_if_independent`, the same without serial correlation;
+        - `chance`, the share of sound models that gain as much, and `coarse`, whether the function
+          is too coarse;
+        - `finer`, the best features, for an `output`; for a function of one `input`, `near` is the
+          input at which they change it most.
+
+        The attribute `settled` says whether a best position was found; without one, as far from
+        the posterior, a gain means nothing. The attribute `correlation` is the serial correlation
+        of the likeliest autoregression, 0 if none competes.
 
     Raises:
         ModelError: if no function is unknown, all differ between groups, or predictions have no
             forward derivatives.
-        MismatchError: for a posterior of another model.
+        MismatchError: if the posterior is of another model.
 
     Source: Crainiceanu & Ruppert (2004), Likelihood ratio tests in linear mixed models with one
     variance component.
@@ -84,7 +88,8 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     check_same_posterior(model, post)
     keep_programs()
     # 1. Places of finer functions, and some posterior draws.
-    problem, places = pose(model, fitted_data(post)), _function_places(model)
+    problem = pose(model, fitted_data(post))
+    places = _function_places(model)
     draws = draws_of(model, post)
     some = thinned(len(next(iter(draws.values()))), _DRAWS)
     positions = np.asarray(
@@ -141,6 +146,7 @@ class Place(NamedTuple):
 
     @property
     def trials(self) -> list[Trial]:
+        """One trial for each family and output, with consecutive coefficients."""
         found, start = [], self.start
         for i, family in enumerate(self.families):
             for output in self.outputs:
@@ -154,7 +160,15 @@ class Place(NamedTuple):
         return self.trials[-1].own.stop
 
     def beside(self, function: Any, coefficients: Float[Array, " coefficient"]) -> Enriched:
-        """The realised function with its features."""
+        """Put the features beside the realised function.
+
+        Args:
+            function: the realised function.
+            coefficients: the coefficients of all places.
+
+        Returns:
+            The function with its features.
+        """
         of_family = [
             [coefficients[t.own] for t in self.trials if t.family == i]
             for i in range(len(self.families))
@@ -174,6 +188,7 @@ class Judged(NamedTuple):
 
 
 def _function_places(model: Model) -> list[Place]:
+    """All unknown functions of a layer, with consecutive coefficients."""
     found: list[Place] = []
     functions = zip(function_names(model.layer), unknown_functions(model.layer), strict=True)
     for name, (where, node) in functions:
@@ -207,8 +222,8 @@ class Test(NamedTuple):
 
     Args:
         series: the order of the data.
-        correlations: those that are tried, 0 alone where residuals are not serially correlated.
-        lacking: the test under each of them.
+        correlations: the serial correlations; 0 alone if residuals are not correlated.
+        lacking: the test under each correlation.
     """
 
     series: Series
@@ -227,7 +242,16 @@ class Test(NamedTuple):
         return self.correlations[int(np.argmax(self.log_evidence[:, 0]))]
 
     def gain(self, along: Float[np.ndarray, "datum coefficient"]) -> Gain:
-        """The gain of coefficients, with the best serial correlation without and with them."""
+        r"""The gain of coefficients, with the best serial correlation without and with them.
+
+        $\max_\rho (\ell_\rho + g_\rho) - \max_\rho \ell_\rho$, for data and replicates
+
+        Args:
+            along: the derivatives of the data by the coefficients.
+
+        Returns:
+            The gain.
+        """
         pairs = zip(self.lacking, self._along(along), strict=True)
         every = [lacking.gain(own) for lacking, own in pairs]
         without = self.log_evidence
@@ -240,7 +264,15 @@ class Test(NamedTuple):
         )
 
     def with_them(self, along: Float[np.ndarray, "datum coefficient"], variance: float) -> "Test":
-        """The test of the model that has such coefficients too."""
+        """The test of the model with these coefficients added.
+
+        Args:
+            along: the derivatives of the data by the coefficients.
+            variance: the prior variance of the coefficients.
+
+        Returns:
+            The new test.
+        """
         each = zip(self.lacking, self._along(along), strict=True)
         return self._replace(
             lacking=tuple(lacking.with_them(own, variance) for lacking, own in each)
@@ -256,6 +288,7 @@ def _test(linear: Linear, series: Series) -> Test:
     Then noise with a first-order autoregression competes with finer functions, and replicates are
     as correlated as the data.
     """
+    # 1. Are neighbouring residuals correlated more than those of replicates?
     white = Lacking(linear)
     alike = series.correlation(white.left)
     if share_beyond(alike[1:], float(alike[0])) >= _RARE:
@@ -265,6 +298,7 @@ def _test(linear: Linear, series: Series) -> Test:
         lacking = [_under(linear, series, rho, noise) for rho in _CORRELATIONS]
         return Test(series, _CORRELATIONS, tuple(lacking))
 
+    # 2. The likeliest correlation by the data alone, then replicates with that correlation.
     likeliest = with_replicates(linear.noise[:0]).correlation
     return with_replicates(series.correlated(linear.noise, likeliest))
 
@@ -273,7 +307,8 @@ def _under(
     linear: Linear, series: Series, rho: float, noise: Float[np.ndarray, "replicate datum"]
 ) -> Lacking:
     """The test under noise with a serial correlation, for given replicates of the noise."""
-    left, slopes = series.whitened(linear.left, rho), series.whitened(linear.slopes, rho)
+    left = series.whitened(linear.left, rho)
+    slopes = series.whitened(linear.slopes, rho)
     return Lacking(linear._replace(left=left, slopes=slopes, noise=series.whitened(noise.T, rho).T))
 
 
@@ -285,6 +320,7 @@ def _tested_functions(
     while left:
         every = [_best(test, along, place) for place in left]
         best = min(every, key=lambda judged: judged.chance)
+        # Bonferroni: any of the functions may gain by chance.
         if best.chance * len(places) >= _RARE:
             yield from every
             return
@@ -294,6 +330,7 @@ def _tested_functions(
 
 
 def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
+    """The trial of a function with the largest gain, beside the largest gains of replicates."""
     gains = [test.gain(along[:, trial.own]) for trial in place.trials]
     best = int(np.argmax([gain.gain for gain in gains]))
     chance = share_beyond(np.max([gain.replicates for gain in gains], axis=0), gains[best].gain)
@@ -304,7 +341,9 @@ def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
 
 
 def _function_group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
-    functions, rows = dict(parts_inside(realised.layer, is_unknown_function)), []
+    """The group `function_check`, one row for each function."""
+    functions = dict(parts_inside(realised.layer, is_unknown_function))
+    rows = []
     for judged in every:
         function = functions[judged.place.paths[0]]
         family = finer_families(function)[judged.trial.family]
@@ -329,6 +368,7 @@ def _function_group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
 
 
 def _family_label(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
+    """The features of a family in words."""
     if isinstance(family, Waves):
         along = (
             f"{length:.2g} of {name}" for name, length in zip(inputs, family.lengths, strict=True)

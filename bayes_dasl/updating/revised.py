@@ -27,7 +27,11 @@ def resampled_groups(
     taken: np.ndarray,
     data: xr.Dataset,
 ) -> dict[str, xr.Dataset]:
-    """Groups of resampled posterior draws, with the predictions of a new solve of all draws."""
+    """Groups of resampled posterior draws, with the predictions of a new solve of all draws.
+
+    Returns:
+        Groups by name.
+    """
     groups = resample_groups(post, taken)
     if "sample_stats" in post.children:
         stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
@@ -37,7 +41,11 @@ def resampled_groups(
 
 
 def kept_attributes(post: xr.DataTree, problem: Problem, data: xr.Dataset) -> dict[str, Any]:
-    """Attributes of the old posterior that hold for the new one, and identities of the new data."""
+    """Attributes of the old posterior that stay valid, and hashes of the new data and posterior.
+
+    Returns:
+        Attributes by name.
+    """
     # The evidence was for fewer data, and the weights of the last update include earlier ones.
     said = [f for f in kept_findings(post) if f.subject not in (EVIDENCE, UPDATE)]
     kept = {
@@ -56,7 +64,11 @@ def kept_attributes(post: xr.DataTree, problem: Problem, data: xr.Dataset) -> di
 def update_attributes(
     post: xr.DataTree, by: str, pareto_k: float, effective: float, *, key: int | Array
 ) -> dict[str, Any]:
-    """Attributes that describe an update."""
+    """Attributes that describe an update.
+
+    Returns:
+        Attributes by name.
+    """
     return {
         "updated_by": by,
         "update_pareto_k": pareto_k,

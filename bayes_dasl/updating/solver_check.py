@@ -31,6 +31,7 @@ from ..prediction.posterior import (
     fitted_observables,
 )
 from ..prediction.predictive import Pushed, push
+from ..scores.draws_at_data import merged
 from .revised import resampled_groups
 from .tighter_tolerances import tightened, tolerances
 
@@ -49,10 +50,11 @@ def check_solver(
 ) -> xr.DataTree:
     r"""Solve posterior draws again with tighter tolerances, and compare the posteriors.
 
-    The log weight of a draw is its log likelihood under the tight solver minus that under the
-    solver of the fit. If $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57
-    for 200), weighted means are those of the posterior under the tight solver. `largest_shift_sd`
-    is their largest distance from the posterior means.
+    $\log w = \log p_{tight}(y \mid \theta) - \log p_{fit}(y \mid \theta)$
+
+    If $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for 200), weighted
+    means are those of the posterior under the tight solver. `largest_shift_sd` is their largest
+    distance from the posterior means.
 
     Args:
         model: the model of the fit.
@@ -76,7 +78,7 @@ def check_solver(
         ModelError: if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7
             or more, the weights are worth less than a tenth of the draws, or the chains (of one
             alone, its halves) disagree, with R-hat above 1.1.
-        MismatchError: for a posterior of another model.
+        MismatchError: if the posterior is of another model.
 
     Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient
     inference in Bayesian ordinary differential equation models.
@@ -95,7 +97,7 @@ def check_solver(
     again = _solve_again(
         problem, post, index, earlier, key=jax.random.fold_in(as_key(key), 1) if correct else None
     )
-    # 2. What that changes.
+    # 2. Shifts of the posterior under the weights.
     found = {
         "pareto_k": again.weights.pareto_k,
         **_largest_shift(post, again),
@@ -141,6 +143,7 @@ def _solve_again(
     before = stored_log_likelihood(post)[index]
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed, key=key)
     earlier = None if earlier is None else earlier[index]
+    # log w = log p_tight(y | θ) - log p_fit(y | θ)
     log_weights = pushed.log_weight(problem.observed) - before
     return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws), earlier))
 
@@ -152,32 +155,29 @@ def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
     for name, variable in _science_draws(post).items():
         every = variable.values.reshape(-1, math.prod(variable.shape[2:]))
         spread, some = every.std(axis=0), every[again.index]
+        # Shifts of mean and standard deviation against the same draws without weights.
         weighted = some[again.weights.first]
         mean = weights @ weighted
         deviation = np.sqrt(weights @ (weighted - mean) ** 2)
         moved = np.maximum(np.abs(mean - some.mean(axis=0)), np.abs(deviation - some.std(axis=0)))
+        # Constant parameters have no shift.
         shifts[name] = float(np.max(moved / np.where(spread > 0, spread, np.inf)))
     worst = max(shifts, key=lambda name: shifts[name])
     return {"largest_shift_sd": shifts[worst], "parameter": worst}
 
 
 def _science_draws(post: xr.DataTree) -> dict[str, xr.DataArray]:
-    """Draws of the scientific parameters, or of all where none is."""
-    all_of_them = {
-        str(name): v.transpose("chain", "draw", ...)
-        for name, v in post["posterior"].data_vars.items()
-    }
-    science = {
-        name: v for name, v in all_of_them.items() if v.attrs.get("group", "science") == "science"
-    }
-    return science or all_of_them
+    """Draws of the scientific parameters; of all parameters if none is scientific."""
+    draws = post["posterior"].to_dataset().transpose("chain", "draw", ...)
+    every = {str(name): v for name, v in draws.data_vars.items()}
+    science = {name: v for name, v in every.items() if v.attrs.get("group", "science") == "science"}
+    return science or every
 
 
 def _largest_rhat(post: xr.DataTree) -> float:
     """The largest R-hat of the scientific parameters that move; 1 if none does."""
-    columns = as_rows(
-        {n: v.values.reshape(-1, *v.shape[2:]) for n, v in _science_draws(post).items()}
-    )
+    science = _science_draws(post)
+    columns = as_rows({name: merged(variable) for name, variable in science.items()})
     by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
     return float(rhat(by_chain[..., moving_quantities(by_chain)]).max(initial=1.0))
 

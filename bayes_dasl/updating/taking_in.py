@@ -40,18 +40,28 @@ type Refit = Callable[[xr.Dataset, Float[np.ndarray, "draws dimension"]], xr.Dat
 def taken_in(
     model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit, *, key: int | Array
 ) -> xr.DataTree:
-    """The result of `update`; `refit` is used if weights are not reliable."""
+    r"""Update a posterior by importance weights, or by `refit` if they are not reliable.
+
+    $w(\theta) = p(y_{all} \mid \theta) / p(y_{old} \mid \theta)$
+
+    Returns:
+        The result of `update`.
+    """
     began = time.perf_counter()
     check_same_posterior(model, post)
+    # 1. Predictions of all data; of the new rows alone if the model can go on from the old ones.
     joined = _joined_data(model, post, new_data)
-    problem, draws = pose(model, joined), draws_of(model, post)
+    problem = pose(model, joined)
+    draws = draws_of(model, post)
     before = stored_log_likelihood(post)
     key_predict = jax.random.fold_in(as_key(key), 1)
     pushed = _gone_on(model, post, joined, draws, key=key_predict)
     if pushed is None:
         pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
+    # 2. Weights; those of earlier updates count for their reliability.
     log_weights = pushed.log_weight(problem.observed) - before
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
+    # 3. Resample the draws, or fit again.
     if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
         groups = _updated_groups(post, problem, pushed, log_weights, taken, joined)
@@ -81,9 +91,8 @@ def _gone_on(
     """
     held, old = ends_of(post), fitted_observables(post)
     number = old.sizes[model.index]
-    reaches_back = (
-        model.reader.looks_back or isinstance(model.layer, AbstractFilter) or not goes_on(model.layer)
-    )
+    sequential = model.reader.looks_back or isinstance(model.layer, AbstractFilter)
+    reaches_back = sequential or not goes_on(model.layer)
     if held is None or reaches_back or model.constraints:
         return None
     if not np.array_equal(joined[model.index].values[:number], old[model.index].values):
@@ -91,6 +100,7 @@ def _gone_on(
         return None
     if any(_gained(joined[name][:number], old[name]) for name in model.observables):
         return None
+    # Solve from the states at the last old row over the new rows.
     time, states = held
     rows = joined.isel({model.index: slice(number - 1, None)})
     observed = {n: np.array(observations(rows, n, dims=model.dims(n))) for n in model.observables}
@@ -98,7 +108,8 @@ def _gone_on(
         # The first row repeats the last old one.
         values[0] = np.nan
     seen = {name: jnp.asarray(values) for name, values in observed.items()}
-    part = push(model, model.inputs(rows, start=time), draws, observed=seen, ends=states, key=key)
+    inputs = model.inputs(rows, start=time)
+    part = push(model, inputs, draws, observed=seen, ends=states, key=key)
     return dataclasses.replace(
         part,
         log_likelihood=_after(post, "log_likelihood", old, part.log_likelihood),
@@ -114,7 +125,7 @@ def _gained(now: xr.DataArray, before: xr.DataArray) -> bool:
 def _after(
     post: xr.DataTree, group: str, old: xr.Dataset, new: Mapping[str, np.ndarray]
 ) -> dict[str, Float[np.ndarray, "draw time ..."]]:
-    """Rows of a posterior followed by new ones, whose first repeats the last old row."""
+    """Old rows of a posterior, followed by new ones without their first, the last old row."""
     held = post[group].to_dataset().reset_coords()
     return {
         name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1)
@@ -147,12 +158,15 @@ def _update_finding(tree: xr.DataTree) -> Finding:
 def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
     """The data of the fit and the new data together, at all of their times."""
     # 1. Check times and places of the new data.
-    observed, known = fitted_observables(post), post["constant_data"].to_dataset()
+    observed = fitted_observables(post)
+    known = post["constant_data"].to_dataset()
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
-    start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
+    start = float(known.attrs["start"])
+    new_times = checked_index(new_data, index)
     if begins(model.layer) and float(numbers(new_times[0], model.reader.index_units)) < start:
-        began = told(dates(start, new_times, model.reader.index_units) if are_dates(new_times) else start)
+        units = model.reader.index_units
+        began = told(dates(start, new_times, units) if are_dates(new_times) else start)
         raise DataError(
             f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}"
         )
@@ -190,7 +204,8 @@ def _beside(
     """Variables that the noise reads for each datum, taken from the data that hold the datum."""
     columns = {}
     for observable, name in ((o, n) for o in model.observables for n in model.reader.reads(o)):
-        like, dims = observed[observable], model.dims(observable)
+        like = observed[observable]
+        dims = model.dims(observable)
         in_fit, in_new = (
             _on(times, data[dims[0]].values, series(data, name, "variable", dims))
             if name in data
@@ -229,6 +244,7 @@ def _joined_times(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " t
     often = [
         np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)
     ]
+    # Replicates of one time have as many rows as the larger of both.
     return np.repeat(once, np.maximum(*often))
 
 
@@ -250,9 +266,11 @@ def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
 
 
 def _refuse_changed(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
-    for at in map(tuple, np.argwhere(np.isnan(held) & np.isnan(now))[:1]):
+    unknown_before, unknown = np.isnan(held), np.isnan(now)
+    for at in np.argwhere(unknown_before & unknown)[:1]:
         raise DataError(f"forcing '{name}' is missing at the new time {told(times[at[0]])}")
-    for at in map(tuple, np.argwhere(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]):
+    changed = (held != now) & ~unknown_before & ~unknown
+    for at in map(tuple, np.argwhere(changed)[:1]):
         raise DataError(
             f"forcing '{name}' at time {told(times[at[0]])} was {held[at]:g} in the fit and is "
             f"{now[at]:g} in the new "

@@ -15,14 +15,18 @@ _FINEST_RTOL = 1e-13
 
 
 def has_tolerances(model: Any) -> bool:
-    """Whether a solver in the model has tolerances, so that it can be checked."""
+    """Whether a solver in the model has tolerances, so that it can be checked.
+
+    Returns:
+        Whether there is any `rtol` or `atol`.
+    """
     return bool(tolerances(model))
 
 
 def tightened(model: Any, factor: float = 100.0) -> Any:
-    """The model with all tolerances tighter, and with as many more steps as that may take.
+    """The model with tighter tolerances, and with as many more steps as they may take.
 
-    Every number called `rtol` or `atol` is a tolerance, however deep it lies: of a layer, or a root
+    Every number called `rtol` or `atol` is a tolerance, at any depth: of a layer, or of a root
     finder in it.
 
     Args:
@@ -54,7 +58,11 @@ def _stops_at(node: Any) -> Callable[[Any], bool]:
 
 
 def tolerances(node: Any) -> dict[str, float]:
-    """The loosest `rtol` and `atol` in a tree."""
+    """The loosest `rtol` and `atol` in a tree.
+
+    Returns:
+        Tolerances by name; empty if there are none.
+    """
     loosest = _own_tolerances(node)
     for part in jax.tree.leaves(node, is_leaf=_stops_at(node)):
         for name, value in ({} if part is node else tolerances(part)).items():
@@ -72,14 +80,13 @@ def _tighten(node: Any, factor: float) -> Any:
     if finer.get("rtol", 1.0) < _FINEST_RTOL:
         finer["rtol"] = min(node.rtol, _FINEST_RTOL)
     if finer and isinstance(getattr(node, "max_steps", None), int):
-        # Steps shrink by the p-th root of the factor, p the order: the square root is enough from
-        # two on.
+        # Steps shrink by factor^(1 / p) for order p: the square root is enough from order two on.
         finer["max_steps"] = math.ceil(node.max_steps * math.sqrt(factor))
     if finer and isinstance(getattr(node, "longest_step", None), float):
         # Methods of fixed steps are of order four.
         finer["longest_step"] = node.longest_step / factor**0.25
     tight = copy.copy(tight)
     for name, value in finer.items():
-        # Not by the constructor: it may take other arguments than there are fields.
+        # Not by the constructor, whose arguments may differ from the fields.
         object.__setattr__(tight, name, value)
     return tight

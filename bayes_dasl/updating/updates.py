@@ -43,9 +43,9 @@ def update(
 
     Args:
         model: the model of the fit; for a population also a model of new members.
-        post: what `fit`, or an earlier `update`, returned.
-        new_data: new observations: at new times, or where the data of the fit are missing (NaN).
-            Also known errors that the noise reads for them, and forcings at new times.
+        post: the result of `fit`, or of an earlier `update`.
+        new_data: new observations, at new times or in place of missing data (NaN) of the fit. Also
+            known errors that the noise reads for them, and forcings at new times.
         engine: the engine for a new fit to all data; by default `NUTS()`.
         progress: whether a progress bar is shown; by default only in a terminal.
         checkpoint: as for `fit`, for a new fit.
@@ -59,10 +59,10 @@ def update(
         findings of the engine on its own run are kept.
 
     Raises:
-        DataError: for an observation that the posterior already knows, a missing forcing, units of
-            another dimension, data without new observations, or data of new members that weights
-            cannot take in.
-        MismatchError: for a posterior of another model.
+        DataError: if an observation is already in the posterior, a forcing is missing, units have
+            another dimension, there are no new observations, or weights cannot take in the data of
+            new members.
+        MismatchError: if the posterior is of another model.
 
     Example:
         ```python

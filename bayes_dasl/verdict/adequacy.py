@@ -27,7 +27,7 @@ from ..scores.matching import (
     refuse_other_rows,
     shared,
 )
-from .coverage import coverage_finding, finite_at
+from .coverage import coverage_finding, finite_at, scorable
 from .extrapolation import extrapolation_findings
 from .leads import against_baseline, against_rival, lead_of
 from .outlying import outlying_findings
@@ -35,12 +35,14 @@ from .prior_findings import prior_findings
 from .remedies import Noise
 from .residuals import NUMBER, Members, residual_findings
 
-# Replicates of the training data and of held-out data.
+# Draws that replicate the training data, and replicates of held-out data.
 _DRAWS, _REPLICATES = 1000, 500
 # The fewest values of an observable that are tested.
 _FEWEST = 8
-# How often data of draws twice as wide would be covered as well.
+# Probability with which draws twice as wide would be covered as well, above which nothing is shown.
 _WIDER = 0.1
+# Groups of a forecast with the moments of each draw.
+_MOMENTS = ("conditional_mean", "conditional_variance")
 
 
 def adequacy_findings(
@@ -51,10 +53,13 @@ def adequacy_findings(
 ) -> Iterator[Finding]:
     r"""Findings on the model rather than on its sampling, as far as a forecast and data allow.
 
-    A statistic of the data is compared with that of replicates which the model simulates: the share
-    of replicates beyond it is how often a sound model does worse. Residuals of training data are
-    taken about the mean of all draws, those of replicates as
-    $z = (y_\theta - \mu_\theta) / \sigma_\theta$, which no fit has made smaller.
+    Each test compares a statistic of the data with that of replicates simulated from the model. The
+    share of replicates beyond it is the probability that a sound model does worse. Residuals of
+    training data are taken about the mean of all draws. Those of replicates are
+    $z = (y_\theta - \mu_\theta) / \sigma_\theta$, which no fit has reduced.
+
+    Returns:
+        Findings on the prior, on groups of a population, and on the forecast if there is one.
 
     Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006)
     for the prior.
@@ -68,7 +73,11 @@ def adequacy_findings(
 def forecast_findings(
     post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None, rivals: Mapping[str, xr.DataTree]
 ) -> Iterator[Finding]:
-    """Findings on a forecast or mixture, at the times of fitted and held-out data."""
+    """Findings on a forecast or mixture, at the times of fitted and held-out data.
+
+    Returns:
+        Findings on residuals, held-out data and extrapolation.
+    """
     train = fitted_observables(post)
     if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
         yield from _training_findings(fc, fitted, _filled_forcings(post))
@@ -84,11 +93,11 @@ def forecast_findings(
 def crps_apart(
     post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset
 ) -> tuple[float, float, int]:
-    """The share of its mean by which the CRPS of one forecast lies above that of another.
+    """The difference between the CRPS of two forecasts, relative to that of the first.
 
     Returns:
-        The share, its standard error and of how many values, as `lead_of`; NaN where neither
-        forecasts any.
+        The difference, its standard error and the number of values; NaN, NaN and 0 if the forecasts
+        share no value.
     """
     train, test = fitted_observables(post), in_units_of_forecast(fc, test)
     unseen = held_out(train, test, fitted_between(fc))
@@ -102,7 +111,8 @@ def crps_apart(
 
 def _filled_forcings(post: xr.DataTree) -> str:
     """The first part of a remedy that names forcings with filled gaps; "" without any."""
-    index, known = index_of(fitted_observables(post)), known_inputs(post)
+    index = index_of(fitted_observables(post))
+    known = known_inputs(post)
     said = []
     for name, forcing in known.data_vars.items():
         gaps = filled_between(forcing, *forcing[index].values[[0, -1]])
@@ -116,7 +126,8 @@ def _filled_forcings(post: xr.DataTree) -> str:
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> Iterator[Finding]:
     """Findings on the residuals of the fitted data; `filled` is the first part of remedies."""
-    found, population = _with_moments(fc, train), "members" in fc.attrs
+    found = _with_moments(fc, train)
+    population = "members" in fc.attrs
     looked_at = (NUMBER + population) * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
@@ -157,7 +168,8 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
 
 def _members_of_data(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
     """The group of each datum that was `seen`, ordered as `_with_moments`; None without any."""
-    dim, predictions = str(fc.attrs["members"]), fc["predictions"].to_dataset()
+    dim = str(fc.attrs["members"])
+    predictions = fc["predictions"].to_dataset()
     if dim not in predictions[name].dims:
         return None
     like = predictions[name].isel({"chain": 0, "draw": 0, index_of(predictions): 0})
@@ -213,9 +225,6 @@ def _moments_of_draws(
     return mean, variance
 
 
-_MOMENTS = ("conditional_mean", "conditional_variance")
-
-
 def _held_out_findings(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset, rivals: Mapping[str, xr.DataTree]
 ) -> Iterator[Finding]:
@@ -223,6 +232,7 @@ def _held_out_findings(
         ensembles, common = matched(fc, test)
     except MismatchError:
         return
+    # 1. Values and draws that can be scored.
     scored = {name: finite_at(draws, y) for name, (draws, y) in ensembles.items()}
     lost = [name for name, (draws, y) in scored.items() if y.size and not len(draws)]
     if lost:
@@ -232,16 +242,18 @@ def _held_out_findings(
             f"no draw of the forecast of {', '.join(lost)} is finite there",
             "see why draws fail or overflow",
         )
-    scored = {name: pair for name, pair in scored.items() if pair[0].shape[0] > 1 and pair[1].size}
+    scored = scorable(scored)
     if not scored:
         return
-    own = {name: ensembles[name] for name in scored}
-    yield coverage_finding(own, scored, {name: common[name].shape for name in scored})
+    # 2. Overconfidence.
+    yield coverage_finding(ensembles, scored, common)
+    # 3. Rivals, at the times that both forecast.
     for name, rival in rivals.items():
         theirs, both = matched(rival, common)
-        # At the times that both forecast.
         ours = matched(fc, both)[0]
         yield from against_rival(name, {n: ours[n] for n in scored}, theirs, both)
+    # 4. Climatology and persistence.
+    own = {name: ensembles[name] for name in scored}
     for name, flat in baseline_ensembles(train[list(scored)], common[list(scored)]):
         other = {n: (alike(flat[n], common[n]), own[n][1]) for n in scored}
         yield from against_baseline(name, own, other, common)
@@ -250,7 +262,11 @@ def _held_out_findings(
 def borne_out_by(
     post: xr.DataTree, fc: xr.DataTree | None, test: xr.Dataset | None, said: tuple[Finding, ...]
 ) -> tuple[Finding, ...]:
-    """Findings of an engine, of which held-out data may revise the doubt on the spread of draws."""
+    """Revise an engine's doubt about the spread of its draws, if held-out data confirm it.
+
+    Returns:
+        The findings of the engine, revised or not.
+    """
     if fc is None or test is None or not any(map(leaves_unshown, said)):
         return said
     shown = _spread_shown(
@@ -260,10 +276,10 @@ def borne_out_by(
 
 
 def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
-    """Evidence that draws are wide enough, as a text; "" unless held-out data show it.
+    """Evidence in words that draws are wide enough; "" unless held-out data show it.
 
-    They do if so many of them lie within the intervals as would hardly do so if the draws were to
-    be twice as wide. If noise is most of a forecast, its coverage does not depend on the draws.
+    The data show it if draws twice as wide would hardly be covered as well. If noise dominates a
+    forecast, its coverage does not depend on the draws, and nothing is shown.
     """
     try:
         predictions, noise, common = shared(fc, unseen)
@@ -272,14 +288,15 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
         return ""
     inside, number, wide = 0, 0, np.zeros(_REPLICATES)
     for name, variable in predictions.data_vars.items():
-        draws, observed = merged(variable), common[name].values.ravel()
+        draws = merged(variable)
+        observed = common[name].values.ravel()
         centre = _moments_of_draws(merged(means[name]), merged(means[name]), variable, noise)[0]
         seen = np.isfinite(observed)
         ok = finite(draws[:, seen]) & finite(centre[:, seen])
         if not seen.any() or ok.sum() < 2:
             continue
-        # Data if the draws were to be twice as wide: the noise of each draw about a mean that is
-        # twice as far from that of all.
+        # Data of draws twice as wide: y_θ + (μ_θ - μ), so that the mean of each draw lies twice as
+        # far from that of all.
         further = draws[ok] + centre[ok] - centre[ok].mean(axis=0)
         # As data would be reported, so that the count is that of the scores.
         draws, further = (alike(each, common[name])[:, seen] for each in (draws[ok], further))

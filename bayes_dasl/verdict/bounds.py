@@ -36,7 +36,8 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
     """
     if "prior" not in post.children:
         return
-    held, prior = post["posterior"].to_dataset(), post["prior"].to_dataset()
+    held = post["posterior"].to_dataset()
+    prior = post["prior"].to_dataset()
     bounds = {
         name: sides
         for name, sides in json.loads(post.attrs.get("bounds", "{}")).items()
@@ -44,22 +45,19 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
     }
     number = sum(len(sides) * math.prod(held[name].shape[2:]) for name, sides in bounds.items())
     for name, sides in bounds.items():
+        variable = held[name]
         ends = {
-            side: np.broadcast_to(value, held[name].shape[2:]).ravel()
+            side: np.broadcast_to(value, variable.shape[2:]).ravel()
             for side, value in sides.items()
         }
-        rows = zip(
-            element_names(name, held[name]),
-            merged(held[name]).T,
-            merged(prior[name]).T,
-            strict=True,
-        )
+        labels = element_names(name, variable)
+        rows = zip(labels, merged(variable).T, merged(prior[name]).T, strict=True)
         each = [
             _Bounded(label, {side: float(end[i]) for side, end in ends.items()}, draws, before)
             for i, (label, draws, before) in enumerate(rows)
+            if label not in taken
         ]
-        each = [one for one in each if one.label not in taken]
-        level = {one.label: one.level() if is_common(held[name]) else [] for one in each}
+        level = {one.label: one.level() if is_common(variable) else [] for one in each}
         yield from _level_findings([one for one in each if level[one.label]], level)
         yield from _peak_findings(name, [one for one in each if not level[one.label]], number)
 
@@ -78,6 +76,7 @@ class _Bounded(NamedTuple):
         for logs in (False, True):
             if len(self.ends) == 2 and (self.ends["lower"] > 0 or not logs):
                 low, high = _scaled([self.ends["lower"], self.ends["upper"]], logs)
+                # Kolmogorov's statistic: the largest distance from the uniform distribution.
                 ranks = np.sort((_scaled(self.prior, logs) - low) / (high - low))
                 size = len(ranks)
                 off = np.abs(ranks - (np.arange(size) + 0.5) / size).max() + 0.5 / size
@@ -86,12 +85,20 @@ class _Bounded(NamedTuple):
         return None
 
     def reach(self, side: str, values: np.ndarray, shares: list[float]) -> np.ndarray:
-        """Quantiles of the distance from a bound, on the scale where the prior is uniform."""
+        """Quantiles of the distance from a bound, on the scale where the prior is uniform.
+
+        Returns:
+            One distance for each share.
+        """
         logs = self._on_logs is True
         return np.quantile(np.abs(_scaled(values, logs) - _scaled(self.ends[side], logs)), shares)
 
     def level(self) -> list[str]:
-        """The sides on which a wide posterior is level up to the bound of a uniform prior."""
+        """The sides on which a wide posterior is level up to the bound of a uniform prior.
+
+        Returns:
+            "lower", "upper", both or neither.
+        """
         logs = self._on_logs
         if logs is None:
             return []

@@ -46,6 +46,11 @@ class Words(NamedTuple):
 
     @staticmethod
     def of(post: xr.DataTree) -> Words:
+        """The words that suit the draws of a posterior.
+
+        Returns:
+            Words on chains, or on runs of particles.
+        """
         return _OF_PARTICLES if of_particles(post) else _OF_CHAINS
 
 
@@ -77,11 +82,16 @@ class Quantities(NamedTuple):
 
     @property
     def moving(self) -> np.ndarray:
+        """Mask of the quantities that are not constant."""
         return moving_quantities(self.values)
 
 
 def quantities(post: xr.DataTree, fc: xr.DataTree | None) -> tuple[Quantities, ...]:
-    """Quantities that should converge: science parameters, trajectories and vector fields."""
+    """Collect the quantities that should converge.
+
+    Returns:
+        Science parameters, trajectories, the vector field, and the vector field along the forecast.
+    """
     science = _of_group(post, "posterior", "science")
     # Trajectories do not move if only the noise is unknown.
     trajectories = _none("trajectories")
@@ -105,7 +115,11 @@ def _none(subject: str) -> Quantities:
 
 
 def agreed(columns: Quantities) -> bool:
-    """Whether chains sampled the same distribution, whether right or not."""
+    """Whether all chains sample the same distribution, right or not.
+
+    Returns:
+        Whether all R-hat are passable; False with too few draws.
+    """
     if not columns.names:
         return True
     if columns.values.shape[1] < FEWEST_DRAWS:
@@ -141,11 +155,17 @@ def _may_move(block: np.ndarray) -> np.ndarray:
     """
     # Infinite values give NaN.
     with np.errstate(invalid="ignore"):
-        alike = np.ptp(block, axis=(0, 1)) <= _ROUNDING * np.abs(block).max(axis=(0, 1))
+        size = np.abs(block).max(axis=(0, 1))
+        alike = np.ptp(block, axis=(0, 1)) <= _ROUNDING * size
     return ~alike if not alike.all() else np.ones_like(alike)
 
 
 def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray]]:
+    """Names and variables of a group.
+
+    Returns:
+        Pairs; none if the group does not exist.
+    """
     if group in post.children:
         for name, variable in post[group].to_dataset().data_vars.items():
             yield str(name), variable
@@ -154,6 +174,11 @@ def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray
 def mixing_findings(
     judged: Iterable[Quantities], superchains: int, words: Words
 ) -> Iterator[Finding]:
+    """Findings on R-hat and effective sample sizes of all quantities.
+
+    Returns:
+        Findings by set of quantities.
+    """
     for columns in judged:
         yield from _convergence_findings(columns, superchains, words)
 
@@ -164,7 +189,9 @@ def _convergence_findings(columns: Quantities, superchains: int, words: Words) -
     R-hat of many short chains is always above one, so the nested R-hat of `superchains` takes its
     place. The run itself has reported that of the parameters.
     """
-    subject, values, moving = columns.subject, columns.values, columns.moving
+    subject = columns.subject
+    values = columns.values
+    moving = columns.moving
     if not columns.names:
         return
     # `finite_findings` reports trajectories by observable.
@@ -251,7 +278,11 @@ def _ess_finding(
 
 
 def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[Finding]:
-    """A finding that names chains which are stuck apart from the others."""
+    """A finding that names chains which are stuck apart from the others.
+
+    Returns:
+        At most one finding.
+    """
     words = Words.of(post)
     blocks = [columns.values for columns in groups if columns.names]
     for name, variable in variables(post, "sample_stats"):
@@ -286,7 +317,8 @@ def _chains_apart(values: np.ndarray) -> np.ndarray:
     mixed_badly = rhat(values) > _PASSABLE_RHAT
     if chains == 1 or not mixed_badly.any():
         return np.zeros(chains, bool)
-    medians, spreads = np.median(values, axis=1), values.std(axis=1)
+    medians = np.median(values, axis=1)
+    spreads = values.std(axis=1)
     spread = np.median(spreads, axis=0)
     away = np.abs(medians - np.median(medians, axis=0)) > spread
     still = spreads < 0.1 * spread
@@ -294,7 +326,11 @@ def _chains_apart(values: np.ndarray) -> np.ndarray:
 
 
 def energy_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """A finding on the energy of Hamiltonian chains (BFMI, Betancourt 2016)."""
+    """A finding on the energy of Hamiltonian chains (BFMI, Betancourt 2016).
+
+    Returns:
+        At most one finding; none without energies.
+    """
     from arviz_stats.base.array import array_stats
 
     energy = dict(variables(post, "sample_stats")).get("energy")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import betainc, betaincinv, ndtri
@@ -14,20 +14,21 @@ from .._statistics.dependence import independent_hits
 from ..scores.draws_at_data import Ensembles, covered, crps_at, ranks
 from .residuals import ABSURD, DOUBTFUL, share_beyond
 
-# The share of calibrated data outside of the 90 % intervals.
+# The share of calibrated data outside the 90 % intervals.
 _OUTSIDE = 0.1
 # A forecast is called good if the data rule out lower coverages, with this confidence.
 _LEAST, _SURE = 0.5, 0.95
-_REPLICATES = 500  # of held-out data
-_DRAWS = 4000  # at most
-_VALUES = 400  # held-out values at which distances are taken
+# Replicates of held-out data, the most draws, and the values whose CRPS is computed.
+_REPLICATES = 500
+_DRAWS = 4000
+_VALUES = 400
 _GROUPS = {
     "lowest third": (0.0, 1 / 3),
     "middle third": (1 / 3, 2 / 3),
     "highest third": (2 / 3, 1.0),
     "highest 5 %": (0.95, 1.0),
 }
-"""Groups of forecasts by their medians: the quantiles between which these lie."""
+"""Groups of forecasts by the quantiles between which their medians lie."""
 _SUBJECT = "held-out data"
 _TOO_SURE = (
     "the forecast is too sure of itself: look for effects that the model misses, or values that it "
@@ -57,6 +58,9 @@ class _Hits(NamedTuple):
     def not_below(self, worth: float) -> float:
         """Lower end of the one-sided 95 % interval of the coverage from `worth` values.
 
+        Returns:
+            The lower end.
+
         Source: Clopper & Pearson (1934).
         """
         held = (1 - self.missed / self.number) * worth
@@ -66,49 +70,55 @@ class _Hits(NamedTuple):
         return f"{self.inside} of {self.number} values ({self.inside / self.number:.0%})"
 
 
-def observed_pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """As `finite_at`; None with fewer than two draws, or without a value."""
-    draws, observed = finite_at(draws, observed)
-    return (draws, observed) if len(draws) > 1 and observed.size else None
+def scorable(pairs: Ensembles) -> Ensembles:
+    """Leave out observables with fewer than two draws, or without a value.
+
+    Returns:
+        The others.
+    """
+    return {name: pair for name, pair in pairs.items() if len(pair[0]) > 1 and pair[1].size}
 
 
 def finite_at(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The observed values, and the draws that are finite at all of them."""
+    """Keep observed values, and draws that are finite at all of them.
+
+    Returns:
+        Draws `(draw, value)` and values `(value,)`.
+    """
     seen = np.isfinite(observed)
     ok = np.isfinite(draws[:, seen]).all(axis=1)
     some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
     return draws[some][:, seen], observed[seen]
 
 
-def coverage_finding(
-    own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]
-) -> Finding:
-    r"""Whether a forecast is too sure of itself, and whether these data could have shown it.
+def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any]) -> Finding:
+    r"""Test whether a forecast is overconfident, and whether these data could have shown it.
 
-    A forecast is called too sure if one of these would happen to less than one of a hundred right
-    ones:
+    A forecast is called overconfident if less than 1 % of calibrated forecasts are as bad in one of
+    these tests:
 
     1. Too many values lie outside the 90 % intervals, by the PIT: of all values, or of a group by
-       size of forecast.
-       Errors may be correlated. So n values count as fewer independent ones, from the correlation
-       of the normal scores $z = \Phi^{-1}(\mathrm{PIT})$.
+       size of forecast. For correlated errors, the effective number of values comes from the
+       correlation of the normal scores $z = \Phi^{-1}(\mathrm{PIT})$.
     2. Too few values lie inside, or the mean CRPS is too high, compared with data simulated from
-       the forecast. These
-       are as correlated as the forecast says.
+       the forecast. Their errors are as correlated as the forecast expects.
 
-    Otherwise it is good if the data rule out that the intervals hold less than half, and
-    inconclusive if they do not. This uses the smaller number of independent values from 1 and 2.
+    Otherwise the forecast is good if the data rule out a coverage below one half, and inconclusive
+    if they do not. This takes the smaller effective number of values from 1 and 2.
 
     Args:
-        own: draws `(draw, datum)` and observations `(datum,)` of each observable.
-        scored: the same for observed data and draws that are finite there.
-        shapes: the shape of the data of each observable, time first.
+        own: draws `(draw, datum)` and observations `(datum,)` by observable.
+        scored: the same at observed data, with draws that are finite there.
+        data: the data by observable, time first, of which only shapes matter.
+
+    Returns:
+        The finding.
 
     Source: Czado, Gneiting & Held (2009), Predictive model assessment for count data, for the PIT
     of counts.
     """
     # 1. Coverage of all values and of groups by size of forecast, by the PIT.
-    found, *groups = _hits(own, scored, shapes)
+    found, *groups = _hits(own, scored, data)
     # 2. Coverage and CRPS beside data that the forecast simulates.
     fewer, further, ratio, worth = _beside_replicates(scored, found)
     by_own = 2 * min(fewer, further)
@@ -150,15 +160,15 @@ def coverage_finding(
     return model_finding(level, _SUBJECT, "; ".join([message, *said]), _TOO_SURE)
 
 
-def _hits(
-    own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]
-) -> Iterator[_Hits]:
+def _hits(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any]) -> Iterator[_Hits]:
     """The hits of all held-out values, then those of each group of forecasts by size."""
-    from scipy.stats import rankdata  # which loads half of SciPy
+    # Importing SciPy's statistics takes a second, so only where it is needed.
+    from scipy.stats import rankdata
 
     rng = np.random.default_rng(0)
     held, normal, size = [], [], []
-    for name, (draws, observed) in own.items():
+    for name in scored:
+        draws, observed = own[name]
         seen = np.isfinite(observed)
         grids = np.full((3, observed.size), np.nan)
         grids[0] = covered(draws, observed, 90)
@@ -166,16 +176,16 @@ def _hits(
         # The share of forecasts that are smaller; equal ones, such as zeros, stay together.
         grids[2, seen] = (rankdata(np.median(scored[name][0], axis=0)) - 0.5) / seen.sum()
         for kind, grid in zip((held, normal, size), grids, strict=True):
-            kind.append(grid.reshape(shapes[name]))
+            kind.append(grid.reshape(data[name].shape))
     yield _hits_of(held, normal)
     for low, high in _GROUPS.values():
-        of_group = [
-            np.where((low <= s) & (s < high), z, np.nan) for s, z in zip(size, normal, strict=True)
-        ]
+        inside = [(low <= share) & (share < high) for share in size]
+        of_group = [np.where(*pair, np.nan) for pair in zip(inside, normal, strict=True)]
         yield _hits_of(held, of_group)
 
 
 def _hits_of(held: Sequence[np.ndarray], normal: Sequence[np.ndarray]) -> _Hits:
+    """The hits where normal scores are known."""
     z = np.concatenate([grid.ravel() for grid in normal])
     known = np.isfinite(z)
     inside = int(np.nansum(np.concatenate([grid.ravel() for grid in held])[known]))
@@ -212,11 +222,10 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
     """The mean CRPS of data and of replicates, in units of its expectation."""
     blocks = []
     for draws, observed in scored.values():
-        some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
-        each = np.concatenate([observed[None, some], made[:, some]])
-        crps = np.stack(
-            [crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1
-        )
+        some = thinned(observed.size, _VALUES)
+        made = draws[thinned(len(draws), _REPLICATES)]
+        targets = np.concatenate([observed[None, some], made[:, some]])
+        crps = np.stack([*map(crps_at, draws[:, some].T, targets.T)], axis=1)
         # A forecast without any spread may be infinitely far from a datum.
         with np.errstate(over="ignore"):
             blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))

@@ -181,7 +181,8 @@ def _engine_findings(post: xr.DataTree) -> tuple[Finding, ...]:
 
 def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
     sizes = post["posterior"].sizes
-    chains, draws = sizes.get("chain", 1), sizes.get("draw", 0)
+    chains = sizes.get("chain", 1)
+    draws = sizes.get("draw", 0)
     if post.attrs.get("interrupted", 0):
         requested = post.attrs.get("draws_requested", "the requested")
         yield Finding(
@@ -203,7 +204,8 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 def _divergence_findings(post: xr.DataTree) -> Iterator[Finding]:
     stats = dict(variables(post, "sample_stats"))
-    diverging, cut_short = stats.get("diverging"), stats.get("solver_failure")
+    diverging = stats.get("diverging")
+    cut_short = stats.get("solver_failure")
     if diverging is None:
         return
     if cut_short is not None:

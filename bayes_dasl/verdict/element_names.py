@@ -11,7 +11,11 @@ from ..data.dates import told
 
 
 def element_names(name: str, variable: xr.DataArray) -> list[str]:
-    """Names of all elements of a variable `(chain, draw, …)`: `rate[0]`, or `flow at time 3`."""
+    """Names of all elements of a variable `(chain, draw, …)`: `rate[0]`, or `flow at time 3`.
+
+    Returns:
+        One name for each element.
+    """
     inner = variable.dims[2:]
     if inner == (f"{name}_{DATUM}",):
         # Coordinates beside the dimension say which datum it is.
@@ -33,7 +37,11 @@ def _at_place(name: str, dims: Iterable[Hashable], place: Iterable[object]) -> s
 
 
 def is_common(variable: xr.DataArray) -> bool:
-    """Whether a variable is a scientific parameter that all groups of a population share."""
+    """Whether a variable is a scientific parameter that all groups of a population share.
+
+    Returns:
+        False for random effects, and for parameters that are not scientific.
+    """
     science = variable.attrs.get("group", "science") == "science"
     return science and all(
         str(dim).startswith(f"{variable.name}_dim_") for dim in variable.dims[2:]
@@ -41,7 +49,11 @@ def is_common(variable: xr.DataArray) -> bool:
 
 
 def read_more(label: str) -> str:
-    """Pointer to functions that analyse the identifiability of a parameter."""
+    """A pointer to functions that analyse the identifiability of a parameter.
+
+    Returns:
+        A clause for a remedy.
+    """
     return (
         "bd.sensitivity.fisher_information(model, data, post) shows all combinations, "
         f"bd.sensitivity.profile_likelihood(model, data, '{label}', post=post) one "

@@ -14,7 +14,7 @@ from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..scores.draws_at_data import Ensembles, covered
 from ..scores.matching import Span, fitted_between, matched
-from .coverage import coverage_finding, observed_pair
+from .coverage import coverage_finding, finite_at, scorable
 
 EXTRAPOLATION = "extrapolation"
 # Share of its range by which an input may leave it.
@@ -26,7 +26,7 @@ _TOO_FEW_COVERED = 0.05
 
 
 class Leaving(NamedTuple):
-    """The rows ahead in which a function is evaluated beyond the range of its inputs in the fit."""
+    """Rows of a forecast, and those in which a function leaves the range of its fitted inputs."""
 
     function: str
     rows: np.ndarray
@@ -40,6 +40,9 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
 
     Each input has its own range, widened by a twentieth at each end. Only rows that were not
     fitted, and whose inputs are known, count.
+
+    Returns:
+        One entry for each function.
     """
     if any("function_inputs" not in tree.children for tree in (post, fc)):
         return []
@@ -87,6 +90,9 @@ def extrapolation_findings(
         post: the posterior.
         fc: a forecast from it.
         test: the held-out data.
+
+    Returns:
+        A finding for each function that leaves its range in more than a few rows.
     """
     for left in leaving(post, fc):
         if left.outside.mean() <= _FEW:
@@ -106,10 +112,11 @@ def extrapolation_findings(
 def _extrapolation_finding(
     left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None
 ) -> Finding:
+    """The finding on a function, by held-out data in its rows outside the range."""
     subject = f"{EXTRAPOLATION} of {left.function}"
     ensembles, common = _there(fc, test, left.rows[left.outside])
-    found = _coverage(ensembles, common)
-    if found is None:
+    scored = scorable({name: finite_at(*pair) for name, pair in ensembles.items()})
+    if not scored:
         return model_finding(
             "warning",
             subject,
@@ -117,6 +124,7 @@ def _extrapolation_finding(
             "hold out data from there; without them the forecast there rests on the prior of the "
             "function",
         )
+    found = coverage_finding(ensembles, scored, common)
     message, level, remedy = f"{message}; there {found.message}", found.level, ""
     if level == "inconclusive" and not _few(ensembles):
         remedy = f"{found.remedy} there"
@@ -130,22 +138,8 @@ def _extrapolation_finding(
     return model_finding(level, subject, message, remedy)
 
 
-def _coverage(ensembles: Ensembles, common: xr.Dataset) -> Finding | None:
-    """Whether a forecast is too sure of itself, by held-out values; None without any."""
-    scored = {
-        name: pair
-        for name, (draws, y) in ensembles.items()
-        if (pair := observed_pair(draws, y)) is not None
-    }
-    if not scored:
-        return None
-    return coverage_finding(
-        {n: ensembles[n] for n in scored}, scored, {n: common[n].shape for n in scored}
-    )
-
-
 def _few(ensembles: Ensembles) -> bool:
-    """Whether the 90 % intervals hold too few of the values, if these were independent."""
+    """Whether the 90 % intervals hold too few of the values for independent errors."""
     held = np.concatenate([covered(draws, observed, 90) for draws, observed in ensembles.values()])
     return bool(bdtr(np.nansum(held), np.isfinite(held).sum(), 0.9) < _TOO_FEW_COVERED)
 
@@ -153,7 +147,7 @@ def _few(ensembles: Ensembles) -> bool:
 def _there(
     fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray
 ) -> tuple[Ensembles, xr.Dataset]:
-    """Draws and held-out values at some rows, by observable; nothing where there are none."""
+    """Draws and held-out values at some rows, by observable; empty without such rows."""
     index = index_of(fc["predictions"].to_dataset())
     if test is None or not (some := np.isin(test[index].values, rows)).any():
         return {}, xr.Dataset()

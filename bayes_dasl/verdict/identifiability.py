@@ -41,10 +41,11 @@ class Numbers(NamedTuple):
     @property
     def positive(self) -> np.ndarray:
         """Which are positive in the posterior, and mostly positive under the prior."""
-        told = (self.draws > 0).all(axis=0)
-        mostly = told & ((self.prior > 0).mean(axis=0) >= _MOSTLY)
-        enough = (self.prior[:, mostly] > 0).all(axis=1).sum() >= _FEWEST_PRIOR
-        return mostly if enough else told & (self.prior > 0).all(axis=0)
+        positive = (self.draws > 0).all(axis=0)
+        before = self.prior > 0
+        mostly = positive & (before.mean(axis=0) >= _MOSTLY)
+        enough = before[:, mostly].all(axis=1).sum() >= _FEWEST_PRIOR
+        return mostly if enough else positive & before.all(axis=0)
 
 
 def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
@@ -53,6 +54,9 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
     Two parameters may both keep most of their prior spread while their product is known to a per
     cent. A single parameter about which the data say little is no fault: it has an informative
     prior.
+
+    Returns:
+        Labels and finding by group.
     """
     if "prior" not in post.children:
         return
@@ -68,8 +72,9 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
         for group in scale.tied():
             # A sum of positive parameters is tied on the raw scale, but may be wide on the log
             # scale alone.
-            if not taken & set(group.tolist()) and any(each.untold(group) for each in scales):
-                taken |= set(group.tolist())
+            members = set(group.tolist())
+            if not taken & members and any(each.has_wide_combination(group) for each in scales):
+                taken |= members
                 labels = [numbers.labels[i] for i in group]
                 yield labels, _tie_finding(labels, scale, group)
 
@@ -91,9 +96,10 @@ def _varying_parameters(post: xr.DataTree) -> Numbers:
         np.concatenate(before, axis=1).astype(float),
     )
     with np.errstate(invalid="ignore"):
-        moving = np.isfinite(held.draws).all(axis=0) & np.isfinite(held.prior).all(axis=0)
-        moving &= (np.ptp(held.draws, axis=0) > 0) & (_middle_and_width(held.prior)[1] > 0)
-    chosen = np.flatnonzero(moving)
+        finite = np.isfinite(held.draws).all(axis=0) & np.isfinite(held.prior).all(axis=0)
+        width = _middle_and_width(held.prior)[1]
+        moving = (np.ptp(held.draws, axis=0) > 0) & (width > 0)
+    chosen = np.flatnonzero(finite & moving)
     if len(held.draws) < _DRAWS_A_NUMBER * max(chosen.size, 10):
         chosen = chosen[:0]
     return Numbers([labels[i] for i in chosen], held.draws[:, chosen], held.prior[:, chosen])
@@ -129,12 +135,18 @@ class _Scale:
         """Groups of parameters that the data tie to each other, by their indices.
 
         Ties that the prior already has do not count, such as those of shares that sum to one.
+
+        Returns:
+            Groups of two or more parameters.
         """
-        # A little more variance: parameters that are tied exactly would have a singular matrix.
+        # 1. Variance given all others, 1 / (C⁻¹)_ii, well below the total variance. A little more
+        # variance keeps the matrix regular for exact ties.
         covariance = self.covariance + 1e-9 * np.diag(np.diag(self.covariance))
-        precision, before = np.linalg.inv(covariance), np.linalg.inv(self.prior)
+        precision = np.linalg.inv(covariance)
+        before = np.linalg.inv(self.prior)
         given = 1 / np.diag(precision)
         tied = (given <= _TIED * np.diag(self.covariance)) & (given <= _TIED / np.diag(before))
+        # 2. Groups connected by partial correlations.
         partial = np.abs(precision) * np.sqrt(np.outer(given, given))
         number, group = connected_components((partial >= _LINKED) & np.outer(tied, tied))
         groups = [np.flatnonzero(group == i) for i in range(number)]
@@ -151,10 +163,13 @@ class _Scale:
         shares, combinations = eigh(self.covariance[within], self.prior[within])
         return shares, combinations.T
 
-    def untold(self, group: np.ndarray) -> bool:
+    def has_wide_combination(self, group: np.ndarray) -> bool:
         """Whether a combination of at least two parameters of a group keeps its prior spread.
 
         Two separate modes also make a combination wide, but the data identify each mode.
+
+        Returns:
+            Whether the data leave a combination unidentified.
         """
         shares, combinations = self.left(group)
         along = self.draws[:, group] @ combinations[-1]
@@ -163,7 +178,11 @@ class _Scale:
         return bool(shares[-1] >= _LEFT and wide.sum() >= 2 and kurtosis >= _TWO_MODES)
 
     def spread(self, group: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-        """Posterior and prior standard deviation of a combination, by weights of parameters."""
+        """Posterior and prior standard deviation of a combination, by weights of parameters.
+
+        Returns:
+            √(wᵀ C w) for the posterior and the prior.
+        """
         each = weights * self.width[group]
         within = np.ix_(group, group)
         # Rounding may leave the variance of an exact tie a little below zero.
@@ -175,7 +194,11 @@ class _Scale:
         return after, before
 
     def weights(self, group: np.ndarray, combination: np.ndarray) -> np.ndarray:
-        """Weights of parameters in a combination, where the first of the largest is one."""
+        """Weights of parameters in a combination, where the first of the largest is one.
+
+        Returns:
+            The weights, rounded to whole numbers if these are near.
+        """
         found = combination / self.width[group]
         first = np.flatnonzero(np.abs(found) > 0.9 * np.abs(found).max())[0]
         found = found / found[first]
@@ -186,12 +209,13 @@ class _Scale:
 def _tie_finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
     shares, combinations = scale.left(group)
     logs = scale.logs[group]
-    told = scale.weights(group, combinations[0])
-    known = _combination(labels, told, logs)
-    sd = scale.spread(group, told)[0]
+    # The narrowest combination is known best.
+    narrowest = scale.weights(group, combinations[0])
+    known = _combination(labels, narrowest, logs)
+    sd = scale.spread(group, narrowest)[0]
     within = _to_within(sd, bool(logs.all()))
     if len(group) == 2:
-        contrast = told * [1, -1]
+        contrast = narrowest * [1, -1]
         after, before = scale.spread(group, contrast)
         message = (
             f"{known} is known {within}, {_combination(labels, contrast, logs)} is not: "

@@ -25,12 +25,12 @@ _FEWEST_TIMES = 20
 
 
 class _Lead(NamedTuple):
-    """The lead of another forecast at each value: our CRPS minus its, over our mean CRPS.
+    r"""The lead of another forecast at each value, relative to our mean CRPS.
 
-    The mean lead is a ratio of two means. `residual` has the same standard error (delta method): it
-    is the lead minus the mean lead times our own relative score.
+    $l_i = (c_i - c'_i) / \bar c$ with our CRPS $c$ and theirs $c'$; the `residual`
+    $l_i - \bar l\, c_i / \bar c$ has the standard error of the ratio $\bar l$ (delta method)
 
-    Shapes: `grid` and `residual` are that of the data, time first, NaN where nothing is compared;
+    Shapes: `grid` and `residual` as the data, time first, NaN where nothing is compared;
     `replicates` is `(replicate, value)`.
     """
 
@@ -40,7 +40,7 @@ class _Lead(NamedTuple):
 
 
 def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, float, int]:
-    """The share of its CRPS by which one forecast is worse than another.
+    """The mean lead of another forecast, relative to our mean CRPS.
 
     Args:
         own: draws and observations of each observable.
@@ -48,28 +48,29 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
         data: the observations, with time as first dimension.
 
     Returns:
-        The share, its standard error, which allows for dependent errors, and the number of values;
+        The lead, its standard error, which allows for dependent errors, and the number of values;
         NaN, NaN and 0 if no value can be compared.
     """
     leads = _crps_leads(own, other, data, replicates=0)
     values = _finite_leads(leads)
-    return (
-        (float(values.mean()), _lead_error(leads), values.size)
-        if values.size
-        else (np.nan, np.nan, 0)
-    )
+    if not values.size:
+        return np.nan, np.nan, 0
+    return float(values.mean()), _lead_error(leads), values.size
 
 
 def against_rival(
     name: str, own: Ensembles, other: Ensembles, data: xr.Dataset
 ) -> Iterator[Finding]:
-    """A finding on a rival: whether its CRPS is clearly lower, by a twentieth at least.
+    """A finding on a competing model: whether its CRPS is clearly lower, by 5 % at least.
 
     Args:
-        name: the name of the rival.
+        name: the name of the competing model.
         own: draws and observations of each observable.
-        other: the rival's.
+        other: those of the competing model.
         data: the observations, with time as first dimension.
+
+    Returns:
+        At most one finding.
     """
     leads = _crps_leads(own, other, data, replicates=0)
     values = _finite_leads(leads)
@@ -91,13 +92,17 @@ def against_baseline(
     Args:
         name: the name of the baseline.
         own: draws and observations of each observable.
-        other: the baseline's.
+        other: those of the baseline.
         data: the observations, with time as first dimension.
+
+    Returns:
+        At most one finding.
     """
     leads = _crps_leads(own, other, data)
     values = _finite_leads(leads)
     if not values.size:
         return
+    # The mean lead in data that our forecast simulates, where the baseline leads by chance alone.
     number = min(len(lead.replicates) for lead in leads)
     replicates = np.concatenate([lead.replicates[:number] for lead in leads], axis=1).mean(axis=1)
     usual = share_beyond(replicates, float(values.mean()))
@@ -110,8 +115,10 @@ def _better_finding(
 ) -> Finding:
     """The finding on a better forecast, with the lead over all values as in the scores."""
     ours, theirs = (np.array([mean_crps(*e[n]) for n in own]) for e in (own, other))
-    lower = lower_by(ours, theirs, _observed_counts(own))
-    number, among = _finite_leads(leads).size, int(_observed_counts(own).sum())
+    counts = np.array([np.isfinite(observed).sum() for _, observed in own.values()])
+    lower = lower_by(ours, theirs, counts)
+    number = _finite_leads(leads).size
+    among = int(counts.sum())
     plural = "s" if among > 1 else ""
     of = f"{among} value{plural}" if number == among else f"{number} of {among} values"
     several = ", on average over the observables" if len(own) > 1 else ""
@@ -138,10 +145,6 @@ def _lead_error(leads: Sequence[_Lead]) -> float:
     return error_of_mean([lead.residual for lead in leads])
 
 
-def _observed_counts(ensembles: Ensembles) -> np.ndarray:
-    return np.array([np.isfinite(observed).sum() for _, observed in ensembles.values()])
-
-
 def _crps_leads(
     own: Ensembles, other: Ensembles, data: xr.Dataset, replicates: int = _REPLICATES
 ) -> list[_Lead]:
@@ -157,23 +160,25 @@ def _crps_lead(
     # 1. Values that both forecast, thinned, and our draws that are finite there.
     draws, observed = own
     grid = np.full((2, observed.size), np.nan)
-    known = np.isfinite(observed) & np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0)
-    seen = np.flatnonzero(_compared_values(known.reshape(shape)).ravel())
-    whole = draws[np.isfinite(draws[:, seen]).all(axis=1)][:, seen]
+    both = np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0)
+    known = np.isfinite(observed) & both
+    seen = np.flatnonzero(_compared_values(known.reshape(shape)))
+    whole = draws[:, seen]
+    whole = whole[np.isfinite(whole).all(axis=1)]
     if not seen.size or len(whole) < 2:
         return _Lead(grid[0].reshape(shape), grid[1].reshape(shape), np.zeros((replicates, 0)))
     # 2. The CRPS of both forecasts for the data (first row) and for data that our draws simulate.
     made = whole[thinned(len(whole), replicates)]
-    each = np.concatenate([observed[None, seen], made])
-    ours = np.stack([crps_at(column, y) for column, y in zip(whole.T, each.T, strict=True)], axis=1)
-    theirs = np.stack(
-        [crps_at(d[np.isfinite(d)], y) for d, y in zip(other[:, seen].T, each.T, strict=True)],
-        axis=1,
+    targets = np.concatenate([observed[None, seen], made]).T
+    finite = (column[np.isfinite(column)] for column in other[:, seen].T)
+    ours, theirs = (
+        np.stack([*map(crps_at, columns, targets)], axis=1) for columns in (whole.T, finite)
     )
     # 3. Leads in units of our mean CRPS.
     mean = np.maximum(ours.mean(axis=1, keepdims=True), 1e-300)
     lead = (ours - theirs) / mean
-    grid[:, seen] = lead[0], lead[0] - lead[0].mean() * ours[0] / mean[0]
+    own_lead = lead[0]
+    grid[:, seen] = own_lead, own_lead - own_lead.mean() * ours[0] / mean[0]
     return _Lead(grid[0].reshape(shape), grid[1].reshape(shape), lead[1:])
 
 
@@ -188,9 +193,10 @@ def _compared_values(known: np.ndarray) -> np.ndarray:
     places = max(number // len(known), 1)
     times = thinned(len(known), max(_VALUES // places, min(len(known), _FEWEST_TIMES)))
     flat = known.reshape(len(known), -1)
-    columns = thinned(
-        flat.shape[1], max(_VALUES * flat.shape[1] // max(int(flat[times].sum()), 1), 1)
-    )
+    width = flat.shape[1]
+    left = max(int(flat[times].sum()), 1)
+    columns = thinned(width, max(_VALUES * width // left, 1))
     kept = np.zeros_like(flat)
-    kept[np.ix_(times, columns)] = flat[np.ix_(times, columns)]
+    chosen = np.ix_(times, columns)
+    kept[chosen] = flat[chosen]
     return kept.reshape(known.shape)

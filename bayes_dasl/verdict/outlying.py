@@ -19,17 +19,17 @@ _DRAWS = 1000
 
 
 def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
-    r"""Findings on members that differ from the others more than prior draws do.
+    r"""Findings on groups that differ from the others more than in prior draws.
 
-    1. Each draw is transformed to the unconstrained scale. Each member is compared with the others
-       by
-       $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the mean nor the scale of the
-       population.
-    2. Prior draws show which largest $\log |t_i|$ a sound population has, whatever its
-       distribution.
-    3. The posterior median of the largest is compared with these. A member without information in
-       the data is drawn
-       from the population, and so looks usual.
+    1. Each draw is transformed to the unconstrained scale. Each group is compared with the others
+       by $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the mean nor the scale of
+       the population.
+    2. Prior draws give the distribution of the largest $\log |t_i|$ in a sound population.
+    3. The posterior median of the largest is compared with it. A group without information in its
+       data is drawn from the population, and so looks usual.
+
+    Returns:
+        At most one finding for each random effect.
 
     Source: Grubbs (1950), Sample criteria for testing outlying observations, for the statistic.
     """
@@ -53,7 +53,8 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
         if not len(held) or not len(before):
             continue
         apart = _log_distances(held[thinned(len(held), _DRAWS)])
-        found, usual = np.median(apart.max(axis=1)), _log_distances(before).max(axis=1)
+        found = np.median(apart.max(axis=1))
+        usual = _log_distances(before).max(axis=1)
         if len(pooled) * share_beyond(usual, float(found)) >= ABSURD:
             continue
         member = int(np.median(apart, axis=0).argmax())

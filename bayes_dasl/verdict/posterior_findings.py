@@ -52,6 +52,10 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     Args:
         post: the posterior.
         agreed: whether the chains agree about science parameters and trajectories.
+
+    Returns:
+        Findings on modes, the solver, identifiability, bounds, constraints, unknown functions and
+        tails.
     """
     yield from _mode_findings(post, agreed)
     tied = list(ties(post))
@@ -64,7 +68,11 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
 
 
 def unseen_functions(post: xr.DataTree) -> str:
-    """A sentence that unknown functions were not checked for fineness; "" if they were."""
+    """A sentence that unknown functions were not checked for fineness.
+
+    Returns:
+        The sentence; "" if they were checked, or there are none.
+    """
     names = json.loads(post.attrs.get("unknown_functions", "[]"))
     if not names or "function_check" in post.children:
         return ""
@@ -91,7 +99,8 @@ def _mode_findings(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
         return
     # 2. Describe the modes with and without draws.
     nearest = same[nearest]
-    visited, empty = np.unique(nearest), np.setdiff1d(found, nearest)
+    visited = np.unique(nearest)
+    empty = np.setdiff1d(found, nearest)
     where = _mode_labels(post, modes, nearest, found)
     described = "; ".join(f"{where[m]} ({_mode_share(modes, nearest, int(m))})" for m in visited)
     if empty.size:
@@ -120,7 +129,8 @@ def _mode_findings(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
 def _weighed_modes(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Finding:
     """A finding on modes that an engine has weighed, by the errors of their weights."""
     where = _mode_labels(post, modes, nearest, np.arange(modes.sizes["mode"]))
-    weights, errors = modes["mode_weight"].values, modes["mode_weight_se"].values
+    weights = modes["mode_weight"].values
+    errors = modes["mode_weight_se"].values
     known = np.isfinite(errors).all()
     each = [
         f"{place} (weight {weight:.1%}{f' ± {error:.1%}' if known else ''}, log density {top:.4g})"
@@ -197,8 +207,11 @@ def _solver_findings(post: xr.DataTree) -> Iterator[Finding]:
     if "solver_check" not in post.children:
         return
     found = post["solver_check"].attrs
-    k, shift = float(found["pareto_k"]), float(found["largest_shift_sd"])
-    factor, draws, failures = f"{found['factor']:g}", int(found["draws"]), int(found["failures"])
+    k = float(found["pareto_k"])
+    shift = float(found["largest_shift_sd"])
+    factor = f"{found['factor']:g}"
+    draws = int(found["draws"])
+    failures = int(found["failures"])
     moved = f"at most {shift:.2g} sd ({found['parameter']}), PSIS k-hat {k:.2f}"
     if int(found.get("corrected", 0)):
         worth = float(found["effective_draws"])
@@ -238,7 +251,8 @@ def _confounding_findings(post: xr.DataTree) -> Iterator[Finding]:
     if "confounding" not in post.children or not post["confounding"].attrs["draws"]:
         return
     found = post["confounding"].to_dataset()
-    correlation, share = found["correlation"].values, found["shift_sd"].values
+    correlation = found["correlation"].values
+    share = found["shift_sd"].values
     strong = (np.abs(correlation) >= _CONFOUNDED) & (share >= _SHARE)
     worst = int(np.abs(np.where(strong.any() & ~strong, 0.0, correlation)).argmax())
     said = ", ".join(
@@ -286,7 +300,8 @@ def _width_left(post: xr.DataTree, name: str) -> float:
     ):
         return 1.0
     held, before = (post[group].to_dataset()[name] for group in ("posterior", "prior"))
-    draws, prior = held.values.ravel(), before.values.ravel()
+    draws = held.values.ravel()
+    prior = before.values.ravel()
     if held.ndim > 2 or not (np.isfinite(draws).all() and np.isfinite(prior).all()):
         return 1.0
     if min(draws.min(), prior.min()) > 0:
@@ -298,12 +313,14 @@ def _width_left(post: xr.DataTree, name: str) -> float:
 def _constraint_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Findings on the constraint residuals of the posterior, by constraint."""
     for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
-        subject, residuals = f"constraint {name}", variable.values[np.isfinite(variable.values)]
+        subject = f"constraint {name}"
+        residuals = variable.values[np.isfinite(variable.values)]
         if not residuals.size:
             remedy = "look at what the law divides by"
             yield Finding("bad", subject, "not finite in any draw", remedy)
             continue
-        typical, lost = float(np.median(residuals)), variable.size - residuals.size
+        typical = float(np.median(residuals))
+        lost = variable.size - residuals.size
         without = f", {lost} that are not finite left out" if lost else ""
         yield Finding(
             "good" if typical < _BROKEN else "warning",
@@ -344,7 +361,8 @@ def _function_findings(post: xr.DataTree) -> Iterator[Finding]:
         )
     if coarse.sizes["function"]:
         return
-    which, most = ", ".join(map(str, found["function"].values)), float(found["gain"].max())
+    which = ", ".join(map(str, found["function"].values))
+    most = float(found["gain"].max())
     message = (
         f"finer ones beside {which} raise the log evidence by {most:.2g} at most, as by chance"
     )

@@ -32,7 +32,11 @@ class Scale(NamedTuple):
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any]) -> Scale:
-        """From the attributes of its draws."""
+        """Read the bounds from the attributes of the draws.
+
+        Returns:
+            The scale.
+        """
         return cls(float(attributes.get("lower", -np.inf)), float(attributes.get("upper", np.inf)))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
@@ -45,6 +49,7 @@ class Scale(NamedTuple):
 
     @property
     def said(self) -> str:
+        """The scale in words; "" for a parameter without bounds."""
         if np.isinf(self.lower) and np.isinf(self.upper):
             return ""
         logarithm = self.lower == 0 and np.isinf(self.upper)
@@ -57,6 +62,9 @@ def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
     Each parameter is tested on its unconstrained scale. The test is the prior probability of values
     as far out as the posterior median, times the number of parameters. Random effects are not
     tested: all share one draw of their hyperparameters, which are tested in their place.
+
+    Returns:
+        At most one finding for each parameter.
     """
     if "prior" not in post.children:
         return
@@ -82,9 +90,8 @@ def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
         spread = (high - low) / _QUARTILES
         # Nothing is far out of a prior without spread.
         away = np.abs(at - half) / np.where(spread > 0, spread, np.inf)
-        outside = np.flatnonzero(
-            ((at > draws.max(axis=0)) | (at < draws.min(axis=0))) & (away > _FAR)
-        )
+        beyond = (at > draws.max(axis=0)) | (at < draws.min(axis=0))
+        outside = np.flatnonzero(beyond & (away > _FAR))
         chances = {i: 2 * number * _chance(draws[:, i], at[i], half[i], scale) for i in outside}
         worst = min(chances, key=lambda i: chances[i], default=None)
         if worst is None or chances[worst] >= ABSURD:

@@ -10,12 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-# Wrappers of another noise, by the class that the forecast names.
-_AROUND = {
-    "Censored": "bd.noise.Censored",
-    "HurdleNoise": "bd.noise.HurdleNoise",
-    "ZeroInflatedNoise": "bd.noise.ZeroInflatedNoise",
-}
+# Noises around another noise, by their names in `bd.noise`.
+_AROUND = ("Censored", "HurdleNoise", "ZeroInflatedNoise")
 
 
 class Noise(NamedTuple):
@@ -40,7 +36,11 @@ class Noise(NamedTuple):
 
     @classmethod
     def of(cls, fc: xr.DataTree, name: str, observed: np.ndarray) -> Noise:
-        """The noise of an observable of a forecast, and of its data `(datum,)`."""
+        """Read the properties of the noise of an observable from a forecast and data `(datum,)`.
+
+        Returns:
+            The properties.
+        """
         said = fc["conditional_mean"][name].attrs
         held = fc["noise"].to_dataset().data_vars.values() if "noise" in fc.children else ()
         families = [
@@ -51,40 +51,57 @@ class Noise(NamedTuple):
         return cls(str(said.get("noise", "")), "".join(families[:1]), lowest, **flags)
 
     def has(self, *words: str) -> bool:
-        """Whether its class or its distribution contains one of these words."""
+        """Whether its class or its distribution contains one of these words.
+
+        Returns:
+            Whether it does, also inside another noise.
+        """
         return any(word in self.kind or word in self.family for word in words)
 
     @property
     def counts(self) -> bool:
+        """Whether data are counts."""
         return self.has("Poisson", "Binomial")
 
     @property
     def logarithmic(self) -> bool:
+        """Whether the noise is normal on the log scale."""
         return self.has("LogNormal", "CorrelatedLog")
 
+    @property
+    def box_cox(self) -> bool:
+        """Whether the noise is normal on a Box–Cox scale."""
+        return self.has("BoxCox")
+
     def inside(self, other: str) -> str:
-        """The name of another noise, put inside the wrapper of this one if it has one."""
-        return f"{other} inside {_AROUND[self.kind]}" if other and self.kind in _AROUND else other
+        """Put another noise inside the wrapper of this one, if it has one.
+
+        Returns:
+            The noise in words.
+        """
+        return f"{other} inside bd.noise.{self.kind}" if other and self.kind in _AROUND else other
 
 
 def larger(noise: Noise) -> str:
-    """Remedy for residuals that are larger than the noise."""
+    """Remedy for residuals that are larger than the noise.
+
+    Returns:
+        The remedy in words.
+    """
     if noise.counts:
         return _either(_overdispersed(noise), "look for what the model misses")
     return "let the scale of the noise be unknown, or look for what the model misses"
 
 
 def ordered(noise: Noise) -> str:
-    """Remedy for residuals that are serially correlated."""
+    """Remedy for residuals that are serially correlated.
+
+    Returns:
+        The remedy in words.
+    """
     missing = "the model misses something that the data follow: a term or a forcing"
     # Only plain continuous noise has a correlated counterpart.
-    if (
-        noise.correlated
-        or noise.filtered
-        or noise.counts
-        or noise.kind in _AROUND
-        or noise.has("BoxCox")
-    ):
+    if noise.correlated or noise.filtered or noise.counts or noise.kind in _AROUND or noise.box_cox:
         return missing
     kind = (
         "bd.filtering.CorrelatedLogNoise" if noise.logarithmic else "bd.filtering.CorrelatedNoise"
@@ -93,31 +110,57 @@ def ordered(noise: Noise) -> str:
 
 
 def heavy_tailed(noise: Noise) -> str:
-    """Remedy for heavy-tailed residuals."""
+    """Remedy for heavy-tailed residuals.
+
+    Returns:
+        The remedy in words.
+    """
     other = ""
     if noise.counts:
         other = _overdispersed(noise)
     elif noise.has("StudentT"):
         other = "fewer degrees of freedom of bd.StudentTNoise"
-    elif not (noise.correlated or noise.filtered or noise.logarithmic or noise.has("BoxCox")):
+    elif not (noise.correlated or noise.filtered or noise.logarithmic or noise.box_cox):
         other = "bd.StudentTNoise"
     return _look("some data lie far out", noise.inside(other))
 
 
 def skewed(noise: Noise, *, above: bool) -> str:
-    """Remedy for residuals with a longer tail above (`above`) or below than the noise."""
-    other = _more_skewed(noise) if above else _less_skewed(noise)
+    """Remedy for residuals with a longer tail above (`above`) or below than the noise.
+
+    Returns:
+        The remedy in words.
+    """
+    if above:
+        with_zeros = "bd.noise.BoxCoxNoise with a shift, as some data are zero"
+        other = _wider_above(noise, with_zeros if noise.lowest == 0 else "")
+    else:
+        other = _narrower_above(noise, "bd.noise.BoxCoxNoise, which is less skewed")
     return _look(
         f"some data lie far {'above' if above else 'below'} what is predicted", noise.inside(other)
     )
 
 
 def uneven(noise: Noise, *, grow: bool) -> str:
-    """Remedy for residuals that grow (`grow`) or shrink with the prediction."""
-    other = noise.inside(_growing(noise) if grow else _shrinking(noise))
+    """Remedy for residuals that grow (`grow`) or shrink with the prediction.
+
+    Returns:
+        The remedy in words.
+    """
+    combined = noise.has("Combined")
+    if grow:
+        other = _wider_above(noise, "" if combined else "bd.CombinedNoise")
+    elif noise.has("NegativeBinomial"):
+        other = "bd.PoissonNoise"
+    elif combined:
+        other = "bd.NormalNoise"
+    else:
+        hurdle = noise.kind == "HurdleNoise"
+        other = _narrower_above(noise, "bd.noise.BoxCoxNoise" if hurdle else "bd.CombinedNoise")
     # A scale that already varies, or follows from the noise itself, cannot vary otherwise.
-    free = not (noise.counts or noise.filtered or noise.varies or noise.has("Combined"))
-    choices = [each for each in (other, "a bd.noise.VaryingScale" if free else "") if each]
+    free = not (noise.counts or noise.filtered or noise.varies or combined)
+    varying = "a bd.noise.VaryingScale" if free else ""
+    choices = [choice for choice in (noise.inside(other), varying) if choice]
     if not choices:
         return f"look for what the model misses where {'much' if grow else 'little'} is predicted"
     return (
@@ -127,7 +170,11 @@ def uneven(noise: Noise, *, grow: bool) -> str:
 
 
 def own_scales(noise: Noise, dim: str) -> str:
-    """Remedy for residuals whose scale differs between members of a population."""
+    """Remedy for residuals whose scale differs between groups of a population.
+
+    Returns:
+        The remedy in words.
+    """
     if noise.counts:
         own = _overdispersed(noise) or "an over-dispersion that is bd.varying"
         return f"take {own}, or look for what the model misses of some {dim}s"
@@ -138,65 +185,37 @@ def own_scales(noise: Noise, dim: str) -> str:
     )
 
 
-def _more_skewed(noise: Noise) -> str:
-    """A noise with a longer upper tail; "" if data and layer allow none."""
+def _wider_above(noise: Noise, not_positive: str) -> str:
+    """A noise that is wider for large predictions; "" if data and layer allow none.
+
+    `not_positive` is the proposal for independent noise if some data are not positive.
+    """
     if noise.counts:
         return _overdispersed(noise)
-    if noise.has("BoxCox"):
+    if noise.box_cox:
         return "a smaller power of bd.noise.BoxCoxNoise"
-    if noise.filtered or noise.logarithmic or noise.lowest < 0:
-        return ""
-    if noise.correlated:
-        return "bd.filtering.CorrelatedLogNoise" if noise.lowest > 0 else ""
-    return (
-        "bd.LogNormalNoise"
-        if noise.lowest > 0
-        else "bd.noise.BoxCoxNoise with a shift, as some data are zero"
-    )
-
-
-def _less_skewed(noise: Noise) -> str:
-    """A noise with a shorter upper tail; "" if the noise is symmetric already."""
-    if noise.has("BoxCox"):
-        return "a larger power of bd.noise.BoxCoxNoise"
-    if not noise.logarithmic:
-        return ""
-    return (
-        "bd.filtering.CorrelatedNoise"
-        if noise.correlated
-        else "bd.noise.BoxCoxNoise, which is less skewed"
-    )
-
-
-def _growing(noise: Noise) -> str:
-    if noise.counts:
-        return _overdispersed(noise)
-    if noise.has("BoxCox"):
-        return "a smaller power of bd.noise.BoxCoxNoise"
+    # A filter needs normal noise, and log-normal noise grows already.
     if noise.filtered or noise.logarithmic:
         return ""
-    if noise.correlated:
-        return "bd.filtering.CorrelatedLogNoise" if noise.lowest > 0 else ""
     if noise.lowest > 0:
-        return "bd.LogNormalNoise"
-    return "" if noise.has("Combined") else "bd.CombinedNoise"
+        return "bd.filtering.CorrelatedLogNoise" if noise.correlated else "bd.LogNormalNoise"
+    return "" if noise.correlated else not_positive
 
 
-def _shrinking(noise: Noise) -> str:
-    if noise.has("NegativeBinomial"):
-        return "bd.PoissonNoise"
-    if noise.has("BoxCox"):
+def _narrower_above(noise: Noise, instead_of_logs: str) -> str:
+    """A noise that is narrower for large predictions; "" if this one is symmetric already.
+
+    `instead_of_logs` is the proposal in place of independent log-normal noise.
+    """
+    if noise.box_cox:
         return "a larger power of bd.noise.BoxCoxNoise"
-    if noise.has("Combined"):
-        return "bd.NormalNoise"
     if not noise.logarithmic:
         return ""
-    if noise.correlated:
-        return "bd.filtering.CorrelatedNoise"
-    return "bd.noise.BoxCoxNoise" if noise.kind == "HurdleNoise" else "bd.CombinedNoise"
+    return "bd.filtering.CorrelatedNoise" if noise.correlated else instead_of_logs
 
 
 def _overdispersed(noise: Noise) -> str:
+    """A noise of counts with a larger variance; "" if this one is overdispersed already."""
     if noise.has("NegativeBinomial", "BetaBinomial"):
         return ""
     return "bd.noise.BetaBinomialNoise" if noise.has("Binomial") else "bd.NegativeBinomialNoise"

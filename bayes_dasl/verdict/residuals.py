@@ -102,7 +102,8 @@ class _Tested(NamedTuple):
     def findings(self, subject: str, own: np.ndarray, made: np.ndarray) -> Iterator[Finding]:
         """A finding if a statistic of residuals is unlike that of replicates."""
         statistic = _STATISTICS[subject]
-        value, theirs = float(statistic.of(own[None])[0]), statistic.of(made)
+        value = float(statistic.of(own[None])[0])
+        theirs = statistic.of(made)
         often, above = share_beyond(theirs, value), True
         if statistic.two_sided:
             below = share_beyond(-theirs, -value)
@@ -155,10 +156,10 @@ def _scales(
     r"""Compare differences of spread between groups with those of replicates.
 
     A fit leaves the share $1 - h$ of the variance of a datum, where
-    $h = \mathrm{var}(\mu) / \sigma^2$ among draws. A member's variance $v$ is divided by the mean
-    of $1 - h$ over its data, and by the variance that all members have in common. Its cube root is
-    nearly normal. Its deviations from replicates, in units of their error, are judged by those of
-    replicates, which allows for the number of members.
+    $h = \mathrm{var}(\mu) / \sigma^2$ among draws. The variance of a group is divided by the mean
+    of $1 - h$ over its data, and by the common variance of all groups. Its cube root is nearly
+    normal. The deviations from replicates, in units of their error, are compared with those of
+    replicates, which allows for the number of groups.
 
     Source: Wilson & Hilferty (1931), The distribution of chi-square, for the cube root.
     """
@@ -179,9 +180,11 @@ def _scales(
     labels, *columns = zip(*parts, strict=True)
     left, most, error, ours, theirs = map(np.array, columns)
     found, replicates = ours / left, (theirs.T / most)
-    of_all, of_each = ours.sum() / left.sum(), theirs.sum(axis=0) / most.sum()
+    of_all = ours.sum() / left.sum()
+    of_each = theirs.sum(axis=0) / most.sum()
     made_roots = np.cbrt(replicates / np.maximum(of_each, 1e-300)[:, None])
-    usual, spread = made_roots.mean(axis=0), np.maximum(made_roots.std(axis=0), 1e-300)
+    usual = made_roots.mean(axis=0)
+    spread = np.maximum(made_roots.std(axis=0), 1e-300)
     deviations = (np.cbrt(found / max(of_all, 1e-300)) - usual) / (spread * error)
     of_made = (made_roots - usual) / spread
     # 3. One group that is far off shows in the largest deviation, several that are a little off in
@@ -238,8 +241,11 @@ def _level(often: float, looked_at: int, *, strong: bool) -> Level | None:
 def share_beyond(replicates: np.ndarray, value: float) -> float:
     """The share of replicates of a statistic that reach a value.
 
-    Beyond all replicates an exponential tail is fitted to their largest tenth: a normal tail is
-    lighter. The most unusual of many statistics may be rarer than a thousand replicates can show.
+    Beyond all replicates, an exponential tail is fitted to their largest tenth, which is heavier
+    than a normal tail. Many tests together need probabilities below one in a thousand replicates.
+
+    Returns:
+        The share, never zero.
     """
     often = float(np.mean(replicates >= value))
     tail = np.quantile(replicates, 1 - _TAIL)
@@ -255,7 +261,8 @@ def _root_mean_square(z: np.ndarray) -> np.ndarray:
 
 def _order(z: np.ndarray) -> np.ndarray:
     """The correlation of neighbours about zero, so that residuals on one side are correlated."""
-    return (z[:, 1:] * z[:, :-1]).sum(axis=1) / np.maximum((z**2).sum(axis=1), 1e-300)
+    products = (z[:, 1:] * z[:, :-1]).sum(axis=1)
+    return products / np.maximum((z**2).sum(axis=1), 1e-300)
 
 
 def _geary_ratio(z: np.ndarray) -> np.ndarray:
@@ -265,7 +272,7 @@ def _geary_ratio(z: np.ndarray) -> np.ndarray:
 
 def _skewness(z: np.ndarray) -> np.ndarray:
     centred = z - z.mean(axis=1, keepdims=True)
-    spread = np.maximum(np.sqrt((centred**2).mean(axis=1)), 1e-300)
+    spread = np.maximum(_root_mean_square(centred), 1e-300)
     return (centred**3).mean(axis=1) / spread**3
 
 

@@ -63,19 +63,19 @@ def bayes_factors(
 ) -> BayesFactors:
     r"""Weigh a science model and extensions of it by their evidence, from their fits.
 
-    An extension adds something with a size $s$ that has a prior: a `Network` with a random scale,
-    as `corrected` has, or a `ProcessNoise`. If all sizes are zero it is the science model. So the
-    Bayes factor is the Savage–Dickey ratio
+    An extension adds a part with a random size $s$: a `Network` with a random scale, as in
+    `corrected`, or a `ProcessNoise`. If all sizes are zero, it is the science model. So the Bayes
+    factor is the Savage–Dickey ratio
 
     $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
 
     with the same kernel density estimate for prior and posterior. If fewer than ten draws are near
-    zero, both evidences are computed by bridge sampling, which takes two densities for each draw of
-    both models. A few log likelihoods check that the models agree at $s = 0$.
+    zero, both evidences come from bridge sampling, which takes two densities for each draw of both
+    models. A few log likelihoods verify that the models agree at $s = 0$.
 
-    Forecasts mixed by these `weights` are hardly worse than the science if it is right, and as good
-    as its correction if it is wrong. If all models are wrong, weights say which fits all data best,
-    not which forecasts best: see `compare` for that.
+    A mixture with these `weights` forecasts nearly as well as the science if that is right, and as
+    well as its correction if the science is wrong. If all models are wrong, the weights favour the
+    best fit to all data, not the best forecast: for forecasts see `compare`.
 
     Args:
         models: the models by name, one of which has nothing added to it.
@@ -87,18 +87,20 @@ def bayes_factors(
         A table with a row for each model, which `print` shows with its findings.
 
     Raises:
-        MismatchError: if models differ at size zero, a size is known or its prior has no finite
-            density at zero, posteriors are of other models or data or have no chains, prior
+        MismatchError: if models differ at size zero; if a size is known, or its prior has no finite
+            density at zero; if posteriors are of other models or data, or have no chains; if prior
             probabilities are invalid, or draws are too few for an evidence.
 
     Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a
     generalization of the Savage–Dickey density ratio; Gronau et al. (2017), A tutorial on bridge
     sampling.
     """
+    # 1. Check that models are nested, and posteriors are theirs.
     base = check_nested(models)
     _refuse_other_posteriors(models, posts)
     shares = _prior_shares(models, base, prior)
     _refuse_unlike(models, posts, base)
+    # 2. Posterior probabilities: p(M | y) ∝ B p(M).
     rows = _ratios(models, posts, base)
     logs = np.array([np.log(shares[name]) + row.value for name, row in rows.items()])
     weights = np.exp(logs - logs.max())
@@ -131,7 +133,7 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
     """The random sizes of all added parts, by path.
 
     Raises:
-        MismatchError: for a size that is known, or that cannot be zero.
+        MismatchError: if a size is known, depends on others, or has no finite density at zero.
     """
     found: dict[str, RandomLeaf] = {}
     for part, node in _added(model).items():
@@ -158,7 +160,7 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
 
 
 def _dense_at_zero(prior: dist.Distribution) -> bool:
-    """Whether a density has a positive, finite limit at zero."""
+    """Whether a density has a positive, finite limit at zero, by its values at two tiny sizes."""
     # Values outside of the support give warnings.
     with warnings.catch_warnings(action="ignore"):
         near, nearer = (np.asarray(prior.log_prob(np.full(shape_of(prior), at))) for at in _TINY)
@@ -166,14 +168,18 @@ def _dense_at_zero(prior: dist.Distribution) -> bool:
 
 
 def _lies_in(leaf: RandomLeaf, part: str) -> bool:
+    """Whether a leaf lies in a part; a shared leaf has several places."""
     return any(place == part or place.startswith(f"{part}.") for place in leaf.places)
 
 
 def check_nested(models: Mapping[str, Model]) -> str:
-    """The name of the model that is nested in all others.
+    """Find the model that is nested in all others.
+
+    Returns:
+        Its name.
 
     Raises:
-        MismatchError: if there is none.
+        MismatchError: if there are fewer than two models, or no model is nested in all others.
     """
     if not isinstance(models, Mapping) or len(models) < 2:
         raise MismatchError(
@@ -188,6 +194,7 @@ def check_nested(models: Mapping[str, Model]) -> str:
         )
     base = models[bare[0]]
     for name, model in models.items():
+        # Called for its refusals alone.
         _sizes(model)
         left, own = _others(model), _others(base)
         if left != own or {*model.observables} != {*base.observables}:
@@ -201,7 +208,11 @@ def check_nested(models: Mapping[str, Model]) -> str:
 
 
 def are_nested(models: Mapping[str, Model]) -> bool:
-    """Whether evidence can weigh models, as far as that is known before their fits."""
+    """Whether evidence can weigh models, as far as their priors show.
+
+    Returns:
+        Whether `check_nested` accepts the models.
+    """
     try:
         check_nested(models)
     except MismatchError:
@@ -210,11 +221,12 @@ def are_nested(models: Mapping[str, Model]) -> bool:
 
 
 def _others(model: Model) -> Counter[tuple[str, str]]:
-    """Last names and priors of all random leaves that are not part of what is added."""
+    """Last names and priors of all random leaves outside the added parts."""
     return Counter(_leaf_kind(leaf) for leaf in _outside(model).values())
 
 
 def _outside(model: Model) -> dict[str, RandomLeaf]:
+    """All random leaves outside the added parts, by path."""
     parts = [*_added(model)]
     return {
         path: leaf
@@ -224,6 +236,7 @@ def _outside(model: Model) -> dict[str, RandomLeaf]:
 
 
 def _leaf_kind(leaf: RandomLeaf) -> tuple[str, str]:
+    """Last name and prior of a leaf, by which leaves of two models correspond."""
     return leaf.path.rsplit(".", 1)[-1], describe_distribution(leaf.distribution)
 
 
@@ -259,6 +272,7 @@ def _refuse_unlike(
         own = {path: values[some] for path, values in drawn[name].items()}
         # 2. The other model with sizes of zero and the parameters of the science.
         own |= {path: np.zeros_like(own[path]) for path in _sizes(models[name])}
+        # Leaves of the same kind correspond in their order.
         ours: dict[tuple[str, str], list[str]] = {}
         for path, leaf in _outside(models[base]).items():
             ours.setdefault(_leaf_kind(leaf), []).append(path)
@@ -266,6 +280,7 @@ def _refuse_unlike(
             path: known[ours[_leaf_kind(leaf)].pop(0)]
             for path, leaf in _outside(models[name]).items()
         }
+        # 3. The log likelihoods must agree.
         apart = np.abs(_log_likelihoods(models[name], posts[name], own) - wanted)
         if (apart > _APART * (1 + np.abs(wanted))).any():
             raise MismatchError(
@@ -278,7 +293,7 @@ def _refuse_unlike(
 def _log_likelihoods(
     model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """Of a few draws, by path; zero where the solver fails."""
+    """The log likelihoods of draws; zero where the solver fails."""
     problem = pose(model, fitted_data(post))
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     return np.where(pushed.ok, np.asarray(pushed.log_weight(problem.observed)), 0.0)
@@ -287,6 +302,7 @@ def _log_likelihoods(
 def _prior_shares(
     models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None
 ) -> dict[str, float]:
+    """Prior probabilities of the models, with a sum of one."""
     if prior is None:
         return {name: 0.5 if name == base else 0.5 / (len(models) - 1) for name in models}
     if not isinstance(prior, Mapping):
@@ -309,11 +325,12 @@ def _ratios(
     Raises:
         MismatchError: if bridge sampling has too few draws.
     """
+    # 1. Savage–Dickey ratios.
     rows = {name: _ratio(models[name], posts[name]) for name in models if name != base}
+    # 2. Evidences of the other models, and of the science if there are any.
     far = [name for name, row in rows.items() if row is None]
-    evidences = {}
-    for name in [base, *far] if far else ():
-        evidences[name] = model_log_evidence(models[name], posts[name])
+    needed = [base, *far] if far else []
+    evidences = {name: model_log_evidence(models[name], posts[name]) for name in needed}
     if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
         raise MismatchError(
             f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or "
@@ -328,8 +345,13 @@ def _ratios(
 
 
 def model_log_evidence(model: Model, post: xr.DataTree) -> LogMean:
-    """The log evidence by bridge sampling; NaN if draws are too few."""
-    problem, sizes = pose(model, fitted_data(post)), post["posterior"].sizes
+    """The log evidence of a model by bridge sampling.
+
+    Returns:
+        The log evidence and its error; NaN if draws are too few.
+    """
+    problem = pose(model, fitted_data(post))
+    sizes = post["posterior"].sizes
     positions = jax.jit(jax.vmap(problem.unconstrain))(
         jax.tree.map(jnp.asarray, draws_of(model, post))
     )
@@ -340,7 +362,7 @@ def model_log_evidence(model: Model, post: xr.DataTree) -> LogMean:
 
 
 def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
-    """The Savage–Dickey ratio of all sizes at zero; None if few draws are near zero."""
+    """The log of p(s = 0) / p(s = 0 | y) for all sizes; None if few draws are near zero."""
     # 1. Posterior and prior draws of all sizes.
     short, sizes, columns, before = names(model), _sizes(model), [], []
     keys = jax.random.split(jax.random.key(0), len(sizes))
@@ -348,18 +370,22 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
         columns.append(by_chain(post["posterior"].to_dataset()[short[path]]))
         drawn = np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,)))
         before.append(drawn.reshape(_PRIOR_DRAWS, -1))
-    values, prior = np.concatenate(columns, axis=-1), np.concatenate(before, axis=-1)
+    values = np.concatenate(columns, axis=-1)
+    prior = np.concatenate(before, axis=-1)
     if not np.isfinite(values).all():
         raise MismatchError(f"draws of {', '.join(short[path] for path in sizes)} are not finite")
     # 2. Kernel density estimates at zero.
     widths = _widths(values)
-    near, beside = _kernel(values / widths).prod(axis=-1), _kernel(prior / widths)
+    near = _kernel(values / widths).prod(axis=-1)
+    beside = _kernel(prior / widths)
     if near.sum() < min(_FEWEST, near.size / 2) or (beside.sum(axis=0) < _FEWEST).any():
         return None
     # 3. Their ratio, with an error by batches of chains and by prior draws.
     expected = beside.mean(axis=0).prod()
     each = near.shape[1] // _BATCHES
-    parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
+    parts = near.ravel()
+    if each:
+        parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1)
     error = parts.std(ddof=1) / np.sqrt(len(parts)) / near.mean()
     rough = beside.std(axis=0, ddof=1) / np.sqrt(_PRIOR_DRAWS) / beside.mean(axis=0)
     error = np.linalg.norm([error, *rough])
@@ -367,9 +393,11 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
 
 
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
-    """Widths of a kernel in several dimensions, by Silverman's rule."""
-    number, size = values.shape[0] * values.shape[1], values.shape[-1]
+    """Widths of a kernel in d dimensions by Silverman's rule, h = sd n^(-1 / (d + 4))."""
+    number = values.shape[0] * values.shape[1]
+    size = values.shape[-1]
     deviation = values.reshape(number, size).std(axis=0)
+    # Draws that hardly move would give no width at all.
     spread = np.maximum(deviation, np.abs(values).max(axis=(0, 1)) / number)
     return _NARROW * np.maximum(spread, _LEAST) * number ** (-1 / (size + 4))
 

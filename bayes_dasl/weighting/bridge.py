@@ -1,4 +1,4 @@
-"""The mean of a likelihood over posterior draws, by bridge sampling if it depends on few."""
+"""The log mean of a likelihood over draws, directly or by bridge sampling."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,18 @@ from scipy.special import logsumexp
 
 
 class LogMean(NamedTuple):
-    """The logarithm of a mean and its Monte-Carlo error, of independent draws."""
+    """The logarithm of a mean over independent draws, and its Monte-Carlo error."""
 
     value: float
     error: float
 
 
 def log_mean(log_likelihood: Float[np.ndarray, " draw"]) -> LogMean:
-    """The log mean likelihood over draws before the data; NaN without draws."""
+    """The log mean likelihood over draws.
+
+    Returns:
+        log(Σ l / n) and its error; NaN without draws.
+    """
     if not log_likelihood.size:
         return LogMean(np.nan, np.inf)
     total = float(logsumexp(log_likelihood) - np.log(log_likelihood.size))
@@ -29,38 +33,49 @@ def bridged(
 ) -> LogMean:
     r"""The log mean likelihood from draws before and after the data, by bridge sampling.
 
+    The mean r solves
+
     $r = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}
-    {\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$ with shares $s_1, s_2$ of the draws, solved for
-    r. No term is larger than one over a share, so that no mean depends on a few draws. If the two
-    sets of draws hardly overlap, the error is large. Draws of chains after the data count as
-    `effective` independent ones.
+    {\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$
+
+    with the shares $s_1, s_2$ of the two sets of draws. All terms are bounded, so no mean depends
+    on a few draws. If the two sets hardly overlap, the error is large.
+
+    Args:
+        before: log likelihoods of draws before the data.
+        after: log likelihoods of draws after the data.
+        effective: the effective number of draws after the data; by default their number.
+
+    Returns:
+        The log mean and its error.
 
     Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity;
     Frühwirth-Schnatter (2004), Estimating marginal likelihoods for mixture and Markov switching
     models using bridge sampling techniques.
     """
-    # 1. Shares of the draws, and the range of likelihoods.
+    if not np.isfinite(before).any() or not np.isfinite(after).any():
+        return log_mean(before)
+    # 1. Log shares of the draws, and the range of log likelihoods.
     worth = after.size if effective is None else effective
     shares = np.log([before.size, worth]) - np.log(before.size + worth)
     finite = np.concatenate([before, after])
     finite = finite[np.isfinite(finite)]
-    if not np.isfinite(before).any() or not np.isfinite(after).any():
-        return log_mean(before)
 
+    # Logarithms of the terms of both means, at log r = value.
     def terms(value: float) -> tuple[np.ndarray, np.ndarray]:
         own, other = (np.logaddexp(shares[1] + x, shares[0] + value) for x in (before, after))
         return before - own, -other
 
+    # The logarithm of the right side over the left side of the equation.
     def beyond(value: float) -> float:
         above, below = terms(value)
-        return (
-            float(logsumexp(above) - np.log(before.size) - logsumexp(below) + np.log(after.size))
-            - value
-        )
+        mean_above = logsumexp(above) - np.log(before.size)
+        return float(mean_above - logsumexp(below) + np.log(after.size)) - value
 
     # 2. Bisection: the ratio lies between the least and the largest likelihood, and the right side
     # of the equation falls relative to r.
-    low, high = float(finite.min()) - 1.0, float(finite.max()) + 1.0
+    low = float(finite.min()) - 1.0
+    high = float(finite.max()) + 1.0
     while high - low > 1e-9 * max(1.0, abs(low)):
         value = (low + high) / 2
         low, high = (value, high) if beyond(value) > 0 else (low, value)
@@ -71,7 +86,7 @@ def bridged(
 
 
 def _relative_error(logarithms: np.ndarray) -> float:
-    """The standard error of a mean, in units of it."""
+    """The standard error of a mean relative to the mean, from logarithms of its terms."""
     if logarithms.size < 2 or not np.isfinite(logarithms.max()):
         return np.inf
     terms = np.exp(logarithms - logarithms.max())

@@ -1,4 +1,4 @@
-"""Comparison of models by past forecasts: differences, their errors, and mixture weights."""
+"""Comparison of models by past forecasts: score differences, errors and mixture weights."""
 
 from __future__ import annotations
 
@@ -31,22 +31,21 @@ SCORES = ("log_score", "crps")
 
 @dataclass(frozen=True)
 class Comparison(WeightTable):
-    """How models forecast the same windows of a series.
+    """Scores of models that forecast the same windows of a series.
 
     Args:
-        table: a row for each model, the best one first. `log_score` is minus the log of the joint
-            density of the data of a window, in nats, and `crps` the mean over observables and
-            leads, in their units; both are means over origins, and lower is better. `…_difference`
-            is to the model of the first row, over the same windows, and `…_error` its standard
-            error. `weight` is that in a mixture, `refits` at how many origins after the first the
-            model was fitted anew.
-        findings: what can be said of the differences, with the caution where they may be chance.
-        by_lead: `log_score` and `crps` of each datum by itself, their differences and errors, by
-            `model`, `observable` and `lead`. `step` is how far ahead a lead is, where that is the
+        table: a row for each model, the best one first. `log_score` is minus the log joint density
+            of a window, in nats. `crps` is the mean over observables and leads, in their units.
+            Both are means over origins; lower is better. `…_difference` is the mean difference from
+            the model of the first row, over the same windows, and `…_error` its standard error.
+            `weight` is the weight in a mixture. `refits` counts origins after the first at which
+            the model was fitted again.
+        findings: findings on the differences, with a warning if they may be chance.
+        by_lead: `log_score` and `crps` of each datum alone, their differences and errors, by
+            `model`, `observable` and `lead`. `step` is the lead in units of the index, if it is the
             same at all origins.
-        windows: as how many that share no time and no origin the windows count.
-        why: why `bd.weighting.model_weights` did not weigh the models by their evidence; empty if
-            nobody expects it.
+        windows: the effective number of disjoint windows.
+        why: the reason why `bd.weighting.model_weights` used no evidence; empty if it cannot apply.
     """
 
     by_lead: xr.Dataset
@@ -55,7 +54,7 @@ class Comparison(WeightTable):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weights by model, in the order in which the models were given, for `bd.mixture`."""
+        """Weights by model, in the given order, for `bd.mixture`."""
         # The table is in the order of the scores.
         ranked = super().weights
         return {str(name): ranked[str(name)] for name in self.by_lead["model"].values}
@@ -64,28 +63,33 @@ class Comparison(WeightTable):
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     r"""Compare models by their forecasts from the same origins of the same series.
 
-    Differences are paired: taken window by window, since a window that is hard is so for all.
-    Windows that share times are not independent. Two of $n$ windows count as correlated by
-    the share $\rho_{ij}$ of their times that both have, so that the squared standard error of a
-    mean difference is
-    $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance
-    $s^2$ between windows and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side.
-    That of a single lead, too. It is no less than the error of an autoregression of order one over
-    windows, from 20 windows on; of log scores no less than the Monte-Carlo error of the densities.
+    **Differences** are paired, window by window, since all models find the same windows hard.
+    Windows that share times are not independent. The correlation of two windows is taken as the
+    share $\rho_{ij}$ of times that they have in common. For $n$ windows, with the variance $s^2$ of
+    the differences and the mean $\bar\rho$ of $\rho_{ij}$ over pairs, the squared standard error is
 
-    A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of
-    freedom for as many as $m$ independent windows, does not hold zero: from 2 standard errors on of
-    many windows, from 4.3 on of three, from 13 on of two. A window in which no model thinks what
-    came possible tells nothing: log scores and weights leave it out. Where the joint density of a
-    model hangs on fewer than four draws its size is not known: in such a window the densities of
-    each datum by itself, multiplied, stand for it, of all models.
+    $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$.
 
-    The weights $w$ of a mixture of models are those of stacking, kept from the edge:
-    $\max_w \frac{m}{n} \sum_i \log \sum_k w_k\, p_{ik} + \sum_k \log w_k$, with the joint density
-    $p_{ik}$ that model k gave to window i. Stacking alone, which lacks the last term, puts all
-    weight on one model that is a little ahead in each of three windows. The last term is a
-    Dirichlet prior, as if each model had won one window more: a model that won all of m has weight
-    $(m + 1) / (m + K)$ of K models, and models that are alike have the same.
+    This is $s^2 / n$ for disjoint windows. From 20 windows on, it is at least the error of a
+    first-order autoregression over windows. For log scores, it is at least the Monte-Carlo error of
+    the densities.
+
+    **A difference is significant** if its 95 % interval excludes zero. The interval is Student's t
+    with $m - 1$ degrees of freedom, where $m$ is the effective number of disjoint windows: 2
+    standard errors for many windows, 4.3 for three, 13 for two.
+
+    **Windows without a usable density.** Log scores and weights leave out windows whose data all
+    models rule out. If the joint density of a model depends on fewer than four draws, the product
+    of the densities of single data replaces it, for all models in that window.
+
+    **Mixture weights** $w$ are those of stacking with a Dirichlet prior:
+
+    $\max_w \frac{m}{n} \sum_i \log \sum_k w_k\, p_{ik} + \sum_k \log w_k$,
+
+    where $p_{ik}$ is the joint density of window i under model k. Without the last term, stacking
+    would put all weight on a model that is slightly better in each of three windows. The prior acts
+    as if each model had won one window more. So a model that won all $m$ windows has the weight
+    $(m + 1) / (m + K)$ among K models, and equal models have equal weights.
 
     Args:
         results: the result of `leave_future_out` for each model, by name, with the same data,
@@ -95,8 +99,8 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
         A table of scores, differences and weights, which `print` shows with its findings.
 
     Raises:
-        MismatchError: for fewer than two results, for other objects, or if data, origins or
-            observables differ.
+        MismatchError: if there are fewer than two results, some are no results of
+            `leave_future_out`, or their data, origins or observables differ.
 
     Source: Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive
     distributions; Diebold & Mariano (1995), Comparing predictive accuracy, for paired differences
@@ -124,27 +128,27 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     windows = independent(shared[np.ix_(possible, possible)])
     # 2. Weights of a mixture.
     weights = stacking_weights(density[:, possible], windows)
-    # 3. Mean scores, and differences from the model with the best log score.
-    at_origin = {"log_score": np.where(possible, -density, np.nan), "crps": _means(of_all["crps"])}
+    # 3. Mean scores, and differences from the model with the best log score; unknown ones are last.
+    at_origin = {"log_score": np.where(possible, -density, np.nan)}
+    at_origin["crps"] = _window_means(of_all["crps"])
     ranks = np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)
     best = int(np.argmin(ranks))
     columns = {}
     for score, values in at_origin.items():
         columns |= _differences(score, values, best, shared)
     density_errors = np.where(coarse, 0.0, of_all["density_error"].values)[:, possible]
-    columns["log_score_error"] = np.maximum(
-        columns["log_score_error"], _of_densities(density_errors, best)
-    )
+    monte_carlo = _density_error_of_means(density_errors, best)
+    columns["log_score_error"] = np.maximum(columns["log_score_error"], monte_carlo)
+    # 4. The table with the best model first, and findings.
     refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
-    table = pd.DataFrame(
-        columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model")
-    )
+    columns |= {"weight": weights, "refits": refits}
+    table = pd.DataFrame(columns, index=pd.Index(names, name="model"))
     first = np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"])
     table = table.iloc[np.argsort(first, kind="stable")]
     findings = (
         *_comparison_findings(table, of_all, windows),
-        *_marginal_findings(coarse),
-        *_impossible(possible),
+        *_coarse_density_findings(coarse),
+        *_impossible_data_findings(possible),
     )
     return Comparison(table, findings, _lead_scores(of_all, best, shared), windows)
 
@@ -153,7 +157,10 @@ def _differences(
     score: str, values: np.ndarray, best: int, shared: np.ndarray
 ) -> dict[str, np.ndarray]:
     """The mean of a score over windows, its difference from the best model, and the error."""
-    difference, error = paired(_above(values, best), shared)
+    # Both scores may be infinite, where the difference is unknown.
+    with np.errstate(invalid="ignore"):
+        above = values - values[best]
+    difference, error = paired(above, shared)
     mean, _ = paired(values, shared)
     return {score: mean, f"{score}_difference": difference, f"{score}_error": error}
 
@@ -161,15 +168,18 @@ def _differences(
 def _window_densities(
     of_all: xr.Dataset,
 ) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
-    """Log densities of each window, and the windows whose data are taken one by one."""
-    joint = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    coarse = ((of_all["density_error"].values >= _COARSEST) & np.isfinite(joint)).any(axis=0)
-    alone = -of_all["log_score"].transpose("model", "origin", ...).values.reshape(*joint.shape, -1)
+    """Log densities of each window, and the windows whose data are scored one by one."""
+    # A density that is not known counts as zero.
+    joint = of_all["log_density"].fillna(-np.inf).values
+    finite = np.isfinite(joint)
+    coarse = ((of_all["density_error"].values >= _COARSEST) & finite).any(axis=0)
+    scores = of_all["log_score"].transpose("model", "origin", ...).values
+    alone = -scores.reshape(*joint.shape, -1)
     found = np.where(np.isnan(alone).all(axis=-1), -np.inf, np.nansum(alone, axis=-1))
-    return np.where(coarse & np.isfinite(joint), found, joint), coarse
+    return np.where(coarse & finite, found, joint), coarse
 
 
-def _marginal_findings(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
+def _coarse_density_findings(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
     if coarse.any():
         yield model_finding(
             "warning",
@@ -186,8 +196,7 @@ class Lead(NamedTuple):
     """The lead of the best model over another one.
 
     Args:
-        kind: "clear", by "chance", "impossible" where the other rules out data that came, or
-            "unknown".
+        kind: "clear", "chance", "impossible" if the other model rules out the data, or "unknown".
         far: the difference of their log scores, in words.
     """
 
@@ -196,7 +205,11 @@ class Lead(NamedTuple):
 
 
 def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
-    """The lead of the first model of a comparison's table over another one."""
+    """The lead of the first model of a comparison's table over another one.
+
+    Returns:
+        Its kind and size.
+    """
     difference, error = table.loc[name, ["log_score_difference", "log_score_error"]].astype(float)
     far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
     if np.isnan(difference):
@@ -207,16 +220,24 @@ def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
 
 
 def lowest_crps(table: pd.DataFrame) -> str:
-    """The model with the lowest CRPS of a comparison's table."""
+    """The name of the model with the lowest CRPS in a comparison's table.
+
+    Returns:
+        The name.
+    """
     return str(table["crps"].astype(float).fillna(np.inf).idxmin())
 
 
 def clearly(windows: float) -> float:
-    """Half the width of a 95 % interval in standard errors, of so many independent windows."""
+    """Half the width of a 95 % interval in standard errors, for disjoint windows.
+
+    Returns:
+        The quantile of Student's t; infinite for a single window.
+    """
     return float(stdtrit(windows - 1, 0.5 + _SURE / 2)) if windows > 1 else np.inf
 
 
-def _of_densities(errors: np.ndarray, best: int) -> np.ndarray:
+def _density_error_of_means(errors: np.ndarray, best: int) -> np.ndarray:
     """The Monte-Carlo error of mean differences of log densities, `(model,)`."""
     # Few windows may agree by chance, so that their spread alone says too little.
     of_sum = np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1))
@@ -224,22 +245,21 @@ def _of_densities(errors: np.ndarray, best: int) -> np.ndarray:
     return np.where(other, of_sum / max(errors.shape[1], 1), 0.0)
 
 
-def _above(values: np.ndarray, best: int) -> np.ndarray:
-    """Scores less those of the best model; NaN where both are infinite."""
-    with np.errstate(invalid="ignore"):
-        return values - values[best]
-
-
 def stacking_weights(
     density: Float[np.ndarray, "model window"], windows: float
 ) -> Float[np.ndarray, " model"]:
-    """The mixture weights of `compare`, from log joint densities of possible windows."""
+    r"""The mixture weights of `compare`, from log joint densities of possible windows.
+
+    Returns:
+        Weights that sum to one.
+    """
     number = len(density)
     weights = np.full(number, 1 / number)
     if not density.size:
         return weights
     relative = np.exp(density - density.max(axis=0))
     # Expectation–maximisation: each step raises the target, which is strictly concave.
+    # w_k ← (1 + m mean_i w_k p_ik / Σ_j w_j p_ij) / (K + m)
     for _ in range(100_000):
         part = weights[:, None] * relative
         new = (1 + windows * (part / part.sum(axis=0)).mean(axis=1)) / (number + windows)
@@ -250,7 +270,11 @@ def stacking_weights(
 
 
 def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
-    """The share of times that two windows, rows of `times`, have in common."""
+    """The share of times that two windows have in common; `times` has a row for each window.
+
+    Returns:
+        A symmetric matrix with ones on its diagonal.
+    """
     each, at = np.unique(times, return_inverse=True)
     there = np.zeros((len(times), len(each)))
     np.put_along_axis(there, at.reshape(times.shape), 1.0, axis=1)
@@ -258,19 +282,24 @@ def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
 
 
 def independent(shared: Float[np.ndarray, "window window"]) -> float:
-    """The number of disjoint windows that these are worth."""
+    """The effective number of disjoint windows.
+
+    Returns:
+        n² / Σ ρ_ij.
+    """
     return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0
 
 
 def paired(
     differences: Float[np.ndarray, "... window"], shared: Float[np.ndarray, "window window"]
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The mean over windows and its standard error, as in `compare`; NaN values are left out.
+    """The mean over windows and its standard error, as in `compare`, without NaN values.
 
-    The error of a single window is NaN.
+    Returns:
+        Means and errors; the error of a single window is NaN.
     """
     flat = differences.reshape(-1, differences.shape[-1])
-    means, errors = np.full(len(flat), np.nan), np.full(len(flat), np.nan)
+    means, errors = np.full((2, len(flat)), np.nan)
     for i, row in enumerate(flat):
         here = ~np.isnan(row)
         values, number = row[here], int(here.sum())
@@ -279,16 +308,19 @@ def paired(
             with np.errstate(invalid="ignore"):
                 means[i] = values.mean()
         if number > 1 and np.isfinite(values).all():
+            # s² / (1 - ρ̄) · (1/n + (n - 1)/n ρ̄), with ρ̄ the mean over pairs of windows.
             together = shared[np.ix_(here, here)]
-            mean = (together.sum() - number) / (number * (number - 1))
-            errors[i] = np.sqrt(values.var(ddof=1) / (1 - mean) * together.sum()) / number
+            total = together.sum()
+            mean = (total - number) / (number * (number - 1))
+            errors[i] = np.sqrt(values.var(ddof=1) / (1 - mean) * total) / number
             if number >= _MANY:
                 # Errors of windows that share no time may be correlated all the same.
                 errors[i] = max(errors[i], error_of_mean([values]))
-    return means.reshape(differences.shape[:-1]), errors.reshape(differences.shape[:-1])
+    shape = differences.shape[:-1]
+    return means.reshape(shape), errors.reshape(shape)
 
 
-def _means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
+def _window_means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
     """The mean over leads, then observables, wherever any model has a score."""
     there = scores.notnull().any("model")
     of_each = scores.fillna(np.inf).where(there).mean("lead").mean("observable")
@@ -296,6 +328,7 @@ def _means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
 
 
 def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
+    """Scores, differences and errors by lead, with the step ahead if it is the same everywhere."""
     found = {}
     for score in SCORES:
         values = of_all[score].transpose("model", "observable", "lead", "origin").values
@@ -308,15 +341,17 @@ def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Datase
     same = np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first
     if bool(same.all()):
         by_lead = by_lead.assign_coords(step=("lead", first.values, of_all["time"].attrs))
-    best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
+    best_name = str(of_all["model"].values[best])
+    index = of_all.attrs.get("index", "time")
     return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
 
 def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
-    """The results as datasets.
+    """The results as datasets, with observables in the same order.
 
     Raises:
-        MismatchError: if they are no comparable results.
+        MismatchError: if there are fewer than two, some are no results of `leave_future_out`, or
+            their data, origins or observables differ.
     """
     if not isinstance(results, Mapping) or len(results) < 2:
         raise MismatchError(
@@ -351,10 +386,8 @@ def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset
 
 
 def _agreements(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
-    units = [
-        dict(zip(of["observable"].values.tolist(), of["units"].values.tolist(), strict=True))
-        for of in (one, other)
-    ]
+    """Which properties of two results are equal, by name."""
+    units = [of["units"].to_series().to_dict() for of in (one, other)]
     return {
         "observables": {*units[0]} == {*units[1]},
         "units": units[0] == units[1],
@@ -369,7 +402,8 @@ def _comparison_findings(
 ) -> Iterator[Finding]:
     first, *others = map(str, table.index)
     for name in others:
-        subject, lead = f"{first} against {name}", lead_over(table, name, windows)
+        subject = f"{first} against {name}"
+        lead = lead_over(table, name, windows)
         if lead.kind == "unknown":
             yield model_finding("warning", subject, "no window tells them apart")
         elif lead.kind == "impossible":
@@ -422,7 +456,7 @@ def _comparison_findings(
             )
 
 
-def _impossible(possible: np.ndarray) -> Iterator[Finding]:
+def _impossible_data_findings(possible: np.ndarray) -> Iterator[Finding]:
     number = int((~possible).sum())
     if number:
         yield model_finding(

@@ -1,4 +1,4 @@
-"""Equal weights, where nothing tells which model is better."""
+"""Equal weights of models, if neither evidence nor past forecasts can weigh them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from .weight_table import WeightTable
 
 @dataclass(frozen=True)
 class EqualWeights(WeightTable):
-    """The same weight for each model, where nothing tells which one is better.
+    """Equal weights of models, if neither evidence nor past forecasts can weigh them.
 
     Args:
         table: a row for each model, with its `weight`.
         findings: a warning that nothing was compared.
-        why: why neither their evidence nor past forecasts weigh them.
+        why: the reason why neither evidence nor past forecasts were used.
     """
 
     weighed_by: ClassVar[str] = "equal"
 
 
 def equal_weights(models: Iterable[str], why: str) -> EqualWeights:
-    """The same weight for each model.
+    """Give each model the same weight.
 
     Args:
-        models: their names.
-        why: why nothing else weighs them.
+        models: the names of the models.
+        why: the reason why neither evidence nor past forecasts were used.
+
+    Returns:
+        A table of the models, with a warning.
     """
     names = [*models]
     said = model_finding(

@@ -13,12 +13,12 @@ class BayesFactors(WeightTable):
     """Bayes factors of models over the model that is nested in all of them.
 
     Args:
-        table: a row for each model, in the order in which they were given. `log_bayes_factor` is
-            the log of that ratio, in nats, and `error` its Monte-Carlo standard error; `by_bridge`
-            says whether it is by bridge sampling; `weight` is the probability of the model given
-            the data, of these models and under the `prior` probabilities.
-        findings: what can be said of them.
-        base: the name of that model.
+        table: a row for each model, in the given order. `log_bayes_factor` is in nats, and `error`
+            is its Monte-Carlo standard error. `by_bridge` says whether it comes from bridge
+            sampling. `weight` is the posterior probability of the model among these models, given
+            the `prior` probabilities.
+        findings: findings on the Bayes factors and their errors.
+        base: the name of the nested model.
         why: empty.
     """
 

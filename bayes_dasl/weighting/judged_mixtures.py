@@ -18,8 +18,8 @@ from .equal_weights import EqualWeights
 from .factor_table import BayesFactors
 
 MIXTURE = "mixture"
-"""Its name beside those of models and baselines."""
-# The share of a CRPS below which two are level.
+"""The name of a mixture beside those of models and baselines."""
+# Share of a CRPS below which two forecasts are level, and the standard errors of a clear lead.
 _LEVEL = 0.005
 _CHANCE = 2.0  # standard errors
 # Extrapolation hardly matters for models with a smaller weight.
@@ -27,7 +27,7 @@ _SLIGHT = 0.05
 
 
 type Weighed = Comparison | BayesFactors | EqualWeights
-"""What the weights of a mixture come from."""
+"""The source of the weights of a mixture."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,11 @@ class Mixed:
     """A mixture of forecasts with its verdict.
 
     Args:
-        forecast: what `bd.mixture` returned.
-        comparison: what its weights come from.
-        diagnosis: the verdict on it: on the sampling of each model that has a weight, and on the
-            mixture as a forecast.
-        words: sentences that say what is mixed by which weights, which model the training data
-            speak for, or which forecast their end better, and which forecasts the held-out data
-            better, and how sure that is.
+        forecast: the result of `bd.mixture`.
+        comparison: the source of the weights.
+        diagnosis: the verdict on the sampling of each model, and on the mixture as a forecast.
+        words: sentences on the weights and their source, on the model that forecasts the training
+            data best, on the one that forecasts the held-out data best, and on the errors.
     """
 
     forecast: xr.DataTree
@@ -88,7 +86,8 @@ def judge_mixture(
         raise MismatchError(
             f"own is the name of one of the forecasts, {', '.join(forecasts)}, not {own!r}"
         )
-    sampling = (_sampling(name, verdicts[name]) for name in forecasts if name in verdicts)
+    # The sampling of all models, and the extrapolation of those with a weight that matters.
+    sampling = (_sampling_finding(name, verdicts[name]) for name in forecasts if name in verdicts)
     weighty = [
         name for name, weight in comparison.weights.items() if weight > _SLIGHT and name in verdicts
     ]
@@ -96,23 +95,27 @@ def judge_mixture(
     diagnosis = Diagnosis(
         (*sampling, *forecast_findings(post, mixture, test, forecasts), *beyond), of=MIXTURE
     )
-    words = (*_weighed(comparison), *_mixture_held_out(forecasts, post, test, own, science))
+    words = (
+        *_weights_in_words(comparison),
+        *_mixture_held_out(forecasts, post, test, own, science),
+    )
     return Mixed(mixture, comparison, diagnosis, words)
 
 
-def _sampling(name: str, verdict: Diagnosis) -> Finding:
+def _sampling_finding(name: str, verdict: Diagnosis) -> Finding:
     remedy = f"see the verdict on {name}"
     return Finding(verdict.sampling, f"sampling of {name}", verdict.of_the_sampling, remedy)
 
 
 def _extrapolation(name: str, verdict: Diagnosis) -> Iterator[Finding]:
-    """What was said of a model whose unknown functions are asked beyond their training range."""
+    """Findings of a model on unknown functions beyond their training range."""
     for finding in verdict.findings:
         if finding.subject.startswith(EXTRAPOLATION):
             yield replace(finding, subject=f"{name}: {finding.subject}")
 
 
-def _weighed(comparison: Weighed) -> Iterator[str]:
+def _weights_in_words(comparison: Weighed) -> Iterator[str]:
+    """Sentences on the weights of a mixture, and on their source."""
     shares = [f"{name} ({weight:.2f})" for name, weight in comparison.weights.items()]
     mixture = f"A mixture of {', '.join(shares[:-1])} and {shares[-1]}"
     if isinstance(comparison, BayesFactors):
@@ -127,7 +130,8 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
     if isinstance(comparison, EqualWeights):
         yield f"{mixture}, which are equal: {comparison.why}."
         return
-    leads, number = comparison.by_lead.sizes["lead"], comparison.by_lead.attrs["origins"]
+    leads = comparison.by_lead.sizes["lead"]
+    number = comparison.by_lead.attrs["origins"]
     times = "time" if leads == 1 else f"{leads} times"
     origins = "one origin" if number == 1 else f"{number} origins"
     yield (
@@ -143,7 +147,7 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
 
 
 def _past_leads(comparison: Comparison) -> Iterator[str]:
-    """Which model forecast the end of the training data better."""
+    """Sentences on the models that forecast the end of the training data better."""
     table = comparison.table
     first, *others = map(str, table.index)
     for name in others:
@@ -168,9 +172,11 @@ def _mixture_held_out(
     own: str,
     science: str | None,
 ) -> Iterator[str]:
+    """Sentences that compare the CRPS of a model with that of each other model."""
     for other in (name for name in forecasts if name != own):
         better, worse = other, own
         share, error, number = crps_apart(post, forecasts[own], forecasts[other], test)
+        # The share is in units of the worse CRPS, so compute it again in the other order.
         if share < 0:
             better, worse = own, other
             share, error, number = crps_apart(post, forecasts[other], forecasts[own], test)

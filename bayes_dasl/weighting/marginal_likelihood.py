@@ -20,8 +20,8 @@ def log_evidence(
 ) -> LogMean:
     """The log evidence of a model, by bridge sampling from a normal distribution.
 
-    Half of each chain gives the moments of the normal, and densities are compared at the other
-    half. The halves then swap.
+    The moments of the normal come from one half of each chain, and densities are compared at the
+    other half. Then the halves swap.
 
     Args:
         density: the log density at a position, as a JAX function.
@@ -37,7 +37,7 @@ def log_evidence(
     chains, total, dimension = positions.shape
     each = total // 2
     halves = positions[:, : 2 * each].reshape(chains, 2, each, dimension).swapaxes(0, 1)
-    if not all(_tell_a_normal(half) for half in halves):
+    if not all(map(_determine_a_normal, halves)):
         return _UNKNOWN
     normals = [_Normal(half.reshape(-1, dimension)) for half in halves[::-1]]
     drawn = np.stack(
@@ -56,17 +56,19 @@ def log_evidence(
         of_drawn.reshape(2, -1),
         strict=True,
     ):
-        own, other = its - normal.log_density(half), of_other - normal.log_density(there)
+        own = its - normal.log_density(half)
+        other = of_other - normal.log_density(there)
         effective = float(effective_sizes(own[..., None])[0][0])
+        # Without overlap the bridge would rest on the tails alone.
         if not effective or other.max() < own.min():
             return _UNKNOWN
         found.append(bridged(other, own.ravel(), effective))
     values, errors = np.array(found).T
-    # Both use all draws, so that their errors are not independent.
+    # Both halves use all draws, so their errors are not independent and do not average out.
     return LogMean(float(values.mean()), float(max(*errors, np.ptp(values) / 2)))
 
 
-def _tell_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> bool:
+def _determine_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> bool:
     """Whether all parameters move, with more effective draws than parameters."""
     if draws.shape[1] < _FEWEST or not (
         np.isfinite(draws).all() and moving_quantities(draws).all()
@@ -80,16 +82,21 @@ class _Normal:
 
     def __init__(self, draws: Float[np.ndarray, "draw dimension"]):
         number, dimension = draws.shape
-        self.mean, covariance = draws.mean(axis=0), np.atleast_2d(np.cov(draws, rowvar=False))
-        told = 1 - min(1.0, dimension / number) ** 2
-        self.factor = np.linalg.cholesky(
-            told * covariance + (1 - told) * np.diag(np.diag(covariance))
-        )
+        self.mean = draws.mean(axis=0)
+        covariance = np.atleast_2d(np.cov(draws, rowvar=False))
+        # Σ = k cov + (1 - k) diag(cov), with k = 1 - (dimension / draws)², is positive definite.
+        kept = 1 - min(1.0, dimension / number) ** 2
+        diagonal = np.diag(np.diag(covariance))
+        self.factor = np.linalg.cholesky(kept * covariance + (1 - kept) * diagonal)
 
     def draw(self, number: int, rng: np.random.Generator) -> Float[np.ndarray, "draw dimension"]:
+        # x = μ + L z with Σ = L Lᵀ.
         return self.mean + rng.normal(size=(number, self.mean.size)) @ self.factor.T
 
     def log_density(self, at: Float[np.ndarray, "... dimension"]) -> Float[np.ndarray, "..."]:
-        scaled = np.linalg.solve(self.factor, (at - self.mean).reshape(-1, self.mean.size).T)
-        log_det = np.log(np.diag(self.factor)).sum() + 0.5 * self.mean.size * np.log(2 * np.pi)
-        return (-0.5 * (scaled**2).sum(axis=0) - log_det).reshape(at.shape[:-1])
+        # log N(x) = -|L⁻¹ (x - μ)|² / 2 - log det L - d log(2 π) / 2
+        size = self.mean.size
+        scaled = np.linalg.solve(self.factor, (at - self.mean).reshape(-1, size).T)
+        log_det = np.log(np.diag(self.factor)).sum() + 0.5 * size * np.log(2 * np.pi)
+        densities = -0.5 * (scaled**2).sum(axis=0) - log_det
+        return densities.reshape(at.shape[:-1])

@@ -34,25 +34,28 @@ _BATCH = 50
 def loo_members(
     model: Model, post: xr.DataTree, *, copies: int = 1000, key: int | Array = 0
 ) -> Any:
-    r"""Leave-one-member-out cross-validation of a population, without another fit.
+    r"""Leave-one-group-out cross-validation of a population, without another fit.
 
-    $\log p(y_m \mid y_{-m})$ by Pareto-smoothed importance sampling with the likelihood
-    $p(y_m \mid \theta) = \int p(y_m \mid b)\, p(b \mid \theta)\, db$ of all data of a member. The
-    random effects b are integrated out by draws from the fitted population. Weights from the
-    member's own random effects would hardly ever be reliable.
+    The result is $\log p(y_m \mid y_{-m})$ for each member m, by Pareto-smoothed importance
+    sampling. The likelihood of all data of a member integrates out its random effects b,
+
+    $p(y_m \mid \theta) = \int p(y_m \mid b)\, p(b \mid \theta)\, db$,
+
+    by draws of b from the fitted population. Weights given the member's own random effects would
+    hardly ever be reliable.
 
     If the k-hat of a member is too large, moment matching moves its draws to the posterior without
     that member. Each iteration solves all members once per draw. Then the integral of that member
-    is computed once more.
+    is computed again.
 
     `print(bd.weighting.loo_members(model, post))`
 
     Args:
         model: the model of the fit, of a population.
-        post: what `fit` returned.
-        copies: the number of draws of the random effects for each of up to 1000 posterior draws. If
-            a k-hat exceeds 0.7, there may be too few: hardly any come near the data of an unusual
-            member.
+        post: the result of `fit`.
+        copies: the number of draws of the random effects for each of up to 1000 posterior draws. A
+            k-hat above 0.7 may mean that there are too few, since few come near the data of an
+            unusual member.
         key: a whole number or a JAX random key, for these draws.
 
     Returns:
@@ -61,8 +64,8 @@ def loo_members(
         it.
 
     Raises:
-        ModelError: for a model without a population, or fewer than one copy.
-        MismatchError: for a posterior of another model.
+        ModelError: if the layer is no population, or `copies` is no positive whole number.
+        MismatchError: if the posterior is of another model.
 
     Source: Merkle, Furr & Rabe-Hesketh (2019), Bayesian comparison of latent variable models;
     Vehtari, Gelman & Gabry (2017) for the smoothing; Paananen et al. (2021), Implicitly adaptive
@@ -84,7 +87,8 @@ def loo_members(
     posterior = posterior.isel(
         draw=thinned(posterior.sizes["draw"], max(_DRAWS // posterior.sizes["chain"], 1))
     )
-    chains, draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    chains = posterior.sizes["chain"]
+    draws = posterior.sizes["draw"]
     chosen = post.copy()
     chosen["posterior"] = xr.DataTree(posterior)
     held = draws_of(model, chosen)
@@ -149,15 +153,18 @@ def _moments_matched(
     """The log predictive density of the data of a group, and its k-hat, by moment matching.
 
     Random effects of the group are drawn anew from the population, so that they do not depend on
-    its data. These draws have the log density of the model without the data, plus the integrated
-    log likelihood.
+    its data. The log density of such a draw is that of the model without these data, plus the
+    integrated log likelihood.
     """
+    # 1. Draws with new random effects of this group.
     key_effects, key_copies = jax.random.split(key)
-    anew, draws = candidates(problem.model, held, 1, key=key_effects), dict(held)
+    anew = candidates(problem.model, held, 1, key=key_effects)
+    draws = dict(held)
     for path, leaf in paths(problem.model).items():
         if differs(problem.model, leaf):
             draws[path] = np.array(held[path])
             draws[path][:, m] = anew[path][:, m]
+    # 2. The log density without the data of the group, which are set to missing.
     unseen = {
         name: jnp.asarray(values).at[..., m].set(jnp.nan)
         for name, values in problem.observed.items()
@@ -166,6 +173,7 @@ def _moments_matched(
     log_rest = jax.jit(
         lambda x: jax.lax.map(lambda one: sum(rest.terms(one)), x, batch_size=_BATCH)
     )
+    # 3. Match moments on the unconstrained scale.
     constrain, unconstrain = (
         jax.jit(jax.vmap(way)) for way in (problem.constrain, problem.unconstrain)
     )

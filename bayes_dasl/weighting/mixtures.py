@@ -1,4 +1,4 @@
-"""Mixtures of forecasts."""
+"""Mixtures of forecasts of several models."""
 
 import datetime
 import json
@@ -24,10 +24,10 @@ _DRAWN = ("predictions", *_MOMENTS)
 def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) -> xr.DataTree:
     r"""Mix forecasts of several models: $p(y) = \sum_k w_k\, p_k(y)$.
 
-    Each forecast contributes draws in proportion to its weight, evenly spaced and without chance.
-    Draws keep their dependence over times and observables. `decompose` counts differences between
-    models as epistemic. Draws with a failed solve are left out. A forecast of few members, as from
-    `bd.DeepEnsemble`, contributes predictive draws with the moments of their member.
+    Each forecast contributes evenly spaced draws in proportion to its weight; nothing is random.
+    Draws keep their dependence over times and observables, and draws with a failed solve are left
+    out. `decompose` counts differences between models as epistemic. A forecast of few parameter
+    vectors, as from `bd.DeepEnsemble`, contributes predictive draws with the moments of theirs.
 
     Args:
         forecasts: the result of `forecast` for each model, by name, at the same times.
@@ -36,16 +36,15 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     Returns:
         A tree as from `forecast`, of one chain, with the groups `predictions`, `conditional_mean`,
         `conditional_variance`, `noise`, `sample_stats_predictions` and `unobserved`, as far as all
-        forecasts have them. `model_of_draw` in `sample_stats_predictions` says which of the names,
-        in their order, a draw is from. The noise of an observable is kept where it has the same
-        distribution in all models; else `score` takes a kernel density of the draws, and says so.
-        What belongs to one model, such as `posterior` or `vector_field`, is left out: `diagnose`
-        and `report` take a mixture as a rival. The attribute `mixture` has the weights.
+        forecasts have them. `model_of_draw` in `sample_stats_predictions` is the index of the model
+        of each draw. The noise of an observable is kept if it has the same distribution in all
+        models; otherwise `score` uses a kernel density of the draws, and says so. Groups of a
+        single model, such as `posterior` or `vector_field`, are left out: `diagnose` and `report`
+        take a mixture as a rival. The attribute `mixture` has the weights.
 
     Raises:
-        MismatchError: for objects that are no forecasts, forecasts of other times, observables,
-            places, units or scenarios, a what-if, a forecast without a finite draw, and invalid
-            weights.
+        MismatchError: if some are no forecasts; if they differ in times, observables, places, units
+            or scenarios; if one is a what-if or has no finite draw; or if weights are invalid.
 
     Example:
         ```python
@@ -72,13 +71,12 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
             name, first["predictions"].to_dataset(), fc["predictions"].to_dataset()
         )
     # 2. The number of draws from each, by its weight.
-    draws = max(
-        fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"]
-        for fc in forecasts.values()
-    )
+    sizes = [fc["predictions"].sizes for fc in forecasts.values()]
+    draws = max(size["chain"] * size["draw"] for size in sizes)
+    # Rounding the cumulative sum keeps the total.
     numbers = np.diff(np.round(np.cumsum([*shares.values()]) * draws).astype(int), prepend=0)
     whole = [_usable_draws(name, fc) for name, fc in forecasts.items()]
-    drawn = [fc["predictions"].sizes["draw"] for fc in forecasts.values()]
+    drawn = [size["draw"] for size in sizes]
     # 3. Groups that all forecasts have.
     groups = {}
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
@@ -86,7 +84,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
             held = [fc[group].to_dataset() for fc in forecasts.values()]
             names = [name for name in held[0] if all(name in each for each in held)]
             names = _same_noise(held) if group == "noise" else names
-            groups[group] = _pooled([each[names] for each in held], whole, numbers, drawn)
+            groups[group] = _pooled_draws([each[names] for each in held], whole, numbers, drawn)
     of_draw = ("chain", "draw"), np.repeat(np.arange(len(shares)), numbers)[None]
     stats = groups.get("sample_stats_predictions", xr.Dataset())
     groups["sample_stats_predictions"] = stats.assign(model_of_draw=of_draw)
@@ -110,7 +108,7 @@ def _normalised_weights(
     """The weights in the order of the forecasts, with a sum of one.
 
     Raises:
-        MismatchError: for other names, or weights that are negative or not finite.
+        MismatchError: if names differ, or weights are negative, not finite or all zero.
     """
     if not isinstance(forecasts, Mapping) or not forecasts or {*forecasts} != {*weights}:
         named = ", ".join(map(str, weights)), ", ".join(map(str, forecasts)) or "nothing"
@@ -149,23 +147,18 @@ def _refuse_unlike_forecast(name: str, one: xr.Dataset, other: xr.Dataset) -> No
 
 
 def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
-    """Parameters of noise for observables with the same noise in all forecasts."""
+    """Parameters of the noise of observables that have the same noise in all forecasts."""
 
-    def of(group: xr.Dataset) -> dict[str, dict[str, str]]:
+    def distributions(group: xr.Dataset) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         for name, variable in group.data_vars.items():
-            found.setdefault(variable.attrs["observable"], {})[str(name)] = variable.attrs[
-                "distribution"
-            ]
+            of_observable = found.setdefault(variable.attrs["observable"], {})
+            of_observable[str(name)] = variable.attrs["distribution"]
         return found
 
-    first, *others = map(of, held)
-    return [
-        name
-        for o, own in first.items()
-        if all(other.get(o) == own for other in others)
-        for name in own
-    ]
+    first, *others = map(distributions, held)
+    same = [own for o, own in first.items() if all(other.get(o) == own for other in others)]
+    return [name for own in same for name in own]
 
 
 def _usable_draws(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
@@ -185,7 +178,7 @@ def _usable_draws(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
     return np.flatnonzero(found)
 
 
-def _pooled(
+def _pooled_draws(
     held: Sequence[xr.Dataset],
     whole: Sequence[Int[np.ndarray, " _"]],
     numbers: Int[np.ndarray, " forecast"],
@@ -195,6 +188,7 @@ def _pooled(
 
     A group may have one draw for several adjacent `predictive` draws of each chain.
     """
+    # 1. Predictive draws for each draw of the group, and the predictive draws that are taken.
     variables = {}
     repeated = [
         n // group.sizes["draw"] if group.data_vars else 1
@@ -205,6 +199,7 @@ def _pooled(
         i[((np.arange(n) + 0.5) * len(i) / max(n, 1)).astype(int)]
         for i, n in zip(whole, numbers, strict=True)
     ]
+    # 2. Bring the variables of all forecasts to the same dimensions, and take their draws.
     for name in held[0].data_vars:
         each = [group[name] for group in held]
         sizes = {dim: v.sizes[dim] for v in each for dim in v.dims if dim not in _CHAINS}
@@ -216,18 +211,26 @@ def _pooled(
             np.concatenate(drawn)[None],
             _agreed([v.attrs for v in each]),
         )
-    coords = {name: c for name, c in held[0].coords.items() if not {*_CHAINS} & {*c.dims}}
+    coords = held[0].drop_dims(_CHAINS, errors="ignore").coords
     return with_coordinates(xr.Dataset(variables, coords))
 
 
 def _agreed(attributes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Attributes that all have, with the same value."""
     first, *others = attributes
-    return {name: v for name, v in first.items() if all(name in a and a[name] == v for a in others)}
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in others)
+    }
 
 
 def _fitted_span(forecasts: Mapping[str, xr.DataTree]) -> dict[str, float | str]:
     """Start and end of the data of all models together."""
-    spans = [fitted_between(fc) for fc in forecasts.values()]
-    starts, ends = [s for s, _ in spans if s is not None], [e for _, e in spans if e is not None]
-    found = {"train_start": as_attribute(np.asarray(min(starts)))} if starts else {}
-    return found | ({"train_end": as_attribute(np.asarray(max(ends)))} if ends else {})
+    starts, ends = zip(*map(fitted_between, forecasts.values()), strict=True)
+    found = {}
+    for name, values, pick in (("train_start", starts, min), ("train_end", ends, max)):
+        known = [value for value in values if value is not None]
+        if known:
+            found[name] = as_attribute(np.asarray(pick(known)))
+    return found

@@ -27,36 +27,39 @@ def left_out(
     r"""The log predictive density of some fitted data, given the rest of the data, and its k-hat.
 
     1. Compute the weights $p(x \mid \text{rest}) / p(x \mid \text{all})$ of the draws.
-    2. Find an affine map that gives the draws their weighted moments: the mean, or also standard
-       deviations, or the
-       covariance. Keep it if the k-hat of the weights falls. Repeat; T is the composition of all
-       maps.
-    3. Move half of the draws by T. All have the weights $p(z \mid \text{rest}) / g(z)$, where g is
-       the density of the
-       mixture, $[p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Unmoved draws
-       cover the numerator of the predictive density, and moved draws its denominator.
+    2. Find an affine map that gives the draws their weighted mean, also their standard deviations,
+       or also their covariance. Keep the map if the k-hat of the weights falls. Repeat; T is the
+       composition of all maps.
+    3. Move half of the draws by T, and weight all draws by $p(z \mid \text{rest}) / g(z)$ with the
+       mixture $g(z) = [p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Unmoved
+       draws cover the numerator of the predictive density, and moved draws its denominator.
 
     Args:
-        draws: from the posterior of all data, unconstrained.
-        log_likelihood: that of the data to leave out, at these draws.
-        log_rest: log density of draws without these data, up to a constant.
-        log_likelihood_at: the log likelihood of these data at other draws.
+        draws: unconstrained posterior draws given all data.
+        log_likelihood: the log likelihood of the data to leave out, at these draws.
+        log_rest: the log density without these data, up to a constant, as a function of draws.
+        log_likelihood_at: the log likelihood of these data, as a function of draws.
+
+    Returns:
+        The log predictive density and its k-hat.
 
     Source: Paananen, Piironen, Bürkner & Vehtari (2021), Implicitly adaptive importance sampling.
     """
-    # 1. and 2. The affine map T.
+    # 1. and 2. Weights p(rest) / p(all) = 1 / likelihood, and the affine map T.
     rest = log_rest(draws)
     with np.errstate(invalid="ignore"):
-        matrix, offset = _matched(
-            draws, rest + log_likelihood, log_rest, weigh(-log_likelihood, draws)
-        )
+        first = weigh(-log_likelihood, draws)
+        matrix, offset = _matched(draws, rest + log_likelihood, log_rest, first)
         # 3. Every second draw is moved; its counterpart is moved back.
         moved = np.arange(len(draws)) % 2 == 1
         there = draws @ matrix.T + offset
         back = np.linalg.solve(matrix, (draws - offset).T).T
         other = np.where(moved[:, None], there, back)
-        other_rest, other_likelihood = log_rest(other), log_likelihood_at(other)
-        as_they_are, through_map = rest + log_likelihood, other_rest + other_likelihood
+        other_rest = log_rest(other)
+        other_likelihood = log_likelihood_at(other)
+        as_they_are = rest + log_likelihood
+        through_map = other_rest + other_likelihood
+        # log 2 g(z); z is T x for moved draws, and T⁻¹ z is then x.
         log_det = np.linalg.slogdet(matrix)[1]
         mixture = np.where(
             moved,
@@ -66,6 +69,7 @@ def left_out(
         weights = weigh(
             np.where(moved, other_rest, rest) - mixture, np.where(moved[:, None], other, draws)
         )
+    # 4. log Σ w p(y | z).
     likelihood = np.where(moved, other_likelihood, log_likelihood)[weights.first]
     with np.errstate(divide="ignore"):
         return float(np.logaddexp.reduce(likelihood + np.log(weights.values))), weights.pareto_k
@@ -74,9 +78,11 @@ def left_out(
 def _matched(
     draws: Draws, log_density: Densities, log_rest: Callable[[Draws], Densities], weights: Weights
 ) -> Affine:
-    """The map of draws with a given log density to that of the rest."""
-    matrix, offset = np.eye(draws.shape[1]), np.zeros(draws.shape[1])
+    """The affine map from draws of a given log density towards those of the rest."""
+    matrix = np.eye(draws.shape[1])
+    offset = np.zeros(draws.shape[1])
     for _ in range(_MOST_MAPS):
+        # Take the simplest map that lowers the k-hat, until none does.
         for scale, shift in _maps(draws @ matrix.T + offset, weights):
             to = scale @ matrix, scale @ offset + shift
             moved = draws @ to[0].T + to[1]
@@ -92,7 +98,9 @@ def _matched(
 
 def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
     """Maps to the weighted mean, also to standard deviations, and also to the covariance."""
-    some, mean, dimension = draws[weights.first], draws.mean(axis=0), draws.shape[1]
+    some = draws[weights.first]
+    mean = draws.mean(axis=0)
+    dimension = draws.shape[1]
     weighted = weights.values @ some
     apart = some - weighted
 

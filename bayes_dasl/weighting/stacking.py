@@ -19,15 +19,18 @@ from ..scores.draws_at_data import by_chain
 def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     r"""Combine chains by stacking: weights whose mixture has the best leave-one-out score.
 
-    $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$, with
-    the densities of each chain $c$ by Pareto-smoothed leave-one-out.
+    $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$
 
-    If chains stay in different modes, as those of a network may, their numbers do not tell the mass
-    of each mode. Stacked draws are a mixture for prediction, not posterior draws: the attribute
-    `draws_are` and the verdict say so. `stacking_weights` are the weights of chains, and
-    `stacking_pareto_k` is the highest k-hat of a datum in a chain with any weight (good below 0.7).
-    Each chain contributes evenly spaced draws in proportion to its weight. They lie in random
-    order, so that chains of the result have no meaning.
+    The densities of each chain $c$ come from Pareto-smoothed leave-one-out cross-validation. Use
+    stacking if chains stay in different modes, as those of a network may. The number of chains in a
+    mode then says nothing about its posterior mass.
+
+    Stacked draws are a mixture for prediction, not posterior draws: the attribute `draws_are` and
+    the verdict say so. Each chain contributes evenly spaced draws in proportion to its weight. The
+    draws are in random order, so that chains of the result have no meaning.
+
+    `stacking_weights` are the weights of chains. `stacking_pareto_k` is the highest k-hat of a
+    datum in a chain with any weight (good below 0.7).
 
     Args:
         post: the result of `fit`, with two chains or more.
@@ -37,7 +40,7 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
         A posterior of stacked draws.
 
     Raises:
-        MismatchError: for a posterior of one chain, or without its log likelihood.
+        MismatchError: if the posterior has a single chain, or no log likelihood.
 
     Source: Yao, Vehtari & Gelman (2022), Stacking for non-mixing Bayesian computations; loo and
     weights by ArviZ.
@@ -63,6 +66,7 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
         name: _resampled_group(group.to_dataset(), taken, draws)
         for name, group in post.children.items()
     }
+    # Modes are of chains, which no longer exist.
     groups.pop("modes", None)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = post.attrs | {
@@ -90,8 +94,11 @@ def _stacking_finding(weights: Float[np.ndarray, " chain"]) -> Finding:
 def _chain_weights(
     log_likelihood: Float[np.ndarray, "chain draw datum"],
 ) -> tuple[Float[np.ndarray, " chain"], float]:
-    import arviz_stats  # it takes a second to load
+    """Stacking weights of chains, and the highest k-hat of a chain with any weight."""
+    # ArviZ takes a second to load.
+    import arviz_stats
 
+    # ArviZ stacks models: each chain is a model here.
     trees = {
         str(chain): xr.DataTree.from_dict(
             {
@@ -121,7 +128,7 @@ def _chain_weights(
 
 
 def _resampled_group(group: xr.Dataset, taken: np.ndarray, draws: int) -> xr.Dataset:
-    """A group of draws, resampled; other groups stay as they are."""
+    """Resample a group of draws; other groups stay as they are."""
     of_draws = (
         group.sizes.get("draw") == draws and len(taken) == group.sizes.get("chain", 0) * draws
     )

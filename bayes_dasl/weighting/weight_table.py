@@ -19,7 +19,10 @@ _BASES = {
 
 @dataclass(frozen=True)
 class WeightTable:
-    """A table with a row for each model, and findings on it."""
+    """A table with a row for each model, and findings on it.
+
+    `weighed_by` is "evidence", "forecasts" or "equal".
+    """
 
     table: pd.DataFrame
     findings: tuple[Finding, ...]
@@ -37,10 +40,10 @@ class WeightTable:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weights by model, in the order in which the models were given, for `bd.mixture`."""
+        """Weights by model, in the given order, for `bd.mixture`."""
         return dict(zip(map(str, self.table.index), self.table["weight"].tolist(), strict=True))
 
     @property
     def basis(self) -> str:
-        """The basis of the weights in words, with the reason why it is no better one."""
+        """The basis of the weights in words, and the reason why a better one was not used."""
         return f"{_BASES[self.weighed_by]}{self.why and f': {self.why}'}"

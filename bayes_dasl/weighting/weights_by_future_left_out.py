@@ -38,7 +38,7 @@ from .judged_mixtures import Weighed
 from .window_densities import Known, in_units_of, joint_density
 from .windows import Window, seen_rows, side_by_side, sparing, windows_of
 
-# What an update says of its weights.
+# Attributes of an update on its importance weights.
 _WEIGHTS = ("update_pareto_k", "effective_draws")
 # Prefixes of names in a checkpoint: draws by path, and errors of forecasts.
 _DRAW, _ERRORS = "draws of ", "held out, "
@@ -46,7 +46,7 @@ _WEIGHED_BY = (None, "evidence", "forecasts", "equal")
 
 
 type Looks = Mapping[str, xr.DataTree]
-"""What `leave_future_out` returned for each model, by name."""
+"""The results of `leave_future_out` for each model, by name."""
 
 
 def leave_future_out(
@@ -65,10 +65,11 @@ def leave_future_out(
     r"""Leave-future-out cross-validation of a model on its own series, from several origins.
 
     The model is fitted to the data up to the first origin, but solved to the end of the last
-    window: a draw whose solve fails there counts as impossible. At each later origin the draws of
-    the last fit are weighted by the likelihood of the data since then, as in `update`. If the
-    weights are unreliable ($\hat k$ from 0.7 on, a little less for fewer than 2200 draws, or worth
-    less than a tenth of the draws), the model is fitted again, from starts near these draws.
+    window: a draw whose solve fails there has probability zero. At each later origin, the draws of
+    the last fit are weighted by the likelihood of the data since then, as in `update`. The model is
+    fitted again, from starts near these draws, if the weights are unreliable. They are if $\hat k$
+    is 0.7 or more (a little less for fewer than 2200 draws), or if they are worth less than a tenth
+    of the draws.
 
     `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the log of the mean over
     draws of the joint density of all data ahead. With correlated noise or a filter, each datum is
@@ -78,40 +79,43 @@ def leave_future_out(
 
     Args:
         model: the model.
-        data: a series, as for `fit`, with the forcings up to its end: those ahead are taken as
+        data: a series, as for `fit`, with the forcings up to its end. Future forcings count as
             known.
-        origins: how many, which lie evenly over the last third of the times at which anything was
-            observed; or the last time that is known at each, numbers or dates.
-        horizon: how many of these times are forecast from each origin. Give as many as the forecast
-            will be asked for: what forecasts best one time ahead may not do so ten ahead. Unless
-            given, as many as leave no time to two origins.
-        engine: what fits, `NUTS()` unless given.
-        post: what `fit` returned for all of these data, if that is there already: the density of a
-            window that ends with them is bridged to its draws.
-        progress: whether a bar is shown; unless told, on a terminal.
-        checkpoint: a folder that keeps what is known of each origin as soon as it is, and the steps
-            of the fit that is under way. Called again after the process was killed, it goes on from
-            there, to the same numbers.
+        origins: the number of origins, evenly spaced over the last third of the observed times; or
+            the origins themselves, the last known times, as numbers or dates.
+        horizon: the number of observed times that are forecast from each origin. Use the horizon of
+            the intended forecast, since the best model may depend on it. By default as many as
+            leave no time to two origins.
+        engine: the engine of the fits; by default `NUTS()`.
+        post: the result of `fit` for all of these data, if it exists. The density of a window that
+            ends with them may be bridged to its draws.
+        progress: whether a progress bar is shown; by default only in a terminal.
+        checkpoint: a folder for the results of each origin and the steps of the current fit. After
+            an interruption, the same call continues from there, with the same result.
         device: as for `fit`.
         key: a whole number or a JAX random key.
 
     Returns:
-        A tree, for `compare`, `recalibrate`, `save` and `load`, in the units of the data; where
-        these may have probabilities rather than densities, as counts and censored data have, in
-        those of the model. By `origin`, the last time that is known there: `log_density`, in nats,
-        of `number` data, from all draws but `failed_draws`, of which `draws` are distinct;
-        `density_error`, its standard error if the draws were independent; `density_pareto_k`, and
-        `bridged` (1 where it was); how the draws were made: `refitted` (1 where the model was
-        fitted, as at the first), `update_pareto_k` and `effective_draws` of the weights. By
-        `origin`, `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them,
-        each datum by itself, mean over replicates, places and members. `time` says when each lead
-        is. The group `held_out` has the error of each datum, by which `recalibrate` makes another
-        forecast of this model as wide as its past ones should have been.
+        A tree for `compare`, `recalibrate`, `save` and `load`, in the units of the data. Counts and
+        censored data have probabilities rather than densities, and stay in the units of the model.
+        By `origin`, the last known time:
+
+        - `log_density` in nats, of `number` data, by all draws but `failed_draws`; `draws` of them
+          are distinct;
+        - `density_error`, its standard error for independent draws, `density_pareto_k`, and
+          `bridged` (1 if by bridge sampling);
+        - `refitted` (1 if the model was fitted at this origin), and `update_pareto_k` and
+          `effective_draws` of the weights.
+
+        By `origin`, `observable` and `lead` (from 1 on): `log_score` and `crps` of each datum
+        alone, as in `score`, averaged over replicates, places and members. `time` is the time of
+        each lead. The group `held_out` has the error of each datum, which `recalibrate` needs.
 
     Raises:
-        DataError: for rows that are no series, or origins and horizons that the data do not have.
-        MismatchError: for a posterior of another model or other data, or a checkpoint of something
-            else; Interrupted if the user stopped a fit; as `fit`.
+        DataError: if rows are no series, or the data have no such origins or horizon.
+        MismatchError: if the posterior is of another model or other data, or the checkpoint is of
+            another call.
+        Interrupted: if the user stops a fit.
 
     Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for
     Bayesian time series models.
@@ -128,7 +132,7 @@ def leave_future_out(
     check_engine(engine)
     check_data(model, data)
     given, data = data, model.in_own_units(data)
-    # 1. What is forecast from each origin.
+    # 1. The window of each origin.
     windows = windows_of(model, data, origins, horizon)
     _refuse_unseen(model, data, windows[0])
     of = "" if checkpoint is None and post is None else pose(model, given).fingerprint(needed=True)
@@ -139,9 +143,8 @@ def leave_future_out(
     # 2. Draws and forecasts at each origin, kept in a journal.
     folder = None if checkpoint is None else Path(checkpoint)
     with alone_in(folder):
-        journal = Journal(
-            folder, run_identity(of, engine, key) | {"windows": _told_windows(windows)}
-        )
+        as_text = ", ".join(f"{window.known} to {window.end}" for window in windows)
+        journal = Journal(folder, run_identity(of, engine, key) | {"windows": as_text})
         seen = data.isel({model.index: slice(0, windows[-1].end)})
         look = _Look(model, seen, engine, progress, device, folder)
         held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
@@ -179,7 +182,7 @@ def leave_future_out(
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """A model that forecasts its data from earlier origins, with its folder of results."""
+    """Forecasts of a model from earlier origins, with the folder of their results."""
 
     model: Model
     data: xr.Dataset
@@ -191,7 +194,7 @@ class _Look:
     def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
         """The results of each origin, from the journal as far as it goes."""
         held: list[Arrays] = []
-        # The fit whose draws are weighted.
+        # `last` is the fit whose draws are weighted.
         last = None
         for number, (window, (key_fit, key_forecast)) in enumerate(
             zip(windows, keys, strict=True), 1
@@ -205,12 +208,13 @@ class _Look:
 
     @staticmethod
     def _steps(folder: Path, window: Window) -> Path:
-        """Where the steps of a fit lie while it is under way."""
+        """The folder of the steps of a fit, until it is done."""
         return folder / f"fit-{window.known}"
 
     def _known_until(self, rows: int) -> xr.Dataset:
         """The data with later observations missing, so that all fits run the same program."""
-        index, observables = self.model.index, self.model.observables
+        index = self.model.index
+        observables = self.model.observables
         # An observable that drives the model is unknown later, so its rows must go.
         if {*observables} & {*self.model.layer.forcings}:
             return self.data.isel({index: slice(0, rows)})
@@ -220,7 +224,9 @@ class _Look:
     def _from_origin(
         self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array
     ) -> Arrays:
+        """Fit or update at an origin, forecast, and score; all results as arrays by name."""
         index = self.model.index
+        # 1. A posterior given the data up to the origin.
         new = self.data.isel({index: slice(0 if last is None else int(last["rows"]), window.known)})
         checkpoint = None if self.folder is None else self._steps(self.folder, window)
         asked = {
@@ -248,11 +254,13 @@ class _Look:
             raise Interrupted(
                 f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}"
             )
+        # 2. The forecast of the window.
         refitted = post.attrs.get("updated_by", "refit") == "refit"
         ahead = self.data.isel({index: slice(window.known, window.end)})
         fc = forecast(self.model, post, ahead, key=key_forecast)
         weights = {name: post.attrs.get(name, np.nan) for name in _WEIGHTS}
         known = _of_posterior(self.model, post, window.known)
+        # 3. Results for the journal; a new fit keeps its posterior for later origins.
         return {
             "rows": np.asarray(window.known),
             "fit": np.asarray(window.known if last is None or refitted else last["rows"]),
@@ -283,6 +291,7 @@ def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
 
 
 def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
+    """A posterior whose fit had these rows."""
     return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
 
 
@@ -291,29 +300,29 @@ def _with_prefix(held: Arrays, prefix: str) -> Arrays:
 
 
 def _known_at(held: Arrays) -> Known:
-    rows, start, known = int(held["rows"]), float(held["start"]), int(held["fit"])
+    """The posterior at an origin, from the journal."""
+    rows = int(held["rows"])
+    start = float(held["start"])
+    known = int(held["fit"])
     return Known(rows, _with_prefix(held, _DRAW), start, known)
 
 
 def _origin_row(held: Arrays) -> xr.Dataset:
+    """The scores and facts of an origin, from the journal."""
     scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
     weights = {name: float(held[name]) for name in _WEIGHTS}
     return xr.Dataset({"refitted": int(held["refitted"]), **weights, **scores})
 
 
 def _errors(model: Model, held: Arrays) -> xr.Dataset:
+    """The errors of held-out data at an origin, from the journal."""
     found = _with_prefix(held, _ERRORS)
     variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
     return xr.Dataset(variables, {"observable": [*model.observables]})
 
 
-def _told_windows(windows: Sequence[Window]) -> str:
-    """As text, for the note of a checkpoint."""
-    return ", ".join(f"{window.known} to {window.end}" for window in windows)
-
-
 def _scores_by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
-    """Scores of each observable at each lead, each datum by itself."""
+    """Scores of single data by observable and lead, averaged over all data of a lead."""
     rows = checked_index(ahead, model.index)
     of_each = score_each(fc, ahead)
     found = {}
@@ -363,32 +372,32 @@ def model_weights(
     """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
 
     1. **Evidence** (`bd.weighting.bayes_factors`), if one model is a science and the others add
-       something with a random size to it. It needs draws of chains, but no further fit.
+       parts with a random size to it. It needs draws of chains, but no further fit.
     2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), for other models, or if
        draws are too few for the evidence. Each model forecasts the end of the data from `origins`
-       within them, with any engine. Each origin costs one fit of each model at most, with a quarter
+       within them, with any engine. Each origin costs at most one fit of each model, with a quarter
        of the engine's draws, 250 at least.
     3. **Equal weights**, if rows are no series or the data are too short for past forecasts.
 
-    `weighed_by` of the result is "evidence", "forecasts" or "equal", and `why` is the reason why it
-    is not an earlier one. `print` shows both. A `bd.Study` uses this function.
+    `weighed_by` of the result is "evidence", "forecasts" or "equal". `why` is the reason why an
+    earlier method was not used. `print` shows both. A `bd.Study` uses this function.
 
     Args:
-        models: by name, two or more.
-        posts: what `fit` returned for each, of the same data, which the posterior holds.
-        by: "evidence", "forecasts" or "equal" for that one alone; the first that can be had unless
-            given.
-        past: what `leave_future_out` returned for each model, by name, if that is there already; or
-            a function of no arguments that makes it.
-        origins: from how many times within the data the models forecast at most. Their windows lie
-            side by side over the last half of the data.
-        horizon: how many observed times are forecast from each. Give as many as the forecast will
-            be asked for. Unless given, as many as leave room for two windows.
-        engine: what fits the models up to each origin; `NUTS()` unless given. Models that another
-            engine fitted need it, since a fit by NUTS may take much longer.
-        progress: whether a bar is shown; unless told, on a terminal.
-        checkpoint: a folder that keeps the work of each model; the same call goes on from there.
-        say: a function of one text that is called with what goes on; nothing is said unless given.
+        models: two or more models, by name.
+        posts: the result of `fit` for each model, given the same data.
+        by: the only method to use: "evidence", "forecasts" or "equal"; by default the first that is
+            possible.
+        past: the results of `leave_future_out` by model, if they exist; or a function without
+            arguments that returns them.
+        origins: the largest number of origins of past forecasts. Their windows are adjacent and
+            cover at most the last half of the data.
+        horizon: the number of observed times that are forecast from each origin. Use the horizon of
+            the intended forecast. By default as many as leave room for two windows.
+        engine: the engine of the fits at each origin; by default `NUTS()`. It is required if
+            another engine fitted the models, since NUTS may take much longer.
+        progress: whether a progress bar is shown; by default only in a terminal.
+        checkpoint: a folder for the results of each model; the same call continues from there.
+        say: a function that is called with messages on progress.
         key: a whole number or a JAX random key.
 
     Returns:
@@ -396,9 +405,9 @@ def model_weights(
         or an `EqualWeights`.
 
     Raises:
-        MismatchError: for models without posterior, or where `by` asks for an evidence that cannot
-            be had, or an engine is needed.
-        DataError: where it asks for past forecasts of too few data; as `leave_future_out`.
+        MismatchError: if models and posteriors do not match, `by` asks for an evidence that is not
+            possible, or an engine is needed.
+        DataError: if `by` asks for past forecasts of too few data.
 
     Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao,
     Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions.
@@ -438,7 +447,8 @@ def model_weights(
     except DataError as error:
         if by == "forecasts":
             raise
-        why = "; ".join([*([why] if why else []), f"there are no past forecasts, since {error}"])
+        why = f"{why}; " if why else ""
+        why += f"there are no past forecasts, since {error}"
         say(f"equal weights: {why}")
         return equal_weights(models, why)
     if {*found.weights} != {*models}:
@@ -450,7 +460,7 @@ def model_weights(
 
 @dataclasses.dataclass(frozen=True)
 class _Looking:
-    """Past forecasts of each model, made when they are asked for."""
+    """Past forecasts of each model, which are made when they are needed."""
 
     models: Mapping[str, Model]
     posts: Mapping[str, xr.DataTree]
@@ -481,7 +491,11 @@ class _Looking:
         return found
 
     def _engine(self) -> AbstractEngine:
-        """Raise MismatchError where a model was fitted by another engine, and none is given."""
+        """The given engine, or NUTS.
+
+        Raises:
+            MismatchError: if another engine fitted a model, and none is given.
+        """
         if self.engine is not None:
             return self.engine
         for name, post in self.posts.items():

@@ -1,4 +1,4 @@
-"""Joint predictive densities of the data in a window."""
+"""Joint predictive densities of the data in a window of a past forecast."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,19 @@ from .._statistics.importance import as_rows, total_log_likelihood, weigh
 from ..data.datasets import observations, units_of
 from ..data.units import convert
 from ..model import Model
-from ..noise import Censored, HurdleNoise
-from ..noise.abstract_noise import AbstractNoise
 from ..prediction.predictive import push
 from .bridge import bridged, log_mean
 from .windows import Window
 
 
 class Known(NamedTuple):
-    """Knowledge at an origin.
+    """The posterior at an origin.
 
     Args:
-        rows: the number of known rows of the data.
+        rows: the number of rows of data up to the origin.
         draws: posterior draws by path.
-        start: the start of the model.
-        fit: the number of rows that the fit of these draws knew.
+        start: the start time of the model.
+        fit: the number of rows of data in the fit that these draws come from.
     """
 
     rows: int
@@ -38,42 +36,63 @@ class Known(NamedTuple):
 def in_units_of(
     found: xr.Dataset, model: Model, own: xr.Dataset, given: xr.Dataset, windows: Sequence[Window]
 ) -> xr.Dataset:
-    """Densities and scores in the units of the data, so that models in other units compare."""
+    """Convert densities and scores to the units of the data, so that models can be compared.
+
+    Args:
+        found: densities and scores in the units of the model.
+        model: the model.
+        own: the data in the units of the model.
+        given: the data in their own units.
+        windows: the window of each origin.
+
+    Returns:
+        The converted dataset, with the coordinate `units`.
+    """
     units, wanted = units_of(own), units_of(given)
     for name in model.observables:
-        if units[name] == wanted[name] or _has_masses(model.noise_of(name)):
+        noise = model.noise_of(name)
+        # A probability does not depend on units, so its score stays as it is.
+        if units[name] == wanted[name] or noise.has_masses or noise.support.is_discrete:
             continue
         ends = convert(np.array([0.0, 1.0]), wanted[name], units[name])
-        # The data were converted, so that units agree.
+        # The data were converted before, so this conversion exists.
         assert ends is not None
         factor, units[name] = float(np.diff(ends)[0]), wanted[name]
         numbers = [
             own[name].isel({model.index: slice(w.known, w.end)}).notnull().sum().item()
             for w in windows
         ]
+        # y' = y / factor has the density p(y) · factor, and so each datum adds log(factor).
         here = found["observable"] == name
-        found["log_density"] = found["log_density"] + np.log(factor) * xr.DataArray(
-            numbers, dims="origin"
-        )
+        gained = np.log(factor) * xr.DataArray(numbers, dims="origin")
+        found["log_density"] = found["log_density"] + gained
         found["log_score"] = found["log_score"] - xr.where(here, np.log(factor), 0.0)
         found["crps"] = found["crps"] / xr.where(here, factor, 1.0)
     return found.assign_coords(units=("observable", [units[name] for name in model.observables]))
 
 
-def _has_masses(noise: AbstractNoise) -> bool:
-    """Whether data may have a probability mass, which does not depend on units."""
-    return bool(noise.support.is_discrete) or isinstance(noise, Censored | HurdleNoise)
-
-
 def joint_density(
     model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]
 ) -> dict[str, Any]:
-    """The joint density of all data of a window, given those before it.
+    r"""The log joint density of the data of a window, given the data before it.
+
+    $\log \frac{1}{S} \sum_s p(y_{window} \mid \theta_s, y_{before})$
 
     All windows are solved to the end of the data, so that they share one compiled program.
+
+    Args:
+        model: the model.
+        data: the data up to the end of the last window.
+        at: the posterior at the origin.
+        window: the window.
+        others: the posteriors at other origins, to which the density may be bridged.
+
+    Returns:
+        The density with its error and k-hat, and the numbers of data and draws.
     """
     # 1. Observations of the window alone.
-    inputs, observed = model.inputs(data, start=at.start), {}
+    inputs = model.inputs(data, start=at.start)
+    observed = {}
     for name in model.observables:
         values = observations(data, name, dims=model.dims(name)).copy()
         values[: window.known], values[window.end :] = np.nan, np.nan
@@ -87,11 +106,11 @@ def joint_density(
         pushed = push(model, inputs, draws, observed=observed)
         return total_log_likelihood(pushed.log_likelihood, observed), np.asarray(pushed.ok)
 
-    # 2. The mean over draws.
+    # 2. The mean over draws, and the k-hat of the weights that the window would give them.
     each, ok = of_each(at.draws)
     found = log_mean(each[ok])
     weights = weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None
-    # 3. If it depends on few draws, a bridge to the draws of another fit that knows the window.
+    # 3. If it depends on few draws, bridge to the draws of another fit that includes the window.
     then = [other for other in others if other.rows == window.end and other.fit != at.fit]
     if then and weights is not None and not weights.trusted:
         after, sound = of_each(then[0].draws)

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..inference import AbstractEngine
 from ..model import Model, is_series
 
-# One over the share of the data that is forecast.
+# The last 1 / 3 of the data is forecast.
 _SHARE = 3
 # The fewest draws of each chain.
 _FEWEST = 250
@@ -23,7 +23,7 @@ class Window(NamedTuple):
     """The window that is forecast from one origin.
 
     Args:
-        known: the number of rows that are known at the origin.
+        known: the number of rows up to the origin.
         end: the number of rows up to the end of the window.
         times: the observed times of the window.
     """
@@ -38,8 +38,11 @@ def windows_of(
 ) -> list[Window]:
     """The window of each origin.
 
+    Returns:
+        The windows in the order of their origins.
+
     Raises:
-        DataError: for rows that are no series, or for origins that the data do not have.
+        DataError: if rows are no series, or the data have no such origins or horizon.
     """
     index = model.index
     values = checked_index(data, index)
@@ -58,13 +61,21 @@ def windows_of(
 
 
 def seen_rows(values: xr.DataArray, index: str) -> Bool[np.ndarray, " row"]:
-    """The rows with any value, at whatever place or of whatever group."""
+    """The rows with a value at any place or of any group.
+
+    Returns:
+        A mask of rows.
+    """
     there = values.notnull()
     return there.any([dim for dim in there.dims if dim != index]).values
 
 
 def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
-    """The distinct times with any observation."""
+    """The distinct times with any observation.
+
+    Returns:
+        The times, sorted.
+    """
     seen = np.zeros(data.sizes[model.index], bool)
     for name in model.observables:
         seen |= seen_rows(data[name], model.index)
@@ -76,8 +87,11 @@ def side_by_side(
 ) -> tuple[list, int]:
     """Origins and horizon of adjacent windows over the last half of the training data at most.
 
-    Windows are as long as the test data, or half of the room, unless a `horizon` is given. So each
-    takes one fit at most, whose draws determine its density well, and no datum counts twice.
+    Windows are as long as the test data, or half of the room, unless a `horizon` is given. Adjacent
+    windows need one fit each at most, and no datum counts twice.
+
+    Returns:
+        The origins and the horizon.
 
     Raises:
         DataError: if there is no room for one window.
@@ -97,7 +111,11 @@ def side_by_side(
 
 
 def sparing(engine: AbstractEngine) -> AbstractEngine:
-    """The engine with a quarter of its draws, 250 at least, which is enough to weigh models."""
+    """The engine with a quarter of its draws, 250 at least, which is enough to weigh models.
+
+    Returns:
+        A copy; the engine itself if it has no setting `draws`.
+    """
     fewer = max(engine.draws // 4, min(engine.draws, _FEWEST))
     chosen = {field.name for field in dataclasses.fields(engine)}  # pyright: ignore
     return dataclasses.replace(engine, draws=fewer) if "draws" in chosen else engine  # pyright: ignore
@@ -123,12 +141,13 @@ def _origins_and_horizon(
                 f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}"
             )
         horizon = int(horizon or max(1, number // _SHARE // origins))
-        first, last = number - max(number // _SHARE, horizon), number - horizon
+        first = number - max(number // _SHARE, horizon)
+        last = number - horizon
         known = np.unique(
             np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int)
         )
     else:
-        # Origins as times.
+        # Origins as times: each knows all observed times up to it.
         asked = np.asarray([place_of(data, index, origin) for origin in origins])
         known = np.searchsorted(times, asked, side="right")
         if not len(known) or (np.diff(known) < 1).any():
