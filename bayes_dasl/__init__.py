@@ -4,8 +4,7 @@ A model is a pytree; put a distribution wherever you would put a number.
 
 The names here are the core. Each further subject is a namespace, such as `bd.filtering`, that loads
 when it is first used. Importing the package switches JAX to double precision, unless
-`JAX_ENABLE_X64` is set, and changes nothing else of it: devices and compilation cache are still
-yours to choose (`bd.configure`).
+`JAX_ENABLE_X64` is set. Devices and compilation cache stay yours to choose (`bd.configure`).
 """
 
 import importlib as _importlib
@@ -137,7 +136,7 @@ __all__ = [*_LOADED, *(n for n in _LAZY if n != "plots"), *_FLAT]  # pyright: ig
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """A namespace loads when it is first asked for; `bd.plots` then loads Matplotlib."""
+    """Load a namespace when it is first used; `bd.plots` then loads Matplotlib."""
     if name in _LAZY:
         return _importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

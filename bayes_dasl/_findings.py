@@ -200,7 +200,7 @@ def counted(
         remedy: how to improve it.
         lead: words before the count.
         met: a word after "none".
-        group: where the flags are kept.
+        group: the group that holds the flags.
     """
     # 1. The statistic.
     count = int(found.sum())
@@ -254,7 +254,7 @@ def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
 
 
 def unshown_spread(why: str) -> Finding:
-    """A warning on approximate draws whose spread nothing has confirmed."""
+    """Return a warning on approximate draws whose spread was not confirmed."""
     remedy = (
         f"take {SAMPLER}, or see whether held-out data bear it out: bd.diagnose(post, forecast, "
         "test)"

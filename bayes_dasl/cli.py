@@ -110,7 +110,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """From a half-known equation and data to a calibrated forecast."""
+    """Turn a half-known equation and data into a calibrated forecast."""
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def many(
         bool, typer.Option("--table", help="Do no tasks: table the rows that are there.")
     ] = False,
 ) -> None:
-    """Do the many fits of a study over workers, keep a row of each, and table what they found."""
+    """Run the many fits of a study on workers, save a row for each, and print a table."""
     with _short_errors():
         # 1. Do the tasks that have no row yet.
         module = module_of(study)
@@ -415,7 +415,7 @@ def update(
 def report(
     run: RunFolder, what_if: WhatIf = False, strict: Strict = False, trust: Trust = False
 ) -> None:
-    """Forecast over the data, score and write report.html anew from the posteriors of a run."""
+    """Forecast, score and write report.html again from the posteriors of a run."""
     with _short_errors():
         loaded = _load_run(run, trust)
         loaded.finish(what_if=what_if, say=_say)

@@ -34,4 +34,4 @@ class ReadError(BayesDaslError, OSError):
 
 
 class Interrupted(BayesDaslError, KeyboardInterrupt):
-    """Stopped by the user; the message says what was kept and how to go on."""
+    """The user stopped the run; the message says what was saved and how to resume."""

@@ -172,7 +172,7 @@ def cores() -> int:
 
 
 def _load_whole(*packages: str) -> None:
-    """Undo what a lazy stand-in leaves behind.
+    """Load the whole module, which undoes a lazy import.
 
     `import arviz` puts lazy modules in the place of jax and numpyro, if it comes first; a submodule
     that is imported through one is then missing from its parent ("module 'numpyro.distributions'

@@ -16,9 +16,9 @@ def error_of_mean(grids: Sequence[np.ndarray]) -> float:
     r"""The standard error of the mean of values that may depend on one another.
 
     $\hat\sigma^2 = s^2 / (n / \tau - 1)$, with the mean square deviation $s^2$ and the variance
-    inflation $\tau$. Along each axis $\tau$ is the larger of two: that of a first-order
-    autoregression with a bias-corrected correlation, and the sum of the correlations up to the
-    first that is not positive.
+    inflation $\tau$. Along each axis $\tau$ is the larger of two estimates: a first-order
+    autoregression with bias-corrected correlation, and the sum of correlations up to the first that
+    is not positive.
 
     Args:
         grids: one array for each observable, time as its first axis and members or places as the

@@ -32,7 +32,7 @@ def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
     Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite.
 
-    Units: the square of those of `mean`; those of `features` do not matter.
+    Units: the square of those of `mean`; `features` may be correlated in any way.
 
     Returns:
         The explained variance `(time,)`; NaN for fewer than 20 draws.

@@ -177,9 +177,7 @@ def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
 
 
 def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Forcings whose table leaves out times of what else is a regular series: nobody chose what
-    they are there.
-    """
+    """Yield a finding for forcings that lack single times of a regular series."""
     if not problem.inputs.forcings or not begins(problem.model.layer):
         return
     rows = np.unique(index.values)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 
 class AbstractForcing(eqx.Module):
-    """A function of time, known at `times` and held constant outside them."""
+    """A function of time, known at `times` and constant outside them."""
 
     times: eqx.AbstractVar[Float[Array, " knots"]]
 

@@ -38,7 +38,7 @@ class Unit(NamedTuple):
 
 
 def same_text(one: str, other: str) -> bool:
-    """Whether two texts are equal but for spaces."""
+    """Return whether two texts are equal apart from spaces."""
     return " ".join(one.split()) == " ".join(other.split())
 
 

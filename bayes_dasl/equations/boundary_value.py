@@ -59,8 +59,8 @@ class BoundaryValue(AbstractLayer):
         boundary: a function `(left, right, u)` of the states at both ends and, for each forcing,
             its values at both ends. It returns a dict of residuals, as many numbers as there are
             states.
-        guess: a rough profile, in the units of the states: a dict with a number for every state, or
-            a function `(x, {}, u)` that returns one. It selects one of several solutions.
+        guess: a rough profile in the units of the states: numbers by state, or a function `(x, {},
+            u)`. It selects one of several solutions.
         observe: a function `(x, y, u)` that returns a dict of predicted values; without it the
             states are predicted.
         domain: (a, b), the two ends, in the units of the index.

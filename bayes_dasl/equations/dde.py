@@ -49,7 +49,7 @@ _BREAKS = 3
 
 
 class DDE(AbstractFromStates):
-    r"""An initial value problem whose rates depend on the past.
+    r"""A delay differential equation with initial history.
 
     $\dot y = f(t, y, u), \quad u_\text{past}(t) = y(t - \tau)$
 

@@ -161,8 +161,8 @@ class SDE(StochasticEquation):
         diffusion: a dict of numbers (additive noise), or a function of the same signature that
             returns such a dict, in the units of the state per square root of time. The noise is
             diagonal: each state has its own Brownian motion. States without an entry have no noise.
-        initial: a dict of the states at the start of the grid, each a number, an array or a random
-            leaf, in the units of the state.
+        initial: states at the start of the grid by name, each a number, an array or a random leaf,
+            in its units.
         grid: (start, end, steps), in the units of time of the data: the times of the steps, evenly
             spaced. **It must cover the times of forecasts too**: increments after the data keep
             their prior, so that a forecast widens; a time beyond the grid is refused.
@@ -316,7 +316,7 @@ class SDE(StochasticEquation):
 
 
 def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: Array) -> Array:
-    """One step of Milstein's scheme with the drift of Heun's method."""
+    """Take one step of Milstein's scheme, with the drift by Heun's method."""
     # Kloeden & Platen (1992), sections 10.3 and 14.1.
     # 1. Drift f and diffusion g at the start of the step.
     rate = drift(t, y)

@@ -149,7 +149,7 @@ class CorrelatedNoise(AbstractNoise):
         before: Before | None,
         variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
-        """The distribution of each datum given those before it.
+        """Return each datum's distribution given the earlier ones.
 
         Samples are drawn as joint paths.
 

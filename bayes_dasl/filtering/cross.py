@@ -193,7 +193,9 @@ class _JointProcess(Module):
         return self._block_matrix(flow), self._block_matrix(innovation)
 
     def _between(self, i: int, j: int) -> Array:
-        """The covariance of the states of two processes at one time, `(…, state, other)`."""
+        """Return the covariance between the states of two processes at one time, `(…, state,
+        other)`.
+        """
         one, other = self.processes[i], self.processes[j]
         if i == j:
             return one.first

@@ -56,11 +56,10 @@ class Kalman(StochasticEquation, AbstractFilter):
     standard deviation of the states must then be small against their curvature scale.
 
     Args:
-        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which
-            returns a dict with the drift of every state, in its units per unit of time.
-        diffusion: a dict of numbers (additive noise), or a function of the same signature that
-            returns such a dict, in the units of the state per square root of time. States that it
-            does not name have no noise.
+        drift: a function `(t, y, u)` of time, states and forcings that returns the drift of every
+            state, in its units per unit of time.
+        diffusion: numbers by state (additive noise), or a function of the same signature, in units
+            of the state per square root of time. States that it does not name have no noise.
         initial: a dict of the means of the states at `start`, each a number, an array or a random
             leaf, in the units of the state.
         initial_sd: a dict of the standard deviations at `start`, likewise; states that it does not

@@ -72,7 +72,7 @@ def corrected(
         share: the share of the science's rates that the correction seldom exceeds.
         size: the number of features of the unknown function.
 
-    Units: of the correction, those of the rates.
+    Units: the units of the rates.
 
     Returns:
         The corrected vector field, or the `ODE` with it.
@@ -80,8 +80,8 @@ def corrected(
     Raises:
         ModelError: if there are no outputs, if the science has no such rate, if a rate is zero or
             not finite under the prior, or if the share is not positive.
-        DataError: if the data lack a variable that is read or have no complete row, or if a state
-            with a `relative` correction is zero in them.
+        DataError: if the data lack a variable or have no complete row, or if a state with a
+            `relative` correction is zero in them.
 
     Example:
         ```python

@@ -82,7 +82,7 @@ class Optimiser:
         value_and_gradient: the log density and its gradient by unconstrained parameters.
         count: how many positions at once.
         reparametrisation: the first one; all others are of its class.
-        jittered: the indices of random effects: all parameters whose priors depend on others.
+        jittered: indices of random effects, whose priors depend on other parameters.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ def check_tolerances(layer: Any) -> None:
 
 
 def several_names(names: Any) -> tuple[str, ...]:
-    """One name or several as a tuple.
+    """Convert one name or several to a tuple.
 
     Raises:
         ModelError: if any of them is no string.

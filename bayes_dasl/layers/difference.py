@@ -45,8 +45,8 @@ class Difference(AbstractFromStates):
     allowed. A state that is not finite gives `ok=False`, not an exception.
 
     Args:
-        step: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns
-            the next value of every state, in its units.
+        step: a function `(t, y, u)` of time, states and forcings that returns the next value of
+            every state, in its units.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
             units of the state.
         observe: a function `(t, y, u)` of the states and forcings at the beginning of a step, which

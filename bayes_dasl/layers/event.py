@@ -21,7 +21,7 @@ _AGAIN, _AHEAD = 1e-3, 1e-7
 
 
 class Event(Module):
-    """A sudden change of the states whenever a function of them passes through zero.
+    """A sudden change of the states whenever a function of them crosses zero.
 
     The time is found by Newton's method on the solver's dense output, and is differentiable in the
     parameters. The solution is continuous from the right. A function that is zero at the start
@@ -29,8 +29,8 @@ class Event(Module):
 
     Args:
         when: a function `(t, y, u)` that returns one number, such as the height of a ball.
-        change: a dict that maps states to the amounts added to them, or a function `(t, y, u)` that
-            returns the new values of some states, as of a `bd.Jump`:
+        change: amounts added to states, or a function `(t, y, u)` that returns new values of some
+            states, as for `bd.Jump`:
             `lambda t, y, u: {"speed": -0.9 * y["speed"]}` bounces.
         direction: whether the number is "falling" or "rising" through zero, or "both".
         most: the largest number of occurrences in one solve; with more the solve fails with
@@ -66,7 +66,7 @@ class Event(Module):
 
 
 def as_events(events: Any) -> tuple[Event, ...]:
-    """One event or several as a tuple.
+    """Convert one event or several to a tuple.
 
     Raises:
         ModelError: if any of them is no `Event`.

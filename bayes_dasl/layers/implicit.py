@@ -37,11 +37,10 @@ class Implicit(AbstractLayer):
     `ok=False` and zero derivatives; there is no exception.
 
     Args:
-        equations: a function `(t, y, u)` of the value of the index at one row, a dict of unknowns
-            and a dict of the forcings at that row, which returns a dict with the residual of one
-            equation, or the next value, under the name of each unknown.
-        guess: where the search starts, in the units of the unknowns: a dict of numbers, or a
-            function `(t, {}, u)` that returns one. It selects one of several roots.
+        equations: a function `(t, y, u)` of the index at one row, the unknowns and the forcings at
+            that row, that returns a residual (or the next value) for each unknown.
+        guess: the start of the search, in the units of the unknowns: numbers by name, or a function
+            `(t, {}, u)`. It selects one of several roots.
         observe: a function `(t, y, u)` of the unknowns that returns a dict of predicted values;
             without it the unknowns are predicted.
         forcings: the data variables that the equations read: a name, or several.

@@ -44,8 +44,8 @@ class Jump(Module):
 
     Args:
         time: in the units of time of the data: a number, an array of numbers or a random leaf.
-        change: a dict that maps states to the amounts added to them, in their units, or a function
-            `(t, y, u)` that returns the new values of some states:
+        change: amounts added to states, in their units, or a function `(t, y, u)` that returns new
+            values of some states:
             `lambda t, y, u: {"fish": 0.8 * y["fish"]}` harvests a fifth.
 
     Shapes: `time` `()` or `(jumps,)`; an amount is a number, or has the shape of `time`; for a
@@ -162,7 +162,7 @@ def _number_shape(value: Any) -> tuple[int, ...] | None:
 
 
 def as_jumps(jumps: Any) -> tuple[Jump, ...]:
-    """One jump or several as a tuple.
+    """Convert one jump or several to a tuple.
 
     Raises:
         ModelError: if any of them is no `Jump`.

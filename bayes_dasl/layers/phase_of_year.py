@@ -26,7 +26,7 @@ def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
     Args:
         t: time, as the equation gets it for data with dates.
         of: "year" (from 1 January, leap years as they are), "week" (from Monday) or "day".
-        units: what `t` counts, as the layer states it, such as "h since 2001-01-01"; days since
+        units: the units of `t` as stated by the layer, such as "h since 2001-01-01"; days since
             1970 unless given.
 
     Returns:

@@ -31,11 +31,11 @@ class ProcessNoise(AbstractLinear):
     doses ignore the noise.
 
     Args:
-        scale: σ of each state that has noise, by name: numbers or random leaves such as
-            `dist.HalfNormal(0.1)`, in the units of the state per square root of time, or per square
+        scale: σ of each noisy state by name: numbers or random leaves such as
+            `dist.HalfNormal(0.1)`, in units of the state per square root of time, or per square
             root of time if `relative`.
         grid: (start, end, steps) of the steps, evenly spaced, numbers in the units of time of the
-            data; of dates those of the layer, days since 1970 unless it says another. **It must
+            data; for dates the layer's units, days since 1970 by default. **It must
             cover the times of forecasts too**: a time beyond it is refused, or fails where a layer
             finds it out on its way.
         relative: whether noise is in proportion to the state.

@@ -156,7 +156,7 @@ def find_root(
 
     Args:
         equations: a function of the unknowns that returns as many residuals.
-        guess: where the search starts: a number, an array or a dict of them. It has no gradient.
+        guess: the start of the search: a number, an array or a dict of them. It has no gradient.
         rtol: relative tolerance of the root.
         atol: absolute tolerance, in the units of the unknowns.
         max_steps: the most steps.

@@ -20,7 +20,7 @@ class AbstractSchedule(Module):
     @property
     @abstractmethod
     def times(self) -> Float[Array, " changes"]:
-        """When states change suddenly."""
+        """Return the times of sudden changes."""
 
     @abstractmethod
     def __call__(

@@ -54,7 +54,7 @@ class SteadyState(AbstractLayer):
             converted, or refused.
         index: the coordinate that the data run along.
         rtol: the size of Newton's last correction, relative to the states.
-        atol: what it may be besides, in the units of the states, the same for all.
+        atol: the absolute tolerance, in the units of the states, the same for all.
         max_steps: the most steps of the way to rest, for each row.
 
     Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are

@@ -325,5 +325,5 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
 
 
 def is_series(model: Model, data: xr.Dataset) -> bool:
-    """Whether what comes later is the future of what came before, rather than rows in any order."""
+    """Return whether rows are ordered in time, so that later ones are the future."""
     return begins(model.layer) or model.index == "time" or are_dates(data[model.index])

@@ -58,7 +58,7 @@ class Link(Module):
 
 
 def as_links(links: Any) -> tuple[Link, ...]:
-    """One link or several as a tuple.
+    """Convert one link or several to a tuple.
 
     Raises:
         ModelError: if any of them is no `Link`.

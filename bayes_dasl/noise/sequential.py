@@ -18,7 +18,7 @@ class Seen(NamedTuple):
         residuals: data minus predictions on the scale of `link`; any number where missing.
         there: flags of the residuals that are not missing.
         bounds: the lower and upper bound of each censored residual; −∞ and ∞ for one that was
-            measured. None if nothing can be censored.
+            measured. None if nothing is censored.
     """
 
     residuals: Float[Array, "time ..."]

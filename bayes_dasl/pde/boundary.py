@@ -14,10 +14,10 @@ ENDS = ("low", "high")
 class AbstractCondition(Module):
     """A boundary condition of one field at one side.
 
-    A value is a number, an array along the side, a distribution over either, or a function
-    `(t, y, u)` that is called at every point of the side: `y` holds the fields in the cell there,
-    `u` the forcings and the coordinates of the point. If the function returns a dict, the entry of
-    the field is used, or the only entry.
+    A value is a number, an array along the side, a distribution over either, or a function `(t, y,
+    u)` called at every point of the side, with the fields of the adjacent cell in `y`, forcings and
+    coordinates in `u`. If the function returns a dict, the entry of the field is used, or the only
+    entry.
     """
 
     @property
@@ -53,8 +53,8 @@ class Neumann(AbstractLinear):
     through the side is free.
 
     Args:
-        gradient: in the units of the field per length: a number, an array along the side, a
-            distribution over either, or a function `(t, y, u)` that is called at every point of the
+        gradient: the gradient, in the units of the field per length: a number, an array along the
+            side, a distribution over either, or a function `(t, y, u)` called at every point of the
             side.
     """
 
@@ -70,8 +70,7 @@ class Robin(AbstractLinear):
 
     Args:
         a: the weight of the field; a, b and the value may be numbers, arrays along the side,
-            distributions over either, or functions `(t, y, u)` that are called at every point of
-            the side.
+            distributions over either, or functions `(t, y, u)` called at every point of the side.
         b: the weight of the outward derivative, in units of length if a has none.
         value: in the units of the field if a has none.
 
@@ -101,9 +100,9 @@ class Flux(AbstractCondition):
     r"""A known outward flux: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; 0 is a closed wall.
 
     Args:
-        value: in the units of the field times length per time: a number, an array along the side, a
-            distribution over either, or a function `(t, y, u)` that is called at every point of the
-            side.
+        value: the flux, in the units of the field times length per time: a number, an array along
+            the side, a distribution over either, or a function `(t, y, u)` called at every point of
+            the side.
     """
 
     value: Any

@@ -46,8 +46,8 @@ class FiniteVolume(Module):
             (or a dict by field of these), or a function that returns a dict by axis. It is zero
             along an axis without an entry.
         reaction: R, in the units of the field per time: a function that returns rates by field,
-            such as a `Network` or a `Residual` of scalars, or a dict of sources by field, each a
-            number, a distribution, an array over the cells or a function.
+            such as a `Network` or a `Residual` of scalars, or sources by field, each a number, a
+            distribution, an array over the cells or a function.
         boundary: one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both
             ends), or a dict of such dicts by field.
         limiter: "van_leer" or "minmod" (second order where smooth, no new extremes), or "upwind"

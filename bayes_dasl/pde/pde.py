@@ -60,8 +60,8 @@ class PDE(AbstractLayer):
         vector_field: a function `(t, y, u)` that returns the rate of every field, such as
             `FiniteVolume`, `Spectral` and `Vorticity`, alone or in a `Residual`. It holds the grid.
         initial: each field at `start`, in its units: a number, a distribution, an array over the
-            cells, or a function `(t, {}, u)` that is called in every cell with its coordinates in
-            `u`, such as a `Basis` in x.
+            cells, or a function `(t, {}, u)` called in every cell with its coordinates in `u`, such
+            as a `Basis` in x.
         observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
             fields are predicted. Its `u` holds the forcings, the coordinates of the cells and, for
             a `FiniteVolume`, the outflow through each side (`heat_outflow_x_low`, …).

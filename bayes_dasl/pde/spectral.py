@@ -125,9 +125,9 @@ class Spectral(Module):
 
     $\partial_t u = D\,\nabla^2 u - K\,\nabla^4 u - \nabla\cdot F(t, y, u) + R(t, y, u)$
 
-    F and R are called at each point with single numbers, as for `FiniteVolume`, and act on fields
-    cut by the two-thirds rule, which is exact for products of two. Burgers' equation has the flux
-    u²/2; Kuramoto–Sivashinsky's also, with D = −1 and K = 1.
+    F and R are called at each point with scalars, as for `FiniteVolume`, on fields truncated by the
+    two-thirds rule, which is exact for products of two. Burgers' equation has the flux u²/2;
+    Kuramoto–Sivashinsky's also, with D = −1 and K = 1.
 
     Args:
         grid: the cells of a periodic box.
@@ -135,7 +135,7 @@ class Spectral(Module):
             dict by field.
         hyperdiffusion: K, in the fourth power of length per time: as for D.
         flux: F, in the units of the field times length per time: a function `(t, y, u)` that
-            returns the flux by field, in two dimensions a dict of such functions by axis.
+            returns the flux by field; in two dimensions such functions by axis.
         reaction: R, in the units of the field per time: a function `(t, y, u)` that returns rates
             by field.
 

@@ -37,8 +37,8 @@ class Vorticity(Module):
     Args:
         grid: the cells of a periodic box of two axes.
         viscosity: ν, in squared length per time.
-        forcing: F, the curl of the force per mass, in units of vorticity per time: a number, a
-            distribution, an array over the cells or a function; none unless given.
+        forcing: F, the curl of the force per mass, in vorticity per time: a number, a distribution,
+            an array over the cells or a function; none unless given.
         drag: the linear drag μ, per time.
         eddy: the eddy viscosity $\nu_e$ of unresolved scales, in squared length per time: a number,
             a distribution, an array over the cells or a function such as `Smagorinsky`, a `Network`

@@ -64,7 +64,7 @@ def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str,
 
 @mpl.rc_context(STYLE)
 def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
-    """Draw the prior and posterior density of each science parameter in small multiples.
+    """Draw prior and posterior densities of each scientific parameter in small multiples.
 
     Args:
         post: the result of `fit`.
@@ -133,7 +133,7 @@ def _scalars(name: Hashable, array: xr.DataArray) -> dict[str, xr.DataArray]:
 def draw_densities(
     ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None, label: str = "posterior"
 ) -> None:
-    """Draw the density of the draws of one number, on that of its prior."""
+    """Draw the posterior density of one parameter over its prior."""
     after = sorted_finite(posterior.values)
     before = after[:0] if prior is None else sorted_finite(prior.values)
     low, high = _density_axis(after, before)

@@ -212,7 +212,7 @@ def end_group(end: Mapping[str, np.ndarray], post: Mapping, time: float) -> dict
     Args:
         end: these states, `(draw, …)` by name.
         post: has the group `posterior`.
-        time: that time, in the numbers of the layer.
+        time: the last time, in the numbers of the layer.
 
     Returns:
         The group by its name; none for a layer that cannot continue from there.
@@ -421,7 +421,7 @@ def _jittered_variable(values: xr.DataArray) -> xr.DataArray:
 def log_prior_group(
     model: Model, values: Mapping[str, Float[np.ndarray, "chain draw"]]
 ) -> xr.Dataset:
-    """The group `log_prior`: the log prior density of each random leaf, by its name in results.
+    """Return the group `log_prior` with the log prior density of each random leaf.
 
     The density of a leaf with several numbers is their sum, as `psense` takes it. It is the density
     of the constrained values, without log |det J|. Random effects are coordinates of the group,

@@ -70,7 +70,7 @@ class Watched(NamedTuple):
 
 
 class Drives(NamedTuple):
-    """An ensemble of forcings, of which each draw has one member.
+    """A forcing ensemble, with one member for each draw.
 
     Args:
         forcings: the forcings of `Inputs`, and its own ones of the groups of a population. All
@@ -131,7 +131,7 @@ def push(
     ends: Draws | None = None,
     key: Array | None = None,
 ) -> Pushed:
-    """Conditional mean and variance of each observable for every draw.
+    """Return conditional mean and variance of each observable for every draw.
 
     Args:
         model: the model.

@@ -10,7 +10,7 @@ BY_SIDES = 39
 
 
 def largest_level(number: float, *, by_sides: bool) -> float:
-    """The mass of the largest central interval that so many errors determine.
+    """Return the largest central mass whose interval this many errors determine.
 
     Args:
         number: the number of independent errors of equal weight that they are worth.

@@ -191,9 +191,9 @@ def calibration_errors(
 def _persistence(past: Past, errors: np.ndarray) -> float:
     """The correlation of sizes of errors in overlapping windows, over the square of shared times.
 
-    Errors that add up along a window, as in a random walk, are correlated by the share of times,
-    and their sizes by its square: 1. It is 0 if each time has an independent error. It is estimated
-    from rank correlations over all leads.
+    Errors that accumulate along a window, as in a random walk, are correlated by the share of
+    common times, and their sizes by its square: 1. It is 0 if each time has an independent error.
+    It is estimated from rank correlations over all leads.
 
     Shapes: `errors` is `(lead, origin, value)`.
     """
@@ -382,7 +382,7 @@ def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
 
 
 def known_counts(found: Mapping[Any, CalibrationErrors], units: str) -> str:
-    """The number of held-out units, in words.
+    """Return the number of held-out units in words.
 
     Returns:
         Words such as `9 to 12 origins held out`.

@@ -42,9 +42,9 @@ def recalibrate(
     Future errors are assumed to be like past ones. The result is labelled as recalibrated, since it
     is no posterior predictive.
 
-    - `conformal`: an error is that of the median in units of half the 90 % interval on its side,
-      $z = (y - q_{50}) / (q_{95} - q_{50})$ above and $(y - q_{50}) / (q_{50} - q_5)$ below. The
-      new quantile of a level is the median plus the error of that level, in the same units.
+    - `conformal`: an error is measured from the median in units of half the 90 % interval on its
+      side: $z = (y - q_{50}) / (q_{95} - q_{50})$ above and $(y - q_{50}) / (q_{50} - q_5)$ below.
+      The new quantile of a level is the median plus the error of that level, in the same units.
     - `isotonic`: an error is the probability integral transform (PIT) of the datum. Its empirical
       distribution function maps levels of the forecast to true levels. Such intervals keep the
       shape of the draws, and never go beyond them.
@@ -63,18 +63,17 @@ def recalibrate(
     Args:
         fc: the result of `forecast` or `mixture`. In a series the times after the fit are
             recalibrated, up to the longest lead of `past`; others are left out.
-        past: for a series the result of `leave_future_out` for the same model, or a list of pairs,
-            each a forecast from an earlier origin and its data. For rows in any order or groups of
+        past: for a series the result of `leave_future_out` for the same model, or pairs of an
+            earlier forecast and its data. For rows in any order or groups of
             a population a pair: one forecast of held-out rows or groups, and their data.
         method: "conformal" or "isotonic".
         half_life: for a series that changes: an error so many origins back has half the weight of
             the last one. All have the same weight by default.
 
-    Returns:
-        A tree with the group `predictions`, with the dimensions and units of `fc`, for `score`,
-        `pit`, `save` and figures. Its group `recalibration` has, by observable and time: `held_out`
-        (the number of origins, rows or groups with errors), `effective` (the number of independent
-        ones they are worth) and `width_ratio` (of the new and the old 90 % interval). The attribute
+    Returns: A tree with the group `predictions`, with the dimensions and units of `fc`, for
+        `score`, `pit`, `save` and figures. Its group `recalibration` has, by observable and time:
+        `held_out` (the number of origins, rows or groups with errors), `effective` (their effective
+        number) and `width_ratio` (new over old width of the 90 % interval). The attribute
         `recalibrated` describes the method. `known_level` is the largest central interval that is
         known at all times: draws end there, and `score` gives no coverage of wider ones.
         `decompose` and `diagnose` judge the model, so they refuse this forecast except as a rival.
@@ -83,7 +82,7 @@ def recalibrate(
         DataError: for fewer than 9 held-out units, times beyond the longest lead, censored data, or
             errors that no interval can cover.
         MismatchError: if `fc` is no forecast, is recalibrated already or a what-if, or if errors
-            are of another model, other observables, or data after the end of the fit.
+            are for another model, other observables, or data after the fit.
 
     Source: Lei et al. (2018), Distribution-free predictive inference for regression; Kuleshov,
     Fenner & Ermon (2018), Accurate uncertainties for deep learning using calibrated regression;
@@ -168,7 +167,9 @@ def _rows_and_leads(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarra
 
 
 def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Lower and upper bounds of each observable at these rows, by the support of its noise."""
+    """Return lower and upper bounds of each observable at some rows, from the support of its
+    noise.
+    """
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     predictions = fc["predictions"].to_dataset()
     here = {index_of(predictions): rows}
@@ -242,12 +243,12 @@ def _merged_draws(variable: xr.DataArray) -> np.ndarray:
 
 
 def _finite_draws(draws: np.ndarray) -> np.ndarray:
-    """Which draws are finite throughout."""
+    """Return which draws are finite throughout."""
     return np.flatnonzero(np.isfinite(draws).reshape(len(draws), -1).all(axis=1))
 
 
 def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: str) -> np.ndarray:
-    """Quantiles of sorted draws at the levels `asked` in place of `levels`.
+    """Return quantiles of sorted draws at the levels `asked` in place of `levels`.
 
     Raises:
         DataError: if the ends of the 90 % interval lie beyond all draws.

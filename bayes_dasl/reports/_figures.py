@@ -284,7 +284,7 @@ def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
 
 
 def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Card]:
-    """Draw the ranks of each chain's draws.
+    """Draw the rank plots of each chain.
 
     Returns:
         The cards of the page.

@@ -33,8 +33,8 @@ class ReportOptions:
         block: length of a block, as for `bayes_dasl.extremes.return_levels`.
         metrics: further scores of the predictive mean by name, such as
             `{"NSE": bd.scores.metrics.nse}`.
-        source: where the data come from. If empty, a study takes `data.attrs["source"]`, and a
-            report by itself the source of the test data.
+        source: the source of the data. If empty, a study takes `data.attrs["source"]`, and a report
+            by itself the source of the test data.
         licence: licence of the data. If empty, `attrs["licence"]` or `attrs["license"]` is taken.
 
     Raises:

@@ -101,8 +101,8 @@ def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     $t - m a$ is a training time, and the training pairs $k = (t_j - m a, t_j)$ within 15 days of
     the season of $t$
 
-    Times count as the same within half a typical step. Where data have fewer than five such pairs
-    in that season, those of all seasons count.
+    Times count as the same within half a typical step. With fewer than five such pairs, the pairs
+    of all seasons are used.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
 
@@ -128,8 +128,8 @@ def baseline_forecasts(
     """Baseline forecasts by name, for `score` and `pit`.
 
     "climatology" repeats all training values, "persistence" continues from the last one. For at
-    least two years of data with seasons, "seasonal climatology" repeats values within 15 days of
-    the same day of the year, and "seasonal naive" continues from the value of a year before.
+    least two years of seasonal data, "seasonal climatology" repeats values within 15 days of the
+    same day of the year, and "seasonal naive" continues from the value a year before.
 
     Each has at most 1000 draws: quantiles of its ensemble at each time, which form no paths.
 
@@ -254,7 +254,7 @@ def baseline_at(
 def baseline_ensembles(
     train: xr.Dataset, test: xr.Dataset
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Name and draws `(draw, datum)` by observable of each baseline of the training data."""
+    """Yield name and draws `(draw, datum)` by observable of each baseline."""
     for label, baseline in baselines(train).items():
         members = baseline_at(baseline, train, test)
         flat = {}

@@ -48,46 +48,42 @@ _COARSEST = 0.25
 def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Decomposition:
     r"""Split the predictive variance of each observable at each time (law of total variance).
 
-    $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$,
-    `total = aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$.
-    The epistemic part, the variance of $m = E(y \mid \theta)$, is that of independent chains or
-    members, however few: a share $1/n$ of it is not lost. A single chain counts as independent
-    draws.
+    $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$, `total =
+    aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$. The
+    epistemic part, the variance of $m = E(y \mid \theta)$, is unbiased for independent chains or
+    members: a share $1/n$ is not lost. A single chain counts as independent draws.
 
-    With science and network leaves in the model, the epistemic part is split by first-order
-    conditional variances under the joint posterior: `science`
-    $= \mathrm{Var}[E(m \mid \text{science})]$ is what would vanish on average if the science leaves
-    were known, `network` the same for the network's. `interaction` is what is left of it. It is
-    positive where only both groups together determine the mean: a true interaction, or two groups
-    that compensate each other, so that neither alone tells much. It is negative where either group
-    alone tells the same, so that both count it.
+    With science and network leaves, the epistemic part is split by first-order conditional
+    variances under the joint posterior. `science` $= \mathrm{Var}[E(m \mid \text{science})]$ would
+    vanish on average if the science leaves were known; `network` likewise. `interaction` is the
+    remainder. It is positive if only both groups together determine the mean: a true interaction,
+    or groups that compensate each other. It is negative where either group alone tells the same, so
+    that both count it.
 
-    Science and network are the covariance of the means of two draws that share that group and
-    nothing else, which `forecast` makes from 100 draws on, whatever the model is. The standard
-    error of such a share of the epistemic variance is about `attrs["share_error"]`, $1/\sqrt{n}$
-    for $n$ independent draws, or less. Such pairs can be made where the groups are independent
-    under the posterior, or depend on each other linearly. Where they do not look like draws of the
-    posterior, in mean, variance, or what the group's leaves explain, `split_known` is false. There
-    science and network are what they explain at least, and `unknown` is the rest. So science,
-    network, process, interaction and unknown add up to the epistemic variance everywhere, and so do
-    their means.
+    Science and network are covariances of the means of two draws that share only that group, which
+    `forecast` makes from 100 draws on. The standard error of such a share of the epistemic variance
+    is about `attrs["share_error"]`, $1/\sqrt{n}$ for $n$ independent draws, or less. Such pairs can
+    be made where the groups are independent under the posterior, or depend on each other linearly.
+    If these are unlike posterior draws in mean, variance, or the part explained by the group's
+    leaves, `split_known` is false. There science and network are what they explain at least, and
+    `unknown` is the rest. So science, network, process, interaction and unknown add up to the
+    epistemic variance everywhere, and so do their means.
 
-    Where the states have noise of their own, as by `ProcessNoise` or in an `SDE`, or a layer has
-    states at knots, `process` is the epistemic variance that would be left if all else were known:
-    it grows with the horizon, and is no noise of the observation. It is in no other part.
+    If states have noise of their own (`ProcessNoise`, `SDE`) or a layer has states at knots,
+    `process` is the epistemic variance left if all else were known. It grows with the horizon, and
+    is not observation noise. It is in no other part.
 
     `science_least` and `network_least` are known everywhere: regressions on the draws, which say
-    what a group explains at least. What they miss may be interaction, or the group's own.
+    what a group explains at least. The rest may be interaction or belong to the group.
 
-    Of a forecast over an ensemble of forcings the epistemic part has that of these in it, and
-    `forcing` is $\mathrm{Var}[E(m \mid \text{forcings})]$, from draws that share a member; science
-    and network are not split then.
+    For a forcing ensemble the epistemic part includes the forcings, and `forcing` is
+    $\mathrm{Var}[E(m \mid \text{forcings})]$, from draws that share a member; science and network
+    are not split then.
 
-    Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric
-    part is known, that draw's own variance: the others are NaN, and all of them where no draw is
-    left. The split of fewer than 20 is unknown.
-    A forecast in a file is read block by block: memory is bounded whatever the number of times and
-    draws.
+    Failed draws are left out (`attrs["failed_draws"]`). With one usable draw only the aleatoric
+    part is known, and the others are NaN; without any, all are. The split of fewer than 20 is
+    unknown. A forecast in a file is read block by block: memory is bounded whatever the number of
+    times and draws.
 
     `print` shows the shares of the variance in per cent, near, in the middle and far from the end
     of the fitted data.
@@ -248,7 +244,7 @@ class _Split:
         return [*process, "unknown", KNOWN] if process else []
 
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
-        """Turn to an observable, of which some draws are finite throughout."""
+        """Select an observable and its draws that are finite throughout."""
         self._ok = ok
         self._pairs = {}
         self._chains = int(chain[-1]) + 1
@@ -335,11 +331,11 @@ class _Split:
 def shared(
     mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half: np.ndarray
 ) -> np.ndarray:
-    """The first-order share `(datum,)` of a group of leaves, from pairs that share nothing else.
+    """Return the first-order share `(datum,)` of a group of leaves, from pairs that share
+    nothing else.
 
-    NaN where the pairs are no posterior draws: mean or variance of the other draw, or its
-    covariance with a regression on the features of the group, differ by more than a little and
-    chance.
+    NaN if the pairs are unlike posterior draws: mean, variance, or covariance with a regression on
+    the group's features differ by more than a little and chance.
 
     Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features
     `(draw, p)`, `half` is `(draw,)`.
@@ -458,7 +454,7 @@ def labelled(
     failed: int,
     attrs: Mapping[str, Mapping[str, str]],
 ) -> xr.Dataset:
-    """Parts `(observable, time, …)` as a dataset, with the attributes of each part.
+    """Return variance parts `(observable, time, …)` as a dataset with attributes.
 
     Returns:
         The dataset, with the coordinate `units`.

@@ -23,7 +23,7 @@ class Decomposition(xr.Dataset):
 
     Args:
         data_vars: the parts `(observable, time, …)` by name.
-        coords: those of the forecast.
+        coords: the coordinates of the forecast.
         attrs: `failed_draws`, `share_error`, and between which times the data were fitted.
     """
 
@@ -71,7 +71,7 @@ _TITLE = "Shares of the predictive variance in per cent, mean over rows"
 
 
 def _is_whole(parts: xr.Dataset) -> bool:
-    """Whether all parts are there, rather than a selection or a mean of them."""
+    """Return whether all parts are present, rather than a selection or a mean."""
     if not {"total", "aleatoric", "epistemic"} <= {*parts.data_vars}:
         return False
     dims = parts["total"].dims

@@ -129,7 +129,7 @@ def finite_throughout(draws: xr.DataArray) -> np.ndarray:
 
 
 def finite(draws: np.ndarray) -> np.ndarray:
-    """Which draws `(draw, datum)` are finite at all data.
+    """Return which draws `(draw, datum)` are finite at all data.
 
     Returns:
         A flag for each draw.

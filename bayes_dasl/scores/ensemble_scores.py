@@ -27,7 +27,7 @@ type Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 class ScoreTable(pd.DataFrame):
-    """A table that prints all columns in a narrow terminal, with notes on what was left out."""
+    """A table that prints all its columns in a narrow terminal, with notes on omissions."""
 
     @property
     def _constructor(self) -> type["ScoreTable"]:
@@ -57,11 +57,10 @@ def score_ensemble(
 ) -> dict[str, float | int]:
     """Score draws against observations; each score is the mean over the observed times.
 
-    The CRPS is the fair estimator, unbiased whatever the number of draws. The log score is that of
-    a Gaussian kernel density (Silverman's bandwidth), NaN where all draws are equal, or where all
-    draws and observations are whole numbers.
-    At each time the draws that are not finite are left out; where none is left, or without an
-    observation, every score is NaN.
+    The CRPS is the fair estimator, unbiased whatever the number of draws. The log score uses a
+    Gaussian kernel density (Silverman's bandwidth). It is NaN if all draws are equal, or draws and
+    observations are whole numbers. At each time the draws that are not finite are left out; without
+    any, or without an observation, every score is NaN.
 
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
 

@@ -22,7 +22,7 @@ HARDLY = 0.001
 
 
 def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
-    """Findings on draws that were solved, but whose predictions are not finite."""
+    """Yield findings on solved draws with non-finite predictions."""
     yield from _overflow_findings(_not_finite(post, "conditional_mean"), _solved(post), "posterior")
     if fc is not None:
         odd = _not_finite(fc, "predictions")

@@ -59,7 +59,7 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
 
 
 def _index_columns(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
-    """Index and places of each value, by position where they have no coordinate."""
+    """Return index and places of each value, by position where there is no coordinate."""
     # All combinations of positions along the dimensions, in the order of the values.
     at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
     grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")

@@ -19,7 +19,7 @@ from ..random import paths
 def log_likelihood(
     model: Model, data: xr.Dataset, values: Mapping[str, Any] | xr.DataTree
 ) -> xr.Dataset:
-    r"""The log likelihood $\log p(y_i \mid \theta)$ of each datum.
+    r"""Return the log likelihood $\log p(y_i \mid \theta)$ of each datum.
 
     Args:
         model: the model.

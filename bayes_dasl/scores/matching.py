@@ -50,7 +50,7 @@ def check_forecast(fc: object, *groups: str) -> None:
 
 
 def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]) -> None:
-    """Raise MismatchError unless rivals have the observables of what they are compared with."""
+    """Raise MismatchError unless all forecasts have the same observables."""
     held = [*map(str, own)]
     for name, theirs in rivals.items():
         if set(held) != set(other := [*map(str, theirs)]):
@@ -91,7 +91,7 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
     `known` are the inputs of the fit: forcings, and variables that the noise reads.
 
     Raises:
-        MismatchError: that names the first such row.
+        MismatchError: for such a row, naming the first.
     """
     then_known = fitted_rows(known, fitted) if known.data_vars else None
     if then_known is None:
@@ -285,9 +285,9 @@ def _shared_times(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices into `data` and `forecast` of shared times, up to rounding.
 
-    Numbers of 32 bits are so coarse that one time may be near two others: the nearest counts. The
-    first of several replicates is paired with the first row of the forecast at that time, the
-    second with the second, so that their noise is independent; with fewer rows they start again.
+    Numbers of 32 bits are so coarse that one time may be near two others: the nearest counts.
+    Replicates are paired in order with the forecast's rows at that time, so that their noise is
+    independent; with fewer rows they start again.
     """
     theirs, ours = (f"from {told(t.min())} to {told(t.max())}" for t in (data, forecast))
     if are_dates(forecast):

@@ -86,7 +86,7 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
     They ignore the uncertainty of the forecast: see `bayes_dasl.score`.
 
     Args:
-        fc: what `forecast` returned.
+        fc: the result of `forecast`.
         data: a dataset with the observables, NaN where missing.
         metrics: functions of predictions and observations, both `(datum,)`, by name, such as `nse`.
 

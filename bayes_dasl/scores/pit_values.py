@@ -12,7 +12,7 @@ from .matching import in_units_of_forecast, recalibration_label, shared
 
 
 def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    r"""The probability integral transform of each observation; NaN where it is missing.
+    r"""Return the probability integral transform of each observation; NaN where missing.
 
     $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for $m$ draws $x$ and $u \sim U(0, 1)$
 
@@ -35,7 +35,7 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
 
 def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
-    """The PIT of what `shared` returns.
+    """Return the PIT of the result of `shared`.
 
     Returns:
         The PIT of each datum, by observable.

@@ -26,24 +26,24 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     """Score a forecast against the data, one row for each observable and one for `all`.
 
     Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many
-    of the data are not forecast. Of places, or members, those of the forecast count, all of which
-    the data must have. Missing observations are left out, and so are draws that are not finite (a
-    failed solve); `attrs["failed_draws"]` counts those, of members each once. Row `all` is the mean
-    over the observables that have data, NaN where one of them is; its coverages are shares of all
+    of the data are not forecast. The places or members of the forecast count, all of which the data
+    must have. Missing observations are left out, and so are draws that are not finite (a failed
+    solve); `attrs["failed_draws"]` counts those, of members each once. Row `all` is the mean over
+    the observables that have data, NaN where one of them is; its coverages are shares of all
     values, and its `n` is their number.
 
     The log score is exact: minus the log of the mean over draws of the density, or mass, that the
-    noise of each draw gives to the datum. A forecast without the group `noise`, made by hand, has
-    draws only: then it is that of a kernel density of these, which is an estimate, and NaN where
-    draws and data are whole numbers, of which draws alone give no mass. `attrs["log_score"]` says
-    which by observable, and so does the printed table where it is not exact.
+    noise of each draw gives to the datum. A handmade forecast without the group `noise` has a
+    kernel density estimate instead, and NaN for whole numbers, whose probabilities draws alone do
+    not give. `attrs["log_score"]` says which by observable, and so does the printed table where it
+    is not exact.
 
-    A censored datum is scored by what is known of it: its log score is that of the probability that
-    the forecast gives to its bounds. For the other scores draws within its bounds count as equal to
-    it, and those beyond a limit at which data are censored as at the limit.
+    The log score of a censored datum is the log of the forecast probability of its bounds. For
+    other scores, draws within its bounds count as equal to it, and draws beyond a detection limit
+    as equal to the limit.
 
-    Of a recalibrated forecast, which `attrs["recalibrated"]` and the printed table name, coverages
-    of intervals beyond those that it knows are NaN.
+    For a recalibrated forecast, named by `attrs["recalibrated"]` and the printed table, coverages
+    beyond its known intervals are NaN.
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
@@ -84,10 +84,10 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
 
 def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
-    """The CRPS and the log score of each datum at the times that forecast and data share.
+    """Return CRPS and log score of each datum at shared times.
 
     Args:
-        fc: what `forecast` returned.
+        fc: the result of `forecast`.
         data: a dataset with the observables, NaN where missing.
 
     Returns:
@@ -115,7 +115,7 @@ def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
 def _score_parts(
     name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset
 ) -> Iterator[Part]:
-    """An observable block by block, from the file where the forecast lies in one."""
+    """Yield an observable in blocks, read from a stored forecast if there is one."""
     needed = predictions[[name]], noise.filter_by_attrs(observable=name), observed[[name]]
     for at in blocks_of(predictions[name]):
         here = [part.isel(at, missing_dims="ignore").compute() for part in needed]

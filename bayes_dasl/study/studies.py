@@ -60,7 +60,7 @@ class Study:
         engine: the engine of all fits.
         label: name of the model in tables and figures.
         title: title of the report.
-        source: where the command line finds the study again.
+        source: the address of the study for the command line.
         derived: a function of the model, as for `bd.evaluate`, whose values the report shows.
         options: further contents of the report; source and licence default to `data.attrs`.
         mix: whether the forecast is a mixture (`bd.mixture`), or "evidence" or "forecasts" to
@@ -124,7 +124,7 @@ class Study:
 
     @property
     def models(self) -> dict[str, Model]:
-        """All models by name, the study's own first."""
+        """Return all models by name, the study's own first."""
         return {self.label: self.model, **self.rivals}
 
     @property

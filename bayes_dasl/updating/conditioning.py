@@ -195,7 +195,9 @@ def _rows_of_member(model: Model, draws: Draws, member: int) -> Float[np.ndarray
 def _chosen_candidates(
     likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator
 ) -> np.ndarray:
-    """One candidate for each draw and member, with probability proportional to its likelihood."""
+    """Return one candidate for each draw and group, with probability proportional to its
+    likelihood.
+    """
     # By inversion of the cumulative sum.
     share = np.cumsum(np.exp(likelihood - likelihood.max(axis=1, keepdims=True)), axis=1)
     at = rng.uniform(size=(len(share), 1, share.shape[-1])) * share[:, -1:]

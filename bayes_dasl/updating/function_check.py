@@ -41,16 +41,15 @@ _POINTS = 201
 def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     r"""Test whether finer unknown functions would explain residuals of a fit, without a new fit.
 
-    1. Finer functions are added for a moment: beside each `bd.Basis` families of its kind two and
-       four times as fine, beside each `bd.Network` waves over its inputs with lengths of the width
-       of these, a half and a quarter.
-    2. Predictions are linearised in their coefficients, and in all parameters of the model, about
-       the best position near the likeliest of some draws. Parameters have priors ten times as wide,
-       whose cost says nothing of how fine a function is.
-    3. The gain is the rise of the log evidence, maximised over the variance of the coefficients. It
-       is compared with gains for data that the model simulates.
-    4. A function is too coarse if less than 1 % of sound models gain as much by any function. The
-       other functions are then tested beside the finer one.
+    1. Finer functions are added temporarily: for each `bd.Basis` families of its kind two and four
+       times as fine, for each `bd.Network` waves over its inputs with lengths of one, a half and a
+       quarter of their widths. 2. Predictions are linearised in their coefficients, and in all
+       parameters of the model, about the best position near the likeliest of some draws. Parameters
+       have priors ten times as wide, whose cost says nothing of how fine a function is. 3. The gain
+       is the rise of the log evidence, maximised over the variance of the coefficients. It is
+       compared with gains for data that the model simulates. 4. A function is too coarse if less
+       than 1 % of sound models gain as much by any function. The other functions are then tested
+       beside the finer one.
 
     Serial correlation could be mistaken for a coarse function. If neighbouring residuals are
     correlated, noise with a first-order autoregression competes with finer functions.

@@ -61,7 +61,7 @@ def check_solver(
         post: the result of `fit`; it is never changed.
         draws: the number of draws to solve again, 25 or more, evenly spaced over all chains; all
             with `correct`.
-        factor: how many times tighter the tolerances are, more than 1.
+        factor: the factor by which tolerances are tightened, more than 1.
         correct: whether all draws are solved again and resampled by their smoothed weights, so that
             a coarse solver may be used for sampling. The result is the posterior of
             `tightened(model, factor)`, which must be used with it from then on.

@@ -31,7 +31,7 @@ def tightened(model: Any, factor: float = 100.0) -> Any:
 
     Args:
         model: a model, or a layer.
-        factor: how many times tighter the tolerances are.
+        factor: the factor by which tolerances are tightened.
 
     Returns:
         A copy of the model or layer.

@@ -122,7 +122,7 @@ def _scaled(values: Any, logs: bool) -> np.ndarray:
 
 
 def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterator[Finding]:
-    """One finding for all elements of a parameter that are level on the same sides."""
+    """Yield one finding for all elements of a parameter that are level on the same sides."""
     for sides in (["lower", "upper"], ["lower"], ["upper"]):
         found = [one for one in each if level[one.label] == sides]
         if not found:

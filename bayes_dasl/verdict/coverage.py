@@ -161,7 +161,7 @@ def coverage_finding(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any])
 
 
 def _hits(own: Ensembles, scored: Ensembles, data: Mapping[Any, Any]) -> Iterator[_Hits]:
-    """The hits of all held-out values, then those of each group of forecasts by size."""
+    """Yield the coverage counts of all held-out values, then of each group by forecast size."""
     # Importing SciPy's statistics takes a second, so only where it is needed.
     from scipy.stats import rankdata
 

@@ -60,9 +60,9 @@ def diagnose(
     - training data, by residuals compared with those that the model simulates: their size, serial
       correlation, tails, skewness, and growth with the prediction; in a population also by
       differences of scale between members;
-    - held-out data, by the coverage of intervals, by their CRPS, and by whether climatology,
-      persistence or a rival forecasts better. Data that could hardly have shown a fault are
-      "inconclusive". Rows of another table with the labels of fitted rows count as held out;
+    - held-out data, by coverage, by CRPS, and by whether climatology, persistence or a competing
+      model forecasts better. Data that could hardly have shown a fault are "inconclusive". Rows of
+      another table with the labels of fitted rows count as held out;
     - the prior, by how far the posterior lies from it. Random effects are judged by their
       hyperparameters.
 

@@ -74,7 +74,7 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
 
 
 def _fitted(labels: np.ndarray, seen: np.ndarray, span: Span) -> np.ndarray:
-    """Which rows of a forecast were fitted; none without a span, as for rows of another table."""
+    """Return which rows of a forecast were fitted; none without a span."""
     start, end = span
     if end is None:
         return np.zeros(labels.shape, bool)

@@ -44,7 +44,7 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
 
     Args:
         own: draws and observations of each observable.
-        other: those of the other forecast.
+        other: draws of the other forecast.
         data: the observations, with time as first dimension.
 
     Returns:

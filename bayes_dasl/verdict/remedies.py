@@ -51,7 +51,7 @@ class Noise(NamedTuple):
         return cls(str(said.get("noise", "")), "".join(families[:1]), lowest, **flags)
 
     def has(self, *words: str) -> bool:
-        """Whether its class or its distribution contains one of these words.
+        """Return whether the noise's class or distribution name contains one of these words.
 
         Returns:
             Whether it does, also inside another noise.

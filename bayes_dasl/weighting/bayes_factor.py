@@ -61,7 +61,7 @@ def bayes_factors(
     *,
     prior: Mapping[str, float] | None = None,
 ) -> BayesFactors:
-    r"""Weigh a science model and extensions of it by their evidence, from their fits.
+    r"""Weigh a science model and its extensions by their evidence.
 
     An extension adds a part with a random size $s$: a `Network` with a random scale, as in
     `corrected`, or a `ProcessNoise`. If all sizes are zero, it is the science model. So the Bayes
@@ -241,7 +241,7 @@ def _leaf_kind(leaf: RandomLeaf) -> tuple[str, str]:
 
 
 def _refuse_other_posteriors(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
-    """Raise MismatchError for posteriors that are not those of the models, or of other data."""
+    """Raise MismatchError for posteriors of other models or other data."""
     if {*models} != {*posts}:
         raise MismatchError(
             f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}"

@@ -10,7 +10,7 @@ from .weight_table import WeightTable
 
 @dataclass(frozen=True)
 class BayesFactors(WeightTable):
-    """Bayes factors of models over the model that is nested in all of them.
+    """Bayes factors relative to the model nested in all others.
 
     Args:
         table: a row for each model, in the given order. `log_bayes_factor` is in nats, and `error`

@@ -135,7 +135,7 @@ def loo_members(
 def _integrated(
     problem: Problem, held: Draws, copies: int, *, key: Array
 ) -> Float[np.ndarray, "draw member"]:
-    """The log likelihood of each group by draw, with random effects integrated out."""
+    """Return each group's log likelihood by draw, with random effects integrated out."""
     likelihood = of_members(problem, candidates(problem.model, held, copies, key=key))
     return logsumexp(likelihood.reshape(-1, copies, likelihood.shape[-1]), axis=1) - np.log(copies)
 

@@ -36,7 +36,7 @@ class Window(NamedTuple):
 def windows_of(
     model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None
 ) -> list[Window]:
-    """The window of each origin.
+    """Return the window of each origin.
 
     Returns:
         The windows in the order of their origins.

@@ -123,7 +123,7 @@ def _hmc_stats(info: Any, value: Any) -> Stats:
 
 @dataclasses.dataclass(frozen=True)
 class ChEES(AbstractMethod):
-    """HMC whose jittered trajectory maximises the change in the estimator of the expected square.
+    """HMC with jittered trajectory length that maximises the ChEES criterion.
 
     All chains take L = ceil(h T / ε) leapfrog steps, with h from a Halton sequence.
 

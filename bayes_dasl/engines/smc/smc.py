@@ -87,7 +87,7 @@ class SMC(AbstractEngine):
 
     @property
     def draws(self) -> int:
-        """Draws of each chain: the particles of a run."""
+        """Draws of each chain, which are the particles of a run."""
         return self.particles
 
     @property

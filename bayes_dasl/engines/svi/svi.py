@@ -54,9 +54,9 @@ class SVI(AbstractEngine):
     guide's own. In either case no draw comes from a mode that the guide does not reach.
 
     Args:
-        guide: the family in the unconstrained space: a normal with the curvature at the mode
-            ("laplace"), a normal fitted with a diagonal ("mean_field"), a diagonal plus low-rank
-            ("low_rank") or any ("full_rank") covariance, or an inverse autoregressive "flow".
+        guide: the family of the guide: a normal with the curvature at the mode ("laplace"), a
+            fitted normal with diagonal ("mean_field"), low-rank ("low_rank") or full ("full_rank")
+            covariance, or an inverse autoregressive "flow".
         steps: the most steps, in windows of 100; "laplace" takes none.
         chains: the number of chains into which the draws are divided.
         draws: draws of each chain that are kept.

@@ -146,7 +146,7 @@ def _is_positive_state(initial: Any, support: Any, seen: Array | None) -> bool:
 
 
 class Matching:
-    """Finds positions whose vector fields agree with paths that agree with the data."""
+    """Search for positions whose vector fields match the slopes of smoothed data."""
 
     def __init__(self, problem: Problem):
         self._problem = problem

@@ -64,7 +64,7 @@ class Linearised(Reparametrisation):
       nothing, its slopes there are used, too.
 
     Args:
-        on: whether it is switched on; else it is the identity.
+        on: whether it is switched on; otherwise it is the identity.
         at: the reference position.
         coefficients: coefficients of the functions there, `(coefficient,)`.
         centre: predictions there, by observable.
@@ -113,7 +113,7 @@ class Linearised(Reparametrisation):
 
     @property
     def active(self) -> Reparametrisation:
-        """Itself, or the identity if it is switched off."""
+        """Return itself, or the identity if it is switched off."""
         return self if self.on else Identity()
 
     # Forward and inverse share most of their work, so that one compiled program serves both.

@@ -143,7 +143,7 @@ class References:
     def drawn(
         self, reparametrisation: Conditional, x: Float[np.ndarray, "n dimension"], *, key: Array
     ) -> np.ndarray:
-        """Return positions with last layers drawn anew given all else, to first order."""
+        """Draw last-layer weights from their first-order conditional, given all else."""
         z = np.array(x)
         at = self.linear.weights
         z[:, at] = jax.random.normal(key, (len(x), len(at)))

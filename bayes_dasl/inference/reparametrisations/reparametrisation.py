@@ -39,7 +39,7 @@ class Reparametrisation(eqx.Module):
 
     @property
     def active(self) -> "Reparametrisation":
-        """Itself, or the identity if it is switched off: a cheaper program serves that one."""
+        """Return itself, or the identity if it is switched off, which needs a cheaper program."""
         return self
 
     def log_density(
@@ -181,7 +181,7 @@ def from_arrays(arrays: Mapping[str, Any], like: Any) -> Any:
 def each_row(one: Callable[..., Any], *rows: Array) -> Any:
     """Apply a function to each row.
 
-    On a CPU rows go one after another, since their work then fits its cache; else all at once.
+    On a CPU rows go one after another, since their work then fits its cache; else all together.
     """
     if computing_devices()[0].platform == "cpu":
         return jax.lax.map(lambda row: one(*row), rows)

@@ -48,7 +48,7 @@ class HilbertGP(AbstractFamily):
         boundary: the width of the interval of the eigenfunctions relative to the range, at least
             1.2.
 
-    Units: `length` those of x, `amplitude` those of the function.
+    Units: `length` in units of x, `amplitude` in units of the function.
 
     Raises:
         ModelError: if the range is empty, the kernel is unknown, the boundary is below 1.2, or
@@ -115,7 +115,7 @@ class HilbertGP(AbstractFamily):
             size: the number of functions.
             kernel: as for a `HilbertGP`.
 
-        Units: `length` those of the variable, `amplitude` those of the function.
+        Units: `length` in units of the variable, `amplitude` in units of the function.
 
         Returns:
             The process.
