@@ -8,8 +8,7 @@ from .checks import (
 )
 from .fingerprint import posterior_fingerprint as posterior_fingerprint
 from .layer_inputs import inputs as inputs
-from .model import Model as Model, noise_at as noise_at
-from .reading import Observed as Observed
+from .model import Model as Model, Observed as Observed, noise_at as noise_at
 from .unit_check import (
     check_units as check_units,
     unit_findings as unit_findings,

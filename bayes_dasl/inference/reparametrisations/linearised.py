@@ -243,8 +243,8 @@ class Linearisation:
 
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean of some positions, and the mean of the coefficients there."""
-        at = np.mean(chosen, axis=0)
-        return at, np.mean(np.asarray(self._coefficients_of(np.asarray(chosen))), axis=0)
+        coefficients = np.asarray(self._coefficients_of(np.asarray(chosen)))
+        return np.mean(chosen, axis=0), coefficients.mean(axis=0)
 
     def _around(self, at: Array, coefficients: Array) -> tuple[Any, ...]:
         """Return predictions and values at a reference, and the slopes of both.
@@ -252,6 +252,7 @@ class Linearisation:
         The slopes are by all parameters except weights, and by coefficients.
         """
         size = len(self._others)
+        total = size + coefficients.size
 
         def flat(others, coefficients):
             found = self._predicted(at.at[self._others].set(others), coefficients, self._forward)
@@ -259,13 +260,15 @@ class Linearisation:
             return jnp.concatenate(predictions), found
 
         # 1. Slopes of predictions by forward mode, one direction after the other.
+        others = at[self._others]
+
         def along(i):
-            direction = jnp.zeros(size + coefficients.size).at[i].set(1.0)
+            direction = jnp.zeros(total).at[i].set(1.0)
             parts = direction[:size], direction[size:]
-            _, slope, found = jax.jvp(flat, (at[self._others], coefficients), parts, has_aux=True)
+            _, slope, found = jax.jvp(flat, (others, coefficients), parts, has_aux=True)
             return slope, found
 
-        slopes, found = jax.lax.map(along, jnp.arange(size + coefficients.size), batch_size=_BATCH)
+        slopes, found = jax.lax.map(along, jnp.arange(total), batch_size=_BATCH)
         # 2. Zero where the solve fails: the reparametrisation then is that of the prior.
         values, variances, ok = jax.tree.map(lambda each: each[0], found)
         sound = lambda v: jnp.where(ok & jnp.isfinite(v), v, 0.0)  # noqa: E731
@@ -273,7 +276,7 @@ class Linearisation:
         centre, variances = jax.tree.map(sound, (values, variances))
         # 3. Slopes of the constrained values.
         values_of = lambda others: self._values(at.at[self._others].set(others))  # noqa: E731
-        of_values = jax.jacfwd(values_of)(at[self._others])
+        of_values = jax.jacfwd(values_of)(others)
         return centre, variances, slopes[:, :size], slopes[:, size:], self._values(at), of_values
 
     def _made(self, on: bool, *found: Any) -> Linearised:
@@ -328,15 +331,13 @@ class Linearisation:
         others: list[Linearised],
     ) -> tuple[Linearised, float]:
         """Return the best variant with its nats; this one, unless another is clearly better."""
-        best = fitted
         fewest = nats - _BETTER * self.weights.size
         for other in others:
             own = self._nats(other, positions)
             if own < fewest:
-                best = other
-                fewest = own
-                nats = own
-        return best, nats
+                fitted = other
+                fewest = nats = own
+        return fitted, nats
 
     def _nats(self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]) -> float:
         """Return minus the mean log density of positions for N(0, 1) in z, up to a constant."""
