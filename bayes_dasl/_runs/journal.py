@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -300,3 +300,8 @@ def _progress() -> "Progress":
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
     return Progress(*columns, console=LastingConsole(stderr=True), transient=True)
+
+
+def concatenated(traces: Sequence[Arrays]) -> Arrays:
+    """Return the arrays `(chain, draw, …)` of several traces, one after the other."""
+    return {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}

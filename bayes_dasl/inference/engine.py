@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -222,11 +222,6 @@ class AbstractEngine(abc.ABC, Settings):
             positions: the draws, `(draw, dimension)`, in the unconstrained space.
         """
         return self
-
-
-def concatenated(traces: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the arrays `(chain, draw, …)` of several traces, one after the other."""
-    return {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
 
 
 def check_engine(engine: object) -> None:

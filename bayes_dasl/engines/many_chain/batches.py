@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..._runs.journal import Arrays, Journal
-from ...inference.engine import concatenated
+from ..._runs.journal import Arrays, Journal, concatenated
 from ...inference.metric import Metric
 from ...inference.problem import LogDensity
 from ...inference.sharding import Sharded, most_even_shards

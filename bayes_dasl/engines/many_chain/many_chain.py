@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._findings import Finding, nested_finding
-from ..._runs.journal import Arrays, Journal, ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar, concatenated
 from ..._statistics.convergence import nested_rhat
 from ...errors import ModelError
-from ...inference.engine import AbstractEngine, Cost, Modes, Samples, concatenated
+from ...inference.engine import AbstractEngine, Cost, Modes, Samples
 from ...inference.gradient import traced_once
 from ...inference.metric import Metric, refine
 from ...inference.problem import Problem

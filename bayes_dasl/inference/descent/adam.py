@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from ..._findings import Finding
 from ..._jax.trace import traced
-from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..engine import Facts, concatenated
+from ..._runs.journal import Arrays, Journal, ProgressBar, concatenated
+from ..engine import Facts
 from ..problem import Problem, Terms
 from ..reparametrisations.reference import References, is_sound, references_of
 from ..reparametrisations.reparametrisation import Identity, Reparametrisation

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._findings import Finding
-from ..._runs.journal import Arrays, Journal, ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar, concatenated
 from ...errors import ModelError, ReadError
-from ..engine import AbstractEngine, Cost, Facts, Modes, Samples, concatenated
+from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, differentiated
 from ..problem import Problem
 from ..reparametrisations.centring import centring_of, has_dependent

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..engine import concatenated
+from ..._runs.journal import Arrays, Journal, ProgressBar, concatenated
 from ..metric import Metric, refine
 from ..reparametrisations.reparametrisation import Reparametrisation, Reparametriser
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size
