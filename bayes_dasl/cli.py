@@ -21,7 +21,7 @@ from ._findings import Diagnosis, Level
 from ._runs.console import LastingConsole
 from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
-from .data.dates import told
+from .data.dates import in_words
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .many.comparison import rows_of, summarised
 from .many.many import ALONE
@@ -403,7 +403,7 @@ def update(
     with _short_errors():
         loaded = _load_run(run, trust)
         for name, post in loaded.update(new_rows(loaded.study, data), key=key).items():
-            last = told(fitted_observables(post)[loaded.study.index].values[-1])
+            last = in_words(fitted_observables(post)[loaded.study.index].values[-1])
             _say(f"{name}: knows the data up to {last} by {post.attrs['updated_by']}")
         named = _quoted(run, trust)
         _say(

@@ -82,7 +82,7 @@ class Earth(TwoLayers):
 
 
 class Rates(bd.Module):
-    """The same as an initial value problem, for rivals that read the rates of the science."""
+    """The same as an initial value problem, for competitors that read the rates of the science."""
 
     earth: Earth
 
@@ -319,7 +319,7 @@ def study() -> bd.Study:
         title="Global warming 1850–2024",
         model=made["hybrid"](),
         label="hybrid",
-        rivals={"science": made["science"]()},
+        competitors={"science": made["science"]()},
         data=data,
         split=SPLIT,
         engine=bd.NUTS(draws=500),

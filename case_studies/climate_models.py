@@ -203,7 +203,7 @@ def study() -> bd.Study:
         title="Fourteen climate models: one per cent more carbon dioxide a year",
         model=model_of(),
         label="population",
-        rivals={"no efficacy": model_of(efficacy=False)},
+        competitors={"no efficacy": model_of(efficacy=False)},
         data=load(),
         split=SPLIT,
         engine=ENGINE,

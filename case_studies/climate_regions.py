@@ -285,7 +285,7 @@ def study() -> bd.Study:
         title="Warming of New South Wales by that of the other states",
         model=model_of(data, "hybrid"),
         label="hybrid",
-        rivals={"one factor": model_of(data, "one factor")},
+        competitors={"one factor": model_of(data, "one factor")},
         data=data,
         split={"region": ["nsw"]},
         engine=ENGINE,

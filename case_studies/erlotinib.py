@@ -143,7 +143,7 @@ def study() -> bd.Study:
         title="Erlotinib against tumours in mice: the high dose from lower ones",
         model=model_of(mice),
         label="population",
-        rivals={"alike": model_of(mice, alike=True)},
+        competitors={"alike": model_of(mice, alike=True)},
         data=data,
         split={"subject": mice_of("high")},
         engine=bd.NUTS(chains=2, warmup=300, draws=300, climbs=4),

@@ -484,7 +484,7 @@ def study() -> bd.Study:
         title="Ethanol's energies and forces: hot geometries from cool ones",
         model=made.pop("hybrid"),
         label="hybrid",
-        rivals=made,
+        competitors=made,
         data=data,
         split=float(cool["geometry"][-1]) + 0.5,
         engine=ENGINE,

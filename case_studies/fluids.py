@@ -238,7 +238,7 @@ def study() -> bd.Study:
         title="Turbulent channel flow: Reynolds numbers 180 and 2000 from 550 and 950",
         model=model(hybrid()),
         label="hybrid",
-        rivals={"van Driest": model(classical())},
+        competitors={"van Driest": model(classical())},
         data=load(),
         split=float(rows_of(TRAINED).sizes["row"] - 1),
         engine=ENGINE,

@@ -108,7 +108,7 @@ def study() -> bd.Study:
         title="Influenza in a boarding school, 1978",
         model=sir(),
         label="SIR",
-        rivals={"SEIR": seir()},
+        competitors={"SEIR": seir()},
         data=load(),
         split="1978-01-29",
         engine=bd.NUTS(draws=500),

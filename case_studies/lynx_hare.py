@@ -91,7 +91,7 @@ def study() -> bd.Study:
         title="Lynx and hare, 1900–1920",
         model=observed(bd.corrected(science, train, "hare", "lynx", relative=True)),
         label="hybrid",
-        rivals={"mechanistic": observed(science), "noisy": observed(science, noise)},
+        competitors={"mechanistic": observed(science), "noisy": observed(science, noise)},
         data=data,
         split=1912,
     )

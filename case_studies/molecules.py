@@ -314,11 +314,11 @@ def models(gas: Gas, train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     unseen = load(gas).sel(coldness=slice(1000.0 / gas.warm + 1e-9, None))
     every = xr.concat([train, unseen.assign(b=np.nan * unseen["b"])], "coldness")
 
-    def rival(name):
+    def competitor(name):
         return bd.baselines.named(model(gas, made["Lennard-Jones"]()), every, name)[name]
 
     return found | {
-        name: lambda name=name: rival(name) for name in ("fixed", "mlp", "gaussian_process")
+        name: lambda name=name: competitor(name) for name in ("fixed", "mlp", "gaussian_process")
     }
 
 
@@ -430,7 +430,7 @@ def study() -> bd.Study:
         title="Argon's pair potential from second virial coefficients",
         model=made.pop("hybrid"),
         label="hybrid",
-        rivals=made,
+        competitors=made,
         data=load(gas),
         split=1000.0 / gas.warm,
         engine=ENGINE,

@@ -180,7 +180,7 @@ def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
         title="Daily flow of the Piscataquis, 1981–2014",
         model=bd.Model(daily(Catchment()), {"flow": scattered()}),
         label="catchment",
-        rivals={
+        competitors={
             "bucket": bd.Model(
                 driven(bucket, {"store": 100.0}, Bucket.flow, store="mm"), {"flow": scattered()}
             )
@@ -188,7 +188,7 @@ def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
         data=spun_up(load(), begin, until),
         split=SPLIT,
         engine=bd.NUTS(chains=2, draws=600, climbs=4),
-        mix=False,  # the rival is there to be beaten, and a fit takes minutes
+        mix=False,  # the competitor is there to be beaten, and a fit takes minutes
         options=bd.ReportOptions(
             window=("2010-10-01", "2011-09-30"),
             return_periods={"flow": [2, 5, 20]},

@@ -93,7 +93,7 @@ def study() -> bd.Study:
         title="Theophylline in twelve people",
         model=model(),
         label="additive",
-        rivals={"combined": model(combined())},
+        competitors={"combined": model(combined())},
         data=load(),
         split=8.0,
         engine=ENGINE,

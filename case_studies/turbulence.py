@@ -190,7 +190,7 @@ CNN, ENSEMBLE = (
     "cnn",
     bd.DeepEnsemble(bootstrap=False, members=2, descent=bd.Descent(steps=400, patience=None)),
 )
-"""The rival in place of the whole equation, and what fits it."""
+"""The competitor in place of the whole equation, and what fits it."""
 
 
 def network(fitted: Flow) -> Any:
@@ -286,7 +286,7 @@ def study() -> bd.Study:
         title="Stirred two-dimensional turbulence on a sixteenth of the cells",
         model=model(flow, "hybrid"),
         label="hybrid",
-        rivals={name: model(flow, name) for name in ("Smagorinsky", "no closure")},
+        competitors={name: model(flow, name) for name in ("Smagorinsky", "no closure")},
         data=observed(flow, UNTIL),
         split=KNOWN,
         engine=ENGINE,

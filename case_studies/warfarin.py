@@ -3,7 +3,7 @@ first three days.
 
 Each took one dose of about 1.5 mg/kg. Measured were the concentration in plasma (`cp`) and the
 activity of the prothrombin complex (`pca`, in per cent of normal), up to 144 hours. Fitted are the
-first 72 hours; later times are held out. The rival has no population: one set of numbers, scaled by
+first 72 hours; later times are held out. The competitor has no population: one set of numbers, scaled by
 weight, for everyone.
 
 Data: R. A. O'Reilly, P. M. Aggeler and L. S. Leong, J. Clin. Invest. 42, 1542 (1963); R. A.
@@ -139,7 +139,7 @@ def study() -> bd.Study:
         title="Warfarin: concentration and prothrombin complex activity",
         model=model_of(data),
         label="population",
-        rivals={"pooled": model_of(data, pooled=True)},
+        competitors={"pooled": model_of(data, pooled=True)},
         data=data,
         split=SPLIT,
         engine=bd.NUTS(chains=2, warmup=300, draws=300, climbs=4),

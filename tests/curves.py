@@ -36,5 +36,5 @@ class Gaps(Curve):
 
     def __call__(self, inputs):
         return dataclasses.replace(
-            super().__call__(inputs), mismatches={"knots": jnp.asarray(self.gap)}
+            super().__call__(inputs), constraint_residuals={"knots": jnp.asarray(self.gap)}
         )

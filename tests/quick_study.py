@@ -40,7 +40,7 @@ def study() -> bd.Study:
     return dataclasses.replace(
         small_study.study(),
         model=model(rtol=1e-6),
-        rivals={"inflow": model(inflow=dist.HalfNormal(0.1))},
+        competitors={"inflow": model(inflow=dist.HalfNormal(0.1))},
         engine=Sifting(draws=50, proposals=20_000),
         origins=1,
         horizon=1,

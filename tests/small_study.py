@@ -41,7 +41,7 @@ def study() -> bd.Study:
         name="decay",
         model=model(),
         label="decay",
-        rivals={"inflow": model(inflow=dist.HalfNormal(0.5))},
+        competitors={"inflow": model(inflow=dist.HalfNormal(0.5))},
         data=load(),
         split=6.0,
         engine=bd.NUTS(chains=2, warmup=100, draws=50),

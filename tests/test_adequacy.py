@@ -75,9 +75,9 @@ def levels(found):
     return {finding.subject: finding.level for finding in found}
 
 
-def judged(*arguments, rivals=None):
+def judged(*arguments, competitors=None):
     post, fc, data = arguments
-    return list(adequacy_findings(post, fc, data, rivals or {}))
+    return list(adequacy_findings(post, fc, data, competitors or {}))
 
 
 def sound(seed):
@@ -273,8 +273,8 @@ def test_a_rival_or_a_baseline_that_wins_is_named():
     rng = np.random.default_rng(0)
     good = results(y := LINE @ [1.0, 1.0] + NOISE * rng.normal(size=TIMES.size), LINE, rng)
     poor = results(y, LINE[:, :1], rng)
-    assert levels(judged(*poor, rivals={"line": good[1]}))["against line"] == "warning"
-    assert levels(judged(*good, rivals={"level": poor[1]}))["against level"] == "good"
+    assert levels(judged(*poor, competitors={"line": good[1]}))["against line"] == "warning"
+    assert levels(judged(*good, competitors={"level": poor[1]}))["against level"] == "good"
     noisy = results(rng.normal(size=TIMES.size), 5 * LINE**2, rng, noise=0.05)
     assert levels(judged(*noisy))["against climatology"] == "bad"
 
@@ -286,9 +286,9 @@ def test_a_rival_of_other_observables_is_refused():
         {n: g.to_dataset().rename(y="z") for n, g in fc.children.items() if "y" in g}
     )
     with pytest.raises(
-        MismatchError, match="the rival 'other' forecasts z, but is compared with a model of y"
+        MismatchError, match="the competitor 'other' forecasts z, but is compared with a model of y"
     ):
-        diagnose(post, fc, data, rivals={"other": other})
+        diagnose(post, fc, data, competitors={"other": other})
 
 
 def test_a_rival_is_compared_at_the_times_that_both_forecast():
@@ -304,14 +304,14 @@ def test_a_rival_is_compared_at_the_times_that_both_forecast():
         return some
 
     late = slice(37, None)
-    both = judged(good[0], at(poor, late), good[2], rivals={"line": at(good[1], late)})
+    both = judged(good[0], at(poor, late), good[2], competitors={"line": at(good[1], late)})
     expected = [f for f in both if f.subject == "against line"]
     assert expected[0].level == "warning"
     for ours, theirs in ((poor, at(good[1], late)), (at(poor, late), good[1])):
-        found = judged(good[0], ours, good[2], rivals={"line": theirs})
+        found = judged(good[0], ours, good[2], competitors={"line": theirs})
         assert [f for f in found if f.subject == "against line"] == expected
     with pytest.raises(MismatchError, match="forecast at the times of the data"):
-        judged(good[0], at(poor, slice(0, 35)), good[2], rivals={"line": at(good[1], late)})
+        judged(good[0], at(poor, slice(0, 35)), good[2], competitors={"line": at(good[1], late)})
 
 
 def test_a_seasonal_climatology_that_wins_is_named():

@@ -153,9 +153,9 @@ def test_loo_takes_all_data_or_an_observable(post):
 
 
 def test_compare_and_stack(post):
-    rival = post.copy(deep=True)
-    rival["log_likelihood"]["joint"].values[...] -= 0.1
-    table = azs.compare({"fitted": post, "less likely": rival})
+    competitor = post.copy(deep=True)
+    competitor["log_likelihood"]["joint"].values[...] -= 0.1
+    table = azs.compare({"fitted": post, "less likely": competitor})
     assert list(table.index) == ["fitted", "less likely"]
     assert np.isfinite(table[["elpd", "weight"]].astype(float)).all(axis=None)
     stacked = bd.weighting.stack(post, key=3)

@@ -546,10 +546,10 @@ TABLE = [
         "leaves one side empty"),
     built("study with an empty side", lambda: bd.Study("s", model(), data(), split=9.0),
           DataError, "leaves one side empty"),
-    built("study with two of a name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"model": model()}),
+    built("study with two of a name", lambda: bd.Study("s", model(), data(), 3.0, competitors={"model": model()}),
           ModelError,
           "two models are named 'model'"),
-    built("study with a baseline's name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"persistence": model()}),
+    built("study with a baseline's name", lambda: bd.Study("s", model(), data(), 3.0, competitors={"persistence": model()}),
           ModelError, "'persistence' is the name of a baseline"),
     built("study with no origins", lambda: bd.Study("s", model(), data(), 3.0, origins=0),
           DataError, "origins and horizon are whole numbers from 1 on, not 0 and None: .* say "

@@ -156,7 +156,7 @@ def test_list_names_the_case_studies(monkeypatch, tmp_path):
 
 @pytest.mark.thorough
 def test_check_prints_every_rung(tmp_path):
-    result = invoke("check", written(tmp_path, "rivals={}"))
+    result = invoke("check", written(tmp_path, "competitors={}"))
     assert result.exit_code == 0, result.output
     first, *rungs = result.stdout.splitlines()
     assert first == "decay: Ready to fit: every check passed."
@@ -329,8 +329,8 @@ def test_a_number_is_the_same_wherever_it_is_shown(ran):
     ahead = parts.where(parts["time"] > study.split, drop=True).mean()
     assert f"epistemic {percent(float(ahead['epistemic'] / ahead['total']))}" in page
 
-    rivals = {"inflow": load(folder / "inflow" / "forecast.nc")}
-    printed = str(bd.diagnose(post, fc, study.test, rivals=rivals))
+    competitors = {"inflow": load(folder / "inflow" / "forecast.nc")}
+    printed = str(bd.diagnose(post, fc, study.test, competitors=competitors))
     shown = " ".join(invoke("diagnose", folder, "--trust").stdout.split())
     for subject, message in told.items():
         assert f"{subject}: {message}" in printed
@@ -410,7 +410,7 @@ def test_scores_that_are_missing_are_dashes(ran, tmp_path, monkeypatch):
 def test_the_exit_code_tells_the_verdict_where_it_is_asked_to(
     ran, tmp_path, monkeypatch, levels, code
 ):
-    """A rival that does not fit is there to be beaten; one whose sampling is not to be trusted
+    """A competitor that does not fit is there to be beaten; one whose sampling is not to be trusted
     compares nothing.
     """
     found = json.loads((ran[0] / "scores.json").read_text())
@@ -655,7 +655,7 @@ def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
     assert os.listdir(tmp_path / "run") == ["study.json"]
 
 
-LONG = "rivals={}, model=quick_study.model(), engine=bd.NUTS(chains=2, warmup=%d, draws=%d)"
+LONG = "competitors={}, model=quick_study.model(), engine=bd.NUTS(chains=2, warmup=%d, draws=%d)"
 
 
 @pytest.mark.thorough

@@ -1,4 +1,4 @@
-"""The convolutional rival of partial differential equations: what it reads and keeps, and that it
+"""The convolutional competitor of partial differential equations: what it reads and keeps, and that it
 learns a field.
 """
 
@@ -199,11 +199,11 @@ def test_what_leaves_through_a_side_is_observed_as_before():
     data = xr.Dataset(
         {"loss": ("time", np.ones(4)), "sun": warmed()["sun"]}, {"time": np.arange(4.0)}
     )
-    rival = bd.baselines.cnn(leaving, data)
-    assert rival.layer.vector_field.inputs["heat"][1] > 0  # of the science, for nobody saw it
+    competitor = bd.baselines.cnn(leaving, data)
+    assert competitor.layer.vector_field.inputs["heat"][1] > 0  # of the science, for nobody saw it
     warm = {"heat": jnp.ones(PLANE.shape), "salt": jnp.ones(PLANE.shape)}
-    flows = drawn(rival).layer.vector_field.outflow(0.0, warm, {"sun": jnp.ones(())})
-    assert rival.layer.outputs == ("loss",) and float(
+    flows = drawn(competitor).layer.vector_field.outflow(0.0, warm, {"sun": jnp.ones(())})
+    assert competitor.layer.outputs == ("loss",) and float(
         flows["heat_outflow_depth_high"]
     ) == pytest.approx(0.2)
 

@@ -446,8 +446,8 @@ def test_a_mixture_is_drawn_saved_and_a_rival(both, tmp_path):
     bd.plots.plot_decomposition(bd.decompose(fc), "y")
     xr.testing.assert_identical(bd.load(bd.save(fc, tmp_path / "mixture.nc"))["noise"], fc["noise"])
     test = at_times([0.0, 0.5, -0.5])
-    assert "against mixture" in str(bd.diagnose(post, own, test, rivals={"mixture": fc}))
-    assert "mixture" in bd.report(post, own, test, rivals={"mixture": fc}).html
+    assert "against mixture" in str(bd.diagnose(post, own, test, competitors={"mixture": fc}))
+    assert "mixture" in bd.report(post, own, test, competitors={"mixture": fc}).html
     for use in (bd.diagnose, bd.report):
         with pytest.raises(MismatchError, match="of several posteriors"):
             use(post, fc, test)

@@ -79,12 +79,12 @@ def test_a_law_narrows_what_it_speaks_of(fits):
 
 @pytest.mark.thorough
 def test_it_is_reported_and_scored(fits):
-    assert "mismatch" not in fits["free"].children
+    assert "constraint_residual" not in fits["free"].children
     with pytest.raises(MismatchError, match="nothing was constrained"):
         bd.scores.consistency(fits["free"])
     leak = fits["lawful"]["posterior"]["leak"].values
     rms = np.sqrt(np.mean((leak[..., None] * TIMES / 0.01) ** 2, axis=-1))
-    np.testing.assert_allclose(fits["lawful"]["mismatch"]["mass"].values, rms, rtol=1e-3)
+    np.testing.assert_allclose(fits["lawful"]["constraint_residual"]["mass"].values, rms, rtol=1e-3)
     table = bd.scores.consistency(fits["lawful"])
     assert table.loc["mass", "rms"] == pytest.approx(np.median(rms), rel=1e-3)
     assert table.loc["mass", "within"] == pytest.approx(np.mean(rms < 1), abs=0.01)
@@ -146,7 +146,9 @@ def test_a_name_that_a_posterior_cannot_hold_is_refused(unchecked, name):
 def test_the_name_of_a_gap_is_refused():
     layer = Gaps(gap=np.ones(2))
     free = bd.Model(layer, bd.NormalNoise(0.05))
-    [name] = free.predict(free.inputs(data())).mismatches
+    [name] = free.predict(free.inputs(data())).constraint_residuals
     taken = bd.Model(layer, bd.NormalNoise(0.05), {name: lambda values, inputs: values["y"]})
-    with pytest.raises(ModelError, match=f"constraint '{name}' has the name of a mismatch"):
+    with pytest.raises(
+        ModelError, match=f"constraint '{name}' has the name of a constraint residual"
+    ):
         taken.predict(taken.inputs(data()))

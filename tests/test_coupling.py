@@ -530,7 +530,7 @@ def test_all_that_predictions_hold_is_joined():
     assert {name: v.tolist() for name, v in joined.variances.items()} == {
         n: (2 * times).tolist() for n in "xz"
     }
-    assert {name: v.tolist() for name, v in joined.mismatches.items()} == {
+    assert {name: v.tolist() for name, v in joined.constraint_residuals.items()} == {
         "a.gap": [8.0, 8.0],
         "b.gap": [3.0, 3.0],
     }

@@ -14,7 +14,7 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.data.datasets import fingerprint
-from bayes_dasl.data.dates import as_date, counted_in, dates, numbers, told
+from bayes_dasl.data.dates import as_date, counted_in, dates, in_words, numbers
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.plots import plot_decomposition, plot_derived, plot_field, plot_forecast
@@ -142,7 +142,9 @@ class TestNumbers:
         ids=str,
     )  # fmt: skip
     def test_dates_of_many_kinds(self, date):
-        assert as_date(date) == np.datetime64("2001-06-30") and told(as_date(date)) == "2001-06-30"
+        assert (
+            as_date(date) == np.datetime64("2001-06-30") and in_words(as_date(date)) == "2001-06-30"
+        )
 
     @pytest.mark.parametrize("date", ["now", "today", "10/11/2001", "noon", 2001, None], ids=str)
     def test_refuse_what_is_no_date(self, date):
@@ -686,8 +688,8 @@ class TestPartsThatAreMadeFromData:
     @pytest.mark.parametrize("start", [None, "2001-01-01"])
     def test_a_rival_that_learns_the_rates(self, start):
         layer = bd.ODE(Cooling(bd.between(0.05, 0.2)), {"flow": 9.0}, units=SINCE, start=start)
-        rival = bd.baselines.neural_ode(bd.Model(layer, bd.NormalNoise(0.2)), flows())
-        assert rival.layer.vector_field.network.units[0] > 0
+        competitor = bd.baselines.neural_ode(bd.Model(layer, bd.NormalNoise(0.2)), flows())
+        assert competitor.layer.vector_field.network.units[0] > 0
 
     def test_a_gaussian_process_over_time(self):
         dated, plain = (bd.bases.HilbertGP.over(d, "t", 1.0) for d in (flows(), since_1970()))

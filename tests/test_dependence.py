@@ -11,7 +11,7 @@ from test_coverage import autoregressive, sharing
 
 from bayes_dasl._statistics import error_of_mean, independent_hits
 from bayes_dasl.scores.draws_at_data import lower_by
-from bayes_dasl.verdict.leads import against_baseline, against_rival
+from bayes_dasl.verdict.leads import against_baseline, against_competitor
 
 
 def intervals(several):
@@ -104,7 +104,7 @@ def test_the_standard_error_of_a_better_score_allows_for_errors_that_hold_togeth
     for _ in range(60):
         y = 2.0 + autoregressive(rng, (68,), 0.77)
         data = xr.Dataset({"y": ("time", y)})
-        [finding] = against_rival("other", {"y": (own, y)}, {"y": (other, y)}, data)
+        [finding] = against_competitor("other", {"y": (own, y)}, {"y": (other, y)}, data)
         said = re.search(
             r"CRPS is (\d+)% lower \(standard error (\d+)%, of 68 values\)", finding.message
         )

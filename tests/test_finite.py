@@ -91,6 +91,8 @@ def test_prior_draws_that_overflow_are_told_before_a_fit():
 
 def test_laws_that_are_not_finite():
     values = np.array([[0.5, np.nan, 0.7, np.inf]])
-    tree = xr.DataTree.from_dict({"mismatch": xr.Dataset({"mass": (("chain", "draw"), values)})})
+    tree = xr.DataTree.from_dict(
+        {"constraint_residual": xr.Dataset({"mass": (("chain", "draw"), values)})}
+    )
     table = bd.scores.consistency(tree)
     assert table.attrs["failed_draws"] == 2 and "left out: 2 draws" in str(table)

@@ -417,7 +417,7 @@ class TestInAModel:
         both = bd.Parallel(
             {name: Gaps(gap=gap) for name, gap in gaps.items()}, jnp.array([0.5, 0.5])
         )(bd.inputs(DATA))
-        assert {name: tuple(v.tolist()) for name, v in both.mismatches.items()} == {
+        assert {name: tuple(v.tolist()) for name, v in both.constraint_residuals.items()} == {
             "near.knots": (0.5,), "far.knots": (3.0, -1.0)
         }  # fmt: skip
         assert float(both.log_factor) == pytest.approx(-0.5 * (0.5**2 + 3.0**2 + 1.0))

@@ -38,7 +38,7 @@ def of(scale):
     return levels_model(TRAIN + TEST, bd.NormalNoise(scale))
 
 
-STUDY = bd.Study("levels", of(0.5), DATA, TRAIN - 1.0, rivals={"far": of(0.6)}, label="near")
+STUDY = bd.Study("levels", of(0.5), DATA, TRAIN - 1.0, competitors={"far": of(0.6)}, label="near")
 AWAY = {"near": 0.0, "far": 1.5}
 DENSITIES = {"near": [0.0, 0.0], "far": [-3.0, -2.0]}
 
@@ -152,11 +152,11 @@ def test_a_series_may_be_too_short(train, horizon):
 
 def test_what_is_mixed_and_what_is_not():
     assert STUDY.mixes
-    for change in ({"mix": False}, {"rivals": {}}):
+    for change in ({"mix": False}, {"competitors": {}}):
         assert not dataclasses.replace(STUDY, **change).mixes
     depth = {
         "model": along_depth(0.5),
-        "rivals": {"far": along_depth(0.6)},
+        "competitors": {"far": along_depth(0.6)},
         "data": DATA.rename(time="depth"),
     }
     assert not dataclasses.replace(STUDY, **depth).mixes
@@ -179,7 +179,7 @@ def along_depth(scale):
         ({"horizon": 2.5}, DataError, "from 1 on"),
         ({"origins": [TRAIN + 1.0]}, DataError, "take other origins"),
         (
-            {"rivals": {"Mixture": of(1.0)}},
+            {"competitors": {"Mixture": of(1.0)}},
             ModelError,
             "is kept for what a run|is the name of the mixture",
         ),
@@ -446,7 +446,9 @@ def test_the_verdict_on_a_mixture_is_on_its_forecast_and_on_the_sampling_of_each
 # ---- science, and what is added to it
 
 
-NESTED = bd.Study("walk", noisy(), walked(1.0), 6.0, rivals={"science": science()}, label="noisy")
+NESTED = bd.Study(
+    "walk", noisy(), walked(1.0), 6.0, competitors={"science": science()}, label="noisy"
+)
 
 
 @pytest.mark.thorough
@@ -558,7 +560,7 @@ def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeyp
     falls = bd.Model(
         bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(0.0, 1.0)}, start=0.0), NOISE
     )
-    study = dataclasses.replace(NESTED, rivals={"falls": falls}, origins=[3.0, 4.0], horizon=1)
+    study = dataclasses.replace(NESTED, competitors={"falls": falls}, origins=[3.0, 4.0], horizon=1)
     looked, heard, folder = [], [], tmp_path / "run"
     monkeypatch.setattr(Task, "look_ahead", lambda task, *_: looked.append(task.name))
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))

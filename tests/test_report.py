@@ -95,13 +95,13 @@ def browser():
 @pytest.fixture(scope="module")
 def study() -> dict:
     train, test = trees.make_data()
-    rival = trees.make_fc(seed=5, network=False)
+    competitor = trees.make_fc(seed=5, network=False)
     return {
         "post": trees.make_post(),
         "fc": trees.make_fc(),
         "train": train,
         "test": test,
-        "rivals": {"mechanistic": rival},
+        "competitors": {"mechanistic": competitor},
     }
 
 
@@ -113,7 +113,7 @@ def normal(study) -> Report:
         study["test"],
         title="Lynx and hare",
         name="hybrid",
-        rivals=study["rivals"],
+        competitors=study["competitors"],
     )
 
 
@@ -131,8 +131,8 @@ def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
 
 @pytest.fixture(scope="module")
 def mixed(study):
-    """A mixture of the forecast and its rival, and what is said of it."""
-    made = {"hybrid": study["fc"], **study["rivals"]}
+    """A mixture of the forecast and its competitor, and what is said of it."""
+    made = {"hybrid": study["fc"], **study["competitors"]}
     comparison = bd.compare({"hybrid": result([0.0, -1.0]), "mechanistic": result([-0.5, -0.2])})
     mixture, verdicts = bd.mixture(made, comparison.weights), {"hybrid": diagnose(study["post"])}
     given = mixture, comparison, made, verdicts, study["post"], study["test"]
@@ -142,7 +142,7 @@ def mixed(study):
 @pytest.mark.thorough
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_of_a_mixture_is_whole_in_a_browser(browser, study, mixed, tmp_path, width):
-    given = {"name": "hybrid", "rivals": study["rivals"], "mixture": mixed}
+    given = {"name": "hybrid", "competitors": study["competitors"], "mixture": mixed}
     path = report(study["post"], study["fc"], study["test"], **given).save(tmp_path / "report.html")
     both = ("hybrid", "mechanistic")
     beside = [f"figure-forecast-{model}-{name}" for model in both for name in ("hare", "lynx")]
@@ -177,7 +177,7 @@ def test_what_is_no_mixture_and_a_rival_of_its_name_are_refused(study, mixed, un
             study["post"],
             study["fc"],
             study["test"],
-            rivals={"mixture": study["fc"]},
+            competitors={"mixture": study["fc"]},
             mixture=mixed,
         )
 
@@ -280,7 +280,9 @@ def test_the_page_loads_nothing_and_runs_nothing(normal):
 
 
 def test_verdict_comes_first_and_names_the_skill(study, normal):
-    diagnosis = diagnose(study["post"], study["fc"], study["test"], rivals=study["rivals"])
+    diagnosis = diagnose(
+        study["post"], study["fc"], study["test"], competitors=study["competitors"]
+    )
     text = unescape(normal.html)
     assert text.index(diagnosis.verdict) < text.index("<figure")
     own = score(study["fc"], study["test"]).loc["all", "crps"]
@@ -293,7 +295,7 @@ def test_verdict_comes_first_and_names_the_skill(study, normal):
 @pytest.mark.thorough
 @pytest.mark.parametrize("chains", [1, 4])
 def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
-    """Also where one observable has fewer data, a draw is not a number, a rival is better, and
+    """Also where one observable has fewer data, a draw is not a number, a competitor is better, and
     there is one chain.
     """
     _, test = trees.make_data()
@@ -304,10 +306,11 @@ def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
         trees.make_fc(chains=chains, failures=6, noise_scale=0.04),
         trees.make_fc(chains=chains, seed=5),
     )
-    page = report(post, fc, test, name="narrow", rivals={"wide": better}).html
+    page = report(post, fc, test, name="narrow", competitors={"wide": better}).html
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
     told = {
-        f.subject: f.message for f in diagnose(post, fc, test, rivals={"wide": better}).findings
+        f.subject: f.message
+        for f in diagnose(post, fc, test, competitors={"wide": better}).findings
     }
     table = score(fc, test)
 
@@ -341,7 +344,7 @@ def test_solver_failures_are_named_in_the_verdict(study, undrawn):
 def test_the_star_marks_the_best_of_each_column(study, normal):
     tables = {
         "hybrid": score(study["fc"], study["test"]),
-        "mechanistic": score(study["rivals"]["mechanistic"], study["test"]),
+        "mechanistic": score(study["competitors"]["mechanistic"], study["test"]),
         **score_baselines(study["train"], study["test"]),
     }
     rows = re.findall(
@@ -407,7 +410,7 @@ def test_user_text_is_escaped(study, undrawn):
         rename(study["test"]),
         title=spell,
         name=spell,
-        rivals={f"rival {spell}": cursed(study["rivals"]["mechanistic"])},
+        competitors={f"competitor {spell}": cursed(study["competitors"]["mechanistic"])},
     ).html
     assert "<script" not in page
     assert "<img src=x" not in page
@@ -488,7 +491,7 @@ def test_many_observables_and_parameters_are_capped_and_said_so(study):
 
 def test_a_rival_may_not_take_a_name_that_is_taken(study):
     with pytest.raises(MismatchError, match="climatology"):
-        report(study["post"], study["fc"], study["test"], rivals={"climatology": study["fc"]})
+        report(study["post"], study["fc"], study["test"], competitors={"climatology": study["fc"]})
 
 
 def test_a_recalibrated_rival_is_drawn_and_never_passes_for_the_model(study, undrawn):
@@ -497,7 +500,7 @@ def test_a_recalibrated_rival_is_drawn_and_never_passes_for_the_model(study, und
         {"predictions": fc["predictions"].to_dataset().sel(time=test["time"])}
     )
     new.attrs = {"recalibrated": "recalibrated by a test", "train_end": 1912.0, "known_level": 0.92}
-    page = report(post, fc, test, rivals={"widened": new}).html
+    page = report(post, fc, test, competitors={"widened": new}).html
     assert 'id="figure-recalibrated-widened-hare"' in page and "against widened" in page
     assert "widened is recalibrated by a test: no posterior predictive" in page
     with pytest.raises(MismatchError, match=r"recalibrated by a test.*model's own"):
@@ -505,8 +508,10 @@ def test_a_recalibrated_rival_is_drawn_and_never_passes_for_the_model(study, und
 
 
 def test_rivals_are_forecasts_by_name(study, unchecked):
-    with pytest.raises(MismatchError, match="rivals must be a dict of forecasts by name, not list"):
-        report(study["post"], study["fc"], study["test"], rivals=[study["fc"]])
+    with pytest.raises(
+        MismatchError, match="competitors must be a dict of forecasts by name, not list"
+    ):
+        report(study["post"], study["fc"], study["test"], competitors=[study["fc"]])
 
 
 def test_test_data_of_other_times_are_refused(study):

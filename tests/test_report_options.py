@@ -390,7 +390,7 @@ def page():
     )  # fmt: skip
     given = trees.make_post(), trees.make_fc(), trees.make_data()[1]
     found = bd.report(
-        *given, name="hybrid", rivals={"science": trees.make_fc(seed=5)}, options=options
+        *given, name="hybrid", competitors={"science": trees.make_fc(seed=5)}, options=options
     )
     return unescape(re.sub(r"data:image[^\"]*", "", found.html))
 
@@ -653,5 +653,5 @@ class TestPage:
 
     def test_what_data_tell_of_their_source_is_told(self):
         data = xr.Dataset(attrs={"source": "a book", "license": "CC0"})
-        found = bd.ReportOptions(licence="CC-BY-4.0").told_of(data)
+        found = bd.ReportOptions(licence="CC-BY-4.0").with_origin_of(data)
         assert (found.source, found.licence) == ("a book", "CC-BY-4.0")

@@ -1,4 +1,4 @@
-"""Rivals: what a hybrid is compared with."""
+"""Competitors: what a hybrid is compared with."""
 
 import equinox as eqx
 import jax
@@ -95,19 +95,19 @@ def test_where_science_has_no_unknown_numbers_there_is_nothing_to_fix():
 @pytest.mark.parametrize("name", SERIES)
 def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     data = rainy()
-    rival = bd.baselines.named(bucket(), data, name)[name]
-    found = predicted(rival, data)
+    competitor = bd.baselines.named(bucket(), data, name)[name]
+    found = predicted(competitor, data)
     assert (
         bool(found.ok)
         and {*found.values} == {"height"}
         and found.values["height"].shape == TIMES.shape
     )
-    assert np.isfinite(found.values["height"]).all() and rival.layer.forcings == ("rain",)
-    assert any(leaf.group == "network" for leaf in paths(rival).values())
-    assert ("layer.ode.vector_field.rate" in paths(rival)) == (
+    assert np.isfinite(found.values["height"]).all() and competitor.layer.forcings == ("rain",)
+    assert any(leaf.group == "network" for leaf in paths(competitor).values())
+    assert ("layer.ode.vector_field.rate" in paths(competitor)) == (
         name == "pinn"
     )  # that one solves for science
-    beside = [path for path in paths(rival) if path.endswith("equations.gauge")]
+    beside = [path for path in paths(competitor) if path.endswith("equations.gauge")]
     assert len(beside) == (name == "neural_ode")  # which is observed by a method of the equations
 
 
@@ -115,14 +115,14 @@ def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
 @pytest.mark.parametrize("name", ["mlp", "neural_ode", "pinn"])
 def test_what_is_positive_stays_so(name):
     positive = bucket(dist.LogNormal(0.0, 0.5), bd.LogNormalNoise(0.1))
-    rival = bd.baselines.named(positive, rainy(), name)[name]
-    assert all((predicted(rival, rainy(), key).values["height"] > 0).all() for key in range(3))
+    competitor = bd.baselines.named(positive, rainy(), name)[name]
+    assert all((predicted(competitor, rainy(), key).values["height"] > 0).all() for key in range(3))
 
 
 def test_of_counts_among_trials_a_share_is_predicted():
     counts = bucket(noise=bd.noise.BinomialNoise(20))
-    rival = bd.baselines.mlp(counts, rainy(height=np.full(20, 5.0)))
-    share = predicted(rival, rainy()).values["height"]
+    competitor = bd.baselines.mlp(counts, rainy(height=np.full(20, 5.0)))
+    share = predicted(competitor, rainy()).values["height"]
     assert ((share > 0) & (share < 1)).all()
 
 
@@ -130,15 +130,17 @@ def test_of_counts_among_trials_a_share_is_predicted():
 @pytest.mark.parametrize("name", ["mlp", "pinn"])
 def test_dates_are_counted_as_the_layer_does(name):
     dated = rainy().assign_coords(time=np.datetime64("2001-01-01") + TIMES.astype("m8[D]"))
-    rival = bd.baselines.named(bucket(units={"time": "days since 2001-01-01"}), dated, name)[name]
-    network = rival.layer.network if name == "pinn" else rival.layer.function.function
+    competitor = bd.baselines.named(bucket(units={"time": "days since 2001-01-01"}), dated, name)[
+        name
+    ]
+    network = competitor.layer.network if name == "pinn" else competitor.layer.function.function
     assert network.inputs["t"][0] == pytest.approx(9.5)
 
 
 @pytest.mark.thorough
 def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
-    rival = bd.baselines.transformer(bucket(), rainy(), window=4)
-    at = lambda rain: predicted(rival, rainy(rain=rain)).values["height"]  # noqa: E731
+    competitor = bd.baselines.transformer(bucket(), rainy(), window=4)
+    at = lambda rain: predicted(competitor, rainy(rain=rain)).values["height"]  # noqa: E731
     usual, changed = rainy()["rain"].values, rainy()["rain"].values.copy()
     changed[10] += 3.0
     moved = np.abs(np.asarray(at(changed) - at(usual))) > 1e-12
@@ -147,12 +149,12 @@ def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
 
 @pytest.mark.thorough
 def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
-    rival = bd.baselines.transformer(bucket(), rainy(), window=4)
-    every = predicted(rival, rainy()).values["height"]
+    competitor = bd.baselines.transformer(bucket(), rainy(), window=4)
+    every = predicted(competitor, rainy()).values["height"]
     realised = realise(
-        rival, {p: v[0] for p, v in draw_prior(rival, 1, key=jax.random.key(0)).items()}
+        competitor, {p: v[0] for p, v in draw_prior(competitor, 1, key=jax.random.key(0)).items()}
     )
-    inputs = rival.inputs(rainy())
+    inputs = competitor.inputs(rainy())
     few = realised.layer(eqx.tree_at(lambda i: i.times, inputs, inputs.times[::7]))
     np.testing.assert_allclose(few.values["height"], every[::7])
 
@@ -167,15 +169,15 @@ def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
     """A network of no weights stands still, where the equation says that the level runs out."""
     with pytest.raises(ModelError, match="at least one point"):
         bd.baselines.pinn(bucket(), rainy(), points=0)
-    rival = bd.baselines.pinn(bucket(), rainy(), points=8, tolerance=0.1)
-    drawn = draw_prior(rival, 1, key=jax.random.key(0))
+    competitor = bd.baselines.pinn(bucket(), rainy(), points=8, tolerance=0.1)
+    drawn = draw_prior(competitor, 1, key=jax.random.key(0))
     still = {path: jnp.zeros_like(v[0]) if "network" in path else v[0] for path, v in drawn.items()}
-    layer, inputs = realise(rival, still).layer, rival.inputs(rainy())
+    layer, inputs = realise(competitor, still).layer, competitor.inputs(rainy())
     found = layer(inputs)
     level, rate = still["layer.ode.initial.level"], still["layer.ode.vector_field.rate"]
     rain = np.interp(np.linspace(0.0, 19.0, 8), TIMES, rainy()["rain"].values)
     expected = -(rain - rate * level) / layer.allowed["level"]
-    np.testing.assert_allclose(found.mismatches["equation of level"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.constraint_residuals["equation of level"], expected, rtol=1e-6)
     np.testing.assert_allclose(
         found.values["height"], still["layer.ode.vector_field.gauge"] * level
     )
@@ -184,13 +186,13 @@ def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
 @pytest.mark.thorough
 def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
     data = small_study.load()
-    rival = bd.baselines.pinn(small_study.model(), data, points=24, width=8)
+    competitor = bd.baselines.pinn(small_study.model(), data, points=24, width=8)
     engine = bd.DeepEnsemble(
         members=4, descent=bd.Descent(steps=3000, patience=None), bootstrap=False
     )
-    post = bd.fit(rival, data, engine, key=0, progress=False)
+    post = bd.fit(competitor, data, engine, key=0, progress=False)
     assert float(post["posterior"]["rate"].median()) == pytest.approx(0.3, abs=0.03)
-    held = bd.forecast(rival, post, data, key=0)["predictions"]["y"].median(("chain", "draw"))
+    held = bd.forecast(competitor, post, data, key=0)["predictions"]["y"].median(("chain", "draw"))
     assert np.abs(held.values - 10.0 * np.exp(-0.3 * data["time"].values)).max() < 0.5
 
 
@@ -258,8 +260,8 @@ class TestOfAPopulation:
     @pytest.mark.parametrize("name", ["mlp", "gaussian_process"])
     def test_members_are_told_apart(self, several, name):
         model, data = several
-        rival = bd.baselines.named(model, data, name)[name]
-        found = predicted(rival, data).values["height"]
+        competitor = bd.baselines.named(model, data, name)[name]
+        found = predicted(competitor, data).values["height"]
         assert found.shape == (20, 3) and bool(jnp.isfinite(found).all())
         apart = found - found.mean(axis=1, keepdims=True)
         assert float(jnp.abs(apart).min(axis=0).max()) > 1e-3
@@ -287,9 +289,12 @@ class TestOfAPopulation:
         """Its errors are a small part of what places differ by."""
         model, data = several
         data = data.assign(height=np.exp(-data["time"] / 10) * data["height"].mean("time"))
-        rival = bd.baselines.named(model, data, "mlp")["mlp"]
+        competitor = bd.baselines.named(model, data, "mlp")["mlp"]
         post = bd.fit(
-            rival, data, bd.DeepEnsemble(members=2, descent=bd.Descent(steps=1000)), progress=False
+            competitor,
+            data,
+            bd.DeepEnsemble(members=2, descent=bd.Descent(steps=1000)),
+            progress=False,
         )
-        table = bd.score(bd.forecast(rival, post, data), data)
+        table = bd.score(bd.forecast(competitor, post, data), data)
         assert table.loc["height", "rmse"] < 0.3 * float(data["height"].mean("time").std())

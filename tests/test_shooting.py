@@ -1,4 +1,4 @@
-"""Multiple shooting: segments against SciPy, mismatches, gradients that stay bounded, forecasts,
+"""Multiple shooting: segments against SciPy, constraint_residuals, gradients that stay bounded, forecasts,
 refusals, a fit.
 """
 
@@ -78,7 +78,7 @@ class TestSegments:
             np.testing.assert_allclose(
                 prediction.values[name], truth(times)[name], atol=40 * 100 * 1e-8
             )
-            gap = prediction.mismatches[f"{name} at knots"]
+            gap = prediction.constraint_residuals[f"{name} at knots"]
             assert gap.shape == KNOTS.shape
             assert float(jnp.max(jnp.abs(gap))) < 40 * 100 * 1e-8 / 0.1
 
@@ -91,7 +91,11 @@ class TestSegments:
         prediction = predicted(
             MultipleShooting(ode(), knots, states, {"x": 0.1, "y": 0.2, "z": 0.5}), times
         )
-        bounds = [0.0, *knots, 3.0]  # the last segment ends at 2.9, which no mismatch looks at
+        bounds = [
+            0.0,
+            *knots,
+            3.0,
+        ]  # the last segment ends at 2.9, which no constraint_residual looks at
         begins = [list(START.values()), *np.stack([states[name] for name in STATES], axis=1)]
         for k, (begin, low, high) in enumerate(zip(begins, bounds[:-1], bounds[1:], strict=True)):
             own = [t for t in times if low <= t < high]
@@ -105,9 +109,9 @@ class TestSegments:
                 )
                 if k < 3:
                     gap = (exact[-1] - states[name][k]) / {"x": 0.1, "y": 0.2, "z": 0.5}[name]
-                    assert float(prediction.mismatches[f"{name} at knots"][k]) == pytest.approx(
-                        gap, abs=1e-3
-                    )
+                    assert float(
+                        prediction.constraint_residuals[f"{name} at knots"][k]
+                    ) == pytest.approx(gap, abs=1e-3)
 
     @pytest.mark.slow
     def test_times_that_are_traced_give_the_same(self, sparse):
@@ -122,7 +126,7 @@ class TestSegments:
         layer = MultipleShooting(still, (1.0, 2.0), {"y": np.array([5.0, 7.0])}, 0.5)
         prediction = predicted(layer, np.array([0.0, 0.9, 1.0, 1.9, 2.0, 9.0]))
         assert prediction.values["y"].tolist() == [1, 1, 5, 5, 7, 7]
-        assert prediction.mismatches["y at knots"].tolist() == [-8.0, -4.0]
+        assert prediction.constraint_residuals["y at knots"].tolist() == [-8.0, -4.0]
 
     @pytest.mark.thorough
     def test_a_knot_after_the_end_has_no_say(self):
@@ -130,7 +134,7 @@ class TestSegments:
         layer = MultipleShooting(still, (1.0, 2.0, 3.0), {"y": np.array([5.0, 7.0, 9.0])}, 0.5)
         prediction = predicted(layer, np.array([0.5, 1.5]))
         assert prediction.values["y"].tolist() == [1, 5]
-        assert prediction.mismatches["y at knots"].tolist() == [-8.0, 0.0, 0.0]
+        assert prediction.constraint_residuals["y at knots"].tolist() == [-8.0, 0.0, 0.0]
 
     @pytest.mark.slow
     def test_times_in_some_segments_only(self):
@@ -147,7 +151,7 @@ class TestSegments:
             layer = MultipleShooting(blows_up, (1.0,), {"y": jnp.asarray([state])}, 0.1)
             prediction = layer(given(np.array([0.5, 2.0])))
             return jnp.sum(prediction.values["y"]) + jnp.sum(
-                prediction.mismatches["y at knots"]
+                prediction.constraint_residuals["y at knots"]
             ), prediction.ok
 
         of_state = jax.jit(jax.grad(solve, has_aux=True))
@@ -188,7 +192,7 @@ class TestGradients:
                 0.1,
             )
             prediction = layer(inputs)
-            gaps = jnp.stack(list(prediction.mismatches.values()))
+            gaps = jnp.stack(list(prediction.constraint_residuals.values()))
             return jnp.sum(prediction.values["z"]) + jnp.sum(weights[1] * gaps)
 
         at = (10.3, 0.1)
@@ -236,7 +240,9 @@ class TestWhatTheOdeHas:
         expected = np.array([0.5, 1.5, 51.0, 51.0 + 3 + 20]) + 100 * data["u"].values
         np.testing.assert_allclose(prediction.values["seen"], expected, atol=1e-4)
         # The jump at the knot belongs to the earlier segment: 0.5 + 1 + 1 + 10.
-        np.testing.assert_allclose(prediction.mismatches["y at knots"], [12.5 - 50], atol=1e-4)
+        np.testing.assert_allclose(
+            prediction.constraint_residuals["y at knots"], [12.5 - 50], atol=1e-4
+        )
 
     @pytest.mark.slow
     def test_array_states(self):
@@ -250,7 +256,7 @@ class TestWhatTheOdeHas:
         prediction = predicted(layer, np.array([0.5, 1.5, 2.5]))
         np.testing.assert_allclose(prediction.values["a"], [0.5, 5.5, 9.5], atol=1e-6)
         np.testing.assert_allclose(
-            prediction.mismatches["v at knots"], [[0.0, -2.0], [0.0, -1.5]], atol=1e-5
+            prediction.constraint_residuals["v at knots"], [[0.0, -2.0], [0.0, -1.5]], atol=1e-5
         )
 
     @pytest.mark.thorough
@@ -302,7 +308,7 @@ class TestAKnotAtTheEnd:
             prediction.values["y"], [1.0, 10.0, 10 * np.exp(-0.25), 77.0], rtol=1e-5
         )
         gaps = (np.exp(-0.5) - 10) / 0.1, (10 * np.exp(-0.5) - 77) / 0.1
-        np.testing.assert_allclose(prediction.mismatches["y at knots"], gaps, rtol=1e-5)
+        np.testing.assert_allclose(prediction.constraint_residuals["y at knots"], gaps, rtol=1e-5)
 
     @pytest.mark.thorough
     def test_a_jump_there_acts_before_it(self):
@@ -311,7 +317,7 @@ class TestAKnotAtTheEnd:
             MultipleShooting(ode, (2.0,), {"y": jnp.asarray([5.0])}, 1.0), np.array([1.0, 2.0])
         )
         assert float(prediction.values["y"][-1]) == 5.0
-        assert float(prediction.mismatches["y at knots"][0]) == pytest.approx(
+        assert float(prediction.constraint_residuals["y at knots"][0]) == pytest.approx(
             np.exp(-1.0) + 1 - 5, abs=1e-5
         )
 

@@ -184,9 +184,9 @@ def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch)
 )  # fmt: skip
 def test_a_name_is_no_path(name):
     study = quick_study.study()
-    rival = next(iter(study.rivals.values()))
+    competitor = next(iter(study.competitors.values()))
     with pytest.raises(ModelError, match=r"named|name of"):
-        dataclasses.replace(study, rivals={name: rival})
+        dataclasses.replace(study, competitors={name: competitor})
     with pytest.raises(ModelError, match=r"named|name of"):
         dataclasses.replace(study, label=name)
     if name != "Climatology":
@@ -196,18 +196,18 @@ def test_a_name_is_no_path(name):
 
 def test_names_that_differ_in_case_only_are_refused():
     study = quick_study.study()
-    rival = next(iter(study.rivals.values()))
+    competitor = next(iter(study.competitors.values()))
     with pytest.raises(ModelError, match="two models are named 'hare' and 'Hare'"):
-        dataclasses.replace(study, rivals={"hare": rival, "Hare": rival})
-    dataclasses.replace(study, rivals={"lynx–hare, with a network": rival})
+        dataclasses.replace(study, competitors={"hare": competitor, "Hare": competitor})
+    dataclasses.replace(study, competitors={"lynx–hare, with a network": competitor})
 
 
 def test_names_that_differ_in_how_an_accent_is_written_are_refused():
     """Some systems take them for one folder."""
     study = quick_study.study()
-    rival = next(iter(study.rivals.values()))
+    competitor = next(iter(study.competitors.values()))
     with pytest.raises(ModelError, match="which some systems take for the same"):
-        dataclasses.replace(study, rivals={"h\u00e9": rival, "he\u0301": rival})
+        dataclasses.replace(study, competitors={"h\u00e9": competitor, "he\u0301": competitor})
 
 
 @pytest.mark.thorough
@@ -264,8 +264,8 @@ def no_fit(*_, **__):
 @pytest.mark.thorough
 def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(fits, "fit", no_fit)
-    rival = bd.Model(small_study.model().layer, bd.PoissonNoise())
-    study = dataclasses.replace(small_study.study(), rivals={"counts": rival})
+    competitor = bd.Model(small_study.model().layer, bd.PoissonNoise())
+    study = dataclasses.replace(small_study.study(), competitors={"counts": competitor})
     with pytest.raises(DataError, match="which PoissonNoise rules out: its data are whole numbers"):
         study.run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -304,8 +304,8 @@ def test_a_gap_in_the_future_of_a_forcing_is_refused_before_any_fit(tmp_path, mo
     study = small_study.study()
     data = study.data.assign(rain=("time", np.where(np.arange(10) == 8, np.nan, 1.0)))
     layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, forcings=("rain",))
-    rival = bd.Model(layer, bd.NormalNoise(0.2))
-    forced = dataclasses.replace(study, data=data, rivals={"rain": rival})
+    competitor = bd.Model(layer, bd.NormalNoise(0.2))
+    forced = dataclasses.replace(study, data=data, competitors={"rain": competitor})
     with pytest.raises(DataError, match="forcing 'rain' is missing or not finite at time 8"):
         forced.run(tmp_path / "run")
 
@@ -314,9 +314,9 @@ def test_times_of_a_study_whose_rival_needs_forcings():
     """Only the data say what the forcing was, so no time between them is forecast."""
     study = small_study.study()
     layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, forcings=("rain",))
-    rival = bd.Model(layer, bd.NormalNoise(0.2))
+    competitor = bd.Model(layer, bd.NormalNoise(0.2))
     forced = dataclasses.replace(
-        study, data=study.data.assign(rain=("time", np.ones(10))), rivals={"rain": rival}
+        study, data=study.data.assign(rain=("time", np.ones(10))), competitors={"rain": competitor}
     )
     assert forecast_times(forced).sizes["time"] == 10
     assert forecast_times(study).sizes["time"] == 91
@@ -340,7 +340,7 @@ def test_no_time_between_two_steps_is_forecast(model):
     assert forecast_times(study).sizes["time"] == 91
     for stepping in (
         dataclasses.replace(study, model=model),
-        dataclasses.replace(study, rivals={"steps": model}),
+        dataclasses.replace(study, competitors={"steps": model}),
     ):
         np.testing.assert_array_equal(forecast_times(stepping)["time"], study.data["time"])
         stepping.refuse_bad_input()
@@ -398,7 +398,7 @@ def test_what_would_fail_after_the_fits_is_refused_before_and_no_check_says_read
     monkeypatch.setattr(fits, "fit", no_fit)
     ready = bundle.Check((bundle.Finding("good", "cost", "cheap"),))
     monkeypatch.setattr(bundle, "check", lambda *_, **__: ready)
-    study = dataclasses.replace(quick_study.study(), rivals={}, **changes)
+    study = dataclasses.replace(quick_study.study(), competitors={}, **changes)
     with pytest.raises(DataError, match=said):
         study.run(tmp_path / "run")
     [found] = study.check().values()
@@ -580,13 +580,16 @@ def test_a_full_disk_after_the_fit_leaves_the_older_forecast(ran, tmp_path):
 
 @pytest.mark.thorough
 def test_a_report_says_which_models_are_not_fitted_yet(ran, tmp_path):
-    folder, (rival,) = shutil.copytree(ran[0].folder, tmp_path / "run"), ran[0].study.rivals
-    (folder / rival / "posterior.nc").unlink()
+    folder, (competitor,) = (
+        shutil.copytree(ran[0].folder, tmp_path / "run"),
+        ran[0].study.competitors,
+    )
+    (folder / competitor / "posterior.nc").unlink()
     said = []
     Run(ran[0].study, folder).finish(say=said.append)
-    assert said[:2] == ["forecasts made", f"left out, since not fitted yet: {rival}"]
+    assert said[:2] == ["forecasts made", f"left out, since not fitted yet: {competitor}"]
     assert said[2].startswith(
-        f"the forecast is no mixture: {rival} did not forecast the end of the training data yet"
+        f"the forecast is no mixture: {competitor} did not forecast the end of the training data yet"
     )
 
 
@@ -595,7 +598,7 @@ def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkey
     partial = post.copy()
     partial.attrs |= {"interrupted": 1, "draws_requested": 200}
     monkeypatch.setattr(fits, "fit", lambda *_, **__: partial)
-    study, folder = dataclasses.replace(ran[0].study, rivals={}), tmp_path / "run"
+    study, folder = dataclasses.replace(ran[0].study, competitors={}), tmp_path / "run"
     with pytest.raises(
         Interrupted, match=r"stopped after 50 of 200 draws of each chain; they are kept in .*\.nc"
     ):
@@ -629,7 +632,7 @@ def test_rivals_and_options_are_checked(unchecked):
     with pytest.raises(
         MismatchError, match="'other' forecasts z, but is compared with a model of y"
     ):
-        dataclasses.replace(study, data=both, rivals={"other": other}).refuse_bad_input()
+        dataclasses.replace(study, data=both, competitors={"other": other}).refuse_bad_input()
     with pytest.raises(DataError, match=r"options are bd.ReportOptions\(…\), not dict"):
         dataclasses.replace(small_study.study(), options={"thresholds": {"y": 5.0}})
 

@@ -230,7 +230,7 @@ class TestEquations:
         from case_studies import lynx_hare
 
         study = lynx_hare.study()
-        for each in (study.model, *study.rivals.values()):
+        for each in (study.model, *study.competitors.values()):
             [said] = unit_findings(each, study.data)
             assert said.level == "good" and "holds" in said.message
         study.data["time"].attrs["units"] = "month"
@@ -380,12 +380,12 @@ class TestData:
             bd.score(fc, data(y="kg"))
         with pytest.raises(DataError, match="'time' is in 'day' but"):
             bd.forecast(formula, posts[0], data(time="day"))
-        rival = bd.forecast(formula, posts[0], data())
-        rival["predictions"]["y"].attrs["units"] = "ug/L"
+        competitor = bd.forecast(formula, posts[0], data())
+        competitor["predictions"]["y"].attrs["units"] = "ug/L"
         with pytest.raises(
             MismatchError, match="'y' is forecast in 'ug/L' but the data are in 'mg/L'"
         ):
-            matched(rival, data())
+            matched(competitor, data())
 
     @pytest.mark.parametrize(
         "noise, found",

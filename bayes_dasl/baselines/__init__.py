@@ -29,7 +29,7 @@ BASELINES: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
 
 
 def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
-    """Make baselines by name, for the argument `rivals` of a `bd.Study`.
+    """Make baselines by name, for the argument `competitors` of a `bd.Study`.
 
     Args:
         model: the model of the science, with or without a network.

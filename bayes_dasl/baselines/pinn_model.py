@@ -123,7 +123,7 @@ class Informed(AroundTrajectory):
         ok = finite((found, broken))
         kept = {f"equation of {name}": jnp.where(ok, value, 0.0) for name, value in broken.items()}
         masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), found)
-        return self.ode.predict(inputs, masked, ok, jnp.asarray(0), mismatches=kept)
+        return self.ode.predict(inputs, masked, ok, jnp.asarray(0), constraint_residuals=kept)
 
     def _states(self, inputs: Inputs) -> Any:
         """Return the states as a function of time."""

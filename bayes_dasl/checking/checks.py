@@ -16,7 +16,7 @@ from .._jax.devices import prepare
 from .._jax.keys import as_key
 from .._jax.tree import dotted
 from ..data.datasets import FILLED, units_of
-from ..data.dates import told, told_of
+from ..data.dates import in_words, index_in_words
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.gradient import traced_once
@@ -143,7 +143,7 @@ def _size_of_problem(problem: Problem, index: xr.DataArray) -> Finding:
     seen = ", ".join(f"{name} ({size})" for name, size in sizes.items())
     rows = times.size - np.unique(times).size
     replicates = f", {rows} of them replicates" if rows else ""
-    span = f"{times.size} times from {told(times[0])} to {told(times[-1])}{replicates}"
+    span = f"{times.size} times from {in_words(times[0])} to {in_words(times[-1])}{replicates}"
     message = f"{span}; observed: {seen}; {problem.dimension} unknown numbers"
     return Finding("good", "data and model", message)
 
@@ -161,8 +161,8 @@ def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]
         if first > start:
             yield Finding(
                 "warning", f"forcing {name}",
-                f"known from {told_of(index, first)} on; from the start of the solve at "
-                f"{told_of(index, start)} until then it is held constant",
+                f"known from {index_in_words(index, first)} on; from the start of the solve at "
+                f"{index_in_words(index, start)} until then it is held constant",
                 "give the data a row at the start, with NaN for what was not observed",
             )  # fmt: skip
 
@@ -188,7 +188,7 @@ def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
         return
     missing = round(float((steps[longer] / np.median(steps) - 1).sum()))
     at = int(np.argmax(steps))
-    begin, end = (told_of(index, float(rows[i])) for i in (at, at + 1))
+    begin, end = (index_in_words(index, float(rows[i])) for i in (at, at + 1))
     yield Finding(
         "warning", f"forcing {', '.join(problem.inputs.forcings)}",
         f"{missing} rows of a regular series are left out, the most between {begin} and {end}: "

@@ -22,11 +22,11 @@ from .dates import (
     as_date,
     as_numbers,
     has_dates,
+    in_words,
+    index_in_words,
     no_index,
     numbers,
     place_of,
-    told,
-    told_of,
 )
 from .forcings import KINDS, AbstractForcing, interpolated
 from .layer_inputs import Inputs
@@ -83,7 +83,7 @@ def inputs(
         start = numbers(as_date(start), units)
     start = float(times[0]) if start is None else float(start)
     if start > times[0]:
-        first, begin = (told_of(data[index], time) for time in (times[0], start))
+        first, begin = (index_in_words(data[index], time) for time in (times[0], start))
         raise DataError(f"{index}[0]={first} lies before the start of the model at {begin}")
     # 2. Each forcing is interpolated through one value per time: replicates share it.
     if forcings is None:
@@ -163,16 +163,16 @@ def _forcing_values(data: xr.Dataset, name: str, index: str) -> np.ndarray:
     if missing.any():
         at = float(places[missing][0])
         last = places[~missing].max(initial=-np.inf)
-        when = told_of(data[index], at) if np.isfinite(at) else ""
+        when = index_in_words(data[index], at) if np.isfinite(at) else ""
         ends = ""
         # A forcing that only stops early is a common mistake, so the message says where it stops.
         if at > last > -np.inf:
-            then, end = (told_of(data[index], place) for place in (last, places[-1]))
+            then, end = (index_in_words(data[index], place) for place in (last, places[-1]))
             ends = f"; it ends at {then}, before the solve does at {end}"
         way = f"fill the gap first, as by bd.data.fill_gaps(data, {name}='interpolate')"
         raise DataError(f"forcing '{name}' is missing or not finite at {index} {when}: {way}{ends}")
     for row in _differing(places, values)[:1]:
-        when = told_of(data[index], float(places[row]))
+        when = index_in_words(data[index], float(places[row]))
         raise DataError(
             f"forcing '{name}' has two values at {index} {when}: rows of one {index} are "
             "replicates under one forcing; give rows under others an index of their own, such as "
@@ -295,7 +295,7 @@ def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time"
         raise DataError(f"observable '{name}' is not in the data; they hold {_listing(data)}")
     values = series(data, name, "observable", dims)
     if np.isinf(values).any():
-        at = told(data[dims[0]].values[np.nonzero(np.isinf(values))[0][0]])
+        at = in_words(data[dims[0]].values[np.nonzero(np.isinf(values))[0][0]])
         raise DataError(
             f"observable '{name}' is infinite at {dims[0]} {at}; a missing value is NaN"
         )
@@ -399,7 +399,7 @@ def _ahead(variable: str) -> str:
 def _where(data: xr.Dataset, dims: tuple[str, ...], at: np.ndarray) -> str:
     """Name the first flagged datum by its coordinates and its row."""
     first = np.argwhere(at)[0]
-    found = (f"{dim} {told(data[dim].values[i])}" for dim, i in zip(dims, first, strict=True))
+    found = (f"{dim} {in_words(data[dim].values[i])}" for dim, i in zip(dims, first, strict=True))
     return f"{', '.join(found)} (row {first[0]})"
 
 
@@ -489,8 +489,9 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
     train, test = data.isel({index: values <= value}), data.isel({index: values > value})
     if train.sizes[index] == 0 or test.sizes[index] == 0:
         raise DataError(
-            f"a split at {told(value)} leaves one side empty: the data run from {told(values[0])} "
-            f"to {told(values[-1])}"
+            f"a split at {in_words(value)} leaves one side empty: the data run from "
+            f"{in_words(values[0])} "
+            f"to {in_words(values[-1])}"
         )
     return train, test
 

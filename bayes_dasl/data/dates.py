@@ -89,7 +89,7 @@ def counted_in(units: str) -> str:
         date = as_date(since)
     except ValueError as error:
         raise ModelError(f"'{units}' names no date: write it as 'days since 2001-01-01'") from error
-    return f"{unit_of(units) or DAY}{SINCE}{told(date)}"
+    return f"{unit_of(units) or DAY}{SINCE}{in_words(date)}"
 
 
 def as_date(value: Any) -> np.datetime64:
@@ -112,7 +112,7 @@ def as_date(value: Any) -> np.datetime64:
     return (stamp if stamp.tz is None else stamp.tz_convert(None)).to_datetime64()
 
 
-def told(value: Any) -> str:
+def in_words(value: Any) -> str:
     """Format a number or a date of an index, or the name of a place, for a message."""
     value = np.asarray(value)
     if value.dtype.kind in "UO":
@@ -191,7 +191,7 @@ def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
         raise DataError(
             f"{index} has steps of {shortest:g} s, which are lost in numbers that count "
             f"{counted_in(units)}: count them from a date nearby, with "
-            f"units={{'{index}': '{unit} since {told(held[0])}'}} in the layer"
+            f"units={{'{index}': '{unit} since {in_words(held[0])}'}} in the layer"
         )
     attributes = {"units": unit, _COUNTS: counted_in(units)}
     return data.assign_coords({index: (index, found, attributes)})
@@ -253,18 +253,19 @@ def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> fl
     counts = counts_of(data, index, units)
     if not counts:
         raise DataError(
-            f"the layer starts at {told(as_date(start))}, but {index} holds no dates: give one of "
+            f"the layer starts at {in_words(as_date(start))}, but {index} holds no dates: give one "
+            "of "
             "both"
         )
     return float(numbers(as_date(start), counts))
 
 
-def told_of(index: xr.DataArray, value: float) -> str:
+def index_in_words(index: xr.DataArray, value: float) -> str:
     """Format a place along an index for a message, as a date if the index held dates."""
     counts = index.attrs.get(_COUNTS)
     if counts is None:
-        return told(value)
-    return told(dates(value, np.zeros(0, "M8[ms]"), counts))
+        return in_words(value)
+    return in_words(dates(value, np.zeros(0, "M8[ms]"), counts))
 
 
 def has_dates(data: Any, index: str) -> bool:
@@ -343,7 +344,7 @@ def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str]
         ModelError: if a parameter is a time and no date is stated.
     """
     if times and SINCE not in units:
-        since = f"{unit_of(units) or DAY} since {told(data[index].values[0])}"
+        since = f"{unit_of(units) or DAY} since {in_words(data[index].values[0])}"
         raise ModelError(
             f"{index} holds dates, but {times[0]} is a number: say what it counts, by "
             f"units={{'{index}': '{since}'}} in the layer; a start may be a date itself"
@@ -391,7 +392,7 @@ def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
 def as_attribute(value: Any) -> float | str:
     """Return a number or a date in a type that netCDF can hold as an attribute."""
     if are_dates(value):
-        return told(value)
+        return in_words(value)
     return float(value)
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ..errors import DataError
 from .datasets import FILLED, FILLED_BETWEEN, checked_index, index_of, series
-from .dates import as_attribute, as_date, numbers, seconds_in, told
+from .dates import as_attribute, as_date, in_words, numbers, seconds_in
 
 # A year, and half of the window of a climatology, in seconds.
 _YEAR = 365.2425 * 86400
@@ -63,7 +63,8 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
             whole = np.full(values.shape, float(rule))
         for i in np.flatnonzero(missing & ~np.isfinite(whole))[:1]:
             raise DataError(
-                f"'{name}' is missing at {index} {told(times[i])}, of which '{rule}' knows nothing"
+                f"'{name}' is missing at {index} {in_words(times[i])}, of which '{rule}' knows "
+                "nothing"
             )
         filled = np.where(missing, whole, values)
         between = [[as_attribute(times[i]), as_attribute(times[j])] for i, j in _gaps(missing)]

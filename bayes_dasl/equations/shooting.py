@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from .._jax.tree import FrozenDict
 from ..data.datasets import averaged, checked_times, observations
-from ..data.dates import DAY, SINCE, as_numbers, has_dates, told, unit_of
+from ..data.dates import DAY, SINCE, as_numbers, has_dates, in_words, unit_of
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..layers._assumed import refuse_assumed
@@ -64,7 +64,7 @@ class MultipleShooting(AroundTrajectory):
             the next one, in the units of the states: a number, or a dict of numbers by state.
 
     Shapes: `knots` `(knots,)`; each segment state `(knots,)`, or `(knots, …)` for a state that is
-    an array; predictions `(time,)`; `mismatches` `(knots, …)`, in units of the gap.
+    an array; predictions `(time,)`; `constraint_residuals` `(knots, …)`, in units of the gap.
 
     Raises:
         ModelError: for knots that do not increase or lie before the start, segment states of other
@@ -198,8 +198,12 @@ class MultipleShooting(AroundTrajectory):
         }
         # 4. Constraint residuals (y(τ⁻) - s) / gap, standard normal in the likelihood.
         ended = {name: y[:-1, -1] for name, y in states.items()}
-        mismatches = self._mismatches(ended, begins, knots <= times[-1], jnp.all(ok))
-        return self.ode.predict(inputs, found, jnp.all(ok), jnp.sum(steps), mismatches=mismatches)
+        constraint_residuals = self._standardised_gaps(
+            ended, begins, knots <= times[-1], jnp.all(ok)
+        )
+        return self.ode.predict(
+            inputs, found, jnp.all(ok), jnp.sum(steps), constraint_residuals=constraint_residuals
+        )
 
     def _width(self, times: Any) -> int:
         """Largest number of times in a segment; all of them if times are traced."""
@@ -212,7 +216,7 @@ class MultipleShooting(AroundTrajectory):
         later = {name: jnp.asarray(self.segments[name], y.dtype) for name, y in first.items()}
         return {name: jnp.concatenate([y[None], later[name]]) for name, y in first.items()}
 
-    def _mismatches(self, ended: Any, begins: Any, inside: Any, ok: Any) -> dict[str, Any]:
+    def _standardised_gaps(self, ended: Any, begins: Any, inside: Any, ok: Any) -> dict[str, Any]:
         """Constraint residuals at the knots, in units of the gap; zero after the last time."""
 
         def gaps(name):
@@ -256,7 +260,7 @@ def segment_states(
     if has_dates(data, "time") and SINCE not in units:
         raise DataError(
             "time holds dates, but knots are numbers: say what they count, as the layer does, by "
-            f"units='{unit_of(units) or DAY} since {told(data['time'].values[0])}'"
+            f"units='{unit_of(units) or DAY} since {in_words(data['time'].values[0])}'"
         )
     times = checked_times(as_numbers(data, "time", units))
     priors, knots = {}, np.asarray([*knots], float)

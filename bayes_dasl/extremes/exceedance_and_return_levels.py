@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from ..data.datasets import index_of
-from ..data.dates import told
+from ..data.dates import in_words
 from ..errors import DataError, MismatchError
 from ..scores.failures import usable_predictions
 from ..scores.matching import check_forecast, fitted_between
@@ -186,7 +186,7 @@ def _period_in_words(fc: xr.DataTree, used: xr.DataArray) -> dict[str, str]:
 
 
 def _from_to(times: np.ndarray) -> str:
-    return f"from {told(times.min())} to {told(times.max())}"
+    return f"from {in_words(times.min())} to {in_words(times.max())}"
 
 
 def is_series(fc: xr.DataTree, observable: str) -> bool:

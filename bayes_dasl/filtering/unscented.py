@@ -156,10 +156,16 @@ class Unscented(AroundLayer):
             name: mean((values - means[name]) ** 2) for name, values in found.values.items()
         }
         # 3. Constraint residuals are those of the first point, ε = 0.
-        mismatches = {name: values[0] for name, values in found.mismatches.items()}
+        constraint_residuals = {
+            name: values[0] for name, values in found.constraint_residuals.items()
+        }
         stats = {name: jnp.sum(values) for name, values in found.stats.items()}
         return prediction(
-            means, jnp.all(found.ok), stats, mismatches=mismatches, variances=variances
+            means,
+            jnp.all(found.ok),
+            stats,
+            constraint_residuals=constraint_residuals,
+            variances=variances,
         )
 
 

@@ -90,7 +90,7 @@ def fit(
         adds `training`, the loss and its terms. A network in the vector field of an `ODE`, also in
         a hybrid of layers, adds `vector_field`: the rates of each draw at the mean states of all
         draws and along the paths of four. Constraints, or a layer with constraint residuals, add
-        `mismatch`, their root mean square in units of the tolerance.
+        `constraint_residual`, their root mean square in units of the tolerance.
 
     Raises:
         DataError: if the model cannot be fitted to the data, or the units of parameters and data

@@ -21,11 +21,11 @@ from ..layers import solver_settings
 from ..model import Model
 from ..prediction.datatree import (
     by_chain,
+    constraint_residual_group,
     draws_dataset,
     end_group,
     known_bounds,
     log_prior_group,
-    mismatch_group,
     plain_attributes,
     prior_predictive,
     said_of_data,
@@ -107,7 +107,9 @@ def predictive_groups(
         "posterior": draws_dataset(model, draws),
         "sample_stats": with_log_factor(stats, pushed.log_factor[PRIOR_DRAWS:]),
     }
-    groups |= mismatch_group({name: v[PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
+    groups |= constraint_residual_group(
+        {name: v[PRIOR_DRAWS:] for name, v in pushed.constraint_residual.items()}, groups
+    )
     end = {name: v[PRIOR_DRAWS:] for name, v in pushed.end.items()}
     groups |= end_group(end, groups, float(np.max(np.asarray(problem.inputs.times))))
 

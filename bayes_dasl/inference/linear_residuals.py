@@ -19,7 +19,7 @@ from ..noise.sequential import on_link, within
 from ..random import realise
 from .problem import Problem
 
-_MISMATCH = "mismatch "
+_RESIDUAL = "constraint residual "
 # Directions that one program takes together.
 _BATCH = 16
 # The most Gauss–Newton steps, and halvings of a step.
@@ -30,11 +30,12 @@ _ENOUGH = 0.1
 _FLATTEST = 1e-4
 
 
-def with_mismatches(problem: Problem, prediction: Prediction) -> dict[str, Array]:
+def with_constraint_residuals(problem: Problem, prediction: Prediction) -> dict[str, Array]:
     """Return predictions of the data and constraint residuals, whose data are 0, by name."""
     values = {name: prediction.values[name] for name in problem.observed}
     return values | {
-        _MISMATCH + name: jnp.asarray(value) for name, value in prediction.mismatches.items()
+        _RESIDUAL + name: jnp.asarray(value)
+        for name, value in prediction.constraint_residuals.items()
     }
 
 
@@ -63,7 +64,7 @@ def residuals(
         given = realised.conditional(Prediction(values, jnp.asarray(True), before=values), inputs)
     for name, value in sorted(values.items()):
         # 2. A constraint residual r has the datum 0 and unit standard deviation.
-        if name.startswith(_MISMATCH):
+        if name.startswith(_RESIDUAL):
             found.append(-jnp.ravel(value))
             continue
         # 3. (g(y) − location) / scale, on the scale of the noise's link g.
@@ -295,7 +296,7 @@ class Around:
         def fallen(x, coefficients):
             realised = self._enrich(realise(problem.model, problem.constrain(x)), coefficients)
             prediction = realised.predict(problem.inputs)
-            values = with_mismatches(problem, prediction)
+            values = with_constraint_residuals(problem, prediction)
             found = Predicted(values, dict(prediction.variances), prediction.ok)
             found = jax.lax.stop_gradient(found)
             return -residuals(problem, held, found.centre, found.variances, values), found

@@ -48,7 +48,7 @@ def gauss_newton(
                 scale = noise.spread(value, found.variances.get(name))
             locations.append(jnp.ravel(location))
             log_scales.append(jnp.ravel(jnp.broadcast_to(jnp.log(scale), value.shape)))
-        broken = [jnp.ravel(v) for v in found.mismatches.values()]
+        broken = [jnp.ravel(v) for v in found.constraint_residuals.values()]
         return (
             jnp.concatenate(locations),
             jnp.concatenate(log_scales),

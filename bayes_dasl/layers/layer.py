@@ -31,8 +31,8 @@ class Prediction(eqx.Module):
             where the solver failed, so that gradients stay finite; there they mean nothing.
         ok: whether the solver succeeded.
         stats: counts of the solver's work by name, such as `steps`.
-        mismatches: constraint residuals of any shape by name. Each number is standard normal in
-            the likelihood, such as a gap between two segments divided by the allowed gap.
+        constraint_residuals: constraint residuals of any shape by name. Each number is standard
+            normal in the likelihood, such as a gap between two segments divided by the allowed gap.
         variances: variances of the values given the parameters, `(time, …)` by name, in squared
             units. Only a layer that integrates over an unknown path has them.
         before: the values at the times of `inputs.past`, for noise that looks back.
@@ -42,7 +42,7 @@ class Prediction(eqx.Module):
     values: dict[str, Float[Array, "time ..."]]
     ok: Bool[Array, ""]
     stats: dict[str, Int[Array, ""]] = eqx.field(default_factory=dict)
-    mismatches: dict[str, Float[Array, "..."]] = eqx.field(default_factory=dict)
+    constraint_residuals: dict[str, Float[Array, "..."]] = eqx.field(default_factory=dict)
     variances: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
     before: dict[str, Float[Array, "past ..."]] = eqx.field(default_factory=dict)
     end: dict[str, Float[Array, "..."]] = eqx.field(default_factory=dict)
@@ -50,7 +50,9 @@ class Prediction(eqx.Module):
     @property
     def log_factor(self) -> Float[Array, ""]:
         """Log density of the constraint residuals, up to a constant: -½ Σ r²."""
-        return -0.5 * sum((jnp.sum(jnp.square(v)) for v in self.mismatches.values()), jnp.zeros(()))
+        return -0.5 * sum(
+            (jnp.sum(jnp.square(v)) for v in self.constraint_residuals.values()), jnp.zeros(())
+        )
 
 
 class AbstractLayer(Module):
@@ -468,7 +470,7 @@ def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Predicti
         values: predictions, `(time, …)` by name.
         ok: whether the solve succeeded.
         stats: counts of work by name; none unless given.
-        more: `mismatches`, `variances` and `end` of the `Prediction`.
+        more: `constraint_residuals`, `variances` and `end` of the `Prediction`.
 
     Returns:
         The prediction; `ok` is also false if a value is not finite.
@@ -522,7 +524,9 @@ def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: A
     stats: dict[str, Any] = {}
     for part in parts.values():
         stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}
-    mismatches = {
-        f"{owner}.{name}": v for owner, part in parts.items() for name, v in part.mismatches.items()
+    constraint_residuals = {
+        f"{owner}.{name}": v
+        for owner, part in parts.items()
+        for name, v in part.constraint_residuals.items()
     }
-    return prediction(values, ok, stats, mismatches=mismatches, **more)
+    return prediction(values, ok, stats, constraint_residuals=constraint_residuals, **more)

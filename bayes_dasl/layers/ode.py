@@ -447,7 +447,7 @@ class ODE(AbstractTrajectory):
             states: the states at all times, `(time, …)` by name.
             ok: whether the solve succeeded.
             steps: number of steps.
-            more: other fields of the prediction, such as its `mismatches`.
+            more: other fields of the prediction, such as its `constraint_residuals`.
 
         Returns:
             The prediction.

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from ..data.censoring import refuse_censored
 from ..data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, observations
-from ..data.dates import are_dates, has_dates, told
+from ..data.dates import are_dates, has_dates, in_words
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._parts import is_layer, refuse_open_times
@@ -163,7 +163,7 @@ def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
     if once.size < 2 or once[-1] < _FILLING or once[-1] < _BEYOND * max(once[-2], 1.0):
         return
     place = tuple(np.argwhere(sizes == once[-1])[0])
-    when = told(data[model.index].values[place[data[name].dims.index(model.index)]])
+    when = in_words(data[model.index].values[place[data[name].dims.index(model.index)]])
     raise DataError(
         f"{role} '{name}' is {data[name].values[place]:g} at {model.index} {when}, and at most "
         f"{once[-2]:g} elsewhere: this seems to be a fill value. Make it missing, by "
@@ -205,7 +205,7 @@ def _refuse_ruled_out(
     if not noise.ruled_out(rounded)[0][where]:
         shown = repr(float(values[where]))
     raise DataError(
-        f"observable '{name}' is {shown} at {model.index} {told(times[where[0]])}, which "
+        f"observable '{name}' is {shown} at {model.index} {in_words(times[where[0]])}, which "
         f"{type(model.noise_of(name)).__name__} rules out: its data are {possible}"
     )
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .._statistics.tails import seen_and_filled
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
-from ..data.dates import has_dates, in_numbers, start_in_numbers, told_of, unit_of
+from ..data.dates import has_dates, in_numbers, index_in_words, start_in_numbers, unit_of
 from ..data.layer_inputs import Inputs, OwnRows, Past
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
@@ -161,7 +161,7 @@ class Reader:
         times = checked_times(data, self.index)
         for i in np.flatnonzero(np.diff(times) == 0)[:1]:
             kind = type(self.layer if filters else self.noises[held[0]]).__name__
-            when = told_of(data[self.index], float(times[i]))
+            when = index_in_words(data[self.index], float(times[i]))
             raise DataError(
                 f"{self.index} {when} has several rows, but {kind} goes from each row to the next: "
                 "give it one row, such as the mean of the replicates"
@@ -229,7 +229,7 @@ class Reader:
         """
         reads = self.reads(observable).items()
         of_data = {read.leaf.variable: np.asarray(inputs.per_datum[name]) for name, read in reads}
-        return self.noises[observable].told(of_data)
+        return self.noises[observable].filled(of_data)
 
     def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
         """Convert data, as `Model.in_own_units`."""
@@ -273,8 +273,8 @@ class Model(Module):
             observable. Outputs that are not in the dict are not observed.
         constraints: soft constraints by name. Each is a function of the layer's values and its
             inputs that returns residuals divided by their tolerance, of any shape. Each residual
-            counts as a standard normal variable observed to be zero. The group `mismatch` holds the
-            posterior of the residuals.
+            counts as a standard normal variable observed to be zero. The group
+            `constraint_residual` holds the posterior of the residuals.
         cross_correlation: the correlation of the residuals of several observables, if any.
         varied_noise: the parameters of the noise that differ between subjects; set by copies only.
 
@@ -373,7 +373,7 @@ class Model(Module):
         # 4. Priors, and names of shared parameters.
         check_priors(self)
         taken = {*self.observables, *self.constraints, self.index}
-        taken |= {"chain", "draw", "solver_ok", "mismatches"}
+        taken |= {"chain", "draw", "solver_ok", "constraint_residuals"}
         fields = ("layer", "noise", "constraints", "cross_correlation")
         for path, leaf in paths(self).items():
             first = path.split(".")[0]
@@ -532,8 +532,8 @@ class Model(Module):
         prediction = realised.predict(data)
         # NUTS may propose a corner where the solver fails: reject that draw, keep the chain alive.
         numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))
-        if prediction.mismatches:
-            numpyro.factor("mismatches", prediction.log_factor)
+        if prediction.constraint_residuals:
+            numpyro.factor("constraint_residuals", prediction.log_factor)
         # Correlated observables must be drawn with one random key.
         together = () if self.cross_correlation is None else self.cross_correlation.observables
         drawn = {*together} - {*(observed or ())}
@@ -574,13 +574,16 @@ class Model(Module):
             for name, law in self.constraints.items()
         }
         for name in broken:
-            if name in prediction.mismatches:
+            if name in prediction.constraint_residuals:
                 raise ModelError(
-                    f"constraint '{name}' has the name of a mismatch of the layer itself: rename it"
+                    f"constraint '{name}' has the name of a constraint residual of the layer "
+                    "itself: rename it"
                 )
         # Masked as the values are: at the values of a failed solve a law may be singular.
         broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
-        return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
+        return dataclasses.replace(
+            prediction, constraint_residuals=prediction.constraint_residuals | broken
+        )
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """Return the distribution of each observable around a prediction.

@@ -370,4 +370,6 @@ def _at_rows_of(prediction: Prediction, rows: Any) -> Prediction:
     """The prediction at some of its times."""
     values = {name: value[rows] for name, value in prediction.values.items()}
     variances = {name: value[rows] for name, value in prediction.variances.items()}
-    return Prediction(values, prediction.ok, prediction.stats, prediction.mismatches, variances)
+    return Prediction(
+        values, prediction.ok, prediction.stats, prediction.constraint_residuals, variances
+    )

@@ -126,7 +126,11 @@ class MultiFidelity(AbstractLayer):
         )
         values = {**low.values, **costly}
         return prediction(
-            values, low.ok, low.stats, mismatches=low.mismatches, variances=low.variances
+            values,
+            low.ok,
+            low.stats,
+            constraint_residuals=low.constraint_residuals,
+            variances=low.variances,
         )
 
     def _costly(self, t: Any, y: Values, u: Values) -> Values:

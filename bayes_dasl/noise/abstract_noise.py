@@ -263,7 +263,7 @@ class AbstractNoise(Module):
             is_leaf=may_vary,
         )
 
-    def told(self, of_data: Mapping[str, Any]) -> "AbstractNoise":
+    def filled(self, of_data: Mapping[str, Any]) -> "AbstractNoise":
         """Return the noise with known values of each datum filled in; random leaves stay.
 
         Args:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .._statistics.convergence import thinned
-from ..data.dates import are_dates, told
+from ..data.dates import are_dates, in_words
 from ..scores.matching import fitted_between
 from ._series import FAILED, finite_draws
 from ._style import (
@@ -190,7 +190,7 @@ def _at_times(
     axes = fig.subplots(len(maps), len(chosen), sharex=True, sharey=True, squeeze=False)
     for ax, time in zip(axes[0], chosen, strict=True):
         is_fitted = train_end is not None and time <= train_end
-        ax.set_title(plain(f"{index} {told(time)}") + (", fitted" if is_fitted else ""))
+        ax.set_title(plain(f"{index} {in_words(time)}") + (", fitted" if is_fitted else ""))
     observable = axis_label(predictions, str(predictions.name))
     for row, (name, fields) in zip(axes, maps.items(), strict=True):
         mesh = None

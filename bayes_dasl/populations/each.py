@@ -186,9 +186,9 @@ class Each(AbstractPopulation):
         def one(member, times, forcings):
             drives = dataclasses.replace(common, times=times, forcings=common.forcings | forcings)
             found = of_members(self.layer, self.varied, member)(drives)
-            return found.values, found.ok, found.stats, found.mismatches, found.variances
+            return found.values, found.ok, found.stats, found.constraint_residuals, found.variances
 
-        values, ok, stats, mismatches, variances = self._of_all(
+        values, ok, stats, constraint_residuals, variances = self._of_all(
             one, at, inputs.times, inputs.own_forcings
         )
 
@@ -200,7 +200,7 @@ class Each(AbstractPopulation):
             over_members(values),
             jnp.all(ok),
             {name: jnp.max(value) for name, value in stats.items()},
-            mismatches,
+            constraint_residuals,
             over_members(variances),
         )
 

@@ -196,14 +196,16 @@ def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:
     return in_chains(draws, (sizes["chain"], sizes["draw"]))
 
 
-def mismatch_group(mismatch: Mapping[str, np.ndarray], post: Mapping) -> dict[str, xr.Dataset]:
-    """The group `mismatch`: the constraint residual of each draw.
+def constraint_residual_group(
+    constraint_residual: Mapping[str, np.ndarray], post: Mapping
+) -> dict[str, xr.Dataset]:
+    """The group `constraint_residual`: the constraint residual of each draw.
 
     Returns:
         The group by its name; none without constraints.
     """
-    variables = {name: ("draw", values) for name, values in mismatch.items()}
-    return {"mismatch": by_chain(xr.Dataset(variables), post)} if variables else {}
+    variables = {name: ("draw", values) for name, values in constraint_residual.items()}
+    return {"constraint_residual": by_chain(xr.Dataset(variables), post)} if variables else {}
 
 
 def end_group(end: Mapping[str, np.ndarray], post: Mapping, time: float) -> dict[str, xr.Dataset]:

@@ -18,14 +18,14 @@ from jaxtyping import Array, Shaped
 from .._jax.keys import as_key, printable
 from .._statistics.convergence import thinned
 from ..data.datasets import checked_index, checked_times
-from ..data.dates import are_dates, dates, told
+from ..data.dates import are_dates, dates, in_words
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError
 from ..layers.layer import AbstractFilter, AbstractPopulation, begins, goes_on
 from ..model import Model, check_shapes, is_series
 from ..random import paths
 from .conditional import noise_group
-from .datatree import by_chain, mismatch_group, over_data, pushed_draws, with_coordinates
+from .datatree import by_chain, constraint_residual_group, over_data, pushed_draws, with_coordinates
 from .exchange import exchangeable, exchanged, parts_of
 from .few_members import repeated, repetitions
 from .function_inputs import FUNCTION_ROWS, function_inputs
@@ -116,7 +116,7 @@ def forecast(
         - `sample_stats_predictions`: `ok` and `steps` of each solve, and `forcing_member` with an
           ensemble of forcings; a draw whose solve failed is NaN
         - `unobserved`: outputs of the layer that are not observed, without noise
-        - `mismatch`: constraint residuals, at the times of the forecast
+        - `constraint_residual`: constraint residuals, at the times of the forecast
         - `vector_field`: as in `fit`, along the forecast; not with an ensemble of forcings
         - `posterior`: the draws that were used
         - `exchanged_mean`: the conditional mean of up to 4000 draws in which one group of leaves
@@ -397,12 +397,15 @@ def _fill_groups(
         ):
             for name, value in values.items():
                 into[group][name][at] = value
-        small.append((part.ok, part.steps, part.mismatch))
-    ok, steps, mismatch = jax.tree.map(lambda *a: np.concatenate(a), *small)
+        small.append((part.ok, part.steps, part.constraint_residual))
+    ok, steps, constraint_residual = jax.tree.map(lambda *a: np.concatenate(a), *small)
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
     health = {"ok": ok.reshape(shape), "steps": steps.reshape(shape)}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
-    return {"sample_stats_predictions": with_coordinates(stats), **mismatch_group(mismatch, post)}
+    return {
+        "sample_stats_predictions": with_coordinates(stats),
+        **constraint_residual_group(constraint_residual, post),
+    }
 
 
 def _numbers_of_draw(model: Model, inputs: Inputs) -> int:
@@ -453,9 +456,12 @@ def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Input
     if not begins(model.layer):
         start = min(start, float(times[0]))
     if times[0] < start:
-        began = told(dates(start, asked, model.reader.index_units) if are_dates(asked) else start)
+        began = in_words(
+            dates(start, asked, model.reader.index_units) if are_dates(asked) else start
+        )
         raise DataError(
-            f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}"
+            f"a forecast cannot go back before the start of the model: {in_words(asked[0])} < "
+            f"{began}"
         )
     past = _past_of_fit(model, post, data)
     forcings = list(model.layer.forcings)
@@ -465,7 +471,8 @@ def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Input
     for name in forcings:
         if name not in data:
             raise DataError(
-                f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}"
+                f"forcing '{name}' is not in the data; a forecast needs it up to "
+                f"{in_words(asked[-1])}"
             )
     known = model.in_numbers(known_forcings(model, post, data))
     refuse_a_gap(model, known[index].values, times, asked)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..data.dates import are_dates, as_attribute, dates, numbers, told, told_of
+from ..data.dates import are_dates, as_attribute, dates, in_words, index_in_words, numbers
 from ..data.forcings import interpolated
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
@@ -66,11 +66,11 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
         return
     first = int(np.argmax(after))
     if times[first] - known[-1] > 2 * steps.max():
-        end = told(
+        end = in_words(
             dates(known[-1], asked, model.reader.index_units) if are_dates(asked) else known[-1]
         )
         raise DataError(
-            f"forcings are known up to {end} and from {told(asked[first])} on: give the rows "
+            f"forcings are known up to {end} and from {in_words(asked[first])} on: give the rows "
             "between too, as by xr.concat([test, later], 'time')"
         )
 
@@ -84,9 +84,10 @@ def refuse_unknown_past(model: Model, before: xr.Dataset) -> None:
     for name, variable in before.data_vars.items():
         for dim in (dim for dim in variable.dims if dim != model.index):
             for member in before[dim].values[variable.isnull().any(model.index).values][:1]:
-                begin = told_of(before[model.index], float(before[model.index].values[0]))
+                begin = index_in_words(before[model.index], float(before[model.index].values[0]))
                 raise DataError(
-                    f"forcing '{name}' of {dim} {told(member)}, which the fit has not seen, is not "
+                    f"forcing '{name}' of {dim} {in_words(member)}, which the fit has not seen, is "
+                    "not "
                     "known at its times: "
                     f"ask for the rows from {begin} on too"
                 )

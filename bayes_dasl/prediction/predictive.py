@@ -92,7 +92,7 @@ class Pushed(eqx.Module):
         steps: the number of solver steps.
         log_likelihood: the log likelihood of each datum, by observable.
         predictions: predictive draws with noise.
-        mismatch: the root mean square of each constraint residual.
+        constraint_residual: the root mean square of each constraint residual.
         log_factor: the log density of all constraints.
         unobserved: outputs without noise, which are not observed.
         noise: the parameters of each datum's distribution, if they rebuild it.
@@ -106,7 +106,7 @@ class Pushed(eqx.Module):
     steps: Any
     log_likelihood: dict[str, Any]
     predictions: dict[str, Any]
-    mismatch: dict[str, Any] = eqx.field(default_factory=dict)
+    constraint_residual: dict[str, Any] = eqx.field(default_factory=dict)
     log_factor: Any = 0.0
     unobserved: dict[str, Any] = eqx.field(default_factory=dict)
     noise: dict[str, dict[str, Any]] = eqx.field(default_factory=dict)
@@ -358,7 +358,7 @@ def _predictions_of_draw(
             for name, d in noise.items():
                 several = repeats > 1 and (name not in parameters or alone(d) is not d)
                 predictions[name] = masked(d.sample(keys[name], (repeats,) if several else ()))
-        mismatches = prediction.mismatches.items()
+        constraint_residuals = prediction.constraint_residuals.items()
         pushed = Pushed(
             mean={name: masked(d.mean) for name, d in noise.items()},
             variance={name: masked(d.variance) for name, d in noise.items()},
@@ -369,7 +369,9 @@ def _predictions_of_draw(
                 for name, value in likelihood.items()
             },
             predictions=predictions,
-            mismatch={name: masked(jnp.sqrt(jnp.mean(jnp.square(v)))) for name, v in mismatches},
+            constraint_residual={
+                name: masked(jnp.sqrt(jnp.mean(jnp.square(v)))) for name, v in constraint_residuals
+            },
             log_factor=prediction.log_factor,
             unobserved=beside,
             noise={name: _nan_where_failed(ok, held) for name, held in parameters.items()},

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..data.datasets import index_of
-from ..data.dates import are_dates, numbers, told
+from ..data.dates import are_dates, in_words, numbers
 from ..errors import DataError, MismatchError
 from ..scores.held_out_errors import HELD_OUT, along_origins, held_out_errors
 from ..scores.matching import RECALIBRATED, check_forecast, fitted_between
@@ -375,7 +375,8 @@ def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
     """Raise MismatchError if errors are of the data that are to be forecast."""
     if times.max() > (end := fitted_until(fc)):
         raise MismatchError(
-            f"the errors reach to {told(times.max())}, but the forecast begins after {told(end)}: "
+            f"the errors reach to {in_words(times.max())}, but the forecast begins after "
+            f"{in_words(end)}: "
             "it would learn from "
             "the data that it is to forecast; hold out data up to there"
         )

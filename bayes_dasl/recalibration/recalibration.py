@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from ..data.datasets import index_of
-from ..data.dates import numbers, told
+from ..data.dates import in_words, numbers
 from ..errors import DataError, MismatchError
 from ..prediction.conditional import conditional
 from ..scores.held_out_errors import spread
@@ -76,7 +76,8 @@ def recalibrate(
         number) and `width_ratio` (new over old width of the 90 % interval). The attribute
         `recalibrated` describes the method. `known_level` is the largest central interval that is
         known at all times: draws end there, and `score` gives no coverage of wider ones.
-        `decompose` and `diagnose` judge the model, so they refuse this forecast except as a rival.
+        `decompose` and `diagnose` judge the model, so they refuse this forecast except as a
+        competitor.
 
     Raises:
         DataError: for fewer than 9 held-out units, times beyond the longest lead, censored data, or
@@ -154,7 +155,7 @@ def _rows_and_leads(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarra
     end = fitted_until(fc)
     rows = np.flatnonzero(times > end)
     if not rows.size:
-        raise DataError(f"no time of the forecast is after the end of its fit, {told(end)}")
+        raise DataError(f"no time of the forecast is after the end of its fit, {in_words(end)}")
     after = numbers(times[rows]) - float(numbers(end))
     longest = elapsed[-1] + np.diff(elapsed, prepend=0.0)[-1] / 2
     if (after > longest).any():

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .. import plots
-from ..data.dates import are_dates, told
+from ..data.dates import are_dates, in_words
 from ..extremes.exceedance_and_return_levels import (
     closer,
     exceedance,
@@ -148,7 +148,7 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
 
 def _time_text(value: Any) -> str:
     """Return a time as text, with as many digits as a date in days needs."""
-    return told(value) if are_dates(np.asarray(value)) else f"{float(value):.10g}"
+    return in_words(value) if are_dates(np.asarray(value)) else f"{float(value):.10g}"
 
 
 def refuse(fc: xr.DataTree, options: ReportOptions) -> None:

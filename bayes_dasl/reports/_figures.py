@@ -61,12 +61,12 @@ def recalibrated_cards(
     return [
         card(
             _forecast_figure(fc, name)(fc, train, test, name),
-            f"recalibrated-{slug(rival)}-{slug(name)}",
-            f"{name}, {rival}:",
+            f"recalibrated-{slug(competitor)}-{slug(name)}",
+            f"{name}, {competitor}:",
             f"{fc.attrs[RECALIBRATED]}. {_data_words(train, test, name)}",
             f"Recalibrated forecast of {name}: median, {_spread_words(fc, name)}, and the data.",
         )
-        for rival, fc in forecasts.items()
+        for competitor, fc in forecasts.items()
         for name in names
         if name in fc["predictions"].data_vars
     ]

@@ -14,7 +14,7 @@ import xarray as xr
 
 from .._findings import LEVELS, Finding
 from ..data.datasets import index_of
-from ..data.dates import are_dates, told
+from ..data.dates import are_dates, in_words
 from ..errors import MismatchError
 from ..model import Model
 from ..plots import epistemic_parts, science_parameters
@@ -77,7 +77,7 @@ def render(
     *,
     title: str,
     name: str,
-    rivals: Mapping[str, xr.DataTree],
+    competitors: Mapping[str, xr.DataTree],
     derived: xr.Dataset | None = None,
     mixture: Mixed | None = None,
     model: Model | None = None,
@@ -86,26 +86,30 @@ def render(
 ) -> str:
     """Return the page as HTML."""
     # 1. Refuse bad arguments before any work.
-    _check_report_arguments(post, fc, name, rivals, mixture)
+    _check_report_arguments(post, fc, name, competitors, mixture)
     _events.refuse(fc, options)
     # 2. The data: only values that were not fitted are scored.
     train = fitted_observables(post)
     known = with_what_is_censored(post)
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
-    diagnosis = diagnose(post, fc, test, rivals=rivals)
+    diagnosis = diagnose(post, fc, test, competitors=competitors)
     summary = _tables.summaries(post)
-    options = options.told_of(test)
+    options = options.with_origin_of(test)
     test, all_fitted = _unfitted(fc, train, test, observables)
     # 3. The subject of the page: the model, or a mixture with its models beside it.
-    about, head, others = fc, name, rivals
+    about, head, others = fc, name, competitors
     if mixture is not None:
-        about, head, others = mixture.forecast, MIXTURE, {name: fc, **rivals}
+        about, head, others = mixture.forecast, MIXTURE, {name: fc, **competitors}
     scored = None
     if test is not None:
         scored = _score_all(about, train, test, head, others, observables)
     units = _units_by_observable(fc, observables)
-    recalibrated = {rival: found for rival, found in rivals.items() if RECALIBRATED in found.attrs}
+    recalibrated = {
+        competitor: found
+        for competitor, found in competitors.items()
+        if RECALIBRATED in found.attrs
+    }
     of = "" if mixture is None else f" of {name}"
     # 4. The sections, in the order of the page.
     context = {
@@ -124,7 +128,7 @@ def render(
         "no_events": _events.not_drawn(about, options),
         "recalibrated": _figures.recalibrated_cards(recalibrated, known, test, shown),
         "not_posterior": [
-            f"{rival} is {f.attrs[RECALIBRATED]}" for rival, f in recalibrated.items()
+            f"{competitor} is {f.attrs[RECALIBRATED]}" for competitor, f in recalibrated.items()
         ],
         "fields": any(_figures.is_field(fc, name) for name in shown),
         "curves": not all(_figures.is_field(fc, name) for name in shown),
@@ -247,7 +251,7 @@ def _check_report_arguments(
     post: xr.DataTree,
     fc: xr.DataTree,
     name: str,
-    rivals: Mapping[str, xr.DataTree],
+    competitors: Mapping[str, xr.DataTree],
     mixture: Mixed | None,
 ) -> None:
     """Raise MismatchError for arguments of a wrong type, or a name that is used twice."""
@@ -255,15 +259,15 @@ def _check_report_arguments(
     if not isinstance(post, xr.DataTree) or not needed <= set(post.children):
         raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
     check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
-    if not isinstance(rivals, Mapping):
+    if not isinstance(competitors, Mapping):
         raise MismatchError(
-            f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}"
+            f"competitors must be a dict of forecasts by name, not {type(competitors).__name__}"
         )
     if mixture is not None and not isinstance(mixture, Mixed):
         raise MismatchError(f"mixture is what judge_mixture returned, not {type(mixture).__name__}")
-    taken = {name, *BASELINES, *([] if mixture is None else [MIXTURE])} & set(rivals)
+    taken = {name, *BASELINES, *([] if mixture is None else [MIXTURE])} & set(competitors)
     if taken:
-        raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
+        raise MismatchError(f"a competitor needs a name of its own, not {listed(sorted(taken))}")
 
 
 def _environment() -> jinja2.Environment:
@@ -298,15 +302,15 @@ def _score_all(
     train: xr.Dataset,
     test: xr.Dataset,
     name: str,
-    rivals: Mapping[str, xr.DataTree],
+    competitors: Mapping[str, xr.DataTree],
     observables: list[str],
 ) -> Scored:
-    """Score a forecast, its rivals and the baselines at the same times."""
+    """Score a forecast, its competitors and the baselines at the same times."""
     transform = pit(fc, test)
     index = index_of(transform)
     common = test.isel({index: np.isin(test[index].values, transform[index].values)})
     tables = {name: score(fc, common)}
-    tables |= {other: score(rival, common) for other, rival in rivals.items()}
+    tables |= {other: score(competitor, common) for other, competitor in competitors.items()}
     tables |= score_baselines(train, common, observables=observables)
     return Scored(tables, transform, name, common)
 
@@ -373,7 +377,9 @@ def _subtitle(
 def _span(time: np.ndarray) -> str:
     """Return the first and the last time as text."""
     dates = are_dates(time)
-    first, last = (told(at) if dates else f"{float(at):.10g}" for at in (time.min(), time.max()))
+    first, last = (
+        in_words(at) if dates else f"{float(at):.10g}" for at in (time.min(), time.max())
+    )
     between = " to " if dates else "\N{EN DASH}"
     return f"{first}{between}{last}" if last != first else first
 

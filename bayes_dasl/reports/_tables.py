@@ -246,7 +246,7 @@ def evidence_rows(factors: BayesFactors) -> list[Row]:
 
 def law_rows(fc: xr.DataTree) -> list[Row]:
     """Return one row per constraint of the model; none if nothing was constrained."""
-    if "mismatch" not in fc.children:
+    if "constraint_residual" not in fc.children:
         return []
     table = consistency(fc)
     rows = table[["rms", "rms_95"]].map(number)

@@ -104,7 +104,7 @@ class ReportOptions:
         """
         return [check_return_period(period) for period in _as_list(self.return_periods[observable])]
 
-    def told_of(self, data: xr.Dataset | None) -> ReportOptions:
+    def with_origin_of(self, data: xr.Dataset | None) -> ReportOptions:
         """Return a copy that takes source and licence from data if it has none itself.
 
         Args:

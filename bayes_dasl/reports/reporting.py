@@ -54,7 +54,7 @@ def report(
     *,
     title: str = "Forecast report",
     name: str = "model",
-    rivals: Mapping[str, xr.DataTree] | None = None,
+    competitors: Mapping[str, xr.DataTree] | None = None,
     derived: xr.Dataset | None = None,
     mixture: Mixed | None = None,
     model: Model | None = None,
@@ -69,12 +69,12 @@ def report(
             page has no scores.
         title: title of the page.
         name: name of the model, in tables and figures.
-        rivals: forecasts of other models by name, scored on the same data. Recalibrated forecasts
-            are drawn, too, and labelled.
+        competitors: forecasts of other models by name, scored on the same data. Recalibrated
+            forecasts are drawn, too, and labelled.
         derived: the result of `evaluate`, shown beside unobserved outputs of the model. Variables
             with too many dimensions for a figure are named.
         mixture: the result of `bayes_dasl.weighting.judge_mixture` for a mixture of this forecast
-            and the rivals. The page is then about the mixture, with each model beside it;
+            and the competitors. The page is then about the mixture, with each model beside it;
             parameters and chains are those of `post`.
         model: the model of the fit. The page then shows its unknown functions, equations and
             priors.
@@ -86,8 +86,8 @@ def report(
 
     Raises:
         MismatchError: if `post` is no posterior, `fc` no forecast, or the model is not that of the
-            fit; if test data and a forecast share no observable or no time; if a rival has the name
-            of the model, a baseline or the mixture; if options name an unknown observable.
+            fit; if test data and a forecast share no observable or no time; if a competitor has the
+            name of the model, a baseline or the mixture; if options name an unknown observable.
         DataError: if `options` has a wrong type, or this forecast cannot show them.
 
     Example:
@@ -107,7 +107,7 @@ def report(
         test,
         title=title,
         name=name,
-        rivals=rivals or {},
+        competitors=competitors or {},
         derived=derived,
         mixture=mixture,
         model=model,

@@ -29,15 +29,15 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
         MismatchError: if the model has no constraints, or for a recalibrated forecast.
     """
     if RECALIBRATED in tree.attrs:
-        check_forecast(tree, "mismatch")
-    if "mismatch" not in tree.children:
+        check_forecast(tree, "constraint_residual")
+    if "constraint_residual" not in tree.children:
         raise MismatchError(
             "nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, "
             "inputs)})"
         )
     # Quantiles over the draws that are finite.
     rows, failed = {}, 0
-    for name, variable in tree["mismatch"].data_vars.items():
+    for name, variable in tree["constraint_residual"].data_vars.items():
         rms = variable.values[np.isfinite(variable.values)]
         failed = max(failed, variable.size - rms.size)
         found = [np.nan] * 3

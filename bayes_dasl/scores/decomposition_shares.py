@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..data.dates import from_attribute, told
+from ..data.dates import from_attribute, in_words
 
 GROUPS = ("science", "network")
 PROCESS = "process"
@@ -118,7 +118,7 @@ def _mean_shares(parts: xr.Dataset, index: str) -> dict[str, object]:
         name: 100 * float((values[known] / whole[known]).mean()) if known.any() else np.nan
         for name, values in held.items()
     }
-    return {"from": told(when[0]), "to": told(when[-1]), "rows": int(known.sum()), **shares}
+    return {"from": in_words(when[0]), "to": in_words(when[-1]), "rows": int(known.sum()), **shares}
 
 
 def _parts_of_total(parts: xr.Dataset) -> dict[str, xr.DataArray]:

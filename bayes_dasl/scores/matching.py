@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..data.censoring import LIMIT, alike, with_bounds
 from ..data.datasets import checked_index, in_units, index_of, occurrence, units_of
-from ..data.dates import are_dates, from_attribute, refuse_mixed, told
+from ..data.dates import are_dates, from_attribute, in_words, refuse_mixed
 from ..data.units import agree
 from ..errors import DataError, MismatchError
 from .draws_at_data import Ensembles, merged
@@ -49,13 +49,14 @@ def check_forecast(fc: object, *groups: str) -> None:
             )
 
 
-def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]) -> None:
+def check_same(own: Iterable[Hashable], competitors: Mapping[str, Iterable[Hashable]]) -> None:
     """Raise MismatchError unless all forecasts have the same observables."""
     held = [*map(str, own)]
-    for name, theirs in rivals.items():
+    for name, theirs in competitors.items():
         if set(held) != set(other := [*map(str, theirs)]):
             raise MismatchError(
-                f"the rival '{name}' forecasts {', '.join(other)}, but is compared with a model of "
+                f"the competitor '{name}' forecasts {', '.join(other)}, but is compared with a "
+                "model of "
                 f"{', '.join(held)}: "
                 "give models of the same observables, others by themselves"
             )
@@ -113,7 +114,7 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
         if changed.any():
             row = then[index].values[np.argwhere(changed)[0][0]]
             raise MismatchError(
-                f"the data have another '{name}' than the fit at {index} {told(row)}: they are "
+                f"the data have another '{name}' than the fit at {index} {in_words(row)}: they are "
                 "other rows with the "
                 "same labels. Forecast these data by bd.forecast(model, post, data), or give them "
                 "other labels"
@@ -289,7 +290,7 @@ def _shared_times(
     Replicates are paired in order with the forecast's rows at that time, so that their noise is
     independent; with fewer rows they start again.
     """
-    theirs, ours = (f"from {told(t.min())} to {told(t.max())}" for t in (data, forecast))
+    theirs, ours = (f"from {in_words(t.min())} to {in_words(t.max())}" for t in (data, forecast))
     if are_dates(forecast):
         first = min(forecast[0], data[0])
         forecast, data = ((times - first) / np.timedelta64(1, "s") for times in (forecast, data))

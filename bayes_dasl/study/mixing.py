@@ -149,14 +149,15 @@ def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Weighed) -> xr.DataT
 
 
 def science_of(own: str, models: Mapping[str, Model]) -> str | None:
-    """Return the rival with the same science as a model but without its network, if there is one.
+    """Return the competitor with the same science as a model but without its network, if there is
+    one.
 
     Args:
         own: name of the model.
         models: models by name.
 
     Returns:
-        The name of the rival whose parameters are those of the model's science.
+        The name of the competitor whose parameters are those of the model's science.
     """
 
     def parameters(name: str, *groups: str) -> set[str]:

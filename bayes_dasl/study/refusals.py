@@ -70,7 +70,8 @@ def check_input(study: Any) -> None:
             observations(study.data, name, dims=model.dims(name))
     # 3. The scores and the report.
     check_same(
-        study.model.observables, {name: rival.observables for name, rival in study.rivals.items()}
+        study.model.observables,
+        {name: competitor.observables for name, competitor in study.competitors.items()},
     )
     _ = study.derived and evaluate(study.model, None, study.derived)
     check_asked(study, at[study.index])

@@ -47,7 +47,7 @@ class Study:
       (`bd.weighting.leave_future_out`, `bd.compare`).
     - Equal weights, if the training data are too short (`bd.weighting.model_weights`).
 
-    There is no mixture without rivals or with held-out groups. Rows that are no series have no
+    There is no mixture without competitors or with held-out groups. Rows that are no series have no
     weights by forecasts.
 
     Args:
@@ -56,7 +56,7 @@ class Study:
         data: a dataset with the index, the observables and the forcings of all models.
         split: the last value of the index that is training data, in its units, or a date. Or the
             groups that are held out at all times, as in `{"subject": [6, 11]}`.
-        rivals: competing models by name.
+        competitors: competing models by name.
         engine: the engine of all fits.
         label: name of the model in tables and figures.
         title: title of the report.
@@ -83,7 +83,7 @@ class Study:
     model: Model
     data: xr.Dataset
     split: float | str | Mapping[str, Sequence[Any]]
-    rivals: Mapping[str, Model] = dataclasses.field(default_factory=dict)
+    competitors: Mapping[str, Model] = dataclasses.field(default_factory=dict)
     engine: AbstractEngine = dataclasses.field(default_factory=NUTS)
     label: str = "model"
     title: str = ""
@@ -96,13 +96,13 @@ class Study:
 
     def __post_init__(self):
         check_name(self.name, "a study")
-        check_names((self.label, *self.rivals))
+        check_names((self.label, *self.competitors))
         if not isinstance(self.options, ReportOptions):
             raise DataError(f"options are bd.ReportOptions(…), not {type(self.options).__name__}")
         _ = self._parts  # raises if the split leaves one side empty
         if self.mix not in (True, False, "evidence", "forecasts"):
             raise ModelError(f"mix is True, False, 'evidence' or 'forecasts', not {self.mix!r}")
-        if self.mix == "evidence" and self.rivals:
+        if self.mix == "evidence" and self.competitors:
             check_nested(self.models)
         check_origins(self.origins, self.horizon)
         if self.mixes and are_several(self.origins):
@@ -125,7 +125,7 @@ class Study:
     @property
     def models(self) -> dict[str, Model]:
         """Return all models by name, the study's own first."""
-        return {self.label: self.model, **self.rivals}
+        return {self.label: self.model, **self.competitors}
 
     @property
     def train(self) -> xr.Dataset:
@@ -140,7 +140,7 @@ class Study:
     @property
     def mixes(self) -> bool:
         """Whether the forecasts of the models are mixed."""
-        if not self.mix or not self.rivals or isinstance(self.split, Mapping):
+        if not self.mix or not self.competitors or isinstance(self.split, Mapping):
             return False
         # Weights by evidence need nested models, weights by forecasts a series.
         evidence = self.mix != "forecasts" and are_nested(self.models)
@@ -243,7 +243,7 @@ class Run:
 
     - `study.json`: study, engine, key and data that made it.
     - `posterior.nc` and `forecast.nc` of the study's model, and a subfolder with the same for each
-      rival.
+      competitor.
     - `mixture.nc`: the mixture, if forecasts are mixed.
     - `origins.nc` of each model: its past forecasts, if they weigh it.
     - `scores.json`, `report.html`, and `forecast.csv` with quantiles of the forecast.
@@ -367,7 +367,7 @@ class Run:
             ReadError: if the study's own is missing.
         """
         found = {self.study.label: load(self.path(self.study.label, "posterior.nc"))}
-        for name in self.study.rivals:
+        for name in self.study.competitors:
             if self.path(name, "posterior.nc").is_file():
                 found[name] = load(self.path(name, "posterior.nc"))
         return found
@@ -528,7 +528,7 @@ class Run:
         said["asked"] = asked(forecasts, self.study.test, self.study.options)
         write_text(self.folder / "scores.json", json.dumps(said, indent=2, allow_nan=False) + "\n")
         # 4. Save the report.
-        rivals = {name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)}
+        competitors = {name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)}
         derive = self.study.derived
         page = report(
             posts[own],
@@ -536,11 +536,11 @@ class Run:
             self.study.test,
             title=self.study.title or self.study.name,
             name=own,
-            rivals=rivals,
+            competitors=competitors,
             derived=derive and evaluate(self.study.model, posts[own], derive),
             mixture=found,
             model=self.study.model,
-            options=self.study.options.told_of(self.study.data),
+            options=self.study.options.with_origin_of(self.study.data),
         )
         page.save(self.folder / "report.html")
 
@@ -604,7 +604,9 @@ class Run:
     def _verdicts(
         self, posts: Mapping[str, xr.DataTree], forecasts: Mapping[str, xr.DataTree]
     ) -> dict[str, Diagnosis]:
-        """Return a verdict on each posterior; only the study's own is compared with its rivals."""
+        """Return a verdict on each posterior; only the study's own is compared with its
+        competitors.
+        """
         own = self.study.label
         others = {name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)}
         return {
@@ -612,7 +614,7 @@ class Run:
                 post,
                 forecasts.get(name),
                 self.study.test,
-                rivals=others if name == own else {},
+                competitors=others if name == own else {},
             )
             for name, post in posts.items()
         }

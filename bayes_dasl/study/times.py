@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from ..data.datasets import in_units, place_of, units_of
-from ..data.dates import are_dates, refuse_mixed, seconds, told
+from ..data.dates import are_dates, in_words, refuse_mixed, seconds
 from ..data.forcing_files import read_series
 from ..data.input_table import COLUMNS, DATE_FORMAT, MISSING
 from ..errors import DataError
@@ -125,7 +125,7 @@ def future_times(study: Series, until: Any, step: float) -> np.ndarray:
         each = seconds(step, study.model.layer.units.get(study.index, ""))
         if not (each > np.timedelta64(0, "ms") and start < until):
             raise DataError(
-                f"until must lie after {told(start)} and the step must be positive, both finite"
+                f"until must lie after {in_words(start)} and the step must be positive, both finite"
             )
         return np.union1d(known, np.arange(start, until + each / 2, each))
     # Numbers have a step in the units of the index.
@@ -250,7 +250,8 @@ def _refuse_lacking_rows(model: Model, known: xr.Dataset, found: xr.Dataset) -> 
         dates = np.append(known[index].values[-1:], found[index].values[ahead])
         last, following = dates[lacking[0] : lacking[0] + 2]
         raise DataError(
-            f"forcings are known up to {told(last)} and from {told(following)} on: give the rows "
+            f"forcings are known up to {in_words(last)} and from {in_words(following)} on: give "
+            "the rows "
             "between too"
         )
 

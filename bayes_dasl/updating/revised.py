@@ -12,7 +12,7 @@ from .._jax.keys import printable
 from .._statistics.importance import resample_groups, resample_stats
 from ..data.datasets import fingerprint
 from ..inference import Problem
-from ..prediction.datatree import mismatch_group, said_of_data, with_log_factor
+from ..prediction.datatree import constraint_residual_group, said_of_data, with_log_factor
 from ..prediction.predictive import Pushed
 
 UPDATE = "update"
@@ -37,7 +37,9 @@ def resampled_groups(
         stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
     groups |= said_of_data(pushed, taken, post, data, problem.own_rows)
-    return groups | mismatch_group({n: v[taken] for n, v in pushed.mismatch.items()}, post)
+    return groups | constraint_residual_group(
+        {n: v[taken] for n, v in pushed.constraint_residual.items()}, post
+    )
 
 
 def kept_attributes(post: xr.DataTree, problem: Problem, data: xr.Dataset) -> dict[str, Any]:

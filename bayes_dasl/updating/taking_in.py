@@ -20,7 +20,7 @@ from .._statistics.importance import (
     weigh,
 )
 from ..data.datasets import checked_index, observations, occurrence, series
-from ..data.dates import are_dates, dates, numbers, told
+from ..data.dates import are_dates, dates, in_words, numbers
 from ..errors import DataError
 from ..fitting.groups import data_groups
 from ..inference import Problem, pose
@@ -166,9 +166,9 @@ def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Da
     new_times = checked_index(new_data, index)
     if begins(model.layer) and float(numbers(new_times[0], model.reader.index_units)) < start:
         units = model.reader.index_units
-        began = told(dates(start, new_times, units) if are_dates(new_times) else start)
+        began = in_words(dates(start, new_times, units) if are_dates(new_times) else start)
         raise DataError(
-            f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}"
+            f"new data cannot lie before the start of the model: {in_words(new_times[0])} < {began}"
         )
     if model.layer.forcings:
         in_numbers = lambda times: np.asarray(numbers(times, model.reader.index_units), float)  # noqa: E731
@@ -258,7 +258,8 @@ def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndar
 def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
     for at in map(tuple, np.argwhere(~np.isnan(held) & ~np.isnan(now))[:1]):
         raise DataError(
-            f"the posterior knows '{name}' at time {told(times[at[0]])} already ({held[at]:g}; the "
+            f"the posterior knows '{name}' at time {in_words(times[at[0]])} already ({held[at]:g}; "
+            "the "
             "new data say "
             f"{now[at]:g}): a "
             "datum must not count twice, so leave it out of the new data"
@@ -268,11 +269,11 @@ def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
 def _refuse_changed(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
     unknown_before, unknown = np.isnan(held), np.isnan(now)
     for at in np.argwhere(unknown_before & unknown)[:1]:
-        raise DataError(f"forcing '{name}' is missing at the new time {told(times[at[0]])}")
+        raise DataError(f"forcing '{name}' is missing at the new time {in_words(times[at[0]])}")
     changed = (held != now) & ~unknown_before & ~unknown
     for at in map(tuple, np.argwhere(changed)[:1]):
         raise DataError(
-            f"forcing '{name}' at time {told(times[at[0]])} was {held[at]:g} in the fit and is "
+            f"forcing '{name}' at time {in_words(times[at[0]])} was {held[at]:g} in the fit and is "
             f"{now[at]:g} in the new "
             "data: an update adds observations; to change what is known, fit again"
         )

@@ -29,7 +29,7 @@ from ..scores.matching import (
 )
 from .coverage import coverage_finding, finite_at, scorable
 from .extrapolation import extrapolation_findings
-from .leads import against_baseline, against_rival, lead_of
+from .leads import against_baseline, against_competitor, lead_of
 from .outlying import outlying_findings
 from .prior_findings import prior_findings
 from .remedies import Noise
@@ -49,7 +49,7 @@ def adequacy_findings(
     post: xr.DataTree,
     fc: xr.DataTree | None,
     test: xr.Dataset | None,
-    rivals: Mapping[str, xr.DataTree],
+    competitors: Mapping[str, xr.DataTree],
 ) -> Iterator[Finding]:
     r"""Findings on the model rather than on its sampling, as far as a forecast and data allow.
 
@@ -67,11 +67,14 @@ def adequacy_findings(
     yield from prior_findings(post)
     yield from outlying_findings(post)
     if fc is not None:
-        yield from forecast_findings(post, fc, test, rivals)
+        yield from forecast_findings(post, fc, test, competitors)
 
 
 def forecast_findings(
-    post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None, rivals: Mapping[str, xr.DataTree]
+    post: xr.DataTree,
+    fc: xr.DataTree,
+    test: xr.Dataset | None,
+    competitors: Mapping[str, xr.DataTree],
 ) -> Iterator[Finding]:
     """Findings on a forecast or mixture, at the times of fitted and held-out data.
 
@@ -86,7 +89,7 @@ def forecast_findings(
         test = in_units_of_forecast(fc, test)
         refuse_other_rows(known_inputs(post), test, fitted_between(fc))
         unseen = held_out(train, test, fitted_between(fc))
-        yield from _held_out_findings(fc, train, unseen, rivals)
+        yield from _held_out_findings(fc, train, unseen, competitors)
     yield from extrapolation_findings(post, fc, unseen)
 
 
@@ -226,7 +229,7 @@ def _moments_of_draws(
 
 
 def _held_out_findings(
-    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset, rivals: Mapping[str, xr.DataTree]
+    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset, competitors: Mapping[str, xr.DataTree]
 ) -> Iterator[Finding]:
     try:
         ensembles, common = matched(fc, test)
@@ -247,11 +250,11 @@ def _held_out_findings(
         return
     # 2. Overconfidence.
     yield coverage_finding(ensembles, scored, common)
-    # 3. Rivals, at the times that both forecast.
-    for name, rival in rivals.items():
-        theirs, both = matched(rival, common)
+    # 3. Competitors, at the times that both forecast.
+    for name, competitor in competitors.items():
+        theirs, both = matched(competitor, common)
         ours = matched(fc, both)[0]
-        yield from against_rival(name, {n: ours[n] for n in scored}, theirs, both)
+        yield from against_competitor(name, {n: ours[n] for n in scored}, theirs, both)
     # 4. Climatology and persistence.
     own = {name: ensembles[name] for name in scored}
     for name, flat in baseline_ensembles(train[list(scored)], common[list(scored)]):

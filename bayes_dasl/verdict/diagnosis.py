@@ -43,7 +43,7 @@ def diagnose(
     fc: xr.DataTree | None = None,
     test: xr.Dataset | None = None,
     *,
-    rivals: Mapping[str, xr.DataTree] | None = None,
+    competitors: Mapping[str, xr.DataTree] | None = None,
 ) -> Diagnosis:
     """Judge a fit and its forecast: can the sampling be trusted, and does the model fit?
 
@@ -70,7 +70,7 @@ def diagnose(
         post: the result of `fit`.
         fc: a forecast made from it, at the times of the fitted and the held-out data.
         test: held-out data; fitted values in it are ignored.
-        rivals: forecasts of other models by name, which may be recalibrated.
+        competitors: forecasts of other models by name, which may be recalibrated.
 
     Returns:
         The findings, and a verdict that `print` shows.
@@ -89,7 +89,7 @@ def diagnose(
         assert verdict.level in ("good", "inconclusive")
         ```
     """
-    _check_diagnosed(post, fc, rivals)
+    _check_diagnosed(post, fc, competitors)
     _check_made_from(post, fc)
     said = borne_out_by(post, fc, test, _engine_findings(post))
     # Draws that are no chains are judged by their engine alone: they have no R-hat.
@@ -109,27 +109,27 @@ def diagnose(
     else:
         found = [*said, *of_draws]
     found += [*failure_findings(post, fc), *finite_findings(post, fc), *_what_if_findings(fc)]
-    found += adequacy_findings(post, fc, test, rivals or {})
+    found += adequacy_findings(post, fc, test, competitors or {})
     return Diagnosis(tuple(found), unseen_functions(post))
 
 
-def _check_diagnosed(post: Any, fc: Any, rivals: Any) -> None:
+def _check_diagnosed(post: Any, fc: Any, competitors: Any) -> None:
     if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
         raise MismatchError(
             "this is no posterior: it has no group 'posterior'; give the result of bd.fit"
         )
-    if not isinstance(rivals, Mapping | None):
+    if not isinstance(competitors, Mapping | None):
         raise MismatchError(
-            f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}"
+            f"competitors must be a dict of forecasts by name, not {type(competitors).__name__}"
         )
     if fc is not None:
         check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
-    for rival in (rivals or {}).values():
-        check_forecast(rival, "predictions")
-    if fc is not None and rivals:
+    for competitor in (competitors or {}).values():
+        check_forecast(competitor, "predictions")
+    if fc is not None and competitors:
         check_same(
             fc["predictions"].data_vars,
-            {name: fc["predictions"].data_vars for name, fc in rivals.items()},
+            {name: fc["predictions"].data_vars for name, fc in competitors.items()},
         )
 
 
@@ -137,7 +137,7 @@ def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
     """Raise MismatchError for a forecast from another model, other data, or other draws."""
     if fc is not None and "mixture" in fc.attrs:
         raise MismatchError(
-            "a mixture is of several posteriors, not of this one: give it as one of the rivals"
+            "a mixture is of several posteriors, not of this one: give it as one of the competitors"
         )
     of, ours = (
         "" if tree is None else tree.attrs.get("posterior_sha256", "") for tree in (fc, post)

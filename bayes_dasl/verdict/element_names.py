@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ..data.datasets import DATUM
-from ..data.dates import told
+from ..data.dates import in_words
 
 
 def element_names(name: str, variable: xr.DataArray) -> list[str]:
@@ -33,7 +33,7 @@ def element_names(name: str, variable: xr.DataArray) -> list[str]:
 
 
 def _at_place(name: str, dims: Iterable[Hashable], place: Iterable[object]) -> str:
-    return f"{name} at {', '.join(f'{d} {told(v)}' for d, v in zip(dims, place, strict=True))}"
+    return f"{name} at {', '.join(f'{d} {in_words(v)}' for d, v in zip(dims, place, strict=True))}"
 
 
 def is_common(variable: xr.DataArray) -> bool:

@@ -1,4 +1,4 @@
-"""Comparison of a forecast with rivals and baselines on held-out data."""
+"""Comparison of a forecast with competitors and baselines on held-out data."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
     return float(values.mean()), _lead_error(leads), values.size
 
 
-def against_rival(
+def against_competitor(
     name: str, own: Ensembles, other: Ensembles, data: xr.Dataset
 ) -> Iterator[Finding]:
     """A finding on a competing model: whether its CRPS is clearly lower, by 5 % at least.

@@ -312,7 +312,11 @@ def _width_left(post: xr.DataTree, name: str) -> float:
 
 def _constraint_findings(post: xr.DataTree) -> Iterator[Finding]:
     """Findings on the constraint residuals of the posterior, by constraint."""
-    for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
+    for name, variable in (
+        post["constraint_residual"].data_vars.items()
+        if "constraint_residual" in post.children
+        else ()
+    ):
         subject = f"constraint {name}"
         residuals = variable.values[np.isfinite(variable.values)]
         if not residuals.size:

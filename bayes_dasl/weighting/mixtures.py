@@ -40,7 +40,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
         of each draw. The noise of an observable is kept if it has the same distribution in all
         models; otherwise `score` uses a kernel density of the draws, and says so. Groups of a
         single model, such as `posterior` or `vector_field`, are left out: `diagnose` and `report`
-        take a mixture as a rival. The attribute `mixture` has the weights.
+        take a mixture as a competitor. The attribute `mixture` has the weights.
 
     Raises:
         MismatchError: if some are no forecasts; if they differ in times, observables, places, units

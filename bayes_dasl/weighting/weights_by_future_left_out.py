@@ -20,7 +20,7 @@ from .._jax.keys import as_key, printable
 from .._runs.journal import Arrays, Journal
 from .._runs.lock import alone_in
 from ..data.datasets import checked_index, fingerprint
-from ..data.dates import told
+from ..data.dates import in_words
 from ..errors import DataError, Interrupted, MismatchError
 from ..fitting.fit_and_resume import fit, run_identity
 from ..inference import NUTS, AbstractEngine, check_engine, pose
@@ -252,7 +252,8 @@ class _Look:
                 else f"what is done is kept in {self.folder}"
             )
             raise Interrupted(
-                f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}"
+                f"stopped at the origin {in_words(self.data[index].values[window.known - 1])}: "
+                f"{kept}"
             )
         # 2. The forecast of the window.
         refitted = post.attrs.get("updated_by", "refit") == "refit"
@@ -282,10 +283,11 @@ def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
     for name in model.observables:
         seen = seen_rows(data[name], model.index)
         if not seen[: window.known].any() and seen.any():
-            first = told(data[model.index].values[np.flatnonzero(seen)[0]])
+            first = in_words(data[model.index].values[np.flatnonzero(seen)[0]])
             raise DataError(
                 f"nothing was observed of '{name}' up to the first origin, "
-                f"{told(data[model.index].values[window.known - 1])}: its data begin at {first}, "
+                f"{in_words(data[model.index].values[window.known - 1])}: its data begin at "
+                f"{first}, "
                 "so take later origins"
             )
 

@@ -7,7 +7,7 @@ environment variables of docs/inference.md.
 
 At each origin, every 13 fortnights from the beginning of 1955 on, the model is fitted to the six
 years before it, all towns at once, and forecasts the next 13 fortnights; births, people and reports
-are known up to there. Rivals, from all cases of the town since 1944 up to the origin: the seasonal
+are known up to there. Competitors, from all cases of the town since 1944 up to the origin: the seasonal
 climatology of the package (cases within 15 days of the day of the year, of all years), the same of
 years of the same parity alone, since measles had a cycle of two years, and persistence.
 """

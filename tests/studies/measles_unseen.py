@@ -8,7 +8,7 @@ and small. The other fifteen are fitted over the six years before an origin. Wha
 that is left out are its births, people and reports up to there, from which the susceptibles of each
 draw follow. Its rate of contacts and its over-dispersion are drawn from what they are among the
 others, seasons and import are those of all; its reported share, the drift of that and its
-susceptibles at the start are not of a population and drawn from their priors. Rivals are those of
+susceptibles at the start are not of a population and drawn from their priors. Competitors are those of
 `tests.studies.measles`, which know all cases of the town itself since 1944.
 """
 
@@ -70,14 +70,20 @@ def tasks(number: int) -> list[tuple[str, str]]:
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    rivals, widths = ("seasonal", "biennial", "persistence"), ("covered_50", "covered_90")
+    competitors, widths = ("seasonal", "biennial", "persistence"), ("covered_50", "covered_90")
     lines: list[tuple] = [
-        ("origin", "towns", *(f"CRPS / {name}, lower in" for name in rivals), "in 50 %", "in 90 %")
+        (
+            "origin",
+            "towns",
+            *(f"CRPS / {name}, lower in" for name in competitors),
+            "in 50 %",
+            "in 90 %",
+        )
     ]
     for origin in sorted({r["origin"] for r in rows}):
         of = [r for r in rows if r["origin"] == origin]
         beside = []
-        for name in rivals:
+        for name in competitors:
             ratios = [r["crps"] / r[name] for r in of]
             beside.append(f"{np.exp(np.mean(np.log(ratios))):.2f}, {np.less(ratios, 1).sum()}")
         lines.append(

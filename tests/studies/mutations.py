@@ -259,7 +259,7 @@ MUTANTS = (
         ("tests/test_convergence.py::test_a_single_chain_is_judged_by_its_halves",),
     ),
     Mutant(
-        "a rival that loses is said to win", "bayes_dasl/verdict/leads.py",
+        "a competitor that loses is said to win", "bayes_dasl/verdict/leads.py",
         "if values.mean() > max(_LEAD, _lead_error(leads)):",
         "if -values.mean() > max(_LEAD, _lead_error(leads)):",
         ("tests/test_adequacy.py::test_a_rival_or_a_baseline_that_wins_is_named",),
@@ -359,7 +359,7 @@ MUTANTS = (
         ("tests/test_cli.py::test_a_run_judges_only_if_it_is_asked_to_be_strict",),
     ),
     Mutant(
-        "a rival's sampling has no say in the exit code", "bayes_dasl/cli.py",
+        "a competitor's sampling has no say in the exit code", "bayes_dasl/cli.py",
         '*(verdict["sampling"] for verdict in verdicts.values()),',
         '*(verdicts[name]["sampling"] for name in (own, MIXTURE) if name in verdicts),',
         ("tests/test_cli.py::test_the_exit_code_tells_the_verdict_where_it_is_asked_to",),

@@ -25,13 +25,13 @@ class Judged(NamedTuple):
     post: xr.DataTree
     forecast: xr.DataTree | None = None
     test: xr.Dataset | None = None
-    rivals: dict[str, xr.DataTree] = {}  # noqa: RUF012
+    competitors: dict[str, xr.DataTree] = {}  # noqa: RUF012
 
     @property
     def diagnosis(self) -> Diagnosis:
         """The verdict; data that `bd.diagnose` refuses to judge are a finding, too."""
         try:
-            return bd.diagnose(self.post, self.forecast, self.test, rivals=self.rivals)
+            return bd.diagnose(self.post, self.forecast, self.test, competitors=self.competitors)
         except MismatchError as error:
             return Diagnosis((Finding("bad", REFUSED, str(error), aspect="model"),))
 
@@ -70,13 +70,18 @@ class Fault(NamedTuple):
 
 
 def fitted(
-    model: bd.Model, data: xr.Dataset, engine: AbstractEngine | None = None, **rivals: bd.Model
+    model: bd.Model, data: xr.Dataset, engine: AbstractEngine | None = None, **competitors: bd.Model
 ) -> Judged:
-    """A fit to the data up to a time and the forecast of all of them, beside those of rivals."""
+    """A fit to the data up to a time and the forecast of all of them, beside those of competitors."""
     train, test = bd.split(data, time=UNTIL)
     post = bd.fit(model, train, engine, key=1, progress=False)
-    others = {name: bd.fit(rival, train, key=2, progress=False) for name, rival in rivals.items()}
-    ahead = {name: bd.forecast(rivals[name], other, data, key=3) for name, other in others.items()}
+    others = {
+        name: bd.fit(competitor, train, key=2, progress=False)
+        for name, competitor in competitors.items()
+    }
+    ahead = {
+        name: bd.forecast(competitors[name], other, data, key=3) for name, other in others.items()
+    }
     return Judged(post, bd.forecast(model, post, data, key=4), test, ahead)
 
 

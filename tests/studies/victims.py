@@ -100,12 +100,12 @@ FITS: dict[str, tuple[bd.Model, AbstractEngine]] = {
 
 def study(sd: float = 2.0) -> bd.Study:
     """Two models, by NUTS."""
-    rival = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 2.0), 0.0)), _noise())
+    competitor = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 2.0), 0.0)), _noise())
     engine = bd.NUTS(chains=2, warmup=100, draws=150)
     given = {
         "model": line(sd),
         "label": "line",
-        "rivals": {"level": rival},
+        "competitors": {"level": competitor},
         "data": seen(),
         "split": 9.0,
     }

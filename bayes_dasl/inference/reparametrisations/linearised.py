@@ -18,7 +18,7 @@ from ...layers.layer import AbstractPopulation
 from ...model import Model
 from ...networks.network import networks
 from ...random import paths, realise
-from ..linear_residuals import residuals, with_mismatches
+from ..linear_residuals import residuals, with_constraint_residuals
 from ..problem import Problem
 from ..sites import constrained
 from ..starts import Optimiser, chosen_for_reference, precision_at
@@ -239,7 +239,11 @@ class Linearisation:
             lambda node: next(held) if is_linear(node) else node, realised, is_leaf=is_linear
         )
         prediction = realised.predict(problem.inputs)
-        return with_mismatches(self.problem, prediction), dict(prediction.variances), prediction.ok
+        return (
+            with_constraint_residuals(self.problem, prediction),
+            dict(prediction.variances),
+            prediction.ok,
+        )
 
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean of some positions, and the mean of the coefficients there."""
@@ -452,7 +456,7 @@ class Linearisation:
     def _left(self, x: Array, linear: "_LinearResiduals") -> tuple[Array, Array]:
         """Return the model's own residuals in units of the noise, and whether they are finite."""
         prediction = self._realised(x).predict(self.problem.inputs)
-        left = linear.of(with_mismatches(self.problem, prediction))
+        left = linear.of(with_constraint_residuals(self.problem, prediction))
         usable = prediction.ok & jnp.isfinite(left).all()
         return jnp.where(usable, left, 0.0), usable
 

@@ -150,8 +150,8 @@ CASES = {
     "a verdict on no posterior": lambda: bd.diagnose(xr.DataTree()),
     "a verdict on a dataset": lambda: bd.diagnose(data()),
     "a verdict with a posterior for a forecast": lambda: bd.diagnose(fitted(), fitted()),
-    "a verdict with rivals in a list": lambda: bd.diagnose(
-        fitted(), forecast(), data(), rivals=[forecast()]
+    "a verdict with competitors in a list": lambda: bd.diagnose(
+        fitted(), forecast(), data(), competitors=[forecast()]
     ),
     "the PIT of other times": lambda: bd.scores.pit(forecast(), data(TIMES + 0.5)),
     "the PIT of a posterior": lambda: bd.scores.pit(fitted(), data()),
@@ -165,8 +165,8 @@ CASES = {
     # reports
     "a report of no forecast": lambda: bd.report(fitted(), xr.DataTree()),
     "a report of no posterior": lambda: bd.report(xr.DataTree(), forecast()),
-    "a report with a rival's name taken": lambda: bd.report(
-        fitted(), forecast(), data(), rivals={"climatology": forecast()}
+    "a report with a competitor's name taken": lambda: bd.report(
+        fitted(), forecast(), data(), competitors={"climatology": forecast()}
     ),
     # figures
     "a figure of an unknown observable": lambda: bd.plots.plot_forecast(
@@ -215,8 +215,8 @@ CASES = {
     "a study without a name": lambda: _study(name=""),
     "a study named by a number": lambda: _study(name=3),
     "a study named like a device": lambda: _study(name="con"),
-    "a study with two models of a name": lambda: _study(rivals={"model": closed()}),
-    "a study with a baseline's name": lambda: _study(rivals={"persistence": closed()}),
+    "a study with two models of a name": lambda: _study(competitors={"model": closed()}),
+    "a study with a baseline's name": lambda: _study(competitors={"persistence": closed()}),
     "a study with an empty side": lambda: _study(split=9.0),
     "a study of a layer": lambda: _study(model=closed().layer).refuse_bad_input(),
     "a study of no data": lambda: _study(data=None),

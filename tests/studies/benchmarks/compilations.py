@@ -77,7 +77,7 @@ def main() -> None:
 
     study = lynx_hare.study()
     train, test = bd.split(study.data, time=study.split)
-    model = study.rivals["mechanistic"]
+    model = study.competitors["mechanistic"]
     done("import and model")
     post = bd.fit(model, train, progress=False)
     done("fit")
