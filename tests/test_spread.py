@@ -95,7 +95,7 @@ def test_the_density_of_swag_is_that_of_its_normal():
     covariance = (np.diag(places.var(axis=0)) + away[-20:].T @ away[-20:] / 19) / 2
     x = rng.normal(size=(50, 3))
     expected = stats.multivariate_normal(places.mean(axis=0), covariance).logpdf(x)
-    found = swag._log_density(x, places)
+    found = swag._swag_log_density(x, places)
     np.testing.assert_allclose(found - found[0], expected - expected[0], rtol=1e-9, atol=1e-9)
 
 
