@@ -226,7 +226,7 @@ def from_json(text: str) -> tuple[Finding, ...]:
 
 
 def kept_findings(tree: xr.DataTree) -> tuple[Finding, ...]:
-    """Return the findings of an engine or an update, from the attributes of its result."""
+    """Return the findings that an engine or an update stored in the attributes of a tree."""
     return from_json(tree.attrs.get("findings", "[]"))
 
 

@@ -94,7 +94,7 @@ Strict = Annotated[
 
 
 def _print_version(asked: bool) -> bool:
-    """Print the version and end, if asked."""
+    """Print the version and exit, if the option is given."""
     if asked:
         console.print(f"bayes-dasl {__version__}")
         raise typer.Exit

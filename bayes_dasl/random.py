@@ -425,7 +425,9 @@ def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomL
 def _describe(
     tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLeaf | None
 ) -> RandomLeaf:
-    """Collect the facts about one leaf; `inside` is the dependent leaf whose argument it is."""
+    """Collect the facts about one leaf; `inside` is the dependent leaf that it is an argument
+    of.
+    """
     # 1. Group, classes and dimensions, from the nodes between root and leaf.
     group = inside.group if inside else "science"
     owners = [inside.owners] if inside else []

@@ -127,7 +127,7 @@ def _usable(programs: Path) -> str | None:
 
 
 def _delete_longest_unused(folder: Path, most: int) -> None:
-    """Delete the files unused for longest until a folder takes at most so many bytes.
+    """Delete the files unused for longest until a folder holds at most `most` bytes.
 
     JAX's own limit reads every file's status with each write: 0.15 s for 5000 programs.
     """

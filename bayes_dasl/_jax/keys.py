@@ -64,11 +64,11 @@ def _as_integer(key: object) -> int | None:
 
 
 def _fits(number: int, bits: int) -> bool:
-    """Whether a number fits into a signed integer of so many bits."""
+    """Whether a number fits into a signed integer of `bits` bits."""
     return -(2 ** (bits - 1)) <= number < 2 ** (bits - 1)
 
 
 def _hashed(number: int, bits: int) -> int:
-    """Return a hash of a number that is too large, as a whole number of so many bits."""
+    """Return a hash of a large number as a whole number of `bits` bits."""
     digest = hashlib.sha256(str(number).encode()).digest()[: bits // 8]
     return int.from_bytes(digest, "little", signed=True)

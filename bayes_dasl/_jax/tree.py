@@ -129,7 +129,7 @@ def short_names(
 
 
 def _suffixes(name: str, least: int) -> Iterator[str]:
-    """Yield the suffixes of at `least` so many parts that start with a word, shortest first."""
+    """Yield the suffixes of at least `least` parts that start with a word, shortest first."""
     parts = name.split(".")
     for start in range(len(parts) - least, -1, -1):
         if not parts[start].isdigit():

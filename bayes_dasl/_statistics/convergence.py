@@ -31,7 +31,7 @@ def allowance(number: int, groups: int) -> float:
 
 
 def moving_quantities(values: np.ndarray) -> np.ndarray:
-    """Which quantities of draws `(chain, draw, quantity)` differ between draws.
+    """Return which quantities of draws `(chain, draw, quantity)` differ between draws.
 
     Returns:
         A flag for each quantity.
@@ -138,7 +138,8 @@ def tail_index(values: np.ndarray) -> tuple[float, float]:
 
 
 def thinned(total: int, most: int) -> np.ndarray:
-    """Evenly spaced indices below `total`, at most so many, from the first to the last.
+    """Return at most `most` evenly spaced indices below `total`, the first and the last
+    included.
 
     Returns:
         The indices, ascending.

@@ -26,7 +26,8 @@ _ENDS_IN_WORDS = {"lower": ("greater than", "at least"), "upper": ("less than", 
 
 
 def of_a_prior(distribution: dist.Distribution) -> str:
-    """The end of an error message for a prior whose parameter is itself a distribution.
+    """Return the end of an error message for a prior with a random parameter; "" for other
+    priors.
 
     NumPyro refuses such a prior itself, unless it was built with `validate_args=False`.
 

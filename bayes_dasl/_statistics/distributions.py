@@ -28,7 +28,7 @@ _ROUNDS = 50
 
 
 class CensoredLaw(dist.Distribution):
-    """A distribution whose values are measured, or only known to lie between bounds.
+    """A distribution of data that are measured, or known to lie between bounds.
 
     Draws and moments are those of the uncensored distribution.
 
@@ -108,7 +108,7 @@ class BoxCoxNormal(dist.Distribution):
 
     @property
     def _end(self) -> Any:
-        """Where the transform begins, in standard deviations from the location."""
+        """The lower bound of the transform, in standard deviations from the location."""
         positive = self.power > 0
         end = -1 / jnp.where(positive, self.power, 1.0)
         return jnp.where(positive, (end - self.loc) / self.scale, -jnp.inf)

@@ -25,7 +25,7 @@ _SPREAD, _SAME = 1e-9, 1e-10
 
 
 def largest_pareto_k(draws: int) -> float:
-    """The Pareto k̂ from which on importance-weighted means of so many draws are unreliable.
+    """Return the Pareto k̂ from which importance-weighted means of `draws` draws are unreliable.
 
     Returns:
         The limit, at most 0.7.
@@ -63,7 +63,7 @@ class Weights:
         return self.pareto_k < largest_pareto_k(len(self.values))
 
     def may_replace(self, draws: int) -> bool:
-        """Whether resampling by these weights may replace so many draws.
+        """Whether resampling by these weights may replace `draws` draws.
 
         Returns:
             True if k̂ is small and the effective size is at least a tenth of the draws.

@@ -117,7 +117,7 @@ def linear_features(features: np.ndarray, most: int) -> np.ndarray:
 
 
 def _design(features: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` centred columns, by increasing degree."""
+    """Return at most `most` centred columns, by increasing degree."""
     from scipy.stats import rankdata
 
     # 1. Linear features, or principal components.

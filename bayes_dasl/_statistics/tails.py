@@ -98,7 +98,7 @@ def seen_and_filled(
 
 
 def masked_log_prob(law: Any, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-    """Log density of each datum under a distribution; 0 where the datum is missing (NaN).
+    """Return the log density of each datum under a distribution; 0 where it is missing (NaN).
 
     Returns:
         The log densities, in the shape of the data.

@@ -363,7 +363,7 @@ def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str]
 
 
 def refuse_mixed(data: Any, index: str, like: Any, whose: str) -> None:
-    """Refuse dates beside numbers, and numbers beside dates.
+    """Refuse a mixture of dates and numbers.
 
     Args:
         data: a dataset.

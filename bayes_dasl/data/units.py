@@ -61,7 +61,7 @@ def parsed(text: str) -> Unit | None:
 
 
 def _factor(registry: Any, quantity: float, unit: Any) -> tuple[float | None, float]:
-    """Return the size of a unit in base units, None if logarithmic, and the offset of its zero."""
+    """Return a pair: base units per unit (None if logarithmic), and the offset of its zero."""
     zero, one, two = (
         registry.Quantity(number, unit).to_root_units().magnitude for number in (0.0, 1.0, 2.0)
     )

@@ -17,7 +17,7 @@ UNKNOWN = -1.0
 
 
 class Record(NamedTuple):
-    """A dose record, and the time `until` of the next record that cancels what is left of it."""
+    """A dose, with the time `until` of the next record that cancels its remainder."""
 
     row: int
     time: float

@@ -78,7 +78,7 @@ def return_levels(
     block: Any = None,
     during: Any = None,
 ) -> pd.DataFrame:
-    """Levels that block maxima exceed once in so many blocks, such as years, on average.
+    """Return levels that block maxima exceed once in n blocks (such as years) on average.
 
     They are quantiles of the maxima of all whole blocks in all draws. So they include the
     uncertainty of parameters, which makes them higher than levels of a single set of parameters.

@@ -107,7 +107,7 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
 
 
 def within(index: xr.DataArray, period: Any) -> np.ndarray:
-    """Which values of an index lie in a period.
+    """Return which values of an index lie in a period.
 
     Returns:
         A flag for each value; all are True without a period.

@@ -88,7 +88,7 @@ class Paths(eqx.Module):
 
 
 class _PathOf(eqx.Module):
-    """The path of one of several observables; one key gives all of them jointly."""
+    """The path of one of several observables; one random seed gives all of them jointly."""
 
     paths: Paths
     which: int = eqx.field(static=True)

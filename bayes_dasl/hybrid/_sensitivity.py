@@ -62,7 +62,7 @@ def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
 
 
 def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """Return the coordinates of leaves and derived numbers that stand in a tree, each by itself."""
+    """Return the coordinates of leaves and derived numbers in a tree, each as its own parameter."""
     worked_out = {place: Coordinates((place,)) for leaf in leaves.values() for place in leaf.within}
     return FrozenDict(
         {path: how for path, how in coordinates(leaves).items() if how.places} | worked_out

@@ -96,7 +96,7 @@ def constrained(
 
 
 def unconstrained(sites: Sites, values: Mapping[str, Array]) -> Float[Array, " dimension"]:
-    """Return the flat vector of named values."""
+    """Transform named values to the unconstrained flat vector."""
     return jnp.concatenate([site.flat(values[path], values) for path, site in sites.items()])
 
 

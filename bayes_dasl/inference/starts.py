@@ -132,7 +132,7 @@ class Optimiser:
     def _run(
         self, x: np.ndarray, steps: int, *, jitter: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return positions, log densities and gradients after so many steps."""
+        """Return positions, log densities and gradients after some steps."""
         # The other lanes of the program take no steps.
         lanes = self._order[: len(x)]
         begin = np.repeat(x[:1], self.count, axis=0)
@@ -388,7 +388,7 @@ def or_lowest(log_density: np.ndarray) -> np.ndarray:
 
 
 def evenly(draws: np.ndarray, number: int) -> np.ndarray:
-    """Return so many draws, evenly spaced; some of them twice if there are fewer."""
+    """Return `number` evenly spaced draws, with repeats if there are fewer."""
     return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
 
 

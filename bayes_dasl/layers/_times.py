@@ -13,7 +13,7 @@ ROUNDING = 1e-6
 
 
 def known(values: Any) -> np.ndarray | None:
-    """Values as a NumPy array; none if they are traced."""
+    """Return values as a NumPy array; None if they are traced."""
     return None if isinstance(values, Tracer) else np.asarray(values)
 
 

@@ -125,7 +125,7 @@ class Difference(AbstractFromStates):
         return output_names(self.observe, self.step, any_state(self.initial), self.forcings)
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
-        """Refuse times of data beside the grid, if its start is a number.
+        """Refuse times of data off the grid, if its start is a number.
 
         Args:
             times: the times of the data, `(time,)`.

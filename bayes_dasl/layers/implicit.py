@@ -105,7 +105,7 @@ class Implicit(AbstractLayer):
 
     @property
     def states(self) -> int:
-        """Number of unknowns of a row."""
+        """The number of unknowns that are solved for at each row of data."""
         return sum(shape.size for shape in self._unknowns.values())
 
     @property

@@ -310,7 +310,7 @@ def _derived_quantiles(found: xr.Dataset) -> dict[str, dict[str, Any]]:
 
 
 def _rounded(value: Any, digits: int = 6) -> Any:
-    """Return a number, or nested lists for an array, to so many significant digits."""
+    """Round a number, or an array as nested lists, to significant digits."""
     return np.vectorize(lambda x: float(f"{x:.{digits}g}"), otypes=[float])(value).tolist()
 
 

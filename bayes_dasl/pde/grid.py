@@ -259,7 +259,7 @@ def each(
 
 
 def entry(result: Any, name: str, where: str) -> Any:
-    """The entry `name` of a dict, or its only entry; any other value as it is.
+    """Return the entry `name` of a dict, or its only one; return a value that is no dict unchanged.
 
     Raises:
         ModelError: if `name` is missing and there is not exactly one entry.

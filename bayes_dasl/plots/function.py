@@ -343,7 +343,7 @@ def _along_input(
 
 
 def _draw_prior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
-    """Draw the 90 % band of prior curves, and some of them."""
+    """Draw the 90 % interval of prior curves, and some of them."""
     low, high = np.nanquantile(values, [0.05, 0.95], axis=0)
     ax.fill_between(x, low, high, color=FAINT, lw=0, label="prior, 90 %")
     for i, line in enumerate(values[:_LINES_SHOWN]):

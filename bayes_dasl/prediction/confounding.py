@@ -121,7 +121,7 @@ def _projection_of_effect(
 
 
 def _unknown_linear_parts(layer: Any) -> list[bool]:
-    """Which linear parts have unknown coefficients and are no process noise."""
+    """Return which linear parts have unknown coefficients and are no process noise."""
     # The groups of a population have times of their own.
     if isinstance(layer, AbstractPopulation):
         return []

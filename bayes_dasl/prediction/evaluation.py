@@ -182,7 +182,7 @@ def _inputs_without_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
 
 
 def _check_callable(function: Callable[..., Any], number: int) -> None:
-    """Raise ModelError unless a function takes so many arguments."""
+    """Raise ModelError unless a function takes `number` arguments."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):

@@ -30,7 +30,7 @@ def parts_of(model: Model) -> tuple[str, ...]:
 
 
 def exchangeable(model: Model, draws: Draws) -> np.ndarray:
-    """The indices of the draws whose leaves stay, at most 4000 of the posterior.
+    """Return the indices of at most 4000 draws whose leaves are held fixed.
 
     Returns:
         The indices; none for fewer than 100 draws, or if the variance does not split.

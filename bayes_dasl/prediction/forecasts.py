@@ -308,7 +308,7 @@ def _empty_arrays(
 def _blank_arrays(
     of_one: Mapping[str, Any], draws: int, *, in_memory: bool
 ) -> dict[str, np.ndarray]:
-    """Arrays for so many draws, by the shapes of one draw."""
+    """Allocate arrays for `draws` draws, by the shapes of one draw."""
     return {
         name: blank((draws, *one.shape), one.dtype, in_memory=in_memory)
         for name, one in of_one.items()
@@ -487,7 +487,9 @@ def _driven_from_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Input
 
 
 def _past_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
-    """The data that correlated noise is conditioned on, at the asked places; NaN at new places."""
+    """Return the data that correlated noise is conditioned on, at the requested places; NaN at
+    new ones.
+    """
     fitted = fitted_observables(post)
     # New groups have no past.
     if not any(bool(values.notnull().any()) for values in fitted.data_vars.values()):

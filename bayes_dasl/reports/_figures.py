@@ -374,7 +374,7 @@ def _halves(names: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
-    """Return how many values of an observable were fitted, held out, and missing."""
+    """Say how many values of an observable were fitted, held out, and missing."""
     said = []
     for data, kind in ((train, "fitted"), (test, "held out")):
         if data is None or name not in data:

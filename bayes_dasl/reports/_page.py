@@ -405,7 +405,7 @@ def _skill(scored: Scored, units: Mapping[str, str]) -> str:
 
 
 def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Return which CRPS is lower and by what share of the other, as the verdict says it."""
+    """Say which CRPS is lower, and by what share of the other, as in the verdict."""
     rows = [
         row for row in own.index if row != "all" and row in other.index and own.loc[row, "n"] > 0
     ]

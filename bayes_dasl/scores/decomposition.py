@@ -388,7 +388,7 @@ def _group_features(fc: xr.DataTree) -> dict[str, np.ndarray]:
 
 
 def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
-    """The observables that are asked for, which must have the same dimensions.
+    """Return the requested observables, which must have the same dimensions.
 
     Returns:
         Their means.

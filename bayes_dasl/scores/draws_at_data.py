@@ -120,7 +120,7 @@ def complete(
 
 
 def finite_throughout(draws: xr.DataArray) -> np.ndarray:
-    """Which draws of a forecast are finite at all data, read block by block.
+    """Return which draws of a forecast are finite at all data, read block by block.
 
     Returns:
         A flag for each draw of all chains.

@@ -37,7 +37,7 @@ class ScoreTable(pd.DataFrame):
         return "\n".join([self.to_string(line_width=100), *self._notes_below()])
 
     def _notes_below(self) -> list[str]:
-        """What was left out or estimated, in words."""
+        """Return notes on omitted and estimated values."""
         said = [
             f"log_score of {name}: {kind}"
             for name, kind in self.attrs.get("log_score", {}).items()

@@ -78,7 +78,7 @@ def _flags_of_draws(tree: xr.DataTree | None, group: str, name: str) -> np.ndarr
 
 
 def _solved(tree: xr.DataTree) -> np.ndarray | None:
-    """Draws whose solve succeeded; None if that is unknown."""
+    """Return which draws the solver completed; None if unknown."""
     solved = _flags_of_draws(tree, "sample_stats_predictions", "ok")
     failed = _flags_of_draws(tree, "sample_stats", "solver_failure")
     return ~failed if solved is None and failed is not None else solved

@@ -232,7 +232,7 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
 
 
 def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
-    """A slice if possible: files are read much faster by one, and arrays are not copied."""
+    """Return contiguous columns as a slice, which reads files faster; else the columns."""
     whole = slice(int(columns[0]), int(columns[0]) + len(columns))
     return whole if np.array_equal(columns, np.arange(whole.start, whole.stop)) else columns
 

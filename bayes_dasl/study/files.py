@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def study_files() -> dict[str, Path]:
-    """Return case studies by name: those beside the package, then those of the working directory.
+    """Return case studies by name: the package's own, then those in the working directory.
 
     The order matters: a folder from somebody else must not replace the code of a known name.
 

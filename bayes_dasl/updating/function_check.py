@@ -119,7 +119,9 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
 
 
 class Trial(NamedTuple):
-    """Features of a family beside one output of a function; `own` is the slice of coefficients."""
+    """Features of a family added to one output of a function; `own` is the slice of
+    coefficients.
+    """
 
     family: int
     output: str
@@ -127,7 +129,7 @@ class Trial(NamedTuple):
 
 
 class Place(NamedTuple):
-    """An unknown function in a layer, and the features beside it.
+    """An unknown function in a layer, and the features added to it.
 
     Args:
         name: the name of the function.
@@ -159,7 +161,7 @@ class Place(NamedTuple):
         return self.trials[-1].own.stop
 
     def beside(self, function: Any, coefficients: Float[Array, " coefficient"]) -> Enriched:
-        """Put the features beside the realised function.
+        """Add the features to the realised function.
 
         Args:
             function: the realised function.
@@ -329,7 +331,9 @@ def _tested_functions(
 
 
 def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
-    """The trial of a function with the largest gain, beside the largest gains of replicates."""
+    """Return the trial of a function with the largest gain, with the largest gains of
+    replicates.
+    """
     gains = [test.gain(along[:, trial.own]) for trial in place.trials]
     best = int(np.argmax([gain.gain for gain in gains]))
     chance = share_beyond(np.max([gain.replicates for gain in gains], axis=0), gains[best].gain)

@@ -148,7 +148,7 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
 
 
 def _may_move(block: np.ndarray) -> np.ndarray:
-    """Which elements of a parameter may move; all if none of them does.
+    """Return which elements of a parameter may move; all if none does.
 
     A sampler moves all elements at once. Those that stay while others move are constant by their
     support, such as the diagonal of a correlation matrix.
@@ -307,7 +307,8 @@ def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[
 
 
 def _chains_apart(values: np.ndarray) -> np.ndarray:
-    r"""Flag chains whose median is a spread away from the others' in a quantity that mixes badly.
+    r"""Flag chains whose median is at least one spread from the others' in a poorly mixing
+    quantity.
 
     $|\mathrm{median}_c - \mathrm{median}_{c'}\,\mathrm{median}_{c'}| > s$, with $s$ the median
     standard deviation within a chain; a chain that moves less than a tenth of $s$ stands still.

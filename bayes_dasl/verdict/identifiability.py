@@ -40,7 +40,7 @@ class Numbers(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        """Which are positive in the posterior, and mostly positive under the prior."""
+        """Return which are positive in the posterior, and mostly positive under the prior."""
         positive = (self.draws > 0).all(axis=0)
         before = self.prior > 0
         mostly = positive & (before.mean(axis=0) >= _MOSTLY)

@@ -386,7 +386,7 @@ def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset
 
 
 def _agreements(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
-    """Which properties of two results are equal, by name."""
+    """Return which properties of two results are equal, by name."""
     units = [of["units"].to_series().to_dict() for of in (one, other)]
     return {
         "observables": {*units[0]} == {*units[1]},

@@ -239,7 +239,7 @@ def log_densities(
 
 
 class Kept(NamedTuple):
-    """Which members are kept, and how many failed or are stuck far below the median."""
+    """Return which members are kept, and how many failed or are stuck far below the median."""
 
     members: Bool[np.ndarray, " member"]
     failed: int
@@ -335,7 +335,7 @@ def draws_without_chain(
 
 
 def proposals_to_draw(draws: int) -> int:
-    """Return how many proposals to make for so many draws: some may have a failing solve."""
+    """Return how many proposals yield `draws` draws, allowing for failing solves."""
     return round(_SPARE * draws) + 1
 
 

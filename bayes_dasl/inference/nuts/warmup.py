@@ -111,7 +111,7 @@ class WarmUp:
     def _window(
         self, state: Arrays, metric: Metric, reparametrisation: Reparametrisation, chunks: int
     ) -> tuple[Arrays, Arrays]:
-        """Return the state and the trace after so many chunks."""
+        """Return the state and the trace after some chunks."""
         traces = []
         for _ in range(chunks):
             state, trace = chunk(

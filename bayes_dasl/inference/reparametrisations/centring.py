@@ -252,7 +252,7 @@ def _curvature_by_group(
     position: Float[np.ndarray, " dimension"],
     places: Int[np.ndarray, "member number"],
 ) -> Float[np.ndarray, "member number number"]:
-    """Return minus the derivative of the gradient by a group's effects, along each of them.
+    """Return minus the derivative of the gradient by each of a group's effects.
 
     An effect is moved in all groups at once, so that a thousand groups cost no more gradients than
     two. If groups influence each other, each group is moved separately.

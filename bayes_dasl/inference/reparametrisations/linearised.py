@@ -454,7 +454,7 @@ class Linearisation:
         return jnp.where(fitted.on, found, v), jnp.where(fitted.on, log_det, 0.0)
 
     def _left(self, x: Array, linear: "_LinearResiduals") -> tuple[Array, Array]:
-        """Return the model's own residuals in units of the noise, and whether they are finite."""
+        """Return standardised residuals of the model itself, and whether they are finite."""
         prediction = self._realised(x).predict(self.problem.inputs)
         left = linear.of(with_constraint_residuals(self.problem, prediction))
         usable = prediction.ok & jnp.isfinite(left).all()

@@ -118,7 +118,7 @@ class Identity(Reparametrisation):
         return value_and_gradient(z)
 
     def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return z, and zeros."""
+        """Return z unchanged, and log |det J| = 0 for each position."""
         return z, np.zeros(len(z))
 
     def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:

@@ -86,7 +86,7 @@ class AbstractFamily(Module):
 
     @property
     def said(self) -> str:
-        """Its name and size, for a report."""
+        """The family's name and size, for a report."""
         return f"{type(self).__name__} of size {self.size}"
 
     @abstractmethod

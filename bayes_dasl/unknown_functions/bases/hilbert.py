@@ -151,7 +151,7 @@ class HilbertGP(AbstractFamily):
 
     @property
     def shortest_length(self) -> float:
-        """The shortest length that so many functions represent well."""
+        """The shortest length scale that this number of functions represents well."""
         few, _ = _SPECTRA[self.kernel]
         return few * self._half / self.size
 
