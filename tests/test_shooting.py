@@ -1,4 +1,4 @@
-"""Multiple shooting: segments against SciPy, constraint_residuals, gradients that stay bounded, forecasts,
+"""Multiple shooting: segments against SciPy, constraint residuals, gradients that stay bounded, forecasts,
 refusals, a fit.
 """
 
@@ -95,7 +95,7 @@ class TestSegments:
             0.0,
             *knots,
             3.0,
-        ]  # the last segment ends at 2.9, which no constraint_residual looks at
+        ]  # the last segment ends at 2.9, which no constraint residual looks at
         begins = [list(START.values()), *np.stack([states[name] for name in STATES], axis=1)]
         for k, (begin, low, high) in enumerate(zip(begins, bounds[:-1], bounds[1:], strict=True)):
             own = [t for t in times if low <= t < high]

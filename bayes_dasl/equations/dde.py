@@ -56,8 +56,9 @@ class DDE(AbstractFromStates):
     The method of steps uses the classical Runge–Kutta method (order four) and cubic interpolation
     of the past. Steps are no longer than `longest_step`. They end where a discontinuity at the
     start returns (after one, two and three delays), and where a forcing has a kink or a jump. A
-    second solve with steps of twice the length estimates the error. If the error at a datum exceeds
-    `rtol` and `atol`, or a delay is shorter than a step, then `ok=False`; there is no exception.
+    second solve with steps of twice the length estimates the error. If the error at a requested
+    time exceeds `rtol` and `atol`, or a delay is shorter than a step, then `ok=False`; there is no
+    exception.
 
     Args:
         vector_field: a function `(t, y, u)` of time, a dict of states, and a dict of forcings and
@@ -79,7 +80,7 @@ class DDE(AbstractFromStates):
             fitted to.
         rtol: relative tolerance of the error at a datum.
         atol: absolute tolerance of the error at a datum, in the units of the states.
-        max_steps: the most steps of a solve; a solve with more is refused.
+        max_steps: the most steps of equal length in a solve; a solve with more is refused.
         forcings: the data variables that drive the equation: a name, or several. They are linear
             between their data unless `interpolation` names them.
         interpolation: kinds by forcing: `{"rain": "step"}` holds each datum until the next one,

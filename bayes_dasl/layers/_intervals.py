@@ -71,7 +71,7 @@ def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
         sums={},
         means={},
     )
-    # 2. Solve at the times of the data and at the begins of all intervals.
+    # 2. Solve at the times of the data and at the beginnings of all intervals.
     begins = {length: _begin(inputs, length) for length in lengths.values()}
     asked = jnp.sort(jnp.concatenate([inputs.times, *begins.values()]))
     more = dataclasses.replace(inputs, times=asked)

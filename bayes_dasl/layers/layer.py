@@ -31,8 +31,9 @@ class Prediction(eqx.Module):
             where the solver failed, so that gradients stay finite; there they mean nothing.
         ok: whether the solver succeeded.
         stats: counts of the solver's work by name, such as `steps`.
-        constraint_residuals: constraint residuals of any shape by name. Each number is standard
-            normal in the likelihood, such as a gap between two segments divided by the allowed gap.
+        constraint_residuals: numbers of any shape by name that should be zero. Each number is
+            standard normal in the likelihood, such as a gap between two segments divided by the
+            allowed gap.
         variances: variances of the values given the parameters, `(time, …)` by name, in squared
             units. Only a layer that integrates over an unknown path has them.
         before: the values at the times of `inputs.past`, for noise that looks back.

@@ -274,7 +274,7 @@ class Model(Module):
         constraints: soft constraints by name. Each is a function of the layer's values and its
             inputs that returns residuals divided by their tolerance, of any shape. Each residual
             counts as a standard normal variable observed to be zero. The group
-            `constraint_residual` holds the posterior of the residuals.
+            `constraint_residual` holds the root mean square of the residuals by draw.
         cross_correlation: the correlation of the residuals of several observables, if any.
         varied_noise: the parameters of the noise that differ between subjects; set by copies only.
 

@@ -199,7 +199,7 @@ def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:
 def constraint_residual_group(
     constraint_residual: Mapping[str, np.ndarray], post: Mapping
 ) -> dict[str, xr.Dataset]:
-    """The group `constraint_residual`: the constraint residual of each draw.
+    """The group `constraint_residual`: the root mean square of each constraint residual by draw.
 
     Returns:
         The group by its name; none without constraints.

@@ -76,8 +76,8 @@ def recalibrate(
         number) and `width_ratio` (new over old width of the 90 % interval). The attribute
         `recalibrated` describes the method. `known_level` is the largest central interval that is
         known at all times: draws end there, and `score` gives no coverage of wider ones.
-        `decompose` and `diagnose` judge the model, so they refuse this forecast except as a
-        competitor.
+        `decompose` and `diagnose` judge the model, so they refuse this forecast; `diagnose` takes
+        it as a competitor.
 
     Raises:
         DataError: for fewer than 9 held-out units, times beyond the longest lead, censored data, or

@@ -149,8 +149,7 @@ def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Weighed) -> xr.DataT
 
 
 def science_of(own: str, models: Mapping[str, Model]) -> str | None:
-    """Return the competitor with the same science as a model but without its network, if there is
-    one.
+    """Return the competitor that is a model without its learned part, if there is one.
 
     Args:
         own: name of the model.

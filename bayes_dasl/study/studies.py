@@ -604,9 +604,7 @@ class Run:
     def _verdicts(
         self, posts: Mapping[str, xr.DataTree], forecasts: Mapping[str, xr.DataTree]
     ) -> dict[str, Diagnosis]:
-        """Return a verdict on each posterior; only the study's own is compared with its
-        competitors.
-        """
+        """Return a verdict on each posterior; only the study's own has competitors."""
         own = self.study.label
         others = {name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)}
         return {

@@ -85,7 +85,9 @@ def _gone_on(
     *,
     key: Array,
 ) -> Pushed | None:
-    """Predictions of all data with a solve of new rows alone; None if the model forbids it.
+    """Return predictions of all data by a solve of new rows alone; None if that is impossible.
+
+    It is if the model looks back, or new rows lie between old ones or add data to them.
 
     An update with as many new rows as an earlier one needs no compilation.
     """

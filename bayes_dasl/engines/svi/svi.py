@@ -49,7 +49,8 @@ class SVI(AbstractEngine):
     The learning rate is lowered each time the mean ELBO of 100 steps stops rising. At the third
     time the fit has converged.
 
-    For each draw, four draws of the guide get Pareto-smoothed weights. Below a Pareto k of 0.7 they
+    For each draw, four draws of the guide (at least 1000) get Pareto-smoothed weights. Below a
+    Pareto k of 0.7 (less for fewer than 2200 draws of the guide) they
     are resampled by these weights, and agree with the posterior. Above it the draws are the
     guide's own. In either case no draw comes from a mode that the guide does not reach.
 

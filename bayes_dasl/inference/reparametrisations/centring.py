@@ -102,7 +102,7 @@ class PartlyCentred(Reparametrisation):
         return self.centring.ways[0](self.by_data, z)
 
     def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """Return z(x)."""
+        """Return the new parameters ξ for unconstrained parameters x."""
         return self.centring.ways[1](self.by_data, x)
 
 
@@ -162,14 +162,15 @@ class Centring:
         arrays = {}
         slope = by_likelihood(position[None])[0]
         for i, (block, prior) in enumerate(zip(self._blocks, self._given(position), strict=True)):
-            # 1. −∂score/∂x of each group: the precision of the standardised effects given data.
+            # 1. −∂score/∂x of the effects x of each group: their precision given the data.
             location, factor = (np.moveaxis(np.asarray(a), -1, 0) for a in prior)
             places = block.places.T
             known, eigenvalues = _informed(_curvature_by_group(by_likelihood, position, places))
             # 2. P in the directions that data inform, and P m = P x + score.
             score = np.where(np.isfinite(slope), slope, 0.0)[places]
             by_data, pulled = _precision_and_pull(known, eigenvalues, position[places], score)
-            # 3. From z to x = μ + S z: the precision is S⁻ᵀ P S⁻¹, and P m moves by P μ.
+            # 3. From standardised effects to x = μ + S z: the precision is S⁻ᵀ P S⁻¹, and P m
+            # moves by P μ.
             to_standard = np.linalg.inv(factor)
             by_data = np.einsum("mki,mkl,mlj->mij", to_standard, by_data, to_standard)
             pulled = np.einsum("mki,mk->mi", to_standard, pulled)

@@ -59,9 +59,11 @@ class Linearised(Reparametrisation):
 
     - $w$ is given the constrained values of the science, as in the equations, not its unconstrained
       parameters, which may be logarithms.
-    - Directions of $w$ with little information come first. The mean of the informed ones is then
-      corrected by the predictions of the model there. If they are few, and the model solves
-      nothing, its slopes there are used, too.
+    - Only some directions of $w$, those with the most information, follow all other parameters by
+      the model itself. In the plain variant all directions do.
+
+    The mean of these directions is corrected by one Gauss–Newton step with the predictions of the
+    model. If they are few, and the model solves nothing, its slopes are used, too.
 
     Args:
         on: whether it is switched on; otherwise it is the identity.
