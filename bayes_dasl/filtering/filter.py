@@ -202,7 +202,7 @@ def _filtered(
 
 def _belief_at(system: System, belief: Belief, to: Array) -> Belief:
     """The belief at a later time: m ← A m, P ← A P Aᵀ + Q."""
-    to = jnp.expand_dims(to, range(jnp.ndim(to), belief.time.ndim))
+    to = jnp.reshape(to, (*jnp.shape(to), *[1] * (belief.time.ndim - jnp.ndim(to))))
     flow, grown = system.over(jnp.maximum(to - belief.time, 0.0))
     mean = jnp.sum(flow * belief.mean[..., None, :], axis=-1)
     pushed = _product(flow, belief.covariance)
@@ -251,7 +251,8 @@ def _product(a: Array, b: Array) -> Array:
 
 def _where_leading(condition: Array, a: Array, b: Array) -> Array:
     """`jnp.where` with a condition on the leading axes."""
-    return jnp.where(jnp.expand_dims(condition, range(condition.ndim, a.ndim)), a, b)
+    shape = (*condition.shape, *[1] * (a.ndim - condition.ndim))
+    return jnp.where(jnp.reshape(condition, shape), a, b)
 
 
 def _choose_belief(condition: Array, one: Belief, other: Belief) -> Belief:

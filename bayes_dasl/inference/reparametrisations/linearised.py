@@ -250,7 +250,7 @@ class Linearisation:
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean of some positions, and the mean of the coefficients there."""
         coefficients = np.asarray(self._coefficients_of(np.asarray(chosen)))
-        return np.mean(chosen, axis=0), coefficients.mean(axis=0)
+        return chosen.mean(axis=0), coefficients.mean(axis=0)
 
     def _around(self, at: Array, coefficients: Array) -> tuple[Any, ...]:
         """Return predictions and values at a reference, and the slopes of both.
