@@ -8,8 +8,14 @@ from scipy import stats
 from trees import make_fc
 
 from bayes_dasl import decompose
+from bayes_dasl._statistics import basis, explained_by
 from bayes_dasl.scores import Decomposition
-from bayes_dasl.scores.decomposition import explained_variance, total_variance
+from bayes_dasl.scores.decomposition import total_variance
+
+
+def explained_variance(features, mean):
+    """The part of the variance of a mean that all features explain."""
+    return explained_by(basis(features), mean)
 
 
 def forecast_of(mean, variance, science=None, network=None):

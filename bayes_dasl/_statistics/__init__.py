@@ -22,6 +22,7 @@ from .importance import (
     stored_log_likelihood as stored_log_likelihood,
     weigh as weigh,
 )
+from .regression import basis as basis, explained_by as explained_by
 from .tails import (
     log_between as log_between,
     log_incomplete_beta as log_incomplete_beta,

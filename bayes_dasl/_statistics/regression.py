@@ -13,8 +13,18 @@ _DEGREES = range(3, 13)
 _RIDGE = 1e-6
 
 
-def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    r"""Estimate a lower bound of $\mathrm{Var}[E(m \mid x)]$ from draws of $x$ and $m$.
+def basis(features: np.ndarray) -> np.ndarray | None:
+    """Return an orthonormal basis of the features that `explained_by` describes.
+
+    Returns:
+        The basis `(draw, p)`; None for too few draws.
+    """
+    most = len(features) // DRAWS_PER_FEATURE
+    return _orthonormal(_design(features, most)) if most else None
+
+
+def explained_by(columns: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
+    r"""Estimate a lower bound of $\mathrm{Var}[E(m \mid x)]$, given the `basis` of draws of $x$.
 
     The estimate is $\bar R^2 \, \mathrm{Var}[m]$ of a least-squares regression. The adjusted
     $\bar R^2 = 1 - (1 - R^2)(n - 1)/(n - 1 - p)$ is clipped to $[0, 1]$. Features are, in this
@@ -30,33 +40,14 @@ def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     sign symmetry, or networks too large for their principal components. The adjustment takes
     draws as independent: for chains see `explained_elsewhere`.
 
-    Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite.
+    Shapes: `columns` is `(draw, p)`, `mean` is `(draw, time)`, both finite.
 
-    Units: the square of those of `mean`; `features` may be correlated in any way.
-
-    Returns:
-        The explained variance `(time,)`; NaN for fewer than 20 draws.
-
-    Source: Plischke, Borgonovo & Smith (2013), Global sensitivity measures from given data.
-    """
-    return explained_by(basis(features), mean)
-
-
-def basis(features: np.ndarray) -> np.ndarray | None:
-    """An orthonormal basis of the features of `explained_variance`.
-
-    Returns:
-        The basis `(draw, p)`; None for too few draws.
-    """
-    most = len(features) // DRAWS_PER_FEATURE
-    return _orthonormal(_design(features, most)) if most else None
-
-
-def explained_by(columns: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
-    """`explained_variance` by a given `basis`, which serves for several `mean`.
+    Units: the square of those of `mean`; features of `x` may be correlated in any way.
 
     Returns:
         The explained variance `(time,)`; NaN without a basis.
+
+    Source: Plischke, Borgonovo & Smith (2013), Global sensitivity measures from given data.
     """
     draws = mean.shape[0]
     if columns is None:

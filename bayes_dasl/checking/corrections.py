@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,7 +10,7 @@ from .._findings import Finding
 from .._jax.trace import parted
 from ..inference.problem import Problem
 from ..layers._corrected import amplified, is_corrected
-from ..prediction.predictive import Draws
+from ..prediction.predictive import Draws, map_over_draws
 from ..random import realise
 
 _DRAWS = 64
@@ -39,10 +38,7 @@ def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
         return jnp.where(both[0].ok & both[1].ok, moved, jnp.nan)
 
     one, held, _ = parted(of, {path: v[0] for path, v in some.items()})
-    each = jax.jit(
-        lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH)
-    )
-    moved = np.asarray(each(held, some))
+    moved = np.asarray(map_over_draws(one, held, some, batch=_BATCH))
     for name, shares in zip(model.observables, moved.T, strict=True):
         known = shares[np.isfinite(shares)]
         if known.size < _FEW:

@@ -252,7 +252,7 @@ def _product(a: Array, b: Array) -> Array:
 def _where_leading(condition: Array, a: Array, b: Array) -> Array:
     """`jnp.where` with a condition on the leading axes."""
     shape = (*condition.shape, *[1] * (a.ndim - condition.ndim))
-    return jnp.where(jnp.reshape(condition, shape), a, b)
+    return jnp.where(condition.reshape(shape), a, b)
 
 
 def _choose_belief(condition: Array, one: Belief, other: Belief) -> Belief:

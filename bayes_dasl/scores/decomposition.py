@@ -13,7 +13,6 @@ from .._statistics.regression import (
     basis,
     explained_by,
     explained_elsewhere,
-    explained_variance as explained_variance,
     predicted,
 )
 from ..errors import MismatchError
