@@ -27,7 +27,7 @@ ALONE = TESTS / "many_study.py"
 def test_the_tasks_of_a_file_are_done_and_tabled(tmp_path, workers):
     result = invoke("study", ALONE, "--out", tmp_path, "--workers", workers)
     assert result.exit_code == 0, result.output
-    assert "8 of 8 tasks are done" in result.output and "27" in result.output
+    assert "8 of 8 tasks are done" in result.output and " 27" in result.output
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 8
     assert pd.read_csv(tmp_path / "largest-powers.csv")["power"].tolist() == [9, 27]
     assert (tmp_path / "powers.png").stat().st_size > 1000
@@ -46,7 +46,8 @@ def test_only_some_tasks_are_done_and_tabled(tmp_path):
     some = ("--out", tmp_path, "--workers", 0, "--only", "number=1.0", "--only", "number=3")
     assert "4 of 4 tasks are done" in invoke("study", ALONE, *some).output
     result = invoke("study", ALONE, *some, "--only", "exponent=2", "--table")
-    assert result.exit_code == 0 and "27" not in result.output and "9" in result.output
+    assert result.exit_code == 0
+    assert pd.read_csv(tmp_path / "largest-powers.csv")["power"].tolist() == [9]
     assert (
         "4 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
     )
