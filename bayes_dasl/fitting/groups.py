@@ -223,12 +223,10 @@ def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
 
 def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
     """Return the attributes of a fit on its time, versions, model and data."""
-    # Times of different machines compare in UTC.
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     read = [name for name in model.reader.variables if name in data]
     used = dict.fromkeys((*model.observables, *model.layer.forcings, *read))
     return {
-        "created": now,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "inference_library": "bayes_dasl",
         "version_python": platform.python_version(),
         **made_with(),

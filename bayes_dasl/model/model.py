@@ -34,13 +34,20 @@ class Reader:
 
     Args:
         layer: the layer.
-        noises: the noise of each observable.
-        all_rows: whether all rows are needed even where a subject was not observed.
+        noise: the noise of all outputs of the layer, or a dict by observable.
+        constraints: the soft constraints, which may read all rows.
     """
 
     layer: AbstractLayer
-    noises: Mapping[str, AbstractNoise]
-    all_rows: bool = False
+    noise: AbstractNoise | Mapping[str, AbstractNoise]
+    constraints: Mapping[str, Constraint]
+
+    @property
+    def noises(self) -> Mapping[str, AbstractNoise]:
+        """The noise of each observable."""
+        if isinstance(self.noise, Mapping):
+            return self.noise
+        return dict.fromkeys(self.layer.outputs, self.noise)
 
     @property
     def index(self) -> str:
@@ -50,6 +57,11 @@ class Reader:
     def dims(self, observable: str) -> tuple[str, ...]:
         """Return the dimensions of an observable, as `Model.dims`."""
         return (self.index, *self.layer.dims.get(observable, ()))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The dimensions of observables other than the index."""
+        return tuple(dict.fromkeys(dim for name in self.noises for dim in self.dims(name)[1:]))
 
     @property
     def looks_back(self) -> bool:
@@ -87,7 +99,6 @@ class Reader:
         if start is None:
             start = start_in_numbers(start_of(layer), data, self.index, self.index_units)
         data = self.in_numbers(data)
-        places = dict.fromkeys(dim for name in self.noises for dim in self.dims(name)[1:])
         population = isinstance(layer, AbstractPopulation)
         found = inputs(
             data,
@@ -95,7 +106,7 @@ class Reader:
             forcings=layer.forcings,
             interpolation=layer.interpolation,
             index=self.index,
-            places=places,
+            places=self.places,
             members=layer.dim if population else None,
         )
         if not population:
@@ -120,7 +131,7 @@ class Reader:
             Inputs, data, and the rows; None for the rows if all are kept.
         """
         rows = None
-        alone = not self.all_rows and inputs.past is None
+        alone = not self.constraints and inputs.past is None
         if isinstance(self.layer, AbstractPopulation) and alone:
             rows = self.layer.own_rows(observed)
         if rows is None:
@@ -233,8 +244,7 @@ class Reader:
 
     def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
         """Convert data, as `Model.in_own_units`."""
-        dims = (dim for name in self.noises for dim in self.dims(name))
-        names = dict.fromkeys((*self.noises, *self.layer.forcings, *dims))
+        names = (*self.noises, *self.layer.forcings, self.index, *self.places)
         units = {name: self.layer.units.get(name, "") for name in names}
         # On dates, units are netCDF's encoding and not those of the model.
         if has_dates(data, self.index):
@@ -387,9 +397,7 @@ class Model(Module):
     @property
     def observables(self) -> tuple[str, ...]:
         """The names of the observables."""
-        if isinstance(self.noise, Mapping):
-            return tuple(self.noise)
-        return self.layer.outputs
+        return tuple(self.reader.noises)
 
     @property
     def index(self) -> str:
@@ -410,9 +418,7 @@ class Model(Module):
     @property
     def reader(self) -> Reader:
         """What the layer and the noise read from data: inputs, observations, covariates."""
-        noises = {name: self.noise_of(name) for name in self.observables}
-        # Constraints may look at all times.
-        return Reader(self.layer, noises, all_rows=bool(self.constraints))
+        return Reader(self.layer, self.noise, self.constraints)
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
         """Return the inputs of this model for a dataset.
@@ -569,8 +575,9 @@ class Model(Module):
                 asked = {name: v[at] for name, v in prediction.values.items()}
                 before = {name: v[then] for name, v in prediction.values.items()}
                 prediction = dataclasses.replace(prediction, values=asked, before=before)
+        # Masked as the values are: at the values of a failed solve a law may be singular.
         broken = {
-            name: jnp.asarray(law(prediction.values, inputs))
+            name: jnp.where(prediction.ok, jnp.asarray(law(prediction.values, inputs)), 0.0)
             for name, law in self.constraints.items()
         }
         for name in broken:
@@ -579,8 +586,6 @@ class Model(Module):
                     f"constraint '{name}' has the name of a constraint residual of the layer "
                     "itself: rename it"
                 )
-        # Masked as the values are: at the values of a failed solve a law may be singular.
-        broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
         return dataclasses.replace(
             prediction, constraint_residuals=prediction.constraint_residuals | broken
         )
