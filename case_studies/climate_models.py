@@ -193,7 +193,7 @@ VARIANTS = {
     "one curve": {"curve": False},
     "each alone": {"alone": True},
 }
-ENGINE = bd.NUTS(chains=2, warmup=500, draws=600, climbs=4)
+ENGINE = bd.NUTS(chains=2, warmup=500, draws=600, map_starts=4)
 
 
 def study() -> bd.Study:

@@ -267,7 +267,7 @@ KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "mlp": lambda: {},
 }
 """What each model has as fields of `Pattern`; the last is `Unscientific`."""
-ENGINE = bd.NUTS(chains=2, warmup=300, draws=300, climbs=4)
+ENGINE = bd.NUTS(chains=2, warmup=300, draws=300, map_starts=4)
 ENSEMBLE = bd.DeepEnsemble(members=5, descent=bd.Descent(steps=1000))
 
 

@@ -146,7 +146,7 @@ def study() -> bd.Study:
         competitors={"alike": model_of(mice, alike=True)},
         data=data,
         split={"subject": mice_of("high")},
-        engine=bd.NUTS(chains=2, warmup=300, draws=300, climbs=4),
+        engine=bd.NUTS(chains=2, warmup=300, draws=300, map_starts=4),
         options=bd.ReportOptions(
             source="Eigenmann et al. (2016), as in chi-drm", licence="BSD-3-Clause"
         ),

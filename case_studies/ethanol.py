@@ -407,7 +407,7 @@ def conserved(model: bd.Model) -> dict[str, Any]:
 
 
 ENGINE = bd.DeepEnsemble(
-    members=8, descent=bd.Descent(steps=3000, held_out=0.15, coordinates="plain")
+    members=8, descent=bd.Descent(steps=3000, held_out=0.15, reparametrisation="none")
 )
 NUMBERS, AHEAD = (25, 50, 100, 200, 400), 150
 

@@ -283,7 +283,7 @@ def study() -> bd.Study:
         label="chain of infections",
         data=data,
         split=str(known(data)["time"].values[-1])[:10],
-        engine=bd.NUTS(chains=2, draws=500, climbs=8),
+        engine=bd.NUTS(chains=2, draws=500, map_starts=8),
         options=bd.ReportOptions(
             source="R package tsiR, twentymeas (Becker & Grenfell 2017)", licence="GPL-3.0"
         ),

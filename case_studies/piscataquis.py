@@ -187,7 +187,7 @@ def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
         },
         data=spun_up(load(), begin, until),
         split=SPLIT,
-        engine=bd.NUTS(chains=2, draws=600, climbs=4),
+        engine=bd.NUTS(chains=2, draws=600, map_starts=4),
         mix=False,  # the competitor is there to be beaten, and a fit takes minutes
         options=bd.ReportOptions(
             window=("2010-10-01", "2011-09-30"),

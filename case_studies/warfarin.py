@@ -142,7 +142,7 @@ def study() -> bd.Study:
         competitors={"pooled": model_of(data, pooled=True)},
         data=data,
         split=SPLIT,
-        engine=bd.NUTS(chains=2, warmup=300, draws=300, climbs=4),
+        engine=bd.NUTS(chains=2, warmup=300, draws=300, map_starts=4),
         mix=False,  # a fit takes ten minutes and more: weights would take four of them
         options=bd.ReportOptions(source="nlmixr2data, warfarin", licence="GPL-3.0-or-later"),
     )

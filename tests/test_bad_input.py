@@ -492,7 +492,7 @@ TABLE = [
     built("half a draw", lambda: bd.NUTS(draws=1.5), ModelError, "draws must be a whole number"),
     built("no chains", lambda: bd.NUTS(chains=0), ModelError, "chains must be a whole number, at "
         "least 1"),
-    built("one climb", lambda: bd.NUTS(climbs=1), ModelError, "climbs must be a whole number, at "
+    built("one climb", lambda: bd.NUTS(map_starts=1), ModelError, "map_starts must be a whole number, at "
         "least 2"),
     built("warm-up too short", lambda: bd.NUTS(warmup=10), ModelError,
           r"NUTS\(warmup=10\): warmup must be a whole number, at least 25"),

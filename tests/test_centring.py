@@ -143,7 +143,7 @@ def sparse(members=8):
     )
 
 
-def optimised(problem, centring, climbs=8):
+def optimised(problem, centring, map_starts=8):
     return Optimiser(traced_once(problem)[0], climbs, centring.like, centring.dependent)
 
 
@@ -238,7 +238,7 @@ class TestStart:
     def test_all_climbs_to_one_place_are_one_mode(self):
         problem = pose(*levels(1.0))
         centring = centring_of(problem)
-        optimiser = optimised(problem, centring, climbs=8)
+        optimiser = optimised(problem, centring, map_starts=8)
         _, inside, _ = begun(problem, centring, optimiser)
         assert len(inside.modes) == 1
         noise = np.random.default_rng(0).normal(0.0, 0.3, (8, problem.dimension))
@@ -254,9 +254,9 @@ class TestStart:
             def run(self, problem, *, key, journal, bar):
                 return SimpleNamespace(positions=given[None])
 
-        engine = bd.NUTS(chains=2, climbs=4, start=Given())
+        engine = bd.NUTS(chains=2, map_starts=4, start=Given())
         centring = centring_of(problem)
-        optimiser = optimised(problem, centring, climbs=4)
+        optimiser = optimised(problem, centring, map_starts=4)
         key = jax.random.key(0)
         found = engine._local(problem, optimiser, None, given, key, key, centring)
         assert len(found["modes"]) == 1
@@ -270,7 +270,7 @@ class TestStart:
         for members in (4, 12):
             problem = pose(*sparse(members))
             centring = centring_of(problem)
-            optimiser = optimised(problem, centring, climbs=2)
+            optimiser = optimised(problem, centring, map_starts=2)
             x, _, *counted = multi_start(problem, optimiser, key=jax.random.key(0))
             before = optimiser.steps
             local_start(centring, optimiser, x, *counted)
@@ -346,7 +346,7 @@ def test_chains_take_shorter_ways():
     both are easy in the same coordinates.
     """
     model, data = levels(0.05)
-    engines = [bd.NUTS(chains=2, draws=200, coordinates=kind) for kind in ("auto", "plain")]
+    engines = [bd.NUTS(chains=2, draws=200, reparametrisation=kind) for kind in ("auto", "none")]
     auto, plain = (bd.fit(model, data, engine, progress=False) for engine in engines)
     assert auto.attrs["sampled_in"] == "partly centred coordinates"
     steps = [float(post["sample_stats"]["n_steps"].mean()) for post in (auto, plain)]

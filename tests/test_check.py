@@ -295,7 +295,7 @@ def test_gradients_of_engines():
         600,
         600,
     )
-    chains = bd.NUTS(chains=4, warmup=100, draws=200, climbs=2)
+    chains = bd.NUTS(chains=4, warmup=100, draws=200, map_starts=2)
     least, most = gradients(problem, chains)
     assert (least, most) == (200 + 7 * 300, 200 + 31 * 300)
     inside = pose(networks_in_solvers.model(), networks_in_solvers.data())

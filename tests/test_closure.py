@@ -101,7 +101,9 @@ def test_a_solve_with_a_closure_keeps_the_total():
 @pytest.mark.slow
 def test_the_coefficient_is_found_and_forecasts_keep_the_total():
     model = unknown()
-    engine = bd.NUTS(chains=2, warmup=50, draws=75, max_tree_depth=5, gradient="forward", climbs=2)
+    engine = bd.NUTS(
+        chains=2, warmup=50, draws=75, max_tree_depth=5, gradient="forward", map_starts=2
+    )
     post = bd.fit(model, observed(), engine, key=0, progress=False)
     for name, truth in (("coefficient", TRUTH), ("scale", NOISE)):
         found = post["posterior"][name].values.ravel()

@@ -270,7 +270,7 @@ def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch, place
         raise ZeroDivisionError("somewhere in an equation")
 
     monkeypatch.setattr(f"bayes_dasl.fitting.{place}", raises)
-    engine = bd.NUTS(chains=2, warmup=25, draws=20, climbs=2, coordinates="plain")
+    engine = bd.NUTS(chains=2, warmup=25, draws=20, map_starts=2, reparametrisation="none")
     of_time = bd.Model(bd.Algebraic(Curve(bd.between(0.2, 2.0))), bd.NormalNoise(0.02))
     model = small.stepped() if group == "vector_field" else of_time
     with pytest.warns(UserWarning, match=f"{subject} could not be looked at"):

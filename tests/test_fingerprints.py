@@ -75,7 +75,7 @@ def test_a_model_is_the_same_in_another_process_and_another_with_another_constan
 @pytest.mark.parametrize("name", seldom(EQUATIONS, *(EQUATIONS.keys() - set(FITTED))))
 def test_what_check_calls_ready_is_fitted_and_resumed(name, tmp_path):
     assert bd.check(model(name), DATA, key=1).level != "bad"
-    engine = bd.NUTS(chains=2, warmup=50, draws=10, climbs=2)
+    engine = bd.NUTS(chains=2, warmup=50, draws=10, map_starts=2)
     post = bd.fit(model(name), DATA, engine, checkpoint=tmp_path / "steps", key=1)
     again = bd.resume(model(name), DATA, tmp_path / "steps")
     np.testing.assert_array_equal(again["posterior"]["level"], post["posterior"]["level"])

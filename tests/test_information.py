@@ -77,7 +77,7 @@ def test_of_a_line_it_is_that_of_least_squares():
     )  # but for the widths of the prior, from 500 draws
     np.testing.assert_allclose(sampled, np.linalg.inv(COVARIANCE), rtol=0.15)
     np.testing.assert_allclose(
-        found.directions["contraction"], 1 - 1 / (1 + found.directions["told"])
+        found.directions["contraction"], 1 - 1 / (1 + found.directions["information"])
     )
     first, second = found.sentences
     assert first.startswith(
@@ -102,7 +102,7 @@ def test_a_pair_that_nothing_tells_is_named_by_both(decay):
     found = at_the_median(decay, DECAY)
     assert (
         found.sentences[1]
-        == "not told by the data: amount up with share down (of the prior's variance 100% is left)"
+        == "not informed by the data: amount up with share down (of the prior's variance 100% is left)"
     )
     profile = bd.sensitivity.profile_likelihood(decay, DECAY, "amount")
     assert np.isnan([profile.attrs["low"], profile.attrs["high"]]).all()

@@ -499,12 +499,12 @@ class TestWhere:
 class TestSampling:
     def test_the_posterior_stays_and_takes_fewer_gradients(self):
         model, seen = formula(), data()
-        engine = bd.NUTS(chains=4, draws=500, climbs=8)
+        engine = bd.NUTS(chains=4, draws=500, map_starts=8)
         one = bd.fit(model, seen, engine, key=0, progress=False)
         other = bd.fit(
             model,
             seen,
-            bd.NUTS(chains=4, draws=2000, climbs=8, coordinates="plain"),
+            bd.NUTS(chains=4, draws=2000, map_starts=8, reparametrisation="none"),
             key=1,
             progress=False,
         )

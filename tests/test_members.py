@@ -307,7 +307,7 @@ def test_laws_hold_for_every_member(line):
 @pytest.mark.slow
 def test_groups_have_rates_of_their_own():
     problem = pose(small.stepped(), small.data())
-    descent = bd.Descent(steps=200, science_rate=1e-9, adaptive=False, coordinates="plain")
+    descent = bd.Descent(steps=200, science_rate=1e-9, adaptive=False, reparametrisation="none")
     still = dataclasses.replace(descent, steps=50, network_rate=1e-9)
     slow, start = (
         problem.constrain(jnp.asarray(ends(bd.Joint(starts=1, descent=d), problem)[0]))
@@ -476,7 +476,10 @@ def test_dropout_leaves_units_out():
         small.stepped(),
         small.data(),
         bd.engines.MCDropout(
-            rate, draws, starts=1, descent=bd.Descent(steps=300, patience=None, coordinates="plain")
+            rate,
+            draws,
+            starts=1,
+            descent=bd.Descent(steps=300, patience=None, reparametrisation="none"),
         ),
         key=0,
     )
@@ -706,7 +709,10 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
         (lambda: bd.Joint(descent=100), r"descent must be a bd\.Descent"),
         (lambda: bd.DeepEnsemble(5, descent=bd.NUTS()), r"descent must be a bd\.Descent"),
         (lambda: bd.Descent(patience=0), "patience must be a whole number, at least 1"),
-        (lambda: bd.Descent(coordinates="polar"), "coordinates must be one of auto, plain"),
+        (
+            lambda: bd.Descent(reparametrisation="polar"),
+            "reparametrisation must be one of auto, none",
+        ),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(make, message, unchecked):
@@ -738,8 +744,8 @@ def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer
     problem = lotka_volterra(0)
     posed = pose(problem.model, problem.data)
     found, plain = (
-        run(bd.Joint(starts=2, descent=bd.Descent(steps=200, coordinates=c)), posed)
-        for c in ("auto", "plain")
+        run(bd.Joint(starts=2, descent=bd.Descent(steps=200, reparametrisation=c)), posed)
+        for c in ("auto", "none")
     )
     lowest = [float(np.nanmin(samples.curves["loss"])) for samples in (found, plain)]
     assert lowest[0] < lowest[1] - 5.0

@@ -33,7 +33,7 @@ from bayes_dasl.prediction import draws_of
 from bayes_dasl.random import realise
 
 # Of two chains the fewest effective draws are about the 200 that are asked for below.
-SAMPLER = bd.NUTS(draws=300, climbs=8, gradient="reverse")
+SAMPLER = bd.NUTS(draws=300, map_starts=8, gradient="reverse")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def conditional(checkpoint):
 @pytest.fixture(scope="module")
 def plain():
     return bd.fit(
-        small.stepped(), small.data(), dataclasses.replace(SAMPLER, coordinates="plain"), key=1
+        small.stepped(), small.data(), dataclasses.replace(SAMPLER, reparametrisation="none"), key=1
     )
 
 
@@ -161,7 +161,7 @@ def test_other_coordinates_or_another_start_move_in_the_weights(monkeypatch):
     monkeypatch.setattr(sampler, "laplace_metric", raising(Passed))
     for engine, wanted in (
         (bd.NUTS(), Asked),
-        (bd.NUTS(coordinates="plain"), Passed),
+        (bd.NUTS(reparametrisation="none"), Passed),
         (bd.NUTS(start="pathfinder"), Passed),
         (bd.NUTS(start=bd.DeepEnsemble()), Passed),
     ):
@@ -171,9 +171,9 @@ def test_other_coordinates_or_another_start_move_in_the_weights(monkeypatch):
 
 def test_coordinates_are_part_of_what_a_run_is():
     """A checkpoint belongs to the engine of which these settings are stored."""
-    assert bd.NUTS().stored() != bd.NUTS(coordinates="plain").stored()
-    with pytest.raises(bd.BayesDaslError, match="coordinates must be one of auto, plain"):
-        bd.NUTS(coordinates="weights")
+    assert bd.NUTS().stored() != bd.NUTS(reparametrisation="none").stored()
+    with pytest.raises(bd.BayesDaslError, match="reparametrisation must be one of auto, none"):
+        bd.NUTS(reparametrisation="weights")
 
 
 class Pair(bd.Module):

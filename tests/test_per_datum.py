@@ -20,7 +20,7 @@ from bayes_dasl.model import check_data
 from bayes_dasl.random import paths
 from bayes_dasl.study import forecast_times
 
-ENGINE = bd.NUTS(chains=2, warmup=100, draws=300, climbs=4)
+ENGINE = bd.NUTS(chains=2, warmup=100, draws=300, map_starts=4)
 ERRORS = np.array([0.1, 0.2, 0.3, 0.4, 2.0] * 4)
 SEEN = np.arange(20) != 3
 VALUES = np.where(SEEN, 1 + ERRORS * np.random.default_rng(0).normal(size=20), np.nan)

@@ -214,7 +214,7 @@ def test_the_posterior_is_that_of_a_filter():
     by_filter = bd.Model(
         bd.filtering.Kalman(relax, {"y": scale}, {"y": 2.0}, {}, start=0.0), bd.NormalNoise(0.1)
     )
-    engine = bd.NUTS(chains=2, draws=400, climbs=4)
+    engine = bd.NUTS(chains=2, draws=400, map_starts=4)
     posts = [bd.fit(model, data, engine, key=0, progress=False) for model in (by_path, by_filter)]
     assert posts[0].attrs["sampled_in"] == "linearised coordinates"
     for pair in (("rate", "rate"), ("scale.y", "diffusion.y")):

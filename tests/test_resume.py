@@ -355,13 +355,13 @@ KEPT = [
         members=3, adversarial=0.01, descent=bd.Descent(steps=150, held_out=0.2, minibatch=4)
     ),
     bd.NUTS(
-        start=bd.DeepEnsemble(members=3, descent=bd.Descent(steps=100, patience=None)), climbs=8
+        start=bd.DeepEnsemble(members=3, descent=bd.Descent(steps=100, patience=None)), map_starts=8
     ),
-    bd.NUTS(start="pathfinder", coordinates="plain"),
+    bd.NUTS(start="pathfinder", reparametrisation="none"),
     bd.Joint(descent=bd.Descent(science_rate=np.float64(0.02))),
     bd.engines.MCDropout(),
     bd.engines.SWAG(descent=bd.Descent(steps=700)),
-    bd.engines.Laplace("last", descent=bd.Descent(coordinates="plain")),
+    bd.engines.Laplace("last", descent=bd.Descent(reparametrisation="none")),
     FromThePrior(times=Times(2.0)),
 ]
 

@@ -246,7 +246,7 @@ def assert_moments(post, truth, error=by_effective_size):
 
 CHAINS = {"chains": 64, "warmup": 96, "draws": 16, "superchains": 16}
 SAMPLERS = {
-    "NUTS": (bd.NUTS(chains=4, draws=250, climbs=2), by_effective_size),
+    "NUTS": (bd.NUTS(chains=4, draws=250, map_starts=2), by_effective_size),
     "SMC": (bd.engines.SMC(particles=100, runs=16), by_groups),
 } | {
     method: (bd.engines.ManyChain(method, **CHAINS), by_groups)
@@ -346,7 +346,9 @@ def test_a_posterior_from_a_file_is_updated_by_weights(exact, tmp_path):
 @pytest.mark.thorough
 def test_new_data_that_are_far_off_are_taken_in_by_a_refit(exact):
     """It begins at the draws there are, and so takes them back to where NUTS moves."""
-    updated = bd.update(lines(), exact, FAR, engine=bd.NUTS(chains=4, draws=250, climbs=2), key=1)
+    updated = bd.update(
+        lines(), exact, FAR, engine=bd.NUTS(chains=4, draws=250, map_starts=2), key=1
+    )
     assert updated.attrs["updated_by"] == "refit"
     assert_one_number(lines(), updated, both(DATA, FAR))
     assert_moments(updated, posterior(both(DATA, FAR)))
@@ -425,11 +427,11 @@ def by_hand(post):
 
 
 SIDES = ("once", "again")
-PLAIN = bd.Descent(steps=300, patience=None, coordinates="plain")
+PLAIN = bd.Descent(steps=300, patience=None, reparametrisation="none")
 OF_NETWORKS = {
     "MCDropout": bd.engines.MCDropout(rate=0.3, draws=300, starts=2, descent=PLAIN),
     "Laplace": bd.engines.Laplace("last", draws=100, starts=2, descent=PLAIN),
-    "NUTS": bd.NUTS(chains=2, warmup=50, draws=25, climbs=2),
+    "NUTS": bd.NUTS(chains=2, warmup=50, draws=25, map_starts=2),
 }
 
 

@@ -140,7 +140,7 @@ class SWAG(AbstractEngine):
             adaptive=False,
             patience=None,
             minibatch=half if self.descent.minibatch is None else self.descent.minibatch,
-            coordinates=self.descent.coordinates,
+            reparametrisation=self.descent.reparametrisation,
         )
 
 

@@ -59,9 +59,9 @@ class Reader:
         return (self.index, *self.layer.dims.get(observable, ()))
 
     @property
-    def places(self) -> tuple[str, ...]:
-        """The dimensions of observables other than the index."""
-        return tuple(dict.fromkeys(dim for name in self.noises for dim in self.dims(name)[1:]))
+    def places(self) -> dict[str, None]:
+        """The dimensions of observables other than the index, as an ordered set."""
+        return dict.fromkeys(dim for name in self.noises for dim in self.dims(name)[1:])
 
     @property
     def looks_back(self) -> bool:

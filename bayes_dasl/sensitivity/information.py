@@ -37,8 +37,9 @@ class Information:
 
     Args:
         matrix: the Fisher information, over `unknown` and `other`.
-        directions: eigenvectors, one row each, the least informed first. `told` is the eigenvalue
-            t. `contraction` is t / (1 + t), the share of the prior variance that the data remove.
+        directions: eigenvectors, one row each, the least informed first. `information` is the
+            eigenvalue t. `contraction` is t / (1 + t), the share of the prior variance that the
+            data remove.
         loadings: the unit eigenvectors, `(direction, unknown)`.
         sentences: the combinations that are not identified, in words. A warning comes first if no
             posterior was given.
@@ -110,7 +111,7 @@ def fisher_information(
         sentences = [f"looked {_AT_MEDIAN}", *sentences]
     return Information(
         xr.DataArray(matrix, {"unknown": labels, "other": labels}, name="information"),
-        pd.DataFrame({"told": eigenvalues, "contraction": eigenvalues / (1 + eigenvalues)}),
+        pd.DataFrame({"information": eigenvalues, "contraction": eigenvalues / (1 + eigenvalues)}),
         xr.DataArray(loadings, {"direction": numbers, "unknown": labels}, name="loading"),
         tuple(sentences),
     )
@@ -135,7 +136,7 @@ def _unidentified_in_words(
         what = up + (f" up with {down} down" if down else together) + rest
         left = 1 - eigenvalues[i] / (1 + eigenvalues[i])
         sentences.append(
-            f"not told by the data: {what} (of the prior's variance {left:.0%} is left)"
+            f"not informed by the data: {what} (of the prior's variance {left:.0%} is left)"
         )
     return sentences
 

@@ -57,7 +57,7 @@ def model(layer):
 def study():
     train, _ = bd.split(load(), time=SPLIT)
     hybrid = model(bd.corrected(science(), train, "store"))
-    engine = bd.NUTS(chains=2, warmup=100, draws=100, climbs=4)
+    engine = bd.NUTS(chains=2, warmup=100, draws=100, map_starts=4)
     return bd.Study("river", hybrid, load(), SPLIT, {"science": model(science())}, engine, "hybrid")
 
 
@@ -67,7 +67,7 @@ def tasks(quick):
 
 def row(seed):
     train, test = bd.split(load(), time=SPLIT)
-    engine = bd.NUTS(chains=2, warmup=60, draws=60, climbs=2)
+    engine = bd.NUTS(chains=2, warmup=60, draws=60, map_starts=2)
     return bd.many.measure(model(science()), train, {"ahead": test}, engine, key=seed)
 '''
 COMMAND = "from bayes_dasl.cli import app\n\nif __name__ == '__main__':\n    app()\n"

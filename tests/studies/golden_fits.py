@@ -147,7 +147,7 @@ def nuts(**settings: Any) -> Any:
         "chains": 2,
         "warmup": 75,
         "draws": 50,
-        "climbs": 4,
+        "map_starts": 4,
         "gradient": "reverse",
         "max_tree_depth": 4,
     }
@@ -202,7 +202,7 @@ def population():
 
 def population_in_plain_coordinates():
     model, data, _ = population()
-    return model, data, nuts(coordinates="plain", start="pathfinder")
+    return model, data, nuts(reparametrisation="none", start="pathfinder")
 
 
 def difference():
@@ -311,7 +311,7 @@ def corrected():
     data = slowing()
     field = bd.corrected(Decay(positive(0.6)), data, "y", relative=True, size=6)
     model = bd.Model(bd.ODE(field, {"y": dist.Normal(2.0, 0.2)}, **LOOSE), noise())
-    return model, data, bd.Joint(starts=2, descent=brief(coordinates="plain"))
+    return model, data, bd.Joint(starts=2, descent=brief(reparametrisation="none"))
 
 
 def _formula() -> Any:

@@ -35,7 +35,7 @@ DRAWN, LEVELS = ("London", "Leeds", "Cardiff", "Hastings"), (0.05, 0.25, 0.5, 0.
 AHEAD, ORIGINS, FROM = 13, 10, np.datetime64("1955-01-01")
 TASK = ("origin", "town")
 YEAR = np.timedelta64(365, "D")
-ENGINE = bd.NUTS(chains=2, warmup=200, draws=200, climbs=2, target_acceptance=0.8)
+ENGINE = bd.NUTS(chains=2, warmup=200, draws=200, map_starts=2, target_acceptance=0.8)
 
 
 @cache

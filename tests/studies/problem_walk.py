@@ -162,7 +162,7 @@ def main(root: Path) -> None:
         bd.fit(
             model,
             data,
-            bd.NUTS(chains=2, warmup=50, draws=10, climbs=2, max_tree_depth=3),
+            bd.NUTS(chains=2, warmup=50, draws=10, map_starts=2, max_tree_depth=3),
             progress=False,
             key=0,
         )

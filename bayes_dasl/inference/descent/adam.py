@@ -118,7 +118,7 @@ def descend(
     Returns:
         The ends of the descents and their curves.
     """
-    references = None if descent.coordinates == "plain" else references_of(problem)
+    references = None if descent.reparametrisation == "none" else references_of(problem)
     fits = _MemberFits(references)
     program = _Program(descent, loss, problem, fits, x, own)
     state = program.first(x)

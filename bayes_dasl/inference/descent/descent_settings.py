@@ -5,7 +5,7 @@ import dataclasses
 from ...errors import ModelError
 from ..engine import Cost, Settings
 from ..problem import Problem
-from ..reparametrisations.reference import COORDINATES, programs
+from ..reparametrisations.reference import REPARAMETRISATIONS, programs
 
 WINDOW = 50
 """Steps after which held-out data are evaluated and learning rates adapted."""
@@ -30,7 +30,7 @@ class Descent(Settings):
         patience: windows without an improvement after which a descent stops; `None` takes all
             steps.
         minibatch: number of times in a step, drawn anew for each; by default all.
-        coordinates: "auto", or "plain" for no reparametrisation.
+        reparametrisation: "auto", or "none" for none.
 
     Raises:
         ModelError: for settings that are not possible.
@@ -43,7 +43,7 @@ class Descent(Settings):
     held_out: float = 0.0
     patience: int | None = 10
     minibatch: int | None = None
-    coordinates: str = "auto"
+    reparametrisation: str = "auto"
 
     def __post_init__(self):
         self._check_numbers(steps=WINDOW)
@@ -52,7 +52,7 @@ class Descent(Settings):
                 self._check_numbers(**{name: 1})
         self._check_floats("science_rate", "network_rate")
         self._check_floats("held_out", zero=True)
-        self._check_words(coordinates=COORDINATES)
+        self._check_words(reparametrisation=REPARAMETRISATIONS)
 
     def check(self, problem: Problem) -> None:
         """Refuse a minibatch if the model has constraints, which may need all times.

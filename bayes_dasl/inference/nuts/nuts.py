@@ -19,7 +19,7 @@ from ..reparametrisations.centring import centring_of, has_dependent
 from ..reparametrisations.linearised import has_linear, linearisation_of
 from ..reparametrisations.local_start import LocalReparametriser, local_start
 from ..reparametrisations.reference import (
-    COORDINATES,
+    REPARAMETRISATIONS,
     References,
     matched_start,
     networks_inside,
@@ -92,13 +92,13 @@ class NUTS(AbstractEngine):
         start: "modes" optimises by Adam, "pathfinder" by L-BFGS up to the points of the highest
             ELBO on its paths. An engine, such as `bd.DeepEnsemble(members=4)`, is run first: each
             chain begins at one of its draws, several at the same if there are fewer.
-        climbs: starts of the multi-start MAP search, of 400 gradients each, from the best of four
-            times as many prior draws. A few suffice if a solve is expensive and the posterior has
-            one mode. With a reparametrisation a quarter of them, at least one, is optimised
-            for as long again.
-        coordinates: "auto" as above, or "plain" for no reparametrisation: weights themselves, and
-            non-centred hierarchical parameters. A network with another start than "modes" is
-            sampled in its weights, too.
+        map_starts: starts of the multi-start MAP search, of 400 gradients each. They are the best
+            of four times as many prior draws. A few suffice if a solve is expensive and the
+            posterior has one mode. With a reparametrisation a quarter of them, at least one, is
+            optimised for as long again.
+        reparametrisation: "auto" as above, or "none" for the weights themselves and non-centred
+            hierarchical parameters. With another start than "modes", networks are sampled in
+            their weights, too.
 
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel
     from BlackJAX; Sommer et al. (2024) for chains from an ensemble.
@@ -120,15 +120,15 @@ class NUTS(AbstractEngine):
     max_tree_depth: int = 10
     gradient: str = "auto"
     start: str | AbstractEngine = "modes"
-    climbs: int = MAP_STARTS
-    coordinates: str = "auto"
+    map_starts: int = MAP_STARTS
+    reparametrisation: str = "auto"
 
     def __post_init__(self):
-        self._check_numbers(chains=1, draws=1, max_tree_depth=1, climbs=2)
+        self._check_numbers(chains=1, draws=1, max_tree_depth=1, map_starts=2)
         if self.warmup is not None:
             self._check_numbers(warmup=CHUNK)
         self._check_floats("target_acceptance")
-        self._check_words(gradient=STRATEGIES, coordinates=COORDINATES)
+        self._check_words(gradient=STRATEGIES, reparametrisation=REPARAMETRISATIONS)
         if not isinstance(self.start, AbstractEngine) and self.start not in _STARTS:
             raise ModelError(
                 f"NUTS(start={self.start!r}): start must be one of {', '.join(_STARTS)}, or an "
@@ -150,8 +150,12 @@ class NUTS(AbstractEngine):
         draws = (self.warmup or _WARMUP) + self.draws
         deepest = 2**self.max_tree_depth - 1
         reparametrised = inside or has_dependent(problem) or has_linear(problem)
-        again = refined_starts(self.climbs) if reparametrised and self.coordinates != "plain" else 0
-        before = MAP_STEPS * (self.climbs + again) / self.batch
+        again = (
+            refined_starts(self.map_starts)
+            if reparametrised and self.reparametrisation != "none"
+            else 0
+        )
+        before = MAP_STEPS * (self.map_starts + again) / self.batch
         first = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
         first = first or Cost(0, 0)
         return Cost(
@@ -200,7 +204,7 @@ class NUTS(AbstractEngine):
         science = problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
         local = None
-        if self.coordinates != "plain" and not references:
+        if self.reparametrisation != "none" and not references:
             local = centring_of(problem) or linearisation_of(problem)
         reparametriser = references or local
         kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
@@ -219,7 +223,9 @@ class NUTS(AbstractEngine):
         try:
             # 4. Modes, and the first position of each chain.
             dependent = local.dependent if local else ()
-            optimiser = Optimiser(value_and_gradient, self.climbs, local and local.like, dependent)
+            optimiser = Optimiser(
+                value_and_gradient, self.map_starts, local and local.like, dependent
+            )
             if isinstance(self.start, AbstractEngine):
                 found = self.start.run(problem, key=key_paths, journal=journal, bar=bar)
                 near = found.positions.reshape(-1, problem.dimension)
@@ -288,7 +294,7 @@ class NUTS(AbstractEngine):
     @property
     def _conditional(self) -> bool:
         """Whether networks are sampled in the conditional reparametrisation."""
-        return self.coordinates != "plain" and self.start == "modes"
+        return self.reparametrisation != "none" and self.start == "modes"
 
     def _matched(
         self,
@@ -324,7 +330,7 @@ class NUTS(AbstractEngine):
                 problem, optimiser, ascent=ascent, near=near, key=key_find
             )
         else:
-            some = evenly(given, min(len(given), 4 * self.climbs))
+            some = evenly(given, min(len(given), 4 * self.map_starts))
             x, objectives = (best[:1] for best in best_first(optimiser, some))
             tried, failed = len(some), 0
         # 2. Modes and curvature there.

@@ -35,7 +35,7 @@ from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, las
 from .gradient_matching import Matching
 from .reparametrisation import arrays_of, from_arrays
 
-COORDINATES = ("auto", "plain")
+REPARAMETRISATIONS = ("auto", "none")
 """Choices of an engine: the conditional reparametrisation where there is one, or none."""
 
 # Times of a grid.

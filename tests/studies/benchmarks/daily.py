@@ -72,7 +72,7 @@ def prepare(folder: Path) -> int:
     post = bd.fit(
         model(),
         series(known),
-        bd.NUTS(chains=4, warmup=200, draws=250, climbs=4),
+        bd.NUTS(chains=4, warmup=200, draws=250, map_starts=4),
         key=0,
         progress=False,
     )

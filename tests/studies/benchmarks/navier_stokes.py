@@ -168,7 +168,7 @@ class Run:
         # Every gradient is dear, and the posterior has one mode.
         engine = bd.NUTS(
             chains=2,
-            climbs=2,
+            map_starts=2,
             warmup=options.warmup,
             draws=options.draws,
             target_acceptance=0.8,

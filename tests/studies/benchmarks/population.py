@@ -124,7 +124,7 @@ def measured(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:
     if not drawn:
         return found
     began = time.perf_counter()
-    engine = bd.NUTS(chains=1, warmup=WARMUP, draws=DRAWS, climbs=2, max_tree_depth=DEPTH)
+    engine = bd.NUTS(chains=1, warmup=WARMUP, draws=DRAWS, map_starts=2, max_tree_depth=DEPTH)
     post = bd.fit(model, data, engine, progress=False)
     found |= {"fit_s": time.perf_counter() - began, "start_s": post.attrs["start_time_s"]}
     found |= {"draw_s": post.attrs["draws_time_s"] / DRAWS, "fit_mb": peak()}

@@ -23,7 +23,7 @@ from . import attainable, series
 from .attainable import covers_itself
 from .series import RIGHT, WRONG, Series
 
-ENGINE = bd.NUTS(draws=500, climbs=8)  # a science of few numbers has one mode, or two
+ENGINE = bd.NUTS(draws=500, map_starts=8)  # a science of few numbers has one mode, or two
 MOST_STEPS = 30  # of the noise on states
 ORIGINS = 4  # as in a study
 SERIES = {**RIGHT, **WRONG}

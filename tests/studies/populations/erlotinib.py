@@ -26,7 +26,7 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS = ("control", "low", "medium", "high")
 MODELS = ("population", "alike")
 TASK = ("model", "arm")
-ENGINE = bd.NUTS(chains=2, warmup=300, draws=300, climbs=4)
+ENGINE = bd.NUTS(chains=2, warmup=300, draws=300, map_starts=4)
 
 
 def parts(arm: str) -> tuple[xr.Dataset, xr.Dataset]:

@@ -28,7 +28,7 @@ FOLDS = 4
 LATER, NEW = "later times", "new people"
 MODELS = ("population", "pooled")
 TASK = ("model", "held_out", "fold")
-ENGINE = bd.NUTS(chains=2, warmup=300, draws=300, climbs=4)
+ENGINE = bd.NUTS(chains=2, warmup=300, draws=300, map_starts=4)
 
 
 def parts(held_out: str, fold: int) -> tuple[xr.Dataset, xr.Dataset]:

@@ -30,7 +30,7 @@ RESULTS = Path(__file__).with_name("future.jsonl")
 PAGE = ROOT / "docs" / "benchmarks.md"
 TASK = ("model",)
 TIMES, FIRST, ORIGINS, HORIZON = np.arange(36.0), 23.0, (25.0, 27.0, 29.0, 31.0), 4
-ENGINE = bd.NUTS(climbs=8)
+ENGINE = bd.NUTS(map_starts=8)
 
 
 class Trend(bd.Module):

@@ -51,7 +51,7 @@ def run(name: str, seed: int, way: str, coordinates: str) -> dict:
         STEPS,
         STARTS,
         **WAYS[way, coordinates],
-        descent=bd.Descent(patience=STEPS, coordinates=coordinates),
+        descent=bd.Descent(patience=STEPS, reparametrisation=coordinates.replace("plain", "none")),
     )
     post = bd.fit(problem.model, problem.data, engine, key=seed, progress=False)
     lowest = np.minimum.accumulate(np.nan_to_num(post["training"]["loss"].values[0], nan=np.inf))
