@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-PAGE = (ROOT / "docs" / "from-a-table.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "old" / "from-a-table.md").read_text(encoding="utf-8")
 SECTION = PAGE.split("## Daily rain and flow")[1].split("\n## ")[0]
 
 

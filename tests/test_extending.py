@@ -16,7 +16,9 @@ import bayes_dasl as bd
 from bayes_dasl.random import realise
 
 BLOCKS = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL
+    r"```python\n(.*?)```",
+    (ROOT / "docs" / "developers" / "extending.md").read_text(encoding="utf-8"),
+    re.DOTALL,
 )
 
 
@@ -25,7 +27,7 @@ def page():
     """All names that the page defines, after it has run."""
     names = {}
     for block in BLOCKS:
-        exec(compile(block, "docs/extending.md", "exec"), names)
+        exec(compile(block, "docs/developers/extending.md", "exec"), names)
     return names
 
 
@@ -101,9 +103,13 @@ def test_the_figure_has_axes_with_units(page):
     assert axes.get_xlabel() == "dose (mg/L)" and axes.get_ylabel()
 
 
-LISTED = re.findall(
-    r"^::: bayes_dasl\.(\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE
-)
+LISTED = [
+    name
+    for page in (ROOT / "docs" / "reference" / "api").glob("*.md")
+    for name in re.findall(
+        r"^::: bayes_dasl\.(\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+]
 # Diffrax calls these and says what they take.
 OF_DIFFRAX = {f"pde.Chebyshev.{name}" for name in ("order", "error_order", "init", "func", "step")}
 
@@ -130,7 +136,7 @@ def test_every_public_name_is_in_the_api_pages():
 PLACES = (
     "bayes_dasl/**/*.py",
     "case_studies/*.py",
-    "docs/*.md",
+    "docs/**/*.md",
     "docs/*.py",
     "*.md",
     "tests/**/*.py",

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.thorough
 
-PAGE = (ROOT / "docs" / "from-a-table.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "old" / "from-a-table.md").read_text(encoding="utf-8")
 
 
 def blocks(heading):

@@ -19,7 +19,7 @@ from bayes_dasl.model import check_data, check_units, unit_findings, units_unsee
 from bayes_dasl.random import paths
 from bayes_dasl.scores.matching import matched
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "getting-started.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "old" / "getting-started.md"
 
 
 class TestTexts:

@@ -89,7 +89,7 @@ def forecast(
     An ensemble, or other draws that are not chains, has several predictive draws of each member.
     There are about a thousand in all, or at least a hundred of large fields, so that intervals
     include the noise. They are a little wider than the scatter of the members, since few members do
-    not show the extremes (docs/uncertainty.md). All are in memory before they are written.
+    not show the extremes (docs/measurements/uncertainty.md). All are in memory before they are written.
 
     Args:
         model: the model of the fit.

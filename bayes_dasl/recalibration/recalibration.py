@@ -54,7 +54,7 @@ def recalibrate(
     model is. From 39 errors on each side has its own quantiles, which removes a bias. In a series
     origins count, for each lead separately, since errors after one origin are dependent. The
     coverage is $a$ if errors are stationary. Overlapping windows count as fewer, by their
-    correlation (docs/benchmarks.md has measured coverages).
+    correlation (docs/measurements/benchmarks.md has measured coverages).
 
     Each draw keeps its rank at each time, so that draws keep their dependence over times, places
     and observables. Draws of counts are rounded away from the median, and none leaves the support

@@ -2,7 +2,7 @@
 classified.
 
 Run: `uv run python -m tests.studies.bad_inputs` tries the cases whose rows are older than the code
-and writes the table of `docs/robustness.md`; `--only NAME` tries one, `--table` none. A case is a
+and writes the table of `docs/measurements/robustness.md`; `--only NAME` tries one, `--table` none. A case is a
 function (see `tests/studies/bad`). An answer is
 
 - a *clear error*: one of ours, or a ValueError or TypeError that the package raises itself, before
@@ -38,7 +38,7 @@ from .provenance import fingerprint
 from .rows import Row, held, keep, lacking, latest
 
 ROWS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "robustness.md"
+PAGE = ROOT / "docs" / "measurements" / "robustness.md"
 PACKAGE = ROOT / "bayes_dasl"
 GROUPS = {
     "data": data.CASES,

@@ -39,7 +39,7 @@ from .stricken import (
 from .victims import FITS, STUDY, Fault, line, study
 
 ROWS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "robustness.md"
+PAGE = ROOT / "docs" / "measurements" / "robustness.md"
 NAMES = ("fault", "engine", "when")
 
 NAMED = {"SIGINT": "Ctrl-C", "twice": "Ctrl-C twice", "full": "disk full"}

@@ -1,7 +1,7 @@
 """How often held-out data call a forecast too sure, where it is right and where too few values lie
 inside.
 
-`uv run python -m tests.studies.held_out` prints both tables of docs/verdicts.md, in a minute or
+`uv run python -m tests.studies.held_out` prints both tables of docs/measurements/verdicts.md, in a minute or
 two.
 """
 

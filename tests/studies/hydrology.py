@@ -33,7 +33,7 @@ from .provenance import fingerprint, meaning
 from .rows import age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "case-studies.md"
+PAGE = ROOT / "docs" / "measurements" / "case-studies.md"
 FIGURE = ROOT / "docs" / "assets" / "gallery-piscataquis.png"
 BEGINS = {
     14: (piscataquis.BEGIN, piscataquis.SPUN_UP),

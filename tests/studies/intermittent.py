@@ -28,7 +28,7 @@ from .provenance import fingerprint
 from .rows import age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "correlated.md"
+PAGE = ROOT / "docs" / "measurements" / "correlated.md"
 DAYS, FITTED = 6 * 365, 2 * 365
 CORRELATION, LOSS, SHIFT = 0.9, 0.3, 0.01
 SD = {"root": 0.5, "loss": 0.5}

@@ -26,7 +26,7 @@ from .provenance import fingerprint
 from .rows import age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "correlated.md"
+PAGE = ROOT / "docs" / "measurements" / "correlated.md"
 NUMBER, CORRELATIONS, SEEDS = 1000, (0.5, 0.8, 0.9, 0.95), range(4)
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(240)
 TASK = ("correlation", "seed")

@@ -30,7 +30,7 @@ from .provenance import meaning
 from .rows import Row, held, keep, lacking, latest
 
 ROWS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "measurements" / "benchmarks.md"
 NAMES = {mutant.name: mutant for mutant in MUTANTS}
 LIMIT_S = 900
 BATCH = 16  # mutants whose tests are first run together as the code is

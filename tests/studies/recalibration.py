@@ -2,7 +2,7 @@
 are wrong.
 
 Run: `uv run python -m tests.studies.recalibration`; half an hour. What is done is kept, `--table`
-prints it, and either writes it into docs/benchmarks.md.
+prints it, and either writes it into docs/measurements/benchmarks.md.
 
 Twenty series: an autoregression, a random walk, a damped oscillation and a line with noise, each
 forecast ten times ahead by its true distribution, with half or twice the spread, with a bias, and
@@ -30,7 +30,7 @@ from .provenance import fingerprint
 from .rows import Row, age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "measurements" / "benchmarks.md"
 TASK = ("setting", "kind", "forecaster", "seed")
 HORIZON, BEFORE, BURN = 10, 5, 200
 LEADS = np.arange(1, HORIZON + 1)

@@ -14,7 +14,7 @@ What is counted:
 - *`bd.fit` imports* is every file that the file with `fit` reaches by imports, itself included, also by imports inside
   functions, not by those under `TYPE_CHECKING`. A name counts as imported from the file that defines it.
 - *Core* is all that is not in one of `SUBPACKAGES`.
-- *Public names* are those of `docs/api.md`, without methods and modules; `tests/test_extending.py` checks that the page
+- *Public names* are those of the pages in `docs/reference/api`, without methods and modules; `tests/test_extending.py` checks that the page
   is complete. *Flat* ones stand directly in `bd`.
 - *A file suggests a name* if one word of its name (of the folder's for an `__init__`) begins like one word of the
   public name. They begin alike if their first five letters are the same, or all letters of the shorter word, three
@@ -315,7 +315,8 @@ def figures(package: Package, tests: Sources, page: str) -> Figures:
 
 def today() -> Figures:
     """The figures of the working tree."""
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    pages = sorted((ROOT / "docs" / "reference" / "api").glob("*.md"))
+    page = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     return figures(Package(working_tree(ROOT, PACKAGE)), working_tree(ROOT, "tests"), page)
 
 

@@ -33,7 +33,7 @@ from .provenance import fingerprint
 from .rows import Row, age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
-PAGE = ROOT / "docs" / "verdicts.md"
+PAGE = ROOT / "docs" / "measurements" / "verdicts.md"
 SEEDS = (0, 1, 9)  # 2 to 8 were looked at while thresholds were chosen
 MODULES = (sound, planting, planted, planted_observations, planted_numbers, planted_functions)
 TASK = ("kind", "case", "seed")

@@ -1,1 +1,1 @@
-"""Speed, beside NumPyro, BlackJAX and Stan, and what costs grow with: `docs/benchmarks.md`."""
+"""Speed, beside NumPyro, BlackJAX and Stan, and what costs grow with: `docs/measurements/benchmarks.md`."""

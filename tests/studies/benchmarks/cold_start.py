@@ -4,7 +4,7 @@ programs.
 Run: `uv run python -m tests.studies.benchmarks.cold_start`
 
 Each is a process of its own, imports included: one without a cache, one that fills an empty cache,
-one that reads it. Medians over the repetitions go into docs/benchmarks.md. With `--beside FOLDER`,
+one that reads it. Medians over the repetitions go into docs/measurements/benchmarks.md. With `--beside FOLDER`,
 a checkout of another commit, both are measured by turns and the table is printed instead.
 """
 
@@ -60,7 +60,7 @@ def main() -> None:
     content = medians("process", "s", found)
     print(content)
     if not asked.beside:
-        write_section(ROOT / "docs" / "benchmarks.md", "cold start", content)
+        write_section(ROOT / "docs" / "measurements" / "benchmarks.md", "cold start", content)
 
 
 if __name__ == "__main__":

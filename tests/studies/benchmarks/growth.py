@@ -6,7 +6,7 @@ Run: `uv run python -m tests.studies.benchmarks.growth`
 Everything is measured on one CPU device, one position after another, as NUTS does: of several laps
 the fastest. The solve is the layer's alone, without prior and likelihood. The growth in chains is
 that of the draws of `bd.fit` on all devices, of three fits the fastest. Writes the table into the
-section of docs/benchmarks.md, and the figure docs/assets/growth.png.
+section of docs/measurements/benchmarks.md, and the figure docs/assets/growth.png.
 """
 
 from collections.abc import Callable, Iterator
@@ -213,7 +213,7 @@ def main() -> None:
         results.append((what, size, figures))
         print(what, size, figures, flush=True)
     draw(results, ROOT / "docs" / "assets" / "growth.png")
-    write_section(ROOT / "docs" / "benchmarks.md", "growth", tables(results))
+    write_section(ROOT / "docs" / "measurements" / "benchmarks.md", "growth", tables(results))
 
 
 if __name__ == "__main__":

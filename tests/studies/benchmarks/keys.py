@@ -6,7 +6,7 @@ A fit passes if every R-hat of the compared quantities is below 1.01; of one abo
 `bd.diagnose(post)` must say so, in a finding about R-hat that is a warning (up to 1.05) or bad. All
 keys of a problem run in one process, with a compilation cache of their own. Each result is appended
 to `--out` as a line of JSON, and what is there already, from this machine and the code as it
-stands, is not run again. A table goes into docs/benchmarks.md. Exits with 1 if a fit failed in
+stands, is not run again. A table goes into docs/measurements/benchmarks.md. Exits with 1 if a fit failed in
 silence.
 """
 
@@ -147,7 +147,9 @@ def main() -> None:
         results = latest(to_show(options.out, ("problem",)), TASK)
         lines, silent = summary(results, list(PROBLEMS))
         said = f"{silent} fits failed in silence. {age(results, TASK, code)}"
-        write_section(ROOT / "docs" / "benchmarks.md", "keys", f"{table(lines)}\n\n{said}")
+        write_section(
+            ROOT / "docs" / "measurements" / "benchmarks.md", "keys", f"{table(lines)}\n\n{said}"
+        )
         print(said)
         sys.exit(1 if silent else 0)
 

@@ -4,7 +4,7 @@ Run: `uv run python -m tests.studies.benchmarks.many`
 
 A worker has one core, but for the last way, in which the one worker has both, and its chains run
 beside each other. Starting the workers and what each of them compiles count. Medians go into
-docs/benchmarks.md.
+docs/measurements/benchmarks.md.
 """
 
 import json
@@ -61,7 +61,7 @@ def main() -> None:
         f"Two workers are **{one / two:.2f} times** as fast as one of one core, {both / two:.2f} "
         "times as one of two."
     )
-    write_section(ROOT / "docs" / "benchmarks.md", "many", f"{lines}\n\n{said}")
+    write_section(ROOT / "docs" / "measurements" / "benchmarks.md", "many", f"{lines}\n\n{said}")
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ def main() -> None:
     ]
     for case in [] if asked.table else list(lacking(held(ROWS), TASK, cases, code)):
         print(keep(ROWS, run(*case, drawn=not asked.gradients), code(*case)), flush=True)
-    write_section(ROOT / "docs" / "benchmarks.md", "population", tables())
+    write_section(ROOT / "docs" / "measurements" / "benchmarks.md", "population", tables())
     print(tables())
 
 

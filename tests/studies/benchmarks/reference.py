@@ -3,7 +3,7 @@ draws.
 
 Run: `uv run python -m tests.studies.benchmarks.reference`
 
-The worst figure of each kind over all parameters goes into the section of docs/benchmarks.md. Exits
+The worst figure of each kind over all parameters goes into the section of docs/measurements/benchmarks.md. Exits
 with 1 if a key does not meet all bounds.
 """
 
@@ -69,7 +69,7 @@ def main() -> None:
     ]
     number = sum(map(met, fits))
     content = f"{table(lines)}\n\nAll bounds are met with **{number} of {len(fits)} keys**."
-    write_section(ROOT / "docs" / "benchmarks.md", "reference", content)
+    write_section(ROOT / "docs" / "measurements" / "benchmarks.md", "reference", content)
     print(content)
     sys.exit(0 if number == len(fits) else 1)
 

@@ -2,7 +2,7 @@
 
 Run: `uv run python -m tests.studies.benchmarks.two_devices`
 
-The draws are the same; compilation and warm-up do not count. Medians go into docs/benchmarks.md.
+The draws are the same; compilation and warm-up do not count. Medians go into docs/measurements/benchmarks.md.
 """
 
 import json
@@ -36,7 +36,7 @@ def main() -> None:
     one, two = (statistics.median(seen) for seen in rates.values())
     lines = medians("cores", "gradients a second", rates, digits=0)
     content = f"{lines}\n\nTwo cores give **{two / one:.2f} times** the gradients of one."
-    write_section(ROOT / "docs" / "benchmarks.md", "two devices", content)
+    write_section(ROOT / "docs" / "measurements" / "benchmarks.md", "two devices", content)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Forecasts each series in each way and tables how good that was; goes on where it was stopped.
 
 Run: `python -m tests.studies.forecasting [--only NAME ...] [--methods NAME ...] [--seeds N ...]`;
-`--table` writes what is held into docs/benchmarks.md.
+`--table` writes what is held into docs/measurements/benchmarks.md.
 
 Each task runs in a process of its own and is stopped after `--limit` seconds. A CRPS is told as its
 share of that of the science, the geometric mean over observables.
@@ -24,7 +24,7 @@ from .series import REAL, RIGHT, WRONG
 
 NAME = "tests.studies.forecasting"
 RESULTS = Path(__file__).with_name("forecasting.jsonl")
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "measurements" / "benchmarks.md"
 TASK = ("series", "seed", "method")
 SEEDS = (0, 1, 2)
 _ALLOWED, _WANTED = 1.03, 0.8

@@ -1,7 +1,7 @@
 """Fits every problem to its data sets and tables what came of it; goes on where it was stopped.
 
 Run: `python -m tests.studies.mixing [--only NAME ...] [--data-sets N]`; `--table` writes what is
-held into docs/benchmarks.md, `--quick` makes two short chains, prints the row and keeps nothing.
+held into docs/measurements/benchmarks.md, `--quick` makes two short chains, prints the row and keeps nothing.
 
 Each fit is that of `bd.NUTS()` with its defaults, in a process of its own, and is stopped after
 `--limit` seconds. The data sets of a problem share compiled programs; seconds are told of those
@@ -29,7 +29,7 @@ from .problems import PROBLEMS
 
 NAME = "tests.studies.mixing"
 RESULTS = Path(__file__).with_name("mixing.jsonl")
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "measurements" / "benchmarks.md"
 TASK = ("problem", "seed")
 WANTED = 0.95
 _ALONE = 2.5  # load of the machine, of five minutes, above which something else ran beside a fit

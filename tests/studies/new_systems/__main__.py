@@ -2,7 +2,7 @@
 how good that was.
 
 Run: `python -m tests.studies.new_systems [--only NAME ...] [--seeds N ...]`; it goes on where it
-was stopped. `--table` writes the rows that are there into docs/robustness.md.
+was stopped. `--table` writes the rows that are there into docs/measurements/robustness.md.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from ..pages import table, write_section
 from ..rows import Row, age, held, keep, lacking, latest
 from .measure import RESULTS, SYSTEMS, code, measured
 
-PAGE = ROOT / "docs" / "robustness.md"
+PAGE = ROOT / "docs" / "measurements" / "robustness.md"
 TASK = ("system", "science", "seed")
 SEEDS = (0, 1, 2)
 _ALLOWED, _WANTED, _COVERED = 1.03, 0.8, 0.8

@@ -1,1 +1,1 @@
-"""Known truths, and how often intervals cover them: `docs/recovery.md`."""
+"""Known truths, and how often intervals cover them: `docs/measurements/recovery.md`."""

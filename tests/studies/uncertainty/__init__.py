@@ -1,1 +1,1 @@
-"""How well engines know the part of a model that is a network: `docs/uncertainty.md`."""
+"""How well engines know the part of a model that is a network: `docs/measurements/uncertainty.md`."""

@@ -2,7 +2,7 @@
 within their errors?
 
 Run: `python -m tests.studies.uncertainty.future`; it takes some ten minutes, goes on where it was
-stopped and writes its table into docs/benchmarks.md.
+stopped and writes its table into docs/measurements/benchmarks.md.
 
 Five small models of 36 simulated times, each a truth of its own. From one fit to the first 24 the
 draws are weighed to origins 2, 4, 6 and 8 times on, four times ahead of each; beside it a fit of
@@ -27,7 +27,7 @@ from ..provenance import fingerprint
 from ..rows import Row, age, go_on, held, latest
 
 RESULTS = Path(__file__).with_name("future.jsonl")
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE = ROOT / "docs" / "measurements" / "benchmarks.md"
 TASK = ("model",)
 TIMES, FIRST, ORIGINS, HORIZON = np.arange(36.0), 23.0, (25.0, 27.0, 29.0, 31.0), 4
 ENGINE = bd.NUTS(map_starts=8)

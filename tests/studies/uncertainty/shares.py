@@ -5,7 +5,7 @@ Run: `uv run python -m tests.studies.uncertainty.shares`
 Formulas of one scientific number s and a network, at one time: a weight w and eight units of 16
 more weights. All numbers are standard normal and independent, but for s and w, whose correlation is
 given. Ten posteriors of 4000 independent draws each; the error is that of a share of the epistemic
-variance. Writes the table of docs/uncertainty.md.
+variance. Writes the table of docs/measurements/uncertainty.md.
 """
 
 from collections.abc import Iterator
@@ -148,4 +148,4 @@ if __name__ == "__main__":
     ]
     text = table([header, *rows()])
     print(text)
-    write_section(ROOT / "docs" / "uncertainty.md", "shares", text)
+    write_section(ROOT / "docs" / "measurements" / "uncertainty.md", "shares", text)

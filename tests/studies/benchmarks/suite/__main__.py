@@ -10,7 +10,7 @@ engine's defaults. A fit over the limit (seconds, compilation included) is stopp
 of an engine are stopped its median is settled, and the others are not run. Each result is appended
 to `--out` as a line of JSON, and what is there already, from this machine and, of ours, from the
 code as it stands, is not run again: interrupt and go on as you like. At the end, or with `--table`
-alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not with `--draws`).
+alone, the tables in the suite's section of docs/measurements/benchmarks.md are rewritten (not with `--draws`).
 `--check` runs no fit but shows that all engines have the same posterior.
 """
 
@@ -57,7 +57,10 @@ def arguments() -> argparse.Namespace:
         "--out", type=Path, default=Path(__file__).parents[1] / "suite.jsonl", help="results"
     )
     parser.add_argument(
-        "--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the tables"
+        "--docs",
+        type=Path,
+        default=ROOT / "docs" / "measurements" / "benchmarks.md",
+        help="file with the tables",
     )
     parser.add_argument("--table", action="store_true", help="only rewrite the tables")
     parser.add_argument("--check", action="store_true", help="only compare the log densities")

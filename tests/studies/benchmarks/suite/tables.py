@@ -1,4 +1,4 @@
-"""The suite's section of docs/benchmarks.md, from its results: one table a problem, and the ratios
+"""The suite's section of docs/measurements/benchmarks.md, from its results: one table a problem, and the ratios
 to each peer.
 """
 
