@@ -327,7 +327,6 @@ def test_what_the_support_fixes_is_not_told_of_as_stuck():
     assert [finding for finding in told if "level never moved" in finding.message]
 
 
-@pytest.mark.thorough
 def test_a_forecast_draws_all_of_them_together():
     model = model_of(KINDS["AR1 alike"], white=(0.0, 0.0, 0.0))
     draws = {"layer.function.level": np.full((2, 200), 2.0)}

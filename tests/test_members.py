@@ -268,7 +268,6 @@ def test_batches_of_rows_lead_to_the_same_place(line):
     assert (np.abs(ends(engine, pose(model, data))[0] - mean) < np.sqrt(np.diag(covariance))).all()
 
 
-@pytest.mark.thorough
 def test_a_step_on_some_rows_is_on_average_one_on_all(line):
     model, data, *_ = line
     problem = pose(model, data)

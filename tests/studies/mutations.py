@@ -623,7 +623,7 @@ MUTANTS = (
         "a checkpoint knows nothing of its key", "bayes_dasl/fitting/fit_and_resume.py",
         '        "key": printable(key),\n        "posterior_sha256"',
         '        "posterior_sha256"',
-        ("tests/test_resume.py::test_a_jax_key_survives",),
+        ("tests/test_resume.py::test_fit_refuses_the_checkpoint_of_another_engine_or_key",),
     ),
     Mutant(
         "a prior that makes no data has no remedy", "bayes_dasl/checking/checks.py",
