@@ -1,4 +1,4 @@
-"""Baseline models: each is made from a model and its data, and fitted by the same engines."""
+"""Baseline models: each is built from a model and its data, and fitted by the same engines."""
 
 from collections.abc import Callable, Mapping
 
@@ -29,21 +29,22 @@ BASELINES: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
 
 
 def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
-    """Make baselines by name, for the argument `competitors` of a `bd.Study`.
+    """Build baselines by name, for the argument `competitors` of a `bd.Study`.
 
     Args:
-        model: the model of the science, with or without a network.
-        data: the training data. Rows without observations at the times of the forecast tell
-            baselines without science the range of their inputs.
+        model: the scientific model, with or without a network.
+        data: the training data. They should also have rows without observations at the times of the
+            forecast. These rows give baselines without science the range of their inputs.
         names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn".
-            Fields have "fixed" and "cnn"; a population has "fixed", "mlp" and "gaussian_process".
+            For fields, "fixed" and "cnn" exist; for a population, "fixed", "mlp" and
+            "gaussian_process".
 
     Returns:
         The baselines by name.
 
     Raises:
-        ModelError: if a name is unknown, or as the function of that name.
-        DataError: as the function of that name.
+        ModelError: if a name is unknown, or the function of that name raises it.
+        DataError: if the function of that name raises it.
     """
     if unknown := [name for name in names if name not in BASELINES]:
         raise ModelError(

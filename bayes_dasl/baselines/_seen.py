@@ -1,4 +1,4 @@
-"""Range of inputs and scale of observables, for baselines that know no science."""
+"""Range of inputs and scale of observables, for baselines without equations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,12 @@ from ..random import Module, Values
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A model and its training data, in the units of its layer, with dates as numbers."""
+    """A model and its training data, in the units of its layer, with dates as numbers.
+
+    Args:
+        model: the scientific model.
+        data: the converted training data.
+    """
 
     model: Model
     data: xr.Dataset
@@ -32,19 +37,19 @@ class Seen:
     def of(
         cls, model: Model, data: xr.Dataset, *, fields: bool = False, members: bool = False
     ) -> "Seen":
-        """Convert data to the units of the layer.
+        """Convert training data to the units of the layer.
 
         Args:
-            model: the model of the science.
+            model: the scientific model.
             data: the training data.
-            fields: whether the baseline can have dimensions of place.
-            members: whether the baseline can have groups of a population.
+            fields: whether the baseline supports fields, with spatial dimensions.
+            members: whether the baseline supports groups of a population.
 
         Returns:
             The model with the converted data.
 
         Raises:
-            ModelError: if observables have dimensions that the baseline cannot have.
+            ModelError: if observables have dimensions that the baseline does not support.
             DataError: if all data are at one value of the index.
         """
         layer = model.layer
@@ -83,21 +88,25 @@ class Seen:
 
     @property
     def inputs(self) -> dict[str, tuple[float, float]]:
-        """Location and width of each forcing, and of the index as "t" unless it counts rows."""
+        """Location and width of each input, by name, for standardisation.
+
+        The inputs are the forcings and the index, as "t", unless the index only counts rows.
+        """
         forced = standardise(self.data, *self.model.layer.forcings)
         return forced if self.counts_rows else {"t": self.time} | forced
 
     @property
     def time(self) -> tuple[float, float]:
-        """Middle of the index, and a quarter of its span, as location and width of an input."""
+        """Location and width of the index as an input: its middle, and a quarter of its span."""
         begin, end = self.span
         return (begin + end) / 2, (end - begin) / 4
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the index only counts rows: whole numbers without units, and no series.
+        """Whether the index only counts rows, so that it is no useful input.
 
-        Without forcings the index is the only input, and then it counts as one.
+        This holds if it has whole numbers without units, the data are no series, and there are
+        forcings.
         """
         if is_series(self.model, self.data) or not self.model.layer.forcings:
             return False
@@ -107,9 +116,11 @@ class Seen:
 
     @property
     def scales(self) -> dict[str, tuple[str, float, float]]:
-        """Link of each observable, with mean and standard deviation of the data on that scale.
+        """Link, mean and standard deviation of each observable, by name.
 
-        Positive data have their logarithm, and shares of trials log odds.
+        Mean and standard deviation are those of the data on the scale of the link. Positive data
+        have the link "positive" (the logarithm), fractions of trials "share" (log odds), and other
+        data "real" (no transform).
 
         Raises:
             DataError: if positive data are all zero.
@@ -119,14 +130,13 @@ class Seen:
             seen = observations(self.data, name, dims=self.model.dims(name))
             seen = seen[np.isfinite(seen)]
             link = _link(self.model, name)
-            # The number of trials may differ from datum to datum, so take a fixed scale.
+            # The number of trials may differ between data, so use a fixed scale.
             if link == "share":
                 found[name] = link, 0.0, _LOG_ODDS_SPREAD
                 continue
             if link == "positive" and not seen.max() > 0:
                 raise DataError(f"all data of '{name}' are 0: nothing is known of its size")
-            # A floor keeps the logarithm of zero finite.
-            # Mean and spread of logarithms fit a positive function.
+            # Positive data are modelled on the log scale; a floor keeps log(0) finite.
             values = np.log(np.maximum(seen, _FLOOR * seen.max())) if link == "positive" else seen
             found[name] = link, float(np.mean(values)), float(np.std(values)) or 1.0
         return found
@@ -134,10 +144,10 @@ class Seen:
     def with_layer(self, layer: AbstractLayer) -> Model:
         """Return the model with another layer and the same noise.
 
-        Constraints are left out, since they are science.
+        Constraints are left out, since they belong to the science.
 
         Args:
-            layer: the layer, of one group if the model is a population.
+            layer: the layer. For a population it is the layer of one group.
 
         Returns:
             The model.
@@ -149,7 +159,7 @@ class Seen:
 
     @property
     def like(self) -> dict[str, Any]:
-        """Forcings, units and index of the model's layer, as arguments of another layer."""
+        """Forcings, units and index of the model's layer, as keyword arguments of another layer."""
         own = self.model.layer
         return {
             "forcings": own.forcings,
@@ -168,7 +178,7 @@ _BACKWARD = {
 
 
 def _link(model: Model, name: str) -> str:
-    """Return "real", "positive" or "share", by the support of the noise of an observable."""
+    """Return "real", "positive" or "share", depending on the support of an observable's noise."""
     noise = model.noise_of(name)
     # A noise of counts may be wrapped in another noise.
     while hasattr(noise, "noise"):
@@ -179,9 +189,13 @@ def _link(model: Model, name: str) -> str:
 
 
 class Placed(Module):
-    r"""A function with standardised outputs, moved to the scales of the observables.
+    r"""A function with standardised outputs, converted to the scales of the observables.
 
     $y = g^{-1}(\text{level} + \text{spread} \cdot f)$ with the link $g$
+
+    Args:
+        function: the function f.
+        scales: link, level and spread of each observable, by name.
     """
 
     function: Any
@@ -192,10 +206,10 @@ class Placed(Module):
         return {name: self.placed(name, value) for name, value in found.items()}
 
     def placed(self, name: str, value: Any) -> Any:
-        """Move one value to the scale of its observable.
+        """Convert one value to the scale of its observable.
 
         Args:
-            name: name of the observable.
+            name: the name of the observable.
             value: the standardised value.
 
         Returns:

@@ -1,4 +1,4 @@
-"""A baseline whose science has fixed parameters."""
+"""A baseline whose scientific parameters are fixed."""
 
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -14,20 +14,22 @@ _DRAWS = 4096
 
 
 def fixed(model: Model) -> Model:
-    """Fix each science parameter at the median of its prior.
+    """Fix each scientific parameter at the median of its prior.
 
-    Initial states, noise, and networks stay unknown. A parameter that the equations share with the
-    initial state is fixed in both. A model of science alone is then as in the literature; a hybrid
-    learns only its network.
+    Initial states, noise and networks stay unknown. A parameter that both the equations and an
+    initial state use is fixed in both. For a purely scientific model, the baseline then has the
+    parameter values of the literature, if the priors are centred on these. For a hybrid, only the
+    network is learned.
 
     Args:
-        model: a model with science parameters in its layer.
+        model: a model with scientific parameters in its layer.
 
     Returns:
         The baseline.
 
     Raises:
-        ModelError: if there are no science parameters, or unknowns that stay depend on them.
+        ModelError: if there are no scientific parameters, or priors of remaining unknowns depend on
+            them.
     """
     layer = model.layer
     # 1. Find the parameters to fix.
@@ -35,10 +37,10 @@ def fixed(model: Model) -> Model:
     known = {path for path, leaf in leaves.items() if leaf.group == "science" and not _stays(leaf)}
     if not known:
         raise ModelError("the layer has no unknown numbers of science: there is nothing to fix")
-    # 2. Put medians of prior draws in the place of all distributions.
+    # 2. Replace all distributions by medians of prior draws.
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
-    # 3. Take them only at the places of the parameters to fix.
+    # 3. Use these medians only for the parameters to fix.
     others = [leaf for path, leaf in leaves.items() if path not in known]
     stays = {place for leaf in others for place in leaf.places + leaf.within}
     values = dict(jtu.tree_flatten_with_path(middle)[0])
@@ -58,7 +60,7 @@ def fixed(model: Model) -> Model:
 
 
 def _stays(leaf: RandomLeaf) -> bool:
-    """Whether a parameter occurs only in initial states or process noise."""
+    """Whether a parameter occurs only in initial states or process noise, and so stays random."""
     places = leaf.places + leaf.within
     kept = {"initial", "process_noise"}
     return bool(places) and all(kept & {*place.split(".")} for place in places)

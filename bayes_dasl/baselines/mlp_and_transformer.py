@@ -27,21 +27,22 @@ from ..unknown_functions import bases
 from ..unknown_functions.basis import Basis
 from ._seen import Placed, Seen
 
+# Number of basis functions of each Gaussian process.
 _FEATURES = 30
 _TRAITS = ("latent_trait_1", "latent_trait_2")
 
 
 def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> Model:
-    """Make a multilayer perceptron from index and forcings to the observables at the same time.
+    """Build a multilayer perceptron from index and forcings to the observables at the same time.
 
-    An index that only counts rows is no input. Each group of a population has two latent traits,
-    which are inputs and are inferred with the weights. Doses and covariates are no inputs.
+    If the index only counts rows, it is no input. For a population, each group has two latent
+    traits: inputs that are inferred together with the weights. Doses and covariates are no inputs.
 
     Args:
-        model: the model whose observables, forcings and noise it takes.
+        model: the model whose observables, forcings and noise the baseline has.
         data: the training data.
-        width: units of each hidden layer.
-        depth: number of hidden layers.
+        width: the number of units of each hidden layer.
+        depth: the number of hidden layers.
 
     Returns:
         The baseline.
@@ -61,14 +62,15 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
 
 
 def gaussian_process(model: Model, data: xr.Dataset) -> Model:
-    """Make a sum of Gaussian processes of the index and each forcing, for each observable.
+    """Build a sum of Gaussian processes of the index and each forcing, for each observable.
 
-    Each process has an unknown length and amplitude (`bd.bases.HilbertGP`). Groups of a population
-    share the processes and have a level of their own. An index that only counts rows is left out.
-    Outside the range of the rows, with or without observations, a process is constant.
+    Each process has an unknown length scale and amplitude (`bd.bases.HilbertGP`). Groups of a
+    population share the processes, and each group has its own constant offset. If the index only
+    counts rows, it is left out. Outside the range of the rows, with or without observations, a
+    process is constant.
 
     Args:
-        model: the model whose observables, forcings and noise it takes.
+        model: the model whose observables, forcings and noise the baseline has.
         data: the training data, with rows up to the last time of a forecast.
 
     Returns:
@@ -78,8 +80,8 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
         ModelError: if observables are fields.
         DataError: if an observable has no data, or all inputs are constant.
     """
-    # 1. The range of each input, and the range of lengths along the index: from two steps to half
-    #    of the span. Shorter waves cannot be learned, longer ones look like a trend.
+    # 1. The range of each input, and the range of length scales along the index: from two steps to
+    #    half of the span. Shorter scales cannot be learned, longer ones resemble a trend.
     seen = Seen.of(model, data, members=True)
     begin, end = seen.span
     spacing = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
@@ -103,10 +105,10 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
             length = lengths and between(*lengths)
             amplitude = dist.HalfNormal(2.0)
             family = bases.HilbertGP(low, high, _FEATURES, length=length, amplitude=amplitude)
-            # Levels of a sum add up, so only the first process has one.
+            # Levels are added up, so only the first process has one.
             level = 0.0 if parts[name] else dist.Normal(0.0, 1.0)
             parts[name][of] = Basis(family, of, name, level=level)
-    # 3. Their sums, with a level of each group.
+    # 3. The sums of the processes, with a level for each group.
     sums: Any = _Sums(parts)
     if seen.of_members:
         sums = _WithLevels(sums, _effects_of_groups(seen.scales))
@@ -114,7 +116,10 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
 
 
 class _Sums(Module):
-    """The sum of several functions for each output."""
+    """The sum of several functions for each output.
+
+    `parts` holds the functions by output and input.
+    """
 
     parts: dict[str, dict[str, Basis]]
 
@@ -127,12 +132,12 @@ class _Sums(Module):
 
 
 def _effects_of_groups(names: Iterable[str]) -> dict[str, Any]:
-    """Return a standard normal random effect for each name."""
+    """Return a standard normal random effect of each group, for each name."""
     return {name: varying(dist.Normal(0.0, 1.0)) for name in names}
 
 
 class _WithTraits(Module):
-    """A network with latent traits of each group as further inputs."""
+    """A network with the latent traits of each group as additional inputs."""
 
     random_group: ClassVar[str] = "network"
 
@@ -144,7 +149,7 @@ class _WithTraits(Module):
 
 
 class _WithLevels(Module):
-    """Functions that all groups share, plus a level of each group."""
+    """Functions that all groups share, plus a constant level for each group and output."""
 
     random_group: ClassVar[str] = "network"
 
@@ -164,16 +169,16 @@ def transformer(
     heads: int = 2,
     depth: int = 1,
 ) -> Model:
-    """Make a transformer from the forcings in a window of times to the observables at its end.
+    """Build a transformer from the forcings in a window of times to the observables at its end.
 
     Args:
-        model: the model whose observables, forcings and noise it takes.
+        model: the model whose observables, forcings and noise the baseline has.
         data: the training data, a series.
-        window: number of times in the window, a typical step of the data apart. Before the first
-            time forcings have their first value.
-        width: length of the vector that represents each time, a multiple of `heads`.
-        heads: number of attention heads.
-        depth: number of attention layers.
+        window: the number of times in the window. Their distance is the median step of the data.
+            Before the first time, forcings have their first value.
+        width: the length of the vector that represents each time, a multiple of `heads`.
+        heads: the number of attention heads.
+        depth: the number of attention layers.
 
     Returns:
         The baseline.
@@ -183,8 +188,8 @@ def transformer(
             sizes do not fit.
         DataError: if an observable has no data.
 
-    Source: Vaswani et al. (2017), Attention is all you need; the norm before each layer of Xiong et
-    al. (2020).
+    Source: Vaswani et al. (2017), Attention is all you need; layer normalisation before each layer
+    as in Xiong et al. (2020).
     """
     seen = Seen.of(model, data)
     if not is_series(model, data):
@@ -198,7 +203,7 @@ def transformer(
     scales = seen.scales
     step = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
     lags = tuple(step * number for number in range(window))
-    # The weights are only shapes here: `bayesian` puts priors in their place.
+    # Only the shapes of the weights matter here: `bayesian` replaces the weights by priors.
     encoder = _Encoder(
         len(seen.inputs),
         len(scales),
@@ -216,7 +221,7 @@ def transformer(
 class _Block(eqx.Module):
     """A transformer block with normalised inputs.
 
-    x ← x + attention(norm(x)), then x ← x + mlp(norm(x))
+    x ← x + attention(norm(x)), then x ← x + mlp(norm(x)), for x of shape (window, width)
     """
 
     attention: eqx.nn.MultiheadAttention
@@ -229,12 +234,22 @@ class _Block(eqx.Module):
 
 
 def _normed(x):
-    """Return each time's vector with mean 0 and variance 1."""
+    """Return the vector of each time, normalised to mean 0 and variance 1."""
     return jax.vmap(eqx.nn.LayerNorm(x.shape[-1], use_weight=False, use_bias=False))(x)
 
 
 class _Encoder(eqx.Module):
-    """From the inputs at each time of a window, the newest first, to outputs at the newest."""
+    """A transformer from the inputs in a window, newest time first, to outputs at the newest time.
+
+    Args:
+        inputs: the number of inputs at each time.
+        outputs: the number of outputs.
+        window: the number of times in the window.
+        width: the length of the vector that represents each time.
+        heads: the number of attention heads.
+        depth: the number of blocks.
+        key: random seed of the weights.
+    """
 
     embed: eqx.nn.Linear
     place: jax.Array
@@ -265,7 +280,7 @@ class _Encoder(eqx.Module):
         self.read = eqx.nn.Linear(width, outputs, key=next(keys))
 
     def __call__(self, x):
-        # Attention ignores order, so each place of the window has a vector of its own.
+        # Attention ignores order, so a separate vector is added for each position in the window.
         x = jax.vmap(self.embed)(x) + self.place
         for block in self.blocks:
             x = block(x)
@@ -273,7 +288,14 @@ class _Encoder(eqx.Module):
 
 
 class _Attention(Module):
-    """An encoder with random weights, for the inputs at several lags."""
+    """An encoder with random weights, applied to the inputs at several lags.
+
+    Args:
+        encoder: the encoder, with priors instead of weights.
+        inputs: location and width of each input.
+        outputs: the names of the outputs.
+        lags: the time lags of the window, increasing from 0.
+    """
 
     random_group: ClassVar[str] = "network"
 
@@ -301,13 +323,14 @@ class Windowed(AbstractLayer):
     """A layer that applies a function to the forcings at a time and at earlier times.
 
     Args:
-        function: a function `(t, y, u)` of `(lag,)` times, an empty dict, and the forcings then.
-            Its field `function` has the `lags`.
-        forcings: the forcings that it reads.
+        function: a function `(t, y, u)`. Its t is an array of times, one for each lag, y is an
+            empty dict, and u holds the forcings at these times. It is a `Placed` whose inner
+            function has the attribute `lags`.
+        forcings: the names of the forcings that the function uses.
         units: units of forcings and outputs.
-        index: the index of the data.
+        index: the name of the index of the data.
         start: the first time; before it forcings have their first value.
-        interpolation: interpolation of forcings that is not linear.
+        interpolation: the interpolation of forcings that are not interpolated linearly, by name.
     """
 
     function: Placed
@@ -326,7 +349,7 @@ class Windowed(AbstractLayer):
 
     @property
     def pointwise(self) -> bool:
-        """Whether a prediction at one time needs no other times."""
+        """Whether a prediction at one time does not depend on other predictions: always true."""
         return True
 
     @property

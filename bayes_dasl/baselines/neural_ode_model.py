@@ -1,4 +1,4 @@
-"""A neural ODE: the states of a model, with rates by a network."""
+"""A neural ODE: a network gives the rates of a model's states."""
 
 import dataclasses
 from typing import Any
@@ -20,23 +20,23 @@ from ._seen import Seen
 def neural_ode(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 1) -> Model:
     """Replace the rates of an ODE by a network of states and forcings.
 
-    States, their start, and observations stay. If observations are a method of the equations, all
-    parameters of the equations keep their priors. If all states begin positive, rates are relative
-    to the state, so that states stay positive. The only science left is the size of the rates
-    under the prior (`bd.corrected`).
+    The states, their initial values and the observations are unchanged. If `observe` is a method of
+    the equations, all parameters of the equations keep their priors. If all states begin positive,
+    the network gives rates relative to the state, so that states stay positive. The baseline uses
+    the science only for the size of the rates under the prior (as in `bd.corrected`).
 
     Args:
         model: the model of an `ODE` without jumps, doses, events, algebraic states and process
             noise.
-        data: the training data. States without data have their scale from the science.
-        width: units of each hidden layer.
-        depth: number of hidden layers.
+        data: the training data. States without data are scaled by the scientific model.
+        width: the number of units of each hidden layer.
+        depth: the number of hidden layers.
 
     Returns:
         The baseline.
 
     Raises:
-        ModelError: if the layer is something else, or as `bd.corrected`.
+        ModelError: if the layer is no such `ODE`, or `bd.corrected` would raise it.
 
     Source: Chen et al. (2018), Neural ordinary differential equations.
     """
@@ -54,7 +54,13 @@ def neural_ode(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 
 
 
 class _NetworkRates(Module):
-    """Rates by a network; the equations are kept if observations need them."""
+    """Rates by a network.
+
+    Args:
+        network: the network.
+        relative: whether the network gives rates relative to the state.
+        equations: the equations, if `observe` may be their method, else None.
+    """
 
     network: Network
     relative: bool = eqx.field(static=True)
@@ -71,7 +77,7 @@ class Known:
 
     Args:
         inputs: location and width of each state and forcing.
-        units: size of each rate.
+        units: the typical size of each rate.
         relative: whether rates are relative to the state.
     """
 
@@ -81,17 +87,17 @@ class Known:
 
 
 def smooth_ode(seen: Seen, what: str) -> ODE:
-    """Return the layer of a model if it is an ODE whose states move by rates only.
+    """Return the layer of a model if it is an ODE without sudden or random changes of states.
 
     Args:
         seen: the model and its data.
-        what: name of the baseline, for the error.
+        what: the name of the baseline in the error message.
 
     Returns:
         The ODE.
 
     Raises:
-        ModelError: if the layer is something else.
+        ModelError: if the layer is not such an ODE.
     """
     layer = seen.model.layer
     if not isinstance(layer, ODE) or not is_smooth(layer):
@@ -103,7 +109,7 @@ def smooth_ode(seen: Seen, what: str) -> ODE:
 
 
 def rates_of(layer: ODE, seen: Seen) -> Known:
-    """Return the scales of an ODE, as `bd.corrected` finds them for a network.
+    """Return the scales of an ODE, as `bd.corrected` determines them for a network.
 
     Args:
         layer: the ODE.
@@ -113,7 +119,7 @@ def rates_of(layer: ODE, seen: Seen) -> Known:
         The scales of states, forcings and rates.
 
     Raises:
-        ModelError: as `bd.corrected`.
+        ModelError: if `bd.corrected` would raise it.
     """
     states = tuple(layer.initial)
     # A relative rate keeps a positive state positive.

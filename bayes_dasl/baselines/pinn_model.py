@@ -1,4 +1,4 @@
-"""A physics-informed network: states as a network of time, softly bound to an equation."""
+"""A physics-informed network: states are a network of time, with an equation as soft constraint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,32 +28,36 @@ def pinn(
     width: int = 16,
     depth: int = 2,
 ) -> Model:
-    r"""Make a physics-informed network: states are functions of time that obey an equation softly.
+    r"""Build a physics-informed network: states are functions of time that softly obey an equation.
 
     $y(t) = y_0 + s\,\tau\,\mathrm{net}(t), \quad
     (\dot y - f(t, y, u)) / (\text{tolerance} \cdot r) \sim N(0, 1)$
 
-    The constraint holds at times spread evenly from the start to the last fitted time. τ is the
-    elapsed share of the time of the data, s the spread of a state, and r the size of its rates
-    under the prior (`bd.corrected`). If all states begin positive, their logarithms are meant.
-    Parameters of the science are unknown as before.
+    y are the states, $y_0$ the initial states, u the forcings and f the rates of the equation. τ is
+    the time since the start, divided by the time span of the data. s is the spread of a state, and
+    r the size of its rates under the prior (as in `bd.corrected`). If all states begin positive, y
+    and f stand for the logarithms of the states and their rates.
+
+    The constraint is evaluated at equally spaced times from the start to the last fitted time.
+    Parameters of the scientific model keep their priors.
 
     Args:
         model: the model of an `ODE` without jumps, doses, events, algebraic states and process
             noise.
-        data: the training data. If they have rows without observations ahead, with forcings, the
-            equation holds there too.
-        points: number of times with the constraint.
-        tolerance: tolerated constraint residual, as a share of the rates.
-        width: units of each hidden layer.
-        depth: number of hidden layers.
+        data: the training data. They may have later rows with forcings but without observations;
+            the constraint then covers these times too.
+        points: the number of times at which the constraint is evaluated.
+        tolerance: the standard deviation of the constraint residual, as a fraction of the size of
+            the rates.
+        width: the number of units of each hidden layer.
+        depth: the number of hidden layers.
 
     Returns:
         The baseline.
 
     Raises:
-        ModelError: if the layer is something else, points or tolerance are not positive, or as
-            `bd.corrected`.
+        ModelError: if the layer is no such `ODE`, points or tolerance are not positive, or
+            `bd.corrected` would raise it.
 
     Source: Raissi et al. (2019), Physics-informed neural networks; Yang et al. (2021), B-PINNs.
     """
@@ -87,10 +91,11 @@ class Informed(AroundTrajectory):
 
     Args:
         ode: the equation, which is not solved.
-        network: from time to the change of each state, per `span` of time.
-        span: the time of the data.
-        allowed: tolerated residual of each rate, in its units, or per time for logarithms.
-        points: number of times with the constraint, from the start to the last requested time.
+        network: a function from time to the change of each state, per `span` of time.
+        span: the time span of the data.
+        allowed: the tolerated residual of each rate, in its units, or per time for logarithms.
+        points: the number of times at which the constraint is evaluated, from the start to the last
+            requested time.
         logarithms: whether the network changes the logarithms of the states.
     """
 
@@ -103,7 +108,7 @@ class Informed(AroundTrajectory):
 
     @property
     def pointwise(self) -> bool:
-        """Whether a prediction at one time needs no other times."""
+        """Whether a prediction at one time does not depend on other times: always true."""
         return True
 
     def __call__(self, inputs: Inputs) -> Prediction:
@@ -126,7 +131,7 @@ class Informed(AroundTrajectory):
         return self.ode.predict(inputs, masked, ok, jnp.asarray(0), constraint_residuals=kept)
 
     def _states(self, inputs: Inputs) -> Any:
-        """Return the states as a function of time."""
+        """Return a function from time to the states by name."""
         initial = self.ode.begin(inputs)
 
         def at(t):

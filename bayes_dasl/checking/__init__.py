@@ -1,4 +1,4 @@
-"""Before a fit: what the model is, whether it is ready, and which solver suits it."""
+"""Tools before a fit: describe a model, check it with its data, and choose a solver."""
 
 from .checks import Check as Check, check as check
 from .description import Description as Description, describe as describe

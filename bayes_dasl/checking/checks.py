@@ -37,22 +37,22 @@ _GRADIENTS = 64
 _EQUAL = 1e-10
 # Share of filled values in a forcing that deserves a warning.
 _MUCH = 0.1
-# Seconds of a fit above which cheaper ways are suggested.
+# Time of a fit in seconds, above which cheaper ways are suggested.
 _PATIENCE = 600
 _CHEAP = ("SVI", "Laplace")
-# A relative tolerance that often suffices: a PDE took a quarter of the steps of 1e-6.
+# A relative tolerance that often suffices. A PDE took a quarter of the steps at 1e-6.
 _COARSE = 1e-4
-# Largest share of longer steps in a regular series; they are then rows that were left out.
+# Longer steps count as left-out rows of a regular series if their share is at most this.
 _FEW = 0.2
 
 
 @dataclass(frozen=True)
 class Check(Diagnosis):
-    """The findings of `check`, each with a remedy if something is wrong."""
+    """The findings of `check`, each with a remedy if there is a problem."""
 
     @property
     def verdict(self) -> str:
-        """Whether the model is ready to fit, and which findings say otherwise."""
+        """Whether the model is ready to fit; if not, which findings are responsible."""
         blamed = ", ".join(dict.fromkeys(f.subject for f in self.findings if f.level == self.level))
         said = {
             "good": "Ready to fit: every check passed.",
@@ -69,17 +69,18 @@ def check(
 ) -> Check:
     """Check data, prior draws, density, gradient, solver and cost in seconds, before a long run.
 
-    Nothing is raised: a failing check says what is wrong, and the later ones are left out.
+    No error is raised. A failing check becomes a finding that says what is wrong, and later checks
+    are skipped.
 
     Args:
         model: the model.
-        data: its data, as for `fit`.
-        engine: the engine whose cost is estimated, by default `NUTS()`. An engine without `cost`
-            reports the time of a gradient only.
+        data: the data of the model, as for `fit`.
+        engine: the engine whose cost is estimated, by default `NUTS()`. For an engine without
+            `cost`, only the time of a gradient is reported.
         key: a whole number or a JAX random key, for the prior draws.
 
     Returns:
-        The findings; print them.
+        The findings, to be printed.
 
     Example:
         ```python
@@ -90,7 +91,7 @@ def check(
     found: list[Finding] = []
     unseen = ""
     try:
-        # One by one, so that findings before an error are kept.
+        # Collect one by one, so that findings before an error are kept.
         for finding in _findings_in_order(model, data, engine, key):
             found.append(finding)
         unseen = units_unseen(model, model.in_numbers(model.in_own_units(data)))
@@ -126,7 +127,7 @@ def _findings_in_order(
     # 2. Prior draws, and the solver at each of them.
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
-    # The prior predictive must not see the data, even if the model looks back at them.
+    # Prior predictions must not depend on the data, even if the model conditions on past data.
     unseen = replace(problem.inputs, past=None)
     pushed = push(model, unseen, draws, observed=problem.observed, key=key_predict)
     yield from _solver(model, pushed)
@@ -137,7 +138,10 @@ def _findings_in_order(
 
 
 def _size_of_problem(problem: Problem, index: xr.DataArray) -> Finding:
-    """Report the number of times, of data and of parameters."""
+    """Return a finding with the number of times, data and parameters.
+
+    `index` holds the times of the data.
+    """
     times = index.values
     sizes = {name: int((~np.isnan(y)).sum()) for name, y in problem.observed.items()}
     seen = ", ".join(f"{name} ({size})" for name, size in sizes.items())
@@ -149,9 +153,7 @@ def _size_of_problem(problem: Problem, index: xr.DataArray) -> Finding:
 
 
 def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Warn of forcings that are unknown between the start of the solve and the first time of the
-    data.
-    """
+    """Warn of forcings whose data begin after the start of the solve."""
     inputs = problem.inputs
     if not begins(problem.model.layer):
         return
@@ -168,7 +170,7 @@ def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]
 
 
 def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
-    """Report the forcings that `fill_gaps` filled."""
+    """Yield a finding for each forcing in which `fill_gaps` replaced missing values."""
     for name in model.layer.forcings:
         if (said := data[name].attrs.get(FILLED)) is not None:
             share = int(said.split()[0]) / int(said.split()[2])
@@ -177,7 +179,7 @@ def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
 
 
 def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
-    """Yield a finding for forcings that lack single times of a regular series."""
+    """Warn if single times of a regular series of forcings have no row."""
     if not problem.inputs.forcings or not begins(problem.model.layer):
         return
     rows = np.unique(index.values)
@@ -199,7 +201,7 @@ def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
 
 
 def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
-    """Warn of jumps whose prior lies before the start of the solve, where they do not act."""
+    """Warn of priors of jump times that reach before the start, where a jump does not act."""
     start = float(problem.inputs.start)
     is_jump = lambda node: isinstance(node, Jump)  # noqa: E731
     nodes = jtu.tree_leaves_with_path(problem.model, is_leaf=is_jump)
@@ -217,7 +219,7 @@ def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
 
 
 def _without_fingerprint(problem: Problem) -> Iterator[Finding]:
-    """Warn if the model has no fingerprint, by which a checkpoint is recognised."""
+    """Warn if the model has no fingerprint, which a checkpoint needs to recognise the model."""
     try:
         problem.fingerprint(needed=True)
     except UnreadableError as error:
@@ -228,7 +230,12 @@ def _without_fingerprint(problem: Problem) -> Iterator[Finding]:
 
 
 def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
-    """Report the variables whose units were converted."""
+    """Yield a finding that lists the variables whose units were converted.
+
+    Args:
+        data: the original data.
+        own: the data in the units of the model.
+    """
     held = units_of(data)
     other = {name: units for name, units in units_of(own).items() if units != held[name]}
     changed = [f"{name} from {held[name]} to {units}" for name, units in other.items()]
@@ -237,7 +244,10 @@ def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
 
 
 def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
-    """Grade the share of prior draws for which the solver fails."""
+    """Yield a finding on the share of prior draws for which the solver fails.
+
+    `pushed` holds the predictions of the prior draws.
+    """
     failed = int((~pushed.ok).sum())
     total = pushed.ok.size
     steps = f"{int(np.median(pushed.steps))} steps in the median, {int(pushed.steps.max())} at most"
@@ -262,7 +272,10 @@ def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
 
 
 def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
-    """Compare the data with the prior predictive: few data should lie outside nearly all draws."""
+    """Compare the data with the prior predictive distribution of each observable.
+
+    Only few data should lie outside the central 99 % of the draws. `pushed` holds the prior draws.
+    """
     for name, values in problem.observed.items():
         predicted = pushed.predictions[name][pushed.ok]
         if not len(predicted):
@@ -279,7 +292,8 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             )  # fmt: skip
         if not finite.any():
             continue
-        # 2. The share of data outside the central 99 % of the draws, bounds for censored data.
+        # 2. The share of data outside the central 99 % of the draws. Censored data count as
+        #    outside if their whole range of possible values is.
         seen = ~np.isnan(values)
         noise = problem.model.reader.filled(name, problem.inputs)
         at_least, at_most = (
@@ -337,15 +351,21 @@ def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterat
 
 
 def _unused(problem: Problem, positions: Array, gradient: np.ndarray) -> Iterator[Finding]:
-    """Warn of parameters that no datum depends on: the gradient is that of the prior at all
-    positions.
+    """Warn of parameters that no datum depends on.
+
+    For such a parameter, the gradient of the posterior equals that of the prior at all positions.
+
+    Args:
+        problem: the posterior.
+        positions: unconstrained positions.
+        gradient: the gradient of the log posterior at each position.
     """
     of_prior = np.asarray(jax.jit(jax.vmap(jax.grad(problem.log_prior)))(positions))
     moved = ~np.isclose(gradient, of_prior, rtol=_EQUAL, atol=_EQUAL).all(axis=0)
     leaves = paths(problem.model)
     unused = []
     for path, site in problem.sites.items():
-        # A latent path may go on after the last datum, so that part of it is unused by intention.
+        # A latent path may continue after the last datum, so part of it may be unused on purpose.
         depends = moved[site.start : site.start + site.size].any()
         if leaves[path].group != "latent" and not depends:
             unused.append(path)
@@ -358,7 +378,17 @@ def _unused(problem: Problem, positions: Array, gradient: np.ndarray) -> Iterato
 
 
 def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEngine) -> Finding:
-    """Estimate the time of a fit from that of a gradient; the median is robust to other load."""
+    """Estimate the time of a fit from the time of a gradient.
+
+    The median of several measurements is robust to other load on the machine.
+
+    Args:
+        run: a function that evaluates the gradients at all positions.
+        positions: unconstrained positions.
+        compiling: the time of the first evaluation, which includes compilation.
+        problem: the posterior.
+        engine: the engine.
+    """
     laps = []
     for _ in range(5):
         began = time.perf_counter()
@@ -383,7 +413,7 @@ def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEn
 
 
 def _cheaper(model: Model, engine: AbstractEngine) -> str:
-    """Suggest ways to a cheaper fit that apply to this model and engine."""
+    """Return ways to a cheaper fit, in words, that apply to this model and engine."""
     ways = []
     # The cost of the other engines does not depend on the number of draws.
     if isinstance(engine, NUTS):

@@ -1,4 +1,4 @@
-"""The effect of a learned correction on observables, under the prior."""
+"""The effect of learned corrections on observables, under the prior."""
 
 from collections.abc import Iterator
 
@@ -15,12 +15,19 @@ from ..random import realise
 
 _DRAWS = 64
 _BATCH = 16
-# Fewest draws for a finding.
+# Smallest number of draws for a finding.
 _FEW = 20
 
 
 def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
-    """Yield the relative change of observables by the corrections of a hybrid, under the prior."""
+    """Yield, for each observable, a finding on the effect of the corrections of a hybrid model.
+
+    The effect is the relative change of the observable by the corrections, under the prior.
+
+    Args:
+        problem: the posterior.
+        draws: prior draws, by path.
+    """
     model = problem.model
     if not is_corrected(model.layer):
         return

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import rich.tree
 
 _WIDTH = 120
-# Longest tuple that is printed in full.
+# Length of the longest tuple that is printed in full.
 _LISTED = 8
 _BESIDE = "shared, and what others depend on"
 _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
@@ -31,8 +31,14 @@ _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
 class Entry:
     """A parameter of a model with its prior, or a known number with its value.
 
-    `free` is the shape of the free coordinates, if it is not that of the elements, as for a
-    simplex.
+    Args:
+        name: the name of the parameter or number.
+        random: whether it is a parameter.
+        what: the prior or the value in words.
+        shape: the shape of the parameter or number.
+        units: the units; empty if there are none.
+        group: "science", "network" or "latent".
+        free: the shape of the unconstrained parameter if it differs from `shape`, as for a simplex.
     """
 
     name: str
@@ -45,7 +51,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """The number of free coordinates."""
+        """The number of unconstrained scalars."""
         return int(np.prod(self.shape if self.free is None else self.free, dtype=int))
 
     def __str__(self) -> str:
@@ -59,7 +65,16 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """A part of a model: its kind, settings, numbers and inner parts."""
+    """A part of a model.
+
+    Args:
+        name: the name of the part in its parent.
+        kind: the name of its class; empty for a container.
+        group: the group of its parameters, such as "science".
+        settings: settings in words, by name.
+        entries: the parameters and numbers of the part itself.
+        children: the inner parts.
+    """
 
     name: str
     kind: str
@@ -69,14 +84,14 @@ class Node:
     children: tuple[Node, ...]
 
     def all_entries(self) -> Iterator[Entry]:
-        """Yield its numbers and those of all parts inside it."""
+        """Yield the entries of this part and of all inner parts."""
         yield from self.entries
         for child in self.children:
             yield from child.all_entries()
 
     @property
     def title(self) -> str:
-        """The name and the kind, as far as there are both."""
+        """The name and the kind, joined by a colon if the part has both."""
         return ": ".join(part for part in (self.name, self.kind) if part)
 
 
@@ -92,7 +107,7 @@ class Description:
 
     @property
     def unknowns(self) -> int:
-        """The number of inferred numbers."""
+        """The number of inferred scalars."""
         return sum(entry.size for entry in self.root.all_entries() if entry.random)
 
     def __rich__(self) -> rich.tree.Tree:
@@ -127,7 +142,7 @@ def describe(model: Module) -> Description:
         The tree of the model, to print or draw.
 
     Raises:
-        ModelError: if `model` is neither.
+        ModelError: if `model` is no model or part of one.
 
     Example:
         ```python
@@ -138,7 +153,7 @@ def describe(model: Module) -> Description:
         raise ModelError(f"describe takes a bd.Model or a part of one, not {type(model).__name__}")
     leaves = paths(model)
     root = _node("", "", model, "science", leaves)
-    # Shared parameters have a name in place of a path, so they are listed in a node of their own.
+    # Shared parameters have a name instead of a path, so they are listed in a separate node.
     entries = tuple(
         _inferred(path, leaf, leaf.places + leaf.within)
         for path, leaf in leaves.items()
@@ -151,7 +166,15 @@ def describe(model: Module) -> Description:
 
 
 def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, RandomLeaf]) -> Node:
-    """Build the node of a part, with settings, entries of numbers, and inner parts."""
+    """Return the node of a part, with its settings, entries and inner parts.
+
+    Args:
+        name: the name of the part in its parent.
+        path: the dotted path of the part in the model.
+        value: the part.
+        group: the group of the parent, which the part has unless it sets its own.
+        leaves: the random leaves of the model, by path.
+    """
     group = getattr(value, "random_group", group)
     settings = {}
     entries = []
@@ -173,7 +196,7 @@ def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, Ran
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any, Mapping]]:
-    """Yield the name, value and metadata of every field or item."""
+    """Yield the name, value and metadata of every field or item of a part."""
     if isinstance(value, Mapping):
         yield from ((str(key), item, {}) for key, item in value.items())
     elif isinstance(value, (tuple, list)):
@@ -185,7 +208,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any, Mapping]]:
 
 
 def _is_part(value: Any) -> bool:
-    """Whether a value is or holds a number, or is a module of the user."""
+    """Whether a value is or contains a number, or is a module."""
     if _is_number(value) or isinstance(value, Module):
         return True
     inside = jax.tree.leaves(value, is_leaf=lambda x: is_random(x) or isinstance(x, Module))
@@ -198,14 +221,17 @@ def _is_number(value: Any) -> bool:
     """Whether a value is a distribution, a number or an array of numbers."""
     if is_random(value) or not eqx.is_array_like(value) or isinstance(value, bool):
         return is_random(value)
-    # An array may also hold a key of random numbers, or text.
+    # An array may also hold a JAX random key, or text.
     return any(
         jnp.issubdtype(getattr(value, "dtype", float), kind) for kind in (np.number, np.bool_)
     )
 
 
 def _setting(value: Any) -> str:
-    """Format a setting; empty for an empty one, or one without a name."""
+    """Return a setting in words.
+
+    The text is empty for None, an empty container, and a function without a name.
+    """
     if value is None or (isinstance(value, (Mapping, tuple, list, str)) and not value):
         return ""
     if isinstance(value, Mapping):
@@ -224,7 +250,10 @@ def _setting(value: Any) -> str:
 
 
 def _inferred(name: str, leaf: RandomLeaf, places: tuple[str, ...] = ()) -> Entry:
-    """Build the entry of a parameter."""
+    """Return the entry of a parameter.
+
+    `places` are the dotted paths at which a shared parameter occurs.
+    """
     what = describe_distribution(leaf.distribution)
     if places:
         what += f" in {' and '.join(places)}"
@@ -233,7 +262,14 @@ def _inferred(name: str, leaf: RandomLeaf, places: tuple[str, ...] = ()) -> Entr
 
 
 def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:
-    """Build the entry of a known number, or of a shared or derived parameter."""
+    """Return the entry of a known number, or of a shared or derived parameter.
+
+    Args:
+        name: the name of the number.
+        value: the number or the random value.
+        metadata: the metadata of its field, which may have `units`.
+        group: the group of its part.
+    """
     if is_random(value):
         what = describe_distribution(value) + (", shared" if isinstance(value, Shared) else "")
         return Entry(name, False, what, value.shape(), metadata.get("units", ""), group)
@@ -241,7 +277,7 @@ def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:
 
 
 def _value(value: Any) -> str:
-    """Format a known number, or the range of an array."""
+    """Return a known number in words, or the range of a known array."""
     if not np.size(value):
         return "no numbers"
     if np.iscomplexobj(value):
@@ -258,14 +294,14 @@ def _value(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    """Return the class of a part; empty for a plain container."""
+    """Return the name of the class of a part; empty for a plain container."""
     if isinstance(value, (Mapping, tuple, list)):
         return ""
     return type(value).__name__
 
 
 def _rich(node: Node, tree: rich.tree.Tree | None = None) -> rich.tree.Tree:
-    """Convert a node to a tree of Rich."""
+    """Convert a node to a tree of Rich; with `tree`, add it to this tree as a branch."""
     from rich.markup import escape
     from rich.tree import Tree
 

@@ -31,8 +31,8 @@ class SolverChoice:
     """A model with its best solver; `print(choice)` shows the measurements.
 
     Args:
-        model: the model, with that solver in every ODE.
-        solver: its name, "tsit5" or "rodas5p".
+        model: the model, with the chosen solver in every ODE.
+        solver: the name of the solver, "tsit5" or "rodas5p".
         reason: the measurements in words.
     """
 
@@ -46,7 +46,16 @@ class SolverChoice:
 
 @dataclass(frozen=True)
 class _Trial:
-    """The result of one solver at prior draws; `seconds` is the time of one gradient."""
+    """The measurements of one solver at prior draws.
+
+    Args:
+        solver: the name of the solver.
+        model: the model with this solver.
+        solved: the number of draws for which the solver succeeded.
+        draws: the number of draws.
+        steps: the median number of steps.
+        seconds: the time of one gradient.
+    """
 
     solver: str
     model: Model
@@ -65,13 +74,13 @@ class _Trial:
 def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> SolverChoice:
     """Choose between `tsit5`, for non-stiff equations, and `rodas5p`, for stiff ones.
 
-    Both solve some prior draws. The better one fails for fewer draws; if both fail alike, its
-    gradient takes less time. Time depends on the machine, so write the result into the model:
-    `solver="rodas5p"`.
+    Both solvers are tried on some prior draws. The chosen one fails for fewer draws. If both fail
+    equally often, the one with the faster gradient is chosen. Time depends on the machine, so write
+    the chosen solver into the model: `solver="rodas5p"`.
 
     Args:
         model: a model with an ODE.
-        data: its data, as for `fit`.
+        data: the data of the model, as for `fit`.
         key: a whole number or a JAX random key, for the prior draws.
 
     Returns:
@@ -94,7 +103,7 @@ def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> So
 
 
 def _why(best: _Trial, other: _Trial) -> str:
-    """Say why one solver is better."""
+    """Return in words why one solver is better than the other."""
     if best.solved == 0:
         return f"neither will do, {best.solver} fails in less time"
     if best.solved > other.solved:
@@ -103,12 +112,15 @@ def _why(best: _Trial, other: _Trial) -> str:
 
 
 def _try(model: Model, solver: str, data: xr.Dataset, *, key: Array) -> _Trial:
-    """Measure a solver: solve prior draws, then time the gradient."""
+    """Measure a solver: solve prior draws, then time the gradient.
+
+    `model` has the solver already; `solver` is only its name.
+    """
     problem = pose(model, data)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key).items()}
     pushed = push(model, problem.inputs, draws)
     gradient, _ = traced_once(problem, choose(problem, "auto"))
-    # The fastest lap is least disturbed by other work on the machine.
+    # The fastest repetition is least disturbed by other work on the machine.
     seconds = min(lap_times(gradient, problem.prior(_DRAWS, key=key), _DRAWS, laps=_LAPS)) / _DRAWS
     return _Trial(
         solver, model, int(pushed.ok.sum()), _DRAWS, int(np.median(pushed.steps)), seconds
@@ -126,7 +138,7 @@ def with_solver(model: Any, solver: str) -> Any:
         if not _is_ode(node):
             return node
         node = copy.copy(node)
-        # Not by the constructor: a kind of ODE may take other arguments than there are fields.
+        # The constructor is not used: a subclass of ODE may take other arguments than its fields.
         object.__setattr__(node, "solver", find_solver(solver))
         return node
 

@@ -16,7 +16,7 @@ from ..layers.layer import AbstractLayer, AbstractTrajectory, Prediction, predic
 from ..random import Scalar
 from .schedule import Doses, Pulses, Steady
 
-# Two rates this close, relative to their sum, use the mean slope (`_difference_quotients`).
+# Two rates closer than this, relative to their sum, use the mean slope (`_difference_quotients`).
 _NEAR = 1e-3
 # Gauss–Legendre nodes and weights on (0, 1).
 _NODES, _WEIGHTS = (0.5 * (np.polynomial.legendre.leggauss(3)[i] + (1, 0)[i]) for i in (0, 1))
@@ -28,9 +28,11 @@ class Compartments(AbstractLayer):
     $\dot a = k_a\,d - (CL + Q)\,a / V + Q\,p / V_2, \quad \dot d = -k_a\,d, \quad
     \dot p = Q\,a / V - Q\,p / V_2$
 
-    The result equals the `bd.ODE` of these equations with the same doses, and is much faster: the
-    response to each dose is a sum of exponentials. All compartments are empty before the first dose
-    and after a reset. Rates may coincide.
+    Here a, d and p are the amounts in the central compartment, the depot and the peripheral
+    compartment. The prediction is the concentration a / V. It equals that of a `bd.ODE` with the
+    same equations and doses, and is much faster: the response to each dose is a sum of
+    exponentials. All compartments are empty before the first dose and after a reset. Two rate
+    constants may be equal.
 
     Args:
         clearance: CL, a volume per time.
@@ -41,7 +43,7 @@ class Compartments(AbstractLayer):
         absorption: kₐ, the rate at which a dose leaves the depot, per time; needed for doses into
             the depot.
         doses: doses from `bd.dosing.doses`, into compartments named "central" and "depot".
-        output: the name of the concentration.
+        output: the name of the predicted concentration.
         units: the units of the concentration, by its name, and of time.
 
     Raises:
@@ -107,6 +109,7 @@ class Compartments(AbstractLayer):
         return self._at(jnp.reshape(t, 1))[0]
 
     def _at(self, times: Any) -> Any:
+        """Return the concentration at some times."""
         rates, shares = self._modes()
         volume: Any = self.volume
         return (
@@ -118,7 +121,7 @@ class Compartments(AbstractLayer):
         )
 
     def _modes(self) -> tuple[Any, Any]:
-        """Decay rates λ of both modes, and the weight of each in the response to a bolus."""
+        """Return the decay rates λ of the exponentials, and their weights in the bolus response."""
         known: Any = self  # random leaves are numbers by now
         out = known.clearance / known.volume
         if self.exchange is None:
@@ -131,17 +134,29 @@ class Compartments(AbstractLayer):
         return jnp.stack([fast, slow]), jnp.stack([fast - back, back - slow]) / between
 
     def _seen(self, into: str, times: Any, rates: Any, shares: Any) -> Any:
-        """Amount in the central compartment at some times, from doses into one compartment."""
+        """Return the amount in the central compartment from doses into one compartment.
+
+        Args:
+            into: the compartment of the doses, "central" or "depot".
+            times: the times at which the amount is wanted.
+            rates: the decay rates λ.
+            shares: the weights w_λ.
+        """
         # A bolus into the central compartment decays as Σ w_λ exp(-λ t).
         left = self._left(into, times)
         if into == "central":
             return shares @ jax.vmap(left)(rates)
-        # From the depot: kₐ Σ w_λ (L(λ) - L(kₐ)) / (kₐ - λ), where L(r) is left at loss rate r.
+        # From the depot: kₐ Σ w_λ (L(λ) - L(kₐ)) / (kₐ - λ). L(r) is the amount that is left of the
+        # doses if they decay at rate r.
         absorption: Any = self.absorption
         return absorption * shares @ _difference_quotients(left, rates, absorption)
 
     def _left(self, into: str, times: Any) -> Callable[[Any], Any]:
-        """Amount left of the doses into a compartment, as a function of its loss rate."""
+        """Return a function from a loss rate to the amount left of all doses into a compartment.
+
+        The function computes the amount at each of `times`, as if the compartment lost its content
+        at this rate.
+        """
         parts = [
             _arrived(self.doses.pulses(given), given.until, times)
             for given in self.doses.given
@@ -154,7 +169,7 @@ class Compartments(AbstractLayer):
         return lambda rate: sum(part(rate) for part in parts)
 
     def _possible(self) -> Any:
-        """Whether lags and infusions fit into the intervals of steady states."""
+        """Whether lags and infusions are no longer than the dosing intervals at steady state."""
         ok = jnp.asarray(True)
         for steady in self.doses.steady:
             lag, duration, _, _ = self.doses.lasting(steady)
@@ -164,14 +179,26 @@ class Compartments(AbstractLayer):
 
 
 def _infused(rate: Any, since: Any, lasting: Any) -> Any:
-    """Amount left of an infusion at rate one that began `since` ago, for one loss rate."""
+    """Return the amount left of an infusion with rate 1.
+
+    Args:
+        rate: the loss rate r.
+        since: the time since the start of the infusion.
+        lasting: the duration T of the infusion.
+    """
     # (1 - exp(-r T)) / r at the end of the infusion, then exponential decay.
     done = jnp.clip(since, 0.0, lasting)
     return jnp.exp(-rate * (jnp.maximum(since, 0.0) - done)) * -jnp.expm1(-rate * done) / rate
 
 
 def _arrived(pulses: Pulses, until: Any, times: Any) -> Callable[[Any], Any]:
-    """Amount left of doses at some times, as a function of the loss rate."""
+    """Return a function from a loss rate to the amount left of doses at some times.
+
+    Args:
+        pulses: the doses.
+        until: the time from which a dose no longer counts, since a later record cancels it.
+        times: the times.
+    """
     since = times[:, None] - pulses.begin
     counts = (since >= 0) & (times[:, None] < until)
     since = jnp.where(counts, since, 0.0)
@@ -186,7 +213,14 @@ def _arrived(pulses: Pulses, until: Any, times: Any) -> Callable[[Any], Any]:
 
 
 def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[Any], Any]:
-    """Amount left of the doses before steady-state records, as a function of the loss rate."""
+    """Return a function from a loss rate to the amount left of the doses before steady states.
+
+    Args:
+        doses: all doses.
+        steady: the records at a steady state.
+        place: 1 for the records whose doses go into the compartment, else 0.
+        times: the times at which the amount is wanted.
+    """
     lag, duration, speed, amount = doses.lasting(steady)
     counts = (times[:, None] >= steady.time) & (times[:, None] < steady.until)
     later = jnp.where(counts, times[:, None] - steady.time, 0.0)
@@ -212,9 +246,14 @@ def _forever(doses: Doses, steady: Steady, place: Any, times: Any) -> Callable[[
 
 
 def _difference_quotients(left: Callable[[Any], Any], rates: Any, other: Any) -> Any:
-    """Difference quotients (L(kₐ) - L(λ)) / (λ - kₐ) of a function, also for coinciding rates.
+    """Difference quotients (L(kₐ) - L(λ)) / (λ - kₐ) of a function L, also for equal rates.
 
-    For close rates the quotient is the mean slope between them, by Gauss–Legendre quadrature.
+    For close rates the quotient is minus the mean slope between them, by Gauss–Legendre quadrature.
+
+    Args:
+        left: the function L of a rate.
+        rates: the rates λ.
+        other: the rate kₐ.
     """
     other = jnp.asarray(other, float)
     slope = lambda rate: jax.jvp(left, (rate,), (jnp.ones(()),))[1]  # noqa: E731

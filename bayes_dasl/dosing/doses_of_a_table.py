@@ -1,4 +1,4 @@
-"""`doses`: doses from a table in NONMEM's layout, for one subject or for each member."""
+"""`doses`: doses from a table in NONMEM's layout, for one subject or several."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,46 +30,48 @@ def doses(
 ) -> Doses:
     """Read doses from a table in NONMEM's layout, for `bd.ODE(…, doses=…)`.
 
-    The columns, in any case, are
+    The names of the columns may be in upper or lower case. The columns are
 
     - `amt`: the amount;
-    - `evid`: 0 for an observation, 1 for a dose, 3 for a reset of all states to their initial
-      values, 4 for a reset and then a dose. Without this column every row with an amount is a dose;
+    - `evid`: 0 for an observation, 1 for a dose, 2 for a row to ignore, 3 for a reset of all states
+      to their initial values, 4 for a reset and then a dose. Without this column every row with an
+      amount or a rate is a dose;
     - `cmt`: the compartment of the dose;
     - `rate`, `dur`: the rate of an infusion, or its duration; both 0 for a bolus; rate −2 for an
       unknown duration;
     - `addl`, `ii`: the number of further doses, and the interval between doses;
-    - `ss`: 1 if the doses have reached a steady state, which replaces the states; 2 if their steady
-      state is added to the states. An infusion without `ii` and amount is a constant one that ends
-      at this time.
+    - `ss`: 1 if repeated doses have reached a steady state, which replaces the states; 2 if the
+      steady state is added to the states. An infusion with `ss` but without `ii` and amount is a
+      constant infusion that ends at this time.
 
-    A reset, or a steady state that replaces the states, also ends infusions and cancels later doses
-    of earlier records. Steady states are found by Newton's method on one cycle of the doses, for
-    linear and nonlinear equations. All states must have one: if the states before and after a cycle
-    differ by more than ten times the solver's tolerances, the solve fails. A lag must be shorter
-    than the interval.
+    A reset, or a steady state that replaces the states, also ends running infusions and cancels
+    later doses of earlier records. Steady states are found by Newton's method on one dosing
+    interval, for linear and nonlinear equations. The solve fails if a steady state is not found:
+    the states before and after an interval may differ by at most ten times the solver's tolerances.
+    For doses at a steady state, a lag must be shorter than the interval.
 
     Args:
         table: a pandas DataFrame, or the path of a CSV or Parquet file; the rows of each subject
             are sorted by time.
-        into: the state that receives the doses, or the states of compartments 1, 2, …, or a dict of
-            states by the code in `cmt`.
+        into: the state that receives the doses, a list of the states of compartments 1, 2, …, or a
+            dict of states by the code in `cmt`.
         time: the column of times, which are numbers.
-        subject: the column of subjects; the layer then belongs in `bd.Each(layer, doses.members)`.
+        subject: the column of subjects. If it is given, the layer belongs in
+            `bd.Each(layer, doses.members)`.
         lag: the delay of doses by state: numbers, or random leaves such as `bd.population(…)`.
         bioavailability: the share of an amount that arrives, by state. It shortens an infusion of
             known rate.
         duration: the duration of infusions with rate −2, by state.
         names: new names of columns: `{"Dose (mg)": "amt"}`. Entries for columns that are not read
-            here are ignored, so that they can be shared with `bd.from_table`.
+            here are ignored, so that the same dict can be given to `bd.from_table`.
         units: units of columns: `{"amt": "mg"}`. Entries for other columns are ignored.
-        to: the wanted units of "time" and "amt".
+        to: the units to which "time" and "amt" are converted.
 
     Returns:
-        The doses of all members, padded to the same number.
+        The doses of all subjects, padded to the same number.
 
     Raises:
-        DataError: for an invalid row, named by its line in the file or its label.
+        DataError: for an invalid row; the message gives its line in the file or its label.
         ModelError: for a lag, bioavailability or duration of a state without doses, or one that is
             no number.
     """
@@ -91,7 +93,7 @@ def doses(
                 f"the duration of doses into '{state}' is unknown (rate −2): give "
                 f"duration={{'{state}': …}}"
             )
-    # 3. Arrays over members become known numbers that vary between members.
+    # 3. Arrays over subjects become known numbers that vary between groups of a population.
     lasting = {state: dict(numbers or {}) for state, numbers in own.items()}
     return _doses(read, several=subject is not None, **lasting)
 
@@ -99,6 +101,16 @@ def doses(
 def _doses(
     read: DoseArrays, *, several: bool, lag: Any, bioavailability: Any, duration: Any
 ) -> Doses:
+    """Build the `Doses` from arrays.
+
+    Args:
+        read: the arrays over subjects.
+        several: whether there are several subjects; if not, arrays lose their first axis.
+        lag: delays by state.
+        bioavailability: bioavailabilities by state.
+        duration: unknown durations by state.
+    """
+
     def of(array: np.ndarray) -> Any:
         return varying(array) if several else jnp.asarray(array[0])
 

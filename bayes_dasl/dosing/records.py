@@ -1,4 +1,4 @@
-"""Dose records in NONMEM's layout: read, checked, repeats expanded, padded for each subject."""
+"""Dose records in NONMEM's layout: read, check, expand repeats, and pad to arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,19 @@ UNKNOWN = -1.0
 
 
 class Record(NamedTuple):
-    """A dose, with the time `until` of the next record that cancels its remainder."""
+    """One dose record of a table.
+
+    Args:
+        row: the number of the row.
+        time: the time of the dose.
+        amount: the amount.
+        rate: the rate of an infusion; 0 for a bolus or an infusion of given duration.
+        duration: the duration of an infusion; `UNKNOWN` if it is a parameter.
+        interval: the time between repeated doses.
+        repeats: the number of further doses.
+        steady: 0 without a steady state, 1 if a steady state replaces the states, 2 if it is added.
+        until: the time of the next record that cancels the rest of this one.
+    """
 
     row: int
     time: float
@@ -31,7 +43,7 @@ class Record(NamedTuple):
 
     @property
     def endless(self) -> bool:
-        """Whether it is a constant infusion at steady state that ends now."""
+        """Whether the record is a constant infusion at steady state that ends at its time."""
         return self.steady > 0 and self.interval == 0
 
 
@@ -40,13 +52,16 @@ _EMPTY = {"time": NEVER, "amount": 0.0, "rate": 0.0, "duration": 0.0, "until": N
 
 
 class DoseArrays(NamedTuple):
-    """Arrays `(subject, dose)` by state, padded to the same number of doses.
+    """Arrays `(subject, dose)` of doses, padded to the same number of doses per subject.
 
     Args:
-        given: `time`, `amount`, `rate`, `duration` and `until` of each dose.
-        steady: the same for records at a steady state, under true for endless infusions and false
-            for repeated doses, with `interval`, `replaces`, and `place`, `(subject, dose, state)`,
-            which is 1 at the state of the dose.
+        given: for each state, arrays `time`, `amount`, `rate`, `duration` and `until` of its doses,
+            by name.
+        steady: arrays of records at a steady state, by name. The key True is for constant
+            infusions, False for repeated doses. They have the same arrays as `given` and three
+            more. `interval` is the time between doses. `replaces` is 1 if the steady state replaces
+            the states, else 0. `place`, `(subject, dose, state)`, is 1 for the state of the dose,
+            else 0.
         resets: times at which all states return to their initial values, `(subject, reset)`.
         members: the subjects.
         start: the first time in the table.
@@ -69,7 +84,7 @@ def read_doses(
         into: the state that receives the doses, or the states of `cmt` 1, 2, …, or a dict of states
             by the code in `cmt`.
         time: the column of times.
-        subject: the column of subjects; none for one subject.
+        subject: the column of subjects; None for one subject.
 
     Returns:
         The doses as arrays.
@@ -90,7 +105,8 @@ def read_doses(
     kinds = _row_kinds(frame)
     states = _states(frame, into, kinds)
     columns = _Columns(frame, kinds)
-    # 2. The records and resets of each subject. Each row that starts anew ends earlier records.
+    # 2. The records and resets of each subject. A reset, or a steady state that replaces the
+    # states, ends earlier records.
     records: list[list[tuple[str, Record]]] = [[] for _ in members]
     resets: list[list[float]] = [[] for _ in members]
     anew = np.isin(kinds, (_RESET, _RESET_AND_DOSE)) | (
@@ -110,7 +126,7 @@ def read_doses(
     names = [state for state in dict.fromkeys(_states_by_code(into).values()) if state in used]
     given, steady = {}, {}
     for name in names:
-        # An endless infusion that ends now is a steady state, not a dose.
+        # A constant infusion that ends at its record is a steady state, not a dose.
         own = [
             [x for state, r in rows if state == name and not r.endless for x in _repeated(r)]
             for rows in records
@@ -137,7 +153,7 @@ def read_doses(
 
 
 def _row_kinds(frame: InputTable) -> np.ndarray:
-    """Kind of each row: 0 for an observation, 1 for a dose, 3 for a reset, 4 for both."""
+    """Return the kind of each row: 0 for no dose, 1 for a dose, 3 for a reset, 4 for both."""
     amounts = frame.numbers("amt", "amounts")
     if not frame.has("evid"):
         rates = frame.numbers("rate", "rates") if frame.has("rate") else np.zeros(len(frame))
@@ -164,7 +180,9 @@ def _row_kinds(frame: InputTable) -> np.ndarray:
 def _states(
     frame: InputTable, into: str | Sequence[str] | Mapping, kinds: np.ndarray
 ) -> dict[int, str]:
-    """The state of the dose in each row that is one.
+    """Return the state that receives the dose, by the number of each row with a dose.
+
+    `kinds` are the kinds of all rows.
 
     Raises:
         DataError: for a compartment that `into` does not name.
@@ -202,13 +220,13 @@ def _states(
 
 
 def _states_by_code(into: str | Sequence[str] | Mapping) -> dict[Any, str]:
-    """States by the code of their compartment."""
+    """Return the states by the code of their compartment in `cmt`."""
     into = (into,) if isinstance(into, str) else into
     return dict(into) if isinstance(into, Mapping) else dict(enumerate(into, start=1))
 
 
 def _same_number(code: str, key: object) -> bool:
-    """Whether text and a code are the same number, such as 1.0 and 1."""
+    """Whether a text and a code are the same number, such as "1.0" and 1."""
     try:
         return float(code) == float(str(key))
     except ValueError:
@@ -216,7 +234,10 @@ def _same_number(code: str, key: object) -> bool:
 
 
 class _Columns:
-    """Checked numbers of the rows that are doses, in the wanted units."""
+    """Checked columns of the table, converted to the wanted units.
+
+    `kinds` are the kinds of all rows. Only rows that are doses are checked.
+    """
 
     def __init__(self, frame: InputTable, kinds: np.ndarray):
         self.frame, self.dosed = frame, np.isin(kinds, (_DOSE, _RESET_AND_DOSE))
@@ -238,12 +259,14 @@ class _Columns:
         self._check()
 
     def _of(self, name: str, default: float) -> np.ndarray:
+        """Return a column as numbers, with a default for missing values or a missing column."""
         if name != "amt" and not self.frame.has(name):
             return np.full(len(self.frame), default)
         values = self.frame.numbers(name, "doses", self.dosed)
         return np.where(np.isnan(values), default, values)
 
     def _check(self) -> None:
+        """Raise a DataError for the first row with an invalid dose."""
         known = self.rate > 0
         endless = (self.ss > 0) & (self.ii == 0) & known
         amount = np.nan_to_num(self.amt)
@@ -281,6 +304,13 @@ class _Columns:
                 raise DataError(f"in {self.frame.row(row)} {fault}")
 
     def record(self, row: int, time: float, until: float) -> Record:
+        """Return the record of a row.
+
+        Args:
+            row: the number of the row.
+            time: the time of the dose.
+            until: the time of the next record that cancels the rest of this one.
+        """
         duration = UNKNOWN if self.rate[row] == -2 else self.dur[row]
         amount, rate = np.nan_to_num(self.amt[row]), max(float(self.rate[row]), 0.0)
         return Record(
@@ -297,12 +327,14 @@ class _Columns:
 
 
 def _repeated(record: Record) -> list[Record]:
+    """Return the record and its repeats as single doses."""
     return [
         record._replace(time=record.time + k * record.interval) for k in range(1 + record.repeats)
     ]
 
 
 def _padded_arrays(rows: list[list[Record]], fill: dict[str, float]) -> dict[str, np.ndarray]:
+    """Return one array `(subject, dose)` for each field in `fill`, padded with the value there."""
     found = {}
     for name, by in fill.items():
         found[name] = _padded_rows([[getattr(r, name) for r in of] for of in rows], by)
@@ -310,7 +342,7 @@ def _padded_arrays(rows: list[list[Record]], fill: dict[str, float]) -> dict[str
 
 
 def _padded_rows(rows: list[list[float]], fill: float) -> np.ndarray:
-    """Rows of different lengths as one array, padded."""
+    """Return rows of different lengths as one array, padded with `fill` at the end."""
     width = max(map(len, rows))
     return np.array([[*row, *[fill] * (width - len(row))] for row in rows]).reshape(
         len(rows), width

@@ -27,7 +27,17 @@ _CYCLES = 20
 
 
 class Given(Module):
-    """Doses into one state, arrays `(dose,)`; a negative duration stands for the unknown one."""
+    """Doses into one state, as arrays `(dose,)`.
+
+    Args:
+        time: the time of each dose record.
+        amount: the amount.
+        rate: the rate of an infusion; 0 if it is not given.
+        duration: the duration of an infusion; negative if it is a parameter of the state.
+        until: the time of the next record that cancels the rest of the dose.
+        into: the state.
+        infused: whether any of the doses is an infusion.
+    """
 
     time: Any
     amount: Any
@@ -39,7 +49,21 @@ class Given(Module):
 
 
 class Steady(Module):
-    """Records at a steady state, `(record,)`; `place` `(record, state)` is 1 at their state."""
+    """Records at a steady state, as arrays `(record,)`.
+
+    Args:
+        time: the time of each record.
+        amount: the amount of each dose.
+        rate: the rate of an infusion; 0 if it is not given.
+        duration: the duration of an infusion; negative if it is a parameter of the state.
+        interval: the time between doses.
+        until: the time of the next record that cancels the rest of this one.
+        replaces: 1 if the steady state replaces the states, 0 if it is added to the states.
+        place: an array `(record, state)` that is 1 for the state of the record and else 0.
+        into: the states, in the order of the last axis of `place`.
+        infused: whether any of the doses is an infusion.
+        endless: True for constant infusions, False for repeated doses.
+    """
 
     time: Any
     amount: Any
@@ -54,14 +78,19 @@ class Steady(Module):
     endless: bool = eqx.field(static=True)
 
     def of(self, numbers: Mapping[str, Any], default: float) -> Any:
-        """The parameter, by state in `numbers`, of the state of each record."""
+        """Return a parameter of the state of each record.
+
+        Args:
+            numbers: the parameter by state.
+            default: the value for states that `numbers` does not name.
+        """
         return sum(
             self.place[..., i] * numbers.get(name, default) for i, name in enumerate(self.into)
         )
 
 
 class Doses(AbstractScheduled):
-    """Doses of one subject, or of each member, as `bd.dosing.doses` reads them from a table.
+    """Doses of one subject, or of several, as `bd.dosing.doses` reads them from a table.
 
     Args:
         given: doses by state.
@@ -70,8 +99,9 @@ class Doses(AbstractScheduled):
         lag: delay of a dose after its record, by state.
         bioavailability: share of an amount that arrives, by state.
         duration: duration of infusions whose duration is not in the table, by state.
-        members: the subjects, numbers or names; empty if the doses are for any subject.
-        start: the first time of the table, the start of a solve unless its layer has another.
+        members: the subjects, numbers or names; empty if the table does not distinguish subjects.
+        start: the first time of the table, and the start of a solve unless its layer has another
+            start.
     """
 
     given: tuple[Given, ...]
@@ -85,7 +115,7 @@ class Doses(AbstractScheduled):
     has_a_time: ClassVar[str] = "doses"
 
     def __repr__(self) -> str:
-        """Number of subjects, states and first time, since all arrays would fill pages."""
+        """Return the number of subjects, the states and the first time, but no arrays."""
         states = dict.fromkeys(
             [given.into for given in self.given] + [name for s in self.steady for name in s.into]
         )
@@ -112,10 +142,10 @@ class Doses(AbstractScheduled):
                 )
 
     def refuse_before(self, start: Any) -> None:
-        """Refuse a table that begins before the start of a solve, which would lose doses.
+        """Refuse a table that begins before the start of a solve, since early doses would be lost.
 
         Args:
-            start: the start of the solve; a traced one is not checked.
+            start: the start of the solve; a traced start is not checked.
 
         Raises:
             ModelError: if the table begins before the start.
@@ -130,10 +160,10 @@ class Doses(AbstractScheduled):
             )
 
     def schedule(self, ode: Any, inputs: Inputs) -> "Schedule":
-        """The schedule of one solve, with all steady states solved for.
+        """Return the schedule of one solve, in which all steady states are computed.
 
         Args:
-            ode: the equations, with these doses.
+            ode: the `ODE` layer with these doses.
             inputs: the start and the forcings.
 
         Returns:
@@ -156,10 +186,10 @@ class Doses(AbstractScheduled):
         )
 
     def pulses(self, given: Given) -> "Pulses":
-        """Begin, end, rate and amount of doses into one state.
+        """Return begin, end, rate and amount of doses into one state.
 
         Args:
-            given: these doses.
+            given: the doses.
 
         Returns:
             The pulses; a dose that is cancelled before it arrives has rate and amount zero.
@@ -174,25 +204,25 @@ class Doses(AbstractScheduled):
         return Pulses(begin, end, none(rate), none(amount), given.into, given.infused)
 
     def lasting(self, steady: Steady) -> tuple[Any, Any, Any, Any]:
-        """Lags, durations, rates and bolus amounts of records at a steady state.
+        """Return lag, duration, rate and bolus amount of records at a steady state.
 
         Args:
-            steady: these records.
+            steady: the records.
 
         Returns:
-            Four arrays, `(record,)`.
+            Four arrays, `(record,)`, in this order.
         """
         share, unknown = steady.of(self.bioavailability, 1.0), steady.of(self.duration, 0.0)
         return (steady.of(self.lag, 0.0), *_lasting(steady, share, unknown))
 
     def going_on(self, steady: Steady) -> "list[Pulses]":
-        """Infusions of the last cycle before a steady-state record that end after the record.
+        """Return infusions that began before a steady-state record and end after it.
 
         Args:
-            steady: these records.
+            steady: the records.
 
         Returns:
-            Pulses for each state.
+            The pulses for each state.
         """
         lag, duration, rate, _ = self.lasting(steady)
         # The last dose of the cycle was given one interval before the record.
@@ -205,14 +235,19 @@ class Doses(AbstractScheduled):
 
 
 def _lasting(doses: Given | Steady, share: Any, unknown: Any) -> tuple[Any, Any, Any]:
-    """Durations, rates and bolus amounts of doses.
+    """Return durations, rates and bolus amounts of doses.
 
     A bioavailability below 1 shortens an infusion of known rate, and lowers the rate of an infusion
     of known duration.
+
+    Args:
+        doses: the doses.
+        share: the bioavailability of each dose.
+        unknown: the duration of doses whose duration is a parameter.
     """
     amount, rated = doses.amount * share, doses.rate > 0
-    # Duration: as given, unknown (a parameter), or amount / rate. Rate: as given, or amount /
-    # duration. A dose of duration zero is a bolus.
+    # The duration is given, a parameter, or amount / rate. The rate is given, or amount / duration.
+    # A dose of duration zero is a bolus.
     duration = jnp.where(doses.duration < 0, unknown, doses.duration)
     duration = jnp.where(rated, amount / jnp.where(rated, doses.rate, 1.0), duration)
     long = duration > 0
@@ -223,7 +258,10 @@ def _lasting(doses: Given | Steady, share: Any, unknown: Any) -> tuple[Any, Any,
 
 
 class Pulses(Module):
-    """Arrivals in one state: a rate from `begin` to `end`, and a bolus amount at `begin`."""
+    """Input into one state: a rate from `begin` to `end`, and a bolus amount at `begin`.
+
+    `into` is the name of the state, and `infused` whether any dose is an infusion.
+    """
 
     begin: Float[Array, " dose"]
     end: Float[Array, " dose"]
@@ -236,8 +274,16 @@ class Pulses(Module):
 class Schedule(AbstractSchedule):
     """All doses and resets of one solve, with the interface of a `Jump`.
 
-    Infusions are rates between two times, which the solver holds fixed. The derivative by these
-    times is added here: an infusion that begins dτ later has given `rate · dτ` less.
+    An infusion is a constant rate between two times. The solver treats these times as constants, so
+    their derivatives are added here: an infusion that begins dτ later has given `rate · dτ` less.
+
+    Args:
+        pulses: doses into each state.
+        resets: times at which all states return to their initial values.
+        steady: records at a steady state.
+        states: the steady states of these records, by state.
+        initial: the initial states, to which a reset returns.
+        ok: whether all steady states were found.
     """
 
     pulses: tuple[Pulses, ...]
@@ -266,6 +312,7 @@ class Schedule(AbstractSchedule):
         )
 
     def _parts(self) -> list[Any]:
+        """Return the times of resets, steady states, and dose begins and ends, in this order."""
         of_pulses = [
             times for p in self.pulses for times in ((p.begin, p.end) if p.infused else (p.begin,))
         ]
@@ -274,7 +321,17 @@ class Schedule(AbstractSchedule):
     def __call__(
         self, acting: Bool[Array, " jumps"], t: Any, y: Values, u: Values
     ) -> dict[str, Any]:
-        """States after the changes that are `acting`: resets, then steady states, then doses."""
+        """Change the states at one time: first resets, then steady states, then doses.
+
+        Args:
+            acting: which of `times` act at this time.
+            t: the time.
+            y: the states before the changes, by name.
+            u: the forcings, which are not used.
+
+        Returns:
+            The states after the changes, by name.
+        """
         # 1. Resets to the initial states.
         sizes = [jnp.size(times) for times in self._parts()]
         back, *parts = jnp.split(acting, [*itertools.accumulate(sizes[:-1])])
@@ -303,11 +360,12 @@ class Schedule(AbstractSchedule):
         return y
 
     def rates(self, t: Any, last: Any) -> dict[str, Any]:
-        """Rates of infusions by state.
+        """Return the rates of infusions by state.
 
         Args:
             t: the time.
-            last: the time after which no infusion begins or ends.
+            last: the end of the current part of the solve. Begins and ends of infusions after this
+                time are ignored.
 
         Returns:
             The rates that are added to the vector field.
@@ -315,7 +373,7 @@ class Schedule(AbstractSchedule):
         rates: dict[str, Any] = {}
         for p in self.pulses:
             if p.infused:
-                # Begins and ends after `last` lie outside this solve.
+                # Begins and ends after `last` lie outside the current part of the solve.
                 on = (t >= jnp.where(p.begin > last, jnp.inf, p.begin)) & (
                     t < jnp.where(p.end > last, jnp.inf, p.end)
                 )
@@ -324,14 +382,24 @@ class Schedule(AbstractSchedule):
 
 
 def _late(times: Any) -> Any:
-    """Zero, with derivative 1 in the times."""
+    """Return zero, with derivative 1 by the times."""
     return times - jax.lax.stop_gradient(times)
 
 
 def steady_states(
     ode: Any, doses: Doses, steady: Steady, inputs: Inputs
 ) -> tuple[dict[str, Any], Bool[Array, " record"]]:
-    """Steady states of all records, and whether each was found."""
+    """Return the steady states of all records, and whether each was found.
+
+    Args:
+        ode: the `ODE` layer.
+        doses: all doses.
+        steady: the records.
+        inputs: the start and the forcings.
+
+    Returns:
+        The states by name, `(record,)`, and a flag for each record.
+    """
     lag, duration, rate, amount = doses.lasting(steady)
 
     def one(time, interval, place, lag, duration, rate, amount):
@@ -350,7 +418,18 @@ def steady_states(
 def _endless(
     ode: Any, into: Values, rate: Any, time: Any, inputs: Inputs
 ) -> tuple[dict[str, Any], Any]:
-    """Steady state of an endless infusion: the states at which all rates vanish."""
+    """Steady state of a constant infusion: the states at which all rates vanish.
+
+    Args:
+        ode: the `ODE` layer.
+        into: for each state, 1 if it receives the infusion, else 0.
+        rate: the rate of the infusion.
+        time: the time at which rates are evaluated.
+        inputs: the start and the forcings.
+
+    Returns:
+        The states, and whether they were found.
+    """
     field = rates_at(with_schedule(ode, Schedule.empty(ode.initial), ode.initial), inputs)
 
     def still(y):
@@ -376,14 +455,27 @@ def _periodic(
 ) -> tuple[dict[str, Any], Any]:
     """Steady state of repeated doses: the fixed point y = Φ(y) of one cycle.
 
-    A cycle goes from one interval before the record to the record. Newton's method finds the fixed
-    point without a gradient; one more step adds the derivatives.
+    A cycle is the dosing interval that ends at the record, and Φ maps the states at its start to
+    those at its end. Newton's method finds the fixed point without a gradient; one more step adds
+    the derivatives.
+
+    Args:
+        ode: the `ODE` layer.
+        into: for each state, 1 if it receives the doses, else 0.
+        infused: whether doses are infusions.
+        time: the time of the record.
+        interval: the dosing interval.
+        lag: the delay of a dose.
+        duration: the duration of an infusion.
+        rate: the rate of an infusion.
+        amount: the amount of a bolus.
+        inputs: the start and the forcings.
 
     Returns:
         The states, and whether they were found.
     """
     begin = time - interval
-    # 1. The doses of a cycle: its own, and the infusion that is left from the cycle before.
+    # 1. The doses of a cycle: its own dose, and the rest of an infusion of the previous cycle.
     starts = begin + lag - jnp.stack([interval, jnp.zeros_like(interval)])
     once = jnp.stack([0.0 * amount, amount])
     pulses = tuple(

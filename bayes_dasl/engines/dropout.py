@@ -25,25 +25,28 @@ from ..inference.reparametrisations.hidden_units import hidden_units
 
 @dataclasses.dataclass(frozen=True)
 class MCDropout(AbstractEngine):
-    """A point estimate with random masks: each draw drops hidden units and scales up the others.
+    """Monte-Carlo dropout: a point estimate of the weights, with random masks as draws.
 
-    Weights and scientific parameters are a point estimate by gradient descent, with a new mask in
-    each step. The priors see the weights without a mask. A mask holds for a whole trajectory, also
-    inside a vector field. A dropped unit has zero outgoing weights, so that a draw is a set of
-    weights as with any other engine. Units with known outgoing weights always stay. The best of
-    several descents counts.
+    A mask sets each hidden unit to zero with probability `rate` and scales up the other units. Each
+    draw applies one mask. The scientific parameters are the same in all draws.
+
+    Weights and scientific parameters are estimated by gradient descent, with a new mask in each
+    step. The priors are evaluated at the weights without a mask. One mask applies to a whole
+    trajectory, also inside a vector field. A dropped unit has zero outgoing weights, so a draw is a
+    set of weights as with any other engine. Units whose outgoing weights are known numbers are
+    never dropped. The best of several descents is used.
 
     Args:
         rate: the probability of dropping a unit.
         draws: the number of masks.
         starts: the number of descents, each from a prior draw.
-        descent: steps and learning rates; all steps are taken unless it has patience.
+        descent: steps and learning rates of the descents. Without `patience` all steps are taken.
 
     Source: Gal & Ghahramani (2016), Dropout as a Bayesian approximation.
 
     Raises:
-        ModelError: for settings that are not possible. When run, also if the model has no hidden
-            `eqx.nn.Linear`, or has weights that cannot be zero or have a horseshoe prior.
+        ModelError: for invalid settings. When run, also if the model has no hidden `eqx.nn.Linear`,
+            or has weights that cannot be zero or have a horseshoe prior.
     """
 
     rate: float = 0.1
@@ -58,7 +61,7 @@ class MCDropout(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all starts."""
+        """Number of positions that are evaluated together: one per start."""
         return self.starts
 
     def cost(self, problem: Problem) -> Cost:
@@ -66,6 +69,8 @@ class MCDropout(AbstractEngine):
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw masks around the best point estimate.
+
+        Arguments and result are those of `AbstractEngine.run`.
 
         Raises:
             ModelError: if no start has a finite log density, or the model has no hidden units.
@@ -87,7 +92,8 @@ class MCDropout(AbstractEngine):
             bar=bar,
             altered=masked,
         )
-        # A single loss depends on its mask, which may make the solver fail; the median does not.
+        # The loss of one step depends on its mask, with which the solver may fail. The median over
+        # steps is robust to this.
         best = int(np.nanargmin(np.nanmedian(found.curves["loss"][:, -4 * WINDOW :], axis=1)))
         last = jnp.asarray(found.visited[best, -1])
         keys = jax.random.split(key_masks, proposals_to_draw(self.draws))

@@ -1,4 +1,4 @@
-"""Laplace's approximation by the generalised Gauss–Newton matrix."""
+"""Laplace approximation with the generalised Gauss–Newton matrix."""
 
 import dataclasses
 
@@ -31,27 +31,32 @@ SUBSETS = ("all", "last")
 class Laplace(AbstractEngine):
     r"""A normal around the mode, with precision $J^\top W J$ plus the curvature of the priors.
 
-    J are the derivatives of the predictions and of the logarithms of their standard deviations. W
-    is the Fisher information of each datum about these (generalised Gauss–Newton). Unlike the
-    Hessian, this precision is never negative. No direction is wider than under the prior, where
-    priors count as independent: correlated ones become too narrow if data say little.
+    J holds the derivatives of all predictions, and of the logarithms of their standard deviations,
+    by the parameters. W is the Fisher information of each datum about these quantities. Their
+    product is the generalised Gauss–Newton matrix. Unlike the Hessian, it has no negative
+    eigenvalues.
 
-    For a network inside a solver, draws are made in the conditional reparametrisation of `NUTS`,
-    where last layers follow the hidden weights. In the weights themselves, predictions are far
-    wider than the posterior's.
+    No direction is wider than under the prior. This bound treats the priors of all parameters as
+    independent. So parameters with correlated priors become too narrow if data say little about
+    them.
+
+    For a network inside a solver, draws are made in the conditional reparametrisation of `NUTS`, in
+    which last-layer weights depend on the hidden weights. A normal in the weights themselves would
+    give predictions far wider than the posterior's.
 
     Args:
-        subset: "all" weights, or those of "last" layers only. All other network weights, variance
-            heads and random scales of networks then stay at the mode.
-        draws: number of draws.
-        starts: the number of descents, each from a prior draw; the best one ends at the mode.
+        subset: "all" varies all parameters. "last" varies the last-layer weights of networks and
+            the scientific parameters. Then hidden weights, variance heads and random scales of
+            networks stay at the mode.
+        draws: the number of draws.
+        starts: the number of descents, each from a prior draw. The mode is the end of the best one.
         descent: steps, learning rates and patience of the descents.
 
     Source: Daxberger et al. (2021), Laplace redux.
 
     Raises:
-        ModelError: for settings that are not possible. When run, also if "last" finds no last
-            layer.
+        ModelError: for invalid settings. When run, also if `subset` is "last" and no network has a
+            last layer in whose weights it is linear.
     """
 
     subset: str = "all"
@@ -66,21 +71,21 @@ class Laplace(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all starts."""
+        """Number of positions that are evaluated together: one per start."""
         return self.starts
 
     def cost(self, problem: Problem) -> Cost:
         return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Draw around the best mode.
+        """Draw around the best mode. Arguments and result are those of `AbstractEngine.run`.
 
         Raises:
             ModelError: if no start has a finite log density.
         """
         free = self._free(problem)
         key_descent, key_draw = jax.random.split(key)
-        # 1. The mode: the highest end of several descents.
+        # 1. The mode: the end of the descent with the highest log density.
         found = descended(
             problem, self.starts, self.descent, key=key_descent, journal=journal, bar=bar
         )
@@ -92,7 +97,7 @@ class Laplace(AbstractEngine):
             "curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))}
         )
         precision = curvature["precision"]
-        # 3. In units U of the prior's widths, U Λ U = V diag(λ) Vᵀ. With root
+        # 3. With U the diagonal matrix of prior widths, U Λ U = V diag(λ) Vᵀ. With the root
         #    R = U V diag(max(λ, 1))^(−½) no direction is wider than under the prior.
         unit = problem.prior_widths()[free]
         values, vectors = np.linalg.eigh(precision[np.ix_(free, free)] * np.outer(unit, unit))
@@ -106,7 +111,7 @@ class Laplace(AbstractEngine):
         proposed = journal.step("proposals", lambda: _displaced(references, mode, steps))
         log_posterior = log_densities(problem, proposed["position"])
         proposals = solvable(proposed["position"], log_posterior, self.draws)
-        # 5. Importance weights judge the width of the normal, if all parameters vary.
+        # 5. If all parameters vary, importance weights test the width of the normal.
         if len(free) < problem.dimension:
             known = {}
             spread = unshown_spread("what the weights of hidden layers leave open is left out")
@@ -124,7 +129,7 @@ class Laplace(AbstractEngine):
         )
 
     def _free(self, problem: Problem) -> np.ndarray:
-        """Return the indices of the parameters that vary."""
+        """Return the indices of the parameters that vary, for the given `subset`."""
         if self.subset == "all":
             return np.arange(problem.dimension)
         last = last_layer(problem).indices
@@ -144,8 +149,14 @@ def _displaced(
 ) -> Arrays:
     """Return the mode plus each step, taken in the conditional reparametrisation if there is one.
 
+    Args:
+        references: makes the conditional reparametrisation at a position; None without one.
+        mode: the position of the mode.
+        steps: displacements from the mode.
+
     Returns:
-        The positions and log |det J| there.
+        A dict with `position`, `(draw, dimension)`, and `log_volume`, the log |det J| of the
+        reparametrisation at each position (0 without one).
     """
     plain = {"position": mode + steps, "log_volume": np.zeros(len(steps))}
     if references is None:
@@ -165,6 +176,9 @@ def _first_order_inverse(
     mode: Float[Array, " dimension"],
     steps: Float[Array, "draw dimension"],
 ) -> Array:
-    """Return z(mode + step) to first order in each step."""
+    """Return z(mode) plus the derivative of z times each step, `(draw, dimension)`.
+
+    z(x) is the inverse of the reparametrisation, from unconstrained parameters x to new ones.
+    """
     begin, along = jax.linearize(conditional.inverse, mode)
     return begin + jax.vmap(along)(steps)

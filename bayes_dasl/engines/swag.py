@@ -1,4 +1,4 @@
-"""SWAG: a normal around the end of each of several descents, from its last iterates."""
+"""SWAG: a mixture of normals, each fitted to the last iterates of one gradient descent."""
 
 import dataclasses
 
@@ -29,27 +29,29 @@ _RANK = 20
 class SWAG(AbstractEngine):
     r"""Stochastic weight averaging, Gaussian (SWAG), of an ensemble.
 
-    Each member draws from $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$. After
-    its descent a member continues at a constant learning rate, each step with a new minibatch of
-    half of the times. It uses all times if there are constraints, or the minibatch of `descent`.
-    $\bar\theta$ and $\Sigma_{diag}$ are mean and variances of its collected iterates, and D holds
-    the last K = 20 deviations from the mean. Members are dropped as in `DeepEnsemble`. Importance
-    weights against the posterior judge the width of these normals.
+    Each member of the ensemble draws from $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) /
+    2\big)$. Here $\bar\theta$ and $\Sigma_{diag}$ are the mean and the variances of the member's
+    collected iterates. D holds the last K = 20 deviations of iterates from the mean.
+
+    After its descent a member continues at a constant learning rate, each step with a new minibatch
+    of half of the times. If there are constraints, every step uses all times. If `descent` sets a
+    minibatch, that size is used instead. Members are dropped as in `DeepEnsemble`. Importance
+    weights against the posterior test whether the normals have the right width.
 
     Args:
         members: the number of descents, each from a prior draw.
-        draws: draws of all members together.
-        collected: iterates of each member that are collected, 50 steps apart.
-        learning_rate: the constant learning rate, in prior standard deviations. The spread of a
-            member grows with the root of `learning_rate` × `collected`, whatever the data say.
-        descent: steps and learning rates of the descents; all steps are taken unless it has
-            patience.
+        draws: the number of draws of all members together.
+        collected: the number of iterates of each member that are collected, 50 steps apart.
+        learning_rate: the constant learning rate, in prior standard deviations. The variance of a
+            member depends on `learning_rate` and `collected`, not only on the data: its standard
+            deviation grows with the root of their product.
+        descent: steps and learning rates of the descents. Without `patience` all steps are taken.
 
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024),
     arXiv:2401.00161.
 
     Raises:
-        ModelError: for settings that are not possible.
+        ModelError: for invalid settings.
     """
 
     members: int = 5
@@ -65,7 +67,7 @@ class SWAG(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all members."""
+        """Number of positions that are evaluated together: one per member."""
         return self.members
 
     def cost(self, problem: Problem) -> Cost:
@@ -74,7 +76,9 @@ class SWAG(AbstractEngine):
         return descents._replace(least=descents.least + further, most=descents.most + further)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Draw from the members' normals.
+        """Draw from the normals of the members.
+
+        Arguments and result are those of `AbstractEngine.run`.
 
         Raises:
             ModelError: if no member has a finite log density, or if the descent has a minibatch and
@@ -102,7 +106,8 @@ class SWAG(AbstractEngine):
         )
         visited = wandered.visited
         kept = usable(problem, visited.mean(axis=1), found.weights)
-        # 3. Draws of each member's normal, members in turn, so that any number has equal shares.
+        # 3. Draws of each member's normal. Members take turns, so that the first n draws hold
+        #    nearly equally many of each.
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key_draw)).ravel())
         each = -(-(proposals_to_draw(self.draws) - 1) // int(kept.members.sum()))
         normals = visited[kept.members]
@@ -131,7 +136,7 @@ class SWAG(AbstractEngine):
         )
 
     def _wandering(self, problem: Problem) -> Descent:
-        """Return the settings of the steps at a constant learning rate."""
+        """Return the descent settings of the steps at a constant learning rate."""
         half = None if problem.constraints else max(problem.times // 2, 1)
         return Descent(
             steps=self.collected * WINDOW,
@@ -147,7 +152,16 @@ class SWAG(AbstractEngine):
 def _swag_draws(
     iterates: Float[np.ndarray, "window dimension"], number: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "number dimension"]:
-    """Return draws θ̄ + (diag(Σ)^½ n₁ + D n₂ / √(K − 1)) / √2, with standard normal n₁ and n₂."""
+    """Draw from the normal of a member.
+
+    A draw is θ̄ + (diag(Σ)^½ n₁ + D n₂ / √(K − 1)) / √2, with standard normal n₁ and n₂.
+
+    Args:
+        iterates: the collected iterates of the member. Their mean is θ̄ and their variances are Σ.
+            D holds their last K deviations from the mean.
+        number: the number of draws.
+        rng: the random number generator.
+    """
     mean = iterates.mean(axis=0)
     deviations = (iterates - mean)[-_RANK:]
     along = rng.normal(size=(number, len(deviations))) @ deviations / np.sqrt(len(deviations) - 1)
@@ -157,12 +171,17 @@ def _swag_draws(
 def _swag_log_density(
     x: Float[np.ndarray, "draw dimension"], iterates: Float[np.ndarray, "window dimension"]
 ) -> Float[np.ndarray, " draw"]:
-    """Return the log density of such a normal, up to a constant, by Woodbury's identity."""
+    """Return the log density of the normal of a member, up to a constant.
+
+    Args:
+        x: the positions.
+        iterates: the collected iterates of the member, which define its normal as in `_swag_draws`.
+    """
     mean = iterates.mean(axis=0)
     deviations = (iterates - mean)[-_RANK:]
     scale = np.maximum(iterates.std(axis=0) / np.sqrt(2), 1e-300)
-    # In units of the scale the covariance is 1 + Lᵀ L. Its inverse is 1 − Lᵀ (1 + L Lᵀ)⁻¹ L, and
-    # its determinant that of 1 + L Lᵀ.
+    # Divided by the scale, the covariance is 1 + Lᵀ L with loadings L. By Woodbury's identity its
+    # inverse is 1 − Lᵀ (1 + L Lᵀ)⁻¹ L, and its determinant equals that of 1 + L Lᵀ.
     loadings = deviations / scale / np.sqrt(2 * (len(deviations) - 1))
     inner = np.eye(len(loadings)) + loadings @ loadings.T
     z = (x - mean) / scale

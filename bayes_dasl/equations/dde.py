@@ -43,8 +43,8 @@ from ._past_states import Lookup, Solution
 _FINE = 32
 # Times of the stages, as shares of a step.
 _STAGES = (0.0, 0.5, 1.0)
-# A discontinuity at the start is one order smoother after each delay. After this many delays a
-# method of order four no longer sees it.
+# A discontinuity at the start is one order smoother after each delay. After this many delays it
+# does not affect a method of order four.
 _BREAKS = 3
 
 
@@ -53,12 +53,14 @@ class DDE(AbstractFromStates):
 
     $\dot y = f(t, y, u), \quad u_\text{past}(t) = y(t - \tau)$
 
-    The method of steps uses the classical Runge–Kutta method (order four) and cubic interpolation
-    of the past. Steps are no longer than `longest_step`. They end where a discontinuity at the
-    start returns (after one, two and three delays), and where a forcing has a kink or a jump. A
-    second solve with steps of twice the length estimates the error. If the error at a requested
-    time exceeds `rtol` and `atol`, or a delay is shorter than a step, then `ok=False`; there is no
-    exception.
+    Here y are the states, and u holds forcings and past states, each with its delay τ.
+
+    The equation is solved by the method of steps, with the classical Runge–Kutta method (order
+    four) and cubic interpolation of past states. Steps are no longer than `longest_step`. They end
+    at the times where a discontinuity at the start reappears (after one, two and three delays), and
+    where a forcing has a kink or a jump. A second solve with twice the step length estimates the
+    error. If the error at a requested time exceeds the tolerances `rtol` and `atol`, the result has
+    `ok=False`; there is no exception. The same holds if a delay is shorter than a step.
 
     Args:
         vector_field: a function `(t, y, u)` of time, a dict of states, and a dict of forcings and
@@ -66,34 +68,36 @@ class DDE(AbstractFromStates):
             time.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the
             units of the state.
-        delays: past states by their name in `u`, each a state and its delay in the units of time, a
-            number or a random leaf: `{"past": ("y", tau)}` is `u["past"]`.
+        delays: a dict of past states by their name in `u`. Each is a tuple of the name of the state
+            and its delay. The delay is a number or a random leaf, in the units of time.
+            `{"past": ("y", tau)}` defines `u["past"]`, the value of y a time tau earlier.
         observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
-            states are predicted. It sees the past states too. A method of the equations' class is
-            called on the equations.
+            states are predicted. Its `u` also holds the past states. It may be a method of the
+            class of `vector_field`; it is then called on `vector_field`.
         history: a function `(t, y, u)` of a time before `start`, the states at `start` and the
-            forcings. It returns a dict of some states at that time. States without an entry, or all
-            without `history`, were constant.
-        longest_step: the length of a step, in the units of time: a 32nd of the shortest delay
-            unless given. It is required if a delay is unknown.
-        start: the time of `initial`; unless given, the first time of the data that the model is
+            forcings. It returns a dict of states at time t. States that it does not return have
+            their initial value before `start`; so do all states if there is no `history`.
+        longest_step: the length of a step, in the units of time; by default a 32nd of the shortest
+            delay. It is required if a delay is unknown.
+        start: the time of `initial`. The default is the first time of the data that the model is
             fitted to.
         rtol: relative tolerance of the error at a datum.
         atol: absolute tolerance of the error at a datum, in the units of the states.
-        max_steps: the most steps of equal length in a solve; a solve with more is refused.
-        forcings: the data variables that drive the equation: a name, or several. They are linear
-            between their data unless `interpolation` names them.
-        interpolation: kinds by forcing: `{"rain": "step"}` holds each datum until the next one,
-            `"cubic"` is a smooth spline.
-        units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused.
+        max_steps: the largest number of steps of equal length in a solve. A longer solve is
+            refused.
+        forcings: the data variables that drive the equation: a name, or several. They are
+            interpolated linearly between their data unless `interpolation` names them.
+        interpolation: the kind of interpolation by name of the forcing: `{"rain": "step"}` keeps
+            each datum until the next one, `"cubic"` is a smooth spline.
+        units: the units of states, forcings and observed values, by name. Data in other units are
+            converted. Data in incompatible units are refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
 
     Raises:
         ModelError: for invalid delays, an unknown delay without `longest_step`, a `longest_step`
-            longer than a known delay, or as for `ODE`; when called, for rates of other states or
+            longer than a known delay, or as for `ODE`. When called: for rates of other states or
             shapes, traced times, or more than `max_steps` steps.
 
     Source: Bellen & Zennaro (2003), Numerical Methods for Delay Differential Equations.
@@ -211,15 +215,20 @@ class DDE(AbstractFromStates):
     def _past(
         self, found: Solution, inputs: Inputs, initial: dict[str, Any]
     ) -> Callable[[Any], dict[str, Any]]:
-        """A function from a time of the solve to the past states by their name in `u`."""
+        """Return a function from a time of the solve to the past states by name.
+
+        Args:
+            found: the solution.
+            inputs: start, times and forcings.
+            initial: the states at the start, by name.
+        """
         _, unravel = ravel_pytree(initial)
 
         def past(t):
             lagged = {}
             for name, lag in self.delays.items():
                 s, state = t - jnp.asarray(lag), self.of[name]
-                # Both branches are evaluated on their own side of the start, so that gradients stay
-                # finite.
+                # Evaluate each branch only at valid times, so that gradients are finite.
                 early = s < inputs.start
                 before = self._before(inputs, initial, jnp.where(early, s, inputs.start))[state]
                 after = unravel(found.at(jnp.where(early, inputs.start, s)))[state]
@@ -229,7 +238,7 @@ class DDE(AbstractFromStates):
         return past
 
     def _before(self, inputs: Inputs, initial: dict[str, Any], t: Any) -> dict[str, Any]:
-        """States at a time before the start: from `history`, or constant."""
+        """Return the states at a time before the start: from `history`, or their initial values."""
         if self.history is None:
             return initial
         found = named(self.history(t, initial, inputs_at(inputs, self.forcings, t)), "history")
@@ -242,7 +251,10 @@ class DDE(AbstractFromStates):
         return initial | found
 
     def _nodes(self, inputs: Inputs, coarser: int) -> Float[Array, " node"]:
-        """Times at which steps begin and end, in increasing order."""
+        """Return the times at which steps begin and end, in increasing order.
+
+        Steps are at most `coarser` times `longest_step`.
+        """
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
             raise ModelError(
                 "DDE needs to know the times of its data: fit it to all rows at a time"
@@ -255,20 +267,20 @@ class DDE(AbstractFromStates):
                 f"{end:g}: give a longer "
                 f"longest_step, or more than max_steps={self.max_steps}"
             )
-        # 1. Kinks and jumps of forcings, and jumps that return after a delay.
+        # 1. Kinks and jumps of forcings, and the times one delay after each jump.
         lags = [jnp.asarray(lag) for lag in self.delays.values()]
         used = [inputs.forcings[name] for name in self.forcings]
         kinks = {
             id(f.times): jnp.asarray(f.times) for f in used if isinstance(f, Linear | Step)
         }.values()
         again = [f.times + lag for f in used if isinstance(f, Step) for lag in lags]
-        # 2. The start returns after every sum of up to three delays.
+        # 2. A discontinuity at the start reappears after every sum of up to three delays.
         sums = [
             inputs.start + sum(chosen)
             for number in range(1, _BREAKS + 1)
             for chosen in itertools.combinations_with_replacement(lags, number)
         ]
-        # 3. Evenly spaced nodes beside all of these.
+        # 3. Evenly spaced nodes in addition to these times.
         breaks = jnp.concatenate([jnp.zeros(0), *kinks, *again, jnp.stack(sums)])
         even = jnp.linspace(start, end, number + 1)
         return jnp.sort(jnp.concatenate([even, jnp.clip(breaks, start, end)]))
@@ -276,9 +288,13 @@ class DDE(AbstractFromStates):
     def _solved(
         self, inputs: Inputs, initial: dict[str, Any], coarser: int
     ) -> tuple[Solution, Any]:
-        """Solution with steps of `coarser` times `longest_step`, and the number of steps."""
+        """Solve the equation with steps of `coarser` times `longest_step`.
+
+        Returns:
+            The solution, and the number of steps.
+        """
         # Bellen & Zennaro (2003), the method of steps.
-        # 1. Nodes, and where each stage of each step looks back: known before any step is made.
+        # 1. Nodes, and the past times that each stage of each step needs: known before any step.
         nodes = self._nodes(inputs, coarser)
         begins, lengths = nodes[:-1], jnp.diff(nodes)
         flat, unravel = ravel_pytree(initial)
@@ -322,7 +338,7 @@ class DDE(AbstractFromStates):
         )
         rows = jnp.arange(len(lengths)), begins, lengths, lookups
         (_, solution), _ = jax.lax.scan(step, (flat, solution), rows)
-        # 4. A delay shorter than a step would look at what is not solved yet: not ok.
+        # 4. A delay shorter than a step would need states that are not solved yet: not ok.
         shortest = jnp.min(jnp.stack([jnp.asarray(lag, float) for lag in self.delays.values()]))
         late = shortest < jnp.max(lengths) * (1 - 1e-9) if coarser == 1 else jnp.asarray(False)
         return solution._replace(ok=~late & finite(solution.states)), jnp.asarray(len(lengths))
@@ -330,7 +346,11 @@ class DDE(AbstractFromStates):
     def _rates(
         self, inputs: Inputs, initial: dict[str, Any], unravel: Callable
     ) -> tuple[Callable, Any]:
-        """Rates as a function `(t, (state vector, past states))`, and finite arguments of it."""
+        """Return a function `(t, (state vector, past states))` for the rates, and sample inputs.
+
+        The function returns a tuple with the vector of rates. The sample inputs are those at the
+        start. They are finite, so that they can replace inputs that are not.
+        """
         field = prepared(self.vector_field)
 
         def rates(t, at):
@@ -350,30 +370,46 @@ class DDE(AbstractFromStates):
     def _lookups(
         self, inputs: Inputs, initial: dict[str, Any], nodes: Array, lag: Any, of: str
     ) -> Lookup:
-        """Past times of all stages of all steps, for one delay."""
+        """Return the past times that all stages of all steps need, for one delay.
+
+        Args:
+            inputs: start, times and forcings.
+            initial: the states at the start, by name.
+            nodes: the times at which steps begin and end.
+            lag: the delay.
+            of: the name of the delayed state.
+        """
         begins, lengths = nodes[:-1], jnp.diff(nodes)
         lag = jnp.asarray(lag, nodes.dtype)
         s = begins[:, None] + lengths[:, None] * jnp.asarray(_STAGES) - lag
-        # A step ends where the start returns, so all its past times are on one side of the start.
+        # Steps end one delay after the start, so all past times of a step are on one side of it.
         before = begins + lengths / 2 - lag < inputs.start
         early = jnp.where(before[:, None], s, inputs.start)
         inside = jnp.where(before[:, None], inputs.start, s)
         history = jax.vmap(jax.vmap(lambda t: self._before(inputs, initial, t)[of]))(early)
         number = jnp.searchsorted(nodes, jax.lax.stop_gradient(inside), side="right") - 1
-        # A step can only look at earlier steps.
+        # Only earlier steps are solved when a step is made.
         number = jnp.clip(number, 0, jnp.maximum(jnp.arange(len(begins))[:, None] - 1, 0))
         return Lookup(inside, number, history, before)
 
 
 def inputs_at(inputs: Inputs, forcings: tuple[str, ...], t: Any) -> dict[str, Any]:
-    """Some forcings at one time, by name."""
+    """Return the named forcings at one time, by name."""
     return {name: inputs.forcings[name](t) for name in forcings}
 
 
 def _checked_delays(
     delays: Any, initial: Mapping[str, Any], forcings: tuple[str, ...]
 ) -> tuple[FrozenDict, dict[str, Any]]:
-    """States and delays by the name of the past value.
+    """Check the delays.
+
+    Args:
+        delays: the argument of `DDE`.
+        initial: the states at the start, by name.
+        forcings: the names of the forcings.
+
+    Returns:
+        The name of the delayed state, and the delay; each is a dict by the name of the past state.
 
     Raises:
         ModelError: for an invalid delay.
@@ -405,10 +441,15 @@ def _checked_delays(
 
 
 def _longest(given: float | None, lags: Mapping[str, Any]) -> float:
-    """Length of the longest step: as given, or a share of the shortest delay.
+    """Return the length of the longest step: as given, or a 32nd of the shortest delay.
+
+    Args:
+        given: the argument `longest_step`.
+        lags: the delays, by the name of the past state.
 
     Raises:
-        ModelError: if it is not positive, longer than a known delay, or missing for an unknown one.
+        ModelError: if `given` is not positive, longer than a known delay, or missing for an unknown
+            delay.
     """
     known = [
         float(lag) for lag in lags.values() if not is_random(lag) and not isinstance(lag, Tracer)

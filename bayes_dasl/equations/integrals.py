@@ -1,4 +1,4 @@
-"""Integrals of closed forms by Gauss–Legendre quadrature on a fixed number of nodes."""
+"""Numerical integrals by Gauss–Legendre quadrature with a fixed number of nodes."""
 
 import itertools
 import math
@@ -16,26 +16,29 @@ from ..errors import ModelError
 def integrate(
     f: Callable, low: Any, high: Any, *, nodes: int = 20, panels: int = 1, scale: Any = 1.0
 ) -> Any:
-    r"""The integral of a function of one number.
+    r"""Integrate a function of one number by Gauss–Legendre quadrature.
 
     $\int_a^b f(x)\,dx \approx \sum_i w_i f(x_i)$ with `nodes` Gauss–Legendre nodes in each of
     `panels` equal panels
 
-    The rule is exact for polynomials of degree `2 * nodes - 1`. For smooth functions the error
-    falls geometrically in `nodes`, and as `panels ** (-2 * nodes)`. The integral is differentiable
-    in the parameters of `f`, in both limits and in `scale`. An infinite `high`, given as
-    `math.inf`, is reached by $x = a + s\,z/(1-z)$ with $z$ from 0 to 1 and $s$ = `scale`. This
-    converges geometrically for functions that decay as $1/x^2, 1/x^3, \dots$; functions that decay
-    exponentially need more nodes, or a finite limit. For a kink, a jump or a steep core see
+    The rule is exact for polynomials of degree up to `2 * nodes - 1`. For smooth functions the
+    error falls geometrically in `nodes`, and as `panels ** (-2 * nodes)`. The integral is
+    differentiable in the parameters of `f`, in both limits and in `scale`.
+
+    An infinite `high` is given as `math.inf`. The integral then uses the substitution
+    $x = a + s\,z/(1-z)$ with $z$ from 0 to 1 and $s$ = `scale`. It converges geometrically for
+    functions that decay as $1/x^2, 1/x^3, \dots$. Functions that decay exponentially need more
+    nodes, or a finite limit. For functions with a kink, a jump or a narrow peak see
     `integrate_between`.
 
     Args:
         f: a function of one number, which may return a number, an array or a tree of them.
-        low: the lower limit, a finite number, in the units of x.
-        high: the upper limit: a number, or `math.inf`.
-        nodes: Gauss–Legendre nodes in each panel.
-        panels: equal parts of the range.
-        scale: for an infinite range, the length that holds half of the nodes, in the units of x.
+        low: the lower limit a, a finite number, in the units of x.
+        high: the upper limit b: a number, or `math.inf`.
+        nodes: the number of Gauss–Legendre nodes in each panel.
+        panels: the number of equal parts of the range.
+        scale: used for an infinite range only: half of the nodes lie within this distance of `low`,
+            in the units of x.
 
     Returns:
         The integral, in the form and shapes of the values of `f`.
@@ -49,24 +52,26 @@ def integrate(
 def integrate_between(
     f: Callable, edges: Sequence[Any], *, nodes: int = 20, panels: int = 1, scale: Any = 1.0
 ) -> Any:
-    r"""The integral of a piecewise smooth function, from the first edge to the last.
+    r"""Integrate a piecewise smooth function, from the first edge to the last.
 
-    $\sum_k \int_{e_k}^{e_{k+1}} f(x)\,dx$, each by `integrate` with `nodes` and `panels`
+    $\sum_k \int_{e_k}^{e_{k+1}} f(x)\,dx$, with edges $e_k$ and each integral by `integrate`
 
     Args:
-        f: as for `integrate`.
-        edges: two or more increasing numbers, in the units of x: at every jump and kink, and close
-            around a steep core. They may depend on parameters. No node ever crosses an edge, so the
-            gradient is exact when a jump moves. The last edge may be `math.inf`.
-        nodes: Gauss–Legendre nodes in each panel.
-        panels: equal parts of each interval between two edges.
-        scale: as for `integrate`, for an infinite last interval.
+        f: a function of one number, which may return a number, an array or a tree of them.
+        edges: two or more increasing numbers, in the units of x. Put an edge at every jump and
+            kink, and edges close around a narrow peak. Edges may depend on parameters. No node ever
+            crosses an edge, so the gradient is exact when a jump moves. The last edge may be
+            `math.inf`.
+        nodes: the number of Gauss–Legendre nodes in each panel.
+        panels: the number of equal parts of each interval between two edges.
+        scale: used for an infinite last interval only: half of its nodes lie within this distance
+            of its lower edge.
 
     Returns:
         The integral, in the form and shapes of the values of `f`.
 
     Raises:
-        ModelError: for fewer than two edges, and as for `integrate`.
+        ModelError: for fewer than two edges, or invalid arguments as for `integrate`.
     """
     if len(edges) < 2:
         raise ModelError(f"an integral needs at least two edges, not {len(edges)}")
@@ -78,7 +83,18 @@ def integrate_between(
 
 
 def _placed(z: Array, weights: Array, low: Any, high: Any, scale: Any) -> tuple[Array, Array]:
-    """Map nodes and weights from (0, 1) to an interval, which may be infinite."""
+    """Map nodes and weights from (0, 1) to the interval from `low` to `high`.
+
+    Args:
+        z: nodes in (0, 1).
+        weights: the weights of the nodes.
+        low: the lower limit.
+        high: the upper limit, which may be infinite.
+        scale: the length s of the substitution for an infinite limit.
+
+    Returns:
+        The nodes and weights on the interval.
+    """
     if _is_infinite(low) or (_is_infinite(high) and high < 0):
         raise ModelError(
             f"integrate from {low} to {high}: low must be finite, and only high may be math.inf"
@@ -90,7 +106,7 @@ def _placed(z: Array, weights: Array, low: Any, high: Any, scale: Any) -> tuple[
 
 
 def _rule(nodes: int, panels: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Gauss–Legendre nodes in (0, 1), panel by panel, and weights that sum to one.
+    """Return Gauss–Legendre nodes in (0, 1), panel by panel, and their weights, which sum to one.
 
     Raises:
         ModelError: if `nodes` or `panels` is no positive whole number.

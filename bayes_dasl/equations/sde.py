@@ -31,8 +31,8 @@ from ..layers._times import ROUNDING, checked_grid, known
 from ..layers.layer import Prediction, StatedFunction, finite, predict_rows, prediction, shielded
 from ..random import Values, VectorField, is_function, shape_of
 
-# A state this many times its initial value (or 1) has blown up. This is well before derivatives
-# overflow, which would turn gradients NaN.
+# A solve counts as diverged if a state exceeds this many times the largest initial value (or 1).
+# Derivatives are still finite at this size.
 _LARGEST = 1e30
 
 
@@ -88,6 +88,7 @@ class StochasticEquation(AbstractFromStates):
         return [("the drift", self.drift, self.initial)]
 
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
+        """Raise a ModelError if the diffusion names a state that does not exist."""
         unknown = [name for name in amplitudes if name not in self.initial]
         if unknown:
             raise ModelError(
@@ -96,12 +97,13 @@ class StochasticEquation(AbstractFromStates):
             )
 
     def _initial(self, dtype: Any) -> tuple[Float[Array, " state"], Callable]:
-        """Initial states as a vector, and the function from vectors to states by name."""
+        """Return the initial state vector, and the function from vectors to states by name."""
         return ravel_pytree(
             {name: jnp.asarray(value, dtype) for name, value in self.initial.items()}
         )
 
     def _rates(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
+        """Return the drift of every state, as a vector."""
         rates = self.drift(t, y, u)
         if set(rates) != set(y):
             raise ModelError(
@@ -110,7 +112,7 @@ class StochasticEquation(AbstractFromStates):
         return _vector(rates, y)
 
     def _amplitudes(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
-        """Diffusion of every state; 0 for states without noise."""
+        """Return the diffusion of every state as a vector; it is 0 for states without noise."""
         diffusion = (
             self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
         )
@@ -123,7 +125,7 @@ class StochasticEquation(AbstractFromStates):
 
         Args:
             inputs: start, times and forcings.
-            args: the variances of observations, for a filter.
+            args: for a filter, the noise variances of the observations; nothing for an `SDE`.
 
         Returns:
             The prediction.
@@ -131,7 +133,10 @@ class StochasticEquation(AbstractFromStates):
 
 
 def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
-    """Values of all states as a vector; 0 for states that are not named."""
+    """Return the values of all states as one vector; states that `values` does not name have 0.
+
+    `like` holds an array of the shape of each state.
+    """
     shaped = {
         name: jnp.broadcast_to(jnp.asarray(values.get(name, 0.0), y.dtype), y.shape)
         for name, y in like.items()
@@ -144,38 +149,42 @@ class SDE(StochasticEquation):
 
     $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) = x_0$
 
-    Put the times of the data on the grid, and the times at which a step forcing changes. Between
-    grid times states are interpolated linearly, which omits up to $g^2 h / 4$ of their variance.
+    X are the states, f is the drift, g the diffusion, u the forcings and W Brownian motion.
 
-    Each step is Milstein's with the drift of Heun's method. (It equals Diffrax's `Heun` for
-    additive noise, and its `ItoMilstein` without a drift.) The grid is one scan, so that the
-    gradient in $n$ increments costs $n$ steps. A state that blows up gives `ok=False`. The scheme
-    has strong order 1 if the noise is additive or each g depends only on its own state, else 1/2;
-    with additive noise it has weak order 2. A Stratonovich equation becomes an Itô equation with
-    the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations need steps shorter than their
+    The equation is solved on a fixed grid of times. The grid should contain the times of the data
+    and the times at which a step forcing changes. Between grid times states are interpolated
+    linearly, which omits up to $g^2 h / 4$ of their variance, where h is the step.
+
+    Each step is Milstein's, with the drift of Heun's method. (It equals Diffrax's `Heun` for
+    additive noise, and its `ItoMilstein` without a drift.) All steps are one scan, so that the
+    gradient in $n$ increments costs $n$ steps. A state that diverges gives `ok=False`. The scheme
+    has strong order 1 if the noise is additive or each g depends only on its own state, else 1/2.
+    With additive noise it has weak order 2. To solve a Stratonovich equation, add
+    $g_i\, \partial_i g_i / 2$ to the drift $f_i$. Stiff equations need steps shorter than their
     fastest time scale.
 
     Args:
         drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings. It returns a
             dict with the drift of every state, in its units per unit of time.
-        diffusion: a dict of numbers (additive noise), or a function of the same signature that
+        diffusion: a dict of numbers by state (additive noise), or a function `(t, y, u)` that
             returns such a dict, in the units of the state per square root of time. The noise is
             diagonal: each state has its own Brownian motion. States without an entry have no noise.
-        initial: states at the start of the grid by name, each a number, an array or a random leaf,
-            in its units.
-        grid: (start, end, steps), in the units of time of the data: the times of the steps, evenly
-            spaced. **It must cover the times of forecasts too**: increments after the data keep
-            their prior, so that a forecast widens; a time beyond the grid is refused.
+        initial: the states at the start of the grid by name, each a number, an array or a random
+            leaf, in its units.
+        grid: (start, end, steps): the first and last time, in the units of time of the data, and
+            the number of equal steps. **It must cover the times of forecasts too**; a time outside
+            the grid is refused. Increments after the data keep their prior, so forecasts become
+            more uncertain with time.
         path: the standard normal increments $z_k$ of each state with noise,
             $W_{k+1} - W_k = \sqrt{h}\, z_k$; random leaves Normal(0, 1) unless given.
         observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
             states are predicted.
-        forcings: the data variables that drive the equation: a name, or several. They are linear
-            between their data unless `interpolation` names them.
-        interpolation: kinds by forcing: `{"rain": "step"}` holds each datum until the next one,
-            `"cubic"` is a smooth spline.
-        units: the units of states, forcings and observed values, by name: data in others are
-            converted, or refused.
+        forcings: the data variables that drive the equation: a name, or several. They are
+            interpolated linearly between their data unless `interpolation` names them.
+        interpolation: the kind of interpolation by name of the forcing: `{"rain": "step"}` keeps
+            each datum until the next one, `"cubic"` is a smooth spline.
+        units: the units of states, forcings and observed values, by name. Data in other units are
+            converted. Data in incompatible units are refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is
     `(steps,)` followed by the shape of the state; predictions are `(time,)`.
@@ -209,7 +218,7 @@ class SDE(StochasticEquation):
 
     @property
     def start(self) -> float:
-        """Start of the grid and of the solve."""
+        """Start time of the grid, at which the states have their initial values."""
         return self.grid[0]
 
     @property
@@ -235,7 +244,7 @@ class SDE(StochasticEquation):
         return predict_rows(rows, inputs.times, ok, stats)
 
     def _steps_up_to(self, times: Array) -> int:
-        """Number of steps of the grid up to the last time; all if times are traced.
+        """Return the number of steps that reach the last time; all steps if times are traced.
 
         Raises:
             DataError: for times outside the grid.
@@ -257,7 +266,12 @@ class SDE(StochasticEquation):
     def _solve(
         self, inputs: Inputs, steps: int
     ) -> tuple[Float[Array, "grid state"], Array, Callable]:
-        """States on the grid, constant once they blow up; whether they did not; and `unravel`."""
+        """Solve the equation on the first `steps` steps of the grid.
+
+        Returns:
+            The state vector at each grid time, whether the solve succeeded, and a function from
+            state vectors to states by name. A state that diverges is constant from then on.
+        """
         h = self.step
         first, unravel = self._initial(inputs.times.dtype)
 
@@ -296,7 +310,7 @@ class SDE(StochasticEquation):
         return jnp.concatenate([first[None], vectors]), alive, unravel
 
     def _normals(self, dtype: Any) -> Float[Array, "steps state"]:
-        """Increments z_k of every state; 0 for states without noise."""
+        """Return the increments z_k of every state as vectors, with 0 for states without noise."""
         steps = self.grid[2]
         every = {
             name: jnp.asarray(self.path[name], dtype)
@@ -307,7 +321,15 @@ class SDE(StochasticEquation):
         return jax.vmap(lambda row: ravel_pytree(row)[0])(every)
 
     def _between(self, vectors: Float[Array, "grid state"], times: Array) -> tuple[Array, Array]:
-        """Linear interpolation of states, and whether all times lie on the grid."""
+        """Interpolate states linearly between grid times.
+
+        Args:
+            vectors: the state vector at each grid time.
+            times: the times at which states are wanted, in increasing order.
+
+        Returns:
+            The state vectors, `(time, state)`, and whether all times lie within the grid.
+        """
         position = (times - self.start) / self.step
         left = jnp.clip(jnp.floor(position).astype(int), 0, len(vectors) - 2)
         weight = (position - left)[:, None]
@@ -316,7 +338,19 @@ class SDE(StochasticEquation):
 
 
 def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: Array) -> Array:
-    """Take one step of Milstein's scheme, with the drift by Heun's method."""
+    """Make one step of Milstein's scheme, with the drift by Heun's method.
+
+    Args:
+        drift: a function of time and state vector that returns the drift.
+        diffusion: a function of time and state vector that returns the diffusion of each state.
+        t: the time at the start of the step.
+        h: the length of the step.
+        y: the state vector at the start of the step.
+        dw: the increment of the Brownian motion of each state.
+
+    Returns:
+        The state vector at the end of the step.
+    """
     # Kloeden & Platen (1992), sections 10.3 and 14.1.
     # 1. Drift f and diffusion g at the start of the step.
     rate = drift(t, y)
@@ -330,7 +364,11 @@ def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: 
 
 
 def _checked_path(path: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Increments by state: as given, or standard normal random leaves.
+    """Return the increments of each state with noise: as given, or standard normal random leaves.
+
+    Args:
+        path: the argument of `SDE`.
+        shapes: the required shape of the increments of each state with noise.
 
     Raises:
         ModelError: for increments of other states or shapes.

@@ -1,4 +1,4 @@
-"""`MultipleShooting`: an ODE in short segments with initial states of their own."""
+"""`MultipleShooting`: an ODE solved in short segments, each with its own initial state."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -42,17 +42,21 @@ class MultipleShooting(AroundTrajectory):
     $\dot y = f(t, y, u)$ from $s_k$ at $\tau_k$ up to $\tau_{k+1}$, with
     $(y(\tau_{k+1}^-) - s_{k+1}) / g \sim N(0, 1)$
 
-    A long solve of a chaotic equation forgets its initial state, and its gradient explodes; short
-    segments avoid both. A smaller `gap` makes the segments closer to one solution, and the
-    posterior harder to sample. The gap is part of the model: it is the standard deviation of a
-    small random jump at each knot. It must be a known number, since the density of the gaps is not
-    normalised.
+    The knots $\tau_k$ divide time into segments. Each segment starts from its own states $s_k$. The
+    distance between the end of a segment and the start of the next one is penalised, with standard
+    deviation g.
 
-    A time before a knot belongs to the segment that ends there, a time at a knot to the segment
-    that starts there. The last segment continues after the last knot. Knots after the last time are
-    ignored. A fit refuses a knot after the data, since a later forecast would start from an
-    unknown state there. A jump at a knot acts at the end of the earlier segment. All segments are
-    solved side by side, each with at most `ode.max_steps` steps.
+    A long solve of a chaotic equation is extremely sensitive to its initial state, so that
+    gradients explode. Short segments avoid this. A smaller `gap` makes the segments closer to one
+    continuous solution, but the posterior harder to sample. The gap is part of the model: it is the
+    standard deviation of a random jump of the states at each knot. It must be a known number, since
+    the density of the gaps is not normalised.
+
+    A time before a knot belongs to the segment that ends there; a time at a knot belongs to the
+    segment that starts there. The last segment continues after the last knot. Knots after the last
+    time are ignored. But a fit refuses a knot after its data, since a later forecast would start
+    from a state without data. If the ODE has a jump at a knot, it acts at the end of the earlier
+    segment. All segments are solved in parallel, each with at most `ode.max_steps` steps.
 
     Args:
         ode: the `bd.ODE`; the first segment starts from its `initial`.
@@ -100,6 +104,7 @@ class MultipleShooting(AroundTrajectory):
                 )
 
     def _check_start(self, start: Any) -> None:
+        """Raise a ModelError if the first knot does not lie after a known start."""
         if (
             start is not None
             and not isinstance(start, (Tracer, datetime))
@@ -110,6 +115,7 @@ class MultipleShooting(AroundTrajectory):
             )
 
     def _check_segments(self) -> None:
+        """Raise a ModelError if segments or gaps do not match the states of the ODE."""
         if not isinstance(self.segments, Mapping) or set(self.segments) != set(self.ode.initial):
             named = (
                 ", ".join(self.segments)
@@ -134,6 +140,7 @@ class MultipleShooting(AroundTrajectory):
 
     @property
     def _gaps(self) -> dict[str, Any]:
+        """The standard deviation of the gaps of each state, by name."""
         return (
             dict(self.gap)
             if isinstance(self.gap, Mapping)
@@ -146,7 +153,7 @@ class MultipleShooting(AroundTrajectory):
         return self.ode.states * (len(self.knots) + 1)
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
-        """Refuse data that end before the last knot, whose state would be unknown.
+        """Refuse data that end before the last knot, since its states would have no data.
 
         Args:
             times: the times of the data, sorted.
@@ -175,12 +182,12 @@ class MultipleShooting(AroundTrajectory):
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
         self._check_start(inputs.start)
-        # 1. Where segments start and end; after the last time a knot has no say (Bock 1981).
+        # 1. Start and end of each segment (Bock 1981). A knot after the last time has no effect.
         times, knots = inputs.times, jnp.asarray(self.knots)
         starts = jnp.concatenate([inputs.start[None], jnp.minimum(knots, times[-1])])
         ends = jnp.concatenate([starts[1:], times[-1:]])
-        # 2. The times of each segment, padded to one width, with the end of the segment last. A
-        # time at a knot is the first one of the later segment.
+        # 2. The times of each segment, padded to the same number, with the end of the segment last.
+        # A time at a knot is the first time of the later segment.
         first, width = jnp.searchsorted(times, starts), self._width(times)
         at = jnp.minimum(first[:, None] + jnp.arange(width), len(times) - 1)
         asked = jnp.clip(times[at], starts[:, None], ends[:, None])
@@ -190,7 +197,7 @@ class MultipleShooting(AroundTrajectory):
         def solve(start, times, initial):
             return self.ode.solve(Inputs(start, times, inputs.forcings), initial)
 
-        # 3. All segments side by side.
+        # 3. Solve all segments in parallel.
         states, ok, steps = jax.vmap(solve)(starts, asked, begins)
         segment = jnp.searchsorted(knots, times, side="right")
         found = {
@@ -206,18 +213,30 @@ class MultipleShooting(AroundTrajectory):
         )
 
     def _width(self, times: Any) -> int:
-        """Largest number of times in a segment; all of them if times are traced."""
+        """Largest number of data times in a segment, or of all times if they are traced."""
         if isinstance(times, Tracer):
             return len(times)
         return int(np.bincount(np.searchsorted(self.knots, np.asarray(times), side="right")).max())
 
     def _begins(self, inputs: Inputs) -> dict[str, Any]:
+        """Return the initial states of all segments, `(segment, …)` by name."""
         first = self.ode.begin(inputs)
         later = {name: jnp.asarray(self.segments[name], y.dtype) for name, y in first.items()}
         return {name: jnp.concatenate([y[None], later[name]]) for name, y in first.items()}
 
     def _standardised_gaps(self, ended: Any, begins: Any, inside: Any, ok: Any) -> dict[str, Any]:
-        """Constraint residuals at the knots, in units of the gap; zero after the last time."""
+        """Return the constraint residuals at the knots, in units of the gap.
+
+        Args:
+            ended: the states at the end of all segments except the last, by name.
+            begins: the initial states of all segments, by name.
+            inside: whether each knot lies within the times of the data. Other knots have the
+                residual 0.
+            ok: whether the solve succeeded. If not, all residuals are 0.
+
+        Returns:
+            Arrays `(knots, …)`, with a key `"{state} at knots"` for each state.
+        """
 
         def gaps(name):
             each = (ended[name] - begins[name][1:]) / self._gaps[name]
@@ -236,25 +255,26 @@ def segment_states(
 ) -> dict[str, dist.Distribution]:
     r"""Priors of the states at the knots, centred on interpolated observations.
 
-    $s_k \sim N(y(\tau_k), \sigma)$, with linear interpolation $y$ of the observations
+    $s_k \sim N(y(\tau_k), \sigma)$ for the states $s_k$ at knot $\tau_k$, with linear interpolation
+    $y$ of the observations
 
-    These priors use the data. To make them weak, choose a `scale` of several times the noise, and
-    of several times the change of a state between two observations.
+    These priors use the data. To make them weak, choose a `scale` several times larger than the
+    noise and than the change of a state between two observations.
 
     Args:
         data: a dataset with a coordinate `time` and observations of the states, NaN where missing.
-        names: the states, which the data must hold under the same names.
-        knots: the times of the knots, in the units of the data and none after the last time.
+        names: the names of the states. The data must have variables of the same names.
+        knots: the times of the knots, in the units of the data. None may lie after the last time.
         scale: the standard deviation σ, in the units of the states: a number, or a dict of numbers
             by name.
-        units: the unit and origin of knots if the data have dates, as the layer states them:
-            `day since 2001-01-01`.
+        units: the unit and origin of `knots` if the data have dates, in the same form as for the
+            layer: `day since 2001-01-01`.
 
     Returns:
         A normal distribution over the knots for each state, for `MultipleShooting(segments=…)`.
 
     Raises:
-        DataError: for a name that the data do not hold, or dates without `units`.
+        DataError: for a name that the data do not have, or dates without `units`.
         ModelError: for knots after the data and for a scale that is missing or not positive.
     """
     if has_dates(data, "time") and SINCE not in units:

@@ -1,3 +1,3 @@
-"""Extremes and events: return levels, exceedance and their figures."""
+"""Extremes and events: exceedance probabilities and return levels of a forecast."""
 
 from .exceedance_and_return_levels import exceedance as exceedance, return_levels as return_levels

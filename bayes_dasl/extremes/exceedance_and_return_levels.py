@@ -17,7 +17,7 @@ from ..scores.failures import usable_predictions
 from ..scores.matching import check_forecast, fitted_between
 from .levels import blocks_of, check_block, check_level, check_return_period, within
 
-# A return level is unknown if fewer blocks of all draws reach it.
+# A return level is NaN if fewer blocks than this, over all draws, reach it.
 _FEWEST = 10
 
 
@@ -26,22 +26,24 @@ def exceedance(
 ) -> xr.Dataset:
     """The probability that an observable exceeds a level: at each time, and in a whole period.
 
-    It includes all uncertainty of the forecast, observation noise too. Draws with a failed solve or
-    a prediction that is not finite are left out. One of several replicates at a time counts.
+    The probability includes all uncertainty of the forecast, also observation noise. Draws with a
+    failed solve or a prediction that is not finite are left out. If there are several replicates at
+    a time, the first one is used.
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
-        observable: its name.
+        observable: the name of the observable.
         level: the level, in the units of the observable.
-        below: whether to look for values below the level instead.
-        during: the first and last time of the period, numbers or dates. By default the times after
-            the fitted data, or else those before them. All times count for rows in any order, or if
-            the fit has seen all times.
+        below: whether to find values below the level instead.
+        during: the first and last time of the period, as numbers or dates. The default is the times
+            after the fitted data, or before them if there are none after. All times count if rows
+            have no order, or if the fit has seen all times.
 
     Returns:
-        `at`, the probability at each time and place; `ever`, the probability at one of these times
-        or more; `times`, the expected number of these times. The attributes `period` and `left_out`
-        name the times that were used and those that were not.
+        A dataset with three variables. `at` is the probability at each time and place. `ever` is
+        the probability that the level is exceeded at least once in the period. `times` is the
+        expected number of times at which it is exceeded. The attributes `period` and `left_out`
+        describe the times that were used and those that were not.
 
     Raises:
         MismatchError: for anything but a forecast, or an unknown observable.
@@ -80,27 +82,28 @@ def return_levels(
 ) -> pd.DataFrame:
     """Return levels that block maxima exceed once in n blocks (such as years) on average.
 
-    They are quantiles of the maxima of all whole blocks in all draws. So they include the
-    uncertainty of parameters, which makes them higher than levels of a single set of parameters.
+    A return level is a quantile of the maxima of all whole blocks in all draws. So it includes the
+    uncertainty of parameters, which makes it higher than the level for a single set of parameters.
     Only values at the times of the forecast count.
 
     Args:
         fc: the result of `forecast`.
-        observable: its name; it must be a series of numbers.
-        periods: return periods in blocks, each above 1.
+        observable: the name of the observable, which must be a series of numbers.
+        periods: the return periods n in blocks, each above 1.
         block: the length of a block: a number of units of the index, or for dates "year", "month",
-            "week" or "day". First and last blocks that the times do not fill are left out; gaps
-            within a block are not. All times are one block unless given.
+            "week" or "day". All times are one block unless given. A first or last block that the
+            times do not fill is left out; blocks with gaps inside are not.
         during: the first and last time that count, as for `exceedance`.
 
     Returns:
-        A row for each return period: `probability` in one block, `level`, and `blocks`, the number
-        that reach it in all draws. The level is NaN for fewer than ten. `attrs` name the `block`,
-        the `period` that was used and what was `left_out`. A warning names blocks of the forecast
-        period that are not whole.
+        A table with a row for each return period. `probability` is the probability of an exceedance
+        in one block, `level` the return level, and `blocks` the number of blocks in all draws that
+        reach it. The level is NaN if fewer than ten blocks reach it. `attrs` describe the `block`,
+        the `period` that was used and the times that were `left_out`. If the times of the forecast
+        do not fill a block, a warning says so.
 
     Raises:
-        MismatchError: for anything but a forecast, or no series.
+        MismatchError: for anything but a forecast, or an observable that is no series of numbers.
         DataError: for a bad return period or block.
     """
     wanted = np.unique([check_return_period(period) for period in periods])
@@ -148,10 +151,16 @@ def return_levels(
 
 
 def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.DataArray, str]:
-    """The usable draws of an observable in a period, one at each time.
+    """Return the usable draws of an observable in a period.
+
+    Args:
+        fc: the result of `forecast`.
+        observable: the name of the observable.
+        during: the first and last time of the period, as for `exceedance`.
 
     Returns:
-        The draws over `sample` and the index, and the name of the index.
+        The draws over `sample` and the index, with one value at each time, and the name of the
+        index.
 
     Raises:
         MismatchError: for anything but a forecast, or an unknown observable.
@@ -178,7 +187,7 @@ def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.
 
 
 def _period_in_words(fc: xr.DataTree, used: xr.DataArray) -> dict[str, str]:
-    """The times that are used, and those that are left out, in words."""
+    """Return `period`, the times that are used, and `left_out`, the other times, in words."""
     times = times_of(fc).values
     others = times[~np.isin(times, used.values)]
     lost = f"{others.size} times {_from_to(others)}" if others.size else ""
@@ -186,33 +195,45 @@ def _period_in_words(fc: xr.DataTree, used: xr.DataArray) -> dict[str, str]:
 
 
 def _from_to(times: np.ndarray) -> str:
+    """Return the first and last of some times in words."""
     return f"from {in_words(times.min())} to {in_words(times.max())}"
 
 
 def is_series(fc: xr.DataTree, observable: str) -> bool:
     """Whether an observable is a time series of numbers.
 
+    Args:
+        fc: the result of `forecast`.
+        observable: the name of the observable.
+
     Returns:
-        False for rows in any order, fields and populations.
+        False for rows without order, fields and populations.
     """
     return bool(fc.attrs.get("series", True)) and fc["predictions"].dataset[observable].ndim == 3
 
 
 def times_of(fc: xr.DataTree) -> xr.DataArray:
-    """The index of a forecast.
+    """Return the times of a forecast.
+
+    Args:
+        fc: the result of `forecast`.
 
     Returns:
-        The coordinate.
+        The coordinate that the forecast has as index.
     """
     held = fc["predictions"].to_dataset()
     return held[index_of(held)]
 
 
 def unseen(fc: xr.DataTree) -> tuple[Any, Any]:
-    """The first and last time of a forecast that the fit has not seen.
+    """Return the first and last time of a forecast that the fit has not seen.
+
+    Args:
+        fc: the result of `forecast`.
 
     Returns:
-        Those after the fitted data, else those before it, else those of all times.
+        The first and last time after the fitted data. If there is none, those before the data. If
+        there is none either, or rows have no order, those of all times.
     """
     times = times_of(fc).values
     start, end = fitted_between(fc)
@@ -226,10 +247,13 @@ def unseen(fc: xr.DataTree) -> tuple[Any, Any]:
 
 
 def closer(fc: xr.DataTree) -> tuple[Any, Any] | None:
-    """The forecast period after the fitted data, with a period of equal length before it.
+    """Return the time range of a close-up figure: the forecast after the data, and as long before.
+
+    Args:
+        fc: the result of `forecast`.
 
     Returns:
-        The first and last time, for a close-up figure; None if nothing is forecast after the data.
+        The first and last time of the range; None if there is no forecast after the data.
     """
     times = times_of(fc).values
     _, end = fitted_between(fc)

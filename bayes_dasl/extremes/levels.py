@@ -1,4 +1,4 @@
-"""Checks of levels, return periods and blocks; blocks of an index; probabilities in words."""
+"""Validation of levels, return periods and blocks; assignment of times to blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import xarray as xr
 from ..data.dates import are_dates, as_date
 from ..errors import DataError
 
-# The share of a block of numbers that may be missing at its end: 365 days fill 365.25.
+# The fraction of a block (for an index of numbers) that may be missing at its end: 365 days count
+# as a block of 365.25 days.
 _MISSING = 0.01
 
 BLOCKS = {"year": "Y", "month": "M", "week": "W", "day": "D"}
@@ -21,11 +22,14 @@ BLOCKS = {"year": "Y", "month": "M", "week": "W", "day": "D"}
 def check_level(level: object) -> float:
     """Check that a level is a finite number.
 
+    Args:
+        level: the level.
+
     Returns:
-        The number.
+        The level as a float.
 
     Raises:
-        DataError: for anything else.
+        DataError: if `level` is no finite number.
     """
     if not _is_finite_number(level):
         raise DataError(f"a level is a number in the units of the observable, not {level!r}")
@@ -35,11 +39,14 @@ def check_level(level: object) -> float:
 def check_return_period(period: object) -> float:
     """Check that a return period is a finite number above 1.
 
+    Args:
+        period: the return period, in blocks.
+
     Returns:
-        The number.
+        The return period as a float.
 
     Raises:
-        DataError: for anything else.
+        DataError: if `period` is no finite number above 1.
     """
     if not (_is_finite_number(period) and period > 1):  # pyright: ignore
         raise DataError(
@@ -51,8 +58,11 @@ def check_return_period(period: object) -> float:
 def check_block(block: Any) -> None:
     """Check the length of a block.
 
+    Args:
+        block: the length; None stands for one block of all times.
+
     Raises:
-        DataError: for anything but None, a positive number or one of `BLOCKS`.
+        DataError: for anything but None, a positive number or a key of `BLOCKS`.
     """
     if block is None or (isinstance(block, str) and block in BLOCKS):
         return
@@ -66,12 +76,18 @@ def check_block(block: Any) -> None:
 def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
     """Assign each time to a block.
 
+    Args:
+        index: the times.
+        block: the length of a block: None for one block of all times, a number of units of the
+            index, or a key of `BLOCKS` if the index has dates.
+
     Returns:
-        The number of the block of each time, below zero in blocks that the times do not fill; and
-        the block in words.
+        The block number of each time, and the length of a block in words. The number is −1 for a
+        first or last block that the times do not fill.
 
     Raises:
-        DataError: for a block of another kind than the index, or times that fill none.
+        DataError: if the block is a number and the index has dates, or the reverse. Also if the
+            times do not fill any block.
     """
     times = index.values
     if block is None:
@@ -109,11 +125,16 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
 def within(index: xr.DataArray, period: Any) -> np.ndarray:
     """Return which values of an index lie in a period.
 
+    Args:
+        index: the times.
+        period: the first and last value of the period, or None for all times.
+
     Returns:
-        A flag for each value; all are True without a period.
+        A flag for each value.
 
     Raises:
-        DataError: for anything but a first and a last value, dates or numbers as in the index.
+        DataError: if `period` is not a pair of dates, for an index with dates, or else a pair of
+            numbers.
     """
     if period is None:
         return np.ones(index.size, bool)
@@ -129,10 +150,13 @@ def within(index: xr.DataArray, period: Any) -> np.ndarray:
 
 
 def likely(probability: float) -> str:
-    """A probability in per cent; values near 0 or 1 are not rounded to never or always.
+    """Format a probability in per cent; "under 1 %" and "over 99 %" replace rounding to 0 or 100 %.
+
+    Args:
+        probability: the probability.
 
     Returns:
-        The words.
+        The words; "unknown" if the probability is not finite.
     """
     if not np.isfinite(probability):
         return "unknown"
@@ -144,10 +168,21 @@ def likely(probability: float) -> str:
 
 
 def _unfilled(times: np.ndarray, begin: Any, end: Any) -> tuple[bool, bool]:
-    """Whether one more time would fit before the first time in its block, and after the last."""
+    """Return whether the first and the last block are incomplete.
+
+    A block is incomplete if one more time, at the typical step of the series, would fit in.
+
+    Args:
+        times: all times, sorted.
+        begin: the begin of the first block.
+        end: the end of the last block.
+
+    Returns:
+        One flag for the first block, and one for the last block.
+    """
     if times.size < 2:
         return False, False
-    # One time tells no step. Else the median step is that of a regular series with gaps.
+    # The median step is robust to gaps in a regular series.
     step = np.median(np.diff(times))
     if are_dates(times) and step >= np.timedelta64(28, "D"):
         # Months and years differ in length: step by calendar months.
@@ -159,7 +194,7 @@ def _unfilled(times: np.ndarray, begin: Any, end: Any) -> tuple[bool, bool]:
 
 
 def _is_finite_number(value: Any) -> bool:
-    """Whether a value is one finite number, and neither text nor a truth value."""
+    """Whether a value is one finite number; text and truth values are not numbers."""
     if isinstance(value, (bool, str)) or np.ndim(value):
         return False
     try:

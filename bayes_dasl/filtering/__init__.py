@@ -1,4 +1,4 @@
-"""State-space models: Kalman filters, correlated noise, and moments of hidden states."""
+"""State-space models: Kalman filters, correlated noise, and propagation of random errors."""
 
 from .correlated import (
     CorrelatedBoxCoxNoise as CorrelatedBoxCoxNoise,

@@ -1,4 +1,4 @@
-"""Noise with serial correlation: each datum is conditioned on the data before it."""
+"""Noise with serial correlation: each datum is conditioned on earlier data."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -28,25 +28,25 @@ type Known = Callable[[Array], tuple[Array, Array]]
 class CorrelatedNoise(AbstractNoise):
     r"""Normal noise with serially correlated residuals: $y(t) = z(t) + x(t) + \epsilon(t)$.
 
-    z is the prediction, x a Gaussian process along the index such as `bd.filtering.AR1`, and ε
-    white noise. Each place or group has its own realisation of x.
+    y is the observable, z the prediction, x a Gaussian process along the index such as
+    `bd.filtering.AR1`, and ε white noise. Each place or group has its own realisation of x.
 
-    A Kalman filter over the residuals gives the distribution of each datum given those before it.
-    The product of their densities is the exact joint density, without a covariance matrix of all
-    data. A forecast continues from the last residuals. Its draws are correlated over times.
+    A Kalman filter over the residuals gives the distribution of each datum given earlier data. The
+    product of their densities is the exact joint density, without a covariance matrix of all data.
+    A forecast continues from the last residuals. Its draws are correlated over times.
 
     Args:
         process: the process x: `bd.filtering.AR1`, `bd.filtering.OrnsteinUhlenbeck`,
-            `bd.filtering.Matern32`, or `bd.filtering.RandomWalk` if the model is known to drift.
-            `bd.filtering.White` serves a `bd.filtering.CrossCorrelation` of residuals that are
+            `bd.filtering.Matern32`, or `bd.filtering.RandomWalk` if residuals are known to drift.
+            `bd.filtering.White` is for a `bd.filtering.CrossCorrelation` of residuals that are
             independent in time.
         white: the standard deviation of ε, in the units of the observable; 0 for none, or a
             `VaryingScale`.
 
     Raises:
-        ModelError: if `process` is no process, the white noise may be negative, or a `RandomWalk`
-            has no white noise beside it, since it starts without noise. The model refuses a layer
-            that is a filter itself.
+        ModelError: if `process` is no process, or the white noise may be negative. Also if a
+            `RandomWalk` has no white noise, since data at its start would then have no noise at
+            all. The model refuses a layer that is a filter itself.
 
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, chapter 10.
 
@@ -84,7 +84,7 @@ class CorrelatedNoise(AbstractNoise):
             )
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        """The marginal distribution of each datum, without any other data.
+        """The marginal distribution of each datum, without conditioning on other data.
 
         Args:
             prediction: predictions of the observable, `(time, …)`, in its units.
@@ -112,11 +112,12 @@ class CorrelatedNoise(AbstractNoise):
         """Convert past data to residuals on the scale of `link`.
 
         Args:
-            times: the times of the data, increasing.
-            data: NaN where missing, in the units of the observable.
-            prediction: predictions at these times, in the same units.
-            same: whether densities are asked for at these times.
-            known: the bounds of censored data; None if all data were measured.
+            times: the times of the past data, increasing.
+            data: the past data, in the units of the observable; NaN where missing.
+            prediction: predictions at the times of the past data, in the same units.
+            same: True if densities are wanted at the times of the past data themselves.
+            known: a function that returns the bounds of censored data; None if all data were
+                measured.
 
         Returns:
             The residuals, for `given`.
@@ -131,7 +132,16 @@ class CorrelatedNoise(AbstractNoise):
         )
 
     def _bounds(self, data: Array, known: tuple[Array, Array]) -> tuple[Array, Array] | None:
-        """Bounds of the data on the scale of `link`, infinite if measured; None if all were."""
+        """Return the bounds of censored data on the scale of `link`.
+
+        Args:
+            data: the data, with missing values filled.
+            known: the lower and upper bounds of the data; both equal the datum if it was measured.
+
+        Returns:
+            The lower and upper bounds, −∞ and ∞ for a measured datum; None if all data were
+            measured.
+        """
         low, high = known
         if low is data and high is data:
             return None
@@ -149,9 +159,9 @@ class CorrelatedNoise(AbstractNoise):
         before: Before | None,
         variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
-        """Return each datum's distribution given the earlier ones.
+        """Return the distribution of each datum given earlier data.
 
-        Samples are drawn as joint paths.
+        Samples of the distribution are joint paths over all times.
 
         Args:
             prediction: predictions of the observable, `(time, …)`, in its units.
@@ -160,10 +170,10 @@ class CorrelatedNoise(AbstractNoise):
             variance: the variance of the prediction itself, which must be None.
 
         Returns:
-            The distributions.
+            The distribution of the data.
 
         Raises:
-            ModelError: if there is a variance of the prediction.
+            ModelError: if `variance` is not None.
         """
         if variance is not None:
             raise ModelError(
@@ -175,11 +185,11 @@ class CorrelatedNoise(AbstractNoise):
     def normal_on_link(
         self, location: Float[Array, "..."], scale: Float[Array, "..."]
     ) -> dist.Distribution:
-        """The distribution of data that are normal on the scale of `link`.
+        """Return the distribution of data that are normal on the scale of `link`.
 
         Args:
-            location: means on that scale.
-            scale: standard deviations on that scale.
+            location: means on the scale of `link`.
+            scale: standard deviations on the scale of `link`.
 
         Returns:
             The distribution on the scale of the data.
@@ -190,9 +200,12 @@ class CorrelatedNoise(AbstractNoise):
 class CorrelatedLogNoise(CorrelatedNoise):
     r"""`CorrelatedNoise` on the log scale: $\log y(t) = \log z(t) + x(t) + \epsilon(t)$.
 
+    y is the observable and z the prediction.
+
     Args:
         process: the process x; its scale has no unit: 0.1 is about 10 %.
-        white: the standard deviation of ε, which has no unit; 0 for none, or a `VaryingScale`.
+        white: the standard deviation of the white noise ε, which has no unit; 0 for none, or a
+            `VaryingScale`.
 
     Raises:
         ModelError: if the arguments are invalid, as for `CorrelatedNoise`.
@@ -219,27 +232,29 @@ class CorrelatedBoxCoxNoise(CorrelatedNoise):
     $y(t) = g^{-1}(l(t))$ where $l(t) = g(z(t)) + x(t) + \epsilon(t) > g(0)$, else $y(t) = 0$, with
     $g(y) = ((y + c)^\lambda - 1) / \lambda$, or $\log(y + c)$ for λ = 0
 
-    A zero means that the latent normal variable l is at most g(0), as in a Tobit model. Forecasts
-    are never negative, and zero with the probability that l is at most g(0).
+    y is the observable, z the prediction, x the correlated process and ε white noise. A zero means
+    that the latent normal variable l is at most g(0), as in a Tobit model. So forecasts are never
+    negative, and they are zero with the probability that l is at most g(0).
 
     After a zero, the filter approximates the distribution of x by a normal with the same mean and
-    variance. So log densities are approximate, but exact for residuals independent in time
+    variance. So log densities are approximate. They are exact for residuals independent in time
     (`bd.filtering.White`).
 
-    A layer may predict negative values to express dryness. With a shift, g then continues along its
-    tangent at zero; without a shift, negative predictions count as zero.
+    A layer may predict negative values to express dryness. With a shift c above 0, g then continues
+    along its tangent at zero. Without a shift, negative predictions count as zero.
 
     Args:
         process: the process x, on the scale of g.
         white: the standard deviation of ε, on the scale of g; 0 for none, or a `VaryingScale`.
-        power: λ, not negative: known, or unknown, such as `dist.Uniform(0.0, 1.0)`. A power of 1
-            leaves the data as they are.
+        power: λ, a number or a distribution of non-negative numbers, such as
+            `dist.Uniform(0.0, 1.0)`. A power of 1 does not transform the data, except for a
+            constant.
         shift: c, a known number in the units of the observable, such as half of the smallest value
             above zero. A power of 0 needs a shift.
 
     Raises:
-        ModelError: if the power is negative, the shift is negative or no known number, a power of
-            0 has no shift, or the other arguments are invalid, as for `CorrelatedNoise`.
+        ModelError: if the power is negative, the shift is negative or no known number, a power of 0
+            has no shift, or the other arguments are invalid, as for `CorrelatedNoise`.
 
     Source: McInerney et al. (2019), Water Resources Research 55, for censored Box–Cox residuals of
     intermittent flow.
@@ -293,7 +308,7 @@ class CorrelatedBoxCoxNoise(CorrelatedNoise):
 
 
 def _is_zero(value: Any) -> bool:
-    """Whether a value is the known number 0; a traced number is not known."""
+    """Whether a value is the known number 0; False for a traced number."""
     return (
         eqx.is_array_like(value)
         and not isinstance(value, Tracer)

@@ -26,27 +26,29 @@ class CrossCorrelation(AbstractCrossCorrelation):
 
     $ds_i = F_i s_i\,dt + l_i\,dW_i, \quad \mathrm{corr}(dW_i, dW_j) = R_{ij}$
 
-    The marginal process of each observable is that of its own noise, such as an AR(1) with its
-    scale and correlation. R correlates the Wiener processes that drive them. White noise beside a
-    process stays independent.
+    Here $s_i$ is the state of the residual process of observable i, and $W_i$ the Wiener process
+    that drives it. R correlates these Wiener processes. The marginal process of each observable is
+    that of its own noise, such as an AR(1) with its scale and correlation. The `white` noise of an
+    observable stays independent.
 
-    For processes of one kind with equal time scales, R is also the correlation of residuals at one
-    time. For different time scales that correlation is smaller, and so is that of innovations over
-    a step. For AR(1) processes with correlations of 0.9 and 0.1, they are at most 0.41 and 0.86.
-    For residuals that are independent in time, give each observable the noise
-    `bd.filtering.CorrelatedNoise(bd.filtering.White(scale))`.
+    If all processes are of one kind with equal time scales, R is also the correlation of residuals
+    at one time. For different time scales, the correlation of residuals is smaller than R. So is
+    the correlation of innovations over a time step. For AR(1) processes with lag-one correlations
+    of 0.9 and 0.1, they are at most 0.41 and 0.86, respectively. If residuals are independent in
+    time, give each observable the noise `bd.filtering.CorrelatedNoise(bd.filtering.White(scale))`.
 
     One Kalman filter runs over all observables. At each time it conditions an observable on all
-    earlier data and on the observables named before it. This gives the exact joint density with any
-    pattern of missing data. Draws of a forecast have this correlation, too.
+    earlier data, and on the observables that precede it in `observables`. This gives the exact
+    joint density with any pattern of missing data. Forecast draws have this correlation, too.
 
-    This is the argument `cross_correlation` of a `bd.Model`.
+    Use it as the argument `cross_correlation` of a `bd.Model`.
 
     Args:
         observables: names of observables. The noise of each is a `CorrelatedNoise`, or one inside a
             `Censored`, with a stationary process.
-        correlation: for two observables a number between −1 and 1, such as `dist.Uniform(-1, 1)`;
-            for any number of them the correlation matrix R, or `dist.LKJ(number, 1.0)`.
+        correlation: the correlation matrix R, or a distribution of it such as
+            `dist.LKJ(number, 1.0)`. For two observables it may be a number between −1 and 1, or a
+            distribution such as `dist.Uniform(-1, 1)`.
 
     Shapes: the observables have the same dimensions.
 
@@ -152,7 +154,12 @@ class CrossCorrelation(AbstractCrossCorrelation):
 
 
 class _JointProcess(Module):
-    """Several processes with correlated innovations as one, with their states concatenated."""
+    """Several processes with correlated innovations as one process with a concatenated state.
+
+    Args:
+        processes: the process of each observable.
+        correlation: the correlation matrix of the Wiener processes.
+    """
 
     processes: tuple[AbstractProcess, ...]
     correlation: Float[Array, "process process"]
@@ -175,10 +182,13 @@ class _JointProcess(Module):
     def over(
         self, lag: Float[Array, "..."]
     ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
-        """A and Q over a lag, in blocks of processes i and j."""
+        """Return the transition matrix A and the innovation covariance Q over a lag.
+
+        Both are block matrices; block (i, j) belongs to processes i and j.
+        """
         each = [process.over(lag) for process in self.processes]
 
-        # Q_ij = S_ij - A_i S_ij A_jᵀ keeps the stationary covariance S_ij.
+        # The stationary covariance S_ij is preserved by Q_ij = S_ij - A_i S_ij A_jᵀ.
         def innovation(i: int, j: int) -> Array:
             if i == j:
                 return each[i][1]
@@ -193,13 +203,14 @@ class _JointProcess(Module):
         return self._block_matrix(flow), self._block_matrix(innovation)
 
     def _between(self, i: int, j: int) -> Array:
-        """Return the covariance between the states of two processes at one time, `(…, state,
-        other)`.
+        """Return the covariance between the states of processes i and j at one time.
+
+        Its shape is `(…, state of i, state of j)`.
         """
         one, other = self.processes[i], self.processes[j]
         if i == j:
             return one.first
-        # White processes have no equation; `refuse` lets them stand only beside each other.
+        # White processes have no equation; `refuse` allows them only if all processes are white.
         if one.equation is None or other.equation is None:
             shared = jnp.sqrt(jnp.asarray(one.first) * jnp.asarray(other.first))
         else:
@@ -207,7 +218,10 @@ class _JointProcess(Module):
         return self.correlation[i, j] * shared
 
     def _block_matrix(self, block: Callable[[int, int], Array]) -> Array:
-        """One matrix of the blocks of processes i and j, broadcast over groups."""
+        """Assemble one matrix from the blocks of all pairs of processes, broadcast over groups.
+
+        `block` is a function of the indices i and j that returns a block.
+        """
         number = range(len(self.processes))
         rows = [[block(i, j) for j in number] for i in number]
         groups = jnp.broadcast_shapes(*(part.shape[:-2] for row in rows for part in row))
@@ -220,13 +234,20 @@ class _JointProcess(Module):
 
 
 def _uncensored(noise: Any) -> Any:
+    """Return the noise inside a `Censored`, or the noise itself."""
     return noise.noise if isinstance(noise, Censored) else noise
 
 
 def _cross_covariance(f: Array, own: Array, g: Array, other: Array) -> Array:
-    """Stationary cross-covariance S of two processes that one Wiener process drives.
+    """Stationary cross-covariance S of two processes that are driven by one Wiener process.
 
-    It solves the Sylvester equation F S + S Gᵀ + l mᵀ = 0.
+    S solves the Sylvester equation F S + S Gᵀ + l mᵀ = 0.
+
+    Args:
+        f: F, the drift matrix of the first process.
+        own: l, the noise vector of the first process.
+        g: G, the drift matrix of the second process.
+        other: m, the noise vector of the second process.
     """
     # 1. As a linear system in the elements of S: (F ⊗ I + I ⊗ G) vec(S) = -vec(l mᵀ).
     sizes = f.shape[-1], g.shape[-1]
@@ -243,15 +264,18 @@ def _cross_covariance(f: Array, own: Array, g: Array, other: Array) -> Array:
 
 
 def _wanted(number: int) -> str:
+    """Describe the allowed correlation of so many observables, for error messages."""
     alone = "a number between −1 and 1, or " if number == 2 else ""
     return f"{alone}a matrix of shape ({number}, {number}), such as dist.LKJ({number}, 1.0)"
 
 
 def _correlation_text(given: Any) -> str:
+    """Describe a given correlation, for error messages."""
     return describe_distribution(given) if is_random(given) else repr(given)
 
 
 def _is_number_or_matrix(given: Any) -> bool:
+    """Whether a correlation is random, traced, or a number or rectangular array of numbers."""
     if is_random(given) or isinstance(given, Tracer):
         return True
     try:
@@ -262,7 +286,7 @@ def _is_number_or_matrix(given: Any) -> bool:
 
 
 def _lies_within(given: Any) -> bool:
-    """Whether a correlation lies between -1 and 1, as far as that is known."""
+    """Whether a correlation lies between -1 and 1; True for a traced one."""
     if isinstance(given, Tracer):
         return True
     if not is_random(given):
@@ -272,7 +296,7 @@ def _lies_within(given: Any) -> bool:
 
 
 def _matrix_of(correlation: Any) -> Array:
-    """The correlation matrix; a number is that of two observables."""
+    """Return the correlation matrix; a number is the correlation of two observables."""
     given = jnp.asarray(correlation, float)
     return given if given.ndim else jnp.eye(2) + given * (1.0 - jnp.eye(2))
 

@@ -1,4 +1,4 @@
-"""Kalman filter over residuals: the distribution of each datum given those before it."""
+"""Kalman filter over residuals: the distribution of each datum given earlier data."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,13 @@ type System = Any
 
 
 class Belief(NamedTuple):
-    """Mean and covariance of the normal state at some times, for each place or group."""
+    """Normal distribution of the state of the residual process, for each place or group.
+
+    Args:
+        time: the time to which the belief belongs.
+        mean: the mean of the state.
+        covariance: the covariance of the state.
+    """
 
     time: Float[Array, "..."]
     mean: Float[Array, "... state"]
@@ -27,13 +33,13 @@ class Paths(eqx.Module):
 
     Args:
         system: the process of the residuals.
-        numbers: the index in the state of the residual of each observable.
+        numbers: for each observable, the index of its residual in the state.
         times: the times of the paths.
-        last: the belief after the last datum before each time.
-        anew: whether a datum lies between a time and the one before.
-        seen: residuals of data at these times.
-        places: the predictions on the scale of `link`.
-        white: the standard deviations of the white noise.
+        last: for each time, the belief after the last datum before it.
+        anew: for each time, whether there is a datum between the previous time and this one.
+        seen: the residuals of the data at these times, for each observable.
+        places: the predictions of each observable, on the scale of `link`.
+        white: the standard deviations of the white noise of each observable.
     """
 
     system: System
@@ -48,14 +54,15 @@ class Paths(eqx.Module):
     def __call__(self, key: Array) -> list[Float[Array, "time ..."]]:
         """Draw one path of each observable.
 
-        A drawn value counts as a datum until the next real one. At one time, an observable is
-        conditioned on those named before it: on their data if they have any, else on their draws.
+        A drawn value is treated as a datum until the next real datum. At one time, each observable
+        is conditioned on the observables before it in the order of `numbers`: on their data if
+        there are any, else on their draws.
 
         Args:
             key: a JAX random key.
 
         Returns:
-            The paths on the scale of `link`.
+            The path of each observable, on the scale of `link`.
         """
         # 1. Standard normal numbers for all steps.
         keys = jax.random.split(key, len(self.places)) if len(self.places) > 1 else [key]
@@ -66,7 +73,7 @@ class Paths(eqx.Module):
 
         def step(belief: Belief, at: tuple) -> tuple[Belief, list[Array]]:
             time, last, anew, seen, white, xi = at
-            # 2. After a new datum start from the belief given the data, else go on with the path.
+            # 2. After a new datum start from the belief given the data, else continue the path.
             begun = _choose_belief(anew, last, belief)
             by_data, ahead = (_belief_at(self.system, b, time) for b in (last, begun))
             drawn = []
@@ -88,7 +95,12 @@ class Paths(eqx.Module):
 
 
 class _PathOf(eqx.Module):
-    """The path of one of several observables; one random seed gives all of them jointly."""
+    """The path of one of several observables; equal random keys give joint paths.
+
+    Args:
+        paths: the sampler of all observables.
+        which: the number of the observable.
+    """
 
     paths: Paths
     which: int = eqx.field(static=True)
@@ -105,22 +117,25 @@ def given_before(
     times: Float[Array, " time"],
     befores: Sequence[Before | None],
 ) -> list[Autocorrelated]:
-    """The distribution of each datum given earlier data, and earlier observables of its time.
+    """The distribution of each datum given earlier data.
+
+    With several observables, a datum is also conditioned on the data of earlier observables at the
+    same time.
 
     Args:
-        system: the process whose state holds the residuals.
-        numbers: the index in the state of the residual of each observable.
+        system: the process whose state contains the residuals.
+        numbers: for each observable, the index of its residual in the state.
         noises: the noise of each observable, a `CorrelatedNoise`.
         predictions: predictions of each observable, `(time, …)`, in its units.
         times: the times of the predictions, not decreasing.
         befores: the residuals of past data of each observable; None without data.
 
     Returns:
-        The distributions of the data of each observable.
+        The distributions of the data, one for each observable.
 
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, chapter 10.
     """
-    # 1. Predictions on the scale of `link`, and residuals of past data; none where there are none.
+    # 1. Predictions on the scale of `link`, and residuals of past data (missing without data).
     linked = [noise.link(value) for noise, value in zip(noises, predictions, strict=True)]
     white = [
         jnp.broadcast_to(jnp.asarray(n.white, float), v.shape)
@@ -132,8 +147,8 @@ def given_before(
     unseen = Before(when, Seen(nothing, nothing.astype(bool)), nothing, same)
     known = [unseen if before is None else before for before in befores]
 
-    # 2. Filter the past, and take the belief after the last row before each time. Rows at the same
-    # time do not count as before.
+    # 2. Filter the past, and take the belief after the last row before each time. Rows at the time
+    # itself are not before it.
     beliefs = _filtered(system, numbers, known, _start_of_system(system, times, when))
     rows = jnp.arange(times.size) if same else jnp.searchsorted(when, times)
     last = Belief(*(part[rows] for part in beliefs))
@@ -159,7 +174,7 @@ def given_before(
 
 
 def _seen_at(times: Array, before: Before) -> Seen:
-    """The residuals at the times of interest; missing at times without data."""
+    """Return the residuals of past data at the given times; times without data are missing."""
     if before.same:
         return before.seen
     if not before.times.size:
@@ -172,7 +187,10 @@ def _seen_at(times: Array, before: Before) -> Seen:
 
 
 def _start_of_system(system: System, times: Array, past: Array) -> Array:
-    """Start time of the process; for a stationary process the earliest time."""
+    """Return the start time of the process; for a stationary process the earliest time.
+
+    `times` are the times of the predictions, and `past` the times of the past data.
+    """
     if system.begins is not None:
         return jnp.asarray(system.begins, float)
     return jnp.min(jnp.concatenate([times, past]))
@@ -181,7 +199,17 @@ def _start_of_system(system: System, times: Array, past: Array) -> Array:
 def _filtered(
     system: System, numbers: tuple[int, ...], befores: Sequence[Before], origin: Array
 ) -> Belief:
-    """Beliefs before all data and after each past row, `(1 + past, …)`."""
+    """Run the filter over the past data.
+
+    Args:
+        system: the process whose state contains the residuals.
+        numbers: for each observable, the index of its residual in the state.
+        befores: the residuals of past data of each observable.
+        origin: the start time of the process.
+
+    Returns:
+        The beliefs before all data and after each past row, `(1 + past, …)`.
+    """
     places = befores[0].seen.there.shape[1:]
     covariance = jnp.asarray(system.first)
     covariance = jnp.broadcast_to(covariance, (*places, *covariance.shape[-2:]))
@@ -201,7 +229,11 @@ def _filtered(
 
 
 def _belief_at(system: System, belief: Belief, to: Array) -> Belief:
-    """The belief at a later time: m ← A m, P ← A P Aᵀ + Q."""
+    """Return the belief at the later time `to`: m ← A m, P ← A P Aᵀ + Q.
+
+    Here m is the mean and P the covariance of the belief. A and Q are the transition matrix and the
+    innovation covariance over the time between.
+    """
     to = jnp.reshape(to, (*jnp.shape(to), *[1] * (belief.time.ndim - jnp.ndim(to))))
     flow, grown = system.over(jnp.maximum(to - belief.time, 0.0))
     mean = jnp.sum(flow * belief.mean[..., None, :], axis=-1)
@@ -211,13 +243,16 @@ def _belief_at(system: System, belief: Belief, to: Array) -> Belief:
 
 
 def _residual_variance(ahead: Belief, number: int, white: Array) -> Array:
-    """The variance of a residual with its white noise: P_ii + σ²."""
+    """Return the variance of a residual with its white noise, P_ii + σ².
+
+    `number` is the index i of the residual in the state, and `white` is σ.
+    """
     # Rounding may leave a variance a little below zero.
     return jnp.maximum(ahead.covariance[..., number, number], 0.0) + jnp.square(white)
 
 
 def _conditioned(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief:
-    r"""The belief conditioned on a residual r with the variance `total`.
+    r"""Return the belief conditioned on the datum of one residual r.
 
     $K = \mathrm{cov}(s, r) / \mathrm{var}(r), \quad
     m \leftarrow m + K (E[r \mid \text{datum}] - E[r]), \quad
@@ -225,6 +260,12 @@ def _conditioned(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief
 
     A measured residual is known exactly. A censored one has the mean and variance of a truncated
     normal (moment matching).
+
+    Args:
+        ahead: the belief before the datum: mean m and covariance P of the state s.
+        number: the index of the residual in the state.
+        seen: the datum.
+        total: var(r), which includes white noise.
 
     Source: Maybeck (1982), Stochastic Models, Estimation, and Control 2, chapter 12 (assumed
     density filter).
@@ -245,16 +286,17 @@ def _conditioned(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief
 
 
 def _product(a: Array, b: Array) -> Array:
-    # Sums of a few products, which fuse: a matrix product of two by two costs more by its call.
+    """Return the matrix products of two arrays of small matrices."""
+    # XLA fuses this sum. Calling a matrix product for two-by-two matrices would be slower.
     return jnp.sum(a[..., :, :, None] * b[..., None, :, :], axis=-2)
 
 
 def _where_leading(condition: Array, a: Array, b: Array) -> Array:
-    """`jnp.where` with a condition on the leading axes."""
+    """`jnp.where` with a condition that has only the leading axes of the arrays."""
     shape = (*condition.shape, *[1] * (a.ndim - condition.ndim))
     return jnp.where(condition.reshape(shape), a, b)
 
 
 def _choose_belief(condition: Array, one: Belief, other: Belief) -> Belief:
-    """The first belief where a condition holds, else the second."""
+    """Return `one` where the condition holds, else `other`."""
     return jax.tree.map(lambda a, b: _where_leading(condition, a, b), one, other)

@@ -1,4 +1,4 @@
-"""The likelihood of a stochastic differential equation without its path: a Kalman filter."""
+"""Likelihood of a stochastic differential equation without its path, by a Kalman filter."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -44,43 +44,48 @@ class Kalman(StochasticEquation, AbstractFilter):
     $\dot m = f(t, m, u), \quad
     \dot P = F P + P F^\top + \mathrm{diag}(g(t, m, u)^2), \quad F = f_m$
 
+    X are the states, f is the drift, g the diffusion, u the forcings and W Brownian motion. The
+    filter integrates the mean m and the covariance P of the states between the data.
+
     The noise of the data must be `bd.NormalNoise`.
 
-    The prediction of a datum is its mean and variance given the data before it. The product of
-    these densities is the marginal likelihood of the data. The filter conditions on data of one
-    time one after the other, in the order of `outputs`. Without past data (`inputs.past` is None),
-    predictions are the marginal means and variances.
+    The prediction of a datum is its mean and variance given earlier data. The product of these
+    densities is the marginal likelihood of the data. Data at the same time are processed one after
+    the other, in the order of `outputs`. Without past data (`inputs.past` is None), predictions are
+    the marginal means and variances.
 
-    If drift and `observe` are linear in the states and the noise is additive, this is exact to the
-    tolerance of the solver. Otherwise both are linearised about the mean, and g is taken there. The
-    standard deviation of the states must then be small against their curvature scale.
+    If drift and `observe` are linear in the states and the noise is additive, the likelihood is
+    exact up to the tolerance of the solver. Otherwise drift and `observe` are linearised about the
+    mean, and g is evaluated at the mean. The standard deviation of the states must then be so small
+    that both are nearly linear within it.
 
     Args:
-        drift: a function `(t, y, u)` of time, states and forcings that returns the drift of every
-            state, in its units per unit of time.
-        diffusion: numbers by state (additive noise), or a function of the same signature, in units
-            of the state per square root of time. States that it does not name have no noise.
+        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings. It returns
+            the drift of every state, in its units per unit of time.
+        diffusion: a dict of numbers by state (additive noise), or a function `(t, y, u)` that
+            returns such a dict, in units of the state per square root of time. States without an
+            entry have no noise.
         initial: a dict of the means of the states at `start`, each a number, an array or a random
             leaf, in the units of the state.
-        initial_sd: a dict of the standard deviations at `start`, likewise; states that it does not
-            name are known exactly.
+        initial_sd: a dict of the standard deviations of the states at `start`, in the same form.
+            States without an entry are known exactly.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
-        start: the time of `initial`, in the units of time of the data, or a date; unless given, the
-            first time of the data that the model is fitted to.
+        start: the time of `initial`, as a date or in the units of time of the data. The default is
+            the first time of the data that the model is fitted to.
         rtol: the relative tolerance of a step for the means; for covariances relative to the
             standard deviations of their states.
         atol: the absolute tolerance of a step for the means, in the units of the states, the same
-            for all.
-        max_steps: the most steps of the solver in each interval between two data.
-        adjoint: how Diffrax differentiates the solve.
-        observe: a function `(t, y, u)` from states to a dict of predicted values; by default the
-            states themselves.
+            for all states.
+        max_steps: the largest number of solver steps in each interval between two data.
+        adjoint: the method by which Diffrax differentiates the solve.
+        observe: a function `(t, y, u)` that returns a dict of predicted values; by default the
+            states are predicted.
         forcings: the data variables that drive the equation: one name or several. They are
-            interpolated linearly, unless `interpolation` says otherwise.
-        interpolation: the interpolation of forcings by name: `{"rain": "step"}` holds each datum
+            interpolated linearly, unless `interpolation` names them.
+        interpolation: the interpolation of forcings by name: `{"rain": "step"}` keeps each datum
             until the next one, `"cubic"` is a smooth spline.
         units: the units of states, forcings and observed values, by name. Data in other units are
-            converted, or refused if they do not fit.
+            converted. Data in incompatible units are refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are
     `(time,)`.
@@ -135,13 +140,13 @@ class Kalman(StochasticEquation, AbstractFilter):
         check_tolerances(self)
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or `initial_sd`: those of its state.
+        """Units of a random leaf of `initial` or `initial_sd`: the units of its state.
 
         Args:
             path: the names on the way from the layer to the leaf.
 
         Returns:
-            The units; "" if they are unknown.
+            The units; "" if they are unknown or for any other leaf.
         """
         return self.units.get(path[1], "") if path[0] in ("initial", "initial_sd") else ""
 
@@ -176,19 +181,19 @@ class Kalman(StochasticEquation, AbstractFilter):
         belief = _Belief(
             first, self._initial_covariance(first.dtype), finite(first), jnp.zeros((), int)
         )
-        # 4. Over all events; predictions are those at the times that are asked for.
+        # 4. Run over all events, and keep the predictions at the requested times.
         belief, predicted = jax.lax.scan(event, belief, (begin, times, rows))
         asked = jnp.searchsorted(times, inputs.times)
         mean, variance = (
             {name: part[asked, k] for k, name in enumerate(names)} for part in predicted
         )
         ok = belief.ok & (times[0] >= inputs.start) & finite(predicted)
-        # A failed solve has any positive variance, so that the density stays finite.
+        # A failed solve gets variance 1, so that the density stays finite.
         masked = {name: jnp.where(ok, value, 1.0) for name, value in variance.items()}
         return prediction(mean, ok, {"steps": belief.steps}, variances=masked)
 
     def _events(self, inputs: Inputs) -> Float[Array, " event"]:
-        """All distinct times of predictions, data and kinks of forcings, sorted."""
+        """Return all distinct times of predictions, data and kinks of forcings, sorted."""
         asked = [inputs.times] if inputs.past is None else [inputs.times, inputs.past.times]
         # Intervals end at the kinks and jumps of forcings, so that each solve is smooth.
         kinks = [inputs.forcings[name].times for name in self.forcings]
@@ -200,6 +205,7 @@ class Kalman(StochasticEquation, AbstractFilter):
         return jnp.asarray(np.unique(_all_times(np.asarray(inputs.start), asked, kinks, np)))
 
     def _initial_covariance(self, dtype: Any) -> Float[Array, "state state"]:
+        """Return the covariance of the states at the start."""
         deviations = {
             name: jnp.broadcast_to(jnp.asarray(self.initial_sd.get(name, 0.0), dtype), y.shape)
             for name, y in any_state(self.initial).items()
@@ -209,7 +215,18 @@ class Kalman(StochasticEquation, AbstractFilter):
     def _propagate(
         self, inputs: Inputs, unravel: Callable, belief: _Belief, t0: Any, t1: Any
     ) -> _Belief:
-        """Integrate mean and covariance from one event to the next."""
+        """Integrate mean and covariance from one event to the next.
+
+        Args:
+            inputs: start, times and forcings.
+            unravel: a function from state vectors to states by name.
+            belief: mean and covariance at t0.
+            t0: the time of the earlier event.
+            t1: the time of the later event.
+
+        Returns:
+            The mean and covariance at t1.
+        """
         # A forcing may jump at t1: use its value before the jump.
         before = jax.lax.stop_gradient(jnp.nextafter(t1, t0))
 
@@ -266,7 +283,7 @@ class Kalman(StochasticEquation, AbstractFilter):
     def _linearised(
         self, inputs: Inputs, unravel: Callable, mean: Array, t: Any
     ) -> tuple[Array, Array]:
-        """Outputs at the mean, and their Jacobian in the states, one row for each output."""
+        """Return the outputs at the mean, and their Jacobian by the states, one row per output."""
 
         def observed(y):
             states = unravel(y)
@@ -284,6 +301,17 @@ def _update(
 ) -> tuple[tuple[_Belief, Array], tuple[Array, Array]]:
     """Predict one observable, and condition on its datum if there is one.
 
+    The function is the body of a scan over the observables at one time.
+
+    Args:
+        carry: the belief, conditioned on earlier observables at this time, and the mean m₀ about
+            which outputs are linearised.
+        observable: the output h at m₀, its derivatives H by the states, its datum (NaN if missing),
+            and its noise variance R.
+
+    Returns:
+        The new carry, and the predicted mean and variance of the observable without its noise.
+
     Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations; Bucy & Joseph (1968)
     for the form of the covariance.
     """
@@ -294,7 +322,7 @@ def _update(
     shared = belief.covariance @ slope
     variance = jnp.maximum(slope @ shared, 0.0)
     total = variance + noise
-    # 2. Gain K = P Hᵀ / (H P Hᵀ + R), 0 where no datum was seen.
+    # 2. Gain K = P Hᵀ / (H P Hᵀ + R), 0 for a missing datum.
     seen = ~jnp.isnan(datum) & belief.ok & (total > 0)
     gain = jnp.where(seen, shared / jnp.where(seen, total, 1.0), 0.0)
     mean = belief.mean + gain * jnp.where(seen, datum - predicted, 0.0)
@@ -306,7 +334,14 @@ def _update(
 
 
 def _all_times(start: Any, asked: list, kinks: list, numpy: Any) -> Any:
-    """All times, with kinks clipped to their range; by NumPy, or by JAX's for traced times."""
+    """Return all requested and past times, and kinks of forcings clipped to their range.
+
+    Args:
+        start: the start time.
+        asked: arrays of requested and past times.
+        kinks: arrays of times at which forcings have kinks.
+        numpy: the module `numpy`, or `jax.numpy` for traced times.
+    """
     every = numpy.concatenate(asked)
     last = every.max()
     return numpy.concatenate([every, *(numpy.clip(times, start, last) for times in kinks)])
@@ -315,7 +350,7 @@ def _all_times(start: Any, asked: list, kinks: list, numpy: Any) -> Any:
 def _past_rows(
     times: Float[Array, " event"], past: Past | None, names: tuple[str, ...]
 ) -> Float[Array, "event output"]:
-    """Past observations at each event; NaN at events without data."""
+    """Return the past observations at each event; NaN at events without data."""
     nothing = jnp.full(times.shape, jnp.nan, times.dtype)
     if past is None:
         return jnp.stack([nothing] * len(names), axis=1)
@@ -328,6 +363,7 @@ def _past_rows(
 
 
 def _check_past(inputs: Inputs, variances: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """Raise an error if noise, past data and outputs do not match, or data precede the start."""
     for name in variances:
         if name not in names:
             raise ModelError(

@@ -12,17 +12,17 @@ from .._statistics.describe_distributions import bounds, describe_distribution, 
 from ..errors import ModelError
 from ..random import Module, Scalar, check_scalar, is_random
 
-# The least correlation, since log(0) has no derivative.
+# The smallest correlation, since log(0) has no derivative.
 _SMALLEST = 1e-12
 
 
 class AbstractProcess(Module):
-    r"""A Gaussian process with the Markov property; the residual is the first element of its state.
+    r"""A Gaussian Markov process; the residual is the first element of its state s.
 
     $s(t + \Delta) \sim N(A(\Delta)\, s(t), Q(\Delta))$
 
-    Its parameters may differ between groups of a population, `(member,)`; lags are then
-    `(…, member)`. `positive` names the fields that must be positive.
+    Its parameters may differ between groups of a population, with shape `(member,)`; lags Δ then
+    have the shape `(…, member)`. `positive` names the fields that must be positive.
     """
 
     positive: ClassVar[tuple[str, ...]] = ("scale",)
@@ -50,34 +50,38 @@ class AbstractProcess(Module):
     @property
     @abstractmethod
     def first(self) -> Float[Array, "*member state state"]:
-        """The covariance of the state without data; its mean is zero."""
+        """The covariance of the state before any data; its mean is zero."""
 
     @abstractmethod
     def over(
         self, lag: Float[Array, "..."]
     ) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
-        """The transition matrix A and the innovation covariance Q over a lag.
+        """Return the transition matrix and the innovation covariance over a lag.
 
         Args:
             lag: Δ, not negative, in the units of the index.
 
         Returns:
-            A and Q.
+            A(Δ) and Q(Δ).
         """
 
     @property
     def variance(self) -> Float[Array, "*member"]:
-        """The typical variance of the residual, in the square of its units."""
+        """The variance of the residual, in the square of its units.
+
+        For a `RandomWalk`, whose variance grows with time, it is the variance after one unit of the
+        index.
+        """
         return jnp.asarray(self.first)[..., 0, 0]
 
     @property
     def equation(
         self,
     ) -> tuple[Float[Array, "*member state state"], Float[Array, "*member state"]] | None:
-        r"""F and l of the stochastic differential equation $ds = F s\,dt + l\,dW$.
+        r"""F and l of the stochastic differential equation $ds = F s\,dt + l\,dW$ of the state s.
 
-        `CrossCorrelation` needs it. None, as here, if there is no such equation or the process is
-        not stationary.
+        `CrossCorrelation` needs it. It is None (the default) if there is no such equation or the
+        process is not stationary.
         """
         return None
 
@@ -98,7 +102,8 @@ class OrnsteinUhlenbeck(_OneState):
     $\mathrm{cov}(x(t), x(t')) = \text{scale}^2\, e^{-|t - t'| / \text{time}}$
 
     Args:
-        scale: the standard deviation of x, in the units of the observable (none on the log scale).
+        scale: the standard deviation of the process x, in the units of the observable (none on the
+            log scale).
         time: the time over which the correlation falls to 1/e, in the units of the index.
 
     Raises:
@@ -121,17 +126,17 @@ class OrnsteinUhlenbeck(_OneState):
 
 
 class AR1(_OneState):
-    r"""A first-order autoregressive process: `OrnsteinUhlenbeck` by the lag-one correlation.
+    r"""A first-order autoregressive process: an `OrnsteinUhlenbeck` with given lag-one correlation.
 
     $x_{i+1} = \phi\, x_i + \sqrt{1 - \phi^2}\, \text{scale}\; \epsilon_i$
 
-    Data that lie Δ apart have the correlation $\phi^{\Delta / \text{step}}$.
+    At a distance Δ, values of x have the correlation $\phi^{\Delta / \text{step}}$.
 
     Args:
         scale: the standard deviation of x, in the units of the observable (none on the log scale).
-            That of the innovations is smaller by the factor $\sqrt{1 - \phi^2}$.
+            The standard deviation of the innovations is smaller by the factor $\sqrt{1 - \phi^2}$.
         correlation: φ, the correlation of residuals one `step` apart, between 0 and 1.
-        step: the lag of this correlation, in the units of the index.
+        step: the lag of the correlation φ, in the units of the index.
 
     Raises:
         ModelError: if the scale or the step is not positive, or the correlation may lie outside 0
@@ -168,6 +173,7 @@ class AR1(_OneState):
 
     @property
     def _log_correlation(self) -> Float[Array, "*member"]:
+        """Logarithm of the lag-one correlation."""
         return jnp.log(jnp.maximum(jnp.asarray(self.correlation), _SMALLEST))
 
 
@@ -178,13 +184,14 @@ class Matern32(AbstractProcess):
     (1 + \lambda |t - t'|)\, e^{-\lambda |t - t'|}, \quad \lambda = \sqrt 3 / \text{length}$
 
     Args:
-        scale: the standard deviation of x, in the units of the observable (none on the log scale).
+        scale: the standard deviation of the process, in the units of the observable (none on the
+            log scale).
         length: the length scale, in the units of the index.
 
     Raises:
         ModelError: if the scale or the length may be zero or negative.
 
-    Source: Hartikainen & Särkkä (2010), for the form that needs no matrix of all data.
+    Source: Hartikainen & Särkkä (2010), for the form that needs no covariance matrix of all data.
     """
 
     scale: Scalar
@@ -193,7 +200,7 @@ class Matern32(AbstractProcess):
 
     @property
     def first(self) -> Float[Array, "*member state state"]:
-        # The second element is the slope in units of λ, so that both have the same variance.
+        # The second element is the slope divided by λ, so that both have the same variance.
         return jnp.square(jnp.asarray(self.scale, float))[..., None, None] * jnp.eye(2)
 
     def over(
@@ -203,7 +210,7 @@ class Matern32(AbstractProcess):
         x = jnp.sqrt(3.0) / jnp.asarray(self.length) * lag
         fade, twice = jnp.exp(-x), jnp.exp(-2 * x)
         flow = fade[..., None, None] * _matrix(1 + x, x, -x, 1 - x)
-        # Q = scale² (I - A Aᵀ), written so that it keeps its digits for small x.
+        # Q = scale² (I - A Aᵀ), in a form that loses no digits for small x.
         grown = -jnp.expm1(-2 * x)
         shared = 2 * x**2 * twice
         of_one = _matrix(
@@ -226,17 +233,19 @@ class Matern32(AbstractProcess):
 
 
 class RandomWalk(AbstractProcess):
-    r"""A random walk from zero, for a model that is known to drift.
+    r"""A random walk from zero, for a model whose residuals are known to drift.
 
     $\mathrm{var}(x(t)) = \text{scale}^2 (t - \text{start})$
 
-    Forecasts continue from its last value, and their intervals widen with the horizon. It can
-    explain a trend as well as the model does. Use it with `white` noise beside it.
+    Forecasts continue from the last value of the walk x, and their intervals widen with the
+    horizon. A random walk can explain a trend as well as the model does. Give the noise a `white`
+    part too.
 
     Args:
-        scale: the standard deviation after one unit of the index, in the units of the observable.
-        start: the time at which it is zero, such as that of the initial state, in the units of the
-            index.
+        scale: the standard deviation of x after one unit of the index, in the units of the
+            observable.
+        start: the time at which x is zero, such as the time of the initial state, in the units of
+            the index.
 
     Raises:
         ModelError: if the scale may be zero or negative.
@@ -285,16 +294,20 @@ class White(_OneState):
 
 
 def _forgetting(rate: Any, scale: Any) -> tuple[Array, Array]:
-    """F = -rate and l = scale √(2 rate) of a stationary scalar process."""
+    """Return F = -rate and l = scale √(2 rate) of a stationary scalar process."""
     rate, scale = jnp.broadcast_arrays(jnp.asarray(rate, float), jnp.asarray(scale, float))
     return -rate[..., None, None], (scale * jnp.sqrt(2 * rate))[..., None]
 
 
 def _one_number(logarithm: Any, scale: Any) -> tuple[Array, Array]:
-    """A = ρ and Q = scale² (1 - ρ²) of a stationary scalar process, from log ρ."""
+    """Return A = ρ and Q = scale² (1 - ρ²) of a stationary scalar process.
+
+    `logarithm` is log ρ, the logarithm of the correlation over the lag.
+    """
     left = -jnp.expm1(2 * logarithm) * jnp.square(jnp.asarray(scale))
     return jnp.exp(logarithm)[..., None, None], left[..., None, None]
 
 
 def _matrix(a: Array, b: Array, c: Array, d: Array) -> Array:
+    """Return the matrices [[a, b], [c, d]], one for each element of the arguments."""
     return jnp.stack([a, b, c, d], axis=-1).reshape(*a.shape, 2, 2)

@@ -1,4 +1,4 @@
-"""Functions with a standard deviation, propagated through a layer by sigma points."""
+"""Functions with random errors, propagated through a layer by sigma points."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,21 +18,22 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar, is_funct
 
 
 class VarianceHead(Module):
-    r"""A function whose values have a normal error with a standard deviation.
+    r"""A function whose values have normal errors with given standard deviations.
 
     $m(t, y, u) + \sigma(t, y, u)\,\varepsilon, \quad \varepsilon_i \sim N(0, 1)$
 
-    The deviates ε are irreducible: one for each named value, constant along a trajectory.
-    `Unscented` propagates them; without it ε is 0.
+    There is one deviate ε for each value with a standard deviation. It is constant along a
+    trajectory. It is aleatoric: data do not determine it. `Unscented` propagates the deviates
+    through the layer; without `Unscented`, ε is 0.
 
     Args:
-        mean: m, a function `(t, y, u)` such as `bd.Network`.
+        mean: m, a function `(t, y, u)` that returns values by name, such as `bd.Network`.
         scales: σ of some or all values by name, in their units: a number, a distribution, or a
             function `(t, y, u)` such as `bd.noise.VaryingScale`.
 
     Raises:
-        ModelError: if the mean is no function or there are no scales; when called, if the mean has
-            no value of the name of a scale.
+        ModelError: if the mean is no function or there are no scales. When called, if `scales`
+            names a value that the mean does not return.
     """
 
     mean: VectorField
@@ -50,7 +51,7 @@ class VarianceHead(Module):
             if not is_function(scale):
                 check_scalar(scale, f"scales['{name}']")
         self.mean = mean
-        # In the order of JAX, which sorts the keys of a dict.
+        # JAX sorts the keys of a dict; deviates have the same order.
         self.scales = dict(sorted(scales.items()))
         self.deviates = jnp.zeros(len(scales))
 
@@ -72,12 +73,14 @@ class Unscented(AroundLayer):
     $E[z] \approx \sum_k w_k z(\varepsilon_k), \quad
     \mathrm{var}(z) \approx \sum_k w_k (z(\varepsilon_k) - E[z])^2$
 
-    The sum is over the $2n + 1$ sigma points of the n deviates: 0 and $\pm\sqrt{n + \kappa}$ along
-    each, with $\kappa = \max(3 - n, 0)$. Each point costs one solve.
+    z is a prediction as a function of the n deviates ε of all heads. The sum is over $2n + 1$ sigma
+    points $\varepsilon_k$ with weights $w_k$. The points are 0 and $\pm\sqrt{n + \kappa}$ along
+    each deviate, with $\kappa = \max(3 - n, 0)$. Each point costs one solve.
 
-    The variance counts as aleatoric and adds to that of the noise, which must be normal or
-    log-normal. Means are exact for predictions that are quadratic in ε, variances for linear ones.
-    Values at different times count as independent given the parameters, as in the source.
+    The variance counts as aleatoric and adds to the variance of the noise, which must be normal or
+    log-normal. Means are exact for predictions that are quadratic in ε, variances for linear
+    predictions. Given the parameters, predictions at different times are treated as independent, as
+    in the source.
 
     Args:
         layer: a layer with one or more `VarianceHead`s inside.
@@ -85,9 +88,9 @@ class Unscented(AroundLayer):
     Raises:
         ModelError: if the layer has no `VarianceHead` inside, or is a filter.
 
-    Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161.
-    They draw ε anew at each step of a fixed-step solver, so that their noise depends on the step;
-    here ε is a constant error.
+    Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161. The
+    latter draw ε anew at each step of a fixed-step solver, so that their noise depends on the step.
+    Here ε is a constant error.
     """
 
     layer: AbstractLayer
@@ -122,10 +125,10 @@ class Unscented(AroundLayer):
         return sum(head.deviates.size for head in _heads(self.layer))
 
     def deviating(self, deviates: Float[Array, " n"]) -> AbstractLayer:
-        """The layer with these deviates.
+        """Return the layer with given deviates.
 
         Args:
-            deviates: the deviates of all heads, in units of their standard deviations.
+            deviates: the deviates ε of all heads, in the order of the heads in the layer.
 
         Returns:
             A copy of the layer.
@@ -155,7 +158,7 @@ class Unscented(AroundLayer):
         variances = {
             name: mean((values - means[name]) ** 2) for name, values in found.values.items()
         }
-        # 3. Constraint residuals are those of the first point, ε = 0.
+        # 3. Constraint residuals are taken from the first point, ε = 0.
         constraint_residuals = {
             name: values[0] for name, values in found.constraint_residuals.items()
         }
@@ -172,10 +175,13 @@ class Unscented(AroundLayer):
 def sigma_points(number: int) -> tuple[Float[Array, "point number"], Float[Array, " point"]]:
     """Sigma points of independent standard normal variables, and their weights.
 
-    Their weighted moments up to the third are exact.
+    The weighted moments of the points equal those of the variables up to the third.
+
+    Args:
+        number: the number of variables.
 
     Returns:
-        Points and weights.
+        The points, and the weight of each.
     """
     centre = max(3.0 - number, 0.0)
     spread = number + centre
@@ -189,4 +195,5 @@ def _is_head(node: Any) -> bool:
 
 
 def _heads(layer: Any) -> list[VarianceHead]:
+    """Return all `VarianceHead`s in a layer, in the order of its leaves."""
     return [node for node in jax.tree.leaves(layer, is_leaf=_is_head) if _is_head(node)]

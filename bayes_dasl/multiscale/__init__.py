@@ -1,4 +1,4 @@
-"""Several scales or models at once: coupled layers and multi-fidelity models."""
+"""Models of several parts: coupled vector fields or layers, and multi-fidelity models."""
 
 from .coupling_and_link import Coupling as Coupling, LayerCoupling as LayerCoupling, Link as Link
 from .fidelity import MultiFidelity as MultiFidelity

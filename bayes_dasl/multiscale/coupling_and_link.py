@@ -23,8 +23,8 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar
 class Link(Module):
     """A value of one part as a forcing of another: `Link("slow.x", "fast.drive", strength)`.
 
-    The value `x` of the part `slow`, times `strength`, is a forcing `drive` of the part `fast`.
-    Several links to one target add up.
+    Here the value `x` of the part `slow`, times `strength`, is a forcing `drive` of the part
+    `fast`. The values of several links to one target are added.
 
     Args:
         source: the value, "part.value".
@@ -32,7 +32,7 @@ class Link(Module):
         strength: the factor, in the units of the forcing over the units of the value.
 
     Raises:
-        ModelError: unless both ends are a part and a name with a dot between.
+        ModelError: unless source and target are a part and a name with a dot between.
     """
 
     source: str = eqx.field(static=True)
@@ -46,13 +46,13 @@ class Link(Module):
 
     @property
     def origin(self) -> tuple[str, str]:
-        """Part and value at the source."""
+        """The part and the value at the source."""
         part, name = self.source.split(".", 1)
         return part, name
 
     @property
     def goal(self) -> tuple[str, str]:
-        """Part and forcing at the target."""
+        """The part and the forcing at the target."""
         part, name = self.target.split(".", 1)
         return part, name
 
@@ -61,7 +61,7 @@ def as_links(links: Any) -> tuple[Link, ...]:
     """Convert one link or several to a tuple.
 
     Raises:
-        ModelError: if any of them is no `Link`.
+        ModelError: if any element is no `Link`.
     """
     found = tuple(links) if isinstance(links, Iterable) else (links,)
     if not all(isinstance(link, Link) for link in found):
@@ -76,22 +76,23 @@ class Coupling(Module):
 
     $\dot y_p = f_p(t, y_p, u \cup \{\text{strength} \cdot \text{linked state}\}) / \tau_p$
 
-    Strengths and time scales may be random.
+    Part p has the vector field $f_p$, the states $y_p$ and the time scale $\tau_p$. Besides the
+    forcings u, it gets the states that are linked to it. Strengths and time scales may be random.
 
     Args:
-        parts: vector fields by name.
-        links: a `Link`, or several.
-        states: the names of the states of each part. All names differ, so that `ODE(initial=…)`
-            holds them all.
+        parts: vector fields by name of the part.
+        links: a `Link`, or several, from states to forcings of parts.
+        states: the names of the states of each part. No two parts may have a state of the same
+            name, since `ODE(initial=…)` needs the initial values of all states in one dict.
         timescales: τ by part, small for a fast part; 1 unless given.
 
-    Shapes: states of any shape; a link passes a state on unchanged.
+    Shapes: states may have any shape; a linked forcing has the shape of the state.
 
-    Units: τ has the unit of time if f has none, and no unit otherwise.
+    Units: τ is in units of time if f is in units of the states, and has no unit if f is a rate.
 
     Raises:
         ModelError: if a part is no function, a link or time scale names an unknown part or state,
-            or two parts have a state of the same name; when called, if a part returns rates of
+            or two parts have a state of the same name. When called: if a part returns rates of
             other states, or a forcing has the name of a link's target.
     """
 
@@ -143,27 +144,29 @@ class Coupling(Module):
 
 
 class LayerCoupling(AbstractLayer):
-    r"""Layers with solvers of their own, where predictions of one drive another.
+    r"""Several layers, each with its own solver, in which predictions of one layer drive another.
 
     $u_{target}(t) = \sum \text{strength} \cdot y_{source}(t)$
 
-    Links go one way: each layer is solved once, after the layers that it depends on. A linked value
-    is known at `points` times and linear between them, so its error falls as their number squared.
-    Name a linked forcing among the `forcings` of the layer that receives it; all other forcings
-    come from the data. The outputs are the outputs of all layers.
+    Links must not form a circle: each layer is solved once, after the layers that it depends on. A
+    linked value is computed at `points` times and interpolated linearly between them. So its error
+    falls as the square of the number of points. Name a linked forcing among the `forcings` of the
+    layer that receives it. All other forcings come from the data. The outputs are the outputs of
+    all layers.
 
     Args:
         layers: layers by name.
-        links: a `Link`, or several.
-        points: number of equidistant times, from the start to the last time of the data, at which
-            linked values are known.
+        links: a `Link`, or several, from outputs to forcings of layers.
+        points: the number of equally spaced times at which linked values are computed, from the
+            start to the last time of the data.
 
     Shapes: linked values are `(time,)`.
 
     Raises:
         ModelError: if a link names an unknown layer, output or forcing; if links form a circle; if
             layers differ in start, index, or the units or interpolation of one forcing; if two
-            layers predict the same name; if a linked forcing is not linear; or for a filter.
+            layers predict the same name; if a linked forcing is not linear; or if a layer is a
+            filter.
     """
 
     layers: dict[str, AbstractLayer]
@@ -193,6 +196,7 @@ class LayerCoupling(AbstractLayer):
         _ = self.order, self.units, self.interpolation
 
     def _check_link(self, link: Link) -> None:
+        """Raise a ModelError if a link cannot be interpolated linearly into its target."""
         (source, value), (target, forcing) = link.origin, link.goal
         if forcing not in self.layers[target].forcings:
             known = listed(self.layers[target].forcings)
@@ -209,6 +213,7 @@ class LayerCoupling(AbstractLayer):
             raise ModelError(f"'{link.source}' is a field; only a series of numbers can be linked")
 
     def _own(self, what: str) -> set:
+        """Return the distinct values of an attribute over all layers, without None."""
         return {
             value
             for layer in self.layers.values()
@@ -235,6 +240,7 @@ class LayerCoupling(AbstractLayer):
         return tuple(name for layer in self.layers.values() for name in layer.outputs)
 
     def _external(self, name: str) -> list[str]:
+        """Return the forcings of a layer that come from the data, not from a link."""
         linked = {link.goal for link in self.links}
         return [forcing for forcing in self.layers[name].forcings if (name, forcing) not in linked]
 
@@ -283,7 +289,7 @@ class LayerCoupling(AbstractLayer):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         refuse_assumed(self, inputs)
-        # Values are passed on at the points of a grid, and predicted at the times of the data.
+        # Linked values are computed at the points of a grid, and outputs at the times of the data.
         grid = jnp.linspace(inputs.start, inputs.times[-1], self.points)
         both = jnp.sort(jnp.concatenate([grid, inputs.times]))
         passed: dict[tuple[str, str], Array] = {}
@@ -307,6 +313,15 @@ class LayerCoupling(AbstractLayer):
     def _inputs_of(
         self, name: str, inputs: Inputs, grid: Float[Array, " points"], passed: Mapping
     ) -> Inputs:
+        """Return the inputs of a layer, with its linked forcings.
+
+        Args:
+            name: the name of the layer.
+            inputs: the inputs from the data.
+            grid: the times at which linked values are computed.
+            passed: linked values on the grid, by (layer, output), of layers that were solved
+                before.
+        """
         # Linked forcings are linear between the points of the grid.
         arriving = linked(self.links, name, lambda link: passed[link.origin])
         forcings = {forcing: inputs.forcings[forcing] for forcing in self._external(name)}
@@ -315,7 +330,13 @@ class LayerCoupling(AbstractLayer):
 
 
 def linked(links: Iterable[Link], part: str, value_of: Any) -> dict[str, Any]:
-    """Linked forcings of a part by name: Σ strength · value."""
+    """Return the linked forcings of a part, by name: Σ strength · value.
+
+    Args:
+        links: all links.
+        part: the name of the part.
+        value_of: a function from a link to the value at its source.
+    """
     found: dict[str, Any] = {}
     for link in links:
         to, name = link.goal
@@ -329,12 +350,15 @@ def _name_tuple(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def listed(names: Iterable) -> str:
-    """Names for a message."""
+    """Join names for an error message."""
     return ", ".join(names) or "none"
 
 
 def check_links(links: Iterable[Link], values: Mapping[str, tuple[str, ...]]) -> None:
-    """Raise ModelError for links from or to an unknown part, or from an unknown value."""
+    """Raise ModelError for links from or to an unknown part, or from an unknown value.
+
+    `values` holds the names of the values of each part that a link can take.
+    """
     for link in links:
         (source, name), (target, _) = link.origin, link.goal
         for part in (source, target):
@@ -347,7 +371,12 @@ def check_links(links: Iterable[Link], values: Mapping[str, tuple[str, ...]]) ->
 
 
 def refuse_twice(names: Mapping[str, Iterable[str]], what: str) -> None:
-    """Raise ModelError for a name that two parts have."""
+    """Raise ModelError if two parts have the same name.
+
+    Args:
+        names: the names in each part.
+        what: the kind of the names in the error message.
+    """
     owner: dict[str, str] = {}
     for part, own in names.items():
         for name in own:
@@ -359,6 +388,7 @@ def refuse_twice(names: Mapping[str, Iterable[str]], what: str) -> None:
 
 
 def _refuse_clash(linked: Mapping, u: Values, part: str) -> None:
+    """Raise ModelError if a linked forcing of a part has the name of a forcing in `u`."""
     for name in linked:
         if name in u:
             raise ModelError(
@@ -367,7 +397,7 @@ def _refuse_clash(linked: Mapping, u: Values, part: str) -> None:
 
 
 def _at_rows_of(prediction: Prediction, rows: Any) -> Prediction:
-    """The prediction at some of its times."""
+    """Return the prediction at some of its times, given by their row numbers."""
     values = {name: value[rows] for name, value in prediction.values.items()}
     variances = {name: value[rows] for name, value in prediction.variances.items()}
     return Prediction(

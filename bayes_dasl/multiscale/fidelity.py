@@ -1,4 +1,4 @@
-"""`MultiFidelity`: a costly model as a scaled and corrected cheap one."""
+"""`MultiFidelity`: a costly model as a scaled and corrected cheap model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,22 +23,24 @@ def _checked_costly(costly: Any) -> FrozenDict:
 
 
 class MultiFidelity(AbstractLayer):
-    r"""A costly model as a scaled and corrected cheap one; both are predicted.
+    r"""A costly model as a scaled and corrected cheap model; both are predicted.
 
     $\text{costly}(t) = \rho(t) \cdot \text{cheap}(t) + \delta(t, \text{cheap values}, u)$
 
-    Data of both models determine ρ and δ. Where costly data are few, cheap data determine the
-    shape. In ρ and δ, `y` holds the values of the cheap layer at that time.
+    ρ is the ratio of the two models, δ the discrepancy. Data of both models determine ρ and δ.
+    Where costly data are few, cheap data determine the shape. If ρ or δ is a function `(t, y, u)`,
+    its `y` holds the values of the cheap layer at time t.
 
     Args:
         low: the cheap layer.
         costly: the costly outputs, each with the cheap output that it corrects:
             `{"costly name": "cheap name"}`.
-        ratio: ρ, without a unit: a number, a distribution, or a function `(t, y, u)` that returns
-            one for each costly name.
+        ratio: ρ, without a unit: a number, a distribution, or a function `(t, y, u)` that returns a
+            dict with a number for each costly name.
         discrepancy: δ, in the units of the values: a function `(t, y, u)`, such as a `Basis` or a
-            `Network`, that returns a correction for some or all of the costly names.
-        extra: data variables that ρ or δ read and the cheap layer does not.
+            `Network`, that returns a dict of corrections. Costly names without an entry are not
+            corrected.
+        extra: data variables that ρ or δ use and the cheap layer does not.
 
     Units: costly values have the units of the cheap ones.
 
@@ -105,7 +107,7 @@ class MultiFidelity(AbstractLayer):
         return self._with_costly(self.low.dims)
 
     def _with_costly(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by output of the cheap layer, and the same for the costly outputs."""
+        """Add to a mapping by cheap output the same values for the costly outputs."""
         costly = {name: known[cheap] for name, cheap in self.costly.items() if cheap in known}
         return {**known, **costly}
 
@@ -134,6 +136,7 @@ class MultiFidelity(AbstractLayer):
         )
 
     def _costly(self, t: Any, y: Values, u: Values) -> Values:
+        """Return the costly values at one time, by name."""
         # costly = ρ · cheap + δ; a name without a discrepancy has δ = 0.
         ratio = self._ratio(t, y, u)
         correction = self._checked_names(self.discrepancy(t, y, u), "discrepancy")
@@ -143,6 +146,7 @@ class MultiFidelity(AbstractLayer):
         }
 
     def _ratio(self, t: Any, y: Values, u: Values) -> Mapping[str, Any]:
+        """Return the ratio ρ by costly name."""
         # One number serves all costly names; a function must return one for each.
         ratio: Any = self.ratio
         if not is_function(ratio):
@@ -154,6 +158,7 @@ class MultiFidelity(AbstractLayer):
         return ratio
 
     def _checked_names(self, values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+        """Raise a ModelError if a name in `values` is no costly name; else return `values`."""
         for name in values:
             if name not in self.costly:
                 raise ModelError(

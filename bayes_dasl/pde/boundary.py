@@ -12,29 +12,32 @@ ENDS = ("low", "high")
 
 
 class AbstractCondition(Module):
-    """A boundary condition of one field at one side.
+    """A boundary condition of one field at one side of the grid.
 
-    A value is a number, an array along the side, a distribution over either, or a function `(t, y,
-    u)` called at every point of the side, with the fields of the adjacent cell in `y`, forcings and
-    coordinates in `u`. If the function returns a dict, the entry of the field is used, or the only
-    entry.
+    Each value of a condition is a number, an array along the side, a distribution over either, or a
+    function `(t, y, u)`. A function is called at every point of the side. There `y` holds the
+    fields of the adjacent cell, and `u` the forcings and the coordinates of the point. If the
+    function returns a dict, the entry with the name of the field is used, or the only entry.
     """
 
     @property
     @abstractmethod
     def values(self) -> tuple[Any, ...]:
-        """All values of the condition, as they were given."""
+        """The values of the condition, such as its weights and its right-hand side."""
 
 
 class AbstractLinear(AbstractCondition):
-    r"""Linear condition $a\,u + b\,\partial u/\partial n = c$; `values` are a, b and c."""
+    r"""A condition $a\,u + b\,\partial u/\partial n = c$ on the field u; `values` is (a, b, c).
+
+    $\partial u/\partial n$ is the derivative of u along the outward normal n.
+    """
 
 
 class Dirichlet(AbstractLinear):
-    r"""A known value of the field: $u = \text{value}$.
+    r"""A known value of the field at the side: $u = \text{value}$.
 
     Args:
-        value: the value u, in the units of the field: a number, an array along the side, a
+        value: the value of the field u, in its units: a number, an array along the side, a
             distribution over either, or a function `(t, y, u)` that is called at every point of the
             side.
     """
@@ -47,15 +50,15 @@ class Dirichlet(AbstractLinear):
 
 
 class Neumann(AbstractLinear):
-    r"""A known outward derivative: $\partial u/\partial n = \text{gradient}$.
+    r"""A known derivative along the outward normal: $\partial u/\partial n = \text{gradient}$.
 
-    At the low end of x this is $-\partial u/\partial x$. It sets the diffusive flux only; advection
-    through the side is free.
+    At the low end of x, $\partial u/\partial n$ is $-\partial u/\partial x$. The condition sets the
+    diffusive flux only; advection through the side is free.
 
     Args:
-        gradient: the gradient, in the units of the field per length: a number, an array along the
-            side, a distribution over either, or a function `(t, y, u)` called at every point of the
-            side.
+        gradient: the outward derivative of the field u, in its units per length: a number, an array
+            along the side, a distribution over either, or a function `(t, y, u)` called at every
+            point of the side.
     """
 
     gradient: Any
@@ -66,13 +69,15 @@ class Neumann(AbstractLinear):
 
 
 class Robin(AbstractLinear):
-    r"""A mixed condition with the outward derivative: $a\,u + b\,\partial u/\partial n = c$.
+    r"""A condition on the field and its outward derivative: $a\,u + b\,\partial u/\partial n = c$.
+
+    Each of a, b and c may be a number, an array along the side, a distribution over either, or a
+    function `(t, y, u)` called at every point of the side.
 
     Args:
-        a: the weight of the field; a, b and the value may be numbers, arrays along the side,
-            distributions over either, or functions `(t, y, u)` called at every point of the side.
+        a: the weight of the field u.
         b: the weight of the outward derivative, in units of length if a has none.
-        value: in the units of the field if a has none.
+        value: the right-hand side c, in the units of the field if a has none.
 
     Raises:
         ModelError: if both a and b are known to be zero.
@@ -99,6 +104,8 @@ class Robin(AbstractLinear):
 class Flux(AbstractCondition):
     r"""A known outward flux: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; 0 is a closed wall.
 
+    Here u is the field, v its velocity, D its diffusion coefficient and n the outward normal.
+
     Args:
         value: the flux, in the units of the field times length per time: a number, an array along
             the side, a distribution over either, or a function `(t, y, u)` called at every point of
@@ -121,7 +128,14 @@ class Periodic(AbstractCondition):
 
 
 def condition(boundary: Any, field: str, name: str, end: str) -> AbstractCondition:
-    """Boundary condition of a field at one end of an axis; none if it is missing.
+    """Return the boundary condition of a field at one end of an axis, or None if it is missing.
+
+    Args:
+        boundary: one condition for all sides, a dict by side or axis, or a dict of such dicts by
+            field.
+        field: the name of the field. It is used only if conditions are given by field.
+        name: the name of the axis.
+        end: "low" or "high".
 
     Raises:
         ModelError: if conditions are given by field, but not for this field.
@@ -142,11 +156,16 @@ def condition(boundary: Any, field: str, name: str, end: str) -> AbstractConditi
 def check_boundary(boundary: Any, grid: Grid) -> None:
     """Check that each side of the grid has exactly one condition for each field.
 
+    Args:
+        boundary: one condition for all sides, a dict by side or axis, or a dict of such dicts by
+            field.
+        grid: the grid.
+
     Raises:
-        ModelError: for a side without a condition or with two, and for a periodic axis with another
-            condition at its other end or for another field.
+        ModelError: if a side has no condition or two. Also if an axis is periodic at one end only,
+            or for some fields only.
     """
-    # 1. Each group of conditions by itself.
+    # 1. Check the conditions of each field, or the one group that serves all fields.
     groups = boundary.values() if _by_field(boundary) else (boundary,)
     for group in groups:
         _check_sides(group, grid)
@@ -161,13 +180,14 @@ def check_boundary(boundary: Any, grid: Grid) -> None:
 
 
 def sides(grid: Grid) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Every side as (axis, end, shape of arrays along the side)."""
+    """Yield each side of the grid as (axis name, "low" or "high", shape of arrays on the side)."""
     for axis, name in enumerate(grid.names):
         for end in ENDS:
             yield name, end, grid.shape[:axis] + grid.shape[axis + 1 :]
 
 
 def _by_field(boundary: Any) -> bool:
+    """Whether `boundary` is a non-empty dict of dicts, so that its keys are fields."""
     return (
         isinstance(boundary, Mapping)
         and bool(boundary)
@@ -176,11 +196,15 @@ def _by_field(boundary: Any) -> bool:
 
 
 def fields_of(boundary: Any) -> tuple[str, ...]:
-    """Fields with conditions of their own; empty if one group of conditions is for all."""
+    """Return the names of the fields if conditions are given by field, else an empty tuple."""
     return tuple(boundary) if _by_field(boundary) else ()
 
 
 def _check_sides(group: Any, grid: Grid) -> None:
+    """Check that every side has a valid condition, and that no axis is periodic at one end only.
+
+    `group` is one condition for all sides, or a dict by side or axis.
+    """
     if not isinstance(group, AbstractCondition):
         _check_names(group, grid)
     for name, end, shape in sides(grid):
@@ -200,6 +224,7 @@ def _check_sides(group: Any, grid: Grid) -> None:
 
 
 def _check_names(group: Any, grid: Grid) -> None:
+    """Check that the keys of `group` are sides or axes of the grid, and that none occurs twice."""
     if not isinstance(group, Mapping):
         raise ModelError(f"boundary must be a condition, or a dict of them by side, not {group!r}")
     # A side may be named by its end (`x_low`) or, for both ends, by its axis (`x`).

@@ -1,4 +1,4 @@
-"""`Chebyshev`: a stabilised explicit method for diffusion, without linear algebra."""
+"""`Chebyshev`: an explicit method with a large stability limit, for diffusion."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -18,12 +18,13 @@ _DAMPING = 2 / 13
 class Chebyshev(diffrax.AbstractAdaptiveSolver):
     r"""Runge–Kutta–Chebyshev method of second order, for diffusion on many cells.
 
-    It is stable for real negative eigenvalues up to $0.65\,s^2 / h$ for s ≥ 8 ($0.5\,s^2 / h$ for
-    s = 2). So an evaluation advances about s times as far as in an ordinary explicit method. It
-    does not suit equations dominated by advection.
+    It is explicit, so a step needs no linear algebra. With step size h it is stable for real
+    negative eigenvalues of magnitude up to $0.65\,s^2 / h$ for s ≥ 8 ($0.5\,s^2 / h$ for s = 2). So
+    each evaluation of the vector field advances about s times as far as in an ordinary explicit
+    method. It does not suit equations dominated by advection.
 
     Args:
-        stages: s, the number of evaluations in a step, at least 2.
+        stages: s, the number of evaluations of the vector field in a step, at least 2.
 
     Raises:
         ModelError: for fewer than two stages.
@@ -78,29 +79,35 @@ class Chebyshev(diffrax.AbstractAdaptiveSolver):
             return (last, new), None
 
         (_, y1), _ = jax.lax.scan(stage, (y0, y), tuple(map(jnp.asarray, table)))
-        # 3. Error of the step: 0.8 (y₀ - y₁) + 0.4 h (f₀ + f₁), their equation 3.1.
+        # 3. Error of the step: 0.8 (y₀ - y₁) + 0.4 h (f₀ + f₁) (Sommeijer et al., equation 3.1).
         k1 = slope(t1, y1)
         error = jax.tree.map(lambda a, b, k0, k1: 0.8 * (a - b) + 0.4 * (k0 + k1), y0, y1, k0, k1)
         return y1, error, dict(y0=y0, y1=y1, k0=k0, k1=k1), None, diffrax.RESULTS.successful
 
 
 def _coefficients(stages: int) -> tuple[float, np.ndarray]:
-    r"""First weight, and rows $\mu, \nu, \tilde\mu, \tilde\gamma$ and times for stages 2 to s."""
+    r"""Coefficients of the method with the given number of stages s.
+
+    Returns:
+        The weight $\tilde\mu_1$ of the first stage, and an array `(5, s - 1)`. Its rows are $\mu$,
+        $\nu$, $\tilde\mu$, $\tilde\gamma$ and the evaluation time as a fraction of the step. Its
+        columns are the stages 2 to s.
+    """
     # 1. T_j, T_j' and T_j'' at w₀, slightly above 1, so that the method is damped.
     w0 = 1 + _DAMPING / stages**2
     basis = [np.polynomial.Chebyshev.basis(j) for j in range(stages + 1)]
     value, slope, bend = (np.array([p.deriv(m)(w0) for p in basis]) for m in range(3))
     w1 = slope[-1] / bend[-1]
-    # 2. b_j makes every stage of second order, a_j consistent.
+    # 2. The choice of b_j makes every stage second-order accurate; a_j makes it consistent.
     b = np.empty(stages + 1)
     b[2:] = bend[2:] / slope[2:] ** 2
     b[:2] = b[2]
     a = 1 - b * value
-    # 3. The times of the stages, as shares of the step.
+    # 3. The times of the stages, as fractions of the step.
     times = np.zeros(stages + 1)
     times[2:] = w1 * bend[2:] / slope[2:]
     times[1] = times[2] / slope[2]
-    # 4. Weights of the recursion, one row for each of the stages 2 to s.
+    # 4. Weights of the recursion, one column for each of the stages 2 to s.
     last, new = np.arange(1, stages), np.arange(2, stages + 1)
     mu, nu = 2 * b[new] * w0 / b[last], -b[new] / b[new - 2]
     mu_rate = 2 * b[new] * w1 / b[last]

@@ -28,36 +28,40 @@ class FiniteVolume(Module):
 
     $\partial_t u = -\nabla\cdot(v\,u - D\,\nabla u) + R(t, y, u)$
 
-    D and v are numbers, distributions, arrays over the cells or functions `(t, y, u)`, for all
-    fields or in a dict by field. Functions are called at each point with single numbers: `y` holds
-    the fields there, `u` the forcings (and fields that a `Coupling` links) and the coordinates of
-    the point by the names of the grid's axes. Functions are evaluated on faces, at the mean of the
-    two cells. From an array over cells a face takes the harmonic mean of D and the mean of v.
+    In this equation u is one field, D its diffusion coefficient, v its velocity and R its reaction
+    rate.
 
-    A limiter has kinks. Where fields cross them, derivatives of a solve have errors of about 1e-4
-    of their size; with "upwind" derivatives are as exact as the solve. A half-cell difference is
-    used at a Dirichlet side, so the field is of second order, but the flux through that side of
-    first order.
+    D and v are numbers, distributions, arrays over the cells or functions `(t, y, u)`, for all
+    fields or in a dict by field. Functions are called at each point with single numbers. Their `y`
+    holds the fields at that point. Their `u` holds the forcings, any fields that a `Coupling`
+    links, and the coordinates of the point by axis name. On a face, functions get the mean of the
+    fields in the two adjacent cells. If D or v is an array over the cells, a face takes the
+    harmonic mean of D and the arithmetic mean of v.
+
+    Limiters are not differentiable everywhere. At such points derivatives of a solve have relative
+    errors of about 1e-4. With "upwind", derivatives are as exact as the solve. A Dirichlet side
+    uses a difference over half a cell. There the field is accurate to second order, but the flux
+    through the side to first order.
 
     Args:
-        grid: the cells.
-        diffusion: D, in squared length per time; none unless given.
-        velocity: v, in length per time; none unless given. In two dimensions it is a dict by axis
-            (or a dict by field of these), or a function that returns a dict by axis. It is zero
-            along an axis without an entry.
-        reaction: R, in the units of the field per time: a function that returns rates by field,
-            such as a `Network` or a `Residual` of scalars, or sources by field, each a number, a
-            distribution, an array over the cells or a function.
+        grid: the grid of cells.
+        diffusion: D, in squared length per time; no diffusion unless given.
+        velocity: v, in length per time; no advection unless given. In two dimensions it is a dict
+            by axis, a dict of such dicts by field, or a function that returns a dict by axis. Along
+            an axis without an entry the velocity is zero.
+        reaction: R, in the units of the field per time. It is a function that returns a dict of
+            rates by field, such as a `Network` or a `Residual` of scalars. Or it is a dict of
+            sources by field, each a number, a distribution, an array over the cells or a function.
         boundary: one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both
             ends), or a dict of such dicts by field.
-        limiter: "van_leer" or "minmod" (second order where smooth, no new extremes), or "upwind"
-            (first order).
+        limiter: "van_leer" or "minmod" (second order where fields are smooth, no new extrema), or
+            "upwind" (first order).
 
     Shapes: fields are arrays over the cells.
 
     Raises:
-        ModelError: for missing or contradicting boundary conditions, coefficients of another shape,
-            a known negative diffusion, or an unknown limiter; when called, for a field without a
+        ModelError: for missing or contradicting boundary conditions, coefficients of a wrong shape,
+            a known negative diffusion, or an unknown limiter. When called: for a field without a
             coefficient, or a coefficient or rate of an unknown field.
 
     Source: LeVeque (2002), Finite Volume Methods for Hyperbolic Problems.
@@ -107,7 +111,7 @@ class FiniteVolume(Module):
         )
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
-        # 1. du/dt = -(F_right - F_left) / h along each axis: what leaves a cell enters the next.
+        # 1. du/dt = -(F_right - F_left) / h along each axis. Neighbours share the flux F.
         fluxes = self.fluxes(t, y, u)
         rates = {field: jnp.zeros(self.grid.shape) for field in y}
         for axis, name in enumerate(self.grid.names):
@@ -128,13 +132,15 @@ class FiniteVolume(Module):
         Args:
             t: the time.
             y: the fields, arrays over the cells by name.
-            u: the forcings at that time, by name.
+            u: the forcings at time t, by name.
 
         Returns:
-            Arrays over the faces, by field and axis.
+            A dict by field of dicts by axis. Each array has one more entry along its axis than the
+            grid has cells.
 
         Raises:
-            ModelError: for a field of another shape, or a coefficient of an unknown field.
+            ModelError: if a field does not have the shape of the grid, or a coefficient names an
+                unknown field.
         """
         for field, values in y.items():
             if jnp.shape(values) != self.grid.shape:
@@ -150,7 +156,7 @@ class FiniteVolume(Module):
         return {field: {name: by_axis[name][field] for name in self.grid.names} for field in y}
 
     def _check_fields(self, y: Values) -> None:
-        """Raise ModelError if a coefficient or boundary condition names an unknown field."""
+        """Raise a ModelError if a coefficient or boundary condition names a field not in `y`."""
         axes = self.grid.names
         velocity = (
             self.velocity
@@ -171,15 +177,16 @@ class FiniteVolume(Module):
                     )
 
     def outflow(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
-        """Outflow through each side per time, such as `heat_outflow_x_low`; per area in 1-D.
+        """Outflow of each field through each side, such as `heat_outflow_x_low`.
 
         Args:
             t: the time.
             y: the fields, arrays over the cells by name.
-            u: the forcings at that time, by name.
+            u: the forcings at time t, by name.
 
         Returns:
-            Numbers by field and side.
+            A dict of numbers with keys `{field}_outflow_{axis}_{end}`: the flux integrated over the
+            side, positive outward. In one dimension it is the flux per area.
         """
         flows = {}
         for field, by_axis in self.fluxes(t, y, u).items():
@@ -191,6 +198,7 @@ class FiniteVolume(Module):
         return flows
 
     def _reactions(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
+        """Return the reaction rates by field, each a number or an array over the cells."""
         here, shape = {**u, **self.grid.places}, self.grid.shape
         if self.reaction is None:
             return {}
@@ -203,7 +211,16 @@ class FiniteVolume(Module):
 
 
 class _Axis:
-    """Fluxes along one axis, which is moved to the front of every array here."""
+    """Computes the fluxes along one axis, which is moved to the front of every array in this class.
+
+    Args:
+        law: the equation.
+        axis: the number of the axis.
+        name: the name of the axis.
+        t: the time.
+        y: the fields, arrays over the cells by name.
+        u: forcings and linked fields, by name.
+    """
 
     def __init__(self, law: FiniteVolume, axis: int, name: str, t: Any, y: Values, u: Values):
         self.law = law
@@ -223,6 +240,7 @@ class _Axis:
         self.faces = {field: (v[1:] + v[:-1]) / 2 for field, v in self.padded.items()}
 
     def fluxes(self) -> dict[str, Array]:
+        """Return the flux of each field on all faces, with the axes in the order of the grid."""
         found = {
             field: self._closed(field, self._advected(field) - self._diffused(field))
             for field in self.cells
@@ -230,7 +248,7 @@ class _Axis:
         return {field: jnp.moveaxis(flux, 0, self.axis) for field, flux in found.items()}
 
     def _places(self, u: Values) -> dict[str, Any]:
-        """Forcings and coordinates at every face; linked fields as the mean of two cells."""
+        """Return forcings and coordinates at every face; linked fields are means of two cells."""
         grid, along = self.law.grid, jnp.asarray(self.law.grid.faces(self.name))
         others = {
             name: jnp.broadcast_to(grid.centres(name), self.shape)
@@ -246,6 +264,7 @@ class _Axis:
         return condition(self.law.boundary, field, self.name, end)
 
     def _at_side(self, value: Any, field: str, end: str) -> Array:
+        """Evaluate one value of the boundary condition of a field at all points of a side."""
         at = 0 if end == "low" else -1
         here = {k: v[at] if jnp.shape(v) == self.shape else v for k, v in self.place.items()}
         here |= {k: v[at] for k, v in self.linked.items()}
@@ -254,12 +273,13 @@ class _Axis:
         return evaluate(value, self.t, cell, here, self.side, field, where)
 
     def _padded(self, field: str) -> Array:
-        """The field with a ghost cell at each end, by the boundary conditions."""
-        # Ghost values make the boundary condition an ordinary difference between cells.
+        """Return the field with one ghost cell at each end, from its boundary conditions."""
+        # With ghost cells, the boundary faces need no special difference formula.
         ends = [self._ghost(field, end) for end in ENDS]
         return jnp.concatenate([ends[0][None], self.cells[field], ends[1][None]])
 
     def _ghost(self, field: str, end: str) -> Array:
+        """Return the values of the ghost cells at one end that satisfy the boundary condition."""
         cells, here = self.cells[field], self._condition(field, end)
         cell = cells[0 if end == "low" else -1]
         if isinstance(here, Periodic):
@@ -271,26 +291,36 @@ class _Axis:
         return cell + self.width * (value - a * cell) / (a * self.width / 2 + b)
 
     def _coefficient(self, value: Any, field: str, name: str, where: str, mean: Any) -> Array:
-        """A coefficient on the faces."""
+        """Return a coefficient on the faces.
+
+        Args:
+            value: a number, an array over the cells or a function.
+            field: the name of the field.
+            name: the entry to use if the function returns a dict with several.
+            where: the name of the coefficient in error messages.
+            mean: the function that averages an array over the two cells of a face.
+        """
         if is_function(value) or jnp.ndim(value) == 0:
             return evaluate(value, self.t, self.faces, self.place, self.shape, name, where)
         padded = self._extended(jnp.moveaxis(value, self.axis, 0))
         return mean(padded[1:], padded[:-1])
 
     def _extended(self, values: Array) -> Array:
-        """Values over cells, repeated or wrapped to one more cell at each end."""
+        """Pad an array over the cells by one cell at each end: wrapped if periodic, or repeated."""
         mode = "wrap" if self.name in self.law.periodic else "edge"
         return jnp.pad(values, [(1, 1)] + [(0, 0)] * len(self.side), mode=mode)
 
     def _diffused(self, field: str) -> Array | float:
+        """Return D times the gradient of the field on each face, the negative diffusive flux."""
         value = of_field(self.law.diffusion, field, "diffusion")
         if value is None:
             return 0.0
-        # -D ∂u/∂x on each face.
+        # D ∂u/∂x on each face.
         gradient = jnp.diff(self.padded[field], axis=0) / self.width
         return self._coefficient(value, field, field, "diffusion", _harmonic) * gradient
 
     def _advected(self, field: str) -> Array:
+        """Return the advective flux of the field on each face."""
         value = self.law.velocity
         # The velocity may be given by field, by axis, or as a function of all axes.
         if isinstance(value, Mapping) and not set(value) <= set(self.law.grid.names):
@@ -308,7 +338,7 @@ class _Axis:
         return velocity * jnp.where(velocity > 0, below, above)
 
     def _of_axis(self, velocity: Any) -> Any:
-        """Component along this axis of a function that returns all components."""
+        """Return a function that gives only the component of `velocity` along this axis."""
         names, name = self.law.grid.names, self.name
         if len(names) == 1:
             return velocity
@@ -329,8 +359,12 @@ class _Axis:
         return part
 
     def _states(self, field: str) -> tuple[Array, Array]:
-        """The field below and above every face, by limited linear reconstruction."""
-        # MUSCL (van Leer 1979): linear in each cell; limited slopes make no new extrema.
+        """Reconstruct the field on both sides of every face, with limited slopes in the cells.
+
+        Returns:
+            Two arrays over the faces: the value from the cell below, and from the cell above.
+        """
+        # MUSCL (van Leer 1979): the field is linear in each cell; limited slopes add no extrema.
         differences = jnp.diff(self.padded[field], axis=0)
         half = LIMITERS[self.law.limiter](differences[:-1], differences[1:]) / 2
         low = self.cells[field] - half
@@ -342,7 +376,10 @@ class _Axis:
         return jnp.concatenate([before, high]), jnp.concatenate([low, after])
 
     def _closed(self, field: str, flux: Array) -> Array:
-        """The flux with given values at the ends; both ends of a periodic axis are one face."""
+        """Set the flux at the ends of the axis where the boundary condition prescribes it.
+
+        The first and last face of a periodic axis are the same face and get the same flux.
+        """
         for end, at, sign in zip(ENDS, (0, -1), (-1.0, 1.0), strict=True):
             here = self._condition(field, end)
             if isinstance(here, Flux):
@@ -355,12 +392,14 @@ class _Axis:
 
 
 def _harmonic(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
-    # The harmonic mean keeps the flux right where a coefficient jumps (Patankar 1980).
+    """Return the harmonic mean of two arrays, which is 0 if their sum is 0."""
+    # With a harmonic mean, the flux is correct if a coefficient is discontinuous (Patankar 1980).
     total = a + b
     return jnp.where(total == 0, 0.0, 2 * a * b / jnp.where(total == 0, 1.0, total))
 
 
-# Limited slopes from the differences to both neighbours; zero at an extremum.
+# Each limiter gets the differences a and b to the two neighbouring cells, and returns the limited
+# difference over a cell. It is zero at an extremum.
 def _minmod(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     return jnp.where(a * b > 0, jnp.where(jnp.abs(a) < jnp.abs(b), a, b), 0.0)
 
@@ -374,6 +413,10 @@ LIMITERS = {"van_leer": _van_leer, "minmod": _minmod, "upwind": lambda a, b: jnp
 
 
 def _leaves(value: Any, where: str) -> list[tuple[str, Any]]:
+    """List the values in nested dicts, each as (dotted name, value); None is skipped.
+
+    `where` is the name of `value`, with which the dotted names begin.
+    """
     if isinstance(value, Mapping):
         return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{where}.{key}")]
     return [] if value is None else [(where, value)]

@@ -1,4 +1,4 @@
-"""`Grid`, the uniform grid of a partial differential equation, and values at its points."""
+"""`Grid`, the uniform grid of a partial differential equation, and evaluation of values on it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,12 +23,14 @@ class Grid(Module):
 
     $x_i = \text{low} + (i + \tfrac12)\,h, \quad h = (\text{high} - \text{low}) / \text{cells}$
 
-    The axes have the names of the data's coordinates. Arrays over the cells have them in the order
-    of the arguments.
+    Here $x_i$ is the centre of cell i and h is the cell width. Each axis must have the name of a
+    coordinate of the data. Arrays over the cells have one dimension per axis, in the order of the
+    arguments.
 
     Args:
-        axes: (low, high, cells) of one or two axes by name, in the units of that coordinate of the
-            data.
+        axes: a triple (low, high, cells) for each of one or two axes, by name. `low` and `high` are
+            the ends of the axis, in the units of the coordinate of the same name. `cells` is the
+            number of cells.
 
     Shapes: arrays over the cells are `(cells of x,)` or `(cells of x, cells of y)`.
 
@@ -106,7 +108,7 @@ class Grid(Module):
 
     @property
     def places(self) -> dict[str, Float[Array, "..."]]:
-        """Coordinates of the cell centres by axis, each an array over the cells."""
+        """Coordinates of the cell centres: a dict of one array over the cells per axis name."""
         mesh = np.meshgrid(*(self.centres(name) for name in self.names), indexing="ij")
         return dict(zip(self.names, map(jnp.asarray, mesh), strict=True))
 
@@ -141,20 +143,24 @@ class Grid(Module):
     ) -> Float[Array, "..."]:
         """Interpolate values between cell centres: `interpolate(v, x=0.3)`.
 
-        A polynomial through the nearest cells is used, also beyond the outermost cell centres.
+        A polynomial through the nearest cell centres is used. It also extrapolates from the
+        outermost cell centres to the ends of the grid.
 
         Args:
             values: an array over the cells.
             degree: the degree of the polynomial: 1 (second order) or 3 (fourth order).
             periodic: names of the periodic axes.
-            at: coordinates by axis, each a number or `(place,)`.
+            at: the coordinates at which values are wanted, by axis name: a number or an array
+                `(place,)`.
 
         Returns:
-            An array over the places. An axis without coordinates keeps its cells, and an axis at a
-            single number is dropped.
+            The interpolated values. Along an axis with an array of coordinates, the dimension over
+            cells becomes one over places. An axis without coordinates keeps its cells, and an axis
+            with a single number is dropped.
 
         Raises:
-            DataError: for a known coordinate outside the grid or of an unknown axis.
+            DataError: if a coordinate lies outside the grid or belongs to an unknown axis. The
+                values of traced JAX arrays are not checked.
         """
         for name, coordinate in at.items():
             self.check_inside(name, coordinate)
@@ -170,11 +176,24 @@ class Grid(Module):
     def _along(
         self, values: Array, axis: int, name: str, at: Array, degree: int, beyond: int
     ) -> Array:
-        # 1. The axis in front, with some cells of the other end beyond each end if periodic.
+        """Interpolate along one axis.
+
+        Args:
+            values: an array over the cells.
+            axis: number of the axis.
+            name: name of the axis.
+            at: coordinates on this axis.
+            degree: degree of the polynomial.
+            beyond: number of cells to copy from the opposite end to each end; 0 if not periodic.
+
+        Returns:
+            The values with the axis over `at`, or without the axis if `at` is a single number.
+        """
+        # 1. Move the axis to the front. If it is periodic, pad each end with cells of the other.
         moved = jnp.moveaxis(values, axis, 0)
         moved = jnp.pad(moved, [(beyond, beyond)] + [(0, 0)] * (moved.ndim - 1), mode="wrap")
         position = (at - self.centres(name)[0]) / self.width(name) + beyond
-        # 2. The first of the degree + 1 nearest cells, and Lagrange weights of all of them.
+        # 2. Index of the first of the degree + 1 nearest cells, and the Lagrange weight of each.
         first = jnp.clip(jnp.floor(position).astype(int) - degree // 2, 0, len(moved) - 1 - degree)
         weights = _lagrange(position - first, degree)
         total = sum(
@@ -184,11 +203,12 @@ class Grid(Module):
         return jnp.moveaxis(jnp.asarray(total), 0, axis) if at.ndim else jnp.asarray(total)
 
     def check_inside(self, name: str, coordinate: Any) -> None:
-        """Refuse known coordinates outside the grid.
+        """Raise an error for coordinates outside the grid.
 
         Args:
             name: the name of the axis.
-            coordinate: a number or an array, in the units of the axis; a traced one is not checked.
+            coordinate: a number or an array, in the units of the axis. The values of a traced JAX
+                array are unknown and not checked.
 
         Raises:
             DataError: for an unknown axis, or a coordinate outside its range.
@@ -207,6 +227,7 @@ class Grid(Module):
 
 
 def _axis(name: str, axis: Any) -> tuple[float, float, int]:
+    """Check the triple (low, high, cells) of an axis, and return it as two floats and an int."""
     # Convert first, so that any wrong form has the same message.
     try:
         low, high, cells = axis
@@ -225,7 +246,15 @@ def _axis(name: str, axis: Any) -> tuple[float, float, int]:
 
 
 def _lagrange(position: Float[Array, "..."], degree: int) -> list[Array]:
-    """Lagrange weights of the values at 0, 1, …, degree: Π_{m≠k} (x - m) / (k - m)."""
+    """Lagrange weights Π_{m≠k} (x - m) / (k - m) of the nodes k = 0, 1, …, degree.
+
+    Args:
+        position: x, the coordinate relative to the first node, in cell widths.
+        degree: the degree of the polynomial.
+
+    Returns:
+        One array per node, each with the shape of `position`.
+    """
     nodes = range(degree + 1)
     return [
         jnp.asarray(np.prod([1.0 / (k - m) for m in nodes if m != k]))
@@ -234,19 +263,26 @@ def _lagrange(position: Float[Array, "..."], degree: int) -> list[Array]:
     ]
 
 
-# Coefficients, sources and boundary values: numbers, arrays, or functions that are called at every
-# point.
+# Evaluation of coefficients, sources and boundary values. They are numbers, arrays, or functions
+# that are called at every point.
 
 
 def each(
     function: Callable, t: Any, y: Values, u: Mapping[str, Any], shape: tuple[int, ...]
 ) -> Any:
-    """`function(t, y, u)` at each of `shape` points, with single numbers in `y` and `u`.
+    """Call `function(t, y, u)` at each of many points, with single numbers in `y` and `u`.
 
-    So a `Network`, a `Basis` or a `Residual` of scalars acts on fields.
+    This lets a function of scalars, such as a `Network`, a `Basis` or a `Residual`, act on fields.
+
+    Args:
+        function: the function to call.
+        t: the time.
+        y: the fields at the points, by name.
+        u: forcings and coordinates, by name. A single number in `y` or `u` serves all points.
+        shape: the shape of the array of points.
 
     Returns:
-        The values of the function, with the shape of the points in front.
+        What the function returns, where every array has `shape` as its leading dimensions.
     """
     # One vmap over all points in a row, whatever the dimension of the grid.
     if not shape:
@@ -259,7 +295,12 @@ def each(
 
 
 def entry(result: Any, name: str, where: str) -> Any:
-    """Return the entry `name` of a dict, or its only one; return a value that is no dict unchanged.
+    """Return one value of a result that may be a dict.
+
+    Args:
+        result: the return value of a user's function. If it is no dict, it is returned unchanged.
+        name: the entry to take from a dict. If it is missing, the only entry is taken.
+        where: the name of the function in error messages.
 
     Raises:
         ModelError: if `name` is missing and there is not exactly one entry.
@@ -275,7 +316,12 @@ def entry(result: Any, name: str, where: str) -> Any:
 
 
 def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Checked values of a function by field.
+    """Check that a result is a dict whose keys are fields, and return it as a dict.
+
+    Args:
+        result: the return value of a user's function.
+        fields: a mapping whose keys are the names of all fields.
+        what: the name of the function in error messages.
 
     Raises:
         ModelError: if the result is no dict, or names an unknown field.
@@ -292,7 +338,12 @@ def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any
 
 
 def of_field(value: Any, field: str, what: str) -> Any:
-    """Coefficient of one field, from one value for all or a dict by field.
+    """Return the coefficient of one field.
+
+    Args:
+        value: a dict of coefficients by field, or one coefficient that serves all fields.
+        field: the name of the field.
+        what: the name of the coefficient in error messages.
 
     Raises:
         ModelError: if the dict does not name this field.
@@ -313,7 +364,19 @@ def evaluate(
     name: str,
     where: str,
 ) -> Array:
-    """Coefficient at points: a number, an array, or the values of a function at each point.
+    """Evaluate a coefficient that is a number, an array or a function of each point.
+
+    Args:
+        value: the coefficient. A number or an array is returned as it is, without broadcasting.
+        t: the time.
+        y: the fields at the points, by name.
+        u: forcings and coordinates at the points, by name.
+        shape: the shape of the array of points.
+        name: the entry to use if the function returns a dict with several.
+        where: the name of the coefficient in error messages.
+
+    Returns:
+        An array. If `value` is a function, its shape is `shape`.
 
     Raises:
         ModelError: if the function does not return one number at each point.
@@ -330,10 +393,16 @@ def evaluate(
 
 
 def check_value(value: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> None:
-    """Check a coefficient: a function, or finite numbers or a distribution of an allowed shape.
+    """Check that a coefficient is a function, or has finite values of an allowed shape.
+
+    Args:
+        value: a function, a number, an array or a distribution. The shape of a function is not
+            checked.
+        shapes: the allowed shapes.
+        where: the name of the coefficient, with which the error message begins.
 
     Raises:
-        ModelError: for any other value; the message begins with `where`.
+        ModelError: for any other value.
     """
     if is_function(value):
         return
@@ -351,5 +420,5 @@ def check_value(value: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> 
 
 
 def known(value: Any) -> bool:
-    """Whether a value is a number or an array that is not traced."""
+    """Whether a value is a fixed number or array: not a function, distribution or traced array."""
     return not is_function(value) and not is_random(value) and not isinstance(value, Tracer)

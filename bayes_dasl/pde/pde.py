@@ -47,41 +47,45 @@ class PDE(AbstractLayer):
 
     $\dot y_i = f(t, y, u)_i$ in every cell i, $y(t_0) = y_0$
 
-    Observed values are single numbers or arrays over the cells. Arrays are predicted at the
-    coordinates of the data, by a polynomial of `degree` between cell centres. (Without `observe`,
-    it also crosses the ends of a periodic axis.)
+    Here y are the fields, u the forcings and f the vector field. Every field is an array over the
+    cells. Each predicted variable is a single number or an array over the cells at each time.
+    Arrays are interpolated to the coordinates of the data, by a polynomial of `degree` between cell
+    centres. Interpolation across the ends of a periodic axis is used only without `observe`.
 
-    Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in one dimension,
-    half of that in two. `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps,
-    but its gradients are slow. Draws that make the equation stiff use up `max_steps` and are
-    rejected. A limit of some hundred steps keeps them cheap, if plausible draws need no more.
+    Choice of the solver: diffusion is stiff. With diffusion coefficient D and cell width h,
+    stability limits steps of `tsit5` to about $0.8\,h^2/D$ in one dimension, and to half of that in
+    two. `Chebyshev(stages)` suits any number of cells. `rodas5p` takes few steps, but its gradients
+    are slow. Draws that make the equation too stiff exceed `max_steps` and are rejected. If
+    plausible draws need few steps, a limit of some hundred makes such rejections cheap.
 
     Args:
-        vector_field: a function `(t, y, u)` that returns the rate of every field, such as
-            `FiniteVolume`, `Spectral` and `Vorticity`, alone or in a `Residual`. It holds the grid.
-        initial: each field at `start`, in its units: a number, a distribution, an array over the
-            cells, or a function `(t, {}, u)` called in every cell with its coordinates in `u`, such
-            as a `Basis` in x.
+        vector_field: a function `(t, y, u)` that returns the rate of change of every field, such as
+            `FiniteVolume`, `Spectral` or `Vorticity`, alone or in a `Residual`. It holds the grid.
+        initial: the initial value of each field at `start`, by name, in the units of the field: a
+            number, a distribution, an array over the cells, or a function `(t, {}, u)`, such as a
+            `Basis` in x. A function is called in every cell with the coordinates of the cell in
+            `u`.
         observe: a function `(t, y, u)` that returns a dict of predicted values; without it the
             fields are predicted. Its `u` holds the forcings, the coordinates of the cells and, for
             a `FiniteVolume`, the outflow through each side (`heat_outflow_x_low`, …).
-        degree: the degree of the polynomial between cell centres, 1 or 3.
-        forcings: the data variables that drive the equation: a name, or several. They are linear
-            between their data unless `interpolation` names them.
-        interpolation: "step" or "cubic" by forcing, as for `ODE`.
+        degree: the degree of the interpolating polynomial between cell centres, 1 or 3.
+        forcings: the data variables that drive the equation: a name, or several. They are
+            interpolated linearly between their data unless `interpolation` names them.
+        interpolation: "step" or "cubic" by name of the forcing, as for `ODE`.
         jumps: a `bd.Jump`, or several: sudden changes of the fields.
-        units: the units of fields, forcings and observed values, by name: data in others are
-            converted, or refused.
+        units: the units of fields, forcings and observed values, by name. Data in other units are
+            converted. Data in incompatible units are refused.
         solver: a Diffrax solver or its name: `tsit5`, `rodas5p` for stiff equations, or
             `Chebyshev(stages)` for diffusion.
-        start: the time of `initial`, in the units of time of the data, or a date; unless given, the
-            first time of the data that the model is fitted to.
+        start: the time of `initial`, as a date or in the units of time of the data. The default is
+            the first time of the data that the model is fitted to.
         rtol: relative tolerance of the error of a step.
         atol: absolute tolerance of the error of a step, in the units of the fields.
-        max_steps: the most steps of a solve.
-        adjoint: how Diffrax differentiates the solve.
+        max_steps: the largest number of steps of a solve.
+        adjoint: the method by which Diffrax differentiates the solve.
 
-    Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
+    Shapes: predictions of single numbers are `(time,)`; those of fields are `(time, x)` or
+    `(time, x, y)`.
 
     Raises:
         ModelError: for no grid or several, an initial state of the wrong shape, or bad tolerances.
@@ -158,7 +162,7 @@ class PDE(AbstractLayer):
 
     @property
     def periodic(self) -> tuple[str, ...]:
-        """Names of the axes that are periodic for all laws in the vector field."""
+        """Names of the axes that are periodic for every equation in the vector field."""
         is_law = lambda node: hasattr(node, "periodic")  # noqa: E731
         laws = [node for node in jax.tree.leaves(self.vector_field, is_leaf=is_law) if is_law(node)]
         return tuple(
@@ -171,7 +175,7 @@ class PDE(AbstractLayer):
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
-        """Axes of each output that is a field."""
+        """Axis names of each output that is a field; outputs of single numbers are absent."""
         if self.observe is None:
             return dict.fromkeys(self.initial, self.grid.names)
         return {name: self.grid.names for name, shape in self._observed_shapes().items() if shape}
@@ -181,7 +185,7 @@ class PDE(AbstractLayer):
         return math.prod(self.grid.shape) * len(self.initial)
 
     def __leaf_units__(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or of an amount: the units of its field.
+        """Units of a random leaf: those of the field whose initial value or jump it is.
 
         Args:
             path: the names from the layer to the leaf.
@@ -215,12 +219,23 @@ class PDE(AbstractLayer):
         )(inputs)
 
     def _start(self, name: str, value: Any, inputs: Inputs) -> jax.Array:
+        """Return the initial values of the field `name`, as an array over the cells."""
         values = evaluate(
             value, inputs.start, {}, self.grid.places, self.grid.shape, name, f"initial['{name}']"
         )
         return jnp.broadcast_to(values, self.grid.shape)
 
     def _observed(self, t: Any, y: Values, u: Values) -> dict[str, Any]:
+        """Return the predicted values at one time, each a number or an array over the cells.
+
+        Args:
+            t: the time.
+            y: the fields, by name.
+            u: the forcings, by name.
+
+        Raises:
+            ModelError: if `observe` returns an array of another shape.
+        """
         observe = method_of(self.vector_field, self.observe)
         if observe is None:
             return dict(y)
@@ -239,7 +254,7 @@ class PDE(AbstractLayer):
         return values
 
     def _observed_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the observed values, for any values of the random leaves."""
+        """Return the shape of each output at one time; it does not depend on the random leaves."""
         known = with_possible(self)
         fields = {name: jnp.ones(self.grid.shape) for name in self.initial}
         shapes = jax.eval_shape(known._observed, 0.0, fields, dict.fromkeys(self.forcings, 0.0))

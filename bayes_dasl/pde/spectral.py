@@ -13,17 +13,24 @@ from .grid import Grid, by_field, check_value, each, of_field
 
 
 def to_spectrum(values: Float[Array, "..."]) -> Complex[Array, "..."]:
-    """Fourier coefficients of a real field; the last axis has no negative wavenumbers."""
+    """Return the Fourier coefficients of a real field, as `jax.numpy.fft.rfftn` orders them.
+
+    The last axis holds only non-negative wavenumbers.
+    """
     return jnp.fft.rfftn(values)
 
 
 def to_field(grid: Grid, spectrum: Any) -> Float[Array, "..."]:
-    """Real field from its Fourier coefficients."""
+    """Return the real field with the given Fourier coefficients, as an array over the cells."""
     return jnp.fft.irfftn(spectrum, s=grid.shape)
 
 
 def modes(grid: Grid) -> dict[str, np.ndarray]:
-    """Mode number of every coefficient along each axis, shaped to broadcast."""
+    """Integer mode number of every Fourier coefficient, by axis name.
+
+    Returns:
+        One array per axis, with length 1 along all other axes, so that the arrays broadcast.
+    """
     last = grid.names[-1]
     found = {}
     for axis, (name, cells) in enumerate(zip(grid.names, grid.shape, strict=True)):
@@ -33,14 +40,15 @@ def modes(grid: Grid) -> dict[str, np.ndarray]:
 
 
 def wavenumbers(grid: Grid) -> dict[str, np.ndarray]:
-    """Wavenumber of every coefficient along each axis, in radians per length."""
+    """Wavenumber of every Fourier coefficient by axis, in radians per length, shaped as `modes`."""
     return {name: 2 * np.pi / grid.length(name) * count for name, count in modes(grid).items()}
 
 
 def slopes(grid: Grid) -> dict[str, np.ndarray]:
-    """Factors i k of a first derivative along each axis, but 0 for the Nyquist wave.
+    """Factors i k by which a first derivative multiplies the Fourier coefficients, by axis name.
 
-    An odd derivative of the wave of two cells vanishes on the grid.
+    The factor of the Nyquist mode (the wave of two cells) is 0, since its odd derivatives vanish at
+    the cell centres.
     """
     cells, k = dict(zip(grid.names, grid.shape, strict=True)), wavenumbers(grid)
     return {
@@ -50,12 +58,15 @@ def slopes(grid: Grid) -> dict[str, np.ndarray]:
 
 
 def squared_wavenumber(grid: Grid) -> np.ndarray:
-    """|k|² of every coefficient."""
+    """Return |k|², the squared length of the wavenumber vector, of every Fourier coefficient."""
     return np.asarray(sum(k**2 for k in wavenumbers(grid).values()))
 
 
 def resolved(grid: Grid) -> Bool[np.ndarray, "..."]:
-    """Mask of the two-thirds rule, where a product of two masked fields has no aliasing error."""
+    """Mask of the Fourier coefficients that the two-thirds rule keeps.
+
+    A product of two fields with only these coefficients has no aliasing error in them.
+    """
     # |m| < cells / 3 along every axis (Orszag 1971).
     cells = dict(zip(grid.names, grid.shape, strict=True))
     kept = np.asarray(True)
@@ -72,7 +83,7 @@ def truncated(grid: Grid, values: Float[Array, "..."]) -> Float[Array, "..."]:
         values: the field at the cell centres, an array over the cells.
 
     Returns:
-        The field without its shortest waves.
+        The field with only the waves of mode number below cells / 3 along every axis.
     """
     return to_field(grid, resolved(grid) * to_spectrum(values))
 
@@ -85,7 +96,7 @@ def gradient(grid: Grid, values: Float[Array, "..."]) -> dict[str, Float[Array, 
         values: the field at the cell centres, an array over the cells.
 
     Returns:
-        The derivative along each axis, by its name.
+        A dict by axis name of derivatives along that axis, each an array over the cells.
     """
     spectrum = to_spectrum(values)
     return {name: to_field(grid, slope * spectrum) for name, slope in slopes(grid).items()}
@@ -112,10 +123,10 @@ def dealiased_product(
     Args:
         grid: the grid of both fields.
         a: a field at the cell centres, an array over the cells.
-        b: another field.
+        b: the other field, an array over the cells.
 
     Returns:
-        The truncated product.
+        The product of the truncated fields, itself truncated, an array over the cells.
     """
     return truncated(grid, truncated(grid, a) * truncated(grid, b))
 
@@ -125,24 +136,28 @@ class Spectral(Module):
 
     $\partial_t u = D\,\nabla^2 u - K\,\nabla^4 u - \nabla\cdot F(t, y, u) + R(t, y, u)$
 
-    F and R are called at each point with scalars, as for `FiniteVolume`, on fields truncated by the
-    two-thirds rule, which is exact for products of two. Burgers' equation has the flux u²/2;
-    Kuramoto–Sivashinsky's also, with D = −1 and K = 1.
+    In this equation u is one field. The functions F and R are called at each point with single
+    numbers, as for `FiniteVolume`. Their arguments are fields truncated by the two-thirds rule, and
+    so are their values. This removes all aliasing errors from products of two fields. Burgers'
+    equation has F = u²/2. The Kuramoto–Sivashinsky equation has the same flux, with D = −1 and K =
+    1.
 
     Args:
         grid: the cells of a periodic box.
         diffusion: D, in squared length per time: a number or a distribution, for all fields or in a
             dict by field.
-        hyperdiffusion: K, in the fourth power of length per time: as for D.
+        hyperdiffusion: K, in the fourth power of length per time, in the same form as D.
         flux: F, in the units of the field times length per time: a function `(t, y, u)` that
-            returns the flux by field; in two dimensions such functions by axis.
-        reaction: R, in the units of the field per time: a function `(t, y, u)` that returns rates
-            by field.
+            returns a dict of fluxes by field. In two dimensions it is a dict of such functions by
+            axis.
+        reaction: R, in the units of the field per time: a function `(t, y, u)` that returns a dict
+            of rates by field.
 
-    Shapes: fields are arrays over the cells, known at their centres.
+    Shapes: fields are arrays over the cells, with values at the cell centres.
 
     Raises:
-        ModelError: for a flux without an axis; when called, for a rate of an unknown field.
+        ModelError: for a flux along an unknown axis, or, in two dimensions, a flux that is no dict
+            by axis. When called, for a rate of an unknown field.
     """
 
     grid: Grid
@@ -173,6 +188,7 @@ class Spectral(Module):
             raise ModelError(f"reaction must be a function (t, y, u), not {self.reaction!r}")
 
     def _fluxes(self) -> Mapping[str, Any]:
+        """Return the flux functions by axis name."""
         if isinstance(self.flux, Mapping):
             return self.flux
         if len(self.grid.names) > 1:
@@ -181,7 +197,7 @@ class Spectral(Module):
 
     @property
     def periodic(self) -> tuple[str, ...]:
-        """Names of the periodic axes: all."""
+        """Names of the periodic axes: all axes of the grid."""
         return self.grid.names
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
@@ -191,7 +207,7 @@ class Spectral(Module):
         smooth = {name: to_field(grid, kept * spectrum) for name, spectrum in spectra.items()}
         # 2. Linear terms wave by wave: -(D k² + K k⁴) û.
         rates = {name: self._damping(name) * spectrum for name, spectrum in spectra.items()}
-        # 3. Nonlinear terms in real space; of a flux -i k F̂, of a reaction R̂.
+        # 3. Nonlinear terms, evaluated in real space: -i k F̂ for a flux, R̂ for a reaction.
         for factor, function in self._nonlinear():
             found = each(function, t, smooth, {**u, **grid.places}, grid.shape)
             for name, value in by_field(found, y, "a flux or reaction").items():
@@ -199,13 +215,17 @@ class Spectral(Module):
         return {name: to_field(grid, spectrum) for name, spectrum in rates.items()}
 
     def _damping(self, field: str) -> Any:
-        # -(D k² + K k⁴)
+        """Return the factor -(D k² + K k⁴) of every Fourier coefficient, for one field."""
         k2 = squared_wavenumber(self.grid)
         second = of_field(self.diffusion, field, "diffusion")
         return -second * k2 - of_field(self.hyperdiffusion, field, "hyperdiffusion") * k2**2
 
     def _nonlinear(self) -> list[tuple[Any, Any]]:
-        """Factors and functions of the nonlinear terms: -i k for a flux, 1 for the reaction."""
+        """Return the nonlinear terms as pairs (factor, function).
+
+        The factor multiplies the Fourier coefficients of the function's values. It is -i k for a
+        flux and 1 for the reaction.
+        """
         fluxes = {} if self.flux is None else self._fluxes()
         terms: list[tuple[Any, Any]] = [
             (-slopes(self.grid)[name], function) for name, function in fluxes.items()

@@ -1,4 +1,4 @@
-"""`Vorticity`: two-dimensional incompressible flow in a periodic box, with its diagnostics."""
+"""`Vorticity`: two-dimensional incompressible flow in a periodic box, with diagnostics."""
 
 from typing import Any
 
@@ -27,27 +27,31 @@ class Vorticity(Module):
     $\partial_t\omega = -\nabla\cdot(v\,\omega) + \nu\,\nabla^2\omega - \mu\,\omega + F
     + \nabla\times\nabla\cdot(2\,\nu_e S)$
 
-    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$, which determines the
-    velocity v. Functions `(t, y, u)` are called at each point with single numbers: `y` holds
-    `vorticity` and, for `eddy`, `strain` $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` holds the forcings
-    and the coordinates of the point. Products are dealiased by the two-thirds rule. So, without
-    viscosity, drag and force, a `truncated` field conserves energy and enstrophy. Advection and
-    eddy viscosity conserve the total vorticity.
+    The only field is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$, which determines the
+    velocity v. S is the strain rate tensor.
+
+    Functions `(t, y, u)` for F and $\nu_e$ are called at each point with single numbers. Their `y`
+    holds `vorticity`. For `eddy` it also holds `strain`, the magnitude
+    $|S| = \sqrt{2\,S_{ij} S_{ij}}$. Their `u` holds the forcings and the coordinates of the point.
+
+    Products are dealiased by the two-thirds rule. So a `truncated` field conserves energy and
+    enstrophy if there is no viscosity, drag and force. Advection and eddy viscosity conserve the
+    total vorticity.
 
     Args:
-        grid: the cells of a periodic box of two axes.
-        viscosity: ν, in squared length per time.
+        grid: the cells of a periodic box with two axes.
+        viscosity: the viscosity ν, in squared length per time.
         forcing: F, the curl of the force per mass, in vorticity per time: a number, a distribution,
-            an array over the cells or a function; none unless given.
+            an array over the cells or a function; no force unless given.
         drag: the linear drag μ, per time.
         eddy: the eddy viscosity $\nu_e$ of unresolved scales, in squared length per time: a number,
             a distribution, an array over the cells or a function such as `Smagorinsky`, a `Network`
-            or a `Basis`; none unless given.
+            or a `Basis`; zero unless given.
 
-    Shapes: `vorticity` is an array over the cells, known at their centres.
+    Shapes: `vorticity` is an array over the cells, with values at the cell centres.
 
     Raises:
-        ModelError: if the grid does not have two axes, or a value has another shape.
+        ModelError: if the grid does not have two axes, or an array does not have the grid's shape.
     """
 
     grid: Grid
@@ -68,13 +72,13 @@ class Vorticity(Module):
 
     @property
     def periodic(self) -> tuple[str, ...]:
-        """Names of the periodic axes: both."""
+        """Names of the periodic axes: both axes of the grid."""
         return self.grid.names
 
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         grid = self.grid
         known = {**u, **grid.places}
-        # 1. Truncate the spectrum, and take velocity and vorticity from the truncated one.
+        # 1. Truncate the spectrum. Velocity and vorticity follow from the truncated spectrum.
         full = to_spectrum(y["vorticity"])
         kept = resolved(grid) * full
         slope = slopes(grid)
@@ -94,8 +98,15 @@ class Vorticity(Module):
         return {"vorticity": values}
 
     def _closure(self, t: Any, vorticity: Array, flow: dict[str, Array], u: Values) -> Any:
-        """Spectrum of the curl of the divergence of the eddy stress τ."""
-        # (∂_xx - ∂_yy) τ_xy - 2 ∂_xy τ_xx
+        """Return the Fourier coefficients of the curl of the divergence of the eddy stress τ.
+
+        Args:
+            t: the time.
+            vorticity: the truncated vorticity, an array over the cells.
+            flow: Fourier coefficients of the velocity, by axis name.
+            u: forcings and coordinates of the cells, by name.
+        """
+        # curl div τ = (∂_xx - ∂_yy) τ_xy - 2 ∂_xy τ_xx, since τ_yy = -τ_xx.
         grid, (x, y) = self.grid, self.grid.names
         along, across = _strain(grid, flow)
         # The stress is τ = 2 ν_e S, so τ_xx = 2 ν_e S_xx and τ_xy = 2 ν_e S_xy.
@@ -110,9 +121,11 @@ class Vorticity(Module):
 class Smagorinsky(Module):
     r"""Smagorinsky's eddy viscosity (1963): $\nu_e = (c\,\Delta)^2\,|S|$.
 
+    |S| is the magnitude of the strain rate, the entry `strain` that `Vorticity` provides.
+
     Args:
-        coefficient: c, without a unit.
-        width: Δ, the width of a cell, in units of length.
+        coefficient: the dimensionless coefficient c.
+        width: the filter width Δ, usually the width of a cell, in units of length.
     """
 
     coefficient: Scalar
@@ -124,14 +137,20 @@ class Smagorinsky(Module):
 
 
 def _velocity_spectra(grid: Grid, vorticity: Any) -> dict[str, Array]:
-    """Velocity spectra from the stream function ψ, with -∇²ψ = ω and v = (∂_y ψ, -∂_x ψ)."""
+    """Return the Fourier coefficients of the velocity by axis, from those of the vorticity ω.
+
+    The stream function ψ satisfies -∇²ψ = ω, and the velocity is v = (∂_y ψ, -∂_x ψ).
+    """
     (x, y), k2, slope = grid.names, squared_wavenumber(grid), slopes(grid)
     stream = vorticity * np.where(k2 > 0, 1 / np.where(k2 > 0, k2, 1.0), 0.0)
     return {x: slope[y] * stream, y: -slope[x] * stream}
 
 
 def _strain(grid: Grid, flow: dict[str, Array]) -> tuple[Array, Array]:
-    """Normal strain rate S_xx along the first axis, and shear strain rate S_xy."""
+    """Return the normal strain rate S_xx and the shear strain rate S_xy, each over the cells.
+
+    `flow` holds the Fourier coefficients of the velocity, by axis name.
+    """
     # S_yy = -S_xx, since the flow is incompressible.
     (x, y), slope = grid.names, slopes(grid)
     shear = (slope[y] * flow[x] + slope[x] * flow[y]) / 2
@@ -139,7 +158,8 @@ def _strain(grid: Grid, flow: dict[str, Array]) -> tuple[Array, Array]:
 
 
 def _magnitude(along: Array, across: Array) -> Array:
-    # |S|² = 2 (S_xx² + S_yy² + 2 S_xy²); masked, since the root has no derivative at zero.
+    """Return the magnitude |S| of the strain rate, from S_xx (`along`) and S_xy (`across`)."""
+    # |S|² = 2 (S_xx² + S_yy² + 2 S_xy²). Zeros are masked: the root has no derivative there.
     squared = 4 * (along**2 + across**2)
     moving = squared > 0
     return jnp.where(moving, jnp.sqrt(jnp.where(moving, squared, 1.0)), 0.0)
@@ -149,11 +169,11 @@ def velocity(grid: Grid, vorticity: Float[Array, "x y"]) -> dict[str, Float[Arra
     """Velocity of a flow from its vorticity, with zero mean velocity.
 
     Args:
-        grid: the grid, of two axes.
+        grid: the grid, with two axes.
         vorticity: the vorticity at the cell centres, per time.
 
     Returns:
-        The velocity at the cell centres, by axis.
+        A dict by axis name of velocity components at the cell centres.
     """
     return {
         name: to_field(grid, part)
@@ -205,15 +225,15 @@ def energy_spectrum(
 ) -> tuple[Float[np.ndarray, " k"], Float[Array, " k"]]:
     r"""Energy spectrum $E_j$ over shells of wavenumbers $k_j = j\,\delta$.
 
-    $\sum_j E_j\,\delta$ is the total energy. Shell j holds the wavenumbers nearest to $k_j$; δ is
-    the wavenumber of the longest wave that fits in the box.
+    δ is the wavenumber of the longest wave that fits in the box. Shell j holds the wavenumbers
+    nearest to $k_j$. The total energy is $\sum_j E_j\,\delta$.
 
     Args:
-        grid: the grid, of two axes.
+        grid: the grid, with two axes.
         vorticity: the vorticity at the cell centres, per time.
 
     Returns:
-        The wavenumbers, and the energy at each of them, per wavenumber.
+        The wavenumbers $k_j$, and the energy per wavenumber $E_j$; both are `(shell,)`.
     """
     spacing, shell, weight = _shells(grid)
     of_mode = weight * jnp.abs(to_spectrum(vorticity)) ** 2 / vorticity.size**2
@@ -224,19 +244,20 @@ def energy_spectrum(
 def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "x y"]:
     """Random vorticity of mean zero with a given energy spectrum.
 
-    Phases are random within each shell. Waves that the two-thirds rule drops are left out.
+    Phases are random within each shell of `energy_spectrum`. Waves that the two-thirds rule drops
+    have zero amplitude.
 
     Args:
-        grid: the grid, of two axes.
-        spectrum: a function of an array of wavenumbers, in radians per length, which returns the
-            energy at each of them, per wavenumber, as `energy_spectrum` does.
+        grid: the grid, with two axes.
+        spectrum: a function of an array of wavenumbers, in radians per length. It returns the
+            energy per wavenumber at each of them, in the same units as `energy_spectrum`.
         key: a JAX random key.
 
     Returns:
         The vorticity at the cell centres.
     """
-    # 1. White noise gives random phases; 2. its energy in each shell is measured; 3. each shell is
-    # scaled by sqrt(E wanted / E drawn).
+    # 1. Draw white noise, which has random phases. 2. Measure its energy in each shell. 3. Scale
+    # each shell by sqrt(E wanted / E drawn).
     noise = resolved(grid) * to_spectrum(jax.random.normal(key, grid.shape))
     k, drawn = energy_spectrum(grid, to_field(grid, noise))
     wanted = jnp.where(k > 0, spectrum(jnp.where(k > 0, k, 1.0)), 0.0)
@@ -245,7 +266,13 @@ def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "
 
 
 def _shells(grid: Grid) -> tuple[float, np.ndarray, np.ndarray]:
-    """Spacing δ of the shells, shell of each coefficient, and its weight in the energy."""
+    """Assign each Fourier coefficient of the vorticity to a shell of wavenumbers.
+
+    Returns:
+        The spacing δ of the shells, the shell number of each coefficient, and its weight. The
+        energy of a coefficient is its weight times its squared modulus, divided by the squared
+        number of cells.
+    """
     k2 = squared_wavenumber(grid)
     spacing = 2 * np.pi / max(grid.length(name) for name in grid.names)
     counts, cells = modes(grid)[grid.names[1]], grid.shape[1]
@@ -261,8 +288,8 @@ def coarsen(
 ) -> Float[Array, "coarse_x coarse_y"]:
     """Spectrally filter a periodic field to a coarser grid of the same box.
 
-    `Vorticity` advects fewer waves than its grid holds: compare it with
-    `truncated(coarse, coarsen(...))`.
+    `Vorticity` advects only the waves that the two-thirds rule keeps. So compare its predictions
+    with `truncated(coarse, coarsen(...))`.
 
     Args:
         values: the field at the cell centres of the fine grid.
@@ -273,7 +300,8 @@ def coarsen(
         The field at the cell centres of the coarse grid.
 
     Raises:
-        ModelError: if the boxes differ, or the second grid has more cells along an axis.
+        ModelError: if the boxes of the grids differ, or `coarse` has more cells than `fine` along
+            an axis.
     """
     same = fine.names == coarse.names and all(
         fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names

@@ -21,11 +21,11 @@ _EDGE = 1e-9
 
 
 class Unknowns(NamedTuple):
-    """Groups of parameters that are independent of each other under the prior.
+    """Groups of parameters; different groups are independent under the prior.
 
     Args:
         leaves: all random leaves, by path.
-        of: the paths of each group, by the name of the group in results.
+        of: the paths of the leaves in each group, by the name of the group in results.
     """
 
     leaves: dict[str, RandomLeaf]
@@ -47,7 +47,10 @@ class Unknowns(NamedTuple):
 
 
 def unknowns_of(model: Model) -> Unknowns:
-    """Group the parameters of a model with those that their priors depend on.
+    """Group each parameter of a model with those that its prior depends on.
+
+    Args:
+        model: the model.
 
     Returns:
         The groups, which are independent under the prior.
@@ -68,7 +71,7 @@ def unknowns_of(model: Model) -> Unknowns:
             if _depends_on(leaf, other, before):
                 first, second = group[other], group[path]
                 group = {p: first if g == second else g for p, g in group.items()}
-        # Any value will do: only whether it is asked for matters.
+        # The value does not matter, only whether a later prior reads it.
         before[path] = jnp.full(leaf.shape, 0.1)
     # 2. Collect the paths of each group, and name the group after all of them.
     of: dict[str, list[str]] = {}
@@ -79,7 +82,10 @@ def unknowns_of(model: Model) -> Unknowns:
 
 
 def _depends_on(leaf: RandomLeaf, other: str, values: Mapping[str, Array]) -> bool:
-    """Whether the prior of a leaf depends on another leaf."""
+    """Whether the prior of a leaf depends on the leaf with path `other`.
+
+    `values` holds a value of each earlier leaf, by path.
+    """
     try:
         leaf.given({path: value for path, value in values.items() if path != other})
     except KeyError:
@@ -88,7 +94,12 @@ def _depends_on(leaf: RandomLeaf, other: str, values: Mapping[str, Array]) -> bo
 
 
 def uniform(rows: int, columns: int, *, key: int) -> Float[np.ndarray, "row column"]:
-    """A scrambled Sobol sequence; independent random numbers beyond its 21201 dimensions.
+    """Return a scrambled Sobol sequence, or random points in more than 21201 dimensions.
+
+    Args:
+        rows: the number of points.
+        columns: the dimension.
+        key: the seed.
 
     Returns:
         Points in the unit cube.
@@ -105,10 +116,16 @@ def uniform(rows: int, columns: int, *, key: int) -> Float[np.ndarray, "row colu
 def prior_at(
     unknowns: Unknowns, u: Float[np.ndarray, "row number"], *, key: Array, strict: bool = False
 ) -> Draws:
-    """Prior draws at given quantiles `u`, with one column for each scalar.
+    """Return prior draws at given quantiles.
 
-    A prior without a quantile function, such as a Dirichlet or a gamma distribution, is sampled
-    at random instead.
+    A prior without a quantile function, such as a Dirichlet or a gamma distribution, is sampled at
+    random instead.
+
+    Args:
+        unknowns: the parameters.
+        u: the quantiles between 0 and 1, with one column for each scalar parameter.
+        key: random seed for priors without a quantile function.
+        strict: whether such a prior is an error.
 
     Returns:
         Draws `(row, …)` by path.
@@ -124,7 +141,7 @@ def prior_at(
         for (path, leaf), own, key in zip(
             unknowns.leaves.items(), jnp.split(u, ends), keys, strict=True
         ):
-            # Leaves come in the order of their dependence, so all that is needed is in `values`.
+            # A leaf comes after all leaves on which its prior depends.
             prior = leaf.given(values)
             found = _prior_quantile(prior, own.reshape(leaf.shape))
             if found is None and strict:
@@ -142,7 +159,10 @@ def prior_at(
 
 
 def _prior_quantile(prior: Any, u: Array) -> Array | None:
-    """The quantiles of a distribution of independent scalars; None if it has no formula."""
+    """Return the quantiles of a prior over independent scalars at `u`.
+
+    The result is None for other priors, or if there is no formula for the quantiles.
+    """
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution, Shared)):
         prior = prior.unknown if isinstance(prior, Shared) else prior.base_dist
     if prior.event_shape:
@@ -154,10 +174,15 @@ def _prior_quantile(prior: Any, u: Array) -> Array | None:
 
 
 def exchanged(unknowns: Unknowns, first: Draws, second: Draws) -> Draws:
-    """The pick-freeze design of Saltelli et al. (2010).
+    """Return the pick-freeze design of Saltelli et al. (2010).
 
-    Each row becomes the first draw, the first draw with group i taken from the second draw
-    (for each i), and the second draw.
+    Each row of draws gives several draws in this order: the first draw; for each group i, the first
+    draw with group i taken from the second draw; the second draw.
+
+    Args:
+        unknowns: the groups of parameters.
+        first: draws `(row, …)` by path.
+        second: independent draws in the same form.
 
     Returns:
         Draws `(row · (group + 2), …)` by path.
@@ -168,5 +193,5 @@ def exchanged(unknowns: Unknowns, first: Draws, second: Draws) -> Draws:
             rows = np.repeat(first[path][:, None], number + 2, axis=1)
             rows[:, [i + 1, -1]] = second[path][:, None]
             found[path] = rows.reshape(-1, *rows.shape[2:])
-    # In the order of the leaves, which may differ from that of the groups.
+    # Restore the order of the leaves, which may differ from the order by group.
     return {path: found[path] for path in unknowns.leaves}

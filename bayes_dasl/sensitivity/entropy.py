@@ -19,16 +19,16 @@ MEANINGS = {
     "aleatoric": "mean entropy of the observation given the draw",
     "epistemic": "mutual information of the observation and the draw",
 }
-# Draws that are used, and the probability that is left out at each end of a distribution.
+# The largest number of draws that are used, and the probability that is ignored in each tail.
 _MOST_DRAWS = 500
 _TAIL = 1e-9
-# Neighbouring counts of nearly equal probability share a cell: the number of cells of each draw,
-# and of each doubling of counts.
+# Neighbouring counts of nearly equal probability are grouped in a cell: the number of cells over
+# the range of each draw, and over each doubling of counts.
 _CELLS, _CELLS_A_DOUBLING = 512, 64
-# The least overdispersion: below it, a negative binomial is Poisson to seven digits.
+# The smallest overdispersion: below it, a negative binomial is Poisson to seven digits.
 _LEAST_EXCESS = 1e-7
 _SMALLEST = 1e-12
-# Cells that are worked on at once, to bound the memory.
+# The number of cells that are processed together, which limits the memory.
 _BLOCK = 2**20
 
 
@@ -37,22 +37,22 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
 
     $H[E_\theta\, p(y \mid \theta)] = E_\theta H[p(y \mid \theta)] + I(y; \theta)$
 
-    The left side is `total`. The first term on the right is `aleatoric`, due to chance. The second
-    is `epistemic`: the mutual information, which knowledge of the parameters would remove. Entropy
-    is a better measure than variance for counts that are often zero. For the variance see
-    `decompose`.
+    Here y is a count, θ the parameters, H the entropy and I the mutual information. The left side
+    is `total`. The first term on the right is `aleatoric`, due to chance. The second term is
+    `epistemic`: the entropy that knowledge of the parameters would remove. Entropy is a better
+    measure than variance for counts that are often zero. For the variance see `decompose`.
 
     At most 500 evenly spaced draws are used. Failed draws are left out and counted in
-    `attrs["failed_draws"]`. A single draw gives only the aleatoric part. Unknown parts are NaN.
-    Sums leave out a probability of 1e-9 of each draw at either end.
+    `attrs["failed_draws"]`. A single draw gives only the aleatoric part; the other parts are then
+    NaN. Sums over counts ignore a probability of 1e-9 in each tail of each draw.
 
     Args:
         fc: the result of `forecast`.
-        observables: counts with the same dimensions. By default all observables whose noise is
-            `PoissonNoise` or `NegativeBinomialNoise`, or has `counts_by_moments`.
+        observables: the names of counts with the same dimensions. By default all observables whose
+            noise is `PoissonNoise` or `NegativeBinomialNoise`, or has `counts_by_moments`.
 
     Returns:
-        The variables `total`, `aleatoric` and `epistemic`.
+        A dataset with the variables `total`, `aleatoric` and `epistemic`.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
 
@@ -63,7 +63,7 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     """
     check_forecast(fc, "conditional_mean", "conditional_variance")
     everything = fc["conditional_mean"].to_dataset()
-    # The forecast says of each observable whether its noise has `counts_by_moments`.
+    # An attribute of each observable says whether its noise has `counts_by_moments`.
     others = {
         str(name): v.attrs.get("noise", "")
         for name, v in everything.data_vars.items()
@@ -105,12 +105,16 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
 def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
     r"""Entropy of a mixture of count distributions, their mean entropy, and the difference.
 
-    A count is Poisson if its variance equals its mean, and negative binomial if it is larger.
+    A distribution is Poisson if its variance equals its mean, and negative binomial if the variance
+    is larger.
 
-    Shapes: both arguments are `(draw,)`.
+    Args:
+        mean: the mean of the count in each draw, `(draw,)`.
+        variance: the variance of the count in each draw, `(draw,)`.
 
     Returns:
-        $H[\bar p]$, $\bar H$ and $H[\bar p] - \bar H$ in nats; NaN where unknown.
+        $H[\bar p]$, $\bar H$ and $H[\bar p] - \bar H$ in nats, where $\bar p$ is the mixture and
+        $\bar H$ the mean entropy; NaN where unknown.
     """
     from scipy.stats import nbinom
 
@@ -146,10 +150,17 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
 
 
 def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First counts and widths of cells of counts that cover the ranges of all draws.
+    """Group counts in cells that cover the ranges of all draws.
 
-    The range of each draw begins and ends with a cell. The probabilities of all draws change
-    little within a cell.
+    The range of each draw begins and ends at the edge of a cell. The probabilities of all draws
+    change little within a cell.
+
+    Args:
+        low: the smallest relevant count of each draw.
+        high: the largest relevant count of each draw.
+
+    Returns:
+        The first count of each cell, and the number of counts in it.
     """
     # 1. Edges at the ends of ranges and at powers of two, and the draws that cover each.
     doublings = 2.0 ** np.arange(np.ceil(np.log2(high.max() + 2)))

@@ -1,4 +1,4 @@
-"""Global sensitivity of a forecast, or of any derived quantity, to parameters; by SALib."""
+"""Global sensitivity of a forecast or derived quantity to the parameters, by SALib."""
 
 import importlib
 from collections.abc import Callable
@@ -20,7 +20,8 @@ from ..prediction.posterior import draws_of
 from ..random import paths
 from .designs import Draws, exchanged, prior_at, uniform, unknowns_of
 
-# The fewest samples of a design and draws of a posterior, and permuted columns that show chance.
+# The smallest number of samples of a design, and of posterior draws. The number of permuted columns
+# that estimate the index of an irrelevant parameter.
 _FEWEST, _FEWEST_DRAWS, _SHUFFLES = 16, 200, 20
 # Grid levels of the method of Morris, over this range of quantiles.
 _LEVELS, _MIDDLE = 4, (0.025, 0.975)
@@ -31,15 +32,17 @@ type Indices = dict[str, np.ndarray]
 
 
 class _Design(NamedTuple):
-    """Draws at which a model is solved, and the indices that follow from its results.
+    """The draws at which a model is solved, and the function that computes indices.
 
     Args:
         labels: the names of the indices.
-        draws: draws by path, all solves of a sample in a row.
+        draws: draws by path. Consecutive draws belong to one sample.
         unknowns: the names of the parameters.
-        solves: the number of solves of a sample.
-        fewest: the fewest samples without a failed solve.
-        indices: a function of quantities `(sample, solve)` and of the mask of sound samples.
+        solves: the number of solves per sample.
+        fewest: the smallest number of samples without a failed solve.
+        indices: a function that computes the indices by name. Its arguments are a quantity
+            `(sample, solve)` without failed samples, and a mask `(sample,)` of the samples that did
+            not fail.
     """
 
     labels: tuple[str, ...]
@@ -70,14 +73,15 @@ def sensitivity(
       knowledge of $\theta_i$ removes. The total index `total` is
       $\mathrm{E}[\mathrm{Var}(q \mid \theta_{-i})] / \mathrm{Var}(q)$, the share that is left if
       all other parameters are known. Their difference is due to interactions.
-    - `"morris"` needs fewer solves. It steps over the central 95 % of a parameter from many
-      starting points: `mu_star` is the mean absolute change of $q$, `mu` the mean change, and
-      `sigma` the standard deviation of the change.
+    - `"morris"` needs fewer solves. It makes steps of one parameter at a time, over the central
+      95 % of its prior, from many starting points. `mu_star` is the mean absolute change of $q$,
+      `mu` the mean change, and `sigma` the standard deviation of the change.
 
-    Parameters are correlated under the posterior, so variance is no sum of shares. The method
-    `"pawn"` uses the posterior draws. It compares the distribution of $q$ with that for $\theta_i$
-    in one tenth of its draws. The distance is from 0 to 1; `mean` and `most` are its mean and
-    maximum over tenths. An irrelevant parameter would have the mean `chance`; `first` is as above.
+    Parameters are correlated under the posterior, so the variance is no sum of shares. The method
+    `"pawn"` uses the posterior draws. It divides the draws into tenths by their value of
+    $\theta_i$, and compares the distribution of $q$ in each tenth with that in all draws. The
+    distance is from 0 to 1; `mean` and `most` are its mean and maximum over tenths. For comparison,
+    `chance` is the `mean` of an irrelevant parameter. `first` is the first-order index as above.
     The sensitivity to $\theta_i$ may be due to a correlated parameter.
 
     Args:
@@ -87,17 +91,18 @@ def sensitivity(
         at: times, or a dataset with times and forcings, as for `evaluate`.
         method: "sobol" (default) or "morris" for the prior, "pawn" for the posterior.
         samples: the size of the design. "sobol" takes `samples · (unknowns + 2)` solves, and
-            "morris" `samples · (unknowns + 1)`. For a posterior, the most draws that are used. A
-            power of two suits "sobol".
+            "morris" `samples · (unknowns + 1)`. For a posterior, the largest number of draws that
+            are used. A power of two suits "sobol".
         key: the seed of the design and of the errors.
 
     Returns:
-        Each quantity over `index`, `unknown` and its own axes. `index` has the names above; an
-        `…_error` is half of a 95 % interval. For the prior, a vector is one unknown, and so is a
-        parameter with those that its prior depends on. For a posterior, each scalar is one unknown,
-        and weights of networks are left out, since single weights have no meaning. Indices are NaN
-        for a constant quantity, and so are `mu` and `sigma` of unknowns with several scalars. The
-        attribute `lost` counts samples with a failed solve, which are left out.
+        A dataset with each quantity over `index`, `unknown` and its own axes. The values of `index`
+        are the names above; an index `…_error` is half of a 95 % interval. For the prior, a vector
+        is one unknown. A parameter and those that its prior depends on are also one unknown. For a
+        posterior, each scalar is one unknown; network weights are left out, since single weights
+        have no meaning. Indices are NaN for a constant quantity; `mu` and `sigma` are also NaN for
+        unknowns with several scalars. The attribute `lost` counts samples with a failed solve,
+        which are left out.
 
     Source: Saltelli et al. (2010); Morris (1991); Pianosi & Wagener (2018); computed by SALib
     (Iwanaga et al. 2022).
@@ -106,8 +111,8 @@ def sensitivity(
         ModelError: if SALib is missing, the model has no random leaf, there are too few samples
             (200 for a posterior), the key is no whole number, or a prior has no quantiles for
             "morris".
-        MismatchError: if the method does not suit the prior or the posterior, there is no
-            quantity, or the posterior is of another model.
+        MismatchError: if the method does not suit the prior or the posterior, there is no quantity,
+            or the posterior is of another model.
     """
     known = ("sobol", "morris") if post is None else ("pawn",)
     method = known[0] if method is None else method
@@ -137,7 +142,12 @@ def sensitivity(
 
 
 def _index_table(design: _Design, found: xr.Dataset) -> xr.Dataset:
-    """The indices of all elements of all quantities."""
+    """Return the indices of all elements of all quantities, as a dataset.
+
+    Args:
+        design: the design.
+        found: the quantities at all draws of the design.
+    """
     # 1. Quantities as `(sample, solve, …)`, and the samples in which no solve failed.
     by_sample = {
         str(name): v.values.reshape(-1, design.solves, *v.shape[1:])
@@ -157,7 +167,7 @@ def _index_table(design: _Design, found: xr.Dataset) -> xr.Dataset:
             f"the quantity runs along '{taken.pop()}', as what this returns does: give that "
             "another name"
         )
-    # 2. Indices of each scalar, put back into the shape of its quantity.
+    # 2. Compute the indices of each scalar, and restore the shape of its quantity.
     variables = {}
     for name, values in by_sample.items():
         scalars = np.moveaxis(values.reshape(*values.shape[:2], -1), -1, 0)
@@ -176,7 +186,10 @@ def _index_table(design: _Design, found: xr.Dataset) -> xr.Dataset:
 def _indices_of_scalar(
     design: _Design, values: Float[np.ndarray, "sample solve"], sound: np.ndarray
 ) -> Indices:
-    """The indices of one scalar quantity; NaN if it is constant."""
+    """Return the indices of one scalar quantity by name; NaN if the quantity is constant.
+
+    `sound` is the mask of the samples without a failed solve.
+    """
     kept = values[sound]
     # SALib would divide by a variance of zero.
     if np.ptp(kept) <= _VARIES * np.max(np.abs(kept)):
@@ -185,7 +198,7 @@ def _indices_of_scalar(
 
 
 def _sobol(model: Model, samples: int, key: int) -> _Design:
-    """The pick-freeze design of Sobol' indices (Saltelli et al. 2010)."""
+    """Return the pick-freeze design of Sobol' indices (Saltelli et al. 2010)."""
     analyse = _salib("analyze.sobol").analyze
     unknowns = unknowns_of(model)
     # Two independent sets of prior draws, from the two halves of one Sobol sequence.
@@ -211,7 +224,7 @@ def _sobol(model: Model, samples: int, key: int) -> _Design:
 
 
 def _morris(model: Model, samples: int, key: int) -> _Design:
-    """The design of elementary effects: one parameter moves in each step (Morris 1991)."""
+    """Return the design of elementary effects: one parameter moves in each step (Morris 1991)."""
     analyse = _salib("analyze.morris").analyze
     unknowns = unknowns_of(model)
     number = sum(unknowns.sizes)
@@ -229,7 +242,7 @@ def _morris(model: Model, samples: int, key: int) -> _Design:
     def indices(values, sound):
         kept = points.reshape(samples, solves, number)[sound].reshape(-1, number)
         found = analyse(problem, kept, values.ravel(), num_levels=_LEVELS, seed=key)
-        # SALib has an order of its own, and masks what it does not know.
+        # SALib may order the groups differently, and masks unknown values.
         pick = [[*found["names"]].index(name) for name in order]
         result = {
             ours: np.ma.filled(np.ma.asarray(found[name], float), np.nan)[pick]
@@ -244,7 +257,10 @@ def _morris(model: Model, samples: int, key: int) -> _Design:
 
 
 def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
-    """Posterior draws as they are, for PAWN (Pianosi & Wagener 2018) and first-order indices."""
+    """Return the design for PAWN (Pianosi & Wagener 2018) and first-order indices.
+
+    Its draws are evenly spaced posterior draws.
+    """
     analyse = _salib("analyze.pawn").analyze
     by_order = _salib("analyze.rbd_fast").analyze
     # 1. Evenly spaced draws.
@@ -254,7 +270,7 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
     if len(kept) < _FEWEST_DRAWS:
         raise ModelError(f"of a posterior {_FEWEST_DRAWS} draws are needed, not {len(kept)}")
     draws = {path: values[kept] for path, values in draws.items()}
-    # 2. One column for each scalar, without weights of networks.
+    # 2. One column for each scalar parameter, without network weights.
     each = {}
     for path, leaf in paths(model).items():
         if leaf.group != "network":

@@ -1,4 +1,4 @@
-"""Fisher information of data on parameters, and combinations that they do not identify."""
+"""Fisher information of data on parameters, and unidentified combinations of parameters."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,10 +20,11 @@ from ..prediction.datatree import names
 from ..prediction.posterior import draws_of
 from ..random import Dependent, paths
 
-# Information below which the data say less of a direction than the prior: more than half of the
+# Below this information, the data say less about a direction than the prior: more than half of the
 # prior variance is left.
 _IDENTIFIED = 1.0
-# Share of the largest loading from which a parameter is named, and the most that are named.
+# A parameter is named if its loading exceeds this share of the largest one. At most so many are
+# named.
 _LARGE, _MOST_NAMES = 0.3, 4
 _AT_MEDIAN = (
     "at the median of the prior, perhaps far from where the data put the parameters: give what "
@@ -33,13 +34,13 @@ _AT_MEDIAN = (
 
 @dataclass(frozen=True)
 class Information:
-    """Fisher information on parameters at one point, in units of the prior widths there.
+    """Fisher information on parameters at one point, in units of the prior widths at this point.
 
     Args:
-        matrix: the Fisher information, over `unknown` and `other`.
-        directions: eigenvectors, one row each, the least informed first. `information` is the
-            eigenvalue t. `contraction` is t / (1 + t), the share of the prior variance that the
-            data remove.
+        matrix: the Fisher information matrix, with dimensions `unknown` and `other`.
+        directions: a table with one row for each eigenvector, the least informed first.
+            `information` is the eigenvalue t. `contraction` is t / (1 + t), the share of the prior
+            variance that the data remove.
         loadings: the unit eigenvectors, `(direction, unknown)`.
         sentences: the combinations that are not identified, in words. A warning comes first if no
             posterior was given.
@@ -63,25 +64,28 @@ def fisher_information(
 
     J is the Jacobian of predictions, and of the logarithms of their standard deviations, by the
     unconstrained parameters (for a positive parameter, its logarithm). W holds the information of
-    each datum. In units of the prior widths, an information of one equals that of the prior. Along
-    an eigenvector with eigenvalue t, the data remove the share $t / (1 + t)$ of the prior variance.
+    each datum. I is expressed in units of the prior widths, so that an information of one equals
+    that of the prior. Along an eigenvector with eigenvalue t, the data remove the share
+    $t / (1 + t)$ of the prior variance.
 
     Args:
         model: the model.
-        data: the data. Only times, forcings, gaps and variables that the noise reads matter.
+        data: the data. The values of observables do not matter, only times, forcings, missing
+            values and variables that the noise uses.
         post: the result of `fit`, at whose mean the Jacobian is taken. By default it is taken at
-            the median of the prior, with a warning: combinations that look unidentified there may
-            be identified near the posterior.
+            the median of the prior, with a warning: combinations that are unidentified at the
+            median may be identified near the posterior.
 
     Returns:
-        The information, its eigenvectors, and in words those with less information than the prior.
+        The information matrix, its eigenvectors, and sentences on those with less information than
+        the prior.
 
     Source: Gutenkunst et al. (2007), on sloppy models.
 
     Raises:
         DataError: if the data do not suit the model.
-        ModelError: if the solver fails at that point, a prior depends on other parameters, the
-            layer is a population, or elements of a parameter sum to one.
+        ModelError: if the solver fails at the point, a prior depends on other parameters, the layer
+            is a population, or elements of a parameter sum to one.
         MismatchError: if the posterior is of another model.
     """
     problem = pose(model, data)
@@ -93,7 +97,8 @@ def fisher_information(
         raise ModelError(
             "the solver fails at the place where slopes are asked for: give a posterior"
         )
-    # 1. Information in units of prior widths: the Gauss-Newton matrix holds that of the prior, too.
+    # 1. Information in units of prior widths. The Gauss-Newton matrix includes the curvature of the
+    #    prior, which is subtracted.
     unit = problem.prior_widths()
     prior = -np.asarray(jax.jit(jax.hessian(lambda x: problem.log_prior(x)))(at))
     matrix = (gauss_newton(problem, np.asarray(at)) - prior) * np.outer(unit, unit)
@@ -120,12 +125,20 @@ def fisher_information(
 def _unidentified_in_words(
     labels: list[str], eigenvalues: np.ndarray, loadings: np.ndarray
 ) -> list[str]:
-    """A sentence on each direction with less information than the prior; else one on all."""
+    """Return a sentence on each eigenvector with less information than the prior.
+
+    If there is none, return one sentence that says so.
+
+    Args:
+        labels: the names of the parameters.
+        eigenvalues: the eigenvalues, increasing.
+        loadings: the eigenvectors, one row each.
+    """
     if (eigenvalues >= _IDENTIFIED).all():
         return [f"the data say more than the prior of all {len(eigenvalues)} directions"]
     sentences = []
     for i in np.flatnonzero(eigenvalues < _IDENTIFIED):
-        # The largest loadings, by their signs.
+        # Parameters with the largest loadings, separated by sign.
         order = np.argsort(-np.abs(loadings[i]))
         large = order[np.abs(loadings[i][order]) > _LARGE * abs(loadings[i]).max()]
         named = large[:_MOST_NAMES]
@@ -142,7 +155,11 @@ def _unidentified_in_words(
 
 
 def refuse_bound(problem: Problem, model: Model) -> None:
-    """Refuse parameters that cannot move independently on the unconstrained scale.
+    """Refuse parameters that cannot vary independently on the unconstrained scale.
+
+    Args:
+        problem: the posterior.
+        model: the model.
 
     Raises:
         ModelError: if a prior depends on other parameters, the layer is a population, or a
@@ -167,7 +184,11 @@ def refuse_bound(problem: Problem, model: Model) -> None:
 
 
 def numbers_of(problem: Problem, model: Model) -> list[str]:
-    """The names of the elements of the flat vector, as in results.
+    """Return the names of the elements of the flat parameter vector, as in results.
+
+    Args:
+        problem: the posterior.
+        model: the model.
 
     Returns:
         One name for each element, such as `rate` or `rate[0]`.
@@ -181,7 +202,12 @@ def numbers_of(problem: Problem, model: Model) -> list[str]:
 
 
 def place_of(problem: Problem, model: Model, post: xr.DataTree | None) -> Array:
-    """The unconstrained posterior mean; without a posterior the median of the prior.
+    """Return the unconstrained posterior mean, or the prior median without a posterior.
+
+    Args:
+        problem: the posterior density.
+        model: the model.
+        post: the result of `fit`, or None.
 
     Returns:
         A position `(dimension,)`.

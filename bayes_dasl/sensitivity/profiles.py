@@ -17,10 +17,11 @@ from ..inference.problem import Problem
 from ..model import Model
 from .information import numbers_of, place_of, refuse_bound
 
-# Starts of the optimiser, values of a default grid, and bisections of the end of an interval.
+# Number of prior draws as starts, of values of a default grid, and of bisections for each end of
+# the interval.
 _STARTS, _POINTS, _HALVINGS = 8, 21, 7
 _TOLERANCE, _STEPS = 1e-6, 500
-# Prior widths from the median within which a value is sought, on the unconstrained scale.
+# A value is sought within this many prior widths of the median, on the unconstrained scale.
 _WIDEST = 60.0
 
 
@@ -37,9 +38,10 @@ def profile_likelihood(
 
     $\ell_p(v) = \max_{\theta:\, \theta_i = v} \log p(y \mid \theta)$
 
-    The prior does not enter. The interval holds the values within $\chi^2_1 / 2$ of the maximum. If
-    the profile stays within that up to an end of the values, the data do not bound the parameter
-    there.
+    Here v is a value of parameter i, θ all parameters and y the data. The prior is not used. The
+    confidence interval consists of the values at which the profile is within half a quantile of
+    $\chi^2_1$ of its maximum. If the profile stays within this distance up to an end of `values`,
+    the data do not bound the parameter on that side.
 
     Args:
         model: the model.
@@ -47,22 +49,23 @@ def profile_likelihood(
         name: the name of a scalar parameter in results.
         values: the values of the parameter, increasing; by default 21 over the central 99 % of its
             prior. The most likely value is added, and some values near the ends of the interval.
-        post: the result of `fit`, whose mean is a further start.
+        post: the result of `fit`, whose mean is an additional start of the optimiser.
         level: the confidence level of the interval.
 
     Returns:
-        The profile `log_likelihood` over `value`, in nats below its maximum, which may lie outside
-        the values. The most likely values of all other parameters have their own names. The
-        attributes `low` and `high` are the ends of the interval, NaN if it does not end within the
-        values or a solver fails before. `best` is the most likely value, and `failed` the number of
-        values at which every solve failed.
+        A dataset over `value`. `log_likelihood` is the profile minus the maximum of the likelihood,
+        in nats; the maximum may lie outside the values. The most likely values of all other
+        parameters have their own names. The attributes `low` and `high` are the ends of the
+        interval. An end is NaN if the interval does not end within the values, or if all solves
+        fail before its end. `best` is the most likely value, and `failed` the number of values at
+        which every solve failed.
 
     Source: Raue et al. (2009).
 
     Raises:
         MismatchError: if no scalar parameter has this name.
-        ModelError: if the values do not increase or are impossible, the solver fails everywhere,
-            or `fisher_information` would refuse the model.
+        ModelError: if the values do not increase or are impossible, the solver fails everywhere, or
+            `fisher_information` would refuse the model.
         DataError: if the data do not suit the model.
     """
     # Importing SciPy's statistics takes a second, so only where it is needed.
@@ -120,12 +123,18 @@ def profile_likelihood(
 
 
 def _flat_values(problem: Problem, x: Array) -> Float[Array, " number"]:
-    """All scalar parameters at a position."""
+    """Return all scalar parameters at an unconstrained position x, in one vector."""
     return jnp.concatenate([jnp.ravel(value) for value in problem.constrain(x).values()])
 
 
 def _unconstrained_grid(problem: Problem, place: int, values: Any) -> np.ndarray:
-    """The values of a parameter on the unconstrained scale, sorted; by default over its prior."""
+    """Return the values of a parameter on the unconstrained scale, sorted.
+
+    Args:
+        problem: the posterior.
+        place: the index of the parameter in the flat vector.
+        values: the values of the parameter, or None for a default grid over its prior.
+    """
     middles, widths = problem.prior_normal()
     middle = float(middles[place])
     width = float(widths[place])
@@ -142,7 +151,14 @@ def _unconstrained_grid(problem: Problem, place: int, values: Any) -> np.ndarray
 def _bisected_position(
     value_of: Callable[[Array], Array], value: float, middle: float, width: float
 ) -> float:
-    """The unconstrained position at which a parameter has a value, by bisection."""
+    """Return the unconstrained position at which a parameter has a value, by bisection.
+
+    Args:
+        value_of: a function from an array of unconstrained positions to values of the parameter.
+        value: the value.
+        middle: the prior median of the unconstrained parameter.
+        width: the prior width of the unconstrained parameter.
+    """
     low = middle - _WIDEST * width
     high = middle + _WIDEST * width
     first, last = np.asarray(value_of(jnp.asarray([low, high])))
@@ -156,10 +172,16 @@ def _bisected_position(
 
 
 class _Profile:
-    """The highest log likelihood found so far at each point of a grid, and its position.
+    """The highest log likelihood found so far at each point of a grid of one parameter.
 
-    `best`, `positions` and `grid` have one row for each point; `highest` and `top` are the overall
-    maximum and its position. `free` are the indices of all other parameters.
+    `best` is this log likelihood at each point, and `positions` the positions with these values.
+    `highest` and `top` are the overall maximum and its position. `free` are the indices of all
+    other parameters.
+
+    Args:
+        problem: the posterior.
+        place: the index of the parameter in the flat vector.
+        grid: the unconstrained values of the parameter, sorted.
     """
 
     def __init__(self, problem: Problem, place: int, grid: np.ndarray):
@@ -171,7 +193,7 @@ class _Profile:
         self.highest, self.top = -np.inf, self.positions[0]
         solver = optx.BFGS(rtol=_TOLERANCE, atol=_TOLERANCE)
 
-        # -log p(y | θ); infinite where the solver fails, so that the line search turns back.
+        # -log p(y | θ); infinite if the solver fails, so that the line search shortens its step.
         def loss(x: Array, _: Any = None) -> Array:
             log_likelihood = problem.terms(x).data
             return jnp.where(jnp.isfinite(log_likelihood), -log_likelihood, jnp.inf)
@@ -179,7 +201,7 @@ class _Profile:
         def loss_at_value(y: Array, value: Array) -> Array:
             return loss(jnp.zeros(problem.dimension).at[free].set(y).at[place].set(value))
 
-        # The best of all other parameters at a value; the start itself if nothing is better.
+        # Minimise over all other parameters at a value; return the start if nothing is better.
         @jax.jit
         def lowest(value: Array, begin: Array) -> tuple[Array, Array]:
             before = loss_at_value(begin, value)
@@ -199,11 +221,11 @@ class _Profile:
 
     @property
     def fall(self) -> np.ndarray:
-        """The profile minus the overall maximum, not positive."""
+        """The profile minus the overall maximum at each point; at most zero."""
         return self.best - max(self.best.max(), self.highest)
 
     def take(self, i: int, begin: Float[np.ndarray, " dimension"]) -> None:
-        """Maximise at point i of the grid from a position, and keep an improvement."""
+        """Maximise at point i of the grid, starting from `begin`, and store an improvement."""
         value, found = self._lowest(jnp.asarray(self.grid[i]), jnp.asarray(begin[self.free]))
         if -float(value) > self.best[i]:
             self.best[i] = -float(value)
@@ -211,21 +233,21 @@ class _Profile:
 
     def climb(self, begins: Float[np.ndarray, "start dimension"]) -> None:
         """Maximise along the whole grid by continuation from several starts."""
-        # 1. Each start at the point nearest to it.
+        # 1. Maximise from each start, at the grid point nearest to it.
         for begin in begins:
             self.take(int(np.argmin(np.abs(self.grid - begin[self.place]))), begin)
-        # 2. From the best point outwards, each point from its inner neighbour.
+        # 2. From the best point outwards, start each point from its inner neighbour.
         start = int(np.argmax(self.best))
         outwards = [(i, i - 1) for i in range(start + 1, len(self.grid))]
         outwards += [(i, i + 1) for i in range(start - 1, -1, -1)]
         for i, near in outwards:
             self.take(i, self.positions[near])
-        # 3. Back again: an outer maximum may lead to a better one further in.
+        # 3. The same inwards: the maximum at an outer point may lead to a better one further in.
         for near, i in reversed(outwards):
             self.take(i, self.positions[near])
 
     def peak(self) -> None:
-        """Find the overall maximum, and add its value to the grid if it lies within."""
+        """Find the overall maximum, and add its parameter value to the grid if it lies inside."""
         begin = self.positions[np.argmax(self.best)]
         value, found = self._lowest_of_all(jnp.asarray(begin))
         highest, top = -float(value), np.asarray(found)
@@ -241,19 +263,23 @@ class _Profile:
             self.positions[at, self.free] = top[self.free]
 
     def end(self, side: int, allowed: float) -> float | None:
-        """The position at which the profile falls by `allowed` on a side (±1) of its maximum.
+        """Return the grid value at which the profile has fallen by `allowed`.
+
+        Args:
+            side: 1 for values above the maximum, −1 for values below.
+            allowed: the fall of the log likelihood, in nats.
 
         Returns:
-            The position; None if the profile does not fall as far within the grid, the maximum lies
-            outside the grid, or a solver fails before.
+            The unconstrained value of the parameter. It is None if the profile does not fall so far
+            within the grid, the maximum lies outside the grid, or all solves fail before.
         """
-        # 1. The first point beyond the end; one with a failed solve counts as beyond, too.
+        # 1. The first point beyond the end. A point with failed solves counts as beyond, too.
         best, fall = int(np.argmax(self.best)), self.fall
         beyond = np.flatnonzero(~(fall >= -allowed))
         beyond = beyond[beyond > best] if side > 0 else beyond[beyond < best][::-1]
         if fall[best] < -allowed or not len(beyond) or not np.isfinite(fall[beyond[0]]):
             return None
-        # 2. Bisect between it and its inner neighbour; each middle becomes a point of the grid.
+        # 2. Bisect between this point and its inner neighbour. Each midpoint is added to the grid.
         outer = int(beyond[0])
         inner = outer - side
         for _ in range(_HALVINGS):
@@ -267,7 +293,7 @@ class _Profile:
         return float(self.grid[inner] + self.grid[outer]) / 2
 
     def _insert(self, at: int, value: float) -> None:
-        """Add a value to the grid before point `at`, without a maximum yet."""
+        """Insert a value into the grid before point `at`, with no maximum found for it yet."""
         self.grid = np.insert(self.grid, at, value)
         self.best = np.insert(self.best, at, -np.inf)
         self.positions = np.insert(self.positions, at, 0.0, axis=0)

@@ -1,4 +1,4 @@
-"""Revision of a posterior by new data, a finer solver or finer functions."""
+"""Update of a posterior by new data, and checks of its solver and of its unknown functions."""
 
 from .function_check import check_functions as check_functions
 from .solver_check import check_solver as check_solver

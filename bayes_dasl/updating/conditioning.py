@@ -1,4 +1,4 @@
-"""The posterior of new groups of a population, given their data and the fit of others."""
+"""The posterior of new groups of a population, given their data and the fit of other groups."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,18 +26,22 @@ from ..random import RandomLeaf, paths
 from .revised import UPDATE, kept_attributes, update_attributes
 
 CONDITIONED = "conditioned_on"
-# Candidates for each draw at first, and for all draws at most.
+# Number of candidates for each draw at first, and the largest number for all draws together.
 _FIRST, _MOST = 16, 2**18
 
 
 def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
-    """Find the groups of a population that the fit has not seen.
+    """Return the groups of a population that the fit has not seen.
+
+    Args:
+        model: the model.
+        post: the result of `fit`.
 
     Returns:
-        Their names; empty without a population.
+        The names of the groups; empty if there are none, or if the model has no population.
 
     Raises:
-        MismatchError: if the model has both new and fitted members.
+        MismatchError: if the model has both new and fitted groups.
     """
     layer, seen = model.layer, fitted_observables(post)
     if not isinstance(layer, AbstractPopulation) or layer.dim not in seen.coords:
@@ -56,19 +60,25 @@ def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
 def conditioned(
     model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int | Array
 ) -> xr.DataTree:
-    r"""Posterior draws for new members, given the fitted population and their own data.
+    r"""Posterior draws for new groups, given the fitted population and the data of the new groups.
 
-    1. For each posterior draw $\theta_i$ of the population draw candidates
-       $b_{imk} \sim p(b_m \mid \theta_i)$.
-    2. Weigh $\theta_i$ by $\prod_m \hat p(y_m \mid \theta_i)$, where $\hat p$ is the mean
-       likelihood of the candidates.
-    3. Resample $\theta_i$ by these weights, and for each member one candidate by its likelihood.
+    1. For each posterior draw $\theta_i$ of the population and each new group m, draw candidates
+       $b_{imk} \sim p(b_m \mid \theta_i)$ of its random effects.
+    2. Weight $\theta_i$ by $\prod_m \hat p(y_m \mid \theta_i)$. Here $y_m$ are the data of group m,
+       and $\hat p$ is the mean likelihood of the candidates.
+    3. Resample $\theta_i$ by these weights, and for each group one candidate by its likelihood.
 
-    Members are independent given $\theta$, so each one is resampled alone. The number of candidates
-    doubles until all weights are reliable.
+    Groups are independent given $\theta$, so the candidates of each group are resampled separately.
+    The number of candidates doubles until all weights are reliable.
+
+    Args:
+        model: a model of the new groups alone.
+        post: the posterior of the fitted groups.
+        data: the data of the new groups.
+        key: random seed.
 
     Returns:
-        A tree as from `fit`, of the new members.
+        A tree as from `fit`, of the new groups.
 
     Raises:
         DataError: if the weights stay unreliable.
@@ -84,7 +94,7 @@ def conditioned(
         # 1. Candidates for the random effects of each posterior draw.
         drawn = candidates(model, draws_of(model, post), copies, key=key_candidates)
         likelihood = of_members(problem, drawn).reshape(number, copies, -1)
-        # 2. Weights of draws, and of the candidates of each member given these.
+        # 2. Weights of draws, and of the candidates of each group.
         # log p̂(y_m | θ_i) = log mean_k p(y_m | b_imk).
         of_member = logsumexp(likelihood, axis=1) - np.log(copies)
         log_weights = of_member.sum(axis=1)
@@ -92,7 +102,7 @@ def conditioned(
             path: v[::copies] for path, v in drawn.items() if not differs(model, paths(model)[path])
         }
         weights = weigh(log_weights, as_rows(common), earlier_log_weights(post))
-        # A candidate of member m has its own likelihood in place of the mean of this member.
+        # For a candidate of group m, its own likelihood replaces the mean likelihood of the group.
         of_candidates = [
             weigh(
                 (log_weights[:, None] + likelihood[..., m] - of_member[:, m, None]).ravel(),
@@ -113,7 +123,7 @@ def conditioned(
                 f"{number}): fit all "
                 "members together"
             )
-    # 3. Resample draws, and one candidate for each member.
+    # 3. Resample draws, and choose one candidate for each group.
     taken = weights.resample(number, key=key_choice)
     chosen = _chosen_candidates(
         likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice)))
@@ -138,7 +148,13 @@ def conditioned(
 
 
 def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[str, np.ndarray]:
-    """Repeat draws of a population `copies` times, each time with new random effects.
+    """Repeat draws of a population, each time with new random effects.
+
+    Args:
+        model: a model of the new groups.
+        held: draws of all parameters, by path.
+        copies: the number of repetitions of each draw.
+        key: random seed.
 
     Returns:
         Draws `(draw · copy, …)` by path.
@@ -147,7 +163,7 @@ def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[st
     draws: dict[str, np.ndarray] = {}
     for path, leaf in paths(model).items():
         key, own = jax.random.split(key)
-        # Random effects are drawn given all values before them, such as their hyperparameters.
+        # Random effects are drawn given the values of earlier leaves, such as hyperparameters.
         if differs(model, leaf):
             given = {name: jnp.asarray(value) for name, value in draws.items()}
             keys = jax.random.split(own, size * copies)
@@ -159,20 +175,28 @@ def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[st
 
 
 def differs(model: Model, leaf: RandomLeaf) -> bool:
-    """Whether a random leaf has one value for each member of the population.
+    """Whether a random leaf has one value for each group of the population.
+
+    Args:
+        model: a model of a population.
+        leaf: the random leaf.
 
     Returns:
-        False for a leaf of a larger group, or of the whole population.
+        False for a leaf that a set of groups or the whole population shares.
     """
     layer: Any = model.layer  # a population
     return layer.dim in leaf.dims
 
 
 def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member"]:
-    """The log likelihood of the data of each member, by draw.
+    """Return the log likelihood of the data of each group, for each draw.
+
+    Args:
+        problem: the posterior of the groups.
+        draws: the draws, by path.
 
     Returns:
-        −∞ where the solver failed.
+        The log likelihoods; −∞ if the solver failed for the draw.
     """
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
     total = sum(
@@ -183,7 +207,7 @@ def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member
 
 
 def _rows_of_member(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw numbers"]:
-    """Common parameters and those of one member, as a matrix."""
+    """Return the common parameters and those of one group, as a matrix with one row per draw."""
     return as_rows(
         {
             path: draws[path][:, member] if differs(model, leaf) else draws[path]
@@ -195,10 +219,16 @@ def _rows_of_member(model: Model, draws: Draws, member: int) -> Float[np.ndarray
 def _chosen_candidates(
     likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator
 ) -> np.ndarray:
-    """Return one candidate for each draw and group, with probability proportional to its
-    likelihood.
+    """Choose one candidate for each draw and group, with probability ∝ its likelihood.
+
+    Args:
+        likelihood: the log likelihood of each candidate.
+        rng: the random number generator.
+
+    Returns:
+        The numbers of the candidates, `(draw, member)`.
     """
-    # By inversion of the cumulative sum.
+    # Sample by inversion of the cumulative sum.
     share = np.cumsum(np.exp(likelihood - likelihood.max(axis=1, keepdims=True)), axis=1)
     at = rng.uniform(size=(len(share), 1, share.shape[-1])) * share[:, -1:]
     return np.minimum((share < at).sum(axis=1), share.shape[1] - 1)
@@ -216,7 +246,19 @@ def _tree_of_members(
     *,
     key: Array,
 ) -> xr.DataTree:
-    """The groups of a fit for the new members."""
+    """Return the posterior of the new groups, as a tree like that of `fit`.
+
+    Args:
+        model: the model of the new groups.
+        post: the posterior of the fitted groups.
+        data: the data of the new groups.
+        problem: the posterior density of the new groups.
+        draws: the resampled draws, by path.
+        log_weights: the log weight of each draw of the population.
+        taken: the indices of the resampled draws.
+        weights: all weights; the least reliable ones are reported.
+        key: random seed of simulated data.
+    """
     # 1. Draws by chain, their prior densities, and predictions of the data.
     shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
     by_chain = {path: v.reshape(*shape, *v.shape[1:]) for path, v in draws.items()}
@@ -231,7 +273,7 @@ def _tree_of_members(
         )
     groups |= said_of_data(pushed, slice(None), groups, ordered(model, data), problem.own_rows)
     tree = xr.DataTree.from_dict(groups | data_groups(model, data, float(problem.inputs.start)))
-    # 3. Attributes and the finding, by the worst of all weights.
+    # 3. Attributes and the finding, for the least reliable of all weights.
     pareto_k = max(w.pareto_k for w in weights)
     effective = min(w.effective for w in weights)
     layer: Any = model.layer  # a population

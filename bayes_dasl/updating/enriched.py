@@ -1,4 +1,4 @@
-"""Unknown functions with finer features beside them, to test whether they are too coarse."""
+"""Unknown functions with added finer features, to test whether the functions are too coarse."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from ..random import Module, Values
 from ..unknown_functions.bases.families import AbstractFamily
 from ..unknown_functions.basis import Basis
 
-# Factors by which the features beside a basis are finer.
+# Factors by which the features added to a basis are finer.
 _FINER = (2, 4)
-# Features beside any other function have the width of an input, a half and a quarter as length.
+# For other functions, the length scales of features are the width of an input divided by these.
 _WIDTHS = (1, 2, 4)
-# The most features of a family.
+# The largest number of features of a family.
 _LARGEST = 256
 # `drawn_over` spans five widths of an input.
 _RANGE = 5.0
@@ -27,8 +27,8 @@ class Waves(AbstractFamily):
     $\phi_k = \{\cos \omega_k \cdot z, \sin \omega_k \cdot z\} / \sqrt{\text{number}},
     \quad \omega_k \sim N(0, 1)$
 
-    with the scaled inputs $z = (x - \text{middles}) / \text{lengths}$. The frequencies have a fixed
-    seed.
+    with the scaled inputs $z = (x - \text{middles}) / \text{lengths}$. The frequencies $\omega_k$
+    are drawn with a fixed seed.
 
     Args:
         middles: the centre of each input, in its units.
@@ -65,15 +65,15 @@ class Waves(AbstractFamily):
 
 
 class Enriched(Module):
-    r"""An unknown function plus linear combinations of features.
+    r"""An unknown function f plus linear combinations of features.
 
     $f(x) + \sum_k c_k \phi_k(x)$
 
-    For a positive function, which is an exponential, the features are added to the exponent; the
-    sum is to first order.
+    If f is a positive basis, it is the exponential of a basis. The features are then added to the
+    exponent, and their effect is linearised.
 
     Args:
-        function: the unknown function, realised.
+        function: the unknown function f, realised.
         families: the families of the features.
         coefficients: the coefficients of each family, `(output, feature)`.
     """
@@ -92,23 +92,27 @@ class Enriched(Module):
                 family(*x) @ c[i]
                 for family, c in zip(self.families, self.coefficients, strict=True)
             )
-            # d/dε (level + e^(g + ε)) = f - level.
+            # For f = level + e^g, the derivative by the exponent g is f - level.
             found[name] += (found[name] - self.function.level) * added if positive else added
         return found
 
 
 def finer_families(function: Any) -> tuple[AbstractFamily, ...]:
-    """Families of features that are tried beside an unknown function, the coarsest first.
+    """Return the families of features that are added to an unknown function, the coarsest first.
+
+    Args:
+        function: the unknown function.
 
     Returns:
-        Finer versions of the families of a basis; for other functions, waves with lengths of the
-        width of their inputs, a half and a quarter.
+        For a basis, finer versions of its family. For other functions, or if all finer families
+        have too many features, `Waves` whose lengths are the widths of the inputs, a half and a
+        quarter of them.
     """
     if isinstance(function, Basis):
         finer = tuple(
             f for times in _FINER for f in function.family.finer(times) if f.size <= _LARGEST
         )
-        # A basis that is fine already has none that is small enough.
+        # For a basis with many features, all finer families may be too large.
         if finer:
             return finer
     ranges = function.drawn_over.values()

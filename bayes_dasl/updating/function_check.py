@@ -1,4 +1,4 @@
-"""Check of unknown functions: whether finer ones would raise the evidence, to first order."""
+"""Check of unknown functions: whether finer functions would increase the evidence."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -29,10 +29,10 @@ from ..unknown_functions.lookup import function_names, is_unknown_function, unkn
 from ..verdict.residuals import share_beyond
 from .enriched import Enriched, Waves, finer_families
 
-# Draws beside their mean; predictions are linearised near the likeliest of them.
+# Number of draws. Predictions are linearised near the likeliest of these draws and their mean.
 _DRAWS = 16
 _REPLICATES, _FEWEST, _NUMBERS = 1000, 200, 20_000_000
-# The share of sound models with a function that is called too coarse.
+# The false positive rate: the share of sound models in which a function is called too coarse.
 _RARE = 0.01
 _CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 _POINTS = 201
@@ -41,18 +41,22 @@ _POINTS = 201
 def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     r"""Test whether finer unknown functions would explain residuals of a fit, without a new fit.
 
-    1. Finer functions are added temporarily: for each `bd.Basis` families of its kind two and four
-       times as fine, for each `bd.Network` waves over its inputs with lengths of one, a half and a
-       quarter of their widths. 2. Predictions are linearised in their coefficients, and in all
-       parameters of the model, about the best position near the likeliest of some draws. Parameters
-       have priors ten times as wide, whose cost says nothing of how fine a function is. 3. The gain
-       is the rise of the log evidence, maximised over the variance of the coefficients. It is
-       compared with gains for data that the model simulates. 4. A function is too coarse if less
-       than 1 % of sound models gain as much by any function. The other functions are then tested
-       beside the finer one.
+    A model is called sound if its unknown functions are fine enough. The steps of the test are:
 
-    Serial correlation could be mistaken for a coarse function. If neighbouring residuals are
-    correlated, noise with a first-order autoregression competes with finer functions.
+    1. Add finer features to the unknown functions, for the test only. A `bd.Basis` gets families of
+       its kind that are two and four times as fine. A `bd.Network` gets random waves over its
+       inputs, with lengths of one, a half and a quarter of the widths of the inputs.
+    2. Linearise predictions in the coefficients of the features and in all parameters of the model.
+       This is done about the best position near the likeliest of some draws. Priors of parameters
+       are made ten times as wide, since their cost is irrelevant to the test.
+    3. Compute the gain of each set of features: the increase of the log evidence, maximised over
+       the variance of the coefficients. Compare it with gains for data that the model simulates.
+    4. A function is too coarse if less than 1 % of sound models have such a gain for any function.
+       The finer features are then kept, and the other functions are tested again.
+
+    Serial correlation of the noise could be mistaken for a coarse function. If neighbouring
+    residuals are correlated, noise with a first-order autoregression is an alternative to finer
+    functions.
 
     `bd.diagnose` reports the result. A function that is fine enough for the data may still be too
     coarse for the truth.
@@ -65,16 +69,17 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     Returns:
         The posterior with a group `function_check`, over `function`:
 
-        - `gain`, the rise of the log evidence by finer features, in nats, and
+        - `gain`, the increase of the log evidence by finer features, in nats, and
           `gain_if_independent`, the same without serial correlation;
-        - `chance`, the share of sound models that gain as much, and `coarse`, whether the function
-          is too coarse;
-        - `finer`, the best features, for an `output`; for a function of one `input`, `near` is the
-          input at which they change it most.
+        - `chance`, the share of sound models with at least this gain, and `coarse`, whether the
+          function is too coarse;
+        - `finer`, the best features in words, and the `output` to which they are added;
+        - `input`, the inputs of the function. If there is one, `near` is its value at which the
+          features change the function most.
 
-        The attribute `settled` says whether a best position was found; without one, as far from
-        the posterior, a gain means nothing. The attribute `correlation` is the serial correlation
-        of the likeliest autoregression, 0 if none competes.
+        The attribute `settled` says whether a best position was found. If not, gains have no
+        meaning. The attribute `correlation` is the serial correlation of the likeliest
+        autoregression, or 0 if neighbouring residuals are not correlated.
 
     Raises:
         ModelError: if no function is unknown, all differ between groups, or predictions have no
@@ -86,7 +91,7 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     """
     check_same_posterior(model, post)
     keep_programs()
-    # 1. Places of finer functions, and some posterior draws.
+    # 1. Find the unknown functions, and take some posterior draws.
     problem = pose(model, fitted_data(post))
     places = _function_places(model)
     draws = draws_of(model, post)
@@ -108,7 +113,7 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     )
     replicates = min(_REPLICATES, max(_FEWEST, _NUMBERS // max(problem.data, 1)))
     linear, along = around.linear(at, replicates, key=as_key(key))
-    # 3. Test gains beside those of simulated data.
+    # 3. Compare gains with those of simulated data.
     test = _test(linear, around.series)
     found = _tested_functions(test, along, places)
     realised = realise(model, problem.constrain(jnp.asarray(at)))
@@ -119,8 +124,12 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
 
 
 class Trial(NamedTuple):
-    """Features of a family added to one output of a function; `own` is the slice of
-    coefficients.
+    """Features of one family, added to one output of a function.
+
+    Args:
+        family: the number of the family.
+        output: the name of the output.
+        own: the slice of all coefficients that belongs to these features.
     """
 
     family: int
@@ -133,10 +142,10 @@ class Place(NamedTuple):
 
     Args:
         name: the name of the function.
-        paths: its dotted paths in the layer; a shared one has several.
-        outputs: the names of its outputs.
+        paths: the dotted paths of the function in the layer; a shared function has several.
+        outputs: the names of the outputs of the function.
         families: the families of the features.
-        start: the index of its first coefficient.
+        start: the index of the first coefficient of this function.
     """
 
     name: str
@@ -157,7 +166,7 @@ class Place(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The index after its last coefficient."""
+        """The index after the last coefficient of this function."""
         return self.trials[-1].own.stop
 
     def beside(self, function: Any, coefficients: Float[Array, " coefficient"]) -> Enriched:
@@ -165,7 +174,7 @@ class Place(NamedTuple):
 
         Args:
             function: the realised function.
-            coefficients: the coefficients of all places.
+            coefficients: the coefficients of all functions.
 
         Returns:
             The function with its features.
@@ -178,7 +187,16 @@ class Place(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The best trial of a function, its gain, and the share of sound models that gain as much."""
+    """The result of the test of one function.
+
+    Args:
+        place: the function.
+        trial: the features with the largest gain.
+        gain: the gain by these features.
+        independent: the largest gain without serial correlation.
+        chance: the share of sound models with at least this gain.
+        coarse: whether the function is too coarse.
+    """
 
     place: Place
     trial: Trial
@@ -189,7 +207,11 @@ class Judged(NamedTuple):
 
 
 def _function_places(model: Model) -> list[Place]:
-    """All unknown functions of a layer, with consecutive coefficients."""
+    """Return all unknown functions of a layer, with consecutive coefficients.
+
+    Raises:
+        ModelError: if no function can be checked.
+    """
     found: list[Place] = []
     functions = zip(function_names(model.layer), unknown_functions(model.layer), strict=True)
     for name, (where, node) in functions:
@@ -207,7 +229,13 @@ def _function_places(model: Model) -> list[Place]:
 def _enriched(
     realised: Model, places: list[Place], coefficients: Float[Array, " coefficient"]
 ) -> Model:
-    """A realised model with all features in it."""
+    """Return a realised model with the features added to its functions.
+
+    Args:
+        realised: the realised model.
+        places: the functions.
+        coefficients: the coefficients of all functions.
+    """
     standing = {path: place for place in places for path in place.paths}
 
     def at(path, node):
@@ -224,7 +252,7 @@ class Test(NamedTuple):
     Args:
         series: the order of the data.
         correlations: the serial correlations; 0 alone if residuals are not correlated.
-        lacking: the test under each correlation.
+        lacking: the test of added coefficients under each correlation.
     """
 
     series: Series
@@ -233,7 +261,7 @@ class Test(NamedTuple):
 
     @property
     def log_evidence(self) -> Float[np.ndarray, "correlation data"]:
-        """The log evidence of data and replicates with the functions as they are."""
+        """The log evidence of data and replicates, without added features."""
         pairs = zip(self.lacking, self.correlations, strict=True)
         return np.stack([lack.log_evidence + self.series.log_volume(rho) for lack, rho in pairs])
 
@@ -243,9 +271,12 @@ class Test(NamedTuple):
         return self.correlations[int(np.argmax(self.log_evidence[:, 0]))]
 
     def gain(self, along: Float[np.ndarray, "datum coefficient"]) -> Gain:
-        r"""The gain of coefficients, with the best serial correlation without and with them.
+        r"""Return the gain of added coefficients, at the best serial correlations.
 
         $\max_\rho (\ell_\rho + g_\rho) - \max_\rho \ell_\rho$, for data and replicates
+
+        Here ρ is the serial correlation, $\ell_\rho$ the log evidence without the coefficients, and
+        $g_\rho$ their gain at this correlation.
 
         Args:
             along: the derivatives of the data by the coefficients.
@@ -265,7 +296,7 @@ class Test(NamedTuple):
         )
 
     def with_them(self, along: Float[np.ndarray, "datum coefficient"], variance: float) -> "Test":
-        """The test of the model with these coefficients added.
+        """Return the test of the model with given coefficients added.
 
         Args:
             along: the derivatives of the data by the coefficients.
@@ -280,16 +311,21 @@ class Test(NamedTuple):
         )
 
     def _along(self, along: np.ndarray) -> list[np.ndarray]:
+        """Return the derivatives of the innovations by the coefficients, for each correlation."""
         return [self.series.whitened(along, rho) for rho in self.correlations]
 
 
 def _test(linear: Linear, series: Series) -> Test:
-    """The test of functions, with serial correlation if neighbours are correlated.
+    """Build the test, with serial correlation if neighbouring residuals are correlated.
 
-    Then noise with a first-order autoregression competes with finer functions, and replicates are
-    as correlated as the data.
+    If so, noise with a first-order autoregression competes with finer functions, and replicates
+    have the likeliest correlation of the data.
+
+    Args:
+        linear: the linearised model.
+        series: the order of the data.
     """
-    # 1. Are neighbouring residuals correlated more than those of replicates?
+    # 1. Are neighbouring residuals more correlated than in replicates?
     white = Lacking(linear)
     alike = series.correlation(white.left)
     if share_beyond(alike[1:], float(alike[0])) >= _RARE:
@@ -299,7 +335,7 @@ def _test(linear: Linear, series: Series) -> Test:
         lacking = [_under(linear, series, rho, noise) for rho in _CORRELATIONS]
         return Test(series, _CORRELATIONS, tuple(lacking))
 
-    # 2. The likeliest correlation by the data alone, then replicates with that correlation.
+    # 2. Find the likeliest correlation for the data, then give replicates this correlation.
     likeliest = with_replicates(linear.noise[:0]).correlation
     return with_replicates(series.correlated(linear.noise, likeliest))
 
@@ -307,7 +343,14 @@ def _test(linear: Linear, series: Series) -> Test:
 def _under(
     linear: Linear, series: Series, rho: float, noise: Float[np.ndarray, "replicate datum"]
 ) -> Lacking:
-    """The test under noise with a serial correlation, for given replicates of the noise."""
+    """Return the test of added coefficients under noise with a serial correlation.
+
+    Args:
+        linear: the linearised model.
+        series: the order of the data.
+        rho: the serial correlation.
+        noise: the noise of the replicates.
+    """
     left = series.whitened(linear.left, rho)
     slopes = series.whitened(linear.slopes, rho)
     return Lacking(linear._replace(left=left, slopes=slopes, noise=series.whitened(noise.T, rho).T))
@@ -316,7 +359,16 @@ def _under(
 def _tested_functions(
     test: Test, along: Float[np.ndarray, "datum coefficient"], places: list[Place]
 ) -> Iterator[Judged]:
-    """Tests of all functions, too coarse ones first, each beside finer versions of those before."""
+    """Yield the results of all functions, too coarse ones first.
+
+    When a function is too coarse, its finer features are kept in the model for the tests of the
+    remaining functions.
+
+    Args:
+        test: the test.
+        along: the derivatives of the data by all coefficients.
+        places: the functions.
+    """
     left = list(places)
     while left:
         every = [_best(test, along, place) for place in left]
@@ -331,8 +383,14 @@ def _tested_functions(
 
 
 def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
-    """Return the trial of a function with the largest gain, with the largest gains of
-    replicates.
+    """Return the result for one function: its features with the largest gain.
+
+    `chance` compares this gain with the largest gain over all features in each replicate.
+
+    Args:
+        test: the test.
+        along: the derivatives of the data by all coefficients.
+        place: the function.
     """
     gains = [test.gain(along[:, trial.own]) for trial in place.trials]
     best = int(np.argmax([gain.gain for gain in gains]))
@@ -344,7 +402,12 @@ def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
 
 
 def _function_group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
-    """The group `function_check`, one row for each function."""
+    """Return the group `function_check`, with one row for each function.
+
+    Args:
+        realised: the realised model.
+        every: the results of all functions.
+    """
     functions = dict(parts_inside(realised.layer, is_unknown_function))
     rows = []
     for judged in every:
@@ -371,7 +434,7 @@ def _function_group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
 
 
 def _family_label(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
-    """The features of a family in words."""
+    """Describe the features of a family in words."""
     if isinstance(family, Waves):
         along = (
             f"{length:.2g} of {name}" for name, length in zip(inputs, family.lengths, strict=True)
@@ -383,7 +446,13 @@ def _family_label(family: AbstractFamily, inputs: tuple[str, ...]) -> str:
 def _largest_change(
     function: Any, family: AbstractFamily, coefficients: Float[np.ndarray, " coefficient"]
 ) -> float:
-    """The input at which a function of one input would change most."""
+    """Return the input at which added features change a function of one input most.
+
+    Args:
+        function: the unknown function.
+        family: the family of the features.
+        coefficients: the coefficients of the features.
+    """
     ((low, high),) = function.drawn_over.values()
     grid = np.linspace(low, high, _POINTS)
     return float(grid[np.argmax(np.abs(np.asarray(family(grid)) @ coefficients))])

@@ -1,4 +1,4 @@
-"""Groups and attributes of a revised posterior."""
+"""Groups and attributes of an updated posterior."""
 
 import datetime
 from typing import Any
@@ -27,7 +27,15 @@ def resampled_groups(
     taken: np.ndarray,
     data: xr.Dataset,
 ) -> dict[str, xr.Dataset]:
-    """Groups of resampled posterior draws, with the predictions of a new solve of all draws.
+    """Return groups of resampled posterior draws, with predictions from a new solve.
+
+    Args:
+        post: the old posterior.
+        problem: the new posterior density.
+        pushed: the predictions of all old draws in the new solve.
+        log_weights: the log weight of each old draw.
+        taken: the indices of the resampled draws among the old draws.
+        data: the data of the new posterior.
 
     Returns:
         Groups by name.
@@ -43,12 +51,17 @@ def resampled_groups(
 
 
 def kept_attributes(post: xr.DataTree, problem: Problem, data: xr.Dataset) -> dict[str, Any]:
-    """Attributes of the old posterior that stay valid, and hashes of the new data and posterior.
+    """Return old attributes that stay valid, with hashes of the new data and posterior.
+
+    Args:
+        post: the old posterior.
+        problem: the new posterior density.
+        data: the data of the new posterior.
 
     Returns:
         Attributes by name.
     """
-    # The evidence was for fewer data, and the weights of the last update include earlier ones.
+    # Drop the evidence, which was for fewer data, and the finding on the last update.
     said = [f for f in kept_findings(post) if f.subject not in (EVIDENCE, UPDATE)]
     kept = {
         str(name): value
@@ -66,7 +79,14 @@ def kept_attributes(post: xr.DataTree, problem: Problem, data: xr.Dataset) -> di
 def update_attributes(
     post: xr.DataTree, by: str, pareto_k: float, effective: float, *, key: int | Array
 ) -> dict[str, Any]:
-    """Attributes that describe an update.
+    """Return attributes that describe an update.
+
+    Args:
+        post: the old posterior.
+        by: the method, "importance weights" or "refit".
+        pareto_k: the Pareto k-hat of the weights.
+        effective: the effective sample size of the weights.
+        key: the random seed.
 
     Returns:
         Attributes by name.

@@ -1,4 +1,4 @@
-"""Accuracy of the solver in a posterior: some draws are solved again with tighter tolerances."""
+"""Check of the solver of a fit: posterior draws are solved again with tighter tolerances."""
 
 import math
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from ..scores.draws_at_data import merged
 from .revised import resampled_groups
 from .tighter_tolerances import tightened, tolerances
 
-# Weights of draws cannot bring chains with a larger R-hat together.
+# If R-hat is larger, the chains disagree, which weights of draws cannot correct.
 _APART = 1.1
 
 
@@ -52,32 +52,33 @@ def check_solver(
 
     $\log w = \log p_{tight}(y \mid \theta) - \log p_{fit}(y \mid \theta)$
 
-    If $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for 200), weighted
-    means are those of the posterior under the tight solver. `largest_shift_sd` is their largest
-    distance from the posterior means.
+    w is the weight of a draw θ, and y are the data. If the Pareto $\hat k$ of the weights is below
+    0.7 (less for fewer than 2200 draws: 0.57 for 200), weighted draws represent the posterior of
+    the tight solver. The shift between both posteriors then estimates the effect of solver errors.
 
     Args:
         model: the model of the fit.
         post: the result of `fit`; it is never changed.
-        draws: the number of draws to solve again, 25 or more, evenly spaced over all chains; all
-            with `correct`.
+        draws: the number of draws to solve again, 25 or more, evenly spaced over all chains. With
+            `correct`, all draws are solved again.
         factor: the factor by which tolerances are tightened, more than 1.
-        correct: whether all draws are solved again and resampled by their smoothed weights, so that
-            a coarse solver may be used for sampling. The result is the posterior of
-            `tightened(model, factor)`, which must be used with it from then on.
+        correct: whether to resample all draws by their smoothed weights. So a coarse solver can be
+            used for sampling. The result is the posterior of `tightened(model, factor)`, which must
+            be used with the result from then on.
         key: a whole number or a JAX random key, for the resampling.
 
     Returns:
-        The posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each draw
-        that was solved again (dim `check_draw`). Its attributes: `pareto_k`; `largest_shift_sd`,
-        the largest shift of a mean or change of a standard deviation of a scientific parameter, in
-        posterior standard deviations, and the `parameter`; the tight `rtol` and `atol`; `failures`
-        of the tight solver among these draws.
+        The posterior with a group `solver_check`. The group has `log_weight`, `chain` and `draw` of
+        each draw that was solved again (dimension `check_draw`). Its attributes include `pareto_k`,
+        the tight `rtol` and `atol`, and `failures`, the number of draws for which the tight solver
+        failed. `largest_shift_sd` is the largest change of the mean or standard deviation of a
+        scientific parameter, in posterior standard deviations. `parameter` is the name of this
+        parameter.
 
     Raises:
-        ModelError: if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7
-            or more, the weights are worth less than a tenth of the draws, or the chains (of one
-            alone, its halves) disagree, with R-hat above 1.1.
+        ModelError: if no part of the model has tolerances. With `correct`, also if $\hat k$ is too
+            large, the effective sample size is less than a tenth of the draws, or chains disagree
+            (R-hat above 1.1). A single chain is split in halves for R-hat.
         MismatchError: if the posterior is of another model.
 
     Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient
@@ -119,7 +120,14 @@ def check_solver(
 
 @dataclass(frozen=True)
 class _Again:
-    """Posterior draws `index`, counted over all chains, as the tight solver sees them."""
+    """Posterior draws that were solved again with the tight solver.
+
+    Args:
+        index: the number of each draw, counted over all chains.
+        pushed: the predictions of the tight solver.
+        log_weights: the log weight of each draw.
+        weights: the smoothed weights.
+    """
 
     index: np.ndarray
     pushed: Pushed
@@ -135,9 +143,15 @@ def _solve_again(
     *,
     key: Array | None,
 ) -> _Again:
-    """Solve draws again; with a `key` their data are simulated too.
+    """Solve posterior draws with the tight solver.
 
-    `earlier` are log weights of earlier updates, which are judged together with the new ones.
+    Args:
+        problem: the posterior density with tight tolerances.
+        post: the posterior of the fit.
+        index: the number of each draw to solve, counted over all chains.
+        earlier: log weights of earlier updates of all draws. The Pareto k-hat then also covers
+            these.
+        key: random seed of simulated data; None to simulate no data.
     """
     draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
     before = stored_log_likelihood(post)[index]
@@ -149,13 +163,18 @@ def _solve_again(
 
 
 def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
-    """The largest shift of a mean or standard deviation under the weights, and its parameter."""
+    """Return the largest shift of a mean or standard deviation under the weights.
+
+    Returns:
+        A dict of `largest_shift_sd`, in posterior standard deviations, and `parameter`, the name of
+        the parameter.
+    """
     shifts = {"none": 0.0}
     weights = again.weights.values
     for name, variable in _science_draws(post).items():
         every = variable.values.reshape(-1, math.prod(variable.shape[2:]))
         spread, some = every.std(axis=0), every[again.index]
-        # Shifts of mean and standard deviation against the same draws without weights.
+        # Compare mean and standard deviation with those of the same draws without weights.
         weighted = some[again.weights.first]
         mean = weights @ weighted
         deviation = np.sqrt(weights @ (weighted - mean) ** 2)
@@ -167,7 +186,7 @@ def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
 
 
 def _science_draws(post: xr.DataTree) -> dict[str, xr.DataArray]:
-    """Draws of the scientific parameters; of all parameters if none is scientific."""
+    """Return draws of the scientific parameters by name, or of all if none is scientific."""
     draws = post["posterior"].to_dataset().transpose("chain", "draw", ...)
     every = {str(name): v for name, v in draws.data_vars.items()}
     science = {name: v for name, v in every.items() if v.attrs.get("group", "science") == "science"}
@@ -175,7 +194,7 @@ def _science_draws(post: xr.DataTree) -> dict[str, xr.DataArray]:
 
 
 def _largest_rhat(post: xr.DataTree) -> float:
-    """The largest R-hat of the scientific parameters that move; 1 if none does."""
+    """Return the largest R-hat of the scientific parameters that vary; 1 if none varies."""
     science = _science_draws(post)
     columns = as_rows({name: merged(variable) for name, variable in science.items()})
     by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
@@ -183,10 +202,16 @@ def _largest_rhat(post: xr.DataTree) -> float:
 
 
 def _correct(tree: xr.DataTree, again: _Again, problem: Problem, *, key: Array) -> None:
-    """Resample the posterior draws, with the predictions of the tight solver.
+    """Replace the draws of `tree` by resampled draws with predictions of the tight solver.
+
+    Args:
+        tree: the posterior, which is changed in place.
+        again: all draws in the tight solver.
+        problem: the posterior density with tight tolerances.
+        key: random seed of the resampling.
 
     Raises:
-        ModelError: if the weights cannot be relied on, or the chains (or the halves of one)
+        ModelError: if the weights are not reliable, or chains (or the halves of a single one)
             disagree.
     """
     weights, total = again.weights, len(again.index)
@@ -216,6 +241,7 @@ def _correct(tree: xr.DataTree, again: _Again, problem: Problem, *, key: Array) 
 
 
 def _solver_group(post: xr.DataTree, again: _Again, found: dict[str, Any]) -> xr.Dataset:
+    """Return the group `solver_check`, with the values in `found` as attributes."""
     posterior = post["posterior"].to_dataset()
     chain, draw = np.divmod(again.index, posterior.sizes["draw"])
     columns = {

@@ -1,4 +1,4 @@
-"""Updates of draws by new observations: importance weights, or a new fit if they fail."""
+"""Update of posterior draws by importance weights, or by a new fit if these are unreliable."""
 
 import dataclasses
 import time
@@ -42,14 +42,23 @@ def taken_in(
 ) -> xr.DataTree:
     r"""Update a posterior by importance weights, or by `refit` if they are not reliable.
 
-    $w(\theta) = p(y_{all} \mid \theta) / p(y_{old} \mid \theta)$
+    $w(\theta) = p(y_{all} \mid \theta) / p(y_{old} \mid \theta)$ for a draw θ, all data and the old
+    data
+
+    Args:
+        model: the model of the fit.
+        post: the old posterior.
+        new_data: the new observations.
+        refit: a function of all data and of the old unconstrained draws. It fits the model to all
+            data.
+        key: random seed.
 
     Returns:
-        The result of `update`.
+        The updated posterior, as from `update`.
     """
     began = time.perf_counter()
     check_same_posterior(model, post)
-    # 1. Predictions of all data; of the new rows alone if the model can go on from the old ones.
+    # 1. Predict all data. If the model can continue from the old rows, solve the new rows only.
     joined = _joined_data(model, post, new_data)
     problem = pose(model, joined)
     draws = draws_of(model, post)
@@ -58,7 +67,7 @@ def taken_in(
     pushed = _gone_on(model, post, joined, draws, key=key_predict)
     if pushed is None:
         pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
-    # 2. Weights; those of earlier updates count for their reliability.
+    # 2. Weights. The Pareto k-hat also covers the weights of earlier updates.
     log_weights = pushed.log_weight(problem.observed) - before
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
     # 3. Resample the draws, or fit again.
@@ -85,11 +94,21 @@ def _gone_on(
     *,
     key: Array,
 ) -> Pushed | None:
-    """Return predictions of all data by a solve of new rows alone; None if that is impossible.
+    """Predict all data by a solve of the new rows alone, from the states at the last old row.
 
-    It is if the model looks back, or new rows lie between old ones or add data to them.
+    An update with as many new rows as an earlier update needs no compilation.
 
-    An update with as many new rows as an earlier one needs no compilation.
+    Args:
+        model: the model of the fit.
+        post: the old posterior.
+        joined: the old and new data.
+        draws: the draws of the old posterior, by path.
+        key: random seed of simulated data.
+
+    Returns:
+        The predictions of all rows. None if this is impossible: if the layer cannot continue from
+        its last states, the layer or the noise conditions on earlier data, there are constraints,
+        or new rows lie between old rows or add data to them.
     """
     held, old = ends_of(post), fitted_observables(post)
     number = old.sizes[model.index]
@@ -121,13 +140,24 @@ def _gone_on(
 
 
 def _gained(now: xr.DataArray, before: xr.DataArray) -> bool:
+    """Whether `now` has a value where `before` has none."""
     return bool((now.notnull().values & before.isnull().values).any())
 
 
 def _after(
     post: xr.DataTree, group: str, old: xr.Dataset, new: Mapping[str, np.ndarray]
 ) -> dict[str, Float[np.ndarray, "draw time ..."]]:
-    """Old rows of a posterior, followed by new ones without their first, the last old row."""
+    """Join the old rows of a group of the posterior with predictions of the new rows.
+
+    Args:
+        post: the old posterior.
+        group: the name of the group.
+        old: the data of the fit.
+        new: the predictions by name. Their first row repeats the last old row and is dropped.
+
+    Returns:
+        Draws over all rows, by name.
+    """
     held = post[group].to_dataset().reset_coords()
     return {
         name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1)
@@ -136,7 +166,12 @@ def _after(
 
 
 def _at_all_rows(held: xr.DataArray, data: xr.DataArray) -> Float[np.ndarray, "draw time ..."]:
-    """Draws at all rows, with NaN at missing data that they leave out."""
+    """Return draws at all rows of the data, with NaN where the group leaves out missing data.
+
+    Args:
+        held: the draws, at all data or only at data that are not missing.
+        data: the data.
+    """
     ordered = held.transpose("chain", "draw", ...).values
     flat = ordered.reshape(-1, *ordered.shape[2:])
     if flat.shape[1:] == data.shape:
@@ -147,6 +182,7 @@ def _at_all_rows(held: xr.DataArray, data: xr.DataArray) -> Float[np.ndarray, "d
 
 
 def _update_finding(tree: xr.DataTree) -> Finding:
+    """Return the finding that says how new data were used."""
     weights = (
         f"PSIS k-hat {tree.attrs['update_pareto_k']:.2f}, {tree.attrs['effective_draws']:.0f} "
         "effective draws"
@@ -158,7 +194,11 @@ def _update_finding(tree: xr.DataTree) -> Finding:
 
 
 def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
-    """The data of the fit and the new data together, at all of their times."""
+    """Return the data of the fit and the new data together, at all of their times.
+
+    Raises:
+        DataError: if the new data do not suit the data of the fit.
+    """
     # 1. Check times and places of the new data.
     observed = fitted_observables(post)
     known = post["constant_data"].to_dataset()
@@ -178,7 +218,7 @@ def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Da
     times = _joined_times(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
     _refuse_other_places(places, new_data)
-    # 2. Each variable at all times; no datum twice, no forcing changed.
+    # 2. Each variable at all times. Refuse data that occur twice, and forcings that change.
     columns, gained = {}, 0
     for name in (*model.observables, *model.layer.forcings):
         before = (observed if name in observed else known)[name]
@@ -203,7 +243,20 @@ def _joined_data(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Da
 def _beside(
     model: Model, observed: xr.Dataset, known: xr.Dataset, new_data: xr.Dataset, times: np.ndarray
 ) -> dict[str, Any]:
-    """Variables that the noise reads for each datum, taken from the data that hold the datum."""
+    """Return the variables that the noise uses for each datum, such as known errors.
+
+    Each value is taken from the dataset that has the datum.
+
+    Args:
+        model: the model.
+        observed: the observations of the fit.
+        known: the other variables of the fit.
+        new_data: the new data.
+        times: all times.
+
+    Returns:
+        A tuple (dimensions, values, attributes) for each variable, by name.
+    """
     columns = {}
     for observable, name in ((o, n) for o in model.observables for n in model.reader.reads(o)):
         like = observed[observable]
@@ -222,6 +275,7 @@ def _beside(
 
 
 def _refuse_other_places(places: dict[str, xr.DataArray], new_data: xr.Dataset) -> None:
+    """Raise a DataError if the new data have other places than the data of the fit."""
     for name, known in places.items():
         if not (name in new_data.coords and np.array_equal(new_data[name].values, known.values)):
             raise DataError(
@@ -233,6 +287,10 @@ def _refuse_other_places(places: dict[str, xr.DataArray], new_data: xr.Dataset) 
 def _new_values(
     model: Model, new_data: xr.Dataset, before: xr.DataArray, name: str, times: np.ndarray
 ) -> Float[np.ndarray, "time ..."]:
+    """Return the new values of a variable at all times; NaN where there are none.
+
+    `before` is the variable in the data of the fit.
+    """
     dims = tuple(map(str, before.dims))
     if name not in new_data:
         return np.full((len(times), *before.shape[1:]), np.nan)
@@ -241,7 +299,7 @@ def _new_values(
 
 
 def _joined_times(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
-    """All times of both, each as often as in the data with more rows there."""
+    """Return all times of both arrays, sorted; each occurs as often as in the array with more."""
     once = np.unique(np.concatenate([before, now]))
     often = [
         np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)
@@ -251,13 +309,23 @@ def _joined_times(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " t
 
 
 def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "time ..."]:
-    """Values placed at their times among others, replicates in order; NaN elsewhere."""
+    """Place values at their times among all times, with replicates in order; NaN elsewhere.
+
+    Args:
+        times: all times.
+        own: the times of the values.
+        values: the values.
+    """
     whole = np.full((len(times), *values.shape[1:]), np.nan)
     whole[np.searchsorted(times, own) + occurrence(own)] = values
     return whole
 
 
 def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
+    """Raise a DataError for a datum that both the fit and the new data have.
+
+    `held` are the values of the fit and `now` the new values, both at all times.
+    """
     for at in map(tuple, np.argwhere(~np.isnan(held) & ~np.isnan(now))[:1]):
         raise DataError(
             f"the posterior knows '{name}' at time {in_words(times[at[0]])} already ({held[at]:g}; "
@@ -269,6 +337,10 @@ def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
 
 
 def _refuse_changed(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
+    """Raise a DataError for a forcing that is missing at a time, or that differs from the fit.
+
+    `held` are the values of the fit and `now` the new values, both at all times.
+    """
     unknown_before, unknown = np.isnan(held), np.isnan(now)
     for at in np.argwhere(unknown_before & unknown)[:1]:
         raise DataError(f"forcing '{name}' is missing at the new time {in_words(times[at[0]])}")
@@ -289,8 +361,17 @@ def _updated_groups(
     taken: np.ndarray,
     joined: xr.Dataset,
 ) -> dict[str, xr.Dataset]:
-    """The groups of posterior draws, resampled; groups of prior draws stay as they are."""
-    # Prior predictive draws are for the data of the fit alone.
+    """Return the groups with resampled posterior draws; groups of prior draws are unchanged.
+
+    Args:
+        post: the old posterior.
+        problem: the new posterior density.
+        pushed: the predictions of all old draws.
+        log_weights: the log weight of each old draw.
+        taken: the indices of the resampled draws.
+        joined: all data.
+    """
+    # The prior predictive group is dropped, since it belongs to the data of the fit alone.
     kept = ("prior", "sample_stats_prior")
     groups = {name: post[name].to_dataset() for name in kept if name in post.children}
     groups |= resampled_groups(post, problem, pushed, log_weights, taken, joined)

@@ -26,42 +26,45 @@ def update(
     device: str = "auto",
     key: int | Array = 0,
 ) -> xr.DataTree:
-    r"""The posterior given the data of the fit and new data.
+    r"""Return the posterior given the data of the fit and new data.
 
-    Each posterior draw is weighted by the likelihood of the new data. The draws are resampled if
-    $\hat k$ of the weights is below 0.7 (a little less for fewer than 2200 draws) and they are
-    worth at least a tenth of the draws. No sampler runs then, so this is as fast as a forecast.
-    Otherwise the model is fitted to all data, and NUTS also looks for modes near the draws.
+    Each posterior draw is weighted by the likelihood of the new data. The draws are resampled by
+    these weights if two conditions hold. The Pareto $\hat k$ of the weights must be below 0.7 (a
+    little less for fewer than 2200 draws). Their effective sample size must be at least a tenth of
+    the draws. No sampler runs then, so this is as fast as a forecast. Otherwise the model is fitted
+    to all data; NUTS then also searches for modes near the old draws.
 
-    New rows after those of the fit need no solve of the old ones if the layer is a `Difference`, or
-    an `ODE` without doses, jumps, sums or process noise, and no noise looks back.
+    If new rows follow those of the fit, only the new rows are solved. This needs a layer that is a
+    `Difference`, or an `ODE` without doses, jumps, sums or process noise, and noise that does not
+    condition on earlier data.
 
-    For new members of a population, give a model of these members alone, and their data as
+    For new groups of a population, give a model of these groups alone, and their data as
     `new_data`. Their random effects are drawn from the fitted population and weighted by their
-    data; the other members stay as they are. The result is the posterior of the new members. Later
-    updates of it use weights alone.
+    data. The result is the posterior of the new groups only. Later updates of this result use
+    weights alone.
 
     Args:
-        model: the model of the fit; for a population also a model of new members.
+        model: the model of the fit; for a population it may be a model of new groups instead.
         post: the result of `fit`, or of an earlier `update`.
-        new_data: new observations, at new times or in place of missing data (NaN) of the fit. Also
-            known errors that the noise reads for them, and forcings at new times.
+        new_data: new observations, at new times or in place of missing data (NaN) of the fit. For
+            these, it must also have the known errors that the noise uses. It must have the forcings
+            at new times.
         engine: the engine for a new fit to all data; by default `NUTS()`.
         progress: whether a progress bar is shown; by default only in a terminal.
-        checkpoint: as for `fit`, for a new fit.
-        device: as for `fit`, for a new fit.
+        checkpoint: the argument of `fit`, for a new fit.
+        device: the argument of `fit`, for a new fit.
         key: a whole number or a JAX random key, for the resampling or the fit.
 
     Returns:
         The groups of `fit` for all data. The attribute `updated_by` is "importance weights" or
-        "refit". `update_pareto_k` is the k-hat of the weights, including those of earlier updates.
-        `effective_draws` is their worth in equally weighted draws. After importance weights,
-        findings of the engine on its own run are kept.
+        "refit". `update_pareto_k` is the $\hat k$ of the weights, including those of earlier
+        updates. `effective_draws` is their effective sample size. After importance weights, the
+        findings of the engine on the original run remain.
 
     Raises:
         DataError: if an observation is already in the posterior, a forcing is missing, units have
-            another dimension, there are no new observations, or weights cannot take in the data of
-            new members.
+            another dimension, there are no new observations, or weights are unreliable for the data
+            of new groups.
         MismatchError: if the posterior is of another model.
 
     Example:

@@ -3,8 +3,8 @@ that look there.
 
 Run: `uv run python -m tests.studies.mutants` goes on where it was stopped; `--only NAME` does one,
 `--table` none. A row stands as long as the mutant, the file that it changes and the files of its
-tests do. The tests are those of the default run. What survives is a gap: add a test that is sharp
-and quick.
+tests do. The tests are those of the default run, and where these see nothing the thorough ones. What
+survives is a gap: add a test that is sharp and quick.
 """
 
 import argparse
@@ -99,13 +99,15 @@ class Copy:
         for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
             compiled.unlink()
 
-    def test(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, list[str], str]:
+    def test(
+        self, tests: Sequence[str], *, stop: bool = True, which: str = "--quick"
+    ) -> tuple[int, list[str], str]:
         """Pytest's exit code, the tests that failed, and all that it said; code −1 where it took
         too long.
         """
         options = [
             "-q",
-            "--quick",
+            which,
             "-n0",
             "-p",
             "no:cacheprovider",
@@ -149,11 +151,15 @@ def run(copy: Copy, mutant: Mutant) -> Row:
     began = time.perf_counter()
     with copy.mutated(mutant):
         returned, failed, said = copy.test(mutant.tests)
+        seen = "killed"
+        if returned not in (1, -1):
+            returned, failed, said = copy.test(mutant.tests, which="--thorough")
+            seen = "killed by thorough tests"
     # What cannot be collected is no mistake that anyone would commit.
-    verdict = {0: "survived", 1: "killed", -1: "took too long"}.get(returned, "broken")
+    verdict = {0: "survived", 1: seen, -1: "took too long"}.get(returned, "broken")
     if verdict == "broken":
         print(said[-2000:], flush=True)
-    by = failed[0] if verdict == "killed" and failed else ""
+    by = failed[0] if returned == 1 and failed else ""
     return {
         "name": mutant.name,
         "file": mutant.file,

@@ -1,4 +1,4 @@
-"""Chains in batches, advanced by a compiled program of several draws at a time."""
+"""Chains in batches, advanced by a compiled program for several draws at a time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,11 +21,19 @@ type Trace = dict[str, np.ndarray]
 
 
 class BatchedChains:
-    """All chains in batches of equal size, one for each core or accelerator.
+    """All chains in batches of equal size, one batch for each core or accelerator.
 
-    The program compiles in the background. During warm-up the tuning needs the statistics of all
-    chains after each draw. With one batch the program itself adapts the tuning, with several the
-    batches return after each draw. While sampling, batches run independently.
+    The program compiles in the background. During warm-up, the tuning needs the statistics of all
+    chains after each draw. With one batch, the compiled program itself updates the tuning. With
+    several batches, all return to Python after each draw for the update. While sampling, batches
+    run independently.
+
+    Args:
+        method: the kind of transition.
+        density: log density of the posterior, in unconstrained coordinates.
+        chains: the number of chains.
+        metric: a metric with the structure of the later ones, for the compilation.
+        dimension: the dimension of the posterior.
     """
 
     def __init__(
@@ -67,16 +75,18 @@ class BatchedChains:
         """Advance the chains of a batch by `number` draws.
 
         Args:
-            batch: the chains, in whitened coordinates unless they are `entering` them, and keys.
+            batch: the chains and their random seeds.
             tuning: state of the tuning.
             begin: number of the first draw.
             number: how many draws.
             adapting: whether this is the warm-up.
-            entering: whether the chains are still in unconstrained coordinates.
-            metric: the metric that whitens.
+            entering: True if the chains are in unconstrained coordinates, False if they are in
+                whitened ones.
+            metric: defines the whitened coordinates.
 
         Returns:
-            The chains, the tuning, statistics for the tuning, and the trace.
+            The chains in whitened coordinates, the state of the tuning, the last statistics for the
+            tuning, and the trace.
         """
         (chains, keys), method = batch, self._method
 
@@ -95,7 +105,7 @@ class BatchedChains:
             chains, stats, seen = jax.vmap(lambda k, c: method.transition(k, c, setting, density))(
                 now, chains
             )
-            # 3. Adapt the setting to the statistics of all chains, if they are all here.
+            # 3. Adapt the setting to the statistics of all chains, if all are in this batch.
             if self._batches == 1:
                 tuning = jax.lax.cond(adapting, lambda: method.adapt(tuning, seen), lambda: tuning)
             return (chains, tuning, seen), _batch_row(chains, setting, stats, metric)
@@ -134,7 +144,10 @@ class BatchedChains:
         return jax.tree.map(lambda a: a.reshape(self._batches, -1, *a.shape[1:]), tree)
 
     def _first(self, position: Any, value: Any, gradient: Any, key: Any) -> Any:
-        """Return the keys of the chains, their first states, and the state of the tuning."""
+        """Return the keys of the chains, their first states, and the first state of the tuning.
+
+        The second and third are in one pair: `keys, (chains, tuning)`.
+        """
         keys, for_momentum, for_slice = (
             jax.random.split(k, self.chains) for k in jax.random.split(key, 3)
         )
@@ -147,11 +160,18 @@ class BatchedChains:
     def begin(
         self, position: np.ndarray, value: np.ndarray, gradient: np.ndarray, *, key: Array
     ) -> None:
-        """Place each chain at its first position."""
+        """Place each chain at its first position.
+
+        Args:
+            position: first positions, `(chain, dimension)`, in unconstrained coordinates.
+            value: the log density at each position.
+            gradient: the gradient of the log density at each position.
+            key: random seed of the chains.
+        """
         self._keys, self._state = self._first(position, value, gradient, key)
 
     def tune_anew(self) -> None:
-        """Restart the tuning from the step size so far, for a new metric."""
+        """Restart the tuning for a new metric, from the averaged step size."""
         chains, tuning = self._state
         now = jnp.asarray(self._iteration)
         step_size = self._method.setting(tuning, now, jnp.asarray(False)).step_size
@@ -159,15 +179,25 @@ class BatchedChains:
         self._state = chains, jax.tree.map(jnp.asarray, fresh)
 
     def shrink_step_size(self, factor: float) -> None:
-        """Multiply the step size of a method whose tuning consists of its logarithms."""
+        """Multiply the step size by a factor.
+
+        The state of the tuning must consist only of logarithms of step sizes, as for
+        `UnadjustedMCLMC`.
+        """
         chains, tuning = self._state
         self._state = chains, jax.tree.map(lambda log: np.asarray(log) + np.log(factor), tuning)
 
     def advance(self, journal: Journal, adapting: bool, metric: Metric) -> Trace:
-        """Advance every chain by one chunk, as a step of the journal.
+        """Advance every chain by one chunk of draws, stored as one step of the journal.
+
+        Args:
+            journal: stores the draws, or returns stored ones.
+            adapting: whether this is the warm-up.
+            metric: defines the whitened coordinates.
 
         Returns:
-            Arrays `(chain, draw, …)` by name.
+            The trace of the chunk: arrays `(chain, draw, …)` by name. It has `gradient` only while
+            adapting.
         """
         leaves, structure = jax.tree.flatten(self._state)
 
@@ -189,7 +219,11 @@ class BatchedChains:
         return arrays
 
     def _chunk(self, adapting: bool, metric: Metric) -> tuple[Any, Trace]:
-        """Return the state after a chunk, and its trace."""
+        """Advance every chain by one chunk of draws.
+
+        Returns:
+            The chains with the state of the tuning, and the trace of the chunk.
+        """
         self._compiled.result()
         (chains, tuning), traces = self._state, []
         chains, keys = self._in_batches((chains, self._keys))
@@ -211,17 +245,17 @@ class BatchedChains:
         return (last, tuning), trace
 
     def close(self) -> None:
-        """Release the thread and drop unfinished compilations."""
+        """Shut down the background thread, and cancel a compilation that has not begun."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _unbatched(batches: np.ndarray) -> np.ndarray:
-    """Return the chains of all batches along one axis."""
+    """Merge the axes (batch, chain) into one axis over all chains."""
     return batches.reshape(-1, *batches.shape[2:])
 
 
 def _whitened(chains: Chain, metric: Metric) -> Chain:
-    """Return chains in whitened coordinates."""
+    """Return chains in whitened coordinates, from chains in unconstrained ones."""
     position = jax.vmap(metric.whitened)(chains.position)
     gradient = jax.vmap(metric.whitened_gradient)(chains.gradient)
     return chains._replace(position=position, gradient=gradient)
@@ -230,7 +264,10 @@ def _whitened(chains: Chain, metric: Metric) -> Chain:
 def _batch_row(
     chains: Chain, setting: Any, stats: dict[str, Any], metric: Metric
 ) -> dict[str, Any]:
-    """Return one draw of each chain in unconstrained coordinates, with its statistics."""
+    """Return position, gradient and statistics of one draw of each chain, by name.
+
+    The positions and gradients returned are in unconstrained coordinates.
+    """
     shared = {"step_size": setting.step_size, "n_steps": setting.steps}
     return {
         "position": jax.vmap(metric.position)(chains.position),

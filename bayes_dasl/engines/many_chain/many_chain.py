@@ -32,7 +32,7 @@ from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
 ENERGY_VARIANCE = 5e-4
 """Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
 
-# Chunks in which the step size of unadjusted chains may be reduced.
+# Number of chunks of draws after each of which the step size of unadjusted chains may be reduced.
 _ENERGY_TRIES = 5
 _FEWEST_DRAWS = 4
 
@@ -41,9 +41,10 @@ _FEWEST_DRAWS = 4
 class ManyChain(AbstractEngine):
     """Many short chains with one step size and metric, tuned from all chains together.
 
-    The fact `nested_rhat` compares superchains in all parameters except network weights. It judges
-    chains that are too short for R-hat. `diagnose` does the same for trajectories and vector
-    fields. All draws stay in memory: chains × draws × dimension × 8 bytes.
+    The chains form superchains: groups of chains with the same start. The chains are too short for
+    R-hat. So convergence is assessed by the nested R-hat, which compares superchains. The fact
+    `nested_rhat` covers all parameters except network weights; `diagnose` also covers trajectories
+    and vector fields. All draws stay in memory: chains × draws × dimension × 8 bytes.
 
     Args:
         method: "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical,
@@ -51,18 +52,18 @@ class ManyChain(AbstractEngine):
             energy error per dimension below `ENERGY_VARIANCE`, and the fact
             `energy_variance_per_dimension` reports the error. Microcanonical methods need at least
             two dimensions.
-        chains: number of chains, a multiple of the superchains.
-        warmup: draws of each chain that are dropped.
-        draws: draws of each chain that are kept.
-        superchains: groups of chains of equal size, in order; a group starts at one point.
-        max_steps: the most integration steps of a draw, since a batch is as slow as its slowest
-            chain.
+        chains: the number of chains, a multiple of `superchains`.
+        warmup: the number of draws of each chain that are dropped.
+        draws: the number of draws of each chain that are kept.
+        superchains: the number of superchains. All have the same number of consecutive chains.
+        max_steps: the largest number of integration steps of a draw, since a batch is as slow as
+            its slowest chain.
 
     Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman (2024) for superchains and
     nested R-hat; kernels from BlackJAX.
 
     Raises:
-        ModelError: for an unknown method or settings that are not possible.
+        ModelError: for an unknown method or invalid settings.
     """
 
     method: str = "chees"
@@ -88,7 +89,7 @@ class ManyChain(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all chains."""
+        """Number of positions that are evaluated together: one per chain."""
         return self.chains
 
     def cost(self, problem: Problem) -> Cost:
@@ -98,6 +99,8 @@ class ManyChain(AbstractEngine):
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
+
+        Arguments and result are those of `AbstractEngine.run`.
 
         Raises:
             ModelError: if no start has a finite log density, or if a microcanonical method runs in
@@ -130,10 +133,10 @@ class ManyChain(AbstractEngine):
             # 2. Warm-up from the metric of the best mode, Σ = (−∇² log p)⁻¹.
             laplace = laplace_metric(begun["precisions"][0], judged, science)
             metric, steps = self._warm_up(chains, laplace, journal, bar)
-            # 3. Without an acceptance step the bias must be kept small by the step size.
+            # 3. Without an acceptance step, the step size must be small enough to limit the bias.
             if isinstance(method, UnadjustedMCLMC):
                 steps += _reduce_energy_error(chains, metric, journal, bar)
-            # 4. Draws with everything fixed.
+            # 4. Draws with fixed step size and metric.
             trace, interrupted = self._sample(chains, metric, journal, bar)
         finally:
             chains.close()
@@ -142,7 +145,18 @@ class ManyChain(AbstractEngine):
     def _begin(
         self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array
     ) -> Arrays:
-        """Return the modes, and the first position of each chain with its value and gradient."""
+        """Find the modes, and place the chains.
+
+        Args:
+            problem: the posterior.
+            optimiser: evaluates and optimises positions.
+            key: random seed of the search.
+            key_place: random seed of the places.
+
+        Returns:
+            The arrays of the modes (`Start.arrays`), and `position`, `value` and `gradient` of each
+            chain.
+        """
         start = find_start(problem, optimiser, key=key)
         places = first_positions(start, optimiser, self.superchains, key=key_place)
         value, gradient = optimiser.evaluate(places)
@@ -156,10 +170,16 @@ class ManyChain(AbstractEngine):
     def _warm_up(
         self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar
     ) -> tuple[Metric, int]:
-        """Tune in three parts; the metric is estimated anew after the first and the second one.
+        """Tune in three parts; the metric is estimated anew after the first and the second part.
+
+        Args:
+            chains: the chains, at their first positions.
+            metric: the first metric.
+            journal: stores each chunk of draws.
+            bar: shows the progress.
 
         Returns:
-            The last metric, and the number of integration steps.
+            The last metric, and the number of integration steps of all chains.
         """
         bar.start("warm-up", self.warmup)
         thirds = np.array_split(np.arange(-(-self.warmup // CHUNK)), 3)
@@ -171,7 +191,7 @@ class ManyChain(AbstractEngine):
                 steps += int(trace["n_steps"].sum())
                 bar.advance(CHUNK)
             if number < 2:
-                # The covariance within superchains, which distant modes do not widen.
+                # Use the covariance within superchains, since distant modes do not increase it.
                 grouped = (
                     trace[name].reshape(self.superchains, -1, chains.dimension)
                     for name in ("position", "gradient")
@@ -183,7 +203,12 @@ class ManyChain(AbstractEngine):
     def _sample(
         self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar
     ) -> tuple[Trace, bool]:
-        """Return the trace of all draws, and whether Ctrl-C ended it early."""
+        """Draw with fixed step size and metric.
+
+        Returns:
+            The trace (arrays `(chain, draw, …)` by name), and whether Ctrl-C ended the sampling
+            early.
+        """
         bar.start("sampling", self.draws)
         traces: list[Trace] = []
         divergences = 0
@@ -210,16 +235,16 @@ class ManyChain(AbstractEngine):
         steps: int,
         judged: Sequence[int],
     ) -> Samples:
-        """Return draws, statistics and facts.
+        """Return the draws, statistics, facts and findings of the run.
 
         Args:
-            trace: all draws and their statistics.
+            trace: the draws and their statistics, `(chain, draw, …)` by name.
             interrupted: whether Ctrl-C ended the sampling.
-            begun: the modes.
+            begun: the arrays that `_begin` returned.
             chains: the chains, for their devices.
-            gradients: gradients of one integration step.
-            steps: integration steps of the warm-up.
-            judged: the parameters in which chains are compared.
+            gradients: the number of gradients of one integration step.
+            steps: the number of integration steps of the warm-up.
+            judged: indices of the parameters in which superchains are compared.
         """
         position = trace.pop("position")
         error = trace.pop("energy_variance", None)
@@ -248,7 +273,10 @@ class ManyChain(AbstractEngine):
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield findings on the agreement of superchains and on the bias of unadjusted chains."""
+    """Yield findings on the agreement of superchains and on the bias of unadjusted chains.
+
+    `facts` are the facts of the run by name.
+    """
     yield nested_finding(float(facts["nested_rhat"]))
     if "energy_variance_per_dimension" in facts:
         value = float(facts["energy_variance_per_dimension"])
@@ -277,8 +305,14 @@ def _reduce_energy_error(
 ) -> int:
     """Reduce the step size of unadjusted chains until their energy error is small enough.
 
+    Args:
+        chains: the chains, after the warm-up.
+        metric: the metric.
+        journal: stores each chunk of draws.
+        bar: shows the progress.
+
     Returns:
-        The number of integration steps.
+        The number of integration steps of all chains.
     """
     bar.start("checking the energy", _ENERGY_TRIES * CHUNK)
     steps = 0

@@ -1,7 +1,7 @@
-"""Transitions of many chains, with settings that are tuned from all chains together.
+"""MCMC transitions for many chains, with settings that are tuned from all chains together.
 
-Chains are in whitened coordinates, where the posterior is about a standard normal. All chains share
-a setting, so that the loops of a batch end together.
+Chains are in whitened coordinates, in which the posterior is about a standard normal. All chains
+have the same step size and number of steps, so that the loops of a batch end together.
 """
 
 import dataclasses
@@ -29,16 +29,24 @@ integrators = lazily("blackjax.mcmc.integrators")
 util = lazily("blackjax.util")
 
 FIRST_STEP_SIZE = 0.5
-# Length of a path after which a standard normal has forgotten its start.
+# Length of a path whose end does not depend on its start, for a standard normal.
 _QUARTER_TURN = math.pi / 2
-# Squared energy error per dimension that counts for a step with a failing solve.
+# Squared energy error per dimension that is assumed for a step with a failed solve.
 _FAILED_STEP = 1.0
 
 type Stats = dict[str, Any]
 
 
 class Chain(NamedTuple):
-    """State of one chain; only some methods keep momentum and slice between transitions."""
+    """State of one chain.
+
+    Args:
+        position: the position in whitened coordinates.
+        value: the log density at the position.
+        gradient: the gradient of the log density.
+        momentum: the momentum, for methods that keep it between transitions.
+        slice: the slice variable of generalised HMC.
+    """
 
     position: Any
     value: Any
@@ -47,14 +55,14 @@ class Chain(NamedTuple):
     slice: Any
 
     def at(self, state: Any) -> "Chain":
-        """Return the chain at the position of a state of BlackJAX."""
+        """Return the chain moved to the position of a BlackJAX state."""
         return self._replace(
             position=state.position, value=state.logdensity, gradient=state.logdensity_grad
         )
 
 
 class Setting(NamedTuple):
-    """Step size and number of steps of a transition; `damping` serves MEADS only."""
+    """Step size and number of steps of a transition; only MEADS uses `damping`."""
 
     step_size: Any
     steps: Any
@@ -64,46 +72,76 @@ class Setting(NamedTuple):
 class AbstractMethod(ABC):
     """A kind of transition and the rule that tunes it.
 
-    `gradients` counts the gradients of one integration step, `limit` the most steps of a draw.
+    Subclasses have `gradients`, the number of gradients of one integration step, and `limit`, the
+    largest number of steps of a draw. The state of the tuning is a tree of arrays that each
+    subclass chooses.
     """
 
     gradients: ClassVar[int]
 
     def momentum(self, key: Array, dimension: int) -> Array:
-        """Return the first momentum of a chain; zero if each transition draws its own."""
+        """Return the first momentum of a chain; zero if each transition draws a new one."""
         return jnp.zeros(dimension)
 
     @abstractmethod
     def untuned(self, dimension: int, step_size: Any, iteration: Any) -> Any:
-        """Return the first state of the tuning."""
+        """Return the first state of the tuning.
+
+        Args:
+            dimension: the dimension of the posterior.
+            step_size: the first step size.
+            iteration: the number of the draw.
+        """
 
     @abstractmethod
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
-        """Return the current setting while adapting, else the average one."""
+        """Return the setting of a draw.
+
+        Args:
+            tuning: the state of the tuning.
+            iteration: the number of the draw.
+            adapting: True during warm-up, for the current step size; False for the averaged one.
+        """
 
     @abstractmethod
     def transition(
         self, key: Array, chain: Chain, setting: Setting, density: LogDensity
     ) -> tuple[Chain, Stats, Any]:
-        """Return the next state of a chain, statistics of the draw, and those for the tuning."""
+        """Make one draw of a chain.
+
+        Args:
+            key: random seed.
+            chain: the state of the chain.
+            setting: step size and number of steps.
+            density: the log density in whitened coordinates.
+
+        Returns:
+            The next state of the chain, the statistics of the draw by name, and the statistics that
+            `adapt` needs.
+        """
 
     @abstractmethod
     def adapt(self, tuning: Any, seen: Any) -> Any:
-        """Return the next state of the tuning, from the statistics of all chains."""
+        """Return the next state of the tuning.
+
+        Args:
+            tuning: the state of the tuning.
+            seen: the last element that `transition` returned, for all chains.
+        """
 
 
 def _quasi_random(iteration: Any) -> Any:
-    """Return the number of a Halton sequence for this iteration, between 0 and 1."""
+    """Return the element of a Halton sequence with this number, between 0 and 1."""
     return dynamic_hmc.halton_sequence(jnp.asarray(iteration), 10)
 
 
 def _jittered(iteration: Any, longest: Any, limit: int) -> Any:
-    """Return a quasi-random number of steps between 1 and `longest`, the same for all chains."""
+    """Return a quasi-random number of steps up to `longest`, at least 1 and at most `limit`."""
     return jnp.clip(jnp.ceil(_quasi_random(iteration) * longest), 1, limit).astype(int)
 
 
 def _now_or_average(tuning: Any, adapting: Any) -> Any:
-    """Return the current step size while adapting, else the average, from their logarithms."""
+    """Return the current step size while adapting, else the averaged one."""
     return jnp.exp(jnp.where(adapting, tuning.log_step_size, tuning.log_step_size_avg))
 
 
@@ -112,7 +150,12 @@ def _hmc_state(chain: Chain) -> Any:
 
 
 def _hmc_stats(info: Any, value: Any) -> Stats:
-    """Return the statistics that all adjusted methods have."""
+    """Return the statistics of a draw that all adjusted methods have, by name.
+
+    Args:
+        info: the information of BlackJAX on the transition.
+        value: the log density after the transition.
+    """
     return {
         "lp": value,
         "acceptance_rate": info.acceptance_rate,
@@ -123,12 +166,13 @@ def _hmc_stats(info: Any, value: Any) -> Stats:
 
 @dataclasses.dataclass(frozen=True)
 class ChEES(AbstractMethod):
-    """HMC with jittered trajectory length that maximises the ChEES criterion.
+    """HMC with jittered trajectory length, tuned to maximise the ChEES criterion.
 
-    The criterion is the mean change of |x − E x|² over a trajectory, squared and per unit of time.
-    Its stochastic gradient moves T (Adam with a rate of 0.05). All chains take L = ceil(h T / ε)
-    leapfrog steps, with h from a Halton sequence. ε is tuned by dual averaging to a harmonic mean
-    acceptance of 0.651, the optimum of HMC in high dimension.
+    The criterion is the mean of the squared change of |x − E x|² over a trajectory, per unit of
+    time, where x is the position. The trajectory length T follows its stochastic gradient (Adam
+    with learning rate 0.05). With step size ε, all chains take L = ceil(h T / ε) leapfrog steps,
+    where h is from a Halton sequence. Dual averaging tunes ε to a harmonic mean acceptance of
+    0.651, the optimum of HMC in high dimension.
 
     Source: Hoffman, Radul & Sountsov (2021).
     """
@@ -137,13 +181,14 @@ class ChEES(AbstractMethod):
     gradients: ClassVar[int] = 1
 
     def _rule(self) -> tuple[Any, Any]:
-        """Return BlackJAX's functions that begin and update the tuning."""
+        """Return BlackJAX's two functions that begin and that update the tuning."""
         return chees_adaptation.base(
             _quasi_random, lambda i: i + 1, optax.adam(0.05), 0.651, 0.5, self.limit
         )
 
     def untuned(self, dimension: int, step_size: Any, iteration: Any) -> Any:
-        # The mean trajectory, half of the longest one, is best at a quarter turn for a normal.
+        # Trajectories have half of the longest length on average. For a normal, a quarter turn is
+        # the best mean length.
         return self._rule()[0](iteration, step_size)._replace(trajectory_length=2 * _QUARTER_TURN)
 
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
@@ -167,8 +212,8 @@ class ChEES(AbstractMethod):
             info.acceptance_rate,
             info.is_divergent,
         )
-        # Energy |p|²/2 − log p at the start of the trajectory. BlackJAX reports that of the
-        # proposal, even if it was rejected.
+        # Energy at the start of the trajectory: kinetic energy minus log density. BlackJAX reports
+        # the energy of the proposal instead, even if it was rejected.
         energy = jnp.sum(jnp.asarray(info.momentum) ** 2) / 2 - chain.value
         after = chain.at(state)
         return after, _hmc_stats(info, after.value) | {"energy": energy}, seen
@@ -179,10 +224,10 @@ class ChEES(AbstractMethod):
 
 @dataclasses.dataclass(frozen=True)
 class MEADS(AbstractMethod):
-    """Generalised HMC with one leapfrog step and a persistent momentum.
+    """Generalised HMC: one leapfrog step per transition, with a persistent momentum.
 
-    Step size and damping follow from the largest eigenvalues over the chains. A draw is several
-    transitions, about half a turn of a standard normal.
+    Step size and damping follow from the largest eigenvalues of covariances over the chains. A draw
+    is several transitions, about half a period of a standard normal in total.
 
     Source: Hoffman & Sountsov (2022).
     """
@@ -239,7 +284,9 @@ class MEADS(AbstractMethod):
 
 @dataclasses.dataclass(frozen=True)
 class MCLMC(AbstractMethod):
-    """Metropolis-adjusted microcanonical trajectories, about a quarter turn long.
+    """Metropolis-adjusted microcanonical trajectories, on average a quarter period long.
+
+    `target` is the acceptance rate to which the step size is tuned.
 
     Source: Robnik, Cohn-Gordon & Seljak (2025).
     """
@@ -271,7 +318,7 @@ class MCLMC(AbstractMethod):
 
 
 class EnergyTuning(NamedTuple):
-    """Logarithms of the current and the average step size."""
+    """State of the tuning: the logarithms of the current and of the averaged step size."""
 
     log_step_size: Any
     log_step_size_avg: Any
@@ -279,11 +326,12 @@ class EnergyTuning(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class UnadjustedMCLMC(AbstractMethod):
-    """Microcanonical Langevin dynamics without a Metropolis step, which is biased.
+    """Microcanonical Langevin dynamics without a Metropolis step; its draws are biased.
 
-    The bias falls with the energy error. The step size makes the squared energy error of a step,
-    per dimension, half of `bound`. A failing solve turns the chain back, which no Metropolis step
-    corrects: it counts as an error of one.
+    The bias falls with the energy error. The step size is tuned so that the mean squared energy
+    error of a step, per dimension, is half of `bound`. At a failed solve the chain turns back. No
+    Metropolis step corrects this, so the step counts as a squared energy error of one per
+    dimension.
 
     Source: Robnik, De Luca, Silverstein & Seljak (2023); Robnik & Seljak (2024).
     """

@@ -1,4 +1,4 @@
-r"""Moves of a particle in a tempered posterior, $\text{prior} \cdot \text{likelihood}^\beta$."""
+r"""MCMC moves of a particle in a tempered posterior, prior · likelihood^β."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,10 @@ hmc = lazily("blackjax.mcmc.hmc")
 
 
 class Particle(NamedTuple):
-    """A position with its log likelihood and gradient, which is empty for moves without one."""
+    """A position with its log likelihood and the gradient of the log likelihood.
+
+    `gradient` has length 0 for moves that use no gradient.
+    """
 
     position: Any
     log_likelihood: Any
@@ -31,10 +34,10 @@ type Move = Callable[[Array, Particle], tuple[Particle, Array]]
 class Walk:
     """Random-walk Metropolis without gradients; a move is two steps per dimension.
 
-    The step size is adapted to the acceptance rate `target_acceptance`. A step costs one of
-    `counted`.
+    The step size is adapted to the acceptance rate `target_acceptance`. `counted` is the name of
+    the fact that counts the steps: each step is one evaluation of the log density.
 
-    Source: Roberts, Gelman & Gilks (1997) for the step size and the rate of acceptance.
+    Source: Roberts, Gelman & Gilks (1997) for the step size and the acceptance rate.
     """
 
     target_acceptance = 0.25
@@ -46,19 +49,22 @@ class Walk:
         _, self._log_density = traced_once(problem)
 
     def first_step_size(self) -> float:
-        """Return the optimal step size for a normal, 2.38 / √d standard deviations."""
+        """Return the optimal step size for a normal, 2.38 / √d standard deviations.
+
+        d is the dimension of the posterior.
+        """
         return 2.38 / np.sqrt(self._dimension)
 
     def steps(self, step_size: Array) -> Array:
-        """Return the number of steps of a move."""
+        """Return the number of Metropolis steps of a move; it does not depend on the step size."""
         return jnp.full((), 2 * self._dimension)
 
     def place(self, position: Array) -> Particle:
-        """Return a particle at a position."""
+        """Return the particle at a position, with its log likelihood and an empty gradient."""
         return Particle(position, self._log_likelihood(position)[0], jnp.zeros(0))
 
     def _log_likelihood(self, position: Array) -> tuple[Array, Array]:
-        """Return log likelihood and log prior, both −∞ if either has no value."""
+        """Return log likelihood and log prior; both are −∞ if either is not finite."""
         log_prior = self.log_prior(position)
         value = self._log_density(position)
         # A failing solve has no likelihood, and positions far out have no prior density.
@@ -66,7 +72,14 @@ class Walk:
         return jnp.where(lost, -jnp.inf, value - log_prior), jnp.where(lost, -jnp.inf, log_prior)
 
     def mover(self, beta: Array, metric: Array, step_size: Array, steps: Array) -> Move:
-        """Return a move at inverse temperature β, with the particles' covariance as metric."""
+        """Return the move for one temperature.
+
+        Args:
+            beta: the inverse temperature β.
+            metric: the covariance of the particles, or its diagonal.
+            step_size: the scale of a proposal, in standard deviations of the particles.
+            steps: the number of Metropolis steps of the move.
+        """
         root = jnp.linalg.cholesky(metric) if metric.ndim == 2 else jnp.diag(jnp.sqrt(metric))
 
         def move(key, particle):
@@ -99,9 +112,9 @@ class Walk:
 
 
 class Hamiltonian:
-    """Hamiltonian Monte Carlo by BlackJAX; a move is a quarter of the period of a normal.
+    """Hamiltonian Monte Carlo by BlackJAX; a move lasts a quarter of the period of a normal.
 
-    After this length the position does not depend on its start.
+    For a normal, the position after a quarter period is independent of the position before.
     """
 
     target_acceptance = 0.8
@@ -119,11 +132,11 @@ class Hamiltonian:
         return 0.5
 
     def steps(self, step_size: Array) -> Array:
-        """Return the number of leapfrog steps of a move, π / (2 ε)."""
+        """Return the number of leapfrog steps of a move, π / (2 ε), between 1 and `most_steps`."""
         return jnp.clip(jnp.round(np.pi / 2 / step_size), 1, self.most_steps).astype(int)
 
     def place(self, position: Array) -> Particle:
-        """Return a particle at a position."""
+        """Return the particle at a position, with its log likelihood and gradient."""
         value, slope = self._value_and_gradient(position)
         log_prior, prior_slope = self._prior(position)
         live = jnp.isfinite(value)
@@ -134,10 +147,18 @@ class Hamiltonian:
         )
 
     def mover(self, beta: Array, metric: Array, step_size: Array, steps: Array) -> Move:
-        """Return a move at inverse temperature β, with the particles' covariance as metric."""
+        """Return the move for one temperature.
+
+        Args:
+            beta: the inverse temperature β.
+            metric: the covariance of the particles, or its diagonal, as the inverse mass matrix.
+            step_size: the mean leapfrog step size; each particle varies it by up to 20 %.
+            steps: the number of leapfrog steps.
+        """
         kernel: Any = hmc.build_kernel()
 
-        # log p_β = (1 − β) log prior + β log posterior, since log likelihood = difference of both.
+        # log p_β = (1 − β) log prior + β log posterior, since log posterior = log prior + log
+        # likelihood.
         def tempered(x: Float[Array, " dimension"]) -> Array:
             value = (1 - beta) * self.log_prior(x) + beta * self._log_density(x)
             return jnp.where(jnp.isnan(value), -jnp.inf, value)
@@ -148,7 +169,8 @@ class Hamiltonian:
             own = step_size * jax.random.uniform(key_size, minval=0.8, maxval=1.2)
             log_prior, slope = self._prior(particle.position)
             value = log_prior + beta * particle.log_likelihood
-            # 2. Value and gradient at the start follow from those of the likelihood: no solve.
+            # 2. Value and gradient at the start follow from the stored log likelihood and its
+            #    gradient, so they need no solve.
             state = hmc.HMCState(particle.position, value, slope + beta * particle.gradient)
             state, info = kernel(key_move, state, tempered, own, metric, steps)
             # 3. log L = (log p_β − log prior) / β, and its gradient likewise.

@@ -22,16 +22,17 @@ from .tempering import FEWEST_MOVES, Swarm, Tempering
 
 MOVES = ("auto", "walk", "hamiltonian")
 
-# A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two
-# steps a dimension.
+# Largest dimension for which moves="auto" takes a walk. For the lynx-hare model (8 dimensions) a
+# gradient costs as much as 4.5 evaluations, and a walk needs about two steps per dimension.
 WALK_UP_TO = 15
 # Particles of finite log density that each run needs.
 _FEWEST_LIVE = 10
 # Particles of a mode in a run, for an effective sample size.
 _FEWEST_IN_RUN = 4
-# Fewest and most temperatures, moves and steps of a move that are assumed for the cost.
+# Assumed minimum and maximum of temperatures, moves per temperature, and steps per move, for
+# estimates of the cost.
 _TEMPERATURES, _MOVES, _STEPS_A_MOVE = (5, 15), (2, 10), (3, 12)
-# Values that cost as much as a gradient.
+# Number of evaluations that cost as much as a gradient.
 _VALUES = 4
 # With the default `target_ess`, resampling halves the effective number of particles: below that,
 # moves have not even made up for the last resampling. Checked on 12 new mixtures of 2 to 4 normals
@@ -49,29 +50,33 @@ class SMC(AbstractEngine):
 
     $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$ with $\beta$ from 0 to 1.
 
-    Each of several independent populations of particles begins with prior draws. The next inverse
-    temperature $\beta$ is the one at which the weights have the effective sample size `target_ess`.
-    The particles are resampled and moved, with their covariance as metric. Moves end when no
-    coordinate is correlated with its start, when correlations no longer fall, or after
-    `most_moves`.
+    Each run is an independent population of particles that begins with prior draws. Its inverse
+    temperature $\beta$ rises in steps. The next $\beta$ is the one at which the importance weights
+    have the effective sample size `target_ess`. Then the particles are resampled, and moved by MCMC
+    with their covariance as metric. Moves at one $\beta$ end when every coordinate is nearly
+    uncorrelated with its value before the moves. They also end when these correlations no longer
+    fall, or after `most_moves` moves.
 
-    SMC finds the modes that prior draws reach, and their weights. The group `modes` of the result
-    has a row for each mode, with `mode_weight` and its standard error from the runs. `sample_stats`
-    has the `mode` of each draw. The spread of the evidences of the runs gives the error of the
-    evidence.
+    SMC finds only modes that contain prior draws, and estimates the weights of these modes. The
+    group `modes` of the result has one row per mode, with `mode_weight` and its standard error from
+    the runs. If there are several modes, `sample_stats` has the `mode` of each draw. The evidence
+    (marginal likelihood) is estimated too; its standard error comes from the variation between
+    runs.
 
     Args:
-        particles: how many in each run; they are the draws of a chain.
-        runs: independent populations, each of which is a chain of the result.
-        moves: a random "walk", "hamiltonian", or "auto": a walk up to 15 dimensions.
-        target_ess: the effective sample size of the weights, as a share of the particles, at which
-            the next $\beta$ is set.
+        particles: the number of particles in each run; they are the draws of a chain.
+        runs: the number of independent runs, each of which is a chain of the result.
+        moves: "walk" (random-walk Metropolis), "hamiltonian", or "auto": a walk up to 15
+            dimensions.
+        target_ess: the effective sample size of the weights at which the next $\beta$ is set, as a
+            fraction of the particles.
         most_moves: the largest number of moves at each $\beta$.
 
-    Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
+    Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); components from
+    BlackJAX.
 
     Raises:
-        ModelError: for settings that are not possible.
+        ModelError: for invalid settings.
     """
 
     particles: int = 1000
@@ -87,12 +92,12 @@ class SMC(AbstractEngine):
 
     @property
     def draws(self) -> int:
-        """Draws of each chain, which are the particles of a run."""
+        """Number of draws of each chain: the particles of a run."""
         return self.particles
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all particles of all runs."""
+        """Number of positions that are evaluated together: all particles of all runs."""
         return self.runs * self.particles
 
     def _walks(self, problem: Problem) -> bool:
@@ -108,7 +113,7 @@ class SMC(AbstractEngine):
         return Cost(least, most)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Draw equally weighted particles of each run.
+        """Draw equally weighted particles. Arguments and result are those of `AbstractEngine.run`.
 
         Raises:
             ModelError: if too few particles of a run have a finite log density.
@@ -140,7 +145,7 @@ class SMC(AbstractEngine):
             )
             beta = float(swarm.temperature.min())
             first = beta if number == 1 else first
-            # Progress on a log scale, on which the steps of β are about even.
+            # Progress on a log scale, on which the steps of β are about equal.
             percent = 100 if beta == 1 else round(100 * (1 - np.log(beta) / np.log(first)))
             bar.advance(percent - done, f"inverse temperature {beta:.2g}")
             done = percent
@@ -155,7 +160,7 @@ class SMC(AbstractEngine):
         )
 
     def _require_live(self, swarm: Swarm) -> None:
-        """Refuse runs with too few particles of finite log density."""
+        """Raise an error if a run has too few particles of finite log density."""
         live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
         if live < _FEWEST_LIVE:
             raise ModelError(
@@ -170,11 +175,16 @@ class SMC(AbstractEngine):
 def effective_share(
     position: Float[np.ndarray, "run particle dimension"], number: Int[np.ndarray, "run particle"]
 ) -> float:
-    """Return the effective draws per particle, for the mode and coordinate with the fewest.
+    """Return the effective sample size per particle, for the mode and coordinate with the fewest.
 
-    Copies of a particle are neighbours in the array, so autocorrelation shows how similar the
-    moves left them. Runs with few ancestors differ from each other. Modes are judged one by one,
-    since all together would only show the weights of the modes.
+    Copies of a particle are neighbours in the array, so the autocorrelation along it shows how
+    similar copies remain after the moves. Runs whose particles have few ancestors differ from each
+    other. Each mode is assessed separately. The effective sample size over all modes would mostly
+    measure the uncertainty of the weights of the modes.
+
+    Args:
+        position: the particles.
+        number: the number of the mode of each particle.
     """
     shares = [1.0]
     for mode in np.unique(number):
@@ -190,7 +200,10 @@ def effective_share(
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield findings on the error of the evidence and on the independence of the particles."""
+    """Yield findings on the error of the evidence and on the independence of the particles.
+
+    `facts` are the facts of a run that `_run_facts` returns.
+    """
     yield evidence_finding(
         facts["log_evidence"], facts.get("log_evidence_se"), "take more particles"
     )
@@ -210,7 +223,14 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
 def _run_facts(
     swarm: Swarm, counted: str, failed: int, number: np.ndarray
 ) -> dict[str, int | float | str]:
-    """Return the evidence, its standard error from the spread of the runs, and further facts."""
+    """Return the facts of a result: the log evidence, its standard error, and counts, by name.
+
+    Args:
+        swarm: the final particles with their statistics.
+        counted: the name of the fact with the number of steps, "evaluations" or "gradients".
+        failed: the number of prior draws without a finite log density.
+        number: the number of the mode of each particle, `(run, particle)`.
+    """
     # Z = mean over runs of Z_r; relative to the largest Z_r, so that nothing overflows.
     best = swarm.log_evidence.max()
     relative = np.exp(swarm.log_evidence - best)

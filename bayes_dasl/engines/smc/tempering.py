@@ -1,4 +1,4 @@
-"""Programs that temper particles from the prior to the posterior, run by run on the devices."""
+"""Compiled programs that temper particles from the prior to the posterior, one run at a time."""
 
 from typing import Any, NamedTuple
 
@@ -22,10 +22,10 @@ FEWEST_MOVES = 2
 _BATCH = 32
 # Dimensions up to which the metric is a full covariance.
 _DENSE_UP_TO = 64
-# Correlation with its start below which a coordinate has forgotten it.
+# Moves stop if the correlation of each coordinate with its value before the moves is below this.
 _MOVED = 0.1
-# Moves go on while the correlation falls by this much, or by this share of what it has fallen. If
-# it does not, the particle is confined to a mode that further moves would not leave.
+# Moves go on while a move reduces the correlation by _STUCK, or by the share _GROWTH of its total
+# reduction. Otherwise particles are confined to a mode that further moves would not leave.
 _STUCK, _GROWTH = 0.02, 0.05
 _SMALLEST_LOG_INCREMENT = -600.0
 
@@ -33,14 +33,14 @@ _SMALLEST_LOG_INCREMENT = -600.0
 class Swarm(NamedTuple):
     """The equally weighted particles of every run at its temperature, with statistics.
 
-    `step_size`, `acceptance`, `correlation` and `moves` describe the last temperature. The
-    correlation `(run, dimension)` is the one of each coordinate with itself before the moves.
-    `temperatures` and `steps` are totals.
+    `step_size`, `acceptance`, `correlation` and `moves` describe the moves at the last temperature.
+    `correlation`, `(run, dimension)`, is between the coordinates before and after these moves.
+    `temperatures` and `steps` count all temperatures and steps so far.
     """
 
     position: Any  # (run, particle, dimension)
     log_likelihood: Any  # (run, particle)
-    gradient: Any  # of the log likelihood, (run, particle, dimension); empty for moves without
+    gradient: Any  # of the log likelihood, (run, particle, dimension); empty if unused
     temperature: Any  # (run,), like all others below except the correlation
     log_evidence: Any
     step_size: Any
@@ -52,9 +52,15 @@ class Swarm(NamedTuple):
 
 
 class Tempering:
-    """Programs that place a swarm in the prior and take it to the next temperature.
+    """Compiled programs that evaluate prior draws and advance a swarm to the next temperature.
 
     One program serves all temperatures.
+
+    Args:
+        moves: the kind of MCMC moves.
+        runs: the number of runs.
+        target_ess: target effective sample size of the weights, as a fraction of the particles.
+        most_moves: the largest number of moves at each temperature.
     """
 
     def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
@@ -62,17 +68,17 @@ class Tempering:
         self._target_ess = target_ess
         self._most_moves = most_moves
         self._on_cpu = computing_devices()[0].platform == "cpu"
-        # One run after the other, also on an accelerator: a batch of runs would all make as many
+        # Runs are not batched, even on an accelerator: in a batch, every run would make as many
         # moves as the slowest.
         self._begin = Sharded(self._begin_run, runs, batched=False)
         self._advance = Sharded(lambda run: self._advance_run(*run), runs, batched=False)
 
     def begin(self, position: Float[np.ndarray, "run particle dimension"]) -> Swarm:
-        """Return the prior draws of every run, with their likelihood."""
+        """Return the swarm at β = 0 from the prior draws of every run, with log likelihoods."""
         return self._begin(position)
 
     def advance(self, swarm: Swarm, *, key: Array) -> Swarm:
-        """Return every run at its next temperature; a run at β = 1 does not change."""
+        """Advance every run to its next temperature; a run at β = 1 does not change."""
         keys = jax.random.split(key, len(swarm.temperature))
         return self._advance((swarm, keys))
 
@@ -82,7 +88,7 @@ class Tempering:
         return np.asarray(log_prior + swarm.log_likelihood)
 
     def _begin_run(self, position: Array) -> Swarm:
-        """Return a run at β = 0, from its prior draws."""
+        """Return one run at β = 0 from its prior draws, an array `(particle, dimension)`."""
         placed = self._in_batches(self._moves.place, position)
         zero = jnp.zeros(())
         none = jnp.zeros((), int)
@@ -101,7 +107,9 @@ class Tempering:
     def _in_batches(self, work: Any, *arguments: Any) -> Any:
         """Apply `work` to each particle, in small batches on a CPU.
 
-        A batch is as slow as its slowest solve.
+        Small batches are faster on a CPU because a batch takes as long as its slowest solve. The
+        `arguments` and the return value are arrays, or trees of arrays, whose first axis is the
+        particle.
         """
         size = len(jax.tree.leaves(arguments)[0])
         batch = min(_BATCH, size) if self._on_cpu else size
@@ -113,11 +121,11 @@ class Tempering:
         return jax.tree.map(lambda a: a.reshape(blocks * batch, *a.shape[2:])[:size], done)
 
     def _advance_run(self, swarm: Swarm, key: Array) -> Swarm:
-        """Return a run at its next temperature, unless it has reached the posterior."""
+        """Advance one run to its next temperature, unless it is at β = 1."""
         return jax.lax.cond(swarm.temperature < 1, lambda: self._next(swarm, key), lambda: swarm)
 
     def _next(self, swarm: Swarm, key: Array) -> Swarm:
-        """Reweight, resample and move the particles of a run."""
+        """Reweight, resample and move the particles of one run."""
         key_resample, key_moves = jax.random.split(key)
         # 1. Δβ such that the weights w_i ∝ L_i^Δβ have the target effective sample size.
         left = 1 - swarm.temperature
@@ -142,19 +150,25 @@ class Tempering:
         return self._move(resampled, metric, key_moves)
 
     def _move(self, swarm: Swarm, metric: Array, key: Array) -> Swarm:
-        """Move until each coordinate has forgotten its start, or correlations no longer fall."""
+        """Move particles until all coordinates are decorrelated, or correlations no longer fall.
+
+        Args:
+            swarm: one run after resampling.
+            metric: the covariance of the particles, or its diagonal.
+            key: random seed.
+        """
         moves = self._moves
         size = len(swarm.position)
 
         def unfinished(carry):
             _, seen, before = carry
             gained = before - seen["correlation"]
-            # In a mode that is narrow beside the distance of modes the correlation ρ stays near
-            # one. The mean squared jump, 2 (1 − ρ) variances, still grows until particles are
-            # spread over their mode.
+            # If modes are much narrower than the distance between them, the correlation ρ stays
+            # near one. Still, the mean squared jump, 2 (1 − ρ) variances, grows until particles
+            # are spread over their mode.
             falling = (gained > _STUCK) | (gained > _GROWTH * (1 - before))
             loose = (seen["correlation"] > _MOVED) & falling
-            # Below half of the target acceptance, the step size is still too long to judge by ρ.
+            # If the acceptance is below half of its target, the steps are too long for ρ to tell.
             wanted = loose.any() | (seen["acceptance"] < 0.5 * moves.target_acceptance)
             return (seen["moves"] < FEWEST_MOVES) | (wanted & (seen["moves"] < self._most_moves))
 
@@ -183,7 +197,12 @@ class Tempering:
 
 
 def _tempered_weight(log_likelihood: Array, increment: Array) -> Array:
-    """Return log weights Δβ log L; −∞ for a particle with a failing solve, whatever Δβ is."""
+    """Return log weights Δβ log L; a particle with a failed solve always has −∞.
+
+    Args:
+        log_likelihood: log L of each particle.
+        increment: Δβ, the increment of the inverse temperature.
+    """
     live = jnp.isfinite(log_likelihood)
     return jnp.where(live, increment * jnp.where(live, log_likelihood, 0.0), -jnp.inf)
 
@@ -193,7 +212,10 @@ def next_increment(
 ) -> Float[Array, ""]:
     """Return the increment Δβ at which the weights have the target effective sample size.
 
-    The target is the share `target_ess` of particles with finite likelihood. Δβ is at most `most`.
+    Args:
+        log_likelihood: the log likelihood of each particle.
+        most: the largest allowed Δβ.
+        target_ess: the target, as a fraction of the particles with finite log likelihood.
     """
     live = jnp.isfinite(log_likelihood).sum()
 
@@ -202,8 +224,8 @@ def next_increment(
             target_ess * live
         )
 
-    # Solve log ESS(Δβ) = log target by bisection in log Δβ, since log likelihoods of prior draws
-    # spread over many powers of ten.
+    # Solve log ESS(Δβ) = log target by bisection in log Δβ. The log scale is needed because log
+    # likelihoods of prior draws differ by many powers of ten.
     log_most = jnp.log(jnp.asarray(most))
     lowest = jnp.asarray(_SMALLEST_LOG_INCREMENT)
     found = jnp.asarray(solver.dichotomy(above_target, lowest, log_most))
@@ -213,19 +235,26 @@ def next_increment(
 def weighted_metric(
     position: Float[Array, "particle dimension"], weight: Float[Array, " particle"]
 ) -> Float[Array, "..."]:
-    """Return the weighted covariance of particles, or its diagonal in many dimensions."""
+    """Return the weighted covariance of particles, or only its diagonal above 64 dimensions.
+
+    A covariance is shrunk slightly towards its diagonal, so that it is regular for few particles.
+
+    Args:
+        position: the particles.
+        weight: the weight of each particle; weights sum to one.
+    """
     apart = position - weight @ position
     variance = weight @ apart**2
     if position.shape[1] > _DENSE_UP_TO:
         return variance
     covariance = (apart * weight[:, None]).T @ apart
-    # One more particle without correlations keeps the covariance of few particles regular:
-    # (n Σ + diag Σ) / (n + 1), with the effective number n = 1 / Σ_i w_i².
+    # The estimate (n Σ + diag Σ) / (n + 1), with effective sample size n = 1 / Σ_i w_i², is as if
+    # one more particle had no correlations. It is regular even for few particles.
     seen = 1 / jnp.sum(weight**2)
     return (seen * covariance + jnp.diag(variance)) / (seen + 1)
 
 
 def _correlation(a: Array, b: Array) -> Array:
-    """Return the correlation over particles, of each coordinate."""
+    """Return the correlation between a and b over particles, the first axis, by coordinate."""
     a, b = a - a.mean(0), b - b.mean(0)
     return (a * b).mean(0) / jnp.sqrt((a**2).mean(0) * (b**2).mean(0))

@@ -1,4 +1,4 @@
-"""Guides of variational inference: families of distributions of a vector, by NumPyro."""
+"""Guides (variational families) for `SVI`, built from those of NumPyro."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,10 +24,16 @@ type Parameters = Any  # a pytree of unconstrained arrays
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A NumPyro guide of a vector z, with x = mode + scale z, as a function of its parameters.
+    """A NumPyro guide for a vector z, as a function of its parameters.
 
-    `closed` guides have a cheap density at any point. The gradient of the ELBO then leaves the
-    score term out.
+    The unconstrained parameters of the model are x = mode + scale z.
+
+    Args:
+        initial: initial values of the guide's parameters.
+        posterior: a function from parameters to the distribution of z.
+        scale: the matrix that maps z to x − mode.
+        closed: whether the density of the guide is cheap to evaluate at any point. If so, the
+            gradient of the ELBO omits the score term.
     """
 
     initial: Parameters
@@ -39,12 +45,12 @@ class Family:
 def build_family(
     kind: str, root: Float[np.ndarray, "dimension dimension"], *, key: Array
 ) -> Family:
-    """Return a guide that begins at the Laplace approximation, or close to it.
+    """Return a guide whose initial distribution is close to the Laplace approximation.
 
     Args:
         kind: one of `GUIDES`.
-        root: a root R of the covariance R Rᵀ at the mode. It sets the scale, so that the guide
-            begins near a standard normal.
+        root: a matrix R with R Rᵀ equal to the covariance of the Laplace approximation. It
+            determines `scale`, so that the initial guide for z is near a standard normal.
         key: random seed of the initial parameters.
     """
     dimension = len(root)
@@ -79,7 +85,14 @@ def build_family(
 
 
 def _numpyro_family(guide_class: Any, scale: np.ndarray, *, key: Array, **options: Any) -> Family:
-    """Return a guide of NumPyro as a family of distributions of one vector."""
+    """Return a NumPyro guide as a `Family`.
+
+    Args:
+        guide_class: a class of `numpyro.infer.autoguide`.
+        scale: the matrix that maps z to x − mode.
+        key: random seed of the initial parameters.
+        options: further arguments of `guide_class`.
+    """
     dimension = len(scale)
 
     def model():
@@ -99,7 +112,15 @@ def _numpyro_family(guide_class: Any, scale: np.ndarray, *, key: Array, **option
 
 
 def _factor_model(covariance: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return loadings F `(dimension, rank)` and scales s, with F Fᵀ + diag s² ≈ correlations."""
+    """Approximate a correlation matrix by F Fᵀ + diag(s²), with F of the given rank.
+
+    Args:
+        covariance: the covariance whose correlation matrix is approximated.
+        rank: the number of columns of F.
+
+    Returns:
+        F, `(dimension, rank)`, and s, `(dimension,)`.
+    """
     scale = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
     noise = values[:-rank].mean() if rank < len(values) else values[0]

@@ -26,17 +26,19 @@ from .guides import GUIDES, Family, Parameters, build_family
 WINDOW = 100
 """Steps over which the ELBO is averaged."""
 
-# Windows without a gain after which the fit has converged, and the factor of the learning rate.
+# Number of windows without a gain after which the fit has converged, and the factor by which each
+# reduces the learning rate.
 _PLATEAUS = 3
 _SLOWER = 0.25
-# A gain of so few nats moves no mean by more than about a hundredth of a standard deviation.
+# Smallest gain of the ELBO that counts, in nats. A smaller gain changes no mean by more than about
+# a hundredth of a standard deviation.
 _WORTH_HAVING = 1e-4
 # Proposals for each draw that is kept.
 _OVERSAMPLING = 4
 _FEWEST_PROPOSALS = 1000
-# Values that cost as much as a gradient.
+# Number of evaluations that cost as much as a gradient.
 _VALUES = 4
-# Share of the proposals that lie nearest to a mode that the guide reaches.
+# The guide covers a mode if at least this share of its draws lie nearest to the mode.
 _REACHED = 1e-3
 _BATCH = 32
 _RICH = ("full_rank", "flow")
@@ -44,32 +46,35 @@ _RICH = ("full_rank", "flow")
 
 @dataclasses.dataclass(frozen=True)
 class SVI(AbstractEngine):
-    """A guide fitted around the best mode by gradients of the ELBO, then importance-resampled.
+    """Variational inference: a guide fitted by maximising the ELBO, then importance resampling.
 
-    The learning rate is lowered each time the mean ELBO of 100 steps stops rising. At the third
-    time the fit has converged.
+    A guide is a family of distributions that approximates the posterior. It is fitted around the
+    best mode by stochastic gradients of the evidence lower bound (ELBO). Each time the mean ELBO
+    over 100 steps stops rising, the learning rate is lowered. The third time, the fit has
+    converged.
 
-    For each draw, four draws of the guide (at least 1000) get Pareto-smoothed weights. Below a
-    Pareto k of 0.7 (less for fewer than 2200 draws of the guide) they
-    are resampled by these weights, and agree with the posterior. Above it the draws are the
-    guide's own. In either case no draw comes from a mode that the guide does not reach.
+    Then the guide proposes four times as many draws as are wanted (at least 1000), with
+    Pareto-smoothed importance weights. If the Pareto k is below 0.7 (less for fewer than 2200
+    proposals), the proposals are resampled by their weights, and represent the posterior. Otherwise
+    the draws are those of the guide itself. In either case, modes that the guide does not cover
+    have no draws.
 
     Args:
         guide: the family of the guide: a normal with the curvature at the mode ("laplace"), a
             fitted normal with diagonal ("mean_field"), low-rank ("low_rank") or full ("full_rank")
             covariance, or an inverse autoregressive "flow".
-        steps: the most steps, in windows of 100; "laplace" takes none.
+        steps: the largest number of steps, in windows of 100; "laplace" takes none.
         chains: the number of chains into which the draws are divided.
-        draws: draws of each chain that are kept.
-        particles: draws of the guide, and so gradients, in each step.
-        learning_rate: the first learning rate of Adam, in coordinates in which the normal at the
-            mode is about standard.
+        draws: the number of draws of each chain.
+        particles: the number of draws of the guide, and of gradients, in each step.
+        learning_rate: the first learning rate of Adam. It is relative to the Laplace approximation,
+            which is about standard normal in the coordinates of the guide.
 
     Source: Kucukelbir et al. (2017); Roeder et al. (2017); Yao et al. (2018); Dhaka et al. (2020);
     guides from NumPyro.
 
     Raises:
-        ModelError: for an unknown guide or settings that are not possible.
+        ModelError: for an unknown guide or invalid settings.
     """
 
     guide: str = "full_rank"
@@ -86,7 +91,7 @@ class SVI(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: the particles of a step."""
+        """Number of positions that are evaluated together: the particles of a step."""
         return self.particles
 
     def cost(self, problem: Problem) -> Cost:
@@ -97,6 +102,8 @@ class SVI(AbstractEngine):
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw independently, and divide the draws into chains.
+
+        Arguments and result are those of `AbstractEngine.run`.
 
         Raises:
             ModelError: if no start has a finite log density, or if a flow has one dimension.
@@ -153,8 +160,14 @@ class SVI(AbstractEngine):
     ) -> tuple[Parameters, dict[str, int | float | str]]:
         """Maximise the ELBO until it stops rising.
 
+        Args:
+            ascent: takes the steps.
+            key: random seed.
+            journal: stores each window of steps.
+            bar: shows the progress.
+
         Returns:
-            The mean parameters of the last window, and facts of the fit.
+            The mean of the guide's parameters over the last window, and a dict of facts of the fit.
         """
         windows = -(-self.steps // WINDOW) if self.guide != "laplace" else 0
         bar.start("fitting the guide", windows * WINDOW)
@@ -186,7 +199,15 @@ class SVI(AbstractEngine):
     def _choose(
         self, proposals: Arrays, key: Array
     ) -> tuple[np.ndarray, dict[str, int | float | str]]:
-        """Return the indices of the proposals that are kept, and facts of their weights."""
+        """Select the proposals that become draws.
+
+        Args:
+            proposals: arrays `position` and `log_weight` of all proposals.
+            key: random seed.
+
+        Returns:
+            The indices of the selected proposals, and a dict of facts on the weights.
+        """
         ratio = proposals["log_weight"]
         wanted = self.chains * self.draws
         finite = np.isfinite(ratio)
@@ -213,7 +234,12 @@ class SVI(AbstractEngine):
 
 
 def findings(facts: Mapping[str, Any], guide: str) -> Iterator[Finding]:
-    """Yield findings on how far the draws of a guide can be trusted (Yao et al. 2018)."""
+    """Yield findings on how far the draws of a guide can be trusted (Yao et al. 2018).
+
+    Args:
+        facts: the facts of the run by name, such as `pareto_k` and `modes_missed`.
+        guide: the family of the guide, one of `GUIDES`.
+    """
     richer = [other for other in _RICH if GUIDES.index(other) > GUIDES.index(guide)]
     take = f"take a richer guide ({', '.join(richer)}), or" if richer else "take"
     good = bool(facts["resampled"])
@@ -248,18 +274,31 @@ def findings(facts: Mapping[str, Any], guide: str) -> Iterator[Finding]:
 
 
 def _missed(proposals: Arrays, found: Arrays) -> int:
-    """Return the number of modes that the guide does not reach."""
+    """Return the number of modes that the guide does not cover.
+
+    Args:
+        proposals: arrays `position` and `log_weight` of the draws of the guide.
+        found: arrays `modes` and `precisions` of the modes.
+    """
     reached = nearest_mode(proposals["position"][None], found["modes"], found["precisions"])[0]
     held = np.bincount(reached[np.isfinite(proposals["log_weight"])], minlength=len(found["modes"]))
     return int((held < max(1.0, _REACHED * held.sum())).sum())
 
 
 class _Ascent:
-    """Adam on the ELBO; one compiled program takes a window of steps."""
+    """Maximises the ELBO by Adam; one compiled program takes a window of steps.
+
+    Args:
+        family: the guide.
+        log_density: log density of the posterior.
+        particles: the number of draws of the guide in each step.
+        centre: the mode around which the guide is fitted.
+    """
 
     def __init__(self, family: Family, log_density: LogDensity, particles: int, centre: np.ndarray):
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(b2=0.99))
-        # NumPy arrays, as the journal returns them: else the second window is another program.
+        # NumPy arrays, as the journal returns them: otherwise the second window would be compiled
+        # anew.
         self.first = jax.tree.map(np.asarray, (family.initial, adam.init(family.initial)))
         self._tree = jax.tree.structure((self.first, family.initial))
         self._transform = centre, family.scale
@@ -286,7 +325,16 @@ class _Ascent:
         self._window = jax.jit(window)
 
     def window(self, state: Any, key: Array, rate: float) -> Arrays:
-        """Return state, mean parameters and trace after a window, as arrays by name."""
+        """Take a window of steps.
+
+        Args:
+            state: the guide's parameters and the memory of Adam.
+            key: random seed.
+            rate: the learning rate.
+
+        Returns:
+            Arrays by name, from which `unpack` gets the state, the mean parameters and the trace.
+        """
         state, average, trace = self._window(state, key, rate, self._transform)
         leaves = enumerate(jax.tree.leaves((state, average)))
         return {f"leaf {i}": np.asarray(leaf) for i, leaf in leaves} | {
@@ -294,7 +342,10 @@ class _Ascent:
         }
 
     def unpack(self, arrays: Arrays) -> tuple[Any, Parameters, Arrays]:
-        """Return state, mean parameters and trace from the arrays of a window."""
+        """Return the state, the mean parameters and the trace from the arrays of a window.
+
+        The trace is the same dict of arrays; it has `elbo` and `failed` for each step.
+        """
         leaves = [arrays[f"leaf {i}"] for i in range(self._tree.num_leaves)]
         return *jax.tree.unflatten(self._tree, leaves), arrays
 
@@ -312,19 +363,22 @@ def elbo(
 
     $\text{ELBO} = E_q[\log p(x, y) + \log|\det S| - \log q(z)] + \log P_q(\text{success})$
 
-    For a guide with a closed density only the path of the draws carries a gradient. Its noise
-    vanishes as the guide approaches the posterior.
+    Here q is the guide, y the data, and x = mode + S z the parameters of the model.
+
+    For a guide with `closed` density, the gradient omits the score term, whose mean is zero. So the
+    noise of the gradient vanishes as the guide approaches the posterior.
 
     Args:
         family: the guide.
-        parameters: its parameters.
+        parameters: the parameters of the guide.
         log_density: log density of the posterior.
-        transform: mode and scale S of x = mode + S z.
-        particles: how many draws of the guide.
+        transform: the mode and the matrix S.
+        particles: the number of draws of the guide.
         key: random seed.
 
     Returns:
-        The estimate, and the trace of a step.
+        The estimate, and a dict of `elbo`, the estimate again, and `failed`, the number of draws
+        with a failed solve.
 
     Source: Roeder, Wu & Duvenaud (2017), Sticking the landing.
     """
@@ -350,7 +404,7 @@ def elbo(
 def _guide_draws(
     family: Family, parameters: Parameters, number: int, key: Array
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return draws z of the guide, and their log density."""
+    """Return draws z of the guide, `(number, dimension)`, and the log density of each."""
 
     def draw(parameters, key):
         guide = family.posterior(parameters)
@@ -366,7 +420,7 @@ def _evaluate(
 ) -> Float[np.ndarray, " n"]:
     """Return the log density at many positions, in small batches.
 
-    A batch is as slow as its slowest solve.
+    Small batches are used because a batch takes as long as its slowest solve.
     """
     blocks = -(-len(x) // _BATCH)
     # The last batch is filled up with copies of the last position.
@@ -376,9 +430,14 @@ def _evaluate(
 
 
 def _rises(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether the mean ELBO of a window exceeds the mean of the window before by more than chance.
+    """Whether the mean ELBO rose from one window to the next, by more than chance.
 
-    Steps in which every solve failed do not count. Without other steps the answer is yes.
+    Steps in which every solve failed do not count. If one of the windows has no other steps, the
+    answer is yes.
+
+    Args:
+        before: the ELBO of each step of the earlier window.
+        after: the ELBO of each step of the later window.
     """
     before = before[np.isfinite(before)]
     after = after[np.isfinite(after)]
