@@ -56,22 +56,22 @@ def fit(
 
     Data, model and shapes are checked before anything is compiled. Ctrl-C during the sampling of
     NUTS or ManyChain keeps the draws so far, with a warning and the attribute `interrupted`. Other
-    engines make draws in their last steps. Ctrl-C before any draws raises KeyboardInterrupt, and a
-    checkpoint keeps the steps. A runtime check by `eqx.error_if` in the model does not raise here:
-    return NaN, and the draw is rejected.
+    engines make draws only in their last steps. Ctrl-C before any draws raises KeyboardInterrupt; a
+    checkpoint keeps the finished steps. A failed `eqx.error_if` in the model raises no error here.
+    Return NaN in the model instead, and the draw is rejected.
 
     Args:
         model: the model.
         data: a dataset with the index, the observables (NaN if missing), the forcings of the model
             and the variables that its noise reads. Variables in other units than the model's are
             converted.
-        engine: how draws are made, by default `NUTS()`.
-        progress: whether a bar is shown, by default on a terminal.
+        engine: the algorithm that draws from the posterior, by default `NUTS()`.
+        progress: whether a progress bar is shown, by default on a terminal.
         checkpoint: a folder that keeps every step of the run. After a kill, the same call (or
             `resume`) continues from the last step and returns the draws of an uninterrupted run.
-            One process at a time can use it.
-        device: "cpu", "gpu", or "auto" for the kind with the most gradients per second, which the
-            attribute `device` names.
+            One process at a time can use the folder.
+        device: "cpu", "gpu", or "auto" for the kind with the most gradients per second. The
+            attribute `device` of the result names it.
         key: random seed, a whole number or a JAX random key. The same seed gives the same draws on
             the same machine, as long as the cache folder remembers the measured speed of gradients.
             On other devices draws agree to rounding.
@@ -82,15 +82,17 @@ def fit(
         `constant_data`, and `conditional_mean` (the mean of each datum given each draw).
 
         Missing data are left out of `log_likelihood`, `posterior_predictive`, `prior_predictive`
-        and `observed_data`. An observable with gaps has the dimension `<name>_datum` there, and
-        `fitted_data` has it as it was given. `log_likelihood` has one variable. For several
-        observables it is `joint`, with each of them as a coordinate.
+        and `observed_data`. In these groups an observable with gaps has the dimension
+        `<name>_datum`; the group `fitted_data` has all observables with their gaps.
+        `log_likelihood` has one variable. For several observables it is `joint`, and the log
+        likelihood of each observable is a coordinate.
 
-        Some fits have further groups. Engines that search modes add `modes`, and gradient descent
-        adds `training`, the loss and its terms. A network in the vector field of an `ODE`, also in
-        a hybrid of layers, adds `vector_field`: the rates of each draw at the mean states of all
-        draws and along the paths of four. Constraints, or a layer with constraint residuals, add
-        `constraint_residual`, their root mean square in units of the tolerance.
+        Some fits have further groups. Engines that search for modes add `modes`. Gradient descent
+        adds `training`: the loss and its terms at each step. A network in the vector field of an
+        `ODE`, also in a hybrid of layers, adds `vector_field`: the rates of each draw at the mean
+        states of all draws, and along the paths of four draws. Constraints, or a layer with
+        constraint residuals, add `constraint_residual`: the root mean square of each residual, in
+        units of its tolerance.
 
     Raises:
         DataError: if the model cannot be fitted to the data, or the units of parameters and data
@@ -121,7 +123,7 @@ def fit(
     key_run, key_prior, key_predict = jax.random.split(as_key(key), 3)
     identity = run_identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
 
-    # Named values of a draw, and the log prior of each.
+    # Values of all random leaves at a draw, and the log prior of each leaf, by path.
     def named(position):
         values = problem.constrain(position)
         return values, log_priors_of(model, values)
@@ -182,7 +184,12 @@ def fit(
 
 @contextlib.contextmanager
 def _explained_stop(journal: Journal, when: str) -> Iterator[None]:
-    """Make Ctrl-C say when it came, and whether the work so far is kept."""
+    """Make KeyboardInterrupt say when it came, and whether finished steps are kept.
+
+    Args:
+        journal: the journal of the run.
+        when: the phase of the run, in words.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -202,18 +209,18 @@ def resume(
 ) -> xr.DataTree:
     """Continue the fit of a checkpoint, with its engine and random seed.
 
-    The result equals that of an uninterrupted `fit`, to the last bit on the same machine.
+    The draws equal those of an uninterrupted `fit`, to the last bit on the same machine.
 
     Args:
         model: the model of that fit.
         data: the data of that fit.
         checkpoint: the folder of the checkpoint.
-        progress: whether a bar is shown, by default on a terminal.
+        progress: whether a progress bar is shown, by default on a terminal.
         device: "cpu", "gpu" or "auto", as for `fit`.
 
     Raises:
-        ReadError: if there is no checkpoint.
-        MismatchError: if it belongs to another model or other data.
+        ReadError: if there is no checkpoint, or its engine or random seed cannot be read.
+        MismatchError: if the checkpoint belongs to another model or other data.
         DataError: if the model cannot be fitted to the data.
         ModelError: if the model does not match the data, or the device does not exist.
         WriteError: if another process uses the folder, or a step cannot be written.
@@ -234,10 +241,13 @@ def resume(
 
 
 def _restored_engine(held: int | str | None) -> AbstractEngine:
-    """Return the engine from its text in a checkpoint.
+    """Return the engine of a checkpoint.
+
+    Args:
+        held: the value of `engine` in the checkpoint: JSON of the class and its fields.
 
     Raises:
-        ReadError: if no such engine is defined.
+        ReadError: if the value is no JSON object, or its class is not defined.
     """
     # The text is a JSON object of the class and its fields.
     try:
@@ -250,13 +260,18 @@ def _restored_engine(held: int | str | None) -> AbstractEngine:
 
 
 def _restored_key(held: int | str | None) -> int | Array:
-    """Return the random key from its number or text in a checkpoint.
+    """Return the random seed of a checkpoint.
+
+    Args:
+        held: the value of `key` in the checkpoint: a whole number, or JSON of a number or of the
+            integers of a JAX key.
 
     Raises:
-        ReadError: if it is no key of JAX's default generator; others are not named in the text.
+        ReadError: if it is not a key of JAX's default generator; the checkpoint does not name other
+            generators.
     """
     try:
-        # Whole numbers that do not fit into an attribute are text, and keys are lists of words.
+        # Large whole numbers are stored as text, and JAX keys as lists of 32-bit integers.
         found = json.loads(str(held))
         if isinstance(found, int):
             return found
@@ -276,10 +291,22 @@ def belongs_to(
     *,
     key: int | Array,
 ) -> bool:
-    """Whether a fit can be resumed from a checkpoint.
+    """Whether a checkpoint belongs to a fit of this model, data, engine and seed.
+
+    If so, the fit can be resumed from it.
+
+    Args:
+        checkpoint: the folder of the checkpoint.
+        model: the model.
+        data: the data.
+        engine: the engine.
+        key: random seed of the fit.
 
     Raises:
         ReadError: if there is no checkpoint, or it is damaged.
+        DataError: if the data are not valid for the model.
+        ModelError: if the model does not match the data, or calls Python objects that cannot be
+            read.
     """
     return read_identity(checkpoint) == run_identity(
         pose(model, data).fingerprint(needed=True), engine, key
@@ -287,9 +314,18 @@ def belongs_to(
 
 
 def run_identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
-    """Return the identity of a run, by which its checkpoint is recognised.
+    """Return the identity of a run, which its checkpoint stores.
 
-    It includes versions, since other versions may draw other numbers.
+    A run can be resumed only if its identity equals the stored one. Package versions are part of
+    it, since other versions may give other draws.
+
+    Args:
+        posterior: the hash of model, inputs and data, from `Problem.fingerprint`.
+        engine: the engine.
+        key: random seed.
+
+    Returns:
+        The keys `versions`, `engine`, `key` and `posterior_sha256`.
     """
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),

@@ -1,4 +1,4 @@
-"""The groups of a posterior DataTree: draws, predictions, data and provenance."""
+"""The groups and attributes of a fitted DataTree: draws, predictions, data and provenance."""
 
 import datetime
 import json
@@ -41,14 +41,22 @@ from ..prediction.predictive import Draws, Pusher, Watched
 from ..prediction.vector_fields import rates_along_paths, watched
 from ..unknown_functions.lookup import function_names
 
-# Draws of the prior groups.
+# Number of prior draws in the prior groups.
 PRIOR_DRAWS = 500
 
 
 def looked_at[T](subject: str, look: Callable[[], T], findings: list[Finding]) -> T | None:
-    """Return the result of a look at the draws, or nothing if it raises.
+    """Call a function, and turn an error into a warning and a finding.
 
-    An error becomes a warning and a finding, since it must not cost the draws.
+    An error in an analysis of the draws must not discard the draws.
+
+    Args:
+        subject: the name of the analysis, for the warning and the finding.
+        look: the function, without arguments.
+        findings: a list to which the finding is appended.
+
+    Returns:
+        The return value of `look`, or None if it raises.
     """
     try:
         return look()
@@ -59,12 +67,16 @@ def looked_at[T](subject: str, look: Callable[[], T], findings: list[Finding]) -
 
 
 def without_chains(draws: Draws) -> Draws:
-    """Return draws `(draw, …)` from draws `(chain, draw, …)`."""
+    """Merge chains and draws into one axis: `(chain, draw, …)` becomes `(chain · draw, …)`.
+
+    Args:
+        draws: arrays by path.
+    """
     return {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
 
 
 def _stats_dataset(stats: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """Return statistics `(chain, draw)` as a dataset."""
+    """Return statistics of draws as a dataset with the dimensions `chain` and `draw`."""
     dataset = xr.Dataset({name: (("chain", "draw"), values) for name, values in stats.items()})
     return with_coordinates(dataset)
 
@@ -80,17 +92,21 @@ def predictive_groups(
     *,
     key: Array,
 ) -> dict[str, xr.Dataset]:
-    """Return posterior and prior draws with their predictions of the data.
+    """Predict the data for posterior and prior draws.
 
     Args:
         problem: the posterior.
         data: the data.
         draws: posterior draws `(chain, draw, …)` by path.
-        log_prior: log prior of each draw by path.
+        log_prior: log prior `(chain, draw)` of each random leaf, by path.
         prior: prior draws `(draw, …)` by path.
-        samples: the engine's draws, for their statistics.
-        findings: a list to which failures are appended.
+        samples: the result of the engine, for the statistics of its draws.
+        findings: a list to which failed analyses are appended.
         key: random seed of the observation noise.
+
+    Returns:
+        Datasets by name of the group: `posterior`, `prior`, their statistics, their predictions,
+        and optional groups such as `vector_field`.
     """
     model = problem.model
     observed = ordered(model, data)
@@ -126,7 +142,7 @@ def predictive_groups(
     )
     groups |= {} if inputs is None else {"function_inputs": inputs}
 
-    # 4. Predictions of the data, and the prior draws with theirs.
+    # 4. Predictions of the data by posterior draws, and prior draws with their predictions.
     before = draws_dataset(model, {path: v[None] for path, v in prior.items()})
     health = {"ok": pushed.ok[None, :PRIOR_DRAWS], "steps": pushed.steps[None, :PRIOR_DRAWS]}
     return groups | {
@@ -141,7 +157,17 @@ def predictive_groups(
 def _fitted_inputs(
     problem: Problem, data: xr.Dataset, along: Watched | None, pusher: Pusher
 ) -> xr.Dataset | None:
-    """Return the inputs of unknown functions at times with at least one datum."""
+    """Return the inputs of unknown functions at times with at least one datum.
+
+    Args:
+        problem: the posterior.
+        data: the data.
+        along: the draws and times at which `pusher` stored states, or None if it stored none.
+        pusher: the program that made the predictions.
+
+    Returns:
+        A dataset over the index, or None if no input is known.
+    """
     model = problem.model
     index = problem.model.index
     seen = [
@@ -149,7 +175,7 @@ def _fitted_inputs(
         for n in model.observables
     ]
     observed = np.any(seen, axis=0)
-    # Where states were kept for the vector field, the same times serve here.
+    # If states were stored for the vector field, use the same times here.
     if along is None:
         rows = thinned(observed.size, FUNCTION_ROWS)
         states = None
@@ -161,9 +187,14 @@ def _fitted_inputs(
 
 
 def modes_group(problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
-    """Return the modes, best first, with their log density and their weights if known.
+    """Return the group `modes`, or an empty dict without modes.
 
-    The log density is the one of unconstrained parameters.
+    The variable `lp` is the log density of the unconstrained parameters. With weights,
+    `mode_weight` and `mode_weight_se` are posterior probabilities and their standard errors.
+
+    Args:
+        problem: the posterior.
+        modes: the modes in the unconstrained space, best first.
     """
     if modes is None:
         return {}
@@ -181,10 +212,17 @@ def modes_group(problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
 
 
 def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset]:
-    """Return the loss of a gradient descent and its terms, by member and step."""
+    """Return the group `training` of a gradient descent, or an empty dict without curves.
+
+    It has the loss and its terms by member and step. The variable `held_out` is the loss that
+    selects the best position. It is evaluated every 50 steps, along the dimension `look`.
+
+    Args:
+        curves: `(member, step)` by name, and `held_out` as `(member, look)`.
+    """
     if curves is None:
         return {}
-    # The loss has a value per step, the judged loss one per window.
+    # The loss has a value per step, and `held_out` one per window of steps.
     steps = curves["loss"].shape[1]
     looks = curves["held_out"].shape[1]
     dims = {name: "look" if name == "held_out" else "step" for name in curves}
@@ -196,9 +234,16 @@ def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset
 
 
 def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Dataset]:
-    """Return observables, forcings and the data that noise reads.
+    """Return the groups of the data: `observed_data`, `constant_data` and maybe `fitted_data`.
 
-    If data are missing, `fitted_data` has the observables with their gaps.
+    `observed_data` has the observables without missing values. `constant_data` has the forcings and
+    the variables that the noise reads. If data are missing, `fitted_data` has the observables with
+    their gaps.
+
+    Args:
+        model: the model.
+        data: the data.
+        start: the start time of the layer, which becomes an attribute.
     """
     known = data[
         [*model.layer.forcings, *(name for name in model.reader.variables if name in data)]
@@ -217,12 +262,12 @@ def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Da
 
 
 def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
-    """Return the observables of a dataset, with dimensions in the model's order."""
+    """Return the observables of a dataset, with dimensions in the order of the model."""
     return xr.Dataset({name: data[name].transpose(*model.dims(name)) for name in model.observables})
 
 
 def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
-    """Return the attributes of a fit on its time, versions, model and data."""
+    """Return attributes of a fit by name: creation time, versions, model and hash of the data."""
     read = [name for name in model.reader.variables if name in data]
     used = dict.fromkeys((*model.observables, *model.layer.forcings, *read))
     return {

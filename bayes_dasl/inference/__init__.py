@@ -1,4 +1,4 @@
-"""The posterior as a flat log density, and the core engines that draw from it."""
+"""The posterior as a log density of one flat vector, and the core engines that draw from it."""
 
 from .._findings import Finding as Finding
 from .._runs.journal import Journal as Journal, ProgressBar as ProgressBar

@@ -1,4 +1,4 @@
-"""The choice of the kind of device on which a fit computes."""
+"""The choice between CPU and accelerator for a fit."""
 
 import contextlib
 import warnings
@@ -18,7 +18,7 @@ _LAPS = 5
 
 
 def kinds() -> list[str]:
-    """Return the kinds of device that JAX finds, its default first."""
+    """Return the kinds of device that JAX finds, such as "gpu" and "cpu", its default first."""
     try:
         jax.devices("cpu")
     except RuntimeError:  # JAX_PLATFORMS excludes the CPU
@@ -27,7 +27,10 @@ def kinds() -> list[str]:
 
 
 def check_device(device: str) -> None:
-    """Refuse a kind of device that does not exist.
+    """Raise ModelError if a kind of device does not exist.
+
+    Args:
+        device: "auto", "cpu" or "gpu", or another platform of JAX.
 
     Raises:
         ModelError: if JAX finds no such device.
@@ -43,10 +46,16 @@ def check_device(device: str) -> None:
 
 @contextlib.contextmanager
 def computing_on(device: str, problem: Problem, batch: int, journal: Journal) -> Iterator[str]:
-    """Compute on a kind of device inside the block, and yield its name with the reason.
+    """Compute on one kind of device inside a `with` block.
 
-    `auto` takes the kind with the most gradients per second for a batch of positions. The choice is
-    a step of the journal, so that a resumed run continues on the same kind.
+    The block receives the kind and the reason of the choice as text. The choice is a step of the
+    journal, so that a resumed run continues on the same kind.
+
+    Args:
+        device: a kind of device, or "auto" for the kind with the most gradients per second.
+        problem: the posterior.
+        batch: number of positions that the engine evaluates together.
+        journal: stores the choice.
 
     Raises:
         ModelError: if the device does not exist.
@@ -60,7 +69,7 @@ def computing_on(device: str, problem: Problem, batch: int, journal: Journal) ->
             f"the checkpoint was computed on {kind}: resume it there, not with device='{device}'"
         )
     check_device(kind)
-    # The batches of another number of devices round differently.
+    # With another number of devices batches have other sizes, so that sums round differently.
     begun_on = int(chosen["number"])
     here = shards_of(kind)
     if begun_on != here:
@@ -75,7 +84,11 @@ def computing_on(device: str, problem: Problem, batch: int, journal: Journal) ->
 
 
 def _fastest_kind(device: str, problem: Problem, batch: int) -> Arrays:
-    """Return the kind of device, the reason of the choice, and the number of devices."""
+    """Choose the kind of device, and return the choice as a step of the journal.
+
+    Returns:
+        `kind`, the text `reason`, and the `number` of shards on this kind of device.
+    """
     if device != "auto":
         kind, reason = device, "as asked"
     elif len(kinds()) == 1:
@@ -94,7 +107,7 @@ def _fastest_kind(device: str, problem: Problem, batch: int) -> Arrays:
 
 
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:
-    """Measure the speed of gradients at prior draws."""
+    """Return the number of gradients per second on a kind of device, measured at prior draws."""
     with jax.default_device(jax.devices(kind)[0]):
         value_and_gradient, _ = traced_once(problem)
         draws = problem.prior(batch, key=jax.random.key(0))

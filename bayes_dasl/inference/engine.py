@@ -17,12 +17,14 @@ from .problem import Problem
 
 
 class Cost(NamedTuple):
-    """The cost of a run for each position of a batch, in gradients.
+    """The expected cost of a run, counted in gradients of the log density.
+
+    An engine evaluates `engine.batch` positions together. The counts hold for each of them.
 
     Args:
         least: the fewest gradients, or equally expensive evaluations.
         most: the most gradients.
-        programs: compile time of the programs, in compile times of one gradient.
+        programs: compile time of all programs of the engine, divided by that of one gradient.
     """
 
     least: float
@@ -31,14 +33,15 @@ class Cost(NamedTuple):
 
 
 type Facts = Mapping[str, int | float | str]
-"""Numbers and text on a run, which become attributes of its result."""
+"""Numbers and text about a run by name, which become attributes of the fitted DataTree."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Modes:
-    """Relevant modes of the posterior, best first, in the unconstrained space.
+    """Relevant modes of the posterior in the unconstrained space, best first.
 
-    For a hierarchical model NUTS maximises the posterior on average over random effects.
+    For a hierarchical model, NUTS reports maxima of the log density averaged over jittered random
+    effects, not those of the log density itself.
 
     Args:
         positions: `(mode, dimension)`.
@@ -60,19 +63,19 @@ class Samples:
     Args:
         positions: the draws, `(chain, draw, dimension)`.
         stats: statistics of each draw, `(chain, draw)` by name, such as `lp`, the log density.
-        facts: numbers and text on the run, which become attributes of the result.
+        facts: numbers and text about the run, which become attributes of the fitted DataTree.
         findings: findings on the run, for `diagnose`.
-        modes: modes of the posterior, if the engine searches them.
+        modes: modes of the posterior, if the engine searches for them.
         curves: loss and terms of a gradient descent, `(member, step)` by name.
-        draws_are: the kind of draws, in words.
-        markov: whether the chains are Markov chains, for which R-hat and effective sample sizes
-            have a meaning.
-        superchains: the number of groups of chains that begin at one point, for chains too short
-            for R-hat; 0 without such groups.
+        draws_are: the kind of draws in words, such as "chains".
+        markov: whether the chains are Markov chains. Only then are R-hat and effective sample sizes
+            computed.
+        superchains: the number of groups of chains with a common start, for chains too short for
+            R-hat; 0 without such groups.
         interrupted: whether Ctrl-C ended the run early.
 
     Raises:
-        ModelError: if arrays have other shapes.
+        ModelError: if `positions` do not have three axes, or statistics are not `(chain, draw)`.
     """
 
     positions: Float[np.ndarray, "chain draw dimension"]
@@ -101,7 +104,11 @@ class Samples:
 
     @property
     def attributes(self) -> dict[str, int | float | str]:
-        """Attributes of a result on its draws and the run, ready for netCDF."""
+        """Return what the fitted DataTree stores about the run, as numbers and text for netCDF.
+
+        The names are `interrupted`, `draws_are`, `markov`, `superchains`, `findings` (JSON), and
+        those of `facts`.
+        """
         return {
             "interrupted": int(self.interrupted),
             "draws_are": self.draws_are,
@@ -113,13 +120,18 @@ class Samples:
 
 
 class Settings:
-    """Settings of an engine or strategy: a frozen dataclass of numbers, words and settings.
+    """Base class of engines and strategies: a frozen dataclass whose fields are all settings.
 
-    They are stored by the names of their class and fields, so that a run can be resumed.
+    A field is a number, a text, or another `Settings` object. A checkpoint stores the class name
+    and the fields, from which a run can be resumed.
     """
 
     def stored(self) -> dict[str, Any]:
-        """Return the settings as plain values, ready for JSON."""
+        """Return the settings as a dict that JSON can store.
+
+        The key `class` holds the class name; the other keys are the fields. Nested settings become
+        nested dicts.
+        """
         plain: dict[str, Any] = {"class": _class_name(type(self))}
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -128,30 +140,48 @@ class Settings:
 
     @classmethod
     def _from_stored(cls, settings: dict[str, Any]) -> "Settings":
-        """Return settings from plain values by field."""
+        """Return settings from the fields that `stored` wrote, without the key `class`."""
         return cls(**{n: restored(v) if isinstance(v, dict) else v for n, v in settings.items()})
 
     def _check_numbers(self, **least: int) -> None:
-        """Refuse fields that are not whole numbers of at least so much."""
+        """Raise ModelError if a field is not a whole number.
+
+        Args:
+            **least: the smallest valid value, by name of the field.
+        """
         for name, smallest in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
                 self._refuse(name, f"be a whole number, at least {smallest}")
 
     def _check_words(self, **allowed: tuple[str, ...]) -> None:
-        """Refuse fields that are not among these words."""
+        """Raise ModelError if a field is not one of its valid words.
+
+        Args:
+            **allowed: the valid words, by name of the field.
+        """
         for name, words in allowed.items():
             if getattr(self, name) not in words:
                 self._refuse(name, f"be one of {', '.join(words)}")
 
     def _check_settings(self, **kinds: type["Settings"]) -> None:
-        """Refuse fields that are not settings of these kinds."""
+        """Raise ModelError if a field is not an instance of its `Settings` class.
+
+        Args:
+            **kinds: the required class, by name of the field.
+        """
         for name, kind in kinds.items():
             if not isinstance(getattr(self, name), kind):
                 self._refuse(name, f"be a bd.{kind.__name__}(…)")
 
     def _check_floats(self, *names: str, below: float = 1.0, zero: bool = False) -> None:
-        """Make fields plain floats, and refuse those that are not between 0 and `below`."""
+        """Convert fields to float, and raise ModelError if one is not between 0 and `below`.
+
+        Args:
+            *names: the names of the fields.
+            below: the upper bound, which is excluded.
+            zero: whether 0 itself is valid.
+        """
         for name in names:
             try:
                 number = float(getattr(self, name))
@@ -165,24 +195,29 @@ class Settings:
             object.__setattr__(self, name, number)
 
     def _refuse(self, name: str, must: str) -> NoReturn:
-        """Raise the ModelError of a field."""
+        """Raise ModelError for the value of a field.
+
+        Args:
+            name: the field.
+            must: end of the message, which completes "<field> must …".
+        """
         value = getattr(self, name)
         raise ModelError(f"{type(self).__name__}({name}={value!r}): {name} must {must}")
 
 
 class AbstractEngine(abc.ABC, Settings):
-    """The interface of an engine, a frozen dataclass of its settings.
+    """The interface of an engine: a frozen dataclass of its settings.
 
-    An engine defines its cost, how its settings are stored, and the findings on its run. Long work
-    is divided into steps of the journal, so that it can be resumed.
+    An engine draws from the posterior in `run` and states its expected cost in `cost`. A long run
+    is divided into steps of the journal, so that it can be resumed from a checkpoint.
     """
 
     draws: int
-    """Draws of each chain."""
+    """Number of draws of each chain."""
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together."""
+        """Number of positions that are evaluated together."""
         return 1
 
     @abc.abstractmethod
@@ -192,12 +227,15 @@ class AbstractEngine(abc.ABC, Settings):
         Args:
             problem: the posterior, as a function of one flat vector.
             key: a JAX random key.
-            journal: keeps each step of long work as it is done.
+            journal: stores the arrays of each finished step, if there is a checkpoint.
             bar: shows the progress.
+
+        Returns:
+            The draws in the unconstrained space, with statistics and findings.
         """
 
     def cost(self, problem: Problem) -> Cost | None:
-        """Return the expected cost of a run, or nothing if it is unknown.
+        """Return the expected cost of a run, or None if it is unknown.
 
         Args:
             problem: the posterior, as a function of one flat vector.
@@ -205,7 +243,7 @@ class AbstractEngine(abc.ABC, Settings):
         return None
 
     def gradient_mode(self, problem: Problem) -> str:
-        """Return whether gradients are taken by `forward` or `reverse` mode through the solver.
+        """Return `forward` or `reverse`: the mode of automatic differentiation through the solver.
 
         Args:
             problem: the posterior, as a function of one flat vector.
@@ -216,16 +254,22 @@ class AbstractEngine(abc.ABC, Settings):
         return choose(problem, "reverse")
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "AbstractEngine":
-        """Return the engine for a posterior similar to one with these draws.
+        """Return an engine that uses draws of a similar posterior for its start.
+
+        This default ignores the draws and returns the engine unchanged.
 
         Args:
-            positions: the draws, `(draw, dimension)`, in the unconstrained space.
+            positions: draws of the similar posterior, `(draw, dimension)`, in the unconstrained
+                space.
         """
         return self
 
 
 def check_engine(engine: object) -> None:
-    """Refuse objects that are not engines, such as the class of one.
+    """Raise ModelError if an object is no engine, for example a class instead of an instance.
+
+    Args:
+        engine: the object.
 
     Raises:
         ModelError: if the object is no engine, or has no field `draws`.
@@ -237,10 +281,13 @@ def check_engine(engine: object) -> None:
 
 
 def restored(stored: dict[str, Any]) -> Any:
-    """Return the engine or strategy from its plain values.
+    """Return the engine or strategy that `Settings.stored` turned into a dict.
+
+    Args:
+        stored: the dict.
 
     Raises:
-        ReadError: if no class of that name is defined, or its settings have changed.
+        ReadError: if no class of the stored name is defined, or its fields have changed.
     """
     settings = dict(stored)
     name = settings.pop("class", None)
@@ -258,7 +305,7 @@ def restored(stored: dict[str, Any]) -> Any:
 
 
 def _subclasses(cls: type) -> Iterator[type]:
-    """Yield all direct and indirect subclasses."""
+    """Yield all direct and indirect subclasses of a class."""
     for kind in cls.__subclasses__():
         yield kind
         yield from _subclasses(kind)

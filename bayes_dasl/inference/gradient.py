@@ -1,4 +1,4 @@
-"""Gradients of the posterior by reverse or forward mode through the solver, traced once."""
+"""Gradients of the log density by reverse-mode or forward-mode differentiation of the solver."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from .sharding import lap_times
 STRATEGIES = ("auto", "forward", "reverse")
 # Forward mode carries one tangent per parameter: a few are cheaper than an adjoint solve.
 _FORWARD_UP_TO, _REVERSE_FROM = 8, 65
-# With many states forward mode is slower even for two parameters.
+# From this number of states on, forward mode is slower even for two parameters.
 _MANY_STATES = 30
 # Forward mode must take at most this share of the time of reverse mode.
 _MARGIN = 0.8
@@ -28,7 +28,11 @@ _POSITIONS, _LAPS = 16, 3
 
 
 def choose(problem: Problem, wanted: str) -> str:
-    """Return `forward` or `reverse`, as wanted or as measured before.
+    """Return the mode of differentiation, `forward` or `reverse`.
+
+    Args:
+        problem: the posterior.
+        wanted: "forward", "reverse", or "auto" for the faster one, by rules or by a measurement.
 
     Raises:
         ModelError: if the adjoint of the model's solver does not support the wanted mode.
@@ -66,7 +70,8 @@ def _chosen_by_user(adjoints: list[diffrax.AbstractAdjoint]) -> list[diffrax.Abs
 def _remembered(problem: Problem) -> str:
     """Return the faster mode on this kind of device, from the cache folder or by measurement.
 
-    The note in the folder also serves other data of the same shape, so that choices are stable.
+    A measurement is written to the cache folder. It also serves other data of the same shape, so
+    that repeated fits choose the same mode.
     """
     folder = cache_folder()
     kind = re.sub(r"\W+", "-", computing_devices()[0].device_kind.lower())
@@ -85,7 +90,7 @@ def _remembered(problem: Problem) -> str:
 
 
 def _noted(note: Path) -> str | None:
-    """Return the mode in a note, or nothing if there is no readable note."""
+    """Return the mode that a cache file holds, or None if the file cannot be read."""
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -95,7 +100,12 @@ def _noted(note: Path) -> str | None:
 
 
 def _measure(problem: Problem, strategy: str) -> float:
-    """Return the seconds of one gradient, averaged over prior draws, with all devices busy."""
+    """Return the seconds that one gradient takes in a mode, with all devices busy.
+
+    Args:
+        problem: the posterior; gradients are taken at 16 prior draws.
+        strategy: "forward" or "reverse".
+    """
     _, value_and_gradient, _ = differentiated(problem, strategy)
     positions = problem.prior(_POSITIONS, key=jax.random.key(0))
     return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS
@@ -106,8 +116,8 @@ def differentiated(
 ) -> tuple[str, ValueAndGradient, LogDensity]:
     """Differentiate the log density, in the other mode if the wanted one fails.
 
-    Some equations can be differentiated in one mode only: a loop of unknown length in forward mode,
-    a `jax.custom_vjp` in reverse mode.
+    Some equations can be differentiated in one mode only. Reverse mode fails for a loop of unknown
+    length, forward mode for a `jax.custom_vjp`.
 
     Args:
         problem: the posterior.
@@ -115,7 +125,8 @@ def differentiated(
         other: whether the other mode may be used.
 
     Returns:
-        The mode, a function for value and gradient, and the log density, from one trace.
+        The mode, a function that returns value and gradient, and the log density. Both functions
+        share one trace.
 
     Raises:
         ModelError: if no allowed mode works.
@@ -138,15 +149,31 @@ def differentiated(
 
 
 def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGradient, LogDensity]:
-    """Return a function for value and gradient, and the log density, from one trace."""
+    """Trace the log density once, and return two functions of the flat vector.
+
+    Args:
+        problem: the posterior.
+        strategy: "forward" or "reverse"; the other mode is used if this one fails.
+
+    Returns:
+        A function that returns value and gradient, and the log density.
+    """
     return differentiated(problem, strategy)[1:]
 
 
 def _traced(problem: Problem, strategy: str) -> tuple[ValueAndGradient, LogDensity]:
-    """Return a function for value and gradient, and the log density, from one trace.
+    """Trace the log density in one mode, and return two functions of the flat vector.
 
-    Tracing a solver takes about as long as compiling it, so every program of an engine is built
-    from these two. Unlike the solver itself they can be used inside `shard_map` (diffrax#765).
+    Tracing a solver takes about as long as compiling it, so all programs of an engine are built
+    from these two functions. Unlike the solver itself, they can be used inside `shard_map`
+    (diffrax#765).
+
+    Args:
+        problem: the posterior.
+        strategy: "forward" or "reverse".
+
+    Returns:
+        A function that returns value and gradient, and the log density with that gradient.
     """
     if strategy == "forward":
         both = _by_tangents(problem.forward().log_density)
@@ -171,7 +198,10 @@ def _traced(problem: Problem, strategy: str) -> tuple[ValueAndGradient, LogDensi
 
 
 def _by_tangents(log_density: LogDensity) -> ValueAndGradient:
-    """Return value and gradient by one solve with a tangent for each parameter."""
+    """Return a function for value and gradient in forward mode.
+
+    It runs one solve with a tangent for each parameter.
+    """
 
     def value_and_gradient(position):
         along = lambda direction: jax.jvp(log_density, (position,), (direction,))  # noqa: E731

@@ -1,4 +1,4 @@
-"""Residuals in units of their noise, and their first-order changes."""
+"""Residuals in standard deviations of the noise, and their first derivatives."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,18 +20,25 @@ from ..random import realise
 from .problem import Problem
 
 _RESIDUAL = "constraint residual "
-# Directions that one program takes together.
+# Number of directions whose derivatives one program computes together.
 _BATCH = 16
 # The most Gauss–Newton steps, and halvings of a step.
 _STEPS, _HALVINGS = 30, 8
-# Nats that a step must gain for another one.
+# The steps end once a step raises the log density by less than this many nats.
 _ENOUGH = 0.1
-# Least curvature of a log prior.
+# The least eigenvalue of the precision matrix of a prior.
 _FLATTEST = 1e-4
 
 
 def with_constraint_residuals(problem: Problem, prediction: Prediction) -> dict[str, Array]:
-    """Return predictions of the data and constraint residuals, whose data are 0, by name."""
+    """Return predictions of all observables together with constraint residuals, by name.
+
+    A constraint residual is treated as a prediction whose datum is 0.
+
+    Args:
+        problem: the posterior.
+        prediction: the prediction of a model.
+    """
     values = {name: prediction.values[name] for name in problem.observed}
     return values | {
         _RESIDUAL + name: jnp.asarray(value)
@@ -46,15 +53,16 @@ def residuals(
     variances: dict[str, Array],
     values: dict[str, Array],
 ) -> Float[Array, " datum"]:
-    """Return data minus predictions in standard deviations, 0 for missing data.
+    """Return data minus predictions in standard deviations of the noise; 0 for missing data.
 
-    With noise that looks back, data are conditional on those before them.
+    The residuals of all observables and constraints are concatenated in the order of their names.
+    With correlated noise, the distribution of each datum is conditional on earlier data.
 
     Args:
-        problem: the data and inputs.
-        realised: the model with the parameters of the noise.
-        centre: predictions at which the standard deviation of the noise is taken.
-        variances: variances of the predictions, from a filter.
+        problem: the posterior, for its data and inputs.
+        realised: the model, with values for all random leaves.
+        centre: predictions at which the standard deviation of the noise is evaluated, by name.
+        variances: variances of the predictions from a filter, by name.
         values: predictions and constraint residuals, by name.
     """
     inputs, found = problem.inputs, []
@@ -88,9 +96,19 @@ def residuals(
 def _linked_data(
     noise: Any, value: Array, observed: Array, location: Array, scale: Array
 ) -> tuple[Array, Array]:
-    """Return data on the scale of the link, and which of them are not missing.
+    """Transform data by the link of the noise.
 
-    A censored datum is replaced by its mean given its bounds.
+    A censored datum is replaced by its expectation given its bounds.
+
+    Args:
+        noise: the noise, with its parameters evaluated at all times.
+        value: predictions.
+        observed: data, NaN if missing.
+        location: mean of each datum given earlier data, on the scale of the link.
+        scale: standard deviation of each datum given earlier data, on the scale of the link.
+
+    Returns:
+        The transformed data, and a mask that is False for missing data.
     """
     no_times = jnp.zeros(observed.shape[:1])
     seen = noise.before(no_times, observed, value, same=True).seen
@@ -103,11 +121,11 @@ def _linked_data(
 
 
 class Predicted(NamedTuple):
-    """Predictions at a position.
+    """Predictions for the parameters at one position.
 
     Args:
-        centre: predictions by observable, and constraint residuals.
-        variances: variances of the predictions, from a filter.
+        centre: predictions and constraint residuals, by name.
+        variances: variances of the predictions from a filter, by name.
         ok: whether the solver succeeded.
     """
 
@@ -117,19 +135,20 @@ class Predicted(NamedTuple):
 
 
 type Enrich = Callable[[Model, Float[Array, " coefficient"]], Model]
-"""Adds terms to a realised model; with coefficients 0 the model does not change."""
+"""Adds terms with given coefficients to a model; coefficients of 0 leave the model unchanged."""
 
 
 class Around:
-    """Residuals around any position, with slopes by parameters and by coefficients of more terms.
+    """Residuals of a model, linearised around any position.
 
-    Its programs are compiled once.
+    The derivatives are by all parameters, and by the coefficients of terms that are added to the
+    model. The programs are compiled once. The attribute `series` has the order of the data in time.
 
     Args:
         problem: the posterior.
         enrich: adds terms with given coefficients to a model.
         coefficients: number of coefficients.
-        at: an example of a position.
+        at: an example of a position, `(dimension,)`.
     """
 
     def __init__(
@@ -159,7 +178,14 @@ class Around:
         self.series = self._series(sizes)
 
     def _series(self, sizes: dict[str, int]) -> Series:
-        """Return the order of the data: an observable is a series for each place or group."""
+        """Return the previous datum of each datum, and the time between them.
+
+        The data of one observable at one place, or of one group, form a series. Missing data are
+        left out.
+
+        Args:
+            sizes: number of data, missing ones included, by name of the observable or constraint.
+        """
         times = np.asarray(self.problem.inputs.times, float)
         observed = self.problem.observed
         before = np.full(self._seen.size, -1)
@@ -171,12 +197,13 @@ class Around:
                 places = size // len(times)
                 at = np.broadcast_to(times.reshape(len(times), -1), (len(times), places))
                 rows = start + np.arange(size).reshape(len(times), places)
+                # `own` are the rows of one series, `when` their times.
                 for own, when in zip(rows.T, at.T, strict=True):
                     seen = self._seen[own]
                     before[own[seen][1:]] = own[seen][:-1]
                     steps[own[seen][1:]] = np.diff(when[seen])
             start += size
-        # 2. Numbers among the data that are not missing.
+        # 2. Indices among the data that are not missing.
         number = np.cumsum(self._seen) - 1
         before = before[self._seen]
         steps = steps[self._seen]
@@ -187,7 +214,10 @@ class Around:
     def likeliest(
         self, positions: Float[np.ndarray, "n dimension"]
     ) -> Float[np.ndarray, " dimension"]:
-        """Return the position of the highest log density.
+        """Return the position with the highest log density.
+
+        Args:
+            positions: unconstrained parameters, `(n, dimension)`.
 
         Raises:
             ModelError: if no position has a finite log density.
@@ -204,10 +234,13 @@ class Around:
     ) -> tuple[Float[np.ndarray, " dimension"], bool]:
         """Maximise the log density by Gauss–Newton steps.
 
-        Parameters that move no prediction do not change.
+        Parameters that change no prediction keep their values.
+
+        Args:
+            x: the first position, `(dimension,)`.
 
         Returns:
-            The position, and whether the steps converged.
+            The last position, and whether the steps converged.
         """
         value = self._density(x)
         for _ in range(_STEPS):
@@ -234,18 +267,19 @@ class Around:
     def linear(
         self, x: Float[np.ndarray, " dimension"], replicates: int, *, key: Array
     ) -> tuple[Linear, Float[np.ndarray, "datum coefficient"]]:
-        """Return the linearised residuals around a position, with replicates.
+        """Return the residuals linearised around a position, and residuals of simulated data.
 
-        Replicates are residuals of data simulated by the model. They are standard normal for noise
-        that looks back and for censored data.
+        The simulated data are drawn from the model at this position. Where noise is correlated or
+        data are censored, standard normal numbers replace their residuals.
 
         Args:
-            x: the position.
-            replicates: number of replicates.
+            x: the position, `(dimension,)`.
+            replicates: number of simulated data sets.
             key: random seed.
 
         Returns:
-            The linearised residuals, and the slopes of predictions by the coefficients.
+            The linearised residuals with the simulated ones in `noise`, and the derivatives of
+            predictions by the coefficients, in standard deviations of the noise.
         """
         linear, along, _ = self._linear(x, self.coefficients)
         found = self._moved(x, np.zeros((_BATCH, x.size + self.coefficients)))[2]
@@ -254,21 +288,25 @@ class Around:
         return linear._replace(noise=np.asarray(noise)[:, self._seen]), along
 
     def _density(self, x: np.ndarray) -> float:
-        """Return the log density, −∞ if it is not finite."""
+        """Return the log density at a position, or −∞ if it is not finite."""
         value = float(self._log_density(x))
         return value if np.isfinite(value) else -np.inf
 
     def _linear(self, x: np.ndarray, coefficients: int) -> tuple[Linear, np.ndarray, np.ndarray]:
-        """Return linearised residuals without replicates.
+        """Return the linearised residuals around a position, without simulated data.
+
+        Args:
+            x: the position, `(dimension,)`.
+            coefficients: number of coefficients by which derivatives are taken: all or 0.
 
         Returns:
-            The residuals, the slopes by so many coefficients, and the indices of the parameters
-            that move predictions.
+            The residuals, linear in those parameters that change predictions; the derivatives by
+            the coefficients, `(datum, coefficient)`; and the indices of these parameters.
         """
         every = np.eye(x.size + coefficients, x.size + self.coefficients)
         parts, left = [], np.zeros(0)
         for start in range(0, len(every), _BATCH):
-            # The last batch is filled up with zeros, so that one program serves all.
+            # Zeros fill the last batch, so that one program serves all batches.
             part = every[start : start + _BATCH]
             filled = np.concatenate([part, np.zeros((_BATCH - len(part), every.shape[1]))])
             slopes, left, _ = self._moved(x, filled)
@@ -284,10 +322,15 @@ class Around:
     def _move(
         self, x: Array, directions: Float[Array, "batch number"]
     ) -> tuple[Array, Array, Predicted]:
-        """Return slopes of predictions along directions in units of the noise, and residuals.
+        """Compute residuals and derivatives at a position.
+
+        Args:
+            x: the position, `(dimension,)`.
+            directions: directions of parameters and coefficients, as rows.
 
         Returns:
-            The slopes, the residuals, and the predictions.
+            Derivatives of predictions along each direction, `(batch, datum)`, in standard
+            deviations of the noise; the residuals, `(datum,)`; and the predictions.
         """
         problem = self._forward
         held = realise(problem.model, problem.constrain(x))
@@ -316,10 +359,16 @@ class Around:
     def _left(
         self, realised: Model, found: Predicted, observed: dict[str, Array]
     ) -> Float[Array, " datum"]:
-        """Return scores of predictions times the noise's standard deviation.
+        """Return generalised residuals: the score by each prediction times the sd of the noise.
 
-        For normal noise these are the residuals. For other noise they have mean 0 if the model is
-        right.
+        The score is the derivative of the log likelihood. For normal noise this product is the
+        residual itself. For other noise it has mean 0 if the model is right. With correlated noise,
+        and for constraints, it is replaced by `residuals`.
+
+        Args:
+            realised: the model, with values for all random leaves.
+            found: its predictions.
+            observed: data by observable.
         """
         problem = dataclasses.replace(self.problem, observed=observed)
         plain = residuals(problem, realised, found.centre, found.variances, found.centre)
@@ -349,14 +398,25 @@ class Around:
         return jnp.concatenate(parts)
 
     def _given(self, found: Predicted, values: dict[str, Array]) -> Prediction:
-        """Return a prediction with some values replaced."""
+        """Return a `Prediction` from predicted values, of which some are replaced.
+
+        Args:
+            found: the predictions.
+            values: the new values, by name.
+        """
         every = {**found.centre, **values}
         return Prediction(every, jnp.asarray(True), variances=found.variances, before=every)
 
     def _replicates(
         self, x: Array, found: Predicted, keys: Array
     ) -> Float[Array, "replicate datum"]:
-        """Return residuals of simulated data."""
+        """Return residuals of simulated data, `(replicate, datum)`.
+
+        Args:
+            x: the position of the parameters.
+            found: predictions at this position.
+            keys: a random key for each replicate.
+        """
         problem = self.problem
         observed = self.problem.observed
         realised = realise(problem.model, problem.constrain(x))
@@ -389,6 +449,6 @@ class Around:
 
 
 def _positive(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
-    """Return a symmetric matrix with eigenvalues of at least the least curvature of a prior."""
+    """Return a symmetric matrix whose eigenvalues are raised to at least 1e-4."""
     values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     return (vectors * np.maximum(values, _FLATTEST)) @ vectors.T

@@ -1,4 +1,4 @@
-"""The curvature of the log density by first derivatives of predictions (Gauss–Newton)."""
+"""The Gauss–Newton approximation of the Hessian of the log density."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,12 @@ def gauss_newton(
     - \nabla^2 \log p(\theta)$
 
     Here $f_i$ are predictions, $\sigma_i$ their standard deviations, as for normal noise, and $r_k$
-    constraint residuals with unit standard deviation.
+    constraint residuals with unit standard deviation. $p(\theta)$ is the prior of the unconstrained
+    parameters.
+
+    Args:
+        problem: the posterior.
+        mode: the position, `(dimension,)`.
     """
     problem = problem.reversible()
     inputs = problem.inputs

@@ -9,7 +9,7 @@ from .sites import sites_of
 
 
 def pose(model: Model, data: xr.Dataset) -> Problem:
-    """Return the posterior as a function of one flat vector, after checking the data.
+    """Check the data, and return the posterior as a function of one flat vector.
 
     Nothing is compiled.
 

@@ -1,4 +1,4 @@
-"""One program for many independent items, on the cores of a CPU or on all accelerators."""
+"""Run one program for many independent items, on all cores of a CPU or on all accelerators."""
 
 import functools
 import time
@@ -17,7 +17,14 @@ from .._jax.trace import parted
 
 
 def lap_times(one: Callable[..., Any], items: Any, count: int, *, laps: int) -> list[float]:
-    """Return the seconds of each of several runs over all items, once compiled."""
+    """Return the seconds that each of several runs over all items takes, without compilation.
+
+    Args:
+        one: the function of one item.
+        items: a tree of arrays with a leading axis of items.
+        count: the number of items.
+        laps: the number of runs that are timed.
+    """
     run = Sharded(one, count)
     run.compile(items)
     times = []
@@ -30,27 +37,37 @@ def lap_times(one: Callable[..., Any], items: Any, count: int, *, laps: int) -> 
 
 
 def shards_of(platform: str) -> int:
-    """Return the number of shards on a kind of device: cores of a CPU, or devices."""
+    """Return the number of shards on a platform: cores of a CPU, or the number of accelerators."""
     return cores() if platform == "cpu" else len(jax.devices(platform))
 
 
 def most_even_shards(count: int) -> int:
-    """Return the largest number of shards that divides a number of items evenly."""
+    """Return the largest possible number of shards that all get the same number of items.
+
+    Args:
+        count: the number of items.
+    """
     most = shards_of(computing_devices()[0].platform)
     return max(n for n in range(1, most + 1) if count % n == 0)
 
 
 class Sharded:
-    """Runs `one(item, *shared)` for `count` items, divided evenly among shards.
+    """Evaluate `one(item, *shared)` for `count` items, divided evenly among shards.
 
-    On a CPU a shard is a thread that runs its items one after another. In a batch each item would
-    wait for the hardest solve at every step. XLA releases Python's lock, so that one device serves
-    all threads. On accelerators a shard is a device that runs its items as a batch, or one after
-    another with `batched=False`. Shards run independently. `one` must be traced (`traced_once`),
-    since a solver itself cannot be used on several accelerators (diffrax#765).
+    On a CPU a shard is a thread that evaluates its items one after another. In a batch, each item
+    would wait for the slowest solve at every step. XLA releases Python's lock, so that one device
+    serves all threads. On accelerators a shard is a device.
 
-    A call takes and returns arrays with a leading axis of items. Ctrl-C stops it at once; results
-    of its threads are dropped.
+    Shards run independently. The function must be traced (`traced_once`), since a solver itself
+    cannot be used on several accelerators (diffrax#765).
+
+    A call takes the items as a tree of arrays with a leading axis of items, and returns the results
+    in the same way. Ctrl-C stops a call at once and discards its results.
+
+    Args:
+        one: the function of one item and of arguments that all items share.
+        count: the number of items.
+        batched: whether an accelerator evaluates its items as one batch, else one after another.
     """
 
     def __init__(self, one: Callable[..., Any], count: int, *, batched: bool = True):
@@ -67,14 +84,19 @@ class Sharded:
 
     @property
     def on_cpu(self) -> bool:
-        """Whether shards are threads."""
+        """Whether shards are threads on a CPU."""
         return self.platform == "cpu"
 
     def __str__(self) -> str:
         return f"{self.shards} × {self.platform}"
 
     def compile(self, items: Any, *shared: Any) -> None:
-        """Compile once, for arguments like these; only the shapes of items matter."""
+        """Compile the program once; later calls do nothing.
+
+        Args:
+            items: items of the right shapes; their values do not matter.
+            *shared: arguments of the right shapes that all items share.
+        """
         if self._program is not None:
             return
         # Random keys travel as their numbers, since NumPy cannot slice keys.
@@ -97,7 +119,7 @@ class Sharded:
     def __call__(self, items: Any, *shared: Any) -> Any:
         self.compile(items, *shared)
         items = jax.tree.map(lambda a: np.asarray(_without_keys(a)), items)
-        # Copies of the last item fill the last shard up, and are dropped again.
+        # Copies of the last item fill the last shard; their results are dropped.
         filled = np.minimum(np.arange(self.shards * self.each), self.count - 1)
         parts = [
             jax.tree.map(lambda a, own=own: a[own], items)
@@ -109,13 +131,18 @@ class Sharded:
 
     @property
     def _place(self) -> Any:
-        """The sharding of the leading axis of items over devices."""
+        """How the leading axis of items is divided among the devices."""
         if len(self._devices) == 1:
             return SingleDeviceSharding(self._devices[0])
         return NamedSharding(Mesh(np.array(self._devices), ("items",)), PartitionSpec("items"))
 
     def _over_devices(self, function: Callable[..., Any], shared: int) -> Callable[..., Any]:
-        """Return a function of all items that runs on every device with its part of them."""
+        """Return a function of all items that runs on every device with its share of the items.
+
+        Args:
+            function: the function of the items of one device.
+            shared: number of arguments that all items share.
+        """
         if len(self._devices) == 1:
             return function
         each = PartitionSpec("items")
@@ -127,15 +154,20 @@ class Sharded:
 
 
 def _key_kind(leaf: Any) -> str:
-    """Return the generator of random keys, empty for other arrays."""
+    """Return the name of the generator of a random key, or "" for another array."""
     return str(jax.random.key_impl(leaf)) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else ""
 
 
 def _without_keys(leaf: Any) -> Any:
-    """Return the numbers of random keys, and other arrays unchanged."""
+    """Return random keys as arrays of integers, and other arrays unchanged."""
     return jax.random.key_data(leaf) if _key_kind(leaf) else leaf
 
 
 def _with_keys(leaf: Any, kind: str) -> Any:
-    """Return random keys from their numbers, and other arrays unchanged."""
+    """Return random keys from arrays of integers, and other arrays unchanged.
+
+    Args:
+        leaf: the array.
+        kind: the name of the generator, or "" for an array that is no key.
+    """
     return jax.random.wrap_key_data(leaf, impl=kind) if kind else leaf

@@ -1,4 +1,4 @@
-"""Sites of random leaves in the flat vector, and transforms between reals and supports."""
+"""Indices of random leaves in the flat vector, and transforms from real numbers to supports."""
 
 import math
 from collections import OrderedDict
@@ -24,14 +24,20 @@ from numpyro.distributions.transforms import (
 from ..random import Dependent, RandomLeaf
 
 type Sites = OrderedDict[str, Site]
-"""Sites by path, in the order of the vector; JAX would sort the keys of a plain dictionary."""
+"""Sites by path, in their order in the flat vector. JAX would sort the keys of a plain dict."""
 
 
 class Site(eqx.Module):
-    """The place of a random leaf in the flat vector, and its transform.
+    """The slice of the flat vector that belongs to a random leaf, and its transform.
 
-    A prior whose location and scale depend on other leaves is non-centred: the vector holds
-    (x − location) / scale, which avoids funnels. The leaf is then given as `standardised`.
+    A leaf x whose prior has a location and a scale that depend on other leaves is non-centred. The
+    flat vector then holds (x − location) / scale, which avoids funnels.
+
+    Args:
+        start: index of its first element in the flat vector.
+        shape: shape of the constrained value.
+        bijector: transform from unconstrained parameters to the support of the prior.
+        standardised: the random leaf itself if it is non-centred, else None.
     """
 
     start: int
@@ -41,13 +47,18 @@ class Site(eqx.Module):
 
     @property
     def size(self) -> int:
-        """Number of unconstrained parameters: a point of the simplex of three has two."""
+        """Number of unconstrained parameters, such as two for a point of the simplex of three."""
         return math.prod(self.bijector.inverse_shape(self.shape))
 
     def value(
         self, position: Float[Array, " dimension"], values: Mapping[str, Array]
     ) -> tuple[Array, Array]:
-        """Return the value of the leaf and log |det J|, given the values it depends on."""
+        """Return the constrained value of the leaf, and log |det J| of its transform.
+
+        Args:
+            position: the flat vector, `(dimension,)`.
+            values: constrained values by path, at least of the leaves on which this prior depends.
+        """
         x = position[self.start : self.start + self.size].reshape(
             self.bijector.inverse_shape(self.shape)
         )
@@ -61,20 +72,35 @@ class Site(eqx.Module):
         return value, log_det + jnp.sum(self.bijector.log_abs_det_jacobian(x, value))
 
     def flat(self, value: Array, values: Mapping[str, Array]) -> Float[Array, " size"]:
-        """Return the unconstrained parameters of a value, given the values it depends on."""
+        """Return the elements of the flat vector, `(size,)`, for a constrained value of the leaf.
+
+        Args:
+            value: the constrained value.
+            values: constrained values by path, at least of the leaves on which this prior depends.
+        """
         x: Any = self.bijector.inv(value)
         way = self.way(values)
         return jnp.ravel(x if way is None else way.inv(x))
 
     def way(self, values: Mapping[str, Array]) -> Transform | None:
-        """Return the transform from standardised to unconstrained parameters, if there is one."""
+        """Return the transform x = location + scale · z of a non-centred leaf, else None.
+
+        Here x is unconstrained and z its standardised element of the flat vector.
+
+        Args:
+            values: constrained values by path, at least of the leaves on which this prior depends.
+        """
         return (
             None if self.standardised is None else _location_scale(self.standardised.given(values))
         )
 
 
 def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
-    """Return the sites of random leaves by path, in order, and the length of the vector."""
+    """Return the sites of random leaves by path, and the length of the flat vector.
+
+    Args:
+        leaves: random leaves by path, in the order of the flat vector.
+    """
     sites, start = OrderedDict(), 0
     for path, leaf in leaves.items():
         prior = leaf.distribution
@@ -88,7 +114,12 @@ def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
 def constrained(
     sites: Sites, position: Float[Array, " dimension"]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return the named values of a flat position, and log |det J| of each."""
+    """Return the constrained value of each leaf, and log |det J| of its transform, both by path.
+
+    Args:
+        sites: sites by path.
+        position: the flat vector, `(dimension,)`.
+    """
     values, log_dets = {}, {}
     for path, site in sites.items():
         values[path], log_dets[path] = site.value(position, values)
@@ -96,16 +127,25 @@ def constrained(
 
 
 def unconstrained(sites: Sites, values: Mapping[str, Array]) -> Float[Array, " dimension"]:
-    """Transform named values to the unconstrained flat vector."""
+    """Return the flat vector `(dimension,)` for constrained values.
+
+    Args:
+        sites: sites by path.
+        values: constrained values of all leaves, by path.
+    """
     return jnp.concatenate([site.flat(values[path], values) for path, site in sites.items()])
 
 
+# Positive families with a scale or a rate parameter.
 _SCALED = (dist.HalfNormal, dist.HalfCauchy, dist.Weibull)
 _RATED = (dist.Exponential, dist.Gamma)
 
 
 def _location_scale(prior: Any) -> Transform | None:
-    """Return the transform x = location + scale · z of a prior, none for other families."""
+    """Return the transform x = location + scale · z of a prior to unconstrained x.
+
+    For families without a location or scale it is None.
+    """
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution)):
         prior = prior.base_dist
     located = {"loc", "scale"} <= prior.arg_constraints.keys() and prior.support is constraints.real
@@ -120,7 +160,7 @@ def _location_scale(prior: Any) -> Transform | None:
 
 
 def labels(sites: Sites) -> list[str]:
-    """Return a name for each unconstrained parameter."""
+    """Return a name for each unconstrained parameter, such as `path`, or `path[0]` in an array."""
     return [
         path if site.size == 1 else f"{path}[{i}]"
         for path, site in sites.items()
@@ -131,8 +171,9 @@ def labels(sites: Sites) -> list[str]:
 class NormalCDF(ParameterFreeTransform):
     r"""The map $y = \Phi(x)$ from the real line to the unit interval.
 
-    For a posterior at a bound, the tail of x is normal, not exponential as with a logistic
-    function. One step size of NUTS then suits tail and centre.
+    $\Phi$ is the standard normal distribution function. For a posterior at a bound, the tail of
+    $x$ is normal; with a logistic function it would be exponential. One step size of NUTS then
+    suits tail and centre.
     """
 
     domain: Any = constraints.real
@@ -150,7 +191,10 @@ class NormalCDF(ParameterFreeTransform):
 
 
 def bijector(support: Any) -> Transform:
-    """Return NumPyro's transform to a support, but the normal's CDF for an interval."""
+    """Return NumPyro's transform from real numbers to a support.
+
+    For an interval it is the normal distribution function instead, stretched to the bounds.
+    """
     if isinstance(support, constraints.independent):
         return bijector(support.base_constraint)
     if not isinstance(support, constraints.interval) or support is constraints.circular:

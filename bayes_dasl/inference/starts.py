@@ -1,4 +1,4 @@
-"""Multi-start MAP: many prior draws, a short optimisation of the best, modes and curvature."""
+"""Multi-start MAP: optimise the best of many prior draws, and find modes and curvature."""
 
 import contextlib
 import dataclasses
@@ -28,33 +28,43 @@ from .reparametrisations.reparametrisation import Identity, Reparametrisation
 from .sharding import Sharded
 
 MAP_STARTS = 32
-# Prior draws per start. Only the best are optimised: solves at others may take all allowed steps.
+# Prior draws per start. Only the best are optimised: solves at the others may take the most steps
+# that the solver allows.
 _DRAWS_A_START = 4
 MAP_STEPS = 400
-# Nats of log mass below the largest mode, from which a mode is negligible.
+# A mode is negligible if its log mass is this many nats below that of the largest mode.
 _WORTH_HAVING = 5.0
 _MOST_MODES = 8
-# Standard deviations within which two positions belong to one mode.
+# Two positions belong to one mode if they are closer than this many standard deviations.
 _CLOSE = 3.0
 _HESSIAN_STEP = 1e-4
-# Jitters whose median ranks the starts of a hierarchical model.
+# Number of jitters; the median log density over them ranks the starts of a hierarchical model.
 _JITTERS = 9
-# Distances from the mode at which a first position is tried.
+# Number of candidates for the first position of a chain, each closer to the mode.
 _TRIES = 16
-# Positions to which a reference is fitted.
+# Number of positions to which a reparametrisation is fitted.
 _POSITIONS = 32
-# Rounding errors of a log density above this hide differences between positions.
+# Nats of rounding error above which log densities of different positions cannot be compared.
 _RESOLVED = 0.01
-# Nats below the mode at which a chain may begin, beyond d/2 + 4 sqrt(d/2) for normal draws.
+# A chain may begin at most d/2 + 4 sqrt(d/2) nats plus this below its mode. For a normal posterior
+# in d dimensions, d/2 is the mean of that difference and sqrt(d/2) its standard deviation.
 _DEEPEST_START = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Modes, the one of largest mass first, and minus the Hessian at each.
+    """Modes found by multi-start MAP, the one with the largest mass first.
 
-    For a hierarchical model they maximise the density on average over random effects, and the
-    Hessian is that of the best normal. `tried` and `failed` count prior draws.
+    For a hierarchical model, the optimiser maximises the log density averaged over jittered random
+    effects. See `Optimiser`.
+
+    Args:
+        modes: positions of the modes, `(mode, dimension)`.
+        log_densities: log densities of the modes, `(mode,)`.
+        precisions: minus the Hessian at each mode, or an approximation,
+            `(mode, dimension, dimension)`.
+        tried: number of draws among which starts were chosen.
+        failed: number of these draws without a finite log density.
     """
 
     modes: Float[np.ndarray, "modes dimension"]
@@ -64,25 +74,27 @@ class Start:
     failed: int
 
     def arrays(self) -> Arrays:
-        """Return the fields as arrays for a step of the journal."""
+        """Return the fields as arrays by name, for a step of the journal."""
         return {name: np.asarray(value) for name, value in vars(self).items()}
 
 
 class Optimiser:
-    """Adam from a number of positions at once; one compiled program optimises and evaluates.
+    """Maximise the log density from many positions at once by Adam.
 
-    Positions are those of its `reparametrisation`. `seconds` and `steps` count its work so far.
+    All positions are those of the attribute `reparametrisation`. One compiled program optimises and
+    evaluates. The attributes `seconds` and `steps` count the work so far.
 
-    The mode of a hierarchical model is a poor start: noise may be almost zero there, and each group
-    follows its data. So random effects are jittered by a standard normal at each step, which
-    maximises the posterior on average over them. The jitter is the same for all starts and fits, so
-    that starts in one basin end at one place.
+    The mode of a hierarchical model is a poor start: noise may be almost zero at the mode, and each
+    group follows its data exactly. So each step adds standard normal jitter to the random effects,
+    which maximises the log density averaged over the jitter. All starts and fits use the same
+    jitter, so that starts in one basin end at one place.
 
     Args:
-        value_and_gradient: the log density and its gradient by unconstrained parameters.
-        count: how many positions at once.
-        reparametrisation: the first one; all others are of its class.
-        jittered: indices of random effects, whose priors depend on other parameters.
+        value_and_gradient: returns the log density and its gradient for unconstrained parameters.
+        count: the number of positions that the program takes at once.
+        reparametrisation: the first reparametrisation, by default the identity. All later ones are
+            of its class or the identity.
+        jittered: indices of the random effects, whose priors depend on other parameters.
     """
 
     def __init__(
@@ -132,8 +144,19 @@ class Optimiser:
     def _run(
         self, x: np.ndarray, steps: int, *, jitter: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return positions, log densities and gradients after some steps."""
-        # The other lanes of the program take no steps.
+        """Run Adam for some steps from at most `count` positions.
+
+        Args:
+            x: first positions, `(n, dimension)`.
+            steps: number of steps; with one step the log density is only evaluated.
+            jitter: whether random effects are jittered.
+
+        Returns:
+            Positions `(n, dimension)`, log densities `(n,)` and gradients `(n, dimension)`. The
+            positions are the last ones with jitter, and the best ones without. The log density is
+            the highest on the path, and the gradient the one at the start of the last step.
+        """
+        # The program always takes `count` positions; unused ones take no steps.
         lanes = self._order[: len(x)]
         begin = np.repeat(x[:1], self.count, axis=0)
         begin[lanes] = x
@@ -152,11 +175,18 @@ class Optimiser:
     def optimise(
         self, x: Float[np.ndarray, "batch dimension"]
     ) -> Float[np.ndarray, "batch dimension"]:
-        """Return the positions after a short ascent of the log density."""
+        """Return the positions after 400 steps of Adam, `(batch, dimension)`.
+
+        Random effects are jittered if there are any.
+        """
         return self._run(x, MAP_STEPS, jitter=bool(self._jittered))[0]
 
     def objective(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
-        """Return the log density, or its median over jitters, by which starts are ranked."""
+        """Return the objective by which starts are ranked, `(n,)`.
+
+        It is the log density, or its median over jitters if there are random effects. It is −∞ if
+        it is not finite.
+        """
         if not self._jittered:
             return or_lowest(self.evaluate(x)[0])
         noise = np.zeros((_JITTERS, 1, x.shape[1]))
@@ -167,7 +197,7 @@ class Optimiser:
         return np.median(or_lowest(values).reshape(_JITTERS, len(x)), axis=0)
 
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return log density and gradient at any number of positions."""
+        """Return log densities `(n,)` and gradients `(n, dimension)` at any number of positions."""
         values, gradients = [], []
         for begin in range(0, len(x), self.count):
             _, value, gradient = self._run(x[begin : begin + self.count], 1, jitter=False)
@@ -178,13 +208,21 @@ class Optimiser:
     def evaluate_in(
         self, reparametrisation: Reparametrisation, z: Float[np.ndarray, "n dimension"]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return log density and gradient in another reparametrisation."""
+        """Return log densities and gradients in another reparametrisation.
+
+        Args:
+            reparametrisation: the reparametrisation.
+            z: its positions, `(n, dimension)`.
+
+        Returns:
+            Log densities `(n,)` and gradients by z, `(n, dimension)`.
+        """
         with self.within(reparametrisation):
             return self.evaluate(z)
 
     @contextlib.contextmanager
     def within(self, reparametrisation: Reparametrisation) -> Iterator[None]:
-        """Work in another reparametrisation for a while."""
+        """Use another reparametrisation inside a `with` block."""
         own = self.reparametrisation
         self.reparametrisation = reparametrisation
         try:
@@ -193,21 +231,30 @@ class Optimiser:
             self.reparametrisation = own
 
     def gradients(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
-        """Return the gradients of the log density at any number of positions."""
+        """Return the gradients of the log density at any number of positions, `(n, dimension)`."""
         return self.evaluate(x)[1]
 
 
 def refined_starts(starts: int) -> int:
-    """Return how many of the starts are optimised again in a fitted reparametrisation."""
+    """Return how many starts are optimised again in a fitted reparametrisation: a quarter."""
     return max(starts // 4, 1)
 
 
 def optimised_in(
     reparametrisation: Reparametrisation, optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]
 ) -> np.ndarray:
-    """Return as many positions, optimised in a reparametrisation, the highest there first.
+    """Optimise positions in a reparametrisation.
 
-    Positions before the optimisation count too.
+    Candidates are the positions before and after the optimisation. The best n of them are returned,
+    the highest first. Candidates without a finite objective are dropped.
+
+    Args:
+        reparametrisation: the reparametrisation.
+        optimiser: the optimiser.
+        x: unconstrained parameters, `(n, dimension)`.
+
+    Returns:
+        Unconstrained parameters, at most n rows.
     """
     begun = reparametrisation.inverse_many(x)
     with optimiser.within(reparametrisation):
@@ -216,7 +263,11 @@ def optimised_in(
 
 
 def fared(found: Arrays) -> dict[str, int | float | str]:
-    """Return the facts of a multi-start MAP search, from `Start.arrays`."""
+    """Return facts of a multi-start MAP search: `modes`, `starts` and `starts_failed`.
+
+    Args:
+        found: the arrays of `Start.arrays`.
+    """
     return {
         "modes": len(found["modes"]),
         "starts": int(found["tried"]),
@@ -233,10 +284,13 @@ def precision_at(
     mode: Float[np.ndarray, " dimension"],
     indices: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Return minus the Hessian, `(dimension, dimension)`.
+    """Return minus the Hessian of the log density at a mode, `(dimension, dimension)`.
 
     Args:
-        indices: the parameters it is computed for, by default all. For others it is taken as 1.
+        optimiser: evaluates gradients.
+        mode: the position.
+        indices: the parameters for which the Hessian is computed, by default all. Rows and columns
+            of other parameters are those of the identity matrix.
     """
     precision = np.eye(len(mode))
     chosen = list(range(len(mode)) if indices is None else indices)
@@ -251,9 +305,15 @@ def falls(
     x: Float[np.ndarray, " dimension"],
     directions: Float[np.ndarray, "n dimension"],
 ) -> Float[np.ndarray, "n dimension"]:
-    """Return minus the derivative of the gradient along each direction, zero if it is unknown.
+    """Return minus the derivative of the gradient along each direction, `(n, dimension)`.
 
-    Central differences serve, since the solver's adjoint has no second derivative.
+    This is −H v for the Hessian H and a direction v, by central differences, since the adjoint of
+    the solver has no second derivative. Elements without finite gradients are 0.
+
+    Args:
+        gradients: returns the gradients at many positions.
+        x: the position, `(dimension,)`.
+        directions: the directions v, `(n, dimension)`.
     """
     # −H v ≈ (g(x − h v) − g(x + h v)) / (2 h).
     nudges = _HESSIAN_STEP * directions
@@ -265,10 +325,16 @@ def falls(
 
 
 def find_start(problem: Problem, optimiser: Optimiser, *, key: Array) -> Start:
-    """Return modes of large mass and the curvature there, by multi-start MAP.
+    """Return the modes with the largest mass and the curvature at each, by multi-start MAP.
+
+    Args:
+        problem: the posterior.
+        optimiser: evaluates and optimises positions.
+        key: random seed of the prior draws.
 
     Raises:
         ModelError: if no start has a finite log density.
+        DataError: if rounding hides differences between log densities.
     """
     return modes_among(optimiser, *multi_start(problem, optimiser, key=key))
 
@@ -286,23 +352,24 @@ def multi_start(
     Args:
         problem: the posterior.
         optimiser: evaluates and optimises positions.
-        ascent: replaces the optimisation.
-        near: draws of a similar posterior, for half of the starts in place of prior draws.
+        ascent: a function that replaces `optimiser.optimise`.
+        near: draws of a similar posterior, which replace half of the prior draws.
         key: random seed.
 
     Returns:
-        The positions reached, the highest first, their objectives, the number of draws, and the
+        The optimised positions, the highest first; their objectives; the number of draws; and the
         number of draws without a finite log density.
 
     Raises:
         ModelError: if no start has a finite log density.
+        DataError: if rounding hides differences between log densities.
     """
     # 1. Many prior draws, half of them replaced by draws near the modes.
     draws = _DRAWS_A_START * optimiser.count
     groups = [np.asarray(problem.prior(draws, key=key))]
     if near is not None:
         groups = [groups[0][: draws // 2], evenly(near, draws // 2)]
-    # 2. The best of each kind.
+    # 2. The best prior draws, and the best of the similar posterior.
     values = [or_lowest(optimiser.evaluate(group)[0]) for group in groups]
     share = optimiser.count // len(groups)
     promising = [
@@ -318,11 +385,16 @@ def multi_start(
 def best_first(
     optimiser: Optimiser, x: Float[np.ndarray, "n dimension"], *, tried: int | None = None
 ) -> tuple[Float[np.ndarray, "reached dimension"], Float[np.ndarray, " reached"]]:
-    """Return the positions of finite objective, the highest first, and the objectives.
+    """Return the positions with a finite objective, the highest first, and their objectives.
+
+    Args:
+        optimiser: evaluates objectives.
+        x: positions, `(n, dimension)`.
+        tried: number of draws to name in the error message, by default n.
 
     Raises:
-        ModelError: if there are none; the message has the number of draws `tried`.
-        DataError: if rounding hides differences between their log densities.
+        ModelError: if no objective is finite.
+        DataError: if rounding hides differences between the objectives.
     """
     objectives = optimiser.objective(x)
     if not np.isfinite(objectives).any():
@@ -340,22 +412,26 @@ def modes_among(
     failed: int,
     precision_of: Callable[[Optimiser, np.ndarray], np.ndarray] = precision_at,
 ) -> Start:
-    """Return the modes of large mass among optimised positions, the highest first.
+    """Return the modes with the largest mass among optimised positions, as a `Start`.
 
     Args:
         optimiser: evaluates gradients.
         x: optimised positions, the highest first.
         objectives: their objectives.
-        tried: number of prior draws.
-        failed: number of prior draws without a finite log density.
-        precision_of: minus the Hessian at a position, or its approximation.
+        tried: number of draws among which starts were chosen.
+        failed: number of these draws without a finite log density.
+        precision_of: returns minus the Hessian at a position, or its approximation.
     """
     modes, precisions = _modes(optimiser, x, objectives, precision_of)
     return Start(x[modes], objectives[modes], precisions, tried, failed)
 
 
 def no_start(draws: int) -> ModelError:
-    """Return the error for starts without a finite log density."""
+    """Return the ModelError for starts without a finite log density.
+
+    Args:
+        draws: the number of prior draws, for the message.
+    """
     return ModelError(
         f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), "
         "which says how prior draws fare in the solver, and narrow the priors or loosen the solver"
@@ -363,13 +439,15 @@ def no_start(draws: int) -> ModelError:
 
 
 def refuse_unresolved(log_densities: np.ndarray) -> None:
-    """Refuse data so far from all predictions that rounding hides differences in log density.
+    """Raise DataError if rounding hides differences between log densities.
+
+    This occurs if data are very far from all predictions.
 
     Args:
         log_densities: log densities of the best positions; at least one is finite.
 
     Raises:
-        DataError: if the rounding error of the largest log density is too large.
+        DataError: if the rounding error of the largest log density is above 0.01.
     """
     best = log_densities[np.isfinite(log_densities)].max()
     rounding = np.spacing(np.abs(best))
@@ -383,19 +461,22 @@ def refuse_unresolved(log_densities: np.ndarray) -> None:
 
 
 def or_lowest(log_density: np.ndarray) -> np.ndarray:
-    """Return log densities with −∞ for those that are not finite."""
+    """Return log densities with −∞ in place of values that are not finite."""
     return np.where(np.isfinite(log_density), log_density, -np.inf)
 
 
 def evenly(draws: np.ndarray, number: int) -> np.ndarray:
-    """Return `number` evenly spaced draws, with repeats if there are fewer."""
+    """Return `number` evenly spaced rows of `draws`, with repeats if there are fewer."""
     return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
 
 
 def chosen_for_reference(
     positions: Float[np.ndarray, "n dimension"],
 ) -> Float[np.ndarray, "chosen dimension"]:
-    """Return the positions to which a reference is fitted."""
+    """Return 32 evenly spaced positions, to which a reparametrisation is fitted.
+
+    A single position is returned as it is.
+    """
     return evenly(positions, _POSITIONS if len(positions) > 1 else 1)
 
 
@@ -405,10 +486,18 @@ def _modes(
     value: np.ndarray,
     precision_of: Callable[[Optimiser, np.ndarray], np.ndarray],
 ) -> tuple[list[int], Float[np.ndarray, "modes dimension dimension"]]:
-    """Return indices of the modes of large mass, the largest first, and their precisions.
+    """Find the modes with the largest mass, and minus the Hessian at each.
 
-    The positions `x` are in the order of their log density. Positions close together are one mode,
-    represented by the highest.
+    Positions close together are one mode, represented by the highest.
+
+    Args:
+        optimiser: evaluates gradients.
+        x: positions, the highest first.
+        value: their objectives.
+        precision_of: returns minus the Hessian at a position, or its approximation.
+
+    Returns:
+        Indices of the modes in `x`, the largest first, and their precisions.
     """
     kept: list[int] = []
     precisions: list[np.ndarray] = []
@@ -433,7 +522,16 @@ def nearest_mode(
     modes: Float[np.ndarray, "modes dimension"],
     precisions: Float[np.ndarray, "modes dimension dimension"],
 ) -> np.ndarray:
-    """Return the number of each draw's mode, by the density of the normal around each mode."""
+    """Return the index of the mode to which each draw belongs, `(chain, draw)`.
+
+    It is the mode whose normal approximation N(mode, precision⁻¹) has the highest density at the
+    draw.
+
+    Args:
+        positions: the draws.
+        modes: positions of the modes.
+        precisions: minus the Hessian at each mode.
+    """
     scores = []
     for mode, precision in zip(modes, precisions, strict=True):
         # log N(x; mode, P⁻¹) = −½ |R⁻¹ (x − mode)|² − ½ log det P⁻¹, with R Rᵀ = P⁻¹.
@@ -445,10 +543,17 @@ def nearest_mode(
 def first_positions(
     start: Start, optimiser: Optimiser, chains: int, *, key: Array
 ) -> Float[np.ndarray, "chains dimension"]:
-    """Return a dispersed start for each chain: a draw of the normal around one of the modes.
+    """Return a dispersed first position for each chain: a draw of the normal around a mode.
 
-    Along a curved valley the posterior falls much faster than the normal. So each further try is
-    closer to the mode, and no chain begins where it cannot move.
+    Chains take the modes in turn. Along a curved valley the posterior falls much faster than the
+    normal. So candidates are tried closer and closer to the mode, and no chain begins where it
+    cannot move.
+
+    Args:
+        start: the modes and their precisions.
+        optimiser: evaluates log densities.
+        chains: number of chains.
+        key: random seed.
     """
     turns = np.arange(chains) % len(start.modes)
     modes = start.modes[turns]
@@ -468,10 +573,15 @@ def first_positions(
 def laplace_metric(
     precision: Float[np.ndarray, "dimension dimension"], *blocks: tuple[int, ...]
 ) -> Metric:
-    """Return the metric at a mode where minus the Hessian is `precision`.
+    """Return the metric of the normal approximation at a mode.
 
-    In many dimensions it is dense for the first of some `blocks` of indices that is small, and
-    low-rank for the rest. Directions without curvature have a standard deviation of ten.
+    In up to 64 dimensions it is dense for all parameters. Above that it is dense for one block and
+    low-rank for the rest. Directions without curvature get a standard deviation of ten.
+
+    Args:
+        precision: minus the Hessian at the mode.
+        *blocks: candidates for the dense block, as indices. The first one with at most 128
+            parameters is taken.
     """
     # 1. The dense block: a Cholesky factor of its covariance.
     root = root_of_inverse(precision)
@@ -493,9 +603,10 @@ def laplace_metric(
 def _dense_and_rest(
     dimension: int, *blocks: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the indices of the dense block and of the rest.
+    """Return the indices of the dense block, and the remaining indices.
 
-    The block has all indices if they are few, else the first of some blocks that is small.
+    The block has all indices in up to 64 dimensions. Otherwise it is the first of `blocks` with at
+    most 128 indices, or empty.
     """
     everything = tuple(range(dimension))
     if dimension <= DENSE_UP_TO:

@@ -1,7 +1,10 @@
-"""Gradient descent of several members, with a learning rate for each group of parameters.
+"""Adam for several members at once, with a learning rate for each group of parameters.
 
-With networks inside solvers, each member has its own conditional reparametrisation, in which last
-layers follow all other parameters.
+A descent is divided into windows of 50 steps. After each window, positions are compared and
+learning rates adapted.
+
+With networks inside solvers, each member has its own conditional reparametrisation. In it the
+weights of last layers follow from all other parameters.
 """
 
 import dataclasses
@@ -27,30 +30,36 @@ from .descent_settings import WINDOW, Descent
 
 GROUPS = ("science", "network")
 
-# Straightness of a group's path over a window, |end − start| / length. Above the first value the
-# learning rate rises, below the second one it falls.
+# Straightness of a group's path over a window, |end − start| / length. The learning rate rises if
+# it is above the first value, and falls if it is below the second one.
 _STRAIGHT, _TO_AND_FRO = 0.4, 0.2
 _FASTER, _SLOWER = 1.3, 0.6
 # Limits of a learning rate, as multiples of the first one.
 _HIGHEST, _LOWEST = 100.0, 1e-3
-# Nats by which a better position restarts the patience.
+# An improvement by this many nats restarts the patience.
 _WORTH_HAVING = 0.05
-# Norm of the gradient of a group.
+# The largest norm of the gradient of a group, to which gradients are clipped.
 _LARGEST_GRADIENT = 10.0
-# Windows before which reparametrisations are fitted anew around the members.
+# Reparametrisations are fitted anew before the windows with these numbers.
 _REFITS = (0, 2, 6, 14, 30, 62)
 
 type Objective = Callable[[Array, Any, Array], tuple[Array, Terms]]
-"""Maps a position, a member's own data and a random key to the loss and the log density's terms."""
+"""Maps a position, a member's own arrays and a random key to the loss and its `Terms`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Descended:
-    """Ends of the descents `(member, dimension)`, and curves `(member, step)` by term.
+    """The result of several descents.
 
-    `visited` has the position after each window, `weights` the count of each datum for each member.
-    `stopped_early` is `None` if all steps had to be taken. `references` fit the reparametrisation
-    of the descent, if there is one.
+    Args:
+        positions: the best position of each member.
+        visited: the position of each member after each window of 50 steps.
+        curves: the loss and its terms by name, `(member, step)`. `held_out`, the loss that selects
+            positions, is `(member, window)`.
+        weights: how often each datum counts for each member, by observable.
+        steps: number of steps.
+        stopped_early: whether all members stopped early; None without a patience.
+        references: fits the reparametrisation of the descent; None for the identity.
     """
 
     positions: Float[np.ndarray, "member dimension"]
@@ -63,26 +72,33 @@ class Descended:
 
     @property
     def facts(self) -> Facts:
-        """Number of steps, and whether the descent stopped early."""
+        """The number `descent_steps`, and `descent_stopped`: whether the descent stopped early."""
         ended = {} if self.stopped_early is None else {"descent_stopped": int(self.stopped_early)}
         return {"descent_steps": self.steps, **ended}
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """A finding if the descent did not converge."""
+        """A warning if the descent took all steps without stopping early."""
         if self.stopped_early is not False:
             return ()
         message = f"the loss still fell after {self.steps} steps"
         return (Finding("warning", "descent", message, "allow more steps"),)
 
     def curves_of(self, member: int) -> dict[str, np.ndarray]:
-        """Return the curves of one member."""
+        """Return the curves of one member, `(1, step)` by name."""
         return {name: values[member : member + 1] for name, values in self.curves.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """The loss of a step, and the loss that judges members, on held-out data if there are any."""
+    """The loss of a step, and the loss that selects the best position of a member.
+
+    Args:
+        objective: maps a position, the member's own arrays and a random key to the loss and its
+            `Terms`.
+        judge: maps a position and the member's own arrays to the loss that selects positions. This
+            is minus the log likelihood of held-out data, if there are any.
+    """
 
     objective: Objective
     judge: Callable[[Array, Any], Array]
@@ -101,22 +117,23 @@ def descend(
 ) -> Descended:
     """Minimise a loss by Adam with clipped gradients, from several positions at once.
 
-    Steps are in prior standard deviations, whatever the unit of a parameter. Last layers in a
-    conditional reparametrisation have unit scale. A member keeps the best position of all windows.
-    It stops when no window gained a twentieth of a nat for as long as its patience.
+    Steps are in units of prior standard deviations. The weights of last layers in a conditional
+    reparametrisation have unit scale instead. After every 50 steps `loss.judge` is evaluated.
+    A member keeps the position with its lowest value. It stops if its patience passes without an
+    improvement by 0.05 nats.
 
     Args:
         problem: the posterior, without held-out data.
         descent: steps, learning rates and patience.
-        loss: the loss of a step and the one that judges members.
+        loss: the loss of a step, and the loss that selects positions.
         x: first positions.
-        own: each member's own data, a tree with a leading axis of members.
+        own: arrays that differ between members, such as `weights`, with a leading axis of members.
         key: a JAX random key.
-        journal: keeps every window.
+        journal: stores the arrays of every window.
         bar: shows the progress.
 
     Returns:
-        The ends of the descents and their curves.
+        The best position of each member, and the curves of the loss.
     """
     references = None if descent.reparametrisation == "none" else references_of(problem)
     fits = _MemberFits(references)
@@ -159,29 +176,41 @@ def descend(
 
 
 class _MemberFits:
-    """The conditional reparametrisation of each member, or the identity for all."""
+    """The conditional reparametrisation of each member, or the identity for all members.
+
+    Args:
+        references: fits the reparametrisations; None for the identity.
+    """
 
     def __init__(self, references: References | None):
         self._references = references
 
     def of(self, held: Any) -> Reparametrisation:
-        """Return the reparametrisation of one member."""
+        """Return the reparametrisation of one member from its arrays."""
         return Identity() if self._references is None else self._references.restored(held)
 
     def widths(self, problem: Problem) -> Float[np.ndarray, " dimension"]:
-        """Return the scale of each parameter in the reparametrisation."""
+        """Return the scale of each parameter in the reparametrisation, `(dimension,)`."""
         widths = problem.prior_widths()
         return widths if self._references is None else self._references.widths(widths)
 
     def blank(self) -> dict[str, Array]:
-        """Return arrays of zeros in the shapes of a reparametrisation."""
+        """Return arrays of zeros by name, in the shapes of a reparametrisation."""
         leaves = [] if self._references is None else jax.tree.leaves(self._references.like)
         return {f"leaf {i}": jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
 
     def around(self, x: Float[np.ndarray, "member dimension"], before: Arrays) -> Arrays:
-        """Return the arrays of reparametrisations fitted around the members.
+        """Fit a reparametrisation around the position of each member.
 
-        A member without a sound fit keeps its previous one, or takes another member's.
+        A member whose fit is not finite keeps its previous reparametrisation. Without a previous
+        one it takes the reparametrisation of another member.
+
+        Args:
+            x: positions of the members.
+            before: arrays of the previous reparametrisations, empty at first.
+
+        Returns:
+            Arrays of the reparametrisations, with a leading axis of members.
         """
         if self._references is None:
             return {}
@@ -195,7 +224,24 @@ class _MemberFits:
 
 
 class _Program:
-    """A window of steps for every member, compiled once."""
+    """The compiled program that runs a window of steps for every member.
+
+    The state of the members is a dict of arrays with a leading axis of members:
+
+    - `position`: the parameters z of the reparametrisation; `at`: the unconstrained parameters x.
+    - `best`: the best x so far; `lowest`: the value of `loss.judge` there.
+    - `learning_rates`, and Adam's moments `memory/…`.
+    - `since_best`: the number of windows without an improvement; `stopped`: whether the member has
+      stopped.
+
+    Args:
+        descent: steps, learning rates and patience.
+        loss: the loss of a step, and the loss that selects positions.
+        problem: the posterior.
+        fits: the reparametrisation of each member.
+        x: first positions of the members.
+        own: arrays that differ between members.
+    """
 
     def __init__(
         self,
@@ -224,7 +270,7 @@ class _Program:
         held = fits.blank()
         self._widths = jnp.asarray(fits.widths(problem))
 
-        # The loss is one of x, so log |det J| does not count.
+        # The loss is a function of x, not a density of z, so it has no log |det J|.
         def objective(z: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
             return loss.objective(fits.of(held).forward(z)[0], own, key)
 
@@ -239,17 +285,17 @@ class _Program:
         self._run = Sharded(self._of_a_member, len(x))
 
     def _parted(self, x: Array) -> dict[str, Array]:
-        """Return the parameters of each group."""
+        """Split a flat vector into the parameters of "science" and of "network"."""
         return {group: x[at] for group, at in self._of.items()}
 
     def _joined(self, parts: dict[str, Array]) -> Array:
-        """Return the flat vector of all groups."""
+        """Return the flat vector from the parameters of "science" and of "network"."""
         order = np.concatenate([*self._of.values()])
         flat = jnp.concatenate([parts[group] for group in self._of])
         return jnp.zeros(len(order)).at[order].set(flat)
 
     def first(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
-        """Return the state of members that begin at these positions."""
+        """Return the state of members at their first positions."""
         members = len(x)
         return self._no_memory(x) | {
             "position": x,
@@ -262,24 +308,46 @@ class _Program:
         }
 
     def entered(self, state: Arrays, held: Arrays) -> Arrays:
-        """Return the state in new reparametrisations: the same x, and no memory of gradients."""
+        """Return the state in new reparametrisations, with the same x and Adam's moments reset.
+
+        Args:
+            state: the state of all members.
+            held: arrays of the reparametrisations; without any the state does not change.
+        """
         if not held:
             return state
         z = np.asarray(self._enter(jnp.asarray(state["at"]), jax.tree.map(jnp.asarray, held)))
         return state | self._no_memory(z) | {"position": z}
 
     def _no_memory(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
-        """Return Adam's memory before the first gradient."""
+        """Return Adam's moments before the first gradient, as arrays by name."""
         leaves = enumerate(jax.tree.leaves(self._blank(x)))
         return {f"memory/{i}": np.asarray(leaf) for i, leaf in leaves}
 
     def window(self, state: Arrays, held: Arrays, own: Any, key: Array) -> Arrays:
-        """Return the state of all members after a window, and their curves."""
+        """Run a window of steps for every member.
+
+        Args:
+            state: the state of all members.
+            held: arrays of their reparametrisations.
+            own: arrays that differ between members.
+            key: a JAX random key.
+
+        Returns:
+            The next state, with the curves of the window under names `curve/…`.
+        """
         keys = jax.random.split(key, len(state["position"]))
         return self._run((state, held, own, keys))
 
     def _of_a_member(self, item: Any) -> Any:
-        """Return the state and the curves of one member after a window."""
+        """Run a window of steps for one member, unless it has stopped.
+
+        Args:
+            item: the member's state, reparametrisation, own arrays and random key.
+
+        Returns:
+            The next state, with curves.
+        """
         state, held, own, key = item
         # A stopped member keeps its state and costs nothing.
         still = self._still(state)
@@ -288,13 +356,20 @@ class _Program:
         )
 
     def _still(self, state: Any) -> Any:
-        """Return the state of a stopped member, with curves of NaN."""
+        """Return the unchanged state of a stopped member, with curves of NaN."""
         nothing = jnp.full(WINDOW, jnp.nan)
         curves = {f"curve/{name}": nothing for name in ("loss", *Terms._fields)}
         return state | curves | {"curve/held_out": nothing[:1]}
 
     def _advanced(self, state: Any, held: Any, own: Any, key: Array) -> Any:
-        """Return the state of a member after a window of steps, with its curves."""
+        """Return the state of one member after a window of steps, with curves.
+
+        Args:
+            state: the state of the member.
+            held: arrays of its reparametrisation.
+            own: its own arrays.
+            key: a JAX random key.
+        """
         memory = jax.tree.unflatten(
             self._structure, [state[f"memory/{i}"] for i in range(self._structure.num_leaves)]
         )
@@ -314,7 +389,7 @@ class _Program:
 
         begun = state["position"], memory, jnp.zeros(len(GROUPS))
         (x, memory, length), curve = jax.lax.scan(step, begun, jnp.arange(WINDOW))
-        # 3. Judge the position, and keep the best one.
+        # 3. Evaluate `loss.judge`, and keep the best position.
         at = self._fits.of(held).forward(x)[0]
         held_out = self._judge(at, own)
         better = held_out < state["lowest"]
@@ -333,7 +408,13 @@ class _Program:
         return after | leaves | curves | {"curve/held_out": held_out[None]}
 
     def _new_learning_rates(self, state: Any, x: Array, length: Array) -> Array:
-        """Return the learning rates after a window, by the straightness of each group's path."""
+        """Return the learning rates after a window, from the straightness of each group's path.
+
+        Args:
+            state: the state of the member before the window.
+            x: its position after the window.
+            length: length of the path of each group in the window.
+        """
         if not self._descent.adaptive:
             return state["learning_rates"]
         away = self._parted((x - state["position"]) / self._widths)

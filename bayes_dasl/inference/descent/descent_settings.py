@@ -1,4 +1,4 @@
-"""Settings of gradient descent, shared by several engines."""
+"""Settings of gradient descent that several engines share."""
 
 import dataclasses
 
@@ -8,29 +8,30 @@ from ..problem import Problem
 from ..reparametrisations.reference import REPARAMETRISATIONS, programs
 
 WINDOW = 50
-"""Steps after which held-out data are evaluated and learning rates adapted."""
+"""Number of steps between evaluations of held-out data and adaptations of learning rates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Descent(Settings):
-    """Adam with clipped gradients and a learning rate per group, in prior standard deviations.
+    """Adam with clipped gradients, and one learning rate for science and one for networks.
 
-    For a network inside a solver the descent uses the conditional reparametrisation of `NUTS`.
+    Learning rates are in units of prior standard deviations. For a network inside a solver, the
+    descent uses the conditional reparametrisation of `NUTS`.
 
     Args:
-        steps: the most steps, in windows of 50.
-        science_rate: the first learning rate of scientific parameters and latent states, in prior
-            standard deviations.
+        steps: the largest number of steps, rounded up to a multiple of 50.
+        science_rate: the first learning rate of scientific parameters and latent states.
         network_rate: the first learning rate of network weights.
-        adaptive: whether the learning rate of a group rises while it moves in one direction, and
-            falls while it oscillates.
-        held_out: share of the times that the descent does not use, the same for all members. The
-            position with the highest likelihood of these data is kept, or the one with the lowest
-            loss if none are held out.
-        patience: windows without an improvement after which a descent stops; `None` takes all
-            steps.
-        minibatch: number of times in a step, drawn anew for each; by default all.
-        reparametrisation: "auto", or "none" for none.
+        adaptive: whether learning rates are adapted. A rate rises while the path of its group is
+            straight, and falls while the path oscillates.
+        held_out: share of the times whose data are held out, the same for all members. Each member
+            keeps the position with the highest likelihood of the held-out data. With 0 it keeps the
+            position with the lowest loss.
+        patience: a descent stops after 50 times this number of steps without an improvement; None
+            takes all steps.
+        minibatch: number of times whose data are used in a step, drawn anew for each step; by
+            default all.
+        reparametrisation: "auto", or "none" to optimise network weights directly.
 
     Raises:
         ModelError: for settings that are not possible.
@@ -55,7 +56,7 @@ class Descent(Settings):
         self._check_words(reparametrisation=REPARAMETRISATIONS)
 
     def check(self, problem: Problem) -> None:
-        """Refuse a minibatch if the model has constraints, which may need all times.
+        """Refuse a minibatch if the model has constraints, which may need predictions at all times.
 
         Args:
             problem: the posterior.
@@ -75,7 +76,7 @@ class Descent(Settings):
 
         Args:
             problem: the posterior.
-            looks: likelihood evaluations of a step.
+            looks: number of likelihood evaluations in a step.
         """
         patience = self.steps if self.patience is None else self.patience
         least = min(self.steps, WINDOW * (1 + patience))

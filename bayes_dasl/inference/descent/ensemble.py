@@ -1,4 +1,4 @@
-"""Deep ensembles over scientific parameters and weights, each member from a prior draw."""
+"""Deep ensembles of scientific parameters and network weights."""
 
 import dataclasses
 
@@ -16,25 +16,26 @@ from .spread import spread_by_density
 class DeepEnsemble(AbstractEngine):
     r"""Point estimates from several starts, whose spread is the epistemic uncertainty.
 
-    For a normal posterior, the variances of anchored and of bootstrapped members add up to the
-    posterior variance. Either alone is too small. This assumes residuals as large as the stated
+    Each member is a draw. Its prior is centred at a prior draw (anchored), and its data are drawn
+    with replacement (bootstrapped). For a normal posterior, the variances that both cause add up to
+    the posterior variance. Either alone is too small. This assumes residuals as large as the stated
     noise, since a bootstrap uses residuals only. Without both, members differ only by their starts.
 
-    Members are dropped if their solve fails, or if their data are far less likely than for the
-    median member (half a nat per datum). The facts `members_failed` and `members_stuck` count
-    them. A draw is a member. For noise that varies, give the model a `VaryingScale`.
+    A member is dropped if its solve fails. It is also dropped if its log likelihood is more than
+    half a nat per datum below that of the median member. The facts `members_failed` and
+    `members_stuck` count dropped members. If the noise varies, use a `VaryingScale` in the model.
 
     Args:
-        members: the number of starts, each near prior draws.
-        anchored: whether each member's prior is centred at a prior draw, in the unconstrained
-            space. Members then differ by the prior standard deviation if the data say nothing.
+        members: the number of members.
+        anchored: whether the prior of each member is centred at a prior draw, in the unconstrained
+            space. If the data contain no information, members then spread as widely as the prior.
             Anchored priors are independent normals; soft constraints hold for all members.
-        bootstrap: whether each member sees times of the data drawn with replacement. Members then
+        bootstrap: whether the times of each member's data are drawn with replacement. Members then
             differ by the effect of the noise.
-        adversarial: a share of the range of each forcing (0.01 in the source). Half of the
-            likelihood of each step is taken at forcings moved by this share towards less likely
-            data, which makes members smooth. Without forcings and solver the index is moved.
-        descent: steps, learning rates and patience, data held out, and minibatches.
+        adversarial: a share of the range of each forcing (0.01 in the source). In each step, half
+            of the likelihood is evaluated with forcings moved by this share towards less likely
+            data. This makes predictions smooth. Without forcings and solver the index is moved.
+        descent: steps, learning rates and patience, held-out data, and minibatches.
 
     Source: Lakshminarayanan, Pritzel & Blundell (2017); Pearce, Leibfried & Brintrup (2020).
 
@@ -64,7 +65,7 @@ class DeepEnsemble(AbstractEngine):
 
     @property
     def _apart(self) -> str:
-        """Say why members differ, and which uncertainty they lack."""
+        """Say in words why members differ, and which uncertainty is left out."""
         if self.anchored and self.bootstrap:
             return (
                 "anchored and bootstrapped members spread as a normal posterior does, and only to "
@@ -78,7 +79,7 @@ class DeepEnsemble(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all members."""
+        """Number of positions that are evaluated together: one for each member."""
         return self.members
 
     def cost(self, problem: Problem) -> Cost:
@@ -86,7 +87,7 @@ class DeepEnsemble(AbstractEngine):
         return self.descent.cost(problem, looks=3 if self.adversarial else 1)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Return the members that reached a good fit.
+        """Return the members that are kept, each as a draw.
 
         Raises:
             ModelError: if no member has a finite log density, if `adversarial` finds no inputs to

@@ -1,4 +1,4 @@
-"""Joint learning: one point estimate of science and networks, with separate learning rates."""
+"""Joint learning: one point estimate of scientific parameters and networks."""
 
 import dataclasses
 
@@ -19,16 +19,17 @@ class Joint(AbstractEngine):
 
     $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$
 
-    $L_{data}$ is the log likelihood. $L_{science}$ is the log prior of scientific parameters
-    plus soft constraints, and $L_{network}$ the log prior of network weights, both of unconstrained
-    parameters. With both weights 1 the result is the mode of the posterior. The best of several
-    descents is the only draw. The group `training` holds the loss and its terms at every step.
+    Here $L_{data}$ is the log likelihood. $L_{science}$ is the log prior of scientific parameters
+    and latent states, plus soft constraints. $L_{network}$ is the log prior of network weights.
+    Both priors are densities of unconstrained parameters. If $\lambda_s$ and $\lambda_n$ are 1, the
+    estimate is the mode of the posterior. The only draw is the best of several descents. The group
+    `training` holds the loss and its terms at every step.
 
     Args:
         starts: the number of descents, each from a prior draw.
         science_weight: $\lambda_s$.
         network_weight: $\lambda_n$.
-        descent: steps, learning rates and patience, data held out, and minibatches.
+        descent: steps, learning rates and patience, held-out data, and minibatches.
 
     Raises:
         ModelError: for settings that are not possible.
@@ -50,14 +51,14 @@ class Joint(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all starts."""
+        """Number of positions that are evaluated together: one for each start."""
         return self.starts
 
     def cost(self, problem: Problem) -> Cost:
         return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
-        """Return the best position of all descents.
+        """Return the best position of all descents, as a single draw.
 
         Raises:
             ModelError: if no start has a finite log density, if the share held out leaves no data

@@ -1,4 +1,4 @@
-"""Shared parts of engines by gradient descent: starts, losses, and the choice of members."""
+"""Functions for engines by gradient descent: starts, losses, and the choice of members."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,23 +20,27 @@ from ..starts import no_start, or_lowest, refuse_unresolved
 from .adam import Descended, Loss, descend
 from .descent_settings import Descent
 
-# Prior draws of which each member begins at the best.
+# Number of prior draws for each member, which begins at the best of them.
 _DRAWS_A_MEMBER = 4
-# A member whose data are less likely than the median member's by so many nats per datum is stuck.
+# A member is stuck if its log likelihood is this many nats per datum below that of the median.
 _FAR_OFF = 0.5
-# Share of members, or of proposals, whose loss is a warning.
+# A larger share of dropped members, or of failed proposals, becomes a warning.
 _LOST = 0.2
-# Proposals for each draw, since some may fail.
+# Number of proposals for each draw, since some may fail.
 _SPARE = 1.25
 
 
 class Adversary:
-    """Moves inputs towards less likely data by the fast gradient sign method.
+    """Move inputs towards less likely data by the fast gradient sign method.
 
-    Each forcing moves by a share of its range; without forcings the index moves.
+    Each forcing moves by a share of its range. Without forcings and solver, the index moves.
+
+    Args:
+        problem: the posterior.
+        share: the share of the range.
 
     Raises:
-        ModelError: if there are no forcings and a solver, whose times cannot change their order.
+        ModelError: if the model has a solver, whose times must keep their order, but no forcings.
 
     Source: Goodfellow, Shlens & Szegedy (2015).
     """
@@ -52,7 +56,12 @@ class Adversary:
         }
 
     def moved(self, problem: Problem, log_likelihood: Callable[[Problem], Array]) -> Problem:
-        """Return the problem with moved inputs, through which no gradient flows."""
+        """Return the problem with moved inputs, which are constants for differentiation.
+
+        Args:
+            problem: the posterior.
+            log_likelihood: returns the log likelihood of a problem with other inputs.
+        """
         # x' = x − share · range · sign(∂ log likelihood / ∂x).
         now = frozen({name: problem.movable[name] for name in self._by})
         slopes = jax.grad(lambda values: log_likelihood(problem.moved_to(values)))(now)
@@ -72,27 +81,27 @@ def descended(
     bootstrap: bool = False,
     **loss: Any,
 ) -> Descended:
-    """Descend from prior draws, or from given positions, for several members.
+    """Minimise the loss of several members by gradient descent.
 
-    All members have the same data held out, since they could not be compared otherwise.
+    All members have the same held-out data, so that they can be compared.
 
     Args:
         problem: the posterior.
         members: the number of members.
         descent: settings of the descent.
         key: random seed.
-        journal: keeps every window.
+        journal: stores the arrays after every 50 steps.
         bar: shows the progress.
-        begin_at: first positions, by default prior draws.
-        bootstrap: whether the data of each member are drawn with replacement.
+        begin_at: first positions, by default the best of several prior draws for each member.
+        bootstrap: whether each member's data are drawn with replacement.
         **loss: arguments of `weighted_loss`.
 
     Returns:
-        The ends of the descents, and their curves.
+        The final positions of all members, and the curves of the loss.
 
     Raises:
-        ModelError: if no start has a finite log density, if either no data are held out or none
-            are left, or if there are a minibatch and constraints.
+        ModelError: if no start has a finite log density, if the share held out leaves no data on
+            one side, or if there are a minibatch and constraints.
     """
     descent.check(problem)
     # Reverse mode suits the gradient by many weights, whatever the model's solver prefers.
@@ -110,9 +119,14 @@ def descended(
 
 
 def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "member dimension"]:
-    """Return the best of several prior draws for each member.
+    """Return a first position for each member: the best of four prior draws, `(member, dimension)`.
 
     Networks inside ODEs first follow the data by gradient matching, which needs no solve.
+
+    Args:
+        problem: the posterior.
+        members: the number of members.
+        key: random seed.
 
     Raises:
         ModelError: if no draw has a finite log density.
@@ -127,10 +141,19 @@ def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "m
 
 
 def held_back(problem: Problem, share: float, *, key: Array) -> tuple[Problem, Problem | None]:
-    """Return the problem without the data of a share of its times, and one with only these data.
+    """Split the data into training data and held-out data at random times.
+
+    Args:
+        problem: the posterior.
+        share: share of the times that are held out.
+        key: random seed.
+
+    Returns:
+        The problem with the training data, and the problem with the held-out data. If the share is
+        0, the second one is None.
 
     Raises:
-        ModelError: if no datum is left on one side.
+        ModelError: if the share is not 0 and leaves no data on one side.
     """
     if not share:
         return problem, None
@@ -155,22 +178,26 @@ def weighted_loss(
     adversary: Adversary | None = None,
     altered: Callable[[Array, Array], Array] | None = None,
 ) -> Loss:
-    r"""Return the loss of a member, and the loss by which it is judged.
+    r"""Return the loss of a step, and the loss that selects the best position of a member.
 
     $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$
 
-    Each member has its own `weights`, the count of each datum, and `anchor`, the centre of its
-    normal priors if these are anchored.
+    Here $L_{data}$ is the log likelihood, and the other two are log priors, as in `Terms`. The loss
+    takes arrays of its own for each member. `weights` are the counts of each datum. `anchor` is the
+    mean of the member's normal priors if they are anchored.
 
     Args:
-        problem: the posterior.
-        judged: the data that judge members; by default the loss on all rows does, unaltered.
+        problem: the posterior, with the training data.
+        judged: the posterior with the held-out data, whose log likelihood selects positions. By
+            default the loss without `altered` selects them.
         science: $\lambda_s$.
         network: $\lambda_n$.
-        minibatch: rows in each step, drawn anew.
-        anchored: whether priors are normals around anchors, with the prior's standard deviations.
-        adversary: moves the inputs at which half of the likelihood is taken.
-        altered: maps position and random key to the position in the likelihood.
+        minibatch: number of times in each step, drawn anew.
+        anchored: whether priors are replaced by normals around anchors, with the standard
+            deviations of the prior.
+        adversary: moves the inputs at which half of the likelihood is evaluated.
+        altered: maps a position and a random key to the position at which the likelihood is
+            evaluated.
     """
     size = problem.times
     widths = jnp.asarray(problem.prior_widths() if anchored else 1.0)
@@ -221,7 +248,16 @@ def weighted_loss(
 def counts(
     problem: Problem, members: int, *, bootstrap: bool = False, key: Array
 ) -> dict[str, Any]:
-    """Return the count of each datum for each member: one, or a bootstrap of the times."""
+    """Return how often each datum counts for each member, by observable.
+
+    Without a bootstrap this is once. With it, times are drawn with replacement.
+
+    Args:
+        problem: the posterior.
+        members: the number of members.
+        bootstrap: whether times are drawn with replacement.
+        key: random seed.
+    """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     number = problem.times
     times = np.ones((members, number))
@@ -233,13 +269,19 @@ def counts(
 def log_densities(
     problem: Problem, positions: Float[np.ndarray, "n dimension"]
 ) -> Float[np.ndarray, " n"]:
-    """Return the log density at many positions, one after the other."""
+    """Return the log densities at many positions, `(n,)`, evaluated one after the other."""
     one_by_one = jax.jit(lambda x: jax.lax.map(problem.log_density, x))
     return np.asarray(one_by_one(jnp.asarray(positions)))
 
 
 class Kept(NamedTuple):
-    """Return which members are kept, and how many failed or are stuck far below the median."""
+    """The members of an ensemble that are kept, and the numbers of dropped ones.
+
+    Args:
+        members: which members are kept.
+        failed: number of members whose solve failed.
+        stuck: number of members whose log likelihood is far below that of the median member.
+    """
 
     members: Bool[np.ndarray, " member"]
     failed: int
@@ -247,12 +289,12 @@ class Kept(NamedTuple):
 
     @property
     def draws_are(self) -> str:
-        """The kind of draws, in words."""
+        """The kind of draws in words, with the number of members that are kept."""
         return f"members ({int(self.members.sum())} of {self.members.size} kept)"
 
     @property
     def facts(self) -> Facts:
-        """Numbers of members, for the attributes of a result."""
+        """The numbers `members`, `members_failed` and `members_stuck`."""
         return {
             "members": self.members.size,
             "members_failed": self.failed,
@@ -261,7 +303,7 @@ class Kept(NamedTuple):
 
     @property
     def finding(self) -> Finding:
-        """A finding on the number of members that are left."""
+        """A finding on the number of members that are kept."""
         message = f"{int(self.members.sum())} of {self.members.size} members"
         if self.failed:
             message += f"; {self.failed} failed"
@@ -277,7 +319,15 @@ def usable(
     positions: Float[np.ndarray, "member dimension"],
     weights: dict[str, np.ndarray],
 ) -> Kept:
-    """Return which members are kept, given the count of each datum for each member.
+    """Decide which members are kept.
+
+    A member is dropped if its solve fails. It is also dropped if its log likelihood is more than
+    half a nat per datum below that of the median member.
+
+    Args:
+        problem: the posterior.
+        positions: final positions of the members.
+        weights: how often each datum counts for each member, by observable.
 
     Raises:
         ModelError: if all members failed.
@@ -298,7 +348,14 @@ def usable(
 
 
 class Proposals(NamedTuple):
-    """Proposals of finite log density, some twice if there are too few, and how many were lost."""
+    """Proposals with a finite log density. They are repeated if there are too few.
+
+    Args:
+        positions: the proposals.
+        log_densities: their log densities.
+        lost: number of proposals without a finite log density.
+        number: number of all proposals.
+    """
 
     positions: Float[np.ndarray, "draw dimension"]
     log_densities: Float[np.ndarray, " draw"]
@@ -307,12 +364,12 @@ class Proposals(NamedTuple):
 
     @property
     def facts(self) -> Facts:
-        """Numbers of proposals, for the attributes of a result."""
+        """The numbers `proposals` and `proposals_failed`."""
         return {"proposals": self.number, "proposals_failed": self.lost}
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """A finding on draws with a failing solve, if there are any."""
+        """A finding on proposals without a finite log density, if there are any."""
         if not self.lost:
             return ()
         message = f"{self.lost} of {self.number} draws have no finite log density and were left out"
@@ -327,26 +384,36 @@ def draws_without_chain(
     log_densities: Float[np.ndarray, " draw"],
     **known: Any,
 ) -> Samples:
-    """Return samples of draws that are not a Markov chain, without R-hat and effective sizes.
+    """Return `Samples` for draws that are not a Markov chain.
 
-    `known` are further fields of `Samples`.
+    No R-hat or effective sample sizes are computed for them.
+
+    Args:
+        positions: the draws.
+        log_densities: their log densities.
+        **known: further fields of `Samples`.
     """
     return Samples(positions[None], {"lp": log_densities[None]}, markov=False, **known)
 
 
 def proposals_to_draw(draws: int) -> int:
-    """Return how many proposals yield `draws` draws, allowing for failing solves."""
+    """Return how many proposals to make for a number of draws, since some solves may fail."""
     return round(_SPARE * draws) + 1
 
 
 def solvable(
     proposed: Float[np.ndarray, "n dimension"], log_density: Float[np.ndarray, " n"], wanted: int
 ) -> Proposals:
-    """Return the first proposals of finite log density.
+    """Return the first proposals with a finite log density.
+
+    Args:
+        proposed: the proposals.
+        log_density: their log densities.
+        wanted: the number to return.
 
     Raises:
-        ModelError: if there is none.
-        DataError: if rounding hides differences between their log densities.
+        ModelError: if no log density is finite.
+        DataError: if rounding hides differences between log densities.
     """
     value = or_lowest(log_density)
     kept = np.flatnonzero(np.isfinite(value))
@@ -358,7 +425,11 @@ def solvable(
 
 
 def point_estimate(of: str) -> Finding:
-    """Return the finding that scientific parameters have one value only."""
+    """Return a warning that scientific parameters have one value without uncertainty.
+
+    Args:
+        of: the message of the warning.
+    """
     return Finding(
         "warning",
         "point estimate",

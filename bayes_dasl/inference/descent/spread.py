@@ -1,4 +1,4 @@
-"""Whether approximate draws have the width of the posterior, by its log density at the draws."""
+"""Check by log densities whether approximate draws are as wide as the posterior."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,12 +7,12 @@ from ..._findings import SAMPLER, SPREAD, Finding, Level, unshown_spread
 from ..._statistics.importance import Weights, largest_pareto_k, weigh
 from ..engine import Facts
 
-# Largest errors of means, in standard deviations, and factors of standard deviations. With these
-# errors 90 % intervals hold 84 % and 67 %.
+# Limits for "good" and for "warning": the error of a mean in standard deviations, and the factor
+# between standard deviations. With these errors 90 % intervals hold 84 % and 67 %.
 _CLOSE, _FAR = (0.2, 1.18), (0.5, 1.7)
 # Share of the posterior's standard deviation below which draws are too narrow.
 _NARROW = 0.5
-# Standard errors that the estimated width may be off.
+# Number of standard errors by which the estimated width may be wrong.
 _ERRORS = 3.0
 
 
@@ -21,14 +21,20 @@ def spread_of_normal(
     log_posterior: Float[np.ndarray, " draw"],
     log_normal: Float[np.ndarray, " draw"],
 ) -> tuple[Facts, Finding]:
-    """Compare draws of normals with the same draws weighted to the posterior.
+    """Compare draws of a normal approximation with importance-weighted draws.
 
-    Both log densities are known up to constants. Draws with a failing solve do not count. If the
-    weights can be trusted (Pareto k-hat), weighted means and standard deviations are the
-    posterior's.
+    The weights are the ratios of the posterior density to the normal density. Both log densities
+    are known up to constants. Draws with a failing solve are left out. If Pareto k-hat shows that
+    the weights are reliable, weighted means and standard deviations estimate those of the
+    posterior.
+
+    Args:
+        proposed: draws of the normal approximation.
+        log_posterior: their log densities under the posterior.
+        log_normal: their log densities under the normal approximation.
 
     Returns:
-        The Pareto k-hat, and a finding on the width.
+        The fact `pareto_k`, and a finding on the width of the draws.
 
     Source: Yao et al. (2018), Yes, but did it work?: evaluating variational inference.
     """
@@ -48,7 +54,14 @@ def spread_of_normal(
 def _against_weighted(
     drawn: np.ndarray, weighted: np.ndarray, weights: Weights, k_hat: str
 ) -> Finding:
-    """Judge means and standard deviations of draws by those of weighted draws."""
+    """Return a finding that compares means and standard deviations with those of weighted draws.
+
+    Args:
+        drawn: the draws.
+        weighted: the distinct draws that have weights.
+        weights: the weights.
+        k_hat: Pareto k-hat in words.
+    """
     mean = weights.values @ weighted
     sd = np.maximum(np.sqrt(weights.values @ (weighted - mean) ** 2), 1e-300)
     # The worst parameter counts: |difference of means| / sd, and the ratio of sds either way.
@@ -70,10 +83,16 @@ def _against_weighted(
 def spread_by_density(
     log_posterior: Float[np.ndarray, " draw"], dimension: int, why: str
 ) -> Finding:
-    r"""Find draws that are far too narrow, by the variance of the log density among them.
+    r"""Return a finding on the width of draws, by the variance of their log density.
 
     For a normal posterior in d dimensions, draws with s times its standard deviation have a log
-    density with variance $s^4 d / 2$. A large variance does not show that draws are right.
+    density with variance $s^4 d / 2$. A small variance shows that the draws are too narrow. A large
+    variance does not show that they are right.
+
+    Args:
+        log_posterior: log densities of the draws.
+        dimension: d.
+        why: text that is added to the message.
     """
     log_posterior = log_posterior[np.isfinite(log_posterior)]
     number = len(log_posterior)

@@ -1,4 +1,4 @@
-"""NUTS chains with dual averaging of step sizes, in chunks of draws by one program."""
+"""NUTS chains with dual averaging of step sizes; one program runs chunks of draws."""
 
 import dataclasses
 import time
@@ -21,24 +21,30 @@ nuts = lazily("blackjax.mcmc.nuts")
 dual_averaging = lazily("blackjax.adaptation.step_size")
 
 CHUNK = 25
-"""Draws of the warm-up between two returns to Python, for adaptation, progress and checkpoints."""
-# Returns to Python cost time if a gradient takes microseconds.
+"""Warm-up draws per program call; Python then adapts, reports progress and writes checkpoints."""
+# Program calls cost noticeable time if a gradient takes microseconds, so later chunks are longer.
 _LONGEST_CHUNK = 200
-# The most numbers in the positions of a trace.
+# The most numbers in the positions of a chunk, for all chains together.
 _TRACE_NUMBERS = 2**22
 
 _FIRST_STEP_SIZE = 0.5
-# Factor of the step size in cautious draws.
+# Cautious draws multiply the step size by this factor.
 _CAUTIOUS = 0.125
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """The log density and the settings of NUTS.
+    """The log density, and the settings of NUTS.
 
-    With probability `cautious` a draw has an eighth of the step size. So a chain leaves regions
-    of much higher curvature than elsewhere. The choice does not depend on the position, so the
-    draws are exact.
+    Some random draws are cautious: their step size is an eighth of the usual one. So a chain can
+    leave regions of much higher curvature. Whether a draw is cautious does not depend on the
+    position, so the draws are exact.
+
+    Args:
+        log_density: the log density of unconstrained parameters.
+        target_acceptance: the acceptance rate to which the step size is adapted.
+        max_tree_depth: a draw takes at most 2 to this power gradients, less one.
+        cautious: probability of a cautious draw.
     """
 
     log_density: LogDensity
@@ -57,20 +63,22 @@ class Kernel:
         metric: Metric,
         reparametrisation: Reparametrisation,
     ) -> tuple[Any, Any]:
-        """Advance one chain by `number` draws; positions are those of the reparametrisation.
+        """Advance one chain by `number` draws.
+
+        All positions are those of the reparametrisation.
 
         Args:
-            rows: length of the arrays of the trace.
+            rows: length of the arrays of the trace, at least `number`.
             state: state of the chain.
             key: random seed of the chain.
-            begin: number of the first draw.
-            number: how many draws.
+            begin: index of the first draw.
+            number: number of draws.
             adapting: whether the step size is adapted.
             metric: the metric.
             reparametrisation: the reparametrisation.
 
         Returns:
-            The next state and the trace.
+            The next state, and the trace: arrays `(rows, …)` by name, zero after the last draw.
         """
         step_nuts: Any = nuts.build_kernel()
         _, adapt, average = dual_averaging.dual_averaging_adaptation(self.target_acceptance)
@@ -101,8 +109,8 @@ class Kernel:
             chain, tuning, kept = transition(chain, tuning, begin + row)
             return chain, tuning, jax.tree.map(lambda held, one: held.at[row].set(one), trace, kept)
 
-        # Whitened positions stay in the state, since whitening again would round them: draws would
-        # depend on the ends of chunks.
+        # The state keeps whitened positions between chunks. Whitening them again would round them,
+        # and draws would depend on the lengths of chunks.
         place = jnp.where(
             state["in_new_metric"], metric.whitened(state["position"]), state["whitened"]
         )
@@ -126,9 +134,14 @@ class Kernel:
 
 
 def _empty_trace(rows: int, dimension: int) -> dict[str, Array]:
-    """Return the zeros that a trace overwrites.
+    """Return a trace of zeros, which draws then overwrite.
 
-    Asking JAX for the shapes would trace NUTS a second time, for seconds.
+    `jax.eval_shape` would give the shapes, too, but would trace NUTS a second time, which takes
+    seconds.
+
+    Args:
+        rows: length of the arrays.
+        dimension: number of parameters.
     """
     vectors = ("position", "gradient")
     numbers = ("lp", "energy", "acceptance_rate", "step_size")
@@ -141,7 +154,14 @@ def _empty_trace(rows: int, dimension: int) -> dict[str, Array]:
 
 
 def _trace_row(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, Array]:
-    """Return a draw and its statistics."""
+    """Return a draw and its statistics by name.
+
+    Args:
+        chain: the state after the draw.
+        info: BlackJAX's information on the trajectory.
+        step_size: the step size of the draw.
+        metric: transforms whitened positions.
+    """
     # A solver failure ends a trajectory, so it shows at one of the ends.
     ends = info.trajectory_leftmost_state, info.trajectory_rightmost_state
     failed = jnp.isneginf(ends[0].logdensity) | jnp.isneginf(ends[1].logdensity)
@@ -159,30 +179,44 @@ def _trace_row(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[
 
 
 def _new_tuning(step_size: Any) -> Any:
+    """Return the first state of dual averaging for a step size."""
     return dual_averaging.dual_averaging_adaptation(0.8)[0](step_size)
 
 
 _new_tunings = jax.jit(jax.vmap(_new_tuning))
 
 
-# A journal keeps arrays by name, so the state of dual averaging is taken apart.
+# A journal stores arrays by name, so the state of dual averaging is split into its fields.
 def _tuning_arrays(tuning: Any) -> dict[str, Any]:
+    """Return the fields of a dual averaging state as arrays named `tuning_…`."""
     return {f"tuning_{name}": value for name, value in tuning._asdict().items()}
 
 
 def _tuning(state: Any) -> Any:
+    """Return the dual averaging state from the arrays named `tuning_…`."""
     kind = type(jax.eval_shape(_new_tuning, 1.0))
     return kind(**{name: state[f"tuning_{name}"] for name in kind._fields})
 
 
 def _with_step_size(state: Arrays, step_size: np.ndarray) -> Arrays:
-    """Return the state with a restarted adaptation of the step size."""
+    """Return the state of the chains with dual averaging restarted.
+
+    Args:
+        state: the state of all chains.
+        step_size: first step size of each chain.
+    """
     tunings = _tuning_arrays(_new_tunings(step_size))
     return state | {name: np.asarray(values) for name, values in tunings.items()}
 
 
 def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> Arrays:
-    """Return the state of chains that begin at these positions."""
+    """Return the first state of chains.
+
+    Args:
+        position: first positions, `(chain, dimension)`.
+        value: log densities there, `(chain,)`.
+        gradient: gradients there, `(chain, dimension)`.
+    """
     unset = np.full_like(position, np.nan)
     state = {
         "position": position,
@@ -196,19 +230,31 @@ def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -
 
 
 def enter_new_metric(state: Arrays) -> Arrays:
-    """Return the state for another metric, with a restarted step size from the average so far."""
+    """Return the state of the chains prepared for a new metric.
+
+    Dual averaging restarts from the average step size so far.
+    """
     state = state | {"in_new_metric": np.ones(len(state["position"]), bool)}
     return _with_step_size(state, np.exp(state["tuning_log_step_size_avg"]))
 
 
 def share_step_size(state: Arrays) -> Arrays:
-    """Return the state in which every chain has the median of the adapted step sizes."""
+    """Return the state in which every chain has the median of all adapted step sizes."""
     logs = state["tuning_log_step_size_avg"]
     return state | {"tuning_log_step_size_avg": np.full_like(logs, np.median(logs))}
 
 
 class Chains:
-    """Chains on all cores or accelerators; their program compiles in the background."""
+    """Run chains on all cores or accelerators; the program compiles in the background.
+
+    Args:
+        kernel: the log density and the settings of NUTS.
+        chains: number of chains.
+        metric: a metric of the right shapes.
+        reparametrisation: a reparametrisation of the right class and shapes.
+        dimension: number of parameters.
+        key: random seed.
+    """
 
     def __init__(
         self,
@@ -240,7 +286,7 @@ class Chains:
     def _compile(
         self, metric: Metric, reparametrisation: Reparametrisation, dimension: int
     ) -> None:
-        """Compile the program for arguments of the final shapes."""
+        """Compile the program for arrays of the right shapes; their values do not matter."""
         place = np.zeros((self.chains, dimension))
         value = np.zeros(self.chains)
         flag = jax.ShapeDtypeStruct((), bool)
@@ -259,8 +305,16 @@ class Chains:
     ) -> tuple[Arrays, Arrays]:
         """Advance every chain by `number` draws.
 
+        Args:
+            state: state of the chains.
+            begin: index of the first draw.
+            number: number of draws.
+            adapting: whether step sizes are adapted.
+            metric: the metric.
+            reparametrisation: the reparametrisation.
+
         Returns:
-            The next state and the trace, arrays `(chain, draw, …)` by name.
+            The next state, and the trace: arrays `(chain, draw, …)` by name, and `seconds`.
         """
         self._compiled.result()
         began = time.perf_counter()
@@ -272,5 +326,5 @@ class Chains:
         return after, kept | {"seconds": seconds}
 
     def close(self) -> None:
-        """Release the thread and drop unfinished compilations."""
+        """Release the background thread, and drop a compilation that has not begun."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -46,59 +46,62 @@ from .pathfinder import Pathfinder
 from .warmup import Warm, WarmUp, chunk, from_plain
 
 _STARTS = ("modes", "pathfinder")
-# Tree depth with networks: the curvature of hidden weights keeps steps short, and longer
-# trajectories only return.
+# The largest tree depth with networks. Hidden weights have high curvature, so that steps are short,
+# and longer trajectories only turn back.
 DEEPEST = 7
 # Probability of a cautious draw with networks.
 _CAUTIOUS = 0.2
-# About the draws of a warm-up that ends by itself, and leapfrog steps of a draw, for the cost.
+# Typical draws of a warm-up that ends by itself, and least and most leapfrog steps of a draw. They
+# serve to estimate the cost.
 _WARMUP = 300
 _LEAPFROGS = (7, 31)
-# Seconds between two returns to Python.
+# The longest time of one program call, in seconds.
 _LONGEST_PAUSE = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class NUTS(AbstractEngine):
-    """NUTS from the best modes of many prior draws, with the Laplace metric there.
+    """NUTS with starts at the best modes of a multi-start MAP search.
 
-    Chains begin at draws of the normal around modes, or at draws of another engine. The metric is
-    dense up to 64 parameters. Above that it is dense for up to 128 scientific parameters and latent
-    states, and low-rank for the rest. It is refined from the draws of the warm-up, pooled over
-    chains.
+    Chains begin at draws of the normal approximation around modes, or at draws of another engine.
+    The first metric is the covariance of the normal approximation. It is dense for up to 64
+    parameters. Above that it is dense for up to 128 scientific parameters and latent states, and
+    low-rank for the rest. During the warm-up it is fitted to the draws of all chains.
 
-    The sampler chooses a reparametrisation by the model, named in the attribute `sampled_in`:
+    The sampler chooses a reparametrisation for the model, and names it in the attribute
+    `sampled_in`:
 
-    - *Networks* in a model that solves only ODEs: the last layers' weights are nearly normal given
-      all other parameters. Starts match vector fields to the data without a solve, and last layers
-      are drawn anew. A draw takes at most 127 steps.
-    - *Unknown functions* linear in their weights, such as a `Basis`: science and weights are nearly
-      normal given hyperparameters, in any layer.
+    - *Networks* in a model that solves only ODEs: given all other parameters, the last layers'
+      weights are nearly normal. Starts match vector fields to the data without a solve, and last
+      layers are then drawn from that normal. A draw takes at most 127 steps.
+    - *Unknown functions* linear in their weights, such as a `Basis`, in any layer: given
+      hyperparameters, scientific parameters and weights are nearly normal.
     - *Hierarchical parameters*, such as those of a population, are centred as far as the data
-      inform them, by the curvature at the start and then by draws of the warm-up. Chains begin
-      where the posterior is high on average over random effects.
+      inform them. The curvature at the start determines this first, and draws of the warm-up later.
+      Chains begin where the log density, averaged over jittered random effects, is high.
 
     Args:
         chains: number of chains; they share the metric and the step size.
-        warmup: draws of each chain that are dropped, in chunks of 25. By default the warm-up lasts
+        warmup: number of dropped draws of each chain, in chunks of 25. By default the warm-up lasts
             until the chains agree and the metric has settled, at most 2000 draws.
-        draws: draws of each chain that are kept.
+        draws: number of draws of each chain that are kept.
         target_acceptance: the acceptance rate to which the step size is tuned.
         max_tree_depth: a draw takes at most 2 to this power gradients, less one.
-        gradient: "forward" or "reverse" mode through the solver. "auto" takes forward mode for up
-            to 8 parameters (and fewer than 30 states), and reverse mode from 65. Between them it
-            takes forward mode if a short measurement finds it faster by a fifth. If an equation
-            forbids one mode it takes the other.
-        start: "modes" optimises by Adam, "pathfinder" by L-BFGS up to the points of the highest
-            ELBO on its paths. An engine, such as `bd.DeepEnsemble(members=4)`, is run first: each
-            chain begins at one of its draws, several at the same if there are fewer.
-        map_starts: starts of the multi-start MAP search, of 400 gradients each. They are the best
-            of four times as many prior draws. A few suffice if a solve is expensive and the
-            posterior has one mode. With a reparametrisation a quarter of them, at least one, is
-            optimised for as long again.
-        reparametrisation: "auto" as above, or "none" for the weights themselves and non-centred
-            hierarchical parameters. With another start than "modes", networks are sampled in
-            their weights, too.
+        gradient: "forward" or "reverse" mode of differentiation of the solver. "auto" takes forward
+            mode for up to 8 parameters (and fewer than 30 states), and reverse mode from 65.
+            Otherwise a short measurement decides: forward mode must be faster by a fifth. If an
+            equation forbids one mode, "auto" takes the other.
+        start: "modes" optimises by Adam. "pathfinder" follows L-BFGS paths, and takes the point
+            with the highest ELBO on each. An engine, such as `bd.DeepEnsemble(members=4)`, is run
+            first, and each chain begins at one of its draws. With fewer draws than chains, chains
+            share them.
+        map_starts: number of starts of the multi-start MAP search, with 400 gradients each. They
+            are the best of four times as many prior draws. A few suffice if a solve is expensive
+            and the posterior has one mode. With a reparametrisation, a quarter of the starts (at
+            least one) is optimised for another 400 gradients.
+        reparametrisation: "auto" as above. With "none", network weights are sampled directly, and
+            hierarchical parameters are non-centred. With another start than "modes", network
+            weights are sampled directly, too.
 
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel
     from BlackJAX; Sommer et al. (2024) for chains from an ensemble.
@@ -137,7 +140,7 @@ class NUTS(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are evaluated together: all chains."""
+        """Number of positions that are evaluated together: one for each chain."""
         return self.chains
 
     def gradient_mode(self, problem: Problem) -> str:
@@ -165,7 +168,12 @@ class NUTS(AbstractEngine):
         )
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
-        """Return this engine with a search for modes near draws of a similar posterior, too."""
+        """Return this engine, which then also searches for modes near draws of a similar posterior.
+
+        Args:
+            positions: draws of the similar posterior, `(draw, dimension)`, in the unconstrained
+                space.
+        """
         return Warmed(self, positions)
 
     def run(
@@ -177,15 +185,20 @@ class NUTS(AbstractEngine):
         journal: Journal,
         bar: ProgressBar,
     ) -> Samples:
-        """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
+        """Draw from the posterior.
+
+        Ctrl-C while sampling ends the run early and keeps the draws so far.
 
         Args:
             problem: the posterior, as a function of one flat vector.
-            near: draws of a similar posterior, `(draw, dimension)`, near which modes are searched,
-                too.
+            near: draws of a similar posterior, `(draw, dimension)`. Half of the starts of the
+                search for modes are chosen from them.
             key: a JAX random key.
-            journal: keeps each step of long work as it is done.
+            journal: stores the arrays of each finished step, if there is a checkpoint.
             bar: shows the progress.
+
+        Returns:
+            The draws in the unconstrained space, with statistics, findings and modes.
 
         Raises:
             ModelError: if no start has a finite log density.
@@ -199,7 +212,7 @@ class NUTS(AbstractEngine):
         strategy, value_and_gradient, log_density = differentiated(
             problem, str(chosen["strategy"]), other=self.gradient == "auto"
         )
-        # 2. The reparametrisation: for networks by reference paths, else fitted to one position.
+        # 2. The reparametrisation: around reference paths for networks, else around one position.
         judged = problem.of_groups("science", "latent")
         science = problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
@@ -293,7 +306,7 @@ class NUTS(AbstractEngine):
 
     @property
     def _conditional(self) -> bool:
-        """Whether networks are sampled in the conditional reparametrisation."""
+        """Whether the conditional reparametrisation may be used for networks."""
         return self.reparametrisation != "none" and self.start == "modes"
 
     def _matched(
@@ -304,7 +317,19 @@ class NUTS(AbstractEngine):
         near: np.ndarray | None,
         key: Array,
     ) -> Arrays:
-        """Return modes and first positions of a model with networks."""
+        """Find modes and first positions for a model with networks, by gradient matching.
+
+        Args:
+            problem: the posterior.
+            references: fits the reparametrisation.
+            optimiser: evaluates and optimises positions.
+            near: draws of a similar posterior, or None.
+            key: random seed.
+
+        Returns:
+            The arrays of `matched_start`, with `start_precision` (minus the Hessian for the first
+            metric) and `position` (the first position of each chain).
+        """
         found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key)
         return found | {
             "start_precision": found["precisions"][0],
@@ -321,7 +346,21 @@ class NUTS(AbstractEngine):
         key_place: Array,
         reparametriser: LocalReparametriser | None,
     ) -> Arrays:
-        """Return modes, and first positions in a reparametrisation fitted at the mode."""
+        """Find modes, and first positions in a reparametrisation fitted at the best mode.
+
+        Args:
+            problem: the posterior.
+            optimiser: evaluates and optimises positions.
+            pathfinder: replaces the optimiser if `start` is "pathfinder".
+            near: draws of a similar posterior or of the engine in `start`, or None.
+            key_find: random seed of the search.
+            key_place: random seed of the first positions.
+            reparametriser: fits the reparametrisation; None for the identity.
+
+        Returns:
+            The arrays of `Start.arrays` and of the reparametrisation, with `start_precision` (minus
+            the Hessian for the first metric) and `position` (the first position of each chain).
+        """
         # 1. The best positions: draws of another engine, or optimised prior draws.
         given = near if isinstance(self.start, AbstractEngine) else None
         if given is None:
@@ -357,7 +396,18 @@ class NUTS(AbstractEngine):
     def _sample(
         self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar
     ) -> tuple[Arrays, bool]:
-        """Return the trace of all draws, and whether Ctrl-C ended it early."""
+        """Draw with fixed step size, metric and reparametrisation.
+
+        Args:
+            chains: runs chunks of draws.
+            warm: the state after the warm-up.
+            journal: stores each chunk.
+            bar: shows the progress.
+
+        Returns:
+            The trace, arrays `(chain, draw, …)` by name and `seconds`; and whether Ctrl-C ended the
+            run early.
+        """
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
         state = warm.state
@@ -397,7 +447,11 @@ class NUTS(AbstractEngine):
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """Yield a finding if a warm-up that should end by itself did not."""
+    """Yield a finding if a warm-up without a fixed length reached its limit of draws.
+
+    Args:
+        facts: the facts of the run.
+    """
     if not facts["warmup_settled"]:
         yield Finding(
             "warning",
@@ -411,7 +465,12 @@ def findings(facts: Facts) -> Iterator[Finding]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Warmed(AbstractEngine):
-    """NUTS whose search for modes also begins at draws of a similar posterior."""
+    """NUTS that also searches for modes near draws of a similar posterior.
+
+    Args:
+        engine: the settings of NUTS.
+        positions: draws of the similar posterior, in the unconstrained space.
+    """
 
     engine: NUTS
     positions: Float[np.ndarray, "draw dimension"]
@@ -428,6 +487,7 @@ class Warmed(AbstractEngine):
         return f"{self.engine!r} near draws {self._hash()[:12]}"
 
     def _hash(self) -> str:
+        """Return the SHA-256 of the draws."""
         return hashlib.sha256(np.ascontiguousarray(self.positions).tobytes()).hexdigest()
 
     def stored(self) -> dict[str, Any]:
@@ -448,7 +508,15 @@ class Warmed(AbstractEngine):
 def _unconstrained_draws(
     trace: Arrays, reparametrisation: Reparametrisation
 ) -> Float[np.ndarray, "chain draw dimension"]:
-    """Return x(z) of a trace, and set its `lp` to log p(x) = log p(z) − log |det J|."""
+    """Return unconstrained parameters x(z) of a trace, `(chain, draw, dimension)`.
+
+    The trace is changed. Its `position` is removed, and its `lp` becomes log p(x) = log p(z) − log
+    |det J|.
+
+    Args:
+        trace: arrays by name, with positions z.
+        reparametrisation: the map z ↦ x.
+    """
     z = trace.pop("position")
     x, log_det = reparametrisation.forward_many(z.reshape(-1, z.shape[-1]))
     trace["lp"] = trace["lp"] - log_det.reshape(trace["lp"].shape)

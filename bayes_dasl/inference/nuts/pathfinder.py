@@ -1,4 +1,4 @@
-"""Starts by Pathfinder: the point on an L-BFGS path where a normal fits the posterior best."""
+"""Start positions by Pathfinder: the point of an L-BFGS path where a normal fits best."""
 
 import jax
 import numpy as np
@@ -10,14 +10,18 @@ from ..sharding import Sharded
 
 pathfinder = lazily("blackjax.vi.pathfinder")
 
-# Draws of each normal along a path, to estimate its ELBO.
+# Number of draws from the normal at each point of a path, to estimate its ELBO.
 _SAMPLES = 20
 
 
 class Pathfinder:
-    """Pathfinder from many positions, which returns points only.
+    """Run Pathfinder from many positions, and return one point for each.
 
-    Source: Zhang, Carpenter, Gelman & Vehtari (2022); by BlackJAX.
+    Args:
+        log_density: the log density of unconstrained parameters.
+        key: random seed.
+
+    Source: Zhang, Carpenter, Gelman & Vehtari (2022); implemented by BlackJAX.
     """
 
     def __init__(self, log_density: LogDensity, *, key: Array):
@@ -27,7 +31,13 @@ class Pathfinder:
     def optimise(
         self, x: Float[np.ndarray, "batch dimension"]
     ) -> Float[np.ndarray, "batch dimension"]:
-        """Return the point of the highest ELBO on each path, or the position itself if none has."""
+        """Return the point with the highest ELBO on the path from each position.
+
+        A position is returned unchanged if its point is not finite.
+
+        Args:
+            x: first positions, `(batch, dimension)`.
+        """
 
         def of_one(item):
             state, _ = pathfinder.approximate(

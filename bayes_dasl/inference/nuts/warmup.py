@@ -1,4 +1,4 @@
-"""The warm-up of NUTS, which ends by itself: step sizes, the metric and a reparametrisation."""
+"""The warm-up of NUTS: it adapts step sizes, metric and reparametrisation until they settle."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ from ..reparametrisations.reparametrisation import Reparametrisation, Reparametr
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size
 
 LONGEST_WARMUP = 2000
-# A warm-up is done below this R-hat of a window, and this ratio of the variances of the metric to
-# those that the window's draws suggest.
+# A warm-up ends if R-hat in a window is below the first value, and a metric fitted to its draws
+# differs from the present one by less than the second value, a ratio of variances.
 _AGREED, _FITTING = 1.1, 2.0
-# Chunks in which the step size settles.
+# Number of chunks at the end, in which only the step size is adapted.
 _LAST = 2
 # Draws after which the reparametrisation is no longer fitted.
 _REFRESHED_UNTIL = 200
@@ -22,11 +22,21 @@ _POINT = ("position", "lp", "gradient")
 
 
 type Evaluate = Callable[[Reparametrisation, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Returns log densities and gradients by z, at many z of a reparametrisation."""
+"""Maps a reparametrisation and positions z to log densities and gradients by z."""
 
 
 class Warm(NamedTuple):
-    """The state of the chains after the warm-up, and its statistics."""
+    """The state of the chains after the warm-up, and its statistics.
+
+    Args:
+        state: state of all chains, as arrays with a leading axis of chains.
+        metric: the fitted metric.
+        reparametrisation: the fitted reparametrisation.
+        draws: number of warm-up draws of each chain.
+        settled: whether the chains agreed and the metric had settled.
+        steps: number of leapfrog steps of all chains.
+        seconds: duration.
+    """
 
     state: Arrays
     metric: Metric
@@ -38,13 +48,26 @@ class Warm(NamedTuple):
 
 
 class WarmUp:
-    """Windows of draws, each twice as long as the one before; each gives a better metric.
+    """Adapt step sizes, metric and reparametrisation in windows of draws.
 
-    The first window finds the typical set, the last one settles the step size. A `reparametriser`
-    fits a reparametrisation to the draws of each early window. Gradients in a new
-    reparametrisation follow from those in the old one by the chain rule, unless the
-    reparametriser wants them evaluated by `evaluate`. Chains must agree about the parameters
-    `judged`. The others are network weights, of which several sets give the same function.
+    The first two windows have 25 draws each; each later window is twice as long as the previous
+    one. After each window the metric is fitted to the draws of the window. After early windows the
+    reparametrisation is fitted first. In the last 50 draws only the step size is adapted.
+
+    A warm-up of unknown length ends when the chains agree and the metric has settled. Network
+    weights are not compared between chains, since several sets of weights give the same function.
+
+    Gradients by the parameters of a new reparametrisation follow from the old gradients by the
+    chain rule. With `reparametriser.evaluated_anew` they are computed by `evaluate` instead.
+
+    Args:
+        draws: number of draws; None for a warm-up that ends by itself.
+        chains: runs chunks of draws.
+        journal: stores each chunk.
+        bar: shows the progress.
+        judged: indices of the parameters that are compared between chains.
+        reparametriser: fits reparametrisations to draws; None keeps the first one.
+        evaluate: computes log densities and gradients in a reparametrisation.
     """
 
     def __init__(
@@ -69,7 +92,16 @@ class WarmUp:
         self._seconds = 0.0
 
     def run(self, state: Arrays, metric: Metric, reparametrisation: Reparametrisation) -> Warm:
-        """Warm up from a state, and return the last state with everything fitted."""
+        """Run the warm-up.
+
+        Args:
+            state: first state of the chains.
+            metric: first metric.
+            reparametrisation: first reparametrisation.
+
+        Returns:
+            The last state, with the fitted metric and reparametrisation.
+        """
         fixed = self._draws is not None
         self._bar.start("warm-up", self._draws or 6 * CHUNK)
         length, settled = 1, False
@@ -80,8 +112,8 @@ class WarmUp:
             state, trace = self._window(state, metric, reparametrisation, chunks)
             if first:
                 trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
-            # 2. Stop when the chains agree. Reparametrisations that follow from draws and their
-            #    gradients improve with each window; evaluated ones must only fit.
+            # 2. Stop when the chains agree, but not while the reparametrisation is still fitted.
+            #    One that needs evaluated gradients may also stop in its last fitted window.
             early = self._reparametriser is not None and self._begin <= _REFRESHED_UNTIL
             last = self._evaluate is not None and self._begin == _REFRESHED_UNTIL
             long_enough = not fixed and self._begin >= 4 * CHUNK and (last or not early)
@@ -111,7 +143,18 @@ class WarmUp:
     def _window(
         self, state: Arrays, metric: Metric, reparametrisation: Reparametrisation, chunks: int
     ) -> tuple[Arrays, Arrays]:
-        """Return the state and the trace after some chunks."""
+        """Run some chunks in adaptation.
+
+        Args:
+            state: state of the chains.
+            metric: the metric.
+            reparametrisation: the reparametrisation.
+            chunks: number of chunks.
+
+        Returns:
+            The next state, and positions, log densities and gradients of all draws as arrays
+            `(chain, draw, …)` by name.
+        """
         traces = []
         for _ in range(chunks):
             state, trace = chunk(
@@ -135,11 +178,20 @@ class WarmUp:
     def _refitted(
         self, old: Reparametrisation, state: Arrays, trace: Arrays
     ) -> tuple[Reparametrisation, Arrays, Arrays]:
-        """Return a reparametrisation fitted to the later half of a window, with state and trace."""
+        """Fit a reparametrisation to the later half of a window.
+
+        Args:
+            old: the present reparametrisation.
+            state: state of the chains, in the present reparametrisation.
+            trace: draws of the window, in the present reparametrisation.
+
+        Returns:
+            The new reparametrisation, and state and draws transformed to it.
+        """
         assert self._reparametriser is not None
         reparametriser = self._reparametriser
         evaluate = self._evaluate
-        # 1. Unconstrained parameters x(z), with gradients by x if these are transformed.
+        # 1. Unconstrained parameters x(z), and gradients by x if the chain rule is used.
         leave = to_plain if evaluate is None else _plain_positions
         state = state | leave(old, state)
         trace = trace | leave(old, trace)
@@ -157,37 +209,54 @@ class WarmUp:
         return new, state, trace
 
     def _settled(self, trace: Arrays, metric: Metric, *, everywhere: bool) -> bool:
-        """Whether chains agree over a window, and its draws suggest the present metric.
+        """Whether the chains agree over a window, and the metric has settled.
 
-        With `everywhere` this includes network weights, as a reparametrisation needs that is not
-        fitted again.
+        The metric has settled if one fitted to the window's draws would be similar.
+
+        Args:
+            trace: draws of the window.
+            metric: the present metric.
+            everywhere: whether network weights are compared between chains, too. This is needed if
+                the reparametrisation will not be fitted again.
         """
         from arviz_stats.base.array import array_stats
 
-        # R-hat of split chains judges one chain, too.
+        # R-hat of split chains works for a single chain, too.
         judged = trace["position"] if everywhere else trace["position"][..., self._judged]
         judged = np.concatenate([judged, trace["lp"][..., None]], axis=-1)
         rhat: Any = array_stats.rhat(judged, chain_axis=0, draw_axis=1)
         if not np.all(rhat < _AGREED):
             return False
-        # Hidden weights have no common metric: the draws of a window suggest one for their place.
+        # Hidden weights have no common metric, since each chain may be near another mode.
         weights = not everywhere and len(self._judged) < trace["position"].shape[-1]
         return weights or _refined(metric, trace).differs_from(metric) < _FITTING
 
 
 def _refined(metric: Metric, trace: Arrays) -> Metric:
+    """Return the metric fitted to the draws of a window."""
     return refine(metric, trace["position"], trace["gradient"])
 
 
 def _plain_positions(reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Return x(z) only, without log densities and gradients."""
+    """Return unconstrained parameters x(z) under the key `position`.
+
+    Args:
+        reparametrisation: the reparametrisation.
+        arrays: positions z under the key `position`.
+    """
     z = arrays["position"]
     x, _ = reparametrisation.forward_many(z.reshape(-1, z.shape[-1]))
     return {"position": x.reshape(z.shape)}
 
 
 def _evaluated(evaluate: Evaluate, reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Return z(x) with log densities and gradients evaluated there."""
+    """Return positions z(x), with log densities and gradients computed at z.
+
+    Args:
+        evaluate: computes log densities and gradients in a reparametrisation.
+        reparametrisation: the reparametrisation.
+        arrays: unconstrained parameters x under the key `position`.
+    """
     x = arrays["position"]
     z = reparametrisation.inverse_many(x.reshape(-1, x.shape[-1]))
     lp, gradient = evaluate(reparametrisation, z)
@@ -199,17 +268,38 @@ def _evaluated(evaluate: Evaluate, reparametrisation: Reparametrisation, arrays:
 
 
 def from_plain(reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Return z, log densities and gradients by z, from those by x."""
+    """Transform positions, log densities and gradients from unconstrained x to z.
+
+    Args:
+        reparametrisation: the reparametrisation z ↦ x.
+        arrays: `position`, `lp` and `gradient` for x.
+
+    Returns:
+        The same keys for z.
+    """
     return _transformed(reparametrisation.from_plain, arrays)
 
 
 def to_plain(reparametrisation: Reparametrisation, arrays: Arrays) -> Arrays:
-    """Return x, log densities and gradients by x, from those by z."""
+    """Transform positions, log densities and gradients from z to unconstrained x.
+
+    Args:
+        reparametrisation: the reparametrisation z ↦ x.
+        arrays: `position`, `lp` and `gradient` for z.
+
+    Returns:
+        The same keys for x.
+    """
     return _transformed(reparametrisation.to_plain, arrays)
 
 
 def _transformed(transform: Callable[..., tuple[np.ndarray, ...]], arrays: Arrays) -> Arrays:
-    """Apply a transform of rows to arrays with the leading axes of `lp`."""
+    """Apply a function of rows to `position`, `lp` and `gradient` with any leading axes.
+
+    Args:
+        transform: maps `(n, dimension)`, `(n,)` and `(n, dimension)` to arrays of these shapes.
+        arrays: the arrays by name; `lp` has the leading axes only.
+    """
     shape = arrays["lp"].shape
     flat = (arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in _POINT)
     transformed = zip(_POINT, transform(*flat), strict=True)
@@ -227,7 +317,23 @@ def chunk(
     metric: Metric,
     reparametrisation: Reparametrisation,
 ) -> tuple[Arrays, Arrays]:
-    """Run a chunk of every chain as a step of the journal, and return its state and trace."""
+    """Run a chunk of draws of every chain, as a step of the journal.
+
+    Args:
+        chains: runs the chunk, unless the journal has stored it.
+        journal: the journal.
+        name: name of the step.
+        state: state of the chains.
+        begin: index of the first draw.
+        number: number of draws.
+        adapting: whether step sizes are adapted.
+        metric: the metric.
+        reparametrisation: the reparametrisation.
+
+    Returns:
+        The next state, and the trace: arrays `(chain, draw, …)` by name, and `seconds`. Without
+        adaptation the trace has no gradients.
+    """
 
     def work():
         after, trace = chains.chunk(state, begin, number, adapting, metric, reparametrisation)

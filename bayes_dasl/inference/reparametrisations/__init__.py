@@ -1,1 +1,1 @@
-"""Reparametrisations in which the posterior is nearly normal, and starts within them."""
+"""Reparametrisations in which the posterior is nearly normal, and start positions in them."""

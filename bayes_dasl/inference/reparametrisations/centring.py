@@ -1,4 +1,4 @@
-"""Random effects, centred as far as the data inform them."""
+"""Random effects that are centred as far as the data inform them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,30 +20,40 @@ from ..sites import Site, Sites, constrained
 from ..starts import Optimiser, falls, precision_at
 from .reparametrisation import Reparametrisation
 
-# Draws per effect at which the estimated correlations of a group's effects count for half.
+# With this number of draws per effect, estimated correlations of a group's effects are halved.
 _FEW_DRAWS = 10
-# The most effects of a group that are centred together. Elements of longer vectors are separate.
+# Up to this number, the effects of a group are centred together, with correlations between them.
 _TOGETHER = 8
-# Share of a change of the gradient that may come from other groups.
+# Groups are treated as independent if at most this share of a change of the gradient comes from
+# other groups.
 _APART = 0.05
 
 type Information = tuple[Float[Array, "_ _ _"], Float[Array, "_ _"]]
-"""Information of the data on a block: a precision P, `(effect, effect, group)`, and P m."""
+"""Information of the data on a block: a precision P, `(effect, effect, group)`, and P m for a mean
+m, `(effect, group)`.
+"""
 
 
 class Block(NamedTuple):
-    """Random effects that are centred together, of one site or of several with the same groups.
+    """Random effects that are centred together: one site, or several sites with the same groups.
 
-    `places` are their indices in the flat vector, `(number, member)`.
+    Args:
+        paths: paths of the sites.
+        places: indices of the effects in the flat vector, `(effect, group)`.
     """
 
     paths: tuple[str, ...]
     places: Int[np.ndarray, "number member"]
 
     def prior(self, sites: Sites, values: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Return location μ and scale S of the prior, `(number, member)`.
+        """Return the prior's location μ `(effect, group)` and scale S.
 
-        The scale of vectors is a Cholesky factor `(number, number, member)`.
+        S is `(effect, group)` for independent effects. For vectors it is a Cholesky factor,
+        `(effect, effect, group)`.
+
+        Args:
+            sites: all sites by path.
+            values: constrained values of the leaves on which the prior depends, by path.
         """
         ways = [sites[path].way(values) for path in self.paths]
         shape = _unconstrained_shape(sites[self.paths[0]])
@@ -61,7 +71,18 @@ class Block(NamedTuple):
     def given(
         self, by_data: Information, sites: Sites, values: Mapping[str, Array]
     ) -> tuple[Array, Array]:
-        """Return L and L⁻¹ Q M of the standardised effects, normal N(M, Q⁻¹) with Q = L Lᵀ."""
+        """Return the posterior of the standardised effects given their hyperparameters.
+
+        This posterior is N(M, Q⁻¹), with M and Q as in `PartlyCentred`.
+
+        Args:
+            by_data: the information of the data on the block.
+            sites: all sites by path.
+            values: constrained values of the leaves on which the prior depends, by path.
+
+        Returns:
+            The Cholesky factor L of Q, `(effect, effect, group)`, and L⁻¹ Q M, `(effect, group)`.
+        """
         # Q = 1 + Sᵀ P S, and Q M = Sᵀ (P m − P μ).
         precision, pulled = by_data
         location, scale = self.prior(sites, values)
@@ -79,17 +100,21 @@ class Block(NamedTuple):
 class PartlyCentred(Reparametrisation):
     r"""Partly centred random effects, nearly standard normal given their hyperparameters.
 
-    By their prior, effects $x = \mu + S z$ are standard normal in $z$. If the data give $x = m$
-    with a precision $P$, then $z$ is $N(M, Q^{-1})$ given $\mu$ and $S$, where
-    $Q = 1 + S^\top P S$ and $Q M = S^\top P (m - \mu)$. The new parameters are
-    $\xi = L^\top (z - M)$ with $L L^\top = Q$. They are non-centred without information from the
-    data ($P = 0$), and centred with much information. The effects of one group are centred
-    together, since the same data inform them. The posterior itself does not change.
+    By their prior, effects $x = \mu + S z$ are standard normal in $z$. If the data inform $x$ like
+    a normal likelihood with mean $m$ and precision $P$, then $z$ is $N(M, Q^{-1})$ given $\mu$ and
+    $S$. Here $Q = 1 + S^\top P S$ and $Q M = S^\top P (m - \mu)$. The new parameters are
+    $\xi = L^\top (z - M)$ with $L L^\top = Q$.
 
-    `by_data` has P and P m of each block of effects.
+    Without information from the data ($P = 0$) the effects are non-centred, and with much
+    information they are centred. The effects of one group are centred together, since the same data
+    inform them. The posterior itself does not change.
 
-    Source: Papaspiliopoulos, Roberts & Sköld (2007), with a weight between the two ways from data
-    and prior.
+    Args:
+        by_data: $P$ and $P m$ of each block of effects.
+        centring: the object that fitted it.
+
+    Source: Papaspiliopoulos, Roberts & Sköld (2007). Here data and prior determine how far effects
+    are centred.
     """
 
     by_data: tuple[Information, ...]
@@ -98,7 +123,7 @@ class PartlyCentred(Reparametrisation):
     def forward(
         self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """Return the unconstrained parameters, and log |det J|."""
+        """Return the unconstrained parameters for new parameters ξ, and log |det J|."""
         return self.centring.ways[0](self.by_data, z)
 
     def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
@@ -107,9 +132,14 @@ class PartlyCentred(Reparametrisation):
 
 
 class Centring:
-    """Fits `PartlyCentred`, with minus the derivative of the likelihood's score as information.
+    """Fits `PartlyCentred`.
 
-    `dependent` are the indices of all random effects, `others` those of all other parameters.
+    The information of the data on the effects is minus the derivative of the likelihood's score.
+    The attribute `dependent` has the indices of all random effects, and `others` those of all other
+    parameters.
+
+    Args:
+        problem: the posterior.
     """
 
     kind = "partly centred"
@@ -136,7 +166,15 @@ class Centring:
         positions: Float[np.ndarray, "n dimension"],
         gradients: Float[np.ndarray, "n dimension"],
     ) -> Arrays:
-        """Return the arrays fitted to draws and the gradients of the log density there."""
+        """Return the arrays of the reparametrisation, fitted to draws.
+
+        Args:
+            positions: the draws, as unconstrained parameters.
+            gradients: gradients of the log density at the draws.
+
+        Returns:
+            P as `precision 0`, … and P m as `weighted 0`, …, for each block.
+        """
         x, score = map(np.asarray, self._scores(positions, gradients))
         arrays = {}
         for i, block in enumerate(self._blocks):
@@ -149,11 +187,14 @@ class Centring:
         position: Float[np.ndarray, " dimension"],
         gradients: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
     ) -> Arrays:
-        """Return the arrays fitted to the log density around a position.
+        """Return the arrays of the reparametrisation, fitted to the log density around a position.
 
         Args:
             position: unconstrained parameters.
-            gradients: returns gradients of the log density at positions.
+            gradients: returns gradients of the log density at many positions.
+
+        Returns:
+            P as `precision 0`, … and P m as `weighted 0`, …, for each block.
         """
 
         def by_likelihood(x):
@@ -180,11 +221,16 @@ class Centring:
         return arrays
 
     def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
-        """Return minus the Hessian by z, with 1 for random effects."""
+        """Return minus the Hessian by z, with rows and columns of the identity for random effects.
+
+        Args:
+            optimiser: evaluates gradients in the reparametrisation.
+            z: the position.
+        """
         return precision_at(optimiser, z, self.others)
 
     def restored(self, arrays: Mapping[str, Any]) -> PartlyCentred:
-        """Return the reparametrisation of such arrays."""
+        """Return the reparametrisation from its arrays."""
         by_data = []
         for i in range(len(self._blocks)):
             precision = jnp.asarray(arrays[f"precision {i}"])
@@ -192,11 +238,16 @@ class Centring:
         return PartlyCentred(tuple(by_data), self)
 
     def _forward(self, by_data: Sequence[Information], xi: Array) -> tuple[Array, Array]:
-        """Return the unconstrained parameters and log |det J|."""
+        """Return the unconstrained parameters for new parameters ξ, and log |det J|.
+
+        Args:
+            by_data: the information of the data on each block.
+            xi: new parameters ξ.
+        """
         x = xi
         log_det = jnp.zeros(())
         values = {}
-        # Values come first that a prior of random effects depends on.
+        # `_order` puts values before the random effects whose prior depends on them.
         for step in self._order:
             if isinstance(step, str):
                 values[step] = self._sites[step].value(x, values)[0]
@@ -209,7 +260,12 @@ class Centring:
         return x, log_det
 
     def _inverse(self, by_data: Sequence[Information], x: Array) -> Array:
-        """Return ξ of unconstrained parameters."""
+        """Return the new parameters ξ for unconstrained parameters.
+
+        Args:
+            by_data: the information of the data on each block.
+            x: unconstrained parameters.
+        """
         xi, (values, _) = x, constrained(self._sites, x)
         for block, of_block in zip(self._blocks, by_data, strict=True):
             # ξ = Lᵀ z − L⁻¹ Q M.
@@ -219,7 +275,10 @@ class Centring:
         return xi
 
     def _standards(self, x: Array) -> list[tuple[Array, Array]]:
-        """Return location and Cholesky factor of each block's prior at a position."""
+        """Return location and Cholesky factor of each block's prior at a position.
+
+        They are `(effect, group)` and `(effect, effect, group)`.
+        """
         values, _ = constrained(self._sites, x)
         found = [block.prior(self._sites, values) for block in self._blocks]
         return [(m, s if s.ndim == 3 else jnp.eye(len(s))[..., None] * s) for m, s in found]
@@ -227,7 +286,15 @@ class Centring:
     def _score(self, x: Array, gradient: Array) -> tuple[Array, Array]:
         """Return each effect x = μ + S z, and the score of the likelihood by x.
 
-        The hyperparameters are fixed, so that the score by x is S⁻ᵀ times the score by z.
+        The score is the derivative of the log likelihood. Since hyperparameters are fixed, the
+        score by x is S⁻ᵀ times the score by z.
+
+        Args:
+            x: unconstrained parameters, in which effects are standardised.
+            gradient: gradient of the log density at this position.
+
+        Returns:
+            Two vectors `(dimension,)`; elements of other parameters have no use.
         """
         by_likelihood = gradient - jax.grad(self._problem.log_prior)(x)
         own, score = x, by_likelihood
@@ -239,12 +306,12 @@ class Centring:
 
 
 def centring_of(problem: Problem) -> Centring | None:
-    """Return what fits `PartlyCentred`, or None if no prior depends on another parameter."""
+    """Return a `Centring` for the model, or None if no prior depends on another parameter."""
     return Centring(problem) if has_dependent(problem) else None
 
 
 def has_dependent(problem: Problem) -> bool:
-    """Whether the prior of a parameter depends on another one."""
+    """Whether a parameter is non-centred, since its prior depends on another one."""
     return any(site.standardised is not None for site in problem.sites.values())
 
 
@@ -253,10 +320,15 @@ def _curvature_by_group(
     position: Float[np.ndarray, " dimension"],
     places: Int[np.ndarray, "member number"],
 ) -> Float[np.ndarray, "member number number"]:
-    """Return minus the derivative of the gradient by each of a group's effects.
+    """Return minus the derivatives of a group's gradient by the effects of the group.
 
-    An effect is moved in all groups at once, so that a thousand groups cost no more gradients than
-    two. If groups influence each other, each group is moved separately.
+    An effect is moved in all groups at once, so that a thousand groups need no more gradients than
+    two. If this shows that groups influence each other, each group is moved separately.
+
+    Args:
+        gradients: returns gradients at many positions.
+        position: unconstrained parameters.
+        places: indices of the effects of each group, here named members.
     """
     (members, number), dimension = places.shape, len(position)
     # 1. One direction per effect, for all groups at once.
@@ -270,7 +342,8 @@ def _curvature_by_group(
     fell = falls(gradients, position, np.concatenate([of_all, tried]))[:, places]
     found = np.moveaxis(fell[:-1], 0, 1)
     along = fell[-1]
-    # 4. For independent groups the block-diagonal Hessian explains the test direction.
+    # 4. For independent groups the block-diagonal Hessian predicts the derivative along the test
+    #    direction.
     missed = along - np.einsum("mij,mi->mj", found, tried[0, places])
     if np.linalg.norm(missed) > _APART * np.linalg.norm(along):
         each = falls(gradients, position, np.eye(dimension)[places.ravel()])
@@ -280,7 +353,7 @@ def _curvature_by_group(
 
 
 class _Asked(dict[str, Array]):
-    """Values by path that record which of them are read."""
+    """Values by path, which record in `asked` the paths that are read."""
 
     def __init__(self, values: Mapping[str, Array]):
         super().__init__(values)
@@ -292,9 +365,17 @@ class _Asked(dict[str, Array]):
 
 
 def _effect_blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
-    """Return the blocks, and the order of evaluation: paths of sites and numbers of blocks.
+    """Divide the random effects into blocks.
 
-    Sites with the same groups, on which no other prior depends, form one block, which comes last.
+    Sites with the same groups form one block if no other prior depends on them. These blocks come
+    last.
+
+    Args:
+        problem: the posterior.
+
+    Returns:
+        The blocks, and the order of evaluation. In this order a text is the path of a site, and a
+        number the index of a block.
     """
     sites = problem.sites
     # 1. Evaluating all priors once shows which values other priors depend on.
@@ -303,7 +384,7 @@ def _effect_blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
     blocks: list[Block] = []
     order: list[str | int] = []
     together: dict[Any, list[str]] = {}
-    # 2. A site that others depend on, or of vectors, is a block at its place in the order.
+    # 2. A site of vectors, or one on which other sites depend, is a block of its own in the order.
     for path, site in sites.items():
         if site.standardised is not None:
             dims = site.standardised.dims
@@ -323,7 +404,14 @@ def _effect_blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
 
 
 def _indices(site: Site, way: Transform | None) -> Int[np.ndarray, "number member"]:
-    """Return the indices of a site's effects; each vector belongs to one group."""
+    """Return the indices of a site's effects in the flat vector, `(effect, group)`.
+
+    If the site has vectors, each vector has the effects of one group.
+
+    Args:
+        site: the site.
+        way: its transform from standardised to unconstrained parameters.
+    """
     number = way.scale_tril.shape[-1] if isinstance(way, LowerCholeskyAffine) else 1
     return np.arange(site.start, site.start + site.size).reshape(-1, number).T
 
@@ -334,12 +422,17 @@ def _unconstrained_shape(site: Site) -> tuple[int, ...]:
 
 
 def _information(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the information of the data on a block, by draws and the likelihood's score there.
+    """Return the information of the data on a block, from draws and the likelihood's score.
 
     The score of a normal likelihood is linear in the effects, with minus the precision as slope:
     score = P (m − x). Correlations from few draws are shrunk.
 
-    Shapes: `(draw, effect, group)`; returns those of `Information`.
+    Args:
+        x: effects, `(draw, effect, group)`.
+        score: derivatives of the log likelihood by the effects, `(draw, effect, group)`.
+
+    Returns:
+        P, `(effect, effect, group)`, and P m, `(effect, group)`.
     """
     # 1. Axes (draw, group, effect), as NumPy's linear algebra wants them.
     x = np.moveaxis(x, -1, 1)
@@ -366,7 +459,13 @@ def _information(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _informed(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenvectors and eigenvalues of a precision, zero vectors for negative eigenvalues."""
+    """Return eigenvectors and eigenvalues of each group's precision matrix.
+
+    Eigenvectors of eigenvalues that are not positive are set to zero.
+
+    Args:
+        precision: `(group, effect, effect)`.
+    """
     eigenvalues, vectors = np.linalg.eigh((precision + np.swapaxes(precision, -1, -2)) / 2)
     return np.where((eigenvalues > 0)[:, None], vectors, 0.0), eigenvalues
 
@@ -374,19 +473,31 @@ def _informed(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _precision_and_pull(
     known: np.ndarray, eigenvalues: np.ndarray, at: np.ndarray, score: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the precision P in the informed directions V, and P m = P x + V Vᵀ score."""
+    """Return the precision P from its eigenvectors V, and P m = P x + V Vᵀ score.
+
+    Args:
+        known: V for each group, with zeros for directions without information.
+        eigenvalues: eigenvalues of P for each group.
+        at: effects x of each group.
+        score: derivatives of the log likelihood by the effects.
+    """
     precision = np.einsum("mik,mk,mjk->mij", known, eigenvalues, known)
     along = np.einsum("mik,mjk,mj->mi", known, known, score)
     return precision, np.einsum("mij,mj->mi", precision, at) + along
 
 
 def _products(matrix: Array, vector: Array) -> Array:
-    """Return the product of each group's matrix and vector."""
+    """Return the product of each group's matrix and vector.
+
+    Args:
+        matrix: `(effect, effect, group)`.
+        vector: `(effect, group)`.
+    """
     return jnp.sum(matrix * vector, axis=1)
 
 
 def _cholesky(matrix: Float[Array, "number number member"]) -> Float[Array, "number number member"]:
-    """Return the lower Cholesky factor of each matrix, from its lower triangle."""
+    """Return the lower Cholesky factor of each group's matrix; its lower triangle is read."""
     if len(matrix) > _TOGETHER:
         return jnp.moveaxis(jnp.linalg.cholesky(jnp.moveaxis(matrix, -1, 0)), 0, -1)
     columns: list[Array] = []
@@ -401,7 +512,13 @@ def _cholesky(matrix: Float[Array, "number number member"]) -> Float[Array, "num
 def _solve(
     lower: Array, right: Float[Array, "number member"], *, transposed: bool = False
 ) -> Array:
-    """Return the solution v of L v = right, or of Lᵀ v = right, for each lower factor L."""
+    """Solve L v = right for each group's lower factor L.
+
+    Args:
+        lower: L, `(effect, effect, group)`.
+        right: `(effect, group)`.
+        transposed: whether to solve Lᵀ v = right.
+    """
     # Substitution for all groups at once, as above.
     if len(right) > _TOGETHER:
         solve = partial(solve_triangular, trans=int(transposed), lower=True)

@@ -1,4 +1,4 @@
-"""The last layers of networks, reparametrised to be nearly standard normal given all else."""
+"""The weights of last layers, reparametrised to be nearly standard normal given the rest."""
 
 from typing import Any, NamedTuple
 
@@ -22,16 +22,24 @@ from ..problem import Problem
 from ..sites import constrained
 from .reparametrisation import Reparametrisation
 
-# Relative deviation from linearity that rounding explains.
+# Relative deviation from linearity that is attributed to rounding.
 _LINEAR = 1e-9
 
 
 class Path(eqx.Module):
-    """A reference path of a trajectory, with derivatives by its rates and its start.
+    """A reference path of an ODE, with derivatives by its rates and by its initial state.
 
-    `along` are states and `rates` derivatives at the times `grid`; `states` are those at the times
-    of the data. `by_rates` are derivatives of `states` by the values on the grid of a cubic spline
-    of rates, and `by_start` those by the states at the start.
+    The index `time_state` of the derivatives combines a time and a state, and so does `grid_state`.
+
+    Args:
+        grid: times of the grid.
+        along: states at the times of the grid.
+        rates: time derivatives of the states at the times of the grid.
+        start: the initial state.
+        states: states at the times of the data.
+        by_rates: derivatives of `states` by the rates, which are a cubic spline through their
+            values on the grid.
+        by_start: derivatives of `states` by the initial state.
     """
 
     grid: Float[Array, " grid"]
@@ -43,7 +51,12 @@ class Path(eqx.Module):
     by_start: Float[Array, "time_state state"]
 
     def change(self, ode: AbstractTrajectory, inputs: Any) -> States:
-        """Return the first-order change of `states` for another ODE."""
+        """Return the first-order change of `states` under another vector field and initial state.
+
+        Args:
+            ode: an ODE with the other vector field and initial state.
+            inputs: times and forcings.
+        """
         # δy = (∂y/∂f) (f_ode(y_ref) − f_ref) + (∂y/∂y₀) (y₀ − y₀_ref).
         faster = in_rows(ode.rates_along(inputs, self.grid, self.along)) - self.rates
         away = in_rows(jax.tree.map(lambda y: y[None], ode.begin(inputs)))[0] - self.start
@@ -52,13 +65,18 @@ class Path(eqx.Module):
 
 
 def in_rows(values: Any) -> Float[Array, "time state"]:
-    """Return named states over time as columns of a matrix, in the order of their names."""
+    """Return named states over time as columns of a matrix, in the order of their sorted names."""
     columns = [jnp.reshape(values[name], (len(values[name]), -1)) for name in sorted(values)]
     return jnp.concatenate(columns, axis=1)
 
 
 def from_rows(rows: Float[Array, "time state"], like: States) -> States:
-    """Return named states over time from the columns of a matrix."""
+    """Return named states over time from the columns of a matrix, the inverse of `in_rows`.
+
+    Args:
+        rows: the matrix.
+        like: named states with the right shapes.
+    """
     names = sorted(like)
     sizes = [like[name][0].size for name in names]
     parts = jnp.split(rows, np.cumsum(sizes)[:-1], axis=1)
@@ -66,9 +84,13 @@ def from_rows(rows: Float[Array, "time state"], like: States) -> States:
 
 
 class LinearModel:
-    """First-order predictions of a model near reference paths of its ODEs, without a solve.
+    """Predictions of a model to first order around reference paths of its ODEs, without a solve.
 
-    `indices` are the last layers' weights in the flat vector, `mean` and `sd` their normal prior.
+    Args:
+        problem: the posterior.
+        indices: indices of the last layers' weights in the flat vector.
+        mean: prior means of these weights.
+        sd: prior standard deviations of these weights.
     """
 
     def __init__(
@@ -87,11 +109,25 @@ class LinearModel:
         self._moments: Any = None
 
     def moments(self, given: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
-        """Return mean and Cholesky factor of the precision of the last layers' weights given h."""
+        """Return the normal approximation of the last layers' weights given all other parameters.
+
+        Args:
+            given: the reparametrisation, for its reference paths.
+            x: unconstrained parameters; the weights among them are ignored.
+
+        Returns:
+            The mean, and the Cholesky factor of the precision matrix.
+        """
         return self._moments(given, x)
 
     def trace(self, like: "Conditional") -> None:
-        """Trace the moments once: `shard_map` cannot use arrays that a model closes over."""
+        """Trace the program of `moments` once.
+
+        An untraced model contains arrays that `shard_map` cannot use.
+
+        Args:
+            like: a reparametrisation of the right shapes.
+        """
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
         self._moments = traced(Conditional.normal, blank, jnp.zeros(self.dimension))
 
@@ -100,9 +136,13 @@ class LinearModel:
         return realise(self.model, constrained(self.sites, x)[0])
 
     def reweighted(self, x: Float[Array, " dimension"], weights: Float[Array, " w"]) -> Model:
-        """Return the model of a position with other last layers.
+        """Return the model of a position with other weights of the last layers.
 
-        Derivatives by the last layers involve no other parameters.
+        Differentiation by these weights then skips all other parameters.
+
+        Args:
+            x: unconstrained parameters.
+            weights: the weights of the last layers.
         """
         position = x.at[self.weights].set(weights)
         values = {}
@@ -111,7 +151,15 @@ class LinearModel:
         return realise(self.model, values)
 
     def predicted(self, realised: Model, paths: tuple[Path, ...]) -> tuple[Any, Any]:
-        """Return predictions on the reference paths, and their first-order changes."""
+        """Return predictions on the reference paths, and their first-order changes for a model.
+
+        Args:
+            realised: the model, whose ODEs differ from those of the reference paths.
+            paths: the reference path of each ODE.
+
+        Returns:
+            Predictions and their changes, each `(time, …)` by observable.
+        """
         inputs = self.inputs
         changes = [
             path.change(ode, inputs)
@@ -130,15 +178,19 @@ class LinearModel:
 
 
 class Conditional(Reparametrisation):
-    r"""Non-centred reparametrisation of the last layers of networks, given everything else.
+    r"""The weights of last layers in networks, non-centred given all other parameters.
 
     Predictions are linear in the weights $w$ of the last layers, to first order around reference
-    paths. So $w$ is nearly normal given all other parameters $h$, with a precision
-    $\Lambda(h) = L L^\top$ and a mean $m(h)$. The new parameters are $h$ and $L^\top (w - m)$, with
-    $\log|\det J| = -\sum_i \log L_{ii}$. The posterior itself does not change.
+    paths. So $w$ is nearly normal given all other parameters $h$. Its precision is
+    $\Lambda(h) = L L^\top$ and its mean $m(h)$. The new parameters are $h$ and $L^\top (w - m)$,
+    with $\log|\det J| = -\sum_i \log L_{ii}$. The posterior itself does not change.
 
-    `centre` has the predictions on the reference paths by observable. `slack` adds to the noise of
-    each datum for the errors of first order, on the scale of `AbstractNoise.link`.
+    Args:
+        paths: the reference path of each ODE.
+        centre: predictions on the reference paths, by observable.
+        slack: an additional standard deviation of each datum, for errors of the first order. It is
+            on the scale of `AbstractNoise.link`.
+        linear: predicts to first order around the paths.
     """
 
     paths: tuple[Path, ...]
@@ -149,14 +201,14 @@ class Conditional(Reparametrisation):
     def forward(
         self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """Return the unconstrained parameters, and log |det J|."""
+        """Return the unconstrained parameters x(z), and log |det J|."""
         mean, factor = self.linear.moments(self, z)
         at = self.linear.weights
         weights = mean + solve_triangular(factor, z[at], lower=True, trans=1)
         return z.at[at].set(weights), -jnp.sum(jnp.log(jnp.diag(factor)))
 
     def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """Return z(x)."""
+        """Return z(x), the inverse of `forward`."""
         mean, factor = self.linear.moments(self, x)
         at = self.linear.weights
         return x.at[at].set(factor.T @ (x[at] - mean))
@@ -164,7 +216,14 @@ class Conditional(Reparametrisation):
     def normal(
         self, x: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
-        """Return mean and Cholesky factor of the precision of the last layers' weights given h."""
+        """Return the normal approximation of the last layers' weights given all other parameters.
+
+        Args:
+            x: unconstrained parameters; the weights among them are ignored.
+
+        Returns:
+            The mean, and the Cholesky factor of the precision matrix.
+        """
         linear = self.linear
         at = self.linear.weights
 
@@ -187,7 +246,13 @@ class Conditional(Reparametrisation):
         return mean, factor
 
     def _linked(self, realised: Model, values: Any, changes: Any) -> Float[Array, " datum"]:
-        """Return predictions on the scale of the link, on which noise is nearly normal."""
+        """Return first-order predictions on the scale of the link, on which noise is nearly normal.
+
+        Args:
+            realised: the model.
+            values: predictions on the reference paths, by observable.
+            changes: their first-order changes.
+        """
         parts = []
         for name in realised.observables:
             centre = self.centre[name]
@@ -197,7 +262,14 @@ class Conditional(Reparametrisation):
         return jnp.concatenate(parts)
 
     def _innovation(self, realised: Model, predicted: Array) -> tuple[Array, Array]:
-        """Return data minus predictions, and the precision of each datum, 0 if it is missing."""
+        """Return data minus predictions, and the precision of each datum, 0 for missing data.
+
+        Both are on the scale of the link, for all observables together.
+
+        Args:
+            realised: the model.
+            predicted: predictions on the scale of the link.
+        """
         data, precisions = [], []
         for name in realised.observables:
             observed = self.linear.observed[name]
@@ -210,7 +282,13 @@ class Conditional(Reparametrisation):
 
 
 class LastLayer(NamedTuple):
-    """Indices of last layers' weights in the flat vector, and their normal prior."""
+    """The weights of last layers, and their normal prior.
+
+    Args:
+        indices: indices of the weights in the flat vector.
+        mean: prior means.
+        sd: prior standard deviations.
+    """
 
     indices: tuple[int, ...]
     mean: Float[np.ndarray, " weight"]
@@ -218,7 +296,10 @@ class LastLayer(NamedTuple):
 
 
 def last_layer(problem: Problem) -> LastLayer:
-    """Return the last layers of all networks whose outputs are linear in them."""
+    """Return the last layers of all networks whose outputs are linear in their last layer.
+
+    Weights with a prior that is not normal are left out.
+    """
     leaves = paths(problem.model)
     # A shared network occurs in several places, but its paths count once.
     parts: dict[str, None] = {}
@@ -238,7 +319,16 @@ def last_layer(problem: Problem) -> LastLayer:
 
 
 def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -> list[str]:
-    """Return the paths of its last weight and bias, if linear with a normal prior."""
+    """Return the paths of a network's last weight and bias.
+
+    Only leaves with a normal prior are returned. The list is empty if outputs are not linear in
+    them.
+
+    Args:
+        where: path of the network.
+        network: the network.
+        leaves: all random leaves by path.
+    """
     layers = linear_layers(network)
     if not layers:
         return []
@@ -257,10 +347,18 @@ def is_normal(leaf: RandomLeaf) -> bool:
 
 
 def _is_affine(network: Network, where: str, last: list[RandomLeaf]) -> bool:
-    """Whether outputs are affine in some weights: f((a + b) / 2) = (f(a) + f(b)) / 2."""
+    """Whether the outputs of a network are affine in some weights.
+
+    The test is f((a + b) / 2) = (f(a) + f(b)) / 2 for two prior draws a and b of the weights.
+
+    Args:
+        network: the network.
+        where: path of the network.
+        last: the random leaves of the weights.
+    """
     names = {path.removeprefix(f"{where}.") for leaf in last for path in (leaf.path, *leaf.places)}
     draws = jax.tree.map(np.asarray, draw_prior(network, 2, key=jax.random.key(0)))
-    # Two draws that differ in these weights only, and the point halfway.
+    # Two draws that differ in these weights only, and their mean.
     two = {path: v if path in names else v[[0, 0]] for path, v in draws.items()}
     three = {path: np.concatenate([v, v.mean(axis=0, keepdims=True)]) for path, v in two.items()}
     at = dict.fromkeys(network.inputs, jnp.asarray(0.5))

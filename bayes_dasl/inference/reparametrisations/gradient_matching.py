@@ -1,6 +1,8 @@
-"""Gradient matching: starts without a solve.
+"""Gradient matching: optimise parameters of ODEs without a solve.
 
-Smooth paths follow the data, and vector fields follow the slopes of the paths.
+Smooth paths follow the data, and parameters are chosen so that vector fields match the slopes of
+the paths.
+
 Source: Ramsay, Hooker, Campbell & Cao (2007).
 """
 
@@ -28,7 +30,7 @@ from ..problem import Problem
 
 _STEPS, _RATE = 1000, 0.05
 _MOST_KNOTS = 60
-# Times of the grid per coefficient of a path.
+# Number of times of the grid per coefficient of a path.
 _GRID = 4
 # Tolerance of the rates, as a share of the standard deviation of the slopes of a path.
 _TOLERANCE = 0.1
@@ -37,7 +39,15 @@ _FEWEST = 5
 
 
 class _Paths:
-    """Splines for the states of a trajectory, or for the logarithms of positive states."""
+    """Spline paths for the states of one trajectory, or for the logarithms of positive states.
+
+    Args:
+        known: the trajectory of the model, whose initial states may be distributions.
+        ode: the same trajectory with values for all random leaves.
+        inputs: times and forcings.
+        observed: data in the units of predictions, by observable.
+        supports: the support of the noise, by observable.
+    """
 
     def __init__(
         self,
@@ -58,7 +68,7 @@ class _Paths:
         self.at_times = self._features(times)
         self.at_grid = self._features(self.grid)
         self.slopes = self._features(self.grid, 1)
-        # 2. For each state the first coefficients, its scale, and whether the path can move.
+        # 2. For each state the first coefficients, its scale, and whether its path is optimised.
         begun = ode.begin(inputs)
         seen = observed if ode.observe is None else {}
         self.positive = {
@@ -72,11 +82,16 @@ class _Paths:
         for name, value in begun.items():
             coefficients, scale, free = self._first(name, np.asarray(value), times, seen.get(name))
             self.first[name], self.scale[name] = coefficients, scale
-            # A free path through data would follow their noise.
+            # A path through data is fixed, since an optimised one would follow their noise.
             self.free[name] = float(free)
 
     def _features(self, times: np.ndarray, order: int = 0) -> np.ndarray:
-        """Return the B-splines, or a derivative of them, at some times: `(time, knot)`."""
+        """Return the B-splines, or a derivative of them, at some times, `(time, knot)`.
+
+        Args:
+            times: the times.
+            order: order of the derivative, 0 for the B-splines themselves.
+        """
         from scipy.interpolate import BSpline
 
         basis = np.eye(len(self._knots) - 4)
@@ -85,9 +100,19 @@ class _Paths:
     def _first(
         self, name: str, start: np.ndarray, times: np.ndarray, seen: Array | None
     ) -> tuple[np.ndarray, float, bool]:
-        """Return coefficients `(knot, …)` of a state's path, its scale, and whether it can move.
+        """Return the first path of a state.
 
-        The path is a smoothing spline through the data, or else constant at the start.
+        The path is a smoothing spline through the data. Without enough data it is constant.
+
+        Args:
+            name: the state.
+            start: its initial value.
+            times: times of the data.
+            seen: data of the state, or None.
+
+        Returns:
+            Coefficients of the path, `(knot, …)`; the scale of the state; and whether the path is
+            optimised.
         """
         link = np.log if self.positive[name] else lambda v: v
         constant = np.broadcast_to(link(start), (self.at_times.shape[1], *start.shape))
@@ -108,12 +133,25 @@ class _Paths:
         return coefficients, max(float(np.std(smooth)), 1e-3), False
 
     def along(self, coefficients: Mapping[str, Any], features: np.ndarray) -> States:
-        """Return the states of paths with these coefficients, y = Φ c or exp(Φ c)."""
+        """Return the states of paths with given coefficients c: y = Φ c, or exp(Φ c) if positive.
+
+        Args:
+            coefficients: c, `(knot, …)` by state.
+            features: the B-splines Φ at some times, `(time, knot)`.
+        """
         rows = {name: jnp.tensordot(features, c, 1) for name, c in coefficients.items()}
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
     def agree(self, ode: AbstractTrajectory, c: Mapping[str, Any]) -> Float[Array, ""]:
-        """Return the log density of the ODE's rates, normal around the slopes of the path."""
+        """Return how well the rates of an ODE match the slopes of paths, as a log density.
+
+        The rates are normal around the slopes, with a fixed tolerance. The initial states of the
+        ODE are normal around the starts of the paths.
+
+        Args:
+            ode: the ODE.
+            c: coefficients of the paths, `(knot, …)` by state.
+        """
         inputs = self._inputs
         along = self.along(c, self.at_grid)
         found = ode.rates_along(inputs, jnp.asarray(self.grid), along)
@@ -136,7 +174,13 @@ class _Paths:
 
 
 def _is_positive_state(initial: Any, support: Any, seen: Array | None) -> bool:
-    """Whether a state has a positive prior at the start, or noise with positive support."""
+    """Whether a state is positive, by its noise, its data or its prior at the start.
+
+    Args:
+        initial: the initial value or its prior.
+        support: the support of the noise, if the state is observed.
+        seen: data of the state, or None.
+    """
     if seen is not None:
         if bounds(support).get("lower", -math.inf) >= 0 and not bool(support(0.0)):
             return True
@@ -146,7 +190,11 @@ def _is_positive_state(initial: Any, support: Any, seen: Array | None) -> bool:
 
 
 class Matching:
-    """Search for positions whose vector fields match the slopes of smoothed data."""
+    """Optimise positions so that vector fields match the slopes of smoothed data.
+
+    Args:
+        problem: the posterior.
+    """
 
     def __init__(self, problem: Problem):
         self._problem = problem
@@ -163,7 +211,11 @@ class Matching:
         ]
 
     def optimise(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
-        """Return the positions after a short optimisation by Adam."""
+        """Return the positions after 1000 steps of Adam, `(n, dimension)`.
+
+        Args:
+            x: unconstrained parameters.
+        """
         adam = optax.chain(
             optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
         )
@@ -184,7 +236,13 @@ class Matching:
         return np.asarray(Program(jax.vmap(one))(jnp.asarray(x)))
 
     def _agreement(self, x: Array, away: list[States]) -> Float[Array, ""]:
-        """Return the log density with solves replaced by the agreement of rates."""
+        """Return the log density in which the agreement of rates and slopes replaces solves.
+
+        Args:
+            x: unconstrained parameters.
+            away: for each trajectory, the change of the coefficients from the first ones, by state.
+                It is in units of the scale of the state.
+        """
         # 1. log p(θ) + Σ log N(f(y) − y' | tolerance), with paths y = Φ c.
         problem = self._problem
         inputs = self._problem.inputs

@@ -1,4 +1,4 @@
-"""Hidden units of networks and their outgoing weights."""
+"""The hidden units of networks, and the weights that lead from them to the next layer."""
 
 import numpy as np
 from jaxtyping import Int
@@ -11,11 +11,17 @@ from ..problem import Problem
 
 
 def hidden_units(problem: Problem) -> Int[np.ndarray, " dimension"]:
-    """Return the hidden unit from which each parameter leads, −1 for all other parameters.
+    """Return the number of the hidden unit from which each weight leads, `(dimension,)`.
+
+    The hidden units of all networks are numbered from 0. Parameters that are not such weights have
+    −1.
+
+    Args:
+        problem: the posterior.
 
     Raises:
-        ModelError: if there are no hidden units, or weights cannot be zero or have a horseshoe
-            prior.
+        ModelError: if there are no hidden units, or if their weights have a horseshoe prior or a
+            support without zero.
     """
     unit = np.full(problem.dimension, -1)
     number = 0

@@ -1,4 +1,4 @@
-"""Joint reparametrisation of science and unknown functions, given hyperparameters."""
+"""Joint reparametrisation of science and weights of functions, given hyperparameters."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,54 +32,57 @@ from .reparametrisation import (
     in_batches,
 )
 
-# Prior draws with a successful solve that find direct effects on predictions, and draws tried.
+# Number of solved prior draws that show which parameters affect predictions directly, and the
+# largest number of draws for this.
 _PROBES, _TRIED = 3, 20
 _BATCH = 16
-# Ratios of the precision by data to that of the prior, from which a direction is informed by data.
+# A direction is informed if the ratio of its precisions by data and by the prior reaches a bound.
+# Each of these bounds gives a variant.
 _INFORMED_FROM = (0.2, 1.0, 5.0)
-# Positions that are needed to compare variants.
+# Number of positions that are needed to compare variants.
 _FEWEST = 20
-# Nats per weight by which another variant must be better.
+# Another variant is chosen if it is better by this many nats per weight.
 _BETTER = 0.005
-# The most informed directions that use the model's slopes at their own position.
+# Up to this number of informed directions, slopes are taken at each position.
 _FEW = 2
-# The most multiplications in the product AᵀA of the slopes, which every gradient takes.
+# The largest number of multiplications in AᵀA for slopes A, which every gradient computes.
 _DEAREST = 50_000_000
 
 
 class Linearised(Reparametrisation):
     r"""Science $\theta$ and weights $w$ of functions, nearly normal given hyperparameters $h$.
 
-    To first order around a reference, predictions are linear in $\theta$ and in the coefficients
-    $c(h, w)$ of the functions, which are linear in $w$. So $\theta$ given $h$, with $w$ integrated
-    out, is nearly normal, and so is $w$ given both. The new parameters are $h$, and $\theta$ and
-    $w$ in units of these normals. The posterior itself does not change.
+    To first order around a reference position, predictions are linear in $\theta$ and in the
+    coefficients $c(h, w)$ of the functions. The coefficients are linear in $w$. So $\theta$ given
+    $h$, with $w$ integrated out, is nearly normal, and $w$ given $h$ and $\theta$ is nearly normal,
+    too. The new parameters are $h$, and $\theta$ and $w$ standardised by these two normals. The
+    posterior itself does not change.
 
-    Two variants are used if draws are more normal under them:
+    Two changes to this plain variant are made if draws are more normal with them:
 
-    - $w$ is given the constrained values of the science, as in the equations, not its unconstrained
-      parameters, which may be logarithms.
-    - Only some directions of $w$, those with the most information, follow all other parameters by
-      the model itself. In the plain variant all directions do.
+    - The mean of $w$ is computed from the constrained values of $\theta$, as in the equations. The
+      plain variant uses its unconstrained parameters, which may be logarithms.
+    - The mean is corrected for some directions of $w$ only, those about which data have the most
+      information. The plain variant corrects all directions.
 
-    The mean of these directions is corrected by one Gauss–Newton step with the predictions of the
-    model. If they are few, and the model solves nothing, its slopes are used, too.
+    The correction is one Gauss–Newton step for the mean of these directions, given all other
+    parameters. It uses predictions of the model itself. If there are at most two such directions,
+    and the model solves nothing, it also uses the model's slopes.
 
     Args:
         on: whether it is switched on; otherwise it is the identity.
         at: the reference position.
-        coefficients: coefficients of the functions there, `(coefficient,)`.
-        centre: predictions there, by observable.
-        variances: variances of the predictions there, from a filter.
+        coefficients: coefficients of the functions at the reference, `(coefficient,)`.
+        centre: predictions at the reference, by observable.
+        variances: variances of these predictions from a filter, by observable.
         by_direct: slopes of predictions by the parameters with a direct effect, `(datum, direct)`.
-        by_coefficients: slopes by the coefficients, `(datum, coefficient)`.
-        values: constrained values of all parameters except weights, `(value,)`.
-        by_values: slopes of the parameters with a direct effect by these values,
-            `(direct, value)`.
-        follows_values: whether weights are given the values of the science.
-        turn: orthogonal directions of the standardised weights, `(weight, direction)`, those with
-            the most information first.
-        informed: how many of them, from the first on, follow all others by the model itself.
+        by_coefficients: slopes of predictions by the coefficients, `(datum, coefficient)`.
+        values: constrained values at the reference of all parameters except weights, `(value,)`.
+        by_values: slopes of the parameters with a direct effect by these values, `(direct, value)`.
+        follows_values: whether the mean of weights is computed from constrained values.
+        turn: orthogonal directions of the standardised weights as columns, `(weight, direction)`,
+            those with the most information first.
+        informed: number of directions, from the first one on, whose mean is corrected.
         linear: the object that fitted it.
     """
 
@@ -100,43 +103,53 @@ class Linearised(Reparametrisation):
     def forward(
         self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """Return the unconstrained parameters, and log |det J|."""
+        """Return the unconstrained parameters x(z), and log |det J|."""
         return self.both_ways(z, jnp.asarray(False))
 
     def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """Return z(x)."""
+        """Return z(x), the inverse of `forward`."""
         return self.both_ways(x, jnp.asarray(True))[0]
 
     def both_ways(
         self, v: Float[Array, " dimension"], back: Bool[Array, ""]
     ) -> tuple[Array, Array]:
-        """Return x of z = v, or z of x = v if `back`, and log |det ∂x/∂z| either way."""
+        """Return x(z) or z(x), and log |det ∂x/∂z| in both cases.
+
+        Args:
+            v: z, or x if `back`.
+            back: whether to return z(x).
+        """
         return self.linear.way(self, v, back)
 
     @property
     def active(self) -> Reparametrisation:
-        """Return itself, or the identity if it is switched off."""
+        """Return this map if it is switched on, else the identity."""
         return self if self.on else Identity()
 
     # Forward and inverse share most of their work, so that one compiled program serves both.
     def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return x and log |det J| for many z."""
+        """Return x `(n, dimension)` and log |det J| `(n,)` for many z."""
         return in_batches(_both_ways, (self, False), z)  # pyright: ignore
 
     def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Return z for many x."""
+        """Return z `(n, dimension)` for many x."""
         return self.inverse_with_log_det(x)[0]
 
     def inverse_with_log_det(
         self, x: Float[np.ndarray, "n dimension"]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return z and log |det J| for many x."""
+        """Return z `(n, dimension)` and log |det ∂x/∂z| `(n,)` for many x."""
         return in_batches(_both_ways, (self, True), x)  # pyright: ignore
 
 
 @Program
 def _both_ways(shared, v):
-    """Return forward or inverse of many rows, with log |det J|."""
+    """Return x(z) or z(x) for many rows, with log |det ∂x/∂z|.
+
+    Args:
+        shared: the reparametrisation, and whether to return z(x).
+        v: rows of z, or of x.
+    """
     reparametrisation, back = shared
     return each_row(lambda v: reparametrisation.both_ways(v, back), v)
 
@@ -144,9 +157,14 @@ def _both_ways(shared, v):
 class Linearisation:
     """Fits `Linearised` around the mean of some positions.
 
-    `weights` are the indices of the parameters in which unknown functions are linear, `direct`
-    those of other parameters with a direct effect on predictions, and `hyper` all others. With
-    `slopes_there` a few informed directions use the model's slopes at their own position.
+    It divides the flat vector into three parts, which are attributes with indices. `weights` are
+    the parameters in which unknown functions are linear. `direct` are other parameters with a
+    direct effect on predictions. `hyper` are all others.
+
+    Args:
+        problem: the posterior.
+        paths: paths of the random leaves that are the weights.
+        slopes_there: whether slopes are taken at each position if few directions are informed.
     """
 
     kind = "linearised"
@@ -186,27 +204,48 @@ class Linearisation:
     def from_draws(
         self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None
     ) -> Arrays:
-        """Return the arrays of the reparametrisation around the mean of some positions."""
+        """Return the arrays of the reparametrisation around the mean of some positions.
+
+        Args:
+            positions: unconstrained parameters.
+            gradients: not used.
+        """
         middle = self._middle(chosen_for_reference(positions))
         fitted = self._made(True, *middle, *self._slopes(*middle))
         return arrays_of(self._best_variant(fitted, positions))
 
     def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
-        """Return the arrays of the reparametrisation around a position."""
+        """Return the arrays of the reparametrisation around one position.
+
+        Args:
+            position: unconstrained parameters.
+            gradients: not used.
+        """
         return self.from_draws(position[None])
 
     def restored(self, arrays: Mapping[str, Any]) -> Linearised:
-        """Return the reparametrisation of such arrays."""
+        """Return the reparametrisation from its arrays."""
         return from_arrays(arrays, self.like)
 
     def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
-        """Return minus the Hessian by z, with 1 for all parameters but hyperparameters."""
+        """Return minus the Hessian by z for hyperparameters.
+
+        Rows and columns of all other parameters are those of the identity matrix.
+
+        Args:
+            optimiser: evaluates gradients in the reparametrisation.
+            z: the position.
+        """
         return precision_at(optimiser, z, self.hyper.tolist())
 
     def _with_direct_effect(
         self, draws: Float[np.ndarray, "draw dimension"]
     ) -> Bool[np.ndarray, " other"]:
-        """Return which parameters other than weights move predictions at fixed coefficients."""
+        """Return which parameters other than weights change predictions at fixed coefficients.
+
+        Args:
+            draws: positions at which this is tested.
+        """
         moving = np.zeros(len(self._others), bool)
         sound = 0
         for draw in draws:
@@ -218,21 +257,35 @@ class Linearisation:
         return moving
 
     def _realised(self, x: Array, problem: Problem | None = None) -> Model:
-        """Return the model with the parameters of a position."""
+        """Return the model with the parameters of a position.
+
+        Args:
+            x: the position.
+            problem: the posterior whose model is used, by default the one of this object.
+        """
         return realise((problem or self.problem).model, constrained(self.sites, x)[0])
 
     def _values(self, x: Array) -> Float[Array, " value"]:
-        """Return the constrained values of all parameters except weights."""
+        """Return the constrained values of all parameters except weights, at a position."""
         values, _ = constrained(self.sites, x)
         others = [jnp.ravel(v) for path, v in values.items() if path not in self._where]
         return jnp.concatenate([jnp.zeros(0), *others])
 
     def _coefficients(self, realised: Model) -> Float[Array, " coefficient"]:
-        """Return the coefficients of all functions that are linear in weights."""
+        """Return the coefficients of all functions that are linear in their weights."""
         return jnp.concatenate([part.coefficients for _, part in linear_parts(realised)])
 
     def _predicted(self, x: Array, coefficients: Array, problem: Problem) -> tuple[dict, dict, Any]:
-        """Return predictions, variances and success for given coefficients of the functions."""
+        """Predict with given coefficients of the functions.
+
+        Args:
+            x: the position.
+            coefficients: the coefficients.
+            problem: the posterior whose model is used.
+
+        Returns:
+            Predictions and their variances, by observable, and whether the solver succeeded.
+        """
         realised = self._realised(x, problem)
         found = [part for _, part in linear_parts(realised)]
         each = jnp.split(coefficients, np.cumsum([part.coefficients.size for part in found])[:-1])
@@ -248,14 +301,21 @@ class Linearisation:
         )
 
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean of some positions, and the mean of the coefficients there."""
+        """Return the mean of some positions, and the mean of the functions' coefficients there."""
         coefficients = np.asarray(self._coefficients_of(np.asarray(chosen)))
         return chosen.mean(axis=0), coefficients.mean(axis=0)
 
     def _around(self, at: Array, coefficients: Array) -> tuple[Any, ...]:
-        """Return predictions and values at a reference, and the slopes of both.
+        """Compute predictions and constrained values at a reference position, and their slopes.
 
-        The slopes are by all parameters except weights, and by coefficients.
+        Args:
+            at: the reference position.
+            coefficients: the coefficients of the functions.
+
+        Returns:
+            Predictions; their variances; slopes of predictions by all parameters except weights;
+            slopes of predictions by coefficients; constrained values; and their slopes by the
+            parameters.
         """
         size = len(self._others)
         total = size + coefficients.size
@@ -286,7 +346,12 @@ class Linearisation:
         return centre, variances, slopes[:, :size], slopes[:, size:], self._values(at), of_values
 
     def _made(self, on: bool, *found: Any) -> Linearised:
-        """Return the plain variant from a reference and its slopes."""
+        """Return the plain variant of the reparametrisation.
+
+        Args:
+            on: whether it is switched on.
+            *found: the results of `_middle` and of `_around`.
+        """
         at, coefficients, centre, variances, by_others, by_coefficients, values, of_values = (
             jax.tree.map(jnp.asarray, found)
         )
@@ -310,13 +375,18 @@ class Linearisation:
     def _best_variant(
         self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]
     ) -> Linearised:
-        """Return the variant under which positions are most nearly normal."""
+        """Return the variant under which some positions are most nearly normal.
+
+        Args:
+            fitted: the plain variant.
+            positions: unconstrained parameters; with fewer than 20 the plain variant is returned.
+        """
         if len(positions) < _FEWEST:
             return fitted
-        # 1. Weights given unconstrained parameters of the science, or given its values.
+        # 1. Mean of weights from unconstrained parameters, or from constrained values.
         by_values = eqx.tree_at(lambda f: f.follows_values, fitted, jnp.asarray(True))
         fitted, nats = self._better(positions, fitted, self._nats(fitted, positions), [by_values])
-        # 2. As it is, or with some eigenvectors of the information AᵀA last: the informed ones.
+        # 2. All directions are corrected, or only eigenvectors of AᵀA with large eigenvalues.
         precision, turn = np.linalg.eigh(np.nan_to_num(self._information_of(fitted)))
         counts = {int((precision >= bound).sum()) for bound in _INFORMED_FROM} - {len(precision)}
         turned = [
@@ -336,7 +406,16 @@ class Linearisation:
         nats: float,
         others: list[Linearised],
     ) -> tuple[Linearised, float]:
-        """Return the best variant with its nats; this one, unless another is clearly better."""
+        """Return the variant with the fewest nats, and its nats.
+
+        Another variant replaces `fitted` only if it is clearly better.
+
+        Args:
+            positions: unconstrained parameters.
+            fitted: the present variant.
+            nats: its nats, from `_nats`.
+            others: other variants.
+        """
         fewest = nats - _BETTER * self.weights.size
         for other in others:
             own = self._nats(other, positions)
@@ -346,7 +425,14 @@ class Linearisation:
         return fitted, nats
 
     def _nats(self, fitted: Linearised, positions: Float[np.ndarray, "n dimension"]) -> float:
-        """Return minus the mean log density of positions for N(0, 1) in z, up to a constant."""
+        """Return minus the mean log density of positions if z is standard normal, up to a constant.
+
+        Only the standardised weights in z and log |det J| are counted.
+
+        Args:
+            fitted: the reparametrisation.
+            positions: unconstrained parameters.
+        """
         # −log N(z) + log |det ∂x/∂z| = ½ |z|² + log |det J| + constant.
         z, log_dets = fitted.inverse_with_log_det(positions)
         nats = np.mean(0.5 * np.sum(z[:, self.weights] ** 2, axis=1) + log_dets)
@@ -358,21 +444,34 @@ class Linearisation:
         return slopes.T @ slopes
 
     def _in_own_units(self, fitted: Linearised, z: Array) -> Array:
-        """Return the weights of standardised ones along the turned directions."""
+        """Return weights from standardised weights.
+
+        Args:
+            fitted: the reparametrisation, whose `turn` has the directions.
+            z: standardised weights along these directions.
+        """
         return jnp.asarray(self._mean[self.weights]) + self._sd[self.weights] * (fitted.turn @ z)
 
     def _without(self, fitted: Linearised, v: Array) -> Array:
-        """Return a position's hyperparameters, with the reference's science and prior weights."""
+        """Return a position with only the hyperparameters of `v`.
+
+        Direct parameters are those of the reference, and weights have their prior means.
+        """
         x = v.at[self.direct].set(fitted.at[self.direct])
         return x.at[self.weights].set(self._mean[self.weights])
 
     def _lowered(self, fitted: Linearised, x: Array) -> "_LinearResiduals":
-        """Return residuals to first order, in units of the noise, given hyperparameters in `x`."""
+        """Return residuals to first order in units of the noise, given hyperparameters.
+
+        Args:
+            fitted: the reparametrisation.
+            x: a position with these hyperparameters; its other parameters are those of `_without`.
+        """
         problem = self.problem
         weights = self.weights
         values, _ = constrained(self.sites, x)
 
-        # 1. Coefficients c = c₀ + C w, as a function of w only so that JAX carries no other
+        # 1. Coefficients c = c₀ + C w, as a function of w only, so that JAX computes no other
         #    tangents.
         def own(z):
             w = self._in_own_units(fitted, z)
@@ -404,7 +503,13 @@ class Linearisation:
         return _LinearResiduals(in_the_middle, by_weights, by_direct, residual)
 
     def _way(self, fitted: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
-        """Return x of z = v, or z of x = v if `back`, and log |det ∂x/∂z|."""
+        """Return x(z) or z(x), and log |det ∂x/∂z|.
+
+        Args:
+            fitted: the reparametrisation.
+            v: z, or x if `back`.
+            back: whether to return z(x).
+        """
         weights = self.weights
         direct = self.direct
         number = self.weights.size
@@ -424,10 +529,10 @@ class Linearisation:
         second = factor[:number, :number]
         spread = lambda xi: solve_triangular(second, xi, lower=True, trans=1)  # noqa: E731
 
-        # 3. θ = mean + L_θθ⁻ᵀ z_θ, or θ as given on the way back.
+        # 3. θ = mean + L_θθ⁻ᵀ z_θ, or the given θ if `back`.
         drawn = mean + solve_triangular(first, v[direct], lower=True, trans=1)
         science = jnp.where(back, v[direct], drawn)
-        # 4. w given θ has the mean (L_ww L_wwᵀ)⁻¹ Aᵀ (left − B θ); B θ may follow θ's values.
+        # 4. w given θ has the mean (L_ww L_wwᵀ)⁻¹ Aᵀ (left − B θ); B θ may use constrained values.
         values = self._values(x.at[direct].set(science))
         by_values = fitted.at[direct] + fitted.by_values @ (values - fitted.values)
         given = jnp.where(fitted.follows_values, by_values, science)
@@ -435,7 +540,7 @@ class Linearisation:
         middle = cho_solve((second, True), linear.by_weights.T @ left)
         there = fitted.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
         xi = jnp.where(back, second.T @ (there - middle), v[weights])
-        # 5. Directions that data inform come last, and so follow all others by the model itself.
+        # 5. Means of informed directions, given all others, are corrected by the model itself.
         middle = middle + spread(jnp.where(informed, 0.0, xi))
         x = x.at[direct].set(science)
         middle, lower = self._corrected(
@@ -456,7 +561,12 @@ class Linearisation:
         return jnp.where(fitted.on, found, v), jnp.where(fitted.on, log_det, 0.0)
 
     def _left(self, x: Array, linear: "_LinearResiduals") -> tuple[Array, Array]:
-        """Return standardised residuals of the model itself, and whether they are finite."""
+        """Return standardised residuals of the model itself, and whether they are finite.
+
+        Args:
+            x: the position.
+            linear: residuals to first order, for the standard deviations.
+        """
         prediction = self._realised(x).predict(self.problem.inputs)
         left = linear.of(with_constraint_residuals(self.problem, prediction))
         usable = prediction.ok & jnp.isfinite(left).all()
@@ -470,17 +580,17 @@ class Linearisation:
         linear: "_LinearResiduals",
         left_at: Callable[[Array], Any],
     ) -> tuple[Array, Array]:
-        """Correct the mean of the informed directions by the model itself.
+        """Correct the mean of the informed directions by predictions of the model itself.
 
         Args:
             fitted: the reparametrisation.
-            middle: mean of the weights to first order.
+            middle: mean of the standardised weights to first order.
             second: Cholesky factor of their precision.
             linear: residuals to first order.
-            left_at: returns the model's own residuals for given weights.
+            left_at: returns the model's residuals for given weights, and whether they are finite.
 
         Returns:
-            The mean given all others, and the factor of their precision.
+            The corrected mean, and the Cholesky factor of the precision.
         """
         number = self.weights.size
         few = min(_FEW, self.weights.size)
@@ -517,9 +627,13 @@ class Linearisation:
 
 
 class _LinearResiduals(NamedTuple):
-    """Residuals to first order, left − A w − B θ, with A `by_weights` and B `by_direct`.
+    """Residuals to first order: left − A w − B θ.
 
-    `left` has prior means of the weights and θ = 0. `of` returns residuals of predictions.
+    Args:
+        left: residuals for standardised weights w = 0 (their prior means) and for θ = 0.
+        by_weights: A.
+        by_direct: B.
+        of: returns residuals for predictions by name.
     """
 
     left: Float[Array, " datum"]
@@ -529,12 +643,15 @@ class _LinearResiduals(NamedTuple):
 
 
 def _strongly_typed(number: int) -> Int[Array, ""]:
-    """Return a number as a journal does; with JAX's weak type programs would compile twice."""
+    """Return a number as an array without JAX's weak type, as a journal restores it.
+
+    With two types programs would compile twice.
+    """
     return jnp.asarray(number, int)
 
 
 def _left_inverse(slopes: Float[Array, "value number"]) -> Float[Array, "number value"]:
-    """Return the pseudo-inverse of slopes, independent of the units of values."""
+    """Return the pseudo-inverse of a matrix of slopes, independent of the units of its rows."""
     slopes = jnp.nan_to_num(slopes, posinf=0.0, neginf=0.0)
     # With rows of unit length D⁻¹ S, the left inverse is (D⁻¹ S)⁺ D⁻¹.
     size = jnp.linalg.norm(slopes, axis=1, keepdims=True)
@@ -543,12 +660,16 @@ def _left_inverse(slopes: Float[Array, "value number"]) -> Float[Array, "number 
 
 
 def has_linear(problem: Problem) -> bool:
-    """Whether the model contains a function that is linear in its weights."""
+    """Whether the layer contains a function that is linear in its weights."""
     return bool(linear_parts(problem.model.layer))
 
 
 def linearisation_of(problem: Problem) -> Linearisation | None:
-    """Return what fits `Linearised`, or None without a function linear in normal weights."""
+    """Return a `Linearisation` for the model, or None if it cannot be used.
+
+    The model needs a function that is linear in weights with normal priors. It must have no
+    networks and no population, and the linear algebra must be affordable.
+    """
     model = problem.model
     # 1. Networks and populations have reparametrisations of their own.
     linear = linear_parts(model.layer)
@@ -583,7 +704,10 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
 
 
 def _exact_prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Return prior means and standard deviations, exact for normal priors, else approximate."""
+    """Return prior means and standard deviations in the unconstrained space, `(dimension,)`.
+
+    They are exact for normal priors, and approximate for all others.
+    """
     mean, sd = problem.prior_normal()
     for path, leaf in paths(problem.model).items():
         if is_normal(leaf):
@@ -596,7 +720,12 @@ def _exact_prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_name(vector: Float[Array, " datum"], like: dict[str, Array]) -> dict[str, Array]:
-    """Return the parts of a vector over all data, by name, in the order of the names."""
+    """Split a vector over all data into arrays by name.
+
+    Args:
+        vector: values in the order of sorted names.
+        like: arrays of the right shapes, by name.
+    """
     names = sorted(like)
     parts = jnp.split(vector, np.cumsum([like[name].size for name in names])[:-1])
     return {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}

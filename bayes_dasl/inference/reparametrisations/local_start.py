@@ -1,4 +1,4 @@
-"""Multi-start MAP in a reparametrisation that is fitted to the best positions found so far."""
+"""Multi-start MAP in a reparametrisation that is fitted to the best position found so far."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,9 +22,9 @@ from .reparametrisation import Reparametriser
 
 
 class LocalReparametriser(Reparametriser, Protocol):
-    """Fits reparametrisations to single positions, too; `like` is the identity.
+    """A `Reparametriser` that can also be fitted to the log density around a single position.
 
-    `dependent` are the indices of random effects.
+    Here `like` is the identity. The attribute `dependent` has the indices of random effects.
     """
 
     dependent: tuple[int, ...]
@@ -34,11 +34,21 @@ class LocalReparametriser(Reparametriser, Protocol):
         position: Float[np.ndarray, " dimension"],
         gradients: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
     ) -> Arrays:
-        """Return the arrays fitted to the log density around a position."""
+        """Return the arrays of the reparametrisation fitted around a position.
+
+        Args:
+            position: unconstrained parameters.
+            gradients: returns gradients of the log density at many positions.
+        """
         ...
 
     def precision(self, optimiser: Optimiser, z: Float[np.ndarray, " dimension"]) -> np.ndarray:
-        """Return minus the Hessian by z, or its approximation."""
+        """Return minus the Hessian of the log density by z, or its approximation.
+
+        Args:
+            optimiser: evaluates gradients in the reparametrisation.
+            z: the position.
+        """
         ...
 
 
@@ -49,11 +59,20 @@ def local_start(
     tried: int,
     failed: int,
 ) -> tuple[Start, Start, Arrays]:
-    """Find modes near the best positions reached, in a reparametrisation that is fitted there.
+    """Find modes near the best optimised positions, in a reparametrisation fitted there.
+
+    Afterwards the optimiser uses this reparametrisation.
+
+    Args:
+        maker: fits the reparametrisation.
+        optimiser: evaluates and optimises positions.
+        reached: optimised positions, as unconstrained parameters, the best first.
+        tried: number of draws among which starts were chosen.
+        failed: number of these draws without a finite log density.
 
     Returns:
-        The modes by unconstrained parameters, the modes in the reparametrisation, and its arrays.
-        The optimiser is left in it.
+        The modes in unconstrained parameters, the modes in the reparametrisation, and the arrays of
+        the reparametrisation.
     """
 
     def around(x):
@@ -62,11 +81,12 @@ def local_start(
         optimiser.reparametrisation = maker.restored(arrays)
         return optimiser.reparametrisation, arrays
 
-    # 1. Fit at the best position, and optimise on in z, where the posterior is rounder.
+    # 1. Fit at the best position, and optimise further in z, where the posterior is closer to a
+    #    standard normal.
     best = reached[: refined_starts(optimiser.count)]
     reparametrisation, _ = around(best[0])
     best = optimised_in(reparametrisation, optimiser, best)
-    # 2. Fit anew where that led, and look for modes of p(z).
+    # 2. Fit again at the new best position, and search for modes of p(z).
     reparametrisation, arrays = around(best[0])
     x, objectives = best_first(optimiser, reparametrisation.inverse_many(best))
     inside = modes_among(optimiser, x, objectives, tried, failed, maker.precision)

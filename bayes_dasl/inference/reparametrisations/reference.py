@@ -1,4 +1,7 @@
-"""Reference paths of ODEs, by the mean vector field of several positions."""
+"""Fit the conditional reparametrisation of networks in ODEs, around reference paths.
+
+A reference path is the solution for the mean vector field of several positions.
+"""
 
 import dataclasses
 import functools
@@ -36,26 +39,32 @@ from .gradient_matching import Matching
 from .reparametrisation import arrays_of, from_arrays
 
 REPARAMETRISATIONS = ("auto", "none")
-"""Choices of an engine: the conditional reparametrisation where there is one, or none."""
+"""Values of the setting `reparametrisation` of an engine."""
 
-# Times of a grid.
+# Least and largest number of times of the coarse grid.
 _FEWEST, _MOST = 31, 121
-# Adjoint solves that run together.
+# Number of adjoint solves that run together.
 _BATCH = 64
-# The most numbers in the derivatives of states by rates.
+# The largest size of the matrix of derivatives of states by rates.
 _LARGEST = 4_000_000
 # Intervals of the fine grid, on which rates are piecewise linear, per interval of the coarse one.
 _FINER = 4
-# Repetitions in which last layers follow the best positions.
+# How often the last layers are set to their most likely values.
 _ROUNDS = 3
 # Additional standard deviation of each datum for non-linearity, as a multiple of its noise.
 _SLACK = 1.5
-# Programs of an engine, each with about the compile time of a gradient.
+# Compile time of an engine's programs, in compile times of a gradient: without and with networks.
 _PROGRAMS, _PROGRAMS_OF_NETWORKS = 4, 30
 
 
 class _MeanField(Module):
-    """The mean of several vector fields plus rates that are piecewise linear in time."""
+    """The mean of several vector fields, plus rates that are piecewise linear in time.
+
+    Args:
+        fields: the vector fields, as one tree of arrays with a leading axis.
+        grid: times at which the added rates are given.
+        added: the added rates, `(grid, …)` by name of the state.
+    """
 
     fields: Any
     grid: Float[Array, " grid"]
@@ -70,13 +79,17 @@ class _MeanField(Module):
         }
 
     def _added(self, t: Any, name: str) -> Array:
+        """Return the added rates of one state at time t."""
         value = self.added[name]
         column = lambda v: jnp.interp(t, self.grid, v)  # noqa: E731
         return jax.vmap(column, in_axes=1)(value.reshape(len(value), -1)).reshape(value.shape[1:])
 
 
 def has_reference(problem: Problem) -> bool:
-    """Whether the model solves only ODEs, at more than two times and with few enough states."""
+    """Whether reference paths can be computed for the model.
+
+    Its layer must solve only ODEs, have at least three times with data, and have few enough states.
+    """
     times = problem.inputs.times.size
     if problem.model.layer.trajectories is None or times < 3:
         return False
@@ -88,29 +101,39 @@ def has_reference(problem: Problem) -> bool:
 
 
 def references_of(problem: Problem) -> "References | None":
-    """Return what fits a reparametrisation for networks, or None without a linear last layer."""
+    """Return a `References` for the networks of a model, or None if it cannot be used.
+
+    The model needs reference paths, and a network whose output is linear in its last layer.
+    """
     problem = problem.reversible()
     last = last_layer(problem) if has_reference(problem) else None
     return References(LinearModel(problem, *last)) if last is not None and last.indices else None
 
 
 def programs(problem: Problem) -> int:
-    """Return the compile time of an engine's programs, in compile times of one gradient."""
+    """Return the compile time of an engine's programs, divided by that of one gradient."""
     return _PROGRAMS_OF_NETWORKS if networks_inside(problem) else _PROGRAMS
 
 
 def networks_inside(problem: Problem) -> bool:
-    """Whether a network sits inside a trajectory."""
+    """Whether the vector field of a trajectory contains a network."""
     return any(networks(ode) for ode in trajectories(problem.model.layer))
 
 
 def is_sound(reparametrisation: Arrays) -> bool:
-    """Whether the arrays are finite; a failed solve of the reference makes them infinite or NaN."""
+    """Whether all arrays of a reparametrisation are finite.
+
+    If the solve of the reference path fails, they are infinite or NaN.
+    """
     return all(np.isfinite(leaf).all() for leaf in reparametrisation.values())
 
 
 class References:
-    """Fits `Conditional` to positions, by one compiled program whatever the positions."""
+    """Fits the reparametrisation `Conditional` to positions, by a program that is compiled once.
+
+    Args:
+        linear: predicts to first order around reference paths.
+    """
 
     kind = "conditional"
     evaluated_anew = False
@@ -123,11 +146,22 @@ class References:
     def from_draws(
         self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None
     ) -> Arrays:
-        """Return the arrays of the reparametrisation around the mean of evenly chosen positions."""
+        """Return the arrays of the reparametrisation around the mean of evenly spaced positions.
+
+        Args:
+            positions: unconstrained parameters.
+            gradients: not used.
+        """
         return arrays_of(self._program(jnp.asarray(chosen_for_reference(positions))))
 
     def widths(self, prior: Float[np.ndarray, " dimension"]) -> Float[np.ndarray, " dimension"]:
-        """Return the scale of each z: that of the prior, or one for the last layers' weights."""
+        """Return the scale of each parameter z of the reparametrisation, `(dimension,)`.
+
+        It is one for the weights of last layers, and the scale of the prior for all others.
+
+        Args:
+            prior: the scale of the prior of each unconstrained parameter.
+        """
         widths = prior.copy()
         widths[self.linear.weights] = 1.0
         return widths
@@ -135,7 +169,17 @@ class References:
     def most_likely(
         self, reparametrisation: Conditional, x: Float[np.ndarray, "n dimension"]
     ) -> np.ndarray:
-        """Return positions with the most likely last layers given all else, to first order."""
+        """Set the weights of last layers to their most likely values given all other parameters.
+
+        The values follow from predictions to first order.
+
+        Args:
+            reparametrisation: the fitted reparametrisation.
+            x: unconstrained parameters.
+
+        Returns:
+            Unconstrained parameters, `(n, dimension)`.
+        """
         z = np.array(x)
         z[:, self.linear.weights] = 0.0
         return reparametrisation.forward_many(z)[0]
@@ -143,23 +187,32 @@ class References:
     def drawn(
         self, reparametrisation: Conditional, x: Float[np.ndarray, "n dimension"], *, key: Array
     ) -> np.ndarray:
-        """Draw last-layer weights from their first-order conditional, given all else."""
+        """Draw the weights of last layers from their approximate normal given all other parameters.
+
+        Args:
+            reparametrisation: the fitted reparametrisation.
+            x: unconstrained parameters.
+            key: random seed.
+
+        Returns:
+            Unconstrained parameters, `(n, dimension)`.
+        """
         z = np.array(x)
         at = self.linear.weights
         z[:, at] = jax.random.normal(key, (len(x), len(at)))
         return reparametrisation.forward_many(z)[0]
 
     def restored(self, arrays: Mapping[str, Any]) -> Conditional:
-        """Return the reparametrisation of such arrays."""
+        """Return the reparametrisation from its arrays."""
         return from_arrays(arrays, self.like)
 
     @functools.cached_property
     def like(self) -> Conditional:
-        """A reparametrisation of the right shapes, from the trace for several positions."""
+        """A reparametrisation of the right shapes; its values have no meaning."""
         return self._program.shapes(chosen_for_reference(np.zeros((2, self.linear.dimension))))
 
     def _fitted(self, chosen: Float[Array, "n dimension"]) -> Conditional:
-        """Return the reparametrisation around the mean of positions."""
+        """Return the reparametrisation around the mean of some positions."""
         linear = self.linear
         model = self.linear.model
         number = len(trajectories(model.layer))
@@ -181,7 +234,12 @@ class References:
         )
 
     def _path(self, chosen: Array, number: int) -> Path:
-        """Return the path of one ODE under the mean of its vector fields and starts."""
+        """Return the reference path of one ODE, with its derivatives.
+
+        Args:
+            chosen: positions whose vector fields and initial states are averaged.
+            number: index of the ODE among the trajectories of the layer.
+        """
         # 1. The mean of the vector fields and starts of all chosen positions.
         inputs = self.linear.inputs
         ode = lambda x: trajectories(self.linear.realised(x).layer)[number]  # noqa: E731
@@ -221,7 +279,7 @@ class References:
         flat, pull, (states, ok) = jax.vjp(flattened, still, at_start, has_aux=True)
         each = lambda i: pull(jnp.zeros(flat.size).at[i].set(1.0))  # noqa: E731
         by_rates, by_start = jax.lax.map(each, jnp.arange(flat.size), batch_size=_BATCH)
-        # 5. By the chain rule those by the values of a cubic spline through the coarse grid.
+        # 5. Derivatives by the values of a cubic spline through the coarse grid, by the chain rule.
         by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
         rates = in_rows(pushed(still).rates_along(inputs, grid, along))
         # With zero derivatives after a failed solve, weights keep their prior.
@@ -229,7 +287,10 @@ class References:
         return Path(grid, along, rates, at_start, states, by_rates, by_start)
 
     def _grids(self, inputs: Inputs) -> tuple[Array, Array, Array]:
-        """Return a grid, a finer one, and the matrix of a cubic spline between their values."""
+        """Return a coarse grid of times, a fine one, and the cubic spline between them as a matrix.
+
+        The matrix `(fine, coarse)` maps values on the coarse grid to values on the fine one.
+        """
         from scipy.interpolate import CubicSpline
 
         times = np.asarray(inputs.times)
@@ -241,6 +302,7 @@ class References:
 
 
 def _as_row(values: Any) -> Any:
+    """Add a leading axis of length one to each array."""
     return jax.tree.map(lambda y: y[None], values)
 
 
@@ -253,25 +315,35 @@ def matched_start(
     chains: int,
     key: Array,
 ) -> Arrays:
-    """Return modes and first positions of the chains for a model with networks.
+    """Find modes, and first positions of the chains, for a model with networks.
 
-    1. Prior draws are optimised by gradient matching. In every second the networks' scales are one.
-    2. The last layers' weights are set to their most likely values given all else, by a
-       reparametrisation around the best positions. This is repeated a few times.
-    3. The best positions are optimised again in the reparametrisation around them. There the last
-       layers' weights follow all other parameters, so that the log density is nearly marginal in
-       these. The optimum then has a larger scale of a correction and less noise.
-    4. Each position gets newly drawn last layers, since several starts may end at one place.
+    1. Prior draws are optimised by gradient matching. In every second draw the scales of networks
+       are set to one.
+    2. The weights of last layers are set to their most likely values given all other parameters, by
+       a reparametrisation around the best positions. This is repeated three times.
+    3. The best positions are optimised again in the reparametrisation around them. The log density
+       is then nearly marginal in the weights of last layers, since they follow from all other
+       parameters. At its optimum a correction has a larger scale, and the noise is smaller.
+    4. The weights of last layers are drawn anew at each position, since several starts may end at
+       one place.
 
-    Only the highest position is reported as a mode, since different weights of a network can mean
+    Only the highest position is reported as a mode, since different weights of a network can give
     the same function.
 
+    Args:
+        problem: the posterior.
+        references: fits the reparametrisation.
+        optimiser: evaluates and optimises positions.
+        near: draws of a similar posterior, which replace half of the prior draws; or None.
+        chains: number of chains.
+        key: random seed.
+
     Returns:
-        The arrays of `Start.arrays`, and `reached`, at least one good position for each chain.
+        The arrays of `Start.arrays`, and `reached`: at least one good position for each chain.
 
     Raises:
         ModelError: if no position has a finite log density.
-        DataError: if rounding hides differences between their log densities.
+        DataError: if rounding hides differences between log densities.
     """
     # 1. Starts without a solve.
     number = optimiser.count
@@ -281,7 +353,7 @@ def matched_start(
     value = or_lowest(optimiser.evaluate(x)[0])
     failed = np.isinf(value).sum()
     x, value = _better(optimiser, x, value, Matching(problem).optimise(x))
-    # 2. Last layers given all else.
+    # 2. The most likely last layers given all other parameters.
     for _ in range(_ROUNDS):
         best = np.argsort(-value)[: max(number // 4, 1)]
         reparametrisation = references.restored(references.from_draws(x[best]))
@@ -289,12 +361,12 @@ def matched_start(
     if not np.isfinite(value).any():
         raise no_start(number)
     refuse_unresolved(value)
-    # 3. Optimise on in z, among the positions that can be solved.
+    # 3. Optimise the best positions with a finite log density further, in z.
     order = np.argsort(-value)
     best = x[order[: min(refined_starts(number), int(np.isfinite(value).sum()))]]
     best = optimised_in(references.restored(references.from_draws(best)), optimiser, best)
     reparametrisation = references.restored(references.from_draws(best))
-    # 4. Draw last layers anew; where that has no log density the old ones stay.
+    # 4. Draw last layers anew; keep the old ones if the new log density is not finite.
     again = np.resize(best, (max(chains, len(best)), best.shape[1]))
     anew = references.drawn(reparametrisation, again, key=jax.random.fold_in(key, 1))
     fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
@@ -312,8 +384,8 @@ def matched_start(
 def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
     """Return prior draws, with learned scales of networks set to one in every second draw.
 
-    An optimisation from a scale near zero seldom finds a large correction, since the gradient by
-    the weights is nearly zero there.
+    From a scale near zero an optimisation seldom finds a large correction, since the gradient by
+    the weights is nearly zero.
     """
     x = np.array(problem.prior(number, key=key))
     scales = {f"{where}.scale" for where, _ in networks(problem.model)}
@@ -329,6 +401,13 @@ def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
 def _better(
     optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the better one of each pair of positions, and its log density."""
+    """Return the better position of each pair, and its log density.
+
+    Args:
+        optimiser: evaluates log densities.
+        x: the first position of each pair.
+        value: log densities at `x`.
+        other: the second position of each pair.
+    """
     there = or_lowest(optimiser.evaluate(other)[0])
     return np.where((there > value)[:, None], other, x), np.maximum(value, there)

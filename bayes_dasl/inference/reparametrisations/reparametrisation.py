@@ -1,4 +1,4 @@
-"""One interface to all reparametrisations of a posterior; the identity is the default."""
+"""The interface of all reparametrisations of a posterior, and the identity."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -14,15 +14,16 @@ from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays
 from ...errors import MismatchError
 
-# Rows that a program takes at once.
+# Number of rows that a program takes at once.
 _BATCH = 100
 
 
 class Reparametrisation(eqx.Module):
-    r"""An invertible map $z \mapsto x$ to unconstrained parameters, with Jacobian $J$.
+    r"""An invertible map $z \mapsto x$ to unconstrained parameters $x$, with Jacobian $J$.
 
-    The density of $z$ is $p(x(z))\,|\det J(z)|$, so the posterior itself does not change.
-    A subclass defines `forward` and `inverse`; all else follows from them.
+    The density of $z$ is $p(x(z))\,|\det J(z)|$, so the posterior itself does not change. A
+    subclass defines `forward` and `inverse`; all other methods follow from them. The attribute
+    `kind` is its name in results.
     """
 
     kind: ClassVar[str]
@@ -30,22 +31,27 @@ class Reparametrisation(eqx.Module):
     def forward(
         self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """Return the unconstrained parameters x(z), and log |det J| there."""
+        """Return the unconstrained parameters x(z), and log |det J(z)|."""
         raise NotImplementedError
 
     def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """Return z(x)."""
+        """Return z(x), the inverse of `forward`."""
         raise NotImplementedError
 
     @property
     def active(self) -> "Reparametrisation":
-        """Return itself, or the identity if it is switched off, which needs a cheaper program."""
+        """Return this map if it is switched on, else the identity, whose program is cheaper."""
         return self
 
     def log_density(
         self, log_density: Callable[[Array], Array], z: Float[Array, " dimension"]
     ) -> Float[Array, ""]:
-        """Return the log density of z, −∞ where it is not a number."""
+        """Return the log density of z, or −∞ where it is NaN.
+
+        Args:
+            log_density: the log density of x.
+            z: parameters of the reparametrisation.
+        """
         x, log_det = self.forward(z)
         value = log_density(x) + log_det
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
@@ -55,17 +61,22 @@ class Reparametrisation(eqx.Module):
         value_and_gradient: Callable[[Array], tuple[Array, Array]],
         z: Float[Array, " dimension"],
     ) -> tuple[Float[Array, ""], Float[Array, " dimension"]]:
-        """Return the log density of z and its gradient by z."""
+        """Return the log density of z, and its gradient by z.
+
+        Args:
+            value_and_gradient: returns the log density of x and its gradient by x.
+            z: parameters of the reparametrisation.
+        """
         (x, log_det), pull = jax.vjp(self.forward, z)
         value, gradient = value_and_gradient(x)
         return value + log_det, pull((gradient, jnp.ones(())))[0]
 
     def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
-        """Return x and log |det J| for many z."""
+        """Return x `(n, dimension)` and log |det J| `(n,)` for many z."""
         return in_batches(_forward_rows, self, z)  # pyright: ignore
 
     def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Return z for many x."""
+        """Return z `(n, dimension)` for many x."""
         return in_batches(_inverse_rows, self, x)[0]
 
     def from_plain(
@@ -74,7 +85,16 @@ class Reparametrisation(eqx.Module):
         lp: Float[np.ndarray, " n"],
         gradient: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """Return z with log densities and gradients by z, from those by x; no solver runs."""
+        """Transform positions, log densities and gradients from x to z; no solver runs.
+
+        Args:
+            x: unconstrained parameters.
+            lp: log densities of x.
+            gradient: gradients of `lp` by x, `(n, dimension)`.
+
+        Returns:
+            z, log densities of z, and their gradients by z.
+        """
         return in_batches(_from_plain, self, x, lp, gradient)
 
     def to_plain(
@@ -83,30 +103,39 @@ class Reparametrisation(eqx.Module):
         lp: Float[np.ndarray, " n"],
         gradient: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
-        """Return x with log densities and gradients by x, from those by z; no solver runs."""
+        """Transform positions, log densities and gradients from z to x; no solver runs.
+
+        Args:
+            z: parameters of the reparametrisation.
+            lp: log densities of z.
+            gradient: gradients of `lp` by z, `(n, dimension)`.
+
+        Returns:
+            x, log densities of x, and their gradients by x.
+        """
         return in_batches(_to_plain, self, z, lp, gradient)
 
 
 class Identity(Reparametrisation):
-    """The unconstrained parameters themselves: $x = z$, $\\log|\\det J| = 0$."""
+    r"""The identity $x = z$ with $\log|\det J| = 0$: the unconstrained parameters themselves."""
 
     kind: ClassVar[str] = "plain"
 
     def forward(
         self, z: Float[Array, " dimension"]
     ) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
-        """Return z, and zero."""
+        """Return x = z, and log |det J| = 0."""
         return z, jnp.zeros(())
 
     def inverse(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
-        """Return x."""
+        """Return x unchanged."""
         return x
 
     # Compiled programs stay as small as the density itself: no Jacobian, no product with it.
     def log_density(
         self, log_density: Callable[[Array], Array], z: Float[Array, " dimension"]
     ) -> Float[Array, ""]:
-        """Return the log density as it is."""
+        """Return the given log density at z, without a Jacobian term."""
         return log_density(z)
 
     def value_and_gradient(
@@ -114,7 +143,7 @@ class Identity(Reparametrisation):
         value_and_gradient: Callable[[Array], tuple[Array, Array]],
         z: Float[Array, " dimension"],
     ) -> tuple[Float[Array, ""], Float[Array, " dimension"]]:
-        """Return value and gradient as they are."""
+        """Return the given log density and gradient at z, without a Jacobian term."""
         return value_and_gradient(z)
 
     def forward_many(self, z: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
@@ -122,17 +151,20 @@ class Identity(Reparametrisation):
         return z, np.zeros(len(z))
 
     def inverse_many(self, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
-        """Return x."""
+        """Return x unchanged."""
         return x
 
 
 @runtime_checkable
 class Reparametriser(Protocol):
-    """Fits reparametrisations to draws and the gradients of the log density there.
+    """Fits reparametrisations to draws, and to gradients of the log density at the draws.
 
-    Fitted reparametrisations are arrays that a journal can keep. `kind` names them in one word;
-    `like` is one of them, with the same shapes. With `evaluated_anew`, gradients in a new
-    reparametrisation are evaluated by the solver, since this is cheaper than the chain rule.
+    A fitted reparametrisation is a set of arrays that a journal can store. The attribute `kind`
+    names such reparametrisations in a few words.
+
+    With `evaluated_anew`, gradients in a new reparametrisation are computed by the solver.
+    Otherwise they follow by the chain rule from gradients in the old one. Each class uses the
+    cheaper way.
     """
 
     kind: str
@@ -148,25 +180,35 @@ class Reparametriser(Protocol):
         positions: Float[np.ndarray, "n dimension"],
         gradients: Float[np.ndarray, "n dimension"],
     ) -> Arrays:
-        """Return the arrays fitted to draws and gradients of the log density."""
+        """Return the arrays of the reparametrisation that is fitted to draws.
+
+        Args:
+            positions: the draws, as unconstrained parameters.
+            gradients: gradients of the log density at the draws.
+        """
         ...
 
     def restored(self, arrays: Arrays) -> Reparametrisation:
-        """Return the reparametrisation of such arrays."""
+        """Return the reparametrisation from its arrays."""
         ...
 
 
 def arrays_of(reparametrisation: Any) -> Arrays:
-    """Return a reparametrisation as arrays that a journal can keep."""
+    """Return the arrays of a reparametrisation by name, for a journal."""
     leaves = jax.tree.leaves(reparametrisation)
     return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
 
 def from_arrays(arrays: Mapping[str, Any], like: Any) -> Any:
-    """Return the reparametrisation that `arrays_of` took apart, of the same class as `like`.
+    """Return a reparametrisation from the arrays that `arrays_of` returned.
+
+    Args:
+        arrays: the arrays by name.
+        like: a reparametrisation of the same class and shapes.
 
     Raises:
-        MismatchError: for arrays of a checkpoint that another version of the package wrote.
+        MismatchError: if arrays are missing, since another version of the package wrote the
+            checkpoint.
     """
     structure = jax.tree.structure(like)
     names = [f"leaf {i}" for i in range(structure.num_leaves)]
@@ -179,9 +221,14 @@ def from_arrays(arrays: Mapping[str, Any], like: Any) -> Any:
 
 
 def each_row(one: Callable[..., Any], *rows: Array) -> Any:
-    """Apply a function to each row.
+    """Apply a function to each row of some arrays.
 
-    On a CPU rows go one after another, since their work then fits its cache; else all together.
+    On a CPU rows are evaluated one after another, since the work for one row fits into the cache.
+    On an accelerator they are evaluated as a batch.
+
+    Args:
+        one: the function of one row of each array.
+        *rows: arrays with a leading axis of rows.
     """
     if computing_devices()[0].platform == "cpu":
         return jax.lax.map(lambda row: one(*row), rows)
@@ -222,10 +269,20 @@ def _to_plain(reparametrisation, z, lp, gradient):
 
 
 def in_batches(program: Any, shared: Any, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Run a program over any number of rows; batches of one size need one compilation."""
+    """Run a program for any number of rows, in batches of one size, so that it compiles once.
+
+    Args:
+        program: a function of `shared` and of a batch of rows of each array; it returns arrays of
+            rows.
+        shared: an argument that all batches share.
+        *arrays: arrays with a leading axis of rows.
+
+    Returns:
+        The arrays that the program returns, for all rows.
+    """
     number, parts = len(arrays[0]), []
     for begin in range(0, number, _BATCH):
-        # The last batch is filled up with copies of the last row, which are dropped again.
+        # Copies of the last row fill the last batch; their results are dropped.
         index = np.minimum(np.arange(begin, begin + _BATCH), number - 1)
         parts.append(program(shared, *(np.asarray(a)[index] for a in arrays)))
     return tuple(
