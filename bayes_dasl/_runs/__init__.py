@@ -1,4 +1,4 @@
-"""Long work: steps kept on disk, files written whole or not at all, progress."""
+"""Long runs: checkpoints of steps, files written completely or not at all, progress bars."""
 
 from .files import replacing as replacing, write_text as write_text
 from .journal import Journal as Journal, ProgressBar as ProgressBar, read_identity as read_identity

@@ -1,4 +1,4 @@
-"""A console that survives when its terminal is closed."""
+"""A Rich console that tolerates a closed terminal."""
 
 from types import TracebackType
 
@@ -6,7 +6,7 @@ from rich.console import Console
 
 
 class LastingConsole(Console):
-    """A console that falls silent, and stops no work, when its terminal or pipe is closed."""
+    """A console that stops printing, and raises no error, when its terminal or pipe is closed."""
 
     def __exit__(
         self,
@@ -14,12 +14,12 @@ class LastingConsole(Console):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # All output of Rich is written here, also that of a progress bar.
+        # Rich writes all output when this context ends, also that of a progress bar.
         try:
             super().__exit__(kind, error, trace)
         except OSError:
             self.quiet = True
 
     def on_broken_pipe(self) -> None:
-        """Fall silent; Rich would end the process."""
+        """Stop printing; the method of Rich would end the process."""
         self.quiet = True

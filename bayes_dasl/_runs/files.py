@@ -1,4 +1,4 @@
-"""Write files completely or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -13,17 +13,17 @@ _UNFINISHED = ".partial"
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary file, which replaces `path` once the block has written it.
+    """Yield a temporary file, which replaces `path` when the `with` block ends without an error.
 
     Args:
-        path: the file to write; its folder is made.
+        path: the file to write; its folder is made if needed.
 
     Yields:
         The temporary file in the same folder.
 
     Raises:
-        WriteError: if the folder cannot be written or the disk is full; an older file stays
-            untouched.
+        WriteError: if the folder cannot be written or the disk is full; an existing file at `path`
+            then stays unchanged.
     """
     path = Path(path)
     temporary = None
@@ -51,7 +51,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def forget_unfinished(folder: Path) -> None:
-    """Delete the unfinished files of killed processes; the caller must hold the lock of the folder.
+    """Delete the temporary files of killed processes; the caller must have locked the folder.
 
     Raises:
         WriteError: if a file cannot be deleted.
@@ -64,13 +64,13 @@ def forget_unfinished(folder: Path) -> None:
 
 
 def _reach_the_disk(path: Path) -> None:
-    """Flush a file to disk; some file systems report only now that they are full."""
+    """Flush a file to disk, since some file systems report only then that they are full."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def _umask() -> int:
-    """Return the permissions that new files lack; they can only be read by setting them."""
+    """Return the umask of the process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -80,7 +80,7 @@ def write_text(path: str | os.PathLike, text: str) -> Path:
     """Write a text file, completely or not at all.
 
     Args:
-        path: the file.
+        path: the file; an existing one is replaced.
         text: its content.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Folders of runs: valid names, the note on a run, and older results."""
+"""Run folders: valid names, the file `study.json`, and older files."""
 
 import itertools
 import json
@@ -19,7 +19,15 @@ _ASIDE = ".old-"
 
 
 def check_name(name: object, of: str) -> None:
-    """Raise ModelError unless a name is valid for a folder on every system."""
+    """Check that a name is valid for a folder on every system, and is no file name of a run.
+
+    Args:
+        name: the name.
+        of: what has the name, for the message, such as "a study".
+
+    Raises:
+        ModelError: if the name is not valid.
+    """
     if not isinstance(name, str):
         raise ModelError(f"the name of {of} is text, not {name!r}")
     folded = name.casefold()
@@ -39,16 +47,17 @@ def check_name(name: object, of: str) -> None:
 
 
 def read_note(folder: Path) -> dict[str, Any]:
-    """Read the note `study.json` of a run.
+    """Read the file `study.json` of a run folder.
 
     Args:
-        folder: the folder of the run.
+        folder: the run folder.
 
     Returns:
-        The study, the random seed, and further facts.
+        Its content: a dict with the name of the study as `study`, the random seed as `key`, and for
+        complete files `engine`, `data_sha256` and `source`.
 
     Raises:
-        ReadError: if the note is missing, damaged or foreign.
+        ReadError: if the file is missing, damaged, or was not written by this package.
     """
     note = folder / "study.json"
     if not note.is_file():
@@ -65,13 +74,13 @@ def read_note(folder: Path) -> dict[str, Any]:
 
 
 def put_aside(path: Path) -> Path | None:
-    """Rename a file or folder to a free name, so that nothing is overwritten.
+    """Rename a file or folder to a new name with `.old-1`, `.old-2` and so on.
 
     Args:
         path: the file or folder.
 
     Returns:
-        The new path; None if there was nothing.
+        The new path; None if nothing exists at `path`.
     """
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""Refuse HDF5 files that read other files, so that files of unknown origin are safe."""
+"""A check that HDF5 files of unknown origin read no other files and no excessive memory."""
 
 import io
 import os
@@ -7,22 +7,22 @@ import h5py
 
 
 def check_contained(file: str | os.PathLike | io.BytesIO, most: int) -> None:
-    """Refuse a file whose variables lie in other files, or claim more memory than is free.
+    """Check that all variables of an HDF5 file lie in it and fit into memory.
 
     HDF5 reads external storage, external links and virtual datasets from any path that the file
     names. A dataset that was never written takes no space in the file, whatever shape it claims.
 
     Args:
         file: the path, or the open file.
-        most: the bytes that all variables together may take.
+        most: the largest number of bytes that all variables together may take.
 
     Raises:
-        ValueError: if a variable lies elsewhere or is too large; the message names it.
-        OSError: if it is not HDF5.
+        ValueError: if a variable lies elsewhere or they are too large; the message names it.
+        OSError: if the file is not HDF5.
     """
     claimed = 0
 
-    # h5py stops at the first answer of a visitor; an exception in one would leave its lock broken.
+    # h5py stops when a visitor returns a value. An exception would leave the lock of h5py broken.
     def wrong_link(
         name: str, link: h5py.HardLink | h5py.SoftLink | h5py.ExternalLink
     ) -> str | None:

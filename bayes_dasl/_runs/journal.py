@@ -1,8 +1,8 @@
-"""`Journal` keeps the steps of a long run, so that it can be resumed; `ProgressBar` shows progress.
+"""`Journal` saves the steps of a long run, so that it can be resumed; `ProgressBar` shows progress.
 
-An engine is a sequence of steps, each a function of earlier results. With a folder, the result of
-each step is a file. A second run of the same engine reads the existing steps and computes the rest,
-so that its draws are identical to the last bit.
+An engine is a sequence of steps, each a function of earlier results. A journal with a folder saves
+the result of each step as a file. A second run of the same engine reads the existing files and
+computes the remaining steps. So its draws are identical to the last bit.
 """
 
 import contextlib
@@ -33,28 +33,28 @@ type Identity = Mapping[str, str | int]
 _MAGIC = b"bayes_dasl step 1\n"
 _NOTE = "run.json"
 _STEP = re.compile(r"\d{6,}\.step")
-# Names of our own files: a process may be killed before its note is written.
+# Names of files of a journal: a process may be killed before it writes `run.json`.
 _OURS = re.compile(
     rf"{_STEP.pattern}|\.(run\.json|{_STEP.pattern})\.\w+\.partial|{re.escape(LOCK)}"
 )
 
 
 class Journal:
-    """The steps of a long run: `journal.step("warm-up 3", work)` calls `work()`, or reads its
-    result.
+    """The steps of a long run, saved in a folder.
 
-    A damaged file is reported by a warning and deleted with all later steps; the run goes on from
-    the last good one. Unfinished files of a killed process are deleted. The caller must hold the
-    lock of the folder (`alone_in`).
+    `journal.step("warm-up 3", work)` returns the saved result of the step, or calls `work()` and
+    saves its result. A damaged file raises a warning, and is deleted with the files of all later
+    steps. The run then continues from the last undamaged step. Unfinished files of a killed process
+    are deleted. The caller must have locked the folder (`alone_in`).
 
     Args:
-        folder: the folder of the steps; None keeps nothing.
-        identity: facts that define the run, numbers and text by name; steps of another run are
-            refused.
+        folder: the folder of the steps; None saves nothing.
+        identity: facts that define the run, as numbers and text by name. A folder with other facts
+            is refused.
 
     Raises:
-        MismatchError: if the folder holds another run.
-        ReadError: if it holds something else.
+        MismatchError: if the folder contains another run.
+        ReadError: if it contains other files.
         WriteError: if it cannot be written.
     """
 
@@ -66,7 +66,13 @@ class Journal:
             self._claim(self.folder)
 
     def _claim(self, folder: Path) -> None:
-        """Check that a folder is empty or holds this run, and write its note."""
+        """Check that a folder is empty or belongs to this run, and write its `run.json`.
+
+        Raises:
+            MismatchError: if the folder contains another run.
+            ReadError: if it contains other files.
+            WriteError: if it cannot be written.
+        """
         begun = (folder / _NOTE).is_file()
         if begun:
             held = read_identity(folder)
@@ -91,18 +97,18 @@ class Journal:
                 temporary.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
 
     def step(self, name: str, work: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays of a step, by name.
+        """Return the arrays of the next step: saved ones if there are any, else computed ones.
 
         Args:
-            name: the name of the step, the same in each run.
-            work: a function without arguments that returns NumPy arrays by name; it is called if
-                the step is not kept.
+            name: name of the step, the same in each run.
+            work: a function without arguments that returns NumPy arrays by name. It is called if
+                the step is not saved.
 
         Returns:
-            The arrays.
+            The arrays by name.
 
         Raises:
-            MismatchError: if the file is a step of another run.
+            MismatchError: if the saved step belongs to another run.
             WriteError: if the folder cannot be written.
         """
         self._number += 1
@@ -114,14 +120,18 @@ class Journal:
                 return self._read(path, name)
             except ReadError as error:
                 warnings.warn(f"{error}: going on from the step before it", stacklevel=2)
-        # Later steps depend on this one, which is computed anew.
+        # Later steps depend on this one, which is computed again, so delete them.
         self._forget_from(self._number)
         arrays = _in_rows(work())
         self._write(path, name, arrays)
         return arrays
 
     def _forget_from(self, number: int) -> None:
-        """Delete the steps from a number on."""
+        """Delete the saved steps from a number on.
+
+        Raises:
+            WriteError: if a file cannot be deleted.
+        """
         assert self.folder is not None
         try:
             for path in self.folder.glob("*.step"):
@@ -131,7 +141,7 @@ class Journal:
             raise WriteError(f"cannot write {self.folder}: {error.strerror or error}") from error
 
     def _write(self, path: Path, name: str, arrays: Arrays) -> None:
-        """Write a step: a magic line, the digest of the rest, a header, and the arrays."""
+        """Write a step: a line with the format, a digest of the rest, a header, and the arrays."""
         payload = io.BytesIO()
         np.savez(payload, allow_pickle=False, **arrays)
         header = json.dumps({"step": name, "identity": self._identity})
@@ -146,7 +156,14 @@ class Journal:
             ) from error
 
     def _read(self, path: Path, name: str) -> Arrays:
-        """Read a step.
+        """Read a saved step.
+
+        Args:
+            path: the file.
+            name: the expected name of the step.
+
+        Returns:
+            The arrays by name.
 
         Raises:
             ReadError: if the file is damaged or cannot be read.
@@ -174,17 +191,20 @@ class Journal:
 
 
 def _digest(content: bytes) -> bytes:
-    """Return the SHA-256 of a step's content as text."""
+    """Return the SHA-256 of a step's content, as hexadecimal digits."""
     return hashlib.sha256(content).hexdigest().encode()
 
 
 def _in_rows(arrays: Arrays) -> Arrays:
-    """Return arrays in the memory order of a file: the last bit of a sum may depend on it."""
+    """Return arrays in C order (row-major), as they are read from a file.
+
+    The last bit of a sum may depend on the order.
+    """
     return {name: np.asarray(values, order="C") for name, values in arrays.items()}
 
 
 def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
-    """Read the facts that define the run whose checkpoint lies in a folder.
+    """Read the facts that define the run whose checkpoint is in a folder.
 
     Args:
         folder: the folder of the checkpoint.
@@ -193,7 +213,7 @@ def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
         Numbers and text by name.
 
     Raises:
-        ReadError: if there is no checkpoint, or its note is damaged.
+        ReadError: if there is no checkpoint, or its `run.json` is damaged.
     """
     note = Path(folder) / _NOTE
     if not note.is_file():
@@ -214,7 +234,7 @@ class ProgressBar:
     """A progress bar: `with ProgressBar() as bar: bar.start("sampling", 1000); bar.advance(50)`.
 
     Args:
-        shown: whether to show progress; by default only on a terminal. If the error stream is a
+        shown: whether to show progress; by default only in a terminal. If the error stream is a
             file, a line is printed for each tenth of a phase.
     """
 
@@ -242,11 +262,11 @@ class ProgressBar:
             self._progress.__exit__(kind, error, trace)
 
     def start(self, what: str, total: int) -> None:
-        """Begin a phase of the work.
+        """Begin a phase of the work, with a new bar.
 
         Args:
-            what: its name, such as "sampling".
-            total: its number of units of work.
+            what: name of the phase, such as "sampling".
+            total: number of units of work in the phase.
         """
         if not self._progress:
             return
@@ -256,11 +276,11 @@ class ProgressBar:
         self._done = self._said = 0
 
     def advance(self, done: int, note: str = "") -> None:
-        """Add finished work.
+        """Add finished work to the current phase.
 
         Args:
-            done: the number of further units of work.
-            note: text behind the remaining time.
+            done: number of units of work finished since the last call.
+            note: text after the remaining time.
         """
         if self._progress and self._task is not None:
             self._progress.update(self._task, advance=done, note=note)
@@ -268,7 +288,7 @@ class ProgressBar:
             self._say(note)
 
     def _say(self, note: str) -> None:
-        """Print a line at each tenth of a phase, if the error stream is no terminal."""
+        """Print a line at each tenth of a phase, if the error stream is no terminal or notebook."""
         task = self._progress.tasks[-1] if self._progress and self._lines else None
         if task is None or not task.total or self._done * 10 // task.total <= self._said:
             return
@@ -283,7 +303,7 @@ class ProgressBar:
 
 
 def _progress() -> "Progress":
-    """Return a bar of Rich with count, elapsed and remaining time."""
+    """Return a progress bar of Rich with count, elapsed and remaining time."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -303,5 +323,5 @@ def _progress() -> "Progress":
 
 
 def concatenated(traces: Sequence[Arrays]) -> Arrays:
-    """Return the arrays `(chain, draw, …)` of several traces, one after the other."""
+    """Join traces, dicts of arrays `(chain, draw, …)` with the same names, along the draws."""
     return {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}

@@ -1,4 +1,4 @@
-"""`alone_in`: lock a folder, so that one process at a time writes to it."""
+"""`alone_in` locks a folder, so that only one process at a time writes to it."""
 
 import contextlib
 import os
@@ -12,10 +12,10 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
-    """Lock a folder for this block: no other process or thread can enter it meanwhile.
+    """Lock a folder during a `with` block against other processes and threads.
 
-    The system releases the lock when a process ends, however it ends. Blocks of one thread may be
-    nested.
+    The operating system releases the lock when the process ends, even if it is killed. Blocks of
+    one thread may be nested.
 
     Args:
         folder: the folder, which is made if needed; None locks nothing.
@@ -48,8 +48,8 @@ def alone_in(folder: str | os.PathLike | None) -> Iterator[None]:
         yield
     finally:
         if outermost:
-            # Delete the file while it is locked: nobody else can hold it, and the next one makes
-            # another.
+            # Delete the file while it is locked, when no other process can hold it. The next
+            # process makes another file.
             with contextlib.suppress(OSError):
                 (path / LOCK).unlink()
         lock.release()

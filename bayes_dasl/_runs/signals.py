@@ -1,4 +1,4 @@
-"""Treat signals that ask a process to end like Ctrl-C."""
+"""Signals that ask a process to end, handled like Ctrl-C."""
 
 import contextlib
 import signal
@@ -16,12 +16,12 @@ _ONE_CLOSING = 1.0
 
 @contextlib.contextmanager
 def heard_like_ctrl_c() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt on SIGTERM and SIGHUP in this block, as on Ctrl-C.
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP during a `with` block, as on Ctrl-C.
 
-    A signal that is handled or ignored already, as by `nohup`, stays as it is.
+    A signal that already has another handler or is ignored, as with `nohup`, is left alone.
 
     Yields:
-        The list of signals received so far.
+        A list of the numbers of the signals received so far, to which later signals are added.
     """
     came: list[int] = []
     latest = float("-inf")

@@ -1,4 +1,4 @@
-"""Many fits: tasks over workers, and tables of their results."""
+"""Many fits: tasks distributed over workers, and tables of their results."""
 
 from .comparison import rows_of as rows_of, summarised as summarised
 from .many import ALONE as ALONE, combinations as combinations, run_many as run_many

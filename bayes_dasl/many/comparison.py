@@ -1,4 +1,4 @@
-"""The many fits of a study file: its tasks, its rows, and its tables and figures."""
+"""The many fits that a study file defines: its tasks, their rows, and tables and figures."""
 
 import ast
 import hashlib
@@ -28,25 +28,26 @@ def rows_of(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Return the rows of the tasks of a study file, and do the tasks that have none.
+    """Do the tasks of a study file that have no row yet, and return the rows of all its tasks.
 
     Args:
-        module: the module of a file that defines `tasks(quick)`, a list of dicts, and
-            `row(**task)`, as for `run_many`.
-        folder: the folder of the rows, with the file `rows.jsonl`.
-        quick: whether to do only the tasks of the quick form.
+        module: the module of the study file. It defines `tasks(quick)`, which returns a list of
+            dicts, and `row(**task)`, as for `run_many`.
+        folder: the folder of the file `rows.jsonl`, where rows are saved.
+        quick: passed on to `tasks`, which then returns fewer or faster tasks.
         only: conditions on the arguments of tasks, such as "model=hybrid". Several values of one
-            argument are alternatives. "engine=" chooses tasks without that argument.
-        only_held: whether to do no task.
+            argument are alternatives. "engine=" selects tasks without that argument.
+        only_held: whether to return only saved rows, without doing any task.
         scheduler: as for `run_many`.
         workers: as for `run_many`.
         say: as for `run_many`.
 
     Returns:
-        One line per task.
+        One line per task; with `only_held`, one line per task with a saved row.
 
     Raises:
-        ReadError: if the file lacks these functions, or has no rows and none are to be made.
+        ReadError: if the file does not define these functions, or with `only_held` if there is no
+            row.
         ModelError: if no task meets the conditions, or as `run_many`.
     """
     tasks = _function_of(module, "tasks")
@@ -73,8 +74,12 @@ def rows_of(
 def _tasks_asked(tasks: list[Mapping[str, Any]], only: Iterable[str]) -> list[Mapping[str, Any]]:
     """Return the tasks that meet all conditions.
 
+    Args:
+        tasks: the arguments of each task.
+        only: conditions such as "model=hybrid".
+
     Raises:
-        ModelError: if a condition is malformed or names an unknown argument or value, or no task
+        ModelError: if a condition is malformed or names an unknown argument or value, or if no task
             meets all of them.
     """
     # 1. Collect the accepted values of each argument.
@@ -110,7 +115,7 @@ def _tasks_asked(tasks: list[Mapping[str, Any]], only: Iterable[str]) -> list[Ma
 
 
 def _same_value(one: str, other: str) -> bool:
-    """Whether two texts are equal, or equal numbers."""
+    """Whether two texts are equal, or are equal as numbers."""
     try:
         return float(one) == float(other)
     except ValueError:
@@ -120,16 +125,16 @@ def _same_value(one: str, other: str) -> bool:
 def summarised(
     module: ModuleType, rows: pd.DataFrame, folder: Path
 ) -> dict[str, pd.DataFrame | Path]:
-    """Write the tables and figures that a study file makes of its rows, as CSV and PNG.
+    """Write the tables and figures that a study file makes from its rows, as CSV and PNG files.
 
     Args:
-        module: the module of the file, which may define `summary(rows)`, a dict of tables and
-            figures by title.
+        module: the module of the study file. It may define `summary(rows)`, which returns a dict of
+            tables and figures by title.
         rows: the rows of its tasks.
-        folder: the folder to write to.
+        folder: the folder for the files.
 
     Returns:
-        The tables, and the paths of the figures.
+        The tables, and the paths of the figures, by title.
 
     Raises:
         WriteError: if the folder cannot be written.
@@ -172,9 +177,10 @@ def summarised(
 
 
 def _code_of(module: ModuleType) -> str:
-    """Return a hash of the package's version, a file without its summary, and its imports.
+    """Return a hash of the package's version, the study file, and the files that it imports.
 
-    The summary may change without a new fit.
+    The function `summary` is left out of the hash, since it may change without new fits. Imported
+    files count only if they lie in the same folder.
     """
     path = Path(str(module.__file__))
     text = path.read_text(encoding="utf-8")
@@ -186,7 +192,7 @@ def _code_of(module: ModuleType) -> str:
 
 
 def _imported_files(path: Path) -> list[Path]:
-    """Return the files of the same folder that a file imports, also indirectly."""
+    """Return the files of the same folder that a file imports, directly or indirectly."""
     found, left = {path}, [path]
     while left:
         for part in ast.walk(ast.parse(left.pop().read_text(encoding="utf-8"))):
@@ -205,6 +211,6 @@ def _imported_files(path: Path) -> list[Path]:
 
 
 def _function_of(module: ModuleType, name: str) -> Callable[..., Any] | None:
-    """Return a function of a module, or None if it has none of that name."""
+    """Return the function of a module with the given name, or None if there is none."""
     found = getattr(module, name, None)
     return found if callable(found) else None

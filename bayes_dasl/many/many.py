@@ -1,4 +1,4 @@
-"""Many tasks, such as fits of several models to several data sets, over Dask workers."""
+"""Many tasks, such as fits of several models to several data sets, run by Dask workers."""
 
 import contextlib
 import hashlib
@@ -27,9 +27,9 @@ ALONE = "bayes_dasl_study_"
 
 type Task = Mapping[str, Any]
 type _Done = tuple[dict[str, Any], float]
-"""The result of a task, and its seconds."""
+"""The result of a task, and its duration in seconds."""
 
-_IN_FLIGHT = 4  # tasks that wait for each thread of a worker
+_IN_FLIGHT = 4  # tasks submitted at a time for each thread of a worker
 # Share of its memory above which a worker drops compiled programs, some 50 MB per fit.
 _FULL = 1 / 3
 _OURS = {"task", "code", "seconds", "failed"}
@@ -60,37 +60,39 @@ def run_many(
     code: str | None = None,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """Do many tasks, each of which returns a row of a table, and save each row at once.
+    """Do many tasks, each of which returns one row of a table, and save each row at once.
 
-    A task is not done again if the file has its row, unless other code made the row or the task
-    failed. If the run is stopped or killed, only the tasks that were running are lost.
+    A task is skipped if the file already has its row from the same code. Failed tasks are done
+    again. If the run is stopped or killed, only the tasks that were running are lost.
 
     Args:
-        do: a function of a module, or of the script that runs, which takes a task by keywords,
-            `do(model="hybrid", seed=3)`. It returns a dict of JSON values, NumPy numbers and
-            arrays. The names "task", "code", "seconds" and "failed" are reserved, and no name of
-            the dict may be that of an argument.
+        do: a function that does a task, given its arguments by keyword:
+            `do(model="hybrid", seed=3)`. It must be defined in a module, or in the script that
+            runs. It returns a dict of JSON values, NumPy numbers and arrays. Its keys must differ
+            from the arguments and from "task", "code", "seconds" and "failed".
         tasks: the arguments of each task, such as `combinations(model=[…], seed=range(5))`.
-        rows: the file of the rows, one line of JSON per row, in a folder of its own.
-        scheduler: the address of a Dask scheduler, or a `distributed.Client`; None starts processes
+        rows: the file of the rows, with one line of JSON per row. Its folder is locked during the
+            run.
+        scheduler: the address of a Dask scheduler, or a `distributed.Client`. None starts processes
             on this machine.
-        workers: number of processes on this machine, which share its cores; None takes one per
+        workers: number of processes on this machine, which share its cores. None starts one per
             core. With 0 the tasks run one after the other in this process, without Dask.
-        retries: how often a task that raised is tried again. If a worker dies, another takes its
-            task.
-        code: a name for the code that makes the rows. None takes a hash of the version of the
-            package and of the file of `do`; files that it imports do not count.
-        say: a function that is called with one line of progress.
+        retries: how often a task that raised an error is tried again. If a worker dies, another
+            worker takes over its task.
+        code: a name for the version of the code that makes the rows. None takes a hash of the
+            package's version and of the file that defines `do`. Files that this file imports are
+            not part of the hash.
+        say: a function that is called with each line of progress.
 
     Returns:
-        The rows of these tasks in order: the arguments, the result of `do`, `seconds`, `code`, and
-        `failed` with the error of a task that failed.
+        The rows of these tasks in order. The columns are the arguments, the results of `do`,
+        `seconds`, `code`, and `failed`, which is the error message of a failed task.
 
     Raises:
         ModelError: if Dask is missing; if a scheduler does not answer or is given with workers; if
-            a task occurs twice or JSON cannot hold its arguments; if `code` is None and `do` is no
-            function of a file or depends on more than its arguments; if workers would need a class
-            of a notebook; if a script calls `run_many` without a guard.
+            a task occurs twice or JSON cannot represent its arguments; if `code` is None and `do`
+            is no function of a file or depends on more than its arguments; if workers would need a
+            class of a notebook; if a script calls `run_many` without `if __name__ == "__main__":`.
         WriteError: if the file cannot be written, or another process writes to it.
         ReadError: if the file cannot be read.
 
@@ -147,12 +149,12 @@ def run_many(
 
 
 def held_rows(tasks: Iterable[Task], rows: Path, code: str) -> pd.DataFrame:
-    """Return the saved rows of some tasks, in order.
+    """Return the saved rows of some tasks, in the order of the tasks.
 
     Args:
         tasks: the arguments of each task.
         rows: the file of the rows.
-        code: as for `run_many`.
+        code: as for `run_many`, but not None.
 
     Returns:
         One line per task whose row is in the file.
@@ -162,7 +164,7 @@ def held_rows(tasks: Iterable[Task], rows: Path, code: str) -> pd.DataFrame:
 
 
 def _rows_as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows as a table, the arguments of the task first."""
+    """Return saved rows as a table, with the arguments of the task as the first columns."""
     lines = []
     for row in rows:
         others = {name: value for name, value in row.items() if name != "task"}
@@ -171,7 +173,16 @@ def _rows_as_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _row_of_task(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
-    """Return the row of a task, with its error if it raised or JSON cannot hold its result."""
+    """Return the row of a task for the file.
+
+    The row has an error message as `failed` if the task raised, if JSON cannot represent its
+    result, or if the result uses a reserved name.
+
+    Args:
+        task: the arguments.
+        found: the result of the task with its duration in seconds, or the error that it raised.
+        code: the version of the code, as for `run_many`.
+    """
     ours = {"task": _to_json(task), "code": code}
     if isinstance(found, BaseException):
         return {"failed": f"{type(found).__name__}: {found}"} | ours
@@ -188,10 +199,10 @@ def _row_of_task(task: Task, found: _Done | BaseException, code: str) -> dict[st
 
 
 def _task_key(task: Task) -> str:
-    """Return the arguments of a task as text, the same for any order of the names.
+    """Return the arguments of a task as JSON text that does not depend on their order.
 
     Raises:
-        ModelError: if JSON cannot hold them.
+        ModelError: if JSON cannot represent the arguments.
     """
     try:
         return json.dumps(_to_json(task), sort_keys=True)
@@ -202,7 +213,7 @@ def _task_key(task: Task) -> str:
 
 
 def _to_json(value: Any) -> Any:
-    """Return a value as JSON can hold it: null for NaN, and text for infinity."""
+    """Convert a value for JSON: NaN to None, infinity to text, NumPy values to Python values."""
     if isinstance(value, Mapping):
         return {str(name): _to_json(each) for name, each in value.items()}
     if isinstance(value, np.ndarray):
@@ -219,7 +230,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(value: Any) -> Any:
-    """Return a value with infinities as numbers again, such as the log score of the impossible."""
+    """Undo `_to_json` for infinities, which may be log scores: convert text to numbers."""
     if isinstance(value, Mapping):
         return {name: _from_json(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -228,10 +239,10 @@ def _from_json(value: Any) -> Any:
 
 
 def _code_of_function(do: Callable[..., Any]) -> str:
-    """Return a hash of the version of the package, the file of a function, and its name.
+    """Return a hash of the package's version, the file that defines a function, and its name.
 
     Raises:
-        ModelError: if it has no file, or depends on more than its arguments.
+        ModelError: if the function is not defined in a file, or depends on more than its arguments.
     """
     try:
         source = Path(inspect.getfile(do)).read_bytes() + getattr(do, "__qualname__", "").encode()
@@ -246,7 +257,9 @@ def _code_of_function(do: Callable[..., Any]) -> str:
 
 
 def _saved_rows(path: Path, code: str) -> dict[str, dict[str, Any]]:
-    """Return the valid rows of a file by task, without failed tasks and rows of other code.
+    """Return the rows of a file by `_task_key`.
+
+    Damaged lines, failed tasks, and rows of other code are left out.
 
     Raises:
         ReadError: if the file cannot be read.
@@ -266,7 +279,9 @@ def _saved_rows(path: Path, code: str) -> dict[str, dict[str, Any]]:
 
 
 def _append(path: Path, line: str) -> None:
-    """Append a line to a file and wait until it is on disk; an empty one tests the file.
+    """Append a line to a file, and wait until it is on disk.
+
+    An empty line changes nothing, but tests whether the file can be written.
 
     Raises:
         WriteError: if the file cannot be written.
@@ -284,16 +299,17 @@ def _append(path: Path, line: str) -> None:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    """Whether a file that is not empty ends with a complete line."""
+    """Whether the last line of a file is complete; the file must not be empty."""
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 
 
 def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
-    """Return a function that does a task and measures its seconds.
+    """Return a function that does a task and measures its duration.
 
-    It is sent to workers by value, so that they import only what the task needs.
+    It returns the result and the seconds. It is pickled by value for the workers, so that they
+    import only what the task needs.
     """
 
     def timed(task):
@@ -306,7 +322,12 @@ def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
 
 
 def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Done]:
-    """Return a function that does a task in a worker on `share` cores, and then frees memory."""
+    """Return a function that does a task in a worker, and then frees memory.
+
+    Args:
+        do: the function that does the task.
+        share: number of cores to which each worker is restricted; None does not restrict it.
+    """
     timed = _timed(do)
 
     def work(task):
@@ -316,7 +337,7 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         import psutil
         from distributed import get_worker
 
-        # 1. Each worker has cores of its own, or their threads would disturb each other.
+        # 1. Restrict each worker to separate cores, so that their threads do not compete.
         worker: Any = get_worker()
         if share is not None:
             every = sorted(os.sched_getaffinity(os.getppid()))
@@ -325,7 +346,7 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         try:
             return timed(task)
         finally:
-            # 2. Free memory counts as used until it is handed back: do so before measuring it.
+            # 2. Return freed memory to the system, since it would be counted as used below.
             hand_back()
             limit = worker.memory_manager.memory_limit
             jax = sys.modules.get("jax")
@@ -351,10 +372,11 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
 
 
 def _sendable(do: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that workers can run, also one of a script or a study file.
+    """Return a function that workers can run, also if it is defined in a script or a study file.
 
-    Workers cannot import such a file by name, so its text is sent and run once as a module. Sent by
-    value, its Equinox classes would be rebuilt without their metaclass and refuse their own fields.
+    Workers cannot import such a file by name. So the text of the file is sent, and each worker runs
+    it once as a module. Pickling by value would not do: Equinox classes would be rebuilt without
+    their metaclass, and refuse their own fields.
     """
     name, qualified = do.__module__, getattr(do, "__qualname__", "")
     module = sys.modules.get(name)
@@ -374,9 +396,15 @@ def _sendable(do: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., Any]:
-    """Return a function that runs the text of a module once and calls a function of it.
+    """Return a function that runs the text of a file once as a module, and calls a function of it.
 
-    It is sent to workers by value, so it imports within itself.
+    It is pickled by value, so its imports are inside its body.
+
+    Args:
+        name: name of the module in the worker.
+        path: path of the file.
+        text: text of the file.
+        qualified: qualified name of the function in the module.
     """
 
     def call(**task):
@@ -393,7 +421,7 @@ def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., A
             if getattr(module, "__text__", None) != text:
                 module = types.ModuleType(name)
                 vars(module).update(__file__=path, __text__=text)
-                # Dataclasses look their module up there.
+                # Dataclasses look up their module in `sys.modules`.
                 sys.modules[name] = module
                 try:
                     exec(compile(text, path, "exec"), vars(module))
@@ -406,7 +434,14 @@ def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., A
 
 
 def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
-    """Raise ModelError for a notebook that defines an Equinox module, which has no file to send."""
+    """Check that a notebook defines no Equinox module, which could not be sent to workers.
+
+    Args:
+        module: the module `__main__` of the notebook.
+
+    Raises:
+        ModelError: if it defines one.
+    """
     for name, value in vars(module).items() if module is not None else ():
         is_module = isinstance(value, type) and issubclass(value, eqx.Module)
         if is_module and value.__module__ == "__main__":
@@ -417,7 +452,11 @@ def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
 
 
 def _refuse_while_run_on_a_worker(do: Callable[..., Any]) -> None:
-    """Raise ModelError if a worker that runs a file meets the file's own call of `run_many`."""
+    """Check that `run_many` is not called while a worker runs the file of a script.
+
+    Raises:
+        ModelError: if it is; the call in the script needs a guard.
+    """
     if hasattr(sys.modules.get(do.__module__), "__text__"):
         raise ModelError(
             "workers run this file, too: put its call of run_many under if __name__ == '__main__':"
@@ -427,7 +466,7 @@ def _refuse_while_run_on_a_worker(do: Callable[..., Any]) -> None:
 def _one_by_one(
     do: Callable[..., Any], tasks: Sequence[Task], retries: int
 ) -> Generator[tuple[Task, _Done | BaseException]]:
-    """Yield each task with its result or error, done in this process."""
+    """Do the tasks in this process, and yield each task with its result or error."""
     work = _timed(do)
     for task in tasks:
         for _ in range(retries + 1):
@@ -436,7 +475,7 @@ def _one_by_one(
                 break
             except KeyboardInterrupt:  # `Interrupted` is one too, though also an `Exception`
                 raise
-            except Exception as error:  # any error of a task stands in its row
+            except Exception as error:  # the error is saved in the row of the task
                 found = error
         yield task, found
 
@@ -444,7 +483,14 @@ def _one_by_one(
 def _over_workers(
     do: Callable[..., Any], tasks: Sequence[Task], scheduler: Any, workers: int | None, retries: int
 ) -> Generator[tuple[Task, _Done | BaseException]]:
-    """Yield each task with its result or error, as Dask workers finish them.
+    """Do the tasks on Dask workers, and yield each task with its result or error when it ends.
+
+    Args:
+        do: the function that does a task.
+        tasks: the arguments of each task.
+        scheduler: as for `run_many`.
+        workers: as for `run_many`.
+        retries: as for `run_many`.
 
     Raises:
         ModelError: if Dask is missing, or a scheduler does not answer or is lost.
@@ -458,19 +504,19 @@ def _over_workers(
         raise ModelError(
             "workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0"
         ) from error
-    # 1. Share the cores of this machine out; only Linux can tie a process to some of them.
+    # 1. Divide the cores among the workers; only Linux can restrict a process to some cores.
     number = min(workers or cores(), len(tasks))
     share = max(cores() // number, 1) if scheduler is None and sys.platform == "linux" else None
     work = _work_of(_sendable(do), share)
     with contextlib.ExitStack() as stack:
         # 2. Start a cluster, or connect to one.
         if scheduler is None:
-            # Another study on this machine may use the port of the dashboard.
+            # Another study on this machine may use the default port of the dashboard.
             free: dict[str, Any] = {
                 "dashboard_address": None,
                 "scheduler_kwargs": {"dashboard_address": ":0"},
             }
-            # A worker paused for its memory would stay so, since fits leave memory behind.
+            # A worker that is paused for its memory would stay paused, since fits keep memory.
             with dask.config.set({"distributed.worker.memory.pause": False}):
                 cluster = LocalCluster(n_workers=number, threads_per_worker=1, **free)
             client = stack.enter_context(Client(stack.enter_context(cluster)))

@@ -1,4 +1,4 @@
-"""Scores and cost of a model as one row, and tables of such rows."""
+"""Scores and cost of a model as one row, and tables made of many such rows."""
 
 import contextlib
 import sys
@@ -44,28 +44,30 @@ def measure(
 
     Args:
         model: the model.
-        train: the data of the fit.
+        train: the training data.
         ahead: unseen data by name, such as `{"near": …, "far": …}`, with observations and with the
-            forcings of the model. A pair of another model and data is forecast by that model with
-            the same posterior (`what_if` of `bd.forecast`), for example with another known number.
+            forcings of the model. A value may also be a pair of another model and data. This model
+            then forecasts with the posterior of the fit (`what_if` of `bd.forecast`), for example
+            with another known number.
         engine: the engine; None for `NUTS()`.
-        derived: a function of the model, as for `bd.evaluate`. The row holds the median and the
+        derived: a function of the model, as for `bd.evaluate`. The row then has the median and the
             90 % interval of its values.
-        each: a dimension of the unseen data, such as groups. Each of its coordinates is scored by
-            itself too, as unseen data with the name "NAME, COORDINATE".
-        key: a whole number, for fit and forecasts.
+        each: a dimension of the unseen data, such as groups. Then each coordinate on it is also
+            scored separately, as unseen data with the name "NAME, COORDINATE".
+        key: the random seed of fit and forecasts.
 
     Returns:
-        - `scores`: those of `bd.score`, by name of the data and observable.
-        - `derived`: quantiles by name.
-        - `verdict`: the levels of sampling and model, from the fit alone.
+        - `scores`: scores as in `bd.score`, by name of the data, observable and score.
+        - `derived`: `low`, `median` and `high` by name of the derived quantity, if `derived` is
+          given.
+        - `verdict`: the levels `sampling` and `model` of `bd.diagnose` for the fit alone.
         - `failed_draws`: the largest number of draws that a forecast left out.
-        - `fit_s` and `forecast_s`: seconds.
-        - `memory_mb`: the largest memory of the process during the call; on systems other than
-          Linux, since the process began.
+        - `fit_s` and `forecast_s`: duration of fit and forecasts in seconds.
+        - `memory_mb`: largest memory use of the process during the call, in MB. On systems other
+          than Linux it is the largest since the process began.
 
     Raises:
-        ModelError: if `ahead` is no dict, or its data have no dimension `each`.
+        ModelError: if `ahead` is no dict, or its data do not have the dimension `each`.
         Interrupted: if Ctrl-C ended the fit.
         BayesDaslError: as `bd.fit` and `bd.forecast`.
     """
@@ -119,20 +121,21 @@ def measure(
 def tidy(
     rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores", "derived"] = "scores"
 ) -> pd.DataFrame:
-    """Return the results of `measure` in many tasks as a long table, one value of `of` per line.
+    """Return the results of `measure` in many tasks as a long table.
 
     Args:
-        rows: the result of `run_many`. Tasks that failed, or lack such results, are left out.
-        of: "scores" has one line per task, unseen data and observable; "derived" one per task and
-            derived number.
+        rows: the result of `run_many`. Tasks that failed or returned no such results are left out.
+        of: "scores" gives one line per task, name of unseen data, and observable. "derived" gives
+            one line per task and derived number; an array has one line per element, such as
+            "eddy[3]".
 
     Returns:
-        The arguments of the task that are numbers or text, `fit_s`, `forecast_s` and `memory_mb`.
-        Beside them are `ahead`, `observable` and each score, or `quantity` and its `low`, `median`
-        and `high`. An array has one line per element, such as "eddy[3]".
+        A table with all columns of `rows` whose values are single numbers or texts, such as the
+        arguments of the task and `fit_s`. For "scores" it adds `ahead`, `observable` and each
+        score. For "derived" it adds `quantity`, `low`, `median` and `high`.
 
     Raises:
-        ModelError: if an argument of the tasks has the name of such a column.
+        ModelError: if an argument of the tasks has the name of an added column.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
     if clash := _COLUMNS[of] & {*table.columns}:
@@ -157,12 +160,12 @@ def tidy(
 
 
 def _is_nested(value: Any) -> bool:
-    """Whether a value does not fit into a cell of a table."""
+    """Whether a value is a dict or a list, which does not fit into a cell of a table."""
     return isinstance(value, (Mapping, list))
 
 
 def _score_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return one line per unseen data and observable."""
+    """Return one line per name of unseen data and observable, from the `scores` of one task."""
     return [
         {
             "ahead": ahead,
@@ -175,7 +178,10 @@ def _score_lines(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[d
 
 
 def _derived_lines(found: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one line per derived number, and one per element of an array."""
+    """Return one line per derived number, from the `derived` of one task.
+
+    An array has one line per element.
+    """
     lines = []
     for name, quantiles in found.items():
         arrays = {end: np.asarray(values, float) for end, values in quantiles.items()}
@@ -194,23 +200,30 @@ def paired(
     against: Any,
     over: str | Iterable[str] = ("seed",),
 ) -> pd.DataFrame:
-    """Compare values with those of one alternative, by the differences of pairs.
+    """Compare alternatives with one of them, by differences of paired values.
 
     Args:
         table: a table such as that of `tidy`.
-        value: the column to compare, such as "crps".
+        value: the column to compare, such as "crps"; lower is better.
         between: the column that names the alternatives, such as "model".
-        against: the alternative to which all others are compared.
-        over: the column, or columns, whose equal values make a pair, such as seeds.
+        against: the alternative with which all others are compared.
+        over: the column or columns, such as seeds, that define pairs: two rows with equal values in
+            them.
 
     Returns:
-        One line per other alternative: the `median` of its value, the mean `difference` and its
-        standard `error` (NaN for fewer than two pairs; too small if pairs share data), and in how
-        many of the `pairs` it was `better`, which means lower.
+        One line per other alternative, with these columns:
+
+        - `median`: the median of its values.
+        - `difference`: the mean difference from `against`.
+        - `error`: its standard error. It is NaN for fewer than two pairs, and too small if pairs
+          share data.
+        - `better`: the number of pairs in which the value is lower than that of `against`.
+        - `pairs`: the number of complete pairs.
 
     Raises:
-        ModelError: if a column or the alternative `against` is missing, or several rows of one
-            alternative have the same place: choose one observable and one of the data first.
+        ModelError: if a column or the alternative `against` is missing, or if several rows have the
+            same values of `between` and `over`. In the latter case select one observable and one
+            name of unseen data first.
     """
     over = [over] if isinstance(over, str) else [*over]
     if missing := [name for name in (value, between, *over) if name not in table]:
@@ -234,7 +247,7 @@ def paired(
     paired = others.notna() & base.notna().to_numpy()[:, None]
     own = others.where(paired)
     pairs = paired.sum()
-    # 2. Infinite log scores have no difference, and then the mean has none either.
+    # 2. The difference of infinite log scores is undefined, and so is then the mean difference.
     less = own.sub(base, axis=0)
     known = less.count() == pairs
     with np.errstate(invalid="ignore"):
@@ -255,22 +268,22 @@ def medians(
     by: str | Iterable[str],
     across: str | None = None,
 ) -> pd.DataFrame:
-    """Return medians over rows that belong together, with their range, as text to be read.
+    """Return medians over groups of rows, with their range, as text for reading.
 
     Args:
         table: a table such as that of `tidy`.
-        values: the column, of numbers, or several.
-        by: the columns that say which rows belong together, such as "model". Each combination is
-            a line.
-        across: a further such column, whose values become the columns of the result.
+        values: the numeric column to summarise, or several.
+        by: the column or columns that define the groups of rows, such as "model". Each combination
+            of their values is a line of the result.
+        across: a further grouping column, whose values become the columns of the result.
 
     Returns:
-        Text such as "1.24 (1.19 to 1.31)", with the lowest and the highest value. It is the median
-        alone if these are the same to three digits, and empty without numbers. Rows without a
-        value in `by` or `across` are kept.
+        A table with cells such as "1.24 (1.19 to 1.31)": the median, and the lowest and highest
+        value. A cell has the median alone if lowest and highest are equal to three digits. It is
+        empty if no row has a number. Rows without a value in `by` or `across` are kept.
 
     Raises:
-        ModelError: if a column is missing, named twice or holds no numbers, or there are none.
+        ModelError: if a column is missing, named twice or not numeric, or if no columns are given.
     """
     lines, shown = ([names] if isinstance(names, str) else [*names] for names in (by, values))
     kept = lines if across is None else [*lines, across]
@@ -291,7 +304,7 @@ def medians(
 
 
 def _with_ends(values: pd.Series) -> str:
-    """Return median, lowest and highest value as text."""
+    """Return median, lowest and highest value as text; an empty string if all are NaN."""
     middle, low, high = map(number, values.agg(["median", "min", "max"]))
     if values.isna().all():
         return ""
@@ -299,7 +312,7 @@ def _with_ends(values: pd.Series) -> str:
 
 
 def _derived_quantiles(found: xr.Dataset) -> dict[str, dict[str, Any]]:
-    """Return the quantiles of derived quantities by name, to eight digits."""
+    """Return `low`, `median` and `high` of derived quantities by name, to eight digits."""
     levels = [*_QUANTILES.values()]
     quantiles = {}
     for name, values in found.data_vars.items():
@@ -315,7 +328,7 @@ def _rounded(value: Any, digits: int = 6) -> Any:
 
 
 def _forget_peak() -> None:
-    """Reset Linux's count of the largest memory, which would include earlier tasks of a worker."""
+    """Reset the peak memory that Linux records, which would include earlier tasks of the worker."""
     if sys.platform == "linux":
         # Some containers do not allow it.
         with contextlib.suppress(OSError):
@@ -323,7 +336,7 @@ def _forget_peak() -> None:
 
 
 def _peak() -> float:
-    """Return the largest memory of the process in MB, NaN where the system does not say."""
+    """Return the peak memory of the process in MB; NaN where the system does not record it."""
     # `getrusage` would include the memory before the process became Python.
     if sys.platform == "linux":
         with contextlib.suppress(OSError, ValueError):

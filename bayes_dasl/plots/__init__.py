@@ -1,7 +1,7 @@
 """Figures of forecasts, their uncertainty and calibration, posteriors, and models.
 
 Every function returns a `matplotlib.figure.Figure` and opens no window, so it works without a
-display. No figure depends on colour alone: lines, markers, hatches or labels differ too.
+display. No figure relies on colour alone: lines, markers, hatches or labels differ too.
 """
 
 from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as VERMILION

@@ -1,4 +1,4 @@
-"""Series of draws: which dimensions a figure can show, and bands, data points and boundaries."""
+"""Time series of draws: bands, data points, boundaries, and which variables a figure can show."""
 
 from __future__ import annotations
 
@@ -20,14 +20,24 @@ BAND_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def can_be_drawn(variable: xr.DataArray, members: str) -> bool:
-    """Whether `plot_derived` can draw a variable: a number, a series, or one series per group."""
+    """Whether `plot_derived` can draw a variable: a number, a series, or a series for each group.
+
+    Args:
+        variable: draws over chain, draw and further dimensions.
+        members: name of the dimension of groups.
+    """
     return len(beside(variable)) < 2 or series_of_members(variable, members) is not None
 
 
 def series_of_members(variable: xr.DataArray, members: str) -> str | None:
-    """Return the dimension that gets one panel per element, or None for other variables.
+    """Return the dimension with one panel per element, for a variable with two dimensions.
 
-    It is the dimension of groups, or else the only one of two dimensions without numbers.
+    It is the dimension of groups, or else the only dimension whose coordinate has no numbers or
+    dates. Other variables give None.
+
+    Args:
+        variable: draws over chain, draw and further dimensions.
+        members: name of the dimension of groups.
     """
     dims = beside(variable)
     if len(dims) != 2:
@@ -39,7 +49,7 @@ def series_of_members(variable: xr.DataArray, members: str) -> str | None:
 
 
 def has_numbers(variable: xr.DataArray, dim: str) -> bool:
-    """Whether a dimension has numbers or dates, so that a line may join its values."""
+    """Whether a dimension has numbers or dates as coordinate, so that a line may join values."""
     return dim in variable.coords and variable[dim].dtype.kind in "iufM"
 
 
@@ -55,7 +65,7 @@ def series_of(fc: xr.DataTree, observable: str) -> xr.DataArray:
 
 
 def finite_draws(array: xr.DataArray) -> tuple[np.ndarray, int]:
-    """Return the draws that are finite throughout, and how many are left out.
+    """Return the draws that are finite throughout, and the number of other draws.
 
     Shapes: the draws are `(draw, …)`, with all chains in one dimension.
     """
@@ -66,15 +76,15 @@ def finite_draws(array: xr.DataArray) -> tuple[np.ndarray, int]:
 
 
 def distinct_times(predictions: xr.DataArray, index: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct times on the axis, and the first row of each.
+    """Return the distinct times as positions on the axis, and the first row of each.
 
-    Replicates have the same forecast, so one band per time is enough.
+    Replicates at a time have the same forecast, so one band per time is enough.
     """
     return np.unique(positions(predictions[index].values), return_index=True)
 
 
 def every_nth(time: np.ndarray) -> slice:
-    """Return a slice that keeps at most `MOST_TIMES` times."""
+    """Return a slice that keeps evenly spaced times, at most `MOST_TIMES` of them."""
     return slice(None, None, math.ceil(len(time) / MOST_TIMES))
 
 
@@ -88,16 +98,16 @@ def draw_bands(
     whose: str = "",
     **median: Any,
 ) -> np.ndarray:
-    """Draw the median with bands of 50 and 90 %, and return the five quantiles.
+    """Draw the median of draws with bands of 50 and 90 %, and return five quantiles.
 
     Args:
         ax: the panel.
         x: horizontal positions.
-        draws: shape `(draw, x)`.
-        bar: width of one bar per position, in place of bands; for rows without an order.
-        kind: "band" or "interval", in the legend.
-        whose: appended to all labels.
-        median: how the median is drawn.
+        draws: the draws, `(draw, x)`.
+        bar: width of a bar at each position, drawn in place of bands for rows without an order.
+        kind: word for bands in the legend, "band" or "interval".
+        whose: text that is appended to all labels of the legend.
+        **median: Matplotlib options for the median.
 
     Returns:
         The quantiles at 5, 25, 50, 75 and 95 %, shape `(5, x)`.
@@ -115,7 +125,16 @@ def draw_bands(
 def draw_span(
     ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, bar: float | None, **look: Any
 ) -> None:
-    """Fill between two curves, or draw one bar of width `bar` per position."""
+    """Fill the area between two curves, or draw a bar between them at each position.
+
+    Args:
+        ax: the panel.
+        x: horizontal positions.
+        low: lower curve.
+        high: upper curve.
+        bar: width of the bars; None fills the area.
+        **look: Matplotlib options.
+    """
     if bar is None:
         ax.fill_between(x, low, high, lw=0, **look)
     else:
@@ -126,6 +145,12 @@ def draw_data(
     ax: Axes, train: xr.Dataset | None, test: xr.Dataset | None, predictions: xr.DataArray
 ) -> np.ndarray:
     """Draw training data as filled points and test data as open points.
+
+    Args:
+        ax: the panel.
+        train: the training data; None leaves them out.
+        test: held-out data; None leaves them out.
+        predictions: draws of the observable, for its name and attributes.
 
     Returns:
         The values that were drawn.
@@ -138,7 +163,16 @@ def draw_data(
 def censored_sides(
     values: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return masks of data that lie at most, and at least, where they are drawn."""
+    """Find censored data that are drawn at their limit.
+
+    Args:
+        values: the values as drawn.
+        low: lower bounds of the data.
+        high: upper bounds of the data; equal to the lower bounds without censoring.
+
+    Returns:
+        Two masks: data whose true value is at most the drawn value, and those where it is at least.
+    """
     is_censored = low < high
     above = is_censored & (np.isposinf(high) | (low == values))
     return is_censored & ~above, above
@@ -152,7 +186,19 @@ def _draw_points(
     face: str,
     edge: str,
 ) -> np.ndarray:
-    """Draw data as points, and censored data as triangles that point to the true value."""
+    """Draw data as points, and censored data as triangles that point to the true value.
+
+    Args:
+        ax: the panel.
+        data: the data; None draws nothing.
+        predictions: draws of the observable, for its name and attributes.
+        label: label of the data in the legend.
+        face: colour of the inside of points.
+        edge: colour of the edge of points.
+
+    Returns:
+        The values that were drawn.
+    """
     observable = str(predictions.name)
     if data is None or observable not in data:
         return np.array([])
@@ -191,7 +237,14 @@ def _draw_points(
 
 
 def draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = True) -> None:
-    """Draw lines at the end of the fitted data, and at their start if times before are forecast."""
+    """Draw lines at the end of the fitted data, and at their start if earlier times are forecast.
+
+    Args:
+        ax: the panel.
+        time: the times of the forecast, as positions on the axis.
+        fitted: first and last time of the fitted data, None where unknown.
+        label: whether to label the sides of the lines.
+    """
     start, end = (None if at is None else float(positions(at)) for at in fitted)
     if start is not None and time.min() < start:
         _draw_boundary(ax, start, ("forecast", "fitted") if label else ())
@@ -203,7 +256,13 @@ def draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = T
 
 
 def _draw_boundary(ax: Axes, at: float, sides: tuple[str, ...]) -> None:
-    """Draw a dashed line with words to its left and right."""
+    """Draw a dashed vertical line with words above the panel, left and right of the line.
+
+    Args:
+        ax: the panel.
+        at: horizontal position.
+        sides: words on the left and on the right; empty for none.
+    """
     ax.axvline(at, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
     # The words stand above the panel, beside the line.
     where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}

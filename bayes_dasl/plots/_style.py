@@ -1,4 +1,7 @@
-"""Colours, text, axes and legends of all figures. The colours are from Okabe & Ito (2008)."""
+"""Colours, text, axes and legends of all figures.
+
+The colours are those of Okabe & Ito (2008).
+"""
 
 from __future__ import annotations
 
@@ -64,36 +67,52 @@ STYLE: Any = {
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """Return an empty figure whose panels leave room for labels and legend."""
+    """Return an empty figure, in inches, whose panels leave room for labels and legend."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def one_panel(height: float = 3.3) -> tuple[Figure, Axes]:
-    """Return a figure with one panel."""
+    """Return a figure with one panel, `height` inches high, and the panel."""
     fig = new_figure(height)
     return fig, fig.add_subplot()
 
 
 def set_narrow_gaps(fig: Figure) -> None:
-    """Leave little room between panels."""
+    """Set small gaps between the panels of a figure."""
     # `new_figure` always sets a layout engine.
     fig.get_layout_engine().set(hspace=0.06, wspace=0.06)  # type: ignore[union-attr]
 
 
 def small_multiples(count: int, height: float, *, share: bool = False) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` panels in two columns, each `height` inches high."""
+    """Return a figure with `count` panels in two columns, and the panels.
+
+    Args:
+        count: number of panels.
+        height: height of a panel in inches.
+        share: whether panels share both axes.
+    """
     fig = new_figure(0.65 + height * rows_of(count, 2))
     set_narrow_gaps(fig)
     return fig, grid(fig, count, 2, share=share)
 
 
 def rows_of(count: int, columns: int) -> int:
-    """Return the number of rows that `count` panels need."""
+    """Return the number of rows that `count` panels need in some number of columns."""
     return max(1, math.ceil(count / columns))
 
 
 def grid(fig: Figure | SubFigure, count: int, columns: int, *, share: bool = False) -> list[Axes]:
-    """Return `count` panels, row by row; the rest of the last row stays empty."""
+    """Add `count` panels to a figure, row by row; the rest of the last row stays empty.
+
+    Args:
+        fig: the figure.
+        count: number of panels.
+        columns: number of columns.
+        share: whether panels share both axes.
+
+    Returns:
+        The panels.
+    """
     wide = min(columns, max(count, 1))
     axes = fig.subplots(rows_of(count, columns), wide, squeeze=False, sharex=share, sharey=share)
     axes = axes.ravel().tolist()
@@ -106,27 +125,27 @@ def grid(fig: Figure | SubFigure, count: int, columns: int, *, share: bool = Fal
 
 
 def plain(text: object) -> str:
-    """Return text whose dollar signs Matplotlib does not read as mathematics."""
+    """Escape dollar signs, so that Matplotlib does not read text as mathematics."""
     return str(text).replace("$", r"\$")
 
 
 def with_units(label: object, units: object) -> str:
-    """Return `label (units)`, or the label alone where there are no units."""
+    """Return `label (units)`, or the label alone if `units` is empty."""
     return plain(f"{label} ({units})" if units else label)
 
 
 def units_or_none(array: xr.DataArray) -> str:
-    """Return the units as an axis label, which says if there are none."""
+    """Return the units of an array as an axis label, or words for an array that states none."""
     return plain(array.attrs.get("units") or "(no unit stated)")
 
 
 def axis_label(array: xr.DataArray, name: str) -> str:
-    """Return the long name, or `name`, with the units."""
+    """Return the long name of an array, or else `name`, with its units."""
     return with_units(array.attrs.get("long_name") or name, array.attrs.get("units"))
 
 
 def note(ax: Axes, text: str) -> None:
-    """Write grey text into the middle of a panel."""
+    """Write grey text into the centre of a panel."""
     ax.text(
         0.5,
         0.5,
@@ -139,7 +158,15 @@ def note(ax: Axes, text: str) -> None:
 
 
 def small_print(ax: Axes, x: float, y: float, text: str, **options: Any) -> None:
-    """Write small grey text at a place of a panel, by default in shares of its width and height."""
+    """Write small grey text in a panel.
+
+    Args:
+        ax: the panel.
+        x: horizontal position; by default as a fraction of the panel's width.
+        y: vertical position; by default as a fraction of the panel's height.
+        text: the text.
+        **options: options of `Axes.text`, which may choose other coordinates.
+    """
     ax.text(
         x,
         y,
@@ -154,13 +181,13 @@ def small_print(ax: Axes, x: float, y: float, text: str, **options: Any) -> None
 
 
 def say_left_out(ax: Axes, draws: int) -> None:
-    """Write how many draws are missing from a panel because they are not finite."""
+    """Write in a panel how many draws are not drawn because they are not finite."""
     if draws:
         small_print(ax, 0.98, 0.03, f"{draws} draws that are not finite are left out", ha="right")
 
 
 def say_above(fig: Figure, *texts: str) -> None:
-    """Write text above the legend of a figure, or above the panels if there is no legend."""
+    """Write texts above the legend of a figure, or above the panels if there is no legend."""
     # The layout engine keeps room for a legend and its title, so text goes there.
     legend = next(iter(fig.legends), None)
     before = fig.get_suptitle() if legend is None else legend.get_title().get_text()
@@ -175,7 +202,12 @@ def say_above(fig: Figure, *texts: str) -> None:
 
 
 def say_recalibrated(fig: Figure, *attributes: Mapping) -> None:
-    """Write above a figure how its forecasts were recalibrated, as their attributes say."""
+    """Write above a figure how its forecasts were recalibrated.
+
+    Args:
+        fig: the figure.
+        *attributes: attributes of the forecasts; those of plain forecasts add nothing.
+    """
     say_above(fig, *(found[RECALIBRATED] for found in attributes if RECALIBRATED in found))
 
 
@@ -187,7 +219,7 @@ def add_legend(fig: Figure, columns: int, **options: Any) -> Any:
 
 
 def labelled(axes: Iterable[Axes]) -> dict[str, Any]:
-    """Return the legend handles of several panels by label."""
+    """Return the legend handles of several panels by label, so that each label occurs once."""
     return {
         label: handle
         for ax in axes
@@ -211,12 +243,16 @@ def predictions_of(fc: xr.DataTree, observable: str) -> xr.DataArray:
 
 
 def data_of(fc: xr.DataTree, *datasets: xr.Dataset | None) -> list[xr.Dataset | None]:
-    """Return data in the units of the forecast; None stays None."""
+    """Convert datasets to the units of the forecast; None stays None."""
     return [None if data is None else in_units_of_forecast(fc, data) for data in datasets]
 
 
 def refuse_places(array: xr.DataArray) -> None:
-    """Raise MismatchError if an array that is to be drawn as a series has other dimensions."""
+    """Check that an array has no dimensions but chain, draw and the index.
+
+    Raises:
+        MismatchError: if it has others, and so cannot be drawn as a time series.
+    """
     dims = beside(array)
     if len(dims) > 1:
         raise MismatchError(
@@ -226,7 +262,15 @@ def refuse_places(array: xr.DataArray) -> None:
 
 
 def refuse_unknown(observable: str, known: Iterable) -> None:
-    """Raise MismatchError for an observable that a forecast lacks."""
+    """Check that a forecast has an observable.
+
+    Args:
+        observable: name of the observable.
+        known: names of the observables of the forecast.
+
+    Raises:
+        MismatchError: if it has not.
+    """
     names = [str(name) for name in known]
     if observable not in names:
         raise MismatchError(
@@ -235,12 +279,12 @@ def refuse_unknown(observable: str, known: Iterable) -> None:
 
 
 def beside(variable: xr.DataArray) -> list[str]:
-    """Return the dimensions other than chain and draw."""
+    """Return the dimensions of a variable other than chain and draw."""
     return [str(dim) for dim in variable.dims if dim not in ("chain", "draw")]
 
 
 def sorted_finite(values: np.ndarray) -> np.ndarray:
-    """Return the finite values in increasing order."""
+    """Return the finite values of an array in increasing order, as a one-dimensional array."""
     flat = np.ravel(np.asarray(values, float))
     return np.sort(flat[np.isfinite(flat)])
 
@@ -249,18 +293,18 @@ def sorted_finite(values: np.ndarray) -> np.ndarray:
 
 
 def percent() -> PercentFormatter:
-    """Return a formatter of shares as percentages."""
+    """Return an axis formatter that shows fractions as percentages."""
     return PercentFormatter(1.0, symbol="\N{NARROW NO-BREAK SPACE}%")
 
 
 def positions(values: Any) -> np.ndarray:
-    """Return the places of numbers or dates on an axis; a date may be text."""
+    """Convert numbers or dates to horizontal positions on an axis; a date may be text."""
     values = as_date(values) if isinstance(values, str) else values
     return np.asarray(date2num(values)) if are_dates(values) else np.asarray(values, float)
 
 
 class _QuietDateLocator(AutoDateLocator):
-    """Ticks at dates, without a warning if there are more of them than asked for."""
+    """Ticks at dates, without a warning if there are more ticks than requested."""
 
     def get_locator(self, dmin, dmax):
         with warnings.catch_warnings():
@@ -269,7 +313,10 @@ class _QuietDateLocator(AutoDateLocator):
 
 
 class _YearInCornerFormatter(ConciseDateFormatter):
-    """Short dates; where ticks name their months, the corner of the axis names only the years."""
+    """Short labels of dates.
+
+    If the labels name months, the text in the corner of the axis names only the years.
+    """
 
     years = ""
 
@@ -296,7 +343,13 @@ def along_dates(ax: Axes, most: int = 6) -> None:
 
 
 def few_ticks(ax: Axes, along: xr.DataArray, most: int) -> None:
-    """Limit the ticks of a horizontal axis of numbers or dates."""
+    """Limit the number of ticks of a horizontal axis of numbers or dates.
+
+    Args:
+        ax: the panel.
+        along: the coordinate on the axis.
+        most: the largest number of ticks, about.
+    """
     if are_dates(along):
         along_dates(ax, most)
     else:
@@ -304,7 +357,7 @@ def few_ticks(ax: Axes, along: xr.DataArray, most: int) -> None:
 
 
 def time_axis(ax: Axes, time: xr.DataArray) -> None:
-    """Label the horizontal axis and set its ticks and limits for numbers or dates."""
+    """Label the horizontal axis by a coordinate, and set its ticks and limits."""
     values = positions(time.values)
     ax.set_xlabel(axis_label(time, str(time.name)))
     if are_dates(time):
@@ -321,15 +374,27 @@ def time_axis(ax: Axes, time: xr.DataArray) -> None:
 
 
 def label_series(ax: Axes, predictions: xr.DataArray, index: str) -> None:
-    """Label the axes of one observable over its index."""
+    """Label the axes of a time series.
+
+    Args:
+        ax: the panel.
+        predictions: draws of the observable.
+        index: name of the index on the horizontal axis.
+    """
     ax.set_ylabel(axis_label(predictions, str(predictions.name)))
     time_axis(ax, predictions[index])
 
 
 def ecdf_half_width(count: float, probability: float) -> float:
-    """Return the half-width of a simultaneous band of an empirical distribution of `count` values.
+    r"""Return the half-width of a simultaneous band around an empirical distribution function.
 
-    $c / (\\sqrt n + 0.12 + 0.11 / \\sqrt n)$
+    $c / (\sqrt n + 0.12 + 0.11 / \sqrt n)$
+
+    Here $n$ is the number of values, and $c$ the quantile of the Kolmogorov distribution.
+
+    Args:
+        count: the number of values, or their effective number.
+        probability: probability that the whole function lies in the band: 0.95 or 0.99.
 
     Source: Stephens (1970) for the finite-sample term of the Kolmogorov distribution.
     """

@@ -1,4 +1,4 @@
-"""Figures of how well a forecast is calibrated."""
+"""Figures of the calibration of a forecast."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _Z_90 = 1.645  # standard normal quantile of a central 90 % interval
 
 @mpl.rc_context(STYLE)
 def plot_pit(pit: xr.Dataset) -> Figure:
-    """Draw the distribution of the probability integral transform against the uniform one.
+    """Draw the distribution of the probability integral transform (PIT) against the uniform one.
 
-    The band holds 95 % of such lines, as a whole, if the forecast is calibrated and the values are
-    independent.
+    If the forecast is calibrated and the values are independent, the whole line lies in the band
+    with a probability of 95 %.
 
     Args:
         pit: the result of `bd.scores.pit`.
@@ -80,7 +80,7 @@ def plot_pit(pit: xr.Dataset) -> Figure:
 def plot_coverage(scores: pd.DataFrame) -> Figure:
     """Draw the observed against the nominal coverage of central intervals.
 
-    Bars are 90 % Wilson intervals for a proportion.
+    Bars are 90 % Wilson intervals for the proportion of test values inside.
 
     Args:
         scores: the result of `bd.score`.
@@ -146,7 +146,7 @@ def plot_coverage(scores: pd.DataFrame) -> Figure:
 
 
 def _draw_ecdf(ax: Axes, ordered: np.ndarray, **style: Any) -> None:
-    """Draw the empirical distribution of sorted values between 0 and 1."""
+    """Draw the empirical distribution function of sorted values between 0 and 1."""
     if ordered.size:
         # From (0, 0) to (1, 1), one step at each value.
         steps = np.arange(ordered.size + 1) / ordered.size
@@ -154,10 +154,15 @@ def _draw_ecdf(ax: Axes, ordered: np.ndarray, **style: Any) -> None:
 
 
 def _wilson_interval(share: np.ndarray, count: float, z: float = _Z_90) -> np.ndarray:
-    r"""Return the 90 % Wilson interval of observed shares, shape `(2, level)`.
+    r"""Return the 90 % Wilson interval of observed proportions, shape `(2, level)`.
 
-    $\frac{1}{1 + z^2/n} \left(p + \frac{z^2}{2n} \pm z\sqrt{\frac{p(1 - p)}{n} +
-    \frac{z^2}{4n^2}}\right)$
+    $\frac{1}{1 + z^2/n} \left(p + \frac{z^2}{2n} \pm
+    z\sqrt{\frac{p(1 - p)}{n} + \frac{z^2}{4n^2}}\right)$
+
+    Args:
+        share: the observed proportion p at each level.
+        count: the number of values n.
+        z: the standard normal quantile.
     """
     n = max(count, 1.0)
     scale = 1 + z**2 / n

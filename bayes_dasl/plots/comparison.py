@@ -1,4 +1,4 @@
-"""A figure of how models compare, by how far ahead they forecast."""
+"""A figure that compares models by lead, the number of times ahead that they forecast."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _SPREAD = 0.3  # share of the distance between two leads over which models stand
 
 @mpl.rc_context(STYLE)
 def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
-    """Draw each model's score above that of the best model, for each observable and lead.
+    """Draw the difference of each model's score from the best model, by observable and lead.
 
-    Bars are two standard errors of the paired difference to either side: if they include zero, the
-    difference may be chance. Above zero the best model is better.
+    Values above zero mean that the best model is better. Bars extend by two standard errors of the
+    paired difference to either side. If they include zero, the difference may be chance.
 
     Args:
         comparison: the result of `bd.compare`.
@@ -45,7 +45,7 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
 
     Raises:
         MismatchError: if `comparison` has no forecasts, the score is unknown, or there are too many
-            models to tell apart.
+            models to distinguish.
     """
     if not hasattr(comparison, "by_lead"):
         raise MismatchError(
@@ -100,7 +100,14 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
 
 
 def _leads(found: xr.Dataset) -> tuple[np.ndarray, str]:
-    """Return the leads and their label, in units of the index if all origins agree on them."""
+    """Return the leads and the label of their axis.
+
+    Leads are in units of the index if the times ahead are the same at all origins; otherwise they
+    are numbers of observed times.
+
+    Args:
+        found: `by_lead` of a comparison.
+    """
     if "step" not in found.coords:
         return found["lead"].values.astype(float), "observed times ahead"
     step = found["step"]

@@ -54,22 +54,23 @@ def plot_derived(
 ) -> Figure:
     """Draw derived quantities: a number as a density, a series as its median with bands.
 
-    The bands hold 50 and 90 % of the draws. A dimension without numbers, such as groups or schools
-    by name, has one interval per name. A series per group has one panel per group, with a common
-    scale. Draws that are not finite, such as those of a failed solve, are left out.
+    The bands are the 50 and 90 % intervals of the draws. Along a dimension without numbers, such as
+    names of schools, there is one interval per name. A series for each group has one panel per
+    group, with a common scale. Draws that are not finite, such as those of a failed solve, are left
+    out.
 
     Args:
-        values: the result of `evaluate`, or the group `unobserved` of a forecast as a dataset.
-            Each variable is a number, a series along one dimension, or a series of each group.
-        prior: the same for prior draws, shown behind.
-        members: the dimension of groups, as in `bd.Each`.
+        values: the result of `evaluate`, or the group `unobserved` of a forecast as a dataset. Each
+            variable is a number, a series along one dimension, or a series for each group.
+        prior: the same quantities for prior draws, drawn behind.
+        members: name of the dimension of groups, as in `bd.Each`.
         most: largest number of groups with a panel, evenly chosen.
 
     Returns:
         The figure.
 
     Raises:
-        MismatchError: if a variable has no draws or too many dimensions, or there is none.
+        MismatchError: if a variable has no draws or too many dimensions, or there are no variables.
     """
     for name, variable in values.data_vars.items():
         if not {"chain", "draw"} <= set(variable.dims) or not can_be_drawn(variable, members):
@@ -116,7 +117,12 @@ def plot_derived(
 
 
 def _is_wide(variable: xr.DataArray, members: str) -> bool:
-    """Whether a variable has so many intervals side by side that it needs the whole width."""
+    """Whether a variable has so many separate intervals that its panel needs the full width.
+
+    Args:
+        variable: draws of the quantity.
+        members: name of the dimension of groups.
+    """
     dims = beside(variable)
     if len(dims) != 1 or not _are_separate(variable, dims[0], members):
         return False
@@ -124,12 +130,17 @@ def _is_wide(variable: xr.DataArray, members: str) -> bool:
 
 
 def _are_separate(variable: xr.DataArray, dim: str, members: str) -> bool:
-    """Whether values along a dimension are not joined by a line."""
+    """Whether values along a dimension are drawn separately, without a line between them."""
     return dim == members or not has_numbers(variable, dim)
 
 
 def _stacked_parts(values: xr.Dataset, members: str) -> list[list[str]]:
-    """Return names by part of the figure: all small panels together, and each wide one."""
+    """Divide quantities into parts of the figure, which are stacked.
+
+    Returns:
+        A list of names for each part: one part for all small panels, and one for each wide panel or
+        series of groups.
+    """
     names = [str(name) for name in values.data_vars]
     alone = [
         n for n in names if _is_wide(values[n], members) or series_of_members(values[n], members)
@@ -139,7 +150,14 @@ def _stacked_parts(values: xr.Dataset, members: str) -> list[list[str]]:
 
 
 def _part_height(variable: xr.DataArray, count: int, members: str, most: int) -> float:
-    """Return the height of one part in inches."""
+    """Return the height of one part of the figure in inches.
+
+    Args:
+        variable: draws of the first quantity of the part.
+        count: number of quantities in the part.
+        members: name of the dimension of groups.
+        most: largest number of groups with a panel.
+    """
     if dim := series_of_members(variable, members):
         return 0.6 + 1.35 * rows_of(min(most, variable.sizes[dim]), COLUMNS)
     if not _is_wide(variable, members):
@@ -152,7 +170,15 @@ def _part_height(variable: xr.DataArray, count: int, members: str, most: int) ->
 def _draw_variable(
     ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, source: str, members: str
 ) -> None:
-    """Draw a number as a density, or a series as bands or intervals."""
+    """Draw a number as a density, or a series as bands or separate intervals.
+
+    Args:
+        ax: the panel.
+        values: draws of the quantity.
+        prior: prior draws, if there are any.
+        source: the group from which `values` were computed, "posterior" or "prior".
+        members: name of the dimension of groups.
+    """
     ax.set_title(plain(values.name))
     dims = beside(values)
     if not dims:
@@ -186,7 +212,16 @@ def _draw_groups(
     members: str,
     most: int,
 ) -> None:
-    """Draw one panel per group, all with one scale."""
+    """Draw a series of each group in a panel, all panels with the same scale.
+
+    Args:
+        fig: the figure.
+        values: draws of the quantity.
+        prior: prior draws, if there are any.
+        source: the group from which `values` were computed, "posterior" or "prior".
+        members: name of the dimension of groups.
+        most: largest number of groups.
+    """
     dim = str(series_of_members(values, members))
     (index,) = (name for name in beside(values) if name != dim)
     along = values[index]
@@ -235,15 +270,23 @@ def _draw_quantiles(
     *,
     separate: bool,
 ) -> np.ndarray | None:
-    """Draw bands or separate intervals of draws on those of the prior.
+    """Draw bands or separate intervals of draws, over those of the prior.
+
+    Args:
+        ax: the panel.
+        along: the coordinate on the horizontal axis.
+        draws: the draws, `(draw, along)`.
+        prior: prior draws, if there are any.
+        source: the group from which the draws were computed, "posterior" or "prior".
+        separate: whether to draw separate intervals in place of bands.
 
     Returns:
-        The ends of the 90 % band, or None without draws.
+        The ends of the 90 % interval, shape `(2, along)`, or None without draws.
     """
     x = np.arange(along.size, dtype=float) if separate else positions(along.values)
     few = along.size <= _MANY
     bar = (0.5 if few else 0.8) if separate else None
-    # Bars would stick to the lower edge of the panel.
+    # Without this, the lower ends of bars would be the lower limit of the panel.
     ax.use_sticky_edges = not separate
     if prior is not None and (before := finite_draws(prior)[0]).size:
         low, middle, high = np.quantile(before, (0.05, 0.5, 0.95), axis=0)
@@ -281,7 +324,14 @@ def _draw_quantiles(
 
 
 def _name_ticks(axes: Sequence[Axes], along: xr.DataArray, most: int, room: int) -> None:
-    """Name the ticks of separate values, every n-th if there are many, upright if room is short."""
+    """Label ticks by the names of separate values; long names are written vertically.
+
+    Args:
+        axes: the panels.
+        along: the coordinate with the names.
+        most: largest number of ticks.
+        room: number of letters that fit below a panel.
+    """
     names = _tick_names(along, most)
     places = np.arange(along.size)[_every_nth_name(along, most)]
     for ax in axes:
@@ -290,24 +340,29 @@ def _name_ticks(axes: Sequence[Axes], along: xr.DataArray, most: int, room: int)
 
 
 def _every_nth_name(along: xr.DataArray, most: int) -> slice:
-    """Return a slice that keeps at most `most` values."""
+    """Return a slice that keeps at most `most` evenly spaced values."""
     return slice(None, None, -(-along.size // most))
 
 
 def _tick_names(along: xr.DataArray, most: int) -> list[str]:
-    """Return at most `most` names of values along a dimension."""
+    """Return the names of at most `most` evenly spaced values along a dimension."""
     numbers = along.dtype.kind in "iuf"
     chosen = along.values[_every_nth_name(along, most)]
     return [plain(f"{name:g}" if numbers else name) for name in chosen]
 
 
 def _are_upright(names: Sequence[str], room: int) -> bool:
-    """Whether names are too long to stand side by side."""
+    """Whether names have more letters than `room`, and must be written vertically."""
     return sum(len(name) + 2 for name in names) > room
 
 
 def _focus(ax: Axes, bands: Sequence[np.ndarray | None]) -> None:
-    """Set limits around the posterior, since a wide prior would hide it."""
+    """Set vertical limits around the posterior, since a wide prior would hide it.
+
+    Args:
+        ax: the panel.
+        bands: ends of the 90 % intervals of the posterior; None for a panel without draws.
+    """
     known = [band for band in bands if band is not None]
     if known:
         low = min(float(band.min()) for band in known)

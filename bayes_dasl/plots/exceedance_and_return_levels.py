@@ -1,4 +1,4 @@
-"""Figures of the probability that levels are exceeded, and of levels that are exceeded rarely."""
+"""Figures of exceedance probabilities and of return levels."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
         The figure.
 
     Raises:
-        MismatchError: if `found` is something else, has too many levels to tell apart, or has
+        MismatchError: if `found` is something else, has too many levels to distinguish, or has
             dimensions other than the index.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
@@ -54,7 +54,7 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
         raise MismatchError("this draws a series: choose one place or member, as by .sel(…)")
     first = several[0]
     index = index_of(first["at"])
-    # Rows without an order, or a single time, are points that no line joins.
+    # Rows without an order, or a single time, are drawn as points without a line.
     joined = first.attrs.get("series", 1) and first["at"].size > 1
     fig, ax = one_panel(2.9)
     for number, result in enumerate(several):
@@ -79,12 +79,15 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
 
 @mpl.rc_context(STYLE)
 def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") -> Figure:
-    """Draw the level that is exceeded once in a number of blocks, against that number.
+    """Draw return levels against return periods.
+
+    The return level of a period of n blocks is the level that block maxima exceed once in n blocks
+    on average.
 
     Args:
         table: the result of `bayes_dasl.extremes.return_levels`.
-        observable: its name, for the axis.
-        units: its units, for the axis.
+        observable: name of the observable, for the axis.
+        units: units of the observable, for the axis.
 
     Returns:
         The figure.

@@ -1,4 +1,4 @@
-"""A fan chart: the end of the data and the forecast after it, in bands of many levels."""
+"""A fan chart: the end of the data and the forecast after it, in bands of several levels."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def plot_fan(
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
-        train: the data of the fit; None leaves them out.
-        test: data that the fit has not seen; None leaves them out.
-        observable: its name; it must be a series of numbers.
-        window: first and last time of the figure, numbers or dates. None shows the forecast after
-            the fitted data and as long a time before it.
+        train: the training data; None leaves them out.
+        test: held-out data; None leaves them out.
+        observable: name of the observable; it must be a time series of numbers.
+        window: first and last time of the figure, as numbers or dates. None shows the forecast
+            after the fitted data, with an equal time before it.
 
     Returns:
         The figure.
@@ -101,7 +101,7 @@ def plot_fan(
 
 
 def _draw_fan(ax: Axes, time: np.ndarray, draws: np.ndarray) -> None:
-    """Draw the bands, the widest and faintest first, and the median."""
+    """Draw the bands, the widest and faintest first, and the median; draws are `(draw, time)`."""
     for number, level in enumerate(FAN):
         tails = (100 - level) / 200, (100 + level) / 200
         low, high = np.quantile(draws, tails, axis=0)
@@ -118,7 +118,13 @@ def _draw_fan(ax: Axes, time: np.ndarray, draws: np.ndarray) -> None:
 
 
 def _rows_between(data: xr.Dataset | None, index: str, time: np.ndarray) -> xr.Dataset | None:
-    """Return the rows of data within the times that are drawn, or None without any."""
+    """Return the rows of data within the drawn times; None without data or rows.
+
+    Args:
+        data: the data, or None.
+        index: name of the index.
+        time: the drawn times, as positions on the axis.
+    """
     if data is None:
         return None
     at = positions(data[index].values)
@@ -127,7 +133,7 @@ def _rows_between(data: xr.Dataset | None, index: str, time: np.ndarray) -> xr.D
 
 
 def _ends_between(fitted: Span, time: np.ndarray) -> Span:
-    """Return start and end of the fitted data, each None if outside the times that are drawn."""
+    """Return first and last time of the fitted data; None for one outside the drawn times."""
 
     def seen(at: Any) -> bool:
         return at is not None and bool(time.min() <= positions(at) <= time.max())

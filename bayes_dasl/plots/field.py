@@ -1,4 +1,4 @@
-"""Figures of a field: an observable over time and one or two coordinates of place."""
+"""Figures of a field: an observable over time and one or two coordinates of space."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from ._style import (
 )
 
 type Maps = dict[str, list[xr.DataArray]]
-"""Fields `(time, place, …)` to draw, by title. Data at different places are fields of their own."""
+"""Fields `(time, place, …)` by title. Data at different places are separate fields."""
 
 _TIMES = 4
 _ERROR = "median less data"
 _WIDTHS = "width of the 90 % interval"
-_SIGNED = 0.2  # share of the largest value that counts as values of either sign
+_SIGNED = 0.2  # values have both signs if the smaller extreme is above this share of the larger
 
 
 @mpl.rc_context(STYLE)
@@ -47,14 +47,14 @@ def plot_field(
     """Draw maps of a field: data, median, error of the median, and width of the 90 % interval.
 
     A field over one coordinate is a map over time and place, with a dashed line at the end of the
-    fitted data. A field over two coordinates is drawn at up to four times; titles say which of them
-    lie within the fitted data. Draws whose solve failed are left out.
+    fitted data. A field over two coordinates is drawn at up to four times, and titles say which of
+    these times were fitted. Draws whose solve failed are left out.
 
     Args:
         fc: the result of `forecast`.
-        train: the data of the fit; None leaves them out.
-        test: data that the fit has not seen; None leaves them out.
-        observable: its name; it must have one or two coordinates beside the index.
+        train: the training data; None leaves them out.
+        test: held-out data; None leaves them out.
+        observable: name of the observable; it must have one or two coordinates beside the index.
 
     Returns:
         The figure.
@@ -101,7 +101,15 @@ def plot_field(
 def _observed_fields(
     train: xr.Dataset | None, test: xr.Dataset | None, observable: str, index: str, places: list
 ) -> list[xr.DataArray]:
-    """Return the data as one field, or as two if training and test data are at other places."""
+    """Return training and test data as one field, or as two if their places differ.
+
+    Args:
+        train: the training data, or None.
+        test: held-out data, or None.
+        observable: name of the observable.
+        index: name of the index.
+        places: names of the coordinates of space.
+    """
     found = [
         data[observable].transpose(index, *places)
         for data in (train, test)
@@ -113,14 +121,14 @@ def _observed_fields(
 
 
 def _mean_of_replicates(field: xr.DataArray, index: str) -> xr.DataArray:
-    """Return the mean of all values at each time; some may be fitted and some held out."""
+    """Return a field with one value per time: the mean of fitted and held-out replicates."""
     if field.indexes[index].is_unique:
         return field
     return field.groupby(index).mean().transpose(*field.dims)
 
 
 def _colour_limits(maps: Maps) -> dict[str, tuple[float, float]]:
-    """Return the lowest and highest value of each map; data and median share theirs."""
+    """Return the limits of the colours by title of the map; data and median share them."""
     # Colours of data and median must be comparable.
     groups = [("data", "median"), (_ERROR,), (_WIDTHS,)]
     limits = {}
@@ -134,7 +142,14 @@ def _colour_limits(maps: Maps) -> dict[str, tuple[float, float]]:
 
 
 def _colours(name: str, limits: tuple[float, float]) -> dict:
-    """Return a colour map with its ends; errors and signed values have white at zero."""
+    """Return a colour map with its limits, as Matplotlib options.
+
+    Errors, and values with both signs, have white at zero.
+
+    Args:
+        name: title of the map.
+        limits: lowest and highest value.
+    """
     low, high = limits
     # A field that is zero everywhere has no largest value.
     largest = max(-low, high, 1e-300)
@@ -161,7 +176,15 @@ def _colours(name: str, limits: tuple[float, float]) -> dict:
 def _over_time(
     maps: Maps, predictions: xr.DataArray, index: str, place: str, train_end: Any
 ) -> Figure:
-    """Draw maps over time and one coordinate, below each other."""
+    """Draw maps over time and one coordinate, one below the other.
+
+    Args:
+        maps: fields by title.
+        predictions: draws of the observable, for names and labels.
+        index: name of the index.
+        place: name of the coordinate.
+        train_end: last time of the fitted data, or None.
+    """
     limits = _colour_limits(maps)
     fig = new_figure(1.75 * len(maps) + 0.4)
     axes = np.atleast_1d(fig.subplots(len(maps), 1, sharex=True, sharey=True))
@@ -183,7 +206,15 @@ def _over_time(
 def _at_times(
     maps: Maps, predictions: xr.DataArray, index: str, places: list, train_end: Any
 ) -> Figure:
-    """Draw maps over two coordinates: one row per quantity, one column per time."""
+    """Draw maps over two coordinates, with a row for each title and a column for each time.
+
+    Args:
+        maps: fields by title.
+        predictions: draws of the observable, for names and labels.
+        index: name of the index.
+        places: names of the coordinates.
+        train_end: last time of the fitted data, or None.
+    """
     limits = _colour_limits(maps)
     chosen = _map_times(maps, predictions[index].values, index)
     fig = new_figure(1.75 * len(maps) + 0.5, width=1.75 * len(chosen) + 1.1)
@@ -206,7 +237,7 @@ def _at_times(
 
 
 def _map_times(maps: Maps, times: np.ndarray, index: str) -> np.ndarray:
-    """Return up to four times, evenly chosen from those with data, or from all if none has."""
+    """Return up to four times, evenly chosen from those with data, or from all if none has data."""
     fields = maps.get("data", [])
     # Times with data show how far the median is off.
     with_data = [t for t in times if _field_at(fields, index, t) is not None]
@@ -222,7 +253,19 @@ def _map(
     time: Any,
     colours: dict,
 ) -> Any:
-    """Draw the first field that has values at a time, or write that there is none."""
+    """Draw the first field that has values at a time, or write that there is none.
+
+    Args:
+        ax: the panel.
+        fields: the fields.
+        index: name of the index.
+        places: names of the coordinates.
+        time: the time.
+        colours: the result of `_colours`.
+
+    Returns:
+        The coloured cells, for a colour bar; None if no field has values.
+    """
     field = _field_at(fields, index, time)
     if field is None:
         note(ax, "none")
@@ -233,7 +276,7 @@ def _map(
 
 
 def _mesh(ax: Axes, x: np.ndarray, y: np.ndarray, field: xr.DataArray, colours: dict) -> Any:
-    """Draw a field as coloured cells around its points."""
+    """Draw a field as coloured cells around its points, and return the cells."""
     # As an image, since thousands of cells would make an SVG file large.
     return ax.pcolormesh(
         x,
@@ -246,7 +289,7 @@ def _mesh(ax: Axes, x: np.ndarray, y: np.ndarray, field: xr.DataArray, colours: 
 
 
 def _field_at(fields: list[xr.DataArray], index: str, time: Any) -> xr.DataArray | None:
-    """Return the first field with finite values at a time, if there is one."""
+    """Return the first field with finite values at a time, at this time; None if there is none."""
     for field in fields:
         at = field.sel({index: time}, method="nearest")
         found = at[index]

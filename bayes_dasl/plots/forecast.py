@@ -1,4 +1,4 @@
-"""Figures of a forecast over time and of the parts of its variance."""
+"""Figures of a forecast over time, and of the parts of its variance."""
 
 from __future__ import annotations
 
@@ -66,17 +66,18 @@ PARTS = {  # part of the variance: (colour, hatch)
 def plot_forecast(
     fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str
 ) -> Figure:
-    """Draw a forecast with 50 and 90 % bands, the data and the train/test boundary.
+    """Draw a forecast with 50 and 90 % bands, the data, and the end of the training data.
 
     Rows without an order have one interval each in place of bands. Draws whose solve failed are
-    left out. Training data are filled, test data open. A recalibrated forecast is labelled as one,
-    here and in other figures.
+    left out. Training data are filled points, test data open points. A recalibrated forecast is
+    labelled as recalibrated.
 
     Args:
         fc: the result of `forecast` or `recalibrate`.
-        train: the data of the fit; None leaves them out.
-        test: data that the fit has not seen; None leaves them out.
-        observable: its name. It must be a series of numbers; `plot_field` draws fields.
+        train: the training data; None leaves them out.
+        test: held-out data; None leaves them out.
+        observable: name of the observable. It must be a series of numbers; `plot_field` draws
+            fields.
 
     Returns:
         The figure.
@@ -118,7 +119,7 @@ def plot_forecast(
 
 
 def _bars(x: np.ndarray) -> dict[str, Any]:
-    """Return the look of intervals side by side."""
+    """Return options of `draw_bands` for one interval at each position `x`, in place of bands."""
     width = 0.7 * (np.diff(x).min() if len(x) > 1 else 1.0)
     return {
         "bar": width,
@@ -130,14 +131,16 @@ def _bars(x: np.ndarray) -> dict[str, Any]:
 
 
 def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the known parts of the epistemic variance by name; they add up to it.
+    """Return the known parts of the epistemic variance, by name; their sum is this variance.
 
     - An ensemble of forcings gives *forcing* and *parameters*.
-    - Otherwise the parts are *science*, *network*, *process* and *interaction*, as far as the
-      model has such unknowns.
-    - If science and network cannot be separated at some times, the parts are their lower bounds
-      and the *unknown* rest.
-    - If there are too few draws to split the variance, the only part is *epistemic*.
+    - Without a network, the parts are *parameters* and *process* (process noise), if the model has
+      process noise.
+    - With science and network, the parts are *science*, *network*, *process* if the model has it,
+      and *interaction*.
+    - If science and network cannot be separated at some times, lower bounds replace their parts,
+      and *unknown* is the rest.
+    - If the variance cannot be split, for example with too few draws, the only part is *epistemic*.
 
     Args:
         parts: the result of `decompose`.
@@ -174,18 +177,21 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
 def plot_decomposition(
     parts: xr.Dataset, observable: str, train_end: Any = None, train_start: Any = None
 ) -> Figure:
-    """Stack the parts of the predictive variance, above in its units and below as shares.
+    """Draw the parts of the predictive variance as a stack over time.
 
-    *Science* and *network* would vanish on average if that group were known, *interaction* only if
-    both were. The interaction is negative where the groups carry the same information, and then
-    hangs below zero. The line of the total is the height of the stack less the part below zero. If
-    the split is unknown, the figure shows a lower bound for each group and the unknown rest.
+    The upper panel has the units of the variance, the lower panel shows shares of the total.
+
+    *Science* is the variance that would vanish on average if the science parameters were known, and
+    *network* that of the network weights. *Interaction* vanishes only if both are known. It is
+    negative where the two groups carry the same information, and is then drawn below zero. The
+    total is the height of the stack minus the part below zero. If science and network cannot be
+    separated, the figure shows a lower bound for each and the unknown rest.
 
     Args:
         parts: the result of `decompose`.
-        observable: its name.
-        train_end: last time of the fitted data, a number or a date, marked by a line; None draws
-            no line.
+        observable: name of the observable.
+        train_end: last time of the fitted data, a number or a date, marked by a line; None draws no
+            line.
         train_start: first time of the fitted data, marked by a line if the parts begin before it;
             None draws no line.
 
@@ -220,7 +226,15 @@ def plot_decomposition(
 
 
 def _clip(ax: Axes, quantiles: np.ndarray | None, observed: np.ndarray) -> None:
-    """Keep data and median readable if the 90 % band is very wide, and say where it is cut."""
+    """Limit the vertical axis if the 90 % band is very wide, so that data and median stay readable.
+
+    A text in the panel says how far the band extends beyond the axis.
+
+    Args:
+        ax: the panel.
+        quantiles: the result of `draw_bands`; None without draws.
+        observed: the values of the data.
+    """
     if quantiles is None or not np.isfinite(quantiles).all():
         return
     # 1. The core is the median and the data. The 50 % band limits how far it may be zoomed.
@@ -242,7 +256,13 @@ def _clip(ax: Axes, quantiles: np.ndarray | None, observed: np.ndarray) -> None:
 
 
 def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
-    """Stack positive values above zero and negative values below it."""
+    """Stack positive values above zero and negative values below it.
+
+    Args:
+        ax: the panel.
+        time: positions on the horizontal axis.
+        parts: values over time by name of the part.
+    """
     top, bottom = np.zeros(len(time)), np.zeros(len(time))
     for name, values in parts.items():
         color, hatch = PARTS[name]
@@ -258,7 +278,7 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
                 "label": label,
             }
             ax.fill_between(time, edge, edge + part, **look)
-            # The next part stands on this one.
+            # The next part is stacked on this one.
             edge += part
             label = None
     if bottom.any():
@@ -268,7 +288,7 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
 
 
 def _variance_label(parts: xr.Dataset) -> str:
-    """Return the axis label of a variance, whose units are squared."""
+    """Return the axis label of a variance, with the squared units of the observable."""
     units = str(parts.coords["units"].item()) if "units" in parts.coords else ""
     # `m²`, but `(m/s)²`.
     base = units if units.isalpha() else f"({units})"

@@ -1,4 +1,4 @@
-"""Figures of unknown functions before and after data, and of the training of a descent."""
+"""Figures of unknown functions under prior and posterior, and of training by gradient descent."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ._style import (
 )
 
 type Rate = Callable[[Any, dict[str, Array]], Mapping[str, Any]]
-"""A function of the model, with numbers for its unknowns, and of inputs: values by name."""
+"""`rate(m, u)`: values by name, for a model with numbers for its unknowns and a dict of inputs."""
 type Ranges = dict[str, tuple[float, float]]
 """Lowest and highest value of each input."""
 
@@ -58,18 +58,18 @@ def plot_function(
 ) -> Figure:
     """Draw an unknown function, or a rate that is computed from it, over each of its inputs.
 
-    The other inputs have the middle of their range. The prior is shown as a 90 % band with eight
-    draws. A fit `post` adds the median and 90 % band of the posterior, and ticks at the inputs of
-    the data: between and beyond them the prior dominates. Before a fit the figure shows whether the
-    functions of the prior are as large and as rough as they should be.
+    The other inputs are fixed at the middle of their range. The prior is shown as a 90 % band with
+    eight draws. With a fit `post`, median and 90 % band of the posterior are added, and ticks at
+    the inputs of the data. Far from these inputs the prior dominates. Before a fit, use the figure
+    to check size and roughness of the functions under the prior.
 
-    An input of a `bd.Network` runs 2.5 widths to either side of its middle, an input of a
+    An input of a `bd.Network` is drawn over 2.5 widths to either side of its middle, an input of a
     `bd.Basis` over its range. Other functions are drawn if they have a property `drawn_over`, a
     dict from input to range. Units are those of the model, or else of the data.
 
-    A derived rate is a function `(m, u)` of the model, with numbers for its unknowns, and a dict of
-    inputs. It returns a dict of numbers. It runs for all draws at once, so write it with `jnp`. For
-    example, the growth of a state x by a law and the factor of a network, over x:
+    A derived rate is a function `(m, u)`: `m` is the model with numbers for its unknowns, and `u` a
+    dict of inputs. It returns a dict of numbers. It is computed for all draws at once, so write it
+    with `jnp`. For example, the growth rate of a state x, from an equation with a network, over x:
 
     `plot_function(model, post, lambda m, u: {"growth": m.layer.vector_field(0.0, u, {})["x"]},
     over={"x": (0.1, 5.0)})`
@@ -87,8 +87,8 @@ def plot_function(
         The figure.
 
     Raises:
-        ModelError: if there is no unknown function, or several and none is named, or a rate
-            returns no dict of numbers.
+        ModelError: if there is no unknown function, or several and none is named, or a rate returns
+            no dict of numbers.
         MismatchError: if a name is unknown, a range is empty, or the posterior is of another model.
     """
     # 1. Choose the function and its inputs.
@@ -138,10 +138,13 @@ def plot_function(
 def _function_to_draw(
     model: Model, post: xr.DataTree | None, function: str | Rate | None, over: Ranges
 ) -> tuple[Rate, Ranges, dict[str, np.ndarray]]:
-    """Return the function, the range of each input, and the inputs at the rows of the data.
+    """Return what `plot_function` draws, from its arguments.
+
+    Returns:
+        The function, the range of each input by name, and the inputs at the data by name.
 
     Raises:
-        ModelError: if a rate has no inputs, or there is not one function.
+        ModelError: if a rate has no inputs, there is no function, or several and none is named.
         MismatchError: if a range is empty, or an input or function is unknown.
     """
     for name, (low, high) in over.items():
@@ -176,15 +179,15 @@ def _function_to_draw(
 
 
 def _inputs_at_data(post: xr.DataTree | None, path: str | None = None) -> dict[str, np.ndarray]:
-    """Return the inputs at the rows of the data by name, as far as the fit kept them.
+    """Return the values of inputs at the rows of the data, as far as the fit saved them.
 
     Args:
-        post: the result of `fit`.
+        post: the result of `fit`, or None.
         path: the dotted path of an unknown function. None takes the inputs of all functions, and
-            beside them the variables of the data.
+            also the variables of the data.
 
     Returns:
-        The finite values of each input.
+        The finite values by name of the input.
     """
     if post is None:
         return {}
@@ -203,20 +206,21 @@ def _inputs_at_data(post: xr.DataTree | None, path: str | None = None) -> dict[s
 
 @mpl.rc_context(STYLE)
 def plot_training(post: xr.DataTree) -> Figure:
-    """Draw the loss of a descent and each of its terms, step by step, one line per ensemble member.
+    """Draw the loss of gradient descent and each of its terms, by step and ensemble member.
 
-    The value by which members were judged has a panel of its own if it is not the loss, such as a
-    loss on held-out data. The gain of the first twentieth of the steps is cut off, since it would
-    hide the rest. A step whose solve failed is a gap.
+    Ensemble members may have been selected by another value than the loss, such as the loss on
+    held-out data. This value then has a separate panel. The first twentieth of the steps does not
+    determine the limits, since its large changes would hide the rest. A step whose solve failed is
+    a gap.
 
     Args:
-        post: the result of `fit` with an engine that descends.
+        post: the result of `fit` with an engine that uses gradient descent.
 
     Returns:
         The figure.
 
     Raises:
-        MismatchError: if the engine does not descend.
+        MismatchError: if the engine does not use gradient descent.
     """
     if "training" not in post.children:
         raise MismatchError(
@@ -245,7 +249,7 @@ def plot_training(post: xr.DataTree) -> Figure:
                 "ms": 3,
             }
         ax.plot(curves[along].values, values.T, **style)
-        # A failed start would set the scale otherwise.
+        # Otherwise the large losses of the first steps would determine the limits.
         settled = values[:, values.shape[1] // 20 :]
         if np.isfinite(settled).any():
             ax.set_ylim(*_around(np.nanmin(settled), np.nanmax(settled), 1.1))
@@ -257,8 +261,8 @@ def plot_training(post: xr.DataTree) -> Figure:
 
 
 def _is_judged_otherwise(curves: xr.Dataset) -> bool:
-    """Whether members were judged by something other than the loss of the step that follows."""
-    # Each look is at the parameters before the step that follows.
+    """Whether ensemble members were selected by another value than the loss."""
+    # Each value of `held_out` is for the parameters before the step that follows.
     judged = curves["held_out"].transpose("member", "look").values[:, :-1]
     loss = curves["loss"].transpose("member", "step").values[:, curves["look"].values[:-1]]
     both = np.isfinite(judged) & np.isfinite(loss)
@@ -266,21 +270,25 @@ def _is_judged_otherwise(curves: xr.Dataset) -> bool:
 
 
 def _infinite_as_nan(values: np.ndarray) -> np.ndarray:
-    """Return values with NaN for infinity, which a line leaves out."""
+    """Replace infinite values by NaN, which a line leaves out."""
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def functions_of(model: Model) -> dict[str, Any]:
-    """Return the unknown functions of a model that can be drawn, by their dotted paths."""
+    """Return the unknown functions of a model that can be drawn, by dotted path."""
     return dict(parts_inside(model, lambda node: hasattr(node, "drawn_over")))
 
 
 def _function_named(model: Model, name: str | None) -> tuple[str, Any]:
-    """Return path and function of the given name, or of the only function.
+    """Return path and function with the given name, or those of the only function.
+
+    Args:
+        model: the model.
+        name: the dotted path or an end of it; None for the only function.
 
     Raises:
         ModelError: if there is no function, or several and no name.
-        MismatchError: if not exactly one function has the name.
+        MismatchError: if no function or several have the name.
     """
     found = functions_of(model)
     if not found:
@@ -298,7 +306,10 @@ def _function_named(model: Model, name: str | None) -> tuple[str, Any]:
 
 
 def _units_of_inputs(model: Model, post: xr.DataTree | None) -> dict[str, str]:
-    """Return the units of the model, or else of the data; "t" has the units of the index."""
+    """Return the units of variables by name, from the model or else from the data.
+
+    "t" has the units of the index.
+    """
     data = xr.Dataset() if post is None else fitted_data(post)
     found = {str(name): str(v.attrs.get("units", "")) for name, v in data.variables.items()}
     found |= {name: units for name, units in model.layer.units.items() if units}
@@ -306,7 +317,7 @@ def _units_of_inputs(model: Model, post: xr.DataTree | None) -> dict[str, str]:
 
 
 def _thinned_draws(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return at most `_MOST_DRAWS` draws, evenly chosen."""
+    """Return at most `_MOST_DRAWS` evenly chosen draws of each parameter, by path."""
     # `vmap` over all draws of a long run would need much memory.
     at = thinned(len(next(iter(draws.values()))), _MOST_DRAWS)
     return {path: values[at] for path, values in draws.items()}
@@ -315,7 +326,17 @@ def _thinned_draws(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _along_input(
     model: Model, rate: Rate, ranges: Ranges, name: str, draws: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Return the values of a function along one input for all draws, `(draw, input)` by output.
+    """Evaluate a function along one input for all draws.
+
+    Args:
+        model: the model.
+        rate: the function.
+        ranges: range of each input by name.
+        name: name of the input that varies; the others are fixed at the middle of their range.
+        draws: draws by path of the parameter.
+
+    Returns:
+        Values `(draw, input)` by name of the output.
 
     Raises:
         ModelError: if the function returns no dict of numbers.
@@ -343,7 +364,13 @@ def _along_input(
 
 
 def _draw_prior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
-    """Draw the 90 % interval of prior curves, and some of them."""
+    """Draw the 90 % band of prior curves, and some of the curves.
+
+    Args:
+        ax: the panel.
+        x: the values of the input.
+        values: the curves, `(draw, x)`.
+    """
     low, high = np.nanquantile(values, [0.05, 0.95], axis=0)
     ax.fill_between(x, low, high, color=FAINT, lw=0, label="prior, 90 %")
     for i, line in enumerate(values[:_LINES_SHOWN]):
@@ -356,13 +383,19 @@ def _draw_prior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
             ls=LINES[i % len(LINES)],
             label=label,
         )
-    # The few widest curves would set the scale otherwise.
+    # Otherwise a few extreme curves would determine the limits.
     lowest, highest = np.nanquantile(values, [0.01, 0.99])
     ax.set_ylim(*_around(lowest, highest, 1.1))
 
 
 def _draw_posterior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
-    """Draw median and 90 % band of posterior curves, and focus on them."""
+    """Draw median and 90 % band of posterior curves, and set the limits around the band.
+
+    Args:
+        ax: the panel.
+        x: the values of the input.
+        values: the curves, `(draw, x)`.
+    """
     low, middle, high = np.nanquantile(values, [0.05, 0.5, 0.95], axis=0)
     ax.set_ylim(*_focused_limits(ax.get_ylim(), (low.min(), high.max())))
     ax.fill_between(
@@ -380,7 +413,15 @@ def _draw_posterior_curves(ax: Axes, x: np.ndarray, values: np.ndarray) -> None:
 def _focused_limits(
     prior: tuple[float, float], posterior: tuple[float, float]
 ) -> tuple[float, float]:
-    """Return limits with all of the posterior and the prior near it, which may be very wide."""
+    """Return vertical limits that contain the posterior band.
+
+    They also contain the prior, but at most three times the width of the posterior band, since the
+    prior may be very wide.
+
+    Args:
+        prior: limits that contain the prior curves.
+        posterior: lowest and highest value of the posterior band.
+    """
     # All of the posterior with some room, and at most three times its width.
     low, high = _around(*posterior, 1.1)
     lowest, highest = _around(*posterior, 3.0)
@@ -388,7 +429,7 @@ def _focused_limits(
 
 
 def _around(low: float, high: float, room: float) -> tuple[float, float]:
-    """Return limits `room` times as wide as a range, with the same middle."""
+    """Return limits with the same middle as `low` and `high`, and `room` times their distance."""
     middle = (low + high) / 2
     # A constant has a width of zero, and needs limits that differ.
     half = room * (high - low) / 2 + 1e-9 * (1 + abs(low) + abs(high))

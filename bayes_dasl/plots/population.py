@@ -1,4 +1,4 @@
-"""Figures of a population: the forecast of each group, and a visual predictive check of all."""
+"""Figures of a population: the forecast of each group, and a visual predictive check."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from ._style import (
 )
 
 COLUMNS = 4
-_GAP = 0.15  # share of the span of the data, from which on a gap separates bins
+_GAP = 0.15  # smallest gap that separates bins, as a share of the time span of the data
 _VPC_LOOKS = {
     0.1: (ORANGE, ":"),
     0.5: (BLUE, "-"),
@@ -63,16 +63,16 @@ def plot_members(
     *,
     most: int = 12,
 ) -> Figure:
-    """Draw the forecast of each group of a population with 50 and 90 % bands and its data.
+    """Draw the forecast of each group of a population, with 50 and 90 % bands and the data.
 
-    Draws whose solve failed are left out. Training data are filled, test data open. All panels
-    have one scale.
+    Draws whose solve failed are left out. Training data are filled points, test data open points.
+    All panels have the same scale.
 
     Args:
         fc: the result of `forecast` for a model with `bd.Each`.
-        train: the data of the fit; None leaves them out.
-        test: data that the fit has not seen; None leaves them out.
-        observable: its name.
+        train: the training data; None leaves them out.
+        test: held-out data; None leaves them out.
+        observable: name of the observable.
         most: largest number of groups to draw, evenly chosen.
 
     Returns:
@@ -127,39 +127,40 @@ def plot_vpc(
     bins: int = 8,
     key: int | Array = 0,
 ) -> Figure:
-    r"""Draw a visual predictive check: quantiles of the data of all groups against the model.
+    r"""Draw a visual predictive check: quantiles of the data of all groups, and of simulated data.
 
-    The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many
-    data each. The bands hold the same quantile of simulated data in 90 % of the draws.
+    The data are divided into bins of time with about equal numbers of data. The lines are the 10,
+    50 and 90 % quantiles of the data in each bin. Each band is the 90 % interval, over draws, of
+    the same quantile of simulated data.
 
-    By default the simulated groups are new: they have the doses, covariates and times of the
-    groups in the data, and new random effects. Bands of the fitted groups themselves would be too
-    narrow, since each group has learned from its own data.
+    By default the simulated groups are new: they have the doses, covariates and times of the groups
+    in the data, and new random effects. Bands of the fitted groups themselves would be too narrow,
+    since their random effects were fitted to the same data.
 
-    Censored data stand at their limit, as triangles that point to the true value. Simulated data
-    beyond a limit are set to that limit.
+    Censored data are drawn at their limit, as triangles that point to the true value. Simulated
+    data beyond a limit are set to that limit.
 
     Args:
         model: the model, with `bd.Each`.
         post: the result of `fit`.
         data: the data, fitted or not, `(time, subject)`, with the forcings of the model.
-        observable: its name.
-        new_members: whether random effects are drawn anew; otherwise bands are conditional on the
+        observable: name of the observable.
+        new_members: whether random effects are drawn again; otherwise bands are conditional on the
             fitted groups.
         corrected: whether to correct data and simulated data for differences by design, such as
-            dose and covariates (pcVPC). Each datum is multiplied by $\tilde m_b / m_{ij}$. Here
-            $m_{ij}$ is the median over draws of the conditional mean of a new group there, and
-            $\tilde m_b$ the median of $m_{ij}$ in the bin. If some $m_{ij}$ is not positive,
-            $\tilde m_b - m_{ij}$ is added instead.
-        bins: largest number of bins.
-        key: a whole number or a JAX random key, for the observation noise.
+            dose and covariates (pcVPC). Datum j of group i is multiplied by $\tilde m_b / m_{ij}$.
+            Here $m_{ij}$ is the median over draws of the conditional mean of a new group at this
+            datum, and $\tilde m_b$ the median of $m_{ij}$ in its bin b. If some $m_{ij}$ is not
+            positive, $\tilde m_b - m_{ij}$ is added instead.
+        bins: largest number of bins of equal counts; long gaps between times add further bins.
+        key: a whole number or a JAX random key, for the simulated data.
 
     Returns:
         The figure.
 
     Raises:
-        MismatchError: if the posterior is of another model, the model has no groups, the
-            observable is unknown, or the data hold no value.
+        MismatchError: if the posterior is of another model, the model has no groups, the observable
+            is unknown, or the data have no value.
 
     Source: Bergstrand, Hooker, Wallin & Karlsson (2011), Prediction-corrected visual predictive
     checks for diagnosing nonlinear mixed-effects models.
@@ -227,18 +228,36 @@ def plot_vpc(
 
 
 def _flattened(draws: xr.DataArray, index: str, dim: str) -> np.ndarray:
-    """Return draws `(draw, datum)` of all chains, in the order of times and groups."""
+    """Return draws of all chains as an array `(draw, datum)`, in the order of times, then groups.
+
+    Args:
+        draws: the draws.
+        index: name of the dimension of times.
+        dim: name of the dimension of groups.
+    """
     values = draws.transpose("chain", "draw", index, dim).values
     return values.reshape(math.prod(values.shape[:2]), -1)
 
 
 def _of_bins(values: np.ndarray, inside: Sequence[np.ndarray], quantile: float) -> np.ndarray:
-    """Return one quantile of the values `(…, datum)` of each bin, shape `(bin, …)`."""
+    """Return one quantile of the values in each bin, shape `(bin, …)`.
+
+    Args:
+        values: the values, `(…, datum)`.
+        inside: a mask of the data in each bin.
+        quantile: level of the quantile.
+    """
     return np.stack([np.quantile(values[..., mask], quantile, -1) for mask in inside])
 
 
 def _corrected(values: np.ndarray, expected: np.ndarray, bin_of: np.ndarray) -> np.ndarray:
-    """Correct values `(…, datum)` to the median of the expected values in their bin."""
+    """Correct values for differences between the expected values of data in the same bin.
+
+    Args:
+        values: the values, `(…, datum)`.
+        expected: the expected value of each datum.
+        bin_of: the bin of each datum.
+    """
     # m̃_b, the median of the expected values m_ij in bin b.
     medians = [np.median(expected[bin_of == number]) for number in range(bin_of.max() + 1)]
     middle = np.asarray(medians)[bin_of]
@@ -248,7 +267,14 @@ def _corrected(values: np.ndarray, expected: np.ndarray, bin_of: np.ndarray) -> 
 
 
 def _bin_edges(times: np.ndarray, bins: int) -> np.ndarray:
-    """Return where bins of sorted times begin: equal counts, but no bin spans a long gap."""
+    """Return the first time of each bin.
+
+    Bins have about equal counts, and a long gap between times also begins a new bin.
+
+    Args:
+        times: sorted times of the data.
+        bins: number of bins of equal counts.
+    """
     # 1. Equal counts.
     even = [part[0] for part in np.array_split(times, bins) if part.size]
     # 2. A new bin after each long gap.
@@ -257,10 +283,10 @@ def _bin_edges(times: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _of_groups(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
-    """Return the predictions of one observable and the dimension of its groups.
+    """Return the predictions of one observable, and the name of its dimension of groups.
 
     Raises:
-        MismatchError: if there are no groups, or other dimensions beside them.
+        MismatchError: if there are no groups, or further dimensions.
     """
     predictions = predictions_of(fc, observable)
     dim = fc.attrs.get("members")
@@ -274,18 +300,18 @@ def _of_groups(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
 
 
 def evenly_chosen(groups: np.ndarray, most: int) -> np.ndarray:
-    """Return at most `most` groups, the first and the last included."""
+    """Return at most `most` groups, evenly chosen, with the first and the last included."""
     places = np.linspace(0, len(groups) - 1, min(most, len(groups)))
     return groups[np.unique(places.round().astype(int))]
 
 
 def group_title(dim: str, group: object) -> str:
-    """Return the name of a group; a number follows the name of its dimension."""
+    """Return the title of a group: its name, or for a number also the name of its dimension."""
     return f"{dim} {group:g}" if isinstance(group, (int, float, np.number)) else str(group)
 
 
 def few_shared_ticks(axes: Sequence[Axes], along: xr.DataArray) -> None:
-    """Set few ticks on the horizontal axes that many panels share."""
+    """Set few ticks, and no labels, on the horizontal axes of many panels."""
     for ax in axes:
         time_axis(ax, along)
         few_ticks(ax, along, 3)
@@ -293,7 +319,16 @@ def few_shared_ticks(axes: Sequence[Axes], along: xr.DataArray) -> None:
 
 
 def label_panels(fig: Figure | SubFigure, axes: Sequence[Axes], below: str, beside: str) -> None:
-    """Write one label for all panels, and tick labels under the last panel of each column."""
+    """Write one label for each axis of all panels.
+
+    The last panel of each column also gets tick labels.
+
+    Args:
+        fig: the figure.
+        axes: the panels.
+        below: label of the horizontal axes.
+        beside: label of the vertical axes.
+    """
     # Shared axes have tick labels in the last row only, which may be incomplete.
     for ax in axes[-COLUMNS:]:
         ax.tick_params(labelbottom=True)

@@ -1,4 +1,4 @@
-"""Figures of the posterior: densities on their priors, and ranks of the chains.
+"""Figures of the posterior: densities of prior and posterior, and ranks of the chains.
 
 arviz-plots has both figures. They are not used here since they are opened by pyplot, which is
 global state.
@@ -35,9 +35,10 @@ from ._style import (
     units_or_none,
 )
 
+# The smallest effective sample size from which the width of a band is computed.
 FEWEST_WORTH = 50.0
 _MOST_LINES = 16  # chains in one panel
-_WIDEST = 16.0  # an axis, in widths of the posterior
+_WIDEST = 16.0  # largest width of an axis, in widths of the posterior
 
 
 def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str, xr.DataArray]:
@@ -64,7 +65,7 @@ def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str,
 
 @mpl.rc_context(STYLE)
 def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
-    """Draw prior and posterior densities of each scientific parameter in small multiples.
+    """Draw prior and posterior densities of each scalar science parameter, one panel each.
 
     Args:
         post: the result of `fit`.
@@ -87,12 +88,13 @@ def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) 
 
 @mpl.rc_context(STYLE)
 def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
-    """Draw, for each chain, how far the ranks of its draws are from uniform.
+    """Draw how far the ranks of the draws of each chain are from uniform.
 
-    The line is $F_c(u) - u$, where $F_c$ is the empirical distribution of the fractional ranks of
-    chain $c$ among all draws. The band holds 99 % of such lines, as a whole, if the chains agree.
-    Its width follows from the effective sample size of a chain. A single chain is compared half
-    with half; more than 16 chains are pooled in 16 groups.
+    The line is $F_c(u) - u$. Here $F_c$ is the empirical distribution function of the fractional
+    ranks of chain $c$ among all draws, and $u$ the fractional rank. If the chains agree, a whole
+    line lies in the band with a probability of 99 %. The width of the band follows from the
+    effective sample size of a chain. A single chain is split into halves, which are compared. More
+    than 16 chains are pooled in 16 groups.
 
     Args:
         post: the result of `fit`.
@@ -118,7 +120,12 @@ def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
 
 
 def _scalars(name: Hashable, array: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Return the elements of a parameter, labelled by their coordinates."""
+    """Return the elements of a parameter by label, such as `rate[2]` from its coordinates.
+
+    Args:
+        name: name of the parameter.
+        array: its draws.
+    """
     inner = beside(array)
     if not inner:
         return {str(name): array}
@@ -133,7 +140,14 @@ def _scalars(name: Hashable, array: xr.DataArray) -> dict[str, xr.DataArray]:
 def draw_densities(
     ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None, label: str = "posterior"
 ) -> None:
-    """Draw the posterior density of one parameter over its prior."""
+    """Draw the posterior density of one parameter over its prior density.
+
+    Args:
+        ax: the panel.
+        posterior: posterior draws.
+        prior: prior draws; None draws no prior.
+        label: label of the posterior in the legend.
+    """
     after = sorted_finite(posterior.values)
     before = after[:0] if prior is None else sorted_finite(prior.values)
     low, high = _density_axis(after, before)
@@ -155,7 +169,12 @@ def draw_densities(
 
 
 def _density_axis(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
-    """Return an axis with nearly all of the posterior, and the prior as far as there is room."""
+    """Return limits of the axis for nearly all of the posterior, and the prior if there is room.
+
+    Args:
+        after: sorted posterior draws.
+        before: sorted prior draws, perhaps none.
+    """
     low, high = np.quantile(after, (0.001, 0.999))
     if before.size > 1:
         middle = (low + high) / 2
@@ -166,7 +185,13 @@ def _density_axis(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
 
 
 def _density(draws: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return grid and kernel density of sorted draws for an axis from `low` to `high`."""
+    """Return grid and kernel density of draws.
+
+    Args:
+        draws: sorted draws.
+        low: lower limit of the axis.
+        high: upper limit of the axis.
+    """
     # A constant has no density: draw a spike.
     if np.ptp(draws) == 0:
         return np.array([draws[0], draws[0]]), np.array([0.0, 1.0])
@@ -185,7 +210,7 @@ def _density(draws: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np
 
 
 def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:
-    """Draw the rank lines of one parameter, and return the word for a line."""
+    """Draw the rank lines of one parameter, and return what a line is, such as "chain"."""
     draws = parameter.transpose("chain", "draw").values
     label = "chain"
     numbers = parameter["chain"].values  # as `diagnose` numbers the chains
@@ -223,7 +248,7 @@ def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:
 
 
 def _chain_ess(chain: np.ndarray) -> float:
-    """Return the effective sample size of one chain by itself, at most its number of draws."""
+    """Return the effective sample size of one chain for its mean, at most its number of draws."""
     size = float(len(chain))
     if size < 8 or np.ptp(chain) == 0:
         return size

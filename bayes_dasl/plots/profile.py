@@ -1,4 +1,4 @@
-"""Figures of profile likelihoods."""
+"""A figure of a profile likelihood."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._style import BLUE, GREY, STYLE, one_panel, plain, small_print
 
 @mpl.rc_context(STYLE)
 def plot_profile(profile: xr.Dataset) -> Figure:
-    """Draw a profile likelihood, the threshold of its confidence interval, and the interval's ends.
+    """Draw a profile likelihood, and the ends and threshold of its confidence interval.
 
     Args:
         profile: the result of `profile_likelihood`.
@@ -31,7 +31,7 @@ def plot_profile(profile: xr.Dataset) -> Figure:
     # Values in the interval have a log likelihood at most χ²₁(level) / 2 below the maximum.
     allowed = float(chi2.ppf(profile.attrs["level"], 1)) / 2
     height = profile["log_likelihood"].values
-    # Values far below it would flatten the curve: keep one on either side of those near.
+    # Values far below the maximum would flatten the curve: keep one beyond either end.
     near = np.flatnonzero(height > max(-6 * allowed, np.max(height) - 1))
     shown = profile.isel(value=slice(max(near[0] - 1, 0), near[-1] + 2))
     fig, ax = one_panel(2.6)

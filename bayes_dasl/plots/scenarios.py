@@ -30,18 +30,18 @@ from ._style import (
 def plot_scenarios(
     forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | None, observable: str
 ) -> Figure:
-    """Draw the median and the 90 % band of several forecasts, with the data of the fit.
+    """Draw the median and the 90 % band of several forecasts, with the training data.
 
     Args:
         forecasts: forecasts by name, such as those of scenarios.
-        train: the data of the fit; None leaves them out.
-        observable: its name; it must be a series of numbers.
+        train: the training data; None leaves them out.
+        observable: name of the observable; it must be a time series of numbers.
 
     Returns:
         The figure.
 
     Raises:
-        MismatchError: if there are no forecasts or too many to tell apart, one is no forecast, all
+        MismatchError: if there are no forecasts or too many to distinguish, one is no forecast, all
             its draws failed, or the observable is unknown or no series.
     """
     if not 0 < len(forecasts) <= len(SERIES):
@@ -62,7 +62,7 @@ def plot_scenarios(
         line = LINES[number % len(LINES)]
         ax.fill_between(time, low, high, color=color, alpha=0.18, lw=0)
         ax.plot(time, middle, color=color, ls=line, lw=1.6, label=plain(name))
-    # All forecasts continue the same data, so the first one's units and boundary serve for all.
+    # All forecasts have the same training data, so units and boundary of the first one suffice.
     fc = next(iter(forecasts.values()))
     (train,) = data_of(fc, train)
     draw_data(ax, train, None, predictions)

@@ -1,4 +1,4 @@
-"""Figures of the unknowns that a quantity depends on."""
+"""Figures of sensitivity indices: how much quantities depend on each unknown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,16 @@ from ._style import (
 
 @dataclass(frozen=True)
 class _Indices:
-    """The indices of one method that a figure shows, and their labels."""
+    """The sensitivity indices of one method that a figure shows, and their labels.
+
+    Args:
+        alone: name of the index for an unknown by itself.
+        both: name of the index that includes interactions with other unknowns; None if there is
+            none.
+        label: label of `alone` in the legend.
+        label_both: label of `both` in the legend.
+        unit: label of the axis.
+    """
 
     alone: str
     both: str | None
@@ -49,7 +58,7 @@ class _Indices:
 
     @property
     def ranking(self) -> str:
-        """The index by which unknowns are ranked, and which lines show."""
+        """The index that lines show, and by which unknowns are ranked."""
         return self.both or self.alone
 
 
@@ -65,9 +74,9 @@ def plot_sensitivity(found: xr.Dataset, *, most: int = 6) -> Figure:
     """Draw how much quantities depend on each unknown: bars for numbers, lines for series.
 
     Args:
-        found: the result of `sensitivity`; each quantity is a number or a series along one
+        found: the result of `sensitivity`. Each quantity is a number, or a series along one
             dimension.
-        most: largest number of unknowns per series, the most important first; a number has twice
+        most: largest number of unknowns per series, the most important first. A number shows twice
             as many.
 
     Returns:
@@ -112,7 +121,14 @@ def plot_sensitivity(found: xr.Dataset, *, most: int = 6) -> Figure:
 
 
 def _draw_bars(ax: Axes, quantity: xr.DataArray, shown: _Indices, most: int) -> None:
-    """Draw one bar per unknown, the largest on top, with 95 % intervals."""
+    """Draw one bar per unknown, the largest at the top, with 95 % intervals.
+
+    Args:
+        ax: the panel.
+        quantity: the indices of one quantity.
+        shown: the indices of the method.
+        most: largest number of unknowns.
+    """
     # Bars are drawn from the bottom.
     ranked = _ranked(quantity, shown.ranking, most)[::-1]
     own = quantity.sel(unknown=ranked)
@@ -138,12 +154,12 @@ def _draw_bars(ax: Axes, quantity: xr.DataArray, shown: _Indices, most: int) -> 
 
 
 def _error(own: xr.DataArray, name: str) -> np.ndarray | None:
-    """Return the half-width of the 95 % interval of an index, if it has one."""
+    """Return the half-width of the 95 % interval of the index `name`; None if it has none."""
     return own.sel(index=f"{name}_error").values if f"{name}_error" in own["index"] else None
 
 
 def _line_looks(unknowns: list[str]) -> dict[str, dict[str, Any]]:
-    """Return a different pair of colour and line for each unknown."""
+    """Return a different combination of colour and line style for each unknown."""
     looks: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(unknowns):
         # After all colours are used, the lines move on by one.
@@ -155,7 +171,14 @@ def _line_looks(unknowns: list[str]) -> dict[str, dict[str, Any]]:
 def _draw_lines(
     ax: Axes, quantity: xr.DataArray, shown: _Indices, looks: dict[str, dict[str, Any]]
 ) -> None:
-    """Draw the index of each unknown along a series, with its 95 % interval."""
+    """Draw the index of each unknown along a series, with its 95 % interval.
+
+    Args:
+        ax: the panel.
+        quantity: the indices of one quantity.
+        shown: the indices of the method.
+        looks: Matplotlib options by name of the unknown.
+    """
     dim = str(quantity.dims[2])
     along = quantity[dim]
     numbers = has_numbers(quantity, dim)
@@ -187,7 +210,13 @@ def _draw_lines(
 
 
 def _ranked(quantity: xr.DataArray, index: str, most: int) -> list[str]:
-    """Return the unknowns with the largest index anywhere, the largest first."""
+    """Return the unknowns with the largest index anywhere along a series, the largest first.
+
+    Args:
+        quantity: the indices of one quantity.
+        index: name of the index.
+        most: largest number of unknowns.
+    """
     values = quantity.sel(index=index).values.reshape(quantity.sizes["unknown"], -1)
     largest = np.nan_to_num(values).max(1)
     order = np.argsort(-largest, kind="stable")[:most]

@@ -1,4 +1,4 @@
-"""A model as a diagram."""
+"""A model as a diagram of its parts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ _LETTERS_PER_INCH = 15.5
 
 @dataclass(frozen=True)
 class _Box:
-    """One part of a model: its rows of text, and its place below the box that holds it."""
+    """The box of one part of a model.
+
+    Args:
+        node: the part, a node of the description.
+        rows: rows of text below the title.
+        depth: number of parts that contain this part.
+        top: upper edge in inches; the vertical axis points down.
+        parent: the box of the part that contains this part; None for the model.
+    """
 
     node: Any
     rows: list[str]
@@ -42,21 +50,21 @@ class _Box:
 
     @property
     def height(self) -> float:
-        """Height in inches: one line for the title and one per row."""
+        """Height in inches, for the title and one line per row."""
         return _LINE * (1 + len(self.rows)) + 2 * _PAD
 
     @property
     def bottom(self) -> float:
-        """Lower edge; the vertical axis points down."""
+        """Lower edge in inches; the vertical axis points down."""
         return self.top + self.height
 
 
 @mpl.rc_context(STYLE)
 def plot_tree(root: Any) -> Figure:
-    """Draw a description's tree: one box per part, with its numbers, indented below its owner.
+    """Draw a model as a diagram: one box per part, with its parameters, indented below its parent.
 
-    Science has a blue edge, a network a dashed orange one; `~` marks inferred numbers. The parts of
-    a network are counted, not drawn.
+    Boxes of the science have a blue edge, those of a network a dashed orange edge. A parameter with
+    `~` is inferred. The parts of a network are counted, not drawn.
 
     Args:
         root: `describe(model).root`.
@@ -85,7 +93,14 @@ def plot_tree(root: Any) -> Figure:
 
 
 def _add_boxes(boxes: list[_Box], node: Any, depth: int, parent: _Box | None) -> None:
-    """Append a box for a part and for all parts below it, from top to bottom."""
+    """Append a box for a part, and for all parts in it, from top to bottom.
+
+    Args:
+        boxes: the boxes so far.
+        node: the part, a node of the description.
+        depth: number of parts that contain the part.
+        parent: the box of the part that contains it.
+    """
     # A network's layers say little: count their weights. A learned structure has named parts.
     is_structure = not any(child.kind and child.name == "module" for child in node.children)
     closed = node.group == "network" and not is_structure
@@ -102,20 +117,20 @@ def _add_boxes(boxes: list[_Box], node: Any, depth: int, parent: _Box | None) ->
 
 
 def _count_weights(node: Any) -> str:
-    """Return how many random weights there are below a node."""
+    """Return in words how many random weights a network has, in how many arrays."""
     arrays = [entry for child in node.children for entry in child.all_entries() if entry.random]
     return f"{sum(entry.size for entry in arrays)} weights in {len(arrays)} arrays"
 
 
 def _entry_text(entry: Any) -> str:
-    """Return a number of a model as text, such as `rate ~ LogNormal × 3 [1/d]`."""
+    """Return a parameter of a model as text, such as `rate ~ LogNormal × 3 [1/d]`."""
     shape = f" × {'·'.join(map(str, entry.shape))}" if entry.shape else ""
     units = f" [{entry.units}]" if entry.units else ""
     return f"{entry.name} {'~' if entry.random else '='} {entry.what}{shape}{units}"
 
 
 def _draw_box(ax: Axes, box: _Box) -> None:
-    """Draw a rounded box with its title and rows, cut to its width."""
+    """Draw a rounded box with its title and rows, which are cut to the width of the box."""
     left = _GAP + box.depth * _INDENT
     width = WIDTH - _GAP - left
     look = {
@@ -138,7 +153,7 @@ def _draw_box(ax: Axes, box: _Box) -> None:
 
 
 def _connect(ax: Axes, box: _Box, parent: _Box) -> None:
-    """Draw a line from the lower edge of a box to the title of one below it."""
+    """Draw a line from the lower edge of the box `parent` to the title of the box `box`."""
     x = _GAP + (box.depth - 0.5) * _INDENT
     middle = box.top + _LINE / 2 + _PAD
     # Down from the parent, then right to the box.

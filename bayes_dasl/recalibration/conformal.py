@@ -4,20 +4,21 @@ import numpy as np
 from jaxtyping import Float
 
 FEWEST = 9
-"""The fewest sizes of errors that determine the 90 % interval, which figures draw."""
+"""The fewest absolute errors from which the 90 % interval of figures can be computed."""
 BY_SIDES = 39
-"""The fewest errors that determine the 95 % interval on each side by itself."""
+"""The fewest errors from which lower and upper ends of the 95 % interval can be separate."""
 
 
 def largest_level(number: float, *, by_sides: bool) -> float:
-    """Return the largest central mass whose interval this many errors determine.
+    """Return the largest central probability whose interval can be computed from the errors.
 
     Args:
-        number: the number of independent errors of equal weight that they are worth.
-        by_sides: whether each side has its own quantiles, rather than both those of sizes.
+        number: the effective number of errors.
+        by_sides: whether lower and upper quantiles are computed separately from signed errors.
+            Otherwise both come from absolute errors.
 
     Returns:
-        The mass, below 1.
+        The probability, below 1.
     """
     return (number - 1) / (number + 1) if by_sides else number / (number + 1)
 
@@ -30,19 +31,21 @@ def next_quantiles(
     *,
     by_sides: bool,
 ) -> Float[np.ndarray, " level"]:
-    r"""Quantiles of the next error, from exchangeable earlier errors.
+    r"""Compute quantiles of the next error from exchangeable earlier errors.
 
     The next error exceeds the $k$-th smallest of $n$ errors with probability $1 - k / (n + 1)$. So
-    its quantile of level $p$ is the $p (n + 1)$-th smallest error, interpolated between errors. It
-    stays constant beyond the first and the last error, where nothing is known. With weights, or
-    several errors of one origin, $n$ is `number`.
+    its quantile of level $p$ is the $p (n + 1)$-th smallest error, interpolated between errors. The
+    quantile is constant beyond the first and the last error, where nothing is known. With weights,
+    or several errors per origin, $n$ is the effective number `number`.
 
     Args:
-        errors: the errors with their signs.
-        weights: the weight of each.
+        errors: the signed errors.
+        weights: the weight of each error.
         levels: levels from 0 to 1.
-        number: the number of independent errors of equal weight that they are worth.
-        by_sides: whether each side has its own quantiles, rather than both those of sizes.
+        number: the effective number of errors: the number of independent errors of equal weight
+            with the same information.
+        by_sides: whether lower and upper quantiles are computed separately from signed errors.
+            Otherwise both come from absolute errors, and are symmetric.
 
     Returns:
         The quantile of each level.
@@ -68,12 +71,20 @@ def _weighted_quantiles(
     number: float,
     least: float | None = None,
 ) -> np.ndarray:
-    """Interpolated weighted quantiles of the next value; `least` is a lower bound of values."""
+    """Interpolate weighted quantiles of the next value.
+
+    Args:
+        values: earlier values.
+        weights: the weight of each value.
+        levels: levels of the quantiles.
+        number: the effective number of values.
+        least: the quantile of level 0; None takes the smallest value.
+    """
     order = np.argsort(values, kind="stable")
     values = values[order]
     weights = weights[order]
     below = (np.cumsum(weights) - weights / 2) / weights.sum()
-    # The mass below each value, with half of its own.
+    # `below` is the share of weight below each value, plus half the weight of the value.
     if least is not None:
         # The bound is the quantile of level 0.
         values = np.append(least, values)

@@ -18,7 +18,7 @@ from ..weighting.windows import seen_rows
 from .conformal import BY_SIDES, FEWEST, largest_level, next_quantiles
 
 type Pair = tuple[xr.DataTree, xr.Dataset]
-"""A forecast, and data that it had not seen."""
+"""A forecast, and data that were not used in its fit."""
 
 _WHAT = (
     "past is what bd.weighting.leave_future_out returned, a pair of a forecast and data that it "
@@ -29,11 +29,16 @@ _WHAT = (
 class Past(NamedTuple):
     """Errors of forecasts on held-out data.
 
+    A lead is the position of a time after an origin, the end of the data of a fit.
+
     Args:
-        errors: the result of `held_out_errors`, along `origin`.
-        units: the unit that is counted: origins, rows, or members.
-        elapsed: the time from an origin to each lead, `(lead,)`; None without leads.
-        apart: the time between two origins, `(origin, origin)`; None without leads.
+        errors: the result of `held_out_errors`, with the dimension `origin` for the units that are
+            counted.
+        units: what these units are, in words: "origins", "rows" or "members" (groups).
+        elapsed: the time from an origin to each lead, `(lead,)`; None if the errors are no time
+            series.
+        apart: the time between two origins, `(origin, origin)`; None if the errors are no time
+            series.
     """
 
     errors: xr.Dataset
@@ -42,10 +47,14 @@ class Past(NamedTuple):
     apart: np.ndarray | None = None
 
     def shared(self, lead: int) -> np.ndarray | None:
-        """The overlap of windows up to a lead: the share of times that two have in common.
+        """Return the share of times that the windows of two origins have in common.
+
+        Args:
+            lead: index of the lead up to which windows extend.
 
         Returns:
-            The overlaps `(origin, origin)`, 0 for a window with itself; None without leads.
+            The shares `(origin, origin)`, 0 for a window with itself; None if the errors are no
+            time series.
         """
         if self.elapsed is None or self.apart is None:
             return None
@@ -58,9 +67,11 @@ class CalibrationErrors(NamedTuple):
     Args:
         errors: the errors, `(error,)`.
         weights: their weights by age.
-        held_out: the number of origins, rows or members that they come from.
-        effective: the number of independent errors of equal weight that they are worth.
-        by_sides: whether each side has its own quantiles; otherwise both have those of sizes.
+        held_out: number of origins, rows or groups with errors.
+        effective: the effective number of errors: the number of independent errors of equal weight
+            with the same information.
+        by_sides: whether lower and upper quantiles are computed separately from signed errors.
+            Otherwise both come from absolute errors.
     """
 
     errors: np.ndarray
@@ -71,16 +82,22 @@ class CalibrationErrors(NamedTuple):
 
     @property
     def number(self) -> float:
-        """The number for quantiles; a warning tells if fewer are effective."""
+        """The number of errors in the formulas of quantiles, at least `FEWEST`.
+
+        `calibration_errors` warns if the effective number is smaller.
+        """
         return max(self.effective, FEWEST)
 
     @property
     def known_level(self) -> float:
-        """The mass of the largest central interval that is known."""
+        """The probability of the largest central interval that is known."""
         return largest_level(self.number, by_sides=self.by_sides)
 
     def quantiles(self, levels: np.ndarray) -> np.ndarray:
-        """Quantiles of the next error.
+        """Compute quantiles of the next error.
+
+        Args:
+            levels: levels from 0 to 1.
 
         Returns:
             The quantile of each level.
@@ -92,12 +109,16 @@ class CalibrationErrors(NamedTuple):
 def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> Past:
     """Collect errors on held-out data for the model and the observables of a forecast.
 
+    Args:
+        fc: the forecast that is to be recalibrated.
+        past: as for `recalibrate`.
+
     Returns:
-        The errors, with what they count as.
+        The errors, with the units that are counted.
 
     Raises:
-        MismatchError: for other models, observables or data.
-        DataError: for censored data.
+        MismatchError: if models, observables or data do not suit the forecast.
+        DataError: if held-out data are censored.
     """
     if isinstance(past, xr.DataTree):
         found = _errors_of_origins(fc, past)
@@ -122,13 +143,16 @@ def past_errors(fc: xr.DataTree, past: xr.DataTree | Pair | Sequence[Pair]) -> P
 
 
 def fitted_until(fc: xr.DataTree) -> Any:
-    """The last time that was fitted, a number or a date.
+    """Return the last time of the data of a fit, a number or a date.
+
+    Args:
+        fc: a forecast made from the fit.
 
     Returns:
         The time.
 
     Raises:
-        MismatchError: if the forecast does not say it.
+        MismatchError: if the forecast does not state it.
     """
     end = fitted_between(fc)[1]
     if end is None:
@@ -142,13 +166,21 @@ def fitted_until(fc: xr.DataTree) -> Any:
 def calibration_errors(
     past: Past, names: Sequence[str], leads: np.ndarray, *, of_pit: bool, half_life: float | None
 ) -> dict[tuple[str, int], CalibrationErrors]:
-    """Select errors by observable and lead: standardised ones, or PIT values scaled to −1 to 1.
+    """Select errors by observable and lead, with weights and effective number.
+
+    Args:
+        past: errors of past forecasts.
+        names: names of the observables.
+        leads: indices of the leads.
+        of_pit: whether errors are PIT values scaled to -1 to 1, rather than standardised errors.
+        half_life: the number of origins after which the weight of an error has halved; None for
+            equal weights.
 
     Returns:
         The errors by observable and lead.
 
     Raises:
-        DataError: if they are too few for the 90 % interval, or infinite.
+        DataError: if there are too few errors for the 90 % interval, or some are infinite.
     """
     # 1. Weights of origins by age.
     held = 2 * past.errors["pit"] - 1 if of_pit else past.errors["error"]
@@ -158,7 +190,7 @@ def calibration_errors(
     for name in names:
         of_one = held.sel(observable=name).transpose("lead", "origin", ...).values
         values = of_one.reshape(*of_one.shape[:2], -1)
-        # 2. For each lead, the effective number for sizes of errors, and for each side by itself.
+        # 2. For each lead, the effective number of absolute and of signed errors.
         persistence = _persistence(past, values)
         sizes, sides = {}, {}
         for lead in map(int, leads):
@@ -178,24 +210,28 @@ def calibration_errors(
             alike = 0.0 if shared is None else shared
             own = CalibrationErrors(values[lead][seen], weights, number, 0.0, by_sides=False)
             of_sizes = _effective_number(there, persistence * alike**2)
-            # Errors with their signs are more alike than their sizes.
+            # Signed errors are more strongly correlated than absolute errors.
             of_sides = _effective_number(there, persistence**0.5 * alike)
             sizes[name, lead] = own._replace(effective=of_sizes)
             sides[name, lead] = own._replace(effective=of_sides, by_sides=True)
-        # 3. Each side by itself if all leads have enough errors.
+        # 3. Use signed errors, by sides, if all leads have enough of them.
         found |= sides if min(each.effective for each in sides.values()) >= BY_SIDES else sizes
     _warn_if_alike(past, found)
     return found
 
 
 def _persistence(past: Past, errors: np.ndarray) -> float:
-    """The correlation of sizes of errors in overlapping windows, over the square of shared times.
+    """Estimate how strongly absolute errors in overlapping windows are correlated.
 
-    Errors that accumulate along a window, as in a random walk, are correlated by the share of
-    common times, and their sizes by its square: 1. It is 0 if each time has an independent error.
-    It is estimated from rank correlations over all leads.
+    The correlation is modelled as a factor times the squared share of times that two windows have
+    in common. The factor is returned. It is 1 for errors that accumulate along a window, as in a
+    random walk: signed errors are then correlated by the shared times, and absolute errors by the
+    square. It is 0 if the errors at all times are independent. It is estimated from rank
+    correlations over all leads.
 
-    Shapes: `errors` is `(lead, origin, value)`.
+    Args:
+        past: the errors, with times of leads and origins.
+        errors: the errors of one observable, `(lead, origin, value)`.
     """
     found, most = 0.0, 0.0
     for lead, of_lead in enumerate(errors):
@@ -203,7 +239,7 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
         number = int((there := seen.any(axis=-1)).sum())
         if (shared := past.shared(lead)) is None or number < 3:
             continue
-        # 1. The mean size of errors after each origin, as standardised ranks.
+        # 1. The mean absolute error after each origin, as standardised ranks.
         total = np.where(seen, np.abs(of_lead), 0.0)[there].sum(axis=-1)
         sizes = total / seen[there].sum(axis=-1)
         ranks = np.argsort(np.argsort(sizes)) - (number - 1) / 2
@@ -217,7 +253,12 @@ def _persistence(past: Past, errors: np.ndarray) -> float:
 
 
 def _effective_number(weights: np.ndarray, alike: np.ndarray | float = 0.0) -> float:
-    """The number of independent values of equal weight, given correlations `alike` between two."""
+    """Return the number of independent values of equal weight with the same information.
+
+    Args:
+        weights: the weight of each value.
+        alike: correlations between values, with zeros on the diagonal.
+    """
     # (Σ w)² / (Σ w² + Σ_{i≠j} w_i ρ_ij w_j), Kish's effective size with correlations.
     own = float(weights @ weights)
     shared = float(weights @ np.broadcast_to(alike, (len(weights),) * 2) @ weights)
@@ -225,7 +266,17 @@ def _effective_number(weights: np.ndarray, alike: np.ndarray | float = 0.0) -> f
 
 
 def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
-    """Raise DataError for fewer errors than the 90 % interval needs."""
+    """Check that there are enough errors for the 90 % interval.
+
+    Args:
+        past: errors of past forecasts.
+        name: name of the observable.
+        lead: index of the lead.
+        weights: the weight of each origin, row or group; zero without errors.
+
+    Raises:
+        DataError: if there are too few.
+    """
     number = _effective_number(weights)
     held_out = np.count_nonzero(weights)
     if number > FEWEST - 1e-9:
@@ -242,7 +293,7 @@ def _refuse_few(past: Past, name: str, lead: int, weights: np.ndarray) -> None:
 
 
 def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], CalibrationErrors]) -> None:
-    """Warn if errors of overlapping windows are worth fewer than the 90 % interval needs."""
+    """Warn if the effective number of errors is too small for the 90 % interval."""
     (name, lead), fewest = min(found.items(), key=lambda each: each[1].effective)
     if fewest.effective < FEWEST - 1e-9:
         warnings.warn(
@@ -256,7 +307,7 @@ def _warn_if_alike(past: Past, found: Mapping[tuple[str, int], CalibrationErrors
 
 
 def _errors_of_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
-    """Errors that `leave_future_out` has kept."""
+    """Return the errors in a result of `leave_future_out`."""
     if HELD_OUT not in past.children:
         old = ": this one keeps no errors, as those of earlier versions did not"
         raise MismatchError(_WHAT + (old if "log_density" in past else ""))
@@ -269,7 +320,7 @@ def _errors_of_origins(fc: xr.DataTree, past: xr.DataTree) -> Past:
 
 
 def _errors_of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
-    """Errors of earlier forecasts of a series, each with its data."""
+    """Return the errors of earlier forecasts of a time series, given as pairs with their data."""
     if not len(pairs) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         raise MismatchError(_WHAT)
     for earlier, _ in pairs:
@@ -295,7 +346,7 @@ def _errors_of_pairs(fc: xr.DataTree, pairs: Sequence[Any]) -> Past:
 
 
 def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
-    """The times of a forecast after its fit at which anything was observed."""
+    """Return the times of a forecast after its fit at which some observable has data."""
     predictions = fc["predictions"].to_dataset()
     index = index_of(predictions)
     seen = np.zeros(data.sizes[index], bool)
@@ -307,7 +358,13 @@ def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
 
 
 def _past_of_origins(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray) -> Past:
-    """Errors along origins, with the leads and the distances of origins."""
+    """Return errors of a time series, with the times of leads and between origins.
+
+    Args:
+        errors: the errors along `origin`.
+        origins: the last known time at each origin.
+        times: the times of each forecast, `(origin, lead)`.
+    """
     origins = numbers(origins)
     times = numbers(times)
     elapsed = np.median(times - origins[:, None], axis=0)
@@ -315,7 +372,13 @@ def _past_of_origins(errors: xr.Dataset, origins: np.ndarray, times: np.ndarray)
 
 
 def _errors_of_rows_or_groups(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) -> Past:
-    """Errors of one forecast of held-out rows, or groups of a population."""
+    """Return the errors of one forecast of held-out rows, or groups of a population.
+
+    Args:
+        fc: the forecast that is to be recalibrated.
+        held: the forecast of the held-out rows or groups.
+        data: the held-out data.
+    """
     check_forecast(held, "predictions")
     _refuse_other_model(fc, held)
     ours, theirs = (tree.attrs.get("posterior_sha256", "") for tree in (fc, held))
@@ -338,14 +401,22 @@ def _errors_of_rows_or_groups(fc: xr.DataTree, held: xr.DataTree, data: xr.Datas
     errors = held_out_errors(held, data)
     if not of_members:
         return Past(errors.rename(lead="origin").expand_dims("lead"), "rows")
-    # All held-out data of a group count as one, since they depend on each other.
+    # All held-out data of a group count as one unit, since they are dependent.
     values = errors[["error", "pit"]].stack(datum=("lead", "value"), create_index=False)
     values = values.rename(member="origin", datum="value").expand_dims(("lead", "member"))
     return Past(values.assign(censored=errors["censored"].sum("lead")), "members")
 
 
 def _refuse_other_model(fc: xr.DataTree, other: xr.DataTree) -> None:
-    """Raise MismatchError if errors are those of another model, or of no plain forecast."""
+    """Check that a past forecast is one of the same model, and a plain forecast.
+
+    Args:
+        fc: the forecast that is to be recalibrated.
+        other: the past forecast, or a result of `leave_future_out`.
+
+    Raises:
+        MismatchError: if it is of another model, recalibrated, or a what-if.
+    """
     if RECALIBRATED in other.attrs:
         raise MismatchError(
             f"what was held out was forecast {other.attrs[RECALIBRATED]}: give the model's own "
@@ -372,7 +443,15 @@ def _refuse_other_model(fc: xr.DataTree, other: xr.DataTree) -> None:
 
 
 def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
-    """Raise MismatchError if errors are of the data that are to be forecast."""
+    """Check that all errors are at times up to the end of the fit.
+
+    Args:
+        fc: the forecast that is to be recalibrated.
+        times: the times of the errors.
+
+    Raises:
+        MismatchError: if some are later, at times that are to be forecast.
+    """
     if times.max() > (end := fitted_until(fc)):
         raise MismatchError(
             f"the errors reach to {in_words(times.max())}, but the forecast begins after "
@@ -384,6 +463,10 @@ def _refuse_seen(fc: xr.DataTree, times: np.ndarray) -> None:
 
 def known_counts(found: Mapping[Any, CalibrationErrors], units: str) -> str:
     """Return the number of held-out units in words.
+
+    Args:
+        found: errors by observable and lead.
+        units: what is counted, such as "origins".
 
     Returns:
         Words such as `9 to 12 origins held out`.

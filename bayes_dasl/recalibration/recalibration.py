@@ -39,51 +39,57 @@ def recalibrate(
 ) -> xr.DataTree:
     r"""Recalibrate a forecast by its errors on held-out data.
 
-    Future errors are assumed to be like past ones. The result is labelled as recalibrated, since it
-    is no posterior predictive.
+    Future errors are assumed to be distributed like past errors. The recalibrated forecast is
+    labelled as such, since it is no posterior predictive. Errors and quantiles depend on `method`:
 
-    - `conformal`: an error is measured from the median in units of half the 90 % interval on its
-      side: $z = (y - q_{50}) / (q_{95} - q_{50})$ above and $(y - q_{50}) / (q_{50} - q_5)$ below.
-      The new quantile of a level is the median plus the error of that level, in the same units.
-    - `isotonic`: an error is the probability integral transform (PIT) of the datum. Its empirical
-      distribution function maps levels of the forecast to true levels. Such intervals keep the
-      shape of the draws, and never go beyond them.
+    - `conformal`: an error is the distance from the median, in units of half the 90 % interval on
+      that side. For a datum $y$ and the forecast's quantiles $q_5$, $q_{50}$ and $q_{95}$ (in per
+      cent), it is $(y - q_{50}) / (q_{95} - q_{50})$ above the median and $(y - q_{50}) / (q_{50} -
+      q_5)$ below. The recalibrated quantile of a level is the median, plus the quantile of the
+      errors at that level in the same units.
+    - `isotonic`: an error is the probability integral transform (PIT) of the datum. The empirical
+      distribution function of the PIT values maps levels of the forecast to true levels. Such
+      intervals keep the shape of the draws, and never extend beyond them.
 
-    With $n$ errors the central interval of level $a$ reaches the $a (n + 1)$-th smallest size on
-    both sides. If rows are exchangeable it covers the next datum with probability $a$, whatever the
-    model is. From 39 errors on each side has its own quantiles, which removes a bias. In a series
-    origins count, for each lead separately, since errors after one origin are dependent. The
-    coverage is $a$ if errors are stationary. Overlapping windows count as fewer, by their
-    correlation (docs/measurements/benchmarks.md has measured coverages).
+    With $n$ errors the central interval of level $a$ extends to the $a (n + 1)$-th smallest
+    absolute error on both sides. If rows are exchangeable, the interval covers the next datum with
+    probability $a$ for any model. From an effective number of 39 errors on, lower and upper
+    quantiles are computed separately, which removes a bias.
 
-    Each draw keeps its rank at each time, so that draws keep their dependence over times, places
-    and observables. Draws of counts are rounded away from the median, and none leaves the support
-    of the noise.
+    In a time series $n$ is the number of origins, and each lead is recalibrated separately. Errors
+    after one origin are dependent. The coverage is $a$ if errors are stationary. Origins with
+    overlapping windows count as fewer, according to the correlation of their errors
+    (docs/measurements/benchmarks.md has measured coverages).
+
+    Each draw keeps its rank at each time, so draws keep their dependence over times, places and
+    observables. Draws of counts are rounded away from the median, and draws outside the support of
+    the noise are moved to its bound.
 
     Args:
-        fc: the result of `forecast` or `mixture`. In a series the times after the fit are
-            recalibrated, up to the longest lead of `past`; others are left out.
-        past: for a series the result of `leave_future_out` for the same model, or pairs of an
-            earlier forecast and its data. For rows in any order or groups of
-            a population a pair: one forecast of held-out rows or groups, and their data.
+        fc: the result of `forecast` or `mixture`. In a time series the times after the fit are
+            recalibrated, up to the longest lead of `past`; earlier times are left out.
+        past: for a time series the result of `leave_future_out` for the same model, or several
+            pairs of an earlier forecast and its data. For rows in any order, or groups of a
+            population, one pair: a forecast of held-out rows or groups, and their data.
         method: "conformal" or "isotonic".
-        half_life: for a series that changes: an error so many origins back has half the weight of
-            the last one. All have the same weight by default.
+        half_life: for a series that changes: the number of origins after which the weight of an
+            error has halved. By default all errors have the same weight.
 
-    Returns: A tree with the group `predictions`, with the dimensions and units of `fc`, for
-        `score`, `pit`, `save` and figures. Its group `recalibration` has, by observable and time:
-        `held_out` (the number of origins, rows or groups with errors), `effective` (their effective
-        number) and `width_ratio` (new over old width of the 90 % interval). The attribute
-        `recalibrated` describes the method. `known_level` is the largest central interval that is
-        known at all times: draws end there, and `score` gives no coverage of wider ones.
-        `decompose` and `diagnose` judge the model, so they refuse this forecast; `diagnose` takes
-        it as a competitor.
+    Returns:
+        A tree with the group `predictions`, with the dimensions and units of `fc`, for `score`,
+        `pit`, `save` and figures. The group `recalibration` has three variables by observable and
+        time. `held_out` is the number of origins, rows or groups with errors, and `effective` their
+        effective number. `width_ratio` is the width of the 90 % interval divided by its width in
+        `fc`. The attribute `recalibrated` describes the method. `known_level` is the largest
+        central interval that is known at all times. Draws end there, and `score` gives no coverage
+        of wider intervals. `decompose` and `diagnose` evaluate the model, so they refuse this
+        forecast; `diagnose` takes it as a competitor.
 
     Raises:
-        DataError: for fewer than 9 held-out units, times beyond the longest lead, censored data, or
-            errors that no interval can cover.
+        DataError: for fewer than 9 held-out origins, rows or groups; for times beyond the longest
+            lead; for censored data; or for errors that no interval can cover.
         MismatchError: if `fc` is no forecast, is recalibrated already or a what-if, or if errors
-            are for another model, other observables, or data after the fit.
+            are those of another model, other observables, or data after the fit.
 
     Source: Lei et al. (2018), Distribution-free predictive inference for regression; Kuleshov,
     Fenner & Ermon (2018), Accurate uncertainties for deep learning using calibrated regression;
@@ -128,7 +134,12 @@ def recalibrate(
 
 
 def _refuse_recalibration(fc: xr.DataTree, method: str) -> None:
-    """Raise MismatchError for a forecast that cannot be recalibrated, or an unknown method."""
+    """Check that a forecast can be recalibrated by a method.
+
+    Raises:
+        MismatchError: if it is no forecast, is recalibrated already or a what-if, or the method is
+            unknown.
+    """
     check_forecast(fc, "predictions")
     if RECALIBRATED in fc.attrs:
         raise MismatchError(
@@ -143,10 +154,14 @@ def _refuse_recalibration(fc: xr.DataTree, method: str) -> None:
 
 
 def _rows_and_leads(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a forecast that are recalibrated, and the lead of their errors.
+    """Return the rows of a forecast that are recalibrated, and the index of the lead of each row.
+
+    Args:
+        fc: the forecast.
+        known: errors of past forecasts.
 
     Raises:
-        DataError: if there is none, or one is later than errors are known.
+        DataError: if no row is after the fit, or one is beyond the longest lead of the errors.
     """
     predictions = fc["predictions"].to_dataset()
     times = predictions[index_of(predictions)].values
@@ -168,8 +183,14 @@ def _rows_and_leads(fc: xr.DataTree, known: Past) -> tuple[np.ndarray, np.ndarra
 
 
 def _supports(fc: xr.DataTree, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return lower and upper bounds of each observable at some rows, from the support of its
-    noise.
+    """Return lower and upper bounds of each observable from the support of its noise.
+
+    Args:
+        fc: the forecast.
+        rows: rows of the forecast.
+
+    Returns:
+        Pairs of bounds by observable, each an array over rows or a number.
     """
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     predictions = fc["predictions"].to_dataset()
@@ -194,10 +215,17 @@ def _recalibrated_draws(
     leads: np.ndarray,
     method: str,
 ) -> np.ndarray:
-    """Draws with the quantiles of errors, each with its old rank at its time and place.
+    """Return recalibrated draws of one observable, each with its old rank at its time and place.
+
+    Args:
+        variable: the draws.
+        found: errors by observable and lead.
+        leads: the index of the lead of each row.
+        method: "conformal" or "isotonic".
 
     Raises:
-        DataError: if there are no draws, or they do not reach so far.
+        DataError: if there are fewer than two finite draws, or "isotonic" needs quantiles beyond
+            all draws.
     """
     name = str(variable.name)
     index = index_of(variable)
@@ -208,17 +236,17 @@ def _recalibrated_draws(
         raise DataError(
             f"{len(whole)} draws of '{name}' are finite: a forecast is recalibrated from two on"
         )
-    # Equal draws, as of counts, take their ranks by chance.
+    # Equal draws, as of counts, get random ranks.
     whole = np.random.default_rng(0).permutation(whole)
     levels = np.arange(len(whole)) / (len(whole) - 1)
     moved = np.full_like(values, np.nan)
     for lead in np.unique(leads):
         at = np.flatnonzero(leads == lead)
-        # 1. The quantile of the errors that belongs to each rank.
+        # 1. The quantile of the errors for each rank of a draw.
         draws = values[np.ix_(whole, at)].reshape(len(whole), -1)
         errors = found[name, int(lead)].quantiles(levels)
         order = np.argsort(draws, axis=0, kind="stable")
-        # 2. New values by rank: moved from the median, or at other levels of the draws.
+        # 2. New values by rank: scaled distances from the median, or other quantiles of the draws.
         if method == "conformal":
             middle, below, above = spread(draws)
             new = middle + np.where(errors[:, None] < 0, below, above) * errors[:, None]
@@ -238,21 +266,27 @@ def _recalibrated_draws(
 
 
 def _merged_draws(variable: xr.DataArray) -> np.ndarray:
-    """Draws of all chains, `(draw, time, …)`."""
+    """Return draws of all chains in one dimension, `(draw, time, …)`."""
     values = variable.transpose("chain", "draw", index_of(variable), ...).values
     return values.reshape(-1, *values.shape[2:]).astype(float)
 
 
 def _finite_draws(draws: np.ndarray) -> np.ndarray:
-    """Return which draws are finite throughout."""
+    """Return the indices of draws that are finite at all times and places."""
     return np.flatnonzero(np.isfinite(draws).reshape(len(draws), -1).all(axis=1))
 
 
 def _at_levels(ranked: np.ndarray, asked: np.ndarray, levels: np.ndarray, name: str) -> np.ndarray:
-    """Return quantiles of sorted draws at the levels `asked` in place of `levels`.
+    """Return quantiles of sorted draws at given levels.
+
+    Args:
+        ranked: sorted draws, `(draw, datum)`.
+        asked: the level in the forecast that corresponds to each of `levels`.
+        levels: recalibrated levels from 0 to 1.
+        name: name of the observable.
 
     Raises:
-        DataError: if the ends of the 90 % interval lie beyond all draws.
+        DataError: if an end of the 90 % interval lies beyond all draws.
     """
     last = len(ranked) - 1
     # The k-th of n draws is the quantile of level k / (n + 1).
@@ -277,7 +311,18 @@ def _numbers_and_widths(
     found: Mapping[tuple[str, int], CalibrationErrors],
     leads: np.ndarray,
 ) -> xr.Dataset:
-    """The number of errors at each time, and ratios of widths, as means over places."""
+    """Return the group `recalibration` of the result of `recalibrate`.
+
+    Args:
+        old: predictions of the forecast.
+        new: recalibrated predictions.
+        found: errors by observable and lead.
+        leads: the index of the lead of each row.
+
+    Returns:
+        `held_out`, `effective` and `width_ratio` by observable and time; widths are averaged over
+        places.
+    """
     index = index_of(old)
     names = [str(name) for name in old.data_vars]
 

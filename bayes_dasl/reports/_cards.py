@@ -1,4 +1,4 @@
-"""A figure on the page, with its caption."""
+"""Figures of the report, each with its caption: `Card`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from ..plots import STYLE
 
 @dataclass(frozen=True)
 class Card:
-    """One figure on the page: an image as a data URI, with title, caption and alternative text."""
+    """One figure of the report with its texts.
+
+    Args:
+        id: id of the HTML element.
+        uri: the image as a data URI.
+        alt: description of the image for readers who cannot see it.
+        title: first words of the caption, in bold.
+        caption: the rest of the caption.
+    """
 
     id: str
     uri: str
@@ -24,7 +32,18 @@ class Card:
 
 
 def card(figure: Figure, name: str, title: str, caption: str, alt: str) -> Card:
-    """Return a figure as a card; its image is SVG inside the page, which needs no other file."""
+    """Make a card from a Matplotlib figure, with the image as SVG inside the page.
+
+    Args:
+        figure: the figure.
+        name: part of the HTML id after `figure-`.
+        title: first words of the caption.
+        caption: the rest of the caption.
+        alt: description of the image for readers who cannot see it.
+
+    Returns:
+        The card.
+    """
     buffer = io.BytesIO()
     # Without a date, the same figure gives the same page.
     with mpl.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""The report's optional figures: a closer look, exceedance probabilities, return levels."""
+"""Optional figures of the report: fan charts, exceedance probabilities and return levels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ._text import listed, number, slug
 from .options import ReportOptions
 
 _MOST_OF_THE_FIGURE = 0.6
-"""A closer look at a larger share of the times shows nothing new."""
+"""Largest share of all times that the window of a default fan chart may cover."""
 
 
 def window_cards(
@@ -34,10 +34,20 @@ def window_cards(
     names: Sequence[str],
     options: ReportOptions,
 ) -> list[Card]:
-    """Draw a fan of each series over the window, if one is wanted or much is forecast ahead.
+    """Draw a fan chart of each time series over a short window.
+
+    The window is that of the options. By default it is the forecast after the fitted data with an
+    equal time before it; see `_default_window`.
+
+    Args:
+        fc: the forecast.
+        train: the fitted data.
+        test: the held-out data, if there are any.
+        names: names of the observables; those that are no time series are skipped.
+        options: options of the report.
 
     Returns:
-        The cards of the page.
+        One card per time series; none if the options switch the window off.
     """
     window = _default_window(fc) if options.window is None else options.window
     if window is None or window is False:
@@ -58,10 +68,17 @@ def window_cards(
 
 
 def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
-    """Draw exceedance probabilities and return levels, at the times that were not fitted.
+    """Draw exceedance probabilities and return levels, computed from times that were not fitted.
+
+    If all times were fitted, all of them are used.
+
+    Args:
+        fc: the forecast.
+        options: options of the report, with thresholds and return periods by observable.
 
     Returns:
-        The cards of the page.
+        One card per observable with thresholds, then one per observable with return periods.
+        Observables that are no time series are skipped.
     """
     during = unseen(fc)
     when = f"from {_time_text(during[0])} to {_time_text(during[1])}"
@@ -78,7 +95,17 @@ def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
 def _exceedance_card(
     fc: xr.DataTree, name: str, options: ReportOptions, during: Any, when: str
 ) -> Card:
-    """Draw the probability that each threshold is exceeded, at each time and at any of them."""
+    """Draw the probability over time that an observable exceeds each of its thresholds.
+
+    The caption also gives the probability that the threshold is exceeded at least once in a period.
+
+    Args:
+        fc: the forecast.
+        name: name of the observable.
+        options: options of the report.
+        during: first and last time of the period.
+        when: the period in words.
+    """
     units = _units_of(fc, name)
     below = name in options.below
     way = "below" if below else "above"
@@ -97,7 +124,17 @@ def _exceedance_card(
 def _return_card(
     fc: xr.DataTree, name: str, options: ReportOptions, during: Any, when: str
 ) -> Card:
-    """Draw the level that is exceeded once in a number of blocks, and say which are unknown."""
+    """Draw the return levels of an observable against the return period.
+
+    The caption lists the levels, and the return periods whose level is unknown.
+
+    Args:
+        fc: the forecast.
+        name: name of the observable.
+        options: options of the report.
+        during: first and last time of the period from which block maxima are taken.
+        when: the period in words.
+    """
     units = _units_of(fc, name)
     table = return_levels(fc, name, options.periods(name), block=options.block, during=during)
     # A level is unknown if too few blocks reach it.
@@ -117,15 +154,23 @@ def _return_card(
 
 
 def _units_of(fc: xr.DataTree, name: str) -> str:
-    """Return the units of an observable, empty without any."""
+    """Return the units of an observable, or an empty string if it states none."""
     return str(fc["predictions"].dataset[name].attrs.get("units", ""))
 
 
 def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
-    """Return a sentence for each request that cannot be drawn, with a remedy."""
+    """Explain which requested figures cannot be drawn, because an observable is no time series.
+
+    Args:
+        fc: the forecast.
+        options: options of the report.
+
+    Returns:
+        One sentence with a remedy for each observable that is no time series.
+    """
     asked = {"thresholds": options.thresholds, "return levels": options.return_periods}
     if options.window not in (None, False):
-        # A window concerns every observable.
+        # The window applies to every observable.
         asked["a window"] = dict.fromkeys(map(str, fc["predictions"].data_vars))
     found = {}
     for what, names in asked.items():
@@ -147,18 +192,29 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
 
 
 def _time_text(value: Any) -> str:
-    """Return a time as text, with as many digits as a date in days needs."""
+    """Return a date as text, or a number with up to 10 significant digits."""
     return in_words(value) if are_dates(np.asarray(value)) else f"{float(value):.10g}"
 
 
 def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
-    """Raise MismatchError or DataError for options that a forecast cannot show."""
+    """Check the options of a report against a forecast.
+
+    Raises:
+        MismatchError: if an option names an unknown observable.
+        DataError: if the window or the blocks do not fit the times of the forecast.
+    """
     options.check(map(str, fc["predictions"].data_vars), times_of(fc), unseen(fc))
 
 
 def _default_window(fc: xr.DataTree) -> tuple | None:
-    """Return the window around the end of the fitted data, or None if it shows nothing new."""
-    # The forecast after the fit, and as long a time before it.
+    """Return first and last time of a window around the end of the fitted data.
+
+    The window is the forecast after the fitted data, with an equal time before it.
+
+    None is returned if a fan chart of the window would show nothing new. This is so if nothing
+    after the fitted data is forecast, if the window has fewer than two times, or if it covers more
+    than 60 % of all times.
+    """
     window = closer(fc)
     times = times_of(fc).values
     if window is None or len(np.unique(times[within(times_of(fc), window)])) < 2:

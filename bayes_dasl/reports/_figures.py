@@ -1,4 +1,4 @@
-"""The report's figures, each with a caption and a text alternative."""
+"""Figures of the report, each with a caption and a text alternative."""
 
 from __future__ import annotations
 
@@ -29,10 +29,17 @@ MOST_PANELS = 12
 def forecast_cards(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str], of: str = ""
 ) -> list[Card]:
-    """Draw the forecast of each observable; `of` names the model if there are several.
+    """Draw the forecast of each observable with the data.
+
+    Args:
+        fc: the forecast.
+        train: the fitted data.
+        test: the held-out data, if there are any.
+        names: names of the observables to draw.
+        of: name of the model for the title; empty if the page shows one model.
 
     Returns:
-        The cards of the page.
+        One card per observable.
     """
     return [
         card(
@@ -55,8 +62,14 @@ def recalibrated_cards(
 ) -> list[Card]:
     """Draw each observable of recalibrated forecasts, and say how they were recalibrated.
 
+    Args:
+        forecasts: recalibrated forecasts by name.
+        train: the fitted data.
+        test: the held-out data, if there are any.
+        names: names of the observables to draw.
+
     Returns:
-        The cards of the page.
+        One card per forecast and observable. Observables that a forecast lacks are skipped.
     """
     return [
         card(
@@ -78,12 +91,18 @@ def member_cards(
     test: xr.Dataset | None,
     names: Sequence[str],
 ) -> list[Card]:
-    """Draw the forecast of each model of a mixture, for as many observables as have room.
+    """Draw the forecast of each model of a mixture, for up to about `MOST_PANELS` figures.
+
+    Args:
+        forecasts: forecasts by name of the model.
+        train: the fitted data.
+        test: the held-out data, if there are any.
+        names: names of the observables to draw.
 
     Returns:
-        The cards of the page.
+        One card per model for each of the first observables, ordered by observable.
     """
-    # Every model has a figure per observable.
+    # Each observable takes one figure per model.
     shown = names[: max(1, MOST_PANELS // len(forecasts))]
     cards = []
     for name in shown:
@@ -93,10 +112,12 @@ def member_cards(
 
 
 def comparison_cards(comparison: Comparison) -> list[Card]:
-    """Draw each model's CRPS within the training data above that of the best one, by lead.
+    """Draw the CRPS of each model minus that of the best one, against the lead time.
+
+    The CRPS is that of forecasts of the end of the training data from earlier origins.
 
     Returns:
-        The cards of the page.
+        A list of one card.
     """
     best = comparison.by_lead.attrs["best"]
     caption = (
@@ -109,19 +130,19 @@ def comparison_cards(comparison: Comparison) -> list[Card]:
 
 
 def _forecast_figure(fc: xr.DataTree, name: str) -> Callable[..., Figure]:
-    """Return the function that draws a field, a population or a series."""
+    """Return the plot function for an observable: of a field, a population or a time series."""
     if is_field(fc, name):
         return plots.plot_field
     return plots.plot_members if _has_groups(fc, name) else plots.plot_forecast
 
 
 def is_field(fc: xr.DataTree, name: str) -> bool:
-    """Whether an observable has dimensions beside chain, draw, index and groups."""
+    """Whether an observable has spatial dimensions beside chain, draw, index and groups."""
     return fc["predictions"].dataset[name].ndim > (4 if _has_groups(fc, name) else 3)
 
 
 def _has_groups(fc: xr.DataTree, name: str) -> bool:
-    """Whether an observable has a dimension of groups; it has none if one group was chosen."""
+    """Whether an observable has a dimension of groups, as in a forecast of several groups."""
     return fc.attrs.get("members") in fc["predictions"].dataset[name].dims
 
 
@@ -131,15 +152,20 @@ def _long_name(fc: xr.DataTree, name: str) -> str:
 
 
 def _spread_words(fc: xr.DataTree, name: str) -> str:
-    """Return how a figure shows the spread of the draws."""
+    """Return words for how the figure of an observable shows the spread of the draws."""
     return "width of the 90 % interval" if is_field(fc, name) else "50 and 90 % bands"
 
 
 def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[Card]:
-    """Draw the parts of the variance of each observable; `of` names the model if several.
+    """Draw the parts of the predictive variance of each observable over time.
+
+    Args:
+        parts: the result of `decompose`, averaged over places.
+        fitted: first and last time of the fitted data, None where unknown.
+        of: name of the model for the title; empty if the page shows one model.
 
     Returns:
-        The cards of the page.
+        One card per observable.
     """
     return [
         card(
@@ -156,10 +182,14 @@ def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[C
 def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
     """Draw each unknown function of the model over its inputs, under prior and posterior.
 
-    A population has no such figure, since a function may differ between its groups.
+    Populations are skipped, since a function may differ between their groups.
+
+    Args:
+        model: the fitted model, or None if it is not known.
+        post: the posterior.
 
     Returns:
-        The cards of the page.
+        One card per unknown function, up to `MOST_OBSERVABLES`.
     """
     if model is None or isinstance(model.layer, AbstractPopulation):
         return []
@@ -177,10 +207,15 @@ def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
 
 
 def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
-    """Draw derived quantities and unobserved outputs; a series of groups has its own figure.
+    """Draw derived quantities and unobserved outputs of the model.
+
+    Args:
+        fc: the forecast, which holds the unobserved outputs.
+        derived: the result of `evaluate`, if there is one.
 
     Returns:
-        The cards of the page.
+        One card for all small panels of each kind, and one card per quantity that is a series for
+        each group. Quantities with too many dimensions are skipped.
     """
     groups = _dimension_of_groups(fc)
     cards = []
@@ -200,7 +235,15 @@ def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
 
 
 def not_drawn(fc: xr.DataTree, derived: xr.Dataset | None) -> list[str]:
-    """Return a sentence for each quantity that `derived_cards` leaves out, with a remedy."""
+    """Return sentences on the quantities that `derived_cards` leaves out, with a remedy.
+
+    Args:
+        fc: the forecast.
+        derived: the result of `evaluate`, if there is one.
+
+    Returns:
+        One sentence per quantity with too many dimensions, and one for all that exceed the room.
+    """
     groups = _dimension_of_groups(fc)
     said = []
     for kind, values in _quantities(fc, derived).items():
@@ -226,7 +269,13 @@ def not_drawn(fc: xr.DataTree, derived: xr.Dataset | None) -> list[str]:
 
 @dataclass(frozen=True)
 class _Kind:
-    """Words on one kind of quantities, and the expression that holds them."""
+    """Texts for one kind of quantities.
+
+    Args:
+        title: first words of the caption.
+        begin: beginning of the rest of the caption.
+        source: Python expression of the dataset with the quantities, for a remedy.
+    """
 
     title: str
     begin: str
@@ -240,7 +289,7 @@ _KINDS = {
 
 
 def _quantities(fc: xr.DataTree, derived: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    """Return unobserved outputs and derived quantities, as far as there are any."""
+    """Return unobserved outputs and derived quantities by kind; a kind without any is absent."""
     found = {}
     if "unobserved" in fc.children:
         found["unobserved"] = fc["unobserved"].to_dataset()
@@ -250,12 +299,21 @@ def _quantities(fc: xr.DataTree, derived: xr.Dataset | None) -> dict[str, xr.Dat
 
 
 def _dimension_of_groups(fc: xr.DataTree) -> str:
-    """Return the dimension of groups, or its usual name."""
+    """Return the dimension of groups; "subject" if the forecast names none."""
     return fc.attrs.get("members", "subject")
 
 
 def _by_figure(values: xr.Dataset, groups: str) -> tuple[list[str], list[str], list[str]]:
-    """Return the names for a common figure, for figures of their own, and those without room."""
+    """Distribute quantities over figures.
+
+    Args:
+        values: the quantities.
+        groups: name of the dimension of groups.
+
+    Returns:
+        Three lists of names: quantities that share one figure; quantities that are a series for
+        each group and get a figure each; and drawable quantities that exceed the room on the page.
+    """
     drawn = [str(n) for n, variable in values.data_vars.items() if can_be_drawn(variable, groups)]
     alone = [name for name in drawn if series_of_members(values[name], groups)]
     together = [name for name in drawn if name not in alone]
@@ -264,10 +322,14 @@ def _by_figure(values: xr.Dataset, groups: str) -> tuple[list[str], list[str], l
 
 
 def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
-    """Draw prior and posterior densities.
+    """Draw prior and posterior densities of scalar parameters.
+
+    Args:
+        post: the posterior.
+        names: labels of the parameters.
 
     Returns:
-        The cards of the page.
+        One card, or two if there are more than four parameters.
     """
     return [
         card(
@@ -284,12 +346,17 @@ def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
 
 
 def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Card]:
-    """Draw the rank plots of each chain.
+    """Draw rank plots of scalar parameters, with one line per chain.
+
+    Args:
+        post: the posterior.
+        names: labels of the parameters.
+        chains: number of chains.
 
     Returns:
-        The cards of the page.
+        One card, or two if there are more than four parameters.
     """
-    # A single chain is compared with itself.
+    # A single chain is split into halves, which are compared.
     who = "The two halves of the one chain" if chains == 1 else "The chains"
     return [
         card(
@@ -308,10 +375,10 @@ def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Car
 
 
 def training_cards(post: xr.DataTree) -> list[Card]:
-    """Draw the training of a descent; nothing for engines that do not descend.
+    """Draw the loss against the step, for engines that optimise by gradient descent.
 
     Returns:
-        The cards of the page.
+        A list of one card; empty for other engines.
     """
     if "training" not in post.children:
         return []
@@ -330,10 +397,15 @@ def training_cards(post: xr.DataTree) -> list[Card]:
 
 
 def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) -> list[Card]:
-    """Draw the distribution of the PIT and the coverage of intervals.
+    """Draw the distribution of the PIT (probability integral transform) and the coverage.
+
+    Args:
+        pit: PIT values of the test data.
+        scores: scores of the forecast, with a row per observable and one for "all".
+        series: whether the data are a time series rather than rows in any order.
 
     Returns:
-        The cards of the page.
+        A card of the PIT, and one of the coverage of intervals.
     """
     # The row "all" would count every value twice.
     n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
@@ -365,7 +437,7 @@ def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) ->
 
 
 def _halves(names: Sequence[str]) -> list[Sequence[str]]:
-    """Return names for two figures, which stand side by side on a wide page."""
+    """Split names over two figures that stand side by side; up to four stay in one figure."""
     if len(names) <= 4:
         return [names]
     # A figure has two columns, so the first half has an even number of panels.
@@ -374,7 +446,7 @@ def _halves(names: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
-    """Say how many values of an observable were fitted, held out, and missing."""
+    """Return how many values of an observable are fitted, held out and missing, in words."""
     said = []
     for data, kind in ((train, "fitted"), (test, "held out")):
         if data is None or name not in data:
@@ -387,7 +459,14 @@ def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
 
 
 def _share_words(parts: xr.Dataset, fitted: Span) -> str:
-    """Return the mean share of each part of the variance where nothing was fitted."""
+    """Return the mean share of each part of the predictive variance in words.
+
+    The mean is over times outside the fitted span, or over all times if there are none outside.
+
+    Args:
+        parts: the parts of the variance of one observable over time.
+        fitted: first and last time of the fitted data, None where unknown.
+    """
     index = next(str(dim) for dim in parts.dims if dim != "observable")
     start, end = fitted
     # The parts that the figure stacks.
@@ -424,7 +503,7 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
 
 
 def _coverage_words(scores: pd.DataFrame) -> str:
-    """Return a sentence on the coverage of the 90 % interval."""
+    """Return a sentence on the share of test values within the 90 % interval."""
     inside = percent(scores.loc["all", "coverage_90"])
     if inside == MISSING:
         return "No test value could be scored."

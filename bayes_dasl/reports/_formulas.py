@@ -1,4 +1,4 @@
-"""Text with LaTeX formulas as HTML."""
+"""Conversion of text with LaTeX formulas to HTML."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _UNWANTED = ("href", "style", "class", "id")
 
 
 def with_formulas(words: str) -> Markup:
-    """Return text as HTML, with LaTeX between `$` or `$$` as MathML.
+    """Convert text to HTML, with LaTeX between `$` or `$$` as MathML.
 
-    A formula on a line of its own is displayed, with limits above and below. Text that is no valid
-    LaTeX stays as written, with its dollars.
+    A formula alone on its line is displayed, with limits above and below the operators. Invalid
+    LaTeX stays as written, with its dollar signs.
     """
     made, at = [], 0
     for found in _FORMULA.finditer(words):
@@ -35,7 +35,12 @@ def with_formulas(words: str) -> Markup:
 
 
 def _formula(found: re.Match[str], alone: bool) -> Markup:
-    """Return one formula as MathML, or as written if it is no valid LaTeX."""
+    """Convert one formula to MathML, or return it as written if it is no valid LaTeX.
+
+    Args:
+        found: match of `_FORMULA`.
+        alone: whether the formula is displayed on its own line.
+    """
     latex = found["large"] or found["small"]
     # Prices and shell variables have unbalanced brackets. A `%` would start a LaTeX comment.
     if not _balanced(latex) or re.search(r"(?<!\\)%", latex):
@@ -56,7 +61,7 @@ def _formula(found: re.Match[str], alone: bool) -> Markup:
 
 
 def _balanced(latex: str) -> bool:
-    """Whether as many brackets close as open; kinds may differ, as in a half-open interval."""
+    """Whether brackets close as often as they open; kinds may differ, as in `[0, 1)`."""
     bare = re.sub(r"\\[{}]", "", latex)
     # Depth after each character: it starts and ends at 0 and is never below it.
     depths = [*accumulate(((c in "([{") - (c in ")]}") for c in bare), initial=0)]

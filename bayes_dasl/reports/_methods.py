@@ -1,4 +1,4 @@
-"""The report's methods section: data, equations, parameters, inference, forecast."""
+"""The methods section of the report: data, equations, parameters, inference, forecast."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIBRARIES = {
     "numpy",
     "builtins",
 }
-"""Packages whose classes and functions are no equations of the user."""
+"""Packages whose classes and functions are not shown as equations of the user."""
 
 
 def methods(
@@ -42,7 +42,20 @@ def methods(
     train: xr.Dataset,
     options: ReportOptions,
 ) -> dict[str, Any]:
-    """Return sentences by subject, the equations, and the tree of the model."""
+    """Return the contents of the methods section.
+
+    Args:
+        model: the fitted model, or None if it is not known.
+        tree: the result of `describe(model)`; not used without a model.
+        post: the posterior.
+        fc: the forecast.
+        train: the fitted data.
+        options: options of the report, with source and licence of the data.
+
+    Returns:
+        `said`: sentences by subject, such as "Data"; `equations`: pairs of name and description;
+        `tree`: the description of the model as text.
+    """
     said = {"Data": _data_sentences(train, options)}
     found: dict[str, Any] = {
         "said": said,
@@ -62,9 +75,10 @@ def methods(
 
 
 def equations(model: Model) -> Iterator[tuple[str, str]]:
-    """Yield name and description of each class and function of the user's in a model.
+    """Describe each class and function in a model that the user wrote.
 
-    The description is the docstring as HTML, or the source code if there is no docstring.
+    Yields:
+        The name, and the docstring as HTML, or the source code if there is no docstring.
     """
     seen: set[Any] = set()
     left: list[Any] = [model.layer, model.noise]
@@ -91,12 +105,12 @@ def equations(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _is_users(thing: Any) -> bool:
-    """Whether a class or function comes from the user and not from a library."""
+    """Whether a class or function was written by the user, that is in no package of `LIBRARIES`."""
     return (getattr(thing, "__module__", None) or "").partition(".")[0] not in LIBRARIES
 
 
 def _with_bases(thing: Any) -> list[Any]:
-    """Return a class after its base classes by the user, whose docstrings it may refer to."""
+    """Return a class after the user's own base classes, or a function, as a list."""
     if not isinstance(thing, type):
         return [thing]
     # The bases come first, as one reads them.
@@ -105,7 +119,7 @@ def _with_bases(thing: Any) -> list[Any]:
 
 
 def _description(thing: Any) -> str:
-    """Return the docstring as HTML, or else the source code."""
+    """Return the docstring as HTML, or the source code if there is no docstring."""
     # `thing.__doc__` of a class may be inherited from a library class.
     words = thing.__dict__.get("__doc__") if isinstance(thing, type) else thing.__doc__
     # A dataclass without a docstring gets its signature as one.
@@ -118,7 +132,7 @@ def _description(thing: Any) -> str:
 
 
 def _data_sentences(train: xr.Dataset, options: ReportOptions) -> str:
-    """Return how many values were fitted, their source and their licence."""
+    """Return sentences on the number of fitted values, their source and their licence."""
     said = []
     values = {
         str(name): int(np.isfinite(v.values).sum())
@@ -136,7 +150,7 @@ def _data_sentences(train: xr.Dataset, options: ReportOptions) -> str:
 
 
 def _inference_words(post: xr.DataTree) -> str:
-    """Return the engine and the number of draws."""
+    """Return a sentence on the engine, and the number of chains, runs or draws."""
     attrs = post.attrs
     sizes = post["posterior"].sizes
     engine = str(attrs.get("engine", "an engine that was not told"))
@@ -152,7 +166,7 @@ def _inference_words(post: xr.DataTree) -> str:
 
 
 def _forecast_words(fc: xr.DataTree) -> str:
-    """Return the number of usable draws, and whether the forecast is of another model."""
+    """Return words on the number of usable draws, and on whether the model was changed."""
     usable = usable_draws(fc)
     # An ensemble member may have several draws of the noise.
     kept = int(usable.sum()) * (fc["predictions"].sizes["draw"] // usable.shape[1])

@@ -1,4 +1,4 @@
-"""The page as HTML text, from posterior, forecast and data."""
+"""The report as HTML text, rendered from posterior, forecast and data."""
 
 from __future__ import annotations
 
@@ -57,7 +57,15 @@ VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of every forecast on the test data, this model's first."""
+    """Scores of every forecast on the test data.
+
+    Args:
+        tables: tables of scores by name of the forecast, including competitors and baselines. The
+            forecast that the page is about comes first.
+        pit: PIT (probability integral transform) values of the forecast that the page is about.
+        name: name of that forecast.
+        data: the test data at the times of that forecast.
+    """
 
     tables: dict[str, pd.DataFrame]
     pit: xr.Dataset
@@ -84,7 +92,25 @@ def render(
     description: Any,
     options: ReportOptions,
 ) -> str:
-    """Return the page as HTML."""
+    """Render the page as HTML text.
+
+    Args:
+        post: the posterior.
+        fc: the forecast of the model.
+        test: the held-out data, if there are any.
+        title: title of the page.
+        name: name of the model.
+        competitors: forecasts of other models by name.
+        derived: the result of `evaluate`, if there is one.
+        mixture: the mixture with its verdict; the page is then about the mixture.
+        model: the fitted model, if it is known.
+        description: the result of `describe(model)`; None without a model.
+        options: options of the report.
+
+    Raises:
+        MismatchError: if an argument has a wrong type, or a name is used twice.
+        DataError: if the forecast cannot show what the options ask for.
+    """
     # 1. Refuse bad arguments before any work.
     _check_report_arguments(post, fc, name, competitors, mixture)
     _events.refuse(fc, options)
@@ -163,7 +189,14 @@ def _score_section(
     forecasts: Mapping[str, xr.DataTree],
     options: ReportOptions,
 ) -> dict[str, Any]:
-    """Return scores, metrics and calibration; empty without test data."""
+    """Return the template variables on scores, metrics and calibration.
+
+    Args:
+        scored: the scores; None without test data, which leaves all but the column names empty.
+        units: units by observable.
+        forecasts: forecasts by name, that of the page first.
+        options: options of the report.
+    """
     section = {
         "losses": _tables.LOSSES,
         "coverages": list(_tables.COVERAGES.values()),
@@ -184,7 +217,17 @@ def _score_section(
 
 
 def _variance_section(fc: xr.DataTree, shown: list[str], of: str) -> dict[str, Any]:
-    """Return the figures of the variance, and which of its parts the page explains."""
+    """Return the template variables on the parts of the predictive variance.
+
+    Args:
+        fc: the forecast.
+        shown: names of the observables that the page shows.
+        of: name of the model for the titles; empty if the page shows one model.
+
+    Returns:
+        `decomposition`: the cards; the other keys are flags for the explanations in the text. They
+        say which parts are drawn, and whether one of them is negative.
+    """
     parts = _variance_parts(fc, shown)
     drawn = _epistemic_parts_drawn(parts)
     negative = [name for name in ("interaction", "unknown") if name in drawn]
@@ -197,7 +240,11 @@ def _variance_section(fc: xr.DataTree, shown: list[str], of: str) -> dict[str, A
 
 
 def _by_level(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    """Return the faults among findings, the worst first, and the checks that passed."""
+    """Sort findings into faults and passed checks.
+
+    Returns:
+        `faults`: all findings that are not good, the worst first; `passed`: the good ones.
+    """
     findings = list(findings)
     faults = [finding for finding in findings if finding.level != "good"]
     return {
@@ -213,7 +260,15 @@ def _mixture_section(
     test: xr.Dataset | None,
     shown: list[str],
 ) -> dict[str, Any]:
-    """Return the parts of the page that only a mixture has."""
+    """Return the template variables that only the page of a mixture has.
+
+    Args:
+        mixture: the mixture with its verdict.
+        members: forecasts of its models by name.
+        train: the fitted data.
+        test: the held-out data, if there are any.
+        shown: names of the observables that the page shows.
+    """
     fitted = fitted_between(mixture.forecast)
     parts = _variance_parts(mixture.forecast, shown)
     return {
@@ -229,7 +284,12 @@ def _mixture_section(
 
 
 def _of_weights(comparison: Weighed) -> dict[str, Any]:
-    """Return the table and figures that explain the weights of a mixture."""
+    """Return the template variables that explain the weights of a mixture.
+
+    Returns:
+        `base`: name of the base model, for weights by Bayes factors; `rows`: rows of the table;
+        `cards`: figures. A comparison by past forecasts adds `origins` and `horizon` in words.
+    """
     found: dict[str, Any] = {
         "base": "",
         "rows": [],
@@ -254,7 +314,12 @@ def _check_report_arguments(
     competitors: Mapping[str, xr.DataTree],
     mixture: Mixed | None,
 ) -> None:
-    """Raise MismatchError for arguments of a wrong type, or a name that is used twice."""
+    """Check the arguments of a report.
+
+    Raises:
+        MismatchError: if an argument has a wrong type, or a competitor has the name of the model, a
+            baseline or the mixture.
+    """
     needed = {"posterior", "observed_data"}
     if not isinstance(post, xr.DataTree) or not needed <= set(post.children):
         raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
@@ -271,7 +336,7 @@ def _check_report_arguments(
 
 
 def _environment() -> jinja2.Environment:
-    """Return the templates' environment, which escapes text and refuses missing values."""
+    """Return the Jinja environment, which escapes HTML and raises for undefined variables."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -284,7 +349,12 @@ def _environment() -> jinja2.Environment:
 def _unfitted(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, observables: list[str]
 ) -> tuple[xr.Dataset | None, bool]:
-    """Return the test data that were not fitted, None if there are none, and if all were fitted."""
+    """Remove the fitted values from the test data.
+
+    Returns:
+        The test data, NaN where they were fitted, or None if nothing is left to score; and a flag.
+        The flag is True if there were test values, but all of them were fitted.
+    """
     if test is None:
         return None, False
     test = in_units_of_forecast(fc, test)
@@ -305,7 +375,16 @@ def _score_all(
     competitors: Mapping[str, xr.DataTree],
     observables: list[str],
 ) -> Scored:
-    """Score a forecast, its competitors and the baselines at the same times."""
+    """Score a forecast, its competitors and the baselines on the same rows of the test data.
+
+    Args:
+        fc: the forecast that the page is about.
+        train: the fitted data, for the baselines.
+        test: the test data; only times of `fc` are scored.
+        name: name of the forecast.
+        competitors: other forecasts by name.
+        observables: names of the observables.
+    """
     transform = pit(fc, test)
     index = index_of(transform)
     common = test.isel({index: np.isin(test[index].values, transform[index].values)})
@@ -316,7 +395,10 @@ def _score_all(
 
 
 def _variance_parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
-    """Return the parts of the variance over time; parts of a field are means over its places."""
+    """Return the parts of the predictive variance by observable and time.
+
+    The parts of a field are averaged over its places.
+    """
     predictions = fc["predictions"].to_dataset()
     # `decompose` takes observables with the same dimensions.
     alike: dict[tuple, list[str]] = {}
@@ -333,17 +415,20 @@ def _variance_parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
 
 
 def _epistemic_parts_drawn(parts: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the parts of the epistemic variance that are drawn for at least one observable."""
+    """Return the parts of the epistemic variance that are drawn for any observable, by name."""
     found: dict[str, list[xr.DataArray]] = {}
     for name in parts["observable"].values:
         for part, values in epistemic_parts(parts.sel(observable=name)).items():
-            # Observables with different units cannot be joined with them.
+            # `concat` cannot join observables whose coordinates `units` differ.
             found.setdefault(part, []).append(values.drop_vars("units", errors="ignore"))
     return {part: xr.concat(values, "observable") for part, values in found.items()}
 
 
 def _units_by_observable(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
-    """Return the units of each observable, and of "all" if they have the same."""
+    """Return units by observable, with the key "all" for units that all observables share.
+
+    "all" is an empty string if the units differ.
+    """
     predictions = fc["predictions"].dataset
     units = {name: str(predictions[name].attrs.get("units", "")) for name in observables}
     shared = set(units.values())
@@ -353,7 +438,14 @@ def _units_by_observable(fc: xr.DataTree, observables: list[str]) -> dict[str, s
 def _subtitle(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_fitted: bool
 ) -> list[str]:
-    """Return the spans of time that were fitted and forecast, and any reservations."""
+    """Return phrases on the times that were fitted and forecast, and on reservations.
+
+    Args:
+        fc: the forecast.
+        train: the fitted data.
+        test: the held-out data, if there are any.
+        all_fitted: whether all test values that the user gave were fitted.
+    """
     index = index_of(train)
     fitted = train[index]
     unit = str(fitted.attrs.get("units", ""))
@@ -375,7 +467,7 @@ def _subtitle(
 
 
 def _span(time: np.ndarray) -> str:
-    """Return the first and the last time as text."""
+    """Return the first and the last time as text, such as `0–12`."""
     dates = are_dates(time)
     first, last = (
         in_words(at) if dates else f"{float(at):.10g}" for at in (time.min(), time.max())
@@ -385,7 +477,7 @@ def _span(time: np.ndarray) -> str:
 
 
 def _skill(scored: Scored, units: Mapping[str, str]) -> str:
-    """Return a sentence on the CRPS, compared with every other forecast."""
+    """Return a sentence on the CRPS of the forecast, compared with every other forecast."""
     # NaN if no test value lies at a time of the forecast.
     crps, n = scored.own.loc["all", ["crps", "n"]]
     if not np.isfinite(crps):
@@ -405,7 +497,15 @@ def _skill(scored: Scored, units: Mapping[str, str]) -> str:
 
 
 def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
-    """Say which CRPS is lower, and by what share of the other, as in the verdict."""
+    """Compare two forecasts by their CRPS, in words.
+
+    The difference is a share of the higher CRPS, averaged over observables as in the verdict.
+
+    Args:
+        name: name of the other forecast.
+        own: scores of the forecast that the page is about.
+        other: scores of the other forecast.
+    """
     rows = [
         row for row in own.index if row != "all" and row in other.index and own.loc[row, "n"] > 0
     ]
@@ -429,7 +529,19 @@ def _key_facts(
     units: Mapping[str, str],
     of: str,
 ) -> list[tuple[str, str, str]]:
-    """Return the four numbers at the top of the page: name, value and unit."""
+    """Return the four numbers at the top of the page, or three for draws that are no chains.
+
+    Args:
+        post: the posterior.
+        fc: the forecast that the page is about.
+        summary: the result of `summaries`.
+        scored: the scores; None without test data.
+        units: units by observable.
+        of: words that name the model in a page about a mixture; else empty.
+
+    Returns:
+        A tuple of label, value and unit for each number.
+    """
     # 1. The forecast: its scores, or without test data its draws.
     if scored:
         crps, cover = scored.own.loc["all", ["crps", "coverage_90"]]
@@ -458,23 +570,31 @@ def _key_facts(
 
 
 def _count_failed(fc: xr.DataTree) -> tuple[int, int]:
-    """Return how many draws failed or are not finite, and how many there are.
+    """Count the posterior draws that failed or are not finite.
 
-    An ensemble member with several forecasts counts once.
+    A posterior draw with several predictive draws counts once.
+
+    Returns:
+        The number of failed draws, and the number of all draws.
     """
     usable = usable_draws(fc)
     return int((~usable).sum()), usable.size
 
 
 def _density_cards(post: xr.DataTree) -> list[Card]:
-    """Draw the first science parameters."""
+    """Draw prior and posterior of the first `MOST_PANELS` science parameters."""
     names = list(science_parameters(post))[: _figures.MOST_PANELS]
     return _figures.density_cards(post, names) if names else []
 
 
 def _rank_cards(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
-    """Draw the ranks of the parameters with the largest R-hat, in the order of the table."""
-    # NaN, for constants, comes last.
+    """Draw rank plots of the science parameters with the largest R-hat.
+
+    Args:
+        post: the posterior.
+        summary: the result of `summaries`, whose order of parameters is kept.
+    """
+    # NaN, the R-hat of constants, comes last.
     worst = np.argsort(-summary["r_hat"].to_numpy(), kind="stable")[: _figures.MOST_PANELS]
     names = [str(summary.index[i]) for i in sorted(worst)]
     chains = post["posterior"].sizes["chain"]
@@ -482,7 +602,11 @@ def _rank_cards(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
 
 
 def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
-    """Return versions, keys, times and hashes, by which a fit can be repeated."""
+    """Return versions, random seeds, times and hashes, which allow to repeat a fit.
+
+    Returns:
+        Pairs of label and value.
+    """
     # Results of older versions lack some attributes: show a dash for them.
     attrs: Mapping[str, Any] = {str(k): v for k, v in post.attrs.items()}
     versions = [f"{v} {attrs[f'version_{v}']}" for v in VERSIONS if f"version_{v}" in attrs]

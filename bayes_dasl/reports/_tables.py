@@ -1,4 +1,4 @@
-"""The report's tables: rows of formatted text, as dicts by column."""
+"""Tables of the report: rows of formatted text, as dicts by column."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ _MIXING = ("r_hat", "ess_bulk", "ess_tail")
 
 
 def summaries(post: xr.DataTree) -> pd.DataFrame:
-    """Return mean, sd, interval, R-hat and ESS of each scalar science parameter, by label."""
+    """Summarise each scalar science parameter.
+
+    Returns:
+        A table with a row per label, such as `rate[2]`. Its columns hold mean, sd, the ends of the
+        90 % interval (`eti90_lb` and `eti90_ub`), R-hat and ESS.
+    """
     scalars = science_parameters(post)
     if not scalars:
         return pd.DataFrame(columns=["mean", "sd", *_MIXING], dtype=float)
@@ -63,8 +68,16 @@ def summaries(post: xr.DataTree) -> pd.DataFrame:
 
 
 def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[Row]:
-    """Return the first `MOST_PARAMETERS` science parameters, prior and posterior side by side."""
-    # A page with hundreds of parameters is of no use.
+    """Return one row for each of the first `MOST_PARAMETERS` scalar science parameters.
+
+    Args:
+        post: the posterior with its prior draws.
+        posterior: the result of `summaries`.
+
+    Returns:
+        Rows with `prior` and `posterior` as nested dicts, and convergence diagnostics.
+    """
+    # A page with hundreds of parameters would be too long to read.
     scalars = dict(list(science_parameters(post).items())[:MOST_PARAMETERS])
     before = science_parameters(post, "prior") if "prior" in post.children else {}
     rows = []
@@ -91,7 +104,7 @@ def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[Row]:
 
 
 def _described(name: str, variable: xr.DataArray) -> Row:
-    """Return the path and the prior of a parameter."""
+    """Return the path of a parameter in the model, and its prior distribution, as text."""
     attrs = variable.attrs
     return {"path": str(attrs.get("path", name)), "distribution": str(attrs.get("prior", ""))}
 
@@ -108,7 +121,13 @@ def weight_rows(post: xr.DataTree) -> list[Row]:
 
 
 def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) -> Row:
-    """Summarise the posterior of one array over its elements."""
+    """Summarise the draws of one array of network weights over its elements.
+
+    Args:
+        name: name of the array.
+        weights: posterior draws.
+        prior: prior draws, if there are any.
+    """
     draws = weights.transpose("chain", "draw", ...)
     shape = draws.shape[2:]
     flat = draws.values.reshape(*draws.shape[:2], -1)
@@ -131,7 +150,12 @@ def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) ->
 
 
 def _mixing(values: np.ndarray) -> pd.DataFrame:
-    """Return R-hat and ESS of `(chain, draw, quantity)`; NaN for constants or too few draws."""
+    """Return R-hat, bulk ESS and tail ESS of each quantity as a table.
+
+    They are NaN for constants, and for all quantities if there are too few draws.
+
+    Shapes: `values` is `(chain, draw, quantity)`.
+    """
     finite, _ = finite_draws(values.astype(float))
     found = np.full((3, values.shape[2]), np.nan)
     if finite.shape[1] >= FEWEST_DRAWS and (moving := moving_quantities(finite)).any():
@@ -140,7 +164,10 @@ def _mixing(values: np.ndarray) -> pd.DataFrame:
 
 
 def _quantiles(draws: np.ndarray) -> Row:
-    """Return median and 90 % interval of draws, which every prior has; a mean it may lack."""
+    """Return median and central 90 % interval of draws as text.
+
+    The prior has no mean in this table, since some distributions have none.
+    """
     finite = draws[np.isfinite(draws)]
     if not finite.size:
         return {"median": MISSING, "interval": MISSING}
@@ -150,7 +177,15 @@ def _quantiles(draws: np.ndarray) -> Row:
 
 
 def _writer(spread: float, *values: float) -> Callable[[float], str]:
-    """Return a format with two digits of the spread, or three of each number if they are large."""
+    """Return a function that formats values of one parameter.
+
+    It shows two significant digits of the spread. Very large values, or a very small spread, get
+    three significant digits each.
+
+    Args:
+        spread: standard deviation of the parameter.
+        *values: all values to be formatted, which decide whether they are very large.
+    """
     if not (math.isfinite(spread) and spread > 1e-5 and max(map(abs, values)) < 1e6):
         return number
     # A spread of 0.012 has its second digit at the third decimal.
@@ -162,6 +197,14 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
     """Return the scores by observable and forecast, with the best value of each column marked.
 
     The lowest loss is best, and the coverage nearest to its nominal value; ties share the mark.
+
+    Args:
+        tables: tables of scores by name of the forecast.
+        units: units by observable.
+
+    Returns:
+        A dict per observable: `observable`, `units`, `n` (the number of test values), and `rows`,
+        the result of `_score_cells`.
     """
     first: Any = next(iter(tables.values()))
     observables = [str(name) for name in first.index if name != "all"]
@@ -177,7 +220,15 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
 
 
 def _score_cells(scores: pd.DataFrame) -> list[tuple[str, list[Row]]]:
-    """Return the cells of each forecast, from its scores as a row of a table."""
+    """Format the scores of one observable.
+
+    Args:
+        scores: a table with a row per forecast.
+
+    Returns:
+        The name of each forecast with its cells; a cell has `text` and `best`, whether it is
+        marked.
+    """
     values: Any = scores[[*LOSSES, *COVERAGES]].astype(float)
     # 1. The distance from the ideal: the loss itself, or |coverage − nominal|.
     distance = values.assign(**{name: (values[name] - p).abs() for name, p in COVERAGES.items()})
@@ -203,7 +254,17 @@ def _score_cells(scores: pd.DataFrame) -> list[tuple[str, list[Row]]]:
 def metric_groups(
     forecasts: Mapping[str, xr.DataTree], data: xr.Dataset, metrics: Mapping[str, Metric]
 ) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
-    """Return the user's metrics by observable, with the number of its data, and by forecast."""
+    """Return the user's metrics as text.
+
+    Args:
+        forecasts: forecasts by name.
+        data: the test data.
+        metrics: functions by name.
+
+    Returns:
+        A tuple per observable: its name, the number of its data, and pairs of a forecast's name and
+        its values as text.
+    """
     if not metrics:
         return []
     tables: dict[str, Any] = {n: measured_by(fc, data, metrics) for n, fc in forecasts.items()}
@@ -216,14 +277,21 @@ def metric_groups(
 
 
 def estimated(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Return the names of forecasts without an exact log score for some observable."""
+    """Return the names of forecasts whose log score is not exact for some observable.
+
+    Such log scores are kernel density estimates. The names are joined as text.
+    """
     kinds = {name: table.attrs.get("log_score", {}).values() for name, table in tables.items()}
     names = [name for name, found in kinds.items() if any(kind != EXACT for kind in found)]
     return listed(names) if names else ""
 
 
 def model_rows(comparison: Comparison) -> list[Row]:
-    """Return one row per model, the best first; differences to it have their standard errors."""
+    """Return one row per model of a comparison by past forecasts, the best first.
+
+    The columns `log_difference` and `crps_difference` are differences to the best model, with their
+    standard errors.
+    """
     table: Any = comparison.table
     rows = table[["log_score", "crps"]].map(number)
     rows["weight"] = table["weight"].map(lambda weight: fixed(weight, 2))
@@ -235,7 +303,10 @@ def model_rows(comparison: Comparison) -> list[Row]:
 
 
 def evidence_rows(factors: BayesFactors) -> list[Row]:
-    """Return one row per model, in the given order."""
+    """Return one row per model of a comparison by Bayes factors, in its order.
+
+    The columns are `name`, `prior`, `weight` and `log_bayes_factor` with its standard error.
+    """
     table: Any = factors.table
     rows = table[["prior", "weight"]].map(lambda share: fixed(share, 2))
     rows["log_bayes_factor"] = _with_errors(table["log_bayes_factor"], table["error"])
@@ -245,7 +316,11 @@ def evidence_rows(factors: BayesFactors) -> list[Row]:
 
 
 def law_rows(fc: xr.DataTree) -> list[Row]:
-    """Return one row per constraint of the model; none if nothing was constrained."""
+    """Return one row per constraint of the model; none if the model has no constraints.
+
+    `rms` and `rms_95` are root mean square residuals; `within` is the share of draws within the
+    tolerance.
+    """
     if "constraint_residual" not in fc.children:
         return []
     table = consistency(fc)
@@ -254,10 +329,10 @@ def law_rows(fc: xr.DataTree) -> list[Row]:
 
 
 def _with_errors(values: pd.Series, errors: pd.Series) -> pd.Series:
-    """Return `value ± error` as text."""
+    """Format values with their standard errors as `value ± error`."""
     return values.map(number) + " ± " + errors.map(lambda error: number(error, 2))
 
 
 def _records(table: pd.DataFrame) -> list[Row]:
-    """Return the rows of a table as dicts; the index is the column `name`."""
+    """Return the rows of a table as dicts, with the index as the entry `name`."""
     return table.rename_axis("name").reset_index().to_dict("records")

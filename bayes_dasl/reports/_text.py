@@ -1,4 +1,4 @@
-"""Numbers and lists as text."""
+"""Formatting of numbers and lists as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MINUS = str.maketrans("-", "\N{MINUS SIGN}")
 
 
 def number(value: object, digits: int = 3) -> str:
-    """Return a number with `digits` significant digits; NaN is a dash."""
+    """Format a number with `digits` significant digits; NaN and non-numbers become a dash."""
     x = _as_float(value)
     if math.isnan(x):
         return MISSING
@@ -30,34 +30,34 @@ def number(value: object, digits: int = 3) -> str:
 
 
 def fixed(value: object, decimals: int) -> str:
-    """Return a number with a fixed count of decimals; NaN is a dash."""
+    """Format a number with `decimals` decimals; NaN and non-numbers become a dash."""
     x = _as_float(value)
     return f"{x:.{decimals}f}".translate(_MINUS) if math.isfinite(x) else number(x)
 
 
 def percent(value: object) -> str:
-    """Return a share as a whole percentage."""
+    """Format a fraction, such as 0.12, as a whole percentage; NaN becomes a dash."""
     x = _as_float(value)
     return f"{round(100 * x)} %".translate(_MINUS) if math.isfinite(x) else MISSING
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
-    """Return `1 draw` or `2 draws`."""
+    """Format a number with a noun, such as `1 draw` or `2 draws`; the default plural adds an s."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}".replace(",", " ")
 
 
 def listed(words: Sequence[str]) -> str:
-    """Return `a`, `a and b`, or `a, b and c`."""
+    """Join words as in `a`, `a and b`, or `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def slug(text: str) -> str:
-    """Return `text` as an HTML id."""
+    """Convert text to lower-case letters, digits and hyphens, as part of an HTML id."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "x"
 
 
 def seconds(value: object) -> str:
-    """Return a duration in seconds, minutes or hours."""
+    """Format a duration given in seconds as seconds, minutes or hours; NaN becomes a dash."""
     x = _as_float(value)
     if not math.isfinite(x):
         return MISSING
@@ -67,7 +67,7 @@ def seconds(value: object) -> str:
 
 
 def _as_float(value: object) -> float:
-    """Return a value as a number, NaN if it is none."""
+    """Convert a value to a float; NaN if it cannot be converted."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Optional contents of a report."""
+"""`ReportOptions`, the optional contents of a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import DataError, MismatchError
 from ..extremes.levels import blocks_of, check_block, check_level, check_return_period, within
 
 MOST_LEVELS = 6
-"""Levels of one observable that a figure can tell apart."""
+"""Largest number of thresholds of one observable that a figure can distinguish."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +22,22 @@ class ReportOptions:
     """Optional contents of a report.
 
     Args:
-        window: first and last time, numbers or dates, of a closer look at each forecast, drawn as a
-            fan. None shows the forecast after the fitted data and as long a time before it, if that
-            is a small part of the figure; False shows no such figures.
-        thresholds: one to six levels by observable. The report says how probable it is that they
-            are exceeded.
-        below: observables whose levels count as exceeded from below.
-        return_periods: numbers of blocks by observable. The report says which level is exceeded
-            once in that many blocks.
+        window: first and last time of a fan chart of each time series, as numbers or dates. None
+            shows the forecast after the fitted data, with an equal time before it, unless this is
+            most of the forecast. False draws no fan charts.
+        thresholds: one to six levels by observable. The report gives the probability that each
+            level is exceeded.
+        below: names of observables in `thresholds`. For these the report gives the probability of
+            values below the level.
+        return_periods: return periods by observable, as numbers of blocks. The report gives the
+            level that block maxima exceed once per return period on average.
         block: length of a block, as for `bayes_dasl.extremes.return_levels`.
         metrics: further scores of the predictive mean by name, such as
             `{"NSE": bd.scores.metrics.nse}`.
-        source: the source of the data. If empty, a study takes `data.attrs["source"]`, and a report
-            by itself the source of the test data.
-        licence: licence of the data. If empty, `attrs["licence"]` or `attrs["license"]` is taken.
+        source: source of the data. If empty, it is taken from `attrs["source"]` of the data of a
+            study, or of the test data of a report.
+        licence: licence of the data. If empty, it is taken from `attrs["licence"]` or
+            `attrs["license"]` of the same data.
 
     Raises:
         DataError: if an option has a wrong type or value.
@@ -78,7 +80,7 @@ class ReportOptions:
             if not self.periods(name):
                 raise DataError(f"give return periods of '{name}', such as [2, 10, 100]")
         check_block(self.block)
-        # 3. A frozen dataclass takes the window as numbers or dates only this way.
+        # 3. Convert the window; a frozen dataclass can be changed only in this way.
         if self.window is not None and self.window is not False:
             object.__setattr__(self, "window", _checked_window(self.window))
 
@@ -86,7 +88,7 @@ class ReportOptions:
         """Return the thresholds of an observable.
 
         Args:
-            observable: its name.
+            observable: name of the observable, a key of `thresholds`.
 
         Returns:
             The levels as numbers.
@@ -97,7 +99,7 @@ class ReportOptions:
         """Return the return periods of an observable.
 
         Args:
-            observable: its name.
+            observable: name of the observable, a key of `return_periods`.
 
         Returns:
             The periods in blocks.
@@ -105,13 +107,13 @@ class ReportOptions:
         return [check_return_period(period) for period in _as_list(self.return_periods[observable])]
 
     def with_origin_of(self, data: xr.Dataset | None) -> ReportOptions:
-        """Return a copy that takes source and licence from data if it has none itself.
+        """Return a copy whose missing source and licence are taken from data.
 
         Args:
-            data: a dataset whose attributes may name them.
+            data: a dataset whose attributes may name source and licence; None changes nothing.
 
         Returns:
-            The options with source and licence as far as they are known.
+            The options; a source or licence that nobody stated stays empty.
         """
         attrs = {} if data is None else data.attrs
         source = self.source or str(attrs.get("source", ""))
@@ -119,17 +121,18 @@ class ReportOptions:
         return dataclasses.replace(self, source=source, licence=licence)
 
     def check(self, observables: Iterable[str], index: xr.DataArray, during: Any = None) -> None:
-        """Refuse, before any fit, options that no forecast of these observables can show.
+        """Check, before any fit, that a forecast can show these options.
 
         Args:
             observables: names of the observables of the forecast.
-            index: its times, or other index.
-            during: first and last time that was not fitted; None for all times.
+            index: times of the forecast, or its index of another kind.
+            during: first and last time for return levels, usually those that are not fitted; None
+                for all times.
 
         Raises:
             MismatchError: if an option names another observable.
-            DataError: if window or block are dates and the index numbers, or the other way round;
-                if the window has fewer than two times; if the times fill no block.
+            DataError: if window or block are dates but the index has numbers, or the reverse; if
+                the window has fewer than two times; if the times fill no block.
         """
         held = list(observables)
         # 1. Names.
@@ -156,14 +159,14 @@ class ReportOptions:
 
 
 def _as_list(given: Any) -> list[Any]:
-    """Return one value or several as a list."""
+    """Return one value or an iterable of values as a list."""
     # Text is a quantity with units, and an array without dimensions a number.
     is_several = isinstance(given, Iterable) and not isinstance(given, str)
     return list(given) if is_several and getattr(given, "ndim", 1) else [given]
 
 
 def _are_numbers(window: Any) -> bool:
-    """Whether both ends of a window are numbers."""
+    """Whether both ends of a window are numbers rather than dates."""
     return all(isinstance(at, (int, float, np.integer, np.floating)) for at in window)
 
 
@@ -171,7 +174,7 @@ def _checked_window(window: Any) -> tuple[Any, Any]:
     """Return the first and the last time of a window, as numbers or dates.
 
     Raises:
-        DataError: if it is no pair of times in order.
+        DataError: if the window is not a pair of times in increasing order.
     """
     wrong = f"window is a first and a last time, or False for none, not {window!r}"
     if isinstance(window, (str, bool, Mapping, set)):

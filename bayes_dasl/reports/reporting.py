@@ -1,4 +1,4 @@
-"""The report as a page."""
+"""`report`, which makes a report of a fit as one HTML page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Report:
     """A report as one self-contained HTML page.
 
     Args:
-        html: the page.
+        html: text of the page.
     """
 
     html: str
@@ -33,13 +33,13 @@ class Report:
         """Write the page to a file, completely or not at all.
 
         Args:
-            path: the file; an older one is replaced.
+            path: the file; an existing one is replaced.
 
         Returns:
             The path.
 
         Raises:
-            WriteError: if the file cannot be written; an older file then stays as it was.
+            WriteError: if the file cannot be written; an existing file then stays unchanged.
         """
         return write_text(path, self.html)
 
@@ -60,26 +60,26 @@ def report(
     model: Model | None = None,
     options: ReportOptions | None = None,
 ) -> Report:
-    """Report on one fit and its forecast.
+    """Make a report of one fit and its forecast.
 
     Args:
         post: the result of `fit`.
-        fc: a forecast made from it.
-        test: data that the fit has not seen. Fitted values are left out of it; without any, the
-            page has no scores.
+        fc: the forecast made from `post`.
+        test: held-out data. Values that were fitted are removed before scoring. Without test data
+            the page has no scores.
         title: title of the page.
         name: name of the model, in tables and figures.
         competitors: forecasts of other models by name, scored on the same data. Recalibrated
-            forecasts are drawn, too, and labelled.
+            forecasts among them are also drawn, and labelled as recalibrated.
         derived: the result of `evaluate`, shown beside unobserved outputs of the model. Variables
-            with too many dimensions for a figure are named.
+            with too many dimensions for a figure are listed by name.
         mixture: the result of `bayes_dasl.weighting.judge_mixture` for a mixture of this forecast
             and the competitors. The page is then about the mixture, with each model beside it;
             parameters and chains are those of `post`.
-        model: the model of the fit. The page then shows its unknown functions, equations and
+        model: the model of the fit. With it the page also shows unknown functions, equations and
             priors.
-        options: further contents: a closer look, thresholds, return levels, metrics, the source of
-            the data.
+        options: optional contents, such as thresholds, return levels, metrics and the source of the
+            data.
 
     Returns:
         The page.

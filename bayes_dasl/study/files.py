@@ -1,4 +1,4 @@
-"""Study files: Python files that define `study()`, and perhaps `tasks()` and `row()`."""
+"""Study files: Python files that define `study()`, and optionally `tasks()` and `row()`."""
 
 import importlib
 import importlib.util
@@ -13,12 +13,13 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def study_files() -> dict[str, Path]:
-    """Return case studies by name: the package's own, then those in the working directory.
+    """Find the case studies of the package, and those in `case_studies` of the working directory.
 
-    The order matters: a folder from somebody else must not replace the code of a known name.
+    A case study of the package takes precedence over a file of the same name in the working
+    directory. Otherwise a folder from somebody else could replace the code of a known name.
 
     Returns:
-        The files by name.
+        The Python files by name of the case study.
     """
     found: dict[str, Path] = {}
     for folder in (_PACKAGE.parent / "case_studies", Path("case_studies")):
@@ -28,17 +29,18 @@ def study_files() -> dict[str, Path]:
 
 
 def is_trusted(source: str, folder: Path) -> bool:
-    """Whether a command may execute the study that a run folder from anybody names.
+    """Whether a command may execute the study file named in a run folder of unknown origin.
 
     Args:
-        source: the study in the run's `study.json`: the name of a case study, or a Python file.
+        source: the entry `source` of the run's `study.json`: the name of a case study, or a Python
+            file.
         folder: the run folder.
 
     Returns:
-        False for a Python file outside of the working directory, or inside of the run folder.
+        False for a Python file that lies outside the working directory or inside the run folder.
     """
     path = Path(source).resolve()
-    # Loading a missing file gives a better message.
+    # A missing file is refused later, with a better message.
     if not source.endswith(".py") or not path.is_file():
         return True
     return path.is_relative_to(Path.cwd()) and not path.is_relative_to(folder.resolve())
@@ -48,13 +50,13 @@ def module_of(name: str) -> ModuleType:
     """Import a study file.
 
     Args:
-        name: name of a case study, or a Python file.
+        name: name of a case study, or path of a Python file.
 
     Returns:
         The module.
 
     Raises:
-        ReadError: if there is no such file.
+        ReadError: if there is no such case study or file.
     """
     path = Path(name) if name.endswith(".py") else study_files().get(name)
     if path is None or not path.is_file():
@@ -68,10 +70,10 @@ def module_of(name: str) -> ModuleType:
 
 
 def _of_package(path: Path) -> ModuleType:
-    """Import a file of a package, which may use relative imports.
+    """Import a file that belongs to a package, and so may use relative imports.
 
     Raises:
-        ReadError: if another package has the same name.
+        ReadError: if another package of the same name was imported before.
     """
     package = path.parent
     # Relative imports need the package itself to be importable.
@@ -86,13 +88,13 @@ def _of_package(path: Path) -> ModuleType:
 
 
 def _alone(path: Path) -> ModuleType:
-    """Import a file that is in no package."""
+    """Import a file that belongs to no package."""
     # A study called random.py must not shadow another module.
     name = f"{ALONE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickles look their module up there.
+    # Dataclasses and pickles look up their module in `sys.modules`.
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

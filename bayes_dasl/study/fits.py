@@ -1,4 +1,4 @@
-"""The work of one model of a run: fit, checks and past forecasts, saved at once in its folder."""
+"""Fit, checks and past forecasts of one model of a run, each saved at once in its folder."""
 
 import dataclasses
 import functools
@@ -29,7 +29,12 @@ type Check = Callable[[Model, xr.DataTree], xr.DataTree]
 
 
 def checks_after_fit(model: Model) -> dict[str, tuple[str, Check]]:
-    """Return the checks of a fit, with their names, by the group that they add to the posterior."""
+    """Return the checks that a fit of a model gets after sampling.
+
+    Returns:
+        Pairs of the check's name in messages and its function. The keys are the groups that the
+        checks add to the posterior.
+    """
     found: dict[str, tuple[str, Check]] = {}
     if has_tolerances(model):
         found["solver_check"] = "solver", check_solver
@@ -46,11 +51,11 @@ class Task:
         name: name of the model.
         model: the model.
         data: the training data.
-        engine: the engine.
-        folder: the folder.
-        key: a whole number.
-        progress: whether to show a bar; None shows it on a terminal.
-        say: a function that is called with one line of progress.
+        engine: the engine of its fits.
+        folder: the folder for posterior, checkpoint and past forecasts.
+        key: the random seed.
+        progress: whether to show a progress bar; None shows it in a terminal only.
+        say: a function that is called with each line of progress.
     """
 
     name: str
@@ -63,15 +68,19 @@ class Task:
     say: Say
 
     def fit(self) -> None:
-        """Fit the model unless the folder has its posterior, save it, and check it.
+        """Fit and check the model, and save the posterior.
+
+        A complete posterior of this model and data in the folder is kept. An interrupted fit
+        continues from its checkpoint.
 
         Raises:
-            Interrupted: if the user stopped it; the draws so far are then saved.
-            WriteError: if the posterior cannot be saved; it is then in another folder.
+            Interrupted: if the user stopped the fit; the draws so far are then saved.
+            WriteError: if the posterior cannot be saved in the folder; it is then in another
+                folder.
         """
         path = self.folder / "posterior.nc"
         checkpoint = self.folder / "checkpoint"
-        # 1. Use the saved posterior if it is complete and of this model and data.
+        # 1. Keep the saved posterior if it is complete and has the same model and data.
         post = load(path) if path.is_file() else None
         if post is not None:
             wanted = pose(self.model, self.data).fingerprint(needed=True)
@@ -82,7 +91,7 @@ class Task:
         is_new = post is None or bool(post.attrs["interrupted"])
         if post is not None and not is_new:
             self.tell("already fitted, kept")
-        # 2. Otherwise fit, or go on where an interrupted fit stopped.
+        # 2. Otherwise fit, or continue an interrupted fit.
         else:
             post = self._fit(checkpoint)
             saved = _save(post, path)
@@ -93,7 +102,7 @@ class Task:
                     f"chain; they are kept in {saved}"
                 )
             self.tell(f"fitted ({post.attrs['wall_time_s']:.0f} s)")
-        # 3. Make the checks that are missing, and save each at once.
+        # 3. Make the missing checks, and save after each.
         for group, (what, look) in checks_after_fit(self.model).items():
             if group not in post.children:
                 _save(post := self._checked(post, what, look), path)
@@ -103,11 +112,15 @@ class Task:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
     def look_ahead(self, origins: Origins, look: Callable[..., xr.DataTree]) -> None:
-        """Forecast the end of the training data from earlier origins, unless the folder has that.
+        """Forecast the end of the training data from earlier origins, and save the forecasts.
+
+        Suitable forecasts in the folder are kept. If an origin needs another fit, it takes fewer
+        draws.
 
         Args:
             origins: the origins.
-            look: `leave_future_out`, passed in to keep chains of imports short.
+            look: the function `leave_future_out`. It is an argument to keep chains of imports
+                short.
 
         Raises:
             BayesDaslError: as `leave_future_out`.
@@ -140,7 +153,7 @@ class Task:
         )
         try:
             found = forecast_past()
-        # Steps of another version of the model: begin anew without them.
+        # The checkpoint belongs to another version of the model: start without it.
         except MismatchError:
             if not steps.is_dir():
                 raise
@@ -148,16 +161,19 @@ class Task:
             found = forecast_past()
         save(found, path)
         shutil.rmtree(steps, ignore_errors=True)
-        # Other origins update the draws of an earlier fit.
+        # Count the origins with a fit; the others reweighted the draws of an earlier fit.
         fits = int(found.to_dataset()["refitted"].sum())
         self.tell(f"fitted at {fits} of {number} origins ({found.attrs['wall_time_s']:.0f} s)")
 
     def tell(self, text: str) -> None:
-        """Say a line of progress that begins with the name of the model."""
+        """Report a line of progress that begins with the name of the model."""
         self.say(f"{self.name}: {text}")
 
     def _fit(self, checkpoint: Path) -> xr.DataTree:
-        """Fit with a checkpoint, after moving one of an older version of the model aside."""
+        """Fit the model with a checkpoint.
+
+        A checkpoint of another version of the model is renamed first.
+        """
         if checkpoint.is_dir() and not self._goes_on(checkpoint):
             self.put_aside(checkpoint)
         self.tell(f"{'going on with' if checkpoint.is_dir() else 'fitting by'} {self.engine!r}")
@@ -171,27 +187,36 @@ class Task:
         )
 
     def put_aside(self, path: Path) -> None:
-        """Rename a file or folder of an older version of the model."""
+        """Rename a file or folder that belongs to another version of the model, and report it."""
         if (aside := put_aside(path)) is not None:
             self.tell(
                 f"{path} belongs to another version of the model or the libraries: moved to {aside}"
             )
 
     def _goes_on(self, checkpoint: Path) -> bool:
-        """Whether a checkpoint belongs to this model, data and engine."""
+        """Whether a fit can continue from a checkpoint: it has the same model, data and engine."""
         try:
             return belongs_to(checkpoint, self.model, self.data, self.engine, key=self.key)
         except ReadError:  # `fit` says what is wrong with the file
             return True
 
     def _checked(self, post: xr.DataTree, what: str, look: Callable[..., Any]) -> xr.DataTree:
-        """Return the posterior with a check added, and say its findings."""
+        """Add a check to the posterior, and report its findings.
+
+        Args:
+            post: the posterior.
+            what: name of the check in messages.
+            look: the function that makes the check.
+
+        Returns:
+            The posterior with the check, or without it if the check raised an error.
+        """
         try:
             checked = look(self.model, post)
         except Exception as error:  # the fit is worth more than its check
             self.tell(f"the {what} could not be checked: {error}")
             return post
-        # Say only what the check adds.
+        # Report only findings that the check adds.
         before = diagnose(post).findings
         for finding in diagnose(checked).findings:
             if finding not in before:
@@ -200,10 +225,10 @@ class Task:
 
 
 def _save(post: xr.DataTree, path: Path) -> Path:
-    """Save a posterior, in a temporary folder if its own cannot be written.
+    """Save a posterior, or save it in a temporary folder if the given path cannot be written.
 
     Raises:
-        WriteError: if its own folder cannot be written.
+        WriteError: if the given path cannot be written; the message names the temporary folder.
     """
     try:
         return save(post, path)
@@ -217,5 +242,5 @@ def _save(post: xr.DataTree, path: Path) -> Path:
 
 
 def said_of(error: Exception) -> str:
-    """Return the message of an error, or its name if it has none."""
+    """Return the message of an error, or the name of its class if the message is empty."""
     return str(error) or type(error).__name__

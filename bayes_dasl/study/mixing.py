@@ -1,4 +1,4 @@
-"""Mixtures of the models of a study: past forecasts, and the mixture by weights."""
+"""Mixtures of the models of a study: origins of past forecasts, and the mixed forecast."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +23,13 @@ ORIGINS = "origins.nc"
 
 @dataclasses.dataclass(frozen=True)
 class Origins:
-    """Origins within the training data, from which each model forecasts the rest of them.
+    """Origins within the training data, from which each model forecasts the following times.
 
     Args:
         at: the last known time at each origin.
-        horizon: number of observed times to forecast.
-        times: the times of each forecast, shape `(origin, time)`.
+        horizon: number of observed times to forecast from each origin; None takes the number from
+            the gaps between the origins.
+        times: the observed times that are forecast, shape `(origin, time)`.
     """
 
     at: list
@@ -38,16 +39,16 @@ class Origins:
     def answered_by(
         self, found: xr.DataTree, post: xr.DataTree, engine: AbstractEngine, key: int
     ) -> bool:
-        """Whether past forecasts are those of a posterior, an engine and a key, from these origins.
+        """Whether saved past forecasts were made from these origins, with the given fit.
 
         Args:
-            found: the past forecasts.
+            found: the saved past forecasts.
             post: the posterior of the model.
-            engine: the engine of the past fits.
+            engine: the engine of the fits at the origins.
             key: the random seed.
 
         Returns:
-            Whether they can be kept.
+            True if times, posterior, engine and seed of the past forecasts all agree.
         """
         return (
             found.attrs.get("posterior_sha256") == post.attrs.get("posterior_sha256")
@@ -64,20 +65,21 @@ def origins_of(
     origins: int | Sequence[Any],
     horizon: int | None,
 ) -> Origins:
-    """Return the given origins, or up to a number of them with windows side by side.
+    """Return origins as given, or choose them so that their windows are adjacent.
 
     Args:
         model: a model, for its index and observables.
         train: the training data.
-        test: the test data, whose length is the default horizon.
-        origins: a number of origins, or the last known time at each.
-        horizon: number of observed times to forecast; None for the default.
+        test: the test data. Their number of observed times is the default horizon, up to a quarter
+            of the number in the training data.
+        origins: the largest number of origins, or the last known time at each origin.
+        horizon: number of observed times to forecast from each origin; None for the default.
 
     Returns:
         The origins with their horizon and times.
 
     Raises:
-        DataError: if the training data are too short, or lack a given origin.
+        DataError: if the training data are too short, or do not suit the given origins.
     """
     if isinstance(origins, int):
         origins, horizon = side_by_side(model, train, test, origins, horizon)
@@ -87,7 +89,7 @@ def origins_of(
 
 
 def refuse_unfitted(models: Iterable[str], posts: Mapping[str, xr.DataTree]) -> None:
-    """Raise ReadError if a model has no posterior."""
+    """Raise ReadError if one of the named models has no posterior."""
     if missing := [name for name in models if name not in posts]:
         raise ReadError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not fitted yet"
@@ -97,18 +99,18 @@ def refuse_unfitted(models: Iterable[str], posts: Mapping[str, xr.DataTree]) -> 
 def past_forecasts(
     posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]
 ) -> dict[str, xr.DataTree]:
-    """Return the forecasts that the models of a run made within the training data.
+    """Load the forecasts of the end of the training data that the models of a run made.
 
     Args:
-        posts: posteriors by name.
-        at: the file of each model.
+        posts: posteriors by name of the model.
+        at: file of the past forecasts by name of the model.
 
     Returns:
-        The forecasts by name.
+        The past forecasts by name of the model.
 
     Raises:
-        ReadError: if one is missing or damaged.
-        MismatchError: if one is of another model or posterior.
+        ReadError: if a file or a posterior is missing, or a file is damaged.
+        MismatchError: if past forecasts belong to another posterior.
     """
     missing = [name for name, path in at.items() if name not in posts or not path.is_file()]
     if missing:
@@ -137,26 +139,28 @@ def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Weighed) -> xr.DataT
 
     Args:
         forecasts: forecasts by name of the model.
-        comparison: the comparison with a weight for each name.
+        comparison: the comparison, which has a weight for each name.
 
     Returns:
         The mixture as one forecast.
 
     Raises:
-        MismatchError: if forecasts cannot be mixed, for example if their units differ.
+        MismatchError: if the forecasts cannot be mixed, for example if their units differ.
     """
     return mixture(forecasts, {name: comparison.weights[name] for name in forecasts})
 
 
 def science_of(own: str, models: Mapping[str, Model]) -> str | None:
-    """Return the competitor that is a model without its learned part, if there is one.
+    """Return the competitor that is a model without its network, if there is one.
+
+    It is recognised by its parameters: they are those of the model that are not network weights.
 
     Args:
         own: name of the model.
         models: models by name.
 
     Returns:
-        The name of the competitor whose parameters are those of the model's science.
+        The name of the competitor; None if the model has no network or no competitor qualifies.
     """
 
     def parameters(name: str, *groups: str) -> set[str]:

@@ -20,7 +20,12 @@ from .times import forecast_times
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise ModelError for a model name that is taken or cannot name a folder."""
+    """Check that model names are unique and can name folders.
+
+    Raises:
+        ModelError: if a name occurs twice, is that of a baseline or the mixture, or is no valid
+            folder name.
+    """
     # Some file systems take "Lynx" and "lynx" for the same folder.
     taken: dict[str, str] = {}
     for name in names:
@@ -40,7 +45,15 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_origins(origins: Any, horizon: Any) -> None:
-    """Raise DataError for impossible numbers of origins or times ahead."""
+    """Check that origins and horizon, if given as numbers, are whole and positive.
+
+    Args:
+        origins: number of origins, or a sequence of times, which is not checked here.
+        horizon: number of times to forecast, or None.
+
+    Raises:
+        DataError: if a number is not whole or not positive.
+    """
     numbers = [n for n in (origins, horizon) if n is not None and not are_several(n)]
     if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
         raise DataError(
@@ -50,7 +63,10 @@ def check_origins(origins: Any, horizon: Any) -> None:
 
 
 def check_input(study: Any) -> None:
-    """Check everything that would otherwise fail after the fits, for every model.
+    """Check for every model what would otherwise fail only after the fits.
+
+    Args:
+        study: the `Study`.
 
     Raises:
         DataError: if data, times or options are wrong.
@@ -78,17 +94,17 @@ def check_input(study: Any) -> None:
 
 
 def used_data(study: Any) -> xr.Dataset:
-    """Return the training data that at least one model of the study reads."""
+    """Return the training data with only the observables and forcings that some model reads."""
     models = study.models.values()
     names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
     return study.train[sorted(names)]
 
 
 def are_several(origins: object) -> bool:
-    """Whether origins are given one by one, not as a number."""
+    """Whether origins are given as a sequence of times rather than as a number."""
     return isinstance(origins, (Sequence, np.ndarray))
 
 
 def _folded(name: str) -> str:
-    """Return a name as a file system that ignores case and the encoding of accents sees it."""
+    """Return a name without differences in case or in the encoding of accents."""
     return unicodedata.normalize("NFC", name.casefold())

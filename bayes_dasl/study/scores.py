@@ -1,4 +1,4 @@
-"""Scores, verdicts and the mixture of a run, as `scores.json`, `forecast.csv` and options."""
+"""Scores, verdicts and the mixture of a run, prepared for `scores.json` and `forecast.csv`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,18 +28,20 @@ def results(
     mixture: Mixed | None,
     comparison: object,
 ) -> dict[str, Any]:
-    """Return scores, verdicts, and the mixture or why there is none.
+    """Return scores and verdicts, and the mixture or the reason why there is none.
 
     Args:
         forecasts: forecasts by name.
         train: the training data.
         test: the test data.
-        verdicts: the verdict on each model.
+        verdicts: the verdict on each model by name.
         mixture: the mixture and its verdict, if there is one.
-        comparison: the reason if there is no mixture.
+        comparison: without a mixture, the reason as text, or None if the study mixes no forecasts.
+            It is not used with a mixture.
 
     Returns:
-        A dict that JSON can hold.
+        A dict for JSON: `scores` and `baselines` by name, observable and score; `attrs` of these
+        tables; `diagnosis` by name; `mixture` with the weights, with `why_not`, or None.
     """
     if mixture:
         verdicts = {MIXTURE: mixture.diagnosis, **verdicts}
@@ -56,15 +58,15 @@ def results(
 
 
 def table_of(forecast: xr.DataTree) -> str:
-    """Return the quantiles of a forecast as CSV, to seven digits.
+    """Return the quantiles of a forecast as CSV text, with seven significant digits.
 
-    Text that a spreadsheet would read as a formula gets an apostrophe, which spreadsheets hide.
+    Text that a spreadsheet would read as a formula gets a leading apostrophe.
 
     Args:
         forecast: the forecast.
 
     Returns:
-        The text of the file.
+        The text of the CSV file.
     """
     table = quantiles(forecast)
     # The columns after the units are quantiles.
@@ -74,7 +76,9 @@ def table_of(forecast: xr.DataTree) -> str:
 
 
 def _no_formula(cell: Any) -> Any:
-    """Return a cell with an apostrophe if a spreadsheet would run it as a formula.
+    """Return text with a leading apostrophe if a spreadsheet would run it as a formula.
+
+    Other cells are returned unchanged.
 
     Source: OWASP, CSV injection.
     """
@@ -84,19 +88,19 @@ def _no_formula(cell: Any) -> Any:
 
 
 def check_asked(study: Any, times: xr.DataArray) -> None:
-    """Refuse, before any fit, options that no report of a study can show.
+    """Check, before any fit, that the report of a study can show its options.
 
     Args:
-        study: the study.
-        times: all times that it forecasts.
+        study: the `Study`.
+        times: all times that the study forecasts.
 
     Raises:
         MismatchError: if an option names an unknown observable.
-        DataError: if a window, a block or a metric does not fit the data.
+        DataError: if a window, a block or a metric does not suit the data.
     """
     test = study.test[list(study.model.observables)]
     ahead = test[study.index].values
-    # Held-out groups have no time of their own.
+    # Held-out groups have no separate period after the training data.
     during = None if isinstance(study.split, Mapping) else (ahead.min(), ahead.max())
     study.options.check(study.model.observables, times, during)
     check_metrics(test, study.options.metrics)
@@ -113,7 +117,8 @@ def asked(
         options: the options.
 
     Returns:
-        Metrics of every forecast, exceedance probabilities and return levels of the first one.
+        `metrics` of every forecast; `exceedance` (probabilities) and `return_levels` by observable,
+        of the first forecast only. Keys that the options do not ask for are absent.
     """
     first = next(iter(forecasts.values()))
     found: dict[str, Any] = {}
@@ -147,14 +152,17 @@ def asked(
 
 
 def told_split(study: Any) -> Any:
-    """Return where the data of a study are split: a time, or groups, as JSON can hold it."""
+    """Return the split of a study for JSON: a time, or lists of held-out groups by dimension."""
     if isinstance(study.split, Mapping):
         return {dim: np.asarray(members).tolist() for dim, members in study.split.items()}
     return as_attribute(place_of(study.data, study.index, study.split))
 
 
 def _rows_as_dicts(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
-    """Return a table as dicts by row and column; JSON knows no NaN or infinity."""
+    """Return a table as nested dicts by row and column.
+
+    NaN and infinity become None, since JSON has neither.
+    """
     # Unlike `iterrows`, `to_dict` keeps truth values as they are.
     return {
         str(row): {str(name): _number_or_none(value) for name, value in values.items()}
@@ -163,16 +171,20 @@ def _rows_as_dicts(table: pd.DataFrame) -> dict[str, dict[str, float | bool | No
 
 
 def _number_or_none(value: Any) -> float | bool | None:
-    """Return a finite number or a truth value, and None for others."""
+    """Return a finite number or a truth value as it is; NaN and infinity become None."""
     if isinstance(value, bool):
         return value
     return float(value) if np.isfinite(value) else None
 
 
 def _mixture_as_dict(found: Mixed) -> dict[str, Any]:
-    """Return the weights of a mixture, the comparison behind them, and its findings."""
+    """Return the weights of a mixture, the comparison that gave them, and its findings.
+
+    Returns:
+        A dict for JSON. A comparison by past forecasts adds `windows`, `origins` and `horizon`.
+    """
     comparison = found.comparison
-    # Only weights by forecasts have origins.
+    # Only weights by past forecasts have origins.
     windows = {}
     if isinstance(comparison, Comparison):
         windows = {

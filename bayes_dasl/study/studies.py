@@ -1,4 +1,4 @@
-"""A study bundles models, data, split and engine; running it fills a run folder."""
+"""`Study`, which bundles models, data, split and engine; `Run`, the folder with its results."""
 
 import dataclasses
 import json
@@ -36,45 +36,46 @@ from .times import forecast_times, unknown_to
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A model and competing models, fitted to data up to a time and scored after it.
+    """A model and competing models, fitted to data up to a time and scored on the data after it.
 
-    The forecast is a mixture of all models unless `mix` is False. Weights come from the first of
-    these that is possible:
+    The forecast is a mixture of all models unless `mix` is False. The weights come from the first
+    method that is possible:
 
-    - "evidence", if all models but one add a network or process noise to that one, as
-      `bd.corrected` does. It needs no further fits (`bd.weighting.bayes_factors`).
-    - "forecasts" of the end of the training data from earlier origins, which need more fits
-      (`bd.weighting.leave_future_out`, `bd.compare`).
-    - Equal weights, if the training data are too short (`bd.weighting.model_weights`).
+    - Evidence (`bd.weighting.bayes_factors`), if the models are nested. Then all models but one add
+      a network or process noise to that one, as `bd.corrected` does. No further fits are needed.
+    - Past forecasts (`bd.weighting.leave_future_out`, `bd.compare`) of the end of the training data
+      from earlier origins. They need further fits, and data that are a time series.
+    - Equal weights (`bd.weighting.model_weights`), if the training data are too short.
 
-    There is no mixture without competitors or with held-out groups. Rows that are no series have no
-    weights by forecasts.
+    There is no mixture without competitors or with held-out groups.
 
     Args:
-        name: name of the study, and title of the report unless there is a `title`.
+        name: name of the study. It is also the title of the report unless there is a `title`.
         model: the model.
         data: a dataset with the index, the observables and the forcings of all models.
-        split: the last value of the index that is training data, in its units, or a date. Or the
-            groups that are held out at all times, as in `{"subject": [6, 11]}`.
+        split: the last value of the index that is training data, in its units, or as a date. Or the
+            held-out groups by dimension, as in `{"subject": [6, 11]}`.
         competitors: competing models by name.
         engine: the engine of all fits.
         label: name of the model in tables and figures.
         title: title of the report.
-        source: the address of the study for the command line.
+        source: name of the case study or path of the Python file that defines the study, by which
+            the command line finds it again.
         derived: a function of the model, as for `bd.evaluate`, whose values the report shows.
-        options: further contents of the report; source and licence default to `data.attrs`.
-        mix: whether the forecast is a mixture (`bd.mixture`), or "evidence" or "forecasts" to
-            choose how models are weighed.
-        origins: largest number of origins within the training data, or the last known time at each
-            origin. Each takes at most one fit per model, with a quarter of the engine's draws, at
-            least 250.
-        horizon: number of observed times to forecast from each origin. None takes the number in
-            the test data, but at most half of those in the last half of the training data.
+        options: optional contents of the report. Source and licence of the data default to
+            `data.attrs`.
+        mix: whether the forecast is a mixture (`bd.mixture`). "evidence" or "forecasts" also
+            chooses the method that weights the models.
+        origins: largest number of origins of past forecasts, or the last known time at each origin.
+            Each origin takes at most one fit per model. Such a fit has a quarter of the engine's
+            draws, but at least 250.
+        horizon: number of observed times to forecast from each origin. By default it is the number
+            of observed times in the test data, but at most a quarter of that in the training data.
 
     Raises:
-        ModelError: if two models have one name, a name cannot be that of a folder, or `mix` is
-            something else.
-        MismatchError: if models cannot be weighed by evidence.
+        ModelError: if two models have the same name, a name cannot be that of a folder, or `mix`
+            has another value.
+        MismatchError: if `mix` is "evidence" and the models are not nested.
         DataError: if the split leaves one side empty or names unknown groups, or if options,
             origins or horizon are invalid.
     """
@@ -110,12 +111,12 @@ class Study:
 
     @property
     def index(self) -> str:
-        """The coordinate that the data run along."""
+        """Name of the coordinate along which the data are ordered, such as time."""
         return self.model.index
 
     @property
     def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
-        """Training and test data."""
+        """Training data and test data."""
         if isinstance(self.split, Mapping):
             models = self.models.values()
             observables = dict.fromkeys(name for model in models for name in model.observables)
@@ -124,7 +125,7 @@ class Study:
 
     @property
     def models(self) -> dict[str, Model]:
-        """Return all models by name, the study's own first."""
+        """All models by name, the study's own model first."""
         return {self.label: self.model, **self.competitors}
 
     @property
@@ -148,10 +149,10 @@ class Study:
 
     @property
     def looks_from(self) -> Origins:
-        """The origins from which the models forecast the end of the training data.
+        """The origins from which each model forecasts the end of the training data.
 
         Raises:
-            DataError: if the training data are too short.
+            DataError: if the training data are too short, or do not suit the given origins.
         """
         origins = self.origins if are_several(self.origins) else int(self.origins)  # pyright: ignore
         return origins_of(self.model, self.train, self.test, origins, self.horizon)
@@ -162,7 +163,7 @@ class Study:
         return any(model.layer.forcings for model in self.models.values())
 
     def refuse_bad_input(self) -> None:
-        """Check, before any fit, everything that would otherwise fail after it.
+        """Check, before any fit, everything that would otherwise fail only after the fits.
 
         Raises:
             DataError: if data, times or options are wrong.
@@ -172,19 +173,20 @@ class Study:
         check_input(self)
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
-        """Run the cheap checks of each model, and check that a report could be made.
+        """Run the cheap checks of each model, and check that forecasts and report can be made.
 
         Args:
-            key: a whole number, for the prior draws.
+            key: the random seed of the prior draws.
 
         Returns:
-            The findings by name of the model.
+            The findings by name of the model. A fault that concerns forecasts or report is among
+            those of the study's own model.
         """
         found = {
             name: check(model, self.train, self.engine, key=key)
             for name, model in self.models.items()
         }
-        # A model that cannot be fitted would be refused again for the same reason.
+        # A model that cannot be fitted would fail again for the same reason.
         if any(result.level == "bad" for result in found.values()):
             return found
         try:
@@ -204,18 +206,21 @@ class Study:
         progress: bool | None = None,
         say: Say = lambda text: None,
     ) -> "Run":
-        """Fit every model, forecast, mix the forecasts, score and report.
+        """Fit every model, forecast, mix the forecasts, score them and write the report.
 
-        Each result is saved at once. A complete fit in the folder, from the same model, data,
-        engine and key, is kept; a killed fit goes on from its last step. Ctrl-C while sampling
-        keeps the draws so far. If no mixture can be made, `say` is told why, and the report is
-        about the study's own model. Only one process at a time can work in a folder.
+        - Each result is saved as soon as it is made.
+        - A complete fit in the folder, of the same model and data, is kept. A fit that was killed
+          continues from its last checkpoint.
+        - Ctrl-C during sampling keeps the draws so far.
+        - If no mixture can be made, `say` gets the reason, and the report is about the study's own
+          model.
+        - Only one process at a time can work in a folder.
 
         Args:
             folder: the run folder, which is made if it is missing.
-            key: a whole number, for fits and forecasts.
-            progress: whether to show a bar; None shows it on a terminal.
-            say: a function that is called with one line of progress.
+            key: the random seed of fits and forecasts.
+            progress: whether to show a progress bar; None shows it in a terminal only.
+            say: a function that is called with each line of progress.
 
         Returns:
             The run.
@@ -223,9 +228,10 @@ class Study:
         Raises:
             DataError: before any work, if data or options are wrong.
             ModelError: before any work, if a model cannot be solved.
-            Interrupted: if the user stopped it; the message says what was kept.
+            Interrupted: if the user stopped the run; the message says what was kept.
             WriteError: if the folder cannot be written, or another process works in it.
-            MismatchError: if the folder holds another run.
+            MismatchError: if models have different observables, or the folder contains the run of
+                another study, seed, engine or data.
         """
         self.refuse_bad_input()
         run = Run(self, Path(folder))
@@ -239,13 +245,16 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder of a study.
+    """The folder of a run of a study.
 
-    - `study.json`: study, engine, key and data that made it.
-    - `posterior.nc` and `forecast.nc` of the study's model, and a subfolder with the same for each
-      competitor.
-    - `mixture.nc`: the mixture, if forecasts are mixed.
-    - `origins.nc` of each model: its past forecasts, if they weigh it.
+    It contains:
+
+    - `study.json`: study, engine, random seed and hash of the data.
+    - `posterior.nc` and `forecast.nc` of the study's own model. Each competitor has a subfolder
+      with files of the same names.
+    - `mixture.nc`: the mixed forecast, if forecasts are mixed.
+    - `origins.nc` beside each posterior: past forecasts of the model, if they determine the
+      weights.
     - `scores.json`, `report.html`, and `forecast.csv` with quantiles of the forecast.
 
     Args:
@@ -257,11 +266,11 @@ class Run:
     folder: Path
 
     def path(self, name: str, file: str) -> Path:
-        """Return the path of a file of a model, or of the mixture.
+        """Return the path of a file of a model, or of the mixed forecast.
 
         Args:
             name: name of the model, or "mixture".
-            file: name of the file.
+            file: name of the file; for "mixture" it is not used.
 
         Returns:
             The path.
@@ -271,7 +280,7 @@ class Run:
         return self.folder / file if name == self.study.label else self.folder / name / file
 
     def claim(self, key: int) -> None:
-        """Make sure, before any work, that the folder can be written and holds no other run.
+        """Check that the folder can be written and contains no other run; write `study.json`.
 
         The caller must have locked the folder.
 
@@ -280,7 +289,7 @@ class Run:
 
         Raises:
             WriteError: if the folder cannot be written.
-            MismatchError: if it holds another run.
+            MismatchError: if the folder contains the run of another study, seed, engine or data.
             ReadError: if its `study.json` is damaged.
         """
         wanted = {
@@ -307,7 +316,7 @@ class Run:
         write_text(note, json.dumps(wanted, indent=2) + "\n")
 
     def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
-        """Fit one model unless the folder has its posterior, and save it.
+        """Fit and check one model, and save its posterior; a complete posterior is kept.
 
         Args:
             name: name of the model.
@@ -316,19 +325,21 @@ class Run:
             say: as for `Study.run`.
 
         Raises:
-            Interrupted: if the user stopped it; the draws so far are then saved.
+            Interrupted: if the user stopped the fit; the draws so far are then saved.
+            WriteError: if the posterior cannot be saved in the folder; it is then in another
+                folder.
         """
         self._task(name, key, progress, say).fit()
 
     def _task(self, name: str, key: int, progress: bool | None, say: Say) -> Task:
-        """Return the work of one model."""
+        """Return the `Task` that fits one model in its folder."""
         study = self.study
         folder = self.path(name, ORIGINS).parent
         given = study.models[name], study.train, study.engine
         return Task(name, *given, folder, key, progress, say)
 
     def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
-        """Weigh the models by `bd.weighting.model_weights`, and make past forecasts if needed.
+        """Compute the weights of the models, and make past forecasts if the weights need them.
 
         Args:
             key: the random seed.
@@ -336,8 +347,8 @@ class Run:
             say: as for `Study.run`.
 
         Returns:
-            The comparison with the weights; or the reason why there is none; or None if the study
-            mixes no forecasts.
+            The comparison with the weights. It is the reason as text if there are no weights, or
+            None if the study mixes no forecasts.
 
         Raises:
             Interrupted: if the user stopped it; finished origins are kept.
@@ -358,13 +369,14 @@ class Run:
             return said_of(error)
 
     def fitted(self) -> dict[str, xr.DataTree]:
-        """Load the posteriors in the folder, the study's own first.
+        """Load the posteriors in the folder.
 
         Returns:
-            The posteriors by name.
+            The posteriors by name of the model, that of the study's own model first. Competitors
+            without a posterior are absent.
 
         Raises:
-            ReadError: if the study's own is missing.
+            ReadError: if the posterior of the study's own model is missing.
         """
         found = {self.study.label: load(self.path(self.study.label, "posterior.nc"))}
         for name in self.study.competitors:
@@ -375,21 +387,22 @@ class Run:
     def update(
         self, new_data: xr.Dataset, *, progress: bool | None = None, key: int = 0
     ) -> dict[str, xr.DataTree]:
-        """Update every posterior in the folder with new observations, and save them.
+        """Update every posterior in the folder with new observations, and save the results.
 
-        The posterior of the fit is kept as `posterior.fit.nc`. Forecasts and report stay as they
-        were.
+        The posteriors before the first update are kept as `posterior.fit.nc`. Forecasts and report
+        are not changed.
 
         Args:
-            new_data: observations and forcings. Values that a posterior knows already are left out.
+            new_data: observations and forcings. Observations that a posterior has already used are
+                left out.
             progress: as for `bd.update`, if a model must be fitted again.
-            key: a whole number, for the resampling.
+            key: the random seed of the resampling.
 
         Returns:
-            The posteriors by name.
+            The updated posteriors by name of the model.
 
         Raises:
-            ReadError: if the study's own posterior is missing.
+            ReadError: if the posterior of the study's own model is missing.
             WriteError: if a posterior cannot be saved, or another process works in the folder.
             BayesDaslError: as `bd.update`, before any posterior is saved.
         """
@@ -416,19 +429,21 @@ class Run:
     def forecast(
         self, at: Asked | None = None, *, what_if: bool = False, say: Say = lambda text: None
     ) -> dict[str, xr.DataTree]:
-        """Forecast with every posterior in the folder, mix the forecasts, and save them.
+        """Forecast with every posterior in the folder, mix the forecasts, and save all of them.
 
         Args:
-            at: as for `bd.forecast`; None takes all times of the data.
-            what_if: whether the models of the study may differ from the fitted ones.
-            say: a function that is called with the reason if there is no mixture.
+            at: times, and forcings if needed, as for `bd.forecast`. By default the times of the
+                data, and times between them where possible.
+            what_if: whether models may differ from the fitted ones, as for `bd.forecast`.
+            say: a function that is called with the reason if no mixture can be made.
 
         Returns:
-            The forecasts by name; the mixture, "mixture", comes first if there is one.
+            The forecasts by name of the model. The mixture, if there is one, comes first as
+            "mixture".
 
         Raises:
             MismatchError: if a model is not the fitted one, unless `what_if`; nothing is saved.
-            ReadError: if the study's own posterior is missing.
+            ReadError: if the posterior of the study's own model is missing.
             WriteError: if a file cannot be saved, or another process works in the folder.
         """
         forecasts, comparison = self._forecast(self.fitted(), at, what_if)
@@ -436,7 +451,7 @@ class Run:
         return forecasts
 
     def _say_why_not(self, comparison: Weighed | str | None, say: Say) -> None:
-        """Say why a study that mixes forecasts has no mixture."""
+        """Report why there is no mixture, if the study should have one."""
         if self.study.mixes and isinstance(comparison, str):
             say(f"the forecast is no mixture: {comparison}")
 
@@ -447,7 +462,17 @@ class Run:
         what_if: bool,
         comparison: Weighed | str | None = None,
     ) -> tuple[dict[str, xr.DataTree], Weighed | str | None]:
-        """Return the saved forecasts, and the comparison behind their mixture or why there is none.
+        """Forecast with posteriors, mix the forecasts, and save them.
+
+        Args:
+            posts: posteriors by name of the model.
+            at: as for `forecast`.
+            what_if: as for `forecast`.
+            comparison: the result of `weigh`; None computes the weights if they are needed.
+
+        Returns:
+            The forecasts by name, the mixture first; and the comparison with the weights, the
+            reason as text if there is no mixture, or None.
 
         Raises:
             MismatchError: if a model is not the fitted one, unless `what_if`.
@@ -470,7 +495,7 @@ class Run:
                 except Exception as error:  # the forecasts are worth more than their mixture
                     comparison = said_of(error)
             if MIXTURE not in forecasts:
-                # An older mixture would be of other forecasts.
+                # An older mixture would not belong to the new forecasts.
                 self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)
             for name, found in forecasts.items():
                 save(found, self.path(name, "forecast.nc"))
@@ -484,12 +509,13 @@ class Run:
         say: Say = lambda text: None,
         comparison: Weighed | str | None = None,
     ) -> None:
-        """Forecast over all data, mix, score and report, from the posteriors in the folder.
+        """Forecast, mix, score and write the report, from the posteriors in the folder.
 
         Args:
             what_if: as for `forecast`.
             say: as for `Study.run`.
-            comparison: the result of `weigh`; None computes it from the files in the folder.
+            comparison: the result of `weigh`; None computes the weights from the files in the
+                folder.
 
         Raises:
             MismatchError: as `forecast`.
@@ -500,7 +526,7 @@ class Run:
             self._finish(what_if, say, comparison)
 
     def _finish(self, what_if: bool, say: Say, comparison: Weighed | str | None) -> None:
-        """Do the work of `finish` in a locked folder."""
+        """Do the work of `finish`; the caller must have locked the folder."""
         # 1. Forecast and mix.
         posts = self.fitted()
         forecasts, comparison = self._forecast(posts, None, what_if, comparison)
@@ -509,7 +535,7 @@ class Run:
         if missing:
             say(f"left out, since not fitted yet: {', '.join(missing)}")
         self._say_why_not(comparison, say)
-        # 2. Judge every model, and the mixture.
+        # 2. Diagnose every model, and the mixture.
         own = self.study.label
         verdicts = self._verdicts(posts, forecasts)
         found = self._mixed(posts, forecasts, comparison, verdicts)
@@ -550,7 +576,20 @@ class Run:
         look_ahead: Callable[[Origins], None] | None = None,
         **say: Any,
     ) -> Weighed:
-        """Return the comparison with the weights; `look_ahead` makes past forecasts if needed."""
+        """Compute the weights of the models.
+
+        Args:
+            posts: posteriors by name of the model.
+            look_ahead: a function that makes past forecasts from given origins. It is called only
+                if the weights need past forecasts; None takes those in the folder.
+            **say: passed on to `model_weights`.
+
+        Returns:
+            The comparison with the weights.
+
+        Raises:
+            ReadError: if a model is not fitted, or past forecasts are needed but missing.
+        """
         refuse_unfitted(self.study.models, posts)
 
         # Weights by evidence need no past forecasts, so they are made on request only.
@@ -571,7 +610,14 @@ class Run:
         comparison: Weighed | str | None,
         verdicts: Mapping[str, Diagnosis],
     ) -> Mixed | None:
-        """Return the mixture with its verdict, if there is one."""
+        """Return the mixture with its verdict; None without a comparison.
+
+        Args:
+            posts: posteriors by name of the model.
+            forecasts: forecasts by name, with the mixture.
+            comparison: the comparison with the weights, the reason why there is none, or None.
+            verdicts: verdicts by name of the model.
+        """
         if comparison is None or isinstance(comparison, str):
             return None
         own = self.study.label
@@ -582,13 +628,13 @@ class Run:
         return judge_mixture(*given, own=own, science=science)
 
     def diagnose(self) -> dict[str, Diagnosis]:
-        """Judge each posterior in the folder with its forecast, and the mixture if there is one.
+        """Diagnose each posterior in the folder with its forecast, and the mixture if there is one.
 
         Returns:
-            The verdicts by name, that on the mixture first.
+            The verdicts by name. The mixture, if there is one, comes first as "mixture".
 
         Raises:
-            ReadError: if the study's own posterior is missing.
+            ReadError: if the posterior of the study's own model is missing.
         """
         posts = self.fitted()
         paths = {name: self.path(name, "forecast.nc") for name in posts}
@@ -604,7 +650,10 @@ class Run:
     def _verdicts(
         self, posts: Mapping[str, xr.DataTree], forecasts: Mapping[str, xr.DataTree]
     ) -> dict[str, Diagnosis]:
-        """Return a verdict on each posterior; only the study's own has competitors."""
+        """Return the verdict on each model by name.
+
+        Only the study's own model is compared with competitors.
+        """
         own = self.study.label
         others = {name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)}
         return {

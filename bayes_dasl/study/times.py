@@ -1,4 +1,4 @@
-"""Times that a study forecasts, and new observations and forcings from a file."""
+"""Times that a study forecasts, and new observations and forcings read from a file."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _PLOTTED_TIMES = 100
 
 @runtime_checkable
 class Series(Protocol):
-    """The attributes of a study that these functions read."""
+    """The attributes of a `Study` that the functions of this module read."""
 
     @property
     def data(self) -> xr.Dataset: ...
@@ -48,15 +48,15 @@ class Series(Protocol):
 def forecast_times(study: Series) -> xr.Dataset:
     """Return the times of the data, with times between them for smooth curves where possible.
 
-    There are none between them if forcings or known errors come from the data, or if a layer takes
-    discrete steps. Thresholds and return periods exclude them too: each time has noise of its own,
-    so more times would exceed a level more often.
+    No times are added in between if forcings or known errors come from the data, or if a layer
+    takes discrete steps. None are added either if there are thresholds or return periods. Each time
+    has independent noise, so more times would exceed a level more often.
 
     Args:
         study: the study.
 
     Returns:
-        The data themselves, or a dataset of times without data.
+        The data themselves, or a dataset that has only coordinates.
     """
     counted = study.options.thresholds or study.options.return_periods
     if study.forced or counted or any(model.reader.variables for model in study.models.values()):
@@ -87,7 +87,7 @@ def forecast_times(study: Series) -> xr.Dataset:
 
 
 def _is_solved_at(model: Model, times: xr.Dataset) -> bool:
-    """Whether the layer of a model accepts some times; it is traced, not compiled."""
+    """Whether a model accepts some times; its layer is traced for this, but not compiled."""
     try:
         check_shapes(model, model.inputs(times))
     except DataError:
@@ -96,22 +96,22 @@ def _is_solved_at(model: Model, times: xr.Dataset) -> bool:
 
 
 def future_times(study: Series, until: Any, step: float) -> np.ndarray:
-    """Return times from the start of the data to `until`, and the times of the data.
+    """Return the times of the data, and evenly spaced times from their start to `until`.
 
     The times of the data are kept so that verdicts can still use the held-out data.
 
     Args:
         study: the study.
-        until: the last time, a number or a date.
-        step: the time between two of them. For dates it is in the model's unit of time, days if it
-            names none.
+        until: the last time, as a number or a date.
+        step: distance of the evenly spaced times. For dates it is in the model's unit of time, or
+            in days if the model states none.
 
     Returns:
-        The times in order.
+        The times in increasing order.
 
     Raises:
-        DataError: if there are no such times, or the model needs forcings, whose future a study
-            does not know.
+        DataError: if `until` is not after the start or the step is not positive, or if a model
+            needs forcings, whose future a study does not know.
     """
     if study.forced:
         raise DataError(
@@ -143,26 +143,27 @@ def future_times(study: Series, until: Any, step: float) -> np.ndarray:
 
 
 def new_rows(study: Series, path: str | Path) -> xr.Dataset:
-    """Return the data of the study with new observations of a series and the forcings then.
+    """Read new observations and forcings of a time series, and join them with the study's data.
 
     Args:
         study: the study.
-        path: a CSV table or a netCDF file with the index, observables and the forcings of all
+        path: a CSV table or a netCDF file with the index, observables, and the forcings of all
             models.
 
     Returns:
-        The rows of the data, with those of the file in their place or after them.
+        The rows of the data and of the file. Rows of the file replace rows of the data at the same
+        times.
 
     Raises:
         ReadError: if the file cannot be read.
-        DataError: if it lacks the index or a forcing, holds no observable, or has dates where the
-            data have numbers.
+        DataError: if the file lacks the index or a forcing, holds no observable, or has dates where
+            the data have numbers; or if the data are no single time series.
     """
     index = study.index
     models = study.models.values()
     each = (name for model in models for name in (*model.observables, *model.reader.variables))
     seen = tuple(dict.fromkeys(each))
-    # A table has no columns for places or groups.
+    # A table cannot hold data with dimensions of places or groups.
     places = [
         dim for name in study.model.observables for dim in study.data[name].dims if dim != index
     ]
@@ -183,7 +184,15 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
 
 
 def _joined_with_data(study: Series, names: list[str], found: xr.Dataset) -> xr.Dataset:
-    """Return variables of the data joined with those of a file, which wins at the same times."""
+    """Join variables of the study's data with those of a file.
+
+    Rows of the file replace rows of the data at the same times.
+
+    Args:
+        study: the study.
+        names: names of the variables.
+        found: the variables read from the file.
+    """
     index = study.index
     known = study.data[names].reset_coords(drop=True)
     found = in_units(found, units_of(known), doubtful=True)
@@ -193,13 +202,15 @@ def _joined_with_data(study: Series, names: list[str], found: xr.Dataset) -> xr.
 
 
 def _forcings_of(study: Series) -> tuple[str, ...]:
-    """Return the forcings of all models, each once."""
+    """Return the names of the forcings of all models, each once."""
     models = study.models.values()
     return tuple(dict.fromkeys(name for model in models for name in model.layer.forcings))
 
 
 def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
-    """Return rows without the observations that a posterior knows already, by equal values.
+    """Remove the observations that a posterior has already used.
+
+    An observation counts as used if the fitted data have the same value at the same index.
 
     Args:
         model: the model.
@@ -207,15 +218,18 @@ def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
         rows: observations and forcings along the index.
 
     Returns:
-        The rows with new observations, and those whose forcings lead to them.
+        The rows with new observations, where used values are NaN. After the fitted data, rows
+        without observations are kept up to the last new observation, since their forcings are
+        needed.
 
     Raises:
-        DataError: if no observation is new, or forcings between the old and new rows are missing.
+        DataError: if no observation is new, or if rows with forcings between the fitted data and
+            the new rows are missing.
     """
     known = fitted_observables(post)
     (index,) = rows.dims
     observed = [name for name in known.data_vars if name in rows]
-    # 1. Blank the known values. A value that was corrected since counts as new.
+    # 1. Set used values to NaN. A value that has been corrected since counts as new.
     for name in observed:
         old = known[name].drop_duplicates(index).reindex({index: rows[index]})
         same = np.isclose(old, rows[name], rtol=1e-9, atol=0.0)
@@ -237,7 +251,16 @@ def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
 
 
 def _refuse_lacking_rows(model: Model, known: xr.Dataset, found: xr.Dataset) -> None:
-    """Raise DataError if a step to a new row is more than twice the longest known step."""
+    """Check that no rows with forcings are missing after the fitted data.
+
+    Args:
+        model: the model.
+        known: the fitted data.
+        found: the new rows.
+
+    Raises:
+        DataError: if a step to a new row is more than twice the longest step in the fitted data.
+    """
     index = model.index
     old, new = (np.asarray(model.in_numbers(rows)[index].values, float) for rows in (known, found))
     if old.size < 2:
@@ -257,21 +280,24 @@ def _refuse_lacking_rows(model: Model, known: xr.Dataset, found: xr.Dataset) -> 
 
 
 def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Dataset:
-    """Return the forcings of the data and of a file, which replaces them at the same times.
+    """Read forcings from a file, and join them with those of the data.
+
+    Values of the file replace those of the data at the same times.
 
     Args:
         study: the study.
         path: a CSV table or a netCDF file with the index and the forcings of all models. A table
-            may have the column names of the one that `from_table` read. Observations in it are not
-            used: see `new_observations`.
-        until: the last time to take from it, a number or a date; None takes all.
+            may use the column names of the table that `from_table` read. Observations in the file
+            are ignored; `new_observations` counts them.
+        until: the last time to take from the file, as a number or a date; None takes all times.
 
     Returns:
         The forcings along the index.
 
     Raises:
         ReadError: if the file cannot be read.
-        DataError: if it lacks the index or a forcing, or has dates where the data have numbers.
+        DataError: if the study has no forcings, or the file lacks the index or a forcing, or has
+            dates where the data have numbers.
     """
     index = study.index
     names = _forcings_of(study)
@@ -287,21 +313,21 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
 
 
 def new_observations(study: Series, path: str | Path, fitted: xr.Dataset | None = None) -> int:
-    """Count the observations in a file of forcings that the study does not know yet.
+    """Count the observations in a file of forcings that neither data nor posterior contain.
 
-    A forecast does not use them.
+    A forecast does not use such observations.
 
     Args:
         study: the study.
         path: as for `future_forcings`.
-        fitted: the observables that the posterior knows, also after an update.
+        fitted: the observables that the posterior was fitted to or updated with; None ignores them.
 
     Returns:
-        The number of values at times without data in the study and in `fitted`.
+        The number of values at times without a value in the study's data and in `fitted`.
 
     Raises:
         ReadError: if the file cannot be read.
-        DataError: if it has dates where the data have numbers.
+        DataError: if the file has dates where the data have numbers.
     """
     forcings = _forcings_of(study)
     observables = (name for model in study.models.values() for name in model.observables)
@@ -323,7 +349,11 @@ def new_observations(study: Series, path: str | Path, fitted: xr.Dataset | None 
 
 
 def _as_written(study: Series) -> dict[str, Any]:
-    """Return how the user's table writes columns, dates and missing values."""
+    """Return how the user's table writes columns, dates and missing values.
+
+    Returns:
+        The arguments `columns`, `date_format` and `missing` of `read_series`.
+    """
     attrs = study.data.attrs
     return {
         "columns": json.loads(attrs.get(COLUMNS, "{}")),

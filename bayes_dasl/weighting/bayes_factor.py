@@ -36,18 +36,18 @@ from .factor_table import BayesFactors
 from .marginal_likelihood import log_evidence
 
 _PRIOR_DRAWS = 100_000
-# The width of a kernel, in units of Silverman's width.
+# The width of the kernel, in units of Silverman's width.
 _NARROW = 0.9
 # The error in nats from which a Bayes factor is called rough.
 _UNCERTAIN = 0.5
-# Two sizes between which a prior density must be level.
+# Two sizes at which the prior density must be equal, to have a limit at zero.
 _TINY = (1e-200, 1e-300)
-# With fewer draws near zero, of posterior or prior, bridge sampling takes over.
+# With fewer posterior or prior draws near zero, bridge sampling is used instead.
 _FEWEST = 10
 _LEAST = 1e-150
 # Batches of each chain, for the error.
 _BATCHES = 5
-# Draws at which models must agree, and the share by which log likelihoods may differ.
+# Draws at which models must agree, and the allowed relative difference of log likelihoods.
 _PROBES, _APART = 3, 0.01
 # A larger log Bayes factor is printed as a power.
 _LARGE = 10.0
@@ -61,25 +61,26 @@ def bayes_factors(
     *,
     prior: Mapping[str, float] | None = None,
 ) -> BayesFactors:
-    r"""Weigh a science model and its extensions by their evidence.
+    r"""Weight a science model and its extensions by their evidence.
 
-    An extension adds a part with a random size $s$: a `Network` with a random scale, as in
-    `corrected`, or a `ProcessNoise`. If all sizes are zero, it is the science model. So the Bayes
-    factor is the Savage–Dickey ratio
+    An extension adds a part with a random size $s$ to the science model: a `Network` with a random
+    scale, as in `corrected`, or a `ProcessNoise`. With all sizes zero it is the science model. So
+    its Bayes factor over the science model is the Savage–Dickey ratio
 
     $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
 
-    with the same kernel density estimate for prior and posterior. If fewer than ten draws are near
-    zero, both evidences come from bridge sampling, which takes two densities for each draw of both
-    models. A few log likelihoods verify that the models agree at $s = 0$.
+    where $y$ are the data. Prior and posterior density are estimated with the same kernel. If fewer
+    than ten draws are near zero, the evidence of both models comes from bridge sampling. This takes
+    two evaluations of the density for each draw of both models. A few log likelihoods verify that
+    the models agree at $s = 0$.
 
-    A mixture with these `weights` forecasts nearly as well as the science if that is right, and as
-    well as its correction if the science is wrong. If all models are wrong, the weights favour the
-    best fit to all data, not the best forecast: for forecasts see `compare`.
+    If the science is right, a mixture with these `weights` forecasts nearly as well as the science.
+    If the science is wrong, it forecasts as well as the extension. If all models are wrong, the
+    weights favour the best fit to all data, not the best forecast: for forecasts see `compare`.
 
     Args:
-        models: the models by name, one of which has nothing added to it.
-        posts: the result of `fit` for each, with the same data.
+        models: the models by name. One of them is the science, which has no added part.
+        posts: the result of `fit` for each model, with the same data.
         prior: prior probabilities of the models, which are divided by their sum. By default one
             half for the science, and one half shared evenly by the others.
 
@@ -117,7 +118,13 @@ def bayes_factors(
 
 @dataclass(frozen=True)
 class _Ratio:
-    """A log Bayes factor, its error, and whether it is by bridge sampling."""
+    """A log Bayes factor over the science model.
+
+    Args:
+        value: the log Bayes factor, in nats.
+        error: its Monte-Carlo standard error.
+        by_bridge: whether it comes from bridge sampling.
+    """
 
     value: float
     error: float
@@ -125,12 +132,12 @@ class _Ratio:
 
 
 def _added(model: Model) -> dict[str, Any]:
-    """The parts of a model that have a size, by path."""
+    """Return the networks and process noises of a model, by path."""
     return dict(parts_inside(model, lambda node: isinstance(node, (Network, ProcessNoise))))
 
 
 def _sizes(model: Model) -> dict[str, RandomLeaf]:
-    """The random sizes of all added parts, by path.
+    """Return the random sizes of all networks and process noises in a model, by path.
 
     Raises:
         MismatchError: if a size is known, depends on others, or has no finite density at zero.
@@ -160,7 +167,7 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
 
 
 def _dense_at_zero(prior: dist.Distribution) -> bool:
-    """Whether a density has a positive, finite limit at zero, by its values at two tiny sizes."""
+    """Whether a density has a positive, finite limit at zero, from its values at two tiny sizes."""
     # Values outside of the support give warnings.
     with warnings.catch_warnings(action="ignore"):
         near, nearer = (np.asarray(prior.log_prob(np.full(shape_of(prior), at))) for at in _TINY)
@@ -168,15 +175,18 @@ def _dense_at_zero(prior: dist.Distribution) -> bool:
 
 
 def _lies_in(leaf: RandomLeaf, part: str) -> bool:
-    """Whether a leaf lies in a part; a shared leaf has several places."""
+    """Whether a random leaf lies in the part of a model with the given path.
+
+    A shared leaf lies in several places; one of them is enough.
+    """
     return any(place == part or place.startswith(f"{part}.") for place in leaf.places)
 
 
 def check_nested(models: Mapping[str, Model]) -> str:
-    """Find the model that is nested in all others.
+    """Check that one model, the science, is nested in all others.
 
     Returns:
-        Its name.
+        The name of the science.
 
     Raises:
         MismatchError: if there are fewer than two models, or no model is nested in all others.
@@ -194,7 +204,7 @@ def check_nested(models: Mapping[str, Model]) -> str:
         )
     base = models[bare[0]]
     for name, model in models.items():
-        # Called for its refusals alone.
+        # This call only checks the sizes.
         _sizes(model)
         left, own = _others(model), _others(base)
         if left != own or {*model.observables} != {*base.observables}:
@@ -208,10 +218,12 @@ def check_nested(models: Mapping[str, Model]) -> str:
 
 
 def are_nested(models: Mapping[str, Model]) -> bool:
-    """Whether evidence can weigh models, as far as their priors show.
+    """Whether `check_nested` accepts the models, so that evidence can weight them.
+
+    It compares priors and observables; posteriors are not needed.
 
     Returns:
-        Whether `check_nested` accepts the models.
+        True if one model is nested in all others.
     """
     try:
         check_nested(models)
@@ -221,12 +233,12 @@ def are_nested(models: Mapping[str, Model]) -> bool:
 
 
 def _others(model: Model) -> Counter[tuple[str, str]]:
-    """Last names and priors of all random leaves outside the added parts."""
+    """Count the random leaves outside networks and process noises, by last name and prior."""
     return Counter(_leaf_kind(leaf) for leaf in _outside(model).values())
 
 
 def _outside(model: Model) -> dict[str, RandomLeaf]:
-    """All random leaves outside the added parts, by path."""
+    """Return all random leaves outside networks and process noises, by path."""
     parts = [*_added(model)]
     return {
         path: leaf
@@ -236,12 +248,16 @@ def _outside(model: Model) -> dict[str, RandomLeaf]:
 
 
 def _leaf_kind(leaf: RandomLeaf) -> tuple[str, str]:
-    """Last name and prior of a leaf, by which leaves of two models correspond."""
+    """Return last name and prior of a random leaf, by which leaves of two models correspond."""
     return leaf.path.rsplit(".", 1)[-1], describe_distribution(leaf.distribution)
 
 
 def _refuse_other_posteriors(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
-    """Raise MismatchError for posteriors of other models or other data."""
+    """Check that there is a posterior with chains for each model, and that all have the same data.
+
+    Raises:
+        MismatchError: if a posterior does not suit its model, or the data differ.
+    """
     if {*models} != {*posts}:
         raise MismatchError(
             f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}"
@@ -261,7 +277,18 @@ def _refuse_other_posteriors(models: Mapping[str, Model], posts: Mapping[str, xr
 def _refuse_unlike(
     models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str
 ) -> None:
-    """Raise MismatchError for a model that differs from the science if its sizes are zero."""
+    """Check that the models agree with the science if all sizes are zero.
+
+    Their log likelihoods are compared at a few draws.
+
+    Args:
+        models: models by name.
+        posts: posteriors by name.
+        base: name of the science.
+
+    Raises:
+        MismatchError: if a model differs.
+    """
     # 1. A few draws of the science.
     drawn = {name: draws_of(model, posts[name]) for name, model in models.items()}
     fewest = min((len(values) for found in drawn.values() for values in found.values()), default=0)
@@ -293,7 +320,7 @@ def _refuse_unlike(
 def _log_likelihoods(
     model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """The log likelihoods of draws; zero where the solver fails."""
+    """Return the log likelihood of each draw; zero where the solver fails."""
     problem = pose(model, fitted_data(post))
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     return np.where(pushed.ok, np.asarray(pushed.log_weight(problem.observed)), 0.0)
@@ -302,7 +329,16 @@ def _log_likelihoods(
 def _prior_shares(
     models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None
 ) -> dict[str, float]:
-    """Prior probabilities of the models, with a sum of one."""
+    """Return the prior probabilities of the models, with a sum of one.
+
+    Args:
+        models: models by name.
+        base: name of the science.
+        prior: positive numbers by name; None for one half for the science.
+
+    Raises:
+        MismatchError: if the prior has other names, or numbers that are not positive.
+    """
     if prior is None:
         return {name: 0.5 if name == base else 0.5 / (len(models) - 1) for name in models}
     if not isinstance(prior, Mapping):
@@ -320,7 +356,9 @@ def _prior_shares(
 def _ratios(
     models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str
 ) -> dict[str, _Ratio]:
-    """Bayes factors by model; by bridge sampling if few draws are near zero.
+    """Return log Bayes factors over the science by name of the model.
+
+    Bridge sampling replaces Savage–Dickey ratios of models with few draws near zero.
 
     Raises:
         MismatchError: if bridge sampling has too few draws.
@@ -345,10 +383,10 @@ def _ratios(
 
 
 def model_log_evidence(model: Model, post: xr.DataTree) -> LogMean:
-    """The log evidence of a model by bridge sampling.
+    """Compute the log evidence of a model by bridge sampling.
 
     Returns:
-        The log evidence and its error; NaN if draws are too few.
+        The log evidence and its standard error; NaN if draws are too few.
     """
     problem = pose(model, fitted_data(post))
     sizes = post["posterior"].sizes
@@ -362,7 +400,10 @@ def model_log_evidence(model: Model, post: xr.DataTree) -> LogMean:
 
 
 def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
-    """The log of p(s = 0) / p(s = 0 | y) for all sizes; None if few draws are near zero."""
+    """Return the Savage–Dickey ratio log p(s = 0) - log p(s = 0 | y) for all sizes s and data y.
+
+    None is returned if few draws of prior or posterior are near zero.
+    """
     # 1. Posterior and prior draws of all sizes.
     short, sizes, columns, before = names(model), _sizes(model), [], []
     keys = jax.random.split(jax.random.key(0), len(sizes))
@@ -393,7 +434,11 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
 
 
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
-    """Widths of a kernel in d dimensions by Silverman's rule, h = sd n^(-1 / (d + 4))."""
+    r"""Return kernel widths of sizes by Silverman's rule.
+
+    $h = 0.9\, \mathrm{sd}\, n^{-1 / (d + 4)}$ for $n$ draws of $d$ sizes with the standard
+    deviation sd.
+    """
     number = values.shape[0] * values.shape[1]
     size = values.shape[-1]
     deviation = values.reshape(number, size).std(axis=0)
@@ -403,7 +448,7 @@ def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, "
 
 
 def _kernel(x: np.ndarray) -> np.ndarray:
-    """A normal kernel at zero, of height one."""
+    """Return a normal kernel around zero, with height one, at `x` in units of its width."""
     return np.exp(-0.5 * x**2)
 
 

@@ -1,4 +1,4 @@
-"""The log mean of a likelihood over draws, directly or by bridge sampling."""
+"""The log of the mean likelihood over draws, directly or by bridge sampling."""
 
 from typing import NamedTuple
 
@@ -8,17 +8,27 @@ from scipy.special import logsumexp
 
 
 class LogMean(NamedTuple):
-    """The logarithm of a mean over independent draws, and its Monte-Carlo error."""
+    """The logarithm of a mean over independent draws.
+
+    Args:
+        value: the logarithm.
+        error: its Monte-Carlo standard error.
+    """
 
     value: float
     error: float
 
 
 def log_mean(log_likelihood: Float[np.ndarray, " draw"]) -> LogMean:
-    """The log mean likelihood over draws.
+    r"""Compute the log of the mean likelihood over draws.
+
+    $\log \frac{1}{n} \sum_s l_s$ for $n$ draws with likelihoods $l_s$.
+
+    Args:
+        log_likelihood: the log likelihood of each draw.
 
     Returns:
-        log(Σ l / n) and its error; NaN without draws.
+        The log mean and its error; NaN and infinity without draws.
     """
     if not log_likelihood.size:
         return LogMean(np.nan, np.inf)
@@ -31,9 +41,10 @@ def bridged(
     after: Float[np.ndarray, " other"],
     effective: float | None = None,
 ) -> LogMean:
-    r"""The log mean likelihood from draws before and after the data, by bridge sampling.
+    r"""Compute the log mean likelihood of data by bridge sampling.
 
-    The mean r solves
+    Draws before and after the data are draws of the posteriors without and with these data. The
+    mean r of the likelihood l over draws before the data solves
 
     $r = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}
     {\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$
@@ -42,8 +53,8 @@ def bridged(
     on a few draws. If the two sets hardly overlap, the error is large.
 
     Args:
-        before: log likelihoods of draws before the data.
-        after: log likelihoods of draws after the data.
+        before: log likelihoods of the data at draws before the data.
+        after: log likelihoods of the data at draws after the data.
         effective: the effective number of draws after the data; by default their number.
 
     Returns:
@@ -61,7 +72,7 @@ def bridged(
     finite = np.concatenate([before, after])
     finite = finite[np.isfinite(finite)]
 
-    # Logarithms of the terms of both means, at log r = value.
+    # Logarithms of the terms of both means, for log r = value.
     def terms(value: float) -> tuple[np.ndarray, np.ndarray]:
         own, other = (np.logaddexp(shares[1] + x, shares[0] + value) for x in (before, after))
         return before - own, -other
@@ -86,7 +97,11 @@ def bridged(
 
 
 def _relative_error(logarithms: np.ndarray) -> float:
-    """The standard error of a mean relative to the mean, from logarithms of its terms."""
+    """Return the standard error of a mean divided by the mean.
+
+    Args:
+        logarithms: logarithms of the terms of the mean.
+    """
     if logarithms.size < 2 or not np.isfinite(logarithms.max()):
         return np.inf
     terms = np.exp(logarithms - logarithms.max())

@@ -18,11 +18,11 @@ from .._statistics.importance import largest_pareto_k
 from ..errors import MismatchError
 from .weight_table import WeightTable
 
-# With fewer windows a standard error is uncertain itself.
+# With fewer windows, standard errors are rough.
 _FEW = 5
 # With this many windows the correlation of their scores can be estimated.
 _MANY = 20
-# The level of intervals outside of which models differ.
+# The level of the interval that excludes zero if a difference is significant.
 _SURE = 0.95
 # The Monte-Carlo error of a log density, in nats, from which it depends on fewer than four draws.
 _COARSEST = 0.5
@@ -31,21 +31,22 @@ SCORES = ("log_score", "crps")
 
 @dataclass(frozen=True)
 class Comparison(WeightTable):
-    """Scores of models that forecast the same windows of a series.
+    """Scores of models that forecast the same windows of a time series.
 
     Args:
         table: a row for each model, the best one first. `log_score` is minus the log joint density
             of a window, in nats. `crps` is the mean over observables and leads, in their units.
-            Both are means over origins; lower is better. `…_difference` is the mean difference from
-            the model of the first row, over the same windows, and `…_error` its standard error.
-            `weight` is the weight in a mixture. `refits` counts origins after the first at which
-            the model was fitted again.
+            Both are means over origins; lower is better. `log_score_difference` and
+            `crps_difference` are mean differences from the first model over the same windows;
+            `log_score_error` and `crps_error` are their standard errors. `weight` is the weight in
+            a mixture. `refits` is the number of origins after the first at which the model was
+            fitted again.
         findings: findings on the differences, with a warning if they may be chance.
-        by_lead: `log_score` and `crps` of each datum alone, their differences and errors, by
-            `model`, `observable` and `lead`. `step` is the lead in units of the index, if it is the
-            same at all origins.
+        by_lead: scores of single data, their differences and errors, by `model`, `observable` and
+            `lead`. `step` is the lead in units of the index, if it is the same at all origins.
         windows: the effective number of disjoint windows.
-        why: the reason why `bd.weighting.model_weights` used no evidence; empty if it cannot apply.
+        why: the reason why `bd.weighting.model_weights` did not use evidence; empty if there is
+            none.
     """
 
     by_lead: xr.Dataset
@@ -61,26 +62,30 @@ class Comparison(WeightTable):
 
 
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
-    r"""Compare models by their forecasts from the same origins of the same series.
+    r"""Compare models by their forecasts from the same origins of the same time series.
 
-    **Differences** are paired, window by window, since all models find the same windows hard.
-    Windows that share times are not independent. The correlation of two windows is taken as the
-    share $\rho_{ij}$ of times that they have in common. For $n$ windows, with the variance $s^2$ of
-    the differences and the mean $\bar\rho$ of $\rho_{ij}$ over pairs, the squared standard error is
+    The window of an origin is the times that are forecast from it; their number is the horizon.
+
+    **Differences** are paired, window by window, since a window that is hard to forecast is hard
+    for all models. Windows that share times are not independent. The correlation of windows i and j
+    is taken as the share $\rho_{ij}$ of times that they have in common. Let $n$ be the number of
+    windows, $s^2$ the variance of the differences, and $\bar\rho$ the mean of $\rho_{ij}$ over
+    pairs of windows. Then the squared standard error is
 
     $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$.
 
-    This is $s^2 / n$ for disjoint windows. From 20 windows on, it is at least the error of a
+    This is $s^2 / n$ for disjoint windows. From 20 windows on, the error is at least that of a
     first-order autoregression over windows. For log scores, it is at least the Monte-Carlo error of
     the densities.
 
-    **A difference is significant** if its 95 % interval excludes zero. The interval is Student's t
-    with $m - 1$ degrees of freedom, where $m$ is the effective number of disjoint windows: 2
-    standard errors for many windows, 4.3 for three, 13 for two.
+    **A difference is significant** if its 95 % interval excludes zero. The interval is that of
+    Student's t with $m - 1$ degrees of freedom, where $m$ is the effective number of disjoint
+    windows. Its half-width is 2 standard errors for many windows, 4.3 for three, and 13 for two.
 
-    **Windows without a usable density.** Log scores and weights leave out windows whose data all
-    models rule out. If the joint density of a model depends on fewer than four draws, the product
-    of the densities of single data replaces it, for all models in that window.
+    **Windows without a usable density.** A window is left out of log scores and weights if its data
+    have probability zero under all models. If the joint density of a model depends on fewer than
+    four draws, the product of the densities of single data replaces it. This is then done for all
+    models in that window.
 
     **Mixture weights** $w$ are those of stacking with a Dirichlet prior:
 
@@ -88,8 +93,9 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
 
     where $p_{ik}$ is the joint density of window i under model k. Without the last term, stacking
     would put all weight on a model that is slightly better in each of three windows. The prior acts
-    as if each model had won one window more. So a model that won all $m$ windows has the weight
-    $(m + 1) / (m + K)$ among K models, and equal models have equal weights.
+    as if each model had been best in one further window. So among K models, a model that is far
+    better in all $m$ windows has the weight $(m + 1) / (m + K)$, and equal models have equal
+    weights.
 
     Args:
         results: the result of `leave_future_out` for each model, by name, with the same data,
@@ -116,7 +122,7 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
         print(comparison)
         ```
     """
-    # 1. Log densities of windows, in which some model thinks the data possible.
+    # 1. Log densities of windows. Some model must give the data a positive density.
     found = _checked_results(results)
     names = list(found)
     of_all = xr.concat(
@@ -156,7 +162,18 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
 def _differences(
     score: str, values: np.ndarray, best: int, shared: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The mean of a score over windows, its difference from the best model, and the error."""
+    """Return mean scores over windows, mean differences from the best model, and errors.
+
+    Args:
+        score: name of the score.
+        values: the score in each window, with the dimension of windows last.
+        best: index of the best model.
+        shared: the result of `shared_times`.
+
+    Returns:
+        Arrays with the keys `score`, `score_difference` and `score_error`, where `score` stands for
+        the name.
+    """
     # Both scores may be infinite, where the difference is unknown.
     with np.errstate(invalid="ignore"):
         above = values - values[best]
@@ -168,8 +185,16 @@ def _differences(
 def _window_densities(
     of_all: xr.Dataset,
 ) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
-    """Log densities of each window, and the windows whose data are scored one by one."""
-    # A density that is not known counts as zero.
+    """Return the log density of each window under each model.
+
+    Args:
+        of_all: results of `leave_future_out` along the dimension `model`.
+
+    Returns:
+        The log densities, and a mask of windows in which a product of densities of single data
+        replaces the joint density.
+    """
+    # An unknown density counts as zero.
     joint = of_all["log_density"].fillna(-np.inf).values
     finite = np.isfinite(joint)
     coarse = ((of_all["density_error"].values >= _COARSEST) & finite).any(axis=0)
@@ -193,10 +218,11 @@ def _coarse_density_findings(coarse: Bool[np.ndarray, " window"]) -> Iterator[Fi
 
 
 class Lead(NamedTuple):
-    """The lead of the best model over another one.
+    """By how much the best model is better than another model.
 
     Args:
-        kind: "clear", "chance", "impossible" if the other model rules out the data, or "unknown".
+        kind: "clear" or "chance" for a difference that is significant or not, "impossible" if the
+            data have probability zero under the other model, or "unknown".
         far: the difference of their log scores, in words.
     """
 
@@ -205,10 +231,15 @@ class Lead(NamedTuple):
 
 
 def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
-    """The lead of the first model of a comparison's table over another one.
+    """Compare the first model in the table of a comparison with another one.
+
+    Args:
+        table: the table of a `Comparison`.
+        name: name of the other model.
+        windows: the effective number of disjoint windows.
 
     Returns:
-        Its kind and size.
+        Whether the difference of log scores is significant, and its size.
     """
     difference, error = table.loc[name, ["log_score_difference", "log_score_error"]].astype(float)
     far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
@@ -220,7 +251,10 @@ def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
 
 
 def lowest_crps(table: pd.DataFrame) -> str:
-    """The name of the model with the lowest CRPS in a comparison's table.
+    """Return the name of the model with the lowest CRPS in the table of a comparison.
+
+    Args:
+        table: the table of a `Comparison`.
 
     Returns:
         The name.
@@ -229,7 +263,10 @@ def lowest_crps(table: pd.DataFrame) -> str:
 
 
 def clearly(windows: float) -> float:
-    """Half the width of a 95 % interval in standard errors, for disjoint windows.
+    """Return half the width of a 95 % interval in units of standard errors.
+
+    Args:
+        windows: the effective number of disjoint windows.
 
     Returns:
         The quantile of Student's t; infinite for a single window.
@@ -238,8 +275,16 @@ def clearly(windows: float) -> float:
 
 
 def _density_error_of_means(errors: np.ndarray, best: int) -> np.ndarray:
-    """The Monte-Carlo error of mean differences of log densities, `(model,)`."""
-    # Few windows may agree by chance, so that their spread alone says too little.
+    """Return the Monte-Carlo error of mean differences of log densities from the best model.
+
+    Args:
+        errors: standard errors of the log densities, `(model, window)`.
+        best: index of the best model.
+
+    Returns:
+        The errors, `(model,)`; zero for the best model.
+    """
+    # Few windows may agree by chance, so their standard deviation alone is no reliable error.
     of_sum = np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1))
     other = np.arange(len(errors)) != best
     return np.where(other, of_sum / max(errors.shape[1], 1), 0.0)
@@ -248,7 +293,11 @@ def _density_error_of_means(errors: np.ndarray, best: int) -> np.ndarray:
 def stacking_weights(
     density: Float[np.ndarray, "model window"], windows: float
 ) -> Float[np.ndarray, " model"]:
-    r"""The mixture weights of `compare`, from log joint densities of possible windows.
+    r"""Compute the mixture weights of `compare`.
+
+    Args:
+        density: log joint densities of windows. Each window has a finite density under some model.
+        windows: the effective number of disjoint windows.
 
     Returns:
         Weights that sum to one.
@@ -270,7 +319,10 @@ def stacking_weights(
 
 
 def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
-    """The share of times that two windows have in common; `times` has a row for each window.
+    """Return the share of times that each pair of windows has in common.
+
+    Args:
+        times: the times of each window, `(window, lead)`.
 
     Returns:
         A symmetric matrix with ones on its diagonal.
@@ -282,10 +334,16 @@ def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
 
 
 def independent(shared: Float[np.ndarray, "window window"]) -> float:
-    """The effective number of disjoint windows.
+    r"""Compute the effective number of disjoint windows.
+
+    It is $n^2 / \sum_{ij} \rho_{ij}$ for $n$ windows, where $\rho_{ij}$ is the share of times that
+    windows i and j have in common.
+
+    Args:
+        shared: the result of `shared_times`.
 
     Returns:
-        n² / Σ ρ_ij.
+        The number; 0 without windows.
     """
     return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0
 
@@ -293,10 +351,14 @@ def independent(shared: Float[np.ndarray, "window window"]) -> float:
 def paired(
     differences: Float[np.ndarray, "... window"], shared: Float[np.ndarray, "window window"]
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """The mean over windows and its standard error, as in `compare`, without NaN values.
+    """Compute the mean over windows and its standard error, as described in `compare`.
+
+    Args:
+        differences: values with windows along the last dimension; NaN values are left out.
+        shared: the result of `shared_times`.
 
     Returns:
-        Means and errors; the error of a single window is NaN.
+        Means and errors. The error of a single window, or of infinite values, is NaN.
     """
     flat = differences.reshape(-1, differences.shape[-1])
     means, errors = np.full((2, len(flat)), np.nan)
@@ -314,21 +376,30 @@ def paired(
             mean = (total - number) / (number * (number - 1))
             errors[i] = np.sqrt(values.var(ddof=1) / (1 - mean) * total) / number
             if number >= _MANY:
-                # Errors of windows that share no time may be correlated all the same.
+                # Scores may be correlated even between windows that share no time.
                 errors[i] = max(errors[i], error_of_mean([values]))
     shape = differences.shape[:-1]
     return means.reshape(shape), errors.reshape(shape)
 
 
 def _window_means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
-    """The mean over leads, then observables, wherever any model has a score."""
+    """Average scores over leads, then over observables.
+
+    A missing score is left out if all models lack it; otherwise it counts as infinite.
+    """
     there = scores.notnull().any("model")
     of_each = scores.fillna(np.inf).where(there).mean("lead").mean("observable")
     return of_each.transpose("model", "origin").values
 
 
 def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
-    """Scores, differences and errors by lead, with the step ahead if it is the same everywhere."""
+    """Return the dataset `by_lead` of a `Comparison`.
+
+    Args:
+        of_all: results of `leave_future_out` along the dimension `model`.
+        best: index of the best model.
+        shared: the result of `shared_times`.
+    """
     found = {}
     for score in SCORES:
         values = of_all[score].transpose("model", "observable", "lead", "origin").values
@@ -347,11 +418,13 @@ def _lead_scores(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Datase
 
 
 def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
-    """The results as datasets, with observables in the same order.
+    """Check results of `leave_future_out`, and return them as datasets by name.
+
+    The observables of all datasets are in the same order.
 
     Raises:
-        MismatchError: if there are fewer than two, some are no results of `leave_future_out`, or
-            their data, origins or observables differ.
+        MismatchError: if there are fewer than two results, some are no results of
+            `leave_future_out`, or their data, origins or observables differ.
     """
     if not isinstance(results, Mapping) or len(results) < 2:
         raise MismatchError(
@@ -386,7 +459,7 @@ def _checked_results(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset
 
 
 def _agreements(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
-    """Return which properties of two results are equal, by name."""
+    """Return whether properties that must be equal are equal in two results, by property."""
     units = [of["units"].to_series().to_dict() for of in (one, other)]
     return {
         "observables": {*units[0]} == {*units[1]},

@@ -1,4 +1,4 @@
-"""Equal weights of models, if neither evidence nor past forecasts can weigh them."""
+"""Equal weights of models, used if neither evidence nor past forecasts can give weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .weight_table import WeightTable
 
 @dataclass(frozen=True)
 class EqualWeights(WeightTable):
-    """Equal weights of models, if neither evidence nor past forecasts can weigh them.
+    """Equal weights of models, used if neither evidence nor past forecasts can give weights.
 
     Args:
         table: a row for each model, with its `weight`.

@@ -1,4 +1,4 @@
-"""Bayes factors of models as a table."""
+"""`BayesFactors`, a table of Bayes factors and posterior probabilities of models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdict on a mixture of forecasts of several models."""
+"""Verdict on a mixture of the forecasts of several models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .equal_weights import EqualWeights
 from .factor_table import BayesFactors
 
 MIXTURE = "mixture"
-"""The name of a mixture beside those of models and baselines."""
+"""The name of a mixture among the names of models and baselines."""
 # Share of a CRPS below which two forecasts are level, and the standard errors of a clear lead.
 _LEVEL = 0.005
 _CHANCE = 2.0  # standard errors
@@ -27,7 +27,7 @@ _SLIGHT = 0.05
 
 
 type Weighed = Comparison | BayesFactors | EqualWeights
-"""The source of the weights of a mixture."""
+"""A table of models with the weights of a mixture."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ class Mixed:
 
     Args:
         forecast: the result of `bd.mixture`.
-        comparison: the source of the weights.
+        comparison: the table with the weights of the mixture.
         diagnosis: the verdict on the sampling of each model, and on the mixture as a forecast.
-        words: sentences on the weights and their source, on the model that forecasts the training
-            data best, on the one that forecasts the held-out data best, and on the errors.
+        words: sentences on the weights and how they were computed, on which models forecast the end
+            of the training data best if past forecasts gave the weights, and on how the models
+            compare on the held-out data.
     """
 
     forecast: xr.DataTree
@@ -62,18 +63,18 @@ def judge_mixture(
     own: str,
     science: str | None = None,
 ) -> Mixed:
-    """Judge a mixture of forecasts, and compare the forecasts of its models.
+    """Diagnose a mixture of forecasts, and compare the forecasts of its models.
 
     Args:
         mixture: the result of `bd.mixture`.
-        comparison: the source of its weights: the result of `bd.weighting.model_weights`,
+        comparison: the table with its weights: the result of `bd.weighting.model_weights`,
             `bd.compare` or `bd.weighting.bayes_factors`.
         forecasts: the forecasts of the models, by name.
         verdicts: the result of `bd.diagnose` for each model, by name.
-        post: the posterior of one of the models, which holds the training data.
+        post: the posterior of one of the models, from which the training data are taken.
         test: held-out data.
-        own: the model that the others are compared with.
-        science: the name of its science model without a correction, if there is one.
+        own: name of the model with which the others are compared.
+        science: name of the model that is the science of `own` without a network, if there is one.
 
     Returns:
         The mixture with its verdict, and sentences that compare its models.
@@ -86,7 +87,7 @@ def judge_mixture(
         raise MismatchError(
             f"own is the name of one of the forecasts, {', '.join(forecasts)}, not {own!r}"
         )
-    # The sampling of all models, and the extrapolation of those with a weight that matters.
+    # Findings on the sampling of all models, and on extrapolation by models with a relevant weight.
     sampling = (_sampling_finding(name, verdicts[name]) for name in forecasts if name in verdicts)
     weighty = [
         name for name, weight in comparison.weights.items() if weight > _SLIGHT and name in verdicts
@@ -108,14 +109,19 @@ def _sampling_finding(name: str, verdict: Diagnosis) -> Finding:
 
 
 def _extrapolation(name: str, verdict: Diagnosis) -> Iterator[Finding]:
-    """Findings of a model on unknown functions beyond their training range."""
+    """Yield the findings of a model on unknown functions beyond their training range.
+
+    Args:
+        name: name of the model.
+        verdict: the verdict on the model.
+    """
     for finding in verdict.findings:
         if finding.subject.startswith(EXTRAPOLATION):
             yield replace(finding, subject=f"{name}: {finding.subject}")
 
 
 def _weights_in_words(comparison: Weighed) -> Iterator[str]:
-    """Sentences on the weights of a mixture, and on their source."""
+    """Yield sentences on the weights of a mixture, and on how they were computed."""
     shares = [f"{name} ({weight:.2f})" for name, weight in comparison.weights.items()]
     mixture = f"A mixture of {', '.join(shares[:-1])} and {shares[-1]}"
     if isinstance(comparison, BayesFactors):
@@ -147,7 +153,7 @@ def _weights_in_words(comparison: Weighed) -> Iterator[str]:
 
 
 def _past_leads(comparison: Comparison) -> Iterator[str]:
-    """Sentences on the models that forecast the end of the training data better."""
+    """Yield sentences on which models forecast the end of the training data better."""
     table = comparison.table
     first, *others = map(str, table.index)
     for name in others:
@@ -172,7 +178,15 @@ def _mixture_held_out(
     own: str,
     science: str | None,
 ) -> Iterator[str]:
-    """Sentences that compare the CRPS of a model with that of each other model."""
+    """Yield sentences that compare the CRPS of one model on held-out data with each other model.
+
+    Args:
+        forecasts: the forecasts by name of the model.
+        post: a posterior, from which the training data are taken.
+        test: held-out data.
+        own: name of the model that is compared with the others.
+        science: name of its science model without a network, if there is one.
+    """
     for other in (name for name in forecasts if name != own):
         better, worse = other, own
         share, error, number = crps_apart(post, forecasts[own], forecasts[other], test)

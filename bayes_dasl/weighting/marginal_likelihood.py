@@ -18,18 +18,18 @@ _FEWEST = 4
 def log_evidence(
     density: Callable[..., Any], positions: Float[np.ndarray, "chain draw dimension"]
 ) -> LogMean:
-    """The log evidence of a model, by bridge sampling from a normal distribution.
+    """Compute the log evidence of a model, by bridge sampling from a normal distribution.
 
-    The moments of the normal come from one half of each chain, and densities are compared at the
-    other half. Then the halves swap.
+    Each chain is split into halves. The moments of the normal come from one half, and densities are
+    compared at the other half. Then the halves swap.
 
     Args:
-        density: the log density at a position, as a JAX function.
+        density: the unnormalised log posterior density at a position, as a JAX function.
         positions: unconstrained posterior draws.
 
     Returns:
-        The log evidence and its standard error; NaN if draws are too few or do not move, or the
-        normal does not overlap with them.
+        The log evidence and its standard error. They are NaN if draws are too few or do not move,
+        or if the normal does not overlap with the draws.
 
     Source: Gronau et al. (2017), A tutorial on bridge sampling.
     """
@@ -69,7 +69,7 @@ def log_evidence(
 
 
 def _determine_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> bool:
-    """Whether all parameters move, with more effective draws than parameters."""
+    """Whether all parameters vary, and there are more effective draws than parameters."""
     if draws.shape[1] < _FEWEST or not (
         np.isfinite(draws).all() and moving_quantities(draws).all()
     ):
@@ -78,7 +78,10 @@ def _determine_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> boo
 
 
 class _Normal:
-    """A normal with the moments of draws, whose correlations shrink if draws are few."""
+    """A normal distribution with mean and covariance of draws.
+
+    Correlations are shrunk towards zero if there are few draws per dimension.
+    """
 
     def __init__(self, draws: Float[np.ndarray, "draw dimension"]):
         number, dimension = draws.shape

@@ -26,7 +26,7 @@ from ..random import paths
 from ..updating.conditioning import candidates, differs, of_members
 from .moment_matching import left_out
 
-# Posterior draws: common parameters need no more.
+# Largest number of posterior draws, which suffice for the common parameters.
 _DRAWS = 1000
 _BATCH = 50
 
@@ -36,17 +36,18 @@ def loo_members(
 ) -> Any:
     r"""Leave-one-group-out cross-validation of a population, without another fit.
 
-    The result is $\log p(y_m \mid y_{-m})$ for each member m, by Pareto-smoothed importance
-    sampling. The likelihood of all data of a member integrates out its random effects b,
+    The result is $\log p(y_m \mid y_{-m})$ for each group m: the log density of its data $y_m$
+    given the data $y_{-m}$ of all other groups. It is computed by Pareto-smoothed importance
+    sampling. The likelihood of all data of a group integrates out its random effects b,
 
     $p(y_m \mid \theta) = \int p(y_m \mid b)\, p(b \mid \theta)\, db$,
 
-    by draws of b from the fitted population. Weights given the member's own random effects would
-    hardly ever be reliable.
+    by draws of b given the common parameters $\theta$. Weights conditional on the group's fitted
+    random effects would hardly ever be reliable.
 
-    If the k-hat of a member is too large, moment matching moves its draws to the posterior without
-    that member. Each iteration solves all members once per draw. Then the integral of that member
-    is computed again.
+    If the $\hat k$ of a group is too large, moment matching moves the posterior draws to the
+    posterior without that group. Each iteration solves all groups once per draw. Then the integral
+    for that group is computed again.
 
     `print(bd.weighting.loo_members(model, post))`
 
@@ -54,14 +55,14 @@ def loo_members(
         model: the model of the fit, of a population.
         post: the result of `fit`.
         copies: the number of draws of the random effects for each of up to 1000 posterior draws. A
-            k-hat above 0.7 may mean that there are too few, since few come near the data of an
-            unusual member.
-        key: a whole number or a JAX random key, for these draws.
+            $\hat k$ above 0.7 may mean that there are too few copies, since few come near the data
+            of an unusual group.
+        key: a whole number or a JAX random key, for the draws of random effects.
 
     Returns:
-        ArviZ's `ELPDData`, one value for each member in `elpd_i`, and its k-hat in `pareto_k`. The
-        k-hat before moment matching is in `influence_pareto_k`; `log_weights` are also from before
-        it.
+        ArviZ's `ELPDData`, with one value per group in `elpd_i`, and its $\hat k$ in `pareto_k`.
+        The $\hat k$ before moment matching is in `influence_pareto_k`; `log_weights` are also from
+        before it.
 
     Raises:
         ModelError: if the layer is no population, or `copies` is no positive whole number.
@@ -117,7 +118,7 @@ def loo_members(
         )
         if pareto_k < found.pareto_k[m]:
             found.elpd_i[m], found.pareto_k[m] = elpd, pareto_k
-    # 4. The summary with these.
+    # 4. The summary with the new values.
     seen = logsumexp(integrated, axis=0) - np.log(len(integrated))
     found.elpd, found.se, found.p, _ = found.elpd_i.azstats.loo_summary(seen - found.elpd_i)
     bad = np.flatnonzero(~(found.pareto_k <= found.good_k))
@@ -135,7 +136,14 @@ def loo_members(
 def _integrated(
     problem: Problem, held: Draws, copies: int, *, key: Array
 ) -> Float[np.ndarray, "draw member"]:
-    """Return each group's log likelihood by draw, with random effects integrated out."""
+    """Return the log likelihood of each group by draw, with random effects integrated out.
+
+    Args:
+        problem: the model with its data.
+        held: posterior draws by path of the parameter.
+        copies: number of draws of the random effects for each posterior draw.
+        key: random key of these draws.
+    """
     likelihood = of_members(problem, candidates(problem.model, held, copies, key=key))
     return logsumexp(likelihood.reshape(-1, copies, likelihood.shape[-1]), axis=1) - np.log(copies)
 
@@ -150,11 +158,23 @@ def _moments_matched(
     *,
     key: Array,
 ) -> tuple[float, float]:
-    """The log predictive density of the data of a group, and its k-hat, by moment matching.
+    """Compute the log predictive density of the data of one group by moment matching.
 
-    Random effects of the group are drawn anew from the population, so that they do not depend on
-    its data. The log density of such a draw is that of the model without these data, plus the
-    integrated log likelihood.
+    The random effects of the group are drawn again given the common parameters, so that they do not
+    depend on its data. The log density of such a draw is that of the model without the data of the
+    group, plus the integrated log likelihood of these data.
+
+    Args:
+        problem: the model with the data of all groups.
+        alone: the model with the data of this group alone.
+        held: posterior draws by path of the parameter.
+        m: index of the group.
+        integrated: the integrated log likelihood of the group, by draw.
+        copies: number of draws of the random effects for each posterior draw.
+        key: random key.
+
+    Returns:
+        The log predictive density, and the k-hat of its weights.
     """
     # 1. Draws with new random effects of this group.
     key_effects, key_copies = jax.random.split(key)

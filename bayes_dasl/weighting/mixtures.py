@@ -24,21 +24,23 @@ _DRAWN = ("predictions", *_MOMENTS)
 def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) -> xr.DataTree:
     r"""Mix forecasts of several models: $p(y) = \sum_k w_k\, p_k(y)$.
 
-    Each forecast contributes evenly spaced draws in proportion to its weight; nothing is random.
-    Draws keep their dependence over times and observables, and draws with a failed solve are left
-    out. `decompose` counts differences between models as epistemic. A forecast of few parameter
-    vectors, as from `bd.DeepEnsemble`, contributes predictive draws with the moments of theirs.
+    Here $p_k$ is the forecast of model k and $w_k$ its weight. Each forecast contributes evenly
+    spaced draws in proportion to its weight; nothing is random. Draws keep their dependence over
+    times and observables, and draws with a failed solve are left out. `decompose` counts
+    differences between models as epistemic. A forecast may have several predictive draws for each
+    parameter vector, as from `bd.DeepEnsemble`. Then it contributes predictive draws, each with the
+    moments of its parameter vector.
 
     Args:
         forecasts: the result of `forecast` for each model, by name, at the same times.
         weights: weights by name, such as `compare(…).weights`, which are divided by their sum.
 
     Returns:
-        A tree as from `forecast`, of one chain, with the groups `predictions`, `conditional_mean`,
+        A tree as from `forecast`, of one chain. Its groups are `predictions`, `conditional_mean`,
         `conditional_variance`, `noise`, `sample_stats_predictions` and `unobserved`, as far as all
         forecasts have them. `model_of_draw` in `sample_stats_predictions` is the index of the model
         of each draw. The noise of an observable is kept if it has the same distribution in all
-        models; otherwise `score` uses a kernel density of the draws, and says so. Groups of a
+        models. Otherwise `score` uses a kernel density of the draws, and says so. Groups of a
         single model, such as `posterior` or `vector_field`, are left out: `diagnose` and `report`
         take a mixture as a competitor. The attribute `mixture` has the weights.
 
@@ -105,7 +107,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
 def _normalised_weights(
     forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]
 ) -> dict[str, float]:
-    """The weights in the order of the forecasts, with a sum of one.
+    """Return the weights in the order of the forecasts, with a sum of one.
 
     Raises:
         MismatchError: if names differ, or weights are negative, not finite or all zero.
@@ -124,7 +126,16 @@ def _normalised_weights(
 
 
 def _refuse_unlike_forecast(name: str, one: xr.Dataset, other: xr.Dataset) -> None:
-    """Raise MismatchError for forecasts that cannot be mixed."""
+    """Check that two forecasts can be mixed.
+
+    Args:
+        name: name of the second forecast.
+        one: predictions of the first forecast.
+        other: predictions of the second forecast.
+
+    Raises:
+        MismatchError: if observables, times, places, units or limits of censoring differ.
+    """
     if {*one.data_vars} != {*other.data_vars}:
         raise MismatchError(
             f"'{name}' forecasts {', '.join(map(str, other))}, others {', '.join(map(str, one))}"
@@ -147,7 +158,14 @@ def _refuse_unlike_forecast(name: str, one: xr.Dataset, other: xr.Dataset) -> No
 
 
 def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
-    """Parameters of the noise of observables that have the same noise in all forecasts."""
+    """Return the noise parameters of observables with the same noise distribution in all forecasts.
+
+    Args:
+        held: the group `noise` of each forecast.
+
+    Returns:
+        Names of variables of the group.
+    """
 
     def distributions(group: xr.Dataset) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
@@ -162,10 +180,16 @@ def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
 
 
 def _usable_draws(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
-    """Draws of all chains without a failed solve: all predictions that any draw has are finite.
+    """Return the indices of draws without a failed solve, over all chains.
+
+    A draw is usable if its predictions are finite wherever any draw is finite.
+
+    Args:
+        name: name of the forecast.
+        fc: the forecast.
 
     Raises:
-        MismatchError: if there are none.
+        MismatchError: if no draw is usable.
     """
     found: Any = True
     for variable in fc["predictions"].to_dataset().data_vars.values():
@@ -184,9 +208,16 @@ def _pooled_draws(
     numbers: Int[np.ndarray, " forecast"],
     predictive: Sequence[int],
 ) -> xr.Dataset:
-    """Evenly spaced draws of each forecast as one chain, with attributes on which all agree.
+    """Join evenly spaced draws of several forecasts as one chain.
 
-    A group may have one draw for several adjacent `predictive` draws of each chain.
+    Attributes are kept if all forecasts have them with the same value.
+
+    Args:
+        held: the same group of each forecast.
+        whole: indices of the usable predictive draws of each forecast.
+        numbers: number of draws to take from each forecast.
+        predictive: number of predictive draws per chain of each forecast. A group may have one draw
+            for several adjacent predictive draws.
     """
     # 1. Predictive draws for each draw of the group, and the predictive draws that are taken.
     variables = {}
@@ -216,7 +247,7 @@ def _pooled_draws(
 
 
 def _agreed(attributes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Attributes that all have, with the same value."""
+    """Return the attributes that are the same in all of the given dicts."""
     first, *others = attributes
     return {
         name: value
@@ -226,7 +257,11 @@ def _agreed(attributes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _fitted_span(forecasts: Mapping[str, xr.DataTree]) -> dict[str, float | str]:
-    """Start and end of the data of all models together."""
+    """Return first and last time of the fitted data of all models together.
+
+    Returns:
+        The attributes `train_start` and `train_end`, as far as they are known.
+    """
     starts, ends = zip(*map(fitted_between, forecasts.values()), strict=True)
     found = {}
     for name, values, pick in (("train_start", starts, min), ("train_end", ends, max)):

@@ -1,4 +1,4 @@
-"""Moment matching of draws to the posterior without some data, for reliable weights."""
+"""Moment matching: moves draws to the posterior without some data, for reliable weights."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from .._statistics.importance import Weights, weigh
 
-# As in the R package loo; fewer than five are usual.
+# The largest number of maps, as in the R package loo. Usually fewer than five are needed.
 _MOST_MAPS = 30
 # Draws for each dimension, for a covariance.
 _FEWEST_A_DIMENSION = 10
@@ -24,24 +24,26 @@ def left_out(
     log_rest: Callable[[Draws], Densities],
     log_likelihood_at: Callable[[Draws], Densities],
 ) -> tuple[float, float]:
-    r"""The log predictive density of some fitted data, given the rest of the data, and its k-hat.
+    r"""Compute the log predictive density of some of the fitted data, given the rest of the data.
 
-    1. Compute the weights $p(x \mid \text{rest}) / p(x \mid \text{all})$ of the draws.
-    2. Find an affine map that gives the draws their weighted mean, also their standard deviations,
-       or also their covariance. Keep the map if the k-hat of the weights falls. Repeat; T is the
-       composition of all maps.
-    3. Move half of the draws by T, and weight all draws by $p(z \mid \text{rest}) / g(z)$ with the
-       mixture $g(z) = [p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Unmoved
-       draws cover the numerator of the predictive density, and moved draws its denominator.
+    1. Compute the importance weights $p(x \mid \text{rest}) / p(x \mid \text{all})$ of the draws x.
+    2. Find an affine map that moves the draws to their weighted mean; it may also match their
+    standard deviations, or their covariance. Keep the map if the $\hat k$ of the weights falls.
+    Repeat; T is the composition of all maps.
+    3. Move half of the draws by T, and call all draws z then. Weight them by $p(z \mid \text{rest})
+    / g(z)$ with the mixture $g(z) = [p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|]
+    / 2$. Unmoved draws cover the numerator of the predictive density, and moved draws its
+    denominator.
 
     Args:
         draws: unconstrained posterior draws given all data.
         log_likelihood: the log likelihood of the data to leave out, at these draws.
-        log_rest: the log density without these data, up to a constant, as a function of draws.
-        log_likelihood_at: the log likelihood of these data, as a function of draws.
+        log_rest: a function of draws: the log posterior density given the rest of the data, up to a
+            constant.
+        log_likelihood_at: a function of draws: the log likelihood of the data to leave out.
 
     Returns:
-        The log predictive density and its k-hat.
+        The log predictive density, and the $\hat k$ of its weights.
 
     Source: Paananen, Piironen, Bürkner & Vehtari (2021), Implicitly adaptive importance sampling.
     """
@@ -78,7 +80,14 @@ def left_out(
 def _matched(
     draws: Draws, log_density: Densities, log_rest: Callable[[Draws], Densities], weights: Weights
 ) -> Affine:
-    """The affine map from draws of a given log density towards those of the rest."""
+    """Return the affine map that moves draws towards the posterior given the rest of the data.
+
+    Args:
+        draws: posterior draws given all data.
+        log_density: their log density given all data.
+        log_rest: as for `left_out`.
+        weights: importance weights of the draws for the rest of the data.
+    """
     matrix = np.eye(draws.shape[1])
     offset = np.zeros(draws.shape[1])
     for _ in range(_MOST_MAPS):
@@ -97,7 +106,15 @@ def _matched(
 
 
 def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
-    """Maps to the weighted mean, also to standard deviations, and also to the covariance."""
+    """Yield affine maps that move draws to their weighted moments.
+
+    The first map matches the mean, the second also standard deviations, and the third, if there are
+    enough draws, also the covariance.
+
+    Args:
+        draws: the draws.
+        weights: their importance weights.
+    """
     some = draws[weights.first]
     mean = draws.mean(axis=0)
     dimension = draws.shape[1]
@@ -114,6 +131,6 @@ def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
             new = np.linalg.cholesky((weights.values[:, None] * apart).T @ apart)
             old = np.linalg.cholesky(np.cov(draws.T, ddof=0).reshape(dimension, dimension))
         except np.linalg.LinAlgError:
-            # Hardly any draw has weight.
+            # The covariance is singular if hardly any draw has weight.
             return
         yield around(new @ np.linalg.inv(old))

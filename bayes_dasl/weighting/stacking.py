@@ -1,4 +1,4 @@
-"""Stacking of chains that do not mix, by their predictions."""
+"""Stacking of chains that do not mix, weighted by their predictions."""
 
 import json
 import warnings
@@ -17,27 +17,27 @@ from ..scores.draws_at_data import by_chain
 
 
 def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
-    r"""Combine chains by stacking: weights whose mixture has the best leave-one-out score.
+    r"""Combine chains by stacking: the weights maximise the leave-one-out score of their mixture.
 
     $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$
 
-    The densities of each chain $c$ come from Pareto-smoothed leave-one-out cross-validation. Use
-    stacking if chains stay in different modes, as those of a network may. The number of chains in a
-    mode then says nothing about its posterior mass.
+    Here $p_c(y_i \mid y_{-i})$ is the density of datum $i$ given all other data, from the draws of
+    chain $c$. It comes from Pareto-smoothed leave-one-out cross-validation. Use stacking if chains
+    stay in different modes, as those of a network may. The number of chains in a mode then says
+    nothing about its posterior mass.
 
     Stacked draws are a mixture for prediction, not posterior draws: the attribute `draws_are` and
     the verdict say so. Each chain contributes evenly spaced draws in proportion to its weight. The
-    draws are in random order, so that chains of the result have no meaning.
-
-    `stacking_weights` are the weights of chains. `stacking_pareto_k` is the highest k-hat of a
-    datum in a chain with any weight (good below 0.7).
+    draws are in random order, so chains of the result have no meaning.
 
     Args:
         post: the result of `fit`, with two chains or more.
         key: a whole number or a JAX random key, for the order of the draws.
 
     Returns:
-        A posterior of stacked draws.
+        A tree like `post` with the stacked draws. The attribute `stacking_weights` has the weights
+        of the chains. `stacking_pareto_k` is the largest k-hat of a datum in any chain with a
+        weight above 0.01; below 0.7 it is good.
 
     Raises:
         MismatchError: if the posterior has a single chain, or no log likelihood.
@@ -66,7 +66,7 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
         name: _resampled_group(group.to_dataset(), taken, draws)
         for name, group in post.children.items()
     }
-    # Modes are of chains, which no longer exist.
+    # The group `modes` describes chains, which no longer exist.
     groups.pop("modes", None)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = post.attrs | {
@@ -94,7 +94,7 @@ def _stacking_finding(weights: Float[np.ndarray, " chain"]) -> Finding:
 def _chain_weights(
     log_likelihood: Float[np.ndarray, "chain draw datum"],
 ) -> tuple[Float[np.ndarray, " chain"], float]:
-    """Stacking weights of chains, and the highest k-hat of a chain with any weight."""
+    """Return stacking weights, and the largest k-hat in chains with a weight above 0.01."""
     # ArviZ takes a second to load.
     import arviz_stats
 
@@ -128,7 +128,15 @@ def _chain_weights(
 
 
 def _resampled_group(group: xr.Dataset, taken: np.ndarray, draws: int) -> xr.Dataset:
-    """Resample a group of draws; other groups stay as they are."""
+    """Select draws of a group of a posterior.
+
+    A group without draws is returned unchanged.
+
+    Args:
+        group: the group.
+        taken: indices of the draws, where chains follow one another.
+        draws: number of draws of each chain.
+    """
     of_draws = (
         group.sizes.get("draw") == draws and len(taken) == group.sizes.get("chain", 0) * draws
     )

@@ -1,4 +1,4 @@
-"""A table of models with a weight for each."""
+"""A table of models with their weights."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ _BASES = {
 
 @dataclass(frozen=True)
 class WeightTable:
-    """A table with a row for each model, and findings on it.
+    """A table of models with their weights, and findings on it.
 
-    `weighed_by` is "evidence", "forecasts" or "equal".
+    The class attribute `weighed_by` is "evidence", "forecasts" or "equal".
+
+    Args:
+        table: a row for each model, with the column `weight`.
+        findings: findings on the models and their weights.
+        why: the reason why a better method was not used; empty if there is none.
     """
 
     table: pd.DataFrame
@@ -40,10 +45,10 @@ class WeightTable:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weights by model, in the given order, for `bd.mixture`."""
+        """Weights by name of the model, in the given order, for `bd.mixture`."""
         return dict(zip(map(str, self.table.index), self.table["weight"].tolist(), strict=True))
 
     @property
     def basis(self) -> str:
-        """The basis of the weights in words, and the reason why a better one was not used."""
+        """How the weights were computed, in words, and why a better method was not used."""
         return f"{_BASES[self.weighed_by]}{self.why and f': {self.why}'}"

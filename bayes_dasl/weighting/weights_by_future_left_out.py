@@ -1,4 +1,4 @@
-"""Leave-future-out forecasts of models, and model weights by them or by evidence."""
+"""Leave-future-out forecasts of models, and model weights by evidence or past forecasts."""
 
 import dataclasses
 import datetime
@@ -62,33 +62,36 @@ def leave_future_out(
     device: str = "auto",
     key: int | Array = 0,
 ) -> xr.DataTree:
-    r"""Leave-future-out cross-validation of a model on its own series, from several origins.
+    r"""Leave-future-out cross-validation of a model on a time series, from several origins.
 
-    The model is fitted to the data up to the first origin, but solved to the end of the last
-    window: a draw whose solve fails there has probability zero. At each later origin, the draws of
-    the last fit are weighted by the likelihood of the data since then, as in `update`. The model is
-    fitted again, from starts near these draws, if the weights are unreliable. They are if $\hat k$
-    is 0.7 or more (a little less for fewer than 2200 draws), or if they are worth less than a tenth
-    of the draws.
+    An origin is the last known time of a past forecast. Its window is the times that are forecast.
 
-    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the log of the mean over
-    draws of the joint density of all data ahead. With correlated noise or a filter, each datum is
-    conditioned on those before it. If the mean depends on few draws, `density_pareto_k` is high. If
-    the model is then fitted again at the end of the window, the density comes from bridge sampling
-    between both fits; otherwise it is likely too low.
+    The model is fitted to the data up to the first origin. It is solved up to the end of the last
+    window, and a draw whose solve fails there has probability zero. At each later origin, the draws
+    of the last fit are weighted by the likelihood of the data since then, as in `update`. The model
+    is fitted again, from starts near these draws, if the weights are unreliable. This is so if
+    their $\hat k$ is 0.7 or more (a little less for fewer than 2200 draws), or if their effective
+    sample size is below a tenth of the draws.
+
+    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$ for origin $o$ and horizon
+    $h$. It is the log of the mean over draws of the joint density of all data in the window. With
+    correlated noise or a filter, each datum is conditioned on those before it. If the mean depends
+    on few draws, `density_pareto_k` is high. If the draws at the end of the window come from
+    another fit, bridge sampling between both fits gives the density. Otherwise it is likely too
+    low.
 
     Args:
         model: the model.
-        data: a series, as for `fit`, with the forcings up to its end. Future forcings count as
+        data: a time series, as for `fit`, with the forcings up to its end. Future forcings count as
             known.
         origins: the number of origins, evenly spaced over the last third of the observed times; or
-            the origins themselves, the last known times, as numbers or dates.
+            the origins themselves, as numbers or dates.
         horizon: the number of observed times that are forecast from each origin. Use the horizon of
-            the intended forecast, since the best model may depend on it. By default as many as
-            leave no time to two origins.
+            the intended forecast, since the best model may depend on it. The default is the largest
+            number for which no time is in two windows.
         engine: the engine of the fits; by default `NUTS()`.
-        post: the result of `fit` for all of these data, if it exists. The density of a window that
-            ends with them may be bridged to its draws.
+        post: the result of `fit` for all of these data, if it exists. Its draws may serve in bridge
+            sampling for a window at the end of the data.
         progress: whether a progress bar is shown; by default only in a terminal.
         checkpoint: a folder for the results of each origin and the steps of the current fit. After
             an interruption, the same call continues from there, with the same result.
@@ -98,21 +101,26 @@ def leave_future_out(
     Returns:
         A tree for `compare`, `recalibrate`, `save` and `load`, in the units of the data. Counts and
         censored data have probabilities rather than densities, and stay in the units of the model.
-        By `origin`, the last known time:
+        By `origin`:
 
-        - `log_density` in nats, of `number` data, by all draws but `failed_draws`; `draws` of them
-          are distinct;
-        - `density_error`, its standard error for independent draws, `density_pareto_k`, and
-          `bridged` (1 if by bridge sampling);
-        - `refitted` (1 if the model was fitted at this origin), and `update_pareto_k` and
-          `effective_draws` of the weights.
+        - `log_density`: the log joint density of the window, in nats.
+        - `number`: the number of data in the window.
+        - `failed_draws`: the number of draws that were left out because their solve failed.
+        - `draws`: the number of distinct draws among the others.
+        - `density_error`: the standard error of `log_density` for independent draws.
+        - `density_pareto_k`: the $\hat k$ of `log_density`.
+        - `bridged`: 1 if `log_density` comes from bridge sampling.
+        - `refitted`: 1 if the model was fitted at this origin.
+        - `update_pareto_k` and `effective_draws`: $\hat k$ and effective sample size of the weights
+          of the update.
 
-        By `origin`, `observable` and `lead` (from 1 on): `log_score` and `crps` of each datum
-        alone, as in `score`, averaged over replicates, places and members. `time` is the time of
-        each lead. The group `held_out` has the error of each datum, which `recalibrate` needs.
+        By `origin`, `observable` and `lead` (from 1 on): `log_score` and `crps` of single data, as
+        in `score`, averaged over replicates, places and groups. `time` is the time of each lead.
+        The group `held_out` has the error of each datum, which `recalibrate` needs.
 
     Raises:
-        DataError: if rows are no series, or the data have no such origins or horizon.
+        DataError: if the rows are no time series, or the data do not suit the origins or the
+            horizon.
         MismatchError: if the posterior is of another model or other data, or the checkpoint is of
             another call.
         Interrupted: if the user stops a fit.
@@ -182,7 +190,16 @@ def leave_future_out(
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """Forecasts of a model from earlier origins, with the folder of their results."""
+    """The work of `leave_future_out`: fits and forecasts of a model from earlier origins.
+
+    Args:
+        model: the model.
+        data: the data up to the end of the last window.
+        engine: the engine of the fits.
+        progress: as for `fit`.
+        device: as for `fit`.
+        folder: the folder of the results; None saves nothing.
+    """
 
     model: Model
     data: xr.Dataset
@@ -192,7 +209,13 @@ class _Look:
     folder: Path | None
 
     def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
-        """The results of each origin, from the journal as far as it goes."""
+        """Return the results of each origin, from the journal as far as they are saved.
+
+        Args:
+            windows: the window of each origin.
+            journal: the journal that saves the results.
+            keys: two random keys for each origin, for fit and forecast.
+        """
         held: list[Arrays] = []
         # `last` is the fit whose draws are weighted.
         last = None
@@ -208,11 +231,14 @@ class _Look:
 
     @staticmethod
     def _steps(folder: Path, window: Window) -> Path:
-        """The folder of the steps of a fit, until it is done."""
+        """Return the folder for the checkpoint of an unfinished fit."""
         return folder / f"fit-{window.known}"
 
     def _known_until(self, rows: int) -> xr.Dataset:
-        """The data with later observations missing, so that all fits run the same program."""
+        """Return the data with all observations after the first `rows` rows missing.
+
+        All fits then have data of the same shape, and can share one compiled program.
+        """
         index = self.model.index
         observables = self.model.observables
         # An observable that drives the model is unknown later, so its rows must go.
@@ -224,7 +250,17 @@ class _Look:
     def _from_origin(
         self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array
     ) -> Arrays:
-        """Fit or update at an origin, forecast, and score; all results as arrays by name."""
+        """Fit or update at an origin, forecast its window, and score the forecast.
+
+        Args:
+            window: the window.
+            last: the results of the last origin with a fit; None at the first origin.
+            key_fit: random key of the fit.
+            key_forecast: random key of the forecast.
+
+        Returns:
+            All results as arrays by name, for the journal.
+        """
         index = self.model.index
         # 1. A posterior given the data up to the origin.
         new = self.data.isel({index: slice(0 if last is None else int(last["rows"]), window.known)})
@@ -279,7 +315,16 @@ class _Look:
 
 
 def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
-    """Raise DataError for an observable without data at the first origin."""
+    """Check that each observable has data up to the first origin.
+
+    Args:
+        model: the model.
+        data: the data.
+        window: the window of the first origin.
+
+    Raises:
+        DataError: if an observable has none.
+    """
     for name in model.observables:
         seen = seen_rows(data[name], model.index)
         if not seen[: window.known].any() and seen.any():
@@ -293,7 +338,7 @@ def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
 
 
 def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
-    """A posterior whose fit had these rows."""
+    """Return a posterior as `Known`; `rows` is the number of rows of data in its fit."""
     return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
 
 
@@ -302,7 +347,7 @@ def _with_prefix(held: Arrays, prefix: str) -> Arrays:
 
 
 def _known_at(held: Arrays) -> Known:
-    """The posterior at an origin, from the journal."""
+    """Return the posterior at an origin, from the saved results of the origin."""
     rows = int(held["rows"])
     start = float(held["start"])
     known = int(held["fit"])
@@ -310,21 +355,31 @@ def _known_at(held: Arrays) -> Known:
 
 
 def _origin_row(held: Arrays) -> xr.Dataset:
-    """The scores and facts of an origin, from the journal."""
+    """Return scores and facts about the weights at an origin, from its saved results."""
     scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
     weights = {name: float(held[name]) for name in _WEIGHTS}
     return xr.Dataset({"refitted": int(held["refitted"]), **weights, **scores})
 
 
 def _errors(model: Model, held: Arrays) -> xr.Dataset:
-    """The errors of held-out data at an origin, from the journal."""
+    """Return the errors of held-out data at an origin, from its saved results."""
     found = _with_prefix(held, _ERRORS)
     variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
     return xr.Dataset(variables, {"observable": [*model.observables]})
 
 
 def _scores_by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
-    """Scores of single data by observable and lead, averaged over all data of a lead."""
+    """Return scores of single data by lead, averaged over all data at a lead.
+
+    Args:
+        model: the model.
+        fc: the forecast of the window.
+        ahead: the data of the window.
+        window: the window.
+
+    Returns:
+        Arrays `(observable, lead)` by name of the score.
+    """
     rows = checked_index(ahead, model.index)
     of_each = score_each(fc, ahead)
     found = {}
@@ -371,17 +426,18 @@ def model_weights(
     say: Callable[[str], None] = lambda text: None,
     key: int | Array = 0,
 ) -> Weighed:
-    """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
+    """Compute weights of models by evidence, or else by past forecasts, or else equal weights.
 
-    1. **Evidence** (`bd.weighting.bayes_factors`), if one model is a science and the others add
-       parts with a random size to it. It needs draws of chains, but no further fit.
-    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), for other models, or if
-       draws are too few for the evidence. Each model forecasts the end of the data from `origins`
-       within them, with any engine. Each origin costs at most one fit of each model, with a quarter
-       of the engine's draws, 250 at least.
-    3. **Equal weights**, if rows are no series or the data are too short for past forecasts.
+    1. **Evidence** (`bd.weighting.bayes_factors`) is used if one model is a science and the others
+    add parts with a random size to it. It needs draws of chains, but no further fit.
+    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`) are used for other models,
+    or if draws are too few for the evidence. Each model forecasts the end of the data from origins
+    within them, with any engine. Each origin costs at most one fit per model, with a quarter of the
+    engine's draws, but at least 250.
+    3. **Equal weights** are used if the rows are no time series, or the data are too short for past
+    forecasts.
 
-    `weighed_by` of the result is "evidence", "forecasts" or "equal". `why` is the reason why an
+    In the result, `weighed_by` is "evidence", "forecasts" or "equal". `why` is the reason why an
     earlier method was not used. `print` shows both. A `bd.Study` uses this function.
 
     Args:
@@ -394,22 +450,24 @@ def model_weights(
         origins: the largest number of origins of past forecasts. Their windows are adjacent and
             cover at most the last half of the data.
         horizon: the number of observed times that are forecast from each origin. Use the horizon of
-            the intended forecast. By default as many as leave room for two windows.
+            the intended forecast. The default is a quarter of the number of observed times, which
+            leaves room for two windows.
         engine: the engine of the fits at each origin; by default `NUTS()`. It is required if
             another engine fitted the models, since NUTS may take much longer.
         progress: whether a progress bar is shown; by default only in a terminal.
-        checkpoint: a folder for the results of each model; the same call continues from there.
+        checkpoint: a folder for the results of each model. After an interruption, the same call
+            continues from there.
         say: a function that is called with messages on progress.
         key: a whole number or a JAX random key.
 
     Returns:
-        A table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or `compare`,
-        or an `EqualWeights`.
+        A table of the models with `weights` for `bd.mixture`: the result of `bayes_factors` or
+        `compare`, or an `EqualWeights`.
 
     Raises:
-        MismatchError: if models and posteriors do not match, `by` asks for an evidence that is not
-            possible, or an engine is needed.
-        DataError: if `by` asks for past forecasts of too few data.
+        MismatchError: if models and posteriors do not match, `by` is "evidence" but there is none,
+            or an engine is needed.
+        DataError: if `by` is "forecasts" but the data are too short.
 
     Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao,
     Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions.
@@ -462,7 +520,10 @@ def model_weights(
 
 @dataclasses.dataclass(frozen=True)
 class _Looking:
-    """Past forecasts of each model, which are made when they are needed."""
+    """A function that makes past forecasts of each model when it is called.
+
+    The arguments are those of `model_weights`.
+    """
 
     models: Mapping[str, Model]
     posts: Mapping[str, xr.DataTree]
@@ -493,7 +554,7 @@ class _Looking:
         return found
 
     def _engine(self) -> AbstractEngine:
-        """The given engine, or NUTS.
+        """Return the given engine, or NUTS if all models were fitted by NUTS.
 
         Raises:
             MismatchError: if another engine fitted a model, and none is given.

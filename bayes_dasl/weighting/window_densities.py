@@ -1,4 +1,4 @@
-"""Joint predictive densities of the data in a window of a past forecast."""
+"""Joint predictive densities of the data in the window of a past forecast."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,14 @@ from .windows import Window
 
 
 class Known(NamedTuple):
-    """The posterior at an origin.
+    """The posterior at an origin, the last known time of a past forecast.
 
     Args:
-        rows: the number of rows of data up to the origin.
-        draws: posterior draws by path.
-        start: the start time of the model.
-        fit: the number of rows of data in the fit that these draws come from.
+        rows: number of rows of data up to the origin.
+        draws: posterior draws by path of the parameter.
+        start: start time of the model.
+        fit: number of rows of data in the fit that these draws come from. It is smaller than `rows`
+            if the draws were updated without a new fit.
     """
 
     rows: int
@@ -42,7 +43,7 @@ def in_units_of(
         found: densities and scores in the units of the model.
         model: the model.
         own: the data in the units of the model.
-        given: the data in their own units.
+        given: the data in their original units.
         windows: the window of each origin.
 
     Returns:
@@ -51,7 +52,7 @@ def in_units_of(
     units, wanted = units_of(own), units_of(given)
     for name in model.observables:
         noise = model.noise_of(name)
-        # A probability does not depend on units, so its score stays as it is.
+        # A probability does not depend on units, so its score needs no conversion.
         if units[name] == wanted[name] or noise.has_masses or noise.support.is_discrete:
             continue
         ends = convert(np.array([0.0, 1.0]), wanted[name], units[name])
@@ -74,21 +75,24 @@ def in_units_of(
 def joint_density(
     model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]
 ) -> dict[str, Any]:
-    r"""The log joint density of the data of a window, given the data before it.
+    r"""Compute the log joint density of the data of a window, given the data before it.
 
     $\log \frac{1}{S} \sum_s p(y_{window} \mid \theta_s, y_{before})$
 
-    All windows are solved to the end of the data, so that they share one compiled program.
+    Here $\theta_s$ are the $S$ posterior draws at the origin. All windows are solved to the end of
+    the data, so that they share one compiled program.
 
     Args:
         model: the model.
         data: the data up to the end of the last window.
         at: the posterior at the origin.
         window: the window.
-        others: the posteriors at other origins, to which the density may be bridged.
+        others: posteriors given more data. If the density depends on few draws, the posterior at
+            the end of the window is used for bridge sampling.
 
     Returns:
-        The density with its error and k-hat, and the numbers of data and draws.
+        `log_density`, its `density_error` and `density_pareto_k`; `bridged`; the `number` of data;
+        and the numbers of `draws` and `failed_draws`.
     """
     # 1. Observations of the window alone.
     inputs = model.inputs(data, start=at.start)
@@ -110,7 +114,8 @@ def joint_density(
     each, ok = of_each(at.draws)
     found = log_mean(each[ok])
     weights = weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None
-    # 3. If it depends on few draws, bridge to the draws of another fit that includes the window.
+    # 3. If the mean depends on few draws, use bridge sampling with another fit that includes
+    # the window.
     then = [other for other in others if other.rows == window.end and other.fit != at.fit]
     if then and weights is not None and not weights.trusted:
         after, sound = of_each(then[0].draws)

@@ -1,4 +1,4 @@
-"""Origins and windows of past forecasts of a series."""
+"""Origins and windows of past forecasts of a time series."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from ..errors import DataError
 from ..inference import AbstractEngine
 from ..model import Model, is_series
 
-# The last 1 / 3 of the data is forecast.
+# A number of origins is spread over the last 1 / 3 of the data.
 _SHARE = 3
-# The fewest draws of each chain.
+# The fewest draws of each chain in a fit for weights.
 _FEWEST = 250
 
 
 class Window(NamedTuple):
-    """The window that is forecast from one origin.
+    """The times that are forecast from one origin, the last known time.
 
     Args:
-        known: the number of rows up to the origin.
-        end: the number of rows up to the end of the window.
+        known: number of rows of the data up to the origin.
+        end: number of rows of the data up to the end of the window.
         times: the observed times of the window.
     """
 
@@ -38,11 +38,20 @@ def windows_of(
 ) -> list[Window]:
     """Return the window of each origin.
 
+    Args:
+        model: the model, for its index and observables.
+        data: the data.
+        origins: the number of origins, spaced evenly over the last third of the observed times; or
+            the last known time at each origin.
+        horizon: number of observed times in a window. The default is the largest number for which
+            windows do not overlap.
+
     Returns:
         The windows in the order of their origins.
 
     Raises:
-        DataError: if rows are no series, or the data have no such origins or horizon.
+        DataError: if the rows are no time series, or the data do not suit the origins or the
+            horizon.
     """
     index = model.index
     values = checked_index(data, index)
@@ -61,7 +70,11 @@ def windows_of(
 
 
 def seen_rows(values: xr.DataArray, index: str) -> Bool[np.ndarray, " row"]:
-    """The rows with a value at any place or of any group.
+    """Find the rows of an observable with a value at any place or of any group.
+
+    Args:
+        values: the observable.
+        index: name of the index, along which the rows run.
 
     Returns:
         A mask of rows.
@@ -71,7 +84,7 @@ def seen_rows(values: xr.DataArray, index: str) -> Bool[np.ndarray, " row"]:
 
 
 def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
-    """The distinct times with any observation.
+    """Return the distinct times at which any observable has a value.
 
     Returns:
         The times, sorted.
@@ -85,10 +98,18 @@ def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
 def side_by_side(
     model: Model, train: xr.Dataset, test: xr.Dataset | None, most: int, horizon: int | None
 ) -> tuple[list, int]:
-    """Origins and horizon of adjacent windows over the last half of the training data at most.
+    """Choose origins whose windows are adjacent and end with the training data.
 
-    Windows are as long as the test data, or half of the room, unless a `horizon` is given. Adjacent
-    windows need one fit each at most, and no datum counts twice.
+    The windows cover at most the last half of the observed times. Adjacent windows need at most one
+    fit each, and no datum counts twice.
+
+    Args:
+        model: the model, for its index and observables.
+        train: the training data.
+        test: the test data, or None. Their number of observed times is the default horizon, up to a
+            quarter of the observed times in the training data.
+        most: largest number of origins.
+        horizon: number of observed times in a window; None for the default.
 
     Returns:
         The origins and the horizon.
@@ -111,7 +132,7 @@ def side_by_side(
 
 
 def sparing(engine: AbstractEngine) -> AbstractEngine:
-    """The engine with a quarter of its draws, 250 at least, which is enough to weigh models.
+    """Return an engine with a quarter of the draws, but at least 250, which suffice for weights.
 
     Returns:
         A copy; the engine itself if it has no setting `draws`.
@@ -128,7 +149,18 @@ def _origins_and_horizon(
     origins: int | Sequence[Any],
     horizon: int | None,
 ) -> tuple[np.ndarray, int]:
-    """The number of observed times known at each origin, and the number that is forecast."""
+    """Return the number of observed times up to each origin, and the horizon.
+
+    Args:
+        times: the distinct observed times.
+        data: the data.
+        index: name of the index.
+        origins: as for `windows_of`.
+        horizon: as for `windows_of`.
+
+    Raises:
+        DataError: if the data do not suit the origins or the horizon.
+    """
     number = len(times)
     if horizon is not None and not (isinstance(horizon, (int, np.integer)) and horizon > 0):
         raise DataError(
