@@ -21,7 +21,12 @@ from . import (
 )
 from ._jax import configure as configure
 from .checking import check as check, describe as describe
-from .data import from_table as from_table, split as split, standardise as standardise
+from .data import (
+    example_data as example_data,
+    from_table as from_table,
+    split as split,
+    standardise as standardise,
+)
 from .errors import BayesDaslError as BayesDaslError
 from .fitting import fit as fit, resume as resume
 from .hybrid import (
